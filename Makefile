@@ -1,0 +1,26 @@
+# Two commands matter: `make train` and `make test`. Both set up .venv first, once.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.PHONY: train test lint clean
+
+train: $(READY)
+	@$(BIN)/mixed-r1 train $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(READY): docker/cpu.lock docker/install_cpu.sh pyproject.toml
+	@PYTHON=$(PYTHON) bash docker/install_cpu.sh
+	@touch $(READY)

@@ -1,0 +1,1 @@
+"""Hydra YAML; this marker makes `pkg://conf` resolve from any working directory."""

@@ -1,0 +1,115 @@
+"""The command `mixed-r1`: the one file that knows Hydra. Every verb takes Hydra overrides (key=value)."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestration.errors import ConfigError, DataError, ResumeError
+from orchestration.strict import unknown_key
+
+USAGE = """usage: mixed-r1 VERB [key=value ...]
+
+  train    train, or continue the run in run_dir
+  report   write run_dir/report.html again from what the run recorded
+  config   print the composed settings
+
+Settings come from the YAML of the package `conf`; key=value overrides one, group=name chooses a file:
+  mixed-r1 train rollout.engines=2 learner.num_ranks=2 run_dir=runs/two_by_two
+  mixed-r1 train experiment=cpu_quick
+"""
+
+USER_ERRORS = (ConfigError, DataError, ResumeError)
+EXIT_USER_ERROR = 2
+EXIT_RUN_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and leave with its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        sys.exit(0 if arguments else EXIT_USER_ERROR)
+    verbs: dict[str, Callable[[dict[str, Any]], None]] = {"train": _train, "report": _report, "config": _config}
+    verb, overrides = arguments[0], arguments[1:]
+    try:
+        if verb not in verbs:
+            raise ConfigError(f"{unknown_key(verb, list(verbs), '')} (see mixed-r1 --help)")
+        verbs[verb](compose(overrides))
+    except USER_ERRORS as error:
+        print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues from the latest checkpoint", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the YAML with overrides into a plain mapping with absolute folders.
+
+    Raises:
+        ConfigError: an override that does not parse, or whose key or file does not exist.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_module(config_module="conf", version_base="1.3"):
+        try:
+            values = OmegaConf.to_container(hydra_compose("config", list(overrides)), resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            known = OmegaConf.to_container(hydra_compose("config"), resolve=True)
+            raise ConfigError(_explain(error, overrides, known)) from error
+    assert isinstance(values, dict)
+    for key in ("run_dir", "cache_dir"):
+        if isinstance(values.get(key), str):
+            values[key] = str(Path(values[key]).expanduser().absolute())
+    return values  # type: ignore[return-value]
+
+
+def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
+    """Turn a composition error into one line; an unknown key names its nearest neighbour."""
+    for override in overrides:
+        dotted = override.split("=", 1)[0].lstrip("+~")
+        level, path = known, ""
+        for part in dotted.split("."):
+            if not isinstance(level, dict):
+                break
+            if part not in level and part != "experiment":
+                return unknown_key(part, list(level), path)
+            level, path = level.get(part), f"{path}.{part}" if path else part
+    return str(error).strip().splitlines()[0]
+
+
+def _train(values: dict[str, Any]) -> None:
+    from orchestration.config import build_config
+
+    config = build_config(values)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    from orchestration.job import run_training
+
+    run_training(config)
+
+
+def _report(values: dict[str, Any]) -> None:
+    from orchestration.config import build_config
+    from orchestration.report.page import write_report
+    from orchestration.state import RunFolder
+
+    folder = RunFolder(build_config(values).run_path)
+    write_report(folder)
+    print(f"wrote {folder.report}")
+
+
+def _config(values: dict[str, Any]) -> None:
+    import yaml
+
+    print(yaml.safe_dump(values, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    main()

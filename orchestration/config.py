@@ -1,0 +1,167 @@
+"""The whole run as one frozen record, and the checks that need more than one room to see."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from learner.config import AlgorithmConfig, LearnerConfig
+from orchestration.demo.settings import DemoSettings
+from orchestration.errors import ConfigError
+from orchestration.strict import build
+from rewards.mixed import RewardConfig
+from rollout.config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model is trained."""
+
+    path: str | None
+    """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts."""
+    coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
+    """Frame in which this model family answers boxes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which samples are trained on and which are held out."""
+
+    train: str | None
+    """Parquet file; null takes the drawn tasks of the demo."""
+    held_out: str | None
+    """Parquet file for evaluation; null takes the demo's held-out split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """The run's rhythm."""
+
+    num_steps: int
+    """Optimiser steps in all."""
+    groups_per_step: int
+    """Prompts a step; each gives group_size completions."""
+    max_staleness: int
+    """0: rollout and training take turns. k: rollout may run k steps ahead of the live weights."""
+    checkpoint_every: int
+    keep_last: int
+    """Complete checkpoints that stay on disk."""
+    weight_check_every: int
+    """Tensors of engine and learner are compared on the first and every k-th publication of weights."""
+    max_mismatch: float
+    """Mean log-probability difference between engine and learner above which the run stops."""
+    max_drop_frac: float
+    """Share of a step's groups that may be dropped for bad data."""
+    recorded_groups_per_step: int
+    """Groups a step whose completions are written to samples.jsonl."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """How held-out data is scored before and after."""
+
+    samples_per_family: int
+    completions_per_sample: int
+    """Sampled at rollout.sampling.temperature, beside one greedy completion."""
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Ray and the machines under it."""
+
+    address: str | None
+    """Address of a running cluster; null starts Ray on this machine for the length of the run."""
+    reward_actors: int
+    pin_cores: bool
+    """Bind each engine and learner rank to cores of its own (CPU runs)."""
+    object_store_bytes: int
+    """Shared memory of a Ray started here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """Everything one run needs."""
+
+    run_dir: str
+    cache_dir: str
+    """Where the demo keeps what it made, so that the second run starts at once."""
+    seed: int
+    tensorboard: bool
+    allow_config_change: bool
+    """Continue a run folder although settings that shape the result differ from those it began with."""
+    model: ModelConfig
+    data: DataConfig
+    demo: DemoSettings
+    reward: RewardConfig
+    algorithm: AlgorithmConfig
+    rollout: RolloutConfig
+    learner: LearnerConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    cluster: ClusterConfig
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder."""
+        return Path(self.run_dir)
+
+
+def build_config(values: dict[str, Any]) -> ExperimentConfig:
+    """Build the record from composed YAML and check it across rooms.
+
+    Raises:
+        ConfigError: naming the dotted key, its value and the remedy.
+    """
+    config = build(ExperimentConfig, values)
+    check_counts(config)
+    check_paths(config)
+    return config
+
+
+def check_counts(config: ExperimentConfig) -> None:
+    """Counts that must be positive, and batches that must divide."""
+    training, evaluation = config.training, config.evaluation
+    positive = {
+        "training.num_steps": training.num_steps,
+        "training.groups_per_step": training.groups_per_step,
+        "training.checkpoint_every": training.checkpoint_every,
+        "training.keep_last": training.keep_last,
+        "training.weight_check_every": training.weight_check_every,
+        "evaluation.samples_per_family": evaluation.samples_per_family,
+        "evaluation.completions_per_sample": evaluation.completions_per_sample,
+        "cluster.reward_actors": config.cluster.reward_actors,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise ConfigError(f"{key} is {value}; it must be at least 1")
+    if training.max_staleness < 0:
+        raise ConfigError(f"training.max_staleness is {training.max_staleness}; use 0 (synchronous) or more")
+    ranks = config.learner.num_ranks
+    if training.groups_per_step % ranks:
+        nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
+        raise ConfigError(
+            f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
+            f"use {nearest} or {nearest + ranks}"
+        )
+
+
+def check_paths(config: ExperimentConfig) -> None:
+    """Inputs that must exist and a run folder that must be writable."""
+    inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
+    for key, value in inputs.items():
+        if value is not None and not Path(value).is_file():
+            raise ConfigError(f"{key}={value} does not exist; build the Parquet file or correct the path")
+    if config.model.path is not None and not (Path(config.model.path) / "config.json").is_file():
+        raise ConfigError(f"model.path={config.model.path} holds no config.json; point it at a Hugging Face folder")
+    if (config.data.train is None) != (config.data.held_out is None):
+        raise ConfigError("data.train and data.held_out must both be files or both be null (the demo's tasks)")
+    if not config.run_path.is_absolute():
+        raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
+    try:
+        config.run_path.mkdir(parents=True, exist_ok=True)
+        probe = config.run_path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"run_dir={config.run_dir} cannot be written ({os.strerror(error.errno or 0)})") from error

@@ -1,0 +1,13 @@
+"""Errors of the conductor that a user can act on."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the dotted key, the value and the remedy."""
+
+
+class DataError(ValueError):
+    """Too many samples or rewards fail for the run to be trusted."""
+
+
+class ResumeError(ValueError):
+    """A run folder that this configuration cannot continue."""

@@ -1,0 +1,82 @@
+"""Where the rooms' words meet: a rollout group becomes reward requests, and with their results a scored group."""
+
+from collections.abc import Sequence
+
+from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from orchestration.buffer import GroupSummary
+from rewards.base import RewardRequest, RewardResult
+from rollout.records import RolloutGroup
+
+
+def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
+    """Make one request per completion; all share the sample's reference answer.
+
+    Args:
+        group: the rollout of one prompt.
+        responses: decoded completions [G], in the order of `group.generations`.
+        coord_mode: frame in which the model answers boxes.
+    """
+    sample = group.sample
+    return [
+        RewardRequest(
+            task=sample.task,
+            question=sample.question,
+            response=response,
+            answer=sample.answer,
+            options=sample.options,
+            source=sample.source,
+            image_sizes=tuple(image.size for image in sample.images),
+            image_input_sizes=group.image_input_sizes,
+            coord_mode=coord_mode,
+            answer_type=sample.answer_type,
+            truncated=generation.finish_reason != "stop",
+        )
+        for response, generation in zip(responses, group.generations, strict=True)
+    ]
+
+
+def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> ScoredGroup:
+    """Join tokens and rewards of one group; a completion whose grader failed is masked."""
+    sample = group.sample
+    sequences = tuple(
+        ScoredSequence(
+            completion_token_ids=generation.token_ids,
+            behaviour_logprobs=generation.logprobs,
+            reward=0.0 if result.reward is None else result.reward,
+            breakdown=dict(result.breakdown),
+            weight_version=generation.weight_version_start,
+            truncated=generation.finish_reason != "stop",
+            masked=result.reward is None,
+        )
+        for generation, result in zip(group.generations, results, strict=True)
+    )
+    return ScoredGroup(
+        group_id=group.group_id,
+        sample_id=sample.sample_id,
+        source=sample.source,
+        task=sample.task,
+        prompt_token_ids=group.prompt_token_ids,
+        images=tuple(EncodedImage(data=i.data, width=i.width, height=i.height) for i in sample.images),
+        sequences=sequences,
+    )
+
+
+def summarise(
+    group: RolloutGroup, results: Sequence[RewardResult], *, family: str, texts: Sequence[str] = ()
+) -> GroupSummary:
+    """Boil a scored group down to what the driver logs."""
+    graded = [result for result in results if result.reward is not None]
+    return GroupSummary(
+        family=family,
+        rewards=tuple(float(result.reward) for result in graded if result.reward is not None),
+        task_rewards=tuple(float(result.task_reward or 0.0) for result in graded),
+        format_rewards=tuple(float(result.format_reward) for result in graded),
+        num_prompt_tokens=len(group.prompt_token_ids),
+        num_completion_tokens=sum(len(generation.token_ids) for generation in group.generations),
+        num_truncated=sum(generation.finish_reason != "stop" for generation in group.generations),
+        num_failed=len(results) - len(graded),
+        reasons=tuple(str(result.failure or result.reason) for result in results),
+        weight_version=min(generation.weight_version_start for generation in group.generations),
+        rollout_s=group.seconds,
+        texts=tuple(texts),
+    )

@@ -1,0 +1,106 @@
+"""One training job from config to exit: demo artifacts, Ray, the run, the closing words."""
+
+import asyncio
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestration import cluster
+from orchestration.config import ExperimentConfig
+from orchestration.demo.prepare import prepare_in_subprocess
+from orchestration.errors import ResumeError
+from orchestration.report.page import write_report
+from orchestration.report.tables import before_after_table
+from orchestration.run import Run, check_finished, read_evaluation
+from orchestration.state import RunFolder, settle_config, write_environment
+
+
+def run_training(config: ExperimentConfig) -> None:
+    """Train as configured, or continue; leaves the exported model and a report in the run folder.
+
+    Raises:
+        ResumeError: the folder belongs to other settings, or another process is writing it.
+    """
+    folder = RunFolder(config.run_path)
+    with _locked(folder):
+        settle_config(folder, config)
+        if check_finished(folder, config.training.num_steps):
+            say(f"{folder.root} has done all {config.training.num_steps} steps")
+        else:
+            write_environment(folder)
+            _train(config, folder)
+        write_report(folder)
+        _conclude(folder)
+
+
+def _train(config: ExperimentConfig, folder: RunFolder) -> None:
+    started = time.perf_counter()
+    model_path, train_data, held_out = _inputs(config)
+    plan = cluster.plan(config, cores=cluster.available_cores())
+    with cluster.ray_session(config.cluster, plan, folder.logs):
+        run = Run(config, model_path=model_path, train_data=train_data, held_out=held_out, plan=plan, say=say)
+        try:
+            asyncio.run(_whole(run))
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from group
+    say(f"trained in {time.perf_counter() - started:.0f} s")
+
+
+async def _whole(run: Run) -> None:
+    try:
+        await run.start()
+        await run.train()
+        await run.finish()
+    finally:
+        await run.close()
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
+    """Model folder, training data, held-out data; what is not configured, the demo makes."""
+    model, train_data, held_out = config.model.path, config.data.train, config.data.held_out
+    if model is None or train_data is None or held_out is None:
+        made = prepare_in_subprocess(Path(config.cache_dir), config.demo)
+        model = model or str(made.model)
+        train_data, held_out = train_data or str(made.train), held_out or str(made.held_out)
+    return Path(model), Path(train_data), Path(held_out)
+
+
+def _conclude(folder: RunFolder) -> None:
+    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
+    if before and after:
+        say("")
+        say(before_after_table(before, after))
+    say("")
+    for title, path in {
+        "model": folder.export,
+        "report": folder.report,
+        "metrics": folder.metrics,
+        "checkpoints": folder.checkpoints,
+        "logs": folder.logs,
+    }.items():
+        say(f"{title:>12}  {path}")
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes out of the run folder; the lock goes with the process, however it ends."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with (folder.root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResumeError(f"another process is training in {folder.root}; wait for it or use another run_dir") from error
+        yield
+
+
+def say(line: str) -> None:
+    """Print one line to the user, at once."""
+    print(line, flush=True)

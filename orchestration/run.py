@@ -1,0 +1,186 @@
+"""Run: everything a training run holds, from its folder to its actors; built once, closed once."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from learner.checkpoint import latest_complete, read_extra
+from orchestration.buffer import GroupBuffer, GroupTicket
+from orchestration.cluster import ClusterPlan
+from orchestration.config import ExperimentConfig
+from orchestration.errors import ResumeError
+from orchestration.evaluate import choose_samples, evaluate
+from orchestration.loop import train
+from orchestration.pools import GeneratorPool, LearnerGroup, RewardPool
+from orchestration.seeds import derive_seed
+from orchestration.state import RunFolder, write_json
+from orchestration.tracking import Tracker
+from orchestration.weight_sync import WeightSync
+from rewards.mixed import function_of
+from rollout.dataset import PromptDraw, PromptStream, SampleTable
+from rollout.records import Sample, SamplingSpec
+
+Say = Callable[[str], None]
+
+
+class Run:
+    """A training run and its actors.
+
+    Life: constructed (actors start in the background) -> `start` -> `loop.train` -> `finish` -> `close`.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, *, model_path: Path, train_data: Path, held_out: Path, plan: ClusterPlan, say: Say
+    ) -> None:
+        """Open the data and start all actors; nothing is waited for."""
+        self.config = config
+        self.folder = RunFolder(config.run_path)
+        self.num_steps = config.training.num_steps
+        self._model_path = model_path
+        self._say = say
+        self._checkpoint = latest_complete(self.folder.checkpoints)
+        self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
+        self.prompts = PromptStream(SampleTable(train_data), seed=derive_seed(config.seed, "prompts"))
+        self._held_out = SampleTable(held_out)
+        logs = self.folder.logs
+        self.generators = GeneratorPool(config.rollout, model_path, plan.engines, logs)
+        self.learner = LearnerGroup(config.learner, config.algorithm, plan.learner_ranks, logs)
+        self.rewards = RewardPool(config.reward, model_path, config.model.coord_mode, plan.rewards, logs)
+        self.weight_sync = WeightSync(
+            self.generators,
+            self.learner,
+            check_every=config.training.weight_check_every,
+            max_mismatch=config.training.max_mismatch,
+        )
+        self.tracker = Tracker(
+            self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say
+        )
+
+    async def start(self) -> None:
+        """Wait for the actors, restore the latest checkpoint, publish its weights, score the untrained model."""
+        started = time.perf_counter()
+        self._say("starting engines, reward actors and learner ranks ...")
+        await asyncio.gather(
+            self.generators.ready(),
+            self.rewards.ready(),
+            self.learner.build(self._model_path, derive_seed(self.config.seed, "learner")),
+        )
+        await self.learner.connect(self.generators, self.config.rollout)
+        if self._checkpoint:
+            await self.learner.load(self._checkpoint)
+            self._say(f"resumed {self._checkpoint.name}: {self.step} of {self.num_steps} steps are done")
+        sync = await self.weight_sync.publish(self.step)
+        self._say(
+            f"ready after {time.perf_counter() - started:.0f} s; weights published in {sync.transfer_s:.2f} s, "
+            f"{sync.num_compared} engine tensors equal the learner's"
+        )
+        if self.step == 0:
+            await self._evaluate("before")
+
+    async def train(self) -> None:
+        """Run the training loop."""
+        await train(self)
+
+    async def finish(self) -> None:
+        """Keep the final weights: checkpoint, Hugging Face folder, held-out scores."""
+        latest = latest_complete(self.folder.checkpoints)
+        if latest is None or int(read_extra(latest)["step"]) < self.step:
+            await self.save_checkpoint()
+        await self._evaluate("after")
+        await self.learner.export(self.folder.export)
+
+    async def close(self) -> None:
+        """Close files and end the engines' processes."""
+        self.tracker.__exit__(None, None, None)
+        await self.generators.close()
+
+    def new_buffer(self) -> GroupBuffer:
+        """A buffer that begins at the run's current step."""
+        training = self.config.training
+        return GroupBuffer(
+            groups_per_step=training.groups_per_step,
+            max_staleness=training.max_staleness,
+            first_step=self.step,
+            num_steps=self.num_steps,
+            max_drop_frac=training.max_drop_frac,
+        )
+
+    def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
+        """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
+        sampling = self.config.rollout.sampling
+        return SamplingSpec(
+            group_size=sampling.group_size,
+            temperature=sampling.temperature,
+            max_completion_tokens=sampling.max_completion_tokens,
+            seed=derive_seed(self.config.seed, "rollout", draw.epoch, draw.sample.sample_id),
+        )
+
+    def probe(self, tickets: Sequence[GroupTicket]) -> tuple[GroupTicket, Sample] | None:
+        """One group on which engine and learner are compared after the sync; another position every step."""
+        if not tickets:
+            return None
+        ticket = tickets[self.step % len(tickets)]
+        return ticket, self.prompts.draw(ticket.position).sample
+
+    def is_recorded(self, position: int) -> bool:
+        """Whether the completions of this position go to samples.jsonl."""
+        training = self.config.training
+        return position % training.groups_per_step < training.recorded_groups_per_step
+
+    def is_checkpoint_due(self) -> bool:
+        """Every k steps, and after the last one."""
+        return self.step % self.config.training.checkpoint_every == 0 or self.step == self.num_steps
+
+    async def save_checkpoint(self) -> None:
+        """Write one; the previous ones stay until it is whole."""
+        training = self.config.training
+        await self.learner.save(
+            self.folder.checkpoints, step=self.step, extra={"step": self.step}, keep_last=training.keep_last
+        )
+
+    async def _evaluate(self, name: str) -> None:
+        settings = self.config.evaluation
+        if not settings.enabled:
+            return
+        family_of = {task: function_of(self.config.reward, task) for task in set(self._held_out.tasks())}
+        sampling = self.config.rollout.sampling
+        self._say(f"scoring held-out samples {name} training ...")
+        result = await evaluate(
+            choose_samples(self._held_out, family_of, settings.samples_per_family),
+            generators=self.generators,
+            rewards=self.rewards,
+            sampled=SamplingSpec(
+                group_size=settings.completions_per_sample,
+                temperature=sampling.temperature,
+                max_completion_tokens=sampling.max_completion_tokens,
+            ),
+            seed=self.config.seed,
+            step=self.step,
+        )
+        write_json(self.folder.evaluation(name), result.to_json())
+
+
+def check_finished(folder: RunFolder, num_steps: int) -> bool:
+    """Whether the run needs nothing more: all steps done, model exported.
+
+    Raises:
+        ResumeError: the folder holds more steps than are asked for.
+    """
+    latest = latest_complete(folder.checkpoints)
+    if latest is None:
+        return False
+    step = int(read_extra(latest)["step"])
+    if step > num_steps:
+        raise ResumeError(
+            f"{folder.root} is at step {step}, beyond training.num_steps={num_steps}; raise num_steps or use another "
+            "run_dir"
+        )
+    return step == num_steps and (folder.export / "config.json").is_file()
+
+
+def read_evaluation(folder: RunFolder, name: str) -> dict[str, dict[str, float]]:
+    """Scores by reward function that `_evaluate` wrote; empty when there are none."""
+    path = folder.evaluation(name)
+    return json.loads(path.read_text())["families"] if path.is_file() else {}

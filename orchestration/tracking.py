@@ -1,0 +1,168 @@
+"""Where metrics go: a JSON line, TensorBoard, and one readable table line a step."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from learner.records import StepReport
+from orchestration.buffer import GroupTicket
+from orchestration.metrics import step_metrics
+from orchestration.state import RunFolder
+from orchestration.weight_sync import SyncReport
+from rollout.dataset import PromptStream
+
+HEADER_EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the console table."""
+
+    title: str
+    metric: str
+    form: str
+    scale: float = 1.0
+
+    def cell(self, metrics: dict[str, float]) -> str:
+        """Format the metric, a dash where the step has none."""
+        value = metrics.get(self.metric)
+        width = max(len(self.title), 6)
+        return f"{'-':>{width}}" if value is None else f"{value * self.scale:>{width}{self.form}}"
+
+    @property
+    def head(self) -> str:
+        """The title, as wide as its cells."""
+        return f"{self.title:>{max(len(self.title), 6)}}"
+
+
+COLUMNS = (
+    Column("reward", "reward/mean", ".3f"),
+    Column("match", "reward/matching/mean", ".3f"),
+    Column("chart", "reward/chart/mean", ".3f"),
+    Column("ground", "reward/grounding/mean", ".3f"),
+    Column("open", "reward/open_ended/mean", ".3f"),
+    Column("format", "reward/format/mean", ".3f"),
+    Column("length", "rollout/completion_tokens_mean", ".1f"),
+    Column("kl", "policy/kl_behaviour", ".4f"),
+    Column("clip%", "policy/clip_frac", ".2f", 100.0),
+    Column("mismatch", "sync/mismatch", ".1e"),
+    Column("tok/s", "rollout/tokens_per_s", ".0f"),
+    Column("wait_s", "time/wait_rollout_s", ".2f"),
+    Column("train_s", "time/train_s", ".2f"),
+    Column("sync_s", "time/sync_s", ".2f"),
+    Column("step_s", "time/step_s", ".2f"),
+)
+
+
+class ScalarWriter(Protocol):
+    """The part of TensorBoard's writer that is used."""
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write one point."""
+
+    def close(self) -> None:
+        """Flush and close."""
+
+
+class Tracker:
+    """Writes the metrics of every step to all sinks and keeps the last ones for the final summary."""
+
+    def __init__(
+        self, folder: RunFolder, prompts: PromptStream, *, first_step: int, tensorboard: bool, say: Callable[[str], None]
+    ) -> None:
+        """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
+        _keep_until(folder.metrics, first_step)
+        _keep_until(folder.samples, first_step)
+        self._metrics = folder.metrics.open("a")
+        self._samples = folder.samples.open("a")
+        self._board = _tensorboard(folder.tensorboard) if tensorboard else None
+        self._prompts = prompts
+        self._say = say
+        self._num_lines = 0
+
+    def log_step(
+        self,
+        step: int,
+        tickets: Sequence[GroupTicket],
+        report: StepReport,
+        sync: SyncReport,
+        seconds: dict[str, float],
+        *,
+        num_dropped: int,
+    ) -> None:
+        """Record one finished step."""
+        metrics = step_metrics(tickets, report, sync, seconds, num_dropped=num_dropped)
+        _append(self._metrics, {"step": step, **metrics})
+        for ticket in tickets:
+            if ticket.summary.texts:
+                _append(self._samples, self._recorded(step, ticket))
+        if self._board:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+        if self._num_lines % HEADER_EVERY == 0:
+            self._say(" step " + " ".join(column.head for column in COLUMNS))
+        self._num_lines += 1
+        self._say(f"{step + 1:5d} " + " ".join(column.cell(metrics) for column in COLUMNS))
+
+    def _recorded(self, step: int, ticket: GroupTicket) -> dict[str, Any]:
+        sample = self._prompts.draw(ticket.position).sample
+        return {
+            "step": step,
+            "position": ticket.position,
+            "sample_id": sample.sample_id,
+            "task": sample.task,
+            "question": sample.question,
+            "answer": sample.answer,
+            "completions": list(ticket.summary.texts),
+            "rewards": list(ticket.summary.rewards),
+            "reasons": list(ticket.summary.reasons),
+        }
+
+    def __enter__(self) -> Self:
+        """Use as a block that closes the files."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close every sink."""
+        self._metrics.close()
+        self._samples.close()
+        if self._board:
+            self._board.close()
+
+
+def _tensorboard(folder: Path) -> ScalarWriter:
+    from tensorboard.summary import Writer
+
+    return Writer(str(folder))  # type: ignore[no-any-return]
+
+
+def _append(file: Any, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+
+
+def _keep_until(path: Path, first_step: int) -> None:
+    """Drop lines of `first_step` and later, and a last line that a kill cut short."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if record["step"] < first_step:
+            kept.append(line)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept))
+    partial.replace(path)
+
+
+def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
+    """All recorded steps of a run, in order."""
+    if not folder.metrics.is_file():
+        return []
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]

@@ -1,0 +1,170 @@
+"""The words of this room: RewardRequest in, RewardResult out, RewardFunction between."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+COORD_MODES = ("pixel", "pixel_resized", "norm1000", "norm1")
+"""Frames in which a model may write boxes; see RewardRequest.coord_mode."""
+
+
+class RewardError(ValueError):
+    """A setting or a request that no reward can use; the message names the field, the value and the remedy."""
+
+
+class GoldError(RewardError):
+    """A reference that cannot be graded against; its whole group is masked, never scored 0 or 1."""
+
+
+class Reason(StrEnum):
+    """How an answer was read; counted per source, so that a zero always has a cause."""
+
+    OK = "ok"
+    """Read and judged; the value says whether it was right."""
+    NO_ANSWER = "no_answer"
+    """No closed, non-blank answer block after the last think block."""
+    TWO_ANSWERS = "two_answers"
+    """Several answer blocks: a hedge."""
+    TRUNCATED = "truncated"
+    """No answer, and the completion was cut before its end-of-turn token."""
+    TOO_LONG = "too_long"
+    """Longer, or with more items, than the reward reads."""
+    UNREADABLE = "unreadable"
+    """Text that names no label, option, box or formula of its task."""
+    AMBIGUOUS = "ambiguous"
+    """Names more than one answer."""
+    CONTRADICTION = "contradiction"
+    """Label and text, or yes and no, disagree."""
+    NOT_A_NUMBER = "not_a_number"
+    """Holds no number, several numbers, a range or an overflow where one number was asked."""
+    BAD_BOX = "bad_box"
+    """At least one box is malformed, reversed, empty, or outside of the image."""
+    TIMEOUT = "timeout"
+    """The answer kept the grader busy past its limit."""
+    BAD_GOLD = "bad_gold"
+    """The reference itself is unusable; the reward is None."""
+    GRADER_FAILED = "grader_failed"
+    """The grader crashed; the reward is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRequest:
+    """One completion's text with the reference it is judged against.
+
+    Example:
+        >>> RewardRequest(task="chart", question="How tall is red?", answer="45",
+        ...               response="<think>The axis says 45.</think><answer>45</answer>").coord_mode
+        'pixel'
+    """
+
+    task: str
+    """Chooses the reward function through RewardConfig.routes."""
+    question: str
+    response: str
+    """The completion as text, tags included."""
+    answer: str
+    """The reference: a label, a number, text, or boxes as JSON in original pixels."""
+    options: tuple[str, ...] = ()
+    """Option texts in the order A, B, C, ..."""
+    source: str = ""
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of each image in original pixels; boxes belong to the first."""
+    image_input_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of each image after the processor's resize."""
+    coord_mode: str = "pixel"
+    """Frame of the model's boxes: pixel (original), pixel_resized (input), norm1000 (0..1000), norm1 (0..1)."""
+    answer_type: str = ""
+    """How a chart reference is read: number | year | text | list | bool; empty = by its form."""
+    truncated: bool = False
+    """Whether sampling stopped without an end-of-turn token."""
+
+    def __post_init__(self) -> None:
+        """Check the frame and the image sizes."""
+        if self.coord_mode not in COORD_MODES:
+            raise RewardError(f"RewardRequest.coord_mode is {self.coord_mode!r}; use one of {', '.join(COORD_MODES)}")
+        for width, height in (*self.image_sizes, *self.image_input_sizes):
+            if width < 1 or height < 1:
+                raise RewardError(f"RewardRequest has an image of {width} x {height}; both sides need at least 1 pixel")
+
+    @property
+    def gold_key(self) -> tuple[object, ...]:
+        """Everything but the response that a grade depends on; equal keys are graded together."""
+        return (
+            self.task,
+            self.answer,
+            self.options,
+            self.answer_type,
+            self.coord_mode,
+            self.image_sizes,
+            self.image_input_sizes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardResult:
+    """What one completion earned, and why.
+
+    Example:
+        >>> RewardResult(reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"format": 1.0, "chart": 1.0},
+        ...              parsed_answer="45", reason=Reason.OK).failure is None
+        True
+    """
+
+    reward: float | None
+    """Weighted total in [0, 1]; None where the reference or the grader failed (mask it, never read it as 0)."""
+    task_reward: float | None
+    """In [0, 1], unweighted; None with reward."""
+    format_reward: float
+    """In [0, 1], unweighted."""
+    breakdown: Mapping[str, float]
+    """Unweighted value by function name; lacks the function that failed."""
+    parsed_answer: str | None
+    """What the reward took the answer to be."""
+    reason: str
+    """One of Reason."""
+    failure: str | None = None
+    """What broke in the reference or the grader; None in all ordinary cases, wrong answers included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a reward function says about one answer."""
+
+    value: float | None
+    """In [0, 1]; None when the grader failed on this answer."""
+    reason: Reason = Reason.OK
+    parsed: str | None = None
+    failure: str | None = None
+
+
+class RewardFunction(Protocol):
+    """Grades the answers of one group against the reference that they share."""
+
+    def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
+        """Grade each answer.
+
+        Args:
+            request: Any request of the group; only its reference fields are read, never its response.
+            answers: Bodies of the answer blocks; may be empty, and the reference is checked even then.
+
+        Returns:
+            One grade per answer, in order, each independent of the other answers.
+
+        Raises:
+            GoldError: If the reference cannot be graded against.
+        """
+        ...
+
+
+def look_up(name: str, known: Mapping[str, Item], *, what: str) -> Item:
+    """Give the item called `name`.
+
+    Raises:
+        RewardError: If the name is unknown; the message lists the known ones.
+    """
+    if name not in known:
+        raise RewardError(f"{what} {name!r} is unknown; known: {', '.join(sorted(known))}")
+    return known[name]

@@ -1,0 +1,1 @@
+"""Rollout: prompts in, groups of completions with behaviour logprobs out."""

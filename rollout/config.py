@@ -1,0 +1,93 @@
+"""Settings of the rollout: engines, how they sample, how weights reach them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rollout.errors import RolloutError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How training completions are sampled."""
+
+    group_size: int
+    """G, completions per prompt; advantages compare these with one another, so at least 2."""
+    temperature: float
+    max_completion_tokens: int
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject settings under which GRPO cannot learn."""
+        if self.group_size < 2:
+            raise RolloutError(f"rollout.sampling.group_size is {self.group_size}; GRPO compares completions: use >= 2")
+        if self.temperature <= 0:
+            raise RolloutError(f"rollout.sampling.temperature is {self.temperature}; sampling needs a value above 0")
+        if self.max_completion_tokens < 1:
+            raise RolloutError("rollout.sampling.max_completion_tokens must be at least 1")
+        if self.top_p != 1.0:
+            raise RolloutError(
+                f"rollout.sampling.top_p is {self.top_p}; the learner recomputes logprobs over the whole vocabulary: "
+                "leave it at 1.0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What each vLLM engine is built with."""
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    max_model_len: int
+    """Prompt plus completion tokens; longer prompts are refused, never cut."""
+    max_num_seqs: int
+    """Completions decoded at once."""
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    kv_cache_bytes: int | None = None
+    """Bytes of key-value cache; null lets vLLM size it from gpu_memory_utilization."""
+    block_size: int | None = None
+    """Tokens per cache block; null is vLLM's default."""
+    max_images_per_prompt: int = 1
+    enforce_eager: bool = False
+    """True on CPU: no compilation, no graphs."""
+    threads: int = 1
+    """OpenMP threads of a CPU engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightChannelConfig:
+    """How new weights travel from the learner into the engines."""
+
+    backend: Literal["nccl", "gloo"]
+    """nccl between GPUs, gloo where there is no GPU."""
+    timeout_s: float = 60.0
+    """A peer that is silent for longer ends the transfer with an error."""
+    bucket_bytes: int = 64 * 1024 * 1024
+    """Bytes sent in one broadcast (gloo) or one packed buffer (nccl)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """The rollout room: how many engines, what they are, how they sample and receive weights."""
+
+    engines: int
+    sampling: SamplingConfig
+    engine: EngineConfig
+    weight_channel: WeightChannelConfig
+    system_prompt: str = ""
+    """System turn of every prompt; empty for none."""
+
+    def __post_init__(self) -> None:
+        """Check the number of engines and that a whole prompt can be scheduled."""
+        if self.engines < 1:
+            raise RolloutError(f"rollout.engines is {self.engines}; at least one engine must generate")
+        if self.engine.device == "cpu" and self.weight_channel.backend != "gloo":
+            raise RolloutError(
+                f"rollout.weight_channel.backend is {self.weight_channel.backend} with rollout.engine.device=cpu; "
+                "use gloo"
+            )
+        if self.sampling.max_completion_tokens >= self.engine.max_model_len:
+            raise RolloutError(
+                f"rollout.sampling.max_completion_tokens ({self.sampling.max_completion_tokens}) leaves no room for a "
+                f"prompt in rollout.engine.max_model_len ({self.engine.max_model_len})"
+            )

@@ -1,0 +1,197 @@
+"""GenerationEngine: one vLLM engine that samples groups and takes new weights between tokens."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vllm import SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from rollout.config import RolloutConfig
+from rollout.errors import RolloutError
+from rollout.prompt import EnginePrompt, PromptBuilder
+from rollout.records import Generation, RolloutGroup, Sample, SamplingSpec
+
+# vLLM adds this to a banned token's logit; its probability underflows to zero.
+BAN_LOGIT_BIAS = -100.0
+
+
+class GenerationEngine:
+    """Samples groups of completions with one vLLM engine.
+
+    Consumes Samples, produces RolloutGroups. Weight updates follow vLLM's own protocol: `pause`, the four
+    weight-transfer calls that the learner's sender drives, `resume`.
+    """
+
+    def __init__(self, config: RolloutConfig, model_path: Path) -> None:
+        """Build the engine from a checkpoint folder; takes seconds to minutes."""
+        self._prompts = PromptBuilder(
+            model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
+        )
+        self._logit_bias = {token_id: BAN_LOGIT_BIAS for token_id in self._prompts.banned_token_ids()}
+        self._engine = AsyncLLM.from_engine_args(_engine_args(config, model_path))
+        self._num_requests = 0
+
+    async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> RolloutGroup:
+        """Sample G completions of one prompt.
+
+        The prompt is prefilled once: the G requests share its cache blocks and its vision features.
+
+        Raises:
+            RolloutError: the sample cannot be a prompt (too long, broken image, placeholder in the text).
+        """
+        started = time.perf_counter()
+        prompt = self._prompts.build(sample)
+        output = await self._run(prompt, prompt.token_ids, self._sampling_params(spec), sample.sample_id)
+        return RolloutGroup(
+            group_id=group_id,
+            sample=sample,
+            prompt_token_ids=_prompt_ids(output),
+            generations=tuple(_generation(completion) for completion in output.outputs),
+            image_input_sizes=prompt.input_sizes,
+            seconds=time.perf_counter() - started,
+        )
+
+    async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Give the log-probabilities [T] that the current weights assign to a completion of a sample."""
+        prompt = self._prompts.build(sample)
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
+        output = await self._run(prompt, token_ids, params, sample.sample_id)
+        tail = list(output.prompt_logprobs or [])[-len(completion_token_ids) :]
+        values = [position[int(token)].logprob for position, token in zip(tail, completion_token_ids, strict=True)]
+        return np.asarray(values, dtype=np.float32)
+
+    async def pause(self) -> None:
+        """Stop at a token boundary; running requests wait and will continue under the new weights."""
+        await self._engine.pause_generation(mode="keep", clear_cache=True)
+
+    async def resume(self) -> None:
+        """Go on generating."""
+        await self._engine.resume_generation()
+
+    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Meet the learner at the rendezvous that `init_info` names."""
+        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
+
+    async def start_weight_update(self) -> None:
+        """Open an update."""
+        await self._engine.start_weight_update()
+
+    async def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive the tensors that `update_info` describes."""
+        await self._engine.update_weights(WeightTransferUpdateRequest(update_info))
+
+    async def finish_weight_update(self, weight_version: str) -> None:
+        """Make the received weights live and stamp them."""
+        await self._engine.finish_weight_update(weight_version)
+
+    async def weight_layout(self, names: list[str]) -> dict[str, str]:
+        """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
+        layouts = await self._engine.collective_rpc("weight_layout", kwargs={"names": names})
+        return dict(layouts[0])
+
+    async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+        """Give (size, sum, sum of squares) of the engine's own tensors `names`."""
+        prints = await self._engine.collective_rpc("weight_fingerprints", kwargs={"names": names})
+        return {name: tuple(value) for name, value in prints[0].items()}
+
+    async def check_health(self) -> None:
+        """Raise when the engine process is dead."""
+        await self._engine.check_health()
+
+    def close(self) -> None:
+        """End the engine and its processes."""
+        self._engine.shutdown()
+
+    async def _run(
+        self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str
+    ) -> RequestOutput:
+        self._num_requests += 1
+        engine_prompt = TokensPrompt(prompt_token_ids=token_ids)
+        if prompt.images:
+            engine_prompt["multi_modal_data"] = {"image": prompt.images}
+        final: RequestOutput | None = None
+        try:
+            async for output in self._engine.generate(engine_prompt, params, f"{self._num_requests}-{sample_id}"):
+                final = output
+        except VLLMValidationError as error:
+            raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
+        if final is None or not final.finished:
+            raise RolloutError(f"sample {sample_id}: the engine ended the request without an output")
+        return final
+
+    def _sampling_params(self, spec: SamplingSpec) -> SamplingParams:
+        return SamplingParams(
+            n=spec.group_size,
+            temperature=spec.temperature,
+            top_p=spec.top_p,
+            max_tokens=spec.max_completion_tokens,
+            seed=None if spec.greedy else spec.seed,
+            logprobs=0,
+            flat_logprobs=True,
+            logit_bias=self._logit_bias,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
+    engine = config.engine
+    options: dict[str, Any] = {}
+    if engine.kv_cache_bytes is not None:
+        options["kv_cache_memory_bytes"] = engine.kv_cache_bytes
+    if engine.block_size is not None:
+        options["block_size"] = engine.block_size
+    if engine.device == "cpu":
+        # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
+        # prompts only, so that per-completion seeds hold.
+        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
+    return AsyncEngineArgs(
+        model=str(model_path),
+        dtype=engine.dtype,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        enforce_eager=engine.enforce_eager,
+        enable_prefix_caching=True,
+        limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
+        skip_mm_profiling=engine.device == "cpu",
+        logprobs_mode="processed_logprobs",
+        trust_remote_code=False,
+        disable_log_stats=True,
+        weight_transfer_config=WeightTransferConfig(backend=config.weight_channel.backend),
+        worker_extension_cls="rollout.weight_channel.WeightInspector",
+        **options,
+    )
+
+
+def _prompt_ids(output: RequestOutput) -> NDArray[np.int32]:
+    return np.asarray(output.prompt_token_ids, dtype=np.int32)
+
+
+def _generation(completion: CompletionOutput) -> Generation:
+    spans = completion.weight_versions or []
+    flat: Any = completion.logprobs
+    logprobs = [flat.logprobs[start] for start in flat.start_indices]
+    return Generation(
+        token_ids=np.asarray(completion.token_ids, dtype=np.int32),
+        logprobs=np.asarray(logprobs, dtype=np.float32),
+        finish_reason=completion.finish_reason or "abort",  # type: ignore[arg-type]
+        weight_version_start=_version(spans[0].version) if spans else 0,
+        weight_version_end=_version(spans[-1].version) if spans else 0,
+    )
+
+
+def _version(label: str) -> int:
+    return 0 if label == "default" else int(label)  # vLLM calls the weights of a fresh engine "default"

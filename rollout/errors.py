@@ -1,0 +1,9 @@
+"""Errors of the rollout room."""
+
+
+class RolloutError(ValueError):
+    """A prompt, sample or setting that the rollout cannot use; the message names the field and the remedy."""
+
+
+class WeightSyncError(RuntimeError):
+    """Weights of engine and learner disagree, or a transfer broke before it was whole."""

@@ -1,0 +1,166 @@
+"""What the rollout takes in and gives out: Sample, SamplingSpec, Generation, RolloutGroup.
+
+Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.errors import RolloutError
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBytes:
+    """One encoded image with its original size.
+
+    Example:
+        >>> ImageBytes(data=b"...png...", width=112, height=112).size
+        (112, 112)
+    """
+
+    data: bytes
+    """The encoded file (PNG, JPEG, WebP), never pixels."""
+    width: int
+    """Original width in pixels."""
+    height: int
+    """Original height in pixels."""
+
+    def __post_init__(self) -> None:
+        """Check that there are bytes and a size."""
+        if not self.data:
+            raise RolloutError("ImageBytes.data is empty; store the encoded image file")
+        if self.width < 1 or self.height < 1:
+            raise RolloutError(f"ImageBytes size is {self.width} x {self.height}; both sides must be at least 1 pixel")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in original pixels."""
+        return self.width, self.height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One task row: a question about images, with its reference answer.
+
+    Example:
+        >>> Sample(sample_id="7f", source="demo/bar", task="chart", question="How tall is red?", answer="4").images
+        ()
+    """
+
+    sample_id: str
+    """Unique within a dataset; the identity that metrics and resume use."""
+    source: str
+    """Where the row comes from, for per-source metrics."""
+    task: str
+    """Which reward reads it: match_yesno | match_mcq | match_text | chart | iou | open | math."""
+    question: str
+    """The user turn, options included; holds no placeholder tokens."""
+    answer: str
+    """The reference: text, a letter, a number, or boxes as JSON in original pixels."""
+    images: tuple[ImageBytes, ...] = ()
+    options: tuple[str, ...] = ()
+    """Option texts of a multiple-choice row, in the order A, B, C, ..."""
+    answer_type: str = ""
+    """How the reference is to be read where the task leaves it open (number, year, text, list, ...)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How the completions of one group are sampled.
+
+    Example:
+        >>> SamplingSpec(group_size=8, temperature=1.0, max_completion_tokens=64, seed=3).greedy
+        False
+    """
+
+    group_size: int
+    """G, completions per prompt."""
+    temperature: float
+    """0 is greedy decoding."""
+    max_completion_tokens: int
+    top_p: float = 1.0
+    seed: int = 0
+    """Of the whole group; completion i samples with seed + i."""
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken at every step."""
+        return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One completion as the engine sampled it.
+
+    Example:
+        >>> Generation(token_ids=[5, 2], logprobs=[-0.1, -0.2], finish_reason="stop", weight_version_start=3,
+        ...            weight_version_end=3).token_ids.dtype
+        dtype('int32')
+    """
+
+    token_ids: NDArray[np.int32]
+    """[T] with the end-of-turn token when finish_reason is stop."""
+    logprobs: NDArray[np.float32]
+    """[T] log-probabilities under the behaviour policy, at the sampling temperature."""
+    finish_reason: FinishReason
+    weight_version_start: int
+    """Weight version that sampled the first token."""
+    weight_version_end: int
+    """Weight version that sampled the last token."""
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays and check that they align."""
+        object.__setattr__(self, "token_ids", read_only(self.token_ids, np.int32))
+        object.__setattr__(self, "logprobs", read_only(self.logprobs, np.float32))
+        if self.token_ids.shape != self.logprobs.shape or self.token_ids.ndim != 1:
+            raise RolloutError(
+                f"Generation needs token_ids and logprobs of one length [T]; got {self.token_ids.shape} and "
+                f"{self.logprobs.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """G completions of one prompt; prompt and images are stored once.
+
+    Example:
+        >>> RolloutGroup(group_id="0-0", sample=sample, prompt_token_ids=[1, 2], generations=(generation,),
+        ...              image_input_sizes=(), seconds=0.2)  # doctest: +SKIP
+    """
+
+    group_id: str
+    """Explicit identity from row to gradient; two groups of one question never share it."""
+    sample: Sample
+    prompt_token_ids: NDArray[np.int32]
+    """[P] with every image token in place."""
+    generations: tuple[Generation, ...]
+    """The G completions, in seed order."""
+    image_input_sizes: tuple[tuple[int, int], ...] = field(default=())
+    """(width, height) of each image as the model sees it, after the processor's resize."""
+    seconds: float = 0.0
+    """Wall time from request to last token."""
+
+    def __post_init__(self) -> None:
+        """Freeze the prompt and check that sizes go with images."""
+        object.__setattr__(self, "prompt_token_ids", read_only(self.prompt_token_ids, np.int32))
+        if not self.generations:
+            raise RolloutError(f"RolloutGroup {self.group_id} holds no generation")
+        if len(self.image_input_sizes) != len(self.sample.images):
+            raise RolloutError(
+                f"RolloutGroup {self.group_id} has {len(self.sample.images)} images and "
+                f"{len(self.image_input_sizes)} input sizes"
+            )
+
+
+def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
+    """Give a read-only array of `dtype`; copies only when the input is writable or of another type."""
+    array = np.asarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

@@ -1,0 +1,166 @@
+"""The engine's half of the weight wire: a gloo channel for machines without GPUs, and a look at the live weights.
+
+Read beside learner/weight_sender.py, the other half. NCCL and CUDA IPC are vLLM's own and need nothing here. vLLM
+imports this module in its worker process because `WeightInspector` is its worker extension, which is what makes the
+gloo channel known there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
+
+
+@dataclass(kw_only=True)
+class GlooInitInfo(WeightTransferInitInfo):
+    """Where the learner waits, and which rank this engine takes there."""
+
+    master_address: str
+    master_port: int
+    rank_offset: int
+    world_size: int
+    timeout_s: float
+
+
+@dataclass(kw_only=True)
+class GlooUpdateInfo(WeightTransferUpdateInfo):
+    """What one transfer holds: tensors in order, and how many of them share each broadcast."""
+
+    names: list[str]
+    dtype_names: list[str]
+    shapes: list[list[int]]
+    bucket_counts: list[int]
+
+
+class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
+    """Receives weights over gloo in two phases: stage everything, then load.
+
+    A transfer that breaks half-way leaves the engine on its old weights, because the model is touched only in
+    `finish_weight_update`.
+    """
+
+    init_info_cls = GlooInitInfo
+    update_info_cls = GlooUpdateInfo
+    _group: torch.distributed.ProcessGroup | None = None
+    _staged: list[tuple[str, torch.Tensor]]
+
+    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        """Join the learner's group; a second call replaces the first, after a restart of either side."""
+        self.shutdown()
+        parallel = self.parallel_config
+        rank = init_info.rank_offset + parallel.data_parallel_index * parallel.world_size + parallel.rank
+        self._group = stateless_init_torch_distributed_process_group(
+            init_info.master_address,
+            init_info.master_port,
+            rank,
+            init_info.world_size,
+            backend="gloo",
+            timeout=timedelta(seconds=init_info.timeout_s),
+        )
+
+    def start_weight_update(self) -> None:
+        """Forget whatever an earlier, broken transfer staged."""
+        self._staged = []
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Stage the tensors of one transfer; vLLM's own version would synchronise an accelerator that is not there."""
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        """Receive every bucket into host memory."""
+        if self._group is None:
+            raise RuntimeError("gloo weight channel: update_weights before init_weight_transfer_engine")
+        self._staged.extend(_received(self._group, update_info))
+
+    def finish_weight_update(self) -> None:
+        """Load the staged tensors into the model."""
+        initialize_layerwise_reload(self.model)
+        self.model.load_weights(iter(self._staged))
+        finalize_layerwise_reload(self.model, self.model_config)
+        self._staged = []
+        if current_platform.is_cpu():
+            _repack_output_heads(self.model)
+
+    def shutdown(self) -> None:
+        """Leave the learner's group."""
+        if self._group is not None:
+            self._group.shutdown()
+            self._group = None
+
+
+def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
+    dtypes = [getattr(torch, name) for name in info.dtype_names]
+    sizes = [
+        torch.Size(shape).numel() * dtype.itemsize for dtype, shape in zip(dtypes, info.shapes, strict=True)
+    ]
+    first = 0
+    for count in info.bucket_counts:
+        members = range(first, first + count)
+        bucket = torch.empty(sum(sizes[i] for i in members), dtype=torch.uint8)
+        group.broadcast(bucket, 0).wait()
+        offset = 0
+        for i in members:
+            # The clone frees the bucket and gives the view the alignment of its type.
+            piece = bucket[offset : offset + sizes[i]].clone().view(dtypes[i]).view(info.shapes[i])
+            offset += sizes[i]
+            yield info.names[i], piece
+        first += count
+
+
+def _repack_output_heads(model: torch.nn.Module) -> None:
+    """Refresh the packed copy that vLLM 0.32 on CPU keeps of a tied output head.
+
+    `load_weights` skips a tied `lm_head`, so its packed copy would silently stay on the old weights while parameters
+    and checksums agree.
+    """
+    for module in model.modules():
+        if isinstance(module, VocabParallelEmbedding) and hasattr(module, "cpu_linear"):
+            module.quant_method.process_weights_after_loading(module)
+
+
+class WeightInspector:
+    """Worker extension: reads live weights back, so that engine and learner can be compared."""
+
+    def weight_layout(self, names: list[str]) -> dict[str, str]:
+        """Map checkpoint names to this engine's parameters that hold them, alone or merged with others."""
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        own = dict(model.named_parameters())
+        merged = {part: whole for whole, parts in model.packed_modules_mapping.items() for part in parts}
+        layout = {}
+        for name in names:
+            mapped = model.hf_to_vllm_mapper.apply_list([name])
+            candidate = mapped[0] if mapped else name
+            if candidate not in own:
+                candidate = ".".join(merged.get(part, part) for part in candidate.split("."))
+            if candidate in own and own[candidate].numel() > 0:
+                layout[name] = candidate
+        return layout
+
+    def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+        """Give (size, sum, sum of squares) of own parameters, in float64."""
+        own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
+        return {name: fingerprint(own[name]) for name in names}
+
+
+def fingerprint(tensor: torch.Tensor) -> tuple[int, float, float]:
+    """(number of elements, sum, sum of squares) in float64; adds up over the parts of a merged tensor."""
+    values = tensor.detach().double()
+    return values.numel(), float(values.sum()), float(values.square().sum())
+
+
+def register_gloo() -> None:
+    """Make the gloo channel known to vLLM; calling twice is harmless."""
+    if "gloo" not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)
+
+
+# vLLM resolves the worker extension before it builds the channel; importing is the only hook it offers there.
+register_gloo()
