@@ -31,6 +31,8 @@ class GroupSummary:
     weight_version: int
     """Oldest weight version among the completions."""
     rollout_s: float
+    image_input_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of each image as the model saw it."""
     texts: tuple[str, ...] = ()
     """Decoded completions, for the few groups that the run records."""
 

@@ -1,6 +1,7 @@
 """Held-out samples through the same engines and rewards as training: sampled and greedy, by reward function."""
 
 import asyncio
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from orchestration.buffer import GroupSummary
 from orchestration.seeds import derive_seed
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.records import Sample, SamplingSpec
+from rollout.records import ImageBytes, Sample, SamplingSpec
 
 if TYPE_CHECKING:
     from orchestration.pools import GeneratorPool, RewardPool
@@ -142,6 +143,10 @@ def _examples(
         {
             "sample_id": sample.sample_id,
             "family": family,
+            "task": sample.task,
+            "question": sample.question,
+            "answer": sample.answer,
+            "images": [_embedded(image, size) for image, size in zip(sample.images, drawn.image_input_sizes, strict=True)],
             "greedy": greedy.texts[0],
             "greedy_reward": greedy.rewards[0],
             "sampled": list(drawn.texts),
@@ -149,3 +154,14 @@ def _examples(
         }
         for sample, drawn, greedy in chosen
     ]
+
+
+def _embedded(image: ImageBytes, input_size: tuple[int, int]) -> dict[str, Any]:
+    kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
+    return {
+        "width": image.width,
+        "height": image.height,
+        "input_width": input_size[0],
+        "input_height": input_size[1],
+        "data": f"data:image/{kind};base64,{b64encode(image.data).decode()}",
+    }

@@ -78,5 +78,6 @@ def summarise(
         reasons=tuple(str(result.failure or result.reason) for result in results),
         weight_version=min(generation.weight_version_start for generation in group.generations),
         rollout_s=group.seconds,
+        image_input_sizes=group.image_input_sizes,
         texts=tuple(texts),
     )

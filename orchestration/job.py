@@ -11,6 +11,7 @@ from orchestration import cluster
 from orchestration.config import ExperimentConfig
 from orchestration.demo.prepare import prepare_in_subprocess
 from orchestration.errors import ResumeError
+from orchestration.guard import guarded
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run, check_finished, read_evaluation
@@ -39,7 +40,7 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     model_path, train_data, held_out = _inputs(config)
     plan = cluster.plan(config, cores=cluster.available_cores())
-    with cluster.ray_session(config.cluster, plan, folder.logs):
+    with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
         run = Run(config, model_path=model_path, train_data=train_data, held_out=held_out, plan=plan, say=say)
         try:
             asyncio.run(_whole(run))

@@ -31,15 +31,14 @@ class Answer:
 
 def strip_end_of_turn(response: str) -> str:
     """Give the response without surrounding whitespace and without trailing end-of-turn markers."""
-    text = response.strip()
-    while text.endswith(END_OF_TURN):
-        marker = next(marker for marker in END_OF_TURN if text.endswith(marker))
-        # Markers repeat when a batch is padded with them: drop the whole run at once, so that time stays linear.
-        end = len(text)
-        while text.endswith(marker, 0, end):
-            end -= len(marker)
-        text = text[:end].rstrip()
-    return text
+    end = len(response)
+    while True:
+        # One slice at the very end: slicing per marker would be quadratic in a response made of markers.
+        while end and response[end - 1].isspace():
+            end -= 1
+        if not response.endswith(END_OF_TURN, 0, end):
+            return response[:end].lstrip()
+        end -= next(len(marker) for marker in END_OF_TURN if response.endswith(marker, 0, end))
 
 
 def extract_answer(response: str, config: FormatConfig) -> Answer:

@@ -8,7 +8,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from rewards.base import Grade, GoldError, Reason
+from rewards.base import GoldError, Grade, Reason
 from rewards.plain_text import clean, without_article
 
 _LONE = re.compile(r"[(\[{<\"'*#.\s]*([A-Za-z])[)\]}>\"'*.,:;!?\s]*")
@@ -18,6 +18,7 @@ _LABEL_AND_OWN_TEXT = re.compile(r"([A-Za-z])\s+(\S.*)")
 _SECOND_LABEL = re.compile(r"(?<![\w'])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))")
 _ARTICLE_USE = re.compile(r"A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}")
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
+_STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 
 
@@ -43,11 +44,7 @@ class Choices:
         if len(options) > len(string.ascii_uppercase):
             raise GoldError(f"match_mcq has {len(options)} options; labels A..Z allow 26")
         self._labels = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
-        texts = [clean(option).casefold() for option in options]
-        if options and all(re.match(rf"\(?{label}[).:]\s*\S", text) for label, text in zip(self._labels.lower(), texts, strict=True)):
-            # Some datasets store "A. cat": the label is not part of the text.
-            texts = [re.sub(r"^\(?[a-z][).:]+\s*", "", text) for text in texts]
-        self._texts = texts
+        self._texts = _option_texts(options, self._labels)
         self._gold: frozenset[str] = frozenset()
         gold, _ = self._read_one(answer)
         self._gold = frozenset(gold) if gold else frozenset(self._read_several(answer) or ())
@@ -110,14 +107,10 @@ class Choices:
         text = text.casefold()
         if not text:
             return ""
-        found = [label for label, option in zip(self._labels, self._texts, strict=False) if option == text]
+        found = [self._labels[i] for i, option in enumerate(self._texts) if option == text]
         if not found:
             bare = without_article(text)
-            found = [
-                label
-                for label, option in zip(self._labels, self._texts, strict=False)
-                if without_article(option) == bare
-            ]
+            found = [self._labels[i] for i, option in enumerate(self._texts) if without_article(option) == bare]
         return "".join(found)
 
     def _read_several(self, answer: str) -> frozenset[str] | None:
@@ -127,7 +120,7 @@ class Choices:
             return frozenset(text) if len(self._gold) != 1 else None
         if "\n" in answer:
             text = re.sub(r"\s*\n\s*", "\n", answer.strip())
-        text = re.sub(r"^(?:options|choices|answers)\s*:?\s+", "", text.strip("()[]{} "), flags=re.IGNORECASE)
+        text = re.sub(r"^(?:(?:options|choices|answers)\s*:?|both)\s+", "", text.strip("()[]{} "), flags=re.IGNORECASE)
         items = [item for item in _SEPARATOR.split(text) if item]
         if len(items) == 1:
             items = text.split()
@@ -135,3 +128,12 @@ class Choices:
             return None
         labels = [self._read_one(item)[0] for item in items]
         return frozenset(label for label in labels if label) if all(labels) else None
+
+
+def _option_texts(options: Sequence[str], labels: str) -> list[str]:
+    """Give the normalised option texts, without the labels that some datasets store inside them (`A. cat`)."""
+    texts = [clean(option).casefold() for option in options]
+    matches = [_STORED_LABEL.match(text) for text in texts]
+    if all(match is not None and match.group(1).upper() == labels[i] for i, match in enumerate(matches)):
+        return [text[match.end() :] for text, match in zip(texts, matches, strict=True) if match is not None]
+    return texts

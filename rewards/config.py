@@ -162,7 +162,9 @@ class RewardConfig:
             )
         for key, weight in {"format_weight": self.format_weight, **self.format_weight_by_task}.items():
             if not 0.0 <= weight < 0.5:
-                raise RewardError(f"reward format weight of {key} is {weight}; use [0, 0.5) so that the task outweighs it")
+                raise RewardError(
+                    f"reward format weight of {key} is {weight}; use [0, 0.5) so that the task outweighs it"
+                )
 
     def weights(self, task: str) -> tuple[float, float]:
         """Give (format weight, task weight) of a task."""

@@ -5,7 +5,7 @@ Words are compared whole and punctuation inside them counts, so `eyes` is not ye
 
 from collections.abc import Sequence
 
-from rewards.base import Grade, GoldError, Reason, RewardRequest
+from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.choices import Choices
 from rewards.config import MatchingConfig
 from rewards.plain_text import normalise, without_article

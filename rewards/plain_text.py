@@ -36,7 +36,7 @@ _WRAPPERS = (
 )  # fmt: skip
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:"
-    r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+){0,3}(?:answer|option|choice|result|ans)\b"
+    r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+){0,3}(?:answers?|options?|choices?|result|ans)\b"
     r"\s*(?:(?:is|are|was|would\s+be|should\s+be|must\s+be)\b\s*:?|:|=)"
     r"|(?:it\s+is|it's|this\s+is)\b"
     r")\s*",

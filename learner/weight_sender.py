@@ -38,7 +38,9 @@ class PolicyWeights(WeightSource):
     def metadata(self) -> list[ParamMeta]:
         """Names, wire type and full shapes; learned once from a first pass."""
         if self._metadata is None:
-            self._metadata = [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._named_tensors()]
+            self._metadata = [
+                ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._named_tensors()
+            ]
         return self._metadata
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,0 +1,1 @@
+"""The learner room: scored groups in, policy updates out."""

@@ -1,0 +1,1 @@
+"""Advantages, losses and token log-probabilities as plain functions of tensors."""

@@ -1,0 +1,1 @@
+"""Ways to hold one policy on several ranks."""

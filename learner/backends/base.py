@@ -1,0 +1,56 @@
+"""What the trainer asks of whatever holds the policy."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from learner.packing import MicroBatch
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logprobs [C], entropy [C]) -> this micro-batch's share of the step's loss."""
+
+
+class TrainBackend(Protocol):
+    """A policy on one or more ranks. Every method but `reference_logprobs` of no reference is a collective of all."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of forward and backward."""
+
+    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction) -> None:
+        """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed."""
+        ...
+
+    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """Give the current policy's logprobs [C], without gradient."""
+        ...
+
+    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor | None:
+        """Give the frozen reference's logprobs [C]; None when no reference was loaded."""
+        ...
+
+    def grad_norm(self) -> torch.Tensor:
+        """Give the global 2-norm of the gradient, the same scalar on every rank."""
+        ...
+
+    def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
+        """Scale the gradient down to the configured norm, update the weights, forget the gradient."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        ...
+
+    def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Give (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser state into a folder."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, on any number of ranks."""
+        ...

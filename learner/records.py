@@ -1,0 +1,154 @@
+"""What the learner takes in and gives out: EncodedImage, ScoredSequence, ScoredGroup, StepReport.
+
+Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.errors import LearnerError
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """One encoded image with its original size.
+
+    Example:
+        >>> EncodedImage(data=b"...png...", width=112, height=84).width
+        112
+    """
+
+    data: bytes
+    """The encoded file (PNG, JPEG, WebP), never pixels."""
+    width: int
+    """Original width in pixels."""
+    height: int
+    """Original height in pixels."""
+
+    def __post_init__(self) -> None:
+        """Check that there are bytes and a size."""
+        if not self.data:
+            raise LearnerError("EncodedImage.data is empty; pass the encoded image file")
+        if self.width < 1 or self.height < 1:
+            raise LearnerError(f"EncodedImage is {self.width} x {self.height}; both sides must be at least 1 pixel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredSequence:
+    """One completion with its reward.
+
+    Example:
+        >>> sequence = ScoredSequence(completion_token_ids=[7, 8, 2], behaviour_logprobs=[-0.1, -1.2, -0.3], reward=1.0,
+        ...                           breakdown={"format": 1.0}, weight_version=3, truncated=False)
+        >>> sequence.num_tokens, sequence.behaviour_logprobs.dtype
+        (3, dtype('float32'))
+    """
+
+    completion_token_ids: NDArray[np.int32]
+    """[T] with the end-of-turn token when the completion was not truncated; T >= 1."""
+    behaviour_logprobs: NDArray[np.float32]
+    """[T] log-probabilities under the weights that sampled, at the sampling temperature."""
+    reward: float
+    breakdown: Mapping[str, float]
+    """Unweighted reward by function; the learner only carries it."""
+    weight_version: int
+    """Oldest weight version that sampled a token of this completion."""
+    truncated: bool
+    """Whether the completion hit the length limit."""
+    masked: bool = False
+    """Whether the grader failed: the sequence is left out of group statistics and of the loss."""
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays and check that they align."""
+        object.__setattr__(self, "completion_token_ids", read_only(self.completion_token_ids, np.int32))
+        object.__setattr__(self, "behaviour_logprobs", read_only(self.behaviour_logprobs, np.float32))
+        tokens, logprobs = self.completion_token_ids.shape, self.behaviour_logprobs.shape
+        if tokens != logprobs or len(tokens) != 1 or tokens[0] == 0:
+            raise LearnerError(
+                f"ScoredSequence needs completion_token_ids and behaviour_logprobs of one length [T], T >= 1; got "
+                f"{tokens} and {logprobs}"
+            )
+        if not math.isfinite(self.reward):
+            raise LearnerError(
+                f"ScoredSequence.reward is {self.reward}; give a finite number, or masked=True when grading failed"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """T, the completion's length."""
+        return len(self.completion_token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """G scored completions of one prompt; prompt and images are stored once.
+
+    Example:
+        >>> group = ScoredGroup(group_id="0-17", sample_id="7f", source="demo/bar", task="chart",
+        ...                     prompt_token_ids=[5, 6], images=(), sequences=(sequence,))  # doctest: +SKIP
+        >>> group.num_completion_tokens  # doctest: +SKIP
+        3
+    """
+
+    group_id: str
+    """Explicit identity from row to gradient; two groups of one question never share it."""
+    sample_id: str
+    source: str
+    task: str
+    prompt_token_ids: NDArray[np.int32]
+    """[P] with every image token in place; P >= 1."""
+    images: tuple[EncodedImage, ...]
+    """In the order in which their tokens stand in the prompt."""
+    sequences: tuple[ScoredSequence, ...]
+    """The G completions."""
+
+    def __post_init__(self) -> None:
+        """Freeze the prompt and check that nothing is empty."""
+        object.__setattr__(self, "prompt_token_ids", read_only(self.prompt_token_ids, np.int32))
+        if self.prompt_token_ids.ndim != 1 or len(self.prompt_token_ids) == 0:
+            raise LearnerError(
+                f"ScoredGroup {self.group_id}: prompt_token_ids must be [P] with P >= 1; got shape "
+                f"{self.prompt_token_ids.shape}"
+            )
+        if not self.sequences:
+            raise LearnerError(f"ScoredGroup {self.group_id} holds no sequence; drop the group instead")
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Completion tokens of all sequences, masked ones included."""
+        return sum(sequence.num_tokens for sequence in self.sequences)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one optimiser step did; the same on every rank.
+
+    Example:
+        >>> StepReport(step=0, weight_version=1, metrics={"policy/loss": 0.01}, seconds={"forward_backward": 0.4}).step
+        0
+    """
+
+    step: int
+    """Training step, counted from 0."""
+    weight_version: int
+    """Optimiser steps taken so far, this one included."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Path-like name -> value; defined in learner/README.md."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Phase -> wall time on rank 0."""
+
+
+def read_only(values: object, dtype: type[ScalarT]) -> NDArray[ScalarT]:
+    """Give a read-only array of `dtype`; copies only when the input is writable or of another type."""
+    array: NDArray[ScalarT] = np.asarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

@@ -1,0 +1,1 @@
+"""The conductor: runs rollout, rewards and learner together, and holds the embedded demo."""

@@ -1,0 +1,117 @@
+"""From scenes and charts to pictures: 112 x 112 pixels, every edge on the grid of the vision tower's patches."""
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIDE = 112
+"""Width and height of every picture in pixels; a multiple of 28, so that the processor never resizes it."""
+
+CELL = 28
+"""Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
+
+PATCH = 14
+"""Pixels of one patch of the vision tower: charts use it as their unit."""
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "orange": (255, 145, 0),
+    "yellow": (250, 225, 20),
+    "green": (20, 150, 50),
+    "blue": (30, 60, 220),
+    "purple": (150, 40, 190),
+    "brown": (120, 70, 30),
+    "black": (15, 15, 15),
+}
+
+_GRID_LINE = (150, 150, 150)
+_CURVE = (90, 90, 90)
+
+
+@functools.cache
+def _paper() -> Image.Image:
+    """Light paper, lit from the top left.
+
+    A vision tower with rotary positions alone cannot tell where on the page a patch lies. The slope of the light, as
+    in a photograph, says so: red falls to the right, blue falls downwards.
+    """
+    fall = np.linspace(255, 150, SIDE)
+    pixels = np.full((SIDE, SIDE, 3), 235.0)
+    pixels[:, :, 0] = fall[None, :]
+    pixels[:, :, 2] = fall[:, None]
+    return Image.fromarray(pixels.astype(np.uint8), "RGB")
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Give the PNG file of a picture; fast rather than small."""
+    file = io.BytesIO()
+    image.save(file, format="PNG", compress_level=1)
+    return file.getvalue()
+
+
+def draw_shapes(shapes: list[tuple[str, str, tuple[int, int, int, int]]]) -> Image.Image:
+    """Draw (shape, colour, box) triples; each shape touches all four sides of its box [x1, y1, x2, y2]."""
+    image = _paper().copy()
+    draw = ImageDraw.Draw(image)
+    for shape, colour, (x1, y1, x2, y2) in shapes:
+        fill = COLOURS[colour]
+        right, bottom, middle_x, middle_y = x2 - 1, y2 - 1, (x1 + x2) // 2, (y1 + y2) // 2
+        if shape == "block":
+            draw.rectangle((x1, y1, right, bottom), fill=fill)
+        elif shape == "oval":
+            draw.ellipse((x1, y1, right, bottom), fill=fill)
+        elif shape == "triangle":
+            draw.polygon(((middle_x, y1), (right, bottom), (x1, bottom)), fill=fill)
+        elif shape == "diamond":
+            draw.polygon(((middle_x, y1), (right, middle_y), (middle_x, bottom), (x1, middle_y)), fill=fill)
+        elif shape == "cross":
+            third_x, third_y = (x2 - x1) // 3, (y2 - y1) // 3
+            draw.rectangle((x1 + third_x, y1, right - third_x, bottom), fill=fill)
+            draw.rectangle((x1, y1 + third_y, right, bottom - third_y), fill=fill)
+        else:
+            raise ValueError(f"no drawing for shape {shape!r}")
+    return image
+
+
+def draw_bars(columns: list[tuple[int, str, int]]) -> Image.Image:
+    """Draw (column, colour, value) bars, one grid line per unit of value."""
+    image = _paper().copy()
+    draw = ImageDraw.Draw(image)
+    _draw_grid(draw)
+    for column, colour, value in columns:
+        left = column * CELL + 4
+        draw.rectangle((left, SIDE - value * PATCH, left + CELL - 9, SIDE - 1), fill=COLOURS[colour])
+    return image
+
+
+def draw_line(columns: list[tuple[int, str, int]]) -> Image.Image:
+    """Draw a curve with a coloured dot at each (column, colour, value); a dot of value 1 stands on the lowest line."""
+    image = _paper().copy()
+    draw = ImageDraw.Draw(image)
+    _draw_grid(draw)
+    centres = [(column * CELL + CELL // 2, SIDE - value * PATCH + PATCH // 2) for column, _, value in columns]
+    draw.line(centres, fill=_CURVE, width=2)
+    for (x, y), (_, colour, _) in zip(centres, columns, strict=True):
+        draw.ellipse((x - 7, y - 7, x + 6, y + 6), fill=COLOURS[colour])
+    return image
+
+
+def draw_pie(slices: list[tuple[str, int]]) -> Image.Image:
+    """Draw (colour, eighths) slices, clockwise from the top; the eighths sum to 8."""
+    image = _paper().copy()
+    draw = ImageDraw.Draw(image)
+    start = -90.0
+    for colour, eighths in slices:
+        draw.pieslice((4, 4, SIDE - 5, SIDE - 5), start, start + 45.0 * eighths, fill=COLOURS[colour])
+        start += 45.0 * eighths
+    for eighth in range(4):
+        across = ((4, 56, 107, 56), (56, 4, 56, 107), (20, 20, 91, 91), (20, 91, 91, 20))[eighth]
+        draw.line(across, fill=(255, 255, 255), width=1)
+    return image
+
+
+def _draw_grid(draw: ImageDraw.ImageDraw) -> None:
+    for y in range(0, SIDE, PATCH):
+        draw.line((0, y, SIDE - 1, y), fill=_GRID_LINE, width=1)

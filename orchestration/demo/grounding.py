@@ -1,0 +1,67 @@
+"""Referring expressions: which shape is meant, and the box around it in pixels."""
+
+import json
+import random
+
+from orchestration.demo.drawing import CELL, SIDE
+from orchestration.demo.samples import Question, Solution
+from orchestration.demo.scenes import Scene, Shape
+
+
+def ask_box(scene: Scene, rng: random.Random) -> Question:
+    """Ask for the box of one shape, named so that no other shape fits."""
+    item = rng.choice(scene.shapes)
+    text = rng.choice(("Where is {}? Give its box.", "Find {}.", "Give the box of {}.", "Locate {}."))
+    think = _locate(item)
+    others = [other for other in scene.shapes if other is not item]
+    slips = [Solution(think=think, answer=as_json(_shift(item.box, rng))) for _ in range(3)]
+    slips += [Solution(think=_locate(other), answer=as_json(other.box)) for other in others]
+    return Question(
+        source="demo/refer",
+        task="iou",
+        text=text.format(rng.choice(expressions(scene, item))),
+        solution=Solution(think=think, answer=as_json(item.box)),
+        slips=tuple(slips),
+    )
+
+
+def as_json(box: tuple[int, int, int, int]) -> str:
+    """Give a box as the JSON list that the grounding reward reads.
+
+    Example:
+        >>> as_json((0, 28, 56, 84))
+        '[0, 28, 56, 84]'
+    """
+    return json.dumps(list(box))
+
+
+def expressions(scene: Scene, item: Shape) -> list[str]:
+    """Give the names of a shape that fit no other shape of the scene."""
+    same_shape = [other for other in scene.shapes if other.shape == item.shape and other is not item]
+    found = [f"the {item.colour} {item.shape}", f"the {item.colour} shape"]
+    if not same_shape:
+        found.append(f"the {item.shape}")
+    if same_shape and all(other.size != item.size for other in same_shape):
+        found.append(f"the {item.size} {item.shape}")
+    if same_shape and all(other.horizontal != item.horizontal for other in same_shape):
+        found.append(f"the {item.horizontal} {item.shape}")
+    if same_shape and all(other.vertical != item.vertical for other in same_shape):
+        found.append(f"the {item.vertical} {item.shape}")
+    return found
+
+
+def _locate(item: Shape) -> str:
+    return f"{item.size} {item.colour} {item.shape}, {item.quarter}"
+
+
+def _shift(box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int, int, int]:
+    """Move or stretch a box by one cell, as a careless hand does; never returns the same box."""
+    x1, y1, x2, y2 = box
+    moved = [
+        (x1 + dx, y1 + dy, x2 + dx + stretch_x, y2 + dy + stretch_y)
+        for dx in (-CELL, 0, CELL)
+        for dy in (-CELL, 0, CELL)
+        for stretch_x, stretch_y in ((0, 0), (CELL, 0), (0, CELL))
+    ]
+    inside = [(a, b, c, d) for a, b, c, d in moved if a >= 0 and b >= 0 and c <= SIDE and d <= SIDE and (a, b, c, d) != box]
+    return rng.choice(inside)

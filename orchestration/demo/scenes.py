@@ -1,0 +1,95 @@
+"""Scenes: two to four coloured shapes, one in each quarter of the page, no colour twice."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from PIL import Image
+
+from orchestration.demo.drawing import CELL, COLOURS, draw_shapes
+
+SHAPES = ("block", "oval", "triangle", "diamond", "cross")
+SIZES = {"small": (1, 1), "wide": (2, 1), "tall": (1, 2), "big": (2, 2)}
+"""(columns, rows) of grid cells that a shape fills."""
+
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+NUM_SHAPES = (2, 2, 3, 3, 4)
+"""Drawn from uniformly: most scenes have two or three shapes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One coloured shape on the grid of 4 x 4 cells.
+
+    Example:
+        >>> Shape(colour="red", shape="oval", size="wide", quarter="top right", column=2, row=1).box
+        (56, 28, 112, 56)
+    """
+
+    colour: str
+    shape: str
+    size: str
+    quarter: str
+    column: int
+    """Of its left-most cell, 0..3."""
+    row: int
+    """Of its top-most cell, 0..3."""
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """[x1, y1, x2, y2] in pixels; the right and lower edges lie just outside."""
+        columns, rows = SIZES[self.size]
+        return (
+            self.column * CELL,
+            self.row * CELL,
+            (self.column + columns) * CELL,
+            (self.row + rows) * CELL,
+        )
+
+    @property
+    def vertical(self) -> str:
+        """`top` or `bottom`."""
+        return self.quarter.split()[0]
+
+    @property
+    def horizontal(self) -> str:
+        """`left` or `right`."""
+        return self.quarter.split()[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Shapes in reading order of their quarters."""
+
+    shapes: tuple[Shape, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is drawn."""
+        return hashlib.blake2b(repr(self.shapes).encode(), digest_size=10).hexdigest()
+
+    def draw(self) -> Image.Image:
+        """Give the picture."""
+        return draw_shapes([(item.shape, item.colour, item.box) for item in self.shapes])
+
+
+def random_scene(rng: random.Random) -> Scene:
+    """Draw a scene at random."""
+    num_shapes = rng.choice(NUM_SHAPES)
+    quarters = sorted(rng.sample(range(4), num_shapes))
+    colours = rng.sample(sorted(COLOURS), num_shapes)
+    shapes = []
+    for quarter, colour in zip(quarters, colours, strict=True):
+        size = rng.choice(sorted(SIZES))
+        columns, rows = SIZES[size]
+        shapes.append(
+            Shape(
+                colour=colour,
+                shape=rng.choice(SHAPES),
+                size=size,
+                quarter=QUARTERS[quarter],
+                column=quarter % 2 * 2 + rng.randint(0, 2 - columns),
+                row=quarter // 2 * 2 + rng.randint(0, 2 - rows),
+            )
+        )
+    return Scene(shapes=tuple(shapes))

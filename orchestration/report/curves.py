@@ -1,0 +1,97 @@
+"""Curves of a run as one SVG."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+COLOURS = {
+    "matching": "#3b6fb6",
+    "chart": "#c8731b",
+    "grounding": "#2f8f6b",
+    "open_ended": "#8a4fa3",
+    "math": "#a33b4a",
+}
+INK = "#2b2b33"
+SMOOTHING_STEPS = 7
+
+Metrics = Sequence[dict[str, float]]
+
+
+def curves_svg(metrics: Metrics) -> str:
+    """Draw reward by function, format, lengths, policy change, mismatch and time over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 3, figsize=(13.5, 6.6), layout="constrained")
+    panels = (_rewards, _format, _lengths, _policy, _mismatch, _time)
+    for axis, panel in zip(axes.flat, panels, strict=True):
+        panel(axis, metrics)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=8)
+    out = io.StringIO()
+    figure.savefig(out, format="svg")
+    pyplot.close(figure)
+    return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def smooth(values: Sequence[float], width: int = SMOOTHING_STEPS) -> list[float]:
+    """Centred moving mean that shrinks at the ends; as long as its input.
+
+    Example:
+        >>> smooth([0.0, 3.0, 0.0], 3)
+        [1.5, 1.0, 1.5]
+    """
+    half = width // 2
+    return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
+
+
+def _line(axis, metrics: Metrics, name: str, label: str, colour: str, *, faint: bool = True) -> None:  # noqa: ANN001
+    points = [(record["step"] + 1, record[name]) for record in metrics if name in record]
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    if faint:
+        axis.plot(steps, values, color=colour, alpha=0.22, linewidth=0.9)
+        values = smooth(values)
+    axis.plot(steps, values, color=colour, label=label, linewidth=1.7)
+
+
+def _rewards(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("reward by function (training batch)")
+    for family, colour in COLOURS.items():
+        _line(axis, metrics, f"reward/{family}/mean", family, colour)
+
+
+def _format(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("all rewards and format")
+    _line(axis, metrics, "reward/mean", "reward", INK)
+    _line(axis, metrics, "reward/format/mean", "format", "#999999")
+
+
+def _lengths(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("completion tokens")
+    _line(axis, metrics, "rollout/completion_tokens_mean", "mean", INK)
+
+
+def _policy(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("policy change")
+    _line(axis, metrics, "policy/kl_behaviour", "KL to the behaviour policy", "#3b6fb6")
+    _line(axis, metrics, "policy/clip_frac", "clipped fraction", "#c8731b")
+
+
+def _mismatch(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("engine against learner, mean |logprob|")
+    _line(axis, metrics, "sync/mismatch", "after each sync", "#a33b4a", faint=False)
+    axis.set_yscale("log")
+
+
+def _time(axis, metrics: Metrics) -> None:  # noqa: ANN001
+    axis.set_title("seconds a step")
+    for name, colour in (("wait_rollout", "#3b6fb6"), ("train", "#2f8f6b"), ("sync", "#c8731b"), ("step", INK)):
+        _line(axis, metrics, f"time/{name}_s", name, colour)

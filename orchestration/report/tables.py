@@ -1,0 +1,31 @@
+"""Held-out scores before and after, as a table of text."""
+
+from collections.abc import Mapping
+
+Scores = Mapping[str, Mapping[str, float]]
+
+
+def before_after_table(before: Scores, after: Scores) -> str:
+    """One line per reward function: sampled and greedy reward before and after, and the change.
+
+    Example:
+        >>> print(before_after_table({}, {}).splitlines()[0])
+        held-out reward                  sampled at the training temperature          greedy
+    """
+    lines = [
+        "held-out reward                  sampled at the training temperature          greedy",
+        f"{'':12}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   {'before':>8} {'after':>8} {'change':>9}",
+    ]
+    for family in sorted(before.keys() & after.keys()):
+        b, a = before[family], after[family]
+        lines.append(
+            f"{family:12}{a['num_samples']:>8}   "
+            f"{_with_error(b['sampled'], b['sampled_se'])} {_with_error(a['sampled'], a['sampled_se'])} "
+            f"{a['sampled'] - b['sampled']:>+9.3f}   "
+            f"{b['greedy']:>8.3f} {a['greedy']:>8.3f} {a['greedy'] - b['greedy']:>+9.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _with_error(mean: float, standard_error: float) -> str:
+    return f"{mean:.3f} ± {standard_error:.3f}".rjust(15)

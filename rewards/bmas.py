@@ -1,0 +1,156 @@
+"""BMAS: how well each token of one text finds a counterpart in the other, by cosine of static embeddings.
+
+forward F = mean over reply tokens of their best cosine in the gold (precision), backward B = mean over gold tokens of
+their best cosine in the reply (recall), BMAS = (F + B) / 2. Order, negation and facts are invisible to it.
+
+Axes: U distinct ids of all replies of a group, R distinct ids of one reply, G distinct ids of the gold, d width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewards.embedding_table import EmbeddingTable
+
+BLOCK = 64
+"""Rows of one matrix product. Every product has this height, zero rows added, because a library may round differently
+for another height, and then a reply's reward would depend on its neighbours in the batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BmasOptions:
+    """Variants of the formula; the defaults are the literal one."""
+
+    f1: bool = False
+    """Harmonic instead of arithmetic mean of F and B."""
+    distinct: bool = False
+    """Each distinct token counts once."""
+    idf: NDArray[np.float32] | None = None
+    """[V] weight of each token id."""
+
+
+def bmas_group(
+    gold_ids: Sequence[int],
+    reply_ids: Sequence[Sequence[int]],
+    table: EmbeddingTable,
+    *,
+    options: BmasOptions,
+) -> list[float]:
+    """Give BMAS of each reply against one gold text.
+
+    Only distinct ids enter the product, one product serves all replies, and counts weight the means.
+
+    Args:
+        gold_ids: Token ids, not empty.
+        reply_ids: Token ids of each reply; an empty one scores 0.
+        table: Input embeddings of the frozen initial policy.
+        options: Variants.
+
+    Returns:
+        One value in [0, 1] per reply; exactly 1 for identical ids; independent of the other replies.
+
+    Raises:
+        RewardError: If an id is outside of the table.
+
+    Example:
+        >>> bmas_group([0, 1], [[1, 0], [0, 0]], EmbeddingTable(np.eye(2, dtype=np.float32)), options=BmasOptions())
+        [1.0, 0.75]
+    """
+    gold, gold_weights = _weighted(gold_ids, options)
+    replies = [_weighted(ids, options) for ids in reply_ids]
+    union = np.unique(np.concatenate([ids for ids, _ in replies])) if replies else np.empty(0, np.int64)
+    if not union.size:
+        return [0.0 for _ in replies]
+    similarity = _similarity(union, gold, table)
+    best_in_gold = similarity.max(axis=1).astype(np.float64)
+    values = []
+    for ids, weights in replies:
+        if not ids.size:
+            values.append(0.0)
+            continue
+        at = np.searchsorted(union, ids)
+        forward = _mean(best_in_gold[at], weights)
+        backward = _mean(similarity[at].max(axis=0).astype(np.float64), gold_weights)
+        values.append(_combine(forward, backward, f1=options.f1))
+    return values
+
+
+def inverse_document_frequencies(documents: Sequence[Sequence[int]], vocab_size: int) -> NDArray[np.float32]:
+    """Give log((N + 1) / (n_t + 1)) of each token id over N documents.
+
+    Returns:
+        [V] float32, save it as .npy for `reward.open_ended.idf_path`.
+
+    Source:
+        BERTScore (Zhang et al., 2020), with plus-one smoothing.
+    """
+    counts = np.zeros(vocab_size, np.int64)
+    for ids in documents:
+        counts[np.unique(np.asarray(ids, np.int64))] += 1
+    return np.log((len(documents) + 1) / (counts + 1)).astype(np.float32)
+
+
+def calibrate_baseline(texts: Sequence[Sequence[int]], table: EmbeddingTable, *, options: BmasOptions) -> float:
+    """Give the mean BMAS of each text against the next: what unrelated texts earn under this table.
+
+    Args:
+        texts: At least two texts of one kind, as token ids, none empty.
+        table: The table that will be scored with.
+        options: The variants that will be scored with.
+
+    Returns:
+        A value in [0, 1] for `reward.open_ended.baseline`.
+    """
+    pairs = zip(texts, (*texts[1:], texts[0]), strict=True)
+    return float(np.mean([bmas_group(gold, [reply], table, options=options)[0] for gold, reply in pairs]))
+
+
+def _weighted(ids: Sequence[int], options: BmasOptions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give distinct ids, sorted, and what each weighs in its mean."""
+    distinct, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
+    weights = np.ones(len(distinct)) if options.distinct else counts.astype(np.float64)
+    if options.idf is not None:
+        weights = weights * options.idf[distinct]
+    return distinct, weights
+
+
+def _similarity(union: NDArray[np.int64], gold: NDArray[np.int64], table: EmbeddingTable) -> NDArray[np.float32]:
+    """Give cosines [U, G]; equal ids are exactly 1, so that rounding neither lowers nor exceeds identity."""
+    gold_rows = table.rows(gold)
+    gold_scale = _inverse_norms(gold_rows)
+    similarity = np.empty((len(union), len(gold)), np.float32)
+    for start in range(0, len(union), BLOCK):
+        rows = table.rows(union[start : start + BLOCK])
+        padded = np.zeros((BLOCK, rows.shape[1]), np.float32)
+        padded[: len(rows)] = rows
+        product = (padded @ gold_rows.T)[: len(rows)]
+        similarity[start : start + BLOCK] = product * _inverse_norms(rows)[:, None] * gold_scale[None, :]
+    np.clip(similarity, -1.0, 1.0, out=similarity)
+    shared, in_union, in_gold = np.intersect1d(union, gold, assume_unique=True, return_indices=True)
+    if shared.size:
+        similarity[in_union, in_gold] = 1.0
+    return similarity
+
+
+def _inverse_norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    # A zero row has no direction: it resembles nothing.
+    inverse: NDArray[np.float32] = np.zeros(len(norms), np.float32)
+    np.divide(1.0, norms, out=inverse, where=norms > 0.0, casting="same_kind")
+    return inverse
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    total = float(weights.sum())
+    return float((values * weights).sum()) / total if total > 0.0 else 0.0
+
+
+def _combine(forward: float, backward: float, *, f1: bool) -> float:
+    if f1:
+        both = forward + backward
+        value = 2.0 * forward * backward / both if forward > 0.0 and backward > 0.0 else 0.0
+    else:
+        value = (forward + backward) / 2.0
+    return min(1.0, max(0.0, value))

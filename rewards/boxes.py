@@ -1,0 +1,174 @@
+"""Boxes in text: JSON lists, `bbox_2d` objects, code fences, or bracketed numbers in prose; and their frames.
+
+A malformed entry stays an entry (None): it is a guess that cannot be right. Nothing is evaluated or repaired.
+"""
+
+import json
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from rewards.base import GoldError, RewardRequest
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
+
+BOX_KEYS = ("bbox_2d", "bbox", "box")
+EMPTY_WORDS = frozenset(("none", "null", "no box", "no boxes", "no bounding boxes", "no object", "no objects"))
+"""Words that claim, as an empty list does, that there is nothing to find."""
+
+PIXEL_BOUND = 1e6
+"""Clip limit in pixels where the image size is unknown."""
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[eE][-+]?[0-9]{1,4})?")
+_NOT_NUMBERS = frozenset(
+    ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
+)
+_CLOSING = {"[": "]", "(": ")", "{": "}"}
+
+
+@dataclass(frozen=True, slots=True)
+class BoxEntry:
+    """One guess: a box, or None where the entry is malformed, with its label if it has one."""
+
+    box: Box | None
+    label: str | None = None
+
+
+def parse_boxes(text: str) -> list[BoxEntry] | None:
+    """Read all boxes of a text.
+
+    Args:
+        text: Of capped length; time is linear in it.
+
+    Returns:
+        One entry per guess, in order; empty only for an explicit empty list or `none`; None if there is no guess.
+
+    Example:
+        >>> parse_boxes('[{"bbox_2d": [0, 0, 10, 10], "label": "dog"}]')
+        [BoxEntry(box=(0.0, 0.0, 10.0, 10.0), label='dog')]
+        >>> parse_boxes("[]"), parse_boxes("banana")
+        ([], None)
+    """
+    text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
+    if text.strip(" .!*`").casefold() in EMPTY_WORDS:
+        return []
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return _scan(text)
+    if isinstance(value, dict):
+        return _entries_of_dict(value)
+    if isinstance(value, list):
+        return _entries_of_list(value)
+    return None
+
+
+def to_pixels(box: Box, request: RewardRequest) -> Box | None:
+    """Convert a model's box to original pixels and clip it to the image.
+
+    Returns:
+        The clipped box, or None if it is not finite, reversed or empty.
+
+    Raises:
+        GoldError: If the frame needs an image size that the request lacks.
+    """
+    scale_x, scale_y = _scale(request)
+    return clip((box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y), request)
+
+
+def clip(box: Box, request: RewardRequest) -> Box | None:
+    """Clip a box in original pixels to the image; None if it is not finite, reversed or empty."""
+    if not all(map(math.isfinite, box)):
+        return None
+    width, height = request.image_sizes[0] if request.image_sizes else (PIXEL_BOUND, PIXEL_BOUND)
+    x1, x2 = (min(max(value, 0.0), float(width)) for value in (box[0], box[2]))
+    y1, y2 = (min(max(value, 0.0), float(height)) for value in (box[1], box[3]))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _scale(request: RewardRequest) -> tuple[float, float]:
+    """Give original pixels per unit of the model's frame, along x and y."""
+    if request.coord_mode == "pixel":
+        return 1.0, 1.0
+    if not request.image_sizes:
+        raise GoldError(f"coord_mode {request.coord_mode} needs image_sizes; the request has none")
+    width, height = request.image_sizes[0]
+    if request.coord_mode == "norm1":
+        return float(width), float(height)
+    if request.coord_mode == "norm1000":
+        return width / 1000.0, height / 1000.0
+    if not request.image_input_sizes:
+        raise GoldError("coord_mode pixel_resized needs image_input_sizes; the request has none")
+    input_width, input_height = request.image_input_sizes[0]
+    return width / input_width, height / input_height
+
+
+def _unfence(text: str) -> str:
+    """Give the body of the only code fence, or the stripped text."""
+    text = text.strip()
+    if text.count("```") == 2:
+        start = text.index("```") + 3
+        body = text[start : text.rindex("```")].strip()
+        return body[4:].strip() if body[:4].lower() == "json" else body
+    return text
+
+
+def _entries_of_list(values: list[object]) -> list[BoxEntry]:
+    if values and not any(isinstance(value, (list, dict)) for value in values):
+        return [BoxEntry(_box(values))]
+    entries: list[BoxEntry] = []
+    for value in values:
+        entries.extend(_entries_of_dict(value) if isinstance(value, dict) else [BoxEntry(_box(value))])
+    return entries
+
+
+def _entries_of_dict(value: dict[object, object]) -> list[BoxEntry]:
+    label = value.get("label")
+    label = label if isinstance(label, str) else None
+    boxes = next((value[key] for key in BOX_KEYS if key in value), None)
+    if isinstance(boxes, list) and boxes and all(isinstance(box, list) for box in boxes):
+        return [BoxEntry(_box(box), label) for box in boxes]
+    return [BoxEntry(_box(boxes), label)]
+
+
+def _box(value: object) -> Box | None:
+    """Give the box that a JSON value spells, or None unless it is a list of four finite numbers."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    numbers = [_finite(item) for item in value]
+    x1, y1, x2, y2 = numbers
+    return None if x1 is None or y1 is None or x2 is None or y2 is None else (x1, y1, x2, y2)
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _scan(text: str) -> list[BoxEntry] | None:
+    """Read the innermost brackets that hold nothing but numbers; one left open at the end is a malformed guess."""
+    entries: list[BoxEntry] = []
+    opened = -1
+    for at, char in enumerate(text):
+        if char in _CLOSING:
+            opened = at
+        elif opened >= 0 and char == _CLOSING[text[opened]]:
+            entries.extend(_bracketed(text[opened + 1 : at]))
+            opened = -1
+    if opened >= 0 and _bracketed(text[opened + 1 :].rstrip(", ")):
+        entries.append(BoxEntry(None))
+    return entries or None
+
+
+def _bracketed(body: str) -> list[BoxEntry]:
+    parts = [part.strip() for part in body.split(",")]
+    if not all(_NUMBER.fullmatch(part) or part.casefold() in _NOT_NUMBERS for part in parts):
+        return []
+    return [BoxEntry(_box([float(part) if _NUMBER.fullmatch(part) else None for part in parts]))]

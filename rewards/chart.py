@@ -1,0 +1,134 @@
+"""Chart reward: |p - g| <= 0.05 |g| for numbers, exact for years, normalised equality for text, item by item for lists.
+
+Source:
+    The 5 % tolerance is ChartQA's relaxed accuracy (Masry et al., 2022); that years need an exact match follows
+    ChartQAPro (2025).
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.config import ChartConfig
+from rewards.listing import match_items, read_list, split_items
+from rewards.plain_text import normalise, without_article
+from rewards.quantities import Quantity, read_quantity
+from rewards.text_similarity import anls
+from rewards.yes_no import read_yes_no
+
+YEARS = (1800, 2100)
+"""A bare four-digit integer within is a year, where the reference's type is not given."""
+
+Grader = Callable[[str], Grade]
+
+
+class ChartReward:
+    """Grades answers to questions about charts.
+
+    Example:
+        >>> request = RewardRequest(task="chart", question="How many?", response="", answer="1,200,000")
+        >>> [grade.value for grade in ChartReward(ChartConfig()).grade(request, ["1.2 million", "1.2 or 1.3 million"])]
+        [1.0, 0.0]
+    """
+
+    def __init__(self, config: ChartConfig) -> None:
+        """Keep the settings."""
+        self._config = config
+        self._tolerance = Fraction(str(config.tolerance))
+
+    def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
+        """Grade each answer in [0, 1] by the type of the reference; see RewardFunction."""
+        grader = self._grader(request.answer, request.answer_type)
+        limit = self._config.max_chars
+        return [Grade(0.0, Reason.TOO_LONG) if len(answer) > limit else grader(answer) for answer in answers]
+
+    def _grader(self, gold: str, answer_type: str) -> Grader:
+        """Give the rule for one reference, read once for the whole group."""
+        if answer_type not in ("", "number", "year", "text", "list", "bool"):
+            raise GoldError(f"chart answer_type is {answer_type!r}; use number, year, text, list, bool or nothing")
+        items = read_list(gold) if answer_type in ("", "list") else None
+        if answer_type == "list" and items is None:
+            items = split_items(gold, None)
+        if items is not None:
+            graders = [self._grader(item, "") for item in items]
+            if not graders:
+                raise GoldError(f"chart reference {gold!r} is an empty list")
+            return lambda answer: _grade_list(answer, graders)
+        text = normalise(gold)
+        if answer_type in ("", "number", "year"):
+            quantity, _ = read_quantity(text)
+            if answer_type and quantity is None:
+                raise GoldError(f"chart reference {gold!r} of type {answer_type} holds no single number")
+            if quantity is not None and (answer_type or _is_number_only(quantity)):
+                is_year = answer_type == "year" or (not answer_type and _looks_like_year(quantity))
+                return lambda answer: self._grade_number(answer, quantity, is_year)
+        label, _ = read_yes_no(gold)
+        if label is not None and text in ("yes", "no", "true", "false"):
+            return lambda answer: _grade_bool(answer, label)
+        if not without_article(text):
+            raise GoldError(f"chart reference {gold!r} normalises to nothing")
+        return lambda answer: self._grade_text(answer, without_article(text))
+
+    def _grade_number(self, answer: str, gold: Quantity, is_year: bool) -> Grade:
+        quantity, reason = read_quantity(normalise(answer))
+        if quantity is None:
+            return Grade(0.0, reason)
+        if is_year and quantity.percent:
+            return Grade(0.0, parsed=f"{_decimal(quantity.readings[0])}%")
+        value = max(self._closeness(p, g, is_year) for p, g in _comparable(quantity, gold))
+        return Grade(value, parsed=_decimal(quantity.readings[0]) + ("%" if quantity.percent else ""))
+
+    def _closeness(self, prediction: Fraction, gold: Fraction, is_year: bool) -> float:
+        if is_year or gold == 0:
+            return float(prediction == gold)
+        error = abs(prediction - gold) / (self._tolerance * abs(gold))
+        if error > 1:
+            return 0.0
+        return float(1 - error) if self._config.graded else 1.0
+
+    def _grade_text(self, answer: str, gold: str) -> Grade:
+        text = without_article(normalise(answer))
+        if not text:
+            return Grade(0.0, Reason.UNREADABLE)
+        return Grade(anls(text, gold) if self._config.anls else float(text == gold), parsed=text)
+
+
+def _is_number_only(quantity: Quantity) -> bool:
+    """Whether an untyped reference is a number (perhaps with one unit word), not a text that holds one."""
+    return quantity.words_before == 0 and quantity.words_after <= 1
+
+
+def _looks_like_year(quantity: Quantity) -> bool:
+    return quantity.bare_integer and YEARS[0] <= quantity.readings[0] <= YEARS[1]
+
+
+def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
+    """Give the pairs to compare: as written, and as a fraction where only one side carries a percent sign."""
+    pairs = [(p, g) for p in prediction.readings for g in gold.readings]
+    if prediction.percent and not gold.percent:
+        return pairs + [(p / 100, g) for p, g in pairs]
+    if gold.percent and not prediction.percent:
+        return pairs + [(p, g / 100) for p, g in pairs]
+    return pairs
+
+
+def _decimal(value: Fraction) -> str:
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):g}"
+
+
+def _grade_bool(answer: str, gold: bool) -> Grade:
+    label, reason = read_yes_no(answer)
+    if label is None:
+        return Grade(0.0, reason)
+    return Grade(float(label == gold), parsed="yes" if label else "no")
+
+
+def _grade_list(answer: str, graders: Sequence[Grader]) -> Grade:
+    items = read_list(answer)
+    if items is None or len(items) != len(graders):
+        items = split_items(answer, len(graders))
+    parsed = f"[{', '.join(items)}]"
+    if len(items) != len(graders):
+        return Grade(0.0, parsed=parsed)
+    values = [[grader(item).value or 0.0 for item in items] for grader in graders]
+    return Grade(match_items(values), parsed=parsed)

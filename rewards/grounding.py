@@ -1,0 +1,128 @@
+"""Grounding reward: the best one-to-one sum of IoU, divided by the larger number of boxes.
+
+R = max over matchings of sum IoU(p, g) / max(num_predicted, num_gold). A shotgun of n boxes earns at most 1/n for one
+target; every box costs, malformed ones too.
+"""
+
+from collections.abc import Sequence
+
+from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.boxes import Box, BoxEntry, clip, parse_boxes, to_pixels
+from rewards.config import GroundingConfig
+from rewards.plain_text import normalise
+
+
+class GroundingReward:
+    """Grades boxes; the reference is JSON in original pixels, an empty list where there is nothing to find.
+
+    Example:
+        >>> request = RewardRequest(task="iou", question="the dog", response="", answer="[0, 0, 100, 100]",
+        ...                         image_sizes=((400, 300),))
+        >>> [grade.value for grade in GroundingReward(GroundingConfig()).grade(request, ["[0, 0, 200, 100]", "[]"])]
+        [0.5, 0.0]
+    """
+
+    def __init__(self, config: GroundingConfig) -> None:
+        """Keep the settings."""
+        self._config = config
+
+    def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
+        """Grade each answer in [0, 1]; see RewardFunction."""
+        gold = _gold_entries(request)
+        return [self._grade_one(answer, gold, request) for answer in answers]
+
+    def _grade_one(self, answer: str, gold: Sequence[BoxEntry], request: RewardRequest) -> Grade:
+        if len(answer) > self._config.max_chars:
+            return Grade(0.0, Reason.TOO_LONG)
+        guesses = parse_boxes(answer)
+        if guesses is None:
+            return Grade(0.0, Reason.UNREADABLE)
+        parsed = _spell(guesses)
+        if len(guesses) > self._config.max_boxes:
+            return Grade(0.0, Reason.TOO_LONG, parsed=f"{len(guesses)} boxes")
+        if not guesses or not gold:
+            return Grade(float(not guesses and not gold), parsed=parsed)
+        converted = [BoxEntry(entry.box and to_pixels(entry.box, request), entry.label) for entry in guesses]
+        reason = Reason.BAD_BOX if any(entry.box is None for entry in converted) else Reason.OK
+        total = best_sum([[self._pair(guess, truth) for truth in gold] for guess in converted])
+        if self._config.shaping == "soft_f1":
+            return Grade(min(1.0, 2.0 * total / (len(guesses) + len(gold))), reason, parsed)
+        return Grade(min(1.0, total / max(len(guesses), len(gold))), reason, parsed)
+
+    def _pair(self, guess: BoxEntry, truth: BoxEntry) -> float:
+        """Give the shaped IoU of a pair; 0 for malformed guesses and, if label-aware, for differing labels."""
+        if guess.box is None or truth.box is None:
+            return 0.0
+        if self._config.label_aware and truth.label is not None and _label(guess) != _label(truth):
+            return 0.0
+        value = iou(guess.box, truth.box)
+        if self._config.shaping == "threshold":
+            return value if value >= self._config.threshold else 0.0
+        return value**self._config.power if self._config.shaping == "power" else value
+
+
+def iou(left: Box, right: Box) -> float:
+    """Give intersection over union of two valid boxes.
+
+    Returns:
+        In [0, 1]; symmetric; 1 for equal boxes; 0 where the union has no area.
+
+    Example:
+        >>> iou((0, 0, 100, 100), (50, 0, 150, 100))
+        0.3333333333333333
+    """
+    if left == right:
+        return 1.0
+    width = min(left[2], right[2]) - max(left[0], right[0])
+    height = min(left[3], right[3]) - max(left[1], right[1])
+    if width <= 0.0 or height <= 0.0:
+        return 0.0
+    intersection = width * height
+    union = _area(left) + _area(right) - intersection
+    return min(1.0, intersection / union) if union > 0.0 else 0.0
+
+
+def best_sum(values: Sequence[Sequence[float]]) -> float:
+    """Give the largest sum over one-to-one pairings of rows and columns.
+
+    Args:
+        values: [num_predicted][num_gold], not empty, each at least 0.
+    """
+    if len(values) == 1:
+        return max(values[0])
+    if len(values[0]) == 1:
+        return max(row[0] for row in values)
+    # SciPy takes a third of a second to import: only several boxes against several need it.
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(values, maximize=True)
+    return float(sum(values[row][column] for row, column in zip(rows, columns, strict=True)))
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _label(entry: BoxEntry) -> str:
+    return normalise(entry.label[:256]) if entry.label is not None else ""
+
+
+def _gold_entries(request: RewardRequest) -> list[BoxEntry]:
+    """Read the reference.
+
+    Raises:
+        GoldError: If it is unreadable, holds an invalid box, or the frame lacks its image size.
+    """
+    entries = parse_boxes(request.answer)
+    if entries is None:
+        raise GoldError(f"iou reference {request.answer[:80]!r} holds no boxes; write JSON, [] for nothing to find")
+    to_pixels((0.0, 0.0, 1.0, 1.0), request)
+    gold = [BoxEntry(entry.box and clip(entry.box, request), entry.label) for entry in entries]
+    if any(entry.box is None for entry in gold):
+        raise GoldError(f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image")
+    return gold
+
+
+def _spell(entries: Sequence[BoxEntry]) -> str:
+    boxes = [f"[{', '.join(f'{value:g}' for value in entry.box)}]" if entry.box else "invalid" for entry in entries]
+    return f"[{', '.join(boxes[:10])}{', ...' if len(boxes) > 10 else ''}]"

@@ -1,0 +1,69 @@
+"""The main job as a user runs it: Ray, vLLM on CPU, two learner ranks; killed, interrupted, continued."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.driver import Driver
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo artifacts, made once for the module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def settings(run_dir: Path, cache: Path, *more: str) -> list[str]:
+    return ["train", "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
+
+
+def steps_of(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Path, cache: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = settings(run_dir, cache, "learner.num_ranks=2")
+    killed = Driver(tmp_path, *arguments)
+    killed.wait_for(run_dir / "metrics.jsonl", 2)
+    killed.send(signal.SIGKILL)
+    assert killed.finish() == -signal.SIGKILL
+    assert killed.leftovers() == []
+
+    resumed = Driver(tmp_path, *arguments)
+    assert resumed.finish() == 0, resumed.output
+    assert resumed.leftovers() == []
+    assert "resumed step_" in resumed.output
+    metrics = steps_of(run_dir)
+    assert [m["step"] for m in metrics] == [0, 1, 2]
+    assert all(m["sync/mismatch"] < 0.02 for m in metrics)
+    assert all(m["sync/num_compared_tensors"] > 0 for m in metrics)
+    assert (run_dir / "export" / "model.safetensors").is_file()
+    assert (run_dir / "report.html").stat().st_size > 10_000
+    recorded = [json.loads(line) for line in (run_dir / "samples.jsonl").read_text().splitlines()]
+    assert [r["position"] for r in recorded] == [0, 4, 8]
+
+    again = Driver(tmp_path, *arguments)
+    assert again.finish() == 0
+    assert "has done all 3 steps" in again.output
+
+
+def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    run_dir = tmp_path / "run"
+    driver = Driver(tmp_path, *settings(run_dir, cache, "training.num_steps=1000"))
+    driver.wait_for(run_dir / "metrics.jsonl", 1)
+    driver.send(signal.SIGINT)
+    assert driver.finish() == 130, driver.output
+    assert "the same command continues" in driver.output
+    assert driver.leftovers() == []
+
+
+def test_two_engines_feed_two_ranks_synchronously(tmp_path: Path, cache: Path) -> None:
+    run_dir = tmp_path / "run"
+    more = ("rollout.engines=2", "learner.num_ranks=2", "training.max_staleness=0", "training.num_steps=2")
+    driver = Driver(tmp_path, *settings(run_dir, cache, *more))
+    assert driver.finish() == 0, driver.output
+    assert driver.leftovers() == []
+    assert [m["staleness/max"] for m in steps_of(run_dir)] == [0.0, 0.0]

@@ -1,0 +1,134 @@
+"""Both ends of the gloo weight wire against a real engine: what is generated after a sync is what was sent."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+# Read at import by vLLM and OpenMP; the same values that orchestration/cluster.py gives the engine actors.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    TORCHDYNAMO_DISABLE="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    VLLM_LOGGING_LEVEL="ERROR",
+    VLLM_NO_USAGE_STATS="1",
+    HF_HUB_OFFLINE="1",
+)
+
+from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
+
+TIMEOUT_S = 20.0
+
+
+class LoopClient:
+    """The learner's line to an engine that lives in an event loop of this process."""
+
+    def __init__(self, engine: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine, self.loop, self.weight_version = engine, loop, "0"
+
+    def _call(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        self._call(self.engine.init_weight_transfer_engine(init_info))
+
+    def start_weight_update(self) -> None:
+        self._call(self.engine.start_weight_update())
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self._call(self.engine.update_weights(update_info))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._call(self.engine.finish_weight_update(weight_version or self.weight_version))
+
+
+def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) -> Any:
+    import socket
+
+    from learner.weight_sender import WeightSender
+
+    def tensors() -> Iterator[tuple[str, Any]]:
+        for i, (name, tensor) in enumerate(model.named_parameters()):
+            if failing and i == fail_at:
+                raise RuntimeError("the learner died here")
+            yield name, tensor
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    failing = False
+    sender = WeightSender(
+        tensors, client=client, backend="gloo", dtype="float32", rank=0, num_receivers=1, address="127.0.0.1",
+        port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S,
+    )  # fmt: skip
+    failing = fail_at is not None
+    return sender
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied_head"])
+def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generates(tmp_path: Path, tied: bool) -> None:
+    from rollout.engine import GenerationEngine
+    from rollout.records import SamplingSpec
+    from rollout.weight_channel import fingerprint
+
+    model = save_tiny_model(tmp_path / "old", tied=tied)
+    samples = [image_sample(i) for i in range(6)]
+    greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12)
+
+    async def generate(engine: GenerationEngine) -> list[Any]:
+        groups = await asyncio.gather(*(engine.generate_group(f"g{i}", s, greedy) for i, s in enumerate(samples)))
+        return [group.generations[0] for group in groups]
+
+    async def synced() -> tuple[list[Any], list[Any], list[Any]]:
+        engine = GenerationEngine(rollout_config(), tmp_path / "old")
+        before = await generate(engine)
+        client = LoopClient(engine, asyncio.get_running_loop())
+
+        # A transfer that breaks half-way leaves the engine on its old weights, and usable.
+        broken = await asyncio.to_thread(new_sender, perturb(model), client, fail_at=20)
+        await engine.pause()
+        with pytest.raises(RuntimeError, match="the learner died here"):
+            await asyncio.to_thread(broken.send)
+        await engine.resume()
+        survived = await generate(engine)
+
+        sender = await asyncio.to_thread(new_sender, model, client)
+        client.weight_version = "7"
+        await engine.pause()
+        await asyncio.to_thread(sender.send)
+        await engine.resume()
+        after = await generate(engine)
+        layout = await engine.weight_layout(sender.names())
+        held = await engine.weight_fingerprints(sorted(set(layout.values())))
+        own = dict(model.named_parameters())
+        assert "model.language_model.norm.weight" in layout or "model.norm.weight" in layout
+        for name, mine in layout.items():
+            if list(layout.values()).count(mine) == 1:
+                np.testing.assert_allclose(held[mine], fingerprint(own[name]), rtol=1e-9, err_msg=name)
+        sender.close()
+        engine.close()
+        return before, survived, after
+
+    async def fresh() -> list[Any]:
+        engine = GenerationEngine(rollout_config(), tmp_path / "new")
+        generations = await generate(engine)
+        engine.close()
+        return generations
+
+    before, survived, after = asyncio.run(synced())
+    model.save_pretrained(tmp_path / "new")
+    copy_processor(tmp_path / "old", tmp_path / "new")
+    expected = asyncio.run(fresh())
+
+    for old, kept in zip(before, survived, strict=True):
+        np.testing.assert_array_equal(old.token_ids, kept.token_ids)
+    for new, reference in zip(after, expected, strict=True):
+        np.testing.assert_array_equal(new.token_ids, reference.token_ids)
+        np.testing.assert_allclose(new.logprobs, reference.logprobs, atol=1e-5)
+        assert (new.weight_version_start, new.weight_version_end) == (7, 7)
+    assert any(not np.array_equal(old.token_ids, new.token_ids) for old, new in zip(before, after, strict=True))
