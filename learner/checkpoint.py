@@ -1,11 +1,13 @@
 """Checkpoint folders: written beside their name, marked complete, then renamed. Pure file work, no torch.
 
-    <directory>/step_00000012/        whole
-        complete                      the marker; without it the folder does not count
-        meta.json                     step, weight_version, num_ranks, and the caller's extra
-        weights/                      sharded weights and optimiser state (torch.distributed.checkpoint)
-        random_00000.pt               random states of rank 0, ...
-    <directory>/step_00000013.tmp/    being written, or left by a process that died
+<directory>/step_00000012/        whole
+complete                      the marker; without it the folder does not count
+meta.json                     step, weight_version, num_ranks, and the caller's extra
+weights/                      sharded weights and optimiser state (torch.distributed.checkpoint)
+random_00000.pt               random states of rank 0, ...
+<directory>/step_00000013.tmp/    being written, or left by a process that died
+
+The caller's own dictionary is what a run needs to go on: its step, and whatever else it chose to write.
 """
 
 import json

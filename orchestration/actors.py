@@ -38,7 +38,9 @@ def settle(role: str, placement: Placement, log_dir: Path) -> None:
 class GeneratorActor:
     """One vLLM engine."""
 
-    def __init__(self, index: int, config: RolloutConfig, model_path: Path, placement: Placement, log_dir: Path) -> None:
+    def __init__(
+        self, index: int, config: RolloutConfig, model_path: Path, placement: Placement, log_dir: Path
+    ) -> None:
         """Build the engine; vLLM is imported only after the process is settled."""
         settle(f"engine_{index}", placement, log_dir)
         from rollout.engine import GenerationEngine
@@ -152,18 +154,17 @@ class LearnerActor:
             probe.bind((address, 0))
             return address, probe.getsockname()[1]
 
-    def build(self, model_path: Path, seed: int, address: str, port: int) -> int:
+    def build(self, address: str, port: int, seed: int) -> int:
         """Join the other ranks and load the policy; returns the process id."""
         from learner.trainer import PolicyTrainer
 
         self._trainer = PolicyTrainer(
             self._config,
-            model_path=model_path,
-            seed=seed,
             rank=self._rank,
             world_size=self._config.num_ranks,
             master_address=address,
             master_port=port,
+            seed=seed,
         )
         return os.getpid()
 

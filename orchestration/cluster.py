@@ -68,7 +68,9 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
     engine_gpus = engine.tensor_parallel_size if engine.device == "cuda" else 0
     learner_gpus = 1 if learner.device == "cuda" else 0
     engines = tuple(
-        Placement(num_gpus=engine_gpus, cores=_slice(cores, i, engine.threads) if pinned else (), threads=engine.threads)
+        Placement(
+            num_gpus=engine_gpus, cores=_slice(cores, i, engine.threads) if pinned else (), threads=engine.threads
+        )
         for i in range(config.rollout.engines)
     )
     backwards = tuple(reversed(cores))

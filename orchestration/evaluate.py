@@ -146,7 +146,9 @@ def _examples(
             "task": sample.task,
             "question": sample.question,
             "answer": sample.answer,
-            "images": [_embedded(image, size) for image, size in zip(sample.images, drawn.image_input_sizes, strict=True)],
+            "images": [
+                _embedded(image, size) for image, size in zip(sample.images, drawn.image_input_sizes, strict=True)
+            ],
             "greedy": greedy.texts[0],
             "greedy_reward": greedy.rewards[0],
             "sampled": list(drawn.texts),

@@ -98,7 +98,9 @@ def _locked(folder: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ResumeError(f"another process is training in {folder.root}; wait for it or use another run_dir") from error
+            raise ResumeError(
+                f"another process is training in {folder.root}; wait for it or use another run_dir"
+            ) from error
         yield
 
 

@@ -155,10 +155,10 @@ class LearnerGroup:
     async def _all(self, method: str, *arguments: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(handle, method).remote(*arguments) for handle in self.handles)))
 
-    async def build(self, model_path: Path, seed: int) -> list[int]:
+    async def build(self, seed: int) -> list[int]:
         """Let the ranks meet and load the policy; gives their process ids."""
         address, port = await self.handles[0].rendezvous.remote()
-        return await self._all("build", model_path, seed, address, port)
+        return await self._all("build", address, port, seed)
 
     async def connect(self, generators: GeneratorPool, config: RolloutConfig) -> None:
         """Open the weight channel to all engines."""

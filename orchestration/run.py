@@ -4,9 +4,11 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from learner.checkpoint import latest_complete, read_extra
+from learner.config import LearnerConfig
 from orchestration.buffer import GroupBuffer, GroupTicket
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
@@ -32,13 +34,19 @@ class Run:
     """
 
     def __init__(
-        self, config: ExperimentConfig, *, model_path: Path, train_data: Path, held_out: Path, plan: ClusterPlan, say: Say
+        self,
+        config: ExperimentConfig,
+        *,
+        model_path: Path,
+        train_data: Path,
+        held_out: Path,
+        plan: ClusterPlan,
+        say: Say,
     ) -> None:
         """Open the data and start all actors; nothing is waited for."""
         self.config = config
         self.folder = RunFolder(config.run_path)
         self.num_steps = config.training.num_steps
-        self._model_path = model_path
         self._say = say
         self._checkpoint = latest_complete(self.folder.checkpoints)
         self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
@@ -46,7 +54,7 @@ class Run:
         self._held_out = SampleTable(held_out)
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, model_path, plan.engines, logs)
-        self.learner = LearnerGroup(config.learner, config.algorithm, plan.learner_ranks, logs)
+        self.learner = LearnerGroup(_learner_config(config, model_path), plan.learner_ranks, logs)
         self.rewards = RewardPool(config.reward, model_path, config.model.coord_mode, plan.rewards, logs)
         self.weight_sync = WeightSync(
             self.generators,
@@ -54,9 +62,7 @@ class Run:
             check_every=config.training.weight_check_every,
             max_mismatch=config.training.max_mismatch,
         )
-        self.tracker = Tracker(
-            self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say
-        )
+        self.tracker = Tracker(self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say)
 
     async def start(self) -> None:
         """Wait for the actors, restore the latest checkpoint, publish its weights, score the untrained model."""
@@ -65,7 +71,7 @@ class Run:
         await asyncio.gather(
             self.generators.ready(),
             self.rewards.ready(),
-            self.learner.build(self._model_path, derive_seed(self.config.seed, "learner")),
+            self.learner.build(derive_seed(self.config.seed, "learner")),
         )
         await self.learner.connect(self.generators, self.config.rollout)
         if self._checkpoint:
@@ -160,6 +166,12 @@ class Run:
             step=self.step,
         )
         write_json(self.folder.evaluation(name), result.to_json())
+
+
+def _learner_config(config: ExperimentConfig, model_path: Path) -> LearnerConfig:
+    """Tell the learner what the other rooms decide: the model, the algorithm, the sampling temperature."""
+    algorithm = replace(config.algorithm, temperature=config.rollout.sampling.temperature)
+    return replace(config.learner, model_path=str(model_path), algorithm=algorithm)
 
 
 def check_finished(folder: RunFolder, num_steps: int) -> bool:

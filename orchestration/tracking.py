@@ -71,7 +71,13 @@ class Tracker:
     """Writes the metrics of every step to all sinks and keeps the last ones for the final summary."""
 
     def __init__(
-        self, folder: RunFolder, prompts: PromptStream, *, first_step: int, tensorboard: bool, say: Callable[[str], None]
+        self,
+        folder: RunFolder,
+        prompts: PromptStream,
+        *,
+        first_step: int,
+        tensorboard: bool,
+        say: Callable[[str], None],
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
         _keep_until(folder.metrics, first_step)
@@ -125,7 +131,9 @@ class Tracker:
         """Use as a block that closes the files."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close every sink."""
         self._metrics.close()
         self._samples.close()

@@ -90,7 +90,9 @@ class WeightSync:
                     "the names or the layout of these tensors changed between the learner's model and vLLM's"
                 )
             if not num_compared:
-                raise WeightSyncError(f"engine {index}: none of {len(chosen)} tensors could be compared with the learner's")
+                raise WeightSyncError(
+                    f"engine {index}: none of {len(chosen)} tensors could be compared with the learner's"
+                )
         return num_compared
 
 
@@ -125,6 +127,9 @@ def compare_fingerprints(
             continue
         num_compared += 1
         scale = abs(squares) + abs(total) + 1e-12
-        if abs(held[own][1] - total) > FINGERPRINT_RTOL * scale or abs(held[own][2] - squares) > FINGERPRINT_RTOL * scale:
+        if (
+            abs(held[own][1] - total) > FINGERPRINT_RTOL * scale
+            or abs(held[own][2] - squares) > FINGERPRINT_RTOL * scale
+        ):
             wrong.append(own)
     return wrong, num_compared

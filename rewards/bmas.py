@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rewards.embedding_table import EmbeddingTable
 
-BLOCK = 64
+BLOCK = 128
 """Rows of one matrix product. Every product has this height, zero rows added, because a library may round differently
 for another height, and then a reply's reward would depend on its neighbours in the batch."""
 

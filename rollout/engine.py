@@ -37,7 +37,7 @@ class GenerationEngine:
         self._prompts = PromptBuilder(
             model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
         )
-        self._logit_bias = {token_id: BAN_LOGIT_BIAS for token_id in self._prompts.banned_token_ids()}
+        self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
         self._engine = AsyncLLM.from_engine_args(_engine_args(config, model_path))
         self._num_requests = 0
 

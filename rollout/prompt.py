@@ -71,8 +71,8 @@ class PromptBuilder:
         found = [token for token in PLACEHOLDER_TOKENS if token in sample.question]
         if found:
             raise RolloutError(
-                f"sample {sample.sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from the "
-                "text, images are placed by the chat template"
+                f"sample {sample.sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
+                "the text, images are placed by the chat template"
             )
         if len(sample.images) > self._max_images:
             raise RolloutError(
@@ -82,7 +82,9 @@ class PromptBuilder:
 
     def _text(self, sample: Sample) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": [*content, {"type": "text", "text": sample.question}]}]
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": [*content, {"type": "text", "text": sample.question}]}
+        ]
         if self._system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
         text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -98,9 +98,7 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
 
 def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
     dtypes = [getattr(torch, name) for name in info.dtype_names]
-    sizes = [
-        torch.Size(shape).numel() * dtype.itemsize for dtype, shape in zip(dtypes, info.shapes, strict=True)
-    ]
+    sizes = [torch.Size(shape).numel() * dtype.itemsize for dtype, shape in zip(dtypes, info.shapes, strict=True)]
     first = 0
     for count in info.bucket_counts:
         members = range(first, first + count)

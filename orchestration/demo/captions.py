@@ -9,7 +9,9 @@ from orchestration.demo.scenes import SHAPES, Scene, Shape
 
 def ask_caption(scene: Scene, rng: random.Random) -> Question:
     """Ask for a description of the whole scene."""
-    text = rng.choice(("Describe the picture.", "What does the picture show?", "Write a caption.", "List all shapes that you see."))
+    text = rng.choice(
+        ("Describe the picture.", "What does the picture show?", "Write a caption.", "List all shapes that you see.")
+    )
     phrases = [_phrase(item) for item in scene.shapes]
     return Question(
         source="demo/scene",

@@ -63,5 +63,7 @@ def _shift(box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int
         for dy in (-CELL, 0, CELL)
         for stretch_x, stretch_y in ((0, 0), (CELL, 0), (0, CELL))
     ]
-    inside = [(a, b, c, d) for a, b, c, d in moved if a >= 0 and b >= 0 and c <= SIDE and d <= SIDE and (a, b, c, d) != box]
+    inside = [
+        (a, b, c, d) for a, b, c, d in moved if a >= 0 and b >= 0 and c <= SIDE and d <= SIDE and (a, b, c, d) != box
+    ]
     return rng.choice(inside)

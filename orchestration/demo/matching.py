@@ -12,7 +12,9 @@ LABELS = "ABCD"
 
 def ask_yes_no(scene: Scene, rng: random.Random) -> Question:
     """Ask whether something is there, lies on a side of another, or is more numerous; yes and no are equally likely."""
-    kind, ask = rng.choice((("exists", _ask_exists), ("exists", _ask_exists), ("relation", _ask_relation), ("more", _ask_more)))
+    kind, ask = rng.choice(
+        (("exists", _ask_exists), ("exists", _ask_exists), ("relation", _ask_relation), ("more", _ask_more))
+    )
     text, think, answer, wrong_think = ask(scene, rng, rng.random() < 0.5)
     opposite = "no" if answer == "yes" else "yes"
     return Question(
@@ -31,7 +33,9 @@ def _ask_exists(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, st
         colour = rng.choice(sorted(set(COLOURS) - {other.colour for other in scene.shapes}))
     elif not is_yes:
         shape = rng.choice(sorted(set(SHAPES) - {item.shape}))
-    text = rng.choice(("Is there a {} {}?", "Do you see a {} {}?", "Does the picture show a {} {}?")).format(colour, shape)
+    text = rng.choice(("Is there a {} {}?", "Do you see a {} {}?", "Does the picture show a {} {}?")).format(
+        colour, shape
+    )
     found = {other.colour: other.shape for other in scene.shapes}.get(colour)
     think = f"{colour} is a {found}" if found else f"{colour} is missing"
     wrong = f"{colour} is missing" if is_yes else f"{colour} is a {shape}"
@@ -58,7 +62,9 @@ def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, 
 
 def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str, str, str]:
     counts = {shape: sum(item.shape == shape for item in scene.shapes) for shape in SHAPES}
-    pairs = [(a, b) for a in SHAPES for b in SHAPES if a != b and counts[a] + counts[b] and (counts[a] > counts[b]) == is_yes]
+    pairs = [
+        (a, b) for a in SHAPES for b in SHAPES if a != b and counts[a] + counts[b] and (counts[a] > counts[b]) == is_yes
+    ]
     first, second = rng.choice(pairs)
     text = rng.choice(("Are there more {}s than {}s?", "Does it show more {}s than {}s?"))
     text = text.replace("crosss", "crosses").format(first, second).replace("crosss", "crosses")
@@ -71,7 +77,11 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
     """Ask for a property with four options; the answer is the letter of the right one."""
     item = rng.choice(scene.shapes)
     is_only_one = sum(other.shape == item.shape for other in scene.shapes) == 1
-    kinds: list[Callable[[Scene, Shape, random.Random], tuple[str, str, str, list[str]]]] = [_ask_shape, _ask_quarter, _ask_size]
+    kinds: list[Callable[[Scene, Shape, random.Random], tuple[str, str, str, list[str]]]] = [
+        _ask_shape,
+        _ask_quarter,
+        _ask_size,
+    ]
     if is_only_one:
         kinds += [_ask_colour, _ask_colour]
     text, think, right, wrong = rng.choice(kinds)(scene, item, rng)

@@ -1,17 +1,17 @@
 """The mixture: which task comes next, what is drawn for it, and which split the drawing belongs to."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from orchestration.demo.captions import ask_caption
-from orchestration.demo.charts import ask_chart, random_chart
+from orchestration.demo.charts import Chart, ask_chart, random_chart
 from orchestration.demo.drawing import SIDE, encode_png
 from orchestration.demo.grounding import ask_box
 from orchestration.demo.matching import ask_choice, ask_yes_no
-from orchestration.demo.samples import DemoSample, make_sample
-from orchestration.demo.scenes import random_scene
+from orchestration.demo.samples import DemoSample, Question, make_sample
+from orchestration.demo.scenes import Scene, random_scene
 
 Split = Literal["train", "held_out"]
 
@@ -23,21 +23,30 @@ TASK_WEIGHTS: Mapping[str, float] = MappingProxyType(
 HELD_OUT_SHARE = 8
 """One drawing in so many is held out."""
 
+MAX_QUESTION_DRAWS = 16
+"""Attempts to find one more question about a picture that was not asked about it yet."""
+
 _SCENE_QUESTIONS = {"match_yesno": ask_yes_no, "match_mcq": ask_choice, "iou": ask_box, "open": ask_caption}
 
 
 def generate_samples(
-    *, seed: int, split: Split, num_samples: int, weights: Mapping[str, float] = TASK_WEIGHTS
+    *,
+    seed: int,
+    split: Split,
+    num_samples: int,
+    weights: Mapping[str, float] = TASK_WEIGHTS,
+    questions_per_picture: int = 1,
 ) -> Iterator[DemoSample]:
-    """Draw samples, each a pure function of (seed, split, weights, position).
+    """Draw samples, fixed by the arguments alone.
 
-    The split of a drawing is decided by its digest alone, so that no seed puts it into both splits.
+    The split of a drawing is decided by its digest, so that no seed puts it into both splits.
 
     Args:
         seed: Any integer; another seed draws other samples.
         split: `train` or `held_out`.
         num_samples: How many.
         weights: Relative share by task; tasks that are not named do not occur.
+        questions_per_picture: Samples in a row that share one picture, where it gives rise to so many questions.
 
     Yields:
         Samples without repetition of picture and question.
@@ -48,17 +57,22 @@ def generate_samples(
     known = {*_SCENE_QUESTIONS, "chart"}
     if not set(weights) <= known or min(weights.values(), default=0) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"demo task weights are {dict(weights)}; name {', '.join(sorted(known))} with shares above 0")
-    tasks, shares = list(weights), list(weights.values())
     seen: set[str] = set()
     attempt = 0
     while len(seen) < num_samples:
         rng = random.Random(f"mixed-r1/demo/{seed}/{split}/{attempt}")
         attempt += 1
-        task = rng.choices(tasks, shares)[0]
-        sample = _draw_sample(task, split, rng)
-        if sample is not None and sample.sample_id not in seen:
-            seen.add(sample.sample_id)
-            yield sample
+        drawing, questions = _draw(weights, questions_per_picture, rng)
+        if split_of(drawing.digest) != split:
+            continue
+        image_png = encode_png(drawing.draw())
+        for question in questions[: num_samples - len(seen)]:
+            sample = make_sample(
+                question, image_png=image_png, image_size=(SIDE, SIDE), scene_digest=drawing.digest
+            )
+            if sample.sample_id not in seen:
+                seen.add(sample.sample_id)
+                yield sample
 
 
 def split_of(scene_digest: str) -> Split:
@@ -66,12 +80,31 @@ def split_of(scene_digest: str) -> Split:
     return "held_out" if int(scene_digest[:8], 16) % HELD_OUT_SHARE == 0 else "train"
 
 
-def _draw_sample(task: str, split: Split, rng: random.Random) -> DemoSample | None:
-    """Give one sample, or None where the drawing belongs to the other split."""
-    drawing = random_chart(rng) if task == "chart" else random_scene(rng)
-    if split_of(drawing.digest) != split:
-        return None
-    question = ask_chart(drawing, rng) if task == "chart" else _SCENE_QUESTIONS[task](drawing, rng)
-    return make_sample(
-        question, image_png=encode_png(drawing.draw()), image_size=(SIDE, SIDE), scene_digest=drawing.digest
-    )
+def _draw(
+    weights: Mapping[str, float], num_questions: int, rng: random.Random
+) -> tuple[Scene | Chart, list[Question]]:
+    """Give one drawing and different questions about it; the first one's task decides what is drawn."""
+    first = rng.choices(list(weights), list(weights.values()))[0]
+    if first == "chart":
+        chart = random_chart(rng)
+        return chart, _different(lambda: ask_chart(chart, rng), num_questions)
+    scene = random_scene(rng)
+    tasks = [task for task in weights if task != "chart"]
+    shares = [weights[task] for task in tasks]
+    upcoming = iter([first])
+
+    def ask() -> Question:
+        return _SCENE_QUESTIONS[next(upcoming, None) or rng.choices(tasks, shares)[0]](scene, rng)
+
+    return scene, _different(ask, num_questions)
+
+
+def _different(ask: Callable[[], Question], num_questions: int) -> list[Question]:
+    """Ask until there are enough questions of different text."""
+    found: dict[str, Question] = {}
+    for _ in range(num_questions + MAX_QUESTION_DRAWS):
+        if len(found) == num_questions:
+            break
+        question = ask()
+        found.setdefault(question.text, question)
+    return list(found.values())

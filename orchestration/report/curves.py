@@ -51,7 +51,7 @@ def smooth(values: Sequence[float], width: int = SMOOTHING_STEPS) -> list[float]
     return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
 
 
-def _line(axis, metrics: Metrics, name: str, label: str, colour: str, *, faint: bool = True) -> None:  # noqa: ANN001
+def _line(axis, metrics: Metrics, name: str, label: str, colour: str, *, faint: bool = True) -> None:
     points = [(record["step"] + 1, record[name]) for record in metrics if name in record]
     if not points:
         return
@@ -62,36 +62,36 @@ def _line(axis, metrics: Metrics, name: str, label: str, colour: str, *, faint: 
     axis.plot(steps, values, color=colour, label=label, linewidth=1.7)
 
 
-def _rewards(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _rewards(axis, metrics: Metrics) -> None:
     axis.set_title("reward by function (training batch)")
     for family, colour in COLOURS.items():
         _line(axis, metrics, f"reward/{family}/mean", family, colour)
 
 
-def _format(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _format(axis, metrics: Metrics) -> None:
     axis.set_title("all rewards and format")
     _line(axis, metrics, "reward/mean", "reward", INK)
     _line(axis, metrics, "reward/format/mean", "format", "#999999")
 
 
-def _lengths(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _lengths(axis, metrics: Metrics) -> None:
     axis.set_title("completion tokens")
     _line(axis, metrics, "rollout/completion_tokens_mean", "mean", INK)
 
 
-def _policy(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _policy(axis, metrics: Metrics) -> None:
     axis.set_title("policy change")
     _line(axis, metrics, "policy/kl_behaviour", "KL to the behaviour policy", "#3b6fb6")
     _line(axis, metrics, "policy/clip_frac", "clipped fraction", "#c8731b")
 
 
-def _mismatch(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _mismatch(axis, metrics: Metrics) -> None:
     axis.set_title("engine against learner, mean |logprob|")
     _line(axis, metrics, "sync/mismatch", "after each sync", "#a33b4a", faint=False)
     axis.set_yscale("log")
 
 
-def _time(axis, metrics: Metrics) -> None:  # noqa: ANN001
+def _time(axis, metrics: Metrics) -> None:
     axis.set_title("seconds a step")
     for name, colour in (("wait_rollout", "#3b6fb6"), ("train", "#2f8f6b"), ("sync", "#c8731b"), ("step", INK)):
         _line(axis, metrics, f"time/{name}_s", name, colour)

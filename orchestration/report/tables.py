@@ -14,7 +14,8 @@ def before_after_table(before: Scores, after: Scores) -> str:
     """
     lines = [
         "held-out reward                  sampled at the training temperature          greedy",
-        f"{'':12}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   {'before':>8} {'after':>8} {'change':>9}",
+        f"{'':12}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   "
+        f"{'before':>8} {'after':>8} {'change':>9}",
     ]
     for family in sorted(before.keys() & after.keys()):
         b, a = before[family], after[family]

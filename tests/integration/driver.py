@@ -66,7 +66,7 @@ class Driver:
                 continue
         return names
 
-    def _poll(self, condition, timeout_s: float) -> None:  # noqa: ANN001
+    def _poll(self, condition, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"ended early with {self.process.returncode}:\n{self.output}"

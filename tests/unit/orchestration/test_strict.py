@@ -41,7 +41,10 @@ def test_nested_mapping_becomes_the_record() -> None:
         ({"inner": {"learning_rat": 1.0}}, r"inner\.learning_rat is not a setting; did you mean inner\.learning_rate"),
         ({"inner": {}}, r"inner\.learning_rate is missing"),
         ({"inner": {"learning_rate": "fast"}}, r"inner\.learning_rate must be float; got 'fast'"),
-        ({"inner": {"learning_rate": 1.0, "name": "adam"}}, r"inner\.name is 'adam'; allowed: adamw, muon; did you mean"),
+        (
+            {"inner": {"learning_rate": 1.0, "name": "adam"}},
+            r"inner\.name is 'adam'; allowed: adamw, muon; did you mean",
+        ),
         ({"inner": {"learning_rate": 1.0, "betas": [0.9]}}, r"inner\.betas must hold 2 values; got 1"),
         ({"inner": {"learning_rate": 1.0, "freeze": "visual"}}, r"inner\.freeze must be a list"),
         ({"inner": {"learning_rate": 1.0, "limit": "x"}}, r"inner\.limit must be int"),
