@@ -45,7 +45,7 @@ def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[i
 
     Example:
         >>> partition_groups([5, 9, 4, 2], 2)
-        [[1], [0, 2, 3]]
+        [[1, 3], [0, 2]]
     """
     shares: list[list[int]] = [[] for _ in range(num_ranks)]
     filled = [0] * num_ranks

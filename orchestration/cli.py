@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestration.errors import ConfigError, DataError, ResumeError
+from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError
 from orchestration.strict import unknown_key
+from rewards.base import RewardError
+from rollout.errors import RolloutError, WeightSyncError
 
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
@@ -20,9 +23,10 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
   mixed-r1 train experiment=cpu_quick
 """
 
-USER_ERRORS = (ConfigError, DataError, ResumeError)
-EXIT_USER_ERROR = 2
+USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
+RUN_ERRORS = (NonFiniteLossError, WeightSyncError, InfrastructureError)
 EXIT_RUN_ERROR = 1
+EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -41,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except USER_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except RUN_ERRORS as error:
+        print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
+        sys.exit(EXIT_RUN_ERROR)
     except KeyboardInterrupt:
         print("\nstopped; the same command continues from the latest checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from orchestration.config import ClusterConfig, ExperimentConfig
-from orchestration.errors import ConfigError
+from orchestration.errors import ConfigError, InfrastructureError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +117,34 @@ def ray_session(config: ClusterConfig, needed: ClusterPlan, log_dir: Path) -> It
         }
     ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR, **options)  # type: ignore[arg-type]
     try:
-        found = int(ray.cluster_resources().get("GPU", 0))
-        if found < needed.num_gpus:
-            raise ConfigError(
-                f"the run needs {needed.num_gpus} GPUs and the cluster has {found}; lower rollout.engines, "
-                "rollout.engine.tensor_parallel_size or learner.num_ranks, or join a larger cluster"
-            )
+        _check_gpus(needed)
         yield
+    except RayTaskError as error:
+        raise _cause_of(error) from error
+    except RayActorError as error:
+        raise InfrastructureError(
+            f"an actor of the run died: {_first_line(error)}; its last words are in {log_dir}"
+        ) from error
     finally:
         ray.shutdown()
+
+
+def _check_gpus(needed: ClusterPlan) -> None:
+    found = int(ray.cluster_resources().get("GPU", 0))
+    if found < needed.num_gpus:
+        raise ConfigError(
+            f"the run needs {needed.num_gpus} GPUs and the cluster has {found}; lower rollout.engines, "
+            "rollout.engine.tensor_parallel_size or learner.num_ranks, or join a larger cluster"
+        )
+
+
+def _cause_of(error: RayTaskError) -> BaseException:
+    """What was raised in the actor, without Ray's wrapping around it."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and cause.cause is not None:
+        cause = cause.cause
+    return cause
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

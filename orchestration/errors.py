@@ -11,3 +11,7 @@ class DataError(ValueError):
 
 class ResumeError(ValueError):
     """A run folder that this configuration cannot continue."""
+
+
+class InfrastructureError(RuntimeError):
+    """A process or machine of the run died; the run continues from its latest checkpoint with the same command."""

@@ -80,7 +80,7 @@ class Choices:
         if lone is not None:
             return None, Reason.UNREADABLE
         own = _LABEL_AND_OWN_TEXT.fullmatch(text)
-        if own is not None and self._with_text(own.group(2)) == own.group(1).upper():
+        if own is not None and self._with_text(own.group(2).strip("()[] ")) == own.group(1).upper():
             return own.group(1).upper(), Reason.OK
         if "\n" in answer:
             text = clean(re.sub(r"\s*\n\s*", ". ", answer.strip()))

@@ -6,6 +6,8 @@ target; every box costs, malformed ones too.
 
 from collections.abc import Sequence
 
+from scipy.optimize import linear_sum_assignment
+
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.boxes import Box, BoxEntry, clip, parse_boxes, to_pixels
 from rewards.config import GroundingConfig
@@ -92,9 +94,6 @@ def best_sum(values: Sequence[Sequence[float]]) -> float:
         return max(values[0])
     if len(values[0]) == 1:
         return max(row[0] for row in values)
-    # SciPy takes a third of a second to import: only several boxes against several need it.
-    from scipy.optimize import linear_sum_assignment
-
     rows, columns = linear_sum_assignment(values, maximize=True)
     return float(sum(values[row][column] for row, column in zip(rows, columns, strict=True)))
 

@@ -22,14 +22,14 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+]?){_CURRENCY}?(?P<sign2>[-+]?)(?P<top>{_PLAIN})(?:/(?P<bottom>{_PLAIN}))?"
     rf"(?P<tail>%?(?:{_CURRENCY}|\u00b0[cf]?|[-/]?{_LETTERS}(?:[-/]{_LETTERS}){{0,2}}|'s)?|[\"'])"
 )
-_TIMES_TEN = re.compile(r"\s*[x\u00d7*]\s*10\s*\^\s*\{?\s*([-+]?[0-9]{1,3})\s*\}?")
+_TIMES_TEN = re.compile(r"\s*[x\u00d7*\u00b7\u22c5]\s*10\s*\^\s*\{?\s*([-+]?[0-9]{1,3})\s*\}?")
 _SPACED_SIGN = re.compile(r"(?<![^\s(\[])([-+])\s+(?=[$\u20ac\u00a3\u00a5]?\s?[0-9.])")
 _SPACED_SLASH = re.compile(r"(?<=[0-9])\s*/\s*(?=[0-9.])")
 _BOUND = re.compile(
     r"\b(?:not|never|isn't|cannot|less|more|fewer|greater|at least|at most|up to|over|under|above|below)\b"
 )
 _SCALES = {
-    "k": 10**3, "thousand": 10**3, "thousands": 10**3,
+    "hundred": 100, "k": 10**3, "thousand": 10**3, "thousands": 10**3,
     "m": 10**6, "mn": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
     "b": 10**9, "bn": 10**9, "billion": 10**9, "billions": 10**9,
     "tn": 10**12, "trillion": 10**12, "trillions": 10**12,

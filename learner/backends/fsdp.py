@@ -60,8 +60,9 @@ class FsdpBackend:
         )
         for module in [*policy.blocks(), policy]:
             sharded: Any = fully_shard(module, mesh=mesh, mp_policy=precision)
-            # The loss already has the global denominator, so ranks add up instead of averaging.
+            # The loss already has the global denominator, so ranks add up instead of averaging; gloo can only sum.
             sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction) -> None:
         """See TrainBackend."""

@@ -12,10 +12,10 @@ def ask_box(scene: Scene, rng: random.Random) -> Question:
     """Ask for the box of one shape, named so that no other shape fits."""
     item = rng.choice(scene.shapes)
     text = rng.choice(("Where is {}? Give its box.", "Find {}.", "Give the box of {}.", "Locate {}."))
-    think = _locate(item)
+    think = item.description
     others = [other for other in scene.shapes if other is not item]
     slips = [Solution(think=think, answer=as_json(_shift(item.box, rng))) for _ in range(3)]
-    slips += [Solution(think=_locate(other), answer=as_json(other.box)) for other in others]
+    slips += [Solution(think=other.description, answer=as_json(other.box)) for other in others]
     return Question(
         source="demo/refer",
         task="iou",
@@ -48,10 +48,6 @@ def expressions(scene: Scene, item: Shape) -> list[str]:
     if same_shape and all(other.vertical != item.vertical for other in same_shape):
         found.append(f"the {item.vertical} {item.shape}")
     return found
-
-
-def _locate(item: Shape) -> str:
-    return f"{item.size} {item.colour} {item.shape}, {item.quarter}"
 
 
 def _shift(box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int, int, int]:

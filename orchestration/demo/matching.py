@@ -1,13 +1,20 @@
 """Questions with one right word: yes or no, and multiple choice, both about scenes."""
 
 import random
-from collections.abc import Callable
 
 from orchestration.demo.drawing import COLOURS
 from orchestration.demo.samples import Question, Solution
-from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene, Shape
+from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene
 
 LABELS = "ABCD"
+
+_CHOICES = {"colour": COLOURS, "shape": SHAPES, "quarter": QUARTERS, "size": SIZES}
+_CHOICE_TEXTS = {
+    "colour": ("Which colour is the {}?", "What colour does the {} have?"),
+    "shape": ("Which shape is {}?", "What is the {} shape?"),
+    "quarter": ("Where is the {} shape?", "In which corner is the {} one?"),
+    "size": ("How large is the {} shape?", "Which size has the {} one?"),
+}
 
 
 def ask_yes_no(scene: Scene, rng: random.Random) -> Question:
@@ -36,9 +43,9 @@ def _ask_exists(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, st
     text = rng.choice(("Is there a {} {}?", "Do you see a {} {}?", "Does the picture show a {} {}?")).format(
         colour, shape
     )
-    found = {other.colour: other.shape for other in scene.shapes}.get(colour)
-    think = f"{colour} is a {found}" if found else f"{colour} is missing"
-    wrong = f"{colour} is missing" if is_yes else f"{colour} is a {shape}"
+    found = [other for other in scene.shapes if other.colour == colour]
+    think = found[0].description if found else f"no {colour}"
+    wrong = f"no {colour}" if is_yes else f"small {colour} {shape}, {rng.choice(QUARTERS)}"
     return text, think, "yes" if is_yes else "no", wrong
 
 
@@ -55,8 +62,8 @@ def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, 
     text = rng.choice(("Is the {} {} {} the {} one?", "Is the {} {} drawn {} the {} one?")).format(
         first.colour, first.shape, relation, second.colour
     )
-    think = f"{first.colour} is {own}, {second.colour} is {other}"
-    wrong = f"{first.colour} is {other}, {second.colour} is {own}"
+    think = f"{first.colour} {own}, {second.colour} {other}"
+    wrong = f"{first.colour} {other}, {second.colour} {own}"
     return text, think, "yes" if is_yes else "no", wrong
 
 
@@ -76,50 +83,27 @@ def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str,
 def ask_choice(scene: Scene, rng: random.Random) -> Question:
     """Ask for a property with four options; the answer is the letter of the right one."""
     item = rng.choice(scene.shapes)
-    is_only_one = sum(other.shape == item.shape for other in scene.shapes) == 1
-    kinds: list[Callable[[Scene, Shape, random.Random], tuple[str, str, str, list[str]]]] = [
-        _ask_shape,
-        _ask_quarter,
-        _ask_size,
-    ]
-    if is_only_one:
-        kinds += [_ask_colour, _ask_colour]
-    text, think, right, wrong = rng.choice(kinds)(scene, item, rng)
-    options = [right, *rng.sample(wrong, 3)]
+    kinds = ["shape", "quarter", "size"]
+    if sum(other.shape == item.shape for other in scene.shapes) == 1:
+        kinds += ["colour", "colour"]
+    kind = rng.choice(kinds)
+    right = getattr(item, kind)
+    options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), len(LABELS) - 1)]
     rng.shuffle(options)
+    named = item.shape if kind == "colour" else item.colour
     lines = "\n".join(f"{label}) {option}" for label, option in zip(LABELS, options, strict=True))
     answer = LABELS[options.index(right)]
-    slips = [
-        Solution(think=thought, answer=label)
-        for label, option in zip(LABELS, options, strict=True)
-        if option != right
-        for thought in (f"{think} {right}", f"{think} {option}")
-    ]
+    others = [other.description for other in scene.shapes if other is not item]
     return Question(
-        source="demo/choice",
+        source=f"demo/{kind}",
         task="match_mcq",
-        text=f"{text}\n{lines}",
-        solution=Solution(think=f"{think} {right}", answer=answer),
-        slips=tuple(slips),
+        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)}\n{lines}",
+        solution=Solution(think=item.description, answer=answer),
+        slips=tuple(
+            Solution(think=think, answer=label)
+            for think in (item.description, item.description, *others)
+            for label in LABELS
+            if label != answer
+        ),
         options=tuple(options),
     )
-
-
-def _ask_colour(scene: Scene, item: Shape, rng: random.Random) -> tuple[str, str, str, list[str]]:
-    text = rng.choice(("Which colour is the {}?", "What colour does the {} have?")).format(item.shape)
-    return text, f"the {item.shape} is", item.colour, sorted(set(COLOURS) - {item.colour})
-
-
-def _ask_shape(scene: Scene, item: Shape, rng: random.Random) -> tuple[str, str, str, list[str]]:
-    text = rng.choice(("Which shape is {}?", "What is the {} shape?")).format(item.colour)
-    return text, f"{item.colour} is a", item.shape, sorted(set(SHAPES) - {item.shape})
-
-
-def _ask_quarter(scene: Scene, item: Shape, rng: random.Random) -> tuple[str, str, str, list[str]]:
-    text = rng.choice(("Where is the {} shape?", "In which corner is the {} one?")).format(item.colour)
-    return text, f"{item.colour} is", item.quarter, sorted(set(QUARTERS) - {item.quarter})
-
-
-def _ask_size(scene: Scene, item: Shape, rng: random.Random) -> tuple[str, str, str, list[str]]:
-    text = rng.choice(("How large is the {} shape?", "Which size has the {} one?")).format(item.colour)
-    return text, f"{item.colour} is", item.size, sorted(set(SIZES) - {item.size})

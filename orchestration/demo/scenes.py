@@ -47,6 +47,16 @@ class Shape:
         )
 
     @property
+    def phrase(self) -> str:
+        """What it is, in three words."""
+        return f"{self.size} {self.colour} {self.shape}"
+
+    @property
+    def description(self) -> str:
+        """What it is and where."""
+        return f"{self.phrase}, {self.quarter}"
+
+    @property
     def vertical(self) -> str:
         """`top` or `bottom`."""
         return self.quarter.split()[0]

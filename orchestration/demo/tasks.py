@@ -67,9 +67,7 @@ def generate_samples(
             continue
         image_png = encode_png(drawing.draw())
         for question in questions[: num_samples - len(seen)]:
-            sample = make_sample(
-                question, image_png=image_png, image_size=(SIDE, SIDE), scene_digest=drawing.digest
-            )
+            sample = make_sample(question, image_png=image_png, image_size=(SIDE, SIDE), scene_digest=drawing.digest)
             if sample.sample_id not in seen:
                 seen.add(sample.sample_id)
                 yield sample
@@ -80,9 +78,7 @@ def split_of(scene_digest: str) -> Split:
     return "held_out" if int(scene_digest[:8], 16) % HELD_OUT_SHARE == 0 else "train"
 
 
-def _draw(
-    weights: Mapping[str, float], num_questions: int, rng: random.Random
-) -> tuple[Scene | Chart, list[Question]]:
+def _draw(weights: Mapping[str, float], num_questions: int, rng: random.Random) -> tuple[Scene | Chart, list[Question]]:
     """Give one drawing and different questions about it; the first one's task decides what is drawn."""
     first = rng.choices(list(weights), list(weights.values()))[0]
     if first == "chart":

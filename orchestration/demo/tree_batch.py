@@ -164,9 +164,7 @@ def patches(images_png: Sequence[bytes]) -> NDArray[np.float32]:
     pictures = np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in images_png])
     num_pictures, height, width, num_channels = pictures.shape
     rows, columns = height // (MERGE_SIZE * PATCH_SIZE), width // (MERGE_SIZE * PATCH_SIZE)
-    blocks = pictures.reshape(
-        num_pictures, rows, MERGE_SIZE, PATCH_SIZE, columns, MERGE_SIZE, PATCH_SIZE, num_channels
-    )
+    blocks = pictures.reshape(num_pictures, rows, MERGE_SIZE, PATCH_SIZE, columns, MERGE_SIZE, PATCH_SIZE, num_channels)
     blocks = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, num_channels, 1, PATCH_SIZE * PATCH_SIZE)
     mean, std = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     values = blocks * np.float32(1 / 255.0) / std - mean / std

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.tree_batch import TreeBatch, TreeCollator, pictures_of
@@ -59,7 +59,7 @@ def warm_start(
     samples: Iterable[DemoSample],
     seed: int,
     num_steps: int,
-    pictures_per_step: int,
+    batch_size: int,
     learning_rate: float,
     fault_frac: float,
     progress: Callable[[WarmStartProgress], None],
@@ -75,7 +75,7 @@ def warm_start(
             they are repeated with new faults. All pictures must have one size.
         seed: Of order and faults.
         num_steps: Optimiser steps.
-        pictures_per_step: Pictures a step, each with all demonstrations of its samples.
+        batch_size: Pictures a step, each with all demonstrations of its samples.
         learning_rate: AdamW's, at its peak; Muon's is MUON_LR_FACTOR times as high.
         fault_frac: Share of demonstrations with a fault.
         progress: Called after every step.
@@ -86,12 +86,12 @@ def warm_start(
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     pictures = pictures_of(samples)
-    if len(pictures) < pictures_per_step:
-        raise ValueError(f"warm start got {len(pictures)} pictures, fewer than pictures_per_step={pictures_per_step}")
+    if len(pictures) < batch_size:
+        raise ValueError(f"warm start got {len(pictures)} pictures, fewer than batch_size={batch_size}")
     processor = AutoProcessor.from_pretrained(folder_in)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder_in).train()
     batches = demonstration_batches(
-        pictures, TreeCollator(processor), seed=seed, pictures_per_step=pictures_per_step, fault_frac=fault_frac
+        pictures, TreeCollator(processor), seed=seed, batch_size=batch_size, fault_frac=fault_frac
     )
     _train(model, batches, num_steps=num_steps, learning_rate=learning_rate, progress=progress)
     partial = folder_out.with_name(folder_out.name + ".partial")
@@ -182,17 +182,17 @@ def demonstration_batches(
     collator: TreeCollator,
     *,
     seed: int,
-    pictures_per_step: int,
+    batch_size: int,
     fault_frac: float,
 ) -> Iterator[TreeBatch]:
     """Yield batches without end; every epoch has an order and faults of its own."""
     rng = random.Random(f"mixed-r1/demo/warm-start/{seed}")
     while True:
         order = rng.sample(range(len(pictures)), len(pictures))
-        for start in range(0, len(order) - pictures_per_step + 1, pictures_per_step):
+        for start in range(0, len(order) - batch_size + 1, batch_size):
             yield collator.collate(
                 [
                     [(sample, sample.demonstration(rng, fault_frac=fault_frac)) for sample in pictures[index]]
-                    for index in order[start : start + pictures_per_step]
+                    for index in order[start : start + batch_size]
                 ]
             )

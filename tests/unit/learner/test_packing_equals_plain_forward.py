@@ -79,7 +79,9 @@ def step_loss(logprobs, behaviour_logprobs, advantages):
     return loss
 
 
-@pytest.mark.parametrize("names", [("square",), ("text",), ("pair",), ("text", "wide"), ("square", "wide", "pair", "text")])
+@pytest.mark.parametrize(
+    "names", [("square",), ("text",), ("pair",), ("text", "wide"), ("square", "wide", "pair", "text")]
+)
 def test_packed_logprobs_loss_and_gradients_equal_those_of_each_sequence_alone(names, policy, plain_model, encoder):
     groups = [group for group in mixed_groups() if group.group_id in names]
     pieces, images, batch = pack(groups, encoder)
@@ -102,7 +104,9 @@ def test_packed_logprobs_loss_and_gradients_equal_those_of_each_sequence_alone(n
     packed_gradients = {name: p.grad for name, p in policy.hf_model.named_parameters()}
     for name, parameter in plain_model.named_parameters():
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(packed_gradients[name], expected, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            packed_gradients[name], expected, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_logprobs_do_not_depend_on_what_else_is_packed(policy, encoder):

@@ -1,0 +1,121 @@
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tiny_learner import make_group, make_image
+
+from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from learner.errors import LearnerError, NonFiniteLossError
+from learner.records import EncodedImage, ScoredGroup, ScoredSequence, StepReport
+from learner.schedule import learning_rate_at
+
+CONF = Path(__file__).parents[3] / "conf"
+
+
+def make_sequence(**changes):
+    fields = {
+        "completion_token_ids": [7, 8],
+        "behaviour_logprobs": [-0.1, -0.2],
+        "reward": 1.0,
+        "breakdown": {"format": 1.0},
+        "weight_version": 0,
+        "truncated": False,
+    }
+    return ScoredSequence(**{**fields, **changes})
+
+
+def test_records_survive_pickling_with_read_only_arrays():
+    group = make_group("pickled")
+
+    copy = pickle.loads(pickle.dumps(group))
+
+    np.testing.assert_array_equal(copy.prompt_token_ids, group.prompt_token_ids)
+    assert copy.images == group.images
+    assert copy.sequences[0].behaviour_logprobs.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        group.prompt_token_ids[0] = 1
+    report = StepReport(step=0, weight_version=1, metrics={"policy/loss": 0.1}, seconds={"plan": 0.2})
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_errors_survive_pickling():
+    error = pickle.loads(pickle.dumps(NonFiniteLossError(3, ("a", "b"), "loss nan")))
+
+    assert (error.step, error.group_ids) == (3, ("a", "b"))
+    assert "step 3: loss nan in groups a, b" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"behaviour_logprobs": [-0.1]}, r"one length \[T\], T >= 1; got \(2,\) and \(1,\)"),
+        ({"completion_token_ids": [], "behaviour_logprobs": []}, r"got \(0,\) and \(0,\)"),
+        ({"completion_token_ids": [[7, 8]], "behaviour_logprobs": [[0.1, 0.2]]}, r"got \(1, 2\) and \(1, 2\)"),
+        ({"reward": float("nan")}, "reward is nan; give a finite number, or masked=True"),
+    ],
+)
+def test_a_broken_sequence_is_refused(changes, message):
+    with pytest.raises(LearnerError, match=message):
+        make_sequence(**changes)
+
+
+def test_broken_groups_and_images_are_refused():
+    group = {"group_id": "g", "sample_id": "s", "source": "t", "task": "chart", "images": ()}
+    with pytest.raises(LearnerError, match="g holds no sequence"):
+        ScoredGroup(**group, prompt_token_ids=[1], sequences=())
+    with pytest.raises(LearnerError, match=r"g: prompt_token_ids must be \[P\]"):
+        ScoredGroup(**group, prompt_token_ids=[], sequences=(make_sequence(),))
+    with pytest.raises(LearnerError, match="data is empty"):
+        EncodedImage(data=b"", width=1, height=1)
+    with pytest.raises(LearnerError, match="at least 1 pixel"):
+        dataclasses.replace(make_image(28, 28), width=0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AlgorithmConfig(clip_low=1.5), "algorithm.clip_low is 1.5"),
+        (lambda: AlgorithmConfig(kl_coef=-1.0), "algorithm.kl_coef is -1.0"),
+        (lambda: AlgorithmConfig(range_epsilon=0.0), "algorithm.range_epsilon is 0.0"),
+        (lambda: OptimizerConfig(learning_rate=0.0), "optimizer.learning_rate is 0.0"),
+        (lambda: OptimizerConfig(learning_rate=1.0, betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
+        (lambda: OptimizerConfig(learning_rate=1.0, schedule="cosine"), "total_steps is None; schedule cosine"),
+        (lambda: LearnerConfig(optimizer=OptimizerConfig(learning_rate=1.0), num_ranks=0), "learner.num_ranks is 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_value(build, message):
+    with pytest.raises(LearnerError, match=message):
+        build()
+
+
+def test_yaml_files_hold_exactly_the_fields():
+    learner_fields = {f.name for f in dataclasses.fields(LearnerConfig)} - {"model_path", "algorithm"}
+    for path in (CONF / "learner").glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        assert values.keys() == learner_fields, path
+        assert values["optimizer"].keys() == {f.name for f in dataclasses.fields(OptimizerConfig)}, path
+        optimizer = {**values.pop("optimizer")}
+        optimizer["betas"] = tuple(optimizer["betas"])
+        LearnerConfig(optimizer=OptimizerConfig(**optimizer), **{**values, "freeze": tuple(values["freeze"])})
+    for path in (CONF / "algorithm").glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        assert values.keys() == {f.name for f in dataclasses.fields(AlgorithmConfig)}, path
+        AlgorithmConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # Two steps of warm-up to 1, then: stay; fall by 1/4 a step; (1 + cos(pi k / 4)) / 2.
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]),
+        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447, 0.0]),
+    ],
+)
+def test_learning_rates_of_each_schedule(schedule, expected):
+    config = OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup_steps=2, total_steps=6)
+
+    assert [learning_rate_at(step, config) for step in range(7)] == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,194 @@
+"""One rank, in this process."""
+
+import numpy as np
+import pytest
+import torch
+from learner_scenarios import nan_group, start_trainer, step_groups, train, weights_of, wrong_image_group
+from tiny_learner import make_group, mixed_groups
+
+from learner.errors import LearnerError, NonFiniteLossError
+
+
+@pytest.fixture
+def start(model_path):
+    """Start trainers; each ends before the next begins, because a process has one process group."""
+    trainers = []
+
+    def start_one(**changes):
+        while trainers:
+            trainers.pop().close()
+        trainers.append(start_trainer(0, 1, 0, model_path, **changes))
+        return trainers[0]
+
+    yield start_one
+    trainers.pop().close()
+
+
+def assert_same_weights(found, expected, atol):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def test_a_step_moves_weights_and_reports(start):
+    trainer = start()
+    before = weights_of(trainer)
+
+    report = trainer.train_step(step_groups(0), step=5)
+
+    assert (report.step, report.weight_version, trainer.weight_version) == (5, 1, 1)
+    assert any(not np.array_equal(before[name], after) for name, after in weights_of(trainer).items())
+    metrics = report.metrics
+    # One of seven groups is flat; one of 23 sequences is masked; the flat group's four are not trained on either.
+    assert metrics["learner/num_groups"] == 7
+    assert metrics["learner/zero_signal_frac"] == pytest.approx(1 / 7)
+    assert metrics["learner/masked_frac"] == pytest.approx(1 / 23)
+    assert metrics["learner/num_completion_tokens"] - metrics["learner/num_trained_tokens"] == 13
+    assert all(np.isfinite(list(metrics.values())))
+    assert set(report.seconds) == {"plan", "forward_backward", "optimizer"}
+
+
+def test_the_cut_into_micro_batches_changes_no_update(start):
+    trainer = start(micro_batch_tokens=10_000)
+    whole_metrics = train(trainer, 0, 1, 0, 2)
+    whole = weights_of(trainer)
+
+    trainer = start(micro_batch_tokens=40)
+    cut_metrics = train(trainer, 0, 1, 0, 2)
+
+    # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
+    assert_same_weights(weights_of(trainer), whole, atol=2e-5)
+    for cut, uncut in zip(cut_metrics, whole_metrics, strict=True):
+        for name in uncut.keys() - {"learner/num_forward_tokens"}:
+            assert cut[name] == pytest.approx(uncut[name], rel=1e-4, abs=1e-5), name
+
+
+def test_leaving_out_groups_without_signal_changes_no_update(start):
+    """With a negligible KL term every sequence stays in; without one, zero advantages are left out."""
+    trainer = start()
+    train(trainer, 0, 1, 0, 1)
+    without = weights_of(trainer)
+
+    trainer = start(algorithm={"kl_coef": 1e-12})
+    [metrics] = train(trainer, 0, 1, 0, 1)
+
+    assert metrics["learner/trained_sequence_frac"] == pytest.approx(22 / 23)
+    assert_same_weights(weights_of(trainer), without, atol=2e-5)
+
+
+def test_logprobs_of_a_group_are_the_behaviour_of_the_next_step(start):
+    """With behaviour logprobs from the learner itself, the ratio is 1, nothing is clipped, the mismatch is 0."""
+    trainer = start()
+    group = make_group("own", lengths=(6, 1, 9))
+    logprobs = trainer.sequence_logprobs(group)
+    sequences = tuple(
+        type(s)(
+            completion_token_ids=s.completion_token_ids,
+            behaviour_logprobs=own,
+            reward=s.reward,
+            breakdown={},
+            weight_version=0,
+            truncated=False,
+        )
+        for s, own in zip(group.sequences, logprobs, strict=True)
+    )
+    own_group = type(group)(
+        group_id="own",
+        sample_id="s",
+        source="test",
+        task="chart",
+        prompt_token_ids=group.prompt_token_ids,
+        images=group.images,
+        sequences=sequences,
+    )
+
+    metrics = trainer.train_step([own_group], step=0).metrics
+
+    assert [len(own) for own in logprobs] == [6, 1, 9]
+    assert metrics["policy/mismatch"] < 1e-5
+    assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["policy/clip_frac"] == 0
+
+
+def test_training_raises_rewarded_completions(start):
+    trainer = start(optimizer={"learning_rate": 3e-3})
+    group = make_group("learn", lengths=(4, 4), rewards=(1.0, 0.0))
+
+    def gap():
+        good, bad = trainer.sequence_logprobs(group)
+        return good.sum() - bad.sum()
+
+    before = gap()
+    for step in range(3):
+        trainer.train_step([group], step=step)
+
+    assert gap() > before + 0.1
+
+
+def test_kl_to_the_reference_is_zero_at_first_and_grows(start):
+    trainer = start(algorithm={"kl_coef": 0.1})
+
+    first, second = train(trainer, 0, 1, 0, 2)
+
+    assert first["policy/kl_ref"] == pytest.approx(0.0, abs=1e-6)
+    assert second["policy/kl_ref"] > 1e-6
+
+
+def test_frozen_parameters_stay_and_the_rest_moves(start):
+    trainer = start(freeze=("model.visual.*",))
+    before = weights_of(trainer)
+
+    train(trainer, 0, 1, 0, 1)
+
+    moved = {name for name, after in weights_of(trainer).items() if not np.array_equal(before[name], after)}
+    assert moved
+    assert not any(name.startswith("visual.") for name in moved)
+
+
+def test_bfloat16_compute_trains_float32_weights(start):
+    trainer = start(dtype="bfloat16", activation_checkpointing=True)
+
+    [metrics] = train(trainer, 0, 1, 0, 1)
+
+    assert np.isfinite(metrics["policy/loss"])
+    assert all(tensor.dtype == torch.float32 for _, tensor in trainer.named_full_tensors())
+
+
+def test_a_nan_raises_with_step_and_group_before_any_weight_moves(start):
+    trainer = start()
+    before = weights_of(trainer)
+
+    with pytest.raises(NonFiniteLossError, match=r"step 4: loss nan.* in groups poisoned;") as caught:
+        trainer.train_step([*mixed_groups(), nan_group()], step=4)
+
+    assert caught.value.group_ids == ("poisoned",)
+    assert trainer.weight_version == 0
+    assert_same_weights(weights_of(trainer), before, atol=0)
+
+
+def test_an_unusable_group_is_named(start):
+    trainer = start()
+
+    with pytest.raises(LearnerError, match="rank 0: group wrong_image: its prompt holds 16 image tokens"):
+        trainer.train_step([wrong_image_group()], step=0)
+
+
+def test_save_load_and_export_in_one_process(start, tmp_path):
+    trainer = start()
+    train(trainer, 0, 1, 0, 2)
+    folder = trainer.save(tmp_path / "checkpoints", step=2, extra={"cursor": 1}, keep_last=2)
+    trainer.export(tmp_path / "exported")
+    saved = weights_of(trainer)
+    train(trainer, 0, 1, 2, 3)
+    gone_on = weights_of(trainer)
+
+    trainer = start()
+    trainer.load(folder)
+    assert_same_weights(weights_of(trainer), saved, atol=0)
+    train(trainer, 0, 1, 2, 3)
+
+    assert_same_weights(weights_of(trainer), gone_on, atol=0)
+    from transformers import AutoModelForImageTextToText
+
+    exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported")
+    np.testing.assert_array_equal(exported.lm_head.weight.detach().numpy(), saved["model.embed_tokens.weight"])
