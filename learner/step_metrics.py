@@ -25,7 +25,7 @@ class StepSums:
     def __init__(self, device: torch.device) -> None:
         """Start at zero."""
         self._sums = torch.zeros(2 + len(TOKEN_METRICS), dtype=torch.float64, device=device)
-        self._seen: list[tuple[MicroBatch, torch.Tensor]] = []
+        self._seen: list[tuple[tuple[str, ...], tuple[int, ...], torch.Tensor]] = []
 
     def add(
         self,
@@ -39,7 +39,10 @@ class StepSums:
         num_tokens = metrics["num_tokens"]
         weighted = [metrics[name] * num_tokens for name in TOKEN_METRICS]
         self._sums += torch.stack([loss.detach(), num_tokens, *weighted])
-        self._seen.append((batch, logprobs.detach()))
+        # Of the micro-batch, only this stays: its pixels and layout would fill the device over a step.
+        ratio = torch.exp(logprobs.detach() - batch.behaviour_logprobs)
+        is_finite = (torch.isfinite(ratio) & torch.isfinite(logprobs.detach())) | ~batch.completion_mask
+        self._seen.append((batch.group_ids, batch.lengths, is_finite))
 
     def reduce(self) -> dict[str, float]:
         """Add up over ranks: loss is the step's loss, num_tokens the tokens trained on, the rest means over these."""
@@ -51,10 +54,8 @@ class StepSums:
     def non_finite_groups(self) -> list[str]:
         """Name this rank's groups that have a token whose logprobs, or their ratio, are not finite."""
         guilty: dict[str, None] = {}
-        for batch, logprobs in self._seen:
-            is_finite = torch.isfinite(torch.exp(logprobs - batch.behaviour_logprobs)) & torch.isfinite(logprobs)
-            is_finite |= ~batch.completion_mask
-            for group_id, tokens in zip(batch.group_ids, is_finite.split(batch.lengths), strict=True):
+        for group_ids, lengths, is_finite in self._seen:
+            for group_id, tokens in zip(group_ids, is_finite.split(lengths), strict=True):
                 if not tokens.all():
                     guilty[group_id] = None
         return list(guilty)

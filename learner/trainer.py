@@ -269,14 +269,17 @@ class PolicyTrainer:
             load_random_state(random_path)
         self.weight_version = int(meta["weight_version"])
 
-    def export(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-        """Write the policy as a Hugging Face folder, with configuration and processor of the model it began from."""
+    def export(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder, in the type of forward and backward.
+
+        Configuration, tokenizer and processor are those of the model it began from.
+        """
+        tensors = self.named_full_tensors()
         if self._rank == 0:
-            export_model(
-                self.named_full_tensors(), source=Path(self._config.model_path), target=Path(folder), dtype=dtype
-            )
+            source = Path(self._config.model_path)
+            export_model(tensors, source=source, target=Path(folder), dtype=self._backend.dtype)
         else:
-            for _ in self.named_full_tensors():
+            for _ in tensors:
                 pass
         dist.barrier()
 

@@ -65,20 +65,14 @@ def policy_gradient_loss(
         logprob), entropy, kl_ref; and num_tokens, the weight with which to average them.
 
     Example:
-        One token, ratio 1 (current = behaviour), advantage 2, two tokens in the step: loss -1 * 2 / 2.
-
-        >>> loss, _ = policy_gradient_loss(torch.tensor([-1.0]), behaviour_logprobs=torch.tensor([-1.0]),
-        ...     advantages=torch.tensor([2.0]), completion_mask=torch.tensor([True]), entropy=torch.tensor([0.5]),
-        ...     ref_logprobs=None, clip_low=0.2, clip_high=0.2, kl_coef=0.0, num_completion_tokens=2)
-        >>> loss.item()
-        -1.0
+        One token, ratio 1 (current = behaviour), advantage 2, two tokens in the step: the loss is -1 * 2 / 2 = -1.
     """
     # Masked positions take the current logprob, so that garbage there can become neither inf nor a NaN gradient.
     behaviour = behaviour_logprobs.where(completion_mask, logprobs.detach())
     importance_ratio = torch.exp(logprobs - behaviour)
-    clipped_ratio = importance_ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
-    objective = torch.minimum(importance_ratio * advantages, clipped_ratio * advantages)
-    token_loss = -objective
+    pushed = importance_ratio * advantages
+    clipped = importance_ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
+    token_loss = -torch.minimum(pushed, clipped)
     kl_ref = torch.zeros_like(logprobs)
     if kl_coef > 0:
         if ref_logprobs is None:
@@ -86,16 +80,13 @@ def policy_gradient_loss(
         kl_ref = kl_estimate(logprobs, ref_logprobs)
         token_loss = token_loss + kl_coef * kl_ref
     loss = token_loss.where(completion_mask, 0.0).sum() / num_completion_tokens
-    with torch.no_grad():
-        is_clipped = (clipped_ratio * advantages < importance_ratio * advantages).to(logprobs.dtype)
-        watched = {
-            "clip_frac": is_clipped,
-            "ratio_mean": importance_ratio,
-            "kl_behaviour": kl_estimate(logprobs, behaviour),
-            "mismatch": (logprobs - behaviour).abs(),
-            "entropy": entropy,
-            "kl_ref": kl_ref,
-        }
-        metrics = {name: masked_mean(values.detach(), completion_mask) for name, values in watched.items()}
-        metrics["num_tokens"] = completion_mask.sum().to(logprobs.dtype)
-    return loss, metrics
+    watched = {
+        "clip_frac": (clipped < pushed).float(),
+        "ratio_mean": importance_ratio,
+        "kl_behaviour": kl_estimate(logprobs, behaviour),
+        "mismatch": (logprobs - behaviour).abs(),
+        "entropy": entropy,
+        "kl_ref": kl_ref,
+    }
+    metrics = {name: masked_mean(values.detach(), completion_mask) for name, values in watched.items()}
+    return loss, {**metrics, "num_tokens": completion_mask.sum().float()}

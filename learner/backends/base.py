@@ -13,7 +13,7 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TrainBackend(Protocol):
-    """A policy on one or more ranks. Every method but `reference_logprobs` of no reference is a collective of all."""
+    """A policy on one or more ranks; every method is a collective of all of them."""
 
     device: torch.device
     dtype: torch.dtype

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint import load as load_sharded
 from torch.distributed.checkpoint import save as save_sharded
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -121,17 +122,20 @@ class FsdpBackend:
 
     def save(self, folder: Path) -> None:
         """See TrainBackend."""
-        save_sharded(self._state(), checkpoint_id=folder / WEIGHTS_FOLDER)
+        try:
+            save_sharded(self._state(), checkpoint_id=folder / WEIGHTS_FOLDER)
+        except CheckpointException as error:
+            raise CheckpointError(f"{folder} was not written ({_reasons(error)}); is the disk full?") from error
 
     def load(self, folder: Path) -> None:
         """See TrainBackend."""
         state = self._state()
         try:
             load_sharded(state, checkpoint_id=folder / WEIGHTS_FOLDER)
-        except (RuntimeError, ValueError, OSError) as error:
+        except CheckpointException as error:
             raise CheckpointError(
-                f"{folder} does not load into this model and optimiser ({error}); use the model and freeze patterns "
-                "with which it was written, or start a new run folder"
+                f"{folder} does not load into this model and optimiser ({_reasons(error)}); use the model and freeze "
+                "patterns with which it was written, or start a new run folder"
             ) from error
         set_state_dict(
             self.policy, self._optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
@@ -140,6 +144,11 @@ class FsdpBackend:
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.policy, self._optimizer)
         return {"model": model, "optimizer": optimizer}
+
+
+def _reasons(error: CheckpointException) -> str:
+    """Give the errors of the ranks; torch wraps them in a BaseException, which handlers of Exception would miss."""
+    return "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in error.failures.items())
 
 
 def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

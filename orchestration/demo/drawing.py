@@ -1,9 +1,7 @@
 """From scenes and charts to pictures: 112 x 112 pixels, every edge on the grid of the vision tower's patches."""
 
-import functools
 import io
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 112
@@ -26,22 +24,32 @@ COLOURS = {
     "black": (15, 15, 15),
 }
 
-_GRID_LINE = (150, 150, 150)
+RULING = ((255, 120, 200), (90, 235, 120), (70, 200, 255), (255, 200, 90))
+"""Colours of the lines before the first, second, third, fourth row and column of cells."""
+
+_PAPER = (238, 238, 238)
 _CURVE = (90, 90, 90)
+_CAP = (255, 255, 255)
 
 
-@functools.cache
 def _paper() -> Image.Image:
-    """Light paper, lit from the top left.
+    return Image.new("RGB", (SIDE, SIDE), _PAPER)
 
-    A vision tower with rotary positions alone cannot tell where on the page a patch lies. The slope of the light, as
-    in a photograph, says so: red falls to the right, blue falls downwards.
+
+def _rule(image: Image.Image) -> Image.Image:
+    """Rule the page like graph paper, over everything, each row and column in a colour of its own.
+
+    A vision tower with rotary positions alone cannot tell where on the page a patch lies; the ruling says so, as the
+    axes of a map do. Its four colours are corners of a tetrahedron, so each is told from the rest by a linear layer.
     """
-    fall = np.linspace(255, 150, SIDE)
-    pixels = np.full((SIDE, SIDE, 3), 235.0)
-    pixels[:, :, 0] = fall[None, :]
-    pixels[:, :, 2] = fall[:, None]
-    return Image.fromarray(pixels.astype(np.uint8), "RGB")
+    draw = ImageDraw.Draw(image)
+    for index, colour in enumerate(RULING):
+        near = index * CELL
+        draw.rectangle((near, 0, near + 1, SIDE - 1), fill=colour)
+    for index, colour in enumerate(RULING):
+        near = index * CELL
+        draw.rectangle((0, near, SIDE - 1, near + 1), fill=colour)
+    return image
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -53,7 +61,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 def draw_shapes(shapes: list[tuple[str, str, tuple[int, int, int, int]]]) -> Image.Image:
     """Draw (shape, colour, box) triples; each shape touches all four sides of its box [x1, y1, x2, y2]."""
-    image = _paper().copy()
+    image = _paper()
     draw = ImageDraw.Draw(image)
     for shape, colour, (x1, y1, x2, y2) in shapes:
         fill = COLOURS[colour]
@@ -72,35 +80,35 @@ def draw_shapes(shapes: list[tuple[str, str, tuple[int, int, int, int]]]) -> Ima
             draw.rectangle((x1, y1 + third_y, right, bottom - third_y), fill=fill)
         else:
             raise ValueError(f"no drawing for shape {shape!r}")
-    return image
+    return _rule(image)
 
 
 def draw_bars(columns: list[tuple[int, str, int]]) -> Image.Image:
-    """Draw (column, colour, value) bars, one grid line per unit of value."""
-    image = _paper().copy()
+    """Draw (column, colour, value) bars with a white cap near the top; a unit of value is half a row."""
+    image = _paper()
     draw = ImageDraw.Draw(image)
-    _draw_grid(draw)
     for column, colour, value in columns:
         left = column * CELL + 4
-        draw.rectangle((left, SIDE - value * PATCH, left + CELL - 9, SIDE - 1), fill=COLOURS[colour])
-    return image
+        top = SIDE - value * PATCH
+        draw.rectangle((left, top, left + CELL - 7, SIDE - 1), fill=COLOURS[colour])
+        draw.rectangle((left, top + 2, left + CELL - 7, top + 5), fill=_CAP)
+    return _rule(image)
 
 
 def draw_line(columns: list[tuple[int, str, int]]) -> Image.Image:
-    """Draw a curve with a coloured dot at each (column, colour, value); a dot of value 1 stands on the lowest line."""
-    image = _paper().copy()
+    """Draw a curve with a coloured dot at each (column, colour, value); a unit of value is half a row."""
+    image = _paper()
     draw = ImageDraw.Draw(image)
-    _draw_grid(draw)
     centres = [(column * CELL + CELL // 2, SIDE - value * PATCH + PATCH // 2) for column, _, value in columns]
     draw.line(centres, fill=_CURVE, width=2)
     for (x, y), (_, colour, _) in zip(centres, columns, strict=True):
         draw.ellipse((x - 7, y - 7, x + 6, y + 6), fill=COLOURS[colour])
-    return image
+    return _rule(image)
 
 
 def draw_pie(slices: list[tuple[str, int]]) -> Image.Image:
     """Draw (colour, eighths) slices, clockwise from the top; the eighths sum to 8."""
-    image = _paper().copy()
+    image = _paper()
     draw = ImageDraw.Draw(image)
     start = -90.0
     for colour, eighths in slices:
@@ -109,9 +117,4 @@ def draw_pie(slices: list[tuple[str, int]]) -> Image.Image:
     for eighth in range(4):
         across = ((4, 56, 107, 56), (56, 4, 56, 107), (20, 20, 91, 91), (20, 91, 91, 20))[eighth]
         draw.line(across, fill=(255, 255, 255), width=1)
-    return image
-
-
-def _draw_grid(draw: ImageDraw.ImageDraw) -> None:
-    for y in range(0, SIDE, PATCH):
-        draw.line((0, y, SIDE - 1, y), fill=_GRID_LINE, width=1)
+    return _rule(image)

@@ -4,16 +4,15 @@ import random
 
 from orchestration.demo.drawing import COLOURS
 from orchestration.demo.samples import Question, Solution
-from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene
+from orchestration.demo.scenes import QUARTERS, SHAPES, Scene
 
 LABELS = "ABCD"
 
-_CHOICES = {"colour": COLOURS, "shape": SHAPES, "quarter": QUARTERS, "size": SIZES}
+_CHOICES = {"colour": COLOURS, "shape": SHAPES, "quarter": QUARTERS}
 _CHOICE_TEXTS = {
     "colour": ("Which colour is the {}?", "What colour does the {} have?"),
     "shape": ("Which shape is {}?", "What is the {} shape?"),
     "quarter": ("Where is the {} shape?", "In which corner is the {} one?"),
-    "size": ("How large is the {} shape?", "Which size has the {} one?"),
 }
 
 
@@ -83,7 +82,7 @@ def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str,
 def ask_choice(scene: Scene, rng: random.Random) -> Question:
     """Ask for a property with four options; the answer is the letter of the right one."""
     item = rng.choice(scene.shapes)
-    kinds = ["shape", "quarter", "size"]
+    kinds = ["shape", "quarter"]
     if sum(other.shape == item.shape for other in scene.shapes) == 1:
         kinds += ["colour", "colour"]
     kind = rng.choice(kinds)
@@ -91,13 +90,13 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
     options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), len(LABELS) - 1)]
     rng.shuffle(options)
     named = item.shape if kind == "colour" else item.colour
-    lines = "\n".join(f"{label}) {option}" for label, option in zip(LABELS, options, strict=True))
+    listed = ", ".join(f"{label} {option}" for label, option in zip(LABELS, options, strict=True))
     answer = LABELS[options.index(right)]
     others = [other.description for other in scene.shapes if other is not item]
     return Question(
         source=f"demo/{kind}",
         task="match_mcq",
-        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)}\n{lines}",
+        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {listed}",
         solution=Solution(think=item.description, answer=answer),
         slips=tuple(
             Solution(think=think, answer=label)

@@ -9,8 +9,8 @@ from PIL import Image
 from orchestration.demo.drawing import CELL, COLOURS, draw_shapes
 
 SHAPES = ("block", "oval", "triangle", "diamond", "cross")
-SIZES = {"small": (1, 1), "wide": (2, 1), "tall": (1, 2), "big": (2, 2)}
-"""(columns, rows) of grid cells that a shape fills."""
+SIZES = {"small": 1, "big": 2}
+"""Rows and columns of grid cells that a shape fills."""
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 NUM_SHAPES = (2, 2, 3, 3, 4)
@@ -22,8 +22,8 @@ class Shape:
     """One coloured shape on the grid of 4 x 4 cells.
 
     Example:
-        >>> Shape(colour="red", shape="oval", size="wide", quarter="top right", column=2, row=1).box
-        (56, 28, 112, 56)
+        >>> Shape(colour="red", shape="oval", size="small", quarter="top right", column=2, row=1).box
+        (56, 28, 84, 56)
     """
 
     colour: str
@@ -38,12 +38,12 @@ class Shape:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """[x1, y1, x2, y2] in pixels; the right and lower edges lie just outside."""
-        columns, rows = SIZES[self.size]
+        cells = SIZES[self.size]
         return (
             self.column * CELL,
             self.row * CELL,
-            (self.column + columns) * CELL,
-            (self.row + rows) * CELL,
+            (self.column + cells) * CELL,
+            (self.row + cells) * CELL,
         )
 
     @property
@@ -91,15 +91,15 @@ def random_scene(rng: random.Random) -> Scene:
     shapes = []
     for quarter, colour in zip(quarters, colours, strict=True):
         size = rng.choice(sorted(SIZES))
-        columns, rows = SIZES[size]
+        spare = 2 - SIZES[size]
         shapes.append(
             Shape(
                 colour=colour,
                 shape=rng.choice(SHAPES),
                 size=size,
                 quarter=QUARTERS[quarter],
-                column=quarter % 2 * 2 + rng.randint(0, 2 - columns),
-                row=quarter // 2 * 2 + rng.randint(0, 2 - rows),
+                column=quarter % 2 * 2 + rng.randint(0, spare),
+                row=quarter // 2 * 2 + rng.randint(0, spare),
             )
         )
     return Scene(shapes=tuple(shapes))

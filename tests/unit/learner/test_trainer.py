@@ -6,7 +6,8 @@ import torch
 from learner_scenarios import nan_group, start_trainer, step_groups, train, weights_of, wrong_image_group
 from tiny_learner import make_group, mixed_groups
 
-from learner.errors import LearnerError, NonFiniteLossError
+from learner import checkpoint
+from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
 
 
 @pytest.fixture
@@ -192,3 +193,28 @@ def test_save_load_and_export_in_one_process(start, tmp_path):
 
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported")
     np.testing.assert_array_equal(exported.lm_head.weight.detach().numpy(), saved["model.embed_tokens.weight"])
+
+
+def test_a_save_cut_short_leaves_the_older_checkpoint_as_the_latest(start, tmp_path, monkeypatch):
+    trainer = start()
+    whole = trainer.save(tmp_path, step=1, extra={}, keep_last=1)
+
+    def die(folder):
+        (folder / "weights").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer._backend, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save(tmp_path, step=2, extra={}, keep_last=1)
+
+    assert checkpoint.latest_complete(tmp_path) == whole
+    monkeypatch.undo()
+    assert trainer.save(tmp_path, step=2, extra={}, keep_last=1).name == "step_00000002"
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step_00000002"]
+
+
+def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
+    folder = start(freeze=("model.visual.*",)).save(tmp_path, step=1, extra={}, keep_last=1)
+
+    with pytest.raises(CheckpointError, match="does not load into this model and optimiser"):
+        start().load(folder)

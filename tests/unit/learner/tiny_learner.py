@@ -21,6 +21,15 @@ TOKEN_PIXELS = 28
 """Side of the square of pixels that becomes one token: 2 x 2 patches of 14."""
 
 
+PRELOADED = [
+    "learner.trainer",
+    "torch._dynamo",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.models.qwen2_vl.image_processing_qwen2_vl",
+]
+"""Imports that take seconds: done once, in the server from which ranks are forked."""
+
+
 def write_tiny_model(folder: Path) -> None:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
@@ -146,7 +155,7 @@ def free_port() -> int:
 def run_ranks(num_ranks: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """Run `function(rank, num_ranks, port, *arguments)` in one process a rank; gives what each returned."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["learner.trainer", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"])
+    context.set_forkserver_preload(PRELOADED)
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     processes = [
