@@ -147,12 +147,13 @@ class GenerationEngine:
 
 def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
     engine = config.engine
+    is_cpu = engine.device == "cpu"
     options: dict[str, Any] = {}
     if engine.kv_cache_bytes is not None:
         options["kv_cache_memory_bytes"] = engine.kv_cache_bytes
     if engine.block_size is not None:
         options["block_size"] = engine.block_size
-    if engine.device == "cpu":
+    if is_cpu:
         # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
         # prompts only, so that per-completion seeds hold.
         options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
@@ -168,12 +169,13 @@ def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=True,
         limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
-        skip_mm_profiling=engine.device == "cpu",
+        skip_mm_profiling=is_cpu,
         logprobs_mode="processed_logprobs",
         trust_remote_code=False,
         disable_log_stats=True,
         weight_transfer_config=WeightTransferConfig(backend=config.weight_channel.backend),
         worker_extension_cls="rollout.weight_channel.WeightInspector",
+        scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
         **options,
     )
 

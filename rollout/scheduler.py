@@ -1,0 +1,33 @@
+"""vLLM's scheduler, with the vision inputs left in every request.
+
+vLLM 0.32 drops a request's image data on its way to the worker when the prompt is found in the prefix cache: all
+completions of a group but the first. A pause for new weights clears that cache and starts the running requests over;
+the worker then has to encode an image that it was never given, and the whole engine dies. The scheduler still has the
+data, so it is put back here. Cost: image features travel once a completion instead of once a group, from the engine's
+core to its workers on the same machine.
+"""
+
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+
+
+class _KeepsVisionInputs:
+    """Mixin over a scheduler: requests reach the worker with their images."""
+
+    def schedule(self, *arguments: Any, **options: Any) -> SchedulerOutput:
+        """Schedule one engine step."""
+        output: SchedulerOutput = super().schedule(*arguments, **options)  # type: ignore[misc]
+        for request in output.scheduled_new_reqs:
+            request.mm_features = self.requests[request.req_id].mm_features  # type: ignore[attr-defined]
+        return output
+
+
+class KeepVisionScheduler(_KeepsVisionInputs, Scheduler):
+    """For engines that schedule step by step (CPU)."""
+
+
+class KeepVisionAsyncScheduler(_KeepsVisionInputs, AsyncScheduler):
+    """For engines that schedule the next step while the device works on this one (GPU)."""
