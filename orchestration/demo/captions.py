@@ -4,7 +4,7 @@ import random
 
 from orchestration.demo.drawing import COLOURS
 from orchestration.demo.samples import Question, Solution
-from orchestration.demo.scenes import SHAPES, Scene
+from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene
 
 
 def ask_caption(scene: Scene, rng: random.Random) -> Question:
@@ -12,7 +12,7 @@ def ask_caption(scene: Scene, rng: random.Random) -> Question:
     text = rng.choice(
         ("Describe the picture.", "What does the picture show?", "Write a caption.", "List all shapes that you see.")
     )
-    phrases = [item.phrase for item in scene.shapes]
+    phrases = [item.description for item in scene.shapes]
     return Question(
         source="demo/scene",
         task="open",
@@ -28,9 +28,9 @@ def _solution(phrases: list[str]) -> Solution:
 
 def _careless(scene: Scene, rng: random.Random) -> list[list[str]]:
     """Give captions that stop after the first shape, swap a shape for one that is not there, or repeat one."""
-    phrases = [item.phrase for item in scene.shapes]
+    phrases = [item.description for item in scene.shapes]
     spot = rng.randrange(len(phrases))
     absent = sorted(set(COLOURS) - {item.colour for item in scene.shapes})
-    stranger = f"{rng.choice(('small', 'big'))} {rng.choice(absent)} {rng.choice(SHAPES)}"
+    stranger = f"{rng.choice(absent)} {rng.choice(QUARTERS)} {rng.choice(sorted(SIZES))} {rng.choice(SHAPES)}"
     swapped = [*phrases[:spot], stranger, *phrases[spot + 1 :]]
     return [phrases[:1], swapped, [phrases[spot]] * len(phrases)]

@@ -24,7 +24,7 @@ COLOURS = {
     "black": (15, 15, 15),
 }
 
-RULING = ((255, 120, 200), (90, 235, 120), (70, 200, 255), (255, 200, 90))
+RULING = ((255, 40, 160), (40, 220, 80), (40, 160, 255), (255, 190, 40))
 """Colours of the lines before the first, second, third, fourth row and column of cells."""
 
 _PAPER = (238, 238, 238)
@@ -45,10 +45,10 @@ def _rule(image: Image.Image) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for index, colour in enumerate(RULING):
         near = index * CELL
-        draw.rectangle((near, 0, near + 1, SIDE - 1), fill=colour)
+        draw.rectangle((near, 0, near + 2, SIDE - 1), fill=colour)
     for index, colour in enumerate(RULING):
         near = index * CELL
-        draw.rectangle((0, near, SIDE - 1, near + 1), fill=colour)
+        draw.rectangle((0, near, SIDE - 1, near + 2), fill=colour)
     return image
 
 

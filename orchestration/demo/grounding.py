@@ -43,10 +43,10 @@ def expressions(scene: Scene, item: Shape) -> list[str]:
         found.append(f"the {item.shape}")
     if same_shape and all(other.size != item.size for other in same_shape):
         found.append(f"the {item.size} {item.shape}")
-    if same_shape and all(other.horizontal != item.horizontal for other in same_shape):
-        found.append(f"the {item.horizontal} {item.shape}")
-    if same_shape and all(other.vertical != item.vertical for other in same_shape):
-        found.append(f"the {item.vertical} {item.shape}")
+    if same_shape and all(other.longitude != item.longitude for other in same_shape):
+        found.append(f"the {item.longitude} {item.shape}")
+    if same_shape and all(other.latitude != item.latitude for other in same_shape):
+        found.append(f"the {item.latitude} {item.shape}")
     return found
 
 

@@ -44,25 +44,22 @@ def _ask_exists(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, st
     )
     found = [other for other in scene.shapes if other.colour == colour]
     think = found[0].description if found else f"no {colour}"
-    wrong = f"no {colour}" if is_yes else f"small {colour} {shape}, {rng.choice(QUARTERS)}"
+    wrong = f"no {colour}" if is_yes else f"{colour} {rng.choice(QUARTERS)} small {shape}"
     return text, think, "yes" if is_yes else "no", wrong
 
 
 def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str, str, str]:
     first, second = rng.sample(scene.shapes, 2)
-    words = {"left": "left of", "right": "right of", "top": "above", "bottom": "below"}
     sides = [
         (getattr(first, axis), getattr(second, axis))
-        for axis in ("horizontal", "vertical")
+        for axis in ("latitude", "longitude")
         if getattr(first, axis) != getattr(second, axis)
     ]
     own, other = rng.choice(sides)
-    relation = words[own if is_yes else other]
-    text = rng.choice(("Is the {} {} {} the {} one?", "Is the {} {} drawn {} the {} one?")).format(
-        first.colour, first.shape, relation, second.colour
-    )
-    think = f"{first.colour} {own}, {second.colour} {other}"
-    wrong = f"{first.colour} {other}, {second.colour} {own}"
+    text = rng.choice(("Is the {} {} {} of the {} one?", "Is the {} {} drawn {} of the {} one?"))
+    text = text.format(first.colour, first.shape, own if is_yes else other, second.colour)
+    think = f"{first.colour} {first.quarter}, {second.colour} {second.quarter}"
+    wrong = f"{first.colour} {second.quarter}, {second.colour} {first.quarter}"
     return text, think, "yes" if is_yes else "no", wrong
 
 

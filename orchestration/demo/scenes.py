@@ -12,7 +12,7 @@ SHAPES = ("block", "oval", "triangle", "diamond", "cross")
 SIZES = {"small": 1, "big": 2}
 """Rows and columns of grid cells that a shape fills."""
 
-QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+QUARTERS = ("northwest", "northeast", "southwest", "southeast")
 NUM_SHAPES = (2, 2, 3, 3, 4)
 """Drawn from uniformly: most scenes have two or three shapes."""
 
@@ -22,7 +22,7 @@ class Shape:
     """One coloured shape on the grid of 4 x 4 cells.
 
     Example:
-        >>> Shape(colour="red", shape="oval", size="small", quarter="top right", column=2, row=1).box
+        >>> Shape(colour="red", shape="oval", size="small", quarter="northeast", column=2, row=1).box
         (56, 28, 84, 56)
     """
 
@@ -47,24 +47,19 @@ class Shape:
         )
 
     @property
-    def phrase(self) -> str:
-        """What it is, in three words."""
-        return f"{self.size} {self.colour} {self.shape}"
-
-    @property
     def description(self) -> str:
         """What it is and where."""
-        return f"{self.phrase}, {self.quarter}"
+        return f"{self.colour} {self.quarter} {self.size} {self.shape}"
 
     @property
-    def vertical(self) -> str:
-        """`top` or `bottom`."""
-        return self.quarter.split()[0]
+    def latitude(self) -> str:
+        """`north` or `south`."""
+        return self.quarter[:5]
 
     @property
-    def horizontal(self) -> str:
-        """`left` or `right`."""
-        return self.quarter.split()[1]
+    def longitude(self) -> str:
+        """`west` or `east`."""
+        return self.quarter[5:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

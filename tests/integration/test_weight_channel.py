@@ -1,7 +1,6 @@
 """Both ends of the gloo weight wire against a real engine: what is generated after a sync is what was sent."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Read at import by vLLM and OpenMP; the same values that orchestration/cluster.py gives the engine actors.
-os.environ.update(
-    OMP_NUM_THREADS="1",
-    TORCHDYNAMO_DISABLE="1",
-    VLLM_CPU_OMP_THREADS_BIND="nobind",
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_LOGGING_LEVEL="ERROR",
-    VLLM_NO_USAGE_STATS="1",
-    HF_HUB_OFFLINE="1",
-)
-
+import tests.integration.environment  # noqa: F401
 from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
 
 TIMEOUT_S = 20.0
