@@ -12,7 +12,7 @@ def ask_caption(scene: Scene, rng: random.Random) -> Question:
     text = rng.choice(
         ("Describe the picture.", "What does the picture show?", "Write a caption.", "List all shapes that you see.")
     )
-    phrases = [item.description for item in scene.shapes]
+    phrases = [item.description for item in rng.sample(scene.shapes, len(scene.shapes))]
     return Question(
         source="demo/scene",
         task="open",

@@ -38,8 +38,8 @@ class Chart:
     """Coloured values in drawing order; highest and lowest are unique.
 
     Example:
-        >>> Chart(kind="bar", columns=(0, 2), colours=("red", "blue"), values=(4, 7)).entries
-        'red 4, blue 7'
+        >>> Chart(kind="bar", columns=(0, 2), colours=("red", "blue"), values=(4, 7)).draw().size
+        (112, 112)
     """
 
     kind: ChartKind
@@ -52,11 +52,6 @@ class Chart:
     def digest(self) -> str:
         """Identity of what is drawn."""
         return hashlib.blake2b(repr(self).encode(), digest_size=10).hexdigest()
-
-    @property
-    def entries(self) -> str:
-        """All values in words, from left to right or clockwise."""
-        return ", ".join(f"{colour} {value}" for colour, value in zip(self.colours, self.values, strict=True))
 
     def draw(self) -> Image.Image:
         """Give the picture."""
@@ -94,13 +89,15 @@ def ask_chart(chart: Chart, rng: random.Random) -> Question:
     text = rng.choice((_MOST_TEXTS if is_most else _LEAST_TEXTS)[chart.kind])
     extreme = max(chart.values) if is_most else min(chart.values)
     answer = chart.colours[chart.values.index(extreme)]
+    entries = [f"{colour} {value}" for colour, value in zip(chart.colours, chart.values, strict=True)]
+    think = ", ".join(rng.sample(entries, len(entries)))
     others = [colour for colour in chart.colours if colour != answer]
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
         text=text,
-        solution=Solution(think=chart.entries, answer=answer),
-        slips=tuple(Solution(think=chart.entries, answer=other) for other in others),
+        solution=Solution(think=think, answer=answer),
+        slips=tuple(Solution(think=think, answer=other) for other in others),
         answer_type="text",
     )
 
@@ -110,13 +107,13 @@ def _ask_value(chart: Chart, rng: random.Random) -> Question:
     colour, value = chart.colours[spot], chart.values[spot]
     near = [wrong for wrong in (value - 1, value + 1) if 1 <= wrong <= MAX_VALUE]
     others = [other for other in chart.values if other != value]
-    slips = [Solution(think=f"{colour} is {wrong}", answer=str(wrong)) for wrong in near]
-    slips += [Solution(think=f"{colour} is {value}", answer=str(other)) for other in others]
+    slips = [Solution(think=f"{colour} {wrong}", answer=str(wrong)) for wrong in near]
+    slips += [Solution(think=f"{colour} {value}", answer=str(other)) for other in others]
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
         text=rng.choice(_VALUE_TEXTS[chart.kind]).format(colour),
-        solution=Solution(think=f"{colour} is {value}", answer=str(value)),
+        solution=Solution(think=f"{colour} {value}", answer=str(value)),
         slips=tuple(slips),
         answer_type="number",
     )

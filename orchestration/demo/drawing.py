@@ -1,6 +1,7 @@
 """From scenes and charts to pictures: 112 x 112 pixels, every edge on the grid of the vision tower's patches."""
 
 import io
+import itertools
 
 from PIL import Image, ImageDraw
 
@@ -27,13 +28,18 @@ COLOURS = {
 RULING = ((255, 40, 160), (40, 220, 80), (40, 160, 255), (255, 190, 40))
 """Colours of the lines before the first, second, third, fourth row and column of cells."""
 
-_PAPER = (238, 238, 238)
 _CURVE = (90, 90, 90)
 _CAP = (255, 255, 255)
 
 
 def _paper() -> Image.Image:
-    return Image.new("RGB", (SIDE, SIDE), _PAPER)
+    """Give an empty page whose cells fade from red to the right and from blue downwards."""
+    page = Image.new("RGB", (SIDE, SIDE))
+    draw = ImageDraw.Draw(page)
+    for row, column in itertools.product(range(SIDE // CELL), repeat=2):
+        x, y = column * CELL, row * CELL
+        draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), fill=(255 - 50 * column, 230, 255 - 50 * row))
+    return page
 
 
 def _rule(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from orchestration.demo.drawing import CELL, COLOURS, draw_shapes
 
-SHAPES = ("block", "oval", "triangle", "diamond", "cross")
+SHAPES = ("oval", "triangle", "diamond", "cross")
 SIZES = {"small": 1, "big": 2}
 """Rows and columns of grid cells that a shape fills."""
 

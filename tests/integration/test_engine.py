@@ -18,7 +18,9 @@ from tests.integration.tiny import image_sample, rollout_config, save_tiny_model
 
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=24, seed=11)
 SAMPLES = [image_sample(i) for i in range(8)]
-NUM_PAUSES = 25
+# Different lengths end at different times, so that a pause after each end finds other groups in mid-flight.
+SPECS = [replace(SPEC, max_completion_tokens=6 + 3 * i) for i in range(len(SAMPLES))]
+ROUNDS = 3
 
 
 class Observed:
@@ -31,8 +33,13 @@ class Observed:
     refusals: dict[str, str]
 
 
+def start_all(engine: Any) -> list[asyncio.Future[RolloutGroup]]:
+    jobs = (engine.generate_group(s.sample_id, s, spec) for s, spec in zip(SAMPLES, SPECS, strict=True))
+    return [asyncio.ensure_future(job) for job in jobs]
+
+
 async def generate_all(engine: Any) -> list[RolloutGroup]:
-    return list(await asyncio.gather(*(engine.generate_group(s.sample_id, s, SPEC) for s in SAMPLES)))
+    return list(await asyncio.gather(*start_all(engine)))
 
 
 async def refusal(engine: Any, sample: Any) -> str:
@@ -70,12 +77,13 @@ def observed(model_path: Path) -> Observed:
         found = Observed()
         found.groups = await generate_all(engine)
         found.again = await generate_all(engine)
-        running = asyncio.ensure_future(generate_all(engine))
-        for _ in range(NUM_PAUSES):
-            await asyncio.sleep(0)
+        running = [job for _ in range(ROUNDS) for job in start_all(engine)]
+        pending = set(running)
+        while pending:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             await engine.pause()
             await engine.resume()
-        found.paused = await running
+        found.paused = [job.result() for job in running]
         found.scored = await engine.score_completion(SAMPLES[0], found.groups[0].generations[0].token_ids)
         found.refusals = {name: await refusal(engine, sample) for name, sample in broken_samples().items()}
         await generate_all(engine)  # the engine survived every one
@@ -95,7 +103,7 @@ def test_seed_fixes_every_completion_and_tells_them_apart(observed: Observed) ->
 
 
 def test_pauses_in_mid_flight_change_nothing_under_equal_weights(observed: Observed) -> None:
-    assert tokens(observed.paused) == tokens(observed.groups)
+    assert tokens(observed.paused) == tokens(observed.groups) * ROUNDS
 
 
 def test_logprobs_are_those_of_transformers(observed: Observed, model_path: Path) -> None:
