@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
-from orchestration.demo.prepare import prepare_in_subprocess
+from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ResumeError
 from orchestration.guard import guarded
 from orchestration.report.page import write_report
@@ -68,7 +68,7 @@ def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
     """Model folder, training data, held-out data; what is not configured, the demo makes."""
     model, train_data, held_out = config.model.path, config.data.train, config.data.held_out
     if model is None or train_data is None or held_out is None:
-        made = prepare_in_subprocess(Path(config.cache_dir), config.demo)
+        made = make_in_subprocess(Path(config.cache_dir), config.demo)
         model = model or str(made.model)
         train_data, held_out = train_data or str(made.train), held_out or str(made.held_out)
     return Path(model), Path(train_data), Path(held_out)

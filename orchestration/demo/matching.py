@@ -65,15 +65,15 @@ def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, 
 
 def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str, str, str]:
     counts = {shape: sum(item.shape == shape for item in scene.shapes) for shape in SHAPES}
-    pairs = [
-        (a, b) for a in SHAPES for b in SHAPES if a != b and counts[a] + counts[b] and (counts[a] > counts[b]) == is_yes
-    ]
-    first, second = rng.choice(pairs)
+    pairs = [(a, b) for a in SHAPES for b in SHAPES if a != b and counts[a] + counts[b]]
+    # Where every kind occurs once nothing is more numerous: such a scene is asked about with "no" alone.
+    fitting = [(a, b) for a, b in pairs if (counts[a] > counts[b]) == is_yes] or pairs
+    first, second = rng.choice(fitting)
     text = rng.choice(("Are there more {}s than {}s?", "Does it show more {}s than {}s?"))
     text = text.replace("crosss", "crosses").format(first, second).replace("crosss", "crosses")
     think = f"{first} {counts[first]}, {second} {counts[second]}"
     wrong = f"{first} {counts[second]}, {second} {counts[first]}"
-    return text, think, "yes" if is_yes else "no", wrong
+    return text, think, "yes" if counts[first] > counts[second] else "no", wrong
 
 
 def ask_choice(scene: Scene, rng: random.Random) -> Question:

@@ -1,0 +1,194 @@
+"""Everything the embedded default needs on disk: drawn samples and a warm-started tiny model, made once and kept.
+
+Each artifact lives in a folder named after the digest of what it is made from: settings, code of this package, and
+versions of the libraries that shape it. A folder appears whole, by a rename, or not at all.
+"""
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orchestration.demo.samples import DemoSample
+from orchestration.demo.settings import DemoSettings
+from orchestration.demo.tasks import generate_samples
+from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.warm_start import WarmStartProgress, warm_start
+from orchestration.seeds import derive_seed
+
+WriteSamples = Callable[[Path, Iterable[DemoSample]], object]
+"""Writes samples as one dataset file."""
+
+LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
+NUM_CORPUS_SAMPLES = 3000
+"""Enough text for the tokenizer to meet every word of the demo many times."""
+
+CHAT_WORDS = "user\nassistant\nsystem\n"
+"""Words of the chat template, which no question holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPaths:
+    """Where the artifacts are."""
+
+    train: Path
+    """Dataset file for reinforcement learning."""
+    held_out: Path
+    """Dataset file for evaluation; shares no drawing with `train` or with the warm start."""
+    model: Path
+    """Hugging Face folder of the warm-started model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoProgress:
+    """What is being made, and how far it is.
+
+    Example:
+        >>> DemoProgress(phase="warm_start", done=30, total=600, loss=1.2).phase
+        'warm_start'
+    """
+
+    phase: Literal["samples", "warm_start"]
+    done: int
+    """Samples drawn or optimiser steps done."""
+    total: int
+    loss: float | None = None
+    """Cross-entropy of the warm start's last step, in nats."""
+
+
+def prepare_demo(
+    root: Path,
+    *,
+    settings: DemoSettings,
+    write_samples: WriteSamples,
+    progress: Callable[[DemoProgress], None],
+) -> DemoPaths:
+    """Give the paths of samples and model, making those that are not there yet.
+
+    Args:
+        root: Cache folder, shared by all runs; created where it does not exist.
+        settings: Equal settings find equal artifacts.
+        write_samples: Called once for each split, if the samples are not there yet.
+        progress: Called often while something is made, never when all is there.
+    """
+    paths = demo_paths(root, settings)
+    if not paths.train.parent.is_dir():
+        _make(paths.train.parent, lambda folder: _write_splits(folder, settings, write_samples, progress))
+    if not paths.model.is_dir():
+        _make(paths.model, lambda folder: _write_model(folder, settings, progress))
+    return paths
+
+
+def demo_paths(root: Path, settings: DemoSettings) -> DemoPaths:
+    """Name the artifacts of these settings, made or not."""
+    data = root / f"samples-{samples_digest(settings)}"
+    model = root / f"model-{model_digest(settings)}"
+    return DemoPaths(train=data / "train.parquet", held_out=data / "held_out.parquet", model=model)
+
+
+def samples_digest(settings: DemoSettings) -> str:
+    """Give the digest of what the drawn samples are made from."""
+    return _digest([settings.seed, settings.num_train, settings.num_held_out])
+
+
+def model_digest(settings: DemoSettings) -> str:
+    """Give the digest of what the warm-started model is made from."""
+    return _digest(
+        [
+            settings.seed,
+            settings.warm_start_steps,
+            settings.warm_start_batch_size,
+            settings.warm_start_learning_rate,
+            settings.fault_frac,
+            settings.questions_per_picture,
+        ]
+    )
+
+
+def _digest(parts: list[int | float]) -> str:
+    hasher = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8)
+    for name in LIBRARIES:
+        hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        hasher.update(file.read_bytes())
+    return hasher.hexdigest()
+
+
+def _make(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder under another name, then rename it; whoever is first wins."""
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write(partial)
+        if not target.is_dir():
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_splits(
+    folder: Path, settings: DemoSettings, write_samples: WriteSamples, progress: Callable[[DemoProgress], None]
+) -> None:
+    counted = itertools.count(1)
+    total = settings.num_train + settings.num_held_out
+
+    def report(samples: Iterator[DemoSample]) -> Iterator[DemoSample]:
+        for sample in samples:
+            progress(DemoProgress(phase="samples", done=next(counted), total=total))
+            yield sample
+
+    train = generate_samples(seed=settings.seed, split="train", num_samples=settings.num_train)
+    held_out = generate_samples(seed=settings.seed, split="held_out", num_samples=settings.num_held_out)
+    write_samples(folder / "train.parquet", report(train))
+    write_samples(folder / "held_out.parquet", report(held_out))
+
+
+def _write_model(folder: Path, settings: DemoSettings, progress: Callable[[DemoProgress], None]) -> None:
+    """Make a tiny model, warm-start it, and leave its files in `folder`."""
+    seed = derive_seed(settings.seed, "demo/warm-start")
+    samples = list(
+        generate_samples(
+            seed=seed,
+            split="train",
+            num_samples=settings.num_warm_start_samples,
+            questions_per_picture=settings.questions_per_picture,
+        )
+    )
+    blank, trained = folder / "blank", folder / "trained"
+    make_tiny_model(blank, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
+
+    def report(state: WarmStartProgress) -> None:
+        progress(DemoProgress(phase="warm_start", done=state.step, total=state.num_steps, loss=state.loss))
+
+    warm_start(
+        blank,
+        trained,
+        samples=samples,
+        seed=seed,
+        num_steps=settings.warm_start_steps,
+        batch_size=settings.warm_start_batch_size,
+        learning_rate=settings.warm_start_learning_rate,
+        fault_frac=settings.fault_frac,
+        progress=report,
+    )
+    shutil.rmtree(blank)
+    for file in trained.iterdir():
+        file.rename(folder / file.name)
+    trained.rmdir()
+
+
+def tokenizer_corpus(samples: Iterable[DemoSample], *, seed: int) -> Iterator[str]:
+    """Give the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
+    rng = random.Random(f"mixed-r1/demo/corpus/{seed}")
+    for sample in itertools.islice(samples, NUM_CORPUS_SAMPLES):
+        yield sample.question
+        yield sample.demonstration(rng)
+        yield CHAT_WORDS
