@@ -12,10 +12,13 @@ from orchestration.config import ExperimentConfig
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ResumeError
 from orchestration.guard import guarded
+from orchestration.loop import train
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run, check_finished, read_evaluation
 from orchestration.state import RunFolder, settle_config, write_environment
+from rewards.mixed import function_of
+from rollout.dataset import SampleTable
 
 
 def run_training(config: ExperimentConfig) -> None:
@@ -39,6 +42,7 @@ def run_training(config: ExperimentConfig) -> None:
 def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     model_path, train_data, held_out = _inputs(config)
+    check_routes(config, train_data, held_out)
     plan = cluster.plan(config, cores=cluster.available_cores())
     with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
         run = Run(config, model_path=model_path, train_data=train_data, held_out=held_out, plan=plan, say=say)
@@ -52,7 +56,7 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
 async def _whole(run: Run) -> None:
     try:
         await run.start()
-        await run.train()
+        await train(run)
         await run.finish()
     finally:
         await run.close()
@@ -72,6 +76,17 @@ def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
         model = model or str(made.model)
         train_data, held_out = train_data or str(made.train), held_out or str(made.held_out)
     return Path(model), Path(train_data), Path(held_out)
+
+
+def check_routes(config: ExperimentConfig, *files: Path) -> None:
+    """Find rows that no reward reads before anything is reserved.
+
+    Raises:
+        RewardError: names the task and the tasks that are routed.
+    """
+    for path in files:
+        for task in sorted(set(SampleTable(path).tasks())):
+            function_of(config.reward, task)
 
 
 def _conclude(folder: RunFolder) -> None:

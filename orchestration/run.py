@@ -14,7 +14,6 @@ from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.errors import ResumeError
 from orchestration.evaluate import choose_samples, evaluate
-from orchestration.loop import train
 from orchestration.pools import GeneratorPool, LearnerGroup, RewardPool
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
@@ -84,10 +83,6 @@ class Run:
         )
         if self.step == 0:
             await self._evaluate("before")
-
-    async def train(self) -> None:
-        """Run the training loop."""
-        await train(self)
 
     async def finish(self) -> None:
         """Keep the final weights: checkpoint, Hugging Face folder, held-out scores."""
