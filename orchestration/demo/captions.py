@@ -4,7 +4,7 @@ import random
 
 from orchestration.demo.drawing import COLOURS
 from orchestration.demo.samples import Question, Solution
-from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene
+from orchestration.demo.scenes import QUARTERS, SHAPES, SIZES, Scene, Shape
 
 
 def ask_caption(scene: Scene, rng: random.Random) -> Question:
@@ -12,25 +12,29 @@ def ask_caption(scene: Scene, rng: random.Random) -> Question:
     text = rng.choice(
         ("Describe the picture.", "What does the picture show?", "Write a caption.", "List all shapes that you see.")
     )
-    phrases = [item.description for item in rng.sample(scene.shapes, len(scene.shapes))]
+    phrases = [_phrase(item) for item in scene.shapes]
     return Question(
         source="demo/scene",
         task="open",
         text=text,
-        solution=_solution(phrases),
-        slips=tuple(_solution(wrong) for wrong in _careless(scene, rng)),
+        solution=_solution(scene, phrases),
+        slips=tuple(_solution(scene, wrong) for wrong in _careless(scene, rng)),
     )
 
 
-def _solution(phrases: list[str]) -> Solution:
-    return Solution(think=f"{len(phrases)} shapes", answer=", ".join(phrases))
+def _phrase(item: Shape) -> str:
+    return f"a {item.size} {item.colour} {item.shape} {item.quarter}"
+
+
+def _solution(scene: Scene, phrases: list[str]) -> Solution:
+    return Solution(think=scene.description, answer=", ".join(phrases))
 
 
 def _careless(scene: Scene, rng: random.Random) -> list[list[str]]:
     """Give captions that stop after the first shape, swap a shape for one that is not there, or repeat one."""
-    phrases = [item.description for item in scene.shapes]
+    phrases = [_phrase(item) for item in scene.shapes]
     spot = rng.randrange(len(phrases))
     absent = sorted(set(COLOURS) - {item.colour for item in scene.shapes})
-    stranger = f"{rng.choice(absent)} {rng.choice(QUARTERS)} {rng.choice(sorted(SIZES))} {rng.choice(SHAPES)}"
+    stranger = f"a {rng.choice(sorted(SIZES))} {rng.choice(absent)} {rng.choice(SHAPES)} {rng.choice(QUARTERS)}"
     swapped = [*phrases[:spot], stranger, *phrases[spot + 1 :]]
     return [phrases[:1], swapped, [phrases[spot]] * len(phrases)]

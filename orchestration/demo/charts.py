@@ -11,9 +11,9 @@ from orchestration.demo.drawing import COLOURS, draw_bars, draw_line, draw_pie
 from orchestration.demo.samples import Question, Solution
 
 ChartKind = Literal["bar", "line", "pie"]
-NUM_COLUMNS = 4
-MAX_VALUE = 7
-"""Highest bar or dot in grid lines; the eighth line stays free."""
+MAX_VALUE = 4
+"""Highest bar or dot, in rows of cells."""
+NUM_VALUES = 3
 PIE_PARTS = 8
 
 _VALUE_TEXTS = {
@@ -49,6 +49,11 @@ class Chart:
     values: tuple[int, ...]
 
     @property
+    def description(self) -> str:
+        """Every value in drawing order: the thought that starts every answer about a chart."""
+        return ", ".join(f"{colour} {value}" for colour, value in zip(self.colours, self.values, strict=True))
+
+    @property
     def digest(self) -> str:
         """Identity of what is drawn."""
         return hashlib.blake2b(repr(self).encode(), digest_size=10).hexdigest()
@@ -64,20 +69,18 @@ class Chart:
 def random_chart(rng: random.Random) -> Chart:
     """Draw a chart at random."""
     kind: ChartKind = rng.choice(("bar", "line", "pie"))
-    num_values = rng.choice((3, 4))
-    values = _random_parts(rng) if kind == "pie" else rng.sample(range(1, MAX_VALUE + 1), num_values)
-    columns = sorted(rng.sample(range(NUM_COLUMNS), num_values)) if kind != "pie" else range(len(values))
+    values = _random_parts(rng) if kind == "pie" else rng.sample(range(1, MAX_VALUE + 1), NUM_VALUES)
     return Chart(
         kind=kind,
-        columns=tuple(columns),
+        columns=tuple(range(len(values))),
         colours=tuple(rng.sample(sorted(COLOURS), len(values))),
         values=tuple(values),
     )
 
 
 def _random_parts(rng: random.Random) -> list[int]:
-    """Give two or three different numbers of eighths that sum to 8, in random order."""
-    parts = rng.choice(((1, 7), (2, 6), (3, 5), (1, 2, 5), (1, 3, 4)))
+    """Give three different numbers of eighths that sum to 8, in random order."""
+    parts = rng.choice(((1, 2, 5), (1, 3, 4)))
     return rng.sample(parts, len(parts))
 
 
@@ -89,15 +92,17 @@ def ask_chart(chart: Chart, rng: random.Random) -> Question:
     text = rng.choice((_MOST_TEXTS if is_most else _LEAST_TEXTS)[chart.kind])
     extreme = max(chart.values) if is_most else min(chart.values)
     answer = chart.colours[chart.values.index(extreme)]
-    entries = [f"{colour} {value}" for colour, value in zip(chart.colours, chart.values, strict=True)]
-    think = ", ".join(rng.sample(entries, len(entries)))
-    others = [colour for colour in chart.colours if colour != answer]
+    entries = list(zip(chart.colours, chart.values, strict=True))
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
         text=text,
-        solution=Solution(think=think, answer=answer),
-        slips=tuple(Solution(think=think, answer=other) for other in others),
+        solution=Solution(think=f"{chart.description}; {extreme} {answer}", answer=answer),
+        slips=tuple(
+            Solution(think=f"{chart.description}; {value} {colour}", answer=colour)
+            for colour, value in entries
+            if colour != answer
+        ),
         answer_type="text",
     )
 
@@ -107,13 +112,14 @@ def _ask_value(chart: Chart, rng: random.Random) -> Question:
     colour, value = chart.colours[spot], chart.values[spot]
     near = [wrong for wrong in (value - 1, value + 1) if 1 <= wrong <= MAX_VALUE]
     others = [other for other in chart.values if other != value]
-    slips = [Solution(think=f"{colour} {wrong}", answer=str(wrong)) for wrong in near]
-    slips += [Solution(think=f"{colour} {value}", answer=str(other)) for other in others]
+    wrong_values = sorted({*near, *others})
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
         text=rng.choice(_VALUE_TEXTS[chart.kind]).format(colour),
-        solution=Solution(think=f"{colour} {value}", answer=str(value)),
-        slips=tuple(slips),
+        solution=Solution(think=f"{chart.description}; {colour} {value}", answer=str(value)),
+        slips=tuple(
+            Solution(think=f"{chart.description}; {colour} {wrong}", answer=str(wrong)) for wrong in wrong_values
+        ),
         answer_type="number",
     )

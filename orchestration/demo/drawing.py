@@ -90,25 +90,25 @@ def draw_shapes(shapes: list[tuple[str, str, tuple[int, int, int, int]]]) -> Ima
 
 
 def draw_bars(columns: list[tuple[int, str, int]]) -> Image.Image:
-    """Draw (column, colour, value) bars with a white cap near the top; a unit of value is half a row."""
+    """Draw (column, colour, value) bars with a white cap near the top; a unit of value is a row."""
     image = _paper()
     draw = ImageDraw.Draw(image)
     for column, colour, value in columns:
         left = column * CELL + 4
-        top = SIDE - value * PATCH
+        top = SIDE - value * CELL + 3
         draw.rectangle((left, top, left + CELL - 7, SIDE - 1), fill=COLOURS[colour])
-        draw.rectangle((left, top + 2, left + CELL - 7, top + 5), fill=_CAP)
+        draw.rectangle((left, top + 3, left + CELL - 7, top + 6), fill=_CAP)
     return _rule(image)
 
 
 def draw_line(columns: list[tuple[int, str, int]]) -> Image.Image:
-    """Draw a curve with a coloured dot at each (column, colour, value); a unit of value is half a row."""
+    """Draw a curve with a coloured dot at each (column, colour, value); a unit of value is a row."""
     image = _paper()
     draw = ImageDraw.Draw(image)
-    centres = [(column * CELL + CELL // 2, SIDE - value * PATCH + PATCH // 2) for column, _, value in columns]
+    centres = [(column * CELL + CELL // 2, SIDE - value * CELL + CELL // 2) for column, _, value in columns]
     draw.line(centres, fill=_CURVE, width=2)
     for (x, y), (_, colour, _) in zip(centres, columns, strict=True):
-        draw.ellipse((x - 7, y - 7, x + 6, y + 6), fill=COLOURS[colour])
+        draw.ellipse((x - 10, y - 10, x + 9, y + 9), fill=COLOURS[colour])
     return _rule(image)
 
 

@@ -12,10 +12,10 @@ def ask_box(scene: Scene, rng: random.Random) -> Question:
     """Ask for the box of one shape, named so that no other shape fits."""
     item = rng.choice(scene.shapes)
     text = rng.choice(("Where is {}? Give its box.", "Find {}.", "Give the box of {}.", "Locate {}."))
-    think = item.description
     others = [other for other in scene.shapes if other is not item]
-    slips = [Solution(think=think, answer=as_json(_shift(item.box, rng))) for _ in range(3)]
-    slips += [Solution(think=other.description, answer=as_json(other.box)) for other in others]
+    think = f"{scene.description}; {item.description}"
+    slips = [Solution(think=think, answer=as_json(_shift(item.box, rng)))]
+    slips += [Solution(think=f"{scene.description}; {o.description}", answer=as_json(o.box)) for o in others]
     return Question(
         source="demo/refer",
         task="iou",

@@ -28,7 +28,7 @@ def ask_yes_no(scene: Scene, rng: random.Random) -> Question:
         task="match_yesno",
         text=text,
         solution=Solution(think=think, answer=answer),
-        slips=(Solution(think=think, answer=opposite), Solution(think=wrong_think, answer=opposite)),
+        slips=(Solution(think=wrong_think, answer=opposite),),
     )
 
 
@@ -42,9 +42,9 @@ def _ask_exists(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, st
     text = rng.choice(("Is there a {} {}?", "Do you see a {} {}?", "Does the picture show a {} {}?")).format(
         colour, shape
     )
-    found = [other for other in scene.shapes if other.colour == colour]
-    think = found[0].description if found else f"no {colour}"
-    wrong = f"no {colour}" if is_yes else f"{colour} {rng.choice(QUARTERS)} small {shape}"
+    named = {other.colour: other.shape for other in scene.shapes}
+    think = f"{scene.description}; {colour} {named.get(colour, 'missing')}"
+    wrong = f"{scene.description}; {colour} {'missing' if is_yes else shape}"
     return text, think, "yes" if is_yes else "no", wrong
 
 
@@ -58,9 +58,8 @@ def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, 
     own, other = rng.choice(sides)
     text = rng.choice(("Is the {} {} {} of the {} one?", "Is the {} {} drawn {} of the {} one?"))
     text = text.format(first.colour, first.shape, own if is_yes else other, second.colour)
-    think = f"{first.colour} {first.quarter}, {second.colour} {second.quarter}"
-    wrong = f"{first.colour} {second.quarter}, {second.colour} {first.quarter}"
-    return text, think, "yes" if is_yes else "no", wrong
+    think = f"{scene.description}; {first.colour} {first.square}, {second.colour} {second.square}"
+    return text, think, "yes" if is_yes else "no", think
 
 
 def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str, str, str]:
@@ -71,8 +70,8 @@ def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str,
     first, second = rng.choice(fitting)
     text = rng.choice(("Are there more {}s than {}s?", "Does it show more {}s than {}s?"))
     text = text.replace("crosss", "crosses").format(first, second).replace("crosss", "crosses")
-    think = f"{first} {counts[first]}, {second} {counts[second]}"
-    wrong = f"{first} {counts[second]}, {second} {counts[first]}"
+    think = f"{scene.description}; {first} {counts[first]}, {second} {counts[second]}"
+    wrong = f"{scene.description}; {first} {counts[second]}, {second} {counts[first]}"
     return text, think, "yes" if counts[first] > counts[second] else "no", wrong
 
 
@@ -87,18 +86,16 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
     options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), len(LABELS) - 1)]
     rng.shuffle(options)
     named = item.shape if kind == "colour" else item.colour
-    listed = ", ".join(f"{label} {option}" for label, option in zip(LABELS, options, strict=True))
+    listed = ", ".join(f"{option} {label}" for label, option in zip(LABELS, options, strict=True))
     answer = LABELS[options.index(right)]
-    others = [other.description for other in scene.shapes if other is not item]
     return Question(
         source=f"demo/{kind}",
         task="match_mcq",
         text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {listed}",
-        solution=Solution(think=item.description, answer=answer),
+        solution=Solution(think=f"{scene.description}; {named} {right}", answer=answer),
         slips=tuple(
-            Solution(think=think, answer=label)
-            for think in (item.description, item.description, *others)
-            for label in LABELS
+            Solution(think=f"{scene.description}; {named} {option}", answer=label)
+            for label, option in zip(LABELS, options, strict=True)
             if label != answer
         ),
         options=tuple(options),

@@ -1,4 +1,4 @@
-"""Scenes: two to four coloured shapes, one in each quarter of the page, no colour twice."""
+"""Scenes: two or three coloured shapes, one in each quarter of the page, no colour twice."""
 
 import hashlib
 import random
@@ -13,8 +13,10 @@ SIZES = {"small": 1, "big": 2}
 """Rows and columns of grid cells that a shape fills."""
 
 QUARTERS = ("northwest", "northeast", "southwest", "southeast")
-NUM_SHAPES = (2, 2, 3, 3, 4)
-"""Drawn from uniformly: most scenes have two or three shapes."""
+NUM_SHAPES = (2, 2, 3)
+"""Drawn from uniformly."""
+
+COLUMN_NAMES = "abcd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,14 @@ class Shape:
         )
 
     @property
+    def square(self) -> str:
+        """Its upper left cell, named as on a chess board: columns a to d, rows 1 to 4 from the top."""
+        return f"{COLUMN_NAMES[self.column]}{self.row + 1}"
+
+    @property
     def description(self) -> str:
         """What it is and where."""
-        return f"{self.colour} {self.quarter} {self.size} {self.shape}"
+        return f"{self.colour} {self.shape} {self.size} {self.square}"
 
     @property
     def latitude(self) -> str:
@@ -67,6 +74,11 @@ class Scene:
     """Shapes in reading order of their quarters."""
 
     shapes: tuple[Shape, ...]
+
+    @property
+    def description(self) -> str:
+        """Every shape in reading order: the thought that starts every answer about a scene."""
+        return ", ".join(item.description for item in self.shapes)
 
     @property
     def digest(self) -> str:
