@@ -46,7 +46,7 @@ class OptimizerConfig:
 
     name: Literal["adamw"] = "adamw"
     learning_rate: float
-    """Peak, reached after the warm-up."""
+    """Peak, reached after the warm-up; 0 leaves the weights as they are, a control run."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
@@ -60,7 +60,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check ranges, and that a falling schedule knows its end."""
-        _require_positive("optimizer.learning_rate", self.learning_rate)
+        _require_in("optimizer.learning_rate", self.learning_rate, 0.0, math.inf)
         _require_positive("optimizer.eps", self.eps)
         _require_in("optimizer.weight_decay", self.weight_decay, 0.0, math.inf)
         _require_in("optimizer.warmup_steps", self.warmup_steps, 0, math.inf)

@@ -6,7 +6,6 @@ them repeats the faults when it is sampled, and reinforcement learning can take 
 Axes: B batch, L full sequence, K completion tokens of the whole batch.
 """
 
-import functools
 import random
 import shutil
 import time
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 MUON_LR_FACTOR = 10.0
 """Muon's update has unit spectral norm, so its rate is this many times AdamW's."""
-
-PATCH_LR_FACTOR = 0.05
-"""The patch embedding sums over a thousand pixels of like sign: at the full rate each step would throw its output."""
 
 WARM_UP_FRAC = 0.04
 ADAM_BETAS = (0.9, 0.95)
@@ -154,20 +150,14 @@ def make_optimizers(
     """
     import torch
 
-    hidden, patch, rest = [], [], []
+    hidden, rest = [], []
     for name, parameter in model.named_parameters():
-        if "patch_embed" in name:
-            patch.append(parameter)
-        elif parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name:
-            hidden.append(parameter)
-        else:
-            rest.append(parameter)
-    muon_peak, patch_peak = MUON_LR_FACTOR * learning_rate, PATCH_LR_FACTOR * learning_rate
-    adamw = functools.partial(torch.optim.AdamW, betas=ADAM_BETAS, weight_decay=0.0)
+        is_hidden = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
+        (hidden if is_hidden else rest).append(parameter)
+    muon_peak = MUON_LR_FACTOR * learning_rate
     return [
         (torch.optim.Muon(hidden, lr=muon_peak, weight_decay=0.0), muon_peak),
-        (adamw(patch, lr=patch_peak), patch_peak),
-        (adamw(rest, lr=learning_rate), learning_rate),
+        (torch.optim.AdamW(rest, lr=learning_rate, betas=ADAM_BETAS, weight_decay=0.0), learning_rate),
     ]
 
 

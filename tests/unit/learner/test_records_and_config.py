@@ -80,7 +80,7 @@ def test_broken_groups_and_images_are_refused():
         (lambda: AlgorithmConfig(clip_low=1.5), "algorithm.clip_low is 1.5"),
         (lambda: AlgorithmConfig(kl_coef=-1.0), "algorithm.kl_coef is -1.0"),
         (lambda: AlgorithmConfig(range_epsilon=0.0), "algorithm.range_epsilon is 0.0"),
-        (lambda: OptimizerConfig(learning_rate=0.0), "optimizer.learning_rate is 0.0"),
+        (lambda: OptimizerConfig(learning_rate=-1.0), "optimizer.learning_rate is -1.0"),
         (lambda: OptimizerConfig(learning_rate=1.0, betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
         (lambda: OptimizerConfig(learning_rate=1.0, schedule="cosine"), "total_steps is None; schedule cosine"),
         (lambda: LearnerConfig(optimizer=OptimizerConfig(learning_rate=1.0), num_ranks=0), "learner.num_ranks is 0"),

@@ -1,0 +1,83 @@
+"""Demonstrations: the right ones earn the full reward, the faulty ones do not, and their share is as set."""
+
+import random
+
+import numpy as np
+import pytest
+
+from orchestration.demo.samples import END_OF_TURN, DemoSample, Solution, break_format
+from rewards import MixedReward, RewardConfig, RewardRequest, RewardResult
+
+TEXT_ROWS = 256
+
+
+@pytest.fixture(scope="module")
+def rewards() -> MixedReward:
+    table = np.random.default_rng(0).standard_normal((TEXT_ROWS, 32)).astype(np.float32)
+    return MixedReward(RewardConfig(), encode=lambda text: [hash_word(word) for word in text.split()], embedding=table)
+
+
+def hash_word(word: str) -> int:
+    return sum(index * ord(letter) for index, letter in enumerate(word, start=1)) % TEXT_ROWS
+
+
+def request(sample: DemoSample, response: str) -> RewardRequest:
+    return RewardRequest(
+        task=sample.task,
+        question=sample.question,
+        response=response,
+        answer=sample.answer,
+        options=sample.options,
+        answer_type=sample.answer_type,
+        image_sizes=(sample.image_size,),
+        image_input_sizes=(sample.image_size,),
+        coord_mode="pixel_resized",
+    )
+
+
+def score(rewards: MixedReward, sample: DemoSample, response: str) -> RewardResult:
+    return rewards.score([request(sample, response)])[0]
+
+
+def test_the_right_demonstration_earns_the_full_reward(rewards: MixedReward, samples: list[DemoSample]) -> None:
+    rng = random.Random(0)
+    results = rewards.score([request(sample, sample.demonstration(rng)) for sample in samples])
+
+    assert [result.reward for result in results] == [pytest.approx(1.0)] * len(samples)
+
+
+def test_every_slip_keeps_the_format_and_loses_task_reward(rewards: MixedReward, samples: list[DemoSample]) -> None:
+    for sample in samples[:150]:
+        assert sample.slips
+        for slip in sample.slips:
+            result = score(rewards, sample, slip.text)
+            assert result.format_reward == 1.0
+            assert result.task_reward is not None
+            assert result.task_reward < 1.0, (sample.question, slip.text)
+
+
+def test_a_broken_envelope_always_loses_the_format_reward(rewards: MixedReward, samples: list[DemoSample]) -> None:
+    rng = random.Random(1)
+    for sample in samples[:100]:
+        assert score(rewards, sample, break_format(sample.solution, rng)).format_reward == 0.0
+
+
+def test_faults_come_at_the_rate_that_is_set(samples: list[DemoSample]) -> None:
+    rng = random.Random(2)
+    faulty = [
+        sample.demonstration(rng, fault_frac=0.3) != sample.solution.text + END_OF_TURN
+        for sample in samples
+        for _ in range(5)
+    ]
+
+    assert sum(faulty) / len(faulty) == pytest.approx(0.3, abs=0.04)
+
+
+def test_no_fault_is_made_unless_asked_for(samples: list[DemoSample]) -> None:
+    rng = random.Random(3)
+
+    assert all(sample.demonstration(rng) == sample.solution.text + END_OF_TURN for sample in samples)
+
+
+def test_a_solution_is_written_with_all_four_tags() -> None:
+    assert Solution(think="red 4", answer="4").text == "<think>red 4</think><answer>4</answer>"

@@ -1,0 +1,64 @@
+"""The warm start: its schedule, its loss, and that equal arguments give equal weights."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoProcessor
+
+from orchestration.demo.samples import DemoSample
+from orchestration.demo.warm_start import WarmStartProgress, schedule, warm_start
+
+
+def train(folder_in: Path, folder_out: Path, samples: list[DemoSample], *, seed: int = 0) -> list[WarmStartProgress]:
+    seen: list[WarmStartProgress] = []
+    warm_start(
+        folder_in,
+        folder_out,
+        samples=samples,
+        seed=seed,
+        num_steps=2,
+        batch_size=2,
+        learning_rate=2e-3,
+        fault_frac=0.25,
+        progress=seen.append,
+    )
+    return seen
+
+
+def test_equal_arguments_give_equal_weights(model_folder: Path, tmp_path: Path, samples: list[DemoSample]) -> None:
+    losses = [
+        [state.loss for state in train(model_folder, tmp_path / name, samples[:30], seed=seed)]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+
+    assert losses[0] == losses[1] != losses[2]
+    assert first == second
+    assert first != other
+
+
+def test_the_result_is_a_whole_folder_with_its_processor(
+    model_folder: Path, tmp_path: Path, samples: list[DemoSample]
+) -> None:
+    seen = train(model_folder, tmp_path / "out", samples[:30])
+
+    assert [state.step for state in seen] == [1, 2]
+    assert seen[-1].done_frac == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert AutoProcessor.from_pretrained(tmp_path / "out").tokenizer.eos_token == "<|im_end|>"
+
+
+def test_fewer_pictures_than_a_step_needs_are_refused(
+    model_folder: Path, tmp_path: Path, samples: list[DemoSample]
+) -> None:
+    with pytest.raises(ValueError, match="fewer than batch_size=2"):
+        train(model_folder, tmp_path / "out", samples[:1])
+
+
+def test_the_rate_rises_shortly_and_then_falls_to_almost_nothing() -> None:
+    rates = [schedule(step, 100) for step in range(100)]
+
+    assert max(rates) == 1.0
+    assert rates.index(1.0) == 3
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0.0 < rates[-1] < 0.02
