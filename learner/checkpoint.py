@@ -11,6 +11,7 @@ The caller's own dictionary is what a run needs to go on: its step, and whatever
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -49,11 +50,29 @@ def commit(written: Path, meta: Mapping[str, Any]) -> Path:
     A checkpoint of the same step is replaced: the new one is whole before the old one goes.
     """
     (written / META_FILE).write_text(json.dumps(dict(meta), indent=2, sort_keys=True))
+    _flush(written)
     (written / COMPLETE_MARKER).touch()
+    _flush(written)
     final = written.with_suffix("")
     if final.exists():
         shutil.rmtree(final)
-    return written.rename(final)
+    written.rename(final)
+    _flush_entry(final.parent)
+    return final
+
+
+def _flush(folder: Path) -> None:
+    """Force a folder's files to disk, so that a power cut after the marker finds everything before it."""
+    for path in (*folder.rglob("*"), folder):
+        _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def list_complete(directory: Path) -> list[Path]:

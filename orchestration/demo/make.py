@@ -61,7 +61,7 @@ def main() -> None:
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<32}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bars:
         tasks = {}
 
