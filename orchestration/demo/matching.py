@@ -78,25 +78,27 @@ def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str,
 def ask_choice(scene: Scene, rng: random.Random) -> Question:
     """Ask for a property with four options; the answer is the letter of the right one."""
     item = rng.choice(scene.shapes)
-    kinds = ["shape", "quarter"]
+    kinds = ["shape", "shape", "quarter"]
     if sum(other.shape == item.shape for other in scene.shapes) == 1:
-        kinds += ["colour", "colour"]
+        kinds.append("colour")
     kind = rng.choice(kinds)
     right = getattr(item, kind)
     options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), len(LABELS) - 1)]
     rng.shuffle(options)
+    labels = dict(zip(options, LABELS, strict=True))
     named = item.shape if kind == "colour" else item.colour
-    listed = ", ".join(f"{option} {label}" for label, option in zip(LABELS, options, strict=True))
-    answer = LABELS[options.index(right)]
+    listed = ", ".join(f"{option} {label}" for option, label in labels.items())
+    # Located first where the place is asked for: "yellow oval big c1" leads to "northeast", "yellow" alone does not.
+    found = item.description if kind == "quarter" else named
+
+    def choose(option: str) -> Solution:
+        return Solution(think=f"{scene.description}; {found} {option} {labels[option]}", answer=labels[option])
+
     return Question(
         source=f"demo/{kind}",
         task="match_mcq",
         text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {listed}",
-        solution=Solution(think=f"{scene.description}; {named} {right}", answer=answer),
-        slips=tuple(
-            Solution(think=f"{scene.description}; {named} {option}", answer=label)
-            for label, option in zip(LABELS, options, strict=True)
-            if label != answer
-        ),
+        solution=choose(right),
+        slips=tuple(choose(option) for option in options if option != right),
         options=tuple(options),
     )
