@@ -96,6 +96,8 @@ def _train(values: dict[str, Any]) -> None:
     from orchestration.config import build_config
 
     config = build_config(values)
+    # A shell starts background jobs with SIGINT ignored; a run that is told to stop must end in order all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     from orchestration.job import run_training
 
