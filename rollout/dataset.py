@@ -1,6 +1,5 @@
 """Samples on disk: the Parquet schema, row <-> Sample, and the order in which a run meets them."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -167,11 +166,3 @@ class PromptStream:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._table))
             self._epoch = epoch
         return PromptDraw(position=position, epoch=epoch, sample=self._table[int(self._order[offset])])
-
-
-def boxes_of(sample: Sample) -> list[list[float]]:
-    """Reference boxes of a grounding sample as [x1, y1, x2, y2] in original pixels; empty for other tasks."""
-    if sample.task != "iou":
-        return []
-    boxes = json.loads(sample.answer)
-    return boxes if boxes and isinstance(boxes[0], list) else [boxes] if boxes else []

@@ -1,4 +1,4 @@
-"""From scenes and charts to pictures: 112 x 112 pixels, every edge on the grid of the vision tower's patches."""
+"""From scenes and charts to pictures: 112 x 112 pixels, shapes on the grid of the model's image tokens."""
 
 import io
 import itertools
@@ -10,9 +10,6 @@ SIDE = 112
 
 CELL = 28
 """Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
-
-PATCH = 14
-"""Pixels of one patch of the vision tower: charts use it as their unit."""
 
 COLOURS = {
     "red": (220, 30, 30),
