@@ -15,7 +15,8 @@ from learner.records import ScoredGroup, StepReport
 from orchestration.buffer import GroupSummary
 from orchestration.cluster import Placement
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
-from rewards.mixed import RewardConfig
+from rewards.config import RewardConfig
+from rewards.mixed import MixedReward
 from rollout.config import RolloutConfig, WeightChannelConfig
 from rollout.records import RolloutGroup, Sample, SamplingSpec
 
@@ -108,17 +109,12 @@ class RewardActor:
     ) -> None:
         """Load the tokenizer and map the embedding table; neither torch nor transformers is imported."""
         settle(f"reward_{index}", placement, log_dir)
-        from tokenizers import Tokenizer
+        from rewards.tokenizer import load_tokenizer
 
-        from rewards.embedding_table import EmbeddingTable
-        from rewards.mixed import MixedReward
-
-        self._tokenizer = Tokenizer.from_file(str(model_path / "tokenizer.json"))
+        self._config = config
         self._coord_mode = coord_mode
-        self._reward = MixedReward(config, encode=self._encode, embedding=EmbeddingTable.from_checkpoint(model_path))
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        self._tokenizer = load_tokenizer(model_path)
+        self._reward = MixedReward.from_checkpoint(config, model_path)
 
     def ready(self) -> int:
         """Return the process id."""
@@ -130,7 +126,7 @@ class RewardActor:
         completions = [generation.token_ids.tolist() for generation in group.generations]
         texts = self._tokenizer.decode_batch(completions, skip_special_tokens=True)
         results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
-        family = self._reward.function_of(group.sample.task)
+        family = self._config.route(group.sample.task, group.sample.source).function
         summary = summarise(group, results, family=family, texts=texts if keep_texts else ())
         return to_scored_group(group, results), summary
 

@@ -6,6 +6,8 @@ thrown away for being old.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +27,10 @@ class GroupSummary:
     num_prompt_tokens: int
     num_completion_tokens: int
     num_truncated: int
-    num_failed: int
-    """Completions whose grader failed; they are masked."""
+    failures: tuple[str, ...]
+    """What failed, for each completion whose reference or grader did; those are masked."""
     reasons: tuple[str, ...]
+    """How each completion was read, a word of rewards.base.Reason."""
     weight_version: int
     """Oldest weight version among the completions."""
     rollout_s: float
@@ -64,12 +67,20 @@ class GroupBuffer:
     """
 
     def __init__(
-        self, *, groups_per_step: int, max_staleness: int, first_step: int, num_steps: int, max_drop_frac: float
+        self,
+        *,
+        groups_per_step: int,
+        max_staleness: int,
+        first_step: int,
+        num_steps: int,
+        max_drop_frac: float,
+        max_failed_frac: float,
     ) -> None:
         """Start at the first position of `first_step`; end after `num_steps` steps."""
         self._groups_per_step = groups_per_step
         self._max_staleness = max_staleness
         self._max_drop_frac = max_drop_frac
+        self._max_failed_frac = max_failed_frac
         self._next_position = first_step * groups_per_step
         self._end_position = num_steps * groups_per_step
         self._live_step = first_step
@@ -106,7 +117,8 @@ class GroupBuffer:
         """Wait until every position of `step` is filled or dropped and give its tickets in order of position.
 
         Raises:
-            DataError: more than `max_drop_frac` of the step's groups were dropped.
+            DataError: more than `max_drop_frac` of the step's groups were dropped, or more than `max_failed_frac` of
+                its completions have no reward because their reference or grader failed.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: self._is_whole(step))
@@ -116,7 +128,19 @@ class GroupBuffer:
                 f"step {step}: {len(taken.dropped)} of {self._groups_per_step} groups were dropped, more than "
                 f"training.max_drop_frac={self._max_drop_frac}; the last reason: {list(taken.dropped.values())[-1]}"
             )
-        return [taken.tickets[position] for position in sorted(taken.tickets)]
+        tickets = [taken.tickets[position] for position in sorted(taken.tickets)]
+        self._check_failures(step, [ticket.summary for ticket in tickets])
+        return tickets
+
+    def _check_failures(self, step: int, summaries: Sequence[GroupSummary]) -> None:
+        causes = Counter(cause for summary in summaries for cause in summary.failures)
+        num_completions = sum(len(summary.reasons) for summary in summaries)
+        if causes.total() > self._max_failed_frac * num_completions:
+            most = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(3))
+            raise DataError(
+                f"step {step}: {causes.total()} of {num_completions} completions have no reward, more than "
+                f"training.max_failed_frac={self._max_failed_frac}: {most}"
+            )
 
     async def advance(self, step: int) -> None:
         """Say that the weights of `step` optimiser steps are live; gives slots back."""

@@ -1,5 +1,6 @@
 """The command `mixed-r1`: the one file that knows Hydra. Every verb takes Hydra overrides (key=value)."""
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ USAGE = """usage: mixed-r1 VERB [key=value ...]
 
   train    train, or continue the run in run_dir
   report   write run_dir/report.html again from what the run recorded
+  score    score a file of responses, without a GPU (mixed-r1 score --help)
   config   print the composed settings
 
 Settings come from the YAML of the package `conf`; key=value overrides one, group=name chooses a file:
@@ -36,12 +38,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         sys.exit(0 if arguments else EXIT_USER_ERROR)
-    verbs: dict[str, Callable[[dict[str, Any]], None]] = {"train": _train, "report": _report, "config": _config}
-    verb, overrides = arguments[0], arguments[1:]
+    verbs: dict[str, Callable[[Sequence[str]], int]] = {
+        "train": _train,
+        "report": _report,
+        "score": _score,
+        "config": _config,
+    }
+    verb = arguments[0]
     try:
         if verb not in verbs:
             raise ConfigError(f"{unknown_key(verb, list(verbs), '')} (see mixed-r1 --help)")
-        verbs[verb](compose(overrides))
+        sys.exit(verbs[verb](arguments[1:]))
     except USER_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -92,32 +99,60 @@ def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _train(values: dict[str, Any]) -> None:
+def _train(overrides: Sequence[str]) -> int:
     from orchestration.config import build_config
 
-    config = build_config(values)
+    config = build_config(compose(overrides))
     # A shell starts background jobs with SIGINT ignored; a run that is told to stop must end in order all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     from orchestration.job import run_training
 
     run_training(config)
+    return 0
 
 
-def _report(values: dict[str, Any]) -> None:
+def _report(overrides: Sequence[str]) -> int:
     from orchestration.config import build_config
     from orchestration.report.page import write_report
     from orchestration.state import RunFolder
 
-    folder = RunFolder(build_config(values).run_path)
+    folder = RunFolder(build_config(compose(overrides)).run_path)
     write_report(folder)
     print(f"wrote {folder.report}")
+    return 0
 
 
-def _config(values: dict[str, Any]) -> None:
+def _score(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mixed-r1 score",
+        description="Score responses without a GPU. A row holds id, task, response, answer and, where they matter, "
+        "options, image_size, coord, input_size, answer_type, source, truncated, guards. Exit code 3: some rows were "
+        "bad; 4: a value differs from what its row expects.",
+    )
+    parser.add_argument("input", type=Path, help="rows as JSON lines or .parquet")
+    parser.add_argument("-o", "--output", type=Path, help="write every row with its reward as JSON lines; - for stdout")
+    parser.add_argument("--embeddings", type=Path, help="checkpoint whose tokenizer and embedding table BMAS uses")
+    parser.add_argument("--preset", default="default", help="conf/reward/*.yaml: default or paper")
+    parser.add_argument("--explain", metavar="ID", help="say how this one row is read")
+    parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
+    chosen = parser.parse_intermixed_args(arguments)
+    from orchestration.score.command import ScoreCommand, score_file
+    from orchestration.strict import build
+    from rewards.config import RewardConfig
+
+    values = compose([f"reward={chosen.preset}", *chosen.overrides])
+    command = ScoreCommand(
+        source=chosen.input, output=chosen.output, embeddings=chosen.embeddings, explain=chosen.explain
+    )
+    return score_file(command, build(RewardConfig, values["reward"], "reward"))
+
+
+def _config(overrides: Sequence[str]) -> int:
     import yaml
 
-    print(yaml.safe_dump(values, sort_keys=False), end="")
+    print(yaml.safe_dump(compose(overrides), sort_keys=False), end="")
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -23,6 +24,10 @@ class Placement:
     """Cores the process is bound to; empty leaves it to the operating system."""
     threads: int
     """OpenMP threads. Two busy pools on one core make both ten times slower, so these are counted, not guessed."""
+
+    def actor_options(self) -> dict[str, Any]:
+        """What Ray reserves and sets for the actor."""
+        return {"num_cpus": 1, "num_gpus": self.num_gpus, "runtime_env": {"env_vars": self.environment()}}
 
     def environment(self) -> dict[str, str]:
         """Environment of the actor's process; read by OpenMP, torch and vLLM at import."""
@@ -83,7 +88,7 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
         )
         for i in range(learner.num_ranks)
     )
-    rewards = tuple(Placement(num_gpus=0, cores=(), threads=1) for _ in range(config.cluster.reward_actors))
+    rewards = tuple(Placement(num_gpus=0, cores=(), threads=1) for _ in range(config.cluster.reward_pool.num_actors))
     return ClusterPlan(engines=engines, learner_ranks=ranks, rewards=rewards)
 
 

@@ -9,7 +9,7 @@ from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.demo.settings import DemoSettings
 from orchestration.errors import ConfigError
 from orchestration.strict import build
-from rewards.mixed import RewardConfig
+from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
 
 
@@ -52,6 +52,8 @@ class TrainingConfig:
     """Mean log-probability difference between engine and learner above which the run stops."""
     max_drop_frac: float
     """Share of a step's groups that may be dropped for bad data."""
+    max_failed_frac: float
+    """Share of a step's completions whose reference or grader may fail; they are masked and counted."""
     recorded_groups_per_step: int
     """Groups a step whose completions are written to samples.jsonl."""
 
@@ -67,12 +69,28 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardPoolConfig:
+    """The actors that score groups."""
+
+    num_actors: int
+    calls_per_actor: int = 2
+    """Groups that one actor may hold, the one at work included; further groups wait in the driver."""
+    timeout_s: float = 120.0
+    """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
+
+    def __post_init__(self) -> None:
+        """Check the limit."""
+        if self.timeout_s <= 0.0:
+            raise ConfigError(f"cluster.reward_pool.timeout_s is {self.timeout_s}; use a value above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Ray and the machines under it."""
 
     address: str | None
     """Address of a running cluster; null starts Ray on this machine for the length of the run."""
-    reward_actors: int
+    reward_pool: RewardPoolConfig
     pin_cores: bool
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: int
@@ -130,7 +148,8 @@ def check_counts(config: ExperimentConfig) -> None:
         "training.weight_check_every": training.weight_check_every,
         "evaluation.samples_per_family": evaluation.samples_per_family,
         "evaluation.completions_per_sample": evaluation.completions_per_sample,
-        "cluster.reward_actors": config.cluster.reward_actors,
+        "cluster.reward_pool.num_actors": config.cluster.reward_pool.num_actors,
+        "cluster.reward_pool.calls_per_actor": config.cluster.reward_pool.calls_per_actor,
     }
     for key, value in positive.items():
         if value < 1:

@@ -9,6 +9,10 @@ class DataError(ValueError):
     """Too many samples or rewards fail for the run to be trusted."""
 
 
+class ScoringError(RuntimeError):
+    """A group that no reward actor could score; it is dropped with this reason and counted."""
+
+
 class ResumeError(ValueError):
     """A run folder that this configuration cannot continue."""
 

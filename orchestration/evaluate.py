@@ -3,7 +3,7 @@
 import asyncio
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import sqrt
@@ -11,13 +11,15 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from orchestration.buffer import GroupSummary
+from orchestration.errors import ScoringError
 from orchestration.seeds import derive_seed
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.records import ImageBytes, Sample, SamplingSpec
 
 if TYPE_CHECKING:
-    from orchestration.pools import GeneratorPool, RewardPool
+    from orchestration.pools.generators import GeneratorPool
+    from orchestration.pools.rewards import RewardPool
 
 # Prompts in flight; enough to fill an engine, few enough to keep host memory flat.
 MAX_IN_FLIGHT = 128
@@ -64,11 +66,17 @@ class Evaluation:
         }
 
 
-def choose_samples(table: SampleTable, family_of: dict[str, str], per_family: int) -> list[Sample]:
-    """The first `per_family` rows of every reward function; the same ones at every evaluation."""
+def choose_samples(table: SampleTable, family_of: Mapping[tuple[str, str], str], per_family: int) -> list[Sample]:
+    """The first `per_family` rows of every reward function; the same ones at every evaluation.
+
+    Args:
+        table: held-out samples.
+        family_of: reward function of each (task, source).
+        per_family: how many of each function.
+    """
     rows: dict[str, list[int]] = defaultdict(list)
-    for index, task in enumerate(table.tasks()):
-        rows[family_of[task]].append(index)
+    for index, pair in enumerate(table.tasks_and_sources()):
+        rows[family_of[pair]].append(index)
     return [table[index] for indices in rows.values() for index in islice(indices, per_family)]
 
 
@@ -93,9 +101,9 @@ async def evaluate(
         async with gate:
             try:
                 group = await generators.generate_group(f"evaluation-{name}-{sample.sample_id}", sample, spec)
-            except RolloutError:
-                return None  # a broken row is reported when training meets its like; here it has no score
-            return (await rewards.score(group, keep_texts=True))[1]
+                return (await rewards.score(group, keep_texts=True))[1]
+            except (RolloutError, ScoringError):
+                return None  # reported when training meets its like; here the sample has no score
 
     def seeded(sample: Sample) -> SamplingSpec:
         return SamplingSpec(

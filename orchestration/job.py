@@ -17,7 +17,9 @@ from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run, check_finished, read_evaluation
 from orchestration.state import RunFolder, settle_config, write_environment
-from rewards.mixed import function_of
+from rewards.base import RewardError
+from rewards.config import RewardConfig
+from rewards.mixed import MixedReward
 from rollout.dataset import SampleTable
 
 
@@ -42,7 +44,7 @@ def run_training(config: ExperimentConfig) -> None:
 def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     model_path, train_data, held_out = _inputs(config)
-    check_routes(config, train_data, held_out)
+    check_rewards(config.reward, model_path, train_data, held_out)
     plan = cluster.plan(config, cores=cluster.available_cores())
     with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
         run = Run(config, model_path=model_path, train_data=train_data, held_out=held_out, plan=plan, say=say)
@@ -78,15 +80,22 @@ def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
     return Path(model), Path(train_data), Path(held_out)
 
 
-def check_routes(config: ExperimentConfig, *files: Path) -> None:
-    """Find rows that no reward reads before anything is reserved.
+def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
+    """Find rows that no reward reads, and settings that do not fit the model, before anything is reserved.
 
     Raises:
-        RewardError: names the task and the tasks that are routed.
+        RewardError: with a table of the unrouted rows, or naming the setting.
     """
     for path in files:
-        for task in sorted(set(SampleTable(path).tasks())):
-            function_of(config.reward, task)
+        missing = config.unrouted(SampleTable(path).tasks_and_sources())
+        if missing:
+            table = "".join(f"\n{num:10d}  {task}  {source}" for (task, source), num in sorted(missing.items()))
+            raise RewardError(
+                f"{path} has {sum(missing.values())} rows that no reward reads; add their tasks to reward.routes or "
+                f"reward.rules, or leave them out (known tasks: {', '.join(config.routes)}):\n"
+                f"{'rows':>10}  task  source{table}"
+            )
+    MixedReward.from_checkpoint(config, model_path).close()
 
 
 def _conclude(folder: RunFolder) -> None:

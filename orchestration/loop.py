@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestration.buffer import GroupBuffer, GroupTicket
+from orchestration.errors import ScoringError
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
 
 
 async def fill_slot(run: "Run", buffer: GroupBuffer, position: int) -> None:
-    """One prompt's way from its row to a scored group; a row that cannot be a prompt is dropped with its reason."""
+    """One prompt's way from its row to a scored group; what cannot be one is dropped with its reason."""
     draw = run.prompts.draw(position)
     group_id = f"{draw.epoch}-{position}"
     try:
         group = await run.generators.generate_group(group_id, draw.sample, run.sampling_spec(draw))
-    except RolloutError as error:
+        payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
+    except (RolloutError, ScoringError) as error:
         await buffer.drop(position, str(error))
         return
-    payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
     await buffer.add(GroupTicket(position=position, group_id=group_id, payload=payload, summary=summary))

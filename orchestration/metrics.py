@@ -19,7 +19,7 @@ def step_metrics(
 ) -> dict[str, float]:
     """Join everything known of a step into path-like names."""
     summaries = [ticket.summary for ticket in tickets]
-    num_completions = max(1, sum(len(s.rewards) + s.num_failed for s in summaries))
+    num_completions = max(1, sum(len(s.reasons) for s in summaries))
     num_tokens = sum(s.num_completion_tokens for s in summaries)
     step_s = sum(seconds.values())
     metrics = {
@@ -30,7 +30,7 @@ def step_metrics(
         "rollout/truncated_frac": sum(s.num_truncated for s in summaries) / num_completions,
         "rollout/group_s_mean": mean(s.rollout_s for s in summaries),
         "rollout/num_dropped": float(num_dropped),
-        "reward/failed_frac": sum(s.num_failed for s in summaries) / num_completions,
+        "reward/failed_frac": sum(len(s.failures) for s in summaries) / num_completions,
         "staleness/mean": mean(sync.version - 1 - s.weight_version for s in summaries),
         "staleness/max": float(max((sync.version - 1 - s.weight_version for s in summaries), default=0)),
         **report.metrics,

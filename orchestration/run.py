@@ -14,12 +14,13 @@ from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.errors import ResumeError
 from orchestration.evaluate import choose_samples, evaluate
-from orchestration.pools import GeneratorPool, LearnerGroup, RewardPool
+from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.learner import LearnerGroup
+from orchestration.pools.rewards import start_reward_pool
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
 from orchestration.tracking import Tracker
 from orchestration.weight_sync import WeightSync
-from rewards.mixed import function_of
 from rollout.dataset import PromptDraw, PromptStream, SampleTable
 from rollout.records import Sample, SamplingSpec
 
@@ -54,7 +55,7 @@ class Run:
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, model_path, plan.engines, logs)
         self.learner = LearnerGroup(_learner_config(config, model_path), plan.learner_ranks, logs)
-        self.rewards = RewardPool(config.reward, model_path, config.model.coord_mode, plan.rewards, logs)
+        self.rewards = start_reward_pool(config, model_path, plan.rewards, logs)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
@@ -95,6 +96,7 @@ class Run:
     async def close(self) -> None:
         """Close files and end the engines' processes."""
         self.tracker.__exit__(None, None, None)
+        self.rewards.close()
         await self.generators.close()
 
     def new_buffer(self) -> GroupBuffer:
@@ -106,6 +108,7 @@ class Run:
             first_step=self.step,
             num_steps=self.num_steps,
             max_drop_frac=training.max_drop_frac,
+            max_failed_frac=training.max_failed_frac,
         )
 
     def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
@@ -145,7 +148,7 @@ class Run:
         settings = self.config.evaluation
         if not settings.enabled:
             return
-        family_of = {task: function_of(self.config.reward, task) for task in set(self._held_out.tasks())}
+        family_of = {pair: self.config.reward.route(*pair).function for pair in set(self._held_out.tasks_and_sources())}
         sampling = self.config.rollout.sampling
         self._say(f"scoring held-out samples {name} training ...")
         result = await evaluate(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestration.buffer import GroupTicket
-from orchestration.pools import GeneratorPool, LearnerGroup
+from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.learner import LearnerGroup
 from rollout.errors import WeightSyncError
 from rollout.records import Sample
 

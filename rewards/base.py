@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 Item = TypeVar("Item")
 
@@ -20,34 +20,35 @@ class GoldError(RewardError):
 
 
 class Reason(StrEnum):
-    """How an answer was read; counted per source, so that a zero always has a cause."""
+    """How an answer was read; counted per source, so that a zero always has a cause. `meaning` says it in words."""
 
-    OK = "ok"
-    """Read and judged; the value says whether it was right."""
-    NO_ANSWER = "no_answer"
-    """No closed, non-blank answer block after the last think block."""
-    TWO_ANSWERS = "two_answers"
-    """Several answer blocks: a hedge."""
-    TRUNCATED = "truncated"
-    """No answer, and the completion was cut before its end-of-turn token."""
-    TOO_LONG = "too_long"
-    """Longer, or with more items, than the reward reads."""
-    UNREADABLE = "unreadable"
-    """Text that names no label, option, box or formula of its task."""
-    AMBIGUOUS = "ambiguous"
-    """Names more than one answer."""
-    CONTRADICTION = "contradiction"
-    """Label and text, or yes and no, disagree."""
-    NOT_A_NUMBER = "not_a_number"
-    """Holds no number, several numbers, a range or an overflow where one number was asked."""
-    BAD_BOX = "bad_box"
-    """At least one box is malformed, reversed, empty, or outside of the image."""
-    TIMEOUT = "timeout"
-    """The answer kept the grader busy past its limit."""
-    BAD_GOLD = "bad_gold"
-    """The reference itself is unusable; the reward is None."""
-    GRADER_FAILED = "grader_failed"
-    """The grader crashed; the reward is None."""
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """Make a member that is the string `value` and carries its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = "ok", "read and judged; the value says whether it was right"
+    NO_ANSWER = "no_answer", "no closed, non-blank answer block after the last think block"
+    TWO_ANSWERS = "two_answers", "several answer blocks: a hedge"
+    TRUNCATED = "truncated", "no answer, and the completion was cut before its end-of-turn token"
+    TOO_LONG = "too_long", "longer, or with more items, than the reward reads"
+    UNREADABLE = "unreadable", "text that names no label, option, box or formula of its task"
+    AMBIGUOUS = "ambiguous", "names more than one answer"
+    CONTRADICTION = "contradiction", "label and text, or yes and no, disagree"
+    NOT_A_NUMBER = "not_a_number", "holds no number, several, a range or an overflow where one number was asked"
+    BAD_BOX = "bad_box", "at least one box is malformed, reversed, empty, or outside of the image"
+    TIMEOUT = "timeout", "the answer kept the grader busy past its limit"
+    BAD_GOLD = "bad_gold", "the reference itself is unusable; the reward is None"
+    GRADER_FAILED = "grader_failed", "the grader crashed; the reward is None"
+
+    @property
+    def is_parse_failure(self) -> bool:
+        """Whether the answer could not be read as what its task asks for."""
+        return self not in (Reason.OK, Reason.TIMEOUT, Reason.BAD_GOLD, Reason.GRADER_FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class RewardRequest:
     """
 
     task: str
-    """Chooses the reward function through RewardConfig.routes."""
+    """With `source`, chooses reward function, weights and parameters: RewardConfig.route."""
     question: str
     response: str
     """The completion as text, tags included."""
@@ -70,6 +71,7 @@ class RewardRequest:
     options: tuple[str, ...] = ()
     """Option texts in the order A, B, C, ..."""
     source: str = ""
+    """The dataset that the row comes from; settings may differ by it."""
     image_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image in original pixels; boxes belong to the first."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
@@ -94,6 +96,7 @@ class RewardRequest:
         """Everything but the response that a grade depends on; equal keys are graded together."""
         return (
             self.task,
+            self.source,
             self.answer,
             self.options,
             self.answer_type,
@@ -123,8 +126,7 @@ class RewardResult:
     """Unweighted value by function name; lacks the function that failed."""
     parsed_answer: str | None
     """What the reward took the answer to be."""
-    reason: str
-    """One of Reason."""
+    reason: Reason
     failure: str | None = None
     """What broke in the reference or the grader; None in all ordinary cases, wrong answers included."""
 
@@ -152,6 +154,14 @@ class RewardFunction(Protocol):
 
         Returns:
             One grade per answer, in order, each independent of the other answers.
+
+        Raises:
+            GoldError: If the reference cannot be graded against.
+        """
+        ...
+
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say, line by line, how reference and answer were read and compared; for a reader, not for a program.
 
         Raises:
             GoldError: If the reference cannot be graded against.

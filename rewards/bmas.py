@@ -12,11 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.base import RewardError
 from rewards.embedding_table import EmbeddingTable
 
-BLOCK = 128
-"""Rows of one matrix product. Every product has this height, zero rows added, because a library may round differently
-for another height, and then a reply's reward would depend on its neighbours in the batch."""
+BLOCK = 256
+"""Rows of one matrix product: bounds the memory of gathered rows."""
+
+FRACTION_BITS = 26
+"""Unit rows are rounded to multiples of 2^-26, nearer than float32 keeps them. Products are then multiples of 2^-52,
+and no sum of them leaves [-1, 1] (Cauchy-Schwarz), so float64 adds them without any rounding: a cosine is the same
+number in whatever order, block, thread or machine it is summed, and a reward never depends on its neighbours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +63,35 @@ def bmas_group(
         >>> bmas_group([0, 1], [[1, 0], [0, 0]], EmbeddingTable(np.eye(2, dtype=np.float32)), options=BmasOptions())
         [1.0, 0.75]
     """
+    directions = group_directions(gold_ids, reply_ids, table, options=options)
+    return [_combine(forward, backward, f1=options.f1) for forward, backward in directions]
+
+
+def group_directions(
+    gold_ids: Sequence[int],
+    reply_ids: Sequence[Sequence[int]],
+    table: EmbeddingTable,
+    *,
+    options: BmasOptions,
+) -> list[tuple[float, float]]:
+    """Give (F, B) of each reply against one gold text; see `bmas_group`. An empty reply has (0, 0)."""
     gold, gold_weights = _weighted(gold_ids, options)
     replies = [_weighted(ids, options) for ids in reply_ids]
     union = np.unique(np.concatenate([ids for ids, _ in replies])) if replies else np.empty(0, np.int64)
     if not union.size:
-        return [0.0 for _ in replies]
+        return [(0.0, 0.0) for _ in replies]
     similarity = _similarity(union, gold, table)
     best_in_gold = similarity.max(axis=1).astype(np.float64)
-    values = []
+    directions = []
     for ids, weights in replies:
         if not ids.size:
-            values.append(0.0)
+            directions.append((0.0, 0.0))
             continue
         at = np.searchsorted(union, ids)
         forward = _mean(best_in_gold[at], weights)
         backward = _mean(similarity[at].max(axis=0).astype(np.float64), gold_weights)
-        values.append(_combine(forward, backward, f1=options.f1))
-    return values
+        directions.append((forward, backward))
+    return directions
 
 
 def inverse_document_frequencies(documents: Sequence[Sequence[int]], vocab_size: int) -> NDArray[np.float32]:
@@ -118,28 +135,29 @@ def _weighted(ids: Sequence[int], options: BmasOptions) -> tuple[NDArray[np.int6
 
 def _similarity(union: NDArray[np.int64], gold: NDArray[np.int64], table: EmbeddingTable) -> NDArray[np.float32]:
     """Give cosines [U, G]; equal ids are exactly 1, so that rounding neither lowers nor exceeds identity."""
-    gold_rows = table.rows(gold)
-    gold_scale = _inverse_norms(gold_rows)
+    gold_rows = _unit_rows(gold, table)
     similarity = np.empty((len(union), len(gold)), np.float32)
     for start in range(0, len(union), BLOCK):
-        rows = table.rows(union[start : start + BLOCK])
-        padded = np.zeros((BLOCK, rows.shape[1]), np.float32)
-        padded[: len(rows)] = rows
-        product = (padded @ gold_rows.T)[: len(rows)]
-        similarity[start : start + BLOCK] = product * _inverse_norms(rows)[:, None] * gold_scale[None, :]
-    np.clip(similarity, -1.0, 1.0, out=similarity)
+        cosines = _unit_rows(union[start : start + BLOCK], table) @ gold_rows.T
+        np.multiply(cosines, 2.0 ** (-2 * FRACTION_BITS), out=similarity[start : start + BLOCK], casting="same_kind")
     shared, in_union, in_gold = np.intersect1d(union, gold, assume_unique=True, return_indices=True)
     if shared.size:
         similarity[in_union, in_gold] = 1.0
     return similarity
 
 
-def _inverse_norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    # A zero row has no direction: it resembles nothing.
-    inverse: NDArray[np.float32] = np.zeros(len(norms), np.float32)
-    np.divide(1.0, norms, out=inverse, where=norms > 0.0, casting="same_kind")
-    return inverse
+def _unit_rows(token_ids: NDArray[np.int64], table: EmbeddingTable) -> NDArray[np.float64]:
+    """Give rows [k, d] of length 2^FRACTION_BITS in whole numbers; a zero row has no direction and stays zero.
+
+    Raises:
+        RewardError: If a row is not finite.
+    """
+    rows = table.rows(token_ids).astype(np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    if not np.isfinite(norms).all():
+        raise RewardError("the embedding table holds NaN or infinity in a row that was asked for")
+    rows *= (2.0**FRACTION_BITS / np.where(norms > 0.0, norms, 1.0))[:, None]
+    return np.rint(rows, out=rows)
 
 
 def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

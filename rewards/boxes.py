@@ -1,4 +1,4 @@
-"""Boxes in text: JSON lists, `bbox_2d` objects, code fences, or bracketed numbers in prose; and their frames.
+"""Boxes in text: JSON, `bbox_2d` objects, code fences, bracketed numbers or two corner points in prose; their frames.
 
 A malformed entry stays an entry (None): it is a guess that cannot be right. Nothing is evaluated or repaired.
 """
@@ -7,6 +7,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewards.base import GoldError, RewardRequest
@@ -25,6 +26,8 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[e
 _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
 )
+_REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>")
+"""How InternVL and Qwen-VL name what a box is around."""
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -152,23 +155,63 @@ def _finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Numbers between one pair of brackets; None for a word that is no finite number."""
+
+    start: int
+    end: int
+    opening: str
+    numbers: tuple[float | None, ...]
+
+
 def _scan(text: str) -> list[BoxEntry] | None:
     """Read the innermost brackets that hold nothing but numbers; one left open at the end is a malformed guess."""
-    entries: list[BoxEntry] = []
+    groups: list[_Group] = []
     opened = -1
     for at, char in enumerate(text):
         if char in _CLOSING:
             opened = at
         elif opened >= 0 and char == _CLOSING[text[opened]]:
-            entries.extend(_bracketed(text[opened + 1 : at]))
+            numbers = _numbers(text[opened + 1 : at])
+            if numbers is not None:
+                groups.append(_Group(opened, at + 1, text[opened], numbers))
             opened = -1
-    if opened >= 0 and _bracketed(text[opened + 1 :].rstrip(", ")):
+    entries = _entries_of_groups(groups, text)
+    if opened >= 0 and _numbers(text[opened + 1 :].rstrip(", ")) is not None:
         entries.append(BoxEntry(None))
     return entries or None
 
 
-def _bracketed(body: str) -> list[BoxEntry]:
+def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
+    """Make one entry per group, or per two corner points `(x1, y1), (x2, y2)`; a `<ref>` before it is its label."""
+    labels = [(match.end(), match[1].strip()) for match in _REFERENCE.finditer(text)]
+    entries: list[BoxEntry] = []
+    at, next_label, label = 0, 0, None
+    while at < len(groups):
+        group = groups[at]
+        while next_label < len(labels) and labels[next_label][0] <= group.start:
+            label = labels[next_label][1]
+            next_label += 1
+        follower = groups[at + 1] if at + 1 < len(groups) else None
+        if follower is not None and _are_corners(group, follower, text):
+            entries.append(BoxEntry(_box([*group.numbers, *follower.numbers]), label))
+            at += 2
+        else:
+            entries.append(BoxEntry(_box(list(group.numbers)), label))
+            at += 1
+    return entries
+
+
+def _are_corners(first: _Group, second: _Group, text: str) -> bool:
+    between = text[first.end : second.start]
+    points = all(group.opening == "(" and len(group.numbers) == 2 for group in (first, second))
+    return points and len(between) <= 3 and between.strip() in ("", ",")
+
+
+def _numbers(body: str) -> tuple[float | None, ...] | None:
+    """Give the numbers of a bracket's body; None if anything else stands in it."""
     parts = [part.strip() for part in body.split(",")]
     if not all(_NUMBER.fullmatch(part) or part.casefold() in _NOT_NUMBERS for part in parts):
-        return []
-    return [BoxEntry(_box([float(part) if _NUMBER.fullmatch(part) else None for part in parts]))]
+        return None
+    return tuple(float(part) if _NUMBER.fullmatch(part) else None for part in parts)

@@ -42,6 +42,14 @@ class ChartReward:
         limit = self._config.max_chars
         return [Grade(0.0, Reason.TOO_LONG) if len(answer) > limit else grader(answer) for answer in answers]
 
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how reference and answer were read; see RewardFunction."""
+        self._grader(request.answer, request.answer_type)
+        return [
+            f"reference of type {request.answer_type or 'unnamed'}: {_spelled(request.answer)}",
+            f"answer: {_spelled(answer[: self._config.max_chars])}",
+        ]
+
     def _grader(self, gold: str, answer_type: str) -> Grader:
         """Give the rule for one reference, read once for the whole group."""
         if answer_type not in ("", "number", "year", "text", "list", "bool"):
@@ -91,6 +99,19 @@ class ChartReward:
         if not text:
             return Grade(0.0, Reason.UNREADABLE)
         return Grade(anls(text, gold) if self._config.anls else float(text == gold), parsed=text)
+
+
+def _spelled(text: str) -> str:
+    """Say what a text is to this reward, for a reader."""
+    items = read_list(text)
+    if items is not None:
+        return f"a list of {len(items)}: {', '.join(map(_spelled, items))}"
+    quantity, _ = read_quantity(normalise(text))
+    if quantity is None:
+        return f"text {normalise(text)!r}"
+    values = " or ".join(map(_decimal, quantity.readings)) + ("%" if quantity.percent else "")
+    kind = "a year or number" if _looks_like_year(quantity) else "number"
+    return f"{kind} {values}" + ("" if _is_number_only(quantity) else f" in {normalise(text)!r}")
 
 
 def _is_number_only(quantity: Quantity) -> bool:

@@ -45,25 +45,31 @@ class Choices:
             raise GoldError(f"match_mcq has {len(options)} options; labels A..Z allow 26")
         self._labels = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
         self._texts = _option_texts(options, self._labels)
-        self._gold: frozenset[str] = frozenset()
+        self.gold: frozenset[str] = frozenset()
+        """Labels of the right options."""
         gold, _ = self._read_one(answer)
-        self._gold = frozenset(gold) if gold else frozenset(self._read_several(answer) or ())
-        if not self._gold:
+        self.gold = frozenset(gold) if gold else frozenset(self._read_several(answer) or ())
+        if not self.gold:
             raise GoldError(f"match_mcq reference {answer!r} names none of the {len(options)} options")
+
+    @property
+    def spelled(self) -> str:
+        """The options as they are compared, each behind its label."""
+        return "; ".join(f"{label} {text!r}" for label, text in zip(self._labels, self._texts, strict=False))
 
     def grade(self, answer: str) -> Grade:
         """Give 1 if the answer names exactly the right options, else 0."""
         label, reason = self._read_one(answer)
         named = frozenset(label) if label else frozenset()
-        if not named or len(self._gold) > 1:
+        if not named or len(self.gold) > 1:
             several = self._read_several(answer)
             if several:
                 named, reason = several, Reason.OK
         if not named:
             return Grade(0.0, reason)
-        if len(named) > 1 and len(self._gold) == 1:
+        if len(named) > 1 and len(self.gold) == 1:
             return Grade(0.0, Reason.AMBIGUOUS, parsed=", ".join(sorted(named)))
-        return Grade(float(named == self._gold), parsed=", ".join(sorted(named)))
+        return Grade(float(named == self.gold), parsed=", ".join(sorted(named)))
 
     def _read_one(self, answer: str) -> tuple[str | None, Reason]:
         """Give the one label that the answer names, or None and why."""
@@ -117,7 +123,7 @@ class Choices:
         """Give the set of labels of a list such as `A, C`; None if any item names no option."""
         text = clean(answer)
         if _LABELS_RUN.fullmatch(text) and list(text) == sorted(set(text)) and set(text) <= set(self._labels):
-            return frozenset(text) if len(self._gold) != 1 else None
+            return frozenset(text) if len(self.gold) != 1 else None
         if "\n" in answer:
             text = re.sub(r"\s*\n\s*", "\n", answer.strip())
         text = re.sub(r"^(?:(?:options|choices|answers)\s*:?|both)\s+", "", text.strip("()[]{} "), flags=re.IGNORECASE)

@@ -33,6 +33,16 @@ class GroundingReward:
         gold = _gold_entries(request)
         return [self._grade_one(answer, gold, request) for answer in answers]
 
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how reference and answer were read, in original pixels; see RewardFunction."""
+        gold = _gold_entries(request)
+        lines = [f"reference {_spell(gold)} in original pixels; answers are in {request.coord_mode}"]
+        for entry in (parse_boxes(answer[: self._config.max_chars]) or [])[:10]:
+            box = entry.box and to_pixels(entry.box, request)
+            values = ", ".join(f"{iou(box, truth.box):.4f}" for truth in gold if box and truth.box)
+            lines.append(f"guess {_spell([BoxEntry(box)])}: IoU {values or 'with nothing'}")
+        return lines
+
     def _grade_one(self, answer: str, gold: Sequence[BoxEntry], request: RewardRequest) -> Grade:
         if len(answer) > self._config.max_chars:
             return Grade(0.0, Reason.TOO_LONG)

@@ -45,6 +45,16 @@ class MatchingReward:
             raise GoldError(f"match_text reference is {request.answer!r}, which normalises to nothing")
         return [self._capped(answer) or _grade_text(answer, gold_text) for answer in answers]
 
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how reference and answer were read; see RewardFunction."""
+        kind = _kind(request)
+        if kind == "match_mcq":
+            choices = Choices(request.options, request.answer)
+            return [f"multiple choice: {choices.spelled}", f"right is {', '.join(sorted(choices.gold))}"]
+        if kind == "match_yesno":
+            return [f"yes or no: the first word of {normalise(answer)!r} decides, the opposite must not occur"]
+        return [f"text: {without_article(normalise(answer))!r} against {without_article(normalise(request.answer))!r}"]
+
     def _capped(self, answer: str) -> Grade | None:
         return Grade(0.0, Reason.TOO_LONG) if len(answer) > self._max_chars else None
 

@@ -50,6 +50,11 @@ class MathReward:
             raise GoldError(f"math reference {request.answer[:80]!r} is no formula that math-verify reads ({reason})")
         return [self._grade_one(answer, gold) for answer in answers]
 
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how reference and answer were read; see RewardFunction."""
+        read = [_expression(text, self._config.max_chars)[0] for text in (request.answer, answer)]
+        return [f"compared as LaTeX: {read[1]!r} with {read[0]!r}"]
+
     def close(self) -> None:
         """End the grader process."""
         self._process.close()

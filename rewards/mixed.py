@@ -1,4 +1,4 @@
-"""Mixed reward: every request goes to its task's reward function, and format is added.
+"""Mixed reward: every request goes to its row's reward function, and format is added.
 
 total = format weight x format + task weight x task reward, each in [0, 1]. A reference or grader that fails gives
 None with the cause, so that a group is masked and counted instead of being taught from a silent zero.
@@ -7,12 +7,21 @@ None with the cause, so that a group is masked and counted instead of being taug
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rewards.answer import Answer, extract_answer
-from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult, look_up
-from rewards.config import RewardConfig
+from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
+from rewards.config import (
+    ChartConfig,
+    FunctionConfig,
+    GroundingConfig,
+    MatchingConfig,
+    MathConfig,
+    RewardConfig,
+    Route,
+)
 from rewards.format import format_reward
 
 if TYPE_CHECKING:
@@ -21,22 +30,14 @@ if TYPE_CHECKING:
 
     from rewards.embedding_table import EmbeddingTable
 
-__all__ = ["MixedReward", "RewardConfig", "function_of"]
-
 logger = logging.getLogger(__name__)
 
-
-def function_of(config: RewardConfig, task: str) -> str:
-    """Give the function name (matching, chart, grounding, open_ended, math) that reads a task.
-
-    Raises:
-        RewardError: If no route names the task.
-    """
-    return look_up(task, config.routes, what="task (reward.routes)")
+Encode = Callable[[str], list[int]]
+"""Text to token ids without special tokens."""
 
 
 class MixedReward:
-    """Scores requests of all tasks; holds the embedding table and, once math is scored, one grader process.
+    """Scores requests of all tasks; holds the embedding table and, once math is scored, a grader process.
 
     Example:
         >>> request = RewardRequest(task="chart", question="How tall is red?", answer="45",
@@ -49,33 +50,43 @@ class MixedReward:
     def __init__(
         self,
         config: RewardConfig,
-        encode: Callable[[str], list[int]] | None = None,
+        encode: Encode | None = None,
         embedding: EmbeddingTable | NDArray[np.float32] | None = None,
     ) -> None:
-        """Build the functions that the routes name.
+        """Build every function that routes and rules name.
 
         Args:
-            config: Routes, weights and parameters.
-            encode: Text to token ids without special tokens; needed, with `embedding`, by open_ended alone.
+            config: Routes, rules, weights and parameters.
+            encode: Needed, with `embedding`, by open_ended alone; without them such rows cannot be scored.
             embedding: [V, d] rows of a frozen input embedding table.
         """
         self._config = config
-        self._functions: dict[str, RewardFunction] = {}
-        for name in dict.fromkeys(config.routes.values()):
-            if name == "open_ended":
-                if encode is not None and embedding is not None:
-                    self._functions[name] = _build_open_ended(config, encode, embedding)
-            else:
-                self._functions[name] = _build(name, config)
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._functions: dict[FunctionConfig, RewardFunction] = {}
+        for route in config.every_route():
+            if route.parameters in self._functions:
+                continue
+            if route.function != "open_ended":
+                self._functions[route.parameters] = _build(route.parameters)
+            elif encode is not None and embedding is not None:
+                self._functions[route.parameters] = _build_open_ended(route.parameters, encode, embedding)
 
-    def function_of(self, task: str) -> str:
-        """Give `function_of(config, task)`."""
-        return function_of(self._config, task)
+    @classmethod
+    def from_checkpoint(cls, config: RewardConfig, folder: Path | str) -> Self:
+        """Take tokenizer and embedding table from a Hugging Face folder; the table is mapped, not copied.
 
-    def unrouted(self, tasks: Iterable[str]) -> tuple[str, ...]:
-        """Give the tasks that cannot be scored: without a route, or open_ended without tokenizer and table."""
-        missing = [task for task in tasks if self._config.routes.get(task, "") not in self._functions]
-        return tuple(dict.fromkeys(missing))
+        Raises:
+            RewardError: If the folder lacks either, or the settings do not fit them.
+        """
+        from rewards.embedding_table import EmbeddingTable
+        from rewards.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(folder)
+        return cls(
+            config,
+            encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+            embedding=EmbeddingTable.from_checkpoint(folder),
+        )
 
     def score(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
         """Score requests; those that share a reference are graded together, whatever their order.
@@ -95,8 +106,33 @@ class MixedReward:
             results.update(zip(indices, self._score_group(members), strict=True))
         return [results[index] for index in range(len(requests))]
 
+    def explain(self, request: RewardRequest) -> list[str]:
+        """Say, line by line, how one request is read, graded and weighed.
+
+        Raises:
+            RewardError: As `score` does.
+        """
+        route, function = self._routed(request)
+        answer = extract_answer(request.response, self._config.format)
+        result = self.score([request])[0]
+        lines = [f"function   {route.function} with {route.parameters}"]
+        lines.append(f"format     {result.format_reward:g}, weighs {route.format_weight:g}")
+        lines.append(f"answer     {_shortened(answer.text) if answer.text is not None else 'none'}")
+        lines.append(f"reference  {_shortened(request.answer)}")
+        if answer.text is not None and result.failure is None:
+            lines.extend(f"           {line}" for line in function.explain(request, answer.text))
+        lines.append(f"read as    {'nothing' if result.parsed_answer is None else _shortened(result.parsed_answer)}")
+        lines.append(f"reason     {result.reason}: {result.reason.meaning}")
+        if result.failure is not None:
+            lines.append(f"failure    {result.failure}")
+        if result.reward is None:
+            return [*lines, "reward     none: masked from its group and counted"]
+        assert result.task_reward is not None
+        lines.append(f"task       {result.task_reward:.6g}, weighs {route.task_weight:g}")
+        return [*lines, f"reward     {result.reward:.6g}"]
+
     def close(self) -> None:
-        """End the grader process, if one was started."""
+        """End the grader processes, if any were started."""
         from rewards.mathematics import MathReward
 
         for function in self._functions.values():
@@ -111,33 +147,40 @@ class MixedReward:
         """Close."""
         self.close()
 
-    def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
-        name = self.function_of(requests[0].task)
-        if name not in self._functions:
+    def _routed(self, request: RewardRequest) -> tuple[Route, RewardFunction]:
+        pair = (request.task, request.source)
+        route = self._routes.get(pair)
+        if route is None:
+            route = self._routes[pair] = self._config.route(*pair)
+        function = self._functions.get(route.parameters)
+        if function is None:
             raise RewardError(
-                f"task {requests[0].task!r} is routed to {name}, which needs a tokenizer and an embedding table: "
+                f"task {request.task!r} is routed to {route.function}, which needs a tokenizer and an embedding table: "
                 "give MixedReward encode and embedding, or leave such rows out"
             )
+        return route, function
+
+    def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
+        route, function = self._routed(requests[0])
         answers = [extract_answer(request.response, self._config.format) for request in requests]
         texts = [answer.text for answer in answers if answer.text is not None]
         try:
-            grades = iter(_grade_each(self._functions[name], requests[0], texts))
+            grades = iter(_grade_each(function, requests[0], texts))
         except GoldError as error:
-            bad_gold = Grade(None, Reason.BAD_GOLD, failure=f"{name}: {error}")
-            return [self._result(request, name, bad_gold) for request in requests]
+            bad_gold = Grade(None, Reason.BAD_GOLD, failure=f"{route.function}: {error}")
+            return [self._result(request, route, bad_gold) for request in requests]
         return [
-            self._result(request, name, _no_answer(answer, request) if answer.text is None else next(grades))
+            self._result(request, route, _no_answer(answer, request) if answer.text is None else next(grades))
             for request, answer in zip(requests, answers, strict=True)
         ]
 
-    def _result(self, request: RewardRequest, name: str, grade: Grade) -> RewardResult:
+    def _result(self, request: RewardRequest, route: Route, grade: Grade) -> RewardResult:
         format_value = format_reward(request.response, self._config.format)
         breakdown = {"format": format_value}
         total = None
         if grade.value is not None:
-            breakdown[name] = grade.value
-            format_weight, task_weight = self._config.weights(request.task)
-            total = format_weight * format_value + task_weight * grade.value
+            breakdown[route.function] = grade.value
+            total = route.format_weight * format_value + route.task_weight * grade.value
         return RewardResult(
             reward=total,
             task_reward=grade.value,
@@ -172,30 +215,37 @@ def _grade_each(function: RewardFunction, request: RewardRequest, answers: Seque
     return grades
 
 
-def _build(name: str, config: RewardConfig) -> RewardFunction:
-    """Build the function called `name`; imports stand here so that only what is routed is loaded."""
-    if name == "matching":
+def _shortened(text: str, limit: int = 300) -> str:
+    return repr(text) if len(text) <= limit else f"{text[:limit]!r} ... ({len(text)} characters)"
+
+
+def _build(parameters: FunctionConfig) -> RewardFunction:
+    """Build the function of these parameters; imports stand here so that only what is routed is loaded."""
+    if isinstance(parameters, MatchingConfig):
         from rewards.matching import MatchingReward
 
-        return MatchingReward(config.matching)
-    if name == "chart":
+        return MatchingReward(parameters)
+    if isinstance(parameters, ChartConfig):
         from rewards.chart import ChartReward
 
-        return ChartReward(config.chart)
-    if name == "grounding":
+        return ChartReward(parameters)
+    if isinstance(parameters, GroundingConfig):
         from rewards.grounding import GroundingReward
 
-        return GroundingReward(config.grounding)
+        return GroundingReward(parameters)
     from rewards.mathematics import MathReward
 
-    return MathReward(config.math)
+    assert isinstance(parameters, MathConfig)
+    return MathReward(parameters)
 
 
 def _build_open_ended(
-    config: RewardConfig, encode: Callable[[str], list[int]], embedding: EmbeddingTable | NDArray[np.float32]
+    parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
+    from rewards.config import OpenEndedConfig
     from rewards.embedding_table import EmbeddingTable
     from rewards.open_ended import OpenEndedReward
 
+    assert isinstance(parameters, OpenEndedConfig)
     table = embedding if isinstance(embedding, EmbeddingTable) else EmbeddingTable(embedding)
-    return OpenEndedReward(config.open_ended, encode, table)
+    return OpenEndedReward(parameters, encode, table)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardRequest
-from rewards.bmas import BmasOptions, bmas_group
+from rewards.bmas import BmasOptions, bmas_group, group_directions
 from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
 
@@ -50,8 +50,25 @@ class OpenEndedReward:
             for skip, value, reply, answer in zip(too_long, values, ids, answers, strict=True)
         ]
 
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how far each direction goes and what the guards take; see RewardFunction."""
+        gold, reply = self._ids(request.answer), self._ids(answer[: self._config.max_chars])
+        if not gold or not reply:
+            return [f"{len(reply)} tokens against {len(gold)}"]
+        forward, backward = group_directions(gold, [reply], self._table, options=self._options)[0]
+        lines = [
+            f"{len(reply)} tokens against {len(gold)}",
+            f"forward (answer found in reference) {forward:.4f}, backward (reference found in answer) {backward:.4f}",
+        ]
+        if self._config.guards:
+            length = length_factor(len(reply), len(gold), self._config)
+            lines.append(f"guards: length {length:.4f}, repetition {duplicate_factor(reply, gold, self._config):.4f}")
+        return lines
+
     def _ids(self, text: str) -> list[int]:
-        return list(self._encode(_SPECIAL_TOKEN.sub("", text).strip()))
+        # Half of a surrogate pair is no text; a tokenizer would refuse the whole answer for it.
+        whole = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+        return list(self._encode(_SPECIAL_TOKEN.sub("", whole).strip()))
 
     def _finish(self, value: float, reply: Sequence[int], gold: Sequence[int], answer: str) -> Grade:
         if not reply:

@@ -130,9 +130,10 @@ class SampleTable:
         self._cache.move_to_end(group)
         return _to_sample(self._cache[group][index - int(self._starts[group])])
 
-    def tasks(self) -> list[str]:
-        """The task of every row, read from that column alone."""
-        return self._file.read(columns=["task"]).column("task").to_pylist()
+    def tasks_and_sources(self) -> list[tuple[str, str]]:
+        """(task, source) of every row, read from those columns alone."""
+        columns = self._file.read(columns=["task", "source"])
+        return list(zip(columns.column("task").to_pylist(), columns.column("source").to_pylist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

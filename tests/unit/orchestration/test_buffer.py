@@ -1,6 +1,7 @@
 """The buffer's one budget: who may start, what a step waits for, what happens to what is dropped."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -15,7 +16,7 @@ SUMMARY = GroupSummary(
     num_prompt_tokens=20,
     num_completion_tokens=16,
     num_truncated=0,
-    num_failed=0,
+    failures=(),
     reasons=("ok", "ok"),
     weight_version=0,
     rollout_s=0.1,
@@ -33,6 +34,7 @@ def new_buffer(*, max_staleness: int, first_step: int = 0, num_steps: int = 5) -
         first_step=first_step,
         num_steps=num_steps,
         max_drop_frac=0.5,
+        max_failed_frac=0.25,
     )
 
 
@@ -105,3 +107,30 @@ def test_dropped_groups_are_counted_and_too_many_end_the_run_with_the_reason() -
             await buffer.take_step(1)
 
     asyncio.run(scenario())
+
+
+def test_too_many_failed_graders_stop_the_run_with_their_most_common_causes() -> None:
+    async def run() -> None:
+        buffer = new_buffer(max_staleness=0)
+        await free_positions(buffer)
+        broken = dataclasses.replace(
+            SUMMARY, rewards=(), failures=("chart: bad", "chart: bad"), reasons=("bad_gold",) * 2
+        )
+        await buffer.add(ticket(0))
+        await buffer.add(dataclasses.replace(ticket(1), summary=broken))
+        with pytest.raises(DataError, match=r"2 of 4 completions .*max_failed_frac=0.25: 2 x chart: bad"):
+            await buffer.take_step(0)
+
+    asyncio.run(run())
+
+
+def test_a_few_failed_graders_are_let_through() -> None:
+    async def run() -> None:
+        buffer = new_buffer(max_staleness=0)
+        await free_positions(buffer)
+        one = dataclasses.replace(SUMMARY, rewards=(0.1,), failures=("crash",), reasons=("ok", "grader_failed"))
+        await buffer.add(dataclasses.replace(ticket(0), summary=one))
+        await buffer.add(ticket(1))
+        assert len(await buffer.take_step(0)) == 2
+
+    asyncio.run(run())

@@ -67,6 +67,7 @@ def test_two_evaluations_draw_the_same_random_numbers_and_samples_differ() -> No
 
 def test_chosen_samples_are_the_first_of_each_function(tmp_path: Path) -> None:
     write_samples(tmp_path / "h.parquet", SAMPLES)
-    family_of = {"chart": "chart", "match_mcq": "matching", "match_yesno": "matching"}
+    names = {"chart": "chart", "match_mcq": "matching", "match_yesno": "matching"}
+    family_of = {(s.task, s.source): names[s.task] for s in SAMPLES}
     chosen = choose_samples(SampleTable(tmp_path / "h.parquet"), family_of, 2)
     assert [s.sample_id for s in chosen] == ["s0", "s2", "s1", "s3"]

@@ -40,6 +40,10 @@ def grade(answer: str, gold: str, *, settings: dict[str, object] | None = None, 
         '{"bbox_2d": [[0, 0, 100, 100]]}',
         "\uff3b0\uff0c0\uff0c100\uff0c100\uff3d",
         "[-5, -3, 100, 1e2]",
+        "<ref>the dog</ref><box>[[0, 0, 100, 100]]</box>",
+        "<|box_start|>(0,0),(100,100)<|box_end|>",
+        "(0, 0), (100, 100)",
+        "the dog: (0, 0) (100, 100)",
     ],
 )
 def test_a_box_is_found_however_wrapped(answer: str) -> None:
@@ -171,3 +175,18 @@ def test_no_text_crashes_the_parser(text: str) -> None:
     entries = parse_boxes(text)
     assert entries is None or isinstance(entries, list)
     assert 0.0 <= grade(text, "[0, 0, 100, 100]").value <= 1.0
+
+
+def test_corner_points_pair_up_and_a_lone_point_is_a_wrong_guess() -> None:
+    assert len(parse_boxes("(0,0),(10,10) and (20,20),(30,30)") or []) == 2
+    assert grade("(0, 0), (100, 100), (5, 5)", "[0, 0, 100, 100]").value == 0.5
+    assert grade("(0, 0) is not (100, 100)", "[0, 0, 100, 100]").value == 0.0
+
+
+def test_ref_names_the_box_behind_it() -> None:
+    gold = '[{"bbox_2d": [0, 0, 100, 100], "label": "dog"}, {"bbox_2d": [200, 0, 300, 100], "label": "cat"}]'
+    answer = "<ref>{}</ref><box>[[0, 0, 100, 100]]</box><ref>{}</ref><box>[[200, 0, 300, 100]]</box>"
+    aware = {"label_aware": True}
+    assert grade(answer.format("Dog", "cat"), gold, settings=aware).value == 1.0
+    assert grade(answer.format("cat", "dog"), gold, settings=aware).value == 0.0
+    assert grade(answer.format("cat", "dog"), gold).value == 1.0

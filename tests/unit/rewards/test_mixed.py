@@ -3,20 +3,21 @@
 import dataclasses
 import pickle
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 
+from orchestration.cli import compose
+from orchestration.strict import build
 from rewards import MixedReward, Reason, RewardConfig, RewardError, RewardRequest, RewardResult
 from rewards.base import Grade
-from rewards.config import FUNCTION_NAMES
-from rewards.mixed import function_of
+from rewards.config import FUNCTION_NAMES, OpenEndedConfig, RewardRule
 
-CONF = Path(__file__).parents[3] / "conf" / "reward"
+ROOT = Path(__file__).parents[3]
 
 
 def wrap(answer: str) -> str:
@@ -43,8 +44,52 @@ def test_total_is_the_weighted_sum_and_right_untagged_beats_wrong_tagged() -> No
 
 
 def test_a_task_may_have_its_own_format_weight() -> None:
-    config = RewardConfig(format_weight_by_task={"chart": 0.25})
+    config = RewardConfig(rules=(RewardRule(task="chart", format_weight=0.25),))
     assert score(request(wrap("9")), config=config)[0].reward == 0.25
+
+
+def test_a_source_may_have_its_own_function_and_parameters() -> None:
+    rules = (
+        RewardRule(task="chart", source="plotqa", parameters={"tolerance": 0.001}),
+        RewardRule(source="figureqa", function="matching", format_weight=0.2),
+    )
+    config = RewardConfig(rules=rules)
+    strict, relaxed, words, unknown_task = score(
+        request(wrap("45.5"), source="plotqa"),
+        request(wrap("45.5"), source="chartqa"),
+        request(wrap("yes"), answer="no", source="figureqa"),
+        request(wrap("yes"), answer="yes", source="figureqa", task="anything"),
+        config=config,
+    )
+    assert (strict.task_reward, relaxed.task_reward) == (0.0, 1.0)
+    assert words.breakdown == {"format": 1.0, "matching": 0.0}
+    assert (words.reward, unknown_task.reward) == (0.2, 1.0)
+
+
+def test_first_rule_that_matches_holds() -> None:
+    rules = (RewardRule(task="chart", source="a", format_weight=0.0), RewardRule(task="chart", format_weight=0.4))
+    config = RewardConfig(rules=rules)
+    assert [config.route("chart", source).format_weight for source in ("a", "b")] == [0.0, 0.4]
+    assert config.route("iou", "a").format_weight == 0.1
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "neither a task nor a source"),
+        ({"task": "video"}, "'video', which reward.routes lacks"),
+        ({"task": "chart", "function": "charts"}, "'charts'; known functions"),
+        ({"task": "chart", "format_weight": 0.7}, "0.7"),
+        ({"task": "chart", "parameters": {"tolerence": 0.1}}, "'tolerence' is unknown; known: anls"),
+        ({"task": "chart", "parameters": {"tolerance": 2.0}}, "reward.chart.tolerance is 2.0"),
+        ({"task": "chart", "parameters": {"anls": 1}}, "anls is 1; use a bool"),
+        ({"task": "iou", "parameters": {"shaping": "cubic"}}, "'cubic'; use raw"),
+        ({"source": "plotqa", "parameters": {"tolerance": 0.1}}, "name its task or function"),
+    ],
+)
+def test_rules_that_fit_nothing_are_refused(rule: dict[str, object], message: str) -> None:
+    with pytest.raises(RewardError, match=re.escape(message)):
+        RewardConfig(rules=(RewardRule(**rule),))  # type: ignore[arg-type]
 
 
 def test_reasons_of_missing_answers() -> None:
@@ -81,7 +126,7 @@ class Brittle:
 
 def test_a_crash_is_a_counted_failure_of_the_one_answer_that_caused_it() -> None:
     with MixedReward(RewardConfig()) as rewards:
-        rewards._functions["chart"] = Brittle()
+        rewards._functions[RewardConfig().chart] = Brittle()
         fine, broken, also_fine = rewards.score([request(wrap(text)) for text in ("1", "boom", "2")])
     assert (fine.reward, also_fine.reward) == (1.0, 1.0)
     assert (broken.reward, broken.reason) == (None, "grader_failed")
@@ -131,16 +176,46 @@ def test_unknown_tasks_and_functions_are_named() -> None:
         score(request(wrap("a"), task="open", answer="a"))
 
 
-def test_unrouted_names_what_cannot_be_scored(toy) -> None:
-    assert MixedReward(RewardConfig()).unrouted(["chart", "open", "video", "video"]) == ("open", "video")
-    assert MixedReward(RewardConfig(), *toy).unrouted(["chart", "open"]) == ()
-    assert {function_of(RewardConfig(), task) for task in RewardConfig().routes} == set(FUNCTION_NAMES)
-    assert MixedReward(RewardConfig()).function_of("iou") == "grounding"
+def test_unrouted_rows_are_counted_by_task_and_source() -> None:
+    rows = [("chart", "a"), ("video", "a"), ("video", "b"), ("video", "b"), ("audio", "c")]
+    assert RewardConfig().unrouted(rows) == {("video", "a"): 1, ("video", "b"): 2, ("audio", "c"): 1}
+    config = RewardConfig(rules=(RewardRule(source="b", function="matching"),))
+    assert config.unrouted(rows) == {("video", "a"): 1, ("audio", "c"): 1}
+    assert {route.function for route in RewardConfig().every_route()} == set(FUNCTION_NAMES)
+
+
+def test_explanation_tells_answer_reference_reason_and_sum(toy) -> None:
+    asked = {
+        "chart": request(wrap("$1.2 million"), answer="1,200,000"),
+        "match_mcq": request(wrap("B. 14"), task="match_mcq", answer="B", options=("12", "14")),
+        "match_yesno": request(wrap("yes"), task="match_yesno", answer="no"),
+        "iou": request(wrap("[0, 0, 50, 100]"), task="iou", answer="[0, 0, 100, 100]", image_sizes=((200, 200),)),
+        "open": request(wrap("a dog runs"), task="open", answer="a dog sleeps"),
+        "bad": request(wrap("x"), answer="!!!"),
+    }
+    with MixedReward(RewardConfig(), *toy) as rewards:
+        texts = {name: "\n".join(rewards.explain(one)) for name, one in asked.items()}
+    assert "reference of type unnamed: number 1200000" in texts["chart"]
+    assert "reward     1" in texts["chart"]
+    assert "B '14'" in texts["match_mcq"]
+    assert "IoU 0.5000" in texts["iou"]
+    assert "forward (answer found in reference) 0." in texts["open"]
+    assert "masked from its group" in texts["bad"]
+    assert "bad_gold: the reference itself is unusable" in texts["bad"]
+    assert "reward     0.1" in texts["match_yesno"]
+
+
+def test_half_a_surrogate_pair_is_scored_like_any_wrong_text(toy) -> None:
+    with MixedReward(RewardConfig(), *toy) as rewards:
+        for task, gold in [("open", "a dog"), ("chart", "dog"), ("match_text", "dog"), ("iou", "[0, 0, 1, 1]")]:
+            result = rewards.score([request(wrap("\ud800 dog"), task=task, answer=gold)])[0]
+            assert result.failure is None
+            assert result.reward is not None
 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"format_weight": 0.2}, {"format_weight": 0.6, "task_weight": 0.4}, {"format_weight_by_task": {"chart": -0.1}}],
+    [{"format_weight": 0.2}, {"format_weight": 0.6, "task_weight": 0.4}, {"format_weight": -0.1, "task_weight": 1.1}],
 )
 def test_weights_that_break_their_promise_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(RewardError, match="weight"):
@@ -154,28 +229,18 @@ def test_requests_are_checked() -> None:
         request("", image_sizes=((0, 5),))
 
 
-def keys_of(cls: type) -> dict[str, object]:
-    return {
-        field.name: keys_of(field.type) if dataclasses.is_dataclass(field.type) else None  # type: ignore[arg-type]
-        for field in dataclasses.fields(cls)
-    }
-
-
 @pytest.mark.parametrize("name", ["default", "paper"])
 def test_presets_hold_exactly_the_settings(name: str) -> None:
-    preset = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    expected = keys_of(RewardConfig)
-    assert preset.keys() == expected.keys()
-    values = {}
-    for key, inner in expected.items():
-        if isinstance(inner, dict):
-            assert preset[key].keys() == inner.keys()
-        default = getattr(RewardConfig(), key)
-        values[key] = type(default)(**preset[key]) if isinstance(inner, dict) else preset[key]
-    config = RewardConfig(**values)
-    literal = dataclasses.replace(config.open_ended, guards=True) if name == "paper" else config.open_ended
-    assert config.open_ended.guards is (name == "default")
-    assert dataclasses.replace(config, open_ended=literal) == RewardConfig()
+    values = compose([f"reward={name}"])["reward"]
+    config = build(RewardConfig, values, "reward")
+    guards = name == "default"
+    expected = dataclasses.replace(RewardConfig(), open_ended=dataclasses.replace(OpenEndedConfig(), guards=guards))
+    assert config == expected
+    assert values.keys() == {field.name for field in dataclasses.fields(RewardConfig)}
+    for field in dataclasses.fields(RewardConfig):
+        section = getattr(config, field.name)
+        if dataclasses.is_dataclass(section):
+            assert values[field.name].keys() == {inner.name for inner in dataclasses.fields(section)}
 
 
 def test_records_survive_pickling() -> None:
@@ -190,5 +255,5 @@ def test_records_survive_pickling() -> None:
 def test_importing_rewards_loads_no_numerics_and_no_deep_learning() -> None:
     heavy = {"torch", "ray", "vllm", "transformers", "hydra", "scipy", "numpy", "sympy", "math_verify"}
     code = f"import sys, rewards; print(sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parents[1], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -35,7 +35,7 @@ def table(tmp_path: Path) -> SampleTable:
 def test_samples_survive_the_disk(table: SampleTable) -> None:
     assert [table[i] for i in range(len(table))] == make_samples(150)
     assert table[149] == make_samples(150)[149]
-    assert table.tasks()[:2] == ["match_mcq", "chart"]
+    assert [task for task, _ in table.tasks_and_sources()[:2]] == ["match_mcq", "chart"]
 
 
 def test_equal_samples_give_equal_files(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Awaitable clients of the actors: decisions live here, work in the actors."""

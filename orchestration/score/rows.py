@@ -1,0 +1,206 @@
+"""Rows to score, read one by one from JSON lines or Parquet; a row that cannot be scored says why and where."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.errors import DataError
+from orchestration.score.expectations import RELATIONS
+from rewards.base import RewardError, RewardRequest
+from rewards.config import RewardConfig
+
+FORMAT_TASK = "format"
+"""Rows of this task are about the envelope alone and need no answer."""
+
+FRAMES = {
+    "pixel": "pixel",
+    "resized": "pixel_resized",
+    "pixel_resized": "pixel_resized",
+    "norm1000": "norm1000",
+    "norm1": "norm1",
+}
+"""`coord` of a row to RewardRequest.coord_mode."""
+
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """One row as it stands in the file, and what the rewards need of it."""
+
+    line: int
+    """1-based line of a JSONL file, 1-based row of a Parquet file."""
+    row_id: str
+    fields: Mapping[str, Any]
+    """Everything the row holds; unknown fields travel through."""
+    request: RewardRequest
+    guards: bool | None
+    """Whether the guards of open-ended rewards hold for this row; None leaves it to the settings."""
+
+    @property
+    def is_format_only(self) -> bool:
+        """Whether the row is about the envelope alone."""
+        return self.request.task == FORMAT_TASK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that cannot be scored."""
+
+    line: int
+    reason: str
+
+
+class _BadRowError(ValueError):
+    """What is wrong with the row at hand."""
+
+
+def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
+    """Read every row of a file, in order, a few at a time.
+
+    Args:
+        path: `.parquet`, else JSON lines. Fields: id, task, response, answer; options, image_size [w, h], coord,
+            input_size [w, h], answer_type, source, truncated, guards where they matter.
+        config: Says which tasks and sources a reward reads.
+
+    Raises:
+        DataError: If the file cannot be read at all.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a .jsonl or .parquet file of rows to score")
+    read = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    for line, fields in read:
+        if isinstance(fields, str):
+            yield BadRow(line=line, reason=fields)
+            continue
+        try:
+            yield _row(line, fields, config)
+        except (_BadRowError, RewardError) as error:
+            yield BadRow(line=line, reason=str(error))
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Give (line, object), or (line, what is wrong with it)."""
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            try:
+                text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
+                if not text:
+                    continue
+                fields = json.loads(text)
+            except UnicodeDecodeError as error:
+                yield line, f"not UTF-8 at byte {error.start}"
+            except (ValueError, RecursionError) as error:
+                yield line, f"not JSON: {error}"
+            else:
+                yield line, fields if isinstance(fields, dict) else f"a JSON object is needed, not {_kind(fields)}"
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is no Parquet file: {error}") from error
+    line = 0
+    with file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for fields in batch.to_pylist():
+                line += 1
+                yield line, {name: value for name, value in fields.items() if value is not None}
+
+
+def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:
+    task = _text(fields, "task")
+    source = str(fields.get("source", ""))
+    if task != FORMAT_TASK and not config.is_routed(task, source):
+        raise _BadRowError(f"task is {task!r}; use {', '.join([*config.routes, FORMAT_TASK])}")
+    image_size, input_size = _size(fields, "image_size"), _size(fields, "input_size")
+    frame = fields.get("coord", "pixel")
+    if frame not in FRAMES:
+        raise _BadRowError(f"coord is {frame!r}; use {', '.join(FRAMES)}")
+    if FRAMES[frame] != "pixel" and not image_size:
+        raise _BadRowError(f"coord {frame} needs image_size")
+    if FRAMES[frame] == "pixel_resized" and not input_size:
+        raise _BadRowError(f"coord {frame} needs input_size")
+    guards = fields.get("guards")
+    if guards is not None and not isinstance(guards, bool):
+        raise _BadRowError(f"guards is {guards!r}; use true or false")
+    _check_expectation(fields)
+    request = RewardRequest(
+        task=task,
+        question=str(fields.get("question", "")),
+        response=_text(fields, "response"),
+        answer="" if task == FORMAT_TASK else _answer(fields),
+        options=_options(fields),
+        source=source,
+        image_sizes=image_size,
+        image_input_sizes=input_size,
+        coord_mode=FRAMES[frame],
+        answer_type=str(fields.get("answer_type", "")),
+        truncated=fields.get("truncated") is True,
+    )
+    return ScoreRow(line=line, row_id=_identifier(fields), fields=fields, request=request, guards=guards)
+
+
+def _check_expectation(fields: Mapping[str, Any]) -> None:
+    expected, relation = fields.get("expected"), fields.get("relation")
+    bounds = expected if isinstance(expected, list) else [expected]
+    if expected is not None and not (
+        len(bounds) in (1, 2) and all(isinstance(bound, (int, float)) for bound in bounds)
+    ):
+        raise _BadRowError(f"expected is {expected!r}; use a number or [low, high]")
+    if relation is not None and not (isinstance(relation, dict) and set(relation) <= set(RELATIONS)):
+        raise _BadRowError(f"relation is {relation!r}; use {{{' | '.join(RELATIONS)}: id}}")
+
+
+def _need(fields: Mapping[str, Any], name: str) -> Any:
+    if fields.get(name) is None:
+        raise _BadRowError(f"{name} is missing")
+    return fields[name]
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = _need(fields, name)
+    if not isinstance(value, str):
+        raise _BadRowError(f"{name} must be text, not {_kind(value)}")
+    return value
+
+
+def _identifier(fields: Mapping[str, Any]) -> str:
+    value = _need(fields, "id")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise _BadRowError(f"id must be text or an integer, not {_kind(value)}")
+    return str(value)
+
+
+def _answer(fields: Mapping[str, Any]) -> str:
+    """Give the reference as text; numbers and lists are spelled as JSON spells them."""
+    value = _need(fields, "answer")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _options(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    value = fields.get("options") or ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, int, float)) for item in value):
+        raise _BadRowError(f"options must be a list of texts, not {_kind(value)}")
+    return tuple(str(item) for item in value)
+
+
+def _size(fields: Mapping[str, Any], name: str) -> tuple[tuple[int, int], ...]:
+    value = fields.get(name)
+    if value is None:
+        return ()
+    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+    if not is_pair or not all(isinstance(side, (int, float)) and 1 <= side <= 1e6 for side in value):
+        raise _BadRowError(f"{name} is {value!r}; use [width, height] in pixels")
+    return ((int(value[0]), int(value[1])),)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

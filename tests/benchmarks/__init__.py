@@ -1,0 +1,1 @@
+"""Speed, as ratios and rates measured side by side in one run: `python -m tests.benchmarks.NAME`."""
