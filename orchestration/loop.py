@@ -34,7 +34,7 @@ async def train(run: "Run") -> None:
 
             run.step = step + 1
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
-            run.tracker.log_step(step, tickets, report, sync, seconds, num_dropped=buffer.num_dropped)
+            run.tracker.log_step(step, tickets, report, sync, seconds, counts=run.counts(buffer))
             if run.is_checkpoint_due():
                 await run.save_checkpoint()
         await rollout

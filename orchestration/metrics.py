@@ -15,7 +15,7 @@ def step_metrics(
     sync: SyncReport,
     seconds: dict[str, float],
     *,
-    num_dropped: int,
+    counts: dict[str, float],
 ) -> dict[str, float]:
     """Join everything known of a step into path-like names."""
     summaries = [ticket.summary for ticket in tickets]
@@ -29,10 +29,10 @@ def step_metrics(
         "rollout/completion_tokens_mean": num_tokens / num_completions,
         "rollout/truncated_frac": sum(s.num_truncated for s in summaries) / num_completions,
         "rollout/group_s_mean": mean(s.rollout_s for s in summaries),
-        "rollout/num_dropped": float(num_dropped),
         "reward/failed_frac": sum(len(s.failures) for s in summaries) / num_completions,
         "staleness/mean": mean(sync.version - 1 - s.weight_version for s in summaries),
         "staleness/max": float(max((sync.version - 1 - s.weight_version for s in summaries), default=0)),
+        **counts,
         **report.metrics,
         **{f"time/{name}_s": value for name, value in report.seconds.items()},
         **{f"time/{name}_s": value for name, value in seconds.items()},

@@ -128,6 +128,13 @@ class Run:
         ticket = tickets[self.step % len(tickets)]
         return ticket, self.prompts.draw(ticket.position).sample
 
+    def counts(self, buffer: GroupBuffer) -> dict[str, float]:
+        """What went wrong so far in this process, as metrics."""
+        return {
+            "rollout/num_dropped": float(buffer.num_dropped),
+            "reward/num_actor_restarts": float(self.rewards.num_restarts),
+        }
+
     def is_recorded(self, position: int) -> bool:
         """Whether the completions of this position go to samples.jsonl."""
         training = self.config.training

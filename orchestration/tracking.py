@@ -97,10 +97,10 @@ class Tracker:
         sync: SyncReport,
         seconds: dict[str, float],
         *,
-        num_dropped: int,
+        counts: dict[str, float],
     ) -> None:
         """Record one finished step."""
-        metrics = step_metrics(tickets, report, sync, seconds, num_dropped=num_dropped)
+        metrics = step_metrics(tickets, report, sync, seconds, counts=counts)
         _append(self._metrics, {"step": step, **metrics})
         for ticket in tickets:
             if ticket.summary.texts:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardRequest
 from rewards.bmas import BmasOptions, bmas_group, group_directions
@@ -27,12 +28,12 @@ class OpenEndedReward:
         """Keep tokenizer and table; load token weights where the settings name a file.
 
         Raises:
-            RewardError: If the weights do not fit the table.
+            RewardError: If the weights cannot be read or do not fit the table.
         """
         self._config = config
         self._encode = encode
         self._table = table
-        idf = np.load(config.idf_path, allow_pickle=False).astype(np.float32) if config.idf_path else None
+        idf = _load_weights(config.idf_path) if config.idf_path else None
         if idf is not None and idf.shape != (table.shape[0],):
             raise RewardError(f"reward.open_ended.idf_path holds {idf.shape}; the table needs ({table.shape[0]},)")
         self._options = BmasOptions(f1=config.f1, distinct=config.distinct, idf=idf)
@@ -78,6 +79,14 @@ class OpenEndedReward:
         if self._config.guards:
             value *= length_factor(len(reply), len(gold), self._config) * duplicate_factor(reply, gold, self._config)
         return Grade(value, parsed=answer)
+
+
+def _load_weights(path: str) -> NDArray[np.float32]:
+    try:
+        weights: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise RewardError(f"reward.open_ended.idf_path {path} cannot be read as .npy: {error}") from error
+    return weights
 
 
 def length_factor(num_reply: int, num_gold: int, config: OpenEndedConfig) -> float:

@@ -19,6 +19,8 @@ _SAME_CHARACTER = str.maketrans(
     }
 )  # fmt: skip
 _SUPERSCRIPTS = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_GROUP_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+"""Spaces that typographers put between groups of three digits."""
 _VULGAR_AFTER_DIGIT = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 
 _COMMAND = re.compile(
@@ -57,7 +59,7 @@ def unify(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = _VULGAR_AFTER_DIGIT.sub(" ", text)
+    text = _GROUP_SPACE.sub(",", _VULGAR_AFTER_DIGIT.sub(" ", text))
     text = _SUPERSCRIPTS.sub(lambda match: "^" + unicodedata.normalize("NFKC", match.group()), text)
     return unicodedata.normalize("NFKC", text).translate(_SAME_CHARACTER)
 
@@ -94,7 +96,7 @@ def clean(text: str) -> str:
         >>> clean("The answer is **B**.")
         'B'
     """
-    text = " ".join(unify(text).split())
+    text = " ".join(unify(text).split()).replace(" %", "%")
     for _ in range(4):
         before = text
         text = unwrap(text)

@@ -25,6 +25,9 @@ _NUMBER = re.compile(
 _TIMES_TEN = re.compile(r"\s*[x\u00d7*\u00b7\u22c5]\s*10\s*\^\s*\{?\s*([-+]?[0-9]{1,3})\s*\}?")
 _SPACED_SIGN = re.compile(r"(?<![^\s(\[])([-+])\s+(?=[$\u20ac\u00a3\u00a5]?\s?[0-9.])")
 _SPACED_SLASH = re.compile(r"(?<=[0-9])\s*/\s*(?=[0-9.])")
+_MIXED = re.compile(r"(?<![0-9.,/])([0-9]{1,9})\s+([0-9]{1,3})/([0-9]{1,3})(?![0-9.,/])")
+"""`2 1/2` is 5/2."""
+_SIGN_WORD = re.compile(r"\b(?:minus|negative)\s+(?=[$\u20ac\u00a3\u00a5]?[0-9.])")
 _BOUND = re.compile(
     r"\b(?:not|never|isn't|cannot|less|more|fewer|greater|at least|at most|up to|over|under|above|below)\b"
 )
@@ -87,7 +90,9 @@ def _chunks(text: str) -> list[str]:
     """Split at spaces, `=` and `word:`, after joining what spaces tore apart, and trim punctuation."""
     text = _TIMES_TEN.sub(r"e\1", text)
     text = _SPACED_SIGN.sub(r"\1", text)
+    text = _SIGN_WORD.sub("-", text)
     text = _SPACED_SLASH.sub("/", text)
+    text = _MIXED.sub(lambda match: f"{int(match[1]) * int(match[3]) + int(match[2])}/{match[3]}", text)
     text = re.sub(r"(?<=[^\W\d]):|=", " ", text)
     chunks = [chunk.strip(_CHUNK_EDGES).rstrip(".") for chunk in text.split()]
     return [chunk for chunk in chunks if chunk]

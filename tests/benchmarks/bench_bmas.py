@@ -104,24 +104,21 @@ def main() -> None:
             values = bmas_group(gold, replies, table, options=LITERAL)
             seconds["loop"].append(middle - started)
             seconds["group"].append(time.process_time() - middle)
-        medians = {kind: float(np.median(times)) for kind, times in seconds.items()}
-        ratios = np.array(seconds["loop"]) / np.array(seconds["group"])
         exact = loop_over_pairs(gold, replies, table, np.float64)
-        error = max(abs(value - other) for value, other in zip(values, exact, strict=True))
         tracemalloc.start()
         bmas_group(gold, replies, table, options=LITERAL)
         peak = tracemalloc.get_traced_memory()[1]
-        print(f"loop over pairs, float32   {1e3 * medians['loop']:8.1f} ms of CPU (median of {REPEATS})")
-        print(f"group                      {1e3 * medians['group']:8.1f} ms of CPU")
-        print(
-            f"ratio                      {np.median(ratios):8.1f}    (pairwise: {ratios.min():.1f} to {ratios.max():.1f})"
-        )
-        print(f"error against float64      {error:8.1e}")
-        print(f"extra memory at the peak   {peak / 2**20:8.1f} MiB")
-        print(f"table                      {2 * sizes.rows * sizes.width / 2**20:8.1f} MiB on disk, ", end="")
-        print(
-            f"largest resident set {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (loop included)"
-        )
+    medians = {kind: 1e3 * float(np.median(times)) for kind, times in seconds.items()}
+    ratios = np.array(seconds["loop"]) / np.array(seconds["group"])
+    error = max(abs(value - other) for value, other in zip(values, exact, strict=True))
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"loop over pairs, float32   {medians['loop']:8.1f} ms of CPU (median of {REPEATS})")
+    print(f"group                      {medians['group']:8.1f} ms of CPU")
+    print(f"ratio                      {np.median(ratios):8.1f}    (rounds: {ratios.min():.1f} to {ratios.max():.1f})")
+    print(f"error against float64      {error:8.1e}")
+    print(f"extra memory at the peak   {peak / 2**20:8.1f} MiB")
+    print(f"table on disk              {2 * sizes.rows * sizes.width / 2**20:8.1f} MiB")
+    print(f"largest resident set       {resident:8.1f} MiB, the loop and file pages included")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ RIGHT = [
     ("1.05", "1"), ("0.95", "1"), ("-0.0", "0"), ("0%", "0"), ("in 2015", "2015"), ("2,015", "2015"),
     ("2,010", "2,015"),
     ("C\u00f4te d\u2019Ivoire", "C\u00f4te d'Ivoire"), ("18\u201329", "18-29"), ("Q3 2015", "q3 2015"),
-    ("Yes, it is", "Yes"),
+    ("Yes, it is", "Yes"), ("2 1/2", "2.5"), ("2\u00bd", "2.5"), ("-2 1/2", "-2.5"), ("minus 5", "-5"),
+    ("1\u202f200\u202f000", "1.2 million"), ("negative $5", "-5"),
     ("India, Brazil", "[Brazil, India]"), ("Brazil & India", '["Brazil", "India"]'),
     ("- India\n- Brazil", "[Brazil, India]"),
     ("Bosnia and Herzegovina, Serbia", "[Serbia, Bosnia and Herzegovina]"), ("1,234 and 5,678", "[1,234, 5,678]"),
@@ -48,7 +49,7 @@ WRONG = [
     ("45 in 2015", "45"), ("", "45"),
     ("Brazil or India", "Brazil"), ("2015", "Q3 2015"), ("1", "Group 1"), ("Brazil, Brazil", "[Brazil, India]"),
     ("Brazil, India, China", "[Brazil, India]"), ("[2007, 2009]", "[2007, 2008]"), ("Yes and no", "Yes"),
-    ("", "Brazil"),
+    ("", "Brazil"), ("2 1/0", "2"), ("3 2 1/2", "3"), ("1 2", "12"), ("5 minus 10", "-5"),
 ]  # fmt: skip
 
 
