@@ -26,6 +26,7 @@ FREE_TO_CHANGE = (
     "training.weight_check_every",
     "training.max_mismatch",
     "training.max_drop_frac",
+    "training.max_failed_frac",
     "training.recorded_groups_per_step",
     "rollout.engines",
     "rollout.engine",

@@ -6,7 +6,7 @@ from orchestration.demo.drawing import COLOURS
 from orchestration.demo.samples import Question, Solution
 from orchestration.demo.scenes import QUARTERS, SHAPES, Scene
 
-LABELS = "ABCD"
+NUM_OPTIONS = 4
 
 _CHOICES = {"colour": COLOURS, "shape": SHAPES, "quarter": QUARTERS}
 _CHOICE_TEXTS = {
@@ -76,28 +76,26 @@ def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str,
 
 
 def ask_choice(scene: Scene, rng: random.Random) -> Question:
-    """Ask for a property with four options; the answer is the letter of the right one."""
+    """Ask for a property with four options; the answer is the text of the right one."""
     item = rng.choice(scene.shapes)
     kinds = ["shape", "shape", "quarter"]
     if sum(other.shape == item.shape for other in scene.shapes) == 1:
         kinds.append("colour")
     kind = rng.choice(kinds)
     right = getattr(item, kind)
-    options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), len(LABELS) - 1)]
+    options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), NUM_OPTIONS - 1)]
     rng.shuffle(options)
-    labels = dict(zip(options, LABELS, strict=True))
     named = item.shape if kind == "colour" else item.colour
-    listed = ", ".join(f"{option} {label}" for option, label in labels.items())
     # Located first where the place is asked for: "yellow oval big c1" leads to "northeast", "yellow" alone does not.
     found = item.description if kind == "quarter" else named
 
     def choose(option: str) -> Solution:
-        return Solution(think=f"{scene.description}; {found} {option} {labels[option]}", answer=labels[option])
+        return Solution(think=f"{scene.description}; {found} {option}", answer=option)
 
     return Question(
         source=f"demo/{kind}",
         task="match_mcq",
-        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {listed}",
+        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {', '.join(options[:-1])} or {options[-1]}",
         solution=choose(right),
         slips=tuple(choose(option) for option in options if option != right),
         options=tuple(options),

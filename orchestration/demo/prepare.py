@@ -18,7 +18,7 @@ from typing import Literal
 
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.settings import DemoSettings
-from orchestration.demo.tasks import generate_samples
+from orchestration.demo.tasks import WARM_START_WEIGHTS, generate_samples
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import WarmStartProgress, warm_start
 from orchestration.seeds import derive_seed
@@ -159,6 +159,7 @@ def _write_model(folder: Path, settings: DemoSettings, progress: Callable[[DemoP
             seed=seed,
             split="train",
             num_samples=settings.num_warm_start_samples,
+            weights=WARM_START_WEIGHTS,
             questions_per_picture=settings.questions_per_picture,
         )
     )

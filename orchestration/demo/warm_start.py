@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-MUON_LR_FACTOR = 10.0
+MUON_LR_FACTOR = 5.0
 """Muon's update has unit spectral norm, so its rate is this many times AdamW's."""
 
 WARM_UP_FRAC = 0.04
