@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rewards.base import Reason
-from rewards.config import FormatConfig
+from rewards.parameters import FormatConfig
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"

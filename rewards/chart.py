@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import ChartConfig
 from rewards.listing import match_items, read_list, split_items
+from rewards.parameters import ChartConfig
 from rewards.plain_text import normalise, without_article
 from rewards.quantities import Quantity, read_quantity
 from rewards.text_similarity import anls

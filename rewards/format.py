@@ -1,7 +1,7 @@
 """Format reward: 1 for exactly one think block and then exactly one answer block, both non-blank, nothing else."""
 
 from rewards.answer import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, strip_end_of_turn
-from rewards.config import FormatConfig
+from rewards.parameters import FormatConfig
 
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.boxes import Box, BoxEntry, clip, parse_boxes, to_pixels
-from rewards.config import GroundingConfig
+from rewards.parameters import GroundingConfig
 from rewards.plain_text import normalise
 
 

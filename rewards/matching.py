@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.choices import Choices
-from rewards.config import MatchingConfig
+from rewards.parameters import MatchingConfig
 from rewards.plain_text import normalise, without_article
 from rewards.yes_no import read_yes_no
 

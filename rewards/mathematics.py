@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import MathConfig
 from rewards.grader_process import GraderProcess, GraderTimeoutError
+from rewards.parameters import MathConfig
 from rewards.plain_text import unify
 
 _LEAD = re.compile(r"(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)

@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Self
 
 from rewards.answer import Answer, extract_answer
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
-from rewards.config import (
-    ChartConfig,
-    FunctionConfig,
-    GroundingConfig,
-    MatchingConfig,
-    MathConfig,
-    RewardConfig,
-    Route,
-)
+from rewards.config import RewardConfig, Route
 from rewards.format import format_reward
+from rewards.parameters import ChartConfig, FunctionConfig, GroundingConfig, MatchingConfig, MathConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,9 +235,9 @@ def _build(parameters: FunctionConfig) -> RewardFunction:
 def _build_open_ended(
     parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
-    from rewards.config import OpenEndedConfig
     from rewards.embedding_table import EmbeddingTable
     from rewards.open_ended import OpenEndedReward
+    from rewards.parameters import OpenEndedConfig
 
     assert isinstance(parameters, OpenEndedConfig)
     table = embedding if isinstance(embedding, EmbeddingTable) else EmbeddingTable(embedding)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardRequest
 from rewards.bmas import BmasOptions, bmas_group, group_directions
-from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
+from rewards.parameters import OpenEndedConfig
 
 NGRAM = 4
 _SPECIAL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>")

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models
 
 from orchestration.job import check_rewards
 from rewards import RewardConfig, RewardError
-from rewards.config import OpenEndedConfig, RewardRule
+from rewards.config import RewardRule
+from rewards.parameters import OpenEndedConfig
 from rollout.dataset import write_samples
 from rollout.records import Sample
 

@@ -6,7 +6,7 @@ import pytest
 
 from rewards.base import GoldError, RewardRequest
 from rewards.chart import ChartReward
-from rewards.config import ChartConfig
+from rewards.parameters import ChartConfig
 from rewards.text_similarity import levenshtein
 
 

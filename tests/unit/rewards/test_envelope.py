@@ -4,8 +4,8 @@ import pytest
 
 from rewards.answer import extract_answer
 from rewards.base import Reason
-from rewards.config import FormatConfig
 from rewards.format import format_reward
+from rewards.parameters import FormatConfig
 
 STRICT = FormatConfig()
 

@@ -15,7 +15,8 @@ from orchestration.cli import compose
 from orchestration.strict import build
 from rewards import MixedReward, Reason, RewardConfig, RewardError, RewardRequest, RewardResult
 from rewards.base import Grade
-from rewards.config import FUNCTION_NAMES, OpenEndedConfig, RewardRule
+from rewards.config import FUNCTION_NAMES, RewardRule
+from rewards.parameters import OpenEndedConfig
 
 ROOT = Path(__file__).parents[3]
 

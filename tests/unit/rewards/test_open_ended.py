@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rewards.base import GoldError, Reason, RewardError, RewardRequest
 from rewards.bmas import BmasOptions, bmas_group, calibrate_baseline, inverse_document_frequencies
-from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
 from rewards.open_ended import OpenEndedReward, duplicate_factor, duplicate_frac, length_factor
+from rewards.parameters import OpenEndedConfig
 
 PLAIN = BmasOptions()
 ROWS = np.random.default_rng(3).standard_normal((300, 48)).astype(np.float32)
