@@ -27,6 +27,7 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
 
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
 RUN_ERRORS = (NonFiniteLossError, WeightSyncError, InfrastructureError)
+OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -55,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RUN_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
         sys.exit(EXIT_RUN_ERROR)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OWN_PACKAGES:
+            raise
+        print(f"mixed-r1 {verb} needs {error.name}: pip install 'mixed-r1[train]' (see README)", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("\nstopped; the same command continues from the latest checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
