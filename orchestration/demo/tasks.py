@@ -21,7 +21,7 @@ TASK_WEIGHTS: Mapping[str, float] = MappingProxyType(
 """Share of each task where the caller sets none."""
 
 WARM_START_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"match_yesno": 0.2, "match_mcq": 0.2, "chart": 0.25, "iou": 0.25, "open": 0.1}
+    {"match_yesno": 0.2, "match_mcq": 0.2, "chart": 0.3, "iou": 0.25, "open": 0.05}
 )
 """Share of each task in the warm start: what is learned quickly is shown less, so that no task comes out solved."""
 

@@ -16,6 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; } p { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; background: white; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } .up { color: #1f7a4d; } .down { color: #a8323e; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem; }
 .card { background: white; border: 1px solid var(--line); border-radius: 8px; padding: .8rem; font-size: .86rem; }
@@ -78,7 +79,8 @@ def _change(value: float) -> str:
 
 def _examples(title: str, evaluation: dict[str, Any]) -> str:
     cards = [_card(example) for example in evaluation.get("examples", ())]
-    return f'<h2>{title}</h2><div class="cards">{"".join(cards)}</div>' if cards else ""
+    legend = "<p>Boxes: the reference in green, the model's greedy answer in red.</p>"
+    return f'<h2>{title}</h2>{legend}<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
 def _card(example: dict[str, Any]) -> str:
