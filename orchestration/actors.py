@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,11 +124,13 @@ class RewardActor:
     @ray.method(num_returns=2)
     def score(self, group: RolloutGroup, keep_texts: bool) -> tuple[ScoredGroup, GroupSummary]:
         """Return the scored group, which stays in the object store, and its summary."""
+        started = time.perf_counter()
         completions = [generation.token_ids.tolist() for generation in group.generations]
         texts = self._tokenizer.decode_batch(completions, skip_special_tokens=True)
         results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
         family = self._config.route(group.sample.task, group.sample.source).function
-        summary = summarise(group, results, family=family, texts=texts if keep_texts else ())
+        seconds = time.perf_counter() - started
+        summary = summarise(group, results, family=family, score_s=seconds, texts=texts if keep_texts else ())
         return to_scored_group(group, results), summary
 
 

@@ -20,6 +20,8 @@ class GroupSummary:
 
     family: str
     """Reward function that scored it: matching, chart, grounding, open_ended, math."""
+    source: str
+    """Dataset that the sample comes from."""
     rewards: tuple[float, ...]
     """Weighted total of each graded completion."""
     task_rewards: tuple[float, ...]
@@ -34,6 +36,8 @@ class GroupSummary:
     weight_version: int
     """Oldest weight version among the completions."""
     rollout_s: float
+    score_s: float
+    """Seconds in the reward actor, decoding included."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
     texts: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """The command `mixed-r1`: the one file that knows Hydra. Every verb takes Hydra overrides (key=value)."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -61,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"mixed-r1 {verb} needs {error.name}: pip install 'mixed-r1[train]' (see README)", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_RUN_ERROR)
     except KeyboardInterrupt:
         print("\nstopped; the same command continues from the latest checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -62,12 +62,21 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
 
 
 def summarise(
-    group: RolloutGroup, results: Sequence[RewardResult], *, family: str, texts: Sequence[str] = ()
+    group: RolloutGroup, results: Sequence[RewardResult], *, family: str, score_s: float, texts: Sequence[str] = ()
 ) -> GroupSummary:
-    """Boil a scored group down to what the driver logs."""
+    """Boil a scored group down to what the driver logs.
+
+    Args:
+        group: the rollout.
+        results: one result per completion.
+        family: reward function that gave them.
+        score_s: seconds that they took.
+        texts: decoded completions, where the run records them.
+    """
     graded = [result for result in results if result.reward is not None]
     return GroupSummary(
         family=family,
+        source=group.sample.source,
         rewards=tuple(float(result.reward) for result in graded if result.reward is not None),
         task_rewards=tuple(float(result.task_reward or 0.0) for result in graded),
         format_rewards=tuple(float(result.format_reward) for result in graded),
@@ -78,6 +87,7 @@ def summarise(
         reasons=tuple(result.reason.value for result in results),
         weight_version=min(generation.weight_version_start for generation in group.generations),
         rollout_s=group.seconds,
+        score_s=score_s,
         image_input_sizes=group.image_input_sizes,
         texts=tuple(texts),
     )

@@ -1,12 +1,13 @@
 """Step metrics: from tickets and reports to one flat dict; every name is in the README's table."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, pstdev
 
 from learner.records import StepReport
-from orchestration.buffer import GroupTicket
+from orchestration.buffer import GroupSummary, GroupTicket
 from orchestration.weight_sync import SyncReport
+from rewards.base import Reason
 
 
 def step_metrics(
@@ -29,6 +30,7 @@ def step_metrics(
         "rollout/completion_tokens_mean": num_tokens / num_completions,
         "rollout/truncated_frac": sum(s.num_truncated for s in summaries) / num_completions,
         "rollout/group_s_mean": mean(s.rollout_s for s in summaries),
+        "reward/score_s_mean": mean(s.score_s for s in summaries),
         "reward/failed_frac": sum(len(s.failures) for s in summaries) / num_completions,
         "staleness/mean": mean(sync.version - 1 - s.weight_version for s in summaries),
         "staleness/max": float(max((sync.version - 1 - s.weight_version for s in summaries), default=0)),
@@ -47,20 +49,31 @@ def step_metrics(
 
 
 def reward_metrics(tickets: Sequence[GroupTicket]) -> dict[str, float]:
-    """Reward statistics, over all groups and by reward function."""
-    by_family: dict[str, list[GroupTicket]] = defaultdict(list)
-    for ticket in tickets:
-        by_family[ticket.summary.family].append(ticket)
+    """Reward statistics: over all groups, by reward function with the reasons of what earned less, and by source."""
+    summaries = [ticket.summary for ticket in tickets]
     metrics = {
-        "reward/mean": mean(r for t in tickets for r in t.summary.rewards),
-        "reward/format/mean": mean(r for t in tickets for r in t.summary.format_rewards),
-        "reward/group_std_mean": mean(pstdev(t.summary.rewards) for t in tickets if t.summary.rewards),
+        "reward/mean": mean(r for s in summaries for r in s.rewards),
+        "reward/format/mean": mean(r for s in summaries for r in s.format_rewards),
+        "reward/group_std_mean": mean(pstdev(s.rewards) for s in summaries if s.rewards),
     }
-    for family, members in sorted(by_family.items()):
-        metrics[f"reward/{family}/mean"] = mean(r for t in members for r in t.summary.rewards)
-        metrics[f"reward/{family}/task_mean"] = mean(r for t in members for r in t.summary.task_rewards)
+    for family, members in sorted(_grouped(summaries, lambda s: s.family).items()):
+        metrics[f"reward/{family}/mean"] = mean(r for s in members for r in s.rewards)
+        metrics[f"reward/{family}/task_mean"] = mean(r for s in members for r in s.task_rewards)
         metrics[f"reward/{family}/num_groups"] = float(len(members))
+        reasons = Counter(reason for s in members for reason in s.reasons)
+        for reason, count in sorted(reasons.items()):
+            if reason != Reason.OK:
+                metrics[f"reason/{family}/{reason}"] = count / reasons.total()
+    for source, members in sorted(_grouped(summaries, lambda s: s.source).items()):
+        metrics[f"source/{source}/reward_mean"] = mean(r for s in members for r in s.rewards)
     return metrics
+
+
+def _grouped(summaries: Iterable[GroupSummary], key: Callable[[GroupSummary], str]) -> dict[str, list[GroupSummary]]:
+    groups: dict[str, list[GroupSummary]] = defaultdict(list)
+    for summary in summaries:
+        groups[key(summary)].append(summary)
+    return groups
 
 
 def mean(values: Iterable[float]) -> float:

@@ -10,6 +10,7 @@ from orchestration.errors import DataError
 
 SUMMARY = GroupSummary(
     family="chart",
+    source="plots",
     rewards=(0.1, 1.0),
     task_rewards=(0.0, 1.0),
     format_rewards=(1.0, 1.0),
@@ -20,6 +21,7 @@ SUMMARY = GroupSummary(
     reasons=("ok", "ok"),
     weight_version=0,
     rollout_s=0.1,
+    score_s=0.01,
 )
 
 
