@@ -89,7 +89,7 @@ class OpenEndedConfig:
     """A .npy file of float weights [V], one per token id; empty = no weighting."""
     baseline: float = 0.0
     """Rescales to max(0, (bmas - baseline) / (1 - baseline)); 0 = off."""
-    max_chars: int = 20_000
+    max_chars: int = 10_000
 
     def __post_init__(self) -> None:
         """Check ratios and baseline."""

@@ -27,6 +27,9 @@ from rewards.embedding_table import EmbeddingTable
 VOCABULARY = 600
 KEPT = 0.8
 REPEATS = 7
+HOSTILE_TOKENS = 2500
+"""About what ten thousand characters, the limit of an answer, can hold."""
+SHORT_TOKENS = 60
 CHUNK_ROWS = 8192
 LITERAL = BmasOptions()
 
@@ -108,6 +111,11 @@ def main() -> None:
         tracemalloc.start()
         bmas_group(gold, replies, table, options=LITERAL)
         peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        hostile = np.random.default_rng(2).choice(sizes.rows, HOSTILE_TOKENS, replace=False).tolist()
+        started = time.process_time()
+        bmas_group(gold[:SHORT_TOKENS], [hostile], table, options=LITERAL)
+        hostile_ms = 1e3 * (time.process_time() - started)
     medians = {kind: 1e3 * float(np.median(times)) for kind, times in seconds.items()}
     ratios = np.array(seconds["loop"]) / np.array(seconds["group"])
     error = max(abs(value - other) for value, other in zip(values, exact, strict=True))
@@ -117,6 +125,8 @@ def main() -> None:
     print(f"ratio                      {np.median(ratios):8.1f}    (rounds: {ratios.min():.1f} to {ratios.max():.1f})")
     print(f"error against float64      {error:8.1e}")
     print(f"extra memory at the peak   {peak / 2**20:8.1f} MiB")
+    print(f"hostile reply              {hostile_ms:8.1f} ms of CPU ({HOSTILE_TOKENS} distinct tokens, ", end="")
+    print(f"{SHORT_TOKENS} in the reference, pages not yet read)")
     print(f"table on disk              {2 * sizes.rows * sizes.width / 2**20:8.1f} MiB")
     print(f"largest resident set       {resident:8.1f} MiB, the loop and file pages included")
 

@@ -135,7 +135,7 @@ def test_special_tokens_and_surrounding_space_are_not_scored() -> None:
 
 
 def test_too_long_and_empty_reference() -> None:
-    assert grade("a" * 20_001, "abc").reason is Reason.TOO_LONG
+    assert grade("a" * 10_001, "abc").reason is Reason.TOO_LONG
     with pytest.raises(GoldError):
         grade("a", "  ")
 
