@@ -60,7 +60,9 @@ class Driver:
             if not entry.name.isdigit() or int(entry.name) == self.process.pid:
                 continue
             try:
-                if needle in (entry / "environ").read_bytes().split(b"\0"):
+                # A process that sets its title wipes its environment; its session stays the one the driver began.
+                is_marked = needle in (entry / "environ").read_bytes().split(b"\0")
+                if is_marked or os.getsid(int(entry.name)) == self.process.pid:
                     names.append(f"{(entry / 'comm').read_text().strip()} ({entry.name})")
             except OSError:
                 continue

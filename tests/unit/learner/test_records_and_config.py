@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from tiny_learner import make_group, make_image
 
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence, StepReport
 from learner.schedule import learning_rate_at
+from orchestration.cli import compose
+from orchestration.strict import build
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -75,7 +76,7 @@ def test_broken_groups_and_images_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("make", "message"),
     [
         (lambda: AlgorithmConfig(clip_low=1.5), "algorithm.clip_low is 1.5"),
         (lambda: AlgorithmConfig(kl_coef=-1.0), "algorithm.kl_coef is -1.0"),
@@ -86,24 +87,22 @@ def test_broken_groups_and_images_are_refused():
         (lambda: LearnerConfig(optimizer=OptimizerConfig(learning_rate=1.0), num_ranks=0), "learner.num_ranks is 0"),
     ],
 )
-def test_a_setting_out_of_range_is_named_with_its_value(build, message):
+def test_a_setting_out_of_range_is_named_with_its_value(make, message):
     with pytest.raises(LearnerError, match=message):
-        build()
+        make()
 
 
 def test_yaml_files_hold_exactly_the_fields():
     learner_fields = {f.name for f in dataclasses.fields(LearnerConfig)} - {"model_path", "algorithm"}
     for path in (CONF / "learner").glob("*.yaml"):
-        values = yaml.safe_load(path.read_text())
+        values = compose([f"learner={path.stem}"])["learner"]
         assert values.keys() == learner_fields, path
         assert values["optimizer"].keys() == {f.name for f in dataclasses.fields(OptimizerConfig)}, path
-        optimizer = {**values.pop("optimizer")}
-        optimizer["betas"] = tuple(optimizer["betas"])
-        LearnerConfig(optimizer=OptimizerConfig(**optimizer), **{**values, "freeze": tuple(values["freeze"])})
+        build(LearnerConfig, values, "learner")
     for path in (CONF / "algorithm").glob("*.yaml"):
-        values = yaml.safe_load(path.read_text())
+        values = compose([f"algorithm={path.stem}"])["algorithm"]
         assert values.keys() == {f.name for f in dataclasses.fields(AlgorithmConfig)}, path
-        AlgorithmConfig(**values)
+        build(AlgorithmConfig, values, "algorithm")
 
 
 @pytest.mark.parametrize(
