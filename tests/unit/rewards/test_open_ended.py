@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.base import GoldError, Reason, RewardError, RewardRequest
-from rewards.bmas import BmasOptions, bmas_group, calibrate_baseline, inverse_document_frequencies
+from rewards.bmas import (
+    FRACTION_BITS,
+    BmasOptions,
+    _unit_rows,
+    bmas_group,
+    calibrate_baseline,
+    inverse_document_frequencies,
+)
 from rewards.embedding_table import EmbeddingTable
 from rewards.open_ended import OpenEndedReward, duplicate_factor, duplicate_frac, length_factor
 from rewards.parameters import OpenEndedConfig
@@ -47,6 +54,15 @@ def test_bmas_is_symmetric_and_bounded_and_one_on_identity(left: list[int], righ
 def test_bmas_of_a_reply_does_not_depend_on_its_group(gold: list[int], replies: list[list[int]]) -> None:
     together = bmas_group(gold, replies, TABLE, options=PLAIN)
     assert together == [bmas_group(gold, [reply], TABLE, options=PLAIN)[0] for reply in replies]
+
+
+def test_cosines_are_sums_without_any_rounding() -> None:
+    rows = _unit_rows(np.arange(60), TABLE)
+    exact = [[sum(int(x) * int(y) for x, y in zip(a, b, strict=True)) for b in rows] for a in rows]
+    assert (rows @ rows.T).tolist() == exact
+    assert max(map(max, exact)) < 2**53
+    lengths = np.sqrt([exact[i][i] for i in range(60)]) / 2.0**FRACTION_BITS
+    np.testing.assert_allclose(lengths, 1.0, atol=1e-7)
 
 
 def test_golden_value_with_its_arithmetic() -> None:
@@ -138,6 +154,13 @@ def test_too_long_and_empty_reference() -> None:
     assert grade("a" * 10_001, "abc").reason is Reason.TOO_LONG
     with pytest.raises(GoldError):
         grade("a", "  ")
+
+
+def test_half_a_surrogate_pair_reaches_no_tokenizer() -> None:
+    # Tokenizers take UTF-8, which has no such character; this one refuses it as they do.
+    strict = OpenEndedReward(OpenEndedConfig(), lambda text: list(text.encode("utf-8")), TABLE)
+    request = RewardRequest(task="open", question="", response="", answer="a dog")
+    assert strict.grade(request, ["a \ud800dog"])[0].value == pytest.approx(0.9, abs=0.1)
 
 
 def test_idf_file_must_fit_the_table(tmp_path) -> None:
