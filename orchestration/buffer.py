@@ -91,7 +91,6 @@ class GroupBuffer:
         self._steps: dict[int, _Step] = {}
         self._changed = asyncio.Condition()
         self.num_dropped = 0
-        self.last_drop_reason = ""
 
     async def wait_for_slot(self) -> int | None:
         """Give the next position as soon as the budget allows; None after the last one."""
@@ -114,7 +113,6 @@ class GroupBuffer:
         async with self._changed:
             self._step_of(position).dropped[position] = reason
             self.num_dropped += 1
-            self.last_drop_reason = reason
             self._changed.notify_all()
 
     async def take_step(self, step: int) -> list[GroupTicket]:

@@ -35,7 +35,7 @@ class RewardRule:
     """What is different for one task, one source, or one task of one source.
 
     Example:
-        >>> RewardRule(source="plotqa", parameters={"tolerance": 0.01}).matches("chart", "plotqa")
+        >>> RewardRule(source="figureqa", function="matching").matches("chart", "figureqa")
         True
     """
 
@@ -71,7 +71,8 @@ class RewardConfig:
     """Which reward reads which row, what it weighs, and every reward's parameters.
 
     Example:
-        >>> config = RewardConfig(rules=(RewardRule(source="plotqa", parameters={"tolerance": 0.01}),))
+        >>> rule = RewardRule(task="chart", source="plotqa", parameters={"tolerance": 0.01})
+        >>> config = RewardConfig(rules=(rule,))
         >>> config.route("chart", "plotqa").parameters.tolerance, config.route("chart", "chartqa").parameters.tolerance
         (0.01, 0.05)
     """

@@ -43,12 +43,12 @@ class OpenEndedReward:
         gold = self._ids(request.answer)
         if not gold:
             raise GoldError("open reference has no tokens")
-        too_long = [len(answer) > self._config.max_chars for answer in answers]
-        ids = [[] if skip else self._ids(answer) for answer, skip in zip(answers, too_long, strict=True)]
-        values = bmas_group(gold, ids, self._table, options=self._options)
+        ids = [self._ids(answer) if len(answer) <= self._config.max_chars else None for answer in answers]
+        ids = [None if one is None or len(set(one)) > self._config.max_distinct_tokens else one for one in ids]
+        values = bmas_group(gold, [one or [] for one in ids], self._table, options=self._options)
         return [
-            Grade(0.0, Reason.TOO_LONG) if skip else self._finish(value, reply, gold, answer)
-            for skip, value, reply, answer in zip(too_long, values, ids, answers, strict=True)
+            Grade(0.0, Reason.TOO_LONG) if reply is None else self._finish(value, reply, gold, answer)
+            for value, reply, answer in zip(values, ids, answers, strict=True)
         ]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:

@@ -90,6 +90,9 @@ class OpenEndedConfig:
     baseline: float = 0.0
     """Rescales to max(0, (bmas - baseline) / (1 - baseline)); 0 = off."""
     max_chars: int = 10_000
+    max_distinct_tokens: int = 896
+    """Replies with more different tokens score 0, because each costs a row of the product. English prose of ten
+    thousand characters has up to 680 different words and marks (measured on the texts of this repository)."""
 
     def __post_init__(self) -> None:
         """Check ratios and baseline."""

@@ -1,4 +1,4 @@
-"""RowScorer: rows in, results out, batch by batch; the open-ended table is chosen here and loaded when it is needed."""
+"""RowScorer: rows in, results out, batch by batch; where the open-ended table comes from is chosen here."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ class RowScorer:
     """Scores rows under one configuration, and under its twin for rows that set `guards` themselves."""
 
     def __init__(self, config: RewardConfig, embeddings: Path | None) -> None:
-        """Keep the settings.
+        """Build the rewards.
 
         Args:
             config: Routes, rules, weights and parameters.

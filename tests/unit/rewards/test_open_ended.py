@@ -152,6 +152,8 @@ def test_special_tokens_and_surrounding_space_are_not_scored() -> None:
 
 def test_too_long_and_empty_reference() -> None:
     assert grade("a" * 10_001, "abc").reason is Reason.TOO_LONG
+    assert grade("abcd", "abc", max_distinct_tokens=3).reason is Reason.TOO_LONG
+    assert grade("abca", "abc", max_distinct_tokens=3).reason is Reason.OK
     with pytest.raises(GoldError):
         grade("a", "  ")
 
