@@ -1,4 +1,4 @@
-"""LearnerConfig, AlgorithmConfig, OptimizerConfig: what a user may set of the learner."""
+"""LearnerConfig and its parts: what a user may set of the learner."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,36 +8,89 @@ from learner.errors import LearnerError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionConfig:
+    """What happens where engine and learner disagree about tokens that the same weights sampled.
+
+    The weight of a token (or sequence) is old probability / behaviour probability.
+
+    Source: truncated importance sampling, IMPALA, arXiv:1802.01561, eq. 1; applied to engine-learner mismatch by
+    Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
+    """
+
+    level: Literal["none", "token", "sequence"] = "none"
+    """none: no correction. sequence: one weight for all tokens of a completion, the product of theirs."""
+    action: Literal["truncate", "mask"] = "truncate"
+    """truncate: multiply the loss by the weight, at most `high`. mask: also leave out what is outside [low, high]."""
+    low: float = 0.0
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the interval."""
+        _require_in("algorithm.correction.low", self.low, 0.0, 1.0)
+        _require_in("algorithm.correction.high", self.high, 1.0, math.inf)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmConfig:
     """How rewards become a gradient; read by learner/algorithms."""
 
     name: str = "grpo"
     """Entry of learner/algorithms/registry.py."""
+    scale: Literal["algorithm", "none", "group", "task", "batch"] = "algorithm"
+    """Standard deviation that centred rewards are divided by: of the group, of all groups of the same task in the
+    step, of the whole step, or none. algorithm: as the entry's paper has it."""
+    aggregation: Literal["algorithm", "token", "sequence", "constant"] = "algorithm"
+    """token: mean over all completion tokens of the step. sequence: mean of each completion's mean. constant: sum over
+    tokens / (completions * max_completion_tokens). algorithm: as the entry's paper has it."""
     clip_low: float = 0.2
     """The importance ratio is clipped at 1 - clip_low."""
     clip_high: float = 0.28
     """... and at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
     kl_coef: float = 0.0
     """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
-    normalize_std: bool = True
-    """Divide centred rewards by the group's standard deviation; false is Dr. GRPO (arXiv:2503.20783)."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Whether the KL term is added to the loss or taken from the reward before advantages."""
+    entropy_coef: float = 0.0
+    """Weight of the mean entropy, which is added to the objective."""
     std_floor: float = 0.0
     """Least standard deviation to divide by, so that tiny differences of a dense reward are not blown up."""
     range_epsilon: float = 1e-6
     """A group whose rewards span less than this has zero advantage: its differences are rounding."""
-    loss: Literal["token"] = "token"
-    """token: mean over all completion tokens of the step."""
+    overlong_buffer_tokens: int = 0
+    """The reward falls linearly by `overlong_penalty` over the last so many tokens before max_completion_tokens; 0
+    switches it off. DAPO, arXiv:2503.14476, eq. 13."""
+    overlong_penalty: float = 1.0
+    mask_truncated: bool = False
+    """Leave completions that hit the length limit out of statistics and loss."""
+    num_epochs: int = 1
+    """Passes over the groups of a step."""
+    num_minibatches: int = 1
+    """Optimiser updates of one pass, each on another part of the step's groups."""
+    old_logprobs: Literal["behaviour", "recomputed"] = "behaviour"
+    """What the ratio divides by. behaviour: the engine's logprobs, so that it also corrects staleness and engine
+    differences. recomputed: the learner's own before the first update; `correction` then weighs the rest."""
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     temperature: float = 1.0
-    """Sampling temperature of the rollout, which behaviour logprobs refer to."""
+    """Sampling temperature of the rollout, which behaviour logprobs refer to; set by the conductor."""
+    max_completion_tokens: int = 0
+    """The rollout's limit; set by the conductor. Needed by aggregation constant and by the overlong penalty."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that settings fit one another."""
         _require_in("algorithm.clip_low", self.clip_low, 0.0, 1.0)
-        _require_in("algorithm.clip_high", self.clip_high, 0.0, math.inf)
-        _require_in("algorithm.kl_coef", self.kl_coef, 0.0, math.inf)
-        _require_in("algorithm.std_floor", self.std_floor, 0.0, math.inf)
+        for name in ("clip_high", "kl_coef", "entropy_coef", "std_floor", "overlong_penalty"):
+            _require_in(f"algorithm.{name}", getattr(self, name), 0.0, math.inf)
         _require_positive("algorithm.range_epsilon", self.range_epsilon)
         _require_positive("algorithm.temperature", self.temperature)
+        _require_in("algorithm.overlong_buffer_tokens", self.overlong_buffer_tokens, 0, math.inf)
+        for name in ("num_epochs", "num_minibatches"):
+            _require_in(f"algorithm.{name}", getattr(self, name), 1, math.inf)
+        if self.correction.level != "none" and self.old_logprobs == "behaviour":
+            raise LearnerError(
+                f"algorithm.correction.level is {self.correction.level}, but with algorithm.old_logprobs=behaviour the "
+                "ratio itself holds the correction; set algorithm.old_logprobs=recomputed, or correction.level=none"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +128,58 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FsdpConfig:
+    """FSDP2: float32 shards, each block gathered around its own forward and backward."""
+
+    reshard_after_forward: bool = True
+    """Free a block's gathered weights after its forward pass: less memory, one more gather in the backward pass."""
+    cpu_offload: bool = False
+    """Keep shards, gradients and optimiser state in host memory."""
+    compile: bool = False
+    """Compile each transformer block with torch.compile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepSpeedConfig:
+    """DeepSpeed ZeRO, arXiv:1910.02054."""
+
+    zero_stage: Literal[1, 2, 3] = 2
+    """Sharded: 1 optimiser state, 2 and gradients, 3 and weights."""
+    offload_optimizer: bool = False
+    """Keep optimiser state in host memory; stages 1 to 3."""
+    offload_params: bool = False
+    """Keep weights in host memory; stage 3."""
+
+    def __post_init__(self) -> None:
+        """Check that what is offloaded is sharded."""
+        if self.offload_params and self.zero_stage != 3:
+            raise LearnerError(
+                f"learner.deepspeed.offload_params needs zero_stage 3, which shards weights; it is {self.zero_stage}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters instead of whole matrices; engines and exports get the merged weights.
+
+    Source: LoRA, arXiv:2106.09685.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    """The product of the two factors is multiplied by alpha / rank."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Last parts of module names; every one must occur."""
+
+    def __post_init__(self) -> None:
+        """Check the rank and that something is adapted."""
+        _require_in("learner.lora.rank", self.rank, 1, math.inf)
+        _require_positive("learner.lora.alpha", self.alpha)
+        if not self.target_modules:
+            raise LearnerError("learner.lora.target_modules is empty; name at least one module, or set learner.lora=null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerConfig:
     """Everything one learner needs."""
 
@@ -83,6 +188,11 @@ class LearnerConfig:
     """Hugging Face folder of the policy; set by the conductor once the model exists."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     """Set by the conductor from the algorithm group."""
+    backend: Literal["fsdp", "deepspeed"] = "fsdp"
+    fsdp: FsdpConfig = field(default_factory=FsdpConfig)
+    """Read when backend is fsdp."""
+    deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
+    """Read when backend is deepspeed."""
     device: Literal["cpu", "cuda"] = "cpu"
     num_ranks: int = 1
     """Learner processes; the weights are sharded between them."""
@@ -90,14 +200,22 @@ class LearnerConfig:
     """CPU threads of torch in each rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of forward and backward; weights, optimiser and reductions are float32 always."""
+    attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
+    """Kernel of the prefix-shared batch. auto: flash on a GPU where flash-attn is installed, sdpa elsewhere."""
+    prefix_sharing: Literal["auto", "always", "never"] = "auto"
+    """Whether a prompt stands once for its completions. auto: where that feeds fewer tokens to the model."""
     micro_batch_tokens: int = 8192
     """Most tokens of one forward pass: prompts once a group, plus completions. A longer group is split."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass: less memory, about a third more time."""
     max_grad_norm: float = 1.0
     """The gradient's global 2-norm is scaled down to this."""
+    abort_grad_norm: float | None = None
+    """A gradient norm above this is an explosion and ends the run before the update; null never does."""
     freeze: tuple[str, ...] = ()
-    """Shell patterns of parameter names that stay fixed, e.g. model.visual.*"""
+    """What stays fixed: vision_tower, projector, language_model, or shell patterns of parameter names."""
+    lora: LoraConfig | None = None
+    """null trains whole matrices."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -105,6 +223,11 @@ class LearnerConfig:
             if getattr(self, name) < 1:
                 raise LearnerError(f"learner.{name} is {getattr(self, name)}; it must be at least 1")
         _require_positive("learner.max_grad_norm", self.max_grad_norm)
+        if self.abort_grad_norm is not None and self.abort_grad_norm <= self.max_grad_norm:
+            raise LearnerError(
+                f"learner.abort_grad_norm is {self.abort_grad_norm}; set it well above max_grad_norm="
+                f"{self.max_grad_norm}, where clipping begins, or to null"
+            )
 
 
 def _require_positive(key: str, value: float) -> None:

@@ -19,8 +19,14 @@ class TrainBackend(Protocol):
     dtype: torch.dtype
     """Of forward and backward."""
 
-    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction) -> None:
-        """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed."""
+    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
+        """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed.
+
+        Args:
+            batch: of this rank.
+            loss_function: called once, with gradient.
+            is_last: whether `grad_norm` follows, so that sums over ranks may wait until now.
+        """
         ...
 
     def logprobs(self, batch: MicroBatch) -> torch.Tensor:
