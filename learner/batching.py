@@ -1,36 +1,51 @@
-"""Which groups go where: to ranks by tokens, to micro-batches by a token budget. Pure; neither torch nor images.
+"""Which groups go where: to ranks by tokens, to minibatches by chance, to micro-batches by a token budget. No torch.
 
 A *piece* is a group with those of its sequences that stand in one micro-batch; a group that fits is one piece.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.records import ScoredGroup
 
+MIN_SHARING = 2
+"""Completions from which on a prompt is worth standing apart from them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSequence:
+    """One completion as an update sees it. T is its number of tokens."""
+
+    index: int
+    """In group.sequences."""
+    advantages: NDArray[np.float32]
+    """[T]"""
+    token_weight: float
+    """Of each of its tokens in the loss."""
+    old_logprobs: NDArray[np.float32] | None = None
+    """[T] of the policy before the step's first update; None where the current logprobs stand for them."""
+    ref_logprobs: NDArray[np.float32] | None = None
+    """[T] of the frozen reference; None without a KL term."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A group's prompt with some of its completions and their advantages."""
+    """A group's prompt with some of its completions."""
 
     group: ScoredGroup
-    sequence_indices: tuple[int, ...]
-    """Which of group.sequences stand here; may be empty only in a dummy."""
-    advantages: tuple[float, ...]
-    """One for each of sequence_indices."""
+    sequences: tuple[TrainSequence, ...]
+    is_shared: bool
+    """Whether the prompt stands once for all of them, or once before each."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that this piece feeds to the model."""
-        return piece_tokens(self.group, self.sequence_indices)
-
-
-def piece_tokens(group: ScoredGroup, sequence_indices: Sequence[int]) -> int:
-    """Tokens fed for a prompt and some of its completions; a completion's last token is only predicted."""
-    return len(group.prompt_token_ids) + sum(group.sequences[i].num_tokens - 1 for i in sequence_indices)
+        """Tokens that this piece feeds to the model; a completion's last token is only predicted."""
+        prompt_length = len(self.group.prompt_token_ids)
+        own = sum(self.group.sequences[sequence.index].num_tokens - 1 for sequence in self.sequences)
+        return own + prompt_length * (1 if self.is_shared else len(self.sequences))
 
 
 def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[int]]:
@@ -56,61 +71,52 @@ def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[i
     return [sorted(share) for share in shares]
 
 
-def make_pieces(
-    groups: Sequence[ScoredGroup],
-    advantages: Sequence[NDArray[np.float64]],
-    *,
-    micro_batch_tokens: int,
-    keep_zero_advantages: bool,
-) -> list[Piece]:
-    """Choose what is trained on: unmasked sequences with an advantage, in pieces within the token budget.
-
-    Leaving out a zero advantage changes no gradient: its loss is a constant. With a KL term it is not, hence the
-    switch.
+def split_minibatches(group_ids: Sequence[str], num_minibatches: int, *, seed: int) -> list[frozenset[str]]:
+    """Deal a step's groups out to minibatches by chance, the same on every rank.
 
     Args:
-        groups: of this rank.
-        advantages: for each group float64 [G].
-        micro_batch_tokens: budget; a single sequence above it makes a piece of its own.
-        keep_zero_advantages: whether sequences of zero advantage stay.
+        group_ids: of the whole step, in any order.
+        num_minibatches: number of parts; sizes differ by at most one.
+        seed: of this pass over the step.
+
+    Example:
+        >>> [sorted(part) for part in split_minibatches(["b", "a", "c"], 1, seed=0)]
+        [['a', 'b', 'c']]
     """
-    pieces = []
-    for group, group_advantages in zip(groups, advantages, strict=True):
-        chosen = [
-            i
-            for i, sequence in enumerate(group.sequences)
-            if not sequence.masked and (keep_zero_advantages or group_advantages[i] != 0)
-        ]
-        for part in split_sequences(group, chosen, micro_batch_tokens):
-            pieces.append(
-                Piece(
-                    group=group,
-                    sequence_indices=tuple(part),
-                    advantages=tuple(float(group_advantages[i]) for i in part),
-                )
-            )
+    ordered = sorted(group_ids)
+    dealt = np.random.default_rng(seed).permutation(len(ordered))
+    return [frozenset(ordered[i] for i in dealt[part::num_minibatches]) for part in range(num_minibatches)]
+
+
+def make_pieces(
+    group: ScoredGroup, sequences: Sequence[TrainSequence], *, micro_batch_tokens: int, prefix_sharing: str
+) -> list[Piece]:
+    """Cut a group's sequences, in order, into pieces that fit the token budget; a longer one stands alone.
+
+    Args:
+        group: of the sequences.
+        sequences: those that enter the forward pass.
+        micro_batch_tokens: budget.
+        prefix_sharing: auto | always | never, see LearnerConfig.
+    """
+    is_shared = prefix_sharing == "always" or (prefix_sharing == "auto" and len(sequences) >= MIN_SHARING)
+    pieces: list[Piece] = []
+    for sequence in sequences:
+        alone = Piece(group=group, sequences=(sequence,), is_shared=is_shared)
+        if pieces:
+            joined = replace(pieces[-1], sequences=(*pieces[-1].sequences, sequence))
+            if joined.num_tokens <= micro_batch_tokens:
+                pieces[-1] = joined
+                continue
+        pieces.append(alone)
     return pieces
 
 
-def split_sequences(group: ScoredGroup, sequence_indices: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
-    """Cut a group's sequences, in order, into runs that fit the budget together with the prompt."""
-    parts: list[list[int]] = []
-    for index in sequence_indices:
-        if parts and piece_tokens(group, [*parts[-1], index]) <= micro_batch_tokens:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
-    return parts
-
-
 def plan_micro_batches(pieces: Sequence[Piece], micro_batch_tokens: int) -> list[list[Piece]]:
-    """Pack pieces into micro-batches within the token budget; neighbours in length stand together.
-
-    Attention pads completions of a micro-batch to its longest, so sorting by length keeps padding small.
-    """
+    """Pack pieces into micro-batches within the token budget, longest first; neighbours in length stand together."""
     batches: list[list[Piece]] = []
     filled = 0
-    for piece in sorted(pieces, key=lambda p: (-p.num_tokens, p.group.group_id, p.sequence_indices)):
+    for piece in sorted(pieces, key=lambda p: (-p.num_tokens, p.group.group_id, p.sequences[0].index)):
         if batches and filled + piece.num_tokens <= micro_batch_tokens:
             batches[-1].append(piece)
             filled += piece.num_tokens

@@ -1,27 +1,29 @@
-"""Pieces -> MicroBatch: one token stream in which each prompt and its images stand once.
+"""Pieces -> MicroBatch: one token stream without padding, in which a shared prompt and its images stand once.
 
-    stream   | prompt 0 | prompt 1 | c 0.0 | c 0.1 | c 1.0 | c 1.1 |      c g.i: completion i of group g
-    fed      | all P    | all P    | T - 1 tokens each             |      the last token is only predicted
-    predicts | 1st token of each of its completions (last row) | the next token of its completion
+    stream   | prompt 0 | prompt 1 + completion 1.0 | c 0.0 | c 0.1 |      c g.i: completion i of group g
+    fed      | all P    | P + T - 1                 | T - 1 tokens each    the last token is only predicted
+    predicts | the first token of c 0.0 and of c 0.1 (last row) | the next token of its completion
 
-Positions continue from the prompt in every completion, as if it stood behind it alone.
+Group 0 is shared, group 1 has one completion and stands whole. Positions continue from the prompt in every completion,
+as if it stood behind it alone.
 
-Source of the rotary positions: Qwen2-VL, arXiv:2409.12191, section 2.1 (M-RoPE).
-Axes: L tokens of the stream, C completion tokens (predicted), N prompts, P prompt tokens, S completions.
+Axes: L tokens of the stream, C completion tokens (predicted), P prompt tokens, T completion tokens of a sequence, A
+position axes, S sequences.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.attention import PrefixLayout, build_layout
-from learner.batching import Piece
+from learner.attention.layout import StreamLayout
+from learner.attention.registry import AttentionKernel
+from learner.batching import Piece, TrainSequence
 from learner.errors import LearnerError
-from learner.images import ImageInputs
-from learner.records import ScoredGroup
+from learner.families.base import ImageInputs, ModelFamily, join_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,183 +33,227 @@ class MicroBatch:
     input_ids: torch.Tensor
     """int64 [1, L]"""
     position_ids: torch.Tensor
-    """int64 [3, 1, L]: time, row and column positions of M-RoPE."""
-    layout: PrefixLayout
+    """int64, shaped as the family's language model takes them."""
+    attention: Any
+    """What the attention kernel prepared of the stream's layout."""
     predicting_rows: torch.Tensor
     """int64 [C] stream row whose hidden state predicts each completion token."""
     target_ids: torch.Tensor
     """int64 [C] the completion tokens, sequence by sequence."""
-    completion_mask: torch.Tensor
-    """bool [C]; False everywhere in a dummy, True otherwise: padding does not exist here."""
+    token_weights: torch.Tensor
+    """float32 [C] share of each token in the step's loss; 0 everywhere in a dummy."""
     advantages: torch.Tensor
     """float32 [C]"""
     behaviour_logprobs: torch.Tensor
     """float32 [C]"""
+    old_logprobs: torch.Tensor | None
+    """float32 [C], or None where the current logprobs stand for them."""
+    ref_logprobs: torch.Tensor | None
+    """float32 [C], or None without a KL term."""
     pixel_values: torch.Tensor
-    """float32 [patches, values]; a dummy image when no group has one, see `dummy_micro_batch`."""
-    image_grid_thw: torch.Tensor
+    """float32 of all images, each once; of the dummy image where there is none."""
+    grids: torch.Tensor
     """int64 [images, 3]"""
     image_rows: torch.Tensor
     """int64 [image tokens] stream rows that take image features; empty with a dummy image."""
+    feature_rows: torch.Tensor
+    """int64 [image tokens] which feature each takes: a prompt that stands twice takes the same ones twice."""
     group_ids: tuple[str, ...]
     """[S] group of each completion."""
+    sequence_indices: tuple[int, ...]
+    """[S] its place in the group."""
     lengths: tuple[int, ...]
     """[S] completion tokens; they add up to C."""
 
 
+class MicroBatchBuilder:
+    """Lays out streams for one model on one device."""
+
+    def __init__(
+        self, family: ModelFamily, kernel: AttentionKernel, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Lay out for forward passes of `dtype` on `device`."""
+        self._family = family
+        self._kernel = kernel
+        self._device = device
+        self._dtype = dtype
+
+    def build(self, pieces: Sequence[Piece], images: Sequence[ImageInputs | None]) -> MicroBatch:
+        """Lay pieces out in one stream.
+
+        Args:
+            pieces: at least one.
+            images: of each piece.
+
+        Raises:
+            LearnerError: an image's tokens do not stand in one run; names the group.
+        """
+        stream = _Stream()
+        for piece, image in zip(pieces, images, strict=True):
+            prompt, following = self._positions(piece, image)
+            stream.add(piece, prompt, following, piece.group.prompt_token_ids == self._family.image_token_id)
+        present = [image for image in images if image is not None]
+        used = join_images(present) if present else self._family.dummy_image()
+        sequences = [(piece, sequence) for piece in pieces for sequence in piece.sequences]
+        scored = [piece.group.sequences[sequence.index] for piece, sequence in sequences]
+        lengths = [sequence.num_tokens for sequence in scored]
+        stems, branches = stream.stems, stream.branches
+        return MicroBatch(
+            input_ids=self._tensor(np.concatenate([row.token_ids for row in (*stems, *branches)]))[None],
+            position_ids=self._family.position_ids(
+                self._tensor(np.concatenate([row.positions for row in (*stems, *branches)], axis=1))
+            ),
+            attention=self._kernel.prepare(stream.layout(), device=self._device, dtype=self._dtype),
+            predicting_rows=self._tensor(stream.predicting_rows(sequences)),
+            target_ids=self._tensor(np.concatenate([s.completion_token_ids for s in scored]).astype(np.int64)),
+            token_weights=self._tensor(
+                np.repeat(np.array([s.token_weight for _, s in sequences], dtype=np.float32), lengths)
+            ),
+            advantages=self._tensor(np.concatenate([s.advantages for _, s in sequences])),
+            behaviour_logprobs=self._tensor(np.concatenate([s.behaviour_logprobs for s in scored])),
+            old_logprobs=self._optional([s.old_logprobs for _, s in sequences]),
+            ref_logprobs=self._optional([s.ref_logprobs for _, s in sequences]),
+            pixel_values=used.pixel_values.to(self._device),
+            grids=used.grids.to(self._device),
+            image_rows=self._tensor(stream.image_rows()),
+            feature_rows=self._tensor(stream.feature_rows()),
+            group_ids=tuple(piece.group.group_id for piece, _ in sequences),
+            sequence_indices=tuple(sequence.index for _, sequence in sequences),
+            lengths=tuple(lengths),
+        )
+
+    def dummy(self) -> MicroBatch:
+        """Give a micro-batch that computes everything and changes nothing.
+
+        A rank with fewer micro-batches than the others runs these, because sharded weights are gathered by all ranks
+        together.
+        """
+        image = self._family.dummy_image()
+        zero = torch.zeros(1, dtype=torch.int64, device=self._device)
+        none = zero[:0]
+        layout = StreamLayout(
+            stem_lengths=np.ones(1, np.int64), branch_lengths=np.zeros(0, np.int64), stem_of=np.zeros(0, np.int64)
+        )
+        positions, _ = self._family.prompt_positions(np.zeros(1, dtype=bool), [])
+        return MicroBatch(
+            input_ids=zero[None],
+            position_ids=self._family.position_ids(self._tensor(positions)),
+            attention=self._kernel.prepare(layout, device=self._device, dtype=self._dtype),
+            predicting_rows=zero,
+            target_ids=zero,
+            token_weights=zero.float(),
+            advantages=zero.float(),
+            behaviour_logprobs=zero.float(),
+            old_logprobs=None,
+            ref_logprobs=None,
+            pixel_values=image.pixel_values.to(self._device),
+            grids=image.grids.to(self._device),
+            image_rows=none,
+            feature_rows=none,
+            group_ids=("dummy",),
+            sequence_indices=(0,),
+            lengths=(1,),
+        )
+
+    def _positions(self, piece: Piece, image: ImageInputs | None) -> tuple[NDArray[np.int64], int]:
+        group = piece.group
+        grids = [] if image is None else image.grids.tolist()
+        try:
+            return self._family.prompt_positions(group.prompt_token_ids == self._family.image_token_id, grids)
+        except ValueError as error:
+            raise LearnerError(f"group {group.group_id}: {error}; send the prompt as the engine expanded it") from error
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _optional(self, arrays: Sequence[NDArray[np.float32] | None]) -> torch.Tensor | None:
+        present = [array for array in arrays if array is not None]
+        return self._tensor(np.concatenate(present)) if len(present) == len(arrays) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenIds:
-    """What packing must know of the model."""
+class _Run:
+    """A stem or a branch."""
 
-    image: int
-    """Placeholder token id of image features."""
-    merge_size: int
-    """Patches are merged merge_size x merge_size into one token."""
-
-
-def build_micro_batch(
-    pieces: Sequence[Piece],
-    images: Sequence[ImageInputs | None],
-    *,
-    dummy_image: ImageInputs,
-    token_ids: TokenIds,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> MicroBatch:
-    """Lay pieces out in one stream.
-
-    Args:
-        pieces: with at least one completion in all.
-        images: of each piece.
-        dummy_image: taken when no piece has an image, so that the vision tower runs on every rank alike.
-        token_ids: of the model.
-        device: where the tensors go.
-        dtype: of forward and backward.
-    """
-    present = [image for image in images if image is not None]
-    used = present or [dummy_image]
-    streams = [_piece_stream(piece, image, token_ids) for piece, image in zip(pieces, images, strict=True)]
-    prompt_lengths = np.array([len(piece.group.prompt_token_ids) for piece in pieces])
-    sequences = [(n, piece.group.sequences[i]) for n, piece in enumerate(pieces) for i in piece.sequence_indices]
-    prompt_of = np.array([n for n, _ in sequences])
-    lengths = np.array([sequence.num_tokens for _, sequence in sequences])
-    input_ids = np.concatenate(
-        [piece.group.prompt_token_ids for piece in pieces]
-        + [sequence.completion_token_ids[:-1] for _, sequence in sequences]
-    ).astype(np.int64)
-    positions = np.concatenate([prompt for prompt, _ in streams] + [own for _, own in streams], axis=1)
-    targets = np.concatenate([sequence.completion_token_ids for _, sequence in sequences]).astype(np.int64)
-    advantages = np.array([a for piece in pieces for a in piece.advantages], dtype=np.float32)
-    behaviour = np.concatenate([sequence.behaviour_logprobs for _, sequence in sequences])
-    num_prompt_tokens = int(prompt_lengths.sum())
-    is_image = input_ids[:num_prompt_tokens] == token_ids.image if present else np.zeros(0, dtype=bool)
-
-    def to_device(array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    return MicroBatch(
-        input_ids=to_device(input_ids[None]),
-        position_ids=to_device(positions[:, None]),
-        layout=build_layout(prompt_lengths, lengths - 1, prompt_of, device=device, dtype=dtype),
-        predicting_rows=to_device(_predicting_rows(prompt_lengths, lengths, prompt_of)),
-        target_ids=to_device(targets),
-        completion_mask=torch.ones(len(targets), dtype=torch.bool, device=device),
-        advantages=to_device(np.repeat(advantages, lengths)),
-        behaviour_logprobs=to_device(behaviour),
-        pixel_values=torch.cat([image.pixel_values for image in used]).to(device),
-        image_grid_thw=torch.cat([image.image_grid_thw for image in used]).to(device),
-        image_rows=to_device(np.flatnonzero(is_image)),
-        group_ids=tuple(pieces[n].group.group_id for n in prompt_of),
-        lengths=tuple(lengths.tolist()),
-    )
+    token_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    """[A, tokens]"""
+    stem: int = 0
+    """Of a branch: which stem it grows from."""
 
 
-def _predicting_rows(
-    prompt_lengths: NDArray[np.int64], lengths: NDArray[np.int64], prompt_of: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """[C] The prompt's last row for a first token, the row of the token before it for every other."""
-    last_prompt_rows = np.cumsum(prompt_lengths)[prompt_of] - 1
-    first_targets = np.cumsum(lengths) - lengths
-    # Without its last token, completion s starts s rows earlier than its targets do.
-    first_rows = prompt_lengths.sum() + first_targets - np.arange(len(lengths))
-    rows = np.arange(lengths.sum()) + np.repeat(first_rows - first_targets - 1, lengths)
-    rows[first_targets] = last_prompt_rows
-    return rows
+@dataclass
+class _Stream:
+    """Stems and branches as they are added, and where each sequence and each image token comes to stand."""
 
+    stems: list[_Run] = field(default_factory=list)
+    branches: list[_Run] = field(default_factory=list)
+    prompt_ends: list[int] = field(default_factory=list)
+    """[S] stream row of the last prompt token before each sequence."""
+    own_branches: list[int | None] = field(default_factory=list)
+    """[S] branch of each sequence; None where it stands behind its prompt in one stem."""
+    _image_rows: list[NDArray[np.int64]] = field(default_factory=list)
+    _feature_rows: list[NDArray[np.int64]] = field(default_factory=list)
+    _num_stem_tokens: int = 0
+    _num_features: int = 0
 
-def _piece_stream(
-    piece: Piece, image: ImageInputs | None, token_ids: TokenIds
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions [3, P] of the prompt and [3, tokens fed] of the completions."""
-    grids = [] if image is None else image.image_grid_thw.tolist()
-    prompt, following = prompt_positions(piece.group, grids, token_ids)
-    fed = [np.arange(piece.group.sequences[i].num_tokens - 1) for i in piece.sequence_indices]
-    completions = following + np.concatenate([*fed, np.zeros(0, dtype=np.int64)])
-    return prompt, np.broadcast_to(completions, (3, len(completions)))
+    def add(self, piece: Piece, prompt: NDArray[np.int64], following: int, is_image: NDArray[np.bool_]) -> None:
+        """Append a piece; `prompt` are its positions [A, P], `following` is the one behind."""
+        prompt_ids = piece.group.prompt_token_ids.astype(np.int64)
+        completions = [
+            piece.group.sequences[sequence.index].completion_token_ids[:-1].astype(np.int64)
+            for sequence in piece.sequences
+        ]
+        behind = [np.broadcast_to(following + np.arange(len(ids)), (len(prompt), len(ids))) for ids in completions]
+        if piece.is_shared:
+            self._add_stem(_Run(token_ids=prompt_ids, positions=prompt), is_image)
+            self.prompt_ends += [self._num_stem_tokens - 1] * len(completions)
+            for ids, positions in zip(completions, behind, strict=True):
+                self.own_branches.append(len(self.branches))
+                self.branches.append(_Run(token_ids=ids, positions=positions, stem=len(self.stems) - 1))
+        else:
+            for ids, positions in zip(completions, behind, strict=True):
+                self.prompt_ends.append(self._num_stem_tokens + len(prompt_ids) - 1)
+                self.own_branches.append(None)
+                self._add_stem(
+                    _Run(
+                        token_ids=np.concatenate([prompt_ids, ids]),
+                        positions=np.concatenate([prompt, positions], axis=1),
+                    ),
+                    is_image,
+                )
+        self._num_features += int(is_image.sum())
 
+    def _add_stem(self, stem: _Run, is_image: NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(is_image)
+        self._image_rows.append(self._num_stem_tokens + rows)
+        self._feature_rows.append(self._num_features + np.arange(len(rows)))
+        self.stems.append(stem)
+        self._num_stem_tokens += len(stem.token_ids)
 
-def prompt_positions(
-    group: ScoredGroup, grids: Sequence[Sequence[int]], token_ids: TokenIds
-) -> tuple[NDArray[np.int64], int]:
-    """Give the M-RoPE positions of a prompt with still images.
+    def layout(self) -> StreamLayout:
+        """Give lengths and parentage."""
+        return StreamLayout(
+            stem_lengths=np.array([len(stem.token_ids) for stem in self.stems], dtype=np.int64),
+            branch_lengths=np.array([len(branch.token_ids) for branch in self.branches], dtype=np.int64),
+            stem_of=np.array([branch.stem for branch in self.branches], dtype=np.int64),
+        )
 
-    Text counts up in all three rows alike. An image's tokens share the time position at which it begins and count
-    rows and columns from there; the text behind it goes on at the larger of the two sides.
+    def predicting_rows(self, sequences: Sequence[tuple[Piece, TrainSequence]]) -> NDArray[np.int64]:
+        """[C] The prompt's last row for a first token, the row of the token before it for every other."""
+        branch_lengths = np.array([len(branch.token_ids) for branch in self.branches], dtype=np.int64)
+        branch_starts = self._num_stem_tokens + np.cumsum(branch_lengths) - branch_lengths
+        rows = []
+        for (piece, sequence), prompt_end, branch in zip(sequences, self.prompt_ends, self.own_branches, strict=True):
+            num_fed = piece.group.sequences[sequence.index].num_tokens - 1
+            first = prompt_end + 1 if branch is None else branch_starts[branch]
+            rows += [np.array([prompt_end]), first + np.arange(num_fed)]
+        return np.concatenate(rows)
 
-    Args:
-        group: its prompt and, for messages, its id.
-        grids: (frames, patch rows, patch columns) of each image, in order.
-        token_ids: of the model.
+    def image_rows(self) -> NDArray[np.int64]:
+        """[image tokens] stream rows."""
+        return np.concatenate(self._image_rows)
 
-    Returns:
-        (positions int64 [3, P], first position behind the prompt)
-
-    Raises:
-        LearnerError: an image's tokens do not stand together, or are not as many as its grid implies.
-    """
-    is_image = group.prompt_token_ids == token_ids.image
-    parts: list[NDArray[np.int64]] = []
-    row = position = 0
-    for grid in grids:
-        start = row + int(np.argmax(is_image[row:]))
-        frames, height, width = grid[0], grid[1] // token_ids.merge_size, grid[2] // token_ids.merge_size
-        end = start + frames * height * width
-        if not is_image[start:end].all() or end > len(is_image):
-            raise LearnerError(
-                f"group {group.group_id}: an image of {height} x {width} tokens does not stand as one run in the "
-                "prompt; send the prompt as the engine expanded it"
-            )
-        parts.append(np.broadcast_to(np.arange(position, position + start - row), (3, start - row)))
-        position += start - row
-        parts.append(np.indices((frames, height, width)).reshape(3, -1) + position)
-        position += max(height, width)
-        row = end
-    parts.append(np.broadcast_to(np.arange(position, position + len(is_image) - row), (3, len(is_image) - row)))
-    return np.concatenate(parts, axis=1), position + len(is_image) - row
-
-
-def dummy_micro_batch(
-    dummy_image: ImageInputs, *, token_ids: TokenIds, device: torch.device, dtype: torch.dtype
-) -> MicroBatch:
-    """Give a micro-batch that computes everything and changes nothing.
-
-    A rank with fewer micro-batches than the others runs these, because sharded weights are gathered by all ranks
-    together; its completion mask is False.
-    """
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
-    layout = build_layout(np.array([1]), np.array([0]), np.array([0]), device=device, dtype=dtype)
-    return MicroBatch(
-        input_ids=zero[None],
-        position_ids=zero.expand(3, 1, 1),
-        layout=layout,
-        predicting_rows=zero,
-        target_ids=zero,
-        completion_mask=zero.bool(),
-        advantages=zero.float(),
-        behaviour_logprobs=zero.float(),
-        pixel_values=dummy_image.pixel_values.to(device),
-        image_grid_thw=dummy_image.image_grid_thw.to(device),
-        image_rows=torch.zeros(0, dtype=torch.int64, device=device),
-        group_ids=("dummy",),
-        lengths=(1,),
-    )
+    def feature_rows(self) -> NDArray[np.int64]:
+        """[image tokens] features."""
+        return np.concatenate(self._feature_rows)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from learner.model import Policy
 from learner.packing import MicroBatch
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -18,6 +19,7 @@ class TrainBackend(Protocol):
     device: torch.device
     dtype: torch.dtype
     """Of forward and backward."""
+    policy: Policy
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed.
@@ -33,8 +35,8 @@ class TrainBackend(Protocol):
         """Give the current policy's logprobs [C], without gradient."""
         ...
 
-    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor | None:
-        """Give the frozen reference's logprobs [C]; None when no reference was loaded."""
+    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """Give the frozen reference's logprobs [C]; only where kl_coef is above 0."""
         ...
 
     def grad_norm(self) -> torch.Tensor:
@@ -50,7 +52,10 @@ class TrainBackend(Protocol):
         ...
 
     def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name."""
+        """Give (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
+
+        Each tensor is the receiver's to keep. Of the model, no more than one block is whole at a time.
+        """
         ...
 
     def save(self, folder: Path) -> None:

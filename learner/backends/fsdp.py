@@ -1,6 +1,7 @@
 """The policy sharded over ranks with FSDP2: float32 shards, each block gathered around its own forward and backward."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,63 +10,75 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint import load as load_sharded
 from torch.distributed.checkpoint import save as save_sharded
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from learner.attention.registry import AttentionKernel
 from learner.backends.base import LossFunction
-from learner.config import LearnerConfig, OptimizerConfig
+from learner.backends.optimizer import make_optimizer
+from learner.config import LearnerConfig
 from learner.errors import CheckpointError
-from learner.model import Policy, checkpoint_names, freeze_parameters, load_policy
+from learner.freezing import freeze_parameters
+from learner.lora import adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
+from learner.model import Policy, make_skeleton
 from learner.packing import MicroBatch
+from learner.pretrained import PretrainedWeights, checkpoint_names
 
 WEIGHTS_FOLDER = "weights"
-# Weight decay pulls matrices towards zero; biases and norm weights are vectors and stay as they are.
-MIN_DECAYED_AXES = 2
 
 
 class FsdpBackend:
     """Policy, optional reference and optimiser of one rank."""
 
-    def __init__(self, config: LearnerConfig, device: torch.device) -> None:
-        """Load and shard; the process group must stand.
+    def __init__(self, config: LearnerConfig, device: torch.device, kernel: AttentionKernel) -> None:
+        """Build and shard without weights, then read each rank's own rows; the process group must stand.
 
         Raises:
-            LearnerError: the model folder or a freeze pattern does not fit.
+            LearnerError: the model folder, a freeze pattern or an adapter's target does not fit.
         """
         self.device = device
         self.dtype: torch.dtype = getattr(torch, config.dtype)
-        self._max_grad_norm = config.max_grad_norm
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        self.policy = load_policy(config.model_path, temperature=config.algorithm.temperature)
+        self._config = config
+        self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        self.policy = make_skeleton(config.model_path, kernel, temperature=config.algorithm.temperature)
+        self._names = checkpoint_names(self.policy.hf_model)
         freeze_parameters(self.policy, config.freeze)
-        self._names = checkpoint_names(self.policy)
+        if config.lora is not None:
+            add_adapters(self.policy, config.lora)
         if config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.policy.train()
-        self._shard(self.policy, mesh)
+        self._shard_and_read(self.policy.train())
         self._optimizer = make_optimizer(self.policy, config.optimizer)
         self._reference: Policy | None = None
         if config.algorithm.kl_coef > 0:
-            self._reference = load_policy(config.model_path, temperature=config.algorithm.temperature)
-            self._reference.requires_grad_(False).eval()
-            self._shard(self._reference, mesh)
+            # With adapters switched off, the policy is its own reference.
+            self._reference = self.policy if config.lora else self._load_reference(kernel)
 
-    def _shard(self, policy: Policy, mesh: DeviceMesh) -> None:
-        is_narrow = self.dtype != torch.float32
-        precision = (
-            MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32)
-            if is_narrow
-            else MixedPrecisionPolicy()
-        )
-        for module in [*policy.blocks(), policy]:
-            sharded: Any = fully_shard(module, mesh=mesh, mp_policy=precision)
-            # The loss already has the global denominator, so ranks add up instead of averaging; gloo can only sum.
-            sharded.set_gradient_divide_factor(1.0)
-            sharded.set_force_sum_reduction_for_comms(True)
+    def _load_reference(self, kernel: AttentionKernel) -> Policy:
+        temperature = self._config.algorithm.temperature
+        reference = make_skeleton(self._config.model_path, kernel, temperature=temperature)
+        reference.requires_grad_(False).eval()
+        self._shard_and_read(reference)
+        return reference
 
-    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction) -> None:
+    def _shard_and_read(self, policy: Policy) -> None:
+        if self._config.fsdp.compile:
+            for block in policy.family.language_blocks(policy.hf_model):
+                block.compile(dynamic=True)
+        _shard(policy, self._mesh, self._config, self.dtype)
+        buffers = {name: buffer.to(self.device) for name, buffer in policy.named_buffers()}
+        policy.to_empty(device="cpu" if self._config.fsdp.cpu_offload else self.device)
+        for name, buffer in buffers.items():
+            owner, _, own_name = name.rpartition(".")
+            policy.get_submodule(owner)._buffers[own_name] = buffer
+        weights = PretrainedWeights(self._config.model_path, policy.hf_model)
+        for name, parameter in policy.hf_model.named_parameters():
+            _fill(parameter, name, weights)
+
+    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """See TrainBackend."""
         logprobs, entropy = self.policy(batch)
         loss_function(logprobs, entropy).backward()
@@ -74,9 +87,11 @@ class FsdpBackend:
         """See TrainBackend."""
         return self._without_gradient(self.policy, batch)
 
-    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor | None:
+    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """See TrainBackend."""
-        return None if self._reference is None else self._without_gradient(self._reference, batch)
+        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
+        with adapters_off(self.policy) if self._config.lora else nullcontext():
+            return self._without_gradient(self._reference, batch)
 
     def _without_gradient(self, policy: Policy, batch: MicroBatch) -> torch.Tensor:
         with torch.no_grad():
@@ -88,8 +103,10 @@ class FsdpBackend:
 
     def grad_norm(self) -> torch.Tensor:
         """See TrainBackend."""
-        norms = torch.stack(torch._foreach_norm(self._local_gradients()))
-        total = norms.double().square().sum()
+        gradients = self._local_gradients()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        if gradients:
+            total += torch.stack(torch._foreach_norm(gradients)).double().square().sum().to(self.device)
         dist.all_reduce(total)
         return total.sqrt()
 
@@ -102,9 +119,9 @@ class FsdpBackend:
 
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
         """See TrainBackend."""
-        scale = self._max_grad_norm / float(grad_norm) if grad_norm > self._max_grad_norm else 1.0
-        if scale != 1.0:
-            torch._foreach_mul_(self._local_gradients(), scale)
+        highest = self._config.max_grad_norm
+        if grad_norm > highest:
+            torch._foreach_mul_(self._local_gradients(), highest / float(grad_norm))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -115,10 +132,22 @@ class FsdpBackend:
         self._optimizer.zero_grad(set_to_none=True)
 
     def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """See TrainBackend."""
-        for name, parameter in self.policy.hf_model.named_parameters():
-            tensor = parameter.detach()
-            yield self._names[name], tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        """See TrainBackend; one gather a block, so no more than one block is whole at a time."""
+        named = dict(self.policy.hf_model.named_parameters())
+        prefix_of = {id(module): f"{name}." for name, module in self.policy.hf_model.named_modules()}
+        rest = set(named)
+        for module in [*self.policy.blocks(), self.policy]:
+            prefix = prefix_of.get(id(module), "")
+            own = [name for name in named if name in rest and name.startswith(prefix)]
+            rest.difference_update(own)
+            assert isinstance(module, FSDPModule)
+            module.unshard()
+            whole = dict(self.policy.hf_model.named_parameters())
+            tensors = {name: whole[name].detach() for name in own}
+            for name, tensor in merged(tensors, self._config.lora):
+                # A copy: the gathered block is freed before the receiver has sent what it collects.
+                yield self._names[name], tensor.clone()
+            module.reshard()
 
     def save(self, folder: Path) -> None:
         """See TrainBackend."""
@@ -134,34 +163,60 @@ class FsdpBackend:
             load_sharded(state, checkpoint_id=folder / WEIGHTS_FOLDER)
         except CheckpointException as error:
             raise CheckpointError(
-                f"{folder} does not load into this model and optimiser ({_reasons(error)}); use the model and freeze "
-                "patterns with which it was written, or start a new run folder"
+                f"{folder} does not load into this model and optimiser ({_reasons(error)}); use the model, freeze "
+                "patterns and adapters with which it was written, or start a new run folder"
             ) from error
         set_state_dict(
-            self.policy, self._optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+            self.policy,
+            self._optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+            options=self._state_options(),
         )
 
     def _state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.policy, self._optimizer)
+        model, optimizer = get_state_dict(self.policy, self._optimizer, options=self._state_options())
         return {"model": model, "optimizer": optimizer}
+
+    def _state_options(self) -> StateDictOptions:
+        # Of a model with adapters only these are written: the rest is in the folder it was loaded from.
+        has_adapters = self._config.lora is not None
+        return StateDictOptions(ignore_frozen_params=has_adapters, strict=not has_adapters)
+
+
+def _shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, dtype: torch.dtype) -> None:
+    precision = (
+        MixedPrecisionPolicy()
+        if dtype == torch.float32
+        else MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    )
+    offload = CPUOffloadPolicy() if config.fsdp.cpu_offload else OffloadPolicy()
+    for module in [*policy.blocks(), policy]:
+        sharded: Any = fully_shard(
+            module,
+            mesh=mesh,
+            mp_policy=precision,
+            offload_policy=offload,
+            reshard_after_forward=config.fsdp.reshard_after_forward,
+        )
+        # The loss already has the global denominator, so ranks add up instead of averaging; gloo can only sum.
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
+
+
+def _fill(parameter: torch.nn.Parameter, name: str, weights: PretrainedWeights) -> None:
+    """Copy this rank's rows of a parameter from the checkpoint, or begin an adapter."""
+    assert isinstance(parameter, DTensor)
+    shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    first, last = (offset[0], offset[0] + shape[0]) if parameter.ndim else (0, 1)
+    if is_adapter(name):
+        rows = initial_adapter(name, parameter.shape)[first:last]
+    else:
+        rows = weights.rows(base_name(name), first, last)
+    with torch.no_grad():
+        parameter.to_local().copy_(rows)
 
 
 def _reasons(error: CheckpointException) -> str:
     """Give the errors of the ranks; torch wraps them in a BaseException, which handlers of Exception would miss."""
     return "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in error.failures.items())
-
-
-def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Give AdamW over the trainable parameters, decaying matrices only."""
-    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= MIN_DECAYED_AXES], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < MIN_DECAYED_AXES], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        foreach=True,
-    )

@@ -1,10 +1,10 @@
-"""A tiny Qwen2.5-VL folder and groups of random completions for it."""
+"""Tiny model folders of every family."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_learner import write_tiny_model
+from tiny_learner import FAMILIES, write_tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,8 +13,15 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with configuration, random weights and image processor."""
-    folder = tmp_path_factory.mktemp("tiny_qwen2_5_vl")
-    write_tiny_model(folder)
-    return folder
+def model_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By family: a folder with configuration, random weights and image processor."""
+    folders = {family: tmp_path_factory.mktemp(f"tiny_{family}") for family in FAMILIES}
+    for family, folder in folders.items():
+        write_tiny_model(folder, family)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def model_path(model_paths: dict[str, Path]) -> Path:
+    """The Qwen2.5-VL."""
+    return model_paths["qwen2_5_vl"]

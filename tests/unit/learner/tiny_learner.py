@@ -24,33 +24,42 @@ TOKEN_PIXELS = 28
 PRELOADED = [
     "learner.trainer",
     "torch._dynamo",
+    "transformers.models.internvl.modeling_internvl",
+    "transformers.models.got_ocr2.image_processing_got_ocr2",
+    "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "transformers.models.qwen2_vl.image_processing_qwen2_vl",
 ]
 """Imports that take seconds: done once, in the server from which ranks are forked."""
 
+FAMILIES = ("qwen2_5_vl", "internvl")
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    # Wide enough that attention is not uniform: errors in mask or positions then show in the logprobs.
+    "initializer_range": 0.1,
+}
 
-def write_tiny_model(folder: Path) -> None:
+
+def write_tiny_model(folder: Path, family: str = "qwen2_5_vl", *, tie_word_embeddings: bool = True) -> None:
+    torch.manual_seed(0)
+    {"qwen2_5_vl": write_tiny_qwen, "internvl": write_tiny_internvl}[family](folder, tie_word_embeddings)
+
+
+def write_tiny_qwen(folder: Path, tie_word_embeddings: bool) -> None:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-    torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": VOCAB_SIZE,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 512,
-            "rope_parameters": rope,
-            "bos_token_id": 0,
-            "eos_token_id": 1,
-            # Wide enough that attention is not uniform: errors in mask or positions then show in the logprobs.
-            "initializer_range": 0.1,
-        },
+        text_config={**TEXT, "rope_parameters": rope},
         vision_config={
             "depth": 2,
             "hidden_size": 64,
@@ -66,10 +75,49 @@ def write_tiny_model(folder: Path) -> None:
         video_token_id=VIDEO_TOKEN,
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tie_word_embeddings,
     )
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
     Qwen2VLImageProcessor(min_pixels=TOKEN_PIXELS**2, max_pixels=(8 * TOKEN_PIXELS) ** 2).save_pretrained(folder)
+
+
+def write_tiny_internvl(folder: Path, tie_word_embeddings: bool) -> None:
+    """Tiles of 56 x 56 pixels are 2 x 2 tokens; a picture that is no square is cut into tiles and a thumbnail."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
+
+    side = 2 * TOKEN_PIXELS
+    config = InternVLConfig(
+        text_config={**TEXT, "model_type": "qwen2", "tie_word_embeddings": tie_word_embeddings},
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": side,
+            "patch_size": 14,
+            "initializer_range": 0.1,
+            "layer_scale_init_value": 1.0,
+        },
+        image_token_id=IMAGE_TOKEN,
+        image_seq_length=4,
+        tie_word_embeddings=tie_word_embeddings,
+    )
+    InternVLForConditionalGeneration(config).save_pretrained(folder)
+    GotOcr2ImageProcessor(
+        size={"height": side, "width": side}, crop_to_patches=True, min_patches=1, max_patches=4
+    ).save_pretrained(folder)
+
+
+def num_image_tokens(family: str, width: int, height: int) -> int:
+    """Tokens of a picture whose sides are multiples of 28, worked out without the code under test."""
+    if family == "qwen2_5_vl":
+        return (width // TOKEN_PIXELS) * (height // TOKEN_PIXELS)
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    columns, rows = get_optimal_tiled_canvas((height, width), (2 * TOKEN_PIXELS, 2 * TOKEN_PIXELS), 1, 4)
+    num_tiles = columns * rows
+    return 4 * (num_tiles + (num_tiles > 1))
 
 
 def make_image(width: int, height: int, seed: int = 0) -> EncodedImage:
@@ -88,6 +136,7 @@ def make_group(
     masked: tuple[bool, ...] | None = None,
     num_text_tokens: int = 7,
     seed: int = 0,
+    family: str = "qwen2_5_vl",
 ) -> ScoredGroup:
     """A group of random tokens; image sides are multiples of 28, so the number of image tokens is known."""
     rng = np.random.default_rng([seed, *group_id.encode()])
@@ -97,7 +146,7 @@ def make_group(
 
     prompt = text(2)
     for width, height in image_sizes:
-        num_tokens = (width // TOKEN_PIXELS) * (height // TOKEN_PIXELS)
+        num_tokens = num_image_tokens(family, width, height)
         prompt += [VISION_START, *[IMAGE_TOKEN] * num_tokens, VISION_END, *text(1)]
     prompt += text(num_text_tokens)
     rewards = rewards or tuple(float(i % 2) for i in range(len(lengths)))
@@ -125,13 +174,14 @@ def make_group(
     )
 
 
-def mixed_groups() -> list[ScoredGroup]:
+def mixed_groups(family: str = "qwen2_5_vl") -> list[ScoredGroup]:
     """Images of several sizes, two images, no image, one-token completions, one completion."""
     return [
-        make_group("square"),
-        make_group("wide", image_sizes=((140, 84),), lengths=(2, 9, 4)),
-        make_group("pair", image_sizes=((56, 84), (112, 28)), lengths=(1, 1, 6, 2)),
-        make_group("text", image_sizes=(), lengths=(3, 8)),
+        make_group("square", family=family),
+        make_group("wide", image_sizes=((140, 84),), lengths=(2, 9, 4), family=family),
+        make_group("pair", image_sizes=((56, 84), (112, 28)), lengths=(1, 1, 6, 2), family=family),
+        make_group("text", image_sizes=(), lengths=(3, 8), family=family),
+        make_group("single", image_sizes=((84, 84),), lengths=(5,), family=family),
     ]
 
 

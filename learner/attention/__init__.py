@@ -1,0 +1,1 @@
+"""Exact attention over prefix-shared token streams, one kernel a file."""

@@ -1,0 +1,212 @@
+"""The stream's attention by torch's scaled_dot_product_attention, in padded blocks, on any device.
+
+Each layer gathers the stream into blocks of like length and makes one call on each: stems attend to themselves, branches
+to their own stem and to themselves. A block's shortest row is at least half as long as its longest, so padding stays
+small and calls stay few.
+
+Axes: L tokens of the stream, H heads, D head size; of one block: n rows, m stems, P longest stem, T longest row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from learner.attention.layout import StreamLayout
+
+MIN_LENGTH_FRAC = 0.5
+"""Of the longest row of a block; lower means fewer calls and more padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemBlock:
+    """Stems of like length."""
+
+    shape: tuple[int, int]
+    """(n, T)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchBlock:
+    """Branches of like length, and the stems that they look at."""
+
+    shape: tuple[int, int]
+    """(n, T)"""
+    stem_shape: tuple[int, int]
+    """(m, P)"""
+    stem_rows: torch.Tensor
+    """[m * P] stream row of each stem slot; padding slots point to row 0."""
+    stem_of: torch.Tensor
+    """[n] which of the m stems."""
+    bias: torch.Tensor
+    """[n, 1, T, P + T] 0 where a slot may look, -inf elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedBlocks:
+    """Where the tokens of a stream stand in the blocks: stem blocks, then branch blocks."""
+
+    rows: torch.Tensor
+    """[slots] stream row of each slot; padding slots point to row 0."""
+    slots: torch.Tensor
+    """[L] slot of each stream row."""
+    is_padding: torch.Tensor
+    """bool [slots]"""
+    stems: tuple[StemBlock, ...]
+    branches: tuple[BranchBlock, ...]
+
+
+class SdpaKernel:
+    """A few calls a layer, however many groups a stream holds."""
+
+    name = "sdpa"
+
+    def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> PaddedBlocks:
+        """See AttentionKernel."""
+        lengths = np.concatenate([layout.stem_lengths, layout.branch_lengths])
+        starts = np.cumsum(lengths) - lengths
+        num_stems = len(layout.stem_lengths)
+        stem_blocks = alike(layout.stem_lengths)
+        branch_blocks = [block + num_stems for block in alike(layout.branch_lengths)]
+        filled = [_padded_rows(starts[block], lengths[block]) for block in [*stem_blocks, *branch_blocks]]
+        rows = np.concatenate([rows.ravel() for rows, _ in filled])
+        is_used = np.concatenate([used.ravel() for _, used in filled])
+        slots = np.empty(layout.num_tokens, dtype=np.int64)
+        slots[rows[is_used]] = np.flatnonzero(is_used)
+        return PaddedBlocks(
+            rows=torch.from_numpy(rows).to(device),
+            slots=torch.from_numpy(slots).to(device),
+            is_padding=torch.from_numpy(~is_used).to(device),
+            stems=tuple(StemBlock(shape=rows.shape) for rows, _ in filled[: len(stem_blocks)]),
+            branches=tuple(
+                _branch_block(rows.shape, layout.stem_of[block - num_stems], starts, lengths, device, dtype)
+                for block, (rows, _) in zip(branch_blocks, filled[len(stem_blocks) :], strict=True)
+            ),
+        )
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: PaddedBlocks, *, scaling: float
+    ) -> torch.Tensor:
+        """See AttentionKernel."""
+        num_heads, num_kv_heads, head_dim = query.shape[1], key.shape[1], query.shape[2]
+        heads = [num_heads, num_kv_heads, num_kv_heads]
+        # One gather for queries, keys and values: their heads side by side, [L, (H + 2 KV) * D].
+        stream = torch.cat([query, key, value], dim=1).flatten(1)
+        shapes = [block.shape for block in (*prepared.stems, *prepared.branches)]
+        blocks = [
+            block.view(*shape, sum(heads), head_dim).transpose(1, 2).split(heads, dim=1)
+            for block, shape in zip(_ToBlocks.apply(stream, prepared).split([n * t for n, t in shapes]), shapes, strict=True)
+        ]
+        outs = [_attend(*block, bias=None, scaling=scaling) for block in blocks[: len(prepared.stems)]]
+        for branch, (own_q, own_k, own_v) in zip(prepared.branches, blocks[len(prepared.stems) :], strict=True):
+            stem_heads = stream[:, num_heads * head_dim :].index_select(0, branch.stem_rows)
+            stem_k, stem_v = (
+                stem_heads.view(*branch.stem_shape, 2 * num_kv_heads, head_dim)
+                .transpose(1, 2)
+                .index_select(0, branch.stem_of)
+                .split(num_kv_heads, dim=1)
+            )
+            keys, values = torch.cat([stem_k, own_k], dim=2), torch.cat([stem_v, own_v], dim=2)
+            outs.append(_attend(own_q, keys, values, bias=branch.bias, scaling=scaling))
+        padded = torch.cat([out.transpose(1, 2).flatten(0, 1).flatten(1) for out in outs])
+        result: torch.Tensor = _ToStream.apply(padded, prepared)
+        return result.view(-1, num_heads, head_dim)
+
+
+def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Sort rows into blocks of like length; empty rows are left out.
+
+    Example:
+        >>> [block.tolist() for block in alike(np.array([3, 0, 10, 6, 2]))]
+        [[2, 3], [0, 4]]
+    """
+    blocks: list[list[int]] = []
+    for index in np.argsort(-lengths, kind="stable"):
+        if lengths[index] == 0:
+            break
+        if blocks and lengths[index] >= MIN_LENGTH_FRAC * lengths[blocks[-1][0]]:
+            blocks[-1].append(int(index))
+        else:
+            blocks.append([int(index)])
+    return [np.array(block) for block in blocks]
+
+
+def _padded_rows(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Stream row of each slot [n, longest] (0 where unused), and which slots are used."""
+    column = np.arange(int(lengths.max()))
+    used = column[None, :] < lengths[:, None]
+    return np.where(used, starts[:, None] + column[None, :], 0), used
+
+
+def _branch_block(
+    shape: Sequence[int],
+    stems: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> BranchBlock:
+    distinct, stem_of = np.unique(stems, return_inverse=True)
+    stem_rows, stem_used = _padded_rows(starts[distinct], lengths[distinct])
+    num_rows, longest = shape
+    longest_stem = stem_rows.shape[1]
+    bias = torch.zeros(num_rows, 1, longest, longest_stem + longest, device=device, dtype=dtype)
+    is_hidden = torch.from_numpy(~stem_used[stem_of]).to(device)
+    bias[..., :longest_stem].masked_fill_(is_hidden[:, None, None, :], -torch.inf)
+    is_future = torch.ones(longest, longest, dtype=torch.bool, device=device).triu(1)
+    bias[..., longest_stem:].masked_fill_(is_future, -torch.inf)
+    return BranchBlock(
+        shape=(num_rows, longest),
+        stem_shape=(len(distinct), longest_stem),
+        stem_rows=torch.from_numpy(stem_rows.ravel()).to(device),
+        stem_of=torch.from_numpy(stem_of).to(device),
+        bias=bias,
+    )
+
+
+class _ToBlocks(torch.autograd.Function):
+    """Gather stream rows into slots. Backward gathers too: every row has one slot, so nothing needs adding up."""
+
+    @staticmethod
+    def forward(ctx: Any, stream: torch.Tensor, blocks: PaddedBlocks) -> torch.Tensor:
+        ctx.blocks = blocks
+        return stream.index_select(0, blocks.rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad_padded: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad_padded.index_select(0, ctx.blocks.slots), None
+
+
+class _ToStream(torch.autograd.Function):
+    """Gather slots back into stream rows; padding slots get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: torch.Tensor, blocks: PaddedBlocks) -> torch.Tensor:
+        ctx.blocks = blocks
+        return padded.index_select(0, blocks.slots)
+
+    @staticmethod
+    def backward(ctx: Any, grad_stream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        blocks: PaddedBlocks = ctx.blocks
+        grad_padded = grad_stream.index_select(0, blocks.rows)
+        return grad_padded.masked_fill_(blocks.is_padding[:, None], 0.0), None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, bias: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    is_grouped = query.shape[1] != key.shape[1]
+    if is_grouped and query.is_cuda:
+        # CUDA's memory-efficient kernel, the one that takes a bias, wants as many key heads as query heads.
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        is_grouped = False
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, is_causal=bias is None, scale=scaling, enable_gqa=is_grouped
+    )

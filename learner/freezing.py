@@ -1,0 +1,38 @@
+"""What stays fixed: whole parts of the model by name, or parameters by shell pattern."""
+
+import fnmatch
+
+from learner.errors import LearnerError
+from learner.families.base import PARTS
+from learner.model import Policy
+
+
+def freeze_parameters(policy: Policy, patterns: tuple[str, ...]) -> int:
+    """Stop gradients of all parameters that a pattern names; gives how many.
+
+    Args:
+        policy: its parameters may be on the meta device.
+        patterns: vision_tower, projector, language_model, or shell patterns of parameter names.
+
+    Raises:
+        LearnerError: a pattern matches nothing, or nothing would be left to train.
+    """
+    named = dict(policy.hf_model.named_parameters())
+    for pattern in patterns:
+        matched = _match(policy, list(named), pattern)
+        if not matched:
+            raise LearnerError(
+                f"learner.freeze pattern {pattern!r} matches no parameter; use {', '.join(PARTS)}, or a shell pattern "
+                f"of names like {', '.join(list(named)[:: max(1, len(named) // 4)])}"
+            )
+        for name in matched:
+            named[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise LearnerError(f"learner.freeze={list(patterns)} freezes every parameter; leave something to train")
+    return sum(not parameter.requires_grad for parameter in named.values())
+
+
+def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
+    if pattern in PARTS:
+        return [name for name in names if name.startswith(policy.family.parts[pattern])]
+    return fnmatch.filter(names, pattern)

@@ -1,0 +1,113 @@
+"""Low-rank adapters by peft: which layers get them, how they begin, and what the merged weight is.
+
+Source: LoRA, arXiv:2106.09685, section 4.1.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from learner.config import LoraConfig
+from learner.errors import LearnerError
+from learner.model import Policy, parameters_on_meta
+from learner.random_state import derive_seed
+
+ADAPTER = "default"
+BASE_SUFFIX = ".base_layer"
+
+
+def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
+    """Put adapters on the target modules of everything that is not frozen, and freeze all else; names the modules.
+
+    Raises:
+        LearnerError: peft is missing, or a target name matches no layer that may be trained.
+    """
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import inject_adapter_in_model
+    except ImportError as error:
+        raise LearnerError("learner.lora needs peft: pip install peft, or set learner.lora=null") from error
+    linear = {
+        name: module
+        for name, module in policy.hf_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and name != "lm_head"
+    }
+    for target in config.target_modules:
+        if not any(name.rpartition(".")[2] == target for name in linear):
+            raise LearnerError(
+                f"learner.lora.target_modules names {target!r}, which is no trainable linear layer; there are "
+                f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}"
+            )
+    adapted = [name for name in linear if name.rpartition(".")[2] in config.target_modules]
+    policy.hf_model.requires_grad_(False)
+    peft_config = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=adapted, lora_dropout=0.0)
+    with parameters_on_meta():
+        inject_adapter_in_model(peft_config, policy.hf_model, adapter_name=ADAPTER)
+    for name, parameter in policy.hf_model.named_parameters():
+        parameter.requires_grad_(is_adapter(name))
+    return adapted
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter belongs to an adapter."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def base_name(name: str) -> str:
+    """Give a parameter's name in the model without adapters.
+
+    Example:
+        >>> base_name("model.layers.0.q_proj.base_layer.weight")
+        'model.layers.0.q_proj.weight'
+    """
+    return name.replace(BASE_SUFFIX, "")
+
+
+def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
+    """Give the tensor with which an adapter's factor begins: A uniform, B zero, so that nothing changes at first.
+
+    The same on every rank and for every number of ranks: the seed is the parameter's name.
+    """
+    if ".lora_B." in name:
+        return torch.zeros(shape)
+    generator = torch.Generator().manual_seed(derive_seed(0, name))
+    bound = 1.0 / math.sqrt(shape[1])
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def merged(
+    tensors: dict[str, torch.Tensor], config: LoraConfig | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give (name in the model without adapters, weight + alpha / rank * B A), one at a time; adapters go in, not out.
+
+    Args:
+        tensors: by name; an adapter's factors stand together with their base weight.
+        config: None where there are no adapters.
+    """
+    for name, tensor in tensors.items():
+        if is_adapter(name):
+            continue
+        if config is None or not name.endswith(f"{BASE_SUFFIX}.weight"):
+            yield base_name(name), tensor
+            continue
+        layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
+        factor_a, factor_b = (tensors[f"{layer}.lora_{part}.{ADAPTER}.weight"].float() for part in "AB")
+        yield base_name(name), (tensor.float() + (factor_b @ factor_a) * (config.alpha / config.rank)).to(tensor.dtype)
+
+
+@contextmanager
+def adapters_off(policy: Policy) -> Iterator[None]:
+    """Let forward calls see the model as it was before training: the reference costs no memory of its own."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False

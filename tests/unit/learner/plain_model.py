@@ -1,0 +1,47 @@
+"""The independent reference: transformers' own forward pass with eager attention, one right-padded batch of sequences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny_learner import IMAGE_TOKEN
+
+from learner.families.base import ImageInputs
+from learner.records import ScoredGroup
+
+
+def load_plain(model_path: Path) -> torch.nn.Module:
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float32, attn_implementation="eager")
+
+
+def padded_logprobs(
+    model: torch.nn.Module,
+    sequences: Sequence[tuple[ScoredGroup, ImageInputs | None, int]],
+    *,
+    temperature: float,
+) -> list[torch.Tensor]:
+    """Logprobs [T] of each (group, images, index), all in one padded batch, images repeated for every sequence."""
+    rows = [
+        np.concatenate([group.prompt_token_ids, group.sequences[index].completion_token_ids]).astype(np.int64)
+        for group, _, index in sequences
+    ]
+    longest = max(map(len, rows))
+    ids = torch.tensor(np.stack([np.pad(row, (0, longest - len(row)), constant_values=1) for row in rows]))
+    mask = torch.tensor(np.stack([np.arange(longest) < len(row) for row in rows])).long()
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    images = [image for _, image, _ in sequences if image is not None]
+    if images:
+        inputs["pixel_values"] = torch.cat([image.pixel_values for image in images])
+        if model.config.model_type == "qwen2_5_vl":
+            inputs["image_grid_thw"] = torch.cat([image.grids for image in images])
+            inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
+    log_softmax = torch.log_softmax(model(**inputs, use_cache=False).logits.float() / temperature, -1)
+    found = []
+    for row, (group, _, index), scores in zip(rows, sequences, log_softmax, strict=True):
+        length = group.sequences[index].num_tokens
+        target = torch.tensor(row[len(row) - length :])
+        found.append(scores[len(row) - length - 1 : len(row) - 1].gather(-1, target[:, None])[:, 0])
+    return found

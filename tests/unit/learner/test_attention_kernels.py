@@ -1,0 +1,135 @@
+"""Every kernel against a softmax written out over the whole stream, in value and gradient."""
+
+import numpy as np
+import pytest
+import torch
+
+from learner.attention.flash import FlashKernel
+from learner.attention.flex import FlexKernel
+from learner.attention.layout import StreamLayout
+from learner.attention.registry import choose_kernel
+from learner.attention.sdpa import SdpaKernel, alike
+from learner.errors import LearnerError
+
+CPU = torch.device("cpu")
+HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
+LAYOUTS = {
+    "one prompt": ((9,), (4, 2, 7), (0, 0, 0)),
+    "several": ((5, 30, 1, 12), (3, 8, 1, 20, 2), (0, 0, 1, 3, 3)),
+    "nothing shared": ((7, 3, 22), (), ()),
+    "an empty branch": ((6, 4), (0, 3, 0), (0, 0, 1)),
+}
+
+
+class WrittenOut:
+    """Flash attention's two functions, run by run in plain torch: what the library must compute."""
+
+    def forward(self, query, key, value, spans, scaling):
+        outs, sums = [], []
+        for rows, columns in runs(spans):
+            scores = self.scores(query[rows], key[columns], spans, scaling)
+            sums.append(torch.logsumexp(scores, -1))
+            outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value[columns])))
+        return torch.cat(outs), torch.cat(sums, dim=1).float()
+
+    def backward(self, grad_out, saved, out, log_sum_exp, spans, scaling):
+        query, key, value = saved
+        grads = [torch.zeros_like(tensor) for tensor in saved]
+        for rows, columns in runs(spans):
+            scores = self.scores(query[rows], key[columns], spans, scaling)
+            # The row's own probabilities under the log-sum-exp that was handed in, as the paper's algorithm 2 has it.
+            probabilities = torch.exp(scores - log_sum_exp[:, rows, None].to(scores.dtype))
+            own = grad_out[rows]
+            delta = (own * out[rows]).sum(-1).t()
+            of_scores = probabilities * (torch.einsum("qhd,khd->hqk", own, grouped(value[columns])) - delta[..., None])
+            grads[0][rows] += torch.einsum("hqk,khd->qhd", of_scores, grouped(key[columns])) * scaling
+            grads[1][columns] += ungrouped(torch.einsum("hqk,qhd->khd", of_scores, query[rows])) * scaling
+            grads[2][columns] += ungrouped(torch.einsum("hqk,qhd->khd", probabilities, own))
+        return tuple(grads)
+
+    def scores(self, query, key, spans, scaling):
+        scores = torch.einsum("qhd,khd->hqk", query, grouped(key)) * scaling
+        if spans.is_causal:
+            is_future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(is_future, -torch.inf)
+        return scores
+
+
+def runs(spans):
+    bounds = zip(spans.queries.tolist(), spans.queries.tolist()[1:], spans.keys.tolist(), spans.keys.tolist()[1:], strict=False)
+    return [(slice(a, b), slice(c, d)) for a, b, c, d in bounds]
+
+
+def grouped(tensor):
+    return tensor.repeat_interleave(HEADS // KV_HEADS, dim=1)
+
+
+def ungrouped(tensor):
+    return tensor.unflatten(1, (KV_HEADS, HEADS // KV_HEADS)).sum(2)
+
+
+def whole_softmax(query, key, value, layout, scaling):
+    """One [L, L] mask made by a loop over all pairs of tokens."""
+    lengths = [*layout.stem_lengths, *layout.branch_lengths]
+    segment = np.repeat(np.arange(len(lengths)), lengths)
+    stem = [None] * len(layout.stem_lengths) + list(layout.stem_of)
+    sees = [[j <= i and segment[j] in (segment[i], stem[segment[i]]) for j in range(len(segment))] for i in range(len(segment))]
+    scores = torch.einsum("qhd,khd->hqk", query, grouped(key)) * scaling
+    scores = scores.masked_fill(~torch.tensor(sees), -torch.inf)
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value))
+
+
+def make_layout(name):
+    stems, branches, stem_of = (np.array(values, dtype=np.int64) for values in LAYOUTS[name])
+    return StreamLayout(stem_lengths=stems, branch_lengths=branches, stem_of=stem_of)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("kernel", [SdpaKernel(), FlashKernel(WrittenOut())], ids=lambda kernel: kernel.name)
+def test_a_kernel_equals_the_softmax_written_out(kernel, name):
+    layout = make_layout(name)
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(layout.num_tokens, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS, HEADS)]
+    query, key, value, grad_out = (torch.randn(shape, generator=generator) for shape in shapes)
+    inputs = [tensor.requires_grad_() for tensor in (query, key, value)]
+
+    expected = whole_softmax(*inputs, layout, 0.3)
+    expected_grads = torch.autograd.grad(expected, inputs, grad_out)
+    out = kernel.attend(*inputs, kernel.prepare(layout, device=CPU, dtype=torch.float32), scaling=0.3)
+    grads = torch.autograd.grad(out, inputs, grad_out)
+
+    assert (out - expected).abs().max() < 1e-5
+    for found, wanted in zip(grads, expected_grads, strict=True):
+        assert (found - wanted).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_flex_equals_the_softmax_written_out_in_value(name):
+    """torch has no backward pass of FlexAttention on CPU; tests/gpu compares gradients."""
+    layout, kernel = make_layout(name), FlexKernel(is_compiled=False)
+    generator = torch.Generator().manual_seed(3)
+    inputs = [torch.randn(layout.num_tokens, heads, HEAD_DIM, generator=generator) for heads in (HEADS, 2, 2)]
+
+    out = kernel.attend(*inputs, kernel.prepare(layout, device=CPU, dtype=torch.float32), scaling=0.3)
+
+    assert (out - whole_softmax(*inputs, layout, 0.3)).abs().max() < 1e-5
+
+
+def test_blocks_of_like_length_hold_every_row_once_and_little_padding():
+    lengths = np.random.default_rng(0).lognormal(4, 1, 200).astype(np.int64)
+
+    blocks = alike(lengths)
+
+    assert sorted(np.concatenate(blocks).tolist()) == np.flatnonzero(lengths).tolist()
+    assert all(lengths[block].min() >= 0.5 * lengths[block].max() for block in blocks)
+    assert len(blocks) < 12
+
+
+@pytest.mark.parametrize("name", ["flex", "flash"])
+def test_a_kernel_for_gpus_is_refused_on_a_cpu(name):
+    with pytest.raises(LearnerError, match=rf"learner\.attention is {name}, which trains on GPUs only; use sdpa"):
+        choose_kernel(name, device=CPU, dtype=torch.float32)
+
+
+def test_auto_is_sdpa_on_a_cpu():
+    assert choose_kernel("auto", device=CPU, dtype=torch.bfloat16).name == "sdpa"
