@@ -9,13 +9,13 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing, partial or of another model."""
 
 
-class NonFiniteLossError(ArithmeticError):
-    """A loss or gradient that is NaN or infinite, found before the optimiser step.
+class DivergedError(ArithmeticError):
+    """An update that must not be applied, found before any weight moved.
 
     Args:
         step: training step in which it was found.
-        group_ids: groups whose tokens are not finite; all groups of the step when only the gradient is.
-        quantity: what was not finite, with its value.
+        group_ids: groups that stand out; all groups of the update when none does.
+        quantity: what was wrong, with its value.
     """
 
     def __init__(self, step: int, group_ids: tuple[str, ...], quantity: str) -> None:
@@ -26,7 +26,18 @@ class NonFiniteLossError(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"step {self.step}: {self.quantity} in groups {', '.join(self.group_ids)}; no weight was changed. Look at "
-            "these groups' behaviour logprobs and images, lower optimizer.learning_rate, or resume from an older "
-            "checkpoint"
+            f"step {self.step}: {self.quantity} in groups {', '.join(self.group_ids)}; the update was not applied. Look "
+            f"at these groups' behaviour logprobs and images, {self.remedy}, or resume from an older checkpoint"
         )
+
+    remedy = "lower learner.optimizer.learning_rate"
+
+
+class NonFiniteLossError(DivergedError):
+    """A loss or gradient that is NaN or infinite."""
+
+
+class ExplodingGradientError(DivergedError):
+    """A gradient whose norm is above learner.abort_grad_norm."""
+
+    remedy = "lower learner.optimizer.learning_rate, raise learner.abort_grad_norm"

@@ -1,6 +1,7 @@
-"""Sums over the micro-batches and ranks of a step, and the metrics made of them."""
+"""Sums over the micro-batches and ranks of an update, and the metrics of a step made of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -16,11 +17,15 @@ TOKEN_METRICS = {
     "mismatch": "policy/mismatch",
     "entropy": "policy/entropy",
     "kl_ref": "policy/kl_ref",
+    "correction_mean": "policy/correction_mean",
+    "corrected_frac": "policy/corrected_frac",
 }
+NUM_SUSPECTS = 3
+"""Groups that an error about an exploding gradient names."""
 
 
-class StepSums:
-    """Adds up one rank's micro-batches on its device; nothing is copied to the host before `reduce`."""
+class UpdateSums:
+    """Adds up one rank's micro-batches of one update on its device; nothing reaches the host before `reduce`."""
 
     def __init__(self, device: torch.device) -> None:
         """Start at zero."""
@@ -38,42 +43,59 @@ class StepSums:
         """Add the loss, and the means weighted by their tokens."""
         num_tokens = metrics["num_tokens"]
         weighted = [metrics[name] * num_tokens for name in TOKEN_METRICS]
-        self._sums += torch.stack([loss.detach(), num_tokens, *weighted])
+        self._sums += torch.stack([loss.detach().double(), num_tokens.double(), *(w.double() for w in weighted)])
+        distance = (logprobs.detach() - batch.behaviour_logprobs).abs()
         # Of the micro-batch, only this stays: its pixels and layout would fill the device over a step.
-        ratio = torch.exp(logprobs.detach() - batch.behaviour_logprobs)
-        is_finite = (torch.isfinite(ratio) & torch.isfinite(logprobs.detach())) | ~batch.completion_mask
-        self._seen.append((batch.group_ids, batch.lengths, is_finite))
+        self._seen.append((batch.group_ids, batch.lengths, distance.where(batch.token_weights > 0, 0.0)))
 
     def reduce(self) -> dict[str, float]:
-        """Add up over ranks: loss is the step's loss, num_tokens the tokens trained on, the rest means over these."""
+        """Add up over ranks: loss is the update's loss, num_tokens its tokens, the rest means over these."""
         dist.all_reduce(self._sums)
         loss, num_tokens, *weighted = self._sums.tolist()
         means = {name: value / max(1.0, num_tokens) for name, value in zip(TOKEN_METRICS, weighted, strict=True)}
         return {"loss": loss, "num_tokens": num_tokens, **means}
 
-    def non_finite_groups(self) -> list[str]:
-        """Name this rank's groups that have a token whose logprobs, or their ratio, are not finite."""
-        guilty: dict[str, None] = {}
-        for group_ids, lengths, is_finite in self._seen:
-            for group_id, tokens in zip(group_ids, is_finite.split(lengths), strict=True):
-                if not tokens.all():
-                    guilty[group_id] = None
-        return list(guilty)
+    def distances(self) -> dict[str, float]:
+        """Largest |current - behaviour| logprob of each of this rank's groups; NaN or inf where one is not finite."""
+        found: dict[str, float] = {}
+        for group_ids, lengths, distance in self._seen:
+            for group_id, tokens in zip(group_ids, distance.split(lengths), strict=True):
+                worst = float(tokens.max())
+                # max() of Python drops a NaN that comes second.
+                found[group_id] = worst if worst != worst else max(found.get(group_id, 0.0), worst)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport:
+    """One optimiser update."""
+
+    totals: Mapping[str, float]
+    """From UpdateSums.reduce."""
+    grad_norm: float
+    num_forward_tokens: int
+    """Tokens fed to the model on all ranks: a shared prompt once."""
 
 
 def report_metrics(
-    totals: Mapping[str, float], counts: StepCounts, *, grad_norm: float, learning_rate: float
+    updates: Sequence[UpdateReport], counts: StepCounts, *, learning_rate: float
 ) -> dict[str, float]:
     """Give the step's metrics; learner/README.md defines each."""
+    num_tokens = sum(update.totals["num_tokens"] for update in updates)
+
+    def per_token(name: str) -> float:
+        return sum(u.totals[name] * u.totals["num_tokens"] for u in updates) / max(1.0, num_tokens)
+
     return {
-        "policy/loss": totals["loss"],
-        "policy/grad_norm": grad_norm,
+        "policy/loss": sum(update.totals["loss"] for update in updates) / len(updates),
+        "policy/grad_norm": sum(update.grad_norm for update in updates) / len(updates),
         "policy/learning_rate": learning_rate,
-        **{logged: totals[name] for name, logged in TOKEN_METRICS.items()},
+        **{logged: per_token(name) for name, logged in TOKEN_METRICS.items()},
+        "learner/num_updates": float(len(updates)),
         "learner/num_groups": float(counts.num_groups),
         "learner/num_completion_tokens": float(counts.num_completion_tokens),
-        "learner/num_trained_tokens": totals["num_tokens"],
-        "learner/num_forward_tokens": float(counts.num_forward_tokens),
+        "learner/num_trained_tokens": num_tokens,
+        "learner/num_forward_tokens": float(sum(update.num_forward_tokens for update in updates)),
         "learner/zero_signal_frac": counts.num_zero_signal_groups / max(1, counts.num_groups),
         "learner/masked_frac": counts.num_masked_sequences / max(1, counts.num_sequences),
         "learner/trained_sequence_frac": counts.num_trained_sequences / max(1, counts.num_sequences),

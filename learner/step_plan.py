@@ -1,101 +1,219 @@
-"""One rank's share of a step before anything is computed: advantages, counts, micro-batches with their images."""
+"""What a step consists of before anything is computed: facts that all ranks share, advantages, what enters which update.
 
-from collections.abc import Sequence
+Facts are small (rewards and lengths, no tokens), so every rank holds those of all groups and works out the same
+advantages and denominators; tokens and images stay with the rank that has them.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithms.advantages import zero_signal_mask
+from learner.algorithms.advantages import compute_advantages
+from learner.algorithms.aggregation import token_weights
 from learner.algorithms.registry import Algorithm
-from learner.batching import Piece, make_pieces, plan_micro_batches
-from learner.config import LearnerConfig
-from learner.images import ImageEncoder, ImageInputs
+from learner.algorithms.reward_terms import overlong_penalty
+from learner.batching import TrainSequence
+from learner.config import AlgorithmConfig
+from learner.errors import LearnerError
 from learner.records import ScoredGroup
+
+SequenceKey = tuple[str, int]
+"""Group id and index of a sequence in its group."""
+Advantages = Mapping[str, Sequence[NDArray[np.float32]]]
+"""Group id -> for each of its sequences [T]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """What other ranks must know of a group. G sequences."""
+
+    group_id: str
+    task: str
+    rewards: tuple[float, ...]
+    """[G] with the penalty for length."""
+    lengths: tuple[int, ...]
+    """[G] completion tokens."""
+    masked: tuple[bool, ...]
+    """[G] out of statistics and loss: the grader failed, or the length limit was hit and the algorithm says so."""
+
+
+def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
+    """Give the facts of a group."""
+    lengths = tuple(sequence.num_tokens for sequence in group.sequences)
+    penalties = overlong_penalty(
+        torch.tensor(lengths),
+        max_completion_tokens=config.max_completion_tokens,
+        buffer_tokens=config.overlong_buffer_tokens,
+        penalty=config.overlong_penalty,
+    ).tolist()
+    return GroupFacts(
+        group_id=group.group_id,
+        task=group.task,
+        rewards=tuple(s.reward + penalty for s, penalty in zip(group.sequences, penalties, strict=True)),
+        lengths=lengths,
+        masked=tuple(s.masked or (config.mask_truncated and s.truncated) for s in group.sequences),
+    )
+
+
+def join_facts(shares: Sequence[Sequence[GroupFacts]]) -> list[GroupFacts]:
+    """Put the facts of all ranks into one order.
+
+    Raises:
+        LearnerError: two groups of the step have one id.
+    """
+    facts = sorted((fact for share in shares for fact in share), key=lambda fact: fact.group_id)
+    for fact, following in zip(facts, facts[1:], strict=False):
+        if fact.group_id == following.group_id:
+            raise LearnerError(f"two groups of this step have the id {fact.group_id}; give every group its own")
+    return facts
+
+
+def step_advantages(
+    facts: Sequence[GroupFacts],
+    *,
+    algorithm: Algorithm,
+    config: AlgorithmConfig,
+    token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None,
+) -> Advantages:
+    """Give the advantages of all sequences of the step, the same on every rank.
+
+    Args:
+        facts: of all groups.
+        algorithm: the paper's choices.
+        config: the user's.
+        token_kl: [T] of every unmasked sequence, where KL is taken from the reward; None otherwise.
+    """
+    if not facts:
+        return {}
+    largest = max(len(fact.rewards) for fact in facts)
+    rewards = torch.zeros(len(facts), largest, dtype=torch.float64)
+    masked = torch.ones(len(facts), largest, dtype=torch.bool)
+    lengths = torch.zeros(len(facts), largest, dtype=torch.int64)
+    for row, fact in enumerate(facts):
+        size = len(fact.rewards)
+        rewards[row, :size] = torch.tensor(fact.rewards, dtype=torch.float64)
+        masked[row, :size] = torch.tensor(fact.masked)
+        lengths[row, :size] = torch.tensor(fact.lengths)
+    found = compute_advantages(
+        rewards,
+        masked=masked,
+        tasks=[fact.task for fact in facts],
+        lengths=lengths,
+        token_kl=None if token_kl is None else _padded_kl(facts, lengths, token_kl),
+        kl_coef=config.kl_coef,
+        reward_kl=algorithm.reward_kl,
+        baseline=algorithm.baseline,
+        scale=algorithm.scale,
+        std_floor=config.std_floor,
+        range_epsilon=config.range_epsilon,
+    )
+    return {
+        fact.group_id: [values.numpy().astype(np.float32) for values in row[: len(fact.rewards)]]
+        for fact, row in zip(facts, found, strict=True)
+    }
+
+
+def _padded_kl(
+    facts: Sequence[GroupFacts], lengths: torch.Tensor, token_kl: Mapping[SequenceKey, NDArray[np.float32]]
+) -> list[list[torch.Tensor]]:
+    return [
+        [
+            torch.from_numpy(token_kl[fact.group_id, index]).double()
+            if (fact.group_id, index) in token_kl
+            else torch.zeros(length, dtype=torch.float64)
+            for index, length in enumerate(row)
+        ]
+        for fact, row in zip(facts, lengths.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCounts:
-    """What a share holds; counts of all ranks add up to the step's."""
+    """What the step holds, over all ranks."""
 
-    num_groups: int = 0
-    num_zero_signal_groups: int = 0
+    num_groups: int
+    num_zero_signal_groups: int
     """Groups in which every advantage is 0."""
-    num_sequences: int = 0
-    num_masked_sequences: int = 0
-    num_trained_sequences: int = 0
+    num_sequences: int
+    num_masked_sequences: int
+    num_trained_sequences: int
     """Sequences that enter the forward pass."""
-    num_completion_tokens: int = 0
-    """Tokens of all unmasked sequences, whether they enter the forward pass or not: the loss's denominator."""
-    num_forward_tokens: int = 0
-    """Tokens fed to the model: prompts once a piece, completions without their last token."""
-
-    def __add__(self, other: "StepCounts") -> "StepCounts":
-        """Add field by field."""
-        return StepCounts(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+    num_completion_tokens: int
+    """Of all unmasked sequences, whether they enter the forward pass or not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepPlan:
-    """A rank's micro-batches, ready to be laid out."""
+def trained_indices(
+    fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig
+) -> list[int]:
+    """Say which sequences of a group enter the forward pass.
 
-    micro_batches: list[tuple[list[Piece], list[ImageInputs | None]]]
-    counts: StepCounts
-
-
-def plan_step(
-    groups: Sequence[ScoredGroup], *, config: LearnerConfig, algorithm: Algorithm, images: ImageEncoder
-) -> StepPlan:
-    """Plan one rank's share of a step.
-
-    Raises:
-        LearnerError: an image does not decode or does not match its prompt; names the group.
+    Leaving out a zero advantage changes no gradient: its loss is a constant. With KL or entropy in the loss it is not.
     """
-    advantages = compute_advantages(groups, config=config, algorithm=algorithm)
-    pieces = make_pieces(
-        groups,
-        [row[: len(group.sequences)] for row, group in zip(advantages, groups, strict=True)],
-        micro_batch_tokens=config.micro_batch_tokens,
-        keep_zero_advantages=config.algorithm.kl_coef > 0,
-    )
-    planned = plan_micro_batches(pieces, config.micro_batch_tokens)
-    # One call of the processor for all groups; a group cut into several pieces is processed once.
-    trained = list({id(piece.group): piece.group for piece in pieces}.values())
-    encoded = dict(zip(map(id, trained), images.encode(trained), strict=True))
-    sequences = [sequence for group in groups for sequence in group.sequences]
-    counts = StepCounts(
-        num_groups=len(groups),
-        num_zero_signal_groups=int(zero_signal_mask(torch.from_numpy(advantages)).sum()),
-        num_sequences=len(sequences),
-        num_masked_sequences=sum(sequence.masked for sequence in sequences),
-        num_trained_sequences=sum(len(piece.sequence_indices) for piece in pieces),
-        num_completion_tokens=sum(sequence.num_tokens for sequence in sequences if not sequence.masked),
-        num_forward_tokens=sum(piece.num_tokens for piece in pieces),
-    )
-    batches = [(batch, [encoded[id(piece.group)] for piece in batch]) for batch in planned]
-    return StepPlan(micro_batches=batches, counts=counts)
+    keeps_all = config.entropy_coef > 0 or (config.kl_coef > 0 and config.kl_in == "loss")
+    return [i for i, own in enumerate(advantages) if not fact.masked[i] and (keeps_all or own.any())]
 
 
-def compute_advantages(
-    groups: Sequence[ScoredGroup], *, config: LearnerConfig, algorithm: Algorithm
-) -> NDArray[np.float64]:
-    """Give float64 [N, G] advantages; groups smaller than the largest are padded with masked zeros."""
-    largest = max((len(group.sequences) for group in groups), default=0)
-    rewards = np.zeros((len(groups), largest), dtype=np.float64)
-    masked = np.ones((len(groups), largest), dtype=bool)
-    for row, group in enumerate(groups):
-        size = len(group.sequences)
-        rewards[row, :size] = [sequence.reward for sequence in group.sequences]
-        masked[row, :size] = [sequence.masked for sequence in group.sequences]
-    if rewards.size == 0:
-        return rewards
-    advantages = algorithm.advantages(
-        torch.from_numpy(rewards),
-        masked=torch.from_numpy(masked),
-        normalize_std=config.algorithm.normalize_std,
-        std_floor=config.algorithm.std_floor,
-        range_epsilon=config.algorithm.range_epsilon,
+def count_step(facts: Sequence[GroupFacts], advantages: Advantages, config: AlgorithmConfig) -> StepCounts:
+    """Count what is in the step and what of it is trained on."""
+    return StepCounts(
+        num_groups=len(facts),
+        num_zero_signal_groups=sum(not any(own.any() for own in advantages[fact.group_id]) for fact in facts),
+        num_sequences=sum(len(fact.rewards) for fact in facts),
+        num_masked_sequences=sum(sum(fact.masked) for fact in facts),
+        num_trained_sequences=sum(len(trained_indices(f, advantages[f.group_id], config)) for f in facts),
+        num_completion_tokens=sum(_num_unmasked_tokens(fact) for fact in facts),
     )
-    result: NDArray[np.float64] = advantages.numpy()
-    return result
+
+
+def minibatch_sequences(
+    facts: Sequence[GroupFacts],
+    advantages: Advantages,
+    *,
+    algorithm: Algorithm,
+    config: AlgorithmConfig,
+    old_logprobs: Mapping[SequenceKey, NDArray[np.float32]],
+    ref_logprobs: Mapping[SequenceKey, NDArray[np.float32]],
+) -> dict[str, list[TrainSequence]]:
+    """Give the sequences of one update by group, with each token's weight in its loss.
+
+    Denominators count all unmasked sequences of these groups, also those that are left out and those of other ranks:
+    neither the cut into micro-batches, nor the number of ranks, nor the leaving out changes the gradient.
+
+    Args:
+        facts: of all groups of this update, on all ranks.
+        advantages: of the step.
+        algorithm: the paper's choices.
+        config: the user's.
+        old_logprobs: of the sequences for which they were computed.
+        ref_logprobs: likewise.
+    """
+    num_tokens = max(1, sum(_num_unmasked_tokens(fact) for fact in facts))
+    num_sequences = max(1, sum(not masked for fact in facts for masked in fact.masked))
+    return {
+        fact.group_id: [
+            TrainSequence(
+                index=index,
+                advantages=advantages[fact.group_id][index],
+                token_weight=float(
+                    token_weights(
+                        algorithm.aggregation,
+                        [fact.lengths[index]],
+                        num_tokens=num_tokens,
+                        num_sequences=num_sequences,
+                        max_completion_tokens=config.max_completion_tokens,
+                    )[0]
+                ),
+                old_logprobs=old_logprobs.get((fact.group_id, index)),
+                ref_logprobs=ref_logprobs.get((fact.group_id, index)),
+            )
+            for index in trained_indices(fact, advantages[fact.group_id], config)
+        ]
+        for fact in facts
+    }
+
+
+def _num_unmasked_tokens(fact: GroupFacts) -> int:
+    return sum(length for length, masked in zip(fact.lengths, fact.masked, strict=True) if not masked)

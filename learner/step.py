@@ -1,0 +1,189 @@
+"""One training step of one rank: facts of all ranks, advantages, logprobs where they are needed, then the updates.
+
+Every rank enters every collective in the same order, also a rank whose share is empty or unusable.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from learner.algorithms.kl import kl_estimate
+from learner.algorithms.registry import Algorithm
+from learner.backends.base import TrainBackend
+from learner.batching import TrainSequence, split_minibatches
+from learner.config import LearnerConfig
+from learner.errors import LearnerError
+from learner.images import ImageEncoder
+from learner.packing import MicroBatch, MicroBatchBuilder
+from learner.phase_clock import PhaseClock
+from learner.random_state import derive_seed
+from learner.ranks import exchange
+from learner.records import ScoredGroup
+from learner.step_metrics import report_metrics
+from learner.step_plan import (
+    Advantages,
+    GroupFacts,
+    SequenceKey,
+    count_step,
+    describe,
+    join_facts,
+    minibatch_sequences,
+    step_advantages,
+    trained_indices,
+)
+from learner.update import Pictures, UpdateRunner
+
+Logprobs = dict[SequenceKey, NDArray[np.float32]]
+
+
+class StepRunner:
+    """Takes the optimiser updates of training steps. Consumes: this rank's groups. Waits for: the other ranks."""
+
+    def __init__(
+        self,
+        config: LearnerConfig,
+        algorithm: Algorithm,
+        *,
+        backend: TrainBackend,
+        images: ImageEncoder,
+        builder: MicroBatchBuilder,
+    ) -> None:
+        """Train the policy of `backend`."""
+        self._config = config
+        self._algorithm = algorithm
+        self._backend = backend
+        self._images = images
+        self._updates = UpdateRunner(config, algorithm, backend=backend, builder=builder)
+
+    def run(
+        self, groups: Sequence[ScoredGroup], *, step: int, learning_rate: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Train on the groups of all ranks; gives metrics, the same on every rank, and seconds by phase.
+
+        Raises:
+            LearnerError: a group of any rank is unusable. No weight was changed.
+            DivergedError: loss or gradient is not finite, or explodes. The update was not applied.
+        """
+        clock = PhaseClock()
+        facts, pictures = self._share_facts(groups)
+        clock.stop("plan")
+        old, ref, advantages = self._score(groups, facts, pictures)
+        counts = count_step(facts, advantages, self._config.algorithm)
+        clock.stop("score")
+        updates = []
+        for epoch in range(self._config.algorithm.num_epochs):
+            for part in self._minibatches(facts, step, epoch):
+                sequences = minibatch_sequences(
+                    part,
+                    advantages,
+                    algorithm=self._algorithm,
+                    config=self._config.algorithm,
+                    old_logprobs=old,
+                    ref_logprobs=ref,
+                )
+                share = [(group, sequences[group.group_id]) for group in groups if group.group_id in sequences]
+                updates.append(
+                    self._updates.run(share, pictures, step=step, learning_rate=learning_rate, clock=clock)
+                )
+        return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
+
+    def _share_facts(
+        self, groups: Sequence[ScoredGroup]
+    ) -> tuple[list[GroupFacts], Pictures]:
+        """Process this rank's images, then learn the facts of all groups; a failure of one rank rises on all."""
+        failure: str | None = None
+        facts: list[GroupFacts] = []
+        pictures: Pictures = {}
+        try:
+            facts = [describe(group, self._config.algorithm) for group in groups]
+            # One call of the processor for all groups; a group cut into several pieces is processed once.
+            encoded = self._images.encode(groups)
+            pictures = {group.group_id: image for group, image in zip(groups, encoded, strict=True)}
+        except LearnerError as error:
+            failure = f"rank {dist.get_rank()}: {error}"
+        told = exchange((failure, facts))
+        if failures := [message for message, _ in told if message is not None]:
+            raise LearnerError("; ".join(failures))
+        return join_facts([share for _, share in told]), pictures
+
+    def _score(
+        self, groups: Sequence[ScoredGroup], facts: Sequence[GroupFacts], pictures: Pictures
+    ) -> tuple[Logprobs, Logprobs, Advantages]:
+        """Compute what must be known before the first update moves the weights: old and reference logprobs."""
+        algorithm = self._config.algorithm
+        if algorithm.kl_coef > 0 and algorithm.kl_in == "reward":
+            unmasked = {fact.group_id: [i for i, m in enumerate(fact.masked) if not m] for fact in facts}
+            old, ref = self._logprobs_before(groups, unmasked, pictures)
+            advantages = self._advantages(facts, self._token_kl(groups, old, ref))
+            return old, ref, advantages
+        advantages = self._advantages(facts, None)
+        trained = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
+        old, ref = self._logprobs_before(groups, trained, pictures)
+        return old, ref, advantages
+
+    def _advantages(
+        self, facts: Sequence[GroupFacts], token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None
+    ) -> Advantages:
+        return step_advantages(facts, algorithm=self._algorithm, config=self._config.algorithm, token_kl=token_kl)
+
+    def _logprobs_before(
+        self,
+        groups: Sequence[ScoredGroup],
+        indices: Mapping[str, Sequence[int]],
+        pictures: Pictures,
+    ) -> tuple[Logprobs, Logprobs]:
+        algorithm = self._config.algorithm
+        # With a single update, the current logprobs are the old ones: no pass is needed.
+        needs_old = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
+        if not needs_old and algorithm.kl_coef == 0:
+            return {}, {}
+        share = [(group, [_to_score(group, i) for i in indices[group.group_id]]) for group in groups]
+        old: Logprobs = {}
+        ref: Logprobs = {}
+        for batch, _ in self._updates.micro_batches(share, pictures):
+            if needs_old:
+                old |= _by_sequence(batch, self._backend.logprobs(batch))
+            if algorithm.kl_coef > 0:
+                ref |= _by_sequence(batch, self._backend.reference_logprobs(batch))
+        return old, ref
+
+    def _token_kl(
+        self, groups: Sequence[ScoredGroup], old: Logprobs, ref: Logprobs
+    ) -> dict[SequenceKey, NDArray[np.float32]]:
+        """Estimate the KL of every scored token of all ranks, for the reward."""
+        behaviour = {
+            (group.group_id, i): sequence.behaviour_logprobs
+            for group in groups
+            for i, sequence in enumerate(group.sequences)
+        }
+        own = {
+            key: kl_estimate(
+                torch.tensor(old.get(key, behaviour[key])),
+                torch.from_numpy(values),
+                estimator=self._config.algorithm.kl_estimator,
+            ).numpy()
+            for key, values in ref.items()
+            if key in behaviour
+        }
+        return {key: values for share in exchange(own) for key, values in share.items()}
+
+    def _minibatches(self, facts: Sequence[GroupFacts], step: int, epoch: int) -> list[list[GroupFacts]]:
+        number = self._config.algorithm.num_minibatches
+        seed = derive_seed("minibatches", step, epoch)
+        parts = split_minibatches([fact.group_id for fact in facts], number, seed=seed)
+        return [[fact for fact in facts if fact.group_id in part] for part in parts]
+
+
+def _to_score(group: ScoredGroup, index: int) -> TrainSequence:
+    """A sequence whose logprobs are wanted, and nothing else."""
+    nothing = np.zeros(group.sequences[index].num_tokens, dtype=np.float32)
+    return TrainSequence(index=index, advantages=nothing, token_weight=0.0)
+
+
+def _by_sequence(batch: MicroBatch, logprobs: torch.Tensor) -> Logprobs:
+    """Split [C] into the batch's sequences."""
+    keys = zip(batch.group_ids, batch.sequence_indices, strict=True)
+    return dict(zip(keys, (part.numpy() for part in logprobs.cpu().split(batch.lengths)), strict=True))

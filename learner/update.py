@@ -1,0 +1,147 @@
+"""One optimiser update of one rank: its micro-batches forward and backward, a check, then the weights move.
+
+Every rank runs the same number of micro-batches, because sharded weights are gathered by all ranks together.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+
+from learner.algorithms.losses import policy_loss
+from learner.algorithms.registry import Algorithm
+from learner.backends.base import TrainBackend
+from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
+from learner.config import LearnerConfig
+from learner.errors import DivergedError, ExplodingGradientError, NonFiniteLossError
+from learner.families.base import ImageInputs
+from learner.packing import MicroBatch, MicroBatchBuilder
+from learner.phase_clock import PhaseClock
+from learner.ranks import exchange
+from learner.records import ScoredGroup
+from learner.step_metrics import NUM_SUSPECTS, UpdateReport, UpdateSums
+
+Share = Sequence[tuple[ScoredGroup, Sequence[TrainSequence]]]
+"""This rank's groups with those of their sequences that take part."""
+Pictures = Mapping[str, ImageInputs | None]
+"""Group id -> its processed images."""
+
+
+class UpdateRunner:
+    """Moves the weights once per call. Consumes: this rank's sequences. Waits for: the other ranks."""
+
+    def __init__(
+        self, config: LearnerConfig, algorithm: Algorithm, *, backend: TrainBackend, builder: MicroBatchBuilder
+    ) -> None:
+        """Train the policy of `backend`."""
+        self._config = config
+        self._algorithm = algorithm
+        self._backend = backend
+        self._builder = builder
+
+    def run(
+        self, share: Share, pictures: Pictures, *, step: int, learning_rate: float, clock: PhaseClock
+    ) -> UpdateReport:
+        """Run all micro-batches forward and backward, check, and move the weights.
+
+        Raises:
+            DivergedError: loss or gradient is not finite, or explodes; nothing moved. It rises on all ranks.
+        """
+        sums = UpdateSums(self._backend.device)
+        num_tokens = torch.zeros((), dtype=torch.int64)
+        for batch, is_last in self.micro_batches(share, pictures):
+            self._run_micro_batch(batch, sums, is_last=is_last)
+            num_tokens += 0 if batch.is_dummy else batch.input_ids.shape[1]
+        grad_norm = self._backend.grad_norm()
+        totals = sums.reduce()
+        self._check(totals, grad_norm, sums, [group.group_id for group, _ in share], step)
+        dist.all_reduce(num_tokens)
+        clock.stop("forward_backward")
+        self._backend.step(grad_norm=grad_norm, learning_rate=learning_rate)
+        clock.stop("optimizer")
+        return UpdateReport(totals=totals, grad_norm=float(grad_norm), num_forward_tokens=int(num_tokens))
+
+    def micro_batches(self, share: Share, pictures: Pictures) -> Iterator[tuple[MicroBatch, bool]]:
+        """Lay out this rank's micro-batches one by one, and say of each whether it is the last.
+
+        There are as many as the rank with most has; dummies where this one has fewer.
+        """
+        budget = self._config.micro_batch_tokens
+        pieces: list[Piece] = []
+        for group, sequences in share:
+            pieces += make_pieces(
+                group, sequences, micro_batch_tokens=budget, prefix_sharing=self._config.prefix_sharing
+            )
+        planned = plan_micro_batches(pieces, budget)
+        # Without any signal one dummy still runs: the optimiser needs a gradient, zero, to take its step.
+        number = max(1, *exchange(len(planned)))
+        for index in range(number):
+            batch = self._builder.dummy()
+            if index < len(planned):
+                batch = self._builder.build(planned[index], [pictures[p.group.group_id] for p in planned[index]])
+            yield batch, index == number - 1
+
+    def _run_micro_batch(self, batch: MicroBatch, sums: UpdateSums, *, is_last: bool) -> None:
+        algorithm = self._config.algorithm
+
+        def loss_function(logprobs: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+            old = batch.old_logprobs
+            if old is None and algorithm.old_logprobs == "recomputed":
+                old = logprobs.detach()
+            is_kl_in_loss = algorithm.kl_in == "loss" and batch.ref_logprobs is not None
+            loss, metrics = policy_loss(
+                self._algorithm.objective,
+                logprobs,
+                old_logprobs=old,
+                behaviour_logprobs=batch.behaviour_logprobs,
+                advantages=batch.advantages,
+                token_weights=batch.token_weights,
+                lengths=batch.lengths,
+                entropy=entropy,
+                ref_logprobs=batch.ref_logprobs,
+                clip_low=algorithm.clip_low,
+                clip_high=algorithm.clip_high,
+                kl_coef=algorithm.kl_coef if is_kl_in_loss else 0.0,
+                kl_estimator=algorithm.kl_estimator,
+                entropy_coef=algorithm.entropy_coef,
+                correction_level=algorithm.correction.level,
+                correction_action=algorithm.correction.action,
+                correction_low=algorithm.correction.low,
+                correction_high=algorithm.correction.high,
+            )
+            sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
+            return loss
+
+        self._backend.forward_backward(batch, loss_function, is_last=is_last)
+
+    def _check(
+        self,
+        totals: Mapping[str, float],
+        grad_norm: torch.Tensor,
+        sums: UpdateSums,
+        group_ids: Sequence[str],
+        step: int,
+    ) -> None:
+        """Raise on all ranks together; loss and norm are the same everywhere, so the ranks agree."""
+        limit = self._config.abort_grad_norm or math.inf
+        is_finite = math.isfinite(totals["loss"]) and bool(torch.isfinite(grad_norm))
+        if is_finite and float(grad_norm) <= limit:
+            return
+        self._backend.zero_grad()
+        distances: dict[str, float] = {}
+        for share, ids in exchange((sums.distances(), list(group_ids))):
+            distances |= dict.fromkeys(ids, 0.0) | {name: value for name, value in share.items() if name in ids}
+        error: DivergedError
+        if not is_finite:
+            guilty = [name for name, value in distances.items() if not math.isfinite(value)]
+            quantity = f"loss {totals['loss']}, gradient norm {float(grad_norm)}"
+            error = NonFiniteLossError(step, tuple(guilty or distances), quantity)
+        else:
+            furthest = sorted(distances, key=lambda name: -distances[name])[:NUM_SUSPECTS]
+            quantity = (
+                f"gradient norm {float(grad_norm):.3g} is above learner.abort_grad_norm={limit:g}; the policy is "
+                "furthest from the behaviour logprobs"
+            )
+            error = ExplodingGradientError(step, tuple(furthest), quantity)
+        raise error
