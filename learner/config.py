@@ -14,14 +14,17 @@ class CorrectionConfig:
     The weight of a token (or sequence) is old probability / behaviour probability.
 
     Source: truncated importance sampling, IMPALA, arXiv:1802.01561, eq. 1; applied to engine-learner mismatch by
-    Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
+    Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training". Masking: IcePop, in
+    arXiv:2510.18855.
     """
 
     level: Literal["none", "token", "sequence"] = "none"
     """none: no correction. sequence: one weight for all tokens of a completion, the product of theirs."""
     action: Literal["truncate", "mask"] = "truncate"
-    """truncate: multiply the loss by the weight, at most `high`. mask: also leave out what is outside [low, high]."""
+    """truncate: multiply the policy term by the weight, at most `high`. mask: by the weight where it lies in
+    [low, high], by 0 elsewhere. KL and entropy terms are not touched."""
     low: float = 0.0
+    """Read by mask only."""
     high: float = 2.0
 
     def __post_init__(self) -> None:
@@ -38,29 +41,37 @@ class AlgorithmConfig:
     """Entry of learner/algorithms/registry.py."""
     scale: Literal["algorithm", "none", "group", "task", "batch"] = "algorithm"
     """Standard deviation that centred rewards are divided by: of the group, of all groups of the same task in the
-    step, of the whole step, or none. algorithm: as the entry's paper has it."""
+    step, of the whole step, or none. algorithm: as the entry's paper has it. A group whose rewards are all equal
+    counts with zeros in the deviation of its task or step."""
     aggregation: Literal["algorithm", "token", "sequence", "constant"] = "algorithm"
     """token: mean over all completion tokens of the step. sequence: mean of each completion's mean. constant: sum over
     tokens / (completions * max_completion_tokens). algorithm: as the entry's paper has it."""
     clip_low: float = 0.2
-    """The importance ratio is clipped at 1 - clip_low."""
+    """The importance ratio is clipped at 1 - clip_low; for gspo that of a whole sequence, a mean, so of the order
+    3e-4; for cispo the weight is, and 1 means no lower bound."""
     clip_high: float = 0.28
     """... and at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
     kl_coef: float = 0.0
     """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """In the loss k2 or k3: the gradient of k1 is zero on average, so it pulls nowhere. In the reward k1 or k3, whose
+    values are unbiased. See learner/algorithms/kl.py."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Whether the KL term is added to the loss or taken from the reward before advantages."""
+    """Whether the KL term is added to the loss or taken from the reward before advantages: from the completion's
+    reward its sum over tokens, but for reinforce_plus_plus from each token's return what is still to come."""
     entropy_coef: float = 0.0
     """Weight of the mean entropy, which is added to the objective."""
     std_floor: float = 0.0
-    """Least standard deviation to divide by, so that tiny differences of a dense reward are not blown up."""
+    """Least standard deviation to divide by, so that tiny differences of a dense reward are not blown up; not read
+    with scale none."""
     range_epsilon: float = 1e-6
-    """A group whose rewards span less than this has zero advantage: its differences are rounding."""
+    """A group whose rewards span less than this has zero advantage: its differences are rounding. Where the baseline
+    is the mean of the step (reinforce_plus_plus), that holds for the step and not for a group."""
     overlong_buffer_tokens: int = 0
     """The reward falls linearly by `overlong_penalty` over the last so many tokens before max_completion_tokens; 0
     switches it off. DAPO, arXiv:2503.14476, eq. 13."""
     overlong_penalty: float = 1.0
+    """Taken from the reward of a completion that reaches max_completion_tokens."""
     mask_truncated: bool = False
     """Leave completions that hit the length limit out of statistics and loss."""
     num_epochs: int = 1
@@ -83,7 +94,14 @@ class AlgorithmConfig:
             _require_in(f"algorithm.{name}", getattr(self, name), 0.0, math.inf)
         _require_positive("algorithm.range_epsilon", self.range_epsilon)
         _require_positive("algorithm.temperature", self.temperature)
+        _require_in("algorithm.max_completion_tokens", self.max_completion_tokens, 0, math.inf)
         _require_in("algorithm.overlong_buffer_tokens", self.overlong_buffer_tokens, 0, math.inf)
+        if 0 < self.max_completion_tokens < self.overlong_buffer_tokens:
+            raise LearnerError(
+                f"algorithm.overlong_buffer_tokens is {self.overlong_buffer_tokens}, but a completion has at most "
+                f"max_completion_tokens={self.max_completion_tokens}, so even an empty one would be penalised; set it "
+                f"to about {max(1, self.max_completion_tokens // 5)}, or to 0, which switches the penalty off"
+            )
         for name in ("num_epochs", "num_minibatches"):
             _require_in(f"algorithm.{name}", getattr(self, name), 1, math.inf)
         if self.correction.level != "none" and self.old_logprobs == "behaviour":

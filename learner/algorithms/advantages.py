@@ -1,64 +1,244 @@
-"""Advantages within a group: reward minus the group's mean, over the group's standard deviation.
+"""Advantages of a whole optimiser step: rewards minus a baseline, over a scale.
 
-Source: GRPO, arXiv:2402.03300, eq. 1 and section 4.1.2; without the division, Dr. GRPO, arXiv:2503.20783.
-Axes: N groups, G completions of a group.
+Every rank holds the rewards of all groups of the step and computes the same numbers. All of it is float64: in float32,
+equal rewards such as 0.1 leave a deviation of rounding size, and its division by an equally tiny standard deviation
+makes an advantage out of nothing. Sums are `math.fsum`, which rounds once, so that the order of groups, completions or
+ranks changes no bit.
+
+Sources: GRPO, arXiv:2402.03300, section 4.1.2; without the division, Dr. GRPO, arXiv:2503.20783; leave one out, RLOO,
+arXiv:2402.14740; over the batch, REINFORCE++, arXiv:2501.03262.
+Axes: N groups of the step, G completions of a group, T tokens of a completion, M values in any order.
 """
+
+import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
+from learner.algorithms.reward_terms import kl_in_reward, token_returns
 
-def group_advantages(
+Baseline = Literal["group_mean", "leave_one_out", "batch_mean"]
+Scale = Literal["none", "group", "task", "batch"]
+RewardKl = Literal["sequence", "token"]
+
+
+def compute_advantages(
     rewards: torch.Tensor,
     *,
     masked: torch.Tensor,
-    normalize_std: bool,
+    tasks: Sequence[str],
+    lengths: torch.Tensor,
+    token_kl: Sequence[Sequence[torch.Tensor]] | None,
+    kl_coef: float,
+    reward_kl: RewardKl,
+    baseline: Baseline,
+    scale: Scale,
+    std_floor: float,
+    range_epsilon: float,
+) -> list[list[torch.Tensor]]:
+    """Give every completion token of the step its advantage.
+
+    With reward_kl sequence, a completion's advantage is one number, repeated for each of its tokens. With reward_kl
+    token, each token has its own return, and the statistics are over tokens, so that a long completion weighs more in
+    them; also without KL, as REINFORCE++ has it.
+
+    Args:
+        rewards: [N, G]; smaller groups are padded with masked completions.
+        masked: bool [N, G]; True counts nowhere and gets advantage 0.
+        tasks: [N], of each group.
+        lengths: int64 [N, G], tokens of each completion; 0 in padding.
+        token_kl: N lists of G tensors [T], nats, old policy against reference; None without KL in the reward.
+        kl_coef: weight of `token_kl` in the reward.
+        reward_kl: whether KL is summed over the completion, or acts on the tokens up to which it can be traced.
+        baseline: see `step_advantages`; with reward_kl token it must be batch_mean.
+        scale: see `step_advantages`.
+        std_floor: see `step_advantages`.
+        range_epsilon: see `step_advantages`.
+
+    Returns:
+        For each of N groups G tensors, float64 [T].
+
+    Example:
+        Rewards 1 and 0, lengths 2 and 1: mean 0.5, standard deviation 0.5.
+
+        >>> [[good, bad]] = compute_advantages(
+        ...     torch.tensor([[1.0, 0.0]]), masked=torch.tensor([[False, False]]), tasks=["chart"],
+        ...     lengths=torch.tensor([[2, 1]]), token_kl=None, kl_coef=0.0, reward_kl="sequence",
+        ...     baseline="group_mean", scale="group", std_floor=0.0, range_epsilon=1e-6)
+        >>> good.tolist(), bad.tolist()
+        ([1.0, 1.0], [-1.0])
+    """
+    if reward_kl == "token":
+        assert baseline == "batch_mean", "a group's mean over tokens is no baseline of any algorithm here"
+        return _token_advantages(
+            rewards.double(),
+            masked=masked,
+            tasks=tasks,
+            lengths=lengths,
+            token_kl=token_kl,
+            kl_coef=kl_coef,
+            scale=scale,
+            std_floor=std_floor,
+            range_epsilon=range_epsilon,
+        )
+    if token_kl is not None:
+        kl_sums = torch.tensor([[math.fsum(kl.tolist()) for kl in group] for group in token_kl], dtype=torch.float64)
+        rewards = kl_in_reward(rewards, kl_sums, kl_coef=kl_coef)
+    advantages = step_advantages(
+        rewards,
+        masked=masked,
+        tasks=tasks,
+        baseline=baseline,
+        scale=scale,
+        std_floor=std_floor,
+        range_epsilon=range_epsilon,
+    )
+    return [
+        [value.repeat(length) for value, length in zip(row, row_lengths, strict=True)]
+        for row, row_lengths in zip(advantages, lengths.tolist(), strict=True)
+    ]
+
+
+def step_advantages(
+    rewards: torch.Tensor,
+    *,
+    masked: torch.Tensor,
+    tasks: Sequence[str],
+    baseline: Baseline,
+    scale: Scale,
     std_floor: float,
     range_epsilon: float,
 ) -> torch.Tensor:
-    """Give each completion's advantage over its own group.
+    """Give one advantage for each completion of the step.
 
-    All arithmetic is float64: in float32, equal rewards such as 0.1 leave a deviation of rounding size, and its
-    division by an equally tiny standard deviation makes an advantage out of nothing.
+    A group whose rewards span less than `range_epsilon`, a lone completion included, has exactly zero advantage under
+    group_mean and leave_one_out, and enters the standard deviation of its task or of the step with these zeros: it was
+    sampled and showed no difference. Under batch_mean only a flat step is zero.
 
     Args:
-        rewards: [N, G] or [G].
-        masked: bool, same shape; True is left out of mean and deviation and gets advantage 0.
-        normalize_std: divide by the population standard deviation.
-        std_floor: least value to divide by; where it and the deviation are 0 the advantage is 0 by `range_epsilon`.
-        range_epsilon: a group whose rewards span less than this gets exactly zero everywhere.
+        rewards: [N, G].
+        masked: bool [N, G]; True is out of all statistics and gets advantage 0.
+        tasks: [N], of each group.
+        baseline: group_mean: the group's mean. leave_one_out: the mean of the group's other completions. batch_mean:
+            the mean of the step.
+        scale: divide by the standard deviation of the group, of the task's completions in the step, of the step's, or
+            by nothing.
+        std_floor: least value to divide by.
+        range_epsilon: rewards that span less differ by rounding only.
 
     Returns:
-        float64, same shape.
+        float64 [N, G].
 
     Example:
         Rewards 1, 0, 0, 1: mean 0.5, standard deviation 0.5.
 
-        >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 1.0]), masked=torch.zeros(4, dtype=torch.bool),
-        ...                  normalize_std=True, std_floor=0.0, range_epsilon=1e-6).tolist()
-        [1.0, -1.0, -1.0, 1.0]
+        >>> step_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), masked=torch.zeros(1, 4, dtype=torch.bool),
+        ...                 tasks=["chart"], baseline="group_mean", scale="group", std_floor=0.0,
+        ...                 range_epsilon=1e-6).tolist()
+        [[1.0, -1.0, -1.0, 1.0]]
     """
     values = rewards.double()
+    group_of = torch.arange(len(values))[:, None].expand(values.shape)
+    task_of = _task_numbers(tasks)[:, None].expand(values.shape)
     counted = ~masked
-    num_counted = counted.sum(-1, keepdim=True).clamp(min=1)
-    mean = values.where(counted, 0.0).sum(-1, keepdim=True) / num_counted
-    centred = (values - mean).where(counted, 0.0)
-    highest = values.where(counted, -torch.inf).amax(-1, keepdim=True)
-    lowest = values.where(counted, torch.inf).amin(-1, keepdim=True)
-    # A fully masked group has range -inf, so it falls under the epsilon too.
-    is_flat = highest - lowest < range_epsilon
-    if not normalize_std:
-        return centred.masked_fill(is_flat, 0.0)
-    std = (centred.square().sum(-1, keepdim=True) / num_counted).sqrt().clamp(min=std_floor)
-    return (centred / std).masked_fill(is_flat, 0.0)
+    centred = _centred(values[counted], group_of[counted], baseline=baseline, range_epsilon=range_epsilon)
+    parts = _scale_parts(scale, group_of[counted], task_of[counted])
+    advantages = torch.zeros_like(values)
+    advantages[counted] = _divided(centred, parts, std_floor=std_floor)
+    return advantages
 
 
-def zero_signal_mask(advantages: torch.Tensor) -> torch.Tensor:
+def zero_signal_mask(advantages: torch.Tensor | Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
     """Tell which groups teach nothing.
 
     Args:
-        advantages: [N, G].
+        advantages: [N, G], or N lists of G tensors [T] as `compute_advantages` gives them.
 
     Returns:
         bool [N], True where every advantage of the group is exactly 0.
     """
-    return (advantages == 0).all(-1)
+    return torch.tensor([not any(bool(values.any()) for values in group) for group in advantages], dtype=torch.bool)
+
+
+def _token_advantages(
+    rewards: torch.Tensor,
+    *,
+    masked: torch.Tensor,
+    tasks: Sequence[str],
+    lengths: torch.Tensor,
+    token_kl: Sequence[Sequence[torch.Tensor]] | None,
+    kl_coef: float,
+    scale: Scale,
+    std_floor: float,
+    range_epsilon: float,
+) -> list[list[torch.Tensor]]:
+    """Returns of all unmasked tokens, minus their mean over the step, over their scale.
+
+    Source: REINFORCE++, arXiv:2501.03262, the return of a token and the normalisation over the batch.
+    """
+    zeros = [[torch.zeros(length, dtype=torch.float64) for length in row] for row in lengths.tolist()]
+    advantages = [list(row) for row in zeros]
+    places = [(n, g) for n, g in (~masked).nonzero().tolist() if len(zeros[n][g])]
+    if not places:
+        return advantages
+    returns = [
+        token_returns(rewards[n, g], (zeros if token_kl is None else token_kl)[n][g], kl_coef=kl_coef)
+        for n, g in places
+    ]
+    sizes = [len(values) for values in returns]
+    group_of = torch.tensor([n for n, _ in places]).repeat_interleave(torch.tensor(sizes))
+    centred = _centred(torch.cat(returns), group_of, baseline="batch_mean", range_epsilon=range_epsilon)
+    parts = _scale_parts(scale, group_of, _task_numbers(tasks)[group_of])
+    divided = torch.split_with_sizes(_divided(centred, parts, std_floor=std_floor), sizes)
+    for (n, g), values in zip(places, divided, strict=True):
+        advantages[n][g] = values
+    return advantages
+
+
+def _centred(values: torch.Tensor, group_of: torch.Tensor, *, baseline: Baseline, range_epsilon: float) -> torch.Tensor:
+    """Values [M] minus their baseline; exactly 0 where those that share it span less than `range_epsilon`."""
+    centred = torch.zeros_like(values)
+    for part in _parts(torch.zeros_like(group_of) if baseline == "batch_mean" else group_of):
+        own = values[part]
+        if own.max() - own.min() < range_epsilon:
+            continue
+        centred[part] = own - math.fsum(own.tolist()) / len(own)
+        if baseline == "leave_one_out":
+            # r - (sum - r) / (n - 1) = n / (n - 1) * (r - mean)
+            centred[part] *= len(own) / (len(own) - 1)
+    return centred
+
+
+def _divided(centred: torch.Tensor, parts: Sequence[torch.Tensor], *, std_floor: float) -> torch.Tensor:
+    """Centred values [M], each part over its root mean square: the population standard deviation where the mean is 0.
+
+    It is so for every scale at least as wide as the baseline's own. Under batch_mean, a task of equal rewards is
+    divided by its distance from the mean, never by 0.
+    """
+    divided = centred.clone()
+    for part in parts:
+        deviation = math.sqrt(math.fsum(centred[part].square().tolist()) / len(part))
+        divisor = max(deviation, std_floor)
+        if divisor > 0:
+            divided[part] = centred[part] / divisor
+    return divided
+
+
+def _scale_parts(scale: Scale, group_of: torch.Tensor, task_of: torch.Tensor) -> list[torch.Tensor]:
+    """Indices of the values that share one standard deviation; none where nothing is divided."""
+    if scale == "none":
+        return []
+    return _parts({"group": group_of, "task": task_of, "batch": torch.zeros_like(group_of)}[scale])
+
+
+def _parts(labels: torch.Tensor) -> list[torch.Tensor]:
+    """Indices of each label that occurs in labels int64 [M]."""
+    sizes = [size for size in labels.bincount().tolist() if size]
+    return list(torch.split_with_sizes(labels.argsort(stable=True), sizes)) if sizes else []
+
+
+def _task_numbers(tasks: Sequence[str]) -> torch.Tensor:
+    """int64 [N]: the same number for the same task."""
+    numbers = {task: number for number, task in enumerate(sorted(set(tasks)))}
+    return torch.tensor([numbers[task] for task in tasks], dtype=torch.int64)

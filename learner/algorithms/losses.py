@@ -1,29 +1,21 @@
-"""The clipped policy-gradient loss over completion tokens, with an optional pull towards a reference model.
+"""The loss over completion tokens: a policy objective, an optional pull towards a reference, an entropy bonus.
 
-In words: each token's probability ratio between the current and the behaviour policy, times the completion's
-advantage; where the ratio has already moved past the clip in the advantage's favour, the token stops pushing.
-
-Source: PPO, arXiv:1707.06347, eq. 7; token mean and asymmetric clip, DAPO, arXiv:2503.14476, eq. 8 to 10; KL estimate
-k3, Schulman 2020, http://joschu.net/blog/kl-approx.html. Axis: C completion tokens of all sequences, flat.
+Axes: S sequences, C completion tokens of all of them, flat, sequence by sequence.
 """
+
+from collections.abc import Sequence
 
 import torch
 
-
-def kl_estimate(logprobs: torch.Tensor, other_logprobs: torch.Tensor) -> torch.Tensor:
-    """Estimate KL(policy || other) per token by k3 = exp(d) - d - 1, d = other - policy.
-
-    Unbiased for tokens sampled from the policy, and never negative.
-
-    Args:
-        logprobs: [C] under the policy.
-        other_logprobs: [C] under the other model.
-
-    Returns:
-        [C], at least 0.
-    """
-    difference = other_logprobs - logprobs
-    return torch.expm1(difference) - difference
+from learner.algorithms.correction import CorrectionAction, CorrectionLevel, correction_weights
+from learner.algorithms.kl import KlEstimator, kl_estimate
+from learner.algorithms.objectives import (
+    Objective,
+    ObjectiveTerms,
+    cispo_objective,
+    clip_objective,
+    gspo_objective,
+)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -31,62 +23,141 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
-def policy_gradient_loss(
+def policy_loss(
+    objective: Objective,
     logprobs: torch.Tensor,
     *,
+    old_logprobs: torch.Tensor | None,
     behaviour_logprobs: torch.Tensor,
     advantages: torch.Tensor,
-    completion_mask: torch.Tensor,
+    token_weights: torch.Tensor,
+    lengths: Sequence[int],
     entropy: torch.Tensor,
     ref_logprobs: torch.Tensor | None,
     clip_low: float,
     clip_high: float,
     kl_coef: float,
-    num_completion_tokens: float,
+    kl_estimator: KlEstimator,
+    entropy_coef: float,
+    correction_level: CorrectionLevel,
+    correction_action: CorrectionAction,
+    correction_low: float,
+    correction_high: float,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Give the loss of these tokens as their share of the step's mean, and what to watch.
+    """Give the loss of these tokens as their share of the step's, and what to watch.
+
+    A token's loss is correction * objective + kl_coef * KL - entropy_coef * entropy; the loss is their sum weighted by
+    `token_weights`. Tokens of weight 0 count nowhere: garbage there makes neither the loss nor a gradient NaN.
 
     Args:
+        objective: clip, gspo or cispo; see `learner.algorithms.objectives`.
         logprobs: [C] current policy, with gradient, nats.
-        behaviour_logprobs: [C] weights that sampled.
-        advantages: [C] of the token's completion.
-        completion_mask: bool [C]; False tokens count nowhere.
-        entropy: [C] of the current policy's next-token distribution, nats; only watched.
-        ref_logprobs: [C] frozen reference; needed when kl_coef > 0.
+        old_logprobs: [C] what the ratio divides by: the learner's own before the first update. Where there is only
+            one update, logprobs.detach() is exactly that. None: the ratio divides by `behaviour_logprobs`.
+        behaviour_logprobs: [C] the engine's, of the weights that sampled.
+        advantages: float32 [C].
+        token_weights: float32 [C], at least 0; see `learner.algorithms.aggregation.token_weights`.
+        lengths: [S] tokens of each sequence; they add up to C.
+        entropy: [C] of the current policy's next-token distribution, nats, with gradient.
+        ref_logprobs: [C] frozen reference; needed when kl_coef > 0, and only watched when it is 0.
         clip_low: the ratio is clipped at 1 - clip_low.
         clip_high: the ratio is clipped at 1 + clip_high.
-        kl_coef: weight of the KL estimate to the reference.
-        num_completion_tokens: of the whole step, over all ranks and micro-batches. Passing it in is what makes the
-            gradient independent of how the step is cut.
+        kl_coef: weight of the KL to the reference in the loss; 0 where the reward holds it.
+        kl_estimator: see `learner.algorithms.kl`; k1 has no effect in a loss.
+        entropy_coef: weight of the entropy bonus.
+        correction_level: see `learner.algorithms.correction`; none multiplies by 1.
+        correction_action: truncate or mask.
+        correction_low: of the interval of weights.
+        correction_high: of the interval of weights.
 
     Returns:
-        The scalar loss, and detached scalars that are means over the unmasked tokens of this call: clip_frac (tokens
-        whose gradient the clip removed), ratio_mean, kl_behaviour (k3), mismatch (mean |current - behaviour|
-        logprob), entropy, kl_ref; and num_tokens, the weight with which to average them.
+        The scalar loss, and detached scalars, means over the tokens of weight above 0, each counted once: clip_frac
+        and ratio_mean (see ObjectiveTerms), kl_behaviour (k3 of current against behaviour), mismatch (mean of
+        abs(old - behaviour) logprob; of the current where old is None), entropy, kl_ref (always k3, so that runs
+        compare; 0 without a reference), correction_mean (1 without correction), corrected_frac (truncated or masked);
+        and num_tokens, the weight with which to average them.
+
+    Raises:
+        ValueError: kl_coef without ref_logprobs, or a correction without old_logprobs.
 
     Example:
-        One token, ratio 1 (current = behaviour), advantage 2, two tokens in the step: the loss is -1 * 2 / 2 = -1.
+        One token, ratio 1 (current = behaviour), advantage 2, weight 1/2: the loss is -1 * 2 / 2 = -1.
     """
-    # Masked positions take the current logprob, so that garbage there can become neither inf nor a NaN gradient.
-    behaviour = behaviour_logprobs.where(completion_mask, logprobs.detach())
-    importance_ratio = torch.exp(logprobs - behaviour)
-    pushed = importance_ratio * advantages
-    clipped = importance_ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
-    token_loss = -torch.minimum(pushed, clipped)
-    kl_ref = torch.zeros_like(logprobs)
-    if kl_coef > 0:
-        if ref_logprobs is None:
-            raise ValueError("kl_coef is above 0, but ref_logprobs is None; load the reference model or set kl_coef=0")
-        kl_ref = kl_estimate(logprobs, ref_logprobs)
-        token_loss = token_loss + kl_coef * kl_ref
-    loss = token_loss.where(completion_mask, 0.0).sum() / num_completion_tokens
+    if kl_coef > 0 and ref_logprobs is None:
+        raise ValueError("kl_coef is above 0, but ref_logprobs is None; load the reference model or set kl_coef=0")
+    counted = token_weights > 0
+    # `where` on the inputs: garbage behind weight 0 must not enter exp, whose gradient would be NaN even times 0.
+    current, behaviour, entropy, advantages = (
+        values.where(counted, 0.0) for values in (logprobs, behaviour_logprobs, entropy, advantages)
+    )
+    old = None if old_logprobs is None else old_logprobs.where(counted, 0.0).detach()
+    ref = None if ref_logprobs is None else ref_logprobs.where(counted, 0.0)
+    terms = _objective_terms(
+        objective,
+        current,
+        behaviour if old is None else old,
+        advantages=advantages,
+        counted=counted,
+        lengths=lengths,
+        clip_low=clip_low,
+        clip_high=clip_high,
+    )
+    correction, corrected = torch.ones_like(behaviour), torch.zeros_like(counted)
+    if correction_level != "none":
+        if old is None:
+            raise ValueError(
+                f"correction_level is {correction_level}, but old_logprobs is None, so the ratio itself holds the "
+                "correction; pass old_logprobs or set correction_level=none"
+            )
+        correction, corrected = correction_weights(
+            old,
+            behaviour,
+            lengths=lengths,
+            level=correction_level,
+            action=correction_action,
+            low=correction_low,
+            high=correction_high,
+        )
+    token_loss = correction * terms.token_loss
+    if kl_coef > 0 and ref is not None:
+        token_loss = token_loss + kl_coef * kl_estimate(current, ref, estimator=kl_estimator)
+    if entropy_coef > 0:
+        token_loss = token_loss - entropy_coef * entropy
+    detached = current.detach()
     watched = {
-        "clip_frac": (clipped < pushed).float(),
-        "ratio_mean": importance_ratio,
-        "kl_behaviour": kl_estimate(logprobs, behaviour),
-        "mismatch": (logprobs - behaviour).abs(),
-        "entropy": entropy,
-        "kl_ref": kl_ref,
+        "clip_frac": terms.is_clipped.float(),
+        "ratio_mean": terms.ratio,
+        "kl_behaviour": kl_estimate(detached, behaviour, estimator="k3"),
+        "mismatch": ((detached if old is None else old) - behaviour).abs(),
+        "entropy": entropy.detach(),
+        "kl_ref": torch.zeros_like(detached) if ref is None else kl_estimate(detached, ref, estimator="k3"),
+        "correction_mean": correction,
+        "corrected_frac": corrected.float(),
     }
-    metrics = {name: masked_mean(values.detach(), completion_mask) for name, values in watched.items()}
-    return loss, {**metrics, "num_tokens": completion_mask.sum().float()}
+    metrics = {name: masked_mean(values, counted) for name, values in watched.items()}
+    return (token_weights * token_loss).sum(), {**metrics, "num_tokens": counted.sum().float()}
+
+
+def _objective_terms(
+    objective: Objective,
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    *,
+    advantages: torch.Tensor,
+    counted: torch.Tensor,
+    lengths: Sequence[int],
+    clip_low: float,
+    clip_high: float,
+) -> ObjectiveTerms:
+    if objective == "gspo":
+        return gspo_objective(
+            logprobs,
+            old_logprobs,
+            advantages=advantages,
+            counted=counted,
+            lengths=lengths,
+            clip_low=clip_low,
+            clip_high=clip_high,
+        )
+    function = {"clip": clip_objective, "cispo": cispo_objective}[objective]
+    return function(logprobs, old_logprobs, advantages=advantages, clip_low=clip_low, clip_high=clip_high)

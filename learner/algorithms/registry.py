@@ -1,37 +1,142 @@
-"""Algorithms by name: how a group's rewards become advantages, and which loss they drive."""
+"""Algorithms by name: a baseline, a scale, an aggregation and an objective each.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Settings of `conf/algorithm` (clip, KL, epochs) complete them; `scale` and `aggregation` may be overridden there.
+"""
 
-import torch
+import difflib
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from learner.algorithms.advantages import group_advantages
-from learner.algorithms.losses import policy_gradient_loss
+from learner.algorithms.advantages import Baseline, RewardKl, Scale
+from learner.algorithms.aggregation import Aggregation
+from learner.algorithms.objectives import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """The two functions that make one algorithm."""
+    """What makes one algorithm, as its paper has it."""
 
-    advantages: Callable[..., torch.Tensor]
-    """As `group_advantages`."""
-    loss: Callable[..., tuple[torch.Tensor, dict[str, torch.Tensor]]]
-    """As `policy_gradient_loss`."""
+    name: str
+    summary: str
+    """One line: what is particular to it."""
+    source: str
+    """Paper, and what here is our own choice."""
+    baseline: Baseline
+    scale: Scale
+    aggregation: Aggregation
+    objective: Objective
+    reward_kl: RewardKl = "sequence"
+    """How KL in the reward acts: summed over the completion, or on each token from there on. With token, statistics of
+    advantages are over tokens."""
 
 
-ALGORITHMS = {"grpo": Algorithm(advantages=group_advantages, loss=policy_gradient_loss)}
+_ENTRIES = (
+    Algorithm(
+        name="grpo",
+        summary="rewards standardised within the group; each completion's mean counts the same",
+        source="arXiv:2402.03300, eq. 3",
+        baseline="group_mean",
+        scale="group",
+        aggregation="sequence",
+        objective="clip",
+    ),
+    Algorithm(
+        name="dr_grpo",
+        summary="GRPO without its two normalisations, by the group's deviation and by the completion's length",
+        source="arXiv:2503.20783",
+        baseline="group_mean",
+        scale="none",
+        aggregation="constant",
+        objective="clip",
+    ),
+    Algorithm(
+        name="dapo",
+        summary="GRPO with a mean over tokens, a wider upper clip and a soft length limit",
+        source="arXiv:2503.14476, eq. 8 to 13; groups without signal are left out here, not sampled again",
+        baseline="group_mean",
+        scale="group",
+        aggregation="token",
+        objective="clip",
+    ),
+    Algorithm(
+        name="gspo",
+        summary="ratio and clip of the whole completion",
+        source="arXiv:2507.18071, eq. 5 to 7",
+        baseline="group_mean",
+        scale="group",
+        aggregation="sequence",
+        objective="gspo",
+    ),
+    Algorithm(
+        name="cispo",
+        summary="REINFORCE with a bounded importance weight; no token loses its gradient",
+        source="MiniMax-M1, arXiv:2506.13585, eq. 4 and 5",
+        baseline="group_mean",
+        scale="group",
+        aggregation="token",
+        objective="cispo",
+    ),
+    Algorithm(
+        name="rloo",
+        summary="each completion against the mean of the others in its group",
+        source="arXiv:2402.14740; the paper sums over a completion's tokens, which aggregation constant is up to a "
+        "factor; the clipped ratio is our choice, for data that is not quite on policy",
+        baseline="leave_one_out",
+        scale="none",
+        aggregation="constant",
+        objective="clip",
+    ),
+    Algorithm(
+        name="reinforce_plus_plus",
+        summary="no groups: token returns with KL, standardised over the tokens of the step",
+        source="arXiv:2501.03262; aggregation token is our choice",
+        baseline="batch_mean",
+        scale="batch",
+        aggregation="token",
+        objective="clip",
+        reward_kl="token",
+    ),
+    Algorithm(
+        name="reinforce_plus_plus_baseline",
+        summary="rewards minus the group's mean, over the deviation of the whole step",
+        source="arXiv:2501.03262, the variant with baseline; statistics over completions and aggregation token are our "
+        "choice",
+        baseline="group_mean",
+        scale="batch",
+        aggregation="token",
+        objective="clip",
+    ),
+)
+ALGORITHMS = {algorithm.name: algorithm for algorithm in _ENTRIES}
 
 
-def get_algorithm(name: str) -> Algorithm:
-    """Look up an algorithm.
+def get_algorithm(
+    name: str,
+    *,
+    scale: Scale | Literal["algorithm"] = "algorithm",
+    aggregation: Aggregation | Literal["algorithm"] = "algorithm",
+) -> Algorithm:
+    """Look up an algorithm, with the settings that override its paper's.
+
+    Args:
+        name: an entry of ALGORITHMS.
+        scale: algorithm keeps the entry's.
+        aggregation: algorithm keeps the entry's.
 
     Raises:
-        ValueError: no such name; the message lists the known ones.
+        ValueError: no such name; the message lists the known ones and the nearest.
 
     Example:
-        >>> get_algorithm("grpo").loss.__name__
-        'policy_gradient_loss'
+        >>> get_algorithm("grpo").aggregation, get_algorithm("grpo", aggregation="token").aggregation
+        ('sequence', 'token')
     """
     if name not in ALGORITHMS:
-        raise ValueError(f"algorithm.name is {name!r}; known: {', '.join(sorted(ALGORITHMS))}")
-    return ALGORITHMS[name]
+        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"algorithm.name is {name!r}; known: {', '.join(sorted(ALGORITHMS))}{hint}")
+    found = ALGORITHMS[name]
+    return replace(
+        found,
+        scale=found.scale if scale == "algorithm" else scale,
+        aggregation=found.aggregation if aggregation == "algorithm" else aggregation,
+    )
