@@ -26,8 +26,8 @@ class DivergedError(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"step {self.step}: {self.quantity} in groups {', '.join(self.group_ids)}; the update was not applied. Look "
-            f"at these groups' behaviour logprobs and images, {self.remedy}, or resume from an older checkpoint"
+            f"step {self.step}: {self.quantity} in groups {', '.join(self.group_ids)}; the update was not applied. "
+            f"Look at these groups' behaviour logprobs and images, {self.remedy}, or resume from an older checkpoint"
         )
 
     remedy = "lower learner.optimizer.learning_rate"

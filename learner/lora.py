@@ -78,9 +78,7 @@ def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
-def merged(
-    tensors: dict[str, torch.Tensor], config: LoraConfig | None
-) -> Iterator[tuple[str, torch.Tensor]]:
+def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Iterator[tuple[str, torch.Tensor]]:
     """Give (name in the model without adapters, weight + alpha / rank * B A), one at a time; adapters go in, not out.
 
     Args:

@@ -39,7 +39,7 @@ class PretrainedWeights:
         missing = [name for name, _ in hf_model.named_parameters() if name not in self._places]
         if missing:
             raise LearnerError(
-                f"{folder}: the weight files lack {len(missing)} parameters of this architecture, {missing[0]} for one; "
+                f"{folder}: the weight files lack {len(missing)} parameters of this architecture, one is {missing[0]}; "
                 "the folder is incomplete or of another model"
             )
 

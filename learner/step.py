@@ -85,14 +85,10 @@ class StepRunner:
                     ref_logprobs=ref,
                 )
                 share = [(group, sequences[group.group_id]) for group in groups if group.group_id in sequences]
-                updates.append(
-                    self._updates.run(share, pictures, step=step, learning_rate=learning_rate, clock=clock)
-                )
+                updates.append(self._updates.run(share, pictures, step=step, learning_rate=learning_rate, clock=clock))
         return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
 
-    def _share_facts(
-        self, groups: Sequence[ScoredGroup]
-    ) -> tuple[list[GroupFacts], Pictures]:
+    def _share_facts(self, groups: Sequence[ScoredGroup]) -> tuple[list[GroupFacts], Pictures]:
         """Process this rank's images, then learn the facts of all groups; a failure of one rank rises on all."""
         failure: str | None = None
         facts: list[GroupFacts] = []
@@ -169,6 +165,19 @@ class StepRunner:
             if key in behaviour
         }
         return {key: values for share in exchange(own) for key, values in share.items()}
+
+    def logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
+        """Give the current policy's logprobs [T] of each completion of a group; every rank passes the same group.
+
+        Raises:
+            LearnerError: an image does not decode or does not match its prompt.
+        """
+        [picture] = self._images.encode([group])
+        share = [(group, [_to_score(group, index) for index in range(len(group.sequences))])]
+        found: Logprobs = {}
+        for batch, _ in self._updates.micro_batches(share, {group.group_id: picture}):
+            found |= _by_sequence(batch, self._backend.logprobs(batch))
+        return [found[group.group_id, index] for index in range(len(group.sequences))]
 
     def _minibatches(self, facts: Sequence[GroupFacts], step: int, epoch: int) -> list[list[GroupFacts]]:
         number = self._config.algorithm.num_minibatches

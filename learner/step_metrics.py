@@ -77,9 +77,7 @@ class UpdateReport:
     """Tokens fed to the model on all ranks: a shared prompt once."""
 
 
-def report_metrics(
-    updates: Sequence[UpdateReport], counts: StepCounts, *, learning_rate: float
-) -> dict[str, float]:
+def report_metrics(updates: Sequence[UpdateReport], counts: StepCounts, *, learning_rate: float) -> dict[str, float]:
     """Give the step's metrics; learner/README.md defines each."""
     num_tokens = sum(update.totals["num_tokens"] for update in updates)
 

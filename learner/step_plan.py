@@ -1,9 +1,10 @@
-"""What a step consists of before anything is computed: facts that all ranks share, advantages, what enters which update.
+"""What a step consists of before anything is computed: facts that all ranks share, advantages, what enters an update.
 
 Facts are small (rewards and lengths, no tokens), so every rank holds those of all groups and works out the same
 advantages and denominators; tokens and images stay with the rank that has them.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def join_facts(shares: Sequence[Sequence[GroupFacts]]) -> list[GroupFacts]:
         LearnerError: two groups of the step have one id.
     """
     facts = sorted((fact for share in shares for fact in share), key=lambda fact: fact.group_id)
-    for fact, following in zip(facts, facts[1:], strict=False):
+    for fact, following in itertools.pairwise(facts):
         if fact.group_id == following.group_id:
             raise LearnerError(f"two groups of this step have the id {fact.group_id}; give every group its own")
     return facts
@@ -145,9 +146,7 @@ class StepCounts:
     """Of all unmasked sequences, whether they enter the forward pass or not."""
 
 
-def trained_indices(
-    fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig
-) -> list[int]:
+def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig) -> list[int]:
     """Say which sequences of a group enter the forward pass.
 
     Leaving out a zero advantage changes no gradient: its loss is a constant. With KL or entropy in the loss it is not.

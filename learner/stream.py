@@ -73,7 +73,7 @@ class Stream:
                 )
         self._num_features += int(is_image.sum())
 
-    def _add_stem(self, stem: _Run, is_image: NDArray[np.bool_]) -> None:
+    def _add_stem(self, stem: Run, is_image: NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(is_image)
         self._image_rows.append(self._num_stem_tokens + rows)
         self._feature_rows.append(self._num_features + np.arange(len(rows)))

@@ -1,9 +1,8 @@
-"""PolicyTrainer: one learner rank. Scored groups in, one optimiser step, new weights out.
+"""PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
 Every public method but `close` is a collective: all ranks call it, each with its own share where it takes one.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,19 +15,17 @@ from numpy.typing import NDArray
 
 from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
+from learner.attention.registry import AttentionKernel, choose_kernel
 from learner.backends.base import TrainBackend
-from learner.backends.fsdp import FsdpBackend
-from learner.batching import Piece, split_sequences
 from learner.config import LearnerConfig
-from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
 from learner.images import ImageEncoder
-from learner.packing import MicroBatch, TokenIds, build_micro_batch, dummy_micro_batch
+from learner.packing import MicroBatchBuilder
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
 from learner.records import ScoredGroup, StepReport
 from learner.schedule import learning_rate_at
-from learner.step_metrics import StepSums, report_metrics
-from learner.step_plan import StepCounts, StepPlan, plan_step
+from learner.step import StepRunner
 
 # Ranks wait this long for one another: loading a large model and saving a checkpoint are the longest waits.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -41,7 +38,7 @@ class PolicyTrainer:
     """
 
     weight_version: int
-    """Optimiser steps taken since the model was loaded from `model_path`."""
+    """Training steps taken since the model was loaded from `model_path`."""
 
     def __init__(
         self,
@@ -67,10 +64,13 @@ class PolicyTrainer:
             LearnerError: model folder, freeze pattern or algorithm name does not fit.
         """
         self._config = config
-        self._algorithm = get_algorithm(config.algorithm.name)
         self._rank = rank
+        algorithm = get_algorithm(
+            config.algorithm.name, scale=config.algorithm.scale, aggregation=config.algorithm.aggregation
+        )
         torch.set_num_threads(config.threads_per_rank)
         device = _pick_device(config, rank)
+        kernel = choose_kernel(config.attention, device=device, dtype=getattr(torch, config.dtype))
         store = dist.TCPStore(master_address, master_port, world_size, is_master=rank == 0, timeout=COLLECTIVE_TIMEOUT)
         dist.init_process_group(
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
@@ -80,15 +80,19 @@ class PolicyTrainer:
             timeout=COLLECTIVE_TIMEOUT,
         )
         seed_process(derive_seed(seed, "learner", rank))
-        self._backend: TrainBackend
-        self._backend = backend = FsdpBackend(config, device)
-        model_config = backend.policy.hf_model.config
-        self._images = ImageEncoder.from_pretrained(config.model_path, image_token_id=model_config.image_token_id)
-        self._token_ids = TokenIds(image=model_config.image_token_id, merge_size=self._images.merge_size)
+        self._backend = _make_backend(config, device, kernel)
+        family = self._backend.policy.family
+        self._steps = StepRunner(
+            config,
+            algorithm,
+            backend=self._backend,
+            images=ImageEncoder.from_pretrained(config.model_path, family),
+            builder=MicroBatchBuilder(family, kernel, device=device, dtype=self._backend.dtype),
+        )
         self.weight_version = 0
 
     def train_step(self, groups: Sequence[ScoredGroup], *, step: int) -> StepReport:
-        """Take one optimiser step on the groups of all ranks.
+        """Take one training step on the groups of all ranks: num_epochs * num_minibatches optimiser updates.
 
         Args:
             groups: this rank's share; may be empty.
@@ -99,105 +103,13 @@ class PolicyTrainer:
 
         Raises:
             LearnerError: a group of any rank is unusable. No weight was changed.
-            NonFiniteLossError: loss or gradient is not finite. No weight was changed. Both rise on all ranks.
+            DivergedError: loss or gradient is not finite, or explodes. The update was not applied. Both rise on all
+                ranks.
         """
-        started = time.perf_counter()
-        plan, counts, num_micro_batches = self._plan_together(groups)
-        planned = time.perf_counter()
-        sums = StepSums(self._backend.device)
-        for index in range(num_micro_batches):
-            self._run_micro_batch(self._micro_batch(plan, index), sums, counts)
-        grad_norm = self._backend.grad_norm()
-        totals = sums.reduce()
-        self._check_finite(totals, grad_norm, sums, groups, step)
-        computed = time.perf_counter()
         learning_rate = learning_rate_at(self.weight_version, self._config.optimizer)
-        self._backend.step(grad_norm=grad_norm, learning_rate=learning_rate)
+        metrics, seconds = self._steps.run(groups, step=step, learning_rate=learning_rate)
         self.weight_version += 1
-        return StepReport(
-            step=step,
-            weight_version=self.weight_version,
-            metrics=report_metrics(totals, counts, grad_norm=float(grad_norm), learning_rate=learning_rate),
-            seconds={
-                "plan": planned - started,
-                "forward_backward": computed - planned,
-                "optimizer": time.perf_counter() - computed,
-            },
-        )
-
-    def _plan_together(self, groups: Sequence[ScoredGroup]) -> tuple[StepPlan, StepCounts, int]:
-        """Plan this rank's share, then learn of all: counts of the step, and the largest number of micro-batches."""
-        plan = StepPlan(micro_batches=[], counts=StepCounts())
-        failure: str | None = None
-        try:
-            plan = plan_step(groups, config=self._config, algorithm=self._algorithm, images=self._images)
-        except LearnerError as error:
-            failure = f"rank {self._rank}: {error}"
-        told: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(told, (failure, plan.counts, len(plan.micro_batches)))
-        if failures := [message for message, _, _ in told if message is not None]:
-            raise LearnerError("; ".join(failures))
-        # Without any signal one dummy still runs: the optimiser needs a gradient, zero, to take its step.
-        return plan, sum((c for _, c, _ in told), StepCounts()), max(1, *(number for _, _, number in told))
-
-    def _micro_batch(self, plan: StepPlan, index: int) -> MicroBatch:
-        if index >= len(plan.micro_batches):
-            return dummy_micro_batch(
-                self._images.dummy(),
-                token_ids=self._token_ids,
-                device=self._backend.device,
-                dtype=self._backend.dtype,
-            )
-        pieces, images = plan.micro_batches[index]
-        return build_micro_batch(
-            pieces,
-            images,
-            dummy_image=self._images.dummy(),
-            token_ids=self._token_ids,
-            device=self._backend.device,
-            dtype=self._backend.dtype,
-        )
-
-    def _run_micro_batch(self, batch: MicroBatch, sums: StepSums, counts: StepCounts) -> None:
-        algorithm = self._config.algorithm
-        ref_logprobs = self._backend.reference_logprobs(batch)
-
-        def loss_function(logprobs: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
-            loss, metrics = self._algorithm.loss(
-                logprobs,
-                behaviour_logprobs=batch.behaviour_logprobs,
-                advantages=batch.advantages,
-                completion_mask=batch.completion_mask,
-                entropy=entropy,
-                ref_logprobs=ref_logprobs,
-                clip_low=algorithm.clip_low,
-                clip_high=algorithm.clip_high,
-                kl_coef=algorithm.kl_coef,
-                num_completion_tokens=max(1, counts.num_completion_tokens),
-            )
-            sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
-            return loss
-
-        self._backend.forward_backward(batch, loss_function)
-
-    def _check_finite(
-        self,
-        totals: Mapping[str, float],
-        grad_norm: torch.Tensor,
-        sums: StepSums,
-        groups: Sequence[ScoredGroup],
-        step: int,
-    ) -> None:
-        """Raise on all ranks together; both quantities are the same everywhere, so the ranks agree."""
-        if np.isfinite(totals["loss"]) and torch.isfinite(grad_norm):
-            return
-        self._backend.zero_grad()
-        shares: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, (sums.non_finite_groups(), [group.group_id for group in groups]))
-        guilty = [group_id for bad, _ in shares for group_id in bad]
-        everyone = [group_id for _, share in shares for group_id in share]
-        quantity = f"loss {totals['loss']}, gradient norm {float(grad_norm)}"
-        raise NonFiniteLossError(step, tuple(guilty or everyone), quantity)
+        return StepReport(step=step, weight_version=self.weight_version, metrics=metrics, seconds=seconds)
 
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
         """Give the current policy's logprobs [T] of each completion of a group; every rank passes the same group.
@@ -205,23 +117,10 @@ class PolicyTrainer:
         Raises:
             LearnerError: an image does not decode or does not match its prompt.
         """
-        [images] = self._images.encode([group])
-        found: list[NDArray[np.float32]] = []
-        for part in split_sequences(group, range(len(group.sequences)), self._config.micro_batch_tokens):
-            piece = Piece(group=group, sequence_indices=tuple(part), advantages=(0.0,) * len(part))
-            batch = build_micro_batch(
-                [piece],
-                [images],
-                dummy_image=self._images.dummy(),
-                token_ids=self._token_ids,
-                device=self._backend.device,
-                dtype=self._backend.dtype,
-            )
-            found.extend(split.numpy() for split in self._backend.logprobs(batch).cpu().split(batch.lengths))
-        return found
+        return self._steps.logprobs(group)
 
     def named_full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give (checkpoint name, whole float32 tensor) one at a time; every rank consumes the whole iterator."""
+        """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""
         return self._backend.full_tensors()
 
     def save(self, directory: Path, *, step: int, extra: Mapping[str, Any], keep_last: int) -> Path:
@@ -286,6 +185,16 @@ class PolicyTrainer:
     def close(self) -> None:
         """Leave the process group."""
         dist.destroy_process_group()
+
+
+def _make_backend(config: LearnerConfig, device: torch.device, kernel: AttentionKernel) -> TrainBackend:
+    if config.backend == "deepspeed":
+        from learner.backends.deepspeed import DeepSpeedBackend
+
+        return DeepSpeedBackend(config, device, kernel)
+    from learner.backends.fsdp import FsdpBackend
+
+    return FsdpBackend(config, device, kernel)
 
 
 def _pick_device(config: LearnerConfig, rank: int) -> torch.device:

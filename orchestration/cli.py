@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from learner.errors import CheckpointError, DivergedError, LearnerError
 from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError
 from orchestration.strict import unknown_key
 from rewards.base import RewardError
@@ -27,7 +27,7 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
 """
 
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
-RUN_ERRORS = (NonFiniteLossError, WeightSyncError, InfrastructureError)
+RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2

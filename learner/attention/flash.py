@@ -1,8 +1,8 @@
 """The stream's attention by variable-length flash attention, without copying a stem for each of its branches.
 
 Stems attend to themselves. Branches attend twice: all branches of a stem together to the stem, and each to itself; the
-two results are merged by their log-sum-exps. A flash backward pass needs only the output and the log-sum-exp of the whole
-row, so each of the two passes runs backward with the merged ones, and gradients are exact.
+two results are merged by their log-sum-exps. A flash backward pass needs only the output and the log-sum-exp of the
+whole row, so each of the two passes runs backward with the merged ones, and gradients are exact.
 
 Source: FlashAttention-2, arXiv:2307.08691, sections 3.1 and 3.2. Axes: L tokens, H heads, D head size.
 """
@@ -208,15 +208,15 @@ class _StreamAttention(torch.autograd.Function):
         return (*grads, None, None, None)
 
 
-def _merge(first: torch.Tensor, first_log: torch.Tensor, second: torch.Tensor, second_log: torch.Tensor) -> torch.Tensor:
+def _merge(
+    first: torch.Tensor, first_log: torch.Tensor, second: torch.Tensor, second_log: torch.Tensor
+) -> torch.Tensor:
     """Average two outputs [L, H, D] with log-weights [H, L]."""
     first_share, second_share = (log.exp().t()[..., None] for log in (first_log, second_log))
     return (first * first_share + second * second_share).to(first.dtype)
 
 
-def _spans(
-    queries: NDArray[np.int64], keys: NDArray[np.int64], device: torch.device, *, is_causal: bool
-) -> Spans:
+def _spans(queries: NDArray[np.int64], keys: NDArray[np.int64], device: torch.device, *, is_causal: bool) -> Spans:
     def cumulated(lengths: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)).to(device)
 

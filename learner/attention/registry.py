@@ -58,7 +58,9 @@ def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> Att
     if name == "flex":
         return FlexKernel()
     if not has_flash:
-        raise LearnerError("learner.attention is flash, but flash-attn is not installed; install it, or use sdpa or flex")
+        raise LearnerError(
+            "learner.attention is flash, but flash-attn is not installed; install it, or use sdpa or flex"
+        )
     if dtype != torch.bfloat16:
         raise LearnerError(f"learner.attention is flash, which needs learner.dtype=bfloat16; it is {dtype}")
     return FlashKernel()

@@ -1,8 +1,8 @@
 """The stream's attention by torch's scaled_dot_product_attention, in padded blocks, on any device.
 
-Each layer gathers the stream into blocks of like length and makes one call on each: stems attend to themselves, branches
-to their own stem and to themselves. A block's shortest row is at least half as long as its longest, so padding stays
-small and calls stay few.
+Each layer gathers the stream into blocks of like length and makes one call on each: stems attend to themselves,
+branches to their own stem and to themselves. A block's shortest row is at least half as long as its longest, so padding
+stays small and calls stay few.
 
 Axes: L tokens of the stream, H heads, D head size; of one block: n rows, m stems, P longest stem, T longest row.
 """
@@ -99,7 +99,9 @@ class SdpaKernel:
         shapes = [block.shape for block in (*prepared.stems, *prepared.branches)]
         blocks = [
             block.view(*shape, sum(heads), head_dim).transpose(1, 2).split(heads, dim=1)
-            for block, shape in zip(_ToBlocks.apply(stream, prepared).split([n * t for n, t in shapes]), shapes, strict=True)
+            for block, shape in zip(
+                _ToBlocks.apply(stream, prepared).split([n * t for n, t in shapes]), shapes, strict=True
+            )
         ]
         outs = [_attend(*block, bias=None, scaling=scaling) for block in blocks[: len(prepared.stems)]]
         for branch, (own_q, own_k, own_v) in zip(prepared.branches, blocks[len(prepared.stems) :], strict=True):
@@ -135,9 +137,7 @@ def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.array(block) for block in blocks]
 
 
-def _padded_rows(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _padded_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Stream row of each slot [n, longest] (0 where unused), and which slots are used."""
     column = np.arange(int(lengths.max()))
     used = column[None, :] < lengths[:, None]

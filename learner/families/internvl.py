@@ -43,9 +43,7 @@ class InternVL:
         features = image_processor(images=list(images), crop_to_patches=True, return_tensors="pt")
         num_tiles = [int(number) for number in features["num_patches"]]
         pixels = features["pixel_values"].float().split(num_tiles)
-        return [
-            ImageInputs(pixel_values=tiles, grids=torch.tensor([[len(tiles), *self._tokens]])) for tiles in pixels
-        ]
+        return [ImageInputs(pixel_values=tiles, grids=torch.tensor([[len(tiles), *self._tokens]])) for tiles in pixels]
 
     def dummy_image(self) -> ImageInputs:
         """See ModelFamily."""

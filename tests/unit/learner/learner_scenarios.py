@@ -59,8 +59,8 @@ def train_steps(rank: int, num_ranks: int, port: int, model_path: Path, changes:
 def one_rank_has_nothing(rank: int, num_ranks: int, port: int, model_path: Path) -> dict:
     """Rank 0 has images in several micro-batches, rank 1 one text group, then nothing, then nobody has signal."""
     trainer = start_trainer(rank, num_ranks, port, model_path)
-    images, text = mixed_groups()[:3], mixed_groups()[3:]
-    flat = [make_group("flat", rewards=(1.0,) * 4)]
+    images, text = mixed_groups()[:3], mixed_groups()[3:4]
+    flat = [make_group(f"flat{rank}", rewards=(1.0,) * 4)]
     metrics = [
         trainer.train_step(mine, step=step).metrics
         for step, mine in enumerate([images if rank == 0 else text, images if rank == 0 else [], flat])
@@ -80,7 +80,7 @@ def fail_together(rank: int, num_ranks: int, port: int, model_path: Path) -> dic
         except (LearnerError, NonFiniteLossError) as error:
             raised.append(error)
     after = weights_of(trainer)
-    report = trainer.train_step([make_group("good")], step=2)
+    report = trainer.train_step([make_group(f"good{rank}")], step=2)
     trainer.close()
     is_unchanged = all(np.array_equal(before[name], after[name]) for name in before)
     return {"raised": raised, "is_unchanged": is_unchanged, "weight_version": report.weight_version}

@@ -1,4 +1,4 @@
-"""The independent reference: transformers' own forward pass with eager attention, one right-padded batch of sequences."""
+"""The independent reference: transformers' own forward pass, eager attention, one right-padded batch of sequences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from tiny_learner import IMAGE_TOKEN
 
+from learner.attention.sdpa import SdpaKernel
 from learner.families.base import ImageInputs
+from learner.model import Policy, make_skeleton
+from learner.pretrained import PretrainedWeights
 from learner.records import ScoredGroup
 
 
@@ -45,3 +48,18 @@ def padded_logprobs(
         target = torch.tensor(row[len(row) - length :])
         found.append(scores[len(row) - length - 1 : len(row) - 1].gather(-1, target[:, None])[:, 0])
     return found
+
+
+def whole_policy(model_path: Path, *, temperature: float = 1.0) -> Policy:
+    """Our policy with all its weights in this process, without a backend."""
+    policy = make_skeleton(model_path, SdpaKernel(), temperature=temperature)
+    weights = PretrainedWeights(model_path, policy.hf_model)
+    buffers = {name: buffer.clone() for name, buffer in policy.named_buffers()}
+    policy.to_empty(device="cpu")
+    policy.hf_model.tie_weights()
+    with torch.no_grad():
+        for name, parameter in policy.hf_model.named_parameters():
+            parameter.copy_(weights.full(name))
+        for name, buffer in policy.named_buffers():
+            buffer.copy_(buffers[name])
+    return policy

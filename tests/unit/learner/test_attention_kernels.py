@@ -56,7 +56,9 @@ class WrittenOut:
 
 
 def runs(spans):
-    bounds = zip(spans.queries.tolist(), spans.queries.tolist()[1:], spans.keys.tolist(), spans.keys.tolist()[1:], strict=False)
+    bounds = zip(
+        spans.queries.tolist(), spans.queries.tolist()[1:], spans.keys.tolist(), spans.keys.tolist()[1:], strict=False
+    )
     return [(slice(a, b), slice(c, d)) for a, b, c, d in bounds]
 
 
@@ -73,7 +75,10 @@ def whole_softmax(query, key, value, layout, scaling):
     lengths = [*layout.stem_lengths, *layout.branch_lengths]
     segment = np.repeat(np.arange(len(lengths)), lengths)
     stem = [None] * len(layout.stem_lengths) + list(layout.stem_of)
-    sees = [[j <= i and segment[j] in (segment[i], stem[segment[i]]) for j in range(len(segment))] for i in range(len(segment))]
+    sees = [
+        [j <= i and segment[j] in (segment[i], stem[segment[i]]) for j in range(len(segment))]
+        for i in range(len(segment))
+    ]
     scores = torch.einsum("qhd,khd->hqk", query, grouped(key)) * scaling
     scores = scores.masked_fill(~torch.tensor(sees), -torch.inf)
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value))

@@ -4,9 +4,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from plain_model import whole_policy
 
 from learner import checkpoint
-from learner.errors import CheckpointError, LearnerError
+from learner.errors import CheckpointError
 from learner.export import export_model
 from learner.random_state import load_random_state, save_random_state, seed_process
 
@@ -72,13 +73,13 @@ def test_random_state_returns(tmp_path):
 def test_an_exported_folder_loads_with_transformers(model_path, tmp_path, max_shard_bytes):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
-    from learner.model import checkpoint_names, load_policy
+    from learner.pretrained import checkpoint_names
 
-    policy = load_policy(model_path, temperature=1.0)
+    policy = whole_policy(model_path)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.5)
-    names = checkpoint_names(policy)
+    names = checkpoint_names(policy.hf_model)
     tensors = ((names[name], parameter) for name, parameter in policy.hf_model.named_parameters())
 
     export_model(
@@ -93,32 +94,3 @@ def test_an_exported_folder_loads_with_transformers(model_path, tmp_path, max_sh
     assert AutoImageProcessor.from_pretrained(tmp_path / "out").merge_size == 2
     assert not (tmp_path / "out.tmp").exists()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "qwen2_5_vl"
-
-
-def test_checkpoint_names_are_those_in_the_models_own_file(model_path):
-    from safetensors import safe_open
-
-    from learner.model import checkpoint_names, load_policy
-
-    with safe_open(model_path / "model.safetensors", "pt") as file:
-        assert set(checkpoint_names(load_policy(model_path, temperature=1.0)).values()) == set(file.keys())
-
-
-def test_a_freeze_pattern_that_matches_nothing_is_an_error(model_path):
-    from learner.model import freeze_parameters, load_policy
-
-    policy = load_policy(model_path, temperature=1.0)
-    with pytest.raises(LearnerError, match=r"pattern 'vision\.\*' matches no parameter; names look like model\."):
-        freeze_parameters(policy, ("vision.*",))
-    with pytest.raises(LearnerError, match="freezes every parameter"):
-        freeze_parameters(policy, ("*",))
-
-
-def test_a_folder_without_a_known_model_is_refused(tmp_path):
-    from learner.model import load_policy
-
-    with pytest.raises(LearnerError, match=r"holds no config\.json"):
-        load_policy(tmp_path, temperature=1.0)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(LearnerError, match="is a llama model; the learner knows qwen2_5_vl"):
-        load_policy(tmp_path, temperature=1.0)

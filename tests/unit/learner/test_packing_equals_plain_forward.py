@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from plain_model import load_plain, padded_logprobs
+from plain_model import load_plain, padded_logprobs, whole_policy
 from tiny_learner import FAMILIES, IMAGE_TOKEN, make_group, mixed_groups
 
 from learner.attention.sdpa import SdpaKernel
@@ -14,7 +14,6 @@ from learner.errors import LearnerError
 from learner.images import ImageEncoder
 from learner.model import make_skeleton
 from learner.packing import MicroBatchBuilder
-from learner.pretrained import PretrainedWeights
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.7
@@ -28,7 +27,7 @@ def family(request):
 
 @pytest.fixture
 def policy(model_paths, family):
-    return whole_policy(model_paths[family])
+    return whole_policy(model_paths[family], temperature=TEMPERATURE)
 
 
 @pytest.fixture
@@ -39,20 +38,6 @@ def plain(model_paths, family):
 @pytest.fixture
 def encoder(model_paths, family, policy):
     return ImageEncoder.from_pretrained(model_paths[family], policy.family)
-
-
-def whole_policy(model_path, kernel=None):
-    policy = make_skeleton(model_path, kernel or SdpaKernel(), temperature=TEMPERATURE)
-    weights = PretrainedWeights(model_path, policy.hf_model)
-    buffers = {name: buffer.clone() for name, buffer in policy.named_buffers()}
-    policy.to_empty(device="cpu")
-    policy.hf_model.tie_weights()
-    with torch.no_grad():
-        for name, parameter in policy.hf_model.named_parameters():
-            parameter.copy_(weights.full(name))
-        for name, buffer in policy.named_buffers():
-            buffer.copy_(buffers[name])
-    return policy
 
 
 def pack(policy, encoder, groups, sharing="auto", kernel=None):
