@@ -44,13 +44,15 @@ class FsdpBackend:
         self._config = config
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         self.policy = make_skeleton(config.model_path, kernel, temperature=config.algorithm.temperature)
+        # Names are matched before adapters change them.
+        weights = PretrainedWeights(config.model_path, self.policy.hf_model)
         self._names = checkpoint_names(self.policy.hf_model)
         freeze_parameters(self.policy, config.freeze)
         if config.lora is not None:
             add_adapters(self.policy, config.lora)
         if config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
-        self._shard_and_read(self.policy.train())
+        self._shard_and_read(self.policy.train(), weights)
         self._optimizer = make_optimizer(self.policy, config.optimizer)
         self._reference: Policy | None = None
         if config.algorithm.kl_coef > 0:
@@ -61,10 +63,10 @@ class FsdpBackend:
         temperature = self._config.algorithm.temperature
         reference = make_skeleton(self._config.model_path, kernel, temperature=temperature)
         reference.requires_grad_(False).eval()
-        self._shard_and_read(reference)
+        self._shard_and_read(reference, PretrainedWeights(self._config.model_path, reference.hf_model))
         return reference
 
-    def _shard_and_read(self, policy: Policy) -> None:
+    def _shard_and_read(self, policy: Policy, weights: PretrainedWeights) -> None:
         if self._config.fsdp.compile:
             for block in policy.family.language_blocks(policy.hf_model):
                 block.compile(dynamic=True)
@@ -74,7 +76,6 @@ class FsdpBackend:
         for name, buffer in buffers.items():
             owner, _, own_name = name.rpartition(".")
             policy.get_submodule(owner)._buffers[own_name] = buffer
-        weights = PretrainedWeights(self._config.model_path, policy.hf_model)
         for name, parameter in policy.hf_model.named_parameters():
             _fill(parameter, name, weights)
 

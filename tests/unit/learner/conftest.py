@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from differences import DIFFERENCES, Differences
 from tiny_learner import FAMILIES, write_tiny_model
 
 
@@ -25,3 +26,17 @@ def model_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def model_path(model_paths: dict[str, Path]) -> Path:
     """The Qwen2.5-VL."""
     return model_paths["qwen2_5_vl"]
+
+
+@pytest.fixture
+def differences() -> Differences:
+    """Compares and remembers; the table stands at the end of the run."""
+    return DIFFERENCES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of largest differences."""
+    if DIFFERENCES.rows:
+        terminalreporter.section("largest differences, float32")
+        for line in DIFFERENCES.lines():
+            terminalreporter.write_line(line)

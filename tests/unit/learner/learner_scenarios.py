@@ -1,5 +1,6 @@
 """What one rank does in the tests of several ranks; importable, so that a fresh process can find it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,39 @@ import torch
 from tiny_learner import make_config, make_group, mixed_groups
 
 from learner.batching import partition_groups
+from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.trainer import PolicyTrainer
 
 NUM_STEPS = 3
+
+CASES: dict[str, dict] = {
+    "plain": {},
+    "internvl": {"family": "internvl"},
+    "recomputation, KL in the loss": {"activation_checkpointing": True, "algorithm": {"kl_coef": 0.05}},
+    "GSPO, 2 epochs of 2 minibatches": {
+        "algorithm": {
+            "name": "gspo",
+            "num_epochs": 2,
+            "num_minibatches": 2,
+            "old_logprobs": "recomputed",
+            "correction": CorrectionConfig(level="token", action="truncate", high=2.0),
+            "entropy_coef": 0.01,
+        }
+    },
+    "REINFORCE++, KL in the reward": {
+        "family": "internvl",
+        "algorithm": {"name": "reinforce_plus_plus", "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
+    },
+    "scale by task, mean of sequences": {"algorithm": {"scale": "task", "aggregation": "sequence"}},
+    "frozen tower": {"freeze": ("vision_tower", "projector")},
+    "LoRA, KL in the loss": {
+        "lora": LoraConfig(rank=4, target_modules=("q_proj", "down_proj")),
+        "freeze": ("vision_tower",),
+        "algorithm": {"kl_coef": 0.05},
+    },
+}
+"""What must come out the same on one rank and on two, whatever the backend."""
 
 
 def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **changes) -> PolicyTrainer:
@@ -19,13 +49,13 @@ def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **chan
     return PolicyTrainer(config, rank=rank, world_size=num_ranks, master_address="127.0.0.1", master_port=port, seed=1)
 
 
-def step_groups(step: int) -> list:
-    """Groups of one step: images, text, a group without signal, a masked sequence."""
+def step_groups(step: int, family: str = "qwen2_5_vl") -> list:
+    """Groups of one step: images, text, a group without signal, a masked sequence, two tasks."""
     return [
-        *mixed_groups(),
-        make_group(f"flat{step}", rewards=(1.0,) * 4),
-        make_group(f"masked{step}", masked=(False, True, False, False), seed=step),
-        make_group(f"long{step}", lengths=(30, 20), seed=step),
+        *mixed_groups(family),
+        make_group(f"flat{step}", rewards=(1.0,) * 4, family=family),
+        make_group(f"masked{step}", masked=(False, True, False, False), seed=step, family=family),
+        replace(make_group(f"long{step}", lengths=(30, 20), seed=step, family=family), task="chart"),
     ]
 
 
@@ -38,22 +68,65 @@ def weights_of(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
     return {name: tensor.clone().numpy() for name, tensor in trainer.named_full_tensors()}
 
 
-def train(trainer: PolicyTrainer, rank: int, num_ranks: int, first: int, last: int) -> list[dict[str, float]]:
+def train(
+    trainer: PolicyTrainer, rank: int, num_ranks: int, first: int, last: int, family: str = "qwen2_5_vl"
+) -> list[dict[str, float]]:
     return [
-        trainer.train_step(share(step_groups(step), rank, num_ranks), step=step).metrics for step in range(first, last)
+        trainer.train_step(share(step_groups(step, family), rank, num_ranks), step=step).metrics
+        for step in range(first, last)
     ]
 
 
-def train_steps(rank: int, num_ranks: int, port: int, model_path: Path, changes: dict) -> dict:
-    trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
-    metrics = train(trainer, rank, num_ranks, 0, NUM_STEPS)
+def live_cases(rank: int, num_ranks: int, _: int, model_paths: dict, ports: dict, changes: dict) -> dict:
+    """Live every case for three steps, one trainer after the other."""
+    return {name: live_case(rank, num_ranks, port, model_paths, name, changes) for name, port in ports.items()}
+
+
+def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str, changes: dict) -> dict:
+    case = dict(CASES[name])
+    family = case.pop("family", "qwen2_5_vl")
+    trainer = start_trainer(rank, num_ranks, port, model_paths[family], **case, **changes)
+    before = weights_of(trainer)
+    gradients = keep_first_gradients(trainer)
+    metrics = train(trainer, rank, num_ranks, 0, NUM_STEPS, family)
     result = {
+        "before": before,
+        "gradients": gradients,
         "weights": weights_of(trainer),
         "metrics": metrics,
-        "logprobs": trainer.sequence_logprobs(make_group("probe")),
+        "logprobs": trainer.sequence_logprobs(make_group("probe", family=family)),
     }
     trainer.close()
     return result
+
+
+def keep_first_gradients(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
+    """Fill the returned dictionary with the whole gradients of the first update, just before it is applied."""
+    backend, step = trainer._backend, trainer._backend.step
+    kept: dict[str, np.ndarray] = {}
+
+    def step_and_keep(**arguments) -> None:
+        if not kept:
+            kept.update({name: gradient.clone().numpy() for name, gradient in full_gradients(backend)})
+        step(**arguments)
+
+    backend.step = step_and_keep
+    return kept
+
+
+def full_gradients(backend):
+    for name, parameter in backend.policy.hf_model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if hasattr(backend, "_engine"):
+            from deepspeed.utils import safe_get_full_grad
+
+            # DeepSpeed has each rank's gradient multiplied by their number, and averages.
+            gradient = safe_get_full_grad(parameter)
+        else:
+            gradient = None if parameter.grad is None else parameter.grad.full_tensor()
+        if gradient is not None:
+            yield name, gradient
 
 
 def one_rank_has_nothing(rank: int, num_ranks: int, port: int, model_path: Path) -> dict:

@@ -203,7 +203,10 @@ def free_port() -> int:
 
 
 def run_ranks(num_ranks: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Run `function(rank, num_ranks, port, *arguments)` in one process a rank; gives what each returned."""
+    """Run `function(rank, num_ranks, port, *arguments)` in one process a rank; gives what each returned.
+
+    A process may start several trainers one after the other, with a port of its own for each: see `free_port`.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     port = free_port()
