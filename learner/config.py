@@ -37,7 +37,16 @@ class CorrectionConfig:
 class AlgorithmConfig:
     """How rewards become a gradient; read by learner/algorithms."""
 
-    name: str = "grpo"
+    name: Literal[
+        "cispo",
+        "dapo",
+        "dr_grpo",
+        "grpo",
+        "gspo",
+        "reinforce_plus_plus",
+        "reinforce_plus_plus_baseline",
+        "rloo",
+    ] = "grpo"
     """Entry of learner/algorithms/registry.py."""
     scale: Literal["algorithm", "none", "group", "task", "batch"] = "algorithm"
     """Standard deviation that centred rewards are divided by: of the group, of all groups of the same task in the
@@ -67,9 +76,9 @@ class AlgorithmConfig:
     range_epsilon: float = 1e-6
     """A group whose rewards span less than this has zero advantage: its differences are rounding. Where the baseline
     is the mean of the step (reinforce_plus_plus), that holds for the step and not for a group."""
-    overlong_buffer_tokens: int = 0
-    """The reward falls linearly by `overlong_penalty` over the last so many tokens before max_completion_tokens; 0
-    switches it off. DAPO, arXiv:2503.14476, eq. 13."""
+    overlong_buffer_frac: float = 0.0
+    """The reward falls linearly by `overlong_penalty` over this last share of max_completion_tokens; 0 switches it
+    off. DAPO, arXiv:2503.14476, eq. 13."""
     overlong_penalty: float = 1.0
     """Taken from the reward of a completion that reaches max_completion_tokens."""
     mask_truncated: bool = False
@@ -83,9 +92,9 @@ class AlgorithmConfig:
     differences. recomputed: the learner's own before the first update; `correction` then weighs the rest."""
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     temperature: float = 1.0
-    """Sampling temperature of the rollout, which behaviour logprobs refer to; set by the conductor."""
+    """Sampling temperature of the rollout, which behaviour logprobs refer to."""
     max_completion_tokens: int = 0
-    """The rollout's limit; set by the conductor. Needed by aggregation constant and by the overlong penalty."""
+    """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
 
     def __post_init__(self) -> None:
         """Check ranges, and that settings fit one another."""
@@ -95,15 +104,14 @@ class AlgorithmConfig:
         _require_positive("algorithm.range_epsilon", self.range_epsilon)
         _require_positive("algorithm.temperature", self.temperature)
         _require_in("algorithm.max_completion_tokens", self.max_completion_tokens, 0, math.inf)
-        _require_in("algorithm.overlong_buffer_tokens", self.overlong_buffer_tokens, 0, math.inf)
-        if 0 < self.max_completion_tokens < self.overlong_buffer_tokens:
-            raise LearnerError(
-                f"algorithm.overlong_buffer_tokens is {self.overlong_buffer_tokens}, but a completion has at most "
-                f"max_completion_tokens={self.max_completion_tokens}, so even an empty one would be penalised; set it "
-                f"to about {max(1, self.max_completion_tokens // 5)}, or to 0, which switches the penalty off"
-            )
+        _require_in("algorithm.overlong_buffer_frac", self.overlong_buffer_frac, 0.0, 1.0)
         for name in ("num_epochs", "num_minibatches"):
             _require_in(f"algorithm.{name}", getattr(self, name), 1, math.inf)
+        if self.max_completion_tokens == 0 and (self.aggregation == "constant" or self.overlong_buffer_frac > 0):
+            raise LearnerError(
+                "algorithm.max_completion_tokens is 0, but aggregation=constant or overlong_buffer_frac reads it; set "
+                "it to rollout.sampling.max_completion_tokens"
+            )
         if self.correction.level != "none" and self.old_logprobs == "behaviour":
             raise LearnerError(
                 f"algorithm.correction.level is {self.correction.level}, but with algorithm.old_logprobs=behaviour the "

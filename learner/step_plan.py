@@ -47,7 +47,7 @@ def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
     penalties = overlong_penalty(
         torch.tensor(lengths),
         max_completion_tokens=config.max_completion_tokens,
-        buffer_tokens=config.overlong_buffer_tokens,
+        buffer_tokens=round(config.overlong_buffer_frac * config.max_completion_tokens),
         penalty=config.overlong_penalty,
     ).tolist()
     return GroupFacts(

@@ -174,9 +174,8 @@ class Run:
 
 
 def _learner_config(config: ExperimentConfig, model_path: Path) -> LearnerConfig:
-    """Tell the learner what the other rooms decide: the model, the algorithm, the sampling temperature."""
-    algorithm = replace(config.algorithm, temperature=config.rollout.sampling.temperature)
-    return replace(config.learner, model_path=str(model_path), algorithm=algorithm)
+    """Tell the learner which model and which algorithm."""
+    return replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
 
 def check_finished(folder: RunFolder, num_steps: int) -> bool:

@@ -13,6 +13,7 @@ import doctest
 import importlib
 import math
 import pkgutil
+import typing
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,7 @@ def test_every_algorithm_has_a_golden_step_and_a_configuration():
 
     assert ALGORITHMS.keys() <= tested
     assert ALGORITHMS.keys() == {path.stem for path in CONF.glob("*.yaml")}
+    assert ALGORITHMS.keys() == set(typing.get_args(typing.get_type_hints(AlgorithmConfig)["name"]))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -228,10 +230,10 @@ def test_an_unknown_algorithm_lists_the_known_ones_and_the_nearest():
         get_algorithm("dapoo")
 
 
-def test_a_soft_length_limit_wider_than_the_hard_one_is_refused():
-    assert AlgorithmConfig(overlong_buffer_tokens=10, max_completion_tokens=10).overlong_buffer_tokens == 10
-    with pytest.raises(LearnerError, match=r"overlong_buffer_tokens is 410, but .*=64.* to about 12, or to 0"):
-        AlgorithmConfig(overlong_buffer_tokens=410, max_completion_tokens=64)
+def test_a_length_limit_that_is_read_must_be_there():
+    assert AlgorithmConfig(overlong_buffer_frac=0.2, max_completion_tokens=10).overlong_buffer_frac == 0.2
+    with pytest.raises(LearnerError, match=r"max_completion_tokens is 0, but .* set it to rollout\.sampling\.max"):
+        AlgorithmConfig(overlong_buffer_frac=0.2)
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(learner.algorithms.__path__)])
