@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-# Logits alive at once: 2**26 float32 elements are 268 MB; a few tensors of that size exist in the backward pass.
-CHUNK_ELEMENTS = 2**26
+# Logits of one chunk: 2**25 float32 elements are 134 MB, and two tensors of that size exist at once.
+CHUNK_ELEMENTS = 2**25
 
 
 def token_logprobs(
@@ -30,7 +30,7 @@ def token_logprobs(
         lm_head_weight: [V, D].
         target_ids: int64 [C].
         temperature: logits are divided by it.
-        chunk_elements: most logits in memory at once.
+        chunk_elements: most logits of one chunk.
 
     Returns:
         (logprobs [C], entropy [C]), float32, nats; both carry gradients.
@@ -40,15 +40,13 @@ def token_logprobs(
     return logprobs, entropy
 
 
-def _chunk_log_softmax(hidden_states: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
+def _chunk_logits(hidden_states: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
     logits = torch.nn.functional.linear(hidden_states, weight).float()
-    if temperature != 1.0:
-        logits = logits.div_(temperature)
-    return torch.log_softmax(logits, dim=-1)
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """Forward and backward by chunks; saves inputs and entropy only."""
+    """Forward and backward by chunks; saves inputs and entropy only. Works in place, so that two buffers are enough."""
 
     @staticmethod
     def forward(
@@ -62,7 +60,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logprobs, entropies = [], []
         for start in range(0, len(hidden_states), chunk_size):
             chunk = slice(start, start + chunk_size)
-            log_softmax = _chunk_log_softmax(hidden_states[chunk], weight, temperature)
+            log_softmax = torch.log_softmax(_chunk_logits(hidden_states[chunk], weight, temperature), dim=-1)
             logprobs.append(log_softmax.gather(-1, target_ids[chunk, None]).squeeze(-1))
             entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
         entropy = torch.cat(entropies)
@@ -83,21 +81,50 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(hidden_states), ctx.chunk_size):
             chunk = slice(start, start + ctx.chunk_size)
-            log_softmax = _chunk_log_softmax(hidden_states[chunk], weight, ctx.temperature)
-            softmax = log_softmax.exp()
-            grad_logits = torch.zeros_like(softmax)
-            if grad_logprobs is not None:
-                # d logprob_t / d logit_v = [v = t] - softmax_v
-                grad_logits -= softmax * grad_logprobs[chunk, None]
-                grad_logits.scatter_add_(-1, target_ids[chunk, None], grad_logprobs[chunk, None])
-            if grad_entropy is not None:
-                # d entropy / d logit_v = -softmax_v * (log softmax_v + entropy)
-                grad_logits -= softmax * (log_softmax + entropy[chunk, None]) * grad_entropy[chunk, None]
-            grad_logits /= ctx.temperature
-            narrow = grad_logits.to(weight.dtype)
+            grad_logits = _chunk_grad(
+                _chunk_logits(hidden_states[chunk], weight, ctx.temperature),
+                target_ids[chunk],
+                None if grad_logprobs is None else grad_logprobs[chunk],
+                entropy[chunk],
+                None if grad_entropy is None else grad_entropy[chunk],
+            )
+            narrow = grad_logits.div_(ctx.temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[chunk] = narrow @ weight
             if grad_weight is not None:
-                grad_weight += narrow.t() @ hidden_states[chunk]
+                _add_product(grad_weight, narrow, hidden_states[chunk])
         typed_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         return grad_hidden, typed_weight, None, None, None
+
+
+def _chunk_grad(
+    logits: torch.Tensor,
+    target_ids: torch.Tensor,
+    grad_logprobs: torch.Tensor | None,
+    entropy: torch.Tensor,
+    grad_entropy: torch.Tensor | None,
+) -> torch.Tensor:
+    """Give the gradient of a chunk's scaled logits [rows, V]."""
+    if grad_entropy is None:
+        assert grad_logprobs is not None
+        # d logprob_t / d logit_v = [v = t] - softmax_v
+        grad = torch.softmax(logits, dim=-1).mul_(-grad_logprobs[:, None])
+    else:
+        # d entropy / d logit_v = -softmax_v * (log softmax_v + entropy); softmax_v is common to both.
+        grad = torch.log_softmax(logits, dim=-1)
+        softmax = torch.exp(grad, out=logits)
+        grad.add_(entropy[:, None]).mul_(-grad_entropy[:, None])
+        if grad_logprobs is not None:
+            grad.sub_(grad_logprobs[:, None])
+        grad.mul_(softmax)
+    if grad_logprobs is not None:
+        grad.scatter_add_(-1, target_ids[:, None], grad_logprobs[:, None])
+    return grad
+
+
+def _add_product(total: torch.Tensor, grad_logits: torch.Tensor, hidden_states: torch.Tensor) -> None:
+    """Add grad_logits^T hidden_states to a float32 sum; in float32 without a second [V, D] tensor."""
+    if grad_logits.dtype == torch.float32:
+        total.addmm_(grad_logits.t(), hidden_states)
+    else:
+        total += grad_logits.t() @ hidden_states
