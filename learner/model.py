@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from learner.algorithms.logprobs import token_logprobs
 from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel
-from learner.errors import LearnerError
 from learner.families.base import ModelFamily
 from learner.families.registry import get_family
 from learner.packing import MicroBatch
@@ -55,20 +53,17 @@ class Policy(torch.nn.Module):
         return [*self.family.vision_blocks(self.hf_model), *self.family.language_blocks(self.hf_model)]
 
 
-def make_skeleton(model_path: str | Path, kernel: AttentionKernel, *, temperature: float) -> Policy:
+def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) -> Policy:
     """Build the policy without its weights: parameters are on the meta device, buffers are real.
 
     Args:
-        model_path: Hugging Face folder.
+        config: of transformers.
         kernel: attention of the language model.
         temperature: sampling temperature of the rollout.
 
     Raises:
-        LearnerError: there is no model, or it is of a family that the learner does not know.
+        LearnerError: the model is of a family that the learner does not know.
     """
-    if not (Path(model_path) / "config.json").is_file():
-        raise LearnerError(f"learner.model_path={model_path} holds no config.json; point it at a Hugging Face folder")
-    config = AutoConfig.from_pretrained(str(model_path))
     family = get_family(config)
     with parameters_on_meta():
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)

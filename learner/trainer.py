@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
-from learner.attention.registry import AttentionKernel, choose_kernel
+from learner.attention.registry import choose_kernel
 from learner.backends.base import TrainBackend
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError, LearnerError
@@ -25,6 +25,7 @@ from learner.packing import MicroBatchBuilder
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
 from learner.records import ScoredGroup, StepReport
 from learner.schedule import learning_rate_at
+from learner.source import FolderSource, PolicySource
 from learner.step import StepRunner
 
 # Ranks wait this long for one another: loading a large model and saving a checkpoint are the longest waits.
@@ -80,7 +81,8 @@ class PolicyTrainer:
             timeout=COLLECTIVE_TIMEOUT,
         )
         seed_process(derive_seed(seed, "learner", rank))
-        self._backend = _make_backend(config, device, kernel)
+        source = FolderSource(config.model_path, kernel, temperature=config.algorithm.temperature)
+        self._backend = _make_backend(config, device, source)
         family = self._backend.policy.family
         self._steps = StepRunner(
             config,
@@ -187,14 +189,14 @@ class PolicyTrainer:
         dist.destroy_process_group()
 
 
-def _make_backend(config: LearnerConfig, device: torch.device, kernel: AttentionKernel) -> TrainBackend:
+def _make_backend(config: LearnerConfig, device: torch.device, source: PolicySource) -> TrainBackend:
     if config.backend == "deepspeed":
         from learner.backends.deepspeed import DeepSpeedBackend
 
-        return DeepSpeedBackend(config, device, kernel)
+        return DeepSpeedBackend(config, device, source)
     from learner.backends.fsdp import FsdpBackend
 
-    return FsdpBackend(config, device, kernel)
+    return FsdpBackend(config, device, source)
 
 
 def _pick_device(config: LearnerConfig, rank: int) -> torch.device:

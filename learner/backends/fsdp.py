@@ -16,16 +16,15 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from learner.attention.registry import AttentionKernel
 from learner.backends.base import LossFunction
 from learner.backends.optimizer import make_optimizer
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.freezing import freeze_parameters
 from learner.lora import adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
-from learner.model import Policy, make_skeleton
+from learner.model import Policy
 from learner.packing import MicroBatch
-from learner.pretrained import PretrainedWeights, checkpoint_names
+from learner.source import PolicySource, Weights
 
 WEIGHTS_FOLDER = "weights"
 
@@ -33,7 +32,7 @@ WEIGHTS_FOLDER = "weights"
 class FsdpBackend:
     """Policy, optional reference and optimiser of one rank."""
 
-    def __init__(self, config: LearnerConfig, device: torch.device, kernel: AttentionKernel) -> None:
+    def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
         """Build and shard without weights, then read each rank's own rows; the process group must stand.
 
         Raises:
@@ -43,10 +42,10 @@ class FsdpBackend:
         self.dtype: torch.dtype = getattr(torch, config.dtype)
         self._config = config
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        self.policy = make_skeleton(config.model_path, kernel, temperature=config.algorithm.temperature)
+        self.policy = source.skeleton()
         # Names are matched before adapters change them.
-        weights = PretrainedWeights(config.model_path, self.policy.hf_model)
-        self._names = checkpoint_names(self.policy.hf_model)
+        weights = source.weights(self.policy)
+        self._names = source.checkpoint_names(self.policy)
         freeze_parameters(self.policy, config.freeze)
         if config.lora is not None:
             add_adapters(self.policy, config.lora)
@@ -57,16 +56,15 @@ class FsdpBackend:
         self._reference: Policy | None = None
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.
-            self._reference = self.policy if config.lora else self._load_reference(kernel)
+            self._reference = self.policy if config.lora else self._load_reference(source)
 
-    def _load_reference(self, kernel: AttentionKernel) -> Policy:
-        temperature = self._config.algorithm.temperature
-        reference = make_skeleton(self._config.model_path, kernel, temperature=temperature)
+    def _load_reference(self, source: PolicySource) -> Policy:
+        reference = source.skeleton()
         reference.requires_grad_(False).eval()
-        self._shard_and_read(reference, PretrainedWeights(self._config.model_path, reference.hf_model))
+        self._shard_and_read(reference, source.weights(reference))
         return reference
 
-    def _shard_and_read(self, policy: Policy, weights: PretrainedWeights) -> None:
+    def _shard_and_read(self, policy: Policy, weights: Weights) -> None:
         if self._config.fsdp.compile:
             for block in policy.family.language_blocks(policy.hf_model):
                 block.compile(dynamic=True)
@@ -205,7 +203,7 @@ def _shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, dtype: torch
         sharded.set_force_sum_reduction_for_comms(True)
 
 
-def _fill(parameter: torch.nn.Parameter, name: str, weights: PretrainedWeights) -> None:
+def _fill(parameter: torch.nn.Parameter, name: str, weights: Weights) -> None:
     """Copy this rank's rows of a parameter from the checkpoint, or begin an adapter."""
     assert isinstance(parameter, DTensor)
     shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)

@@ -9,9 +9,10 @@ from tiny_learner import IMAGE_TOKEN
 
 from learner.attention.sdpa import SdpaKernel
 from learner.families.base import ImageInputs
-from learner.model import Policy, make_skeleton
+from learner.model import Policy
 from learner.pretrained import PretrainedWeights
 from learner.records import ScoredGroup
+from learner.source import FolderSource
 
 
 def load_plain(model_path: Path) -> torch.nn.Module:
@@ -52,7 +53,7 @@ def padded_logprobs(
 
 def whole_policy(model_path: Path, *, temperature: float = 1.0) -> Policy:
     """Our policy with all its weights in this process, without a backend."""
-    policy = make_skeleton(model_path, SdpaKernel(), temperature=temperature)
+    policy = FolderSource(model_path, SdpaKernel(), temperature=temperature).skeleton()
     weights = PretrainedWeights(model_path, policy.hf_model)
     buffers = {name: buffer.clone() for name, buffer in policy.named_buffers()}
     policy.to_empty(device="cpu")

@@ -14,8 +14,8 @@ from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.freezing import freeze_parameters
 from learner.images import ImageEncoder
-from learner.model import make_skeleton
 from learner.pretrained import PretrainedWeights, checkpoint_names
+from learner.source import FolderSource
 
 # By family: parameters of the tower, the projector, the language model (tied head), which together are all.
 PARTS = {
@@ -44,7 +44,7 @@ def folder(model_paths, family):
 
 @pytest.fixture
 def skeleton(folder):
-    return make_skeleton(folder, SdpaKernel(), temperature=1.0)
+    return FolderSource(folder, SdpaKernel(), temperature=1.0).skeleton()
 
 
 def test_a_skeleton_has_no_storage_but_true_buffers(skeleton, folder):
@@ -126,10 +126,10 @@ def test_a_freeze_pattern_that_matches_nothing_is_an_error(skeleton):
 
 def test_a_folder_without_a_known_model_is_refused(tmp_path):
     with pytest.raises(LearnerError, match=r"holds no config\.json"):
-        make_skeleton(tmp_path, SdpaKernel(), temperature=1.0)
+        FolderSource(tmp_path, SdpaKernel(), temperature=1.0).skeleton()
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(LearnerError, match=r"model_type is 'llama'; supported: internvl, qwen2_5_vl\. Another"):
-        make_skeleton(tmp_path, SdpaKernel(), temperature=1.0)
+        FolderSource(tmp_path, SdpaKernel(), temperature=1.0).skeleton()
 
 
 def test_a_folder_without_a_processor_is_refused(skeleton, folder, tmp_path):

@@ -12,8 +12,8 @@ from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces
 from learner.errors import LearnerError
 from learner.images import ImageEncoder
-from learner.model import make_skeleton
 from learner.packing import MicroBatchBuilder
+from learner.source import FolderSource
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.7
@@ -149,7 +149,7 @@ def test_a_dummy_reaches_every_parameter_and_moves_none(policy, family):
 @pytest.mark.parametrize("index", range(4))
 def test_positions_of_qwen_equal_those_of_transformers(index, model_paths):
     plain = load_plain(model_paths["qwen2_5_vl"])
-    policy = make_skeleton(model_paths["qwen2_5_vl"], SdpaKernel(), temperature=1.0)
+    policy = FolderSource(model_paths["qwen2_5_vl"], SdpaKernel(), temperature=1.0).skeleton()
     group = mixed_groups()[index]
     [image] = ImageEncoder.from_pretrained(model_paths["qwen2_5_vl"], policy.family).encode([group])
     ids = torch.tensor(group.prompt_token_ids.astype(np.int64))[None]
