@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learner.config import AlgorithmConfig, LearnerConfig
-from orchestration.demo.settings import DemoSettings
+from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.errors import ConfigError
 from orchestration.strict import build
 from rewards.config import RewardConfig
@@ -19,6 +19,8 @@ class ModelConfig:
 
     path: str | None
     """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts."""
+    family: FamilyName | None
+    """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
 
@@ -133,6 +135,7 @@ def build_config(values: dict[str, Any]) -> ExperimentConfig:
     """
     config = build(ExperimentConfig, values)
     check_counts(config)
+    check_model(config)
     check_paths(config)
     return config
 
@@ -162,6 +165,23 @@ def check_counts(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
             f"use {nearest} or {nearest + ranks}"
+        )
+
+
+def check_model(config: ExperimentConfig) -> None:
+    """A model of the demo needs a family, and the frame in which that family learned to write boxes."""
+    model = config.model
+    if model.path is not None:
+        return
+    if model.family is None:
+        raise ConfigError(
+            f"model.path and model.family are both null; point model.path at a Hugging Face folder, or set model.family "
+            f"to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
+        )
+    if model.coord_mode != FAMILY_FRAMES[model.family]:
+        raise ConfigError(
+            f"model.coord_mode is {model.coord_mode}, but the demo's {model.family} writes boxes in "
+            f"{FAMILY_FRAMES[model.family]}; set that"
         )
 
 
