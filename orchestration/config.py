@@ -24,6 +24,21 @@ class ModelConfig:
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
 
+    def __post_init__(self) -> None:
+        """A model of the demo needs a family, and the frame in which that family learns to write boxes."""
+        if self.path is not None:
+            return
+        if self.family is None:
+            raise ConfigError(
+                "model.path and model.family are both null; point model.path at a Hugging Face folder, or set "
+                f"model.family to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
+            )
+        if self.coord_mode != FAMILY_FRAMES[self.family]:
+            raise ConfigError(
+                f"model.coord_mode is {self.coord_mode}, but the demo's {self.family} writes boxes in "
+                f"{FAMILY_FRAMES[self.family]}; set that"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -135,7 +150,6 @@ def build_config(values: dict[str, Any]) -> ExperimentConfig:
     """
     config = build(ExperimentConfig, values)
     check_counts(config)
-    check_model(config)
     check_paths(config)
     return config
 
@@ -165,23 +179,6 @@ def check_counts(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
             f"use {nearest} or {nearest + ranks}"
-        )
-
-
-def check_model(config: ExperimentConfig) -> None:
-    """A model of the demo needs a family, and the frame in which that family learned to write boxes."""
-    model = config.model
-    if model.path is not None:
-        return
-    if model.family is None:
-        raise ConfigError(
-            f"model.path and model.family are both null; point model.path at a Hugging Face folder, or set model.family "
-            f"to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
-        )
-    if model.coord_mode != FAMILY_FRAMES[model.family]:
-        raise ConfigError(
-            f"model.coord_mode is {model.coord_mode}, but the demo's {model.family} writes boxes in "
-            f"{FAMILY_FRAMES[model.family]}; set that"
         )
 
 

@@ -29,7 +29,9 @@ def train(
     return seen
 
 
-def test_equal_arguments_give_equal_weights(model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]) -> None:
+def test_equal_arguments_give_equal_weights(
+    model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]
+) -> None:
     losses = [
         [state.loss for state in train(model_folder, tmp_path / name, family, samples[:30], seed=seed)]
         for name, seed in (("a", 0), ("b", 0), ("c", 1))

@@ -1,24 +1,21 @@
 """Which model a run takes: a folder, or a tiny one of a family that the demo knows."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import ExperimentConfig, build_config
+from orchestration.config import ModelConfig
 from orchestration.errors import ConfigError
+from orchestration.strict import build
 
 
-def config(tmp_path: Path, *overrides: str) -> ExperimentConfig:
-    return build_config(compose([f"run_dir={tmp_path}", *overrides]))
+def model(*overrides: str) -> ModelConfig:
+    return build(ModelConfig, compose(overrides)["model"], "model")
 
 
 @pytest.mark.parametrize(("choice", "frame"), [("qwen2_5_vl", "pixel_resized"), ("internvl", "norm1000")])
-def test_each_family_answers_boxes_in_its_own_frame(tmp_path: Path, choice: str, frame: str) -> None:
-    tiny = config(tmp_path, f"model=tiny_{choice}").model
-    (tmp_path / "config.json").write_text(json.dumps({}))
-    large = config(tmp_path, f"model={choice}", f"model.path={tmp_path}").model
+def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> None:
+    tiny = model(f"model=tiny_{choice}")
+    large = model(f"model={choice}", "model.path=/models/large")
 
     assert (tiny.family, tiny.coord_mode) == (choice, frame)
     assert (large.family, large.coord_mode) == (None, frame)
@@ -30,11 +27,9 @@ def test_each_family_answers_boxes_in_its_own_frame(tmp_path: Path, choice: str,
         ("model.family=internvl2", "model.family is 'internvl2'; allowed: qwen2_5_vl, internvl; did you mean internvl"),
         ("model.family=null", "model.path and model.family are both null"),
         ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
-        ("model.famly=internvl", "did you mean model.family"),
+        ("+model.famly=internvl", "did you mean model.family"),
     ],
 )
-def test_a_model_that_the_demo_cannot_make_is_refused_with_the_remedy(
-    tmp_path: Path, override: str, message: str
-) -> None:
+def test_a_model_that_the_demo_cannot_make_is_refused_with_the_remedy(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config(tmp_path, override)
+        model(override)
