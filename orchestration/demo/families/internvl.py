@@ -39,8 +39,6 @@ SPECIAL_TOKENS = (IMAGE_START, IMAGE_END, IMAGE_CONTEXT, VIDEO)
 
 DOWNSAMPLE_RATIO = 0.5
 """2 x 2 patches become one image token, as in Qwen2.5-VL."""
-LAYER_SCALE = 1.0
-"""Large models start at 0.1, which here only slows the first steps: the blocks start silent anyway."""
 
 
 def make_processor(tokenizer: "Tokenizer") -> "InternVLProcessor":
@@ -90,7 +88,6 @@ def make_config(tokenizer: Any) -> "InternVLConfig":
             "attention_bias": True,
             "image_size": [SIDE, SIDE],
             "patch_size": [PATCH_SIZE, PATCH_SIZE],
-            "layer_scale_init_value": LAYER_SCALE,
             "initializer_range": INITIALIZER_RANGE,
         },
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT),
