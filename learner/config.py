@@ -176,9 +176,7 @@ class LoraConfig:
         _require_in("learner.lora.rank", self.rank, 1, math.inf)
         _require_positive("learner.lora.alpha", self.alpha)
         if not self.target_modules:
-            raise LearnerError(
-                "learner.lora.target_modules is empty; name at least one module, or set learner.lora=null"
-            )
+            raise LearnerError("learner.lora.target_modules is empty; name at least one module, or set learner.lora=null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
