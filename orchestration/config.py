@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learner.config import AlgorithmConfig, LearnerConfig
-from orchestration.demo.settings import DemoSettings
+from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.errors import ConfigError
 from orchestration.strict import build
 from rewards.config import RewardConfig
@@ -19,8 +19,25 @@ class ModelConfig:
 
     path: str | None
     """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts."""
+    family: FamilyName | None
+    """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
+
+    def __post_init__(self) -> None:
+        """A model of the demo needs a family, and the frame in which that family learns to write boxes."""
+        if self.path is not None:
+            return
+        if self.family is None:
+            raise ConfigError(
+                "model.path and model.family are both null; point model.path at a Hugging Face folder, or set "
+                f"model.family to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
+            )
+        if self.coord_mode != FAMILY_FRAMES[self.family]:
+            raise ConfigError(
+                f"model.coord_mode is {self.coord_mode}, but the demo's {self.family} writes boxes in "
+                f"{FAMILY_FRAMES[self.family]}; set that"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

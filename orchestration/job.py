@@ -74,7 +74,8 @@ def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
     """Model folder, training data, held-out data; what is not configured, the demo makes."""
     model, train_data, held_out = config.model.path, config.data.train, config.data.held_out
     if model is None or train_data is None or held_out is None:
-        made = make_in_subprocess(Path(config.cache_dir), config.demo)
+        family = config.model.family if model is None else None
+        made = make_in_subprocess(Path(config.cache_dir), config.demo, family)
         model = model or str(made.model)
         train_data, held_out = train_data or str(made.train), held_out or str(made.held_out)
     return Path(model), Path(train_data), Path(held_out)

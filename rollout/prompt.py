@@ -33,7 +33,8 @@ class EnginePrompt:
     """One placeholder token per image; the engine expands each to the image's number of tokens."""
     images: list[Image.Image]
     input_sizes: tuple[tuple[int, int], ...]
-    """(width, height) of each image after the processor's resize: the frame in which Qwen2.5-VL answers boxes."""
+    """(width, height) of each image after the processor's resize: the frame in which Qwen2.5-VL answers boxes. The
+    original size for InternVL, whose frame knows no pixels."""
 
 
 class PromptBuilder:

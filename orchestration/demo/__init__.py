@@ -1,1 +1,1 @@
-"""The embedded default: drawn tasks of four reward families, a tiny Qwen2.5-VL made from nothing, its warm start."""
+"""The embedded default: drawn tasks of four reward families, a tiny model made from nothing, its warm start."""

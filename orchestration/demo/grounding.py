@@ -1,11 +1,13 @@
 """Referring expressions: which shape is meant, and the box around it in pixels."""
 
+import dataclasses
 import json
 import random
 
 from orchestration.demo.drawing import CELL, SIDE
-from orchestration.demo.samples import Question, Solution
+from orchestration.demo.samples import DemoSample, Question, Solution
 from orchestration.demo.scenes import Scene, Shape
+from orchestration.demo.settings import FrameName
 
 
 def ask_box(scene: Scene, rng: random.Random) -> Question:
@@ -33,6 +35,23 @@ def as_json(box: tuple[int, int, int, int]) -> str:
         '[0, 28, 56, 84]'
     """
     return json.dumps(list(box))
+
+
+def with_boxes_in(frame: FrameName, sample: DemoSample) -> DemoSample:
+    """Give the sample with demonstrations that write boxes in `frame`; its reference stays in pixels."""
+    if sample.task != "iou" or frame == "pixel_resized":  # drawings are never resized
+        return sample
+    return dataclasses.replace(
+        sample,
+        solution=_in_thousandths(sample.solution),
+        slips=tuple(_in_thousandths(slip) for slip in sample.slips),
+    )
+
+
+def _in_thousandths(solution: Solution) -> Solution:
+    """Write a box in thousandths of the drawing's side; a cell is 250."""
+    x1, y1, x2, y2 = (round(1000 * edge / SIDE) for edge in json.loads(solution.answer))
+    return dataclasses.replace(solution, answer=as_json((x1, y1, x2, y2)))
 
 
 def expressions(scene: Scene, item: Shape) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestration.demo.prepare import DemoPaths, DemoProgress, demo_paths, prepare_demo
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.settings import DemoSettings
+from orchestration.demo.settings import DemoSettings, FamilyName
 from orchestration.errors import DataError
 from rollout.dataset import write_samples
 from rollout.records import ImageBytes, Sample
@@ -18,15 +18,21 @@ from rollout.records import ImageBytes, Sample
 BAR_TITLES = {"samples": "drawing tasks", "warm_start": "supervised warm start"}
 
 
-def make_in_subprocess(cache: Path, settings: DemoSettings) -> DemoPaths:
+def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName | None) -> DemoPaths:
     """Give the artifacts' paths; what is not there yet is made by a child process.
+
+    Args:
+        cache: Folder that all runs share.
+        settings: Equal settings find equal artifacts.
+        family: Of the tiny model; None where a run brings its own model and wants the samples alone.
 
     Raises:
         DataError: the child failed; what it said is above.
     """
-    paths = demo_paths(cache, settings)
-    if not (paths.train.is_file() and paths.model.is_dir()):
-        command = [sys.executable, "-m", "orchestration.demo.make", str(cache), json.dumps(asdict(settings))]
+    paths = demo_paths(cache, settings, family)
+    if not (paths.train.is_file() and (paths.model is None or paths.model.is_dir())):
+        wanted = json.dumps({"family": family, "settings": asdict(settings)})
+        command = [sys.executable, "-m", "orchestration.demo.make", str(cache), wanted]
         # One thread: too small a model for two, and the order of sums, hence the weights, must not depend on cores.
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}, check=False)
         if done.returncode != 0:
@@ -55,7 +61,7 @@ def write_rows(path: Path, rows: Iterable[DemoSample]) -> int:
 
 
 def main() -> None:
-    """Make artifacts as `make_in_subprocess` asks for: CACHE, then the settings as JSON."""
+    """Make artifacts as `make_in_subprocess` asks for: CACHE, then family and settings as JSON."""
     import transformers
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -71,8 +77,14 @@ def main() -> None:
             loss = "" if state.loss is None else f", loss {state.loss:.2f}"
             bars.update(tasks[state.phase], completed=state.done, description=BAR_TITLES[state.phase] + loss)
 
-        settings = DemoSettings(**json.loads(sys.argv[2]))
-        prepare_demo(Path(sys.argv[1]), settings=settings, write_samples=write_rows, progress=show)
+        wanted = json.loads(sys.argv[2])
+        prepare_demo(
+            Path(sys.argv[1]),
+            settings=DemoSettings(**wanted["settings"]),
+            family=wanted["family"],
+            write_samples=write_rows,
+            progress=show,
+        )
 
 
 if __name__ == "__main__":

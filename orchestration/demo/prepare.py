@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.grounding import with_boxes_in
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.settings import DemoSettings
+from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.demo.tasks import WARM_START_WEIGHTS, generate_samples
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import WarmStartProgress, warm_start
@@ -42,8 +44,8 @@ class DemoPaths:
     """Dataset file for reinforcement learning."""
     held_out: Path
     """Dataset file for evaluation; shares no drawing with `train` or with the warm start."""
-    model: Path
-    """Hugging Face folder of the warm-started model."""
+    model: Path | None
+    """Hugging Face folder of the warm-started model; None where no family was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ def prepare_demo(
     root: Path,
     *,
     settings: DemoSettings,
+    family: FamilyName | None,
     write_samples: WriteSamples,
     progress: Callable[[DemoProgress], None],
 ) -> DemoPaths:
@@ -75,21 +78,22 @@ def prepare_demo(
     Args:
         root: Cache folder, shared by all runs; created where it does not exist.
         settings: Equal settings find equal artifacts.
+        family: Of the model; None makes the samples alone. All families share the samples.
         write_samples: Called once for each split, if the samples are not there yet.
         progress: Called often while something is made, never when all is there.
     """
-    paths = demo_paths(root, settings)
+    paths = demo_paths(root, settings, family)
     if not paths.train.parent.is_dir():
         _make(paths.train.parent, lambda folder: _write_splits(folder, settings, write_samples, progress))
-    if not paths.model.is_dir():
-        _make(paths.model, lambda folder: _write_model(folder, settings, progress))
+    if family is not None and paths.model is not None and not paths.model.is_dir():
+        _make(paths.model, lambda folder: _write_model(folder, settings, family, progress))
     return paths
 
 
-def demo_paths(root: Path, settings: DemoSettings) -> DemoPaths:
+def demo_paths(root: Path, settings: DemoSettings, family: FamilyName | None) -> DemoPaths:
     """Name the artifacts of these settings, made or not."""
     data = root / f"samples-{samples_digest(settings)}"
-    model = root / f"model-{model_digest(settings)}"
+    model = None if family is None else root / f"model-{model_digest(settings, family)}"
     return DemoPaths(train=data / "train.parquet", held_out=data / "held_out.parquet", model=model)
 
 
@@ -98,10 +102,11 @@ def samples_digest(settings: DemoSettings) -> str:
     return _digest([settings.seed, settings.num_train, settings.num_held_out])
 
 
-def model_digest(settings: DemoSettings) -> str:
+def model_digest(settings: DemoSettings, family: FamilyName) -> str:
     """Give the digest of what the warm-started model is made from."""
     return _digest(
         [
+            family,
             settings.seed,
             settings.warm_start_steps,
             settings.warm_start_batch_size,
@@ -112,11 +117,11 @@ def model_digest(settings: DemoSettings) -> str:
     )
 
 
-def _digest(parts: list[int | float]) -> str:
+def _digest(parts: list[int | float | str]) -> str:
     hasher = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         hasher.update(file.read_bytes())
     return hasher.hexdigest()
 
@@ -151,20 +156,22 @@ def _write_splits(
     write_samples(folder / "held_out.parquet", report(held_out))
 
 
-def _write_model(folder: Path, settings: DemoSettings, progress: Callable[[DemoProgress], None]) -> None:
+def _write_model(
+    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[DemoProgress], None]
+) -> None:
     """Make a tiny model, warm-start it, and leave its files in `folder`."""
+    family = FAMILIES[name]
     seed = derive_seed(settings.seed, "demo/warm-start")
-    samples = list(
-        generate_samples(
-            seed=seed,
-            split="train",
-            num_samples=settings.num_warm_start_samples,
-            weights=WARM_START_WEIGHTS,
-            questions_per_picture=settings.questions_per_picture,
-        )
+    drawn = generate_samples(
+        seed=seed,
+        split="train",
+        num_samples=settings.num_warm_start_samples,
+        weights=WARM_START_WEIGHTS,
+        questions_per_picture=settings.questions_per_picture,
     )
+    samples = [with_boxes_in(FAMILY_FRAMES[name], sample) for sample in drawn]
     blank, trained = folder / "blank", folder / "trained"
-    make_tiny_model(blank, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
+    make_tiny_model(blank, family, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
 
     def report(state: WarmStartProgress) -> None:
         progress(DemoProgress(phase="warm_start", done=state.step, total=state.num_steps, loss=state.loss))
@@ -172,6 +179,7 @@ def _write_model(folder: Path, settings: DemoSettings, progress: Callable[[DemoP
     warm_start(
         blank,
         trained,
+        family,
         samples=samples,
         seed=seed,
         num_steps=settings.warm_start_steps,

@@ -1,6 +1,20 @@
 """What the embedded demo is made of; light, so that the configuration can hold it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+FamilyName = Literal["qwen2_5_vl", "internvl"]
+"""Model families that the demo makes in miniature."""
+
+FrameName = Literal["pixel_resized", "norm1000"]
+"""Frames in which the demonstrations can write boxes."""
+
+FAMILY_FRAMES: Mapping[FamilyName, FrameName] = MappingProxyType(
+    {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}
+)
+"""Frame in which the large models of a family answer boxes, so the tiny ones learn to as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,25 +6,16 @@ Mask and positions make each branch see exactly what it would see alone, as a ro
 Axes: B pictures, L row length, K completion tokens of the whole batch.
 """
 
-import io
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from orchestration.demo.families.base import TinyFamily
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.tiny_model import MERGE_SIZE, PATCH_SIZE
 
 if TYPE_CHECKING:
     import torch
-
-TEMPORAL_PATCH = 2
-"""Qwen2.5-VL's patches span two video frames; a still image is shown twice."""
-
-VISION_END = "<|vision_end|>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +25,15 @@ class TreeBatch:
     input_ids: "torch.Tensor"
     """[B, L], padded on the right."""
     position_ids: "torch.Tensor"
-    """[3, B, L] M-RoPE positions in time, height and width."""
+    """[B, L], or [3, B, L] for M-RoPE: time, height and width."""
     mask: "torch.Tensor"
     """[B, 1, L, L] bool: who attends to whom."""
     target_positions: "torch.Tensor"
     """[K] flat positions in [B * L] whose next token belongs to a completion."""
     target_ids: "torch.Tensor"
     """[K] the tokens to predict there."""
-    pixel_values: "torch.Tensor"
-    """[num patches, patch values]."""
-    grid: "torch.Tensor"
-    """[B, 3] patches in time, height and width."""
+    vision: "dict[str, torch.Tensor]"
+    """Keyword arguments of the forward pass that hold the pictures, one a row."""
 
 
 def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
@@ -60,27 +49,26 @@ def prompt_text(processor: Any, question: str) -> str:
 
 
 class TreeCollator:
-    """Makes batches for one processor; remembers the tokens of questions that it has met."""
+    """Makes batches for one model folder; remembers the tokens of questions that it has met."""
 
-    def __init__(self, processor: Any) -> None:
-        """Keep the processor."""
+    def __init__(self, processor: Any, family: TinyFamily) -> None:
+        """Keep the folder's processor and its family."""
         self._processor = processor
+        self._family = family
         self._tokenizer = processor.tokenizer
         self._prompts: dict[str, tuple[list[int], list[int]]] = {}
 
     def collate(self, rows: Sequence[Sequence[tuple[DemoSample, str]]]) -> TreeBatch:
-        """Join rows of (sample, demonstration), each row about one picture, all pictures of one size."""
+        """Join rows of (sample, demonstration), each row about one drawing."""
         import torch
 
-        first = rows[0][0][0]
-        grid = (1, first.image_size[1] // PATCH_SIZE, first.image_size[0] // PATCH_SIZE)
-        stem = self._stem(first.question, grid)
+        stem, _ = self._split(rows[0][0][0].question)
         branches = [self._branches(row) for row in rows]
         length = len(stem) + max(sum(len(prompt) + len(ids) - 1 for prompt, ids in row) for row in branches)
         input_ids = torch.full((len(rows), length), self._tokenizer.pad_token_id)
         segments = torch.full((len(rows), length), -1)
-        positions = torch.zeros((3, len(rows), length), dtype=torch.long)
-        stem_positions = _stem_positions(stem.index(self._image_id), len(stem), grid)
+        stem_positions = self._family.image_positions(stem.index(self._image_id), len(stem))
+        positions = torch.zeros((len(stem_positions), len(rows), length), dtype=torch.long)
         targets, target_ids = [], []
         for index, row in enumerate(branches):
             input_ids[index, : len(stem)] = torch.tensor(stem)
@@ -97,32 +85,27 @@ class TreeCollator:
                 start += len(fed)
         return TreeBatch(
             input_ids=input_ids,
-            position_ids=positions,
+            position_ids=positions.squeeze(0),  # a single axis goes without one
             mask=tree_mask(segments),
             target_positions=torch.cat(targets),
             target_ids=torch.tensor(target_ids),
-            pixel_values=torch.from_numpy(patches([row[0][0].image_png for row in rows])),
-            grid=torch.tensor([grid] * len(rows)),
+            vision=self._family.vision_inputs([row[0][0].image_png for row in rows]),
         )
 
     @property
     def _image_id(self) -> int:
-        return int(self._processor.image_token_id)
+        return int(self._tokenizer.convert_tokens_to_ids(self._family.image_token))
 
     def _branches(self, row: Sequence[tuple[DemoSample, str]]) -> list[tuple[list[int], list[int]]]:
         completions = self._tokenizer([text for _, text in row], add_special_tokens=False).input_ids
         return [(self._split(sample.question)[1], ids) for (sample, _), ids in zip(row, completions, strict=True)]
 
-    def _stem(self, question: str, grid: tuple[int, int, int]) -> list[int]:
-        stem, _ = self._split(question)
-        spot = stem.index(self._image_id)
-        return stem[:spot] + [self._image_id] * (grid[1] * grid[2] // MERGE_SIZE**2) + stem[spot + 1 :]
-
     def _split(self, question: str) -> tuple[list[int], list[int]]:
-        """Give the tokens of a prompt up to the end of its picture, and those behind it."""
+        """Give the tokens of a prompt up to the end of its picture, image tokens expanded, and those behind it."""
         if question not in self._prompts:
-            head, mark, tail = prompt_text(self._processor, question).partition(VISION_END)
-            stem, branch = self._tokenizer([head + mark, tail], add_special_tokens=False).input_ids
+            head, _, tail = prompt_text(self._processor, question).partition(self._family.image_markup)
+            texts = [head + self._family.drawing_markup, tail]
+            stem, branch = self._tokenizer(texts, add_special_tokens=False).input_ids
             self._prompts[question] = (stem, branch)
         return self._prompts[question]
 
@@ -138,34 +121,3 @@ def tree_mask(segments: "torch.Tensor") -> "torch.Tensor":
     is_earlier = torch.ones(length, length, dtype=torch.bool).tril()
     is_visible = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     return (is_visible & is_earlier)[:, None]
-
-
-def _stem_positions(image_start: int, length: int, grid: tuple[int, int, int]) -> "torch.Tensor":
-    """Give the M-RoPE positions [3, length] of the stem; the image's cells share one time."""
-    import torch
-
-    height, width = grid[1] // MERGE_SIZE, grid[2] // MERGE_SIZE
-    cells = torch.arange(height * width)
-    head = torch.arange(image_start)
-    tail = torch.arange(length - image_start - height * width) + image_start + max(height, width)
-    axes = (torch.zeros_like(cells), cells // width, cells % width)
-    return torch.stack([torch.cat([head, axis + image_start, tail]) for axis in axes])
-
-
-def patches(images_png: Sequence[bytes]) -> NDArray[np.float32]:
-    """Give the patches [num patches, patch values] that Qwen2.5-VL's image processor gives for unresized pictures.
-
-    Args:
-        images_png: Files of pictures of one size, whose sides divide by the side of an image token.
-    """
-    from PIL import Image
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
-    pictures = np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in images_png])
-    num_pictures, height, width, num_channels = pictures.shape
-    rows, columns = height // (MERGE_SIZE * PATCH_SIZE), width // (MERGE_SIZE * PATCH_SIZE)
-    blocks = pictures.reshape(num_pictures, rows, MERGE_SIZE, PATCH_SIZE, columns, MERGE_SIZE, PATCH_SIZE, num_channels)
-    blocks = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, num_channels, 1, PATCH_SIZE * PATCH_SIZE)
-    mean, std = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    values = blocks * np.float32(1 / 255.0) / std - mean / std
-    return values.repeat(TEMPORAL_PATCH, axis=2).reshape(len(blocks), -1)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestration.demo.families.base import TinyFamily
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.tree_batch import TreeBatch, TreeCollator, pictures_of
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import PreTrainedModel
 
 MUON_LR_FACTOR = 5.0
 """Muon's update has unit spectral norm, so its rate is this many times AdamW's."""
@@ -55,6 +56,7 @@ class WarmStartProgress:
 def warm_start(
     folder_in: Path,
     folder_out: Path,
+    family: TinyFamily,
     *,
     samples: Iterable[DemoSample],
     seed: int,
@@ -71,8 +73,9 @@ def warm_start(
     Args:
         folder_in: Hugging Face folder to start from.
         folder_out: Appears whole when training is done; must not exist.
+        family: Of the model in `folder_in`.
         samples: Those that follow one another with the same picture are trained on together. When they are used up,
-            they are repeated with new faults. All pictures must have one size.
+            they are repeated with new faults.
         seed: Of order and faults.
         num_steps: Optimiser steps.
         batch_size: Pictures a step, each with all demonstrations of its samples.
@@ -83,15 +86,15 @@ def warm_start(
     Raises:
         ValueError: If there are fewer pictures than one step needs.
     """
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     pictures = pictures_of(samples)
     if len(pictures) < batch_size:
         raise ValueError(f"warm start got {len(pictures)} pictures, fewer than batch_size={batch_size}")
     processor = AutoProcessor.from_pretrained(folder_in)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder_in).train()
+    model = AutoModelForImageTextToText.from_pretrained(folder_in).train()
     batches = demonstration_batches(
-        pictures, TreeCollator(processor), seed=seed, batch_size=batch_size, fault_frac=fault_frac
+        pictures, TreeCollator(processor, family), seed=seed, batch_size=batch_size, fault_frac=fault_frac
     )
     _train(model, batches, num_steps=num_steps, learning_rate=learning_rate, progress=progress)
     partial = folder_out.with_name(folder_out.name + ".partial")
@@ -102,7 +105,7 @@ def warm_start(
 
 
 def _train(
-    model: "Qwen2_5_VLForConditionalGeneration",
+    model: "PreTrainedModel",
     batches: Iterator[TreeBatch],
     *,
     num_steps: int,
@@ -141,9 +144,7 @@ def schedule(step: int, num_steps: int) -> float:
     return min((step + 1) / rise, (num_steps - step) / max(1, num_steps - rise))
 
 
-def make_optimizers(
-    model: "Qwen2_5_VLForConditionalGeneration", *, learning_rate: float
-) -> list[tuple["torch.optim.Optimizer", float]]:
+def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
     """Give Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
 
     Source: Jordan et al., Muon (2024). On these tasks it learns to see three to five times faster than AdamW.
@@ -161,7 +162,7 @@ def make_optimizers(
     ]
 
 
-def completion_loss(model: "Qwen2_5_VLForConditionalGeneration", batch: TreeBatch) -> "torch.Tensor":
+def completion_loss(model: "PreTrainedModel", batch: TreeBatch) -> "torch.Tensor":
     """Give the mean cross-entropy of the batch's completion tokens, in nats."""
     import torch
 
@@ -169,8 +170,7 @@ def completion_loss(model: "Qwen2_5_VLForConditionalGeneration", batch: TreeBatc
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         attention_mask={"full_attention": batch.mask},
-        pixel_values=batch.pixel_values,
-        image_grid_thw=batch.grid,
+        **batch.vision,
         use_cache=False,
     ).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1)[batch.target_positions])

@@ -34,8 +34,8 @@ def write_report(folder: RunFolder) -> None:
         f"<h1>Mixed-R1 run</h1><p>{html.escape(folder.root.name)}, {len(metrics)} steps</p>",
         _scores(before, after),
         f"<h2>Training</h2>{curves_svg(metrics)}" if metrics else "",
-        _examples("Held-out completions after training", after),
-        _examples("The same samples before training", before),
+        _examples("Held-out completions after training", after, folder),
+        _examples("The same samples before training", before, folder),
     ]
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Mixed-R1 {html.escape(folder.root.name)}</title>'
@@ -77,14 +77,17 @@ def _change(value: float) -> str:
     return f'<td class="{"up" if value > 0 else "down"}">{value:+.3f}</td>'
 
 
-def _examples(title: str, evaluation: dict[str, Any]) -> str:
-    cards = [_card(example) for example in evaluation.get("examples", ())]
+def _examples(title: str, evaluation: dict[str, Any], folder: RunFolder) -> str:
+    if not evaluation.get("examples"):
+        return ""
+    coord_mode = json.loads(folder.config.read_text())["model"]["coord_mode"]
+    cards = [_card(example, coord_mode) for example in evaluation["examples"]]
     legend = "<p>Boxes: the reference in green, the model's greedy answer in red.</p>"
-    return f'<h2>{title}</h2>{legend}<div class="cards">{"".join(cards)}</div>' if cards else ""
+    return f'<h2>{title}</h2>{legend}<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(example: dict[str, Any]) -> str:
-    pictures = "".join(picture_svg(image, example) for image in example["images"])
+def _card(example: dict[str, Any], coord_mode: str) -> str:
+    pictures = "".join(picture_svg(image, example, coord_mode=coord_mode) for image in example["images"])
     sampled = "".join(
         f"<code>{html.escape(text)}</code><span class='tag'>sampled, reward {reward:.2f}</span>"
         for text, reward in zip(example["sampled"][:2], example["sampled_rewards"][:2], strict=True)

@@ -1,4 +1,4 @@
-"""One real engine: seeds, logprobs, pauses in mid-flight, banned tokens, broken prompts."""
+"""One real engine of each family: prompts, seeds, logprobs, pauses in mid-flight, banned tokens, broken prompts."""
 
 import asyncio
 import io
@@ -13,11 +13,17 @@ from PIL import Image
 import tests.integration.environment  # noqa: F401
 from rollout.errors import RolloutError
 from rollout.prompt import PLACEHOLDER_TOKENS
-from rollout.records import ImageBytes, RolloutGroup, SamplingSpec
-from tests.integration.tiny import image_sample, rollout_config, save_tiny_model
+from rollout.records import ImageBytes, RolloutGroup, Sample, SamplingSpec
+from tests.integration.tiny import image_sample, rollout_config, save_tiny_model, text_sample
 
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=24, seed=11)
-SAMPLES = [image_sample(i) for i in range(8)]
+# The wide picture is four tiles for InternVL, thumbnail included.
+SAMPLES = [
+    *(image_sample(i) for i in range(5)),
+    image_sample(5, (112, 112), (56, 84)),
+    text_sample(6),
+    image_sample(7, (300, 100)),
+]
 # Different lengths end at different times, so that a pause after each end finds other groups in mid-flight.
 SPECS = [replace(SPEC, max_completion_tokens=6 + 3 * i) for i in range(len(SAMPLES))]
 ROUNDS = 3
@@ -53,19 +59,26 @@ def broken_samples() -> dict[str, Any]:
     animated = io.BytesIO()
     Image.new("RGB", (56, 84)).save(animated, "PNG")
     return {
-        "placeholder": replace(good, question="what is <|image_pad|>?"),
+        "placeholder": replace(good, question="what is <|image_pad|><IMG_CONTEXT>?"),
         "undecodable": replace(good, images=(ImageBytes(data=b"no image", width=56, height=56),)),
         "other size": replace(good, images=(ImageBytes(data=animated.getvalue(), width=56, height=56),)),
-        "too many": replace(good, images=good.images * 2),
+        "too many": replace(good, images=good.images * 3),
         "too long": replace(good, question="what colour " * 400),
     }
 
 
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
+def model_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny"
-    save_tiny_model(path)
+    save_tiny_model(path, family=request.param)
     return path
+
+
+@pytest.fixture(scope="module")
+def processor(model_path: Path) -> Any:
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(model_path)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +86,7 @@ def observed(model_path: Path) -> Observed:
     from rollout.engine import GenerationEngine
 
     async def observe() -> Observed:
-        engine = GenerationEngine(rollout_config(), model_path)
+        engine = GenerationEngine(rollout_config(max_images_per_prompt=2), model_path)
         found = Observed()
         found.groups = await generate_all(engine)
         found.again = await generate_all(engine)
@@ -106,37 +119,51 @@ def test_pauses_in_mid_flight_change_nothing_under_equal_weights(observed: Obser
     assert tokens(observed.paused) == tokens(observed.groups) * ROUNDS
 
 
-def test_logprobs_are_those_of_transformers(observed: Observed, model_path: Path) -> None:
+def as_processed(processor: Any, sample: Sample) -> dict[str, Any]:
+    content = [{"type": "image"} for _ in sample.images] + [{"type": "text", "text": sample.question}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    pictures = [Image.open(io.BytesIO(image.data)) for image in sample.images]
+    return dict(processor(text=[text], images=pictures or None, return_tensors="pt"))
+
+
+def test_prompt_tokens_are_those_of_the_processor(observed: Observed, processor: Any) -> None:
+    num_image_tokens = []
+    for group in observed.groups:
+        expected = as_processed(processor, group.sample)["input_ids"][0].tolist()
+        assert group.prompt_token_ids.tolist() == expected
+        num_image_tokens.append(expected.count(processor.image_token_id))
+    assert num_image_tokens[:5] + num_image_tokens[6:7] == [16] * 5 + [0]
+    assert num_image_tokens[5] > 16
+    assert num_image_tokens[7] > 40
+
+
+def test_logprobs_are_those_of_transformers(observed: Observed, model_path: Path, processor: Any) -> None:
     import torch
-    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_path).eval()
-    processor = AutoProcessor.from_pretrained(model_path)
-    group = observed.groups[0]
+    model = AutoModelForImageTextToText.from_pretrained(model_path).eval()
     banned = [i for t in PLACEHOLDER_TOKENS if (i := processor.tokenizer.get_vocab().get(t)) is not None]
-    picture = Image.open(io.BytesIO(SAMPLES[0].images[0].data))
-    vision = processor.image_processor(images=[picture], return_tensors="pt")
-    for generation in group.generations:
-        ids = torch.tensor([[*group.prompt_token_ids, *generation.token_ids]])
-        with torch.no_grad():
-            logits = model(
-                input_ids=ids,
-                mm_token_type_ids=(ids == model.config.image_token_id).int(),
-                pixel_values=vision["pixel_values"],
-                image_grid_thw=vision["image_grid_thw"],
-            ).logits[0, len(group.prompt_token_ids) - 1 : -1]
-        raw = logits.log_softmax(-1).gather(1, ids[0, len(group.prompt_token_ids) :, None])[:, 0].numpy()
-        logits[:, banned] -= 100.0
-        sampled_from = logits.log_softmax(-1).gather(1, ids[0, len(group.prompt_token_ids) :, None])[:, 0].numpy()
-        np.testing.assert_allclose(generation.logprobs, sampled_from, atol=2e-5)
-        if generation is group.generations[0]:
-            np.testing.assert_allclose(observed.scored, raw, atol=2e-5)
+    for group in observed.groups:
+        vision = as_processed(processor, group.sample)
+        for name in ("input_ids", "attention_mask"):
+            vision.pop(name)
+        for generation in group.generations:
+            ids = torch.tensor([[*group.prompt_token_ids, *generation.token_ids]])
+            if model.config.model_type == "qwen2_5_vl":
+                vision["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+            with torch.no_grad():
+                logits = model(input_ids=ids, **vision).logits[0, len(group.prompt_token_ids) - 1 : -1]
+            chosen = ids[0, len(group.prompt_token_ids) :, None]
+            raw = logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
+            logits[:, banned] -= 100.0
+            sampled_from = logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
+            np.testing.assert_allclose(generation.logprobs, sampled_from, atol=2e-5)
+            if generation is observed.groups[0].generations[0]:
+                np.testing.assert_allclose(observed.scored, raw, atol=2e-5)
 
 
-def test_placeholder_tokens_are_never_sampled(observed: Observed, model_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    vocabulary = AutoTokenizer.from_pretrained(model_path).get_vocab()
+def test_placeholder_tokens_are_never_sampled(observed: Observed, processor: Any) -> None:
+    vocabulary = processor.tokenizer.get_vocab()
     banned = {vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary}
     assert len(banned) == 4
     assert not banned & {token for completion in tokens(observed.groups) for token in completion}
@@ -148,7 +175,7 @@ def test_placeholder_tokens_are_never_sampled(observed: Observed, model_path: Pa
         ("placeholder", "holds the vision placeholder"),
         ("undecodable", "does not decode"),
         ("other size", "is 56 x 84 but the row says 56 x 56"),
-        ("too many", "max_images_per_prompt is 1"),
+        ("too many", "max_images_per_prompt is 2"),
         ("too long", "the engine refuses the prompt"),
     ],
 )

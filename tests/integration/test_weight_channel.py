@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tests.integration.environment  # noqa: F401
+from orchestration.demo.settings import FamilyName
 from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
 
 TIMEOUT_S = 20.0
@@ -59,13 +60,24 @@ def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) ->
     return sender
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied_head"])
-def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generates(tmp_path: Path, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "tied"),
+    [
+        # Both families and both kinds of head; the other pairs say little more and cost a minute each.
+        pytest.param("qwen2_5_vl", True, id="qwen2_5_vl_tied_head"),
+        pytest.param("internvl", False, id="internvl"),
+        pytest.param("qwen2_5_vl", False, id="qwen2_5_vl", marks=pytest.mark.slow),
+        pytest.param("internvl", True, id="internvl_tied_head", marks=pytest.mark.slow),
+    ],
+)
+def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generates(
+    tmp_path: Path, family: FamilyName, tied: bool
+) -> None:
     from rollout.engine import GenerationEngine
     from rollout.records import SamplingSpec
     from rollout.weight_channel import fingerprint
 
-    model = save_tiny_model(tmp_path / "old", tied=tied)
+    model = save_tiny_model(tmp_path / "old", family=family, tied=tied)
     samples = [image_sample(i) for i in range(6)]
     greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=12)
 

@@ -1,7 +1,9 @@
-"""A random tiny Qwen2.5-VL and what an engine needs beside it."""
+"""A random tiny model of either family and what an engine needs beside it."""
 
 import io
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from orchestration.demo.settings import FamilyName
 from rollout.config import RolloutConfig
 from rollout.records import ImageBytes, Sample
 
@@ -25,22 +28,33 @@ def rollout_config(**engine: Any) -> RolloutConfig:
     return build(RolloutConfig, values)
 
 
-def save_tiny_model(folder: Path, *, tied: bool = False) -> Any:
+def save_tiny_model(folder: Path, *, family: FamilyName = "qwen2_5_vl", tied: bool = False) -> Any:
     """Write a random model with its processor and give the model; sharp weights, so that sampling is not uniform."""
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
+    from orchestration.demo.families.registry import FAMILIES
     from orchestration.demo.tiny_model import make_tiny_model
 
-    make_tiny_model(folder, corpus=CORPUS, seed=0)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    make_tiny_model(folder, FAMILIES[family], corpus=CORPUS, seed=0)
+    if family == "internvl":
+        allow_tiles(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
     if tied:
         config = model.config
         config.tie_word_embeddings = True
         config.text_config.tie_word_embeddings = True
         torch.manual_seed(0)
-        model = Qwen2_5_VLForConditionalGeneration(config)
+        model = AutoModelForImageTextToText.from_config(config)
     return perturb(model, folder)
+
+
+def allow_tiles(folder: Path) -> None:
+    """Let InternVL cut pictures into tiles with a thumbnail, as large checkpoints do; the demo's never does."""
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text())
+    settings["image_processor"]["max_patches"] = 4
+    path.write_text(json.dumps(settings))
 
 
 def perturb(model: Any, folder: Path | None = None) -> Any:
@@ -63,12 +77,29 @@ def copy_processor(source: Path, target: Path) -> None:
             shutil.copy(path, target / path.name)
 
 
-def image_sample(seed: int, *, size: tuple[int, int] = (112, 112), task: str = "chart") -> Sample:
-    """A question about noise."""
+def image_sample(seed: int, *sizes: tuple[int, int], task: str = "chart") -> Sample:
+    """A question about noise of the given sizes; one picture of 112 x 112 where none is given."""
+    return question(seed, [noise(seed + 100 * i, size) for i, size in enumerate(sizes or [(112, 112)])], task)
+
+
+def text_sample(seed: int) -> Sample:
+    """A question about nothing that can be seen."""
+    return question(seed, [], "math")
+
+
+def question(seed: int, images: Sequence[ImageBytes], task: str) -> Sample:
+    return Sample(
+        sample_id=f"noise{seed}",
+        source="test",
+        task=task,
+        question=f"what is {seed}?",
+        answer="4",
+        images=tuple(images),
+    )
+
+
+def noise(seed: int, size: tuple[int, int]) -> ImageBytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
-    image = ImageBytes(data=out.getvalue(), width=size[0], height=size[1])
-    return Sample(
-        sample_id=f"noise{seed}", source="test", task=task, question=f"what is {seed}?", answer="4", images=(image,)
-    )
+    return ImageBytes(data=out.getvalue(), width=size[0], height=size[1])

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from orchestration.demo.grounding import with_boxes_in
 from orchestration.demo.samples import END_OF_TURN, DemoSample, Solution, break_format
 from rewards import MixedReward, RewardConfig, RewardRequest, RewardResult
 
@@ -21,7 +22,7 @@ def hash_word(word: str) -> int:
     return sum(index * ord(letter) for index, letter in enumerate(word, start=1)) % TEXT_ROWS
 
 
-def request(sample: DemoSample, response: str) -> RewardRequest:
+def request(sample: DemoSample, response: str, coord_mode: str = "pixel_resized") -> RewardRequest:
     return RewardRequest(
         task=sample.task,
         question=sample.question,
@@ -31,7 +32,7 @@ def request(sample: DemoSample, response: str) -> RewardRequest:
         answer_type=sample.answer_type,
         image_sizes=(sample.image_size,),
         image_input_sizes=(sample.image_size,),
-        coord_mode="pixel_resized",
+        coord_mode=coord_mode,
     )
 
 
@@ -44,6 +45,26 @@ def test_the_right_demonstration_earns_the_full_reward(rewards: MixedReward, sam
     results = rewards.score([request(sample, sample.demonstration(rng)) for sample in samples])
 
     assert [result.reward for result in results] == [pytest.approx(1.0)] * len(samples)
+
+
+def test_boxes_in_thousandths_are_right_and_wrong_as_those_in_pixels_are(
+    rewards: MixedReward, samples: list[DemoSample]
+) -> None:
+    boxes = [sample for sample in samples if sample.task == "iou"]
+    moved = [with_boxes_in("norm1000", sample) for sample in boxes]
+    assert len(boxes) > 40
+    for old, new in zip(boxes, moved, strict=True):
+        assert new.answer == old.answer  # the reference of the dataset
+        for before, after in zip((old.solution, *old.slips), (new.solution, *new.slips), strict=True):
+            scores = rewards.score([request(old, before.text), request(new, after.text, coord_mode="norm1000")])
+            assert scores[0].reward == pytest.approx(scores[1].reward)
+        assert rewards.score([request(new, new.solution.text, coord_mode="norm1000")])[0].reward == pytest.approx(1.0)
+
+
+def test_only_boxes_change_with_the_frame(samples: list[DemoSample]) -> None:
+    for sample in samples:
+        assert with_boxes_in("pixel_resized", sample) is sample
+        assert (with_boxes_in("norm1000", sample) == sample) == (sample.task != "iou")
 
 
 def test_every_slip_keeps_the_format_and_loses_task_reward(rewards: MixedReward, samples: list[DemoSample]) -> None:

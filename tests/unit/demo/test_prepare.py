@@ -1,14 +1,16 @@
 """The demo's cache: made once, found again, never half there."""
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.prepare import DemoProgress, model_digest, prepare_demo, samples_digest
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.settings import DemoSettings
+from orchestration.demo.settings import DemoSettings, FamilyName
 
 SETTINGS = DemoSettings(
     seed=1,
@@ -21,6 +23,9 @@ SETTINGS = DemoSettings(
 )
 
 
+FAMILY: FamilyName = "qwen2_5_vl"
+
+
 def write_ids(path: Path, samples: Iterable[DemoSample]) -> None:
     path.write_text("\n".join(sample.sample_id for sample in samples))
 
@@ -31,16 +36,30 @@ def refuse(*_: object) -> None:
 
 def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
     seen: list[DemoProgress] = []
-    first = prepare_demo(tmp_path, settings=SETTINGS, write_samples=write_ids, progress=seen.append)
-    second = prepare_demo(tmp_path, settings=SETTINGS, write_samples=refuse, progress=refuse)
+    first = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, write_samples=write_ids, progress=seen.append)
+    second = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, write_samples=refuse, progress=refuse)
 
     assert first == second
     assert len(first.train.read_text().split()) == 6
     assert len(first.held_out.read_text().split()) == 4
+    assert first.model is not None
     assert (first.model / "config.json").is_file()
     assert [state.done for state in seen] == [*range(1, 11), 1, 2]
     assert seen[-1].loss is not None
     assert sorted(tmp_path.iterdir()) == sorted([first.train.parent, first.model])
+
+
+def test_families_share_the_samples_and_a_run_with_its_own_model_needs_no_other(tmp_path: Path) -> None:
+    alone = prepare_demo(tmp_path, settings=SETTINGS, family=None, write_samples=write_ids, progress=lambda _: None)
+    assert alone.model is None
+    assert list(tmp_path.iterdir()) == [alone.train.parent]
+
+    folders = {
+        prepare_demo(tmp_path, settings=SETTINGS, family=name, write_samples=refuse, progress=lambda _: None).model
+        for name in FAMILIES
+    }
+    architectures = {json.loads((folder / "config.json").read_text())["model_type"] for folder in folders if folder}
+    assert architectures == {"qwen2_5_vl", "internvl"}
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -49,7 +68,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        prepare_demo(tmp_path, settings=SETTINGS, write_samples=fail, progress=lambda _: None)
+        prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, write_samples=fail, progress=lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +86,7 @@ def test_only_what_a_setting_shapes_is_made_anew(change: dict[str, float], new_s
     changed = dataclasses.replace(SETTINGS, **change)
 
     assert (samples_digest(changed) != samples_digest(SETTINGS)) == new_samples
-    assert (model_digest(changed) != model_digest(SETTINGS)) == new_model
+    assert (model_digest(changed, FAMILY) != model_digest(SETTINGS, FAMILY)) == new_model
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from orchestration.demo.families.base import TinyFamily
 from orchestration.demo.samples import END_OF_TURN, TAGS, DemoSample
-from orchestration.demo.tiny_model import SPECIAL_TOKENS, make_tiny_model
-from orchestration.demo.tree_batch import TreeCollator, patches, pictures_of, prompt_text
+from orchestration.demo.settings import FamilyName
+from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tokenizer import CHAT_TOKENS
+from orchestration.demo.tree_batch import TreeCollator, pictures_of, prompt_text
+
+IMAGE_MARKUP = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "internvl": "<IMG_CONTEXT>\n"}
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +25,8 @@ def processor(model_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def model(model_folder: Path) -> Qwen2_5_VLForConditionalGeneration:
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder).eval()
+def model(model_folder: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(model_folder).eval()
 
 
 def picture(sample: DemoSample) -> Image.Image:
@@ -35,16 +40,16 @@ def test_any_text_survives_the_tokenizer(processor: Any, text: str) -> None:
     assert processor.tokenizer.decode(ids) == text
 
 
-def test_texts_of_the_demo_survive_and_stay_short(processor: Any, samples: list[DemoSample]) -> None:
-    for sample in samples:
+def test_texts_of_the_demo_survive_and_stay_short(processor: Any, family_samples: list[DemoSample]) -> None:
+    for sample in family_samples:
         ids = processor.tokenizer(sample.solution.text, add_special_tokens=False).input_ids
         assert processor.tokenizer.decode(ids, skip_special_tokens=True) == sample.solution.text
         assert len(ids) + 1 <= 48
 
 
-@pytest.mark.parametrize("token", [*TAGS, *SPECIAL_TOKENS])
-def test_tags_and_control_tokens_are_single_tokens(processor: Any, token: str) -> None:
-    assert len(processor.tokenizer(f"a{token}b", add_special_tokens=False).input_ids) == 3
+def test_tags_and_control_tokens_are_single_tokens(processor: Any, family: TinyFamily) -> None:
+    for token in (*TAGS, *CHAT_TOKENS, *family.special_tokens):
+        assert len(processor.tokenizer(f"a{token}b", add_special_tokens=False).input_ids) == 3, token
 
 
 def test_skipping_special_tokens_keeps_the_tags(processor: Any) -> None:
@@ -57,23 +62,28 @@ def test_digits_are_tokens_of_their_own(processor: Any) -> None:
     assert len(processor.tokenizer("112", add_special_tokens=False).input_ids) == 3
 
 
-def test_the_prompt_is_one_user_turn_with_the_image_first(processor: Any) -> None:
+def test_the_prompt_is_one_user_turn_with_the_image_first(processor: Any, family_name: FamilyName) -> None:
     assert prompt_text(processor, "Find it.") == (
-        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Find it.<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\n{IMAGE_MARKUP[family_name]}Find it.<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_pictures_pass_the_processor_unresized(processor: Any, samples: list[DemoSample]) -> None:
-    made = processor(text=[prompt_text(processor, "a")], images=[picture(samples[0])], return_tensors="pt")
-
-    assert made["image_grid_thw"].tolist() == [[1, 8, 8]]
-    assert int((made["input_ids"] == processor.image_token_id).sum()) == 16
-    torch.testing.assert_close(made["pixel_values"], torch.from_numpy(patches([samples[0].image_png])))
-
-
-def test_the_model_is_small_float32_and_ends_with_the_turn(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Any
+def test_drawings_become_what_the_processor_makes_of_them(
+    processor: Any, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
+    drawings = [samples[0], samples[3]]
+    text = "".join(family.image_markup for _ in drawings)
+    expected = processor(text=[text], images=[picture(sample) for sample in drawings], return_tensors="pt")
+
+    made = family.vision_inputs([sample.image_png for sample in drawings])
+    for name, values in made.items():
+        torch.testing.assert_close(values, expected[name])
+    ids = processor.tokenizer(family.drawing_markup * 2, add_special_tokens=False).input_ids
+    assert ids == expected["input_ids"][0].tolist()
+    assert ids.count(processor.image_token_id) == 2 * 16
+
+
+def test_the_model_is_small_float32_and_ends_with_the_turn(model: Any, processor: Any) -> None:
     parameters = list(model.parameters())
 
     assert 0.5e6 < sum(parameter.numel() for parameter in parameters) < 1.5e6
@@ -82,20 +92,27 @@ def test_the_model_is_small_float32_and_ends_with_the_turn(
     assert len(processor.tokenizer) <= model.config.text_config.vocab_size
 
 
-def test_equal_seeds_give_equal_weights(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_weights(tmp_path: Path, family: TinyFamily) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_tiny_model(tmp_path / name, corpus=["red oval, blue cross"] * 4, seed=seed)
+        make_tiny_model(tmp_path / name, family, corpus=["red oval, blue cross"] * 4, seed=seed)
     first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
 
     assert first == second
     assert first != other
 
 
+def test_every_block_starts_as_the_identity(model: Any, family: TinyFamily) -> None:
+    silent = [name for name, parameter in model.named_parameters() if name.endswith(family.silent_weights)]
+
+    assert len(silent) in (9, 12)  # two a block of text, one or two a block of vision, three blocks each
+    assert not any(model.get_parameter(name).any() for name in silent)
+
+
 def test_questions_that_share_a_row_see_what_each_would_see_alone(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Any, samples: list[DemoSample]
+    model: Any, processor: Any, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
     rows = [[(sample, sample.solution.text + END_OF_TURN) for sample in group] for group in pictures_of(samples)[:3]]
-    batch = TreeCollator(processor).collate(rows)
+    batch = TreeCollator(processor, family).collate(rows)
     # Blocks start silent, so that a wrong mask would go unseen: give every block a voice first.
     torch.manual_seed(0)
     with torch.no_grad():
@@ -106,8 +123,7 @@ def test_questions_that_share_a_row_see_what_each_would_see_alone(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask={"full_attention": batch.mask},
-            pixel_values=batch.pixel_values,
-            image_grid_thw=batch.grid,
+            **batch.vision,
             use_cache=False,
         ).last_hidden_state
         shared = model.lm_head(hidden.flatten(0, 1)[batch.target_positions])
@@ -116,14 +132,12 @@ def test_questions_that_share_a_row_see_what_each_would_see_alone(
     torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-4)
 
 
-def logits_alone(
-    model: Qwen2_5_VLForConditionalGeneration, processor: Any, sample: DemoSample, completion: str
-) -> torch.Tensor:
+def logits_alone(model: Any, processor: Any, sample: DemoSample, completion: str) -> torch.Tensor:
     inputs = processor(
         text=[prompt_text(processor, sample.question) + completion],
         images=[picture(sample)],
         return_tensors="pt",
-        return_mm_token_type_ids=True,
+        return_mm_token_type_ids=model.config.model_type == "qwen2_5_vl",
     )
     num_tokens = len(processor.tokenizer(completion, add_special_tokens=False).input_ids)
     logits: torch.Tensor = model(**inputs).logits[0, -num_tokens - 1 : -1]

@@ -5,15 +5,19 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor
 
+from orchestration.demo.families.base import TinyFamily
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.warm_start import WarmStartProgress, schedule, warm_start
 
 
-def train(folder_in: Path, folder_out: Path, samples: list[DemoSample], *, seed: int = 0) -> list[WarmStartProgress]:
+def train(
+    folder_in: Path, folder_out: Path, family: TinyFamily, samples: list[DemoSample], *, seed: int = 0
+) -> list[WarmStartProgress]:
     seen: list[WarmStartProgress] = []
     warm_start(
         folder_in,
         folder_out,
+        family,
         samples=samples,
         seed=seed,
         num_steps=2,
@@ -25,9 +29,11 @@ def train(folder_in: Path, folder_out: Path, samples: list[DemoSample], *, seed:
     return seen
 
 
-def test_equal_arguments_give_equal_weights(model_folder: Path, tmp_path: Path, samples: list[DemoSample]) -> None:
+def test_equal_arguments_give_equal_weights(
+    model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]
+) -> None:
     losses = [
-        [state.loss for state in train(model_folder, tmp_path / name, samples[:30], seed=seed)]
+        [state.loss for state in train(model_folder, tmp_path / name, family, samples[:30], seed=seed)]
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
@@ -38,9 +44,9 @@ def test_equal_arguments_give_equal_weights(model_folder: Path, tmp_path: Path, 
 
 
 def test_the_result_is_a_whole_folder_with_its_processor(
-    model_folder: Path, tmp_path: Path, samples: list[DemoSample]
+    model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
-    seen = train(model_folder, tmp_path / "out", samples[:30])
+    seen = train(model_folder, tmp_path / "out", family, samples[:30])
 
     assert [state.step for state in seen] == [1, 2]
     assert seen[-1].done_frac == 1.0
@@ -49,10 +55,10 @@ def test_the_result_is_a_whole_folder_with_its_processor(
 
 
 def test_fewer_pictures_than_a_step_needs_are_refused(
-    model_folder: Path, tmp_path: Path, samples: list[DemoSample]
+    model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
     with pytest.raises(ValueError, match="fewer than batch_size=2"):
-        train(model_folder, tmp_path / "out", samples[:1])
+        train(model_folder, tmp_path / "out", family, samples[:1])
 
 
 def test_the_rate_rises_shortly_and_then_falls_to_almost_nothing() -> None:

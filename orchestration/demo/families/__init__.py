@@ -1,0 +1,1 @@
+"""The model families that the demo makes in miniature, one a file."""
