@@ -93,7 +93,7 @@ def compute_advantages(
     advantages = algorithm.advantages(
         torch.from_numpy(rewards),
         masked=torch.from_numpy(masked),
-        normalize_std=config.algorithm.normalize_std,
+        normalize_std=True,
         std_floor=config.algorithm.std_floor,
         range_epsilon=config.algorithm.range_epsilon,
     )

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
 from learner.backends.base import TrainBackend
-from learner.backends.fsdp import FsdpBackend
 from learner.batching import Piece, split_sequences
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
@@ -81,7 +80,14 @@ class PolicyTrainer:
         )
         seed_process(derive_seed(seed, "learner", rank))
         self._backend: TrainBackend
-        self._backend = backend = FsdpBackend(config, device)
+        if config.backend == "deepspeed":
+            from learner.backends.deepspeed import DeepSpeedBackend
+
+            self._backend = backend = DeepSpeedBackend(config, device)
+        else:
+            from learner.backends.fsdp import FsdpBackend
+
+            self._backend = backend = FsdpBackend(config, device)
         model_config = backend.policy.hf_model.config
         self._images = ImageEncoder.from_pretrained(config.model_path, image_token_id=model_config.image_token_id)
         self._token_ids = TokenIds(image=model_config.image_token_id, merge_size=self._images.merge_size)
@@ -106,7 +112,9 @@ class PolicyTrainer:
         planned = time.perf_counter()
         sums = StepSums(self._backend.device)
         for index in range(num_micro_batches):
-            self._run_micro_batch(self._micro_batch(plan, index), sums, counts)
+            self._run_micro_batch(
+                self._micro_batch(plan, index), sums, counts, is_last=index == num_micro_batches - 1
+            )
         grad_norm = self._backend.grad_norm()
         totals = sums.reduce()
         self._check_finite(totals, grad_norm, sums, groups, step)
@@ -158,7 +166,7 @@ class PolicyTrainer:
             dtype=self._backend.dtype,
         )
 
-    def _run_micro_batch(self, batch: MicroBatch, sums: StepSums, counts: StepCounts) -> None:
+    def _run_micro_batch(self, batch: MicroBatch, sums: StepSums, counts: StepCounts, *, is_last: bool) -> None:
         algorithm = self._config.algorithm
         ref_logprobs = self._backend.reference_logprobs(batch)
 
@@ -178,7 +186,7 @@ class PolicyTrainer:
             sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
             return loss
 
-        self._backend.forward_backward(batch, loss_function)
+        self._backend.forward_backward(batch, loss_function, is_last=is_last)
 
     def _check_finite(
         self,

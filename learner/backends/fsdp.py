@@ -65,7 +65,7 @@ class FsdpBackend:
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)
 
-    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction) -> None:
+    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """See TrainBackend."""
         logprobs, entropy = self.policy(batch)
         loss_function(logprobs, entropy).backward()
