@@ -3,8 +3,11 @@
 Only this module imports deepspeed, and whoever chooses the backend imports this module then and not before.
 """
 
+import contextlib
+import io
 import logging
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,8 @@ from learner.config import LearnerConfig
 from learner.errors import CheckpointError, LearnerError
 from learner.model import Policy, checkpoint_names, freeze_parameters, load_policy
 from learner.packing import MicroBatch
+
+logger = logging.getLogger(__name__)
 
 # DeepSpeed names a folder inside the checkpoint by its tag; the checkpoint's own folder already names the step.
 TAG = "ranks"
@@ -75,9 +80,12 @@ class DeepSpeedBackend:
                     module._buffers[name] = buffer.to(self.device)
             # `Policy.forward` reads this weight itself, so its owner's hooks would gather it too late.
             self._deepspeed.zero.register_external_parameter(policy, policy.hf_model.lm_head.weight)
-        engine, *_ = self._deepspeed.initialize(
-            model=policy, optimizer=optimizer, config=self._engine_config, dist_init_required=False
-        )
+        # One of its optimisers prints memory figures whatever the log level; stdout belongs to the run.
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            engine, *_ = self._deepspeed.initialize(
+                model=policy, optimizer=optimizer, config=self._engine_config, dist_init_required=False
+            )
+        logger.debug("deepspeed.initialize printed: %s", printed.getvalue())
         return engine
 
     def _fill_all(self, policy: Policy) -> None:
@@ -238,10 +246,12 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
             f"learner.backend is deepspeed, which is not installed ({error}); install mixed-r1[deepspeed], or set "
             "learner.backend=fsdp"
         ) from error
-    logger = logging.getLogger("DeepSpeed")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.WARNING)
+    their_logger = logging.getLogger("DeepSpeed")
+    their_logger.handlers.clear()
+    their_logger.propagate = True
+    their_logger.setLevel(logging.WARNING)
+    # It calls names of collectives that torch has just renamed.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if device.type == "cpu":
         vars(deepspeed.ops)["__compatible_ops__"] = defaultdict(bool)
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
