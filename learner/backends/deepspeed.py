@@ -1,6 +1,7 @@
 """The policy sharded over ranks with DeepSpeed ZeRO 1, 2 or 3.
 
-Only this module imports deepspeed, and whoever chooses the backend imports this module then and not before.
+Only this module and `deepspeed_checkpoint` import deepspeed; whoever chooses the backend imports this module then, not
+before.
 """
 
 import contextlib
@@ -18,17 +19,16 @@ import torch
 import torch.distributed as dist
 
 from learner.backends.base import LossFunction
+from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
 from learner.backends.deepspeed_config import engine_config
 from learner.backends.fsdp import WEIGHTS_FOLDER, make_optimizer
 from learner.config import LearnerConfig
-from learner.errors import CheckpointError, LearnerError
+from learner.errors import LearnerError
 from learner.model import Policy, checkpoint_names, freeze_parameters, load_policy
 from learner.packing import MicroBatch
 
 logger = logging.getLogger(__name__)
 
-# DeepSpeed names a folder inside the checkpoint by its tag; the checkpoint's own folder already names the step.
-TAG = "ranks"
 SHARDS_STAGE = 3
 
 
@@ -201,24 +201,22 @@ class DeepSpeedBackend:
                 yield self._names[name], tensor
 
     def save(self, folder: Path) -> None:
-        """See TrainBackend.
-
-        DeepSpeed writes pickles (`*.pt`): `load` runs what is in them, so give it only checkpoints of your own.
-        """
-        try:
-            self._engine.save_checkpoint(str(folder / WEIGHTS_FOLDER), tag=TAG, save_latest=False)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{folder} was not written ({error}); is the disk full?") from error
+        """See TrainBackend. DeepSpeed writes pickles: give `load` only checkpoints of your own."""
+        save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
 
     def load(self, folder: Path) -> None:
-        """See TrainBackend."""
-        num_written = len(list((folder / WEIGHTS_FOLDER / TAG).glob("*zero_pp_rank_*_optim_states.pt")))
-        if num_written != dist.get_world_size():
-            raise CheckpointError(
-                f"{folder} was written by {num_written} DeepSpeed ranks and cannot be read by {dist.get_world_size()}; "
-                f"set learner.num_ranks={num_written}"
-            )
-        path, _ = self._engine.load_checkpoint(str(folder / WEIGHTS_FOLDER), tag=TAG)
+        """See TrainBackend. Before the first step only, because DeepSpeed reads into fresh engines."""
+        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
+
+    def _layout(self) -> Layout:
+        return Layout(
+            zero_stage=self._stage,
+            dtype=str(self.dtype).removeprefix("torch."),
+            trained=tuple(
+                name for name, parameter in self.policy.hf_model.named_parameters() if parameter.requires_grad
+            ),
+            num_ranks=dist.get_world_size(),
+        )
 
 
 def _without_gradient(module: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:

@@ -1,23 +1,26 @@
 """DeepSpeed ZeRO 1, 2 and 3 against FSDP on one rank."""
 
+import shutil
+
 import numpy as np
 import pytest
 from deepspeed_scenarios import narrow_life, resume, whole_life
 from learner_scenarios import train_steps
+from safetensors.torch import load_file, save_file
 from tiny_learner import run_ranks
 
 from learner import checkpoint
 from learner.config import DeepSpeedConfig
-from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from learner.errors import LearnerError, NonFiniteLossError
 
 pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
 
 STAGES = (1, 2, 3)
-PIECES_OF_RANKS = {"learner/num_forward_tokens", "learner/num_groups", "learner/zero_signal_frac"}
 
 
-def settings(stage, **changes):
-    return {"backend": "deepspeed", "deepspeed": DeepSpeedConfig(zero_stage=stage), **changes}
+def settings(stage, *, offload=False, **changes):
+    deepspeed = DeepSpeedConfig(zero_stage=stage, offload_optimizer=offload, offload_params=offload and stage == 3)
+    return {"backend": "deepspeed", "deepspeed": deepspeed, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +43,31 @@ def two_rank_lives(model_path, tmp_path_factory):
     return live
 
 
+def write_untied_model(source, target):
+    """Copy a model folder, with a head of its own instead of the embedding."""
+    shutil.copytree(source, target)
+    (target / "config.json").write_text(
+        (source / "config.json").read_text().replace('"tie_word_embeddings": true', '"tie_word_embeddings": false')
+    )
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
 def assert_same_life(found, expected):
     # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
     for moment in ("trained", "gone_on", "ended"):
         assert_same_weights(found[moment], expected[moment], atol=1e-4)
-    for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
-        for name in theirs.keys() - {"learner/num_forward_tokens"}:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
+    assert_same_metrics(found["metrics"], expected["metrics"])
     for ours, theirs in zip(found["logprobs"], expected["logprobs"], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def assert_same_metrics(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in theirs.keys() - {"learner/num_forward_tokens"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
 
 
 def assert_same_weights(found, expected, atol):
@@ -59,9 +78,10 @@ def assert_same_weights(found, expected, atol):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_one_rank_updates_as_fsdp_does(stage, model_path, tmp_path, fsdp_life):
-    [life] = run_ranks(1, whole_life, tmp_path, model_path, tmp_path / "checkpoints", settings(stage))
+    [found] = run_ranks(1, train_steps, tmp_path, model_path, settings(stage))
 
-    assert_same_life(life, fsdp_life)
+    assert_same_weights(found["weights"], fsdp_life["trained"], atol=1e-4)
+    assert_same_metrics(found["metrics"], fsdp_life["metrics"][:3])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -120,6 +140,49 @@ def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, model_path, tmp
         assert after["drawn"] == before["drawn"]
         assert_same_weights(after["loaded"], before["trained"], atol=0)
         assert_same_weights(after["gone_on"], before["gone_on"], atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, model_path, tmp_path, two_rank_lives):
+    written = two_rank_lives(stage)[0]
+    files = sorted(written["folder"].rglob("*"))
+
+    [resumed] = run_ranks(1, resume, tmp_path, model_path, written["folder"], settings(stage))
+
+    assert_same_weights(resumed["loaded"], written["trained"], atol=0)
+    assert_same_weights(resumed["gone_on"], written["gone_on"], atol=2e-5)
+    assert sorted(written["folder"].rglob("*")) == files
+
+
+def test_a_checkpoint_of_other_settings_is_refused(model_path, tmp_path, two_rank_lives, fsdp_life):
+    folder = two_rank_lives(2)[0]["folder"]
+    refusals = {
+        "zero_stage is 2 there and 1 here": (folder, settings(1)),
+        "trained is 56 names there and 30 names here": (folder, settings(2, freeze=("model.visual.*",))),
+        "was not written by the DeepSpeed backend": (fsdp_life["folder"], settings(2)),
+    }
+    for number, (message, (written, changes)) in enumerate(refusals.items()):
+        [result] = run_ranks(1, resume, tmp_path / str(number), model_path, written, changes)
+        assert message in str(result["refused"])
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, model_path, tmp_path, fsdp_life):
+    first, _ = run_ranks(2, whole_life, tmp_path, model_path, tmp_path / "checkpoints", settings(stage, offload=True))
+
+    assert_same_life(first, fsdp_life)
+    assert first["is_unchanged"]
+
+
+def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
+    """Without tying, nothing else gathers the weight from which logprobs are computed."""
+    untied = write_untied_model(model_path, tmp_path / "untied")
+    expected = train_steps(0, 1, 0, untied, {})
+
+    first, _ = run_ranks(2, train_steps, tmp_path / "ranks", untied, settings(3))
+
+    assert "lm_head.weight" in first["weights"]
+    assert_same_weights(first["weights"], expected["weights"], atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
