@@ -112,9 +112,7 @@ class PolicyTrainer:
         planned = time.perf_counter()
         sums = StepSums(self._backend.device)
         for index in range(num_micro_batches):
-            self._run_micro_batch(
-                self._micro_batch(plan, index), sums, counts, is_last=index == num_micro_batches - 1
-            )
+            self._run_micro_batch(self._micro_batch(plan, index), sums, counts, is_last=index == num_micro_batches - 1)
         grad_norm = self._backend.grad_norm()
         totals = sums.reduce()
         self._check_finite(totals, grad_norm, sums, groups, step)
