@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner_scenarios import nan_group, share, start_trainer, step_groups, train, weights_of, wrong_image_group
+from learner_scenarios import nan_group, start_trainer, train, weights_of, wrong_image_group
 from tiny_learner import make_group, mixed_groups
 
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
@@ -79,9 +79,7 @@ def narrow_life(rank: int, num_ranks: int, port: int, model_path: Path, changes:
     """Two steps in bfloat16: what is trained, and in which type."""
     trainer = start_trainer(rank, num_ranks, port, model_path, dtype="bfloat16", **changes)
     before = weights_of(trainer)
-    metrics = [
-        trainer.train_step(share(step_groups(step), rank, num_ranks), step=step).metrics for step in range(NUM_STEPS)
-    ]
+    metrics = train(trainer, rank, num_ranks, 0, 2)
     computed = {parameter.dtype for parameter in trainer._backend.policy.parameters()}
     result = {"before": before, "after": weights_of(trainer), "metrics": metrics, "computed": computed}
     trainer.close()

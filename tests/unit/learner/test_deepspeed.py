@@ -1,6 +1,8 @@
 """DeepSpeed ZeRO 1, 2 and 3 against FSDP on one rank."""
 
+import json
 import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from safetensors.torch import load_file, save_file
 from tiny_learner import run_ranks
 
 from learner import checkpoint
+from learner.backends.deepspeed_checkpoint import LAYOUT_FILE, Layout, load_engine
 from learner.config import DeepSpeedConfig
-from learner.errors import LearnerError, NonFiniteLossError
+from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
 
 pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
 
 STAGES = (1, 2, 3)
+WITH_A_REFERENCE = {"freeze": ("model.visual.*",), "activation_checkpointing": True, "algorithm": {"kl_coef": 0.05}}
 
 
 def settings(stage, *, offload=False, **changes):
@@ -27,6 +31,11 @@ def settings(stage, *, offload=False, **changes):
 def fsdp_life(model_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsdp")
     return run_ranks(1, whole_life, folder, model_path, folder / "checkpoints", {})[0]
+
+
+@pytest.fixture(scope="module")
+def fsdp_with_a_reference(model_path):
+    return train_steps(0, 1, 0, model_path, WITH_A_REFERENCE)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +122,10 @@ def test_nothing_is_printed_or_left_in_the_working_directory(stage, two_rank_liv
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_frozen_parameters_recomputation_and_a_reference(stage, model_path, tmp_path):
-    changes = {"freeze": ("model.visual.*",), "activation_checkpointing": True, "algorithm": {"kl_coef": 0.05}}
-    expected = train_steps(0, 1, 0, model_path, changes)
+def test_frozen_parameters_recomputation_and_a_reference(stage, model_path, tmp_path, fsdp_with_a_reference):
+    expected = fsdp_with_a_reference
 
-    first, second = run_ranks(2, train_steps, tmp_path, model_path, settings(stage, **changes))
+    first, second = run_ranks(2, train_steps, tmp_path, model_path, settings(stage, **WITH_A_REFERENCE))
 
     assert_same_weights(first["weights"], expected["weights"], atol=1e-4)
     assert_same_weights(second["weights"], first["weights"], atol=0)
@@ -154,24 +162,35 @@ def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, model_path, tmp_
     assert sorted(written["folder"].rglob("*")) == files
 
 
-def test_a_checkpoint_of_other_settings_is_refused(model_path, tmp_path, two_rank_lives, fsdp_life):
-    folder = two_rank_lives(2)[0]["folder"]
-    refusals = {
-        "zero_stage is 2 there and 1 here": (folder, settings(1)),
-        "trained is 56 names there and 30 names here": (folder, settings(2, freeze=("model.visual.*",))),
-        "was not written by the DeepSpeed backend": (fsdp_life["folder"], settings(2)),
-    }
-    for number, (message, (written, changes)) in enumerate(refusals.items()):
-        [result] = run_ranks(1, resume, tmp_path / str(number), model_path, written, changes)
-        assert message in str(result["refused"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"zero_stage": 3}, "zero_stage is 2 there and 3 here"),
+        ({"dtype": "bfloat16"}, "dtype is float32 there and bfloat16 here"),
+        ({"trained": ("head",)}, "trained is 2 names there and 1 names here"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(change, message, tmp_path):
+    written = Layout(zero_stage=2, dtype="float32", trained=("body", "head"), num_ranks=1)
+    (tmp_path / LAYOUT_FILE).write_text(json.dumps(asdict(written)))
+
+    with pytest.raises(CheckpointError, match=message):
+        load_engine(None, tmp_path, replace(written, **change))
+
+
+def test_a_checkpoint_of_the_other_backend_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"was not written by the DeepSpeed backend; set learner\.backend=fsdp"):
+        load_engine(None, tmp_path, Layout(zero_stage=2, dtype="float32", trained=(), num_ranks=1))
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, model_path, tmp_path, fsdp_life):
-    first, _ = run_ranks(2, whole_life, tmp_path, model_path, tmp_path / "checkpoints", settings(stage, offload=True))
+    changes = settings(stage, offload=True)
 
-    assert_same_life(first, fsdp_life)
-    assert first["is_unchanged"]
+    [life] = run_ranks(1, whole_life, tmp_path, model_path, tmp_path / "checkpoints", changes)
+
+    assert_same_life(life, fsdp_life)
+    assert life["is_unchanged"]
 
 
 def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
