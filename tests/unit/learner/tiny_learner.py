@@ -24,6 +24,8 @@ TOKEN_PIXELS = 28
 PRELOADED = [
     "learner.trainer",
     "torch._dynamo",
+    "torch._dynamo.testing",
+    "torch._inductor.compile_fx",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "transformers.models.qwen2_vl.image_processing_qwen2_vl",
 ]
