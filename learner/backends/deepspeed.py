@@ -69,8 +69,6 @@ class DeepSpeedBackend:
         self._fill_all(reference)
         if self._stage == SHARDS_STAGE:
             return self._start_engine(reference, None)
-        for parameter in reference.parameters():
-            parameter.data = parameter.data.to(self.dtype)
         return reference.to(self.device)
 
     def _start_engine(self, policy: Policy, optimizer: torch.optim.Optimizer | None) -> Any:
@@ -105,14 +103,14 @@ class DeepSpeedBackend:
         if parameter.is_meta:
             real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
             torch.utils.swap_tensors(parameter, real)
-        if self._stage != SHARDS_STAGE:
-            parameter.data = tensor
-            return
+        # The float32 values that the optimiser keeps begin from these, so a bfloat16 policy begins from rounded ones;
+        # checkpoints are stored in bfloat16 as a rule, and then nothing is rounded.
         parameter.data = tensor.to(device=self.device, dtype=self.dtype)
-        # The constructor partitions what it is given; one parameter at a time, so that one whole tensor is alive.
-        self._deepspeed.zero.Init(
-            module=torch.nn.ParameterList([parameter]), config_dict_or_path=self._engine_config, dtype=self.dtype
-        )
+        if self._stage == SHARDS_STAGE:
+            # The constructor partitions what it is given; one parameter at a time, so that one whole tensor is alive.
+            self._deepspeed.zero.Init(
+                module=torch.nn.ParameterList([parameter]), config_dict_or_path=self._engine_config, dtype=self.dtype
+            )
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """See TrainBackend."""
@@ -140,6 +138,9 @@ class DeepSpeedBackend:
         """Give the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
         optimizer = self._engine.optimizer
         if self._is_offloaded:
+            if self.device.type == "cuda":
+                # Gradients are still on their way to host memory, where the norm is computed.
+                torch.cuda.synchronize(self.device)
             flat = (
                 optimizer.fp32_partitioned_groups_flat
                 if self._stage == SHARDS_STAGE

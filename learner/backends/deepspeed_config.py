@@ -25,8 +25,6 @@ def engine_config(config: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
     settings = config.deepspeed
     zero: dict[str, Any] = {
         "stage": settings.zero_stage,
-        # Gloo has no stream to overlap with.
-        "overlap_comm": config.device == "cuda",
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
     }

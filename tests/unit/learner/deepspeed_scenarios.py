@@ -76,11 +76,16 @@ def resume(rank: int, num_ranks: int, port: int, model_path: Path, folder: Path,
 
 
 def narrow_life(rank: int, num_ranks: int, port: int, model_path: Path, changes: dict) -> dict:
-    """Two steps in bfloat16: what is trained, and in which type."""
+    """A step in bfloat16, a NaN, another step: what is trained, and in which type."""
     trainer = start_trainer(rank, num_ranks, port, model_path, dtype="bfloat16", **changes)
     before = weights_of(trainer)
-    metrics = train(trainer, rank, num_ranks, 0, 2)
+    metrics = train(trainer, rank, num_ranks, 0, 1)
+    trained = weights_of(trainer)
+    raised = _fail_twice(trainer, is_guilty=rank == num_ranks - 1)
+    is_unchanged = all(np.array_equal(tensor, trained[name]) for name, tensor in weights_of(trainer).items())
+    metrics += train(trainer, rank, num_ranks, 1, 2)
     computed = {parameter.dtype for parameter in trainer._backend.policy.parameters()}
     result = {"before": before, "after": weights_of(trainer), "metrics": metrics, "computed": computed}
+    result |= {"raised": raised, "is_unchanged": is_unchanged}
     trainer.close()
     return result

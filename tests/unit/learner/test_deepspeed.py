@@ -213,3 +213,6 @@ def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, model_path, 
     assert {array.dtype.name for array in first["after"].values()} == {"float32"}
     assert any(not np.array_equal(first["before"][name], first["after"][name]) for name in first["before"])
     assert_same_weights(second["after"], first["after"], atol=0)
+    assert [type(error) for error in first["raised"]] == [LearnerError, NonFiniteLossError]
+    assert first["is_unchanged"]
+    assert all(np.isfinite(array).all() for array in first["after"].values())
