@@ -30,8 +30,9 @@ total=$(grep -c '==' "$lock")
 echo "set-up: installing $total packages into .venv (about 6 GB on disk; once)"
 # The lock is complete. Its CPU build of vLLM asks for torch with a local label that only its own index carries;
 # the same torch from PyPI runs it, so dependencies are not resolved again here.
+# DeepSpeed comes as source; without its compiled operators, which the CPU does not use, it installs without a compiler.
 set +e
-.venv/bin/python -m pip install --no-deps --disable-pip-version-check --progress-bar off -r "$lock" 2>&1 | tee "$log" |
+DS_BUILD_OPS=0 .venv/bin/python -m pip install --no-deps --disable-pip-version-check --progress-bar off -r "$lock" 2>&1 | tee "$log" |
     awk -v total="$total" -v tty="$([ -t 1 ] && echo 1 || echo 0)" '
         /^Collecting |^Requirement already satisfied/ { n++; if (tty) { printf "\rset-up: %3d of %d collected   ", n, total; fflush() } }
         /^Installing collected/ { printf "%sset-up: collected, unpacking ...\n", tty ? "\r" : ""; fflush() }'

@@ -27,6 +27,8 @@ PRELOADED = [
     "transformers.models.internvl.modeling_internvl",
     "transformers.models.got_ocr2.image_processing_got_ocr2",
     "transformers.models.qwen2.modeling_qwen2",
+    "torch._dynamo.testing",
+    "torch._inductor.compile_fx",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
     "transformers.models.qwen2_vl.image_processing_qwen2_vl",
 ]

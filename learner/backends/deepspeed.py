@@ -1,0 +1,257 @@
+"""The policy sharded over ranks with DeepSpeed ZeRO 1, 2 or 3.
+
+Only this module and `deepspeed_checkpoint` import deepspeed; whoever chooses the backend imports this module then, not
+before.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from learner.backends.base import LossFunction
+from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
+from learner.backends.deepspeed_config import engine_config
+from learner.backends.fsdp import WEIGHTS_FOLDER, make_optimizer
+from learner.config import LearnerConfig
+from learner.errors import LearnerError
+from learner.model import Policy, checkpoint_names, freeze_parameters, load_policy
+from learner.packing import MicroBatch
+
+logger = logging.getLogger(__name__)
+
+SHARDS_STAGE = 3
+
+
+class DeepSpeedBackend:
+    """Policy, optional reference and optimiser of one rank."""
+
+    def __init__(self, config: LearnerConfig, device: torch.device) -> None:
+        """Load and shard; the process group must stand.
+
+        Raises:
+            LearnerError: deepspeed is not installed, or the model folder or a freeze pattern does not fit.
+        """
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, config.dtype)
+        self._max_grad_norm = config.max_grad_norm
+        self._stage = config.deepspeed.zero_stage
+        self._is_offloaded = config.deepspeed.offload_optimizer
+        self._deepspeed = _import_deepspeed(device)
+        self.policy = load_policy(config.model_path, temperature=config.algorithm.temperature)
+        freeze_parameters(self.policy, config.freeze)
+        self._names = checkpoint_names(self.policy)
+        if config.activation_checkpointing:
+            self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.policy.train()
+        self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
+        # Before `_fill`, which leaves parameters without the shape by which decay is decided.
+        optimizer = make_optimizer(self.policy, config.optimizer)
+        self._fill_all(self.policy)
+        self._engine = self._start_engine(self.policy, optimizer)
+        self._reference: torch.nn.Module | None = None
+        if config.algorithm.kl_coef > 0:
+            self._reference = self._load_reference(config)
+
+    def _load_reference(self, config: LearnerConfig) -> torch.nn.Module:
+        """Give the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
+        reference = load_policy(config.model_path, temperature=config.algorithm.temperature)
+        reference.requires_grad_(False).eval()
+        self._fill_all(reference)
+        if self._stage == SHARDS_STAGE:
+            return self._start_engine(reference, None)
+        return reference.to(self.device)
+
+    def _start_engine(self, policy: Policy, optimizer: torch.optim.Optimizer | None) -> Any:
+        if self._stage == SHARDS_STAGE:
+            for module in policy.modules():
+                for name, buffer in module.named_buffers(recurse=False):
+                    module._buffers[name] = buffer.to(self.device)
+            # `Policy.forward` reads this weight itself, so its owner's hooks would gather it too late.
+            self._deepspeed.zero.register_external_parameter(policy, policy.hf_model.lm_head.weight)
+        # One of its optimisers prints memory figures whatever the log level; stdout belongs to the run.
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            engine, *_ = self._deepspeed.initialize(
+                model=policy, optimizer=optimizer, config=self._engine_config, dist_init_required=False
+            )
+        logger.debug("deepspeed.initialize printed: %s", printed.getvalue())
+        return engine
+
+    def _fill_all(self, policy: Policy) -> None:
+        """Give every parameter its values. A loader that streams a folder calls `_fill` tensor by tensor instead."""
+        for parameter in policy.parameters():
+            self._fill(parameter, parameter.data)
+
+    def _fill(self, parameter: torch.nn.Parameter, tensor: torch.Tensor) -> None:
+        """Give one parameter its whole tensor; stage 3 keeps this rank's part of it and lets the rest go.
+
+        A collective in stage 3: all ranks fill in one order, and the values of rank 0 count.
+
+        Args:
+            parameter: of a policy that no engine has yet; may lie on the meta device.
+            tensor: its values, of any floating type.
+        """
+        if parameter.is_meta:
+            real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
+            torch.utils.swap_tensors(parameter, real)
+        # The float32 values that the optimiser keeps begin from these, so a bfloat16 policy begins from rounded ones;
+        # checkpoints are stored in bfloat16 as a rule, and then nothing is rounded.
+        parameter.data = tensor.to(device=self.device, dtype=self.dtype)
+        if self._stage == SHARDS_STAGE:
+            # The constructor partitions what it is given; one parameter at a time, so that one whole tensor is alive.
+            self._deepspeed.zero.Init(
+                module=torch.nn.ParameterList([parameter]), config_dict_or_path=self._engine_config, dtype=self.dtype
+            )
+
+    def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
+        """See TrainBackend."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        logprobs, entropy = self._engine(batch)
+        # The loss already has the global denominator, so ranks must add up; DeepSpeed divides by their number.
+        self._engine.backward(loss_function(logprobs, entropy) * dist.get_world_size())
+
+    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+        """See TrainBackend."""
+        return _without_gradient(self._engine, batch)
+
+    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor | None:
+        """See TrainBackend."""
+        return None if self._reference is None else _without_gradient(self._reference, batch)
+
+    def grad_norm(self) -> torch.Tensor:
+        """See TrainBackend."""
+        norms = torch.stack(torch._foreach_norm(self._local_gradients()))
+        total = norms.double().square().sum().to(self.device)
+        dist.all_reduce(total)
+        return total.sqrt()
+
+    def _local_gradients(self) -> list[torch.Tensor]:
+        """Give the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
+        optimizer = self._engine.optimizer
+        if self._is_offloaded:
+            if self.device.type == "cuda":
+                # Gradients are still on their way to host memory, where the norm is computed.
+                torch.cuda.synchronize(self.device)
+            flat = (
+                optimizer.fp32_partitioned_groups_flat
+                if self._stage == SHARDS_STAGE
+                else optimizer.single_partition_of_fp32_groups
+            )
+            return [partition.grad for partition in flat]
+        if self._is_stage_1_narrow():
+            return list(optimizer.fp32_groups_gradient_flat_partition)
+        return [gradient for group in optimizer.averaged_gradients.values() for gradient in group]
+
+    def _is_stage_1_narrow(self) -> bool:
+        """Tell whether DeepSpeed took its BF16_Optimizer, which keeps gradients elsewhere than its ZeRO optimisers."""
+        return self._stage == 1 and self.dtype == torch.bfloat16 and not self._is_offloaded
+
+    def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
+        """See TrainBackend."""
+        if grad_norm > self._max_grad_norm:
+            torch._foreach_mul_(self._local_gradients(), self._max_grad_norm / float(grad_norm))
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        assert self._engine.was_step_applied(), "the norm was finite, so DeepSpeed had no reason to skip the step"
+
+    def zero_grad(self) -> None:
+        """See TrainBackend.
+
+        DeepSpeed's own `zero_grad` keeps the partitioned sums; this does what its optimisers do after an overflow.
+        """
+        optimizer = self._engine.optimizer
+        optimizer.zero_grad()
+        if self._is_stage_1_narrow():
+            optimizer.clear_hp_grads()
+            return
+        if self._is_offloaded:
+            optimizer.reset_cpu_buffers()
+        if self._stage == SHARDS_STAGE:
+            # Its `zero_grad` has reset the count of micro-batches; the next one overwrites the sums.
+            optimizer.averaged_gradients = {}
+            return
+        optimizer.micro_step_id = -1
+        optimizer._release_preflattened_grad_buffers()
+        for sums in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+            # In place: parameters hold on to these dictionaries.
+            sums.update(dict.fromkeys(sums))
+
+    def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See TrainBackend.
+
+        Trained tensors are the optimiser's float32 values, so that a bfloat16 policy is exported without loss; frozen
+        ones are what forward and backward use.
+        """
+        zero = self._deepspeed.zero
+        for name, parameter in self.policy.hf_model.named_parameters():
+            if parameter.requires_grad:
+                yield self._names[name], self._deepspeed.utils.safe_get_full_fp32_param(parameter).detach()
+            else:
+                with zero.GatheredParameters(parameter, enabled=self._stage == SHARDS_STAGE):
+                    tensor = parameter.detach().float().clone()
+                yield self._names[name], tensor
+
+    def save(self, folder: Path) -> None:
+        """See TrainBackend. DeepSpeed writes pickles: give `load` only checkpoints of your own."""
+        save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
+
+    def load(self, folder: Path) -> None:
+        """See TrainBackend. Before the first step only, because DeepSpeed reads into fresh engines."""
+        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
+
+    def _layout(self) -> Layout:
+        return Layout(
+            zero_stage=self._stage,
+            dtype=str(self.dtype).removeprefix("torch."),
+            trained=tuple(
+                name for name, parameter in self.policy.hf_model.named_parameters() if parameter.requires_grad
+            ),
+            num_ranks=dist.get_world_size(),
+        )
+
+
+def _without_gradient(module: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+    with torch.no_grad():
+        logprobs, _ = module(batch)
+    return logprobs
+
+
+def _import_deepspeed(device: torch.device) -> ModuleType:
+    """Import deepspeed so that it joins this process's group and keeps quiet.
+
+    It expects a launcher's environment. It would probe for a compiler, build a kernel for CPU collectives into the
+    home folder, and log to stdout, which belongs to the run's own output.
+
+    Raises:
+        LearnerError: it is not installed.
+    """
+    local_rank = device.index if device.index is not None else dist.get_rank()
+    # Without LOCAL_SIZE the CPU accelerator asks a subprocess for the machine's memory nodes.
+    os.environ.update(DS_ACCELERATOR=device.type, LOCAL_RANK=str(local_rank), LOCAL_SIZE=str(dist.get_world_size()))
+    try:
+        import deepspeed
+    except ModuleNotFoundError as error:
+        raise LearnerError(
+            f"learner.backend is deepspeed, which is not installed ({error}); install mixed-r1[deepspeed], or set "
+            "learner.backend=fsdp"
+        ) from error
+    their_logger = logging.getLogger("DeepSpeed")
+    their_logger.handlers.clear()
+    their_logger.propagate = True
+    their_logger.setLevel(logging.WARNING)
+    # It calls names of collectives that torch has just renamed.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    if device.type == "cpu":
+        vars(deepspeed.ops)["__compatible_ops__"] = defaultdict(bool)
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return deepspeed

@@ -1,0 +1,137 @@
+"""Checkpoints of a DeepSpeed engine, read on any number of ranks.
+
+<folder>/weights/layout.json     what the checkpoint fits: stage, type, trained parameters, number of ranks
+<folder>/weights/ranks/          DeepSpeed's own files, one or two a rank
+<folder>/weights/universal/      only while another number of ranks reads: the same, parameter by parameter
+
+DeepSpeed's files are pickles, and reading them runs what is in them: load only checkpoints of your own.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from learner.errors import CheckpointError
+
+LAYOUT_FILE = "layout.json"
+RANKS_TAG = "ranks"
+UNIVERSAL_TAG = "universal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What an engine must be like to read a checkpoint."""
+
+    zero_stage: int
+    dtype: str
+    trained: tuple[str, ...]
+    """Names of the parameters that are not frozen."""
+    num_ranks: int
+    """Of the writer; the reader's may differ."""
+
+
+def save_engine(engine: Any, folder: Path, layout: Layout) -> None:
+    """Write an engine's state; a collective.
+
+    Raises:
+        CheckpointError: the disk does not take it.
+    """
+    try:
+        engine.save_checkpoint(str(folder), tag=RANKS_TAG, save_latest=False)
+        if dist.get_rank() == 0:
+            (folder / LAYOUT_FILE).write_text(json.dumps(asdict(layout), indent=2))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} was not written ({error}); is the disk full?") from error
+
+
+def load_engine(engine: Any, folder: Path, layout: Layout) -> None:
+    """Read what `save_engine` wrote into an engine that has taken no step; a collective.
+
+    For another number of ranks, rank 0 first rewrites the checkpoint in DeepSpeed's universal format beside it, which
+    takes as much disk again, and deletes that once all ranks have read it.
+
+    Raises:
+        CheckpointError: the checkpoint is not DeepSpeed's, or of another stage, type or set of trained parameters.
+    """
+    written = _read_layout(folder)
+    for name in ("zero_stage", "dtype", "trained"):
+        ours, theirs = getattr(layout, name), getattr(written, name)
+        if ours != theirs:
+            raise CheckpointError(
+                f"{folder} does not load into this model and optimiser: {name} is {_shorten(theirs)} there and "
+                f"{_shorten(ours)} here; use the settings with which it was written, or start a new run folder"
+            )
+    if written.num_ranks == layout.num_ranks:
+        engine.load_checkpoint(str(folder), tag=RANKS_TAG)
+    else:
+        _load_universal(engine, folder)
+    for state in engine.optimizer.optimizer.state.values():
+        # Stage 3 gives all parameter groups one tensor for their number of steps, which each group would then count up.
+        state["step"] = state["step"].clone()
+
+
+def _read_layout(folder: Path) -> Layout:
+    path = folder / LAYOUT_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} was not written by the DeepSpeed backend; set learner.backend=fsdp to read it")
+    stored = json.loads(path.read_text())
+    return Layout(**{**stored, "trained": tuple(stored["trained"])})
+
+
+def _shorten(value: object) -> str:
+    return f"{len(value)} names" if isinstance(value, tuple) else str(value)
+
+
+def _load_universal(engine: Any, folder: Path) -> None:
+    failures: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            _convert(folder)
+        # The others wait for rank 0, so whatever went wrong must reach them.
+        except Exception as error:
+            failures = [f"{type(error).__name__}: {error}"]
+    dist.broadcast_object_list(failures, src=0)
+    try:
+        if failures[0] is not None:
+            raise CheckpointError(
+                f"{folder} could not be rewritten for {dist.get_world_size()} ranks ({failures[0]}); free as much disk "
+                "as it takes, or resume with the number of ranks in meta.json"
+            )
+        engine._config.load_universal_checkpoint = True
+        engine.load_checkpoint(str(folder), tag=UNIVERSAL_TAG)
+    finally:
+        engine._config.load_universal_checkpoint = False
+        dist.barrier()
+        if dist.get_rank() == 0:
+            _remove_universal(folder)
+
+
+def _convert(folder: Path) -> None:
+    from deepspeed.checkpoint import ds_to_universal
+
+    _remove_universal(folder)
+    arguments = argparse.Namespace(
+        input_folder=str(folder / RANKS_TAG),
+        output_folder=str(folder / UNIVERSAL_TAG),
+        # One worker works in this process; more would be forked from it, with its threads and collectives.
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(arguments)
+
+
+def _remove_universal(folder: Path) -> None:
+    """Also what a process that died left of it."""
+    shutil.rmtree(folder / UNIVERSAL_TAG, ignore_errors=True)
+    (folder / "latest_universal").unlink(missing_ok=True)

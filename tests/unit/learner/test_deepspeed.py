@@ -1,0 +1,218 @@
+"""DeepSpeed ZeRO 1, 2 and 3 against FSDP on one rank."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from deepspeed_scenarios import narrow_life, resume, whole_life
+from learner_scenarios import train_steps
+from safetensors.torch import load_file, save_file
+from tiny_learner import run_ranks
+
+from learner import checkpoint
+from learner.backends.deepspeed_checkpoint import LAYOUT_FILE, Layout, load_engine
+from learner.config import DeepSpeedConfig
+from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+
+pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
+
+STAGES = (1, 2, 3)
+WITH_A_REFERENCE = {"freeze": ("model.visual.*",), "activation_checkpointing": True, "algorithm": {"kl_coef": 0.05}}
+
+
+def settings(stage, *, offload=False, **changes):
+    deepspeed = DeepSpeedConfig(zero_stage=stage, offload_optimizer=offload, offload_params=offload and stage == 3)
+    return {"backend": "deepspeed", "deepspeed": deepspeed, **changes}
+
+
+@pytest.fixture(scope="module")
+def fsdp_life(model_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fsdp")
+    return run_ranks(1, whole_life, folder, model_path, folder / "checkpoints", {})[0]
+
+
+@pytest.fixture(scope="module")
+def fsdp_with_a_reference(model_path):
+    return train_steps(0, 1, 0, model_path, WITH_A_REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def two_rank_lives(model_path, tmp_path_factory):
+    """A life of two ranks per stage, lived once for all tests that look at it."""
+    lives = {}
+
+    def live(stage):
+        if stage not in lives:
+            folder = tmp_path_factory.mktemp(f"zero{stage}")
+            lives[stage] = run_ranks(2, whole_life, folder, model_path, folder / "checkpoints", settings(stage))
+        return lives[stage]
+
+    return live
+
+
+def write_untied_model(source, target):
+    """Copy a model folder, with a head of its own instead of the embedding."""
+    shutil.copytree(source, target)
+    (target / "config.json").write_text(
+        (source / "config.json").read_text().replace('"tie_word_embeddings": true', '"tie_word_embeddings": false')
+    )
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def assert_same_life(found, expected):
+    # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
+    for moment in ("trained", "gone_on", "ended"):
+        assert_same_weights(found[moment], expected[moment], atol=1e-4)
+    assert_same_metrics(found["metrics"], expected["metrics"])
+    for ours, theirs in zip(found["logprobs"], expected["logprobs"], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def assert_same_metrics(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in theirs.keys() - {"learner/num_forward_tokens"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
+
+
+def assert_same_weights(found, expected, atol):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_rank_updates_as_fsdp_does(stage, model_path, tmp_path, fsdp_life):
+    [found] = run_ranks(1, train_steps, tmp_path, model_path, settings(stage))
+
+    assert_same_weights(found["weights"], fsdp_life["trained"], atol=1e-4)
+    assert_same_metrics(found["metrics"], fsdp_life["metrics"][:3])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life):
+    """Through idle ranks and steps without signal too, and after a step that raised."""
+    first, second = two_rank_lives(stage)
+
+    assert_same_life(first, fsdp_life)
+    assert_same_weights(second["ended"], first["ended"], atol=0)
+    assert second["metrics"] == first["metrics"]
+    assert first["metrics"][-1]["policy/grad_norm"] == 0.0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage, two_rank_lives):
+    for life in two_rank_lives(stage):
+        unusable, non_finite = life["raised"]
+        assert isinstance(unusable, LearnerError)
+        assert isinstance(non_finite, NonFiniteLossError)
+        assert non_finite.group_ids == ("poisoned",)
+        assert life["is_unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_printed_or_left_in_the_working_directory(stage, two_rank_lives):
+    for life in two_rank_lives(stage):
+        assert life["printed"] == b""
+        assert life["left_behind"] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_frozen_parameters_recomputation_and_a_reference(stage, model_path, tmp_path, fsdp_with_a_reference):
+    expected = fsdp_with_a_reference
+
+    first, second = run_ranks(2, train_steps, tmp_path, model_path, settings(stage, **WITH_A_REFERENCE))
+
+    assert_same_weights(first["weights"], expected["weights"], atol=1e-4)
+    assert_same_weights(second["weights"], first["weights"], atol=0)
+    kl = [metrics["policy/kl_ref"] for metrics in first["metrics"]]
+    assert kl == pytest.approx([metrics["policy/kl_ref"] for metrics in expected["metrics"]], rel=1e-3, abs=1e-6)
+    assert kl[0] == pytest.approx(0.0, abs=1e-6)
+    assert kl[2] > 1e-6
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, model_path, tmp_path, two_rank_lives):
+    written = two_rank_lives(stage)
+    folder = written[0]["folder"]
+
+    resumed = run_ranks(2, resume, tmp_path, model_path, folder, settings(stage))
+
+    assert checkpoint.read_meta(folder)["num_ranks"] == 2
+    for before, after in zip(written, resumed, strict=True):
+        assert after["version"] == 4
+        assert after["drawn"] == before["drawn"]
+        assert_same_weights(after["loaded"], before["trained"], atol=0)
+        assert_same_weights(after["gone_on"], before["gone_on"], atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, model_path, tmp_path, two_rank_lives):
+    written = two_rank_lives(stage)[0]
+    files = sorted(written["folder"].rglob("*"))
+
+    [resumed] = run_ranks(1, resume, tmp_path, model_path, written["folder"], settings(stage))
+
+    assert_same_weights(resumed["loaded"], written["trained"], atol=0)
+    assert_same_weights(resumed["gone_on"], written["gone_on"], atol=2e-5)
+    assert sorted(written["folder"].rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"zero_stage": 3}, "zero_stage is 2 there and 3 here"),
+        ({"dtype": "bfloat16"}, "dtype is float32 there and bfloat16 here"),
+        ({"trained": ("head",)}, "trained is 2 names there and 1 names here"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(change, message, tmp_path):
+    written = Layout(zero_stage=2, dtype="float32", trained=("body", "head"), num_ranks=1)
+    (tmp_path / LAYOUT_FILE).write_text(json.dumps(asdict(written)))
+
+    with pytest.raises(CheckpointError, match=message):
+        load_engine(None, tmp_path, replace(written, **change))
+
+
+def test_a_checkpoint_of_the_other_backend_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"was not written by the DeepSpeed backend; set learner\.backend=fsdp"):
+        load_engine(None, tmp_path, Layout(zero_stage=2, dtype="float32", trained=(), num_ranks=1))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, model_path, tmp_path, fsdp_life):
+    changes = settings(stage, offload=True)
+
+    [life] = run_ranks(1, whole_life, tmp_path, model_path, tmp_path / "checkpoints", changes)
+
+    assert_same_life(life, fsdp_life)
+    assert life["is_unchanged"]
+
+
+def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
+    """Without tying, nothing else gathers the weight from which logprobs are computed."""
+    untied = write_untied_model(model_path, tmp_path / "untied")
+    expected = train_steps(0, 1, 0, untied, {})
+
+    first, _ = run_ranks(2, train_steps, tmp_path / "ranks", untied, settings(3))
+
+    assert "lm_head.weight" in first["weights"]
+    assert_same_weights(first["weights"], expected["weights"], atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, model_path, tmp_path):
+    first, second = run_ranks(2, narrow_life, tmp_path, model_path, settings(stage))
+
+    assert [str(dtype) for dtype in first["computed"]] == ["torch.bfloat16"]
+    assert all(np.isfinite(metrics["policy/loss"]) for metrics in first["metrics"])
+    assert {array.dtype.name for array in first["after"].values()} == {"float32"}
+    assert any(not np.array_equal(first["before"][name], first["after"][name]) for name in first["before"])
+    assert_same_weights(second["after"], first["after"], atol=0)
+    assert [type(error) for error in first["raised"]] == [LearnerError, NonFiniteLossError]
+    assert first["is_unchanged"]
+    assert all(np.isfinite(array).all() for array in first["after"].values())
