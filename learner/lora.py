@@ -4,7 +4,7 @@ Source: LoRA, arXiv:2106.09685, section 4.1.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,12 @@ def is_adapter(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
+def adapters_of(name: str, names: Container[str]) -> list[str]:
+    """Give the names of the factors that belong to a base weight, of those in `names`."""
+    layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
+    return [found for part in "AB" if (found := f"{layer}.lora_{part}.{ADAPTER}.weight") in names]
+
+
 def base_name(name: str) -> str:
     """Give a parameter's name in the model without adapters.
 
@@ -91,8 +97,7 @@ def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Itera
         if config is None or not name.endswith(f"{BASE_SUFFIX}.weight"):
             yield base_name(name), tensor
             continue
-        layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
-        factor_a, factor_b = (tensors[f"{layer}.lora_{part}.{ADAPTER}.weight"].float() for part in "AB")
+        factor_a, factor_b = (tensors[factor].float() for factor in adapters_of(name, tensors))
         yield base_name(name), (tensor.float() + (factor_b @ factor_a) * (config.alpha / config.rank)).to(tensor.dtype)
 
 

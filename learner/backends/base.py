@@ -9,6 +9,9 @@ import torch
 from learner.model import Policy
 from learner.packing import MicroBatch
 
+WEIGHTS_FOLDER = "weights"
+"""Where a backend writes, inside a checkpoint's folder."""
+
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logprobs [C], entropy [C]) -> this micro-batch's share of the step's loss."""
 

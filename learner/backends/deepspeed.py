@@ -18,14 +18,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from learner.backends.base import LossFunction
+from learner.backends.base import WEIGHTS_FOLDER, LossFunction
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
 from learner.backends.deepspeed_config import engine_config
-from learner.backends.fsdp import WEIGHTS_FOLDER, make_optimizer
+from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.model import Policy, checkpoint_names, freeze_parameters, load_policy
+from learner.freezing import freeze_parameters
+from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
+from learner.model import Policy
 from learner.packing import MicroBatch
+from learner.source import PolicySource, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -35,38 +38,46 @@ SHARDS_STAGE = 3
 class DeepSpeedBackend:
     """Policy, optional reference and optimiser of one rank."""
 
-    def __init__(self, config: LearnerConfig, device: torch.device) -> None:
-        """Load and shard; the process group must stand.
+    def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
+        """Build without weights, then read and shard one tensor after the other; the process group must stand.
 
         Raises:
-            LearnerError: deepspeed is not installed, or the model folder or a freeze pattern does not fit.
+            LearnerError: deepspeed is not installed, or the model folder, a freeze pattern or an adapter's target does
+                not fit.
         """
         self.device = device
         self.dtype: torch.dtype = getattr(torch, config.dtype)
-        self._max_grad_norm = config.max_grad_norm
+        self._config = config
         self._stage = config.deepspeed.zero_stage
         self._is_offloaded = config.deepspeed.offload_optimizer
         self._deepspeed = _import_deepspeed(device)
-        self.policy = load_policy(config.model_path, temperature=config.algorithm.temperature)
+        self.policy = source.skeleton()
+        # Names are matched before adapters change them.
+        weights = source.weights(self.policy)
+        self._names = source.checkpoint_names(self.policy)
         freeze_parameters(self.policy, config.freeze)
-        self._names = checkpoint_names(self.policy)
+        if config.lora is not None:
+            add_adapters(self.policy, config.lora)
         if config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
         self.policy.train()
         self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
-        optimizer = make_optimizer(self.policy, config.optimizer)
-        self._fill_all(self.policy)
-        self._engine = self._start_engine(self.policy, optimizer)
+        groups = parameter_groups(self.policy, config.optimizer)
+        self._fill_all(self.policy, weights)
+        is_on_gpu = device.type == "cuda" and not self._is_offloaded
+        self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer, is_fused=is_on_gpu))
         self._reference: torch.nn.Module | None = None
         if config.algorithm.kl_coef > 0:
-            self._reference = self._load_reference(config)
+            # With adapters switched off, the policy is its own reference.
+            self._reference = self._engine if config.lora else self._load_reference(source)
 
-    def _load_reference(self, config: LearnerConfig) -> torch.nn.Module:
+    def _load_reference(self, source: PolicySource) -> torch.nn.Module:
         """Give the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
-        reference = load_policy(config.model_path, temperature=config.algorithm.temperature)
+        reference = source.skeleton()
+        weights = source.weights(reference)
         reference.requires_grad_(False).eval()
-        self._fill_all(reference)
+        self._fill_all(reference, weights)
         if self._stage == SHARDS_STAGE:
             return self._start_engine(reference, None)
         return reference.to(self.device)
@@ -86,10 +97,12 @@ class DeepSpeedBackend:
         logger.debug("deepspeed.initialize printed: %s", printed.getvalue())
         return engine
 
-    def _fill_all(self, policy: Policy) -> None:
-        """Give every parameter its values. A loader that streams a folder calls `_fill` tensor by tensor instead."""
-        for parameter in policy.parameters():
-            self._fill(parameter, parameter.data)
+    def _fill_all(self, policy: Policy, weights: Weights) -> None:
+        """Give every parameter its values, one after the other."""
+        for name, parameter in list(policy.hf_model.named_parameters()):
+            is_new = is_adapter(name)
+            tensor = initial_adapter(name, parameter.shape) if is_new else weights.full(base_name(name))
+            self._fill(parameter, tensor)
 
     def _fill(self, parameter: torch.nn.Parameter, tensor: torch.Tensor) -> None:
         """Give one parameter its whole tensor; stage 3 keeps this rank's part of it and lets the rest go.
@@ -97,12 +110,12 @@ class DeepSpeedBackend:
         A collective in stage 3: all ranks fill in one order, and the values of rank 0 count.
 
         Args:
-            parameter: of a policy that no engine has yet; may lie on the meta device.
+            parameter: on the meta device, of a policy that no engine has yet.
             tensor: its values, of any floating type.
         """
-        if parameter.is_meta:
-            real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
-            torch.utils.swap_tensors(parameter, real)
+        # Swapped and not replaced: a tied weight has two owners.
+        real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
+        torch.utils.swap_tensors(parameter, real)
         # The float32 values that the optimiser keeps begin from these, so a bfloat16 policy begins from rounded ones;
         # checkpoints are stored in bfloat16 as a rule, and then nothing is rounded.
         parameter.data = tensor.to(device=self.device, dtype=self.dtype)
@@ -123,9 +136,11 @@ class DeepSpeedBackend:
         """See TrainBackend."""
         return _without_gradient(self._engine, batch)
 
-    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor | None:
+    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """See TrainBackend."""
-        return None if self._reference is None else _without_gradient(self._reference, batch)
+        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
+        with adapters_off(self.policy) if self._config.lora else contextlib.nullcontext():
+            return _without_gradient(self._reference, batch)
 
     def grad_norm(self) -> torch.Tensor:
         """See TrainBackend."""
@@ -157,8 +172,8 @@ class DeepSpeedBackend:
 
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
         """See TrainBackend."""
-        if grad_norm > self._max_grad_norm:
-            torch._foreach_mul_(self._local_gradients(), self._max_grad_norm / float(grad_norm))
+        if grad_norm > self._config.max_grad_norm:
+            torch._foreach_mul_(self._local_gradients(), self._config.max_grad_norm / float(grad_norm))
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
@@ -192,14 +207,20 @@ class DeepSpeedBackend:
         Trained tensors are the optimiser's float32 values, so that a bfloat16 policy is exported without loss; frozen
         ones are what forward and backward use.
         """
-        zero = self._deepspeed.zero
-        for name, parameter in self.policy.hf_model.named_parameters():
-            if parameter.requires_grad:
-                yield self._names[name], self._deepspeed.utils.safe_get_full_fp32_param(parameter).detach()
-            else:
-                with zero.GatheredParameters(parameter, enabled=self._stage == SHARDS_STAGE):
-                    tensor = parameter.detach().float().clone()
-                yield self._names[name], tensor
+        named = dict(self.policy.hf_model.named_parameters())
+        for name in named:
+            if is_adapter(name):
+                continue
+            together = {part: self._full_tensor(named[part]) for part in (name, *adapters_of(name, named))}
+            for own, tensor in merged(together, self._config.lora):
+                yield self._names[own], tensor
+
+    def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        if parameter.requires_grad:
+            trained: torch.Tensor = self._deepspeed.utils.safe_get_full_fp32_param(parameter).detach()
+            return trained
+        with self._deepspeed.zero.GatheredParameters(parameter, enabled=self._stage == SHARDS_STAGE):
+            return parameter.detach().float().clone()
 
     def save(self, folder: Path) -> None:
         """See TrainBackend. DeepSpeed writes pickles: give `load` only checkpoints of your own."""

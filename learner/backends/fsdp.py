@@ -16,8 +16,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from learner.backends.base import LossFunction
-from learner.backends.optimizer import make_optimizer
+from learner.backends.base import WEIGHTS_FOLDER, LossFunction
+from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.freezing import freeze_parameters
@@ -25,8 +25,6 @@ from learner.lora import adapters_off, add_adapters, base_name, initial_adapter,
 from learner.model import Policy
 from learner.packing import MicroBatch
 from learner.source import PolicySource, Weights
-
-WEIGHTS_FOLDER = "weights"
 
 
 class FsdpBackend:
@@ -52,7 +50,9 @@ class FsdpBackend:
         if config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
         self._shard_and_read(self.policy.train(), weights)
-        self._optimizer = make_optimizer(self.policy, config.optimizer)
+        is_on_gpu = device.type == "cuda" and not config.fsdp.cpu_offload
+        groups = parameter_groups(self.policy, config.optimizer)
+        self._optimizer = make_optimizer(groups, config.optimizer, is_fused=is_on_gpu)
         self._reference: Policy | None = None
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.

@@ -20,8 +20,14 @@ def parameter_groups(policy: torch.nn.Module, config: OptimizerConfig) -> list[d
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(policy: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Give AdamW over the trainable parameters, decaying matrices only."""
+def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, *, is_fused: bool) -> torch.optim.Optimizer:
+    """Give AdamW over parameter groups.
+
+    Args:
+        groups: from `parameter_groups`.
+        config: rates and decay.
+        is_fused: one kernel without temporaries, for parameters on a GPU; otherwise loops over lists of tensors.
+    """
     return torch.optim.AdamW(
-        parameter_groups(policy, config), lr=config.learning_rate, betas=config.betas, eps=config.eps, foreach=True
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=is_fused, foreach=not is_fused
     )

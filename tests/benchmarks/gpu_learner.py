@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.gpu_learner [--shapes 3b,7b] [--kernels sdpa,flex] [--groups 16] [--steps 2]
 
-Needs neither Ray nor vLLM nor a checkpoint; `--device cpu --shapes tiny --groups 1` tries the program itself. The vision
-tower is frozen, as conf/learner/fsdp_gpu.yaml has it: a 7B with float32 master weights and AdamW fills a GPU of 141 GB.
-MFU counts 6 floating-point operations per trained weight and token, 2 per frozen one, and 12 per head dimension and
-visible pair; recomputation is not counted.
+Needs neither Ray nor vLLM nor a checkpoint; `--device cpu --shapes tiny --groups 1` tries the program itself. The
+vision tower is frozen, as conf/learner/fsdp_gpu.yaml has it: a 7B with float32 master weights and AdamW fills a GPU of
+141 GB. MFU counts 6 floating-point operations per trained weight and token, 2 per frozen one, and 12 per head dimension
+and visible pair; recomputation is not counted.
 """
 
 import argparse

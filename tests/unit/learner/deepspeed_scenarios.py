@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner_scenarios import nan_group, start_trainer, train, weights_of, wrong_image_group
+from learner_scenarios import keep_first_gradients, nan_group, start_trainer, train, weights_of, wrong_image_group
 from tiny_learner import make_group, mixed_groups
 
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
@@ -22,8 +22,13 @@ def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory
         os.dup2(printed.fileno(), 1)
         os.chdir(working)
         trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
+        gradients = keep_first_gradients(trainer)
         metrics = train(trainer, rank, num_ranks, 0, NUM_STEPS)
-        result = {"trained": weights_of(trainer), "logprobs": trainer.sequence_logprobs(make_group("probe"))}
+        result = {
+            "gradients": gradients,
+            "trained": weights_of(trainer),
+            "logprobs": trainer.sequence_logprobs(make_group("probe")),
+        }
         folder = trainer.save(directory, step=NUM_STEPS, extra={}, keep_last=1)
         result["drawn"] = torch.rand(3).tolist()
         metrics += train(trainer, rank, num_ranks, NUM_STEPS, NUM_STEPS + 1)
@@ -52,7 +57,7 @@ def _fail_twice(trainer: PolicyTrainer, *, is_guilty: bool) -> list[Exception]:
 
 def _uneven_shares(rank: int, num_ranks: int) -> list[list]:
     """Images against text, everything against nothing, and no signal at all: three steps."""
-    images, text = mixed_groups()[:3], mixed_groups()[3:]
+    images, text = mixed_groups()[:3], mixed_groups()[3:4]
     flat = [make_group("flat", rewards=(1.0,) * 4)]
     if num_ranks == 1:
         return [images + text, images, flat]

@@ -77,6 +77,14 @@ def train(
     ]
 
 
+def train_steps(rank: int, num_ranks: int, port: int, model_path: Path, changes: dict) -> dict:
+    trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
+    metrics = train(trainer, rank, num_ranks, 0, NUM_STEPS)
+    result = {"weights": weights_of(trainer), "metrics": metrics}
+    trainer.close()
+    return result
+
+
 def live_cases(rank: int, num_ranks: int, _: int, model_paths: dict, ports: dict, changes: dict) -> dict:
     """Live every case for three steps, one trainer after the other."""
     return {name: live_case(rank, num_ranks, port, model_paths, name, changes) for name, port in ports.items()}
@@ -121,7 +129,6 @@ def full_gradients(backend):
         if hasattr(backend, "_engine"):
             from deepspeed.utils import safe_get_full_grad
 
-            # DeepSpeed has each rank's gradient multiplied by their number, and averages.
             gradient = safe_get_full_grad(parameter)
         else:
             gradient = None if parameter.grad is None else parameter.grad.full_tensor()
