@@ -34,7 +34,11 @@ def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName |
         wanted = json.dumps({"family": family, "settings": asdict(settings)})
         command = [sys.executable, "-m", "orchestration.demo.make", str(cache), wanted]
         # One thread: too small a model for two, and the order of sums, hence the weights, must not depend on cores.
-        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}, check=False)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"},
+            check=False,
+        )
         if done.returncode != 0:
             raise DataError(f"making the demo's data and model failed with exit code {done.returncode}; see above")
     return paths
