@@ -251,11 +251,29 @@ class LearnerConfig:
             if getattr(self, name) < 1:
                 raise LearnerError(f"learner.{name} is {getattr(self, name)}; it must be at least 1")
         _require_positive("learner.max_grad_norm", self.max_grad_norm)
+        if self.device == "cpu":
+            self._check_without_gpu()
+        if self.attention == "flash" and self.dtype != "bfloat16":
+            raise LearnerError(f"learner.attention is flash, which needs learner.dtype=bfloat16; it is {self.dtype}")
         if self.abort_grad_norm is not None and self.abort_grad_norm <= self.max_grad_norm:
             raise LearnerError(
                 f"learner.abort_grad_norm is {self.abort_grad_norm}; set it well above max_grad_norm="
                 f"{self.max_grad_norm}, where clipping begins, or to null"
             )
+
+    def _check_without_gpu(self) -> None:
+        if self.attention in ("flex", "flash"):
+            raise LearnerError(
+                f"learner.attention is {self.attention}, which trains on GPUs only; use sdpa with learner.device=cpu"
+            )
+        if self.backend == "fsdp" and self.fsdp.cpu_offload:
+            raise LearnerError(
+                "learner.fsdp.cpu_offload needs learner.device=cuda; on a CPU everything is there already"
+            )
+
+
+SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
+"""`model_type` of the checkpoints that learner/families knows; here, because whoever asks may not import torch."""
 
 
 def _require_positive(key: str, value: float) -> None:

@@ -1,16 +1,23 @@
 """The whole run as one frozen record, and the checks that need more than one room to see."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from learner.config import AlgorithmConfig, LearnerConfig
+from learner.config import SUPPORTED_FAMILIES, AlgorithmConfig, LearnerConfig
 from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.errors import ConfigError
 from orchestration.strict import build
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
+
+PROCESSOR_FILES = {
+    "image processor": ("preprocessor_config.json", "processor_config.json"),
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+}
+"""What a model folder must hold beside weights: one of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +189,32 @@ def check_counts(config: ExperimentConfig) -> None:
         )
 
 
+def check_model_folder(folder: Path) -> None:
+    """A Hugging Face folder of a family that the learner knows, with the files that turn images and text into input."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path={folder} holds no config.json; point it at a Hugging Face folder")
+    family = json.loads((folder / "config.json").read_text()).get("model_type")
+    if family not in SUPPORTED_FAMILIES:
+        raise ConfigError(
+            f"model.path={folder} is a {family} model; supported are {', '.join(SUPPORTED_FAMILIES)}. Another "
+            "architecture begins with a file in learner/families"
+        )
+    for what, names in PROCESSOR_FILES.items():
+        if not any((folder / name).is_file() for name in names):
+            raise ConfigError(
+                f"model.path={folder} holds no {what} ({' or '.join(names)}); copy the processor's files of the "
+                "original checkpoint into it"
+            )
+
+
 def check_paths(config: ExperimentConfig) -> None:
     """Inputs that must exist and a run folder that must be writable."""
     inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
     for key, value in inputs.items():
         if value is not None and not Path(value).is_file():
             raise ConfigError(f"{key}={value} does not exist; build the Parquet file or correct the path")
-    if config.model.path is not None and not (Path(config.model.path) / "config.json").is_file():
-        raise ConfigError(f"model.path={config.model.path} holds no config.json; point it at a Hugging Face folder")
+    if config.model.path is not None:
+        check_model_folder(Path(config.model.path))
     if (config.data.train is None) != (config.data.held_out is None):
         raise ConfigError("data.train and data.held_out must both be files or both be null (the demo's tasks)")
     if not config.run_path.is_absolute():

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from tiny_learner import make_group, make_image
 
-from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from learner.config import (
+    SUPPORTED_FAMILIES,
+    AlgorithmConfig,
+    CorrectionConfig,
+    DeepSpeedConfig,
+    FsdpConfig,
+    LearnerConfig,
+    LoraConfig,
+    OptimizerConfig,
+)
 from learner.errors import LearnerError, NonFiniteLossError
+from learner.families.registry import FAMILIES
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence, StepReport
 from learner.schedule import learning_rate_at
 from orchestration.cli import compose
@@ -26,6 +36,14 @@ def make_sequence(**changes):
         "truncated": False,
     }
     return ScoredSequence(**{**fields, **changes})
+
+
+def learner(**changes):
+    return LearnerConfig(optimizer=OptimizerConfig(learning_rate=1.0), **changes)
+
+
+def test_the_supported_families_are_those_that_have_a_file():
+    assert set(SUPPORTED_FAMILIES) == FAMILIES.keys()
 
 
 def test_records_survive_pickling_with_read_only_arrays():
@@ -84,7 +102,18 @@ def test_broken_groups_and_images_are_refused():
         (lambda: OptimizerConfig(learning_rate=-1.0), "optimizer.learning_rate is -1.0"),
         (lambda: OptimizerConfig(learning_rate=1.0, betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
         (lambda: OptimizerConfig(learning_rate=1.0, schedule="cosine"), "total_steps is None; schedule cosine"),
-        (lambda: LearnerConfig(optimizer=OptimizerConfig(learning_rate=1.0), num_ranks=0), "learner.num_ranks is 0"),
+        (lambda: learner(num_ranks=0), "learner.num_ranks is 0"),
+        (lambda: learner(attention="flex"), "attention is flex, which trains on GPUs only; use sdpa"),
+        (lambda: learner(attention="flash", device="cuda"), "attention is flash, which needs learner.dtype=bfloat16"),
+        (lambda: learner(fsdp=FsdpConfig(cpu_offload=True)), r"cpu_offload needs learner\.device=cuda"),
+        (lambda: learner(abort_grad_norm=0.5), r"abort_grad_norm is 0\.5; set it well above max_grad_norm=1\.0"),
+        (lambda: DeepSpeedConfig(zero_stage=2, offload_params=True), "offload_params needs zero_stage 3"),
+        (lambda: LoraConfig(rank=0), r"learner\.lora\.rank is 0"),
+        (lambda: LoraConfig(target_modules=()), "target_modules is empty"),
+        (
+            lambda: AlgorithmConfig(correction=CorrectionConfig(level="token")),
+            r"correction\.level is token, but with algorithm\.old_logprobs=behaviour",
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_its_value(make, message):
