@@ -77,9 +77,10 @@ class UpdateRunner:
         # Without any signal one dummy still runs: the optimiser needs a gradient, zero, to take its step.
         number = max(1, *exchange(len(planned)))
         for index in range(number):
-            batch = self._builder.dummy()
             if index < len(planned):
                 batch = self._builder.build(planned[index], [pictures[p.group.group_id] for p in planned[index]])
+            else:
+                batch = self._builder.dummy()
             yield batch, index == number - 1
 
     def _run_micro_batch(self, batch: MicroBatch, sums: UpdateSums, *, is_last: bool) -> None:

@@ -129,6 +129,7 @@ class FlashKernel:
     """Three variable-length passes a layer."""
 
     name = "flash"
+    is_traceable = False
 
     def __init__(self, library: VarlenFlash | None = None) -> None:
         """Use flash-attn, or another library with the same two functions."""

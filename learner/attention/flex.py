@@ -22,6 +22,7 @@ class FlexKernel:
     """FlexAttention over the whole stream; torch compiles it once and again when the number of tokens jumps."""
 
     name = "flex"
+    is_traceable = True
 
     def __init__(self, *, is_compiled: bool = True) -> None:
         """Compile, unless a test wants the slow exact form."""

@@ -19,6 +19,8 @@ class AttentionKernel(Protocol):
     """A way to compute the attention of a stream."""
 
     name: str
+    is_traceable: bool
+    """Whether torch.compile may look inside; if not, it compiles what stands before and behind, for all layouts."""
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> Any:
         """Put on the device what every layer of a forward pass needs."""
@@ -87,5 +89,5 @@ def register_kernel(kernel: AttentionKernel) -> str:
         return out[None], None
 
     name = f"mixed_r1_{kernel.name}"
-    AttentionInterface.register(name, forward)
+    AttentionInterface.register(name, forward if kernel.is_traceable else torch.compiler.disable(forward))
     return name

@@ -64,6 +64,7 @@ class SdpaKernel:
     """A few calls a layer, however many groups a stream holds."""
 
     name = "sdpa"
+    is_traceable = False
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> PaddedBlocks:
         """See AttentionKernel."""

@@ -175,6 +175,9 @@ class FsdpBackend:
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.policy, self._optimizer, options=self._state_options())
+        if self._config.lora is not None:
+            # Of a tied weight that is frozen, torch leaves the second name.
+            model = {name: tensor for name, tensor in model.items() if is_adapter(name)}
         return {"model": model, "optimizer": optimizer}
 
     def _state_options(self) -> StateDictOptions:

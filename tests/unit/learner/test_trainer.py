@@ -7,7 +7,8 @@ from learner_scenarios import nan_group, start_trainer, step_groups, train, weig
 from tiny_learner import make_group, mixed_groups
 
 from learner import checkpoint
-from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from learner.config import FsdpConfig
+from learner.errors import CheckpointError, ExplodingGradientError, LearnerError, NonFiniteLossError
 
 
 @pytest.fixture
@@ -220,3 +221,58 @@ def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
 
     with pytest.raises(CheckpointError, match="does not load into this model and optimiser"):
         start().load(folder)
+
+
+def test_weights_are_gathered_one_block_at_a_time(start):
+    trainer = start()
+    policy = trainer._backend.policy
+    units = [*policy.blocks(), policy]
+
+    def num_whole():
+        return sum(unit._get_fsdp_state()._fsdp_param_group.is_unsharded for unit in units)
+
+    counted = [num_whole() for _ in trainer.named_full_tensors()]
+
+    assert set(counted) == {1}
+    assert num_whole() == 0
+
+
+def test_an_exploding_gradient_raises_with_step_and_groups_before_any_weight_moves(start):
+    trainer = start(max_grad_norm=1e-6, abort_grad_norm=1e-3)
+    before = weights_of(trainer)
+
+    with pytest.raises(
+        ExplodingGradientError, match=r"step 7: gradient norm .* is above learner\.abort_grad_norm=0\.001"
+    ):
+        trainer.train_step(mixed_groups(), step=7)
+
+    assert trainer.weight_version == 0
+    assert_same_weights(weights_of(trainer), before, atol=0)
+
+
+def test_two_groups_of_one_name_are_refused(start):
+    with pytest.raises(LearnerError, match="two groups of this step have the id twin; give every group its own"):
+        start().train_step([make_group("twin"), make_group("twin", seed=1)], step=0)
+
+
+def test_keeping_gathered_weights_changes_no_update(start):
+    trainer = start()
+    train(trainer, 0, 1, 0, 2)
+    resharded = weights_of(trainer)
+
+    trainer = start(fsdp=FsdpConfig(reshard_after_forward=False))
+    train(trainer, 0, 1, 0, 2)
+
+    assert_same_weights(weights_of(trainer), resharded, atol=0)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_no_update(start):
+    trainer = start()
+    train(trainer, 0, 1, 0, 2)
+    plain = weights_of(trainer)
+
+    trainer = start(fsdp=FsdpConfig(compile=True))
+    train(trainer, 0, 1, 0, 2)
+
+    assert_same_weights(weights_of(trainer), plain, atol=1e-4)

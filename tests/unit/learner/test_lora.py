@@ -1,0 +1,141 @@
+"""Adapters: what is trained, what engines get, what is saved."""
+
+import numpy as np
+import pytest
+import torch
+from learner_scenarios import start_trainer, train, weights_of
+from plain_model import whole_policy
+from torch.distributed.checkpoint import FileSystemReader
+
+from learner.config import LoraConfig
+from learner.errors import LearnerError
+from learner.lora import add_adapters, is_adapter
+
+LORA = LoraConfig(rank=4, alpha=12.0, target_modules=("q_proj", "down_proj"))
+TOWER = ("vision_tower",)
+
+
+@pytest.fixture
+def start(model_path):
+    trainers = []
+
+    def start_one(**changes):
+        while trainers:
+            trainers.pop().close()
+        trainers.append(start_trainer(0, 1, 0, model_path, **{"lora": LORA, **changes}))
+        return trainers[0]
+
+    yield start_one
+    trainers.pop().close()
+
+
+def parameters_of(trainer):
+    return {
+        name: parameter.full_tensor().detach().clone()
+        for name, parameter in trainer._backend.policy.hf_model.named_parameters()
+    }
+
+
+def test_a_policy_with_new_adapters_is_the_model_itself(start, model_path):
+    plain = dict(whole_policy(model_path).hf_model.named_parameters())
+
+    travelling = weights_of(start())
+
+    assert len(travelling) == len(plain)
+    names = start()._backend._names
+    for name, parameter in plain.items():
+        np.testing.assert_array_equal(travelling[names[name]], parameter.detach().numpy())
+
+
+def test_only_adapters_move_and_what_travels_is_what_peft_merges(start, model_path):
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    trainer = start()
+    before = parameters_of(trainer)
+    train(trainer, 0, 1, 0, 2)
+    after = parameters_of(trainer)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(is_adapter(name) for name in moved)
+
+    theirs = whole_policy(model_path).hf_model
+    config = PeftConfig(r=4, lora_alpha=12.0, target_modules=r".*(q_proj|down_proj)", lora_dropout=0.0)
+    inject_adapter_in_model(config, theirs)
+    theirs.load_state_dict(after, strict=False)
+    for module in theirs.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+    merged = {
+        n.replace(".base_layer", ""): p.detach().numpy() for n, p in theirs.named_parameters() if not is_adapter(n)
+    }
+    names = trainer._backend._names
+    for name, tensor in weights_of(trainer).items():
+        own = next(key for key, value in names.items() if value == name)
+        np.testing.assert_allclose(tensor, merged[own], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_the_reference_is_the_policy_without_its_adapters(start):
+    trainer = start(algorithm={"kl_coef": 0.1}, optimizer={"learning_rate": 1e-2})
+
+    first, second = train(trainer, 0, 1, 0, 2)
+
+    assert first["policy/kl_ref"] == pytest.approx(0.0, abs=1e-6)
+    assert second["policy/kl_ref"] > 1e-6
+
+
+def test_a_checkpoint_holds_the_adapters_only_and_goes_on_bit_by_bit(start, tmp_path):
+    trainer = start()
+    train(trainer, 0, 1, 0, 2)
+    folder = trainer.save(tmp_path, step=2, extra={}, keep_last=1)
+    train(trainer, 0, 1, 2, 3)
+    gone_on = weights_of(trainer)
+
+    resumed = start()
+    resumed.load(folder)
+    train(resumed, 0, 1, 2, 3)
+
+    for name, tensor in weights_of(resumed).items():
+        np.testing.assert_array_equal(tensor, gone_on[name], err_msg=name)
+    stored = FileSystemReader(folder / "weights").read_metadata().state_dict_metadata
+    models = {name for name in stored if name.startswith("model.")}
+    assert models
+    assert all(is_adapter(name) for name in models)
+
+
+def test_an_exported_folder_holds_merged_weights_under_the_models_own_names(start, model_path, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    trainer = start()
+    train(trainer, 0, 1, 0, 2)
+    trainer.export(tmp_path / "exported")
+
+    loaded, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported", output_loading_info=True)
+
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    base = whole_policy(model_path).hf_model
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(loaded.get_parameter(name), base.get_parameter(name))
+
+
+def test_frozen_parts_get_no_adapters(model_paths):
+    from learner.attention.sdpa import SdpaKernel
+    from learner.freezing import freeze_parameters
+    from learner.source import FolderSource
+
+    policy = FolderSource(model_paths["internvl"], SdpaKernel(), temperature=1.0).skeleton()
+    freeze_parameters(policy, TOWER)
+
+    adapted = add_adapters(policy, LoraConfig(target_modules=("q_proj",)))
+
+    assert adapted == [f"model.language_model.layers.{i}.self_attn.q_proj" for i in range(2)]
+
+
+@pytest.mark.parametrize("target", ["qproj", "lm_head"])
+def test_a_target_that_is_no_trainable_layer_is_refused_with_those_there_are(model_path, target):
+    policy = whole_policy(model_path)
+
+    with pytest.raises(LearnerError, match=rf"target_modules names '{target}', which is no trainable .* down_proj, "):
+        add_adapters(policy, LoraConfig(target_modules=("q_proj", target)))
