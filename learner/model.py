@@ -67,7 +67,7 @@ def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) 
     family = get_family(config)
     with parameters_on_meta():
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
+    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": family.vision_attention})
     return Policy(model, family, temperature=temperature)
 
 

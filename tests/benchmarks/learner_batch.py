@@ -62,8 +62,9 @@ def make_policy(config: Any, kernel: AttentionKernel) -> Policy:
 
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
-    return Policy(model, get_family(config), temperature=1.0)
+    family = get_family(config)
+    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": family.vision_attention})
+    return Policy(model, family, temperature=1.0)
 
 
 def make_encoder(policy: Policy) -> ImageEncoder:

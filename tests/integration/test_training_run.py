@@ -60,10 +60,25 @@ def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path
     assert driver.leftovers() == []
 
 
-def test_two_engines_feed_two_ranks_synchronously(tmp_path: Path, cache: Path) -> None:
+def test_two_engines_feed_two_ranks_of_deepspeed_with_the_other_family(tmp_path: Path, cache: Path) -> None:
     run_dir = tmp_path / "run"
-    more = ("rollout.engines=2", "learner.num_ranks=2", "training.max_staleness=0", "training.num_steps=2")
-    driver = Driver(tmp_path, *settings(run_dir, cache, *more))
+    more = ("model=tiny_internvl", "learner=deepspeed_zero3", "rollout.engines=2", "training.max_staleness=0")
+    driver = Driver(tmp_path, *settings(run_dir, cache, *more, "training.num_steps=2"))
     assert driver.finish() == 0, driver.output
     assert driver.leftovers() == []
     assert [m["staleness/max"] for m in steps_of(run_dir)] == [0.0, 0.0]
+
+    resumed = Driver(tmp_path, *settings(run_dir, cache, *more, "training.num_steps=3"))
+    assert resumed.finish() == 0, resumed.output
+    assert "resumed step_00000002" in resumed.output
+    assert [m["step"] for m in steps_of(run_dir)] == [0, 1, 2]
+    assert all(m["sync/mismatch"] < 0.02 for m in steps_of(run_dir))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_groups(tmp_path: Path, cache: Path) -> None:
+    """The entropy bonus overflows float32, so the very first loss does."""
+    driver = Driver(tmp_path, *settings(tmp_path / "run", cache, "algorithm.entropy_coef=1e39"))
+    assert driver.finish() == 1, driver.output
+    assert "step 0: loss -inf" in driver.output
+    assert "in groups 0-0, 0-1, 0-2, 0-3; the update was not applied" in driver.output
+    assert driver.leftovers() == []
