@@ -1,5 +1,6 @@
 """The policy: a Hugging Face vision-language model that gives logprobs of completion tokens in one forward call."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,7 +67,8 @@ def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) 
     """
     family = get_family(config)
     with parameters_on_meta():
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+        # A copy, because the model writes its attention into it, which the next one would take for its own.
+        model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)
     model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": family.vision_attention})
     return Policy(model, family, temperature=temperature)
 

@@ -16,6 +16,7 @@ from learner.backends.base import TrainBackend
 from learner.batching import TrainSequence, split_minibatches
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
+from learner.families.base import ImageInputs
 from learner.images import ImageEncoder
 from learner.packing import MicroBatch, MicroBatchBuilder
 from learner.phase_clock import PhaseClock
@@ -68,10 +69,21 @@ class StepRunner:
             DivergedError: loss or gradient is not finite, or explodes. The update was not applied.
         """
         clock = PhaseClock()
-        facts, pictures = self._share_facts(groups)
-        clock.stop("plan")
-        old, ref, advantages = self._score(groups, facts, pictures)
-        counts = count_step(facts, advantages, self._config.algorithm)
+        algorithm = self._config.algorithm
+        facts = join_facts(exchange([describe(group, algorithm) for group in groups]))
+        if algorithm.kl_coef > 0 and algorithm.kl_in == "reward":
+            needed = {fact.group_id: [i for i, m in enumerate(fact.masked) if not m] for fact in facts}
+            pictures = self._encode_together(groups, needed)
+            clock.stop("plan")
+            old, ref = self._logprobs_before(groups, needed, pictures)
+            advantages = self._advantages(facts, self._token_kl(groups, old, ref))
+        else:
+            advantages = self._advantages(facts, None)
+            needed = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
+            pictures = self._encode_together(groups, needed)
+            clock.stop("plan")
+            old, ref = self._logprobs_before(groups, needed, pictures)
+        counts = count_step(facts, advantages, algorithm)
         clock.stop("score")
         updates = []
         for epoch in range(self._config.algorithm.num_epochs):
@@ -88,37 +100,21 @@ class StepRunner:
                 updates.append(self._updates.run(share, pictures, step=step, learning_rate=learning_rate, clock=clock))
         return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
 
-    def _share_facts(self, groups: Sequence[ScoredGroup]) -> tuple[list[GroupFacts], Pictures]:
-        """Process this rank's images, then learn the facts of all groups; a failure of one rank rises on all."""
+    def _encode_together(self, groups: Sequence[ScoredGroup], needed: Mapping[str, Sequence[int]]) -> Pictures:
+        """Process the images of this rank's groups that are needed; what fails on one rank rises on all.
+
+        One call of the processor for all groups; a group that is cut into several pieces is processed once.
+        """
+        used = [group for group in groups if needed[group.group_id]]
+        encoded: list[ImageInputs | None] = []
         failure: str | None = None
-        facts: list[GroupFacts] = []
-        pictures: Pictures = {}
         try:
-            facts = [describe(group, self._config.algorithm) for group in groups]
-            # One call of the processor for all groups; a group cut into several pieces is processed once.
-            encoded = self._images.encode(groups)
-            pictures = {group.group_id: image for group, image in zip(groups, encoded, strict=True)}
+            encoded = self._images.encode(used)
         except LearnerError as error:
             failure = f"rank {dist.get_rank()}: {error}"
-        told = exchange((failure, facts))
-        if failures := [message for message, _ in told if message is not None]:
+        if failures := [message for message in exchange(failure) if message is not None]:
             raise LearnerError("; ".join(failures))
-        return join_facts([share for _, share in told]), pictures
-
-    def _score(
-        self, groups: Sequence[ScoredGroup], facts: Sequence[GroupFacts], pictures: Pictures
-    ) -> tuple[Logprobs, Logprobs, Advantages]:
-        """Compute what must be known before the first update moves the weights: old and reference logprobs."""
-        algorithm = self._config.algorithm
-        if algorithm.kl_coef > 0 and algorithm.kl_in == "reward":
-            unmasked = {fact.group_id: [i for i, m in enumerate(fact.masked) if not m] for fact in facts}
-            old, ref = self._logprobs_before(groups, unmasked, pictures)
-            advantages = self._advantages(facts, self._token_kl(groups, old, ref))
-            return old, ref, advantages
-        advantages = self._advantages(facts, None)
-        trained = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
-        old, ref = self._logprobs_before(groups, trained, pictures)
-        return old, ref, advantages
+        return {group.group_id: image for group, image in zip(used, encoded, strict=True)}
 
     def _advantages(
         self, facts: Sequence[GroupFacts], token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None

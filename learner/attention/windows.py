@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
 WINDOW_ATTENTION = "mixed_r1_windows_like_flash"
-"""transformers hands the windows' lengths only to implementations that have "flash" in their name."""
+"""transformers hands the windows' lengths only to implementations that have "flash" in their name. It must be set on a
+model that stands; named in a configuration, transformers would look for a package of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
