@@ -17,11 +17,12 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from learner.backends.base import WEIGHTS_FOLDER, LossFunction
+from learner.backends.gather import GatheredBlock
 from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.freezing import freeze_parameters
-from learner.lora import adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
+from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
 from learner.model import Policy
 from learner.packing import MicroBatch
 from learner.source import PolicySource, Weights
@@ -131,22 +132,25 @@ class FsdpBackend:
         self._optimizer.zero_grad(set_to_none=True)
 
     def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """See TrainBackend; one gather a block, so no more than one block is whole at a time."""
+        """See TrainBackend; in the type of forward and backward."""
         named = dict(self.policy.hf_model.named_parameters())
+        for names in self._units(list(named)):
+            block = GatheredBlock({name: named[name] for name in names}, device=self.device, dtype=self.dtype)
+            for name in names:
+                if is_adapter(name):
+                    continue
+                together = {part: block.tensor(part) for part in (name, *adapters_of(name, names))}
+                for own, tensor in merged(together, self._config.lora):
+                    yield self._names[own], tensor
+
+    def _units(self, names: list[str]) -> Iterator[list[str]]:
+        """Give the names of each block's parameters, then those of the rest."""
         prefix_of = {id(module): f"{name}." for name, module in self.policy.hf_model.named_modules()}
-        rest = set(named)
-        for module in [*self.policy.blocks(), self.policy]:
-            prefix = prefix_of.get(id(module), "")
-            own = [name for name in named if name in rest and name.startswith(prefix)]
-            rest.difference_update(own)
-            assert isinstance(module, FSDPModule)
-            module.unshard()
-            whole = dict(self.policy.hf_model.named_parameters())
-            tensors = {name: whole[name].detach() for name in own}
-            for name, tensor in merged(tensors, self._config.lora):
-                # A copy: the gathered block is freed before the receiver has sent what it collects.
-                yield self._names[name], tensor.clone()
-            module.reshard()
+        for block in self.policy.blocks():
+            own = [name for name in names if name.startswith(prefix_of[id(block)])]
+            names = [name for name in names if name not in own]
+            yield own
+        yield names
 
     def save(self, folder: Path) -> None:
         """See TrainBackend."""

@@ -96,7 +96,9 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
     trainer = start_trainer(rank, num_ranks, port, model_paths[family], **case, **changes)
     before = weights_of(trainer)
     gradients = keep_first_gradients(trainer)
-    metrics = train(trainer, rank, num_ranks, 0, NUM_STEPS, family)
+    metrics = train(trainer, rank, num_ranks, 0, 1, family)
+    break_off(trainer, rank)
+    metrics += train(trainer, rank, num_ranks, 1, NUM_STEPS, family)
     result = {
         "before": before,
         "gradients": gradients,
@@ -106,6 +108,23 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
     }
     trainer.close()
     return result
+
+
+def break_off(trainer: PolicyTrainer, rank: int) -> None:
+    """Stream all tensors as a sender does: rank 0 takes as many as there are and not one more, others all."""
+    number = len(list(trainer.named_full_tensors()))
+    kept = trainer.named_full_tensors()
+    if rank == 0:
+        for _ in range(number):
+            next(kept)
+        HELD.append(kept)
+    else:
+        for _ in kept:
+            pass
+
+
+HELD: list = []
+"""Iterators that nobody closes."""
 
 
 def keep_first_gradients(trainer: PolicyTrainer) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from learner_scenarios import nan_group, start_trainer, step_groups, train, weights_of, wrong_image_group
 from tiny_learner import make_group, mixed_groups
 
@@ -223,18 +224,33 @@ def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
         start().load(folder)
 
 
-def test_weights_are_gathered_one_block_at_a_time(start):
+def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
     trainer = start()
-    policy = trainer._backend.policy
-    units = [*policy.blocks(), policy]
+    largest = max(
+        sum(parameter.numel() for parameter in module.parameters()) for module in trainer._backend.policy.blocks()
+    )
+    gathered = []
+    gather = dist.all_gather_into_tensor
 
-    def num_whole():
-        return sum(unit._get_fsdp_state()._fsdp_param_group.is_unsharded for unit in units)
+    def gather_and_note(output, own):
+        gathered.append(output.numel())
+        gather(output, own)
 
-    counted = [num_whole() for _ in trainer.named_full_tensors()]
+    monkeypatch.setattr(dist, "all_gather_into_tensor", gather_and_note)
+    tensors = dict(trainer.named_full_tensors())
 
-    assert set(counted) == {1}
-    assert num_whole() == 0
+    assert sum(gathered) == sum(tensor.numel() for tensor in tensors.values())
+    assert len(gathered) == len(trainer._backend.policy.blocks()) + 1
+    assert max(gathered[:-1]) == largest
+
+
+def test_a_pass_over_the_weights_that_is_broken_off_disturbs_nothing(start):
+    trainer = start()
+    whole = weights_of(trainer)
+    next(trainer.named_full_tensors())
+
+    assert_same_weights(weights_of(trainer), whole, atol=0)
+    train(trainer, 0, 1, 0, 1)
 
 
 def test_an_exploding_gradient_raises_with_step_and_groups_before_any_weight_moves(start):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from learner.algorithms.advantages import group_advantages
+from learner.algorithms.advantages import step_advantages
 from rewards import MixedReward, RewardConfig, RewardRequest
 
 SIZE = ((400, 300),)
@@ -70,10 +70,12 @@ def test_8_equal_dense_rewards_have_no_advantage() -> None:
     # 0.1 + 0.2 is not 0.3 in binary: eight such rewards differ in the last bit, and a tiny deviation divides them.
     rewards = torch.tensor([0.1 + 0.2, 0.3] * 4, dtype=torch.float64)
     assert rewards.max() > rewards.min()
-    advantages = group_advantages(
-        rewards,
-        masked=torch.zeros(8, dtype=torch.bool),
-        normalize_std=True,
+    advantages = step_advantages(
+        rewards[None],
+        masked=torch.zeros(1, 8, dtype=torch.bool),
+        tasks=["iou"],
+        baseline="group_mean",
+        scale="group",
         std_floor=0.0,
         range_epsilon=1e-6,
     )
