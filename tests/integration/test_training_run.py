@@ -67,14 +67,22 @@ def test_two_engines_feed_two_ranks_of_deepspeed_with_the_other_family(tmp_path:
     assert driver.finish() == 0, driver.output
     assert driver.leftovers() == []
     assert [m["staleness/max"] for m in steps_of(run_dir)] == [0.0, 0.0]
-
-    resumed = Driver(tmp_path, *settings(run_dir, cache, *more, "training.num_steps=3"))
-    assert resumed.finish() == 0, resumed.output
-    assert "resumed step_00000002" in resumed.output
-    assert [m["step"] for m in steps_of(run_dir)] == [0, 1, 2]
     assert all(m["sync/mismatch"] < 0.02 for m in steps_of(run_dir))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_deepspeed_goes_on_where_it_stopped(family: str, stage: int, tmp_path: Path, cache: Path) -> None:
+    more = (f"model=tiny_{family}", f"learner=deepspeed_zero{stage}")
+    for num_steps in (2, 3):
+        driver = Driver(tmp_path, *settings(tmp_path / "run", cache, *more, f"training.num_steps={num_steps}"))
+        assert driver.finish() == 0, driver.output
+    assert "resumed step_00000002" in driver.output
+    assert [m["step"] for m in steps_of(tmp_path / "run")] == [0, 1, 2]
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_groups(tmp_path: Path, cache: Path) -> None:
     """The entropy bonus overflows float32, so the very first loss does."""
     driver = Driver(tmp_path, *settings(tmp_path / "run", cache, "algorithm.entropy_coef=1e39"))
