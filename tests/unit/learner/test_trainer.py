@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from learner_scenarios import nan_group, start_trainer, step_groups, train, weights_of, wrong_image_group
-from tiny_learner import make_group, mixed_groups
+from learner_scenarios import (
+    keep_first_gradients,
+    nan_group,
+    start_trainer,
+    step_groups,
+    train,
+    weights_of,
+    wrong_image_group,
+)
+from tiny_learner import FAMILIES, make_group, mixed_groups
 
 from learner import checkpoint
 from learner.config import FsdpConfig
@@ -51,17 +59,24 @@ def test_a_step_moves_weights_and_reports(start):
     assert set(report.seconds) == {"plan", "score", "forward_backward", "optimizer"}
 
 
-def test_the_cut_into_micro_batches_changes_no_update(start):
-    trainer = start(micro_batch_tokens=10_000)
-    whole_metrics = train(trainer, 0, 1, 0, 2)
-    whole = weights_of(trainer)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cut_into_micro_batches_changes_no_update(family, model_paths, differences):
+    lives = []
+    for budget in (10_000, 40):
+        trainer = start_trainer(0, 1, 0, model_paths[family], micro_batch_tokens=budget)
+        gradients = keep_first_gradients(trainer)
+        metrics = train(trainer, 0, 1, 0, 2, family)
+        lives.append((gradients, weights_of(trainer), metrics))
+        trainer.close()
 
-    trainer = start(micro_batch_tokens=40)
-    cut_metrics = train(trainer, 0, 1, 0, 2)
-
+    (gradients, weights, metrics), (cut_gradients, cut_weights, cut_metrics) = lives
+    what = "k micro-batches = one"
+    differences.check(f"{what}: gradients", family, cut_gradients, gradients, atol=1e-5)
     # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
-    assert_same_weights(weights_of(trainer), whole, atol=2e-5)
-    for cut, uncut in zip(cut_metrics, whole_metrics, strict=True):
+    differences.check(f"{what}: weights, 2 steps", family, cut_weights, weights, atol=1e-4)
+    loss, cut_loss = ([step["policy/loss"] for step in steps] for steps in (metrics, cut_metrics))
+    differences.check(f"{what}: loss", family, cut_loss, loss, atol=1e-5)
+    for cut, uncut in zip(cut_metrics, metrics, strict=True):
         for name in uncut.keys() - {"learner/num_forward_tokens"}:
             assert cut[name] == pytest.approx(uncut[name], rel=1e-4, abs=1e-5), name
 
