@@ -69,7 +69,9 @@ def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) 
     with parameters_on_meta():
         # A copy, because the model writes its attention into it, which the next one would take for its own.
         model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": family.vision_attention})
+    # Towers attend within images or windows; with flash-attn at hand, transformers makes one call of them all.
+    tower = "flash_attention_2" if kernel.name == "flash" else "sdpa"
+    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": tower})
     return Policy(model, family, temperature=temperature)
 
 

@@ -41,8 +41,6 @@ class ModelFamily(Protocol):
     """Part of PARTS -> beginnings of the names of its parameters."""
     image_token_id: int
     """Placeholder of an image's features in a prompt."""
-    vision_attention: str
-    """Attention implementation of the tower, known to transformers."""
 
     def encode(self, image_processor: Any, images: Sequence[Image.Image]) -> list[ImageInputs]:
         """Process RGB images as the engine's processor does; one entry an image."""

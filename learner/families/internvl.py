@@ -27,8 +27,6 @@ class InternVL:
         }
     )
 
-    vision_attention = "sdpa"
-
     def __init__(self, config: Any) -> None:
         """Read token id and tile shape from an InternVLConfig."""
         self.image_token_id: int = config.image_token_id

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from learner.attention.windows import WINDOW_ATTENTION, register_window_attention
 from learner.families.base import ImageInputs
 
 
@@ -28,11 +27,8 @@ class Qwen25VL:
         }
     )
 
-    vision_attention = WINDOW_ATTENTION
-
     def __init__(self, config: Any) -> None:
         """Read token id and patch shape from a Qwen2_5_VLConfig."""
-        register_window_attention()
         self.image_token_id: int = config.image_token_id
         vision = config.vision_config
         self._merge_size: int = vision.spatial_merge_size

@@ -63,7 +63,7 @@ def make_policy(config: Any, kernel: AttentionKernel) -> Policy:
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     family = get_family(config)
-    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": family.vision_attention})
+    model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": "sdpa"})
     return Policy(model, family, temperature=1.0)
 
 

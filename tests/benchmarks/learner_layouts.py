@@ -84,7 +84,7 @@ def main() -> None:
     ours = f"mixed_r1_{KERNEL.name}"
 
     def stream(groups: Sequence[ScoredGroup], sharing: str) -> None:
-        policy.hf_model.set_attn_implementation({"text_config": ours, "vision_config": policy.family.vision_attention})
+        policy.hf_model.set_attn_implementation({"text_config": ours, "vision_config": "sdpa"})
         forward_backward(policy, micro_batches(policy, KERNEL, groups, sharing=sharing, tokens=8192))
 
     print(f"Qwen2.5-VL, {sum(p.numel() for p in policy.parameters()) / 1e6:.1f} M parameters, float32, ", end="")
@@ -118,19 +118,6 @@ def main() -> None:
     seconds = alternate(variants, options.rounds)
     print(ratio_line("packed", "prefix-shared", seconds))
     print(ratio_line("right-padded, image repeated", "prefix-shared", seconds), end="\n\n")
-
-    def tower(attention: str) -> None:
-        policy.hf_model.set_attn_implementation({"text_config": ours, "vision_config": attention})
-        tower_step(policy, shared[0], 1)
-
-    print("vision tower alone, forward and backward, one image of 448 x 448: 1024 patches in 16 windows")
-    variants = {
-        "one call a window": lambda: tower("sdpa"),
-        "one call for all of a length": lambda: tower(policy.family.vision_attention),
-    }
-    print(
-        ratio_line("one call a window", "one call for all of a length", alternate(variants, options.rounds)), end="\n\n"
-    )
 
     print("vision tower alone, forward and backward, one image of 448 x 448, G = 8")
     variants = {
