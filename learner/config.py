@@ -133,9 +133,9 @@ class OptimizerConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """After the warm-up: stay, or fall to 0 at total_steps."""
     warmup_steps: int = 0
-    """Optimiser steps of linear rise."""
+    """Training steps of linear rise; all updates of a step use one rate."""
     total_steps: int | None = None
-    """Optimiser steps of the run; needed by linear and cosine."""
+    """Training steps of the run; needed by linear and cosine."""
 
     def __post_init__(self) -> None:
         """Check ranges, and that a falling schedule knows its end."""

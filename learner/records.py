@@ -128,7 +128,7 @@ class ScoredGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one optimiser step did; the same on every rank.
+    """What one training step did; the same on every rank.
 
     Example:
         >>> StepReport(step=0, weight_version=1, metrics={"policy/loss": 0.01}, seconds={"forward_backward": 0.4}).step
@@ -138,7 +138,7 @@ class StepReport:
     step: int
     """Training step, counted from 0."""
     weight_version: int
-    """Optimiser steps taken so far, this one included."""
+    """Training steps taken so far, this one included."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Path-like name -> value; defined in learner/README.md."""
     seconds: dict[str, float] = field(default_factory=dict)

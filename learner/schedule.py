@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the optimiser steps taken."""
+"""The learning rate as a pure function of the training steps taken."""
 
 import math
 
@@ -6,10 +6,10 @@ from learner.config import OptimizerConfig
 
 
 def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:
-    """Give the learning rate of the next optimiser step.
+    """Give the learning rate of the next training step.
 
     Args:
-        num_steps_taken: optimiser steps before this one.
+        num_steps_taken: training steps before this one.
         config: peak, warm-up and schedule.
 
     Example:

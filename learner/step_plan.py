@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithms.advantages import compute_advantages
+from learner.algorithms.advantages import compute_advantages, zero_signal_mask
 from learner.algorithms.aggregation import token_weights
 from learner.algorithms.registry import Algorithm
 from learner.algorithms.reward_terms import overlong_penalty
@@ -157,9 +157,10 @@ def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]],
 
 def count_step(facts: Sequence[GroupFacts], advantages: Advantages, config: AlgorithmConfig) -> StepCounts:
     """Count what is in the step and what of it is trained on."""
+    rows = [[torch.from_numpy(own) for own in advantages[fact.group_id]] for fact in facts]
     return StepCounts(
         num_groups=len(facts),
-        num_zero_signal_groups=sum(not any(own.any() for own in advantages[fact.group_id]) for fact in facts),
+        num_zero_signal_groups=int(zero_signal_mask(rows).sum()),
         num_sequences=sum(len(fact.rewards) for fact in facts),
         num_masked_sequences=sum(sum(fact.masked) for fact in facts),
         num_trained_sequences=sum(len(trained_indices(f, advantages[f.group_id], config)) for f in facts),

@@ -201,7 +201,7 @@ class LearnerActor:
         )
 
     def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
-        """Fetch this rank's groups and take one optimiser step with the other ranks."""
+        """Fetch this rank's groups and take one training step with the other ranks."""
         return self._trainer.train_step(ray.get(list(payloads)), step=step)
 
     def send_weights(self, version: int) -> None:

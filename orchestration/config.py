@@ -62,7 +62,7 @@ class TrainingConfig:
     """The run's rhythm."""
 
     num_steps: int
-    """Optimiser steps in all."""
+    """Training steps in all; each takes algorithm.num_epochs * num_minibatches optimiser updates."""
     groups_per_step: int
     """Prompts a step; each gives group_size completions."""
     max_staleness: int
