@@ -21,7 +21,8 @@ from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
 from orchestration.tracking import Tracker
 from orchestration.weight_sync import WeightSync
-from rollout.dataset import PromptDraw, PromptStream, SampleTable
+from rollout.dataset import SampleTable
+from rollout.prompt_stream import PromptDraw, PromptStream
 from rollout.records import Sample, SamplingSpec
 
 Say = Callable[[str], None]

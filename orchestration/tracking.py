@@ -12,7 +12,7 @@ from orchestration.buffer import GroupTicket
 from orchestration.metrics import step_metrics
 from orchestration.state import RunFolder
 from orchestration.weight_sync import SyncReport
-from rollout.dataset import PromptStream
+from rollout.prompt_stream import PromptStream
 
 HEADER_EVERY = 20
 

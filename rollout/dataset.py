@@ -1,36 +1,23 @@
-"""Samples on disk: the Parquet schema, row <-> Sample, and the order in which a run meets them."""
+"""Samples on disk: one Parquet file, or a folder of shards, read by row without loading the whole."""
 
+import bisect
+import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import RolloutError
-from rollout.records import ImageBytes, Sample
+from rollout.records import Sample
+from rollout.schema import SCHEMA, SCHEMA_VERSION, to_row, to_sample
 
-SCHEMA_VERSION = "mixed-r1.samples.v1"
-# Random access reads one row group per sample, so a group must stay small: 64 photographs are about 20 MB.
+# Random access reads a whole row group for one sample: few rows, and few bytes where photographs are large.
 ROW_GROUP_ROWS = 64
+ROW_GROUP_BYTES = 2 * 1024 * 1024
 CACHED_ROW_GROUPS = 16
-
-IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("width", pa.int32()), ("height", pa.int32())])
-SCHEMA = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("question", pa.string(), nullable=False),
-        pa.field("images", pa.list_(IMAGE_TYPE), nullable=False),
-        pa.field("options", pa.list_(pa.string()), nullable=False),
-        pa.field("answer", pa.string(), nullable=False),
-        pa.field("answer_type", pa.string(), nullable=False),
-    ],
-    metadata={"schema": SCHEMA_VERSION},
-)
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> int:
@@ -38,55 +25,49 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> int:
 
     The bytes depend on the samples alone, so equal samples give equal files.
     """
+    return write_rows(path, map(to_row, samples))
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows of SCHEMA as one Parquet file and return how many there were."""
     num_rows = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for chunk in _chunks(samples, ROW_GROUP_ROWS):
-            writer.write_table(pa.Table.from_pylist([_to_row(sample) for sample in chunk], schema=SCHEMA))
-            num_rows += len(chunk)
+        for group in _row_groups(rows):
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            num_rows += len(group)
     return num_rows
 
 
-def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    chunk: list[Sample] = []
-    for sample in samples:
-        chunk.append(sample)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += sum(len(image["bytes"] or b"") for image in row["images"])
+        if len(group) == ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _to_row(sample: Sample) -> dict[str, object]:
-    images = [{"bytes": image.data, "width": image.width, "height": image.height} for image in sample.images]
-    return {
-        "sample_id": sample.sample_id,
-        "source": sample.source,
-        "task": sample.task,
-        "question": sample.question,
-        "images": images,
-        "options": list(sample.options),
-        "answer": sample.answer,
-        "answer_type": sample.answer_type,
-    }
+def shards_of(path: Path) -> list[Path]:
+    """Give the Parquet files of a dataset in order: the file itself, or those of a folder by name.
 
-
-def _to_sample(row: dict[str, object]) -> Sample:
-    images = tuple(ImageBytes(data=i["bytes"], width=i["width"], height=i["height"]) for i in row["images"])  # type: ignore[attr-defined]
-    return Sample(
-        sample_id=str(row["sample_id"]),
-        source=str(row["source"]),
-        task=str(row["task"]),
-        question=str(row["question"]),
-        images=images,
-        options=tuple(row["options"]),  # type: ignore[arg-type]
-        answer=str(row["answer"]),
-        answer_type=str(row["answer_type"]),
-    )
+    Raises:
+        RolloutError: there is none.
+    """
+    found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not found or not found[0].is_file():
+        raise RolloutError(
+            f"no dataset at {path}; build one (mixed-r1 data build), or point data.train / data.held_out at a Parquet "
+            "file or a folder of them"
+        )
+    return found
 
 
 class SampleTable:
-    """Random access to a Parquet file of samples without loading it whole.
+    """Random access to the samples of a dataset; holds a few row groups at a time.
 
     Example:
         >>> SampleTable(Path("train.parquet"))[0].task  # doctest: +SKIP
@@ -94,76 +75,59 @@ class SampleTable:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file and check its schema.
+        """Open all shards and check their schema.
+
+        Args:
+            path: One Parquet file or a folder of them. Images in files are looked for beside the shards.
 
         Raises:
-            RolloutError: the file is missing, is not Parquet, or holds another schema.
+            RolloutError: a file is missing, is not Parquet, holds another schema, or there is not one row.
         """
-        if not path.is_file():
-            raise RolloutError(f"no dataset at {path}; build one or point data.train / data.held_out at a Parquet file")
-        try:
-            self._file = pq.ParquetFile(path, memory_map=True)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RolloutError(f"{path} is not a readable Parquet file: {error}") from error
-        found = (self._file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
-        if found != SCHEMA_VERSION:
-            raise RolloutError(f"{path} has schema {found!r}; this version reads {SCHEMA_VERSION!r}: rebuild the data")
-        rows = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
-        self._cache: OrderedDict[int, list[dict[str, object]]] = OrderedDict()
+        self._root = path if path.is_dir() else path.parent
+        self._files = [_open(shard) for shard in shards_of(path)]
+        self._groups = [(file, i) for file in self._files for i in range(file.num_row_groups)]
+        sizes = (file.metadata.row_group(i).num_rows for file, i in self._groups)
+        self._starts = [0, *itertools.accumulate(sizes)]
+        self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
         if not len(self):
             raise RolloutError(f"{path} holds no rows")
 
     def __len__(self) -> int:
-        """Rows in the file."""
-        return int(self._starts[-1])
+        """Rows of all shards."""
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
         """Read one row."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if group not in self._cache:
-            self._cache[group] = self._file.read_row_group(group).to_pylist()
+        number = bisect.bisect_right(self._starts, index) - 1
+        if number not in self._cache:
+            file, group = self._groups[number]
+            self._cache[number] = file.read_row_group(group).to_pylist()
             if len(self._cache) > CACHED_ROW_GROUPS:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(group)
-        return _to_sample(self._cache[group][index - int(self._starts[group])])
+        self._cache.move_to_end(number)
+        return to_sample(self._cache[number][index - self._starts[number]], self._root)
 
-    def tasks_and_sources(self) -> list[tuple[str, str]]:
-        """(task, source) of every row, read from those columns alone."""
-        columns = self._file.read(columns=["task", "source"])
-        return list(zip(columns.column("task").to_pylist(), columns.column("source").to_pylist(), strict=True))
+    def columns(self, *names: str) -> list[tuple[Any, ...]]:
+        """Give some columns of every row, read without the others: never ask for images here."""
+        found: list[tuple[Any, ...]] = []
+        for file in self._files:
+            table = file.read(columns=list(names))
+            found.extend(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+        return found
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptDraw:
-    """One position of the prompt stream."""
-
-    position: int
-    """0, 1, 2, ... over the whole run; step s trains on positions [s * groups_per_step, (s + 1) * groups_per_step)."""
-    epoch: int
-    sample: Sample
+    def tasks_and_sources(self) -> Sequence[tuple[str, str]]:
+        """(task, source) of every row."""
+        return self.columns("task", "source")  # type: ignore[return-value]
 
 
-class PromptStream:
-    """The order in which a run meets its prompts: a pure function of (seed, position).
-
-    Every epoch visits each row once, in an order of its own. Nothing is kept between calls, so a resumed run asks for
-    the position it needs and meets the same prompt.
-    """
-
-    def __init__(self, table: SampleTable, *, seed: int) -> None:
-        """Draw from `table` in an order that `seed` fixes."""
-        self._table = table
-        self._seed = seed
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
-
-    def draw(self, position: int) -> PromptDraw:
-        """Give the prompt of one position, counted from 0."""
-        epoch, offset = divmod(position, len(self._table))
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._table))
-            self._epoch = epoch
-        return PromptDraw(position=position, epoch=epoch, sample=self._table[int(self._order[offset])])
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RolloutError(f"{path} is not a readable Parquet file: {error}") from error
+    found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
+    if found != SCHEMA_VERSION:
+        raise RolloutError(f"{path} has schema {found!r}; this version reads {SCHEMA_VERSION!r}: build the data again")
+    return file

@@ -1,8 +1,9 @@
-"""What the rollout takes in and gives out: Sample, SamplingSpec, Generation, RolloutGroup.
+"""What the rollout takes in and gives out: Sample, Difficulty, SamplingSpec, Generation, RolloutGroup.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +45,31 @@ class ImageBytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difficulty:
+    """How a policy did on one row: statistics of the task reward over a few sampled completions.
+
+    Example:
+        >>> Difficulty(num_completions=4, mean=0.5, std=0.5, min=0.0, max=1.0, pass_rate=0.5, format_rate=1.0,
+        ...            agreement=0.5).num_completions
+        4
+    """
+
+    num_completions: int
+    mean: float
+    """Of the task reward, without format, in [0, 1]."""
+    std: float
+    """Population standard deviation over the completions."""
+    min: float
+    max: float
+    pass_rate: float
+    """Share of completions whose task reward is 1."""
+    format_rate: float
+    """Mean format reward."""
+    agreement: float
+    """Share of the completions that give the most frequent answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One task row: a question about images, with its reference answer.
 
@@ -67,6 +93,20 @@ class Sample:
     """Option texts of a multiple-choice row, in the order A, B, C, ..."""
     answer_type: str = ""
     """How the reference is to be read where the task leaves it open (number, year, text, list, ...)."""
+    source_id: str = ""
+    """The row's name inside its source, so that it can be found there again."""
+    license: str = ""
+    """Licence of the source, as its recipe states it."""
+    stratum: str = ""
+    """Difficulty class that the data engine put the row in (easy, medium, ...); empty where it was not measured."""
+    prompt_tokens: int | None = None
+    """Tokens of the whole prompt, image tokens included; None where it was not measured."""
+    image_tokens: int | None = None
+    """Tokens that the images take of it."""
+    difficulty: Difficulty | None = None
+    """None where no completions were sampled when the data was built."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else the source says of the row: question template, category, original image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

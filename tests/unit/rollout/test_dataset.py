@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.dataset import PromptStream, SampleTable, write_samples
+from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
+from rollout.prompt_stream import PromptStream
 from rollout.records import ImageBytes, Sample
 
 

@@ -1,0 +1,1 @@
+"""The data engine: raw public datasets in, one verified, mixed, difficulty-selected dataset out."""

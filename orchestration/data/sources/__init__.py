@@ -1,0 +1,1 @@
+"""One raw format a file; registry.py knows them all."""
