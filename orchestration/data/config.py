@@ -62,6 +62,16 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NormaliseConfig:
+    """How a raw question becomes the user turn."""
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """By task: a text with {question} and, for options, {options}; a task that is not named keeps its question."""
+    shuffle_options: bool = False
+    """Put options into a random order, drawn from the seed and the row, and move the letter of the answer along."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeduplicateConfig:
     """When two rows are one, and when a row gives an evaluation set away."""
 
@@ -152,6 +162,7 @@ class RecipeConfig:
     num_workers: int | None = None
     """Tasks at once; null takes every core."""
     limits: LimitsConfig = LimitsConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     measure: MeasureConfig = MeasureConfig()
     difficulty: DifficultyConfig = DifficultyConfig()
