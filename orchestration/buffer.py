@@ -12,6 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.errors import DataError
+from rewards.base import RewardResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCompletion:
+    """One completion with what it earned, for those groups whose words are looked at."""
+
+    text: str
+    result: RewardResult
+    num_tokens: int
+    truncated: bool
+    """Whether sampling stopped at the limit instead of at the end-of-turn token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +52,8 @@ class GroupSummary:
     """Seconds in the reward actor, decoding included."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
-    texts: tuple[str, ...] = ()
-    """Decoded completions, for the few groups that the run records."""
+    completions: tuple[RecordedCompletion, ...] = ()
+    """All of the group, where its words are kept; else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
-from orchestration.buffer import GroupSummary
+from orchestration.buffer import GroupSummary, RecordedCompletion
 from rewards.base import RewardRequest, RewardResult
 from rollout.records import RolloutGroup
 
@@ -71,7 +71,7 @@ def summarise(
         results: one result per completion.
         family: reward function that gave them.
         score_s: seconds that they took.
-        texts: decoded completions, where the run records them.
+        texts: decoded completions, where their words are kept; else empty.
     """
     graded = [result for result in results if result.reward is not None]
     return GroupSummary(
@@ -89,5 +89,19 @@ def summarise(
         rollout_s=group.seconds,
         score_s=score_s,
         image_input_sizes=group.image_input_sizes,
-        texts=tuple(texts),
+        completions=_recorded(group, results, texts) if texts else (),
+    )
+
+
+def _recorded(
+    group: RolloutGroup, results: Sequence[RewardResult], texts: Sequence[str]
+) -> tuple[RecordedCompletion, ...]:
+    return tuple(
+        RecordedCompletion(
+            text=text,
+            result=result,
+            num_tokens=len(generation.token_ids),
+            truncated=generation.finish_reason != "stop",
+        )
+        for text, result, generation in zip(texts, results, group.generations, strict=True)
     )

@@ -103,7 +103,7 @@ class Tracker:
         metrics = step_metrics(tickets, report, sync, seconds, counts=counts)
         _append(self._metrics, {"step": step, **metrics})
         for ticket in tickets:
-            if ticket.summary.texts:
+            if ticket.summary.completions:
                 _append(self._samples, self._recorded(step, ticket))
         if self._board:
             for name, value in metrics.items():
@@ -122,7 +122,7 @@ class Tracker:
             "task": sample.task,
             "question": sample.question,
             "answer": sample.answer,
-            "completions": list(ticket.summary.texts),
+            "completions": [completion.text for completion in ticket.summary.completions],
             "rewards": list(ticket.summary.rewards),
             "reasons": list(ticket.summary.reasons),
         }

@@ -1,6 +1,7 @@
 """Sample -> engine prompt: the chat template, the decoded images, and what the engine must never sample."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ class EnginePrompt:
     original size for InternVL, whose frame knows no pixels."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLength:
+    """How long a prompt is once its image tokens are expanded.
+
+    Example:
+        >>> PromptLength(num_tokens=40, num_image_tokens=16).num_tokens
+        40
+    """
+
+    num_tokens: int
+    """All of the prompt, chat template included."""
+    num_image_tokens: int
+    """Of them, those that the processor puts in the images' places."""
+
+
 class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
@@ -55,37 +71,59 @@ class PromptBuilder:
         Raises:
             RolloutError: a placeholder stands in the question, an image does not decode, or there are too many images.
         """
-        self._check(sample)
+        self._check(sample.question, len(sample.images), sample.sample_id)
         images = [_decode(image, sample.sample_id) for image in sample.images]
         return EnginePrompt(
-            token_ids=self._tokenizer(self._text(sample), add_special_tokens=False).input_ids,
+            token_ids=self._token_ids(sample.question, len(images)),
             images=images,
             input_sizes=tuple(self._input_size(image) for image in sample.images),
         )
+
+    def measure(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> PromptLength:
+        """Give the length of a prompt from the sizes of its images, without their pixels.
+
+        Args:
+            question: The user turn.
+            image_sizes: (width, height) of each image in original pixels.
+            sample_id: For the error's text.
+
+        Raises:
+            RolloutError: As `build` does, or the processor cannot take an image of such a size.
+        """
+        self._check(question, len(image_sizes), sample_id)
+        try:
+            counted = self._processor._get_num_multimodal_tokens([(height, width) for width, height in image_sizes])
+        except ValueError as error:
+            raise RolloutError(f"sample {sample_id}: the processor refuses an image: {error}") from error
+        num_image_tokens = sum(counted["num_image_tokens"])
+        num_text_tokens = len(self._token_ids(question, len(image_sizes))) - len(image_sizes)
+        return PromptLength(num_tokens=num_text_tokens + num_image_tokens, num_image_tokens=num_image_tokens)
 
     def banned_token_ids(self) -> list[int]:
         """Ids of the placeholder tokens that this checkpoint's vocabulary holds."""
         vocabulary = self._tokenizer.get_vocab()
         return sorted(vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary)
 
-    def _check(self, sample: Sample) -> None:
-        found = [token for token in PLACEHOLDER_TOKENS if token in sample.question]
+    def _check(self, question: str, num_images: int, sample_id: str) -> None:
+        found = [token for token in PLACEHOLDER_TOKENS if token in question]
         if found:
             raise RolloutError(
-                f"sample {sample.sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
+                f"sample {sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
                 "the text, images are placed by the chat template"
             )
-        if len(sample.images) > self._max_images:
+        if num_images > self._max_images:
             raise RolloutError(
-                f"sample {sample.sample_id} has {len(sample.images)} images; rollout.engine.max_images_per_prompt is "
+                f"sample {sample_id} has {num_images} images; rollout.engine.max_images_per_prompt is "
                 f"{self._max_images}"
             )
 
-    def _text(self, sample: Sample) -> str:
-        content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-        messages: list[dict[str, Any]] = [
-            {"role": "user", "content": [*content, {"type": "text", "text": sample.question}]}
-        ]
+    def _token_ids(self, question: str, num_images: int) -> list[int]:
+        ids: list[int] = self._tokenizer(self._text(question, num_images), add_special_tokens=False).input_ids
+        return ids
+
+    def _text(self, question: str, num_images: int) -> str:
+        content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         if self._system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
         text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

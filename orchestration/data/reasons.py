@@ -76,3 +76,13 @@ class RejectReason(StrEnum):
     TOO_HARD = "too_hard", "mean reward below the band of its reward function"
     NO_SPREAD = "no_spread", "the rewards of the completions hardly differ: no advantage to learn from"
     OVER_QUOTA = "over_quota", "fits, but the quota of its source or reward function is full"
+
+
+class Refused(Exception):
+    """A row cannot go on, for this reason; the stage quarantines it and takes the next."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        """Say why, and with which values."""
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,6 +1,7 @@
 """Prompts of both families: the chat template, one placeholder an image, and what may be neither typed nor sampled."""
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from orchestration.demo.tiny_model import make_tiny_model
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 from rollout.records import ImageBytes, Sample
+from tests.integration.tiny import allow_tiles
 
 PLACEHOLDERS = {
     "qwen2_5_vl": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
@@ -68,3 +70,28 @@ def test_a_placeholder_in_a_question_is_refused(folder: Path, family: str) -> No
     for token in PLACEHOLDERS[family]:
         with pytest.raises(RolloutError, match="sample a: the question holds the vision placeholder"):
             prompts.build(replace(sample(1), question=f"where {token} is it?"))
+
+
+@pytest.mark.parametrize("sizes", [[], [(200, 90)], [(112, 112), (640, 300)], [(28, 28)]])
+@pytest.mark.parametrize("max_tiles", [1, 4])
+def test_a_measured_prompt_is_as_long_as_the_processor_makes_it(
+    folder: Path, family: str, sizes: list[tuple[int, int]], max_tiles: int, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    if family == "internvl" and max_tiles > 1:
+        allow_tiles(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    builder = PromptBuilder(tmp_path, system_prompt="think first", max_images=2)
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "think first"}]},
+        {"role": "user", "content": [*({"type": "image"} for _ in sizes), {"type": "text", "text": "where is it?"}]},
+    ]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    images = [Image.new("RGB", size) for size in sizes]
+    ids = processor(text=[text], images=images or None, add_special_tokens=False).input_ids[0]
+
+    length = builder.measure("where is it?", sizes, "a")
+
+    assert length.num_tokens == len(ids)
+    markup = set(processor.image_token_ids) if family == "internvl" else {processor.image_token_id}
+    assert length.num_image_tokens == sum(token in markup for token in ids)

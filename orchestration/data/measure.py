@@ -1,0 +1,65 @@
+"""Stage 5, measure: prompt and image tokens of every row under the model's own processor."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestration.data.reasons import Refused, RejectReason
+from orchestration.data.records import Candidate
+from rollout.errors import RolloutError
+from rollout.prompt import PromptBuilder
+
+STAGE = "measure"
+PROCESSOR_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""Files of a model folder that decide how long a prompt is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruler:
+    """What lengths are measured with."""
+
+    model: Path
+    """Hugging Face folder; of it only the processor is read."""
+    system_prompt: str
+    max_images: int
+    max_prompt_tokens: int
+
+
+def processor_files(model: Path) -> Iterable[Path]:
+    """Give the files whose content is the processor's digest."""
+    return [model / name for name in PROCESSOR_FILES if (model / name).is_file()]
+
+
+@functools.lru_cache(maxsize=1)
+def prompt_builder(ruler: Ruler) -> PromptBuilder:
+    """Load the processor; a worker keeps the last one."""
+    return PromptBuilder(ruler.model, system_prompt=ruler.system_prompt, max_images=ruler.max_images)
+
+
+def measure(row: Candidate, ruler: Ruler) -> Candidate:
+    """Give the row with its lengths.
+
+    Raises:
+        Refused: The prompt is too long, or the processor cannot take it.
+    """
+    try:
+        length = prompt_builder(ruler).measure(row.question, [image.size for image in row.images], row.sample_id)
+    except RolloutError as error:
+        raise Refused(RejectReason.PROMPT_UNBUILDABLE, str(error)) from error
+    if length.num_tokens > ruler.max_prompt_tokens:
+        raise Refused(
+            RejectReason.PROMPT_TOO_LONG,
+            f"{length.num_tokens} tokens, {length.num_image_tokens} of images; {ruler.max_prompt_tokens} allowed",
+        )
+    return replace(row, prompt_tokens=length.num_tokens, image_tokens=length.num_image_tokens)

@@ -1,0 +1,159 @@
+"""Stage 1, read: raw files of every source -> chunks of raw rows with their images."""
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.data.chunks import Chunk, ChunkWriter
+from orchestration.data.config import SourceConfig
+from orchestration.data.files import Stamp, is_unchanged, read_image
+from orchestration.data.reasons import Refused
+from orchestration.data.records import EXCERPT_CHARS, BadRow, RawRow, Rejected
+from orchestration.data.rows import raw_to_json
+from orchestration.data.sources.base import Part
+from orchestration.data.sources.registry import make_adapter
+
+STAGE = "read"
+CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
+"""A chunk ends early when its images reach this, so that memory does not depend on how large pictures are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTask:
+    """One part of one source, to be read by one task."""
+
+    store: Path
+    name: str
+    """Of the source in the recipe."""
+    source: SourceConfig
+    root: Path
+    part: Part
+    key: str
+    """Digest of adapter, settings and content of the annotation files."""
+    chunk_rows: int
+    max_image_bytes: int
+    seed: int
+    cutoff: int | None = None
+    """Rows whose lot is above it are not drawn; None draws all."""
+
+
+def lots(task: PartTask) -> list[int]:
+    """Give the `max_rows` smallest lots of a part; every row's lot is a hash of seed, source and id."""
+    adapter = make_adapter(task.source.adapter)
+    drawn = (_lot(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
+    return heapq.nsmallest(task.source.max_rows or 0, drawn)
+
+
+def _lot(task: PartTask, source_id: str) -> int:
+    text = f"{task.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
+
+
+def read_part(task: PartTask) -> list[Path]:
+    """Read a part into chunks and give their folders; chunks that are done and whose images are as they were stay."""
+    listing = task.store / STAGE / f"{task.key}.json"
+    known = _listed(listing)
+    if known is not None and all(_holds(task.root, folder) for folder in known):
+        return known
+    rows = _drawn(task)
+    folders: list[Path] = []
+    while True:
+        folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"
+        chunk = Chunk.open(folder) if _holds(task.root, folder) else None
+        if chunk is not None:
+            _skip(rows, chunk.num_rows + chunk.num_rejected)
+        else:
+            chunk = _read_chunk(task, rows, folder)
+            if chunk is None:
+                break
+        folders.append(folder)
+    partial = listing.with_name(listing.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps([folder.name for folder in folders]))
+    partial.replace(listing)
+    return folders
+
+
+def _listed(listing: Path) -> list[Path] | None:
+    if not listing.is_file():
+        return None
+    return [listing.parent / name for name in json.loads(listing.read_text())]
+
+
+def _holds(root: Path, folder: Path) -> bool:
+    """Whether a chunk is there and every image file it was made from is unchanged."""
+    chunk = Chunk.open(folder)
+    return chunk is not None and all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
+
+
+def _drawn(task: PartTask) -> Iterator[RawRow | BadRow]:
+    rows = make_adapter(task.source.adapter).rows(task.root, task.part, task.source)
+    if task.cutoff is None:
+        yield from rows
+        return
+    for row in rows:
+        if _lot(task, row.source_id) <= task.cutoff:
+            yield row
+
+
+def _skip(rows: Iterator[Any], count: int) -> None:
+    for _ in range(count):
+        next(rows, None)
+
+
+def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -> Chunk | None:
+    """Write the next chunk; None when no row is left."""
+    writer = None
+    stamps: list[Stamp] = []
+    for row in rows:
+        writer = writer or ChunkWriter(folder)
+        if isinstance(row, BadRow):
+            writer.reject(_rejected(task, row))
+        else:
+            _read_row(task, row, writer, stamps)
+        if writer.num_rows == task.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
+            break
+    return None if writer is None else writer.finish({"files": stamps})
+
+
+def _read_row(task: PartTask, row: RawRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
+    images: list[bytes] = []
+    for image in row.images:
+        try:
+            data, stamp = read_image(task.root, image, task.max_image_bytes)
+        except Refused as refusal:
+            writer.reject(
+                _rejected(task, BadRow(source_id=row.source_id, reason=refusal.reason, detail=refusal.detail), row)
+            )
+            return
+        images.append(data)
+        if stamp is not None:
+            stamps.append(stamp)
+    places = [writer.add_image(data) for data in images]
+    writer.add(raw_to_json(row, places))
+
+
+def _rejected(task: PartTask, row: BadRow, raw: RawRow | None = None) -> Rejected:
+    return Rejected(
+        stage=STAGE,
+        source=full_source(task.name, raw.part if raw else ""),
+        source_id=row.source_id[:EXCERPT_CHARS],
+        role=task.source.role,
+        reason=row.reason,
+        detail=row.detail[:EXCERPT_CHARS],
+        question=raw.question[:EXCERPT_CHARS] if raw else "",
+    )
+
+
+def full_source(name: str, part: str) -> str:
+    """Give the name under which rows of a source are counted.
+
+    Example:
+        >>> full_source("chartqa", "human"), full_source("docci", "")
+        ('chartqa/human', 'docci')
+    """
+    return f"{name}/{part}" if part else name
