@@ -17,6 +17,8 @@ from rollout.errors import RolloutError, WeightSyncError
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
   train    train, or continue the run in run_dir
+  data     build a dataset from raw sources (mixed-r1 data --help)
+  evaluate score a checkpoint on a dataset: checkpoint=... data=...
   report   write run_dir/report.html again from what the run recorded
   score    score a file of responses, without a GPU (mixed-r1 score --help)
   config   print the composed settings
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(0 if arguments else EXIT_USER_ERROR)
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
         "train": _train,
+        "data": _data,
+        "evaluate": _evaluate,
         "report": _report,
         "score": _score,
         "config": _config,
@@ -67,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_RUN_ERROR)
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues from the latest checkpoint", file=sys.stderr)
+        print("\nstopped; the same command continues where this one stopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -110,16 +114,71 @@ def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
     return str(error).strip().splitlines()[0]
 
 
+def _end_in_order() -> None:
+    """Let Ctrl-C and a scheduler's SIGTERM unwind what is running; a shell starts background jobs without the first."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def _train(overrides: Sequence[str]) -> int:
     from orchestration.config import build_config
 
     config = build_config(compose(overrides))
-    # A shell starts background jobs with SIGINT ignored; a run that is told to stop must end in order all the same.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _end_in_order()
     from orchestration.job import run_training
 
     run_training(config)
+    return 0
+
+
+DATA_USAGE = """usage: mixed-r1 data VERB [key=value ...]
+
+  build    build the recipe of the settings, or find it built: mixed-r1 data build data=mixed_45k data.recipe.raw=/raw
+  sources  list the raw formats that can be read, with what is known of their licences
+  schema   list the columns of a dataset
+"""
+
+
+def _data(arguments: Sequence[str]) -> int:
+    verb = arguments[0] if arguments else ""
+    if verb in ("", "-h", "--help", "help"):
+        print(DATA_USAGE, end="")
+        return 0 if verb else EXIT_USER_ERROR
+    if verb not in ("build", "sources", "schema"):
+        raise ConfigError(f"{unknown_key(verb, ['build', 'sources', 'schema'], '')} (see mixed-r1 data --help)")
+    if verb == "sources":
+        from orchestration.data.sources.registry import describe
+
+        print(describe())
+        return 0
+    if verb == "schema":
+        from rollout.schema import describe as describe_schema
+
+        print(describe_schema())
+        return 0
+    from orchestration.config import build_config
+
+    config = build_config(compose(arguments[1:]))
+    _end_in_order()
+    from orchestration.data.command import build_and_say
+
+    build_and_say(config)
+    return 0
+
+
+def _evaluate(overrides: Sequence[str]) -> int:
+    from dataclasses import fields
+
+    from orchestration.config import build_config
+    from orchestration.evaluation.config import EvaluateConfig
+
+    own = {field.name for field in fields(EvaluateConfig)}
+    settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]
+    config = build_config(compose(settings))
+    _end_in_order()
+    from orchestration.evaluation.command import run_evaluation
+
+    run_evaluation(config)
     return 0
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learner.config import SUPPORTED_FAMILIES, AlgorithmConfig, LearnerConfig
+from orchestration.data.config import RecipeConfig
 from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.errors import ConfigError
+from orchestration.evaluation.config import EvaluateConfig
 from orchestration.strict import build
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
@@ -52,9 +54,18 @@ class DataConfig:
     """Which samples are trained on and which are held out."""
 
     train: str | None
-    """Parquet file; null takes the drawn tasks of the demo."""
+    """Parquet file or folder of shards; null builds the recipe."""
     held_out: str | None
-    """Parquet file for evaluation; null takes the demo's held-out split."""
+    """The same for evaluation."""
+    recipe: RecipeConfig | None
+    """What is built where train and held_out are null."""
+
+    def __post_init__(self) -> None:
+        """Data is either there, or has a recipe."""
+        if (self.train is None) != (self.held_out is None):
+            raise ConfigError("data.train and data.held_out must both be set, or both be null to build data.recipe")
+        if self.train is None and self.recipe is None:
+            raise ConfigError("data.train and data.recipe are both null; set the files, or choose a recipe (data=demo)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +95,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """How held-out data is scored before and after."""
+    """How a run scores held-out data before and after."""
 
     samples_per_family: int
     completions_per_sample: int
@@ -141,6 +152,8 @@ class ExperimentConfig:
     learner: LearnerConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    evaluate: EvaluateConfig
+    """Read by `mixed-r1 evaluate` alone."""
     cluster: ClusterConfig
 
     @property
@@ -211,12 +224,10 @@ def check_paths(config: ExperimentConfig) -> None:
     """Inputs that must exist and a run folder that must be writable."""
     inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
     for key, value in inputs.items():
-        if value is not None and not Path(value).is_file():
-            raise ConfigError(f"{key}={value} does not exist; build the Parquet file or correct the path")
+        if value is not None and not Path(value).exists():
+            raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
     if config.model.path is not None:
         check_model_folder(Path(config.model.path))
-    if (config.data.train is None) != (config.data.held_out is None):
-        raise ConfigError("data.train and data.held_out must both be files or both be null (the demo's tasks)")
     if not config.run_path.is_absolute():
         raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
     try:

@@ -5,22 +5,17 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
-from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ResumeError
 from orchestration.guard import guarded
+from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.loop import train
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run, check_finished, read_evaluation
 from orchestration.state import RunFolder, settle_config, write_environment
-from rewards.base import RewardError
-from rewards.config import RewardConfig
-from rewards.mixed import MixedReward
-from rollout.dataset import SampleTable
 
 
 def run_training(config: ExperimentConfig) -> None:
@@ -43,11 +38,11 @@ def run_training(config: ExperimentConfig) -> None:
 
 def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
-    model_path, train_data, held_out = _inputs(config)
-    check_rewards(config.reward, model_path, train_data, held_out)
+    inputs = prepare_inputs(config)
+    check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     plan = cluster.plan(config, cores=cluster.available_cores())
     with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
-        run = Run(config, model_path=model_path, train_data=train_data, held_out=held_out, plan=plan, say=say)
+        run = Run(config, inputs=inputs, plan=plan, say=say)
         try:
             asyncio.run(_whole(run))
         except BaseExceptionGroup as group:
@@ -68,35 +63,6 @@ def _first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _inputs(config: ExperimentConfig) -> tuple[Path, Path, Path]:
-    """Model folder, training data, held-out data; what is not configured, the demo makes."""
-    model, train_data, held_out = config.model.path, config.data.train, config.data.held_out
-    if model is None or train_data is None or held_out is None:
-        family = config.model.family if model is None else None
-        made = make_in_subprocess(Path(config.cache_dir), config.demo, family)
-        model = model or str(made.model)
-        train_data, held_out = train_data or str(made.train), held_out or str(made.held_out)
-    return Path(model), Path(train_data), Path(held_out)
-
-
-def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
-    """Find rows that no reward reads, and settings that do not fit the model, before anything is reserved.
-
-    Raises:
-        RewardError: with a table of the unrouted rows, or naming the setting.
-    """
-    for path in files:
-        missing = config.unrouted(SampleTable(path).tasks_and_sources())
-        if missing:
-            table = "".join(f"\n{num:10d}  {task}  {source}" for (task, source), num in sorted(missing.items()))
-            raise RewardError(
-                f"{path} has {sum(missing.values())} rows that no reward reads; add their tasks to reward.routes or "
-                f"reward.rules, or leave them out (known tasks: {', '.join(config.routes)}):\n"
-                f"{'rows':>10}  task  source{table}"
-            )
-    MixedReward.from_checkpoint(config, model_path).close()
 
 
 def _conclude(folder: RunFolder) -> None:

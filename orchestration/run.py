@@ -13,7 +13,9 @@ from orchestration.buffer import GroupBuffer, GroupTicket
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.errors import ResumeError
-from orchestration.evaluate import choose_samples, evaluate
+from orchestration.evaluation.collect import Questioning
+from orchestration.evaluation.held_out import choose_samples, evaluate
+from orchestration.inputs import Inputs
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import LearnerGroup
 from orchestration.pools.rewards import start_reward_pool
@@ -38,9 +40,7 @@ class Run:
         self,
         config: ExperimentConfig,
         *,
-        model_path: Path,
-        train_data: Path,
-        held_out: Path,
+        inputs: Inputs,
         plan: ClusterPlan,
         say: Say,
     ) -> None:
@@ -51,12 +51,12 @@ class Run:
         self._say = say
         self._checkpoint = latest_complete(self.folder.checkpoints)
         self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
-        self.prompts = PromptStream(SampleTable(train_data), seed=derive_seed(config.seed, "prompts"))
-        self._held_out = SampleTable(held_out)
+        self.prompts = PromptStream(SampleTable(inputs.train), seed=derive_seed(config.seed, "prompts"))
+        self._held_out = SampleTable(inputs.held_out)
         logs = self.folder.logs
-        self.generators = GeneratorPool(config.rollout, model_path, plan.engines, logs)
-        self.learner = LearnerGroup(_learner_config(config, model_path), plan.learner_ranks, logs)
-        self.rewards = start_reward_pool(config, model_path, plan.rewards, logs)
+        self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
+        self.learner = LearnerGroup(learner_config(config, inputs.model), plan.learner_ranks, logs)
+        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
@@ -156,25 +156,32 @@ class Run:
         settings = self.config.evaluation
         if not settings.enabled:
             return
-        family_of = {pair: self.config.reward.route(*pair).function for pair in set(self._held_out.tasks_and_sources())}
+        pairs = set(self._held_out.tasks_and_sources())
+        function_of = {pair: self.config.reward.route(*pair).function for pair in pairs}
         sampling = self.config.rollout.sampling
         self._say(f"scoring held-out samples {name} training ...")
         result = await evaluate(
-            choose_samples(self._held_out, family_of, settings.samples_per_family),
+            choose_samples(self._held_out, function_of, settings.samples_per_family),
             generators=self.generators,
             rewards=self.rewards,
-            sampled=SamplingSpec(
-                group_size=settings.completions_per_sample,
-                temperature=sampling.temperature,
+            questioning=Questioning(
+                greedy=True,
+                sampled=SamplingSpec(
+                    group_size=settings.completions_per_sample,
+                    temperature=sampling.temperature,
+                    max_completion_tokens=sampling.max_completion_tokens,
+                ),
                 max_completion_tokens=sampling.max_completion_tokens,
+                seed=self.config.seed,
+                coord_mode=self.config.model.coord_mode,
             ),
-            seed=self.config.seed,
+            function_of=function_of,
             step=self.step,
         )
         write_json(self.folder.evaluation(name), result.to_json())
 
 
-def _learner_config(config: ExperimentConfig, model_path: Path) -> LearnerConfig:
+def learner_config(config: ExperimentConfig, model_path: Path) -> LearnerConfig:
     """Tell the learner which model and which algorithm."""
     return replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 

@@ -37,6 +37,7 @@ FREE_TO_CHANGE = (
     "learner.optimizer.total_steps",
     "cluster",
     "evaluation",
+    "evaluate",
 )
 
 

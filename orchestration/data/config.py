@@ -18,6 +18,8 @@ class SourceConfig:
     """Which file of orchestration/data/sources reads it."""
     path: str | None = None
     """Folder of the raw files, relative to data.recipe.raw or absolute; null for drawn sources."""
+    label: str = ""
+    """Name under which its rows are counted; empty takes its name in the recipe."""
     role: Role = "train"
     split: str = "train"
     """Which split of the raw dataset, in the source's own words."""

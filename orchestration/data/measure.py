@@ -35,6 +35,11 @@ class Ruler:
     max_images: int
     max_prompt_tokens: int
 
+    @property
+    def settings(self) -> tuple[str, int, int]:
+        """All but the folder, whose content counts instead of its name."""
+        return self.system_prompt, self.max_images, self.max_prompt_tokens
+
 
 def processor_files(model: Path) -> Iterable[Path]:
     """Give the files whose content is the processor's digest."""

@@ -30,6 +30,7 @@ class PartTask:
     name: str
     """Of the source in the recipe."""
     source: SourceConfig
+    license: str
     root: Path
     part: Part
     key: str
@@ -117,7 +118,7 @@ def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -
             _read_row(task, row, writer, stamps)
         if writer.num_rows == task.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
-    return None if writer is None else writer.finish({"files": stamps})
+    return None if writer is None else writer.finish({"role": task.source.role, "files": stamps})
 
 
 def _read_row(task: PartTask, row: RawRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
@@ -134,13 +135,20 @@ def _read_row(task: PartTask, row: RawRow, writer: ChunkWriter, stamps: list[Sta
         if stamp is not None:
             stamps.append(stamp)
     places = [writer.add_image(data) for data in images]
-    writer.add(raw_to_json(row, places))
+    writer.add(
+        {
+            "source": full_source(task.source.label or task.name, row.part),
+            "role": task.source.role,
+            "license": task.license,
+            "row": raw_to_json(row, places),
+        }
+    )
 
 
 def _rejected(task: PartTask, row: BadRow, raw: RawRow | None = None) -> Rejected:
     return Rejected(
         stage=STAGE,
-        source=full_source(task.name, raw.part if raw else ""),
+        source=full_source(task.source.label or task.name, raw.part if raw else ""),
         source_id=row.source_id[:EXCERPT_CHARS],
         role=task.source.role,
         reason=row.reason,

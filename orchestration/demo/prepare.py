@@ -1,7 +1,7 @@
-"""Everything the embedded default needs on disk: drawn samples and a warm-started tiny model, made once and kept.
+"""The model of the embedded default: tiny, warm-started on drawn demonstrations, made once and kept.
 
-Each artifact lives in a folder named after the digest of what it is made from: settings, code of this package, and
-versions of the libraries that shape it. A folder appears whole, by a rename, or not at all.
+It lives in a folder named after the digest of what it is made from: settings, code of this package, and versions of the
+libraries that shape it. The folder appears whole, by a rename, or not at all.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.grounding import with_boxes_in
@@ -25,9 +24,6 @@ from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import WarmStartProgress, warm_start
 from orchestration.seeds import derive_seed
 
-WriteSamples = Callable[[Path, Iterable[DemoSample]], object]
-"""Writes samples as one dataset file."""
-
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
 """Enough text for the tokenizer to meet every word of the demo many times."""
@@ -37,69 +33,41 @@ CHAT_WORDS = "user\nassistant\nsystem\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoPaths:
-    """Where the artifacts are."""
-
-    train: Path
-    """Dataset file for reinforcement learning."""
-    held_out: Path
-    """Dataset file for evaluation; shares no drawing with `train` or with the warm start."""
-    model: Path | None
-    """Hugging Face folder of the warm-started model; None where no family was asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoProgress:
-    """What is being made, and how far it is.
+    """How far the warm start is.
 
     Example:
-        >>> DemoProgress(phase="warm_start", done=30, total=600, loss=1.2).phase
-        'warm_start'
+        >>> DemoProgress(done=30, total=600, loss=1.2).total
+        600
     """
 
-    phase: Literal["samples", "warm_start"]
     done: int
-    """Samples drawn or optimiser steps done."""
+    """Optimiser steps."""
     total: int
-    loss: float | None = None
-    """Cross-entropy of the warm start's last step, in nats."""
+    loss: float
+    """Cross-entropy of the last step, in nats."""
 
 
 def prepare_demo(
-    root: Path,
-    *,
-    settings: DemoSettings,
-    family: FamilyName | None,
-    write_samples: WriteSamples,
-    progress: Callable[[DemoProgress], None],
-) -> DemoPaths:
-    """Give the paths of samples and model, making those that are not there yet.
+    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[DemoProgress], None]
+) -> Path:
+    """Give the folder of the warm-started model, making it if it is not there yet.
 
     Args:
         root: Cache folder, shared by all runs; created where it does not exist.
-        settings: Equal settings find equal artifacts.
-        family: Of the model; None makes the samples alone. All families share the samples.
-        write_samples: Called once for each split, if the samples are not there yet.
-        progress: Called often while something is made, never when all is there.
+        settings: Equal settings find the same model.
+        family: Of the model.
+        progress: Called after every step of the warm start, never when the model is there.
     """
-    paths = demo_paths(root, settings, family)
-    if not paths.train.parent.is_dir():
-        _make(paths.train.parent, lambda folder: _write_splits(folder, settings, write_samples, progress))
-    if family is not None and paths.model is not None and not paths.model.is_dir():
-        _make(paths.model, lambda folder: _write_model(folder, settings, family, progress))
-    return paths
+    target = model_folder(root, settings, family)
+    if not target.is_dir():
+        _make(target, lambda folder: _write_model(folder, settings, family, progress))
+    return target
 
 
-def demo_paths(root: Path, settings: DemoSettings, family: FamilyName | None) -> DemoPaths:
-    """Name the artifacts of these settings, made or not."""
-    data = root / f"samples-{samples_digest(settings)}"
-    model = None if family is None else root / f"model-{model_digest(settings, family)}"
-    return DemoPaths(train=data / "train.parquet", held_out=data / "held_out.parquet", model=model)
-
-
-def samples_digest(settings: DemoSettings) -> str:
-    """Give the digest of what the drawn samples are made from."""
-    return _digest([settings.seed, settings.num_train, settings.num_held_out])
+def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path:
+    """Name the model of these settings, made or not."""
+    return root / f"model-{model_digest(settings, family)}"
 
 
 def model_digest(settings: DemoSettings, family: FamilyName) -> str:
@@ -139,23 +107,6 @@ def _make(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_splits(
-    folder: Path, settings: DemoSettings, write_samples: WriteSamples, progress: Callable[[DemoProgress], None]
-) -> None:
-    counted = itertools.count(1)
-    total = settings.num_train + settings.num_held_out
-
-    def report(samples: Iterator[DemoSample]) -> Iterator[DemoSample]:
-        for sample in samples:
-            progress(DemoProgress(phase="samples", done=next(counted), total=total))
-            yield sample
-
-    train = generate_samples(seed=settings.seed, split="train", num_samples=settings.num_train)
-    held_out = generate_samples(seed=settings.seed, split="held_out", num_samples=settings.num_held_out)
-    write_samples(folder / "train.parquet", report(train))
-    write_samples(folder / "held_out.parquet", report(held_out))
-
-
 def _write_model(
     folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[DemoProgress], None]
 ) -> None:
@@ -174,7 +125,7 @@ def _write_model(
     make_tiny_model(blank, family, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
 
     def report(state: WarmStartProgress) -> None:
-        progress(DemoProgress(phase="warm_start", done=state.step, total=state.num_steps, loss=state.loss))
+        progress(DemoProgress(done=state.step, total=state.num_steps, loss=state.loss))
 
     warm_start(
         blank,

@@ -19,12 +19,10 @@ FAMILY_FRAMES: Mapping[FamilyName, FrameName] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """Size of the drawn data and of the warm start; equal settings give equal artifacts."""
+    """The warm start of the tiny model; equal settings give equal models."""
 
     seed: int
-    """Of drawings, initial weights and warm start."""
-    num_train: int
-    num_held_out: int
+    """Of demonstrations, initial weights and warm start."""
     warm_start_steps: int
     """Optimiser steps of supervised training on mixed-quality demonstrations."""
     warm_start_batch_size: int
@@ -38,8 +36,6 @@ class DemoSettings:
     def __post_init__(self) -> None:
         """Check counts and the share."""
         for name in (
-            "num_train",
-            "num_held_out",
             "warm_start_steps",
             "warm_start_batch_size",
             "questions_per_picture",

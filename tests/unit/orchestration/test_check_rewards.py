@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
-from orchestration.job import check_rewards
+from orchestration.inputs import check_rewards
 from rewards import RewardConfig, RewardError
 from rewards.config import RewardRule
 from rewards.parameters import OpenEndedConfig

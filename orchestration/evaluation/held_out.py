@@ -1,6 +1,5 @@
-"""Held-out samples through the same engines and rewards as training: sampled and greedy, by reward function."""
+"""Held-out scores inside a run, before and after training: sampled and greedy, by reward function."""
 
-import asyncio
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,19 +9,15 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from orchestration.buffer import GroupSummary
-from orchestration.errors import ScoringError
-from orchestration.seeds import derive_seed
+from orchestration.evaluation.records import Completion, EvaluatedSample
+
+from orchestration.evaluation.collect import Questioning, collect
 from rollout.dataset import SampleTable
-from rollout.errors import RolloutError
-from rollout.records import ImageBytes, Sample, SamplingSpec
+from rollout.records import ImageBytes, Sample
 
 if TYPE_CHECKING:
     from orchestration.pools.generators import GeneratorPool
     from orchestration.pools.rewards import RewardPool
-
-# Prompts in flight; enough to fill an engine, few enough to keep host memory flat.
-MAX_IN_FLIGHT = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,57 +80,50 @@ async def evaluate(
     *,
     generators: "GeneratorPool",
     rewards: "RewardPool",
-    sampled: SamplingSpec,
-    seed: int,
+    questioning: Questioning,
+    function_of: Mapping[tuple[str, str], str],
     step: int,
     num_examples: int = 12,
 ) -> Evaluation:
-    """Score every sample with `sampled.group_size` sampled completions and one greedy one.
-
-    Seeds depend on the sample alone, so two evaluations of one run draw the same random numbers.
-    """
-    greedy = SamplingSpec(group_size=1, temperature=0.0, max_completion_tokens=sampled.max_completion_tokens)
-    gate = asyncio.Semaphore(MAX_IN_FLIGHT)
-
-    async def score(sample: Sample, spec: SamplingSpec, name: str) -> GroupSummary | None:
-        async with gate:
-            try:
-                group = await generators.generate_group(f"evaluation-{name}-{sample.sample_id}", sample, spec)
-                return (await rewards.score(group, keep_texts=True))[1]
-            except (RolloutError, ScoringError):
-                return None  # reported when training meets its like; here the sample has no score
-
-    def seeded(sample: Sample) -> SamplingSpec:
-        return SamplingSpec(
-            group_size=sampled.group_size,
-            temperature=sampled.temperature,
-            max_completion_tokens=sampled.max_completion_tokens,
-            seed=derive_seed(seed, "evaluation", sample.sample_id),
-        )
-
-    drawn = await asyncio.gather(*(score(sample, seeded(sample), "sampled") for sample in samples))
-    best = await asyncio.gather(*(score(sample, greedy, "greedy") for sample in samples))
-    pairs = [(s, d, g) for s, d, g in zip(samples, drawn, best, strict=True) if d and g and d.rewards and g.rewards]
-    families = sorted({d.family for _, d, _ in pairs})
+    """Score every sample with its sampled completions and its greedy one; both must be asked for."""
+    found: dict[str, EvaluatedSample] = {}
+    await collect(
+        samples,
+        generators=generators,
+        rewards=rewards,
+        questioning=questioning,
+        function_of=lambda task, source: function_of[task, source],
+        finished=lambda result: found.update({result.sample_id: result}),
+    )
+    pairs = [(sample, found[sample.sample_id]) for sample in samples]
+    # What could not be scored is reported when training meets its like; here the sample has no score.
+    scored = [(sample, result) for sample, result in pairs if _graded(result.sampled) and _graded([result.greedy])]
+    families = sorted({result.function for _, result in scored})
     return Evaluation(
         step=step,
-        families={name: _family_score([(d, g) for _, d, g in pairs if d.family == name]) for name in families},
-        examples=[e for name in families for e in _examples(pairs, name, max(1, num_examples // len(families)))],
+        families={name: _family_score([r for _, r in scored if r.function == name]) for name in families},
+        examples=[e for name in families for e in _examples(scored, name, max(1, num_examples // len(families)))],
     )
 
 
-def _family_score(pairs: Sequence[tuple[GroupSummary, GroupSummary]]) -> FamilyScore:
-    sampled = [fmean(d.rewards) for d, _ in pairs]
-    greedy = [fmean(g.rewards) for _, g in pairs]
+def _graded(completions: Sequence[Completion | None]) -> list[Completion]:
+    return [c for c in completions if c is not None and c.reward is not None]
+
+
+def _family_score(results: Sequence[EvaluatedSample]) -> FamilyScore:
+    drawn = [_graded(result.sampled) for result in results]
+    best = [_graded([result.greedy])[0] for result in results]
+    sampled = [fmean(c.reward or 0.0 for c in completions) for completions in drawn]
+    greedy = [c.reward or 0.0 for c in best]
     return FamilyScore(
-        num_samples=len(pairs),
+        num_samples=len(results),
         sampled=fmean(sampled),
         sampled_se=_standard_error(sampled),
-        sampled_task=fmean(r for d, _ in pairs for r in d.task_rewards),
+        sampled_task=fmean(c.task_reward or 0.0 for completions in drawn for c in completions),
         greedy=fmean(greedy),
         greedy_se=_standard_error(greedy),
-        greedy_task=fmean(r for _, g in pairs for r in g.task_rewards),
-        format=fmean(r for d, _ in pairs for r in d.format_rewards),
+        greedy_task=fmean(c.task_reward or 0.0 for c in best),
+        format=fmean(c.format_reward for completions in drawn for c in completions),
     )
 
 
@@ -143,10 +131,8 @@ def _standard_error(values: Sequence[float]) -> float:
     return stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def _examples(
-    pairs: Sequence[tuple[Sample, GroupSummary, GroupSummary]], family: str, count: int
-) -> list[dict[str, Any]]:
-    chosen = [pair for pair in pairs if pair[1].family == family][:count]
+def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, count: int) -> list[dict[str, Any]]:
+    chosen = [(sample, result) for sample, result in scored if result.function == family][:count]
     return [
         {
             "sample_id": sample.sample_id,
@@ -155,14 +141,15 @@ def _examples(
             "question": sample.question,
             "answer": sample.answer,
             "images": [
-                _embedded(image, size) for image, size in zip(sample.images, drawn.image_input_sizes, strict=True)
+                _embedded(image, size) for image, size in zip(sample.images, result.image_input_sizes, strict=True)
             ],
-            "greedy": greedy.texts[0],
-            "greedy_reward": greedy.rewards[0],
-            "sampled": list(drawn.texts),
-            "sampled_rewards": list(drawn.rewards),
+            "greedy": result.greedy.text,
+            "greedy_reward": result.greedy.reward,
+            "sampled": [completion.text for completion in result.sampled],
+            "sampled_rewards": [completion.reward or 0.0 for completion in result.sampled],
         }
-        for sample, drawn, greedy in chosen
+        for sample, result in chosen
+        if result.greedy is not None
     ]
 
 

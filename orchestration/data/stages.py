@@ -1,0 +1,134 @@
+"""Stages that take one row at a time: a chunk in, a chunk out, in a worker; what a row cannot pass is quarantined."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.progress import Advance
+from orchestration.data.reasons import Refused
+from orchestration.data.records import EXCERPT_CHARS, Rejected
+from orchestration.data.workers import Workers
+
+
+class RowStage(Protocol):
+    """What a stage does to a row. Pickled to the workers: settings only."""
+
+    name: str
+
+    def key(self) -> Any:
+        """JSON values of everything that shapes the result, beside the rows themselves."""
+        ...
+
+    def open(self, chunk: Chunk, writer: ChunkWriter) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Give the function that turns a row's values into the next stage's; it raises Refused for quarantine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTask:
+    """One stage over one chunk."""
+
+    stage: RowStage
+    source: Path
+    target: Path
+
+
+def run_chunk(task: ChunkTask) -> Chunk:
+    """Give the chunk that the stage makes of another one; one that is there already is taken as it is."""
+    done = Chunk.open(task.target)
+    if done is not None:
+        return done
+    source = Chunk.open(task.source)
+    assert source is not None, task.source
+    writer = ChunkWriter(task.target)
+    step = task.stage.open(source, writer)
+    for values in source.rows():
+        try:
+            writer.add(step(values))
+        except Refused as refusal:
+            writer.reject(rejected(task.stage.name, values, refusal))
+    return writer.finish({"role": source.facts["role"]})
+
+
+def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
+    """Give the quarantine entry of a row, raw or canonical."""
+    row = values.get("row", values)
+    return Rejected(
+        stage=stage,
+        source=values["source"],
+        source_id=row["source_id"][:EXCERPT_CHARS],
+        role=values["role"],
+        reason=refusal.reason,
+        detail=refusal.detail[:EXCERPT_CHARS],
+        question=row["question"][:EXCERPT_CHARS],
+    )
+
+
+def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, workers: Workers, advance: Advance) -> list[Chunk]:
+    """Take all chunks through a stage, several at a time, and give the results in order."""
+    key = stage.key()
+    tasks = [
+        ChunkTask(stage=stage, source=chunk.folder, target=result_folder(store, stage.name, key, chunk))
+        for chunk in chunks
+    ]
+    results = []
+    for chunk, result in zip(chunks, workers.map(run_chunk, tasks), strict=True):
+        advance(chunk.num_rows)
+        results.append(result)
+    return results
+
+
+def result_folder(store: Path, stage: str, key: Any, chunk: Chunk) -> Path:
+    """Where the result of a stage over a chunk lies."""
+    return store / stage / digest_of(key, chunk.folder.parent.name, chunk.folder.name, chunk.digest)
+
+
+def rows_in_order(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number the rows of all chunks from 0."""
+    number = 0
+    for chunk in chunks:
+        for values in chunk.rows():
+            yield number, values
+            number += 1
+
+
+Verdict = Refused | dict[str, Any]
+"""Why a row goes, or which of its values change; rows without a verdict stay as they are."""
+
+
+def sift(
+    stage: str, key: Any, chunks: Sequence[Chunk], store: Path, verdicts: Callable[[], Iterator[tuple[int, Verdict]]]
+) -> list[Chunk]:
+    """Take chunks through a stage that must see all rows before it can judge one.
+
+    Args:
+        stage: Name of the stage.
+        key: JSON values of its settings and code.
+        chunks: In the order in which rows are numbered.
+        store: Folder of all chunks.
+        verdicts: Judges, and gives (number, verdict) in ascending order of number; called only if a result is missing.
+    """
+    whole = digest_of(key, *((chunk.folder.name, chunk.digest) for chunk in chunks))
+    folders = [store / stage / f"{whole}-{number:06d}" for number in range(len(chunks))]
+    found = [Chunk.open(folder) for folder in folders]
+    if all(found):
+        return [chunk for chunk in found if chunk is not None]
+    coming = verdicts()
+    upcoming = next(coming, None)
+    number, results = 0, []
+    for chunk, folder in zip(chunks, folders, strict=True):
+        writer = ChunkWriter(folder)
+        for values in chunk.rows():
+            verdict: Verdict = {}
+            if upcoming is not None and upcoming[0] == number:
+                verdict = upcoming[1]
+                upcoming = next(coming, None)
+            if isinstance(verdict, Refused):
+                writer.reject(rejected(stage, values, verdict))
+            else:
+                writer.add({**values, **verdict})
+            number += 1
+        results.append(writer.finish({"role": chunk.facts["role"]}))
+    return results

@@ -1,0 +1,58 @@
+"""What a run is fed with: a model folder and two datasets; what is not configured, demo and recipe make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.config import ExperimentConfig
+from orchestration.data.command import build_from_config
+from orchestration.demo.make import make_in_subprocess
+from rewards.base import RewardError
+from rewards.config import RewardConfig
+from rewards.mixed import MixedReward
+from rollout.dataset import SampleTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Everything that lies on disk before a run begins."""
+
+    model: Path
+    """Hugging Face folder."""
+    train: Path
+    """Dataset: a Parquet file or a folder of shards."""
+    held_out: Path
+
+
+def model_folder(config: ExperimentConfig) -> Path:
+    """Give the configured model, or the demo's, made now if it is not there yet."""
+    if config.model.path is not None:
+        return Path(config.model.path)
+    assert config.model.family is not None  # checked where the configuration was built
+    return make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family)
+
+
+def prepare_inputs(config: ExperimentConfig) -> Inputs:
+    """Give model and data, making what is not there yet."""
+    model = model_folder(config)
+    if config.data.train is not None and config.data.held_out is not None:
+        return Inputs(model=model, train=Path(config.data.train), held_out=Path(config.data.held_out))
+    dataset = build_from_config(config, model)
+    return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
+
+
+def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
+    """Find rows that no reward reads, and settings that do not fit the model, before anything is reserved.
+
+    Raises:
+        RewardError: with a table of the unrouted rows, or naming the setting.
+    """
+    for path in files:
+        missing = config.unrouted(SampleTable(path).tasks_and_sources())
+        if missing:
+            table = "".join(f"\n{num:10d}  {task}  {source}" for (task, source), num in sorted(missing.items()))
+            raise RewardError(
+                f"{path} has {sum(missing.values())} rows that no reward reads; add their tasks to reward.routes or "
+                f"reward.rules, or leave them out (known tasks: {', '.join(config.routes)}):\n"
+                f"{'rows':>10}  task  source{table}"
+            )
+    MixedReward.from_checkpoint(config, model_path).close()
