@@ -76,3 +76,22 @@ class RejectReason(StrEnum):
     TOO_HARD = "too_hard", "mean reward below the band of its reward function"
     NO_SPREAD = "no_spread", "the rewards of the completions hardly differ: no advantage to learn from"
     OVER_QUOTA = "over_quota", "fits, but the quota of its source or reward function is full"
+
+
+class Refused(Exception):
+    """A row that its stage leaves out; raised inside of a stage and turned into a Rejected row by it.
+
+    Example:
+        >>> str(Refused(RejectReason.IMAGE_TOO_SMALL, "1 x 1 pixels; at least 28"))
+        'image_too_small: 1 x 1 pixels; at least 28'
+    """
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        """Keep the reason, and what exactly is at fault with its values."""
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        """Give both in one line."""
+        return f"{self.reason.value}: {self.detail}"
