@@ -5,7 +5,6 @@ know better: every block of a PNG, JPEG, GIF or WebP says how long it is, and th
 """
 
 import re
-import struct
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -28,16 +27,16 @@ def is_truncated(data: bytes) -> bool:
     if data.startswith((b"GIF87a", b"GIF89a")):
         return _is_gif_truncated(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return len(data) < 8 + int(struct.unpack_from("<I", data, 4)[0])
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return False
 
 
 def _is_png_truncated(data: bytes) -> bool:
     at = len(_PNG_MAGIC)
     while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        at += 12 + length
-        if kind == b"IEND":
+        is_last = data.startswith(b"IEND", at + 4)
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if is_last:
             return at > len(data)
     return True
 
@@ -53,7 +52,7 @@ def _is_jpeg_truncated(data: bytes) -> bool:
             if at + 2 > len(data):
                 return True
             # A length below 2 is nonsense; the two bytes are there all the same, and the search must go on.
-            at += max(2, struct.unpack_from(">H", data, at)[0])
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return True
 
 

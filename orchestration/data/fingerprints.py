@@ -66,7 +66,7 @@ def hash_distances(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArr
     Returns:
         [...], each in 0..256.
     """
-    return np.bitwise_count(left ^ right).sum(axis=-1, dtype=np.int64)
+    return np.asarray(np.bitwise_count(left ^ right).sum(axis=-1), np.int64)
 
 
 def thumbnail_differences(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -80,7 +80,7 @@ def thumbnail_differences(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> 
         [...], each in 0..255.
     """
     # The larger minus the smaller stays within bytes: no wider copy of what may be many thousand thumbnails.
-    return (np.maximum(left, right) - np.minimum(left, right)).max(axis=-1).astype(np.int64)
+    return np.asarray((np.maximum(left, right) - np.minimum(left, right)).max(axis=-1), np.int64)
 
 
 def hash_distance(left: str, right: str) -> int:

@@ -9,7 +9,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orchestration.data.config import LimitsConfig
 from orchestration.data.containers import is_truncated
@@ -160,6 +160,6 @@ def _reason_of(error: Exception, data: bytes) -> RejectReason:
 
 
 def _detail_of(error: Exception, data: bytes) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"{len(data)} bytes that begin with {data[:12].hex(' ') or 'nothing'}: none of {', '.join(FORMATS)}"
     return f"{type(error).__name__}: {error}"

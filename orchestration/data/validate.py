@@ -63,6 +63,7 @@ def validate(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> list
     Raises:
         Refused: The row cannot be used; the reason is one of the stage `validate`, or IMAGE_FILE_TOO_LARGE.
     """
+    assert len(images) == len(row.images), "the bytes of every image of the row belong here"
     _check_lengths(row, images, limits)
     for name, text in _texts(row):
         _check_characters(name, text)
@@ -137,7 +138,7 @@ def _check_numbers(row: RawRow) -> None:
     for place, box in enumerate(row.boxes or (), start=1):
         for value in box.values:
             # What is no number at all is for normalise to refuse, as a malformed box.
-            if isinstance(value, (int, float)) and not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise Refused(RejectReason.NOT_FINITE, f"box {place} holds {value}")
     is_number = row.task in _NUMBER_TASKS and row.answer_type in ("", "list", *_NUMBER_TYPES)
     if is_number and _NOT_FINITE.fullmatch(row.answer.strip()):
