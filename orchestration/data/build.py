@@ -65,7 +65,7 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
     stages: dict[str, list[Chunk]] = {}
 
     chunks = stages["read"] = read_sources(job.plans, workers, bars.begin("read", None))
-    for stage in (ValidateStage(recipe.limits, store), NormaliseStage(recipe, job.reward)):
+    for stage in (ValidateStage(recipe.limits, store), NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed)):
         chunks = stages[stage.name] = run_stage(stage, chunks, store, workers, bars.begin(stage.name, total(chunks)))
     chunks = stages["deduplicate"] = deduplicate(job, chunks, bars.begin("deduplicate", total(chunks)))
 

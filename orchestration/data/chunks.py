@@ -83,6 +83,11 @@ class ChunkWriter:
         self._num_rows = self._num_rejected = self.num_image_bytes = 0
 
     @property
+    def address(self) -> str:
+        """What Chunk.address will be."""
+        return f"{self._folder.parent.name}/{self._folder.name}"
+
+    @property
     def num_rows(self) -> int:
         """Rows written so far, those left out included."""
         return self._num_rows + self._num_rejected

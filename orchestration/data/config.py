@@ -72,6 +72,12 @@ class NormaliseConfig:
     shuffle_options: bool = False
     """Put options into a random order, drawn from the seed and the row, and move the letter of the answer along."""
 
+    def __post_init__(self) -> None:
+        """Check that no template drops the question."""
+        for task, template in self.prompts.items():
+            if "{question}" not in template:
+                raise ConfigError(f"data.recipe.normalise.prompts.{task} is {template!r}; it must hold {{question}}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeduplicateConfig:

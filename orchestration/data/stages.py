@@ -1,6 +1,7 @@
 """Stages that take one row at a time: a chunk in, a chunk out, in a worker; what a row cannot pass is quarantined."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,9 @@ class RowStage(Protocol):
         """JSON values of everything that shapes the result, beside the rows themselves."""
         ...
 
-    def open(self, chunk: Chunk, writer: ChunkWriter) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def opened(
+        self, chunk: Chunk, writer: ChunkWriter
+    ) -> AbstractContextManager[Callable[[dict[str, Any]], dict[str, Any]]]:
         """Give the function that turns a row's values into the next stage's; it raises Refused for quarantine."""
         ...
 
@@ -43,12 +46,12 @@ def run_chunk(task: ChunkTask) -> Chunk:
     source = Chunk.open(task.source)
     assert source is not None, task.source
     writer = ChunkWriter(task.target)
-    step = task.stage.open(source, writer)
-    for values in source.rows():
-        try:
-            writer.add(step(values))
-        except Refused as refusal:
-            writer.reject(rejected(task.stage.name, values, refusal))
+    with task.stage.opened(source, writer) as step:
+        for values in source.rows():
+            try:
+                writer.add(step(values))
+            except Refused as refusal:
+                writer.reject(rejected(task.stage.name, values, refusal))
     return writer.finish({"role": source.facts["role"]})
 
 

@@ -1,0 +1,170 @@
+"""Options and reference of a multiple-choice row: clean texts, a letter for the answer, a fair order."""
+
+import hashlib
+import random
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orchestration.data.reasons import Refused, RejectReason
+from rewards.base import GoldError
+from rewards.choices import Choices
+from rewards.plain_text import normalise as comparable
+
+LETTERS = string.ascii_uppercase
+_STORED_LABEL = re.compile(r"\(?([A-Za-z])[).:]+\s+(?=\S)|\(([A-Za-z])\)\s*(?=\S)")
+_OTHERS = r"(?:above|below|these|those|them|others|options?|choices?|answers?|statements?)"
+_PHRASE = re.compile(
+    rf"\b(?:all|none|both|neither|either|any|each|some|one|two|three|more than one)(?: of)?(?: the)? {_OTHERS}\b"
+    r"|\b(?:above|previous|preceding|other|first|last) (?:options?|choices?|answers?)\b"
+    r"|\b(?:options?|choices?|answers?) [a-z]\b"
+)
+_LETTER = r"\(?[a-z]\)?"
+_LETTERS_TOGETHER = re.compile(
+    rf"(?:both |either |neither |only )?{_LETTER}(?:, ?{_LETTER})*,? ?(?:and|or|nor|&) ?{_LETTER}(?: only)?"
+    rf"|only {_LETTER}|{_LETTER} only"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lettered:
+    """Options with their reference."""
+
+    options: tuple[str, ...]
+    answer: str
+    """One letter, several (`A, C`), or the text of an option."""
+    is_text: bool = False
+    """Whether `answer` is the text of an option, as some sources want it."""
+
+
+def letter_answer(options: Sequence[str], answer: str, answer_type: str) -> Lettered:
+    """Clean options and find the reference among them.
+
+    Args:
+        options: As the source has them.
+        answer: A letter, letters, or an option's text, label included or not.
+        answer_type: `index`: the answer is a place, counted from 0. `text`: it is an option's text and stays one,
+            unless the reward would take that text for a letter. Anything else: see `answer`; a lone letter within the
+            range of labels is a label, never a text.
+
+    Raises:
+        Refused: OPTIONS_UNUSABLE or ANSWER_NOT_IN_OPTIONS.
+    """
+    texts = clean_options(options)
+    if answer_type == "index":
+        return Lettered(options=texts, answer=LETTERS[_index(answer, len(texts))])
+    if answer_type == "text":
+        return _text_answer(texts, options, answer)
+    return Lettered(options=texts, answer=", ".join(sorted(_gold(texts, answer))))
+
+
+def clean_options(options: Sequence[str]) -> tuple[str, ...]:
+    """Give options with single spaces, and without labels (`A. cat`, `B. dog`) if all of them carry theirs.
+
+    Raises:
+        Refused: OPTIONS_UNUSABLE, for fewer than two, more than letters, one without text, or two that are one text
+            once normalised as the reward does.
+    """
+    if not 2 <= len(options) <= len(LETTERS):
+        raise Refused(RejectReason.OPTIONS_UNUSABLE, f"{len(options)} options; 2 to {len(LETTERS)} can be lettered")
+    texts = _without_labels(tuple(" ".join(option.split()) for option in options))
+    seen: dict[str, str] = {}
+    for text in texts:
+        # A text of punctuation alone normalises to nothing and is compared as it stands.
+        key = comparable(text) or text
+        if not key:
+            raise Refused(RejectReason.OPTIONS_UNUSABLE, "an option has no text")
+        if key in seen:
+            raise Refused(RejectReason.OPTIONS_UNUSABLE, f"options {seen[key]!r} and {text!r} are one text")
+        seen[key] = text
+    return texts
+
+
+def can_shuffle(options: Sequence[str]) -> bool:
+    """Give whether the order of options means nothing.
+
+    It does mean something where an option speaks of others (`all of the above`, `both A and B`), and where one is
+    itself a lone letter, as labels in a diagram are: behind another letter it would be read as that one.
+    """
+    return not any(_speaks_of_letters(option) for option in options)
+
+
+def shuffled(lettered: Lettered, *, seed: int, sample_id: str) -> Lettered:
+    """Put options into an order drawn from seed and row, and move the letters of the reference along."""
+    digest = hashlib.blake2b(f"{seed}|options|{sample_id}".encode(), digest_size=8).digest()
+    order = list(range(len(lettered.options)))
+    random.Random(int.from_bytes(digest, "big")).shuffle(order)
+    options = tuple(lettered.options[old] for old in order)
+    if lettered.is_text:
+        return replace(lettered, options=options)
+    moved = sorted(LETTERS[order.index(LETTERS.index(letter))] for letter in lettered.answer.split(", "))
+    return Lettered(options=options, answer=", ".join(moved))
+
+
+def rendered(options: Sequence[str]) -> str:
+    r"""Give options as lines.
+
+    Example:
+        >>> rendered(("cat", "dog"))
+        'A. cat\nB. dog'
+    """
+    return "\n".join(f"{letter}. {option}" for letter, option in _lettered(options))
+
+
+def _lettered(options: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(LETTERS[: len(options)], options, strict=True))
+
+
+def _without_labels(options: tuple[str, ...]) -> tuple[str, ...]:
+    rests = []
+    for letter, option in _lettered(options):
+        match = _STORED_LABEL.match(option)
+        if match is None or (match[1] or match[2]).upper() != letter:
+            return options
+        rests.append(option[match.end() :])
+    return tuple(rests)
+
+
+def _gold(options: Sequence[str], answer: str) -> frozenset[str]:
+    try:
+        return Choices(options, answer).gold
+    except GoldError as error:
+        raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}") from error
+
+
+def _text_answer(options: Sequence[str], with_labels: Sequence[str], answer: str) -> Lettered:
+    wanted = comparable(answer)
+    places = [
+        place
+        for place, (option, labelled) in enumerate(zip(options, with_labels, strict=True))
+        if wanted in (comparable(option), comparable(labelled))
+    ]
+    if len(places) != 1:
+        raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}")
+    letter, text = LETTERS[places[0]], options[places[0]]
+    try:
+        is_text = Choices(options, text).gold == {letter}
+    except GoldError:
+        is_text = False
+    return Lettered(options=tuple(options), answer=text if is_text else letter, is_text=is_text)
+
+
+def _index(answer: str, num_options: int) -> int:
+    text = answer.strip()
+    index = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else num_options
+    if index >= num_options:
+        raise Refused(
+            RejectReason.ANSWER_NOT_IN_OPTIONS, f"index {text[:20]!r}; {num_options} options are counted from 0"
+        )
+    return index
+
+
+def _speaks_of_letters(option: str) -> bool:
+    text = comparable(option)
+    is_letter = len(text) == 1 and text.upper() in LETTERS
+    return is_letter or _PHRASE.search(text) is not None or _LETTERS_TOGETHER.fullmatch(text) is not None
+
+
+def _spelled(options: Sequence[str]) -> str:
+    return "; ".join(f"{letter} {option[:30]!r}" for letter, option in _lettered(options))

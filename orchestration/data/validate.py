@@ -1,0 +1,145 @@
+"""Whether the texts, numbers and images of a raw row can be used at all; nothing is changed but images in need of it.
+
+Cheap checks come first: a megabyte of text is refused by its length before anything looks at its characters.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from orchestration.data.config import LimitsConfig
+from orchestration.data.images import CheckedImage, check_image
+from orchestration.data.reasons import Refused, RejectReason
+from orchestration.data.records import RawRow
+from rewards.answer import END_OF_TURN
+from rollout.prompt import PLACEHOLDER_TOKENS
+
+_DIRTY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Control characters but tab and line breaks, lone surrogates, and code points that are no characters."""
+
+_OTHER_TOKENS = (
+    "<s>",
+    "<bos>",
+    "<pad>",
+    "<unk>",
+    "<start_of_turn>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+    "<im_start>",
+    "<im_end>",
+    "<im_patch>",
+    "<image_placeholder>",
+    "[IMG]",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "[INST]",
+    "[/INST]",
+)
+"""Of models beside those that this project trains: a dataset outlives the model that it was built for."""
+_TOKEN = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|"
+    + "|".join(map(re.escape, sorted({*PLACEHOLDER_TOKENS, *END_OF_TURN, *_OTHER_TOKENS}, key=len, reverse=True))),
+    re.IGNORECASE,
+)
+"""Case is ignored: chat templates and tokenizers of some models fold it, and no sentence needs such a word."""
+
+_NOT_FINITE = re.compile(r"[-+]?(?:nan|inf(?:inity)?)\.?", re.IGNORECASE)
+_NUMBER_TASKS = ("chart", "math")
+_NUMBER_TYPES = ("number", "year")
+
+
+def validate(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> list[CheckedImage]:
+    """Check a raw row and decode its images.
+
+    Args:
+        row: As its adapter read it.
+        images: Encoded bytes of `row.images`, in order.
+        limits: What is accepted.
+
+    Returns:
+        One checked image for each of `images`.
+
+    Raises:
+        Refused: The row cannot be used; the reason is one of the stage `validate`, or IMAGE_FILE_TOO_LARGE.
+    """
+    assert len(images) == len(row.images), "the bytes of every image of the row belong here"
+    _check_lengths(row, images, limits)
+    for name, text in _texts(row):
+        _check_characters(name, text)
+    for name, text in _read_texts(row):
+        token = _TOKEN.search(text)
+        if token is not None:
+            raise Refused(RejectReason.PLACEHOLDER_IN_TEXT, f"{name} holds {token.group()!r}")
+    _check_numbers(row)
+    has_boxes = row.boxes is not None or row.task == "iou"
+    checked = []
+    for place, data in enumerate(images, start=1):
+        try:
+            checked.append(check_image(data, limits, has_boxes=has_boxes))
+        except Refused as error:
+            raise Refused(error.reason, f"image {place} of {len(images)}: {error.detail}") from error
+    return checked
+
+
+def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> None:
+    if len(images) > limits.max_images:
+        raise Refused(RejectReason.TOO_MANY_IMAGES, f"{len(images)}; limits.max_images is {limits.max_images}")
+    num_chars = len(row.question) + sum(map(len, row.options))
+    if num_chars > limits.max_question_chars:
+        raise Refused(
+            RejectReason.QUESTION_TOO_LONG,
+            f"{num_chars} characters, options included; limits.max_question_chars is {limits.max_question_chars}",
+        )
+    num_chars = len(row.answer) + sum(len(box.label) for box in row.boxes or ())
+    if num_chars > limits.max_answer_chars:
+        raise Refused(
+            RejectReason.ANSWER_TOO_LONG,
+            f"{num_chars} characters, labels of boxes included; limits.max_answer_chars is {limits.max_answer_chars}",
+        )
+    if not row.question.strip():
+        raise Refused(RejectReason.QUESTION_EMPTY, repr(row.question[:20]))
+    if row.boxes is None and not row.answer.strip():
+        raise Refused(RejectReason.ANSWER_EMPTY, f"the answer is {row.answer[:20]!r}, and there are no boxes")
+
+
+def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
+    """Give the texts that a model may come to read or that a reward grades against, with their names."""
+    yield "the question", row.question
+    yield "the answer", row.answer
+    for place, option in enumerate(row.options, start=1):
+        yield f"option {place}", option
+    for place, box in enumerate(row.boxes or (), start=1):
+        yield f"the label of box {place}", box.label
+
+
+def _texts(row: RawRow) -> Iterator[tuple[str, str]]:
+    """Give all texts that a written row holds: what is not UTF-8 would stop the writer."""
+    yield from _read_texts(row)
+    yield "the source id", row.source_id
+    yield "the part", row.part
+    yield "the answer type", row.answer_type
+    for image in row.images:
+        yield "an image id", image.image_id
+    for key, value in row.metadata.items():
+        yield "a metadata key", key
+        yield f"metadata {key!r}", value
+
+
+def _check_characters(name: str, text: str) -> None:
+    found = _DIRTY.search(text)
+    if found is not None:
+        raise Refused(
+            RejectReason.TEXT_NOT_CLEAN, f"{name} holds U+{ord(found.group()):04X} at character {found.start()}"
+        )
+
+
+def _check_numbers(row: RawRow) -> None:
+    for place, box in enumerate(row.boxes or (), start=1):
+        for value in box.values:
+            # What is no number at all is for normalise to refuse, as a malformed box.
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Refused(RejectReason.NOT_FINITE, f"box {place} holds {value}")
+    is_number = row.task in _NUMBER_TASKS and row.answer_type in ("", "list", *_NUMBER_TYPES)
+    if is_number and _NOT_FINITE.fullmatch(row.answer.strip()):
+        raise Refused(RejectReason.NOT_FINITE, f"the answer is {row.answer.strip()!r}")
