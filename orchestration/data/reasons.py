@@ -79,10 +79,19 @@ class RejectReason(StrEnum):
 
 
 class Refused(Exception):
-    """A row cannot go on, for this reason; the stage quarantines it and takes the next."""
+    """A row that its stage leaves out; raised inside of a stage and turned into a Rejected row by it.
+
+    Example:
+        >>> str(Refused(RejectReason.IMAGE_TOO_SMALL, "1 x 1 pixels; at least 28"))
+        'image_too_small: 1 x 1 pixels; at least 28'
+    """
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
-        """Say why, and with which values."""
+        """Keep the reason, and what exactly is at fault with its values."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        """Give both in one line."""
+        return f"{self.reason.value}: {self.detail}"
