@@ -1,0 +1,259 @@
+"""Estimates with intervals: pass@k, means and ratios with a bootstrap over samples.
+
+Everything here is deterministic: the same numbers and the same seed give the same interval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Elements of one block of resampling counts: 32 MiB of int64.
+_BLOCK_ELEMENTS = 4_194_304
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resampling:
+    """How intervals are made.
+
+    Example:
+        >>> Resampling(num_resamples=1000).level
+        0.95
+    """
+
+    seed: int = 0
+    num_resamples: int = 10_000
+    level: float = 0.95
+    """Share of repetitions of the whole experiment in which the interval holds the true value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its interval.
+
+    Example:
+        >>> estimate_mean([1.0, 0.0, 1.0, 1.0]).to_json()
+        {'value': 0.75, 'interval': [0.25, 1.0], 'num_samples': 4}
+    """
+
+    value: float
+    low: float
+    high: float
+    num_samples: int
+    """Rows that it was computed over."""
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return {"value": self.value, "interval": [self.low, self.high], "num_samples": self.num_samples}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A metric that is one weighted sum of columns over another; 0 where the lower sum is 0.
+
+    F1 is 2 tp / (2 tp + fp + fn); a mean is its column over `rows`.
+
+    Example:
+        >>> Ratio(numerator={"tp": 2.0}, denominator={"tp": 2.0, "fp": 1.0, "fn": 1.0}).of({"tp": 3, "fp": 1, "fn": 2})
+        0.6666666666666666
+    """
+
+    numerator: Mapping[str, float]
+    denominator: Mapping[str, float] = field(default_factory=lambda: {"rows": 1.0})
+    is_share: bool = True
+    """Whether a row adds to the upper sum at most what it adds to the lower one: a share or a reward, no length."""
+
+    def of(self, sums: Mapping[str, float]) -> float:
+        """Give the value for these sums of columns; an absent column is 0."""
+        lower = sum(weight * sums.get(name, 0.0) for name, weight in self.denominator.items())
+        return sum(weight * sums.get(name, 0.0) for name, weight in self.numerator.items()) / lower if lower else 0.0
+
+    def columns(self, rows: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+        """Give [num_rows, 2]: what each row adds to the upper and to the lower sum."""
+        return (
+            np.array(
+                [
+                    [sum(weight * row.get(name, 0.0) for name, weight in part.items())]
+                    for part in (self.numerator, self.denominator)
+                    for row in rows
+                ]
+            )
+            .reshape(2, len(rows))
+            .T
+        )
+
+
+def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
+    """Give the unbiased estimate of the chance that one of k completions passes.
+
+    Args:
+        num_completions: n, completions that were sampled.
+        num_passed: c, how many of them passed.
+        k: At most n.
+
+    Returns:
+        1 - C(n - c, k) / C(n, k), as the product of 1 - k / i over i = n - c + 1 .. n, which overflows nowhere.
+
+    Source:
+        Chen et al., 2021, Evaluating Large Language Models Trained on Code, equation 1 and figure 3.
+
+    Example:
+        >>> round(pass_at_k(4, 1, 2), 6)  # 1 - C(3, 2) / C(4, 2) = 1 - 3 / 6
+        0.5
+    """
+    if not 1 <= k <= num_completions or not 0 <= num_passed <= num_completions:
+        raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n; got n={num_completions}, c={num_passed}, k={k}")
+    failed = num_completions - num_passed
+    if failed < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(failed + 1, num_completions + 1)))
+
+
+def wilson_interval(num_hits: int, num_rows: int, level: float = 0.95) -> tuple[float, float]:
+    """Give Wilson's score interval of a share.
+
+    Source:
+        Wilson, 1927, Probable inference, the law of succession, and statistical inference.
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(0, 20)]
+        [0.0, 0.1611]
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    share, spread = num_hits / num_rows, z * z / num_rows
+    centre = share + spread / 2.0
+    half = z * sqrt(share * (1.0 - share) / num_rows + spread / (4.0 * num_rows))
+    return max(0.0, (centre - half) / (1.0 + spread)), min(1.0, (centre + half) / (1.0 + spread))
+
+
+def estimate_mean(
+    values: Sequence[float],
+    *,
+    is_share: bool = True,
+    clusters: Sequence[str] | None = None,
+    resampling: Resampling | None = None,
+) -> Estimate:
+    """Give the mean of a value per row with its interval; see `Ratio` and `estimate_ratio`."""
+    rows = [{"value": value, "rows": 1.0} for value in values]
+    metric = Ratio(numerator={"value": 1.0}, is_share=is_share)
+    return estimate_ratio(metric, rows, clusters=clusters, resampling=resampling)
+
+
+def estimate_ratio(
+    metric: Ratio,
+    rows: Sequence[Mapping[str, float]],
+    *,
+    clusters: Sequence[str] | None = None,
+    resampling: Resampling | None = None,
+) -> Estimate:
+    """Give a metric of rows with its percentile bootstrap interval.
+
+    Rows are drawn with replacement; with `clusters`, all rows of one cluster (questions about one image, say) are
+    drawn together, because they are right or wrong together and count for less than as many independent ones.
+
+    A bootstrap of shares that are all 0, or all 1, has no width, as if 20 failures of 20 proved that none ever
+    passes; Wilson's interval over the number of clusters stands in.
+
+    Args:
+        metric: What to compute.
+        rows: Columns of each row; at least one row.
+        clusters: Cluster of each row; None makes each row its own.
+        resampling: Seed, number of resamples, level.
+
+    Source:
+        Efron and Tibshirani, 1993, An Introduction to the Bootstrap, section 13.3; clusters: Davison and Hinkley,
+        1997, Bootstrap Methods and Their Application, section 3.8.
+    """
+    resampling = resampling or Resampling()
+    columns = metric.columns(rows)
+    value = float(_ratio(columns.sum(axis=0)))
+    units = cluster_sums(columns, clusters)
+    counted = units[units[:, 1] > 0.0]
+    if metric.is_share and len(counted) and np.all(counted[:, 0] == value * counted[:, 1]) and value in (0.0, 1.0):
+        low, high = wilson_interval(round(value) * len(counted), len(counted), resampling.level)
+    else:
+        low, high = _percentiles(_ratio(resampled_sums(units, resampling)), resampling.level)
+    return Estimate(value=value, low=low, high=high, num_samples=len(rows))
+
+
+def estimate_macro_mean(
+    groups: Mapping[str, Sequence[float]],
+    *,
+    clusters: Mapping[str, Sequence[str]] | None = None,
+    resampling: Resampling | None = None,
+) -> Estimate:
+    """Give the mean over groups of each group's mean, so that a large group does not outvote a small one.
+
+    The interval resamples within each group and averages; a cluster that reaches into two groups is drawn
+    independently in both, which makes the interval a little too narrow where that happens often.
+
+    Args:
+        groups: Values by group; none empty.
+        clusters: Cluster of each value, by group.
+        resampling: Seed, number of resamples, level.
+    """
+    resampling = resampling or Resampling()
+    means, drawn = [], np.zeros(resampling.num_resamples)
+    for number, (name, values) in enumerate(sorted(groups.items())):
+        columns = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+        units = cluster_sums(columns, None if clusters is None else clusters[name])
+        means.append(float(columns[:, 0].mean()))
+        drawn += _ratio(resampled_sums(units, resampling, stream=number)) / len(groups)
+    low, high = _percentiles(drawn, resampling.level)
+    return Estimate(
+        value=float(np.mean(means)), low=low, high=high, num_samples=sum(len(values) for values in groups.values())
+    )
+
+
+def cluster_sums(columns: NDArray[np.float64], clusters: Sequence[str] | None) -> NDArray[np.float64]:
+    """Add up the rows of each cluster.
+
+    Args:
+        columns: [num_rows, c].
+        clusters: Cluster of each row, or None.
+
+    Returns:
+        [num_clusters, c], clusters in order of name.
+    """
+    if clusters is None:
+        return columns
+    _, places = np.unique(np.array(clusters, dtype=object).astype(str), return_inverse=True)
+    sums = np.zeros((int(places.max()) + 1, columns.shape[1]))
+    np.add.at(sums, places, columns)
+    return sums
+
+
+def resampled_sums(units: NDArray[np.float64], resampling: Resampling, *, stream: int = 0) -> NDArray[np.float64]:
+    """Give the column sums of resamples of the units.
+
+    How often each distinct unit is drawn is multinomial, so equal units are drawn as one: two thousand rows of zeros
+    and ones cost as much as two.
+
+    Args:
+        units: [m, c].
+        resampling: Seed and number of resamples R.
+        stream: Tells independent draws of one seed apart.
+
+    Returns:
+        [R, c].
+    """
+    distinct, counts = np.unique(units, axis=0, return_counts=True)
+    generator = np.random.default_rng((resampling.seed, stream))
+    block = max(1, _BLOCK_ELEMENTS // len(distinct))
+    sizes = [min(block, resampling.num_resamples - done) for done in range(0, resampling.num_resamples, block)]
+    return np.concatenate(
+        [generator.multinomial(len(units), counts / len(units), size=size) @ distinct for size in sizes]
+    )
+
+
+def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    upper, lower = sums[..., 0], sums[..., 1]
+    return np.where(lower == 0.0, 0.0, upper / np.where(lower == 0.0, 1.0, lower))
+
+
+def _percentiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.5 - level / 2.0, 0.5 + level / 2.0])
+    return float(low), float(high)
