@@ -51,7 +51,12 @@ class Run:
         self._say = say
         self._checkpoint = latest_complete(self.folder.checkpoints)
         self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
-        self.prompts = PromptStream(SampleTable(train_data), seed=derive_seed(config.seed, "prompts"))
+        self.prompts = PromptStream(
+            SampleTable(train_data),
+            seed=derive_seed(config.seed, "prompts"),
+            groups_per_step=config.training.groups_per_step,
+            max_staleness=config.training.max_staleness,
+        )
         self._held_out = SampleTable(held_out)
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, model_path, plan.engines, logs)
