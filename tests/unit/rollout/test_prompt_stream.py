@@ -143,9 +143,9 @@ def test_a_static_mix_that_starves_a_task_is_refused() -> None:
     config = StreamConfig(mixture_by="task", weights={"chart": 1, "iou": 1}, curriculum=curriculum)
     with pytest.raises(RolloutError, match=r"curriculum.start takes none of iou \| hard"):
         stream_of(table, config=config)
+    incomplete = CurriculumConfig(kind="static", start={"easy": 1}, end={"easy": 1})
     with pytest.raises(RolloutError, match="leaves out hard"):
-        misnamed = CurriculumConfig(kind="static", start={"easy": 1}, end={"easy": 1})
-        stream_of(table, config=StreamConfig(curriculum=misnamed))
+        stream_of(table, config=StreamConfig(curriculum=incomplete))
 
 
 def test_other_streams_have_no_state_and_refuse_one() -> None:
