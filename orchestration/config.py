@@ -13,7 +13,7 @@ from orchestration.errors import ConfigError
 from orchestration.evaluation.config import EvaluateConfig
 from orchestration.strict import build
 from rewards.config import RewardConfig
-from rollout.config import RolloutConfig
+from rollout.config import RolloutConfig, StreamConfig
 
 PROCESSOR_FILES = {
     "image processor": ("preprocessor_config.json", "processor_config.json"),
@@ -59,6 +59,8 @@ class DataConfig:
     """The same for evaluation."""
     recipe: RecipeConfig | None
     """What is built where train and held_out are null."""
+    stream: StreamConfig
+    """In which order and mixture the rows are trained on."""
 
     def __post_init__(self) -> None:
         """Data is either there, or has a recipe."""

@@ -29,6 +29,7 @@ async def train(run: "Run") -> None:
             trained = time.perf_counter()
 
             sync = await run.weight_sync.publish(step + 1, probe=run.probe(tickets))
+            run.observe(step, tickets)
             await buffer.advance(step + 1)
             synced = time.perf_counter()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from learner.checkpoint import latest_complete, read_extra
 from learner.config import LearnerConfig
@@ -51,7 +52,15 @@ class Run:
         self._say = say
         self._checkpoint = latest_complete(self.folder.checkpoints)
         self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
-        self.prompts = PromptStream(SampleTable(inputs.train), seed=derive_seed(config.seed, "prompts"))
+        self.prompts = PromptStream(
+            SampleTable(inputs.train),
+            seed=derive_seed(config.seed, "prompts"),
+            groups_per_step=config.training.groups_per_step,
+            max_staleness=config.training.max_staleness,
+            config=config.data.stream,
+        )
+        if self._checkpoint:
+            self.prompts.load_state_dict(read_extra(self._checkpoint)["prompts"])
         self._held_out = SampleTable(inputs.held_out)
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
@@ -129,6 +138,11 @@ class Run:
         ticket = tickets[self.step % len(tickets)]
         return ticket, self.prompts.draw(ticket.position).sample
 
+    def observe(self, step: int, tickets: Sequence[GroupTicket]) -> None:
+        """Tell the prompt stream how hard the prompts of a step were; an adaptive curriculum follows it."""
+        graded = [ticket for ticket in tickets if ticket.summary.task_rewards]
+        self.prompts.observe(step, [(ticket.position, fmean(ticket.summary.task_rewards)) for ticket in graded])
+
     def counts(self, buffer: GroupBuffer) -> dict[str, float]:
         """What went wrong so far in this process, as metrics."""
         return {
@@ -149,7 +163,10 @@ class Run:
         """Write one; the previous ones stay until it is whole."""
         training = self.config.training
         await self.learner.save(
-            self.folder.checkpoints, step=self.step, extra={"step": self.step}, keep_last=training.keep_last
+            self.folder.checkpoints,
+            step=self.step,
+            extra={"step": self.step, "prompts": self.prompts.state_dict(self.step)},
+            keep_last=training.keep_last,
         )
 
     async def _evaluate(self, name: str) -> None:

@@ -1,6 +1,8 @@
-"""Settings of the rollout: engines, how they sample, how weights reach them."""
+"""Settings of the rollout: engines, how they sample, how weights reach them, in which order prompts come."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rollout.errors import RolloutError
@@ -91,3 +93,70 @@ class RolloutConfig:
                 f"rollout.sampling.max_completion_tokens ({self.sampling.max_completion_tokens}) leaves no room for a "
                 f"prompt in rollout.engine.max_model_len ({self.engine.max_model_len})"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurriculumConfig:
+    """How much of a step each stratum (difficulty class of the dataset) gets; rows without one are `unmeasured`."""
+
+    kind: Literal["none", "static", "adaptive"] = "none"
+    """static: shares move from `start` to `end`. adaptive: shares follow recent rewards."""
+    start: Mapping[str, float] = field(default_factory=dict)
+    """static: share of every stratum at step 0; any positive scale."""
+    end: Mapping[str, float] = field(default_factory=dict)
+    """static: share of every stratum from step `num_steps` on."""
+    num_steps: int = 100
+    """static: training steps over which the shares move, in a straight line."""
+    target: float = 0.5
+    """adaptive: mean task reward that is favoured; half right, half wrong tells a group most."""
+    temperature: float = 0.1
+    """adaptive: distance from the target, in reward, at which a stratum's share falls by e."""
+    floor_share: float = 0.05
+    """adaptive: what every stratum gets of its task or source in any case, so that it is still measured."""
+    decay: float = 0.98
+    """adaptive: weight that an estimate keeps with every further group; 0.98 looks back on about 50."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.kind == "static":
+            check_shares("data.stream.curriculum.start", self.start)
+            check_shares("data.stream.curriculum.end", self.end)
+        if self.num_steps < 1:
+            raise RolloutError(f"data.stream.curriculum.num_steps is {self.num_steps}; use at least 1")
+        if self.temperature <= 0.0:
+            raise RolloutError(f"data.stream.curriculum.temperature is {self.temperature}; use a value above 0")
+        for name, value in (("target", self.target), ("floor_share", self.floor_share), ("decay", self.decay)):
+            if not 0.0 <= value <= 1.0:
+                raise RolloutError(f"data.stream.curriculum.{name} is {value}; use 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """Which prompts come how often; by default every row once an epoch."""
+
+    mixture_by: Literal["none", "task", "source"] = "none"
+    """What `weights` speaks of; none takes tasks and sources as often as they have rows."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+
+    def __post_init__(self) -> None:
+        """Check that weights and what they speak of come together."""
+        if self.mixture_by != "none":
+            check_shares("data.stream.weights", self.weights)
+        elif self.weights:
+            raise RolloutError("data.stream.weights needs data.stream.mixture_by=task or source to say what it weighs")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row comes once an epoch."""
+        return self.mixture_by == "none" and self.curriculum.kind == "none"
+
+
+def check_shares(key: str, shares: Mapping[str, float]) -> None:
+    """Refuse shares of which none is positive, or one is negative or no number."""
+    for name, share in shares.items():
+        if not math.isfinite(share) or share < 0.0:
+            raise RolloutError(f"{key}.{name} is {share}; use 0 or more")
+    if not any(shares.values()):
+        raise RolloutError(f"{key} has no positive share; name every one of the dataset with its share")

@@ -11,13 +11,15 @@ from orchestration.data.deduplicate import Deduplicator
 from orchestration.data.measure import Ruler
 from orchestration.data.plan import SourcePlan, read_sources
 from orchestration.data.progress import Advance, StageBars
-from orchestration.data.publish import Publication, publish
+from orchestration.data.publish import publish
 from orchestration.data.reasons import Refused
 from orchestration.data.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.rows import candidate_from_json
+from orchestration.data.select import Selectable, select_rows
 from orchestration.data.stages import Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
 from rewards.config import RewardConfig
+from rollout.records import Difficulty
 
 Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
 """Lets the policy try the rows of some chunks; takes the chunks, the key of their results, and a progress bar."""
@@ -65,25 +67,22 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
     stages: dict[str, list[Chunk]] = {}
 
     chunks = stages["read"] = read_sources(job.plans, workers, bars.begin("read", None))
-    for stage in (ValidateStage(recipe.limits, store), NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed)):
+    for stage in (
+        ValidateStage(recipe.limits, store),
+        NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed),
+    ):
         chunks = stages[stage.name] = run_stage(stage, chunks, store, workers, bars.begin(stage.name, total(chunks)))
     chunks = stages["deduplicate"] = deduplicate(job, chunks, bars.begin("deduplicate", total(chunks)))
 
-    kept = [chunk for chunk in chunks if role_of(chunk) != "guard"]
+    chunks = of_role(chunks, "held_out", "train")
     measure = MeasureStage(job.ruler, job.processor)
-    chunks = stages["measure"] = run_stage(measure, kept, store, workers, bars.begin("measure", total(kept)))
+    chunks = stages["measure"] = run_stage(measure, chunks, store, workers, bars.begin("measure", total(chunks)))
 
-    held_out = [chunk for chunk in chunks if role_of(chunk) == "held_out"]
-    train = [chunk for chunk in chunks if role_of(chunk) == "train"]
+    train, held_out = of_role(chunks, "train"), of_role(chunks, "held_out")
     if attempt is not None:
         train = stages["sample"] = attempt(train, job.policy, bars.begin("sample", total(train)))
-    train, quotas = select(job, train, bars.begin("select", total(train)))
-    stages["select"] = train
-    publish(
-        Publication(job=job, stages=stages, train=train, held_out=held_out, quotas=quotas),
-        workers,
-        bars.begin("write", total(train) + total(held_out)),
-    )
+    train = stages["select"] = select(job, train, bars.begin("select", total(train)))
+    publish(job, stages, train, held_out, workers, bars.begin("write", total(train) + total(held_out)))
 
 
 def total(chunks: Sequence[Chunk]) -> int:
@@ -91,9 +90,9 @@ def total(chunks: Sequence[Chunk]) -> int:
     return sum(chunk.num_rows for chunk in chunks)
 
 
-def role_of(chunk: Chunk) -> str:
-    """The role of a chunk's source; a chunk holds rows of one source."""
-    return str(chunk.facts["role"])
+def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
+    """Give the chunks whose source has one of some roles."""
+    return [chunk for chunk in chunks if chunk.origin["role"] in roles]
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
@@ -109,3 +108,35 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
                 yield number, Refused(reason, detail)
 
     return sift("deduplicate", [asdict(settings), stage_code("deduplicate")], chunks, job.store, verdicts)
+
+
+def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
+    """Stage 7: rows whose difficulty fits, as many as the quotas want."""
+    recipe = job.recipe
+    quotas = {name: source.quota for name, source in recipe.sources.items() if source.quota is not None}
+
+    def verdicts() -> Iterator[tuple[int, Verdict]]:
+        rows = []
+        for chunk in chunks:
+            for values in chunk.rows():
+                rows.append(_selectable(job.reward, chunk.origin["source"], values))
+                advance(1)
+        selection = select_rows(rows, config=recipe.select, source_quotas=quotas, seed=recipe.seed)
+        for number, verdict in enumerate(selection.verdicts):
+            kept = {"stratum": verdict.stratum}
+            yield number, kept if verdict.reason is None else Refused(verdict.reason, verdict.detail)
+
+    key = [asdict(recipe.select), quotas, recipe.seed, stage_code("select")]
+    return sift("select", key, chunks, job.store, verdicts)
+
+
+def _selectable(reward: RewardConfig, source: str, values: dict[str, Any]) -> Selectable:
+    difficulty = values["difficulty"]
+    return Selectable(
+        sample_id=values["sample_id"],
+        source=source,
+        function=reward.route(values["task"], values["source"]).function,
+        task=values["task"],
+        answer=values["answer"] if values["task"] in CLOSED_TASKS else "",
+        difficulty=None if difficulty is None else Difficulty(**difficulty),
+    )

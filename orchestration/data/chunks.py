@@ -49,6 +49,11 @@ class Chunk:
         """`stage/key`, by which rows name the chunk that holds their images."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Source and role, which every stage hands on: a chunk holds rows of one source."""
+        return {name: str(self.facts[name]) for name in ("source", "role")}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read the rows one by one."""
         return read_lines(self.folder / ROWS)

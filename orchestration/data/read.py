@@ -118,7 +118,7 @@ def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -
             _read_row(task, row, writer, stamps)
         if writer.num_rows == task.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
-    return None if writer is None else writer.finish({"role": task.source.role, "files": stamps})
+    return None if writer is None else writer.finish({"role": task.source.role, "source": task.name, "files": stamps})
 
 
 def _read_row(task: PartTask, row: RawRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:

@@ -104,21 +104,21 @@ async def sample_chunks(
                 return done
             rows = [candidate_from_json(values) for values in chunk.rows()]
             results = await asyncio.gather(*map(attempt, rows))
-            return await asyncio.to_thread(_write, folder, results, chunk.facts["role"])
+            return await asyncio.to_thread(_write, folder, results, chunk.origin)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(finish(chunk, folder)) for chunk, folder in chunks]
     return [task.result() for task in running]
 
 
-def _write(folder: Path, results: Sequence[Candidate | Rejected], role: str) -> Chunk:
+def _write(folder: Path, results: Sequence[Candidate | Rejected], origin: dict[str, str]) -> Chunk:
     writer = ChunkWriter(folder)
     for result in results:
         if isinstance(result, Rejected):
             writer.reject(result)
         else:
             writer.add(candidate_to_json(result))
-    return writer.finish({"role": role})
+    return writer.finish(origin)
 
 
 def _refused(row: Candidate, detail: str) -> Rejected:

@@ -52,7 +52,7 @@ def run_chunk(task: ChunkTask) -> Chunk:
                 writer.add(step(values))
             except Refused as refusal:
                 writer.reject(rejected(task.stage.name, values, refusal))
-    return writer.finish({"role": source.facts["role"]})
+    return writer.finish(source.origin)
 
 
 def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
@@ -133,5 +133,5 @@ def sift(
             else:
                 writer.add({**values, **verdict})
             number += 1
-        results.append(writer.finish({"role": chunk.facts["role"]}))
+        results.append(writer.finish(chunk.origin))
     return results

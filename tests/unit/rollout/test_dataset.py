@@ -1,4 +1,4 @@
-"""Parquet in and out, and the order in which a run meets its prompts."""
+"""Parquet in and out."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import pytest
 
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
-from rollout.prompt_stream import PromptStream
 from rollout.records import ImageBytes, Sample
 
 
@@ -43,21 +42,6 @@ def test_equal_samples_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_samples(tmp_path / name, make_samples(70))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_every_epoch_visits_each_row_once_in_an_order_of_its_own(table: SampleTable) -> None:
-    stream = PromptStream(table, seed=1)
-    epochs = [[stream.draw(e * 150 + i).sample.sample_id for i in range(150)] for e in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(s.sample_id for s in make_samples(150))
-    assert epochs[0] != epochs[1]
-
-
-def test_order_is_a_function_of_seed_and_position_alone(table: SampleTable) -> None:
-    forward = [PromptStream(table, seed=7).draw(p).sample.sample_id for p in (3, 200, 3)]
-    assert forward[0] == forward[2]
-    assert forward[1] == PromptStream(table, seed=7).draw(200).sample.sample_id
-    other = [PromptStream(table, seed=8).draw(p).sample.sample_id for p in range(20)]
-    assert other != [PromptStream(table, seed=7).draw(p).sample.sample_id for p in range(20)]
 
 
 def test_unusable_files_are_refused_with_a_reason(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Select: from the rows that fit to the rows that are written, by difficulty band and by quota.
+
+The result depends on the rows and the seed, not on the order in which the rows come.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestration.data.bands import Strata, fraction, judge
+from orchestration.data.config import SelectConfig
+from orchestration.data.quotas import choose, divide_quotas
+from orchestration.data.reasons import RejectReason
+from orchestration.errors import DataError
+from rollout.records import Difficulty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectable:
+    """What selection needs of one row.
+
+    Example:
+        >>> Selectable(sample_id="7f", source="chartqa", function="chart", task="chart", answer="12").difficulty is None
+        True
+    """
+
+    sample_id: str
+    """Unique among all rows."""
+    source: str
+    """Name of the source in the recipe, without a part, so that its quota is found."""
+    function: str
+    """Reward function that reads the row."""
+    task: str
+    answer: str
+    """The canonical reference; read where a task has a closed set of answers."""
+    difficulty: Difficulty | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of one row."""
+
+    stratum: str
+    """Empty where difficulty was not measured, or the recipe has no strata."""
+    reason: RejectReason | None = None
+    """None: the row is kept."""
+    detail: str = ""
+    """The values at fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """A quota that the rows do not fill."""
+
+    quota: str
+    """`source chartqa` or `function chart`."""
+    wished: int
+    found: int
+    """Of a source: rows within the bands. Of a function: rows kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The verdicts, in the order of the rows, and the quotas that stay open."""
+
+    verdicts: tuple[Verdict, ...]
+    shortages: tuple[Shortage, ...]
+
+
+def select_rows(
+    rows: Sequence[Selectable], *, config: SelectConfig, source_quotas: Mapping[str, int], seed: int
+) -> Selection:
+    """Keep the rows whose difficulty lies in the band of their reward function, as many as the quotas want.
+
+    Args:
+        rows: All rows of role train that passed the earlier stages.
+        config: Bands, quotas by function, strata.
+        source_quotas: Quotas by source; one that is not named has no limit.
+        seed: Of which rows stay where more fit than are wanted.
+
+    Returns:
+        One verdict a row, and the shortages.
+
+    Raises:
+        ConfigError: the strata do not cover [0, 1], or overlap.
+        DataError: two rows have one id; or `strict` and a quota stays open.
+    """
+    strata = Strata(config.strata)
+    if len({row.sample_id for row in rows}) < len(rows):
+        ((twice, _),) = Counter(row.sample_id for row in rows).most_common(1)
+        raise DataError(f"sample_id {twice} names two rows; ids are unique after deduplication")
+    verdicts = _within_bands(rows, config, strata, seed)
+    fitting = [number for number, verdict in enumerate(verdicts) if verdict.reason is None]
+    available = Counter((rows[number].source, rows[number].function) for number in fitting)
+    targets = divide_quotas(available, source_quotas, config.quotas)
+
+    for function in sorted({function for _, function in targets}):
+        room = {source: count for (source, name), count in targets.items() if name == function}
+        members = [number for number in fitting if rows[number].function == function]
+        if len(members) > sum(room.values()):
+            _keep_some(members, room, rows=rows, verdicts=verdicts, config=config, seed=seed)
+    return Selection(verdicts=tuple(verdicts), shortages=_shortages(available, targets, source_quotas, config))
+
+
+def answer_class(task: str, answer: str) -> str:
+    """Give what answers are balanced by: yes or no, the letter of an option; empty where answers are open.
+
+    Example:
+        >>> answer_class("match_mcq", "B"), answer_class("match_mcq", "A, C"), answer_class("chart", "12")
+        ('B', 'several', '')
+    """
+    if task == "match_yesno":
+        return answer.lower()
+    if task == "match_mcq":
+        return answer if len(answer) == 1 else "several"
+    return ""
+
+
+def _within_bands(rows: Sequence[Selectable], config: SelectConfig, strata: Strata, seed: int) -> list[Verdict]:
+    kept: dict[str, Verdict] = {}
+    verdicts = []
+    for row in rows:
+        stratum = "" if row.difficulty is None else strata.name_of(row.difficulty.mean)
+        found = None
+        if row.difficulty is not None and row.function in config.bands:
+            band = config.bands[row.function]
+            found = judge(row.difficulty, band, function=row.function, sample_id=row.sample_id, seed=seed)
+        if found is None:
+            # Kept rows share their verdicts: there may be millions.
+            verdicts.append(kept.setdefault(stratum, Verdict(stratum=stratum)))
+        else:
+            verdicts.append(Verdict(stratum=stratum, reason=found[0], detail=found[1]))
+    return verdicts
+
+
+def _keep_some(
+    members: Sequence[int],
+    room: Mapping[str, int],
+    *,
+    rows: Sequence[Selectable],
+    verdicts: list[Verdict],
+    config: SelectConfig,
+    seed: int,
+) -> None:
+    """Turn the verdicts of one function's rows that find no room into OVER_QUOTA."""
+    classes = {
+        number: (
+            verdicts[number].stratum if config.balance_strata else "",
+            rows[number].task,
+            answer_class(rows[number].task, rows[number].answer) if config.balance_answers else "",
+        )
+        for number in members
+    }
+    preferred = sorted(
+        members, key=lambda number: (fraction("quota", seed, rows[number].sample_id), rows[number].sample_id)
+    )
+    sources = [row.source for row in rows]
+    chosen = choose(preferred, classes, sources, room)
+    fitting = Counter(sources[number] for number in members)
+    over: dict[tuple[str, str], Verdict] = {}
+    for number in members:
+        if number not in chosen:
+            source, stratum = sources[number], verdicts[number].stratum
+            detail = f"{room[source]} of {fitting[source]} rows of {source} are taken for {rows[number].function}"
+            verdicts[number] = over.setdefault(
+                (source, stratum), Verdict(stratum=stratum, reason=RejectReason.OVER_QUOTA, detail=detail)
+            )
+
+
+def _shortages(
+    available: Mapping[tuple[str, str], int],
+    targets: Mapping[tuple[str, str], int],
+    source_quotas: Mapping[str, int],
+    config: SelectConfig,
+) -> tuple[Shortage, ...]:
+    offered: dict[str, int] = defaultdict(int)
+    kept: dict[str, int] = defaultdict(int)
+    for cell, count in available.items():
+        offered[cell[0]] += count
+        kept[cell[1]] += targets[cell]
+    quotas = [(f"source {name}", quota, offered[name]) for name, quota in sorted(source_quotas.items())]
+    quotas += [(f"function {name}", quota, kept[name]) for name, quota in sorted(config.quotas.items())]
+    shortages = tuple(Shortage(quota=n, wished=wished, found=found) for n, wished, found in quotas if found < wished)
+    if shortages and config.strict:
+        open_quotas = "; ".join(f"{short.quota}: {short.found} of {short.wished}" for short in shortages)
+        raise DataError(
+            f"quotas stay open ({open_quotas}); add rows, widen data.recipe.select.bands, lower the quotas, or set "
+            "data.recipe.select.strict=false to build with what there is"
+        )
+    return shortages
