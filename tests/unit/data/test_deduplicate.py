@@ -1,0 +1,250 @@
+"""Deduplicator: every rule by hand-made rows, and agreement with a comparison of every row with every other."""
+
+import random
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestration.data import near_pairs, near_rows
+from orchestration.data.config import DeduplicateConfig
+from orchestration.data.deduplicate import Deduplicator
+from orchestration.data.records import Candidate
+from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
+
+CAT = Picture("cat", bits=1 << 200)
+DOG = Picture("dog", bits=(1 << 64) - 1)
+
+
+def decide(
+    rows: Sequence[Candidate], scratch: Path, settings: DeduplicateConfig | None = None, added: list[int] | None = None
+) -> dict[int, Verdict]:
+    with Deduplicator(settings or DeduplicateConfig(), scratch / "deduplicate") as deduplicator:
+        for order in added or range(len(rows)):
+            deduplicator.add(rows[order], order)
+        return {order: (reason.value, detail.split()[-1]) for order, reason, detail in deduplicator.decide()}
+
+
+def named(rows: Sequence[Candidate]) -> list[Candidate]:
+    return [replace(r, source_id=f"n{i}") for i, r in enumerate(rows)]
+
+
+def test_the_later_of_two_equal_rows_goes_whatever_the_case_of_question_and_answer(tmp_path):
+    rows = named([row("Which  animal?", "Cat", CAT), row("which animal?", "cat", CAT)])
+    assert decide(rows, tmp_path) == {1: ("duplicate", "n0")}
+
+
+def test_the_detail_names_source_and_id_of_the_row_that_stays(tmp_path):
+    rows = named([row("Which animal?", "cat", CAT), row("Which animal?", "cat", CAT)])
+    with Deduplicator(DeduplicateConfig(), tmp_path / "d") as deduplicator:
+        for order, each in enumerate(rows):
+            deduplicator.add(each, order)
+        [(order, reason, detail)] = deduplicator.decide()
+    assert (order, reason.value, detail) == (1, "duplicate", "same images and question as train n0")
+
+
+def test_rows_of_one_question_with_several_answers_all_go_and_name_another_answer(tmp_path):
+    rows = named([row("Which?", a, CAT) for a in ("cat", "cat", "dog")])
+    conflict = "conflicting_answers"
+    assert decide(rows, tmp_path) == {0: (conflict, "n2"), 1: (conflict, "n2"), 2: (conflict, "n0")}
+
+
+def test_another_description_of_an_image_is_a_duplicate_and_no_conflict(tmp_path):
+    rows = named([row("Describe.", a, CAT, task="open") for a in ("a cat", "a grey cat")])
+    assert decide(rows, tmp_path) == {1: ("duplicate", "n0")}
+
+
+def test_one_question_with_other_options_is_another_row(tmp_path):
+    settings = DeduplicateConfig(perceptual=False)
+    rows = named(
+        [row("Which?", "A", CAT, task="match_mcq", options=o) for o in (("cat", "dog"), ("cat", "cow"), ("cat", "dog"))]
+    )
+    assert decide(rows, tmp_path, settings) == {2: ("duplicate", "n0")}
+
+
+def test_options_in_another_order_are_compared_by_the_text_that_the_letter_means(tmp_path):
+    same = [
+        row("Which?", "A", CAT, task="match_mcq", options=("cat", "dog")),
+        row("Which?", "B", CAT, task="match_mcq", options=("dog", "cat")),
+    ]
+    other = [same[0], row("Which?", "A", CAT, task="match_mcq", options=("dog", "cat"))]
+    assert decide(named(same), tmp_path) == {1: ("duplicate", "n0")}
+    assert {reason for reason, _ in decide(named(other), tmp_path).values()} == {"conflicting_answers"}
+
+
+def test_the_order_of_images_belongs_to_the_row(tmp_path):
+    rows = named([row("Which is left?", "cat", CAT, DOG), row("Which is left?", "dog", DOG, CAT)])
+    assert decide(rows, tmp_path) == {}
+
+
+@pytest.mark.parametrize(("distance", "gone"), [(10, {1: ("near_duplicate", "n0")}), (11, {})])
+def test_hashes_count_as_near_up_to_the_set_distance(tmp_path, distance, gone):
+    rows = named([row("How many?", "3", Picture("a")), row("How many?", "3", Picture("b", bits=(1 << distance) - 1))])
+    assert decide(rows, tmp_path) == gone
+
+
+@pytest.mark.parametrize(("grey", "gone"), [(124, {1: ("near_duplicate", "n0")}), (125, {})])
+def test_equal_hashes_with_thumbnails_too_far_apart_are_different_images(tmp_path, grey, gone):
+    rows = named([row("How many?", "3", Picture("a")), row("How many?", "3", Picture("b", grey=grey))])
+    assert decide(rows, tmp_path) == gone
+
+
+@pytest.mark.parametrize(("question", "gone"), [("a b c d", {1: ("near_duplicate", "n0")}), ("a b c d f", {})])
+def test_questions_count_as_near_from_the_set_similarity(tmp_path, question, gone):
+    rows = named([row("a b c d e", "3", CAT), row(question, "3", CAT)])
+    assert decide(rows, tmp_path) == gone
+
+
+@pytest.mark.parametrize("other", [{"answer": "4"}, {"task": "chart"}])
+def test_near_rows_with_another_answer_or_task_stay(tmp_path, other):
+    first = row("How many?", "3", Picture("a"))
+    assert decide(named([first, replace(row("How many?", "3", Picture("b")), **other)]), tmp_path) == {}
+
+
+def test_chains_of_near_rows_are_not_resolved(tmp_path):
+    rows = named([row("How?", "3", Picture(str(i), bits=(1 << (8 * i)) - 1)) for i in range(4)])
+    near = "near_duplicate"
+    assert decide(rows, tmp_path) == {1: (near, "n0"), 2: (near, "n1"), 3: (near, "n2")}
+
+
+def test_near_duplicates_are_left_alone_without_perceptual(tmp_path):
+    rows = named([row("How?", "3", Picture("a")), row("How?", "3", Picture("b"))])
+    assert decide(rows, tmp_path, DeduplicateConfig(perceptual=False)) == {}
+
+
+def test_every_image_of_a_near_row_is_compared(tmp_path):
+    far = Picture("far", bits=(1 << 40) - 1)
+    rows = named([row("How?", "3", Picture("a"), CAT), row("How?", "3", Picture("b"), far)])
+    assert decide(rows, tmp_path) == {}
+
+
+@pytest.mark.parametrize("role", ["held_out", "guard"])
+@pytest.mark.parametrize(
+    "leak", [Picture("cat", bits=7 << 100), Picture("x", bits=1 << 9, image_id="coco/9"), Picture("y", bits=3 << 200)]
+)
+def test_train_rows_with_an_image_of_an_evaluation_set_go_whatever_they_ask(tmp_path, role, leak):
+    theirs = Picture("cat", bits=1 << 200, image_id="coco/9")
+    rows = named([row("Which animal?", "cat", DOG, leak), row("What is this?", "a pet", theirs, role=role)])
+    far = Picture("far", bits=((1 << 30) - 1) << 190)
+    assert decide(rows, tmp_path) == {0: ("leaked_image", "n1")}
+    assert decide(named([row("Which animal?", "cat", far), rows[1]]), tmp_path) == {}
+
+
+def test_images_without_a_name_do_not_leak_by_it(tmp_path):
+    rows = named([row("Which?", "a", CAT), row("Which?", "b", DOG, role="guard")])
+    assert decide(rows, tmp_path) == {}
+
+
+def test_nearly_equal_evaluation_images_do_not_count_without_perceptual(tmp_path):
+    rows = named([row("Which?", "a", Picture("a")), row("Which?", "b", Picture("b"), role="guard")])
+    assert decide(rows, tmp_path, DeduplicateConfig(perceptual=False)) == {}
+
+
+def test_questions_without_images_leak_when_equal_or_nearly_equal_and_long_enough(tmp_path):
+    long = "a train leaves at noon with ten people on board"
+    rows = named(
+        [
+            row("What is 2?", "2", role="guard"),
+            row(long + " today", "3", role="guard"),
+            row("what  is 2?", "4"),
+            row(long, "5"),
+            row("2 is what", "6"),
+            row(long, "5", CAT),
+        ]
+    )
+    assert decide(rows, tmp_path) == {2: ("leaked_question", "n0"), 3: ("leaked_question", "n1")}
+
+
+def test_a_question_of_an_evaluation_row_with_an_image_does_not_leak(tmp_path):
+    rows = named([row("How many are there?", "2", CAT, role="guard"), row("How many are there?", "3")])
+    assert decide(rows, tmp_path) == {}
+
+
+def test_held_out_rows_go_only_as_equal_to_each_other(tmp_path):
+    near = Picture("near", bits=3 << 200)
+    rows = named(
+        [
+            row("Which?", "cat", CAT, role="guard"),
+            row("Which?", "cat", CAT, role="guard"),
+            row("Which?", "cat", CAT, role="held_out"),
+            row("Which?", "cat", near, role="held_out"),
+            row("Which?", "cat", CAT, role="held_out"),
+        ]
+    )
+    assert decide(rows, tmp_path, DeduplicateConfig(max_rows_per_image=1)) == {4: ("duplicate", "n2")}
+
+
+def test_rows_beyond_the_allowed_number_for_an_image_go_first_come_first_kept(tmp_path):
+    rows = named([row(f"question {i}?", str(i), CAT, DOG) for i in range(4)] + [row("question?", "z", DOG)])
+    settings = DeduplicateConfig(max_rows_per_image=2)
+    assert decide(rows, tmp_path, settings) == {i: ("too_many_of_image", "n0") for i in (2, 3)}
+
+
+def test_a_row_that_another_rule_took_does_not_count_for_its_image(tmp_path):
+    rows = named([row("a?", "1", CAT), row("a?", "1", CAT), row("b?", "2", CAT), row("c?", "3", CAT)])
+    settings = DeduplicateConfig(max_rows_per_image=2)
+    assert decide(rows, tmp_path, settings) == {1: ("duplicate", "n0"), 3: ("too_many_of_image", "n0")}
+
+
+def test_no_rows_give_no_verdicts(tmp_path):
+    assert decide([], tmp_path) == {}
+
+
+def test_the_scratch_folder_is_gone_afterwards(tmp_path):
+    decide([row("a?", "1", CAT)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_rows_of_one_order_are_refused(tmp_path):
+    with Deduplicator(DeduplicateConfig(), tmp_path / "d") as deduplicator:
+        deduplicator.add(row("a?", "1"), 0)
+        deduplicator.add(row("b?", "1"), 0)
+        with pytest.raises(sqlite3.IntegrityError):
+            list(deduplicator.decide())
+
+
+def random_rows(seed: int) -> list[Candidate]:
+    """Rows of few pictures and words, so that every rule strikes; hash distances are close to 10 on both sides."""
+    draw = random.Random(seed)
+    pool = [0, (1 << 80) - 1, draw.getrandbits(256)]
+    pictures = []
+    for name in range(10):
+        bits = draw.choice(pool)
+        for bit in draw.sample(range(256), draw.choice([0, 1, 5, 5, 6, 10, 11])):
+            bits ^= 1 << bit
+        image_id = draw.choice(["", "", "", "coco/1", "coco/2"])
+        pictures.append(Picture(f"s{name}", bits, draw.choice([100, 110, 130]), image_id))
+    words = ["how", "many", "bars", "are", "red", "tall", "there", "now", "left", "in", "all", "?"]
+    questions = [" ".join(draw.sample(words, draw.choice([0, 1, 4, 5, 9, 10, 10, 11]))) for _ in range(5)]
+    rows = []
+    for _ in range(draw.choice([5, 30, 60])):
+        task = draw.choice(["match_text", "match_text", "chart", "open", "match_mcq"])
+        options = tuple(draw.sample(["x", "y", "z"], draw.choice([2, 3]))) if task == "match_mcq" else ()
+        seen = draw.choices(pictures[draw.choice([0, 4]) :], k=draw.choice([0, 0, 1, 1, 1, 2]))
+        role = draw.choices(["train", "held_out", "guard"], [20, 2, 1])[0]
+        answer = draw.choice("AB") if options else draw.choice(["1", "1", "2"])
+        rows.append(row(draw.choice(questions), answer, *seen, role=role, task=task, options=options))
+    return named(rows)
+
+
+@pytest.mark.parametrize(("large_bucket", "block"), [(near_rows.LARGE_BUCKET, near_pairs.BLOCK), (2, 3)])
+def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(
+    tmp_path, monkeypatch, large_bucket, block
+):
+    monkeypatch.setattr(near_rows, "LARGE_BUCKET", large_bucket)
+    monkeypatch.setattr(near_pairs, "BLOCK", block)
+    reasons: set[str] = set()
+    for seed in range(120):
+        rows = random_rows(seed)
+        settings = DeduplicateConfig(
+            max_rows_per_image=random.Random(seed).choice([None, 1, 2, 3]),
+            max_hash_distance=random.Random(-seed).choice([10, 10, 0, 3, 256]),
+        )
+        wanted = brute_force(rows, settings)
+        shuffled = random.Random(seed).sample(range(len(rows)), len(rows))
+        assert decide(rows, tmp_path, settings) == wanted, seed
+        assert decide(rows, tmp_path, settings, added=shuffled) == wanted, seed
+        reasons |= {reason for reason, _ in wanted.values()}
+    assert len(reasons) == 6
