@@ -160,9 +160,13 @@ def _data(arguments: Sequence[str]) -> int:
 
     config = build_config(compose(arguments[1:]))
     _end_in_order()
-    from orchestration.data.command import build_and_say
+    if config.data.recipe is None:
+        raise ConfigError("the settings name no recipe; choose one: mixed-r1 data build data=demo")
+    from orchestration.data.command import build_from_config
+    from orchestration.inputs import model_folder
 
-    build_and_say(config)
+    dataset = build_from_config(config, model_folder(config))
+    print("\n".join(str(path) for path in sorted(dataset.root.iterdir())))
     return 0
 
 

@@ -68,7 +68,9 @@ def describe() -> str:
     """Give the columns of a dataset as text, a line each, those of images indented."""
     lines = [SCHEMA_VERSION]
     for column in SCHEMA:
-        lines.append(f"{column.name:14} {str(column.type).split("<")[0]}".ljust(40) + f" {column.metadata[b'doc'].decode()}")
+        lines.append(
+            f"{column.name:14} {str(column.type).split('<')[0]}".ljust(40) + f" {column.metadata[b'doc'].decode()}"
+        )
         if column.name == "images":
             lines.extend(
                 f"  .{part.name:11} {part.type!s}".ljust(40) + f" {part.metadata[b'doc'].decode()}"

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestration.data.chunks import Chunk, digest_of
-from orchestration.data.code import STAGE_FILES, stage_code
+from orchestration.data.code import STAGES, stage_code
 from orchestration.data.config import RecipeConfig
 from orchestration.data.deduplicate import Deduplicator
 from orchestration.data.measure import Ruler
@@ -15,7 +16,7 @@ from orchestration.data.publish import publish
 from orchestration.data.reasons import Refused
 from orchestration.data.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.rows import candidate_from_json
-from orchestration.data.select import Selectable, select_rows
+from orchestration.data.select import Selectable, answer_class, select_rows
 from orchestration.data.stages import Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
 from rewards.config import RewardConfig
@@ -48,7 +49,7 @@ class BuildJob:
         for source in recipe["sources"].values():
             source["path"] = None
         parts = [task.key for plan in self.plans for task in plan.tasks]
-        code = {stage: stage_code(stage) for stage in STAGE_FILES}
+        code = {stage: stage_code(stage) for stage in STAGES}
         return digest_of(recipe, parts, asdict(self.reward), self.ruler.settings, self.processor, self.policy, code)
 
 
@@ -137,6 +138,6 @@ def _selectable(reward: RewardConfig, source: str, values: dict[str, Any]) -> Se
         source=source,
         function=reward.route(values["task"], values["source"]).function,
         task=values["task"],
-        answer=values["answer"] if values["task"] in CLOSED_TASKS else "",
+        answer=values["answer"] if answer_class(values["task"], values["answer"]) else "",
         difficulty=None if difficulty is None else Difficulty(**difficulty),
     )

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,13 +170,3 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def rejected_to_json(row: Rejected) -> dict[str, Any]:
     """Give a left-out row as JSON values."""
     return {name: getattr(row, name) for name in Rejected.__dataclass_fields__}
-
-
-def code_digest(paths: Iterable[Path]) -> str:
-    """Give the digest of some source files; folders count with every Python file in them."""
-    hasher = hashlib.blake2b(digest_size=10)
-    for path in paths:
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            hasher.update(file.name.encode())
-            hasher.update(file.read_bytes())
-    return hasher.hexdigest()

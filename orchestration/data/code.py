@@ -1,31 +1,70 @@
-"""Which code makes what: the digest of a stage's own files, so that a changed rule is never answered from the cache."""
+"""Which code makes what: a digest of everything a stage imports, so that a changed rule is never answered from disk."""
 
+import ast
 import functools
+import hashlib
 import importlib.metadata
+from collections.abc import Iterator
 from pathlib import Path
 
-from orchestration.data.chunks import code_digest, digest_of
-
 ROOT = Path(__file__).parents[2]
-COMMON = ("chunks.py", "records.py", "reasons.py", "rows.py", "stages.py")
+OWN_PACKAGES = ("orchestration", "rewards", "rollout")
 LIBRARIES = ("numpy", "pillow", "pyarrow")
-STAGE_FILES = {
-    "read": ("sources", "read.py", "files.py", "../demo"),
-    "validate": ("validate.py", "images.py", "containers.py", "fingerprints.py", "row_stages.py"),
-    "normalise": ("normalise.py", "verify.py", "row_stages.py", "../../rewards"),
-    "deduplicate": ("deduplicate.py", "near_pairs.py", "row_index.py", "row_keys.py", "fingerprints.py"),
-    "measure": ("measure.py", "row_stages.py", "../../rollout/prompt.py"),
-    "sample": ("sample.py", "../../rewards", "../../rollout", "../handoff.py"),
-    "select": ("select.py",),
-    "write": ("write.py", "publish.py", "manifest.py", "page.py", "histograms.py", "../../rollout/schema.py"),
+HERE = "orchestration.data"
+STAGES = {
+    "read": (f"{HERE}.read",),
+    "validate": (f"{HERE}.validate",),
+    "normalise": (f"{HERE}.normalise", f"{HERE}.verify"),
+    "deduplicate": (f"{HERE}.deduplicate",),
+    "measure": (f"{HERE}.measure",),
+    "sample": (f"{HERE}.sample", "rewards.mixed", "rollout.engine"),
+    "select": (f"{HERE}.select",),
+    "write": (f"{HERE}.write", f"{HERE}.publish"),
 }
-"""Files and folders by stage, relative to this one."""
+"""The modules that a stage begins with; what they import of ours is found."""
 
 
 @functools.cache
 def stage_code(stage: str) -> str:
-    """Give the digest of a stage's files and of the libraries under them."""
-    here = Path(__file__).parent
-    versions = [importlib.metadata.version(name) for name in LIBRARIES]
-    files = [here / name for name in (*COMMON, *STAGE_FILES[stage])]
-    return digest_of(code_digest(files), versions)
+    """Give the digest of a stage's code and of the libraries under it."""
+    hasher = hashlib.blake2b(digest_size=10)
+    for library in LIBRARIES:
+        hasher.update(f"{library}=={importlib.metadata.version(library)}".encode())
+    for path in sorted(closure(STAGES[stage])):
+        hasher.update(str(path.relative_to(ROOT)).encode())
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()
+
+
+def closure(modules: tuple[str, ...]) -> set[Path]:
+    """Give the files of some modules and of everything of ours that they import, at whatever depth."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = _file_of(waiting.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            waiting.extend(_imports(path))
+    return found
+
+
+@functools.cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Names of modules that a file imports, those inside of functions and from packages included."""
+
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    return tuple(name for name in names() if name.split(".")[0] in OWN_PACKAGES)
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    if path.with_suffix(".py").is_file():
+        return path.with_suffix(".py")
+    return path / "__init__.py" if (path / "__init__.py").is_file() else None

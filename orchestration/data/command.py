@@ -16,6 +16,7 @@ from orchestration.data.files import FileDigests
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.plan import plan_sources
 from orchestration.data.progress import Advance, StageBars
+from orchestration.data.publish import read_key
 from orchestration.data.sample import PoolPolicy, sample_chunks
 from orchestration.data.stages import result_folder
 from orchestration.data.workers import RayWorkers

@@ -36,8 +36,8 @@ def resolve_checkpoint(config: ExperimentConfig) -> Path:
     latest = latest_complete(run.checkpoints) if run.checkpoints.is_dir() else None
     if latest is None:
         raise ConfigError(
-            f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder with a checkpoint, nor "
-            "a complete checkpoint of a run; correct the path"
+            f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder with a checkpoint, "
+            "nor a complete checkpoint of a run; correct the path"
         )
     return _exported(latest, run)
 

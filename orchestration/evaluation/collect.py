@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestration.evaluation.records import Completion, EvaluatedSample
-
 from orchestration.buffer import GroupSummary, RecordedCompletion
 from orchestration.errors import ScoringError
+from orchestration.evaluation.records import Completion, EvaluatedSample
 from orchestration.seeds import derive_seed
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec

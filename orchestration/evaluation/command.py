@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestration import cluster
+from orchestration.config import ExperimentConfig, check_model_folder
+from orchestration.errors import ConfigError, DataError
+from orchestration.evaluation.checkpoint import resolve_checkpoint
+from orchestration.evaluation.collect import Questioning, collect
 from orchestration.evaluation.compare import compare
 from orchestration.evaluation.page import comparison_page, evaluation_page
+from orchestration.evaluation.partial import PartialAnswers
 from orchestration.evaluation.predictions import write_lmms_eval, write_vlmevalkit
 from orchestration.evaluation.presets.base import Preset, PresetResult, apply_preset
 from orchestration.evaluation.presets.registry import preset_of
@@ -24,13 +30,6 @@ from orchestration.evaluation.store import (
 )
 from orchestration.evaluation.summary import SummarySettings, summarise
 from orchestration.evaluation.table import comparison_table, preset_table, summary_table
-
-from orchestration import cluster
-from orchestration.config import ExperimentConfig, check_model_folder
-from orchestration.errors import ConfigError, DataError
-from orchestration.evaluation.checkpoint import resolve_checkpoint
-from orchestration.evaluation.collect import Questioning, collect
-from orchestration.evaluation.partial import PartialAnswers
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.pools.generators import GeneratorPool

@@ -9,9 +9,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from orchestration.evaluation.records import Completion, EvaluatedSample
-
 from orchestration.evaluation.collect import Questioning, collect
+from orchestration.evaluation.records import Completion, EvaluatedSample
 from rollout.dataset import SampleTable
 from rollout.records import ImageBytes, Sample
 

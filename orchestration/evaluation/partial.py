@@ -4,9 +4,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestration.evaluation.records import EvaluatedSample
-
 from orchestration.errors import DataError
+from orchestration.evaluation.records import EvaluatedSample
 
 PARTIAL = "answers.partial.jsonl"
 
