@@ -68,8 +68,8 @@ class CocoDetection:
 
     licence: ClassVar[Licence] = Licence(
         name="unverified",
-        note="COCO's page is said to give annotations under CC BY 4.0 and photographs under Flickr terms; other sets in "
-        "this form have terms of their own: set the source's license",
+        note="COCO's page is said to give annotations under CC BY 4.0 and photographs under Flickr terms; other "
+        "sets in this form have terms of their own: set the source's license",
         url_hint="the page of the set",
     )
 

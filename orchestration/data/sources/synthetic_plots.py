@@ -57,7 +57,7 @@ class PlotQA:
 
     licence: ClassVar[Licence] = Licence(
         name="unverified",
-        note="terms of images and questions were not found beside the repository's own licence file: check",
+        note="the repository's licence file is MIT; whether it means the images and questions is not said there: check",
         url_hint="repository of the authors (NiteshMethani/PlotQA)",
     )
 
