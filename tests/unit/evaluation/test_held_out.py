@@ -1,4 +1,4 @@
-"""Held-out scores: which samples, which seeds, which mean and which error."""
+"""Held-out scores of a run: which samples, which seeds, which mean and which error."""
 
 import asyncio
 from dataclasses import replace
@@ -7,13 +7,27 @@ from typing import Any
 
 import pytest
 
-from orchestration.evaluate import choose_samples, evaluate
+from orchestration.buffer import RecordedCompletion
+from orchestration.evaluation.collect import Questioning
+from orchestration.evaluation.held_out import choose_samples, evaluate
+from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
 from tests.unit.orchestration.test_buffer import SUMMARY
 
-SPEC = SamplingSpec(group_size=2, temperature=1.0, max_completion_tokens=8)
+QUESTIONING = Questioning(
+    greedy=True,
+    sampled=SamplingSpec(group_size=2, temperature=1.0, max_completion_tokens=8),
+    max_completion_tokens=8,
+    seed=5,
+    coord_mode="pixel",
+)
+FUNCTIONS = {
+    ("chart", "unit"): "chart",
+    ("match_mcq", "unit"): "matching",
+    ("match_yesno", "unit"): "matching",
+}
 SAMPLES = [
     Sample(sample_id=f"s{i}", source="unit", task=task, question="?", answer="1")
     for i, task in enumerate(["chart", "match_mcq", "chart", "match_yesno", "chart", "match_mcq"])
@@ -35,15 +49,26 @@ class FakePools:
     async def score(self, group: Any, *, keep_texts: bool) -> Any:
         sample, spec = group
         rewards = (1.0,) if spec.greedy else (0.0, 1.0 if sample.sample_id != "s4" else 0.5)
-        family = "chart" if sample.task == "chart" else "matching"
-        return None, replace(
-            SUMMARY, family=family, rewards=rewards, task_rewards=rewards, format_rewards=rewards, texts=("t",) * 2
-        )
+        return None, replace(SUMMARY, completions=tuple(map(completion, rewards)))
+
+
+def completion(reward: float) -> RecordedCompletion:
+    result = RewardResult(
+        reward=reward, task_reward=reward, format_reward=1.0, breakdown={}, parsed_answer="1", reason=Reason.OK
+    )
+    return RecordedCompletion(text="t", result=result, num_tokens=3, truncated=False)
 
 
 def run(pools: FakePools) -> Any:
     return asyncio.run(
-        evaluate(SAMPLES, generators=pools, rewards=pools, sampled=SPEC, seed=5, step=3)  # type: ignore[arg-type]
+        evaluate(
+            SAMPLES,
+            generators=pools,  # type: ignore[arg-type]
+            rewards=pools,  # type: ignore[arg-type]
+            questioning=QUESTIONING,
+            function_of=FUNCTIONS,
+            step=3,
+        )
     )
 
 
@@ -61,13 +86,11 @@ def test_two_evaluations_draw_the_same_random_numbers_and_samples_differ() -> No
     run(first)
     run(second)
     assert first.specs == second.specs
-    assert first.specs["s0"][0].seed != first.specs["s1"][0].seed
-    assert [spec.greedy for spec in first.specs["s0"]] == [False, True]
+    assert first.specs["s0"][1].seed != first.specs["s1"][1].seed
+    assert [spec.greedy for spec in first.specs["s0"]] == [True, False]
 
 
 def test_chosen_samples_are_the_first_of_each_function(tmp_path: Path) -> None:
     write_samples(tmp_path / "h.parquet", SAMPLES)
-    names = {"chart": "chart", "match_mcq": "matching", "match_yesno": "matching"}
-    family_of = {(s.task, s.source): names[s.task] for s in SAMPLES}
-    chosen = choose_samples(SampleTable(tmp_path / "h.parquet"), family_of, 2)
+    chosen = choose_samples(SampleTable(tmp_path / "h.parquet"), FUNCTIONS, 2)
     assert [s.sample_id for s in chosen] == ["s0", "s2", "s1", "s3"]

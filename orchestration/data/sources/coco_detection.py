@@ -1,0 +1,145 @@
+"""Detection sets in COCO form: all objects of a category in an image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import ClassVar, Literal
+
+from orchestration.data.config import SourceConfig
+from orchestration.data.reasons import RejectReason
+from orchestration.data.records import BadRow, RawBox, RawImage, RawRow
+from orchestration.data.sources.base import Licence, Part
+from orchestration.data.sources.coco_tables import CocoTables
+from orchestration.data.sources.files import file_parts, require_file
+from orchestration.data.sources.pictures import file_image
+from orchestration.errors import ConfigError
+from orchestration.seeds import derive_seed
+from orchestration.strict import build
+
+LAYOUT = "annotations/instances_<split>.json and <split>/<file_name>; split as in train2017"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What COCO-form detection understands."""
+
+    annotations: str = "annotations/instances_{split}.json"
+    """The annotation file."""
+    images: str = "{split}"
+    """Folder of the images."""
+    image_ids: str = "coco"
+    """What the images' numbers belong to; empty for sets with pictures of their own."""
+    rows: Literal["category", "image"] = "category"
+    """One row for each category of an image, or one for the image with all its categories."""
+    question: str = "every {category}"
+    """Wording; {category} is a category, or with rows=image the list of those that are there."""
+    crowds: Literal["skip", "leave_out"] = "skip"
+    """skip: crowd regions are no boxes. leave_out: nor is a category with a crowd region asked for in its image."""
+    negatives: int = 0
+    """Rows for each image that ask for a category without any object in it, drawn by the seed; the truth is empty.
+    Only for sets in which every category was looked for in every image."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the wording and the count."""
+        if "{category}" not in self.question or self.negatives < 0:
+            raise ConfigError(
+                f"options.question is {self.question!r} and options.negatives {self.negatives}; use a text with "
+                "{category} and a number from 0"
+            )
+
+
+class CocoDetection:
+    """Reads COCO, and sets in its form: Objects365, V3Det, ODinW.
+
+    Raw: `annotations/instances_<split>.json` with `images` [{id, file_name, width, height}], `annotations` [{id,
+    image_id, category_id, bbox (xywh in pixels), iscrowd, area, segmentation}], `categories` [{id, name}];
+    `<split>/<file_name>`. A row needs all annotations of its image, which may stand anywhere in the file: the three
+    tables are streamed into compact memory (some 100 MB for COCO train).
+
+    Conversion: iou with labelled boxes, xywh in pixels, in the order of the file. Crowd regions are skipped. A category
+    of an image with an unreadable annotation is rejected: its truth is incomplete. Negatives are
+    the part `negative`. Ids: image-category, `image` alone
+    with rows=image, image-no-category for negatives.
+
+    Options: annotations, images, image_ids, rows, question, crowds, negatives, seed.
+    """
+
+    licence: ClassVar[Licence] = Licence(
+        name="unverified",
+        note="COCO's page is said to give annotations under CC BY 4.0 and photographs under Flickr terms; other "
+        "sets in this form have terms of their own: set the source's license",
+        url_hint="the page of the set",
+    )
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        """Find the annotation file; see Adapter."""
+        options = build(Options, config.options, "options")
+        return file_parts(root, [require_file(root, options.annotations.replace("{split}", config.split), LAYOUT)])
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        """Read the tables, then give the rows in the order of the images; see Adapter."""
+        options = build(Options, config.options, "options")
+        tables = CocoTables()
+        yield from tables.read(part.files[0], part.name)
+        folder = options.images.replace("{split}", config.split)
+        for number, name in tables.images.items():
+            image_id = f"{options.image_ids}/{number}" if options.image_ids else ""
+            image = file_image(folder, name, image_id)
+            if options.rows == "image":
+                yield from _whole_image(number, image, tables, options)
+                continue
+            yield from _by_category(number, image, tables, options)
+            yield from _negatives(number, image, tables, options)
+
+
+def _by_category(number: int, image: RawImage, tables: CocoTables, options: Options) -> Iterator[RawRow | BadRow]:
+    boxes: dict[int, list[RawBox]] = {category: [] for category in tables.broken.get(number, ())}
+    for category, box in tables.boxes_of(number):
+        boxes.setdefault(category, []).append(box)
+    for category, found in boxes.items():
+        source_id = f"{number}-{category}"
+        broken = tables.broken.get(number, {}).get(category)
+        if broken or category not in tables.categories:
+            yield _bad(source_id, broken or f"category {category} is not among the categories")
+        elif options.crowds == "skip" or (number, category) not in tables.crowds:
+            yield _row(source_id, tables.categories[category], image, found, options)
+
+
+def _whole_image(number: int, image: RawImage, tables: CocoTables, options: Options) -> Iterator[RawRow | BadRow]:
+    left_out = {category for other, category in tables.crowds if other == number} if options.crowds != "skip" else ()
+    boxes = [(category, box) for category, box in tables.boxes_of(number) if category not in left_out]
+    unknown = [f"category {category} is not among the categories" for category, box in boxes if not box.label]
+    broken = [*tables.broken.get(number, {}).values(), *unknown]
+    if broken:
+        yield _bad(str(number), broken[0])
+    elif boxes:
+        names = dict.fromkeys(box.label for _, box in boxes)
+        yield _row(str(number), ", ".join(names), image, [box for _, box in boxes], options)
+
+
+def _negatives(number: int, image: RawImage, tables: CocoTables, options: Options) -> Iterator[RawRow]:
+    if not options.negatives:
+        return
+    there = {category for category, _ in tables.boxes_of(number)} | set(tables.broken.get(number, ()))
+    absent = [key for key in sorted(tables.categories) if key not in there and (number, key) not in tables.crowds]
+    drawn = Random(derive_seed(options.seed, "negatives", number))
+    for category in drawn.sample(absent, min(options.negatives, len(absent))):
+        yield _row(f"{number}-no-{category}", tables.categories[category], image, [], options)
+
+
+def _row(source_id: str, category: str, image: RawImage, boxes: list[RawBox], options: Options) -> RawRow:
+    return RawRow(
+        source_id=source_id,
+        task="iou",
+        question=options.question.replace("{category}", category),
+        images=(image,),
+        boxes=tuple(boxes),
+        box_form="xywh",
+        part="" if boxes else "negative",
+    )
+
+
+def _bad(source_id: str, detail: str) -> BadRow:
+    return BadRow(source_id=source_id, reason=RejectReason.UNREADABLE_ROW, detail=detail)

@@ -1,0 +1,133 @@
+"""LLaVA's captions and conversations, ShareGPT4V's captions, and other sets of that form."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from orchestration.data.config import SourceConfig
+from orchestration.data.records import BadRow, RawRow
+from orchestration.data.sources.base import Licence, Part
+from orchestration.data.sources.conversations import read_images, read_turns, turn_rows, without_opening
+from orchestration.data.sources.fields import as_fields
+from orchestration.data.sources.files import file_parts, require_file
+from orchestration.data.sources.pictures import require_images
+from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
+from orchestration.strict import build
+
+LLAVA_LAYOUT = "the files of options.annotations (JSON arrays or .jsonl), images under options.images"
+SHAREGPT4V_LAYOUT = (
+    "sharegpt4v_instruct_gpt4-vision_cap100k.json, coco/train2017/, sam/images/, llava/..., as it names them"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlavaOptions:
+    """What LLaVA-form sets understand."""
+
+    annotations: tuple[str, ...]
+    """Annotation files, relative to the source's folder."""
+    images: str = ""
+    """Folder that the rows' paths start from; LLaVA-Instruct-150K names bare COCO numbers: coco/train2017."""
+    task: Literal["open", "match_text", "match_yesno", "chart", "math"] = "open"
+    """How the replies are graded. Replies that are no descriptions fit `open` badly; see rewards/README.md."""
+    turns: Literal["first", "all"] = "first"
+    """The first question alone, or every one: later ones may only make sense after the earlier ones."""
+    text_only: bool = False
+    """Keep conversations without an image; otherwise they are rejected as missing_field, and so counted."""
+    strip_openings: bool = False
+    """Take "The image shows" and the like off the replies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareGPT4VOptions:
+    """What ShareGPT4V understands."""
+
+    annotations: tuple[str, ...] = ("sharegpt4v_instruct_gpt4-vision_cap100k.json",)
+    """Annotation files, relative to the source's folder."""
+    images: str = ""
+    """Folder that the rows' paths start from; empty for the root."""
+    strip_openings: bool = False
+    """Take "The image shows" and the like off the captions."""
+
+
+class Llava:
+    """Reads sets of LLaVA's form.
+
+    Raw: a JSON array, or JSON lines, of {id, image (a path or a list; absent in text), conversations: [{from: human or
+    gpt, value}]}; the human's text holds `<image>` markers, which are dropped. LLaVA-Instruct-150K (detail_23k.json),
+    LLaVA-Pretrain (blip_laion_cc_sbu_558k.json) and llava_v1_5_mix665k.json have this form. Splits do not exist.
+
+    Conversion: options.task with the reply as the answer; the question is the human's own wording. COCO and Visual
+    Genome paths give the images their common ids. Ids: id, with the turn's number behind later ones; else a running
+    number.
+
+    Options: annotations (required), images, task, turns, text_only, strip_openings.
+    """
+
+    licence: ClassVar[Licence] = Licence(
+        name="unverified",
+        note="replies were written by OpenAI's models, whose terms apply; images have terms of their own: check",
+        url_hint="card of the dataset",
+    )
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        """Find the annotation files; see Adapter."""
+        options = build(LlavaOptions, config.options, "options")
+        return file_parts(root, [require_file(root, name, LLAVA_LAYOUT) for name in options.annotations])
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        """Read one annotation file; see Adapter."""
+        return _rows(part, build(LlavaOptions, config.options, "options"))
+
+
+class ShareGPT4V:
+    """Reads ShareGPT4V's captions, of Lin-Chen/ShareGPT4V.
+
+    Raw: `sharegpt4v_instruct_gpt4-vision_cap100k.json` (or share-captioner_coco_lcs_sam_1246k_1107.json), a JSON array
+    of {id, image ("coco/train2017/000000000009.jpg", "sam/images/...", "llava/..."), conversations: [{from: human,
+    value: "<image> Describe ..."}, {from: gpt, value}]}. Splits do not exist.
+
+    Conversion: open; the human's wording is the question, the caption the answer. Rows without an image are rejected.
+    The images are COCO train in good part: they leak into RefCOCO's val and test. Ids: id, which names the picture and
+    may stand twice; the second is id#2.
+
+    Options: annotations, images, strip_openings.
+    """
+
+    licence: ClassVar[Licence] = Licence(
+        name="cc-by-nc-4.0",
+        note="as on the card of Lin-Chen/ShareGPT4V, and OpenAI's terms apply: opt in knowingly; images have terms of "
+        "their own",
+        url_hint="dataset card",
+    )
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        """Find the annotation files; see Adapter."""
+        options = build(ShareGPT4VOptions, config.options, "options")
+        return file_parts(root, [require_file(root, name, SHAREGPT4V_LAYOUT) for name in options.annotations])
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        """Read one annotation file; see Adapter."""
+        options = build(ShareGPT4VOptions, config.options, "options")
+        captions = LlavaOptions(
+            annotations=options.annotations, images=options.images, strip_openings=options.strip_openings
+        )
+        return _rows(part, captions)
+
+
+def _rows(part: Part, options: LlavaOptions) -> Iterator[RawRow | BadRow]:
+    path = part.files[0]
+    records = json_lines(path) if path.suffix in (".jsonl", ".jsonlines") else json_array(path)
+    return read_rows(records, lambda record: _conversation_rows(record, part.name, options), part.name)
+
+
+def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list[RawRow]:
+    row = as_fields(record.value)
+    images = read_images(row, options.images)
+    if not options.text_only:
+        require_images(images, "image")
+    turns = read_turns(row)
+    source_id = row.label("id") or f"{part}/{record.place}"
+    rows = turn_rows(source_id, turns if options.turns == "all" else turns[:1], images, options.task)
+    return [replace(row, answer=without_opening(row.answer)) for row in rows] if options.strip_openings else rows

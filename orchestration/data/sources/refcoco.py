@@ -1,0 +1,193 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: one object by what people call it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from orchestration.data.config import SourceConfig
+from orchestration.data.reasons import RejectReason
+from orchestration.data.records import BadRow, BoxForm, RawBox, RawImage, RawRow
+from orchestration.data.sources.base import Licence, Part
+from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, refuse
+from orchestration.data.sources.files import file_parts, missing, require_file, split_files
+from orchestration.data.sources.pictures import coco_id, file_image
+from orchestration.data.sources.plain_pickle import load_plain_pickle
+from orchestration.data.sources.streams import (
+    Record,
+    Records,
+    broken_file,
+    json_array,
+    of_split,
+    parquet_rows,
+    read_rows,
+)
+from orchestration.errors import DataError
+from orchestration.strict import build
+
+LAYOUT = (
+    "<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/mscoco/images/train2014/ (as in the refer repo)"
+)
+TABLE_LAYOUT = "data/train-*.parquet (jxu124/refcoco) and coco/train2014/COCO_train2014_<12 digits>.jpg"
+
+LICENCE = Licence(
+    name="Apache-2.0 (annotations)",
+    note="annotations as stated in the refer repository; the photographs are COCO's, under Flickr terms. All images "
+    "are of COCO train2014, also those of val and test: everything made from COCO train leaks into them",
+    url_hint="refer repository of the authors (lichengunc/refer); COCO's page",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the authors' download understands."""
+
+    dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco"
+    split_by: Literal["unc", "google", "umd"] = "unc"
+    """Whose split; refcocog has google and umd. Images of google's train and val overlap: prefer umd."""
+    images: str = "images/mscoco/images/train2014"
+    """Folder of the COCO images."""
+    expressions: Literal["all", "first"] = "all"
+    """All expressions of an object, each a row of its own, or the first alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What the Parquet form understands."""
+
+    images: str = ""
+    """Folder under which coco/train2014 lies; empty for the root."""
+    expressions: Literal["all", "first"] = "all"
+    """All expressions of an object, each a row of its own, or the first alone."""
+
+
+class RefCOCO:
+    """Reads the authors' download, one of its three datasets at a time.
+
+    Raw: `<dataset>/refs(<split_by>).p`, a pickled list of {ref_id, ann_id, image_id, category_id, split, file_name,
+    sentences: [{sent_id, sent, raw, tokens}], sent_ids}; `<dataset>/instances.json` in COCO form with `images`
+    (id, file_name, width, height) and `annotations` (id, bbox xywh). Splits: train, val, testA, testB, test.
+
+    The pickle is loaded whole (some 50 MB), without running anything in it; of instances.json only the boxes and file
+    names that the split needs are kept.
+
+    Conversion: iou with one box, xywh in pixels; the expression is the question, word for word. Ids: ref_id-sent_id.
+
+    Options: dataset, split_by, images, expressions.
+    """
+
+    licence: ClassVar[Licence] = LICENCE
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        """Find both files, and see that the pickle is plain; see Adapter."""
+        options = build(Options, config.options, "options")
+        refs = require_file(root, f"{options.dataset}/refs({options.split_by}).p", LAYOUT)
+        instances = require_file(root, f"{options.dataset}/instances.json", LAYOUT)
+        load_plain_pickle(refs)
+        return [Part(name=f"{options.dataset}-{options.split_by}-{config.split}", files=(refs, instances))]
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        """Read the expressions of the split; see Adapter."""
+        options = build(Options, config.options, "options")
+        try:
+            refs = load_plain_pickle(part.files[0])
+        except DataError as error:
+            yield broken_file(part.files[0], str(error))
+            return
+        wanted = list(of_split(_refs(part.files[0], refs), config.split))
+        boxes = _table(part.files[1], "annotations", _keys(wanted, "ann_id"), "bbox")
+        names = _table(part.files[1], "images", _keys(wanted, "image_id"), "file_name")
+        yield from read_rows(iter(wanted), lambda record: _ref_rows(record, boxes, names, options), part.name)
+
+
+class RefCOCOTable:
+    """Reads the Parquet form of jxu124: refcoco, refcocoplus and refcocog, each a source of its own.
+
+    Raw: `data/{train,validation,test,testB}-*.parquet` with `ref_id`, `image_id`, `image_path`
+    ("coco/train2014/COCO_train2014_000000000110.jpg"), `bbox` (xyxy in pixels), `sentences` [{sent, sent_id, raw,
+    tokens}], `captions`, `raw_anns`, `raw_image_info`, `raw_sentences`; `test` is testA. Images are not in the tables.
+
+    Conversion: iou with one box, xyxy in pixels; the expression is the question, word for word. Ids: ref_id-sent_id.
+
+    Options: images, expressions.
+    """
+
+    licence: ClassVar[Licence] = LICENCE
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        """Find the tables of the split; see Adapter."""
+        build(TableOptions, config.options, "options")
+        files = split_files(root, config.split)
+        if not files:
+            raise missing(root, f"{config.split}-*.parquet", TABLE_LAYOUT)
+        return file_parts(root, files)
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        """Read one table; see Adapter."""
+        options = build(TableOptions, config.options, "options")
+        return read_rows(parquet_rows(part.files[0]), lambda record: _table_rows(record, options), part.name)
+
+
+def _refs(path: Path, refs: object) -> Records:
+    if not isinstance(refs, list):
+        yield broken_file(path, "holds no list of references")
+        return
+    for index, ref in enumerate(refs):
+        yield Record(str(index), ref)
+
+
+def _keys(records: Iterable[Record | BadRow], name: str) -> set[int]:
+    values = (record.value for record in records if isinstance(record, Record))
+    found = (value.get(name) for value in values if isinstance(value, dict))
+    return {value for value in found if isinstance(value, int)}
+
+
+def _table(path: Path, array: str, wanted: set[int], name: str) -> dict[int, Any]:
+    """Keep one field of the wanted entries of instances.json by id; what breaks off is missed by its references."""
+    kept = {}
+    for record in json_array(path, array):
+        value = record.value if isinstance(record, Record) else None
+        number = value.get("id") if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(number, int) and number in wanted:
+            kept[number] = value.get(name)
+    return kept
+
+
+def _ref_rows(record: Record, boxes: dict[int, Any], names: dict[int, Any], options: Options) -> list[RawRow]:
+    row = as_fields(record.value)
+    row.text("split")
+    annotation, image = row.integer("ann_id"), row.integer("image_id")
+    if annotation not in boxes or image not in names:
+        absent = f"annotation {annotation}" if annotation not in boxes else f"image {image}"
+        raise RowError(RejectReason.MISSING_FIELD, f"instances.json has no {absent}")
+    name = names[image]
+    if not isinstance(name, str):
+        refuse(f"file_name of image {image}", name, "a text")
+    values = as_numbers(boxes[annotation], f"bbox of annotation {annotation}")
+    return _rows(row, values, "xywh", file_image(options.images, name, coco_id(image)), options.expressions)
+
+
+def _table_rows(record: Record, options: TableOptions) -> list[RawRow]:
+    row = as_fields(record.value)
+    image = file_image(options.images, row.text("image_path"), coco_id(row.integer("image_id")))
+    return _rows(row, as_numbers(row.raw("bbox"), "bbox"), "xyxy", image, options.expressions)
+
+
+def _rows(row: Fields, values: tuple[float, ...], form: BoxForm, image: RawImage, expressions: str) -> list[RawRow]:
+    sentences = row.raw("sentences")
+    if not isinstance(sentences, list) or not sentences:
+        refuse("sentences", sentences or None, "a list of sentences")
+    rows = []
+    for sentence in sentences[:1] if expressions == "first" else sentences:
+        fields = as_fields(sentence)
+        rows.append(
+            RawRow(
+                source_id=f"{row.integer('ref_id')}-{fields.integer('sent_id')}",
+                task="iou",
+                question=fields.text("sent"),
+                images=(image,),
+                boxes=(RawBox(values=values),),
+                box_form=form,
+            )
+        )
+    return rows
