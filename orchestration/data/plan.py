@@ -13,7 +13,7 @@ from orchestration.data.files import FileDigests
 from orchestration.data.progress import Advance
 from orchestration.data.read import STAGE, PartTask, lots, read_part
 from orchestration.data.sources.base import Licence
-from orchestration.data.sources.registry import make_adapter
+from orchestration.data.sources.registry import find_adapter
 from orchestration.data.workers import Workers
 from orchestration.errors import ConfigError
 
@@ -49,7 +49,7 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
 def _plan_source(
     name: str, source: SourceConfig, recipe: RecipeConfig, store: Path, digests: FileDigests
 ) -> SourcePlan:
-    adapter = make_adapter(source.adapter)
+    adapter = find_adapter(source.adapter)
     licence = replace(adapter.licence, name=source.license) if source.license else adapter.licence
     root = store if source.path is None else Path(recipe.raw or ".").expanduser().absolute() / source.path
     if not root.is_dir() and source.path is not None:

@@ -15,7 +15,7 @@ from orchestration.data.reasons import Refused
 from orchestration.data.records import EXCERPT_CHARS, BadRow, RawRow, Rejected
 from orchestration.data.rows import raw_to_json
 from orchestration.data.sources.base import Part
-from orchestration.data.sources.registry import make_adapter
+from orchestration.data.sources.registry import find_adapter
 
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
@@ -44,7 +44,7 @@ class PartTask:
 
 def lots(task: PartTask) -> list[int]:
     """Give the `max_rows` smallest lots of a part; every row's lot is a hash of seed, source and id."""
-    adapter = make_adapter(task.source.adapter)
+    adapter = find_adapter(task.source.adapter)
     drawn = (_lot(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
     return heapq.nsmallest(task.source.max_rows or 0, drawn)
 
@@ -92,7 +92,7 @@ def _holds(root: Path, folder: Path) -> bool:
 
 
 def _drawn(task: PartTask) -> Iterator[RawRow | BadRow]:
-    rows = make_adapter(task.source.adapter).rows(task.root, task.part, task.source)
+    rows = find_adapter(task.source.adapter).rows(task.root, task.part, task.source)
     if task.cutoff is None:
         yield from rows
         return

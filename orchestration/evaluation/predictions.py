@@ -18,9 +18,9 @@ and reuses a file only with --reuse.
 lmms-eval, `{task}_samples.jsonl`. The fields are those that its tracker writes with --log_samples: doc_id, target,
 resps, filtered_resps (`lmms_eval/evaluator.py`, `loggers/evaluation_tracker.py`); hashes and input are left out. No
 command of it scores such a file. What does is its model `from_log` (`lmms_eval/models/simple/from_log.py`):
-`--model from_log --model_args logs=FOLDER` answers each doc_id with the logged text, so that the task's own scorer runs.
-It reads .json files with `args`, `model_configs.task` and `logs`: that is `{task}_from_log.json`. doc_id must be the
-row's place in the benchmark's split: our `source_id` as an integer. RefCOCO there expects boxes as 0..1 (norm1).
+`--model from_log --model_args logs=FOLDER` answers each doc_id with the logged text, so that the task's own scorer
+runs. It reads .json files with `args`, `model_configs.task` and `logs`: that is `{task}_from_log.json`. doc_id must be
+the row's place in the benchmark's split: our `source_id` as an integer. RefCOCO there expects boxes as 0..1 (norm1).
     Unverified: a run of from_log over our file; that every release keeps it.
 """
 
@@ -136,9 +136,10 @@ def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
     if sample.task != "iou" or boxes == "as_given":
         return bare_answer(sample.greedy.text)
     found = [box for box in model_boxes(sample, sample.greedy) if box is not None]
+    if not found:
+        return bare_answer(sample.greedy.text)
     scale = _scale(sample, boxes)
-    spelled = [f"[{', '.join(scale(value, axis % 2) for axis, value in enumerate(box))}]" for box in found]
-    return ", ".join(spelled) or bare_answer(sample.greedy.text)
+    return ", ".join(f"[{', '.join(scale(value, axis % 2) for axis, value in enumerate(box))}]" for box in found)
 
 
 def _scale(sample: EvaluatedSample, frame: BoxFrame) -> Callable[[float, int], str]:
@@ -166,5 +167,7 @@ def _check(samples: Sequence[EvaluatedSample], names: dict[str, str]) -> None:
             raise DataError(f"sample {sample.sample_id} has no source_id; a toolkit would not know which row it is")
         if sample.greedy is None and sample.failure is None:
             raise DataError(f"sample {sample.sample_id} has no greedy completion; evaluate with greedy decoding")
+        if len(sample.options) > len(ascii_uppercase):
+            raise DataError(f"sample {sample.sample_id} has {len(sample.options)} options; columns A to Z hold 26")
     if len({sample.source_id for sample in samples}) < len(samples):
         raise DataError("two rows share a source_id; export one benchmark at a time")

@@ -3,7 +3,11 @@
 import html
 import json
 import re
+from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
+
+from rollout.records import ImageBytes
 
 REFERENCE_COLOUR = "#1f7a4d"
 MODEL_COLOUR = "#d0312d"
@@ -19,17 +23,42 @@ def picture_svg(image: dict[str, Any], example: dict[str, Any], *, coord_mode: s
         coord_mode: frame in which the model writes boxes.
     """
     width, height = image["width"], image["height"]
-    boxes = ""
+    reference: list[list[float]] = []
+    given: list[list[float]] = []
     if example["family"] == "grounding":
-        boxes = _rectangles(_flat(json.loads(example["answer"])), REFERENCE_COLOUR, 1.0, 1.0)
+        reference = _flat(json.loads(example["answer"]))
         answer = example["greedy"].rpartition("<answer>")[2][:4000]
-        given = [[float(v) for v in match.split(",")] for match in BOX.findall(answer)]
         frame_width, frame_height = _frame_size(image, coord_mode)
-        boxes += _rectangles(given, MODEL_COLOUR, width / frame_width, height / frame_height)
+        scales = (width / frame_width, height / frame_height) * 2
+        boxes = [[float(value) for value in match.split(",")] for match in BOX.findall(answer)]
+        given = [[value * scale for value, scale in zip(box, scales, strict=True)] for box in boxes]
+    return boxes_svg(image["data"], (width, height), reference=reference, given=given)
+
+
+def boxes_svg(
+    data: str, size: tuple[int, int], *, reference: Sequence[Sequence[float]], given: Sequence[Sequence[float]]
+) -> str:
+    """Draw an image with reference boxes in green and the model's in red.
+
+    Args:
+        data: The image as a data URI.
+        size: Its width and height in original pixels.
+        reference: x1, y1, x2, y2 of each box in original pixels.
+        given: The model's boxes, likewise.
+    """
+    width, height = size
+    boxes = _rectangles(reference, REFERENCE_COLOUR) + _rectangles(given, MODEL_COLOUR)
     return (
         f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">'
-        f'<image href="{html.escape(image["data"])}" width="{width}" height="{height}"/>{boxes}</svg>'
+        f'<image href="{html.escape(data)}" width="{width}" height="{height}"/>{boxes}</svg>'
     )
+
+
+def data_uri(image: ImageBytes) -> str:
+    """Give an encoded image as a data URI; anything but JPEG, WebP and GIF is taken for PNG."""
+    starts = {b"\xff\xd8": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
+    kind = next((kind for start, kind in starts.items() if image.data.startswith(start)), "png")
+    return f"data:image/{kind};base64,{b64encode(image.data).decode()}"
 
 
 def _frame_size(image: dict[str, Any], coord_mode: str) -> tuple[float, float]:
@@ -47,9 +76,9 @@ def _flat(boxes: list[Any]) -> list[list[float]]:
     return boxes if not boxes or isinstance(boxes[0], list) else [boxes]
 
 
-def _rectangles(boxes: list[list[float]], colour: str, scale_x: float, scale_y: float) -> str:
+def _rectangles(boxes: Sequence[Sequence[float]], colour: str) -> str:
     return "".join(
-        f'<rect x="{x1 * scale_x}" y="{y1 * scale_y}" width="{max(0.0, x2 - x1) * scale_x}" '
-        f'height="{max(0.0, y2 - y1) * scale_y}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        f'<rect x="{x1}" y="{y1}" width="{max(0.0, x2 - x1)}" height="{max(0.0, y2 - y1)}" fill="none" '
+        f'stroke="{colour}" stroke-width="1.5" vector-effect="non-scaling-stroke"/>'
         for x1, y1, x2, y2 in boxes
     )

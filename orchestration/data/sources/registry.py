@@ -11,6 +11,7 @@ from orchestration.data.sources.chartqa import ChartQA
 from orchestration.data.sources.coco_detection import CocoDetection
 from orchestration.data.sources.counting import Clevr, TallyQA
 from orchestration.data.sources.docci import Docci
+from orchestration.data.sources.drawn import DrawnAdapter
 from orchestration.data.sources.geometry3k import Geometry3K
 from orchestration.data.sources.llava import Llava, ShareGPT4V
 from orchestration.data.sources.mapped import HuggingFace, Jsonl, Parquet
@@ -30,6 +31,7 @@ ADAPTERS: Mapping[str, type[Adapter]] = MappingProxyType(
         "clevr_cogent": ClevrCogent,
         "coco_detection": CocoDetection,
         "docci": Docci,
+        "drawn": DrawnAdapter,
         "dvqa": DVQA,
         "geometry3k": Geometry3K,
         "geoqa": GeoQA,
@@ -64,3 +66,12 @@ def find_adapter(name: str) -> Adapter:
         hint = f"did you mean {near[0]}? Known" if near else "known"
         raise ConfigError(f"no adapter is called {name!r}; {hint} adapters: {', '.join(ADAPTERS)}")
     return adapter()
+
+
+def describe() -> str:
+    """Give all adapters as text: name, licence, first line of its documentation."""
+    lines = []
+    for name, adapter in ADAPTERS.items():
+        first = (adapter.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"{name:16} {adapter.licence.name:24} {first}")
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from orchestration.evaluation.answers import bare_answer
 from orchestration.evaluation.presets.base import Preset, RowScore, mean_of
 from orchestration.evaluation.records import ROUNDING, Completion, EvaluatedSample
-from rewards.base import GoldError
+from rewards.base import GoldError, Reason
 from rewards.choices import Choices
 
 MAX_CHARS = 256
@@ -26,7 +26,8 @@ def _score(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
         return None
     answer = bare_answer(completion.text)
     grade = choices.grade(answer) if len(answer) <= MAX_CHARS else None
-    chosen = [] if grade is None or grade.parsed is None else grade.parsed.split(", ")
+    # A hedge (`B. 14` where 14 is C) chooses nothing: it counts as unreadable, as in the reward's reasons.
+    chosen = [] if grade is None or grade.parsed is None or grade.reason is not Reason.OK else grade.parsed.split(", ")
     columns = {"unreadable": float(not chosen)}
     for letter in sorted({*chosen, *choices.gold}):
         columns[f"chosen_{letter}"] = float(letter in chosen)

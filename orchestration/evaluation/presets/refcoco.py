@@ -1,8 +1,9 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: share of expressions whose box has an IoU of at least 0.5 with the reference.
 
 Boxes are read in the model's own frame and compared in original pixels. A referring expression names one thing, so
-more than one box is wrong (`strict`) unless all are the same box; public scorers take the first box that they find,
-and `official` does so too. A malformed box, also among good ones, is wrong in the strict reading.
+more than one box is wrong unless all are the same box, and a malformed one beside a good one is one more (`accuracy`).
+Public scorers take the first box that they find, and so does `official`. `strict` is accuracy where the box also
+stands in the answer block.
 
 Rows whose reference is not exactly one box are not of this benchmark and are skipped.
 """
@@ -10,9 +11,11 @@ Rows whose reference is not exactly one box are not of this benchmark and are sk
 from orchestration.evaluation.answers import bare_answer
 from orchestration.evaluation.presets.base import Preset, RowScore, mean_of
 from orchestration.evaluation.records import ROUNDING, Completion, EvaluatedSample
+from rewards.answer import extract_answer
 from rewards.base import GoldError
 from rewards.boxes import Box, clip, parse_boxes, to_pixels
 from rewards.grounding import iou
+from rewards.parameters import FormatConfig
 
 IOU_THRESHOLD = 0.5
 MAX_CHARS = 20_000
@@ -38,6 +41,8 @@ def model_boxes(sample: EvaluatedSample, completion: Completion) -> list[Box | N
 
 
 def _score(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    if completion.task_reward is None:
+        return None
     try:
         boxes = model_boxes(sample, completion)
     except GoldError:
@@ -46,10 +51,12 @@ def _score(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
     overlaps = [0.0 if box is None else iou(box, target) for box in boxes]
     hits = [float(overlap >= IOU_THRESHOLD - ROUNDING) for overlap in overlaps]
     is_one = len(set(boxes)) == 1
+    hit = hits[0] if is_one else 0.0
     return RowScore(
         official=hits[0] if hits else 0.0,
-        strict=hits[0] if is_one else 0.0,
+        strict=hit if extract_answer(completion.text, FormatConfig()).text is not None else 0.0,
         columns={
+            "hit": hit,
             "iou": overlaps[0] if is_one else 0.0,
             "unreadable": float(not boxes),
             "several": float(len(set(boxes)) > 1),
@@ -69,8 +76,9 @@ REFCOCO = Preset(
     accepts=lambda sample: len(reference_boxes(sample)) == 1,
     groups=_groups,
     metrics={
-        "accuracy": mean_of("strict"),
+        "accuracy": mean_of("hit"),
         "first_box_accuracy": mean_of("official"),
+        "strict_accuracy": mean_of("strict"),
         "mean_iou": mean_of("iou"),
         "unreadable_frac": mean_of("unreadable"),
         "several_boxes_frac": mean_of("several"),

@@ -1,0 +1,34 @@
+"""The examples in the docstrings of the evaluation are true, and its modules stay light."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import orchestration.evaluation
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(orchestration.evaluation.__path__, "orchestration.evaluation.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_a_module_hold(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_there_are_examples_to_hold() -> None:
+    assert sum(doctest.testmod(importlib.import_module(name)).attempted for name in MODULES) >= 20
+
+
+def test_nothing_heavy_is_loaded() -> None:
+    code = f"""
+import importlib, sys
+for name in {MODULES!r}:
+    importlib.import_module(name)
+sys.exit(f"{{[name for name in ('torch', 'ray', 'vllm', 'transformers', 'hydra', 'PIL') if name in sys.modules]}}"
+         if {{'torch', 'ray', 'vllm', 'transformers', 'hydra', 'PIL'}} & sys.modules.keys() else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
