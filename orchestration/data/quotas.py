@@ -1,7 +1,7 @@
 """Filling quotas: how many rows each source gives to each reward function, and which ones."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -87,7 +87,7 @@ class Class:
     """Of a leaf; the last one is taken first."""
     taken: int = 0
 
-    def take(self, sources: list[str], room: dict[str, int]) -> int | None:
+    def take(self, sources: Sequence[str], room: dict[str, int]) -> int | None:
         """Give one row whose source has room, from the branch that has given least; None where there is none left.
 
         A branch that has run out leaves its share to the others.
@@ -112,7 +112,7 @@ class Class:
 
 
 def choose(
-    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: list[str], room: Mapping[str, int]
+    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: Sequence[str], room: Mapping[str, int]
 ) -> set[int]:
     """Choose rows of one reward function so that strata, and answers within a task, are even where possible.
 
@@ -129,8 +129,9 @@ def choose(
     """
     tree = _tree(rows, classes)
     left = dict(room)
+    wanted = sum(room.values())
     chosen: set[int] = set()
-    while (row := tree.take(sources, left)) is not None:
+    while len(chosen) < wanted and (row := tree.take(sources, left)) is not None:
         left[sources[row]] -= 1
         chosen.add(row)
     return chosen
