@@ -142,8 +142,8 @@ def _tree(rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]]) -> C
     for row in rows:
         leaves[classes[row]].append(row)
     root = Class()
-    # Sorted, so that equal claims go by name and not by which row came first.
-    for (stratum, task, answer), members in sorted(leaves.items()):
+    # Of branches with equal claims the one whose first row is preferred comes first: no answer is favoured for good.
+    for (stratum, task, answer), members in leaves.items():
         of_task = root.branches.setdefault(stratum, Class()).branches.setdefault(task, Class(weight=0.0))
         of_task.weight += len(members)
         of_task.branches[answer] = Class(rows=members[::-1])
