@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.bands import Strata, fraction, judge
+from orchestration.data.bands import Strata, digest_of, judge
 from orchestration.data.config import SelectConfig
 from orchestration.data.quotas import choose, divide_quotas
 from orchestration.data.reasons import RejectReason
@@ -154,9 +154,7 @@ def _keep_some(
         )
         for number in members
     }
-    preferred = sorted(
-        members, key=lambda number: (fraction("quota", seed, rows[number].sample_id), rows[number].sample_id)
-    )
+    preferred = sorted(members, key=lambda number: digest_of("quota", seed, rows[number].sample_id))
     chosen = choose(preferred, classes, sources, room)
     fitting = Counter(sources[number] for number in members)
     over: dict[tuple[str, str], Verdict] = {}
