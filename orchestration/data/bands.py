@@ -59,7 +59,8 @@ def judge(
     An all-right row that is drawn to stay meets none of the further limits.
     """
     if band.drop_all_right and difficulty.min >= ALL_RIGHT_MIN_BY_FUNCTION.get(function, ALL_RIGHT_MIN):
-        if fraction("keep all right", seed, sample_id) < band.keep_all_right_frac:
+        drawn = int.from_bytes(digest_of("keep all right", seed, sample_id)[:6], "big") / 2**48
+        if drawn < band.keep_all_right_frac:
             return None
         return RejectReason.ALL_RIGHT, f"the worst of {difficulty.num_completions} completions earns {difficulty.min:g}"
     if band.drop_all_wrong and difficulty.max <= ALL_WRONG_MAX_BY_FUNCTION.get(function, ALL_WRONG_MAX):
@@ -76,7 +77,6 @@ def judge(
     return None
 
 
-def fraction(purpose: str, seed: int, sample_id: str) -> float:
-    """Hash a row into [0, 1): the same for a row whatever other rows there are."""
-    digest = hashlib.blake2b(f"{purpose}\x1f{seed}\x1f{sample_id}".encode(), digest_size=7).digest()
-    return (int.from_bytes(digest, "big") >> 3) / 2**53
+def digest_of(purpose: str, seed: int, sample_id: str) -> bytes:
+    """Hash a row into 16 bytes that look drawn at random: the same for a row whatever other rows there are."""
+    return hashlib.blake2b(f"{purpose}\x1f{seed}\x1f{sample_id}".encode(), digest_size=16).digest()

@@ -1,7 +1,7 @@
 """Filling quotas: how many rows each source gives to each reward function, and which ones."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -87,7 +87,7 @@ class Class:
     """Of a leaf; the last one is taken first."""
     taken: int = 0
 
-    def take(self, sources: list[str], room: dict[str, int]) -> int | None:
+    def take(self, sources: Sequence[str], room: dict[str, int]) -> int | None:
         """Give one row whose source has room, from the branch that has given least; None where there is none left.
 
         A branch that has run out leaves its share to the others.
@@ -112,7 +112,7 @@ class Class:
 
 
 def choose(
-    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: list[str], room: Mapping[str, int]
+    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: Sequence[str], room: Mapping[str, int]
 ) -> set[int]:
     """Choose rows of one reward function so that strata, and answers within a task, are even where possible.
 
@@ -129,8 +129,9 @@ def choose(
     """
     tree = _tree(rows, classes)
     left = dict(room)
+    wanted = sum(room.values())
     chosen: set[int] = set()
-    while (row := tree.take(sources, left)) is not None:
+    while len(chosen) < wanted and (row := tree.take(sources, left)) is not None:
         left[sources[row]] -= 1
         chosen.add(row)
     return chosen
@@ -141,8 +142,8 @@ def _tree(rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]]) -> C
     for row in rows:
         leaves[classes[row]].append(row)
     root = Class()
-    # Sorted, so that equal claims go by name and not by which row came first.
-    for (stratum, task, answer), members in sorted(leaves.items()):
+    # Of branches with equal claims the one whose first row is preferred comes first: no answer is favoured for good.
+    for (stratum, task, answer), members in leaves.items():
         of_task = root.branches.setdefault(stratum, Class()).branches.setdefault(task, Class(weight=0.0))
         of_task.weight += len(members)
         of_task.branches[answer] = Class(rows=members[::-1])

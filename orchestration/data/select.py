@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.bands import Strata, fraction, judge
+from orchestration.data.bands import Strata, digest_of, judge
 from orchestration.data.config import SelectConfig
 from orchestration.data.quotas import choose, divide_quotas
 from orchestration.data.reasons import RejectReason
@@ -93,12 +93,14 @@ def select_rows(
     fitting = [number for number, verdict in enumerate(verdicts) if verdict.reason is None]
     available = Counter((rows[number].source, rows[number].function) for number in fitting)
     targets = divide_quotas(available, source_quotas, config.quotas)
-
-    for function in sorted({function for _, function in targets}):
+    members_of = defaultdict(list)
+    for number in fitting:
+        members_of[rows[number].function].append(number)
+    sources = [row.source for row in rows]
+    for function, members in members_of.items():
         room = {source: count for (source, name), count in targets.items() if name == function}
-        members = [number for number in fitting if rows[number].function == function]
         if len(members) > sum(room.values()):
-            _keep_some(members, room, rows=rows, verdicts=verdicts, config=config, seed=seed)
+            _keep_some(members, room, rows=rows, sources=sources, verdicts=verdicts, config=config, seed=seed)
     return Selection(verdicts=tuple(verdicts), shortages=_shortages(available, targets, source_quotas, config))
 
 
@@ -138,6 +140,7 @@ def _keep_some(
     room: Mapping[str, int],
     *,
     rows: Sequence[Selectable],
+    sources: Sequence[str],
     verdicts: list[Verdict],
     config: SelectConfig,
     seed: int,
@@ -151,10 +154,7 @@ def _keep_some(
         )
         for number in members
     }
-    preferred = sorted(
-        members, key=lambda number: (fraction("quota", seed, rows[number].sample_id), rows[number].sample_id)
-    )
-    sources = [row.source for row in rows]
+    preferred = sorted(members, key=lambda number: digest_of("quota", seed, rows[number].sample_id))
     chosen = choose(preferred, classes, sources, room)
     fitting = Counter(sources[number] for number in members)
     over: dict[tuple[str, str], Verdict] = {}

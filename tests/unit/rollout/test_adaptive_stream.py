@@ -5,6 +5,8 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rollout.config import CurriculumConfig, StreamConfig
 from rollout.errors import RolloutError
@@ -61,6 +63,40 @@ def test_a_resumed_run_meets_the_prompts_that_it_would_have_met() -> None:
         resumed.load_state_dict(saved)
         assert met(resumed, range(GROUPS * max(0, stop - 1), GROUPS * (stop + STALENESS + 1))) == window
         assert {**first, **train(resumed, stop, 60)} == straight
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups=st.integers(1, 9), staleness=st.integers(0, 4), stop=st.integers(0, 12), seed=st.integers(0, 9))
+def test_resume_is_exact_for_any_batch_and_staleness(groups: int, staleness: int, stop: int, seed: int) -> None:
+    def make() -> PromptStream:
+        return stream_of(
+            MemoryTable(STRATA),
+            config=StreamConfig(
+                mixture_by="source",
+                weights={"c": 0.3, "g": 0.7},
+                curriculum=CurriculumConfig(kind="adaptive", decay=0.8, temperature=0.03),
+            ),
+            groups_per_step=groups,
+            max_staleness=staleness,
+            seed=seed,
+        )
+
+    def run(stream: PromptStream, first: int, end: int, *, eager: bool) -> list[tuple[int, str]]:
+        drawn = []
+        for step in range(first, end):
+            if eager:
+                stream.draw(groups * (step + staleness + 1) - 1)
+            draws = [stream.draw(p) for p in range(groups * step, groups * (step + 1))]
+            drawn += [(draw.epoch, draw.sample.sample_id) for draw in draws]
+            stream.observe(step, [(draw.position, reward_of(draw)) for draw in draws])
+        return drawn
+
+    began, resumed = make(), make()
+    first = run(began, 0, stop, eager=True)
+    resumed.load_state_dict(json.loads(json.dumps(began.state_dict(stop))))
+    straight = run(make(), 0, 25, eager=False)
+    assert first + run(resumed, stop, 25, eager=True) == straight
+    assert len(set(straight)) == len(straight)
 
 
 def test_a_state_saved_after_a_resume_is_the_one_of_a_straight_run() -> None:

@@ -78,6 +78,16 @@ def test_every_row_of_a_bucket_is_met_once_before_any_is_met_again_and_no_epoch_
     assert len({(d.epoch, d.sample.sample_id) for d in draws}) == len(draws)
 
 
+def test_buckets_of_one_size_have_orders_of_their_own() -> None:
+    table = MemoryTable({("chart", "c", ""): 30, ("iou", "g", ""): 30})
+    stream = stream_of(table, config=StreamConfig(mixture_by="task", weights={"chart": 1, "iou": 1}))
+    samples = [stream.draw(p).sample for p in range(60)]
+    # Kinds are interleaved: rows 2k and 2k + 1 are the k-th of their buckets.
+    orders = [[int(s.sample_id) // 2 for s in samples if s.task == task] for task in ("chart", "iou")]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(30))
+    assert orders[0] != orders[1]
+
+
 def test_buckets_lie_in_a_shuffled_order_within_a_step() -> None:
     stream = stream_of(MemoryTable(THREE_TASKS), config=BY_TASK, groups_per_step=10)
     orders = {tuple(stream.draw(p).sample.task for p in range(10 * s, 10 * s + 10)) for s in range(20)}
@@ -171,6 +181,18 @@ def test_with_shares_that_stand_still_no_bucket_is_ever_one_prompt_off(weights: 
         assert counts.sum() == total
         assert counts.min() >= 0
         assert np.abs(carry).max() < 1.0 + 1e-9
+
+
+def test_with_shares_that_move_in_a_straight_line_no_bucket_is_one_prompt_off() -> None:
+    random_shares = np.random.default_rng(0)
+    for num_steps in (2, 50, 300):
+        start, end = random_shares.dirichlet(np.full(12, 0.3), size=2)
+        carry = np.zeros(12)
+        for step in range(400):
+            done = min(step / num_steps, 1.0)
+            wish = 7 * ((1.0 - done) * start + done * end)
+            carry += wish - apportion(carry + wish, wish, 7)
+            assert np.abs(carry).max() < 1.0 + 1e-9
 
 
 def test_the_soonest_due_bucket_gets_the_spare_prompt() -> None:
