@@ -71,7 +71,8 @@ def pairs_within(left: Patterns, right: Patterns, limit: int) -> Pairs:
 
 def distances(left: Patterns, right: Patterns) -> NDArray[np.int64]:
     """Give the number of unequal bits of left[i] and right[i]."""
-    return np.bitwise_count(left ^ right).sum(axis=-1, dtype=np.int64)
+    unequal: NDArray[np.int64] = np.bitwise_count(left ^ right).sum(axis=-1, dtype=np.int64)
+    return unequal
 
 
 def buckets(keys: NDArray[np.uint64], members: Places) -> Iterator[Places]:
