@@ -19,7 +19,7 @@ from orchestration.data.row_keys import DEFAULT_READERS, QuestionReaders, row_ke
 # may well differ.
 _EQUAL_KEYS = """
 CREATE TABLE equal_keys AS SELECT k.role, k.exact, k.first, CASE WHEN k.is_open THEN NULL ELSE (
-    SELECT MIN(r.place) FROM rows r JOIN rows f ON f.place = k.first
+    SELECT MIN(r.place) FROM rows f CROSS JOIN rows r ON f.place = k.first
     WHERE r.role = k.role AND r.exact = k.exact AND r.answer <> f.answer) END AS other
 FROM (SELECT role, exact, is_open, MIN(place) AS first FROM rows
     WHERE role <> 'guard' AND place NOT IN (SELECT place FROM decisions)
@@ -28,12 +28,12 @@ FROM (SELECT role, exact, is_open, MIN(place) AS first FROM rows
 _CONFLICTS = """
 INSERT INTO decisions SELECT r.place, ?, CASE WHEN r.answer = f.answer THEN k.other ELSE k.first END,
     'another answer than'
-FROM equal_keys k JOIN rows f ON f.place = k.first JOIN rows r ON r.role = k.role AND r.exact = k.exact
+FROM equal_keys k CROSS JOIN rows f ON f.place = k.first CROSS JOIN rows r ON r.role = k.role AND r.exact = k.exact
 WHERE k.other IS NOT NULL AND r.place NOT IN (SELECT place FROM decisions)
 """
 _DUPLICATES = """
 INSERT INTO decisions SELECT r.place, ?, k.first, 'same images and question as'
-FROM equal_keys k JOIN rows r ON r.role = k.role AND r.exact = k.exact
+FROM equal_keys k CROSS JOIN rows r ON r.role = k.role AND r.exact = k.exact
 WHERE k.other IS NULL AND r.place <> k.first AND r.place NOT IN (SELECT place FROM decisions)
 """
 _TOO_MANY = """
@@ -44,9 +44,10 @@ INSERT INTO decisions SELECT place, ?, first, 'image of' FROM (
 WHERE number > ?
 """
 _RESULT = """
-SELECT d.place, d.reason, d.note, r.source, r.source_id FROM decisions d JOIN rows r ON r.place = d.other
+SELECT d.place, d.reason, d.note, r.source, r.source_id FROM decisions d CROSS JOIN rows r ON r.place = d.other
 ORDER BY d.place
 """
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
 class Deduplicator:
@@ -114,7 +115,7 @@ class Deduplicator:
         if settings.max_rows_per_image is not None:
             index.write(_TOO_MANY, RejectReason.TOO_MANY_OF_IMAGE.value, settings.max_rows_per_image)
         for order, reason, note, source, source_id in index.read(_RESULT):
-            yield order, RejectReason(reason), f"{note} {source} {source_id}"
+            yield order, _REASONS[reason], f"{note} {source} {source_id}"
 
     def close(self) -> None:
         """Delete the scratch folder."""

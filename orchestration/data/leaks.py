@@ -16,30 +16,30 @@ LEAK_WORDS = 4
 
 _NOT_DECIDED = "r.place NOT IN (SELECT place FROM decisions)"
 _EQUAL_IMAGE = f"""
-INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r JOIN images i ON i.place = r.place
-JOIN evaluation_images e ON e.{{column}} = i.{{column}}
+INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r CROSS JOIN images i ON i.place = r.place
+CROSS JOIN evaluation_images e ON e.{{column}} = i.{{column}}
 WHERE r.role = 'train' AND {_NOT_DECIDED} AND i.{{column}} <> '' GROUP BY r.place
 """
 _EQUAL_QUESTION = f"""
-INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r JOIN rows e ON e.question = r.question
+INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r CROSS JOIN rows e ON e.question = r.question
 WHERE r.role = 'train' AND e.role <> 'train' AND r.num_images = 0 AND e.num_images = 0 AND {_NOT_DECIDED}
 GROUP BY r.place
 """
 _NEAR_IMAGE = f"""
-INSERT INTO decisions SELECT r.place, ?, MIN(m.other), ? FROM rows r JOIN images i ON i.place = r.place
-JOIN looks l ON l.key = i.look JOIN leaked_looks m ON m.member = l.id - 1
+INSERT INTO decisions SELECT r.place, ?, MIN(m.other), ? FROM rows r CROSS JOIN images i ON i.place = r.place
+CROSS JOIN looks l ON l.key = i.look CROSS JOIN leaked_looks m ON m.member = l.id - 1
 WHERE r.role = 'train' AND {_NOT_DECIDED} GROUP BY r.place
 """
 _NEAR_QUESTION = f"""
-INSERT INTO decisions SELECT r.place, ?, m.other, ? FROM rows r JOIN word_sets w ON w.key = r.words
-JOIN leaked_words m ON m.member = w.id - 1 WHERE r.role = 'train' AND r.num_images = 0 AND {_NOT_DECIDED}
+INSERT INTO decisions SELECT r.place, ?, m.other, ? FROM rows r CROSS JOIN word_sets w ON w.key = r.words
+CROSS JOIN leaked_words m ON m.member = w.id - 1 WHERE r.role = 'train' AND r.num_images = 0 AND {_NOT_DECIDED}
 """
 _LOOKS = """
-SELECT l.id - 1, MIN(r.place) FROM rows r JOIN images i ON i.place = r.place JOIN looks l ON l.key = i.look
+SELECT l.id - 1, MIN(r.place) FROM rows r CROSS JOIN images i ON i.place = r.place CROSS JOIN looks l ON l.key = i.look
 WHERE {role} GROUP BY l.id ORDER BY 2
 """
 _WORDS = f"""
-SELECT w.id - 1, MIN(r.place) FROM rows r JOIN word_sets w ON w.key = r.words
+SELECT w.id - 1, MIN(r.place) FROM rows r CROSS JOIN word_sets w ON w.key = r.words
 WHERE {{role}} AND r.num_images = 0 AND w.num_words >= {LEAK_WORDS} GROUP BY w.id ORDER BY 2
 """
 _TRAIN = f"r.role = 'train' AND {_NOT_DECIDED}"
@@ -77,12 +77,11 @@ def decide_leaks(index: RowIndex, looks: Looks | None, questions: Questions) -> 
 def _match(index: RowIndex, table: str, query: str, matches: Callable[[Places, Places], Pairs]) -> None:
     """Write (member of training, earliest place of the evaluation rows with a member that it matches)."""
     index.write(f"CREATE TABLE {table} (member INTEGER PRIMARY KEY, other INTEGER)")
-    pair = np.dtype((np.int64, 2))
-    ours = np.fromiter(index.read(query.format(role=_TRAIN)), dtype=pair)[:, 0]
-    theirs = np.fromiter(index.read(query.format(role=_EVALUATION)), dtype=pair)
-    # Sorted by number for the reads, which are by place in mapped files.
-    places = dict(theirs.tolist())
-    found = first_matches(np.sort(ours), theirs[:, 0], matches)
+    ours = np.fromiter((member for member, _ in index.read(query.format(role=_TRAIN))), dtype=np.int64)
+    theirs = np.array(list(index.read(query.format(role=_EVALUATION))), dtype=np.int64).reshape(-1, 2)
+    places = dict(zip(theirs[:, 0].tolist(), theirs[:, 1].tolist(), strict=True))
+    # Sorted, because looks and word sets lie by number in mapped files.
+    found = first_matches(np.sort(ours), np.ascontiguousarray(theirs[:, 0]), matches)
     index.write_many(f"INSERT INTO {table} VALUES (?, ?)", ((member, places[other]) for member, other in found))
 
 

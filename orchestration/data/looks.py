@@ -22,6 +22,7 @@ from orchestration.data.row_keys import HASH_BYTES
 
 SIDE = 16
 QUARTER = SIDE // 2
+NUM_SUMS = 2 * 2 * 3
 READ_ROWS = 8192
 THUMBNAIL_PAIRS = 1024
 
@@ -49,7 +50,7 @@ class Looks:
         order = mixed_bit_order(self._set_counts(), num_looks, self.num_bands)
         rows = max(num_looks, 1)
         self._hashes = np.memmap(index.folder / "hashes", np.uint64, "w+", shape=(rows, WORDS))
-        self._quarters = np.memmap(index.folder / "quarters", np.int32, "w+", shape=(rows, 12))
+        self._quarters = np.memmap(index.folder / "quarters", np.int32, "w+", shape=(rows, NUM_SUMS))
         done = 0
         for hashes, thumbnails in self._blocks():
             end = done + len(hashes)
@@ -110,5 +111,6 @@ class Looks:
 
 
 def _quarter_sums(thumbnails: NDArray[np.uint8]) -> NDArray[np.int32]:
-    quarters = thumbnails.reshape(-1, 2, QUARTER, 2, QUARTER, 3).sum(axis=(2, 4), dtype=np.int32)
-    return quarters.reshape(len(thumbnails), 12)
+    quarters = thumbnails.reshape(-1, 2, QUARTER, 2, QUARTER, 3)
+    sums: NDArray[np.int32] = quarters.sum(axis=(2, 4), dtype=np.int32)
+    return sums.reshape(-1, NUM_SUMS)

@@ -10,6 +10,8 @@ WORDS = 4
 BITS = 256
 BLOCK = 1024
 """Rows and columns of one comparison: a million pairs, some tens of MB at worst."""
+FEW = 50
+"""Of this many pairs, one that is left is looked at by itself: a pair costs as much as this many in a matrix."""
 
 Patterns = NDArray[np.uint64]
 Places = NDArray[np.int64]
@@ -62,16 +64,22 @@ def band_keys(patterns: Patterns, band: int, num_bands: int) -> NDArray[np.uint6
 def pairs_within(left: Patterns, right: Patterns, limit: int) -> Pairs:
     """Give all (i, j) with at most `limit` unequal bits between left[i] and right[j], sorted.
 
-    The first of the four words decides most pairs; only those within the limit there are looked at further.
+    The first of the four words decides most pairs of photographs; pictures that are much alike need all four.
     """
-    rows, columns = np.nonzero(np.bitwise_count(left[:, None, 0] ^ right[None, :, 0]) <= limit)
+    unequal = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0]).astype(np.uint16)
+    for word in range(1, WORDS):
+        if np.count_nonzero(unequal <= limit) * FEW < unequal.size:
+            break
+        unequal += np.bitwise_count(left[:, None, word] ^ right[None, :, word])
+    rows, columns = np.nonzero(unequal <= limit)
     near = distances(left[rows], right[columns]) <= limit
     return rows[near], columns[near]
 
 
 def distances(left: Patterns, right: Patterns) -> NDArray[np.int64]:
     """Give the number of unequal bits of left[i] and right[i]."""
-    return np.bitwise_count(left ^ right).sum(axis=-1, dtype=np.int64)
+    unequal: NDArray[np.int64] = np.bitwise_count(left ^ right).sum(axis=-1, dtype=np.int64)
+    return unequal
 
 
 def buckets(keys: NDArray[np.uint64], members: Places) -> Iterator[Places]:

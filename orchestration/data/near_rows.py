@@ -19,17 +19,18 @@ REMEMBERED_BUCKET = 64
 """Members from which a bucket that another band gave already is known again and skipped."""
 
 _PROFILES = """
-CREATE TABLE profiles AS SELECT profile, family, words, num_images, MIN(place) AS first FROM rows
+INSERT INTO profiles SELECT profile, family, words, num_images, MIN(place) FROM rows
 WHERE role = 'train' AND place NOT IN (SELECT place FROM decisions) GROUP BY profile
 """
+# CROSS JOIN, here and elsewhere, is a join in the written order: without statistics SQLite may choose a quadratic one.
 _READ_PROFILES = """
 SELECT p.first, p.num_images, DENSE_RANK() OVER (ORDER BY p.family), COALESCE(l.id, 0) - 1, w.id - 1
-FROM profiles p JOIN word_sets w ON w.key = p.words
+FROM profiles p CROSS JOIN word_sets w ON w.key = p.words
 LEFT JOIN images i ON i.place = p.first AND i.number = 0 LEFT JOIN looks l ON l.key = i.look ORDER BY p.first
 """
 _DECIDE = """
 INSERT INTO decisions SELECT r.place, ?, COALESCE(n.other, p.first), 'nearly the same as'
-FROM rows r JOIN profiles p ON p.profile = r.profile LEFT JOIN near n ON n.first = p.first
+FROM rows r CROSS JOIN profiles p ON p.profile = r.profile LEFT JOIN near n ON n.first = p.first
 WHERE r.role = 'train' AND r.place NOT IN (SELECT place FROM decisions)
 AND (n.other IS NOT NULL OR r.place <> p.first)
 """
@@ -41,6 +42,10 @@ def decide_near_rows(index: RowIndex, looks: Looks, questions: Questions, settin
     Any earlier row counts that was not decided on before this stage, also one that goes as a near-duplicate itself:
     chains are not resolved, and the verdict on a row depends on no other verdict. The earliest such row is named.
     """
+    index.write(
+        "CREATE TABLE profiles (profile BLOB PRIMARY KEY, family BLOB, words BLOB, num_images INTEGER, first INTEGER) "
+        "WITHOUT ROWID"
+    )
     index.write(_PROFILES)
     near = _NearProfiles(index, looks, questions, settings.min_question_similarity).earliest()
     index.write("CREATE TABLE near (first INTEGER PRIMARY KEY, other INTEGER)")
@@ -54,7 +59,8 @@ class _NearProfiles:
     def __init__(self, index: RowIndex, looks: Looks, questions: Questions, similarity: float) -> None:
         self._index, self._looks, self._questions, self._similarity = index, looks, questions, similarity
         table = np.fromiter(index.read(_READ_PROFILES), dtype=np.dtype((np.int64, 5)))
-        self._first, self._num_images, self._family, self._look, self._words = np.ascontiguousarray(table.T)
+        columns: list[Places] = [np.ascontiguousarray(table[:, i]) for i in range(5)]
+        self._first, self._num_images, self._family, self._look, self._words = columns
 
     def earliest(self) -> Iterator[tuple[int, int]]:
         """Give (first row of a profile, earliest row that it nearly equals)."""
@@ -69,7 +75,7 @@ class _NearProfiles:
     def _buckets(self) -> Iterator[Places]:
         """Give sets of profiles such that two which nearly equal each other are together in at least one."""
         everyone = np.arange(len(self._first))
-        is_large = np.bincount(self._family)[self._family] > LARGE_BUCKET if len(everyone) else everyone.astype(bool)
+        is_large = np.bincount(self._family)[self._family] > LARGE_BUCKET
         yield from buckets(self._family[~is_large].astype(np.uint64), everyone[~is_large])
         with_images, without = (everyone[is_large & (self._look >= 0)], everyone[is_large & (self._look < 0)])
         if len(with_images):
@@ -116,7 +122,8 @@ class _NearProfiles:
         return rows, columns
 
     def _earlier_of_family(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
-        return (earlier < later) & (self._family[earlier] == self._family[later])
+        keep: NDArray[np.bool_] = (earlier < later) & (self._family[earlier] == self._family[later])
+        return keep
 
     def _similar_questions(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
         return self._questions.similar(self._words[later], self._words[earlier], self._similarity)

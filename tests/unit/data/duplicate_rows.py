@@ -80,7 +80,7 @@ def brute_force(rows: Sequence[Candidate], settings: DeduplicateConfig) -> dict[
         if i not in gone and rows[i].images and settings.max_rows_per_image is not None:
             of_image.setdefault(rows[i].images[0].sha256, []).append(i)
     for places in of_image.values():
-        gone |= {i: ("too_many_of_image", places[0]) for i in places[settings.max_rows_per_image :]}
+        gone |= dict.fromkeys(places[settings.max_rows_per_image :], ("too_many_of_image", places[0]))
     return {i: (reason, rows[other].source_id) for i, (reason, other) in gone.items()}
 
 

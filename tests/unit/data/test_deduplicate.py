@@ -179,7 +179,7 @@ def test_held_out_rows_go_only_as_equal_to_each_other(tmp_path):
 def test_rows_beyond_the_allowed_number_for_an_image_go_first_come_first_kept(tmp_path):
     rows = named([row(f"question {i}?", str(i), CAT, DOG) for i in range(4)] + [row("question?", "z", DOG)])
     settings = DeduplicateConfig(max_rows_per_image=2)
-    assert decide(rows, tmp_path, settings) == {i: ("too_many_of_image", "n0") for i in (2, 3)}
+    assert decide(rows, tmp_path, settings) == dict.fromkeys((2, 3), ("too_many_of_image", "n0"))
 
 
 def test_a_row_that_another_rule_took_does_not_count_for_its_image(tmp_path):
