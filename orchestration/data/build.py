@@ -1,7 +1,9 @@
 """The data engine on one screen: raw sources in, a proven and selected dataset out, resumable at every chunk."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ from orchestration.data.deduplicate import Deduplicator
 from orchestration.data.measure import Ruler
 from orchestration.data.plan import SourcePlan, read_sources
 from orchestration.data.progress import Advance, StageBars
-from orchestration.data.publish import publish
+from orchestration.data.publish import of_role, publish
 from orchestration.data.reasons import Refused
 from orchestration.data.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.rows import candidate_from_json
 from orchestration.data.select import Selectable, answer_class, select_rows
-from orchestration.data.stages import Verdict, rows_in_order, run_stage, sift
+from orchestration.data.stages import RowStage, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
 from rewards.config import RewardConfig
 from rollout.records import Difficulty
@@ -66,34 +68,33 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
     """
     recipe, store = job.recipe, job.store
     stages: dict[str, list[Chunk]] = {}
+    seconds: dict[str, float] = {}
 
-    chunks = stages["read"] = read_sources(job.plans, workers, bars.begin("read", None))
-    for stage in (
-        ValidateStage(recipe.limits, store),
-        NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed),
-    ):
-        chunks = stages[stage.name] = run_stage(stage, chunks, store, workers, bars.begin(stage.name, total(chunks)))
-    chunks = stages["deduplicate"] = deduplicate(job, chunks, bars.begin("deduplicate", total(chunks)))
+    def run(stage: str, rows: Sequence[Chunk] | None, work: Callable[[Advance], list[Chunk]]) -> list[Chunk]:
+        started = time.perf_counter()
+        stages[stage] = work(bars.begin(stage, None if rows is None else total(rows)))
+        seconds[stage] = time.perf_counter() - started
+        return stages[stage]
 
-    chunks = of_role(chunks, "held_out", "train")
-    measure = MeasureStage(job.ruler, job.processor)
-    chunks = stages["measure"] = run_stage(measure, chunks, store, workers, bars.begin("measure", total(chunks)))
+    def by_row(stage: RowStage, chunks: list[Chunk]) -> list[Chunk]:
+        return run(stage.name, chunks, lambda advance: run_stage(stage, chunks, store, workers, advance))
 
-    train, held_out = of_role(chunks, "train"), of_role(chunks, "held_out")
+    chunks = run("read", None, lambda advance: read_sources(job.plans, workers, advance))
+    chunks = by_row(ValidateStage(recipe.limits, store), chunks)
+    chunks = by_row(NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed), chunks)
+    chunks = run("deduplicate", chunks, partial(deduplicate, job, chunks))
+    chunks = by_row(MeasureStage(job.ruler, job.processor), of_role(chunks, "held_out", "train"))
+    train = of_role(chunks, "train")
     if attempt is not None:
-        train = stages["sample"] = attempt(train, job.policy, bars.begin("sample", total(train)))
-    train = stages["select"] = select(job, train, bars.begin("select", total(train)))
-    publish(job, stages, train, held_out, workers, bars.begin("write", total(train) + total(held_out)))
+        train = run("sample", train, partial(attempt, train, job.policy))
+    train = run("select", train, partial(select, job, train))
+    rows_to_write = total(train) + total(of_role(chunks, "held_out"))
+    publish(job, stages, seconds, workers, bars.begin("write", rows_to_write))
 
 
 def total(chunks: Sequence[Chunk]) -> int:
     """Rows of some chunks."""
     return sum(chunk.num_rows for chunk in chunks)
-
-
-def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
-    """Give the chunks whose source has one of some roles."""
-    return [chunk for chunk in chunks if chunk.origin["role"] in roles]
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:

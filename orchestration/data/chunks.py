@@ -122,7 +122,7 @@ class ChunkWriter:
         self._rejected.close()
         if self._images:
             write_images(self._partial / IMAGES, self._images)
-        info = {
+        info: dict[str, Any] = {
             "num_rows": self._num_rows,
             "num_rejected": self._num_rejected,
             "digest": self._hash.hexdigest()[:20],

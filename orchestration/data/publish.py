@@ -1,41 +1,200 @@
 """The end of a build: shards, manifest and page, in a folder that appears whole."""
 
+import importlib.metadata
 import json
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.data.chunks import Chunk
+from orchestration.data.chunks import Chunk, ImageReader, digest_of
+from orchestration.data.code import STAGES, stage_code
+from orchestration.data.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
+from orchestration.data.page import dataset_page
+from orchestration.data.plan import SourcePlan
 from orchestration.data.progress import Advance
+from orchestration.data.records import Candidate, Role
+from orchestration.data.rows import candidate_from_json, rejected_from_json, to_sample
+from orchestration.data.tally import DatasetTally
 from orchestration.data.workers import Workers
-from orchestration.data.write import Shard, plan_shards, write_shard
+from orchestration.data.write import plan_shards, write_shard
+from orchestration.seeds import derive_seed
+from rewards.config import RewardConfig
 
 if TYPE_CHECKING:
     from orchestration.data.build import BuildJob
 
-MANIFEST = "manifest.json"
+MANIFEST, PAGE = "manifest.json", "page.html"
+CARDS_PER_FUNCTION = 4
+LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
+"""Where the rows of a role leave the engine."""
 
 
 def publish(
-    job: "BuildJob",
-    stages: Mapping[str, Sequence[Chunk]],
-    train: Sequence[Chunk],
-    held_out: Sequence[Chunk],
-    workers: Workers,
+    job: "BuildJob", stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], workers: Workers,
     advance: Advance,
-) -> None:
-    """Write the dataset beside its name and rename it; shards that an earlier build finished stay."""
+) -> None:  # fmt: skip
+    """Write the dataset beside its name and rename it; shards that an earlier build finished stay.
+
+    Args:
+        job: What was built.
+        stages: Chunks that came out of each stage, in the order in which rows pass them.
+        seconds: What each stage took, in this sitting.
+        workers: Write shards and count.
+        advance: Told of written rows.
+    """
     partial = job.out.with_name(f"{job.out.name}.partial-{job.key}")
-    shards: list[Shard] = []
-    for name, chunks in (("train", train), ("held_out", held_out)):
-        tasks = plan_shards(job.store, chunks, partial / name, name, job.recipe.shards)
-        for shard in workers.map(write_shard, tasks):
+    last = {role: of_role(stages[stage], role) for role, stage in LAST_STAGE.items()}
+    shards: list[ShardFacts] = []
+    for role in ("train", "held_out"):
+        for shard in workers.map(
+            write_shard, plan_shards(job.store, last[role], partial / role, role, job.recipe.shards)
+        ):
             advance(shard.num_rows)
-            shards.append(shard)
-    (partial / MANIFEST).write_text(json.dumps({"key": job.key}))
+            name = str(shard.path.relative_to(partial))
+            shards.append(
+                ShardFacts(
+                    name=name, role=role, num_rows=shard.num_rows, size_bytes=shard.num_bytes, sha256=shard.sha256
+                )
+            )
+    count = _count(job, stages, last, workers)
+    manifest = {
+        **build_manifest(
+            job.recipe,
+            stages=list(stages),
+            code=_code(),
+            sources={plan.name: _facts(plan) for plan in job.plans},
+            tally=count.tally,
+            shards=shards,
+            times={**seconds, "finished_unix": time.time()},
+        ),
+        "key": job.key,
+        "processor": job.processor,
+        "policy": job.policy,
+    }
+    (partial / MANIFEST).write_text(canonical_json(manifest))
+    images = ImageReader(job.store)
+    cards = [to_sample(row, images) for function in sorted(count.cards) for _, row in count.cards[function]]
+    (partial / PAGE).write_text(dataset_page(manifest, cards))
     partial.rename(job.out)
+
+
+def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
+    """Give the chunks whose source has one of some roles."""
+    return [chunk for chunk in chunks if chunk.origin["role"] in roles]
 
 
 def read_key(manifest: Path) -> str:
     """Give the key that a manifest states."""
     return str(json.loads(manifest.read_text())["key"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTask:
+    """What one chunk adds to the manifest."""
+
+    chunk: Path
+    reward: RewardConfig
+    seed: int
+    stages: tuple[str, ...]
+    """Of this build, in order."""
+    is_result: bool
+    """Whether its rows leave the engine; else only its rejected rows count."""
+    is_tried: bool
+    """Whether its rows carry the difficulty that selection saw."""
+
+
+@dataclass(slots=True)
+class Count:
+    """Counts of some chunks, and the rows that the page shows: the lowest lots of each reward function."""
+
+    tally: DatasetTally = field(default_factory=DatasetTally)
+    cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
+
+    def merge(self, other: "Count") -> None:
+        """Add another count."""
+        self.tally.merge(other.tally)
+        for function, cards in other.cards.items():
+            merged = sorted([*self.cards.get(function, []), *cards], key=lambda card: card[0])
+            self.cards[function] = merged[:CARDS_PER_FUNCTION]
+
+
+def count_chunk(task: CountTask) -> Count:
+    """Count one chunk."""
+    chunk = Chunk.open(task.chunk)
+    assert chunk is not None, task.chunk
+    count = Count()
+    for values in chunk.rejected():
+        row = rejected_from_json(values)
+        count.tally.reject(row)
+        _enter(count.tally, row.role, row.source, task.stages, row.stage)
+    if task.is_result or task.is_tried:
+        for values in chunk.rows():
+            _count_row(count, candidate_from_json(values), task)
+    return count
+
+
+def _count_row(count: Count, row: Candidate, task: CountTask) -> None:
+    function = task.reward.route(row.task, row.source).function
+    if task.is_tried:
+        count.tally.measure(row, function)
+    if not task.is_result:
+        return
+    _enter(count.tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
+    if row.role != "guard":
+        count.tally.select(row, function)
+        lot = derive_seed(task.seed, "page", row.role, row.sample_id)
+        count.cards[function] = sorted([*count.cards.get(function, []), (lot, row)], key=lambda card: card[0])
+        del count.cards[function][CARDS_PER_FUNCTION:]
+
+
+def _enter(tally: DatasetTally, role: Role, source: str, stages: Sequence[str], last: str) -> None:
+    """Count a row into every stage up to the one where it stayed or left."""
+    for stage in stages:
+        tally.enter(stage, role, source)
+        if stage == last:
+            return
+
+
+def _count(
+    job: "BuildJob", stages: Mapping[str, Sequence[Chunk]], last: Mapping[str, Sequence[Chunk]], workers: Workers
+) -> Count:
+    results = {chunk.folder for chunks in last.values() for chunk in chunks}
+    tasks = [
+        CountTask(
+            chunk=chunk.folder,
+            reward=job.reward,
+            seed=job.recipe.seed,
+            stages=tuple(stages),
+            is_result=chunk.folder in results,
+            is_tried=stage == "sample",
+        )
+        for stage, chunks in stages.items()
+        for chunk in chunks
+    ]
+    whole = Count()
+    for count in workers.map(count_chunk, tasks):
+        whole.merge(count)
+    return whole
+
+
+def _facts(plan: SourcePlan) -> SourceFacts:
+    root = plan.tasks[0].root if plan.tasks else Path()
+    files = {
+        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path: digest
+        for path, digest in plan.files.items()
+    }
+    return SourceFacts(license=plan.licence.name, license_note=plan.licence.note, files=files)
+
+
+def _code() -> CodeVersion:
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return CodeVersion(
+        package=importlib.metadata.version("mixed-r1"),
+        commit=found.stdout.strip() or None,
+        digest=digest_of([stage_code(stage) for stage in STAGES]),
+    )

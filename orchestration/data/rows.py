@@ -4,8 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestration.data.chunks import ImageReader
-from orchestration.data.records import Candidate, RawBox, RawImage, RawRow, StoredImage
+from orchestration.data.reasons import RejectReason
+from orchestration.data.records import Candidate, RawBox, RawImage, RawRow, Rejected, StoredImage
 from rollout.records import Difficulty, ImageBytes, Sample
+
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
 def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
@@ -50,6 +53,11 @@ def candidate_from_json(values: dict[str, Any]) -> Candidate:
             "difficulty": None if difficulty is None else Difficulty(**difficulty),
         }
     )
+
+
+def rejected_from_json(values: dict[str, Any]) -> Rejected:
+    """Give back a left-out row as its chunk holds it."""
+    return Rejected(**{**values, "reason": _REASONS[values["reason"]]})
 
 
 def to_sample(row: Candidate, images: ImageReader) -> Sample:

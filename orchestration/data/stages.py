@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
 from orchestration.data.progress import Advance
@@ -16,7 +16,7 @@ from orchestration.data.workers import Workers
 class RowStage(Protocol):
     """What a stage does to a row. Pickled to the workers: settings only."""
 
-    name: str
+    name: ClassVar[str]
 
     def key(self) -> Any:
         """JSON values of everything that shapes the result, beside the rows themselves."""

@@ -21,9 +21,11 @@ class Workers(Protocol):
         ...
 
 
-@ray.remote(num_cpus=1, max_retries=2)
 def _call(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
+
+
+_TASK = ray.remote(num_cpus=1, max_retries=2)(_call)
 
 
 class RayWorkers:
@@ -37,7 +39,7 @@ class RayWorkers:
         """See Workers. The function must be importable, its item and result small: rows stay in files."""
         waiting: deque[Any] = deque()
         for item in items:
-            waiting.append(_call.remote(function, item))
+            waiting.append(_TASK.remote(function, item))
             if len(waiting) >= self._window:
                 yield ray.get(waiting.popleft())
         while waiting:

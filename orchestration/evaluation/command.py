@@ -254,12 +254,13 @@ def _conclude(
 
 
 def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequence[EvaluatedSample]) -> None:
-    names = {"model": "mixed-r1", "boxes": config.evaluate.boxes}
+    boxes = config.evaluate.boxes
     for source in sorted({sample.source for sample in samples}):
         rows = [sample for sample in samples if sample.source == source]
         name = source.replace("/", "-")
-        write_vlmevalkit(folder / "vlmevalkit", rows, dataset=name, **names)
-        write_lmms_eval(folder / "lmms_eval", rows, task=name, **names)
+        write_vlmevalkit(folder / "vlmevalkit", rows, model="mixed-r1", dataset=name, boxes=boxes)
+        if all(row.source_id.isdigit() for row in rows):  # lmms-eval knows rows by their place in a split alone
+            write_lmms_eval(folder / "lmms_eval", rows, model="mixed-r1", task=name, boxes=boxes)
 
 
 def _compare(
