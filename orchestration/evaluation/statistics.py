@@ -58,19 +58,15 @@ class Ratio:
     F1 is 2 tp / (2 tp + fp + fn); a mean is its column over `rows`.
 
     Example:
-        >>> Ratio(numerator={"tp": 2.0}, denominator={"tp": 2.0, "fp": 1.0, "fn": 1.0}).of({"tp": 3, "fp": 1, "fn": 2})
-        0.6666666666666666
+        >>> f1 = Ratio(numerator={"tp": 2.0}, denominator={"tp": 2.0, "fp": 1.0, "fn": 1.0})
+        >>> estimate_ratios({"f1": f1}, [{"tp": 1.0}, {"fp": 1.0}, {"fn": 1.0}])["f1"].value  # 2 / (2 + 1 + 1)
+        0.5
     """
 
     numerator: Mapping[str, float]
     denominator: Mapping[str, float] = field(default_factory=lambda: {"rows": 1.0})
     is_share: bool = True
     """Whether a row adds to the upper sum at most what it adds to the lower one: a share or a reward, no length."""
-
-    def of(self, sums: Mapping[str, float]) -> float:
-        """Give the value for these sums of columns; an absent column is 0."""
-        lower = _weighted(sums, self.denominator)
-        return _weighted(sums, self.numerator) / lower if lower else 0.0
 
 
 def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
@@ -182,7 +178,8 @@ def estimate_macro_mean(
     """Give the mean over groups of each group's mean, so that a large group does not outvote a small one.
 
     The interval resamples within each group and averages; a cluster that reaches into two groups is drawn
-    independently in both, which makes the interval a little too narrow where that happens often.
+    independently in both, which makes the interval a little too narrow where that happens often. Groups whose values
+    are all equal add no width of their own.
 
     Args:
         groups: Values by group; none empty.
