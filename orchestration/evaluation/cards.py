@@ -25,18 +25,20 @@ def shown_completion(sample: EvaluatedSample) -> Completion | None:
 def sample_card(sample: EvaluatedSample, image_of: ImagesOf) -> str:
     """Give the card of one sample."""
     completion = shown_completion(sample)
-    said = "<div>no completion</div>" if completion is None else _said(completion)
-    return f'<div class="card">{_pictures(sample, completion, image_of)}{_asked(sample)}{said}</div>'
+    pictures = _pictures(sample, completion, image_of(sample.sample_id))
+    return f'<div class="card">{pictures}{_asked(sample)}{_said(completion)}</div>'
 
 
 def pair_card(before: EvaluatedSample, after: EvaluatedSample, image_of: ImagesOf) -> str:
-    """Give the card of one sample with both completions side by side; boxes are those of the later one."""
+    """Give the card of one sample with both completions side by side; where boxes matter, on a picture each."""
+    images = image_of(after.sample_id)
+    sides = [(name, row, shown_completion(row)) for name, row in (("before", before), ("after", after))]
     columns = "".join(
-        f"<div><b>{name}</b>{'<div>no completion</div>' if completion is None else _said(completion)}</div>"
-        for name, completion in (("before", shown_completion(before)), ("after", shown_completion(after)))
+        f"<div><b>{name}</b>{_pictures(row, said, images) if row.function == 'grounding' else ''}{_said(said)}</div>"
+        for name, row, said in sides
     )
-    pictures = _pictures(after, shown_completion(after), image_of)
-    return f'<div class="card">{pictures}{_asked(after)}<div class="pair">{columns}</div></div>'
+    above = "" if after.function == "grounding" else _pictures(after, sides[1][2], images)
+    return f'<div class="card">{above}{_asked(after)}<div class="pair">{columns}</div></div>'
 
 
 def escape(text: str) -> str:
@@ -53,7 +55,9 @@ def _asked(sample: EvaluatedSample) -> str:
     )
 
 
-def _said(completion: Completion) -> str:
+def _said(completion: Completion | None) -> str:
+    if completion is None:
+        return "<div>no completion</div>"
     reward = "no reward" if completion.reward is None else f"reward {completion.reward:.2f}"
     task = "" if completion.task_reward is None else f", task {completion.task_reward:.2f}"
     parsed = "nothing" if completion.parsed_answer is None else completion.parsed_answer
@@ -65,7 +69,7 @@ def _said(completion: Completion) -> str:
     )
 
 
-def _pictures(sample: EvaluatedSample, completion: Completion | None, image_of: ImagesOf) -> str:
+def _pictures(sample: EvaluatedSample, completion: Completion | None, images: Sequence[ImageBytes]) -> str:
     reference: list[Box] = []
     given: list[Box] = []
     if sample.function == "grounding":
@@ -74,7 +78,7 @@ def _pictures(sample: EvaluatedSample, completion: Completion | None, image_of: 
     # Boxes belong to the first image.
     return "".join(
         boxes_svg(data_uri(image), image.size, reference=() if number else reference, given=() if number else given)
-        for number, image in enumerate(image_of(sample.sample_id))
+        for number, image in enumerate(images)
     )
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestration.buffer import GroupSummary, RecordedCompletion
+from orchestration.buffer import GroupSummary
 from orchestration.errors import ScoringError
-from orchestration.evaluation.records import Completion, EvaluatedSample
+from orchestration.evaluation.evaluated import completion_of, evaluated_sample
+from orchestration.evaluation.records import EvaluatedSample
 from orchestration.seeds import derive_seed
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
@@ -91,37 +92,19 @@ async def collect(
 def _evaluated(
     sample: Sample, groups: dict[str, GroupSummary], failure: str | None, questioning: Questioning, function: str
 ) -> EvaluatedSample:
-    completions = {name: tuple(map(_completion, group.completions)) for name, group in groups.items()}
-    broken = [c.result.failure for group in groups.values() for c in group.completions if c.result.failure]
-    return EvaluatedSample(
-        sample_id=sample.sample_id,
-        source=sample.source,
-        source_id=sample.source_id,
-        task=sample.task,
+    completions = {
+        name: [
+            completion_of(c.result, text=c.text, num_tokens=c.num_tokens, truncated=c.truncated)
+            for c in group.completions
+        ]
+        for name, group in groups.items()
+    }
+    return evaluated_sample(
+        sample,
         function=function,
-        question=sample.question,
-        answer=sample.answer,
-        options=sample.options,
-        answer_type=sample.answer_type,
-        metadata=dict(sample.metadata),
-        image_sizes=tuple(image.size for image in sample.images),
-        image_input_sizes=next((group.image_input_sizes for group in groups.values()), ()),
         coord_mode=questioning.coord_mode,
-        greedy=completions["greedy"][0] if "greedy" in completions else None,
+        image_input_sizes=next((group.image_input_sizes for group in groups.values()), ()),
+        greedy=next(iter(completions.get("greedy", ())), None),
         sampled=completions.get("sampled", ()),
-        failure=failure or (broken[0] if broken else None),
-    )
-
-
-def _completion(completion: RecordedCompletion) -> Completion:
-    result = completion.result
-    return Completion(
-        text=completion.text,
-        reward=result.reward,
-        task_reward=result.task_reward,
-        format_reward=result.format_reward,
-        reason=result.reason.value,
-        parsed_answer=result.parsed_answer,
-        num_tokens=completion.num_tokens,
-        truncated=completion.truncated,
+        failure=failure,
     )

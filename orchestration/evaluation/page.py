@@ -10,12 +10,15 @@ from orchestration.evaluation.presets.base import PresetResult
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.evaluation.statistics import Estimate
 from orchestration.evaluation.summary import Block, Summary, row_metrics
+from orchestration.evaluation.table import spell_p_value
 from orchestration.evaluation.whiskers import change_svg, share_svg
 from orchestration.report.style import STYLE
 
 METRICS = ("task_reward", "reward", "format", "unreadable_frac", "truncated_frac", "num_tokens")
 UNBOUNDED = ("num_tokens", "length_ratio")
 """Metrics that are no share and get no bar."""
+SMALLEST_AXIS = 0.01
+"""Changes below it are not drawn large."""
 LEGEND = "<p>Boxes: the reference in green, the model's in red, in original pixels.</p>"
 
 
@@ -130,7 +133,7 @@ def _summary_sections(summary: Summary) -> list[str]:
             rows += _block_row("all rows", summary.overall, metrics)
             cells = "".join(_cell(name, summary.macro.get(name)) for name in metrics)
             rows += f"<tr><td>mean over tasks</td><td></td><td></td>{cells}</tr>"
-        header = "".join(f"<th>{escape(name)}</th>" for name in ("rows", "failed", *metrics))
+        header = "".join(map(_heading, ("rows", "failed", *metrics)))
         sections.append(f'<h2>{title}</h2><div class="scroll"><table><tr><th></th>{header}</tr>{rows}</table></div>')
     return sections
 
@@ -138,6 +141,11 @@ def _summary_sections(summary: Summary) -> list[str]:
 def _block_row(name: str, block: Block, metrics: Sequence[str]) -> str:
     cells = "".join(_cell(metric, block.metrics.get(metric)) for metric in metrics)
     return f"<tr><td>{escape(name)}</td><td>{block.num_samples}</td><td>{block.num_failed}</td>{cells}</tr>"
+
+
+def _heading(name: str) -> str:
+    """Give a heading that may break behind its slash."""
+    return f"<th>{escape(name).replace('/', '/<wbr>')}</th>"
 
 
 def _cell(metric: str, estimate: Estimate | None) -> str:
@@ -152,7 +160,7 @@ def _cell(metric: str, estimate: Estimate | None) -> str:
 def _preset_section(result: PresetResult) -> str:
     tables: dict[str, Mapping[str, Estimate]] = {"all rows": result.metrics, **result.groups}
     names = list(dict.fromkeys(name for metrics in tables.values() for name in metrics))
-    header = "".join(f"<th>{escape(name)}</th>" for name in names)
+    header = "".join(map(_heading, names))
     rows = "".join(
         f"<tr><td>{escape(group)}</td>{''.join(_cell(name, metrics.get(name)) for name in names)}</tr>"
         for group, metrics in tables.items()
@@ -175,9 +183,10 @@ def _worst_sections(samples: Sequence[EvaluatedSample], image_of: ImagesOf, num_
 
 def _comparison_section(comparison: Comparison) -> str:
     tables = {"task": comparison.by_task, "source": comparison.by_source, "function": comparison.by_function}
-    rows = _comparison_row("all rows", comparison.overall)
-    for kind, table in tables.items():
-        rows += "".join(_comparison_row(f"{kind} {name}", row) for name, row in table.items())
+    named = {f"{kind} {name}": row for kind, table in tables.items() for name, row in table.items()}
+    named = {"all rows": comparison.overall, **named}
+    limit = max(SMALLEST_AXIS, *(abs(b) for row in named.values() for b in (row.difference.low, row.difference.high)))
+    rows = "".join(_comparison_row(name, row, limit) for name, row in named.items())
     left_out = comparison.overall.num_only_before + comparison.overall.num_only_after
     note = f" {left_out} rows that one side lacks are left out." if left_out else ""
     return (
@@ -187,14 +196,15 @@ def _comparison_section(comparison: Comparison) -> str:
     )
 
 
-def _comparison_row(name: str, row: PairedComparison) -> str:
+def _comparison_row(name: str, row: PairedComparison, limit: float) -> str:
     change = row.difference
     direction = "up" if change.low > 0.0 else "down" if change.high < 0.0 else "small"
-    adjusted = "" if row.adjusted_p_value is None else f"{row.adjusted_p_value:.3g}"
+    adjusted = "" if row.adjusted_p_value is None else escape(spell_p_value(row.adjusted_p_value))
     return (
         f"<tr><td>{escape(name)}</td><td>{row.num_pairs}</td><td>{row.before:.3f}</td><td>{row.after:.3f}</td>"
         f'<td><span class="{direction}">{change.value:+.3f}</span><br><span class="small">{change.low:+.3f} to '
-        f"{change.high:+.3f}</span><br>{change_svg(change)}</td><td>{row.p_value:.3g}</td><td>{adjusted}</td></tr>"
+        f"{change.high:+.3f}</span><br>{change_svg(change, limit)}</td><td>{escape(spell_p_value(row.p_value))}</td>"
+        f"<td>{adjusted}</td></tr>"
     )
 
 

@@ -7,17 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestration.errors import DataError
-from orchestration.evaluation.statistics import (
-    Estimate,
-    Ratio,
-    Resampling,
-    cluster_sums,
-    estimate_ratio,
-)
+from orchestration.evaluation.statistics import Estimate, Resampling, cluster_sums, estimate_mean
 
 EXACT_UNITS = 16
 """Up to so many differing units all 2^n sign patterns are enumerated: 65,536 at most."""
-_BLOCK_ELEMENTS = 4_194_304
+_BLOCK_ELEMENTS = 16_384
+"""Sign patterns that are tried at once; see statistics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +85,13 @@ def paired_comparison(
         )
     labels = None if clusters is None else [clusters[name] for name in common]
     differences = np.array([after[name] - before[name] for name in common])
-    rows = [{"difference": float(difference), "rows": 1.0} for difference in differences]
     return PairedComparison(
         num_pairs=len(common),
         num_only_before=len(only_before),
         num_only_after=len(only_after),
         before=float(np.mean([before[name] for name in common])),
         after=float(np.mean([after[name] for name in common])),
-        difference=estimate_ratio(
-            Ratio(numerator={"difference": 1.0}, is_share=False), rows, clusters=labels, resampling=resampling
-        ),
+        difference=estimate_mean(list(differences), is_share=False, clusters=labels, resampling=resampling),
         p_value=sign_flip_p_value(cluster_sums(differences[:, None], labels)[:, 0], resampling),
     )
 

@@ -9,9 +9,10 @@ from orchestration.evaluation.presets.base import clusters_of
 from orchestration.evaluation.records import Completion, EvaluatedSample, is_passed
 from orchestration.evaluation.statistics import (
     Estimate,
+    Ratio,
     Resampling,
     estimate_macro_mean,
-    estimate_mean,
+    estimate_ratios,
     pass_at_k,
 )
 
@@ -157,18 +158,20 @@ def _split(
 
 
 def _block(samples: Sequence[EvaluatedSample], settings: SummarySettings) -> Block:
-    rows = [(sample, row_metrics(sample, settings.pass_ks)) for sample in samples]
+    rows = [(sample, metrics) for sample in samples if (metrics := row_metrics(sample, settings.pass_ks))]
     names = dict.fromkeys(name for _, metrics in rows for name in metrics)
-    estimates = {}
-    for name in names:
-        having = [(sample, metrics[name]) for sample, metrics in rows if name in metrics]
-        estimates[name] = estimate_mean(
-            [value for _, value in having],
-            is_share=not name.endswith("num_tokens"),
-            clusters=clusters_of([sample for sample, _ in having], settings.cluster_key),
-            resampling=settings.resampling,
-        )
-    return Block(num_samples=len(samples), num_failed=sum(not metrics for _, metrics in rows), metrics=estimates)
+    # A row counts below the line of the metrics that it has.
+    columns = [{**metrics, **{f"has {name}": 1.0 for name in metrics}} for _, metrics in rows]
+    ratios = {
+        name: Ratio(numerator={name: 1.0}, denominator={f"has {name}": 1.0}, is_share=not name.endswith("num_tokens"))
+        for name in names
+    }
+    clusters = clusters_of([sample for sample, _ in rows], settings.cluster_key)
+    return Block(
+        num_samples=len(samples),
+        num_failed=len(samples) - len(rows),
+        metrics=estimate_ratios(ratios, columns, clusters=clusters, resampling=settings.resampling) if rows else {},
+    )
 
 
 def _macro(tasks: Mapping[str, Sequence[EvaluatedSample]], settings: SummarySettings) -> dict[str, Estimate]:

@@ -91,6 +91,16 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def spell_p_value(value: float) -> str:
+    """Give a p-value with three decimals, or say that it is smaller.
+
+    Example:
+        >>> spell_p_value(0.0301), spell_p_value(0.0001)
+        ('0.030', '<0.001')
+    """
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _shown_metrics(block: Block) -> list[str]:
     """Choose the columns: task reward greedy and sampled, then the largest pass@k, else the format."""
     passes = [name for name in block.metrics if name.startswith("pass@")]
@@ -111,15 +121,11 @@ def _row(name: str, counts: Sequence[str], cells: Sequence[str]) -> str:
 
 def _comparison_row(name: str, row: PairedComparison) -> str:
     interval = f"[{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
-    adjusted = "" if row.adjusted_p_value is None else _p_value(row.adjusted_p_value)
+    adjusted = "" if row.adjusted_p_value is None else spell_p_value(row.adjusted_p_value)
     return (
         f"{_cut(name, NAME_WIDTH)}{row.num_pairs:>7}{row.before:>8.3f}{row.after:>8.3f}{row.difference.value:>+9.3f}"
-        f"{interval:>19}{_p_value(row.p_value):>10}{adjusted:>10}"
+        f"{interval:>19}{spell_p_value(row.p_value):>10}{adjusted:>10}"
     )
-
-
-def _p_value(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _metric_lines(metrics: Mapping[str, Estimate]) -> list[str]:

@@ -13,10 +13,10 @@ def share_svg(estimate: Estimate) -> str:
     return _svg(bar + _whisker(low, high))
 
 
-def change_svg(estimate: Estimate) -> str:
-    """Draw a change of [-1, 1] from the middle to its side, green for a gain and red for a loss."""
+def change_svg(estimate: Estimate, limit: float) -> str:
+    """Draw a change of at most `limit` from the middle to its side, green for a gain and red for a loss."""
     value, low, high = (
-        (min(max(number, -1.0), 1.0) + 1.0) / 2.0 * WIDTH for number in (estimate.value, estimate.low, estimate.high)
+        (number / limit + 1.0) / 2.0 * WIDTH for number in (estimate.value, estimate.low, estimate.high)
     )
     middle = WIDTH / 2.0
     colour = "#a9d5bd" if value >= middle else "#e6b3b8"

@@ -15,5 +15,6 @@ th:first-child, td:first-child { text-align: left; } .up { color: #1f7a4d; } .do
 .card code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; padding: .3rem .4rem;
              background: #f4f4f8; border-radius: 4px; } .tag { color: var(--soft); } svg { max-width: 100%; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; } .wide { grid-template-columns: 1fr; }
+.wide .card svg { max-width: 420px; display: block; }
 .small { color: var(--soft); font-size: .8rem; } .scroll { overflow-x: auto; } td svg { vertical-align: middle; }
 """

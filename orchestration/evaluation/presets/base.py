@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestration.evaluation.records import Completion, EvaluatedSample
-from orchestration.evaluation.statistics import Estimate, Ratio, Resampling, estimate_ratio
+from orchestration.evaluation.statistics import Estimate, Ratio, Resampling, estimate_ratios
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +160,5 @@ def _estimates(
     clusters = clusters_of([sample for sample, _ in scored], cluster_key)
     rows = [columns for _, columns in scored]
     present = {name for row in rows for name in row}
-    return {
-        name: estimate_ratio(metric, rows, clusters=clusters, resampling=resampling)
-        for name, metric in preset.metrics.items()
-        if present & metric.numerator.keys()
-    }
+    metrics = {name: metric for name, metric in preset.metrics.items() if present & metric.numerator.keys()}
+    return estimate_ratios(metrics, rows, clusters=clusters, resampling=resampling)

@@ -41,7 +41,7 @@ class Shelf:
 class Tags(HTMLParser):
     """Collects the tags of a page and checks that they close."""
 
-    VOID = ("meta", "br", "img")
+    VOID = ("meta", "br", "wbr", "img")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -154,6 +154,32 @@ def test_losses_and_gains_stand_side_by_side() -> None:
     assert page.index("Largest losses") < page.index("Largest gains")
     assert page.count('<div class="pair">') == 2
     Tags(page)
+
+
+def test_boxes_of_both_sides_are_drawn_on_a_picture_each() -> None:
+    sides = [
+        [sample("a", value, greedy=completion(value, text=tagged(f"[{x}, 0, 500, 500]")), **BOX)]
+        for value, x in ((0.0, 0), (1.0, 250))
+    ]
+    shelf = Shelf()
+
+    page = comparison_page(
+        title="t", comparisons=compare(*sides, settings=FEW), before=sides[0], after=sides[1], image_of=shelf
+    )
+
+    assert shelf.asked == ["a"]
+    drawn = [rect for rect in re.findall("<rect [^>]*>", page) if f'stroke="{MODEL_COLOUR}"' in rect]
+    assert [re.findall(r' x="([0-9.]+)"', rect) for rect in drawn] == [["0.0"], ["100.0"]]
+
+
+def test_a_small_p_value_is_spelled_without_markup() -> None:
+    before, after = ([sample(f"{i}", value) for i in range(20)] for value in (0.0, 1.0))
+
+    page = comparison_page(
+        title="t", comparisons=compare(before, after), before=before, after=after, image_of=Shelf(), num_shown=1
+    )
+
+    assert "<td>&lt;0.001</td>" in page
 
 
 def test_a_long_completion_is_cut_and_says_so() -> None:

@@ -12,7 +12,7 @@ from orchestration.evaluation.statistics import (
     cluster_sums,
     estimate_macro_mean,
     estimate_mean,
-    estimate_ratio,
+    estimate_ratios,
     pass_at_k,
     wilson_interval,
 )
@@ -100,16 +100,18 @@ def test_f1_is_a_ratio_of_counts() -> None:
     f1 = Ratio(numerator={"tp": 2.0}, denominator={"tp": 2.0, "fp": 1.0, "fn": 1.0})
     rows = [{"tp": 1.0}, {"tp": 1.0}, {"fp": 1.0}, {"fn": 1.0}, {"rows": 1.0}]
 
-    estimate = estimate_ratio(f1, rows)
+    estimate = estimate_ratios({"f1": f1}, rows)["f1"]
 
     assert estimate.value == pytest.approx(4 / 6)  # 2 x 2 / (2 x 2 + 1 + 1)
     assert estimate.low < 4 / 6 < estimate.high
 
 
 def test_a_ratio_over_nothing_is_zero() -> None:
-    estimate = estimate_ratio(Ratio(numerator={"tp": 1.0}, denominator={"tp": 1.0, "fp": 1.0}), [{"rows": 1.0}] * 3)
+    precision = Ratio(numerator={"tp": 1.0}, denominator={"tp": 1.0, "fp": 1.0})
 
-    assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
+    estimate = estimate_ratios({"precision": precision}, [{"rows": 1.0}] * 3)["precision"]
+
+    assert (estimate.value, estimate.low, estimate.high, estimate.num_samples) == (0.0, 0.0, 0.0, 0)
 
 
 def test_macro_mean_gives_every_group_one_vote() -> None:
