@@ -26,6 +26,8 @@ _LETTERS_TOGETHER = re.compile(
     rf"|only {_LETTER}|{_LETTER} only"
 )
 
+_BETWEEN_LETTERS = re.compile(r"[\s,;&+()]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lettered:
@@ -71,8 +73,7 @@ def clean_options(options: Sequence[str]) -> tuple[str, ...]:
     texts = _without_labels(tuple(" ".join(option.split()) for option in options))
     seen: dict[str, str] = {}
     for text in texts:
-        # A text of punctuation alone normalises to nothing and is compared as it stands.
-        key = comparable(text) or text
+        key = _key(text)
         if not key:
             raise Refused(RejectReason.OPTIONS_UNUSABLE, "an option has no text")
         if key in seen:
@@ -126,19 +127,36 @@ def _without_labels(options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(rests)
 
 
+def _key(text: str) -> str:
+    """Give the form in which texts are compared; one of punctuation alone is compared as it stands."""
+    return comparable(text) or text.strip()
+
+
 def _gold(options: Sequence[str], answer: str) -> frozenset[str]:
     try:
-        return Choices(options, answer).gold
+        gold = Choices(options, answer).gold
     except GoldError as error:
         raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}") from error
+    # Read as a list, "A. dog" with dog at B would be A and B: several are right only where several letters say so.
+    if len(gold) > 1 and not _are_letters(answer):
+        raise Refused(
+            RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} names {', '.join(sorted(gold))} but not as letters"
+        )
+    return gold
+
+
+def _are_letters(answer: str) -> bool:
+    """Whether an answer is letters alone: `A, C`, `(A) and (C)`, `AC`."""
+    items = [item for item in _BETWEEN_LETTERS.split(answer.strip(" .")) if item and item.casefold() != "and"]
+    return all(len(item) == 1 for item in items) or (len(items) == 1 and items[0].isupper())
 
 
 def _text_answer(options: Sequence[str], with_labels: Sequence[str], answer: str) -> Lettered:
-    wanted = comparable(answer)
+    wanted = _key(answer)
     places = [
         place
         for place, (option, labelled) in enumerate(zip(options, with_labels, strict=True))
-        if wanted in (comparable(option), comparable(labelled))
+        if wanted in (_key(option), _key(labelled))
     ]
     if len(places) != 1:
         raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}")

@@ -1,0 +1,413 @@
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from orchestration.data.config import LimitsConfig, NormaliseConfig
+from orchestration.data.normalise import normalise
+from orchestration.data.options import LETTERS, can_shuffle
+from orchestration.data.reasons import Refused, RejectReason
+from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.errors import ConfigError
+
+LIMITS = LimitsConfig()
+PLAIN = NormaliseConfig()
+SHUFFLED = NormaliseConfig(prompts={"match_mcq": "{question}\n{options}"}, shuffle_options=True)
+IMAGE = StoredImage(
+    sha256="00", size_bytes=9, width=200, height=100, dhash="00", thumbnail="", image_id="", chunk="c", index=0
+)
+MCQ = RawRow(source_id="7", task="match_mcq", question="Which?", answer="B", options=("cat", "dog", "cow", "rat"))
+IOU = RawRow(source_id="7", task="iou", question="the dog")
+
+
+def candidate(
+    row: RawRow, config: NormaliseConfig = PLAIN, limits: LimitsConfig = LIMITS, seed: int = 1, **fields: Any
+) -> Candidate:
+    return normalise(
+        dataclasses.replace(row, **fields),
+        [IMAGE],
+        source="src/part",
+        role="train",
+        license="CC0",
+        config=config,
+        limits=limits,
+        seed=seed,
+    )
+
+
+def refusal(row: RawRow, limits: LimitsConfig = LIMITS, **fields: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        candidate(row, limits=limits, **fields)
+    return caught.value
+
+
+def boxes(*values: tuple[float, ...]) -> tuple[RawBox, ...]:
+    return tuple(RawBox(values=box) for box in values)
+
+
+def test_a_candidate_carries_what_the_row_and_its_source_say() -> None:
+    made = candidate(MCQ, metadata={"template": "t1"}, answer_type="letter")
+    assert (made.source, made.source_id, made.role, made.license) == ("src/part", "7", "train", "CC0")
+    assert (made.task, made.question, made.answer, made.options) == ("match_mcq", "Which?", "B", MCQ.options)
+    assert made.images == (IMAGE,)
+    assert made.metadata == {"template": "t1"}
+    assert made.answer_type == ""
+
+
+def test_the_sample_id_is_a_digest_of_source_id_and_question() -> None:
+    expected = hashlib.blake2b(b"src/part|7|Which?", digest_size=20).hexdigest()
+    assert candidate(MCQ).sample_id == expected
+    assert len(expected) == 40
+    assert candidate(MCQ, SHUFFLED, seed=9, answer="A").sample_id == expected
+    assert candidate(MCQ, source_id="8").sample_id != expected
+
+
+def test_drawn_rows_keep_the_id_that_they_have() -> None:
+    made = candidate(MCQ, metadata={"sample_id": "abc", "k": "v"})
+    assert made.sample_id == "abc"
+    assert made.metadata == {"k": "v"}
+
+
+# --- the user turn
+
+
+def test_a_task_without_a_template_keeps_its_question() -> None:
+    assert candidate(MCQ, question="  Which\r\none? \n").question == "Which\none?"
+
+
+def test_a_template_places_question_and_options() -> None:
+    config = NormaliseConfig(prompts={"match_mcq": "Look. {question}\n{options}\nGive the letter."})
+    expected = "Look. Which?\nA. cat\nB. dog\nC. cow\nD. rat\nGive the letter."
+    assert candidate(MCQ, config).question == expected
+    assert candidate(MCQ, config, task="match_text").question == "Which?"
+
+
+def test_braces_in_a_question_or_an_option_are_text() -> None:
+    config = NormaliseConfig(prompts={"match_mcq": "{question}|{options}|{other}"})
+    made = candidate(MCQ, config, question="{options} {0} {question.x} %s", options=("{question}", "{"), answer="A")
+    assert made.question == "{options} {0} {question.x} %s|A. {question}\nB. {|{other}"
+
+
+def test_a_template_that_drops_the_question_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"prompts\.chart .* must hold \{question\}"):
+        NormaliseConfig(prompts={"chart": "How much?"})
+
+
+# --- options and letters
+
+
+@pytest.mark.parametrize(
+    ("answer", "answer_type", "expected"),
+    [
+        ("B", "", "B"),
+        ("b", "", "B"),
+        ("(B)", "", "B"),
+        ("B. dog", "", "B"),
+        ("dog", "", "B"),
+        ("The Dog.", "", "B"),
+        ("A, C", "", "A, C"),
+        ("C and A", "", "A, C"),
+        ("AC", "", "A, C"),
+        ("(A), (C)", "", "A, C"),
+        ("A, B, and D", "", "A, B, D"),
+        ("1", "index", "B"),
+        ("0", "index", "A"),
+        ("3", "index", "D"),
+        ("dog", "text", "dog"),
+        (" Dog. ", "text", "dog"),
+    ],
+)
+def test_the_reference_is_a_letter_unless_its_source_wants_text(answer: str, answer_type: str, expected: str) -> None:
+    assert candidate(MCQ, answer=answer, answer_type=answer_type).answer == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "answer_type"),
+    [
+        ("E", ""),
+        ("horse", ""),
+        ("A. dog", ""),
+        ("cat, dog", ""),
+        ("4", "index"),
+        ("-1", "index"),
+        ("B", "index"),
+        ("9" * 5000, "index"),
+        ("horse", "text"),
+        ("B", "text"),
+    ],
+)
+def test_a_reference_that_is_none_of_the_options_is_refused(answer: str, answer_type: str) -> None:
+    assert refusal(MCQ, answer=answer, answer_type=answer_type).reason is RejectReason.ANSWER_NOT_IN_OPTIONS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("cat",),
+        ("cat", "Cat."),
+        ("cat", "dog", " \n"),
+        ("3", "\uff13"),
+        tuple(f"option {number}" for number in range(27)),
+    ],
+)
+def test_options_that_cannot_be_told_apart_or_lettered_are_refused(options: tuple[str, ...]) -> None:
+    assert refusal(MCQ, options=options, answer="A").reason is RejectReason.OPTIONS_UNUSABLE
+
+
+def test_twenty_six_options_are_the_most() -> None:
+    made = candidate(MCQ, options=tuple(f"number {number}" for number in range(26)), answer="number 25")
+    assert made.answer == "Z"
+
+
+def test_options_of_signs_alone_are_told_apart() -> None:
+    assert candidate(MCQ, options=("?", "!", "..."), answer="!", answer_type="text").options == ("?", "!", "...")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("A. cat", "B. dog"), ("cat", "dog")),
+        (("(a) cat", "(b)dog"), ("cat", "dog")),
+        (("a) cat", "b: dog"), ("cat", "dog")),
+        (("A. cat", "dog"), ("A. cat", "dog")),
+        (("B. cat", "A. dog"), ("B. cat", "A. dog")),
+        (("A.M.", "B.C."), ("A.M.", "B.C.")),
+        (("  big\n cat ", "dog"), ("big cat", "dog")),
+    ],
+)
+def test_labels_inside_of_options_go_if_all_carry_theirs(options: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    made = candidate(MCQ, options=options, answer="A")
+    assert made.options == expected
+    assert made.answer == "A"
+
+
+def test_a_reference_with_its_label_is_found_among_options_that_lost_theirs() -> None:
+    options = ("A. cat", "B. dog")
+    assert candidate(MCQ, options=options, answer="B. dog").answer == "B"
+    assert candidate(MCQ, options=options, answer="B. dog", answer_type="text").answer == "dog"
+
+
+def test_a_text_that_the_reward_would_take_for_a_letter_becomes_its_letter() -> None:
+    # Options are labels of a diagram: the text "A" is option B, but a lone A would be graded as the first option.
+    assert candidate(MCQ, options=("C", "A", "B"), answer="A", answer_type="text").answer == "B"
+
+
+def test_options_of_other_tasks_are_cleaned_and_the_reference_left_alone() -> None:
+    made = candidate(MCQ, SHUFFLED, task="match_text", options=(" A. cat", "B. dog"), answer="dog ")
+    assert (made.options, made.answer) == (("cat", "dog"), "dog")
+
+
+# --- shuffling
+
+
+def test_shuffling_moves_the_letter_along_with_its_text() -> None:
+    seen: Counter[str] = Counter()
+    for number in range(400):
+        made = candidate(MCQ, SHUFFLED, source_id=str(number))
+        assert sorted(made.options) == sorted(MCQ.options)
+        assert made.options[LETTERS.index(made.answer)] == "dog"
+        assert f"{made.answer}. dog" in made.question
+        seen[made.answer] += 1
+    assert set(seen) == set("ABCD")
+    assert min(seen.values()) > 70  # 100 expected of each; 70 is 3.5 standard deviations below
+
+
+def test_shuffling_keeps_several_letters_and_texts_right() -> None:
+    for number in range(30):
+        several = candidate(MCQ, SHUFFLED, source_id=str(number), answer="A, C")
+        letters = several.answer.split(", ")
+        assert letters == sorted(letters)
+        assert {several.options[LETTERS.index(letter)] for letter in letters} == {"cat", "cow"}
+        assert candidate(MCQ, SHUFFLED, source_id=str(number), answer="dog", answer_type="text").answer == "dog"
+
+
+def test_an_order_depends_on_seed_and_row_alone() -> None:
+    first = [candidate(MCQ, SHUFFLED, source_id=str(number)).options for number in range(20)]
+    assert first == [candidate(MCQ, SHUFFLED, source_id=str(number)).options for number in range(20)]
+    assert first != [candidate(MCQ, SHUFFLED, source_id=str(number), seed=2).options for number in range(20)]
+    assert len(set(first)) > 5
+
+
+def test_options_that_the_template_does_not_show_keep_their_order() -> None:
+    config = NormaliseConfig(shuffle_options=True)
+    assert {candidate(MCQ, config, source_id=str(number)).options for number in range(20)} == {MCQ.options}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "All of the above",
+        "none of the above.",
+        "None of these",
+        "Both of them",
+        "Neither of these options",
+        "both A and B",
+        "A and B",
+        "A, B and C",
+        "(a) or (b)",
+        "A and C only",
+        "only B",
+        "the previous answer",
+        "Option A",
+        "C",
+        "d.",
+    ],
+)
+def test_options_that_speak_of_others_keep_the_order(option: str) -> None:
+    assert not can_shuffle(("cat", "dog", option))
+    rows = {candidate(MCQ, SHUFFLED, source_id=str(n), options=("cat", "dog", option)).options for n in range(20)}
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize("option", ["above the table", "a cat and a dog", "all of it", "5", "none", "a choice of tea"])
+def test_ordinary_options_may_be_shuffled(option: str) -> None:
+    assert can_shuffle(("cat", "dog", option))
+
+
+# --- other references
+
+
+@pytest.mark.parametrize("answer", ["yes", "Yes.", " TRUE ", "1", "1.0", "y", "Yes, it is"])
+def test_many_words_are_yes(answer: str) -> None:
+    assert candidate(MCQ, task="match_yesno", options=(), answer=answer).answer == "yes"
+
+
+@pytest.mark.parametrize("answer", ["no", "No.", "False", "0", "0.0", "N", "No, it is not"])
+def test_many_words_are_no(answer: str) -> None:
+    assert candidate(MCQ, task="match_yesno", options=(), answer=answer).answer == "no"
+
+
+@pytest.mark.parametrize("answer", ["maybe", "2", "yes and no", "10"])
+def test_what_is_neither_yes_nor_no_is_refused(answer: str) -> None:
+    error = refusal(MCQ, task="match_yesno", options=(), answer=answer)
+    assert error.reason is RejectReason.REFERENCE_UNUSABLE
+
+
+def test_numbers_and_texts_are_trimmed_and_kept() -> None:
+    made = candidate(MCQ, task="chart", options=(), answer=" 1,200.50 \n", answer_type="number")
+    assert (made.answer, made.answer_type) == ("1,200.50", "number")
+
+
+@pytest.mark.parametrize("answer_type", ["float", "Number", "letter"])
+def test_an_unknown_answer_type_of_a_chart_is_refused(answer_type: str) -> None:
+    error = refusal(MCQ, task="chart", options=(), answer_type=answer_type)
+    assert error.reason is RejectReason.REFERENCE_UNUSABLE
+    assert answer_type in error.detail
+
+
+# --- boxes, in an image of 200 x 100
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "frame", "expected"),
+    [
+        ((10.0, 20.0, 30.0, 40.0), "xyxy", "pixel", "[10, 20, 30, 40]"),
+        ((10.0, 20.0, 30.0, 40.0), "xywh", "pixel", "[10, 20, 40, 60]"),
+        ((0.1, 0.2, 0.3, 0.4), "xyxy", "norm1", "[20, 20, 60, 40]"),
+        ((0.1, 0.2, 0.3, 0.4), "xywh", "norm1", "[20, 20, 80, 60]"),
+        ((100.0, 200.0, 300.0, 400.0), "xyxy", "norm1000", "[20, 20, 60, 40]"),
+        ((10.126, 20.0, 30.5, 40.999), "xyxy", "pixel", "[10.13, 20, 30.5, 41]"),
+        ((-0.001, -2.0, 202.0, 101.5), "xyxy", "pixel", "[0, 0, 200, 100]"),
+        ((-0.0, 0.0, 200.0, 100.0), "xyxy", "pixel", "[0, 0, 200, 100]"),
+        ((1, 2, 3, 4), "xyxy", "pixel", "[1, 2, 3, 4]"),
+    ],
+)
+def test_a_box_becomes_corners_in_original_pixels(
+    values: tuple[float, ...], form: Any, frame: Any, expected: str
+) -> None:
+    made = candidate(IOU, boxes=boxes(values), box_form=form, box_frame=frame)
+    assert made.answer == expected
+
+
+def test_several_boxes_are_a_list_and_none_is_an_empty_one() -> None:
+    assert candidate(IOU, boxes=boxes((1, 2, 3, 4), (5, 6, 7, 8))).answer == "[[1, 2, 3, 4], [5, 6, 7, 8]]"
+    assert candidate(IOU, boxes=()).answer == "[]"
+
+
+def test_labels_are_written_where_there_are_several_categories() -> None:
+    def answer(*labels: str) -> Any:
+        named = tuple(RawBox(values=(place, 2, 30, 40), label=label) for place, label in enumerate(labels))
+        return json.loads(candidate(IOU, boxes=named).answer)
+
+    assert answer("dog") == [0, 2, 30, 40]
+    assert answer("dog", "dog") == [[0, 2, 30, 40], [1, 2, 30, 40]]
+    assert answer("dog", 'h\u00e9 "x"') == [
+        {"bbox_2d": [0, 2, 30, 40], "label": "dog"},
+        {"bbox_2d": [1, 2, 30, 40], "label": 'h\u00e9 "x"'},
+    ]
+    assert answer("dog", "") == [{"bbox_2d": [0, 2, 30, 40], "label": "dog"}, {"bbox_2d": [1, 2, 30, 40]}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "frame", "expected"),
+    [
+        ("[0, 28, 56, 84]", "pixel", "[0, 28, 56, 84]"),
+        ('[{"bbox_2d": [1, 2, 3, 4], "label": "dog"}]', "pixel", "[1, 2, 3, 4]"),
+        ("[[0.1, 0.2, 0.3, 0.4]]", "norm1", "[20, 20, 60, 40]"),
+        ("[]", "pixel", "[]"),
+    ],
+)
+def test_boxes_in_the_answer_are_read_too(answer: str, frame: Any, expected: str) -> None:
+    assert candidate(IOU, answer=answer, box_frame=frame).answer == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((10.0, 20.0, 30.0), RejectReason.BOX_MALFORMED),
+        ((30.0, 20.0, 10.0, 40.0), RejectReason.BOX_MALFORMED),
+        ((10.0, 40.0, 30.0, 20.0), RejectReason.BOX_MALFORMED),
+        ((10.0, 20.0, 10.0, 40.0), RejectReason.BOX_MALFORMED),
+        ((10.001, 20.0, 10.004, 40.0), RejectReason.BOX_MALFORMED),
+        ((True, 20.0, 30.0, 40.0), RejectReason.BOX_MALFORMED),
+        (("1", 20.0, 30.0, 40.0), RejectReason.BOX_MALFORMED),
+        ((-2.01, 20.0, 30.0, 40.0), RejectReason.BOX_OUTSIDE_IMAGE),
+        ((10.0, -2.01, 30.0, 40.0), RejectReason.BOX_OUTSIDE_IMAGE),
+        ((10.0, 20.0, 202.01, 40.0), RejectReason.BOX_OUTSIDE_IMAGE),
+        ((10.0, 20.0, 30.0, 102.01), RejectReason.BOX_OUTSIDE_IMAGE),
+        ((200.5, 20.0, 201.5, 40.0), RejectReason.BOX_OUTSIDE_IMAGE),
+        ((1, 2, 3, 10**400), RejectReason.BOX_OUTSIDE_IMAGE),
+    ],
+)
+def test_boxes_that_cannot_be_meant_are_refused(values: Any, reason: RejectReason) -> None:
+    assert refusal(IOU, boxes=boxes((1, 2, 3, 4), values)).reason is reason
+
+
+@pytest.mark.parametrize("answer", ["somewhere", "[1, 2, 3]", "[[1, 2, 3, 4], [1, NaN, 3, 4]]"])
+def test_text_without_sound_boxes_is_refused(answer: str) -> None:
+    assert refusal(IOU, answer=answer).reason is RejectReason.BOX_MALFORMED
+
+
+def test_no_more_boxes_than_the_limit_and_none_larger_than_its_share() -> None:
+    limits = LimitsConfig(max_boxes=2, max_box_frac=0.5)
+    # 200 x 50 is exactly half of 200 x 100
+    fitting = boxes((0, 0, 200, 50), (1, 2, 3, 4))
+    assert candidate(IOU, limits=limits, boxes=fitting).answer == "[[0, 0, 200, 50], [1, 2, 3, 4]]"
+    assert refusal(IOU, limits, boxes=boxes((0, 0, 200, 50.1))).reason is RejectReason.BOX_TOO_LARGE
+    assert refusal(IOU, limits, boxes=boxes(*[(1, 2, 3, 4)] * 3)).reason is RejectReason.TOO_MANY_BOXES
+
+
+def test_boxes_without_an_image_are_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        normalise(
+            dataclasses.replace(IOU, boxes=()),
+            [],
+            source="s",
+            role="train",
+            license="",
+            config=PLAIN,
+            limits=LIMITS,
+            seed=1,
+        )
+    assert caught.value.reason is RejectReason.IMAGE_MISSING
+
+
+def test_boxes_belong_to_the_first_image() -> None:
+    row = dataclasses.replace(IOU, boxes=boxes((0.5, 0.5, 1.0, 1.0)), box_frame="norm1")
+    images = [dataclasses.replace(IMAGE, width=400), IMAGE]
+    made = normalise(row, images, source="s", role="train", license="", config=PLAIN, limits=LIMITS, seed=1)
+    assert made.answer == "[200, 50, 400, 100]"

@@ -1,0 +1,190 @@
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from orchestration.data.config import LimitsConfig, NormaliseConfig
+from orchestration.data.normalise import normalise
+from orchestration.data.reasons import Refused, RejectReason
+from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.data.verify import ReferenceCheck
+from rewards.config import RewardConfig, RewardRule
+from rewards.parameters import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig
+
+IMAGE = StoredImage(
+    sha256="00", size_bytes=9, width=200, height=100, dhash="00", thumbnail="", image_id="", chunk="c", index=0
+)
+CAPTION = "A large dog sits on the lawn, near a red car. It is a sunny day; two kids play with a ball."
+
+
+def candidate(task: str, answer: str, *, options: tuple[str, ...] = (), answer_type: str = "") -> Candidate:
+    return Candidate(
+        sample_id="1",
+        source="src",
+        source_id="1",
+        role="train",
+        license="",
+        task=task,
+        question="?",
+        answer=answer,
+        images=(IMAGE,),
+        options=options,
+        answer_type=answer_type,
+    )
+
+
+@pytest.fixture(scope="module")
+def check() -> Iterator[ReferenceCheck]:
+    with ReferenceCheck(RewardConfig()) as opened:
+        yield opened
+
+
+def refusal(check: ReferenceCheck, row: Candidate) -> Refused:
+    with pytest.raises(Refused) as caught:
+        check.check(row)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        candidate("match_yesno", "yes"),
+        candidate("match_mcq", "B", options=("cat", "dog")),
+        candidate("match_mcq", "A, C", options=("cat", "dog", "cow")),
+        candidate("match_mcq", "dog", options=("cat", "dog")),
+        candidate("match_text", "Brazil"),
+        candidate("chart", "1,200.5", answer_type="number"),
+        candidate("chart", "2015", answer_type="year"),
+        candidate("chart", "[Brazil, India]"),
+        candidate("iou", "[10, 20.5, 200, 100]"),
+        candidate("iou", "[[1, 2, 3, 4], [5, 6, 7, 8]]"),
+        candidate("iou", '[{"bbox_2d": [1, 2, 3, 4], "label": "dog"}, {"bbox_2d": [5, 6, 7, 8], "label": "cat"}]'),
+        candidate("iou", "[]"),
+        candidate("open", CAPTION),
+        candidate("math", r"\frac{1}{2}"),
+    ],
+    ids=lambda row: f"{row.task} {row.answer[:12]}",
+)
+def test_references_that_their_reward_grades_as_right_are_accepted(check: ReferenceCheck, row: Candidate) -> None:
+    check.check(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        candidate("match_yesno", "perhaps"),
+        candidate("match_mcq", "E", options=("cat", "dog")),
+        candidate("match_text", "..."),
+        candidate("chart", "many", answer_type="number"),
+        candidate("chart", "5", answer_type="float"),
+        candidate("iou", "somewhere"),
+        candidate("iou", "[30, 2, 3, 4]"),
+        candidate("math", "no formula at all, only words **"),
+    ],
+    ids=lambda row: f"{row.task} {row.answer[:12]}",
+)
+def test_references_that_nothing_can_be_graded_against_are_refused(check: ReferenceCheck, row: Candidate) -> None:
+    error = refusal(check, row)
+    assert error.reason is RejectReason.REFERENCE_UNUSABLE
+    assert row.answer[:10] in error.detail or row.answer_type in error.detail
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        (candidate("match_text", "x" * 257), "scores 0 (too_long"),
+        (candidate("open", "dog " * 2_501), "scores 0 (too_long"),
+        (candidate("match_text", "an </answer><answer> tag"), "scores 0 (two_answers"),
+        (candidate("match_text", "<think>"), "scores 0 (no_answer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.task,
+)
+def test_references_that_would_not_be_right_as_answers_are_refused(
+    check: ReferenceCheck, row: Candidate, detail: str
+) -> None:
+    error = refusal(check, row)
+    assert error.reason is RejectReason.REFERENCE_NOT_RIGHT
+    assert detail in error.detail
+
+
+def test_a_task_that_no_reward_reads_is_refused(check: ReferenceCheck) -> None:
+    error = refusal(check, candidate("summary", "text"))
+    assert error.reason is RejectReason.UNKNOWN_TASK
+    assert "'summary'" in error.detail
+
+
+def test_the_rules_of_the_run_decide() -> None:
+    config = RewardConfig(rules=(RewardRule(source="src", function="matching"),))
+    with ReferenceCheck(config) as check:
+        check.check(candidate("summary", "text"))
+        other = dataclasses.replace(candidate("summary", "text"), source="other")
+        assert refusal(check, other).reason is RejectReason.UNKNOWN_TASK
+
+
+def test_variants_of_the_rewards_accept_references_too() -> None:
+    config = RewardConfig(
+        format=FormatConfig(think_prefilled=True),
+        chart=ChartConfig(graded=True, anls=True),
+        grounding=GroundingConfig(label_aware=True, shaping="soft_f1"),
+        open_ended=OpenEndedConfig(f1=True, baseline=0.3, distinct=True),
+    )
+    labelled = '[{"bbox_2d": [1, 2, 3, 4], "label": "dog"}, {"bbox_2d": [5, 6, 7, 8]}]'
+    with ReferenceCheck(config) as check:
+        for row in (candidate("chart", "45"), candidate("iou", labelled), candidate("open", CAPTION)):
+            check.check(row)
+
+
+def test_token_weights_of_a_tokenizer_are_not_asked_for() -> None:
+    config = RewardConfig(
+        open_ended=OpenEndedConfig(idf_path="/nowhere/idf.npy"),
+        rules=(RewardRule(task="open", source="src", parameters={"idf_path": "/nowhere/else.npy"}),),
+    )
+    with ReferenceCheck(config) as check:
+        check.check(candidate("open", CAPTION))
+
+
+def test_closing_ends_the_grader_process() -> None:
+    before = children_of_this_process()
+    with ReferenceCheck(RewardConfig()) as check:
+        check.check(candidate("math", "7"))
+        started = children_of_this_process() - before
+        assert len(started) == 1
+    assert not started & children_of_this_process()
+
+
+def test_every_kind_of_row_goes_from_raw_to_accepted(check: ReferenceCheck) -> None:
+    rows = [
+        RawRow(source_id="1", task="match_mcq", question="Which?", answer="dog", options=("A. cat", "B. dog", "C. ox")),
+        RawRow(source_id="2", task="match_mcq", question="?", answer="A", answer_type="text", options=("C", "A")),
+        RawRow(source_id="3", task="match_yesno", question="A dog?", answer="True"),
+        RawRow(source_id="4", task="chart", question="How many?", answer=" 45.2 ", answer_type="number"),
+        RawRow(
+            source_id="5",
+            task="iou",
+            question="dogs",
+            boxes=(RawBox(values=(0.1, 0.1, 0.2, 0.3), label="dog"), RawBox(values=(0, 0, 1, 1), label="lawn")),
+            box_form="xywh",
+            box_frame="norm1",
+        ),
+        RawRow(source_id="6", task="open", question="Describe.", answer=CAPTION),
+    ]
+    config = NormaliseConfig(prompts={"match_mcq": "{question}\n{options}"}, shuffle_options=True)
+    for row in rows:
+        for seed in range(8):
+            made = normalise(
+                row,
+                [IMAGE],
+                source="src",
+                role="train",
+                license="",
+                config=config,
+                limits=LimitsConfig(),
+                seed=seed,
+            )
+            check.check(made)
+
+
+def children_of_this_process() -> set[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return set(file.read().split())
