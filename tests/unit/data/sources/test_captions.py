@@ -1,0 +1,103 @@
+"""LLaVA, ShareGPT4V and DOCCI against rows worked by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.data.records import RawImage, RawRow
+from orchestration.data.sources.conversations import without_opening
+from orchestration.errors import ConfigError, DataError
+from tests.unit.data.sources.reading import GOLDEN, bad, good, read
+
+
+def test_sharegpt4v_drops_markers_and_names_coco_pictures() -> None:
+    rows = read("sharegpt4v", GOLDEN / "sharegpt4v")
+    assert rows[0] == RawRow(
+        source_id="000000000009",
+        task="open",
+        question="What do you see happening in this image?",
+        answer="The image shows a square on a plain ground.",
+        images=(RawImage(path="coco/train2017/000000000009.jpg", image_id="coco/9"),),
+    )
+    assert (good(rows)[1].question, good(rows)[1].images[0].image_id) == ("Describe it.", "")
+    part = "sharegpt4v_instruct_gpt4-vision_cap100k"
+    assert bad(rows) == [(f"{part}/2", "missing_field"), (f"{part}/3", "missing_field")]
+
+
+def test_captions_lose_their_boilerplate_openings_on_demand() -> None:
+    rows = good(read("sharegpt4v", GOLDEN / "sharegpt4v", strip_openings=True))
+    assert [row.answer for row in rows] == ["A square on a plain ground.", "A dog in the grass."]
+
+
+@pytest.mark.parametrize(
+    ("caption", "stripped"),
+    [
+        ("The picture depicts two men.", "Two men."),
+        ("In this photo, a cat sleeps.", "A cat sleeps."),
+        ("This is a photo of a blue square.", "A blue square."),
+        ("The images of saints hang there.", "The images of saints hang there."),
+        ("", ""),
+    ],
+)
+def test_an_opening_is_taken_off_only_where_it_stands(caption: str, stripped: str) -> None:
+    assert without_opening(caption) == stripped
+
+
+def test_llava_takes_the_first_turn_or_all() -> None:
+    root = GOLDEN / "llava"
+    first = read("llava", root, annotations=["detail_23k.json"], images="coco/train2017")
+    assert first[0] == RawRow(
+        source_id="000000000009",
+        task="open",
+        question="Write a detailed description of the given image.",
+        answer="In this image, a square stands alone.",
+        images=(RawImage(path="coco/train2017/000000000009.jpg", image_id="coco/9"),),
+    )
+    assert bad(first) == [("detail_23k/1", "unreadable_row")]
+    every = good(read("llava", root, annotations=["detail_23k.json"], images="", turns="all", task="match_text"))
+    assert [(row.source_id, row.task, row.answer) for row in every] == [
+        ("000000000009", "match_text", "In this image, a square stands alone."),
+        ("000000000009-1", "match_text", "Blue."),
+    ]
+
+
+def test_llava_reads_lines_text_and_several_images(tmp_path: Path) -> None:
+    talk = '"conversations": [{"from": "human", "value": "Hi <image>"}, {"from": "gpt", "value": " Ho "}]'
+    (tmp_path / "a.jsonl").write_text(
+        f'{{{talk}}}\n{{"id": 7, "image": ["vg/VG_100K/1.jpg", "b.jpg"], {talk}}}\n{{"id": 7, "image": "c.jpg", {talk}}}\n',
+        encoding="utf-8",
+    )
+    rows = good(read("llava", tmp_path, annotations=["a.jsonl"], text_only=True))
+    assert [(row.source_id, row.answer, [image.image_id for image in row.images]) for row in rows] == [
+        ("a/1", "Ho", []),
+        ("7", "Ho", ["vg/1", ""]),
+        ("7#2", "Ho", [""]),
+    ]
+
+
+def test_conversation_sources_name_their_missing_files() -> None:
+    with pytest.raises(ConfigError, match="options.annotations is missing"):
+        read("llava", GOLDEN / "llava")
+    with pytest.raises(DataError, match="holds no chat.json; expected layout"):
+        read("llava", GOLDEN / "llava", annotations=["chat.json"])
+    with pytest.raises(DataError, match=r"cap100k.json; expected layout"):
+        read("sharegpt4v", GOLDEN / "llava")
+
+
+def test_docci_asks_one_question_and_reads_past_a_broken_line() -> None:
+    rows = read("docci", GOLDEN / "docci")
+    assert rows[0] == RawRow(
+        source_id="train_00000",
+        task="open",
+        question="Describe this image in detail.",
+        answer="An indoor angled down medium close-up front view of a square.",
+        images=(RawImage(path="images/train_00000.jpg", image_id="docci/train_00000"),),
+    )
+    assert [row.source_id for row in good(rows)] == ["train_00000", "train_00003"]
+    assert bad(rows) == [
+        ("docci_descriptions/3", "missing_field"),
+        ("docci_descriptions.jsonlines/4", "unreadable_row"),
+    ]
+    assert good(read("docci", GOLDEN / "docci", strip_openings=True))[1].answer == "A blue square."
+    with pytest.raises(DataError, match="docci_descriptions.jsonlines; expected layout"):
+        read("docci", GOLDEN / "llava")
