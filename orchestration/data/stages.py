@@ -121,7 +121,13 @@ def sift(
     coming = verdicts()
     upcoming = next(coming, None)
     number, results = 0, []
-    for chunk, folder in zip(chunks, folders, strict=True):
+    for chunk, folder, done in zip(chunks, folders, found, strict=True):
+        if done is not None:
+            number += chunk.num_rows
+            while upcoming is not None and upcoming[0] < number:
+                upcoming = next(coming, None)
+            results.append(done)
+            continue
         writer = ChunkWriter(folder)
         for values in chunk.rows():
             verdict: Verdict = {}

@@ -1,0 +1,133 @@
+"""A build: the same bytes whoever stops it and wherever, and a result that a run can read."""
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.data import write
+from orchestration.data.chunks import Chunk, ChunkWriter
+from orchestration.data.measure import Ruler, prompt_builder
+from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.tiny_model import make_tiny_model
+from rollout.dataset import SampleTable
+from tests.unit.data.building import build, content, plan
+
+FORK = multiprocessing.get_context("fork")
+BANDS = (
+    "data.recipe.difficulty.enabled=true",
+    "+data.recipe.select.bands={matching: {}, chart: {}, grounding: {}, open_ended: {}}",
+    "+data.recipe.select.strata={hard: [0.0, 0.5], easy: [0.5, 1.0]}",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["where is the red oval?"] * 3, seed=0)
+    prompt_builder(Ruler(model=folder, system_prompt="", max_images=1, max_prompt_tokens=192))  # before any fork
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("reference")
+    build(plan(model, root, *BANDS))
+    return content(root / "out")
+
+
+def test_two_builds_from_nothing_are_byte_identical(model: Path, reference: Any, tmp_path: Path) -> None:
+    build(plan(model, tmp_path, *BANDS))
+    assert content(tmp_path / "out") == reference
+    assert set(reference) == {
+        "manifest.json",
+        "page.html",
+        "held_out/held_out-00000-of-00001.parquet",
+        *(name for name in reference if name.startswith("train/train-0000")),
+    }
+
+
+@pytest.mark.parametrize("num_done", [0, 1])
+@pytest.mark.parametrize(
+    "stage", ["read", "validate", "normalise", "deduplicate", "measure", "sample", "select", "write"]
+)
+def test_a_build_that_is_killed_in_a_stage_ends_with_the_same_bytes(
+    stage: str, num_done: int, model: Path, reference: Any, tmp_path: Path
+) -> None:
+    killed = FORK.Process(target=build_until, args=(stage, num_done, model, tmp_path))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "data").glob("*/*/info.json")}
+    assert not (tmp_path / "out").exists()
+
+    build(plan(model, tmp_path, *BANDS))
+    assert content(tmp_path / "out") == reference
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished chunks are not made again"
+
+
+def build_until(stage: str, num_done: int, model: Path, root: Path) -> None:
+    """Build, and die without a word after so many chunks of a stage, in the middle of the next."""
+    left = [num_done]
+
+    def die_at(finish: Any, is_stage: Any) -> Any:
+        def counted(*arguments: Any, **more: Any) -> Any:
+            if is_stage(*arguments):
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+            return finish(*arguments, **more)
+
+        return counted
+
+    ChunkWriter.finish = die_at(  # type: ignore[method-assign]
+        ChunkWriter.finish, lambda writer, *_: writer.address.startswith(f"{stage}/")
+    )
+    if stage == "write":
+        write.write_rows = die_at(write.write_rows, lambda *_: True)
+    build(plan(model, root, *BANDS))
+
+
+def test_the_result_is_what_the_manifest_says(model: Path, tmp_path: Path) -> None:
+    job = plan(model, tmp_path, *BANDS)
+    build(job)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    train, held_out = SampleTable(tmp_path / "out" / "train"), SampleTable(tmp_path / "out" / "held_out")
+
+    assert manifest["key"] == job.key
+    assert (len(train), len(held_out)) == (
+        manifest["result"]["train"]["num_rows"],
+        manifest["result"]["held_out"]["num_rows"],
+    )
+    reasons = {row["reason"]: row["count"] for row in manifest["rejected"] if row["source"].startswith("demo/")}
+    assert {"all_right", "all_wrong"} <= set(reasons)
+    for index in range(len(train)):
+        sample = train[index]
+        assert sample.difficulty is not None
+        assert 0.0 < sample.difficulty.pass_rate < 1.0
+        assert sample.stratum == ("hard" if sample.difficulty.mean < 0.5 else "easy")
+        assert sample.prompt_tokens is not None
+        assert sample.image_tokens == 16
+        assert sample.license == "Apache-2.0"
+    assert held_out[0].difficulty is None
+
+
+def test_a_changed_setting_makes_its_stage_and_those_behind_it_anew_and_no_other(model: Path, tmp_path: Path) -> None:
+    build(plan(model, tmp_path, "data.recipe.out=" + str(tmp_path / "one")), is_tried=False)
+    count = {stage: len(chunks_of(tmp_path, stage)) for stage in ("read", "validate", "deduplicate", "measure")}
+    changed = f"data.recipe.out={tmp_path / 'two'}", "data.recipe.deduplicate.max_rows_per_image=1"
+    build(plan(model, tmp_path, *changed), is_tried=False)
+
+    assert {stage: len(chunks_of(tmp_path, stage)) for stage in ("read", "validate")} == {
+        stage: count[stage] for stage in ("read", "validate")
+    }
+    assert len(chunks_of(tmp_path, "deduplicate")) == 2 * count["deduplicate"]
+
+
+def chunks_of(root: Path, stage: str) -> list[Chunk]:
+    found = [Chunk.open(folder) for folder in (root / "cache" / "data" / stage).iterdir() if folder.is_dir()]
+    return [chunk for chunk in found if chunk is not None]
