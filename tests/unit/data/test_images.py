@@ -91,9 +91,11 @@ def test_bytes_behind_the_end_do_not_matter(name: str) -> None:
 
 
 def test_colours_of_a_frame_are_no_blocks_of_pixels() -> None:
-    # Two white colours: their 255 bytes would be read as the length of a block that leads out of the file.
-    data = encoded(Image.new("RGB", (40, 40), "white"), "GIF", include_color_table=True)
-    assert b"\xff\xff\xff" in data[20:]
+    # Four whites: their 255 bytes would be read as the length of a block that leads out of the file.
+    image = Image.new("P", (40, 40), 1)
+    image.putpalette([255] * 12)
+    data = encoded(image, "GIF", include_color_table=True)
+    assert b"\xff" * 12 in data[20:]
     assert accepted(data).data == data
 
 
