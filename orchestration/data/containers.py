@@ -51,8 +51,7 @@ def _is_jpeg_truncated(data: bytes) -> bool:
         if kind not in (_JPEG_SECOND_START, _JPEG_EMPTY):
             if at + 2 > len(data):
                 return True
-            # A length below 2 is nonsense; the two bytes are there all the same, and the search must go on.
-            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+            at += int.from_bytes(data[at : at + 2], "big")
     return True
 
 

@@ -29,6 +29,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "webp": lambda: encoded(picture(), "WEBP"),
     "lossless webp": lambda: encoded(picture(), "WEBP", lossless=True),
     "gif": lambda: encoded(picture(), "GIF"),
+    "gif with colours of its frame": lambda: encoded(picture(), "GIF", include_color_table=True),
     "bmp": lambda: encoded(picture(), "BMP"),
     "tiff": lambda: encoded(picture(), "TIFF"),
     "compressed tiff": lambda: encoded(picture(), "TIFF", compression="tiff_lzw"),
@@ -87,6 +88,15 @@ def test_a_file_cut_anywhere_is_truncated(name: str) -> None:
 def test_bytes_behind_the_end_do_not_matter(name: str) -> None:
     assert not is_truncated(file(name) + b"\0garbage\xff\xd8")
     assert accepted(file(name) + b"\0garbage\xff\xd8").size == (64, 48)
+
+
+def test_colours_of_a_frame_are_no_blocks_of_pixels() -> None:
+    # Four whites: their 255 bytes would be read as the length of a block that leads out of the file.
+    image = Image.new("P", (40, 40), 1)
+    image.putpalette([255] * 12)
+    data = encoded(image, "GIF", include_color_table=True)
+    assert b"\xff" * 12 in data[20:]
+    assert accepted(data).data == data
 
 
 @pytest.mark.parametrize("name", ["bmp", "tiff"])

@@ -271,7 +271,7 @@ def test_ordinary_options_may_be_shuffled(option: str) -> None:
 # --- other references
 
 
-@pytest.mark.parametrize("answer", ["yes", "Yes.", " TRUE ", "1", "1.0", "y", "Yes, it is"])
+@pytest.mark.parametrize("answer", ["yes", "Yes.", " TRUE ", "1", "1.", "1.0", "y", "Yes, it is"])
 def test_many_words_are_yes(answer: str) -> None:
     assert candidate(MCQ, task="match_yesno", options=(), answer=answer).answer == "yes"
 
