@@ -50,7 +50,7 @@ class Questions:
         places = np.flatnonzero(like)
         # Few questions make many pairs: each pair of word sets is compared once.
         num_sets = len(self._num_words)
-        pairs, of_pair = np.unique(left[places] * num_sets + right[places], return_inverse=True)
+        pairs, of_pair = np.unique(left[places].astype(np.int64) * num_sets + right[places], return_inverse=True)
         numbers = (divmod(pair, num_sets) for pair in pairs.tolist())
         verdicts = [jaccard(self._words(a), self._words(b)) >= similarity for a, b in numbers]
         like[places] = np.array(verdicts, dtype=np.bool_)[of_pair]
