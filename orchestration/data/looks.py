@@ -50,7 +50,7 @@ class Looks:
         order = mixed_bit_order(self._set_counts(), num_looks, self.num_bands)
         rows = max(num_looks, 1)
         self._hashes = np.memmap(index.folder / "hashes", np.uint64, "w+", shape=(rows, WORDS))
-        self._quarters = np.memmap(index.folder / "quarters", np.int32, "w+", shape=(rows, NUM_SUMS))
+        self._quarters = np.memmap(index.folder / "quarters", np.uint16, "w+", shape=(rows, NUM_SUMS))
         done = 0
         for hashes, thumbnails in self._blocks():
             end = done + len(hashes)
@@ -78,7 +78,8 @@ class Looks:
         like = distances(self._patterns(left), self._patterns(right)) <= self._max_distance
         # The mean of a quarter cannot differ by more than its worst pixel: most pairs end here, without a read.
         places = np.flatnonzero(like)
-        apart = np.abs(self._quarters[left[places]] - self._quarters[right[places]]).max(axis=1, initial=0)
+        sums = self._quarters[left[places]].astype(np.int32) - self._quarters[right[places]]
+        apart = np.abs(sums).max(axis=1, initial=0)
         like[places[apart > self._max_difference * QUARTER * QUARTER]] = False
         places = np.flatnonzero(like & (left != right))
         for start in range(0, len(places), THUMBNAIL_PAIRS):
@@ -110,7 +111,7 @@ class Looks:
             yield hashes, np.frombuffer(b"".join(row[1] for row in rows), np.uint8).reshape(len(rows), -1)
 
 
-def _quarter_sums(thumbnails: NDArray[np.uint8]) -> NDArray[np.int32]:
+def _quarter_sums(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint16]:
     quarters = thumbnails.reshape(-1, 2, QUARTER, 2, QUARTER, 3)
-    sums: NDArray[np.int32] = quarters.sum(axis=(2, 4), dtype=np.int32)
+    sums: NDArray[np.uint16] = quarters.sum(axis=(2, 4), dtype=np.uint16)
     return sums.reshape(-1, NUM_SUMS)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 WORDS = 4
 """uint64 of one pattern of 256 bits."""
 BITS = 256
-BLOCK = 1024
-"""Rows and columns of one comparison: a million pairs, some tens of MB at worst."""
+BLOCK = 512
+"""Rows and columns of one comparison: 262,144 pairs, some tens of MB where every pair is near."""
 FEW = 50
 """Of this many pairs, one that is left is looked at by itself: a pair costs as much as this many in a matrix."""
 
@@ -69,11 +69,12 @@ def pairs_within(left: Patterns, right: Patterns, limit: int) -> Pairs:
     unequal = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0]).astype(np.uint16)
     for word in range(1, WORDS):
         if np.count_nonzero(unequal <= limit) * FEW < unequal.size:
-            break
+            rows, columns = np.nonzero(unequal <= limit)
+            near = distances(left[rows], right[columns]) <= limit
+            return rows[near], columns[near]
         unequal += np.bitwise_count(left[:, None, word] ^ right[None, :, word])
     rows, columns = np.nonzero(unequal <= limit)
-    near = distances(left[rows], right[columns]) <= limit
-    return rows[near], columns[near]
+    return rows, columns
 
 
 def distances(left: Patterns, right: Patterns) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ SELECT p.first, p.num_images, DENSE_RANK() OVER (ORDER BY p.family), COALESCE(l.
 FROM profiles p CROSS JOIN word_sets w ON w.key = p.words
 LEFT JOIN images i ON i.place = p.first AND i.number = 0 LEFT JOIN looks l ON l.key = i.look ORDER BY p.first
 """
+_PROFILE = np.dtype([("first", "i8"), ("num_images", "i4"), ("family", "i4"), ("look", "i4"), ("words", "i4")])
 _DECIDE = """
 INSERT INTO decisions SELECT r.place, ?, COALESCE(n.other, p.first), 'nearly the same as'
 FROM rows r CROSS JOIN profiles p ON p.profile = r.profile LEFT JOIN near n ON n.first = p.first
@@ -54,13 +55,13 @@ def decide_near_rows(index: RowIndex, looks: Looks, questions: Questions, settin
 
 
 class _NearProfiles:
-    """Profiles (rows that only bytes tell apart count as one) as arrays in row order, 40 bytes each."""
+    """Profiles (rows that only bytes tell apart count as one) as a table in row order, 24 bytes each."""
 
     def __init__(self, index: RowIndex, looks: Looks, questions: Questions, similarity: float) -> None:
         self._index, self._looks, self._questions, self._similarity = index, looks, questions, similarity
-        table = np.fromiter(index.read(_READ_PROFILES), dtype=np.dtype((np.int64, 5)))
-        columns: list[Places] = [np.ascontiguousarray(table[:, i]) for i in range(5)]
-        self._first, self._num_images, self._family, self._look, self._words = columns
+        table = np.fromiter(index.read(_READ_PROFILES), dtype=_PROFILE)
+        self._first, self._num_images = table["first"], table["num_images"]
+        self._family, self._look, self._words = table["family"], table["look"], table["words"]
 
     def earliest(self) -> Iterator[tuple[int, int]]:
         """Give (first row of a profile, earliest row that it nearly equals)."""

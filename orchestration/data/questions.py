@@ -48,9 +48,12 @@ class Questions:
         unequal = distances(self._patterns(left), self._patterns(right))
         like = unequal <= _most_unequal(self._num_words[left] + self._num_words[right], similarity)
         places = np.flatnonzero(like)
-        pairs, of_pair = np.unique(np.stack([left[places], right[places]], axis=1), axis=0, return_inverse=True)
-        verdicts = [jaccard(self._words(a), self._words(b)) >= similarity for a, b in pairs.tolist()]
-        like[places] = np.array(verdicts, dtype=np.bool_)[of_pair.reshape(-1)]
+        # Few questions make many pairs: each pair of word sets is compared once.
+        num_sets = len(self._num_words)
+        pairs, of_pair = np.unique(left[places].astype(np.int64) * num_sets + right[places], return_inverse=True)
+        numbers = (divmod(pair, num_sets) for pair in pairs.tolist())
+        verdicts = [jaccard(self._words(a), self._words(b)) >= similarity for a, b in numbers]
+        like[places] = np.array(verdicts, dtype=np.bool_)[of_pair]
         return like
 
     def prefix_keys(self, sets: Places, similarity: float) -> Iterator[tuple[int, int]]:
