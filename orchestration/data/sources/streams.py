@@ -1,6 +1,7 @@
 """Raw files record by record: JSON arrays and objects, JSON lines, Parquet and Arrow, none of them whole in memory."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from orchestration.data.sources.fields import RowError
 
 BATCH_ROWS = 16
 """Rows with images that are in memory at once."""
-MAX_OPEN_BRACKETS = 2_000
-"""In one read of READ_BYTES. The parser keeps the path of every open bracket: its memory grows with their square."""
-READ_BYTES = 65_536
+MAX_DEPTH = 1_000
+"""Open brackets of a streamed file; real rows have ten. The parser keeps a path for each: memory grows as the square."""
+READ_BYTES = 16_384
+"""So little that brackets which close within one read do no harm either."""
+
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 
 _BROKEN_JSON = (ijson.JSONError, OSError, ValueError, ArithmeticError, RecursionError)
 _BROKEN_ARROW = (pa.ArrowException, OSError, ValueError, OverflowError)
@@ -145,13 +149,22 @@ class _Guarded:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._depth = 0
+        self._in_text = False
+        self._in_escape = False
         self.num_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(min(size, READ_BYTES) if size >= 0 else READ_BYTES)
         self.num_bytes += len(data)
-        if data.count(b"[") + data.count(b"{") - data.count(b"]") - data.count(b"}") > MAX_OPEN_BRACKETS:
-            raise ValueError(f"more than {MAX_OPEN_BRACKETS} brackets open at once")
+        plain = _ESCAPE.sub(b"", data[1:] if self._in_escape else data)
+        self._in_escape = plain.endswith(b"\\")
+        pieces = plain.split(b'"')
+        outside = b"".join(pieces[1::2] if self._in_text else pieces[::2])
+        self._in_text ^= len(pieces) % 2 == 0
+        self._depth += sum(map(outside.count, (b"[", b"{"))) - sum(map(outside.count, (b"]", b"}")))
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} brackets open at once")
         return data
 
 

@@ -104,9 +104,7 @@ def test_dvqa_keeps_counts_in_words_as_text() -> None:
         ("chart", "3", "number", "data"),
         ("chart", "two", "text", "structure"),
     ]
-    assert good(rows)[0].images == (
-        RawImage(path="images/bar_train_00000001.png", image_id="dvqa/bar_train_00000001"),
-    )
+    assert good(rows)[0].images == (RawImage(path="images/bar_train_00000001.png", image_id="dvqa/bar_train_00000001"),)
     assert bad(rows) == [("qa/train_qa/3", "missing_field")]
     with pytest.raises(DataError, match="qa/val_hard_qa.json"):
         read("dvqa", GOLDEN / "dvqa", split="val_hard")

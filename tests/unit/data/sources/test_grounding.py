@@ -148,7 +148,9 @@ def test_detection_gives_a_row_for_each_category_of_an_image() -> None:
 
 
 def test_detection_by_image_joins_categories_and_rejects_incomplete_truth() -> None:
-    rows = read("coco_detection", GOLDEN / "coco_detection", split="train2017", rows="image", question="Find {category}")
+    rows = read(
+        "coco_detection", GOLDEN / "coco_detection", split="train2017", rows="image", question="Find {category}"
+    )
     assert [(row.source_id, row.question, len(row.boxes or ())) for row in good(rows)] == [("9", "Find dog", 2)]
     assert bad(rows)[1:] == [("25", "unreadable_row")]
 
