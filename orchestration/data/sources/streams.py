@@ -18,7 +18,7 @@ from orchestration.data.sources.fields import RowError
 BATCH_ROWS = 16
 """Rows with images that are in memory at once."""
 MAX_DEPTH = 1_000
-"""Open brackets of a streamed file; real rows have ten. The parser keeps a path for each: memory grows as the square."""
+"""Open brackets of a streamed file; real rows have ten. The parser keeps a path for each, in memory as their square."""
 READ_BYTES = 16_384
 """So little that brackets which close within one read do no harm either."""
 
@@ -48,7 +48,8 @@ Convert = Callable[[Record], Iterable[RawRow]]
 def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow | BadRow]:
     """Convert records one by one; what cannot be read becomes a BadRow and the next one is read.
 
-    An id that an earlier row of the part has gets a number: `7#2` is the second row that calls itself 7.
+    An id that an earlier row of the part has gets a number: `7#2` is the second row that calls itself 7. Running
+    numbers, part/place, cannot repeat and are not kept: a part may have 29 million of them.
 
     Args:
         records: From one of the readers below.
@@ -66,6 +67,9 @@ def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow 
             yield BadRow(source_id=f"{part}/{record.place}", reason=error.reason, detail=str(error))
             continue
         for row in rows:
+            if row.source_id == f"{part}/{record.place}":
+                yield row
+                continue
             count = times[row.source_id] = times.get(row.source_id, 0) + 1
             yield row if count == 1 else replace(row, source_id=f"{row.source_id}#{count}")
 
@@ -87,7 +91,8 @@ def json_array(path: Path, array: str = "") -> Records:
         array: Name of the array inside an outermost object; empty if the file is the array.
 
     Returns:
-        Records placed by running number; a BadRow where the file breaks off, or holds no such array.
+        Records placed by running number; a BadRow where the file breaks off, or holds no such array. To the parser a
+        file also breaks off at NaN, and at a number beyond 64 bits: neither is read past.
     """
     prefix = f"{array}.item" if array else "item"
     found = False

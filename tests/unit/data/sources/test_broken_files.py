@@ -88,6 +88,6 @@ def test_rows_come_in_one_order_with_ids_that_stand_once(tmp_path: Path) -> None
 
 def test_an_unknown_adapter_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(
-        ConfigError, match="no adapter is called 'chart_qa'; did you mean chartqa. Known adapters: ai2d"
+        ConfigError, match=r"no adapter is called 'chart_qa'; did you mean chartqa. Known adapters: ai2d"
     ):
         read("chart_qa", GOLDEN)

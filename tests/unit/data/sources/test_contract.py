@@ -1,12 +1,16 @@
 """What every adapter owes: a licence note, a docstring with its raw form and options, a fixture test, pickling."""
 
+import doctest
+import importlib
 import inspect
 import pickle
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+from orchestration.data import sources
 from orchestration.data.config import SourceConfig
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import ADAPTERS, find_adapter
@@ -14,6 +18,7 @@ from orchestration.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN
 
 TESTS = Path(__file__).parent
+MODULES = [f"{sources.__name__}.{module.name}" for module in pkgutil.iter_modules(sources.__path__)]
 HOSTS = re.compile(r"https?://|huggingface\.co|kaggle|github\.com|drive\.google|pypi", re.IGNORECASE)
 
 
@@ -41,13 +46,15 @@ def test_an_adapter_is_read_by_a_fixture_test(name: str) -> None:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_refuses_options_that_it_does_not_know(name: str, tmp_path: Path) -> None:
     config = SourceConfig(adapter=name, path=str(tmp_path), options={"no_such_option": 1})
-    with pytest.raises(ConfigError, match="options.no_such_option is not a setting"):
+    with pytest.raises(ConfigError, match=r"options.no_such_option is not a setting"):
         find_adapter(name).parts(tmp_path, config)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_an_adapter_names_no_host(name: str) -> None:
-    assert not HOSTS.search(inspect.getsource(inspect.getmodule(ADAPTERS[name]) or ADAPTERS[name]))
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold_and_no_host_is_named(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+    assert not HOSTS.search(inspect.getsource(module))
 
 
 def test_parts_and_rows_travel_between_processes() -> None:

@@ -18,7 +18,8 @@ from tests.unit.data.sources.reading import GOLDEN, cell, read, write_table
 
 HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, -1, 3, 10**14, 10**15, -(10**15), 10**18, 0.5, -0.0, 3.0, 1e308, "", " ", "0", "3", "-1",
-    "A", "\x00", "\ud800", "\u0663", "<image>", "../../etc/passwd", "/etc/passwd", "9" * 5000, "x" * 100_000, "[" * 3000,
+    "A", "\x00", "\ud800", "\u0663", "<image>", "../../etc/passwd", "/etc/passwd", "9" * 5000, "x" * 100_000,
+    "[" * 3000,
     "['a'", "{}", [], {}, [[]], [None], [{}], [[1, 2], ["a"]], {"a": 1}, {"bytes": 3}, {"path": 4, "bytes": None},
     [1, 2, 3, 4], [True, 1, 2, 3], {"": None}, {"bbox": "x"},
 )  # fmt: skip
@@ -110,7 +111,7 @@ CASES: dict[str, tuple[str, Write, Any, dict[str, Any]]] = {
     "scienceqa": (
         "scienceqa",
         text_file("problems.json", lambda rows: {str(index): row for index, row in enumerate(rows)}),
-        {"question": "q", "choices": ["a", "b"], "answer": 0, "hint": "h", "image": "i", "split": "train", "grade": "1"},
+        {"question": "q", "choices": ["a"], "answer": 0, "hint": "h", "image": "i", "split": "train", "grade": "1"},
         {"text_only": True},
     ),
     "aokvqa": (
@@ -149,7 +150,8 @@ CASES: dict[str, tuple[str, Write, Any, dict[str, Any]]] = {
     "coco annotations": (
         "coco_detection",
         text_file("annotations/instances_train.json", lambda rows: {
-            "images": [{"id": 1, "file_name": "a"}], "annotations": rows, "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]}),
+            "images": [{"id": 1, "file_name": "a"}], "annotations": rows,
+            "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]}),
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0},
         {"negatives": 1},
     ),
