@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.records import BadRow, RawRow, Role
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import from_index
 from orchestration.data.sources.fields import as_fields
@@ -33,7 +33,8 @@ class AOKVQA:
     direct_answers, difficult_direct_answer, rationales}; images are COCO 2017 by number.
 
     Conversion: match_mcq, index to letter; direct answers and rationales, which hold the answer, are dropped. The test
-    split has no answers: its rows are rejected as missing_field. Ids: question_id.
+    split has no answers: with role guard its rows have an empty one, else they are rejected as missing_field.
+    Ids: question_id.
 
     Options: images.
     """
@@ -52,17 +53,18 @@ class AOKVQA:
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         """Read the question file; see Adapter."""
         folder = build(Options, config.options, "options").images.replace("{split}", config.split)
-        return read_rows(json_array(part.files[0]), lambda record: [_row(record, folder)], part.name)
+        return read_rows(json_array(part.files[0]), lambda record: [_row(record, folder, config.role)], part.name)
 
 
-def _row(record: Record, folder: str) -> RawRow:
+def _row(record: Record, folder: str, role: Role) -> RawRow:
     row = as_fields(record.value)
+    index = row.raw("correct_choice_idx")
     number = row.integer("image_id")
     return RawRow(
         source_id=row.text("question_id"),
         task="match_mcq",
         question=row.text("question"),
         options=row.texts("choices"),
-        answer=from_index(row.raw("correct_choice_idx"), "correct_choice_idx"),
+        answer="" if role == "guard" and index is None else from_index(index, "correct_choice_idx"),
         images=(file_image(folder, f"{number:012d}.jpg", coco_id(number)),),
     )

@@ -103,12 +103,12 @@ def _by_category(number: int, image: RawImage, tables: CocoTables, options: Opti
         broken = tables.broken.get(number, {}).get(category)
         if broken or category not in tables.categories:
             yield _bad(source_id, broken or f"category {category} is not among the categories")
-        elif options.crowds == "skip" or (number, category) not in tables.crowds:
+        elif options.crowds == "skip" or category not in tables.crowds.get(number, ()):
             yield _row(source_id, tables.categories[category], image, found, options)
 
 
 def _whole_image(number: int, image: RawImage, tables: CocoTables, options: Options) -> Iterator[RawRow | BadRow]:
-    left_out = {category for other, category in tables.crowds if other == number} if options.crowds != "skip" else ()
+    left_out = tables.crowds.get(number, set()) if options.crowds == "leave_out" else set()
     boxes = [(category, box) for category, box in tables.boxes_of(number) if category not in left_out]
     unknown = [f"category {category} is not among the categories" for category, box in boxes if not box.label]
     broken = [*tables.broken.get(number, {}).values(), *unknown]
@@ -122,8 +122,10 @@ def _whole_image(number: int, image: RawImage, tables: CocoTables, options: Opti
 def _negatives(number: int, image: RawImage, tables: CocoTables, options: Options) -> Iterator[RawRow]:
     if not options.negatives:
         return
-    there = {category for category, _ in tables.boxes_of(number)} | set(tables.broken.get(number, ()))
-    absent = [key for key in sorted(tables.categories) if key not in there and (number, key) not in tables.crowds]
+    there = {category for category, _ in tables.boxes_of(number)}.union(
+        tables.broken.get(number, ()), tables.crowds.get(number, ())
+    )
+    absent = [category for category in sorted(tables.categories) if category not in there]
     drawn = Random(derive_seed(options.seed, "negatives", number))
     for category in drawn.sample(absent, min(options.negatives, len(absent))):
         yield _row(f"{number}-no-{category}", tables.categories[category], image, [], options)

@@ -21,8 +21,8 @@ class CocoTables:
     categories: dict[int, str] = field(default_factory=dict)
     images: dict[int, str] = field(default_factory=dict)
     """File names."""
-    crowds: set[tuple[int, int]] = field(default_factory=set)
-    """(image, category) with a region that stands for many objects."""
+    crowds: dict[int, set[int]] = field(default_factory=dict)
+    """By image: categories with a region that stands for many objects."""
     broken: dict[int, dict[int, str]] = field(default_factory=dict)
     """By image and category: why an annotation cannot be read; the truth of that category is not known."""
     _boxes: "dict[int, array[float]]" = field(default_factory=dict)
@@ -61,7 +61,7 @@ class CocoTables:
         if image not in self.images:
             raise RowError(RejectReason.MISSING_FIELD, f"image {image} is not among the images")
         if row.raw("iscrowd") in (1, True):
-            self.crowds.add((image, category))
+            self.crowds.setdefault(image, set()).add(category)
             return
         try:
             values = as_numbers(row.raw("bbox"), "bbox")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.records import BadRow, RawRow, Role
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, require_file
@@ -43,7 +43,8 @@ class Clevr:
 
     Conversion: yes/no is match_yesno, a count is chart with answer_type number, the rest (colours, shapes, sizes,
     materials) is match_text. `question_family_index`, the template, goes into metadata; the program is dropped. The
-    test split has no answers: its rows are rejected as missing_field. Ids are running numbers.
+    test split has no answers: with role guard its rows have an empty one, else they are rejected as missing_field.
+    Ids are running numbers.
 
     Options: images.
     """
@@ -64,7 +65,7 @@ class Clevr:
         """Read the question file; see Adapter."""
         folder = build(ClevrOptions, config.options, "options").images.replace("{split}", config.split)
         records = json_array(part.files[0], "questions")
-        return read_rows(records, lambda record: [_clevr_row(record, part.name, folder)], part.name)
+        return read_rows(records, lambda record: [_clevr_row(record, part.name, folder, config.role)], part.name)
 
 
 class TallyQA:
@@ -97,9 +98,10 @@ class TallyQA:
         return read_rows(json_array(part.files[0]), lambda record: [_tallyqa_row(record, folder)], part.name)
 
 
-def _clevr_row(record: Record, part: str, folder: str) -> RawRow:
+def _clevr_row(record: Record, part: str, folder: str, role: Role) -> RawRow:
     row = as_fields(record.value)
-    image, answer = row.text("image_filename"), row.answer("answer")
+    image = row.text("image_filename")
+    answer = "" if role == "guard" and row.raw("answer") is None else row.answer("answer")
     task, answer_type = short_task(answer)
     return RawRow(
         source_id=f"{part}/{record.place}",

@@ -74,7 +74,7 @@ def _table_row(record: Record, part: str, form: str) -> RawRow:
     number = row.label("id")
     images = require_images(cell_images(row.raw("images"), "images"), "images")
     question = without_markers(row.text("problem"))
-    source_id = f"{part}/{number or record.place}"
+    source_id = number or f"{part}/{record.place}"
     if form == "free":
         return _row(source_id, question, row.answer("answer"), images)
     options = row.texts("choices")

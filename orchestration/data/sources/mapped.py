@@ -164,7 +164,7 @@ def _saved_files(folder: Path) -> list[Path]:
     """
     try:
         names = [entry["filename"] for entry in json.loads((folder / "state.json").read_bytes())["_data_files"]]
-        files = [folder / name for name in names]
+        files = [folder / Path(name).name for name in names]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'state.json'} names no data files ({error!r}); save the dataset again") from error
     absent = [path.name for path in files if not path.is_file()]

@@ -1,6 +1,7 @@
 """Raw files record by record: JSON arrays and objects, JSON lines, Parquet and Arrow, none of them whole in memory."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from orchestration.data.sources.fields import RowError
 
 BATCH_ROWS = 16
 """Rows with images that are in memory at once."""
-MAX_OPEN_BRACKETS = 2_000
-"""In one read of READ_BYTES. The parser keeps the path of every open bracket: its memory grows with their square."""
-READ_BYTES = 65_536
+MAX_DEPTH = 1_000
+"""Open brackets of a streamed file; real rows have ten. The parser keeps a path for each, in memory as their square."""
+READ_BYTES = 16_384
+"""So little that brackets which close within one read do no harm either."""
+
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 
 _BROKEN_JSON = (ijson.JSONError, OSError, ValueError, ArithmeticError, RecursionError)
 _BROKEN_ARROW = (pa.ArrowException, OSError, ValueError, OverflowError)
@@ -44,7 +48,8 @@ Convert = Callable[[Record], Iterable[RawRow]]
 def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow | BadRow]:
     """Convert records one by one; what cannot be read becomes a BadRow and the next one is read.
 
-    An id that an earlier row of the part has gets a number: `7#2` is the second row that calls itself 7.
+    An id that an earlier row of the part has gets a number: `7#2` is the second row that calls itself 7. Running
+    numbers, part/place, cannot repeat and are not kept: a part may have 29 million of them.
 
     Args:
         records: From one of the readers below.
@@ -62,6 +67,9 @@ def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow 
             yield BadRow(source_id=f"{part}/{record.place}", reason=error.reason, detail=str(error))
             continue
         for row in rows:
+            if row.source_id == f"{part}/{record.place}":
+                yield row
+                continue
             count = times[row.source_id] = times.get(row.source_id, 0) + 1
             yield row if count == 1 else replace(row, source_id=f"{row.source_id}#{count}")
 
@@ -83,7 +91,8 @@ def json_array(path: Path, array: str = "") -> Records:
         array: Name of the array inside an outermost object; empty if the file is the array.
 
     Returns:
-        Records placed by running number; a BadRow where the file breaks off, or holds no such array.
+        Records placed by running number; a BadRow where the file breaks off, or holds no such array. To the parser a
+        file also breaks off at NaN, and at a number beyond 64 bits: neither is read past.
     """
     prefix = f"{array}.item" if array else "item"
     found = False
@@ -145,13 +154,22 @@ class _Guarded:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._depth = 0
+        self._in_text = False
+        self._in_escape = False
         self.num_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(min(size, READ_BYTES) if size >= 0 else READ_BYTES)
         self.num_bytes += len(data)
-        if data.count(b"[") + data.count(b"{") - data.count(b"]") - data.count(b"}") > MAX_OPEN_BRACKETS:
-            raise ValueError(f"more than {MAX_OPEN_BRACKETS} brackets open at once")
+        plain = _ESCAPE.sub(b"", data[1:] if self._in_escape else data)
+        self._in_escape = plain.endswith(b"\\")
+        pieces = plain.split(b'"')
+        outside = b"".join(pieces[1::2] if self._in_text else pieces[::2])
+        self._in_text ^= len(pieces) % 2 == 0
+        self._depth += sum(map(outside.count, (b"[", b"{"))) - sum(map(outside.count, (b"]", b"}")))
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} brackets open at once")
         return data
 
 

@@ -7,16 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.records import BadRow, RawRow, Role
 from orchestration.data.sources.registry import find_adapter
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "sources"
 PNG = (GOLDEN / "jsonl" / "pictures" / "0.png").read_bytes()
 
 
-def read(name: str, root: Path, split: str = "train", **options: Any) -> list[RawRow | BadRow]:
+def read(name: str, root: Path, split: str = "train", role: Role = "train", **options: Any) -> list[RawRow | BadRow]:
     adapter = find_adapter(name)
-    config = SourceConfig(adapter=name, path=str(root), split=split, options=options)
+    config = SourceConfig(adapter=name, path=str(root), split=split, role=role, options=options)
     return [row for part in adapter.parts(root, config) for row in adapter.rows(root, part, config)]
 
 

@@ -63,10 +63,8 @@ def test_llava_takes_the_first_turn_or_all() -> None:
 
 def test_llava_reads_lines_text_and_several_images(tmp_path: Path) -> None:
     talk = '"conversations": [{"from": "human", "value": "Hi <image>"}, {"from": "gpt", "value": " Ho "}]'
-    (tmp_path / "a.jsonl").write_text(
-        f'{{{talk}}}\n{{"id": 7, "image": ["vg/VG_100K/1.jpg", "b.jpg"], {talk}}}\n{{"id": 7, "image": "c.jpg", {talk}}}\n',
-        encoding="utf-8",
-    )
+    heads = ("", '"id": 7, "image": ["vg/VG_100K/1.jpg", "b.jpg"], ', '"id": 7, "image": "c.jpg", ')
+    (tmp_path / "a.jsonl").write_text("\n".join(f"{{{head}{talk}}}" for head in heads), encoding="utf-8")
     rows = good(read("llava", tmp_path, annotations=["a.jsonl"], text_only=True))
     assert [(row.source_id, row.answer, [image.image_id for image in row.images]) for row in rows] == [
         ("a/1", "Ho", []),
@@ -76,9 +74,9 @@ def test_llava_reads_lines_text_and_several_images(tmp_path: Path) -> None:
 
 
 def test_conversation_sources_name_their_missing_files() -> None:
-    with pytest.raises(ConfigError, match="options.annotations is missing"):
+    with pytest.raises(ConfigError, match=r"options.annotations is missing"):
         read("llava", GOLDEN / "llava")
-    with pytest.raises(DataError, match="holds no chat.json; expected layout"):
+    with pytest.raises(DataError, match=r"holds no chat.json; expected layout"):
         read("llava", GOLDEN / "llava", annotations=["chat.json"])
     with pytest.raises(DataError, match=r"cap100k.json; expected layout"):
         read("sharegpt4v", GOLDEN / "llava")
@@ -99,5 +97,5 @@ def test_docci_asks_one_question_and_reads_past_a_broken_line() -> None:
         ("docci_descriptions.jsonlines/4", "unreadable_row"),
     ]
     assert good(read("docci", GOLDEN / "docci", strip_openings=True))[1].answer == "A blue square."
-    with pytest.raises(DataError, match="docci_descriptions.jsonlines; expected layout"):
+    with pytest.raises(DataError, match=r"docci_descriptions.jsonlines; expected layout"):
         read("docci", GOLDEN / "llava")

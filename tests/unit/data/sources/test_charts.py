@@ -64,7 +64,7 @@ def test_chartqa_without_files_says_what_is_expected(tmp_path: Path) -> None:
 
 
 def test_an_option_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="options.image is not a setting; did you mean options.images"):
+    with pytest.raises(ConfigError, match=r"options.image is not a setting; did you mean options.images"):
         read("dvqa", GOLDEN / "dvqa", image="x")
 
 
@@ -91,7 +91,7 @@ def test_plotqa_asks_which_of_two_question_files_is_meant(tmp_path: Path) -> Non
     (tmp_path / "train").mkdir()
     for version in (1, 2):
         (tmp_path / "train" / f"qa_pairs_v{version}.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ConfigError, match="set options.questions"):
+    with pytest.raises(ConfigError, match=r"set options.questions"):
         read("plotqa", tmp_path)
     with pytest.raises(DataError, match=r"holds no test/qa_pairs\*.json"):
         read("plotqa", tmp_path, split="test")
@@ -106,7 +106,7 @@ def test_dvqa_keeps_counts_in_words_as_text() -> None:
     ]
     assert good(rows)[0].images == (RawImage(path="images/bar_train_00000001.png", image_id="dvqa/bar_train_00000001"),)
     assert bad(rows) == [("qa/train_qa/3", "missing_field")]
-    with pytest.raises(DataError, match="qa/val_hard_qa.json"):
+    with pytest.raises(DataError, match=r"qa/val_hard_qa.json"):
         read("dvqa", GOLDEN / "dvqa", split="val_hard")
 
 

@@ -42,9 +42,9 @@ def test_ai2d_tables_write_the_index_as_text(tmp_path: Path) -> None:
 
 def test_ai2d_needs_its_list_of_test_images(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "ai2d" / "questions", tmp_path / "questions")
-    with pytest.raises(DataError, match="ai2d_test_ids.csv"):
+    with pytest.raises(DataError, match=r"ai2d_test_ids.csv"):
         read("ai2d", tmp_path)
-    with pytest.raises(ConfigError, match="splits train and test"):
+    with pytest.raises(ConfigError, match=r"splits train and test"):
         read("ai2d", tmp_path, split="val")
     with pytest.raises(DataError, match=r"no questions/\*.json; expected layout"):
         read("ai2d", tmp_path / "nowhere")
@@ -95,8 +95,14 @@ def test_aokvqa_names_coco_pictures_and_passes_on_an_index_without_option() -> N
     )
     assert good(rows)[1].answer == "H"
     assert bad(rows) == [("aokvqa_v1p0_train/2", "missing_field"), ("aokvqa_v1p0_train/3", "unreadable_row")]
-    with pytest.raises(DataError, match="aokvqa_v1p0_val.json"):
+    with pytest.raises(DataError, match=r"aokvqa_v1p0_val.json"):
         read("aokvqa", GOLDEN / "aokvqa", split="val")
+
+
+def test_a_benchmark_without_answers_still_guards() -> None:
+    guards = good(read("aokvqa", GOLDEN / "aokvqa", role="guard"))
+    assert [(row.source_id, row.answer) for row in guards][2:] == [("2bbb", "")]
+    assert good(read("clevr", GOLDEN / "clevr", role="guard"))[3].answer == ""
 
 
 def mmmu_row(**changes: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_a_pickle_that_names_a_class_is_refused_and_nothing_of_it_runs(refcoco: 
 
     for content in ([Opener()], [{"bbox": Decimal(1)}]):
         (refcoco / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(content))
-        with pytest.raises(DataError, match="only plain containers, texts and numbers are loaded"):
+        with pytest.raises(DataError, match=r"only plain containers, texts and numbers are loaded"):
             read("refcoco", refcoco)
     assert not (refcoco / "ran").exists()
 
@@ -90,7 +90,7 @@ def test_a_broken_pickle_is_named(refcoco: Path) -> None:
 def test_refcoco_says_which_of_its_files_is_missing(refcoco: Path) -> None:
     with pytest.raises(DataError, match=r"holds no refcocog/refs\(umd\).p; expected layout: <dataset>/refs"):
         read("refcoco", refcoco, dataset="refcocog", split_by="umd")
-    with pytest.raises(ConfigError, match="did you mean refcoco"):
+    with pytest.raises(ConfigError, match=r"did you mean refcoco"):
         read("refcoco", refcoco, dataset="refcoc")
 
 
@@ -148,13 +148,15 @@ def test_detection_gives_a_row_for_each_category_of_an_image() -> None:
 
 
 def test_detection_by_image_joins_categories_and_rejects_incomplete_truth() -> None:
-    rows = read("coco_detection", GOLDEN / "coco_detection", split="train2017", rows="image", question="Find {category}")
+    rows = read(
+        "coco_detection", GOLDEN / "coco_detection", split="train2017", rows="image", question="Find {category}"
+    )
     assert [(row.source_id, row.question, len(row.boxes or ())) for row in good(rows)] == [("9", "Find dog", 2)]
     assert bad(rows)[1:] == [("25", "unreadable_row")]
 
 
 def test_negatives_are_drawn_by_the_seed_from_what_is_not_there() -> None:
-    options = {"split": "train2017", "negatives": 2}
+    options: dict[str, Any] = {"split": "train2017", "negatives": 2}
     rows = good(read("coco_detection", GOLDEN / "coco_detection", **options))
     assert rows == good(read("coco_detection", GOLDEN / "coco_detection", **options))
     # Image 9 has dogs and a crowd of persons, image 25 dogs and an unreadable person: only toothbrushes are absent.
@@ -174,10 +176,10 @@ def test_categories_with_a_crowd_can_be_left_out(tmp_path: Path) -> None:
     assert kept[0].images == (RawImage(path="pictures/000000000009.jpg"),)
     left = read("coco_detection", tmp_path, crowds="leave_out", **options)
     assert [row.source_id for row in good(left)] == ["9-18", "25-18"]
-    with pytest.raises(ConfigError, match="use a text with {category}"):
+    with pytest.raises(ConfigError, match=r"use a text with {category}"):
         read("coco_detection", tmp_path, question="every", **options)
 
 
 def test_detection_without_annotations_says_what_is_expected() -> None:
-    with pytest.raises(DataError, match="holds no annotations/instances_val2017.json; expected layout"):
+    with pytest.raises(DataError, match=r"holds no annotations/instances_val2017.json; expected layout"):
         read("coco_detection", GOLDEN / "coco_detection", split="val2017")

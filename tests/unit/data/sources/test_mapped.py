@@ -160,8 +160,8 @@ def test_a_folder_that_is_no_dataset_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no train-\*.parquet and no state.json; expected layout"):
         read("huggingface", tmp_path, mapping=SHORT)
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "data-0.arrow"}]}', encoding="utf-8")
-    with pytest.raises(DataError, match="holds no data-0.arrow"):
+    with pytest.raises(DataError, match=r"holds no data-0.arrow"):
         read("huggingface", tmp_path, mapping=SHORT)
     (tmp_path / "state.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(DataError, match="names no data files"):
+    with pytest.raises(DataError, match=r"names no data files"):
         read("huggingface", tmp_path, mapping=SHORT)

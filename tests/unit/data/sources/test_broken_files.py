@@ -1,0 +1,93 @@
+"""Files that break off, are something else, or are not there: rows before are given, then the fault is named."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from orchestration.data.records import BadRow
+from orchestration.data.sources import streams
+from orchestration.errors import ConfigError
+from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
+
+ROW = '{"answer": 1, "image": "a.jpg", "question": "How many?", "question_id": %d}'
+MAPPING = {"question": "q", "answer": "a", "task": {"constant": "chart"}}
+
+
+@pytest.mark.parametrize(
+    ("ending", "fault"),
+    [
+        (', {"answer": 1, "ima', "premature EOF"),
+        (', {"answer": NaN}]', "invalid char"),
+        (', {"answer": 123456789012345678901234567890}]', "integer overflow"),
+        ('] {"more": 1}', "trailing garbage"),
+        (", " + "[" * 100_000, "brackets open at once"),
+    ],
+)
+def test_rows_before_a_break_are_given_and_the_break_is_placed(tmp_path: Path, ending: str, fault: str) -> None:
+    (tmp_path / "train.json").write_text("[" + ROW % 1 + ", " + ROW % 2 + ending, encoding="utf-8")
+    rows = read("tallyqa", tmp_path)
+    assert [row.source_id for row in good(rows)] in (["1", "2"], [])
+    assert len(good(rows)) == (0 if "brackets" in fault else 2)
+    last = rows[-1]
+    assert isinstance(last, BadRow)
+    assert last.detail.startswith("train.json breaks off before byte ")
+    assert fault in last.detail
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"questions": []}', "7", "\ufeff[]", "\x00"])
+def test_a_file_without_an_array_is_one_bad_row(tmp_path: Path, content: str) -> None:
+    (tmp_path / "train.json").write_text(content, encoding="utf-8")
+    rows = read("tallyqa", tmp_path)
+    assert bad(rows)[-1] == ("train.json", "unreadable_row")
+    assert not good(rows)
+
+
+def test_a_table_that_is_no_parquet_is_one_bad_row(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.parquet", [{"q": "How many?", "a": "1"}])
+    path.write_bytes(path.read_bytes()[:-10])
+    (tmp_path / "b.parquet").write_text("not a table", encoding="utf-8")
+    rows = read("parquet", tmp_path, mapping=MAPPING)
+    assert bad(rows) == [("a.parquet", "unreadable_row"), ("b.parquet", "unreadable_row")]
+
+
+def test_an_arrow_file_that_breaks_off_gives_its_whole_batches(tmp_path: Path) -> None:
+    path = tmp_path / "data-0.arrow"
+    table = pa.table({"q": ["How many?"] * 30, "a": ["1"] * 30})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    path.write_bytes(path.read_bytes()[:-200])
+    rows = list(streams.arrow_rows(path))
+    assert [isinstance(row, BadRow) for row in rows] == [False] * 20 + [True]
+    assert "cannot be read after row 20" in str(rows[-1])
+
+
+def test_lines_that_are_no_json_are_named_one_by_one(tmp_path: Path) -> None:
+    lines = [b'{"q": "a?", "a": 1}', b"\xff\xfe", b"[" * 100_000, b'"text"', b'{"q": "b?", "a": 2}', b"9" * 5000]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    rows = read("jsonl", tmp_path, mapping=MAPPING)
+    assert [row.answer for row in good(rows)] == ["1", "2"]
+    assert [name for name, _ in bad(rows)] == ["a.jsonl/2", "a.jsonl/3", "a/4", "a.jsonl/6"]
+
+
+def test_large_arrays_are_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text("[" + ",".join(ROW % index for index in range(20_000)) + "]", encoding="utf-8")
+    records = streams.json_array(path)
+    first = next(records)
+    assert isinstance(first, streams.Record)
+    assert path.stat().st_size > 20 * streams.READ_BYTES
+    records.close()  # type: ignore[attr-defined]  # a generator: the file is closed with it
+
+
+def test_rows_come_in_one_order_with_ids_that_stand_once(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("[" + ", ".join([ROW % 1, ROW % 2, ROW % 1, ROW % 1]) + "]", encoding="utf-8")
+    assert [row.source_id for row in read("tallyqa", tmp_path)] == ["1", "2", "1#2", "1#3"]
+    assert read("tallyqa", tmp_path) == read("tallyqa", tmp_path)
+
+
+def test_an_unknown_adapter_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no adapter is called 'chart_qa'; did you mean chartqa. Known adapters: ai2d"
+    ):
+        read("chart_qa", GOLDEN)

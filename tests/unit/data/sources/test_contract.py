@@ -1,0 +1,65 @@
+"""What every adapter owes: a licence note, a docstring with its raw form and options, a fixture test, pickling."""
+
+import doctest
+import importlib
+import inspect
+import pickle
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestration.data import sources
+from orchestration.data.config import SourceConfig
+from orchestration.data.sources.base import Part
+from orchestration.data.sources.registry import ADAPTERS, find_adapter
+from orchestration.errors import ConfigError
+from tests.unit.data.sources.reading import GOLDEN
+
+TESTS = Path(__file__).parent
+MODULES = [f"{sources.__name__}.{module.name}" for module in pkgutil.iter_modules(sources.__path__)]
+HOSTS = re.compile(r"https?://|huggingface\.co|kaggle|github\.com|drive\.google|pypi", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_states_what_is_known_of_its_terms(name: str) -> None:
+    licence = find_adapter(name).licence
+    assert licence.name
+    assert len(licence.note) > 20
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_documents_its_raw_form_its_conversion_and_its_options(name: str) -> None:
+    text = inspect.getdoc(ADAPTERS[name]) or ""
+    assert "Conversion:" in text
+    assert "Ids:" in text or "Ids are" in text
+    assert "Options:" in text
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_is_read_by_a_fixture_test(name: str) -> None:
+    called = re.compile(rf"""read\(\s*"{name}",""")
+    assert any(called.search(path.read_text(encoding="utf-8")) for path in TESTS.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_refuses_options_that_it_does_not_know(name: str, tmp_path: Path) -> None:
+    config = SourceConfig(adapter=name, path=str(tmp_path), options={"no_such_option": 1})
+    with pytest.raises(ConfigError, match=r"options.no_such_option is not a setting"):
+        find_adapter(name).parts(tmp_path, config)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold_and_no_host_is_named(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+    assert not HOSTS.search(inspect.getsource(module))
+
+
+def test_parts_and_rows_travel_between_processes() -> None:
+    adapter = find_adapter("chartqa")
+    config = SourceConfig(adapter="chartqa", path=str(GOLDEN / "chartqa"))
+    parts: list[Part] = pickle.loads(pickle.dumps(adapter.parts(GOLDEN / "chartqa", config)))
+    rows = list(adapter.rows(GOLDEN / "chartqa", parts[0], config))
+    assert pickle.loads(pickle.dumps(rows)) == rows
