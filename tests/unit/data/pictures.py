@@ -3,10 +3,14 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+ORIENTATION = 0x0112
 
 
 def picture(width: int = 64, height: int = 48, *, seed: int = 0) -> Image.Image:
@@ -41,3 +45,31 @@ def png_claiming(width: int, height: int, *, idat: bytes = b"", extra: bytes = b
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     pixels = png_chunk(b"IDAT", idat or zlib.compress(b"\0"))
     return b"\x89PNG\r\n\x1a\n" + header + extra + pixels + png_chunk(b"IEND", b"")
+
+
+def exif_bytes(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif.tobytes()
+
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "png": lambda: encoded(picture()),
+    "palette png": lambda: encoded(picture().quantize(16)),
+    "jpeg": lambda: encoded(picture(), "JPEG"),
+    "progressive jpeg": lambda: encoded(picture(), "JPEG", progressive=True),
+    "jpeg with a preview": lambda: encoded(picture(), "JPEG", exif=exif_bytes(1), comment=b"\xff\xd9 no end"),
+    "webp": lambda: encoded(picture(), "WEBP"),
+    "lossless webp": lambda: encoded(picture(), "WEBP", lossless=True),
+    "gif": lambda: encoded(picture(), "GIF"),
+    "gif with colours of its frame": lambda: encoded(picture(), "GIF", include_color_table=True),
+    "bmp": lambda: encoded(picture(), "BMP"),
+    "tiff": lambda: encoded(picture(), "TIFF"),
+    "compressed tiff": lambda: encoded(picture(), "TIFF", compression="tiff_lzw"),
+}
+WITH_AN_END = [name for name in FILES if "bmp" not in name and "tiff" not in name]
+
+
+@cache
+def file(name: str) -> bytes:
+    return FILES[name]()

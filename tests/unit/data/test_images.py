@@ -1,8 +1,6 @@
 import hashlib
 import io
 import zlib
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,50 +10,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestration.data.config import LimitsConfig
-from orchestration.data.containers import is_truncated
 from orchestration.data.fingerprints import dhash256, thumbnail
 from orchestration.data.images import CheckedImage, check_image
 from orchestration.data.reasons import Refused, RejectReason
-from tests.unit.data.pictures import decoded, encoded, picture, png_chunk, png_claiming
-
-LIMITS = LimitsConfig()
-ORIENTATION = 0x0112
-FILES: dict[str, Callable[[], bytes]] = {
-    "png": lambda: encoded(picture()),
-    "interlaced palette png": lambda: encoded(picture().quantize(16)),
-    "jpeg": lambda: encoded(picture(), "JPEG"),
-    "progressive jpeg": lambda: encoded(picture(), "JPEG", progressive=True),
-    "jpeg with a preview": lambda: encoded(picture(), "JPEG", exif=exif_bytes(1), comment=b"\xff\xd9 no end"),
-    "webp": lambda: encoded(picture(), "WEBP"),
-    "lossless webp": lambda: encoded(picture(), "WEBP", lossless=True),
-    "gif": lambda: encoded(picture(), "GIF"),
-    "gif with colours of its frame": lambda: encoded(picture(), "GIF", include_color_table=True),
-    "bmp": lambda: encoded(picture(), "BMP"),
-    "tiff": lambda: encoded(picture(), "TIFF"),
-    "compressed tiff": lambda: encoded(picture(), "TIFF", compression="tiff_lzw"),
-}
-WITH_AN_END = [name for name in FILES if "bmp" not in name and "tiff" not in name]
-
-
-@cache
-def file(name: str) -> bytes:
-    return FILES[name]()
-
-
-def exif_bytes(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return exif.tobytes()
-
-
-def refusal(data: bytes, limits: LimitsConfig = LIMITS, *, has_boxes: bool = False) -> Refused:
-    with pytest.raises(Refused) as caught:
-        check_image(data, limits, has_boxes=has_boxes)
-    return caught.value
-
-
-def accepted(data: bytes, limits: LimitsConfig = LIMITS, *, has_boxes: bool = False) -> CheckedImage:
-    return check_image(data, limits, has_boxes=has_boxes)
+from tests.unit.data.checks import LIMITS, accepted, refusal
+from tests.unit.data.pictures import (
+    FILES,
+    ORIENTATION,
+    decoded,
+    encoded,
+    exif_bytes,
+    file,
+    picture,
+    png_chunk,
+    png_claiming,
+)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -75,42 +44,6 @@ def test_a_stored_image_carries_what_was_checked_and_where_it_lies() -> None:
     assert (stored.sha256, stored.size_bytes, stored.size) == (image.sha256, len(file("png")), (64, 48))
     assert (stored.dhash, stored.thumbnail) == (image.dhash, image.thumbnail)
     assert (stored.image_id, stored.chunk, stored.index) == ("coco/9", "validate/0007", 3)
-
-
-@pytest.mark.parametrize("name", WITH_AN_END)
-def test_a_file_cut_anywhere_is_truncated(name: str) -> None:
-    data = file(name)
-    for cut in range(12, len(data)):
-        assert refusal(data[:cut]).reason is RejectReason.IMAGE_TRUNCATED, cut
-
-
-@pytest.mark.parametrize("name", WITH_AN_END)
-def test_bytes_behind_the_end_do_not_matter(name: str) -> None:
-    assert not is_truncated(file(name) + b"\0garbage\xff\xd8")
-    assert accepted(file(name) + b"\0garbage\xff\xd8").size == (64, 48)
-
-
-def test_colours_of_a_frame_are_no_blocks_of_pixels() -> None:
-    # Four whites: their 255 bytes would be read as the length of a block that leads out of the file.
-    image = Image.new("P", (40, 40), 1)
-    image.putpalette([255] * 12)
-    data = encoded(image, "GIF", include_color_table=True)
-    assert b"\xff" * 12 in data[20:]
-    assert accepted(data).data == data
-
-
-@pytest.mark.parametrize("name", ["bmp", "tiff"])
-def test_a_bitmap_cut_in_its_pixels_is_truncated(name: str) -> None:
-    data = file(name)
-    for cut in range(200, len(data) - 1, 37):
-        assert refusal(data[:cut]).reason is RejectReason.IMAGE_TRUNCATED, cut
-
-
-def test_a_whole_png_whose_pixels_break_off_is_truncated() -> None:
-    pixels = zlib.compress(bytes(41 * 40), 0)
-    data = png_claiming(40, 40, idat=pixels[:800])
-    assert not is_truncated(data)
-    assert refusal(data).reason is RejectReason.IMAGE_TRUNCATED
 
 
 def test_a_png_with_a_flipped_bit_is_corrupt() -> None:
