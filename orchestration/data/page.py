@@ -8,7 +8,7 @@ from orchestration.data.histograms import histogram_svg, stacked_bars_svg
 from orchestration.data.sample_cards import cards
 from orchestration.data.tally import REWARD_EDGES
 from orchestration.report.curves import COLOURS
-from orchestration.report.page import STYLE
+from orchestration.report.style import STYLE
 from rollout.records import Sample
 
 PAGE_STYLE = """

@@ -12,7 +12,7 @@ from orchestration.data.config import RecipeConfig, SourceConfig
 from orchestration.data.files import FileDigests
 from orchestration.data.progress import Advance
 from orchestration.data.read import STAGE, PartTask, lots, read_part
-from orchestration.data.sources.base import Licence
+from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.workers import Workers
 from orchestration.errors import ConfigError
@@ -59,7 +59,7 @@ def _plan_source(
             f"{name}"
         )
     tasks, files = [], {}
-    for part in adapter.parts(root, source):
+    for part in _parts(adapter, root, name, source):
         own = {str(path): digests.of(path) for path in part.files}
         files.update(own)
         shape = {**asdict(source), "path": None, "quota": None}
@@ -80,6 +80,13 @@ def _plan_source(
             )
         )
     return SourcePlan(name=name, config=source, licence=licence, tasks=tuple(tasks), files=files)
+
+
+def _parts(adapter: Adapter, root: Path, name: str, source: SourceConfig) -> list[Part]:
+    try:
+        return adapter.parts(root, source)
+    except ConfigError as error:  # the adapter knows its options, not under which name the recipe gives them
+        raise ConfigError(f"data.recipe.sources.{name}: {error}") from error
 
 
 def read_sources(plans: Sequence[SourcePlan], workers: Workers, advance: Advance) -> list[Chunk]:

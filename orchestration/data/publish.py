@@ -74,16 +74,22 @@ def publish(
         "processor": job.processor,
         "policy": job.policy,
     }
-    (partial / MANIFEST).write_text(canonical_json(manifest))
+    partial.mkdir(parents=True, exist_ok=True)
+    _write(partial / MANIFEST, canonical_json(manifest))
     images = ImageReader(job.store)
     cards = [to_sample(row, images) for function in sorted(count.cards) for _, row in count.cards[function]]
-    (partial / PAGE).write_text(dataset_page(manifest, cards))
+    _write(partial / PAGE, dataset_page(manifest, cards))
     partial.rename(job.out)
 
 
 def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
     """Give the chunks whose source has one of some roles."""
     return [chunk for chunk in chunks if chunk.origin["role"] in roles]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text; halves of characters, as quarantined rows may quote, become question marks."""
+    path.write_bytes(text.encode("utf-8", "replace"))
 
 
 def read_key(manifest: Path) -> str:

@@ -46,12 +46,16 @@ class Constant:
 class FieldPath:
     """A field of the raw row, written meta.answer, choices.0, or as a list of steps where names hold dots.
 
+    A path that ends with ? may lead nowhere: rows without it have no images, no boxes, no answer. Any other mapped field
+    must be there, so that a misspelt path is not taken for a set without pictures.
+
     Example:
         >>> FieldPath(("meta", "answers", "0")).of({"meta": {"answers": ["cat"]}})
         'cat'
     """
 
     steps: tuple[str, ...]
+    is_optional: bool = False
 
     def of(self, row: object) -> object:
         """Give the value, or None where a step leads nowhere."""
@@ -96,11 +100,11 @@ class RowMapping:
             else f"{part}/{record.place}",
             task=as_answer(self._value("task", record), "task"),
             question=without_markers(question) if self.remove_markers else question,
-            answer=self._answer(record, options) if "answer" in self.references else "",
+            answer="" if self._is_absent("answer", record) else self._answer(record, options),
             images=self._images(record),
             options=options,
             answer_type=self._optional("answer_type", record),
-            boxes=self._boxes(record) if "boxes" in self.references else None,
+            boxes=None if self._is_absent("boxes", record) else self._boxes(record),
             box_form=cast(BoxForm, self._one_of("box_form", BOX_FORMS, record)),
             box_frame=cast(BoxFrame, self._one_of("box_frame", BOX_FRAMES, record)),
             part=self._optional("part", record),
@@ -110,6 +114,13 @@ class RowMapping:
     def _value(self, name: str, record: Record) -> object:
         reference = self.references.get(name)
         return reference.of(record.value) if reference else None
+
+    def _is_absent(self, name: str, record: Record) -> bool:
+        """Whether a row may lack this field, and does."""
+        reference = self.references.get(name)
+        if reference is None:
+            return True
+        return isinstance(reference, FieldPath) and reference.is_optional and reference.of(record.value) is None
 
     def _optional(self, name: str, record: Record) -> str:
         value = self._value(name, record)
@@ -139,7 +150,9 @@ class RowMapping:
 
     def _images(self, record: Record) -> Any:
         images = cell_images(self._value("images", record), "images", self.images)
-        if "images" in self.references and not images:
+        reference = self.references.get("images")
+        may_lack = reference is None or (isinstance(reference, FieldPath) and reference.is_optional)
+        if not images and not may_lack:
             raise RowError(RejectReason.MISSING_FIELD, "images is missing")
         known = self._optional("image_id", record)
         return (replace(images[0], image_id=known), *images[1:]) if images and known else images
@@ -209,7 +222,7 @@ def build_mapping(
 
 def _reference(value: object, path: str) -> Reference:
     if isinstance(value, str) and value:
-        return FieldPath(tuple(value.split(".")))
+        return FieldPath(tuple(value.removesuffix("?").split(".")), value.endswith("?"))
     if isinstance(value, (list, tuple)) and value and all(isinstance(step, (str, int)) for step in value):
         return FieldPath(tuple(map(str, value)))
     if isinstance(value, Mapping) and set(value) == {"constant"}:
