@@ -46,7 +46,7 @@ class Constant:
 class FieldPath:
     """A field of the raw row, written meta.answer, choices.0, or as a list of steps where names hold dots.
 
-    A path that ends with ? may lead nowhere: rows without it have no images, no boxes, no answer. Any other mapped field
+    A path that ends with ? may lead nowhere: such rows have no images, boxes or answer. Any other mapped field
     must be there, so that a misspelt path is not taken for a set without pictures.
 
     Example:
