@@ -53,6 +53,7 @@ def test_llava_takes_the_first_turn_or_all() -> None:
         answer="In this image, a square stands alone.",
         images=(RawImage(path="coco/train2017/000000000009.jpg", image_id="coco/9"),),
     )
+    assert len(good(first)) == 1
     assert bad(first) == [("detail_23k/1", "unreadable_row")]
     every = good(read("llava", root, annotations=["detail_23k.json"], images="", turns="all", task="match_text"))
     assert [(row.source_id, row.task, row.answer) for row in every] == [

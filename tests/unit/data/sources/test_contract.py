@@ -9,12 +9,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestration.data import sources
 from orchestration.data.config import SourceConfig
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import ADAPTERS, find_adapter
-from orchestration.errors import ConfigError
+from orchestration.errors import ConfigError, DataError
+from orchestration.strict import build
 from tests.unit.data.sources.reading import GOLDEN
 
 TESTS = Path(__file__).parent
@@ -55,6 +57,20 @@ def test_examples_in_docstrings_hold_and_no_host_is_named(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
     assert not HOSTS.search(inspect.getsource(module))
+
+
+def recipe_of_the_readme() -> dict[str, SourceConfig]:
+    text = (Path(sources.__path__[0]) / "README.md").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    return {name: build(SourceConfig, values, name) for name, values in entries.items()}
+
+
+def test_the_recipes_of_the_readme_can_be_used_and_show_every_adapter(tmp_path: Path) -> None:
+    recipe = recipe_of_the_readme()
+    assert {config.adapter for config in recipe.values()} == set(ADAPTERS)
+    for config in recipe.values():
+        with pytest.raises(DataError, match="expected layout"):  # settings are read before files are missed
+            find_adapter(config.adapter).parts(tmp_path, config)
 
 
 def test_parts_and_rows_travel_between_processes() -> None:

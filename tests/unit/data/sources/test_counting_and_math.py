@@ -117,7 +117,7 @@ def test_geometry3k_tables_find_the_letter_by_the_answer_where_none_is_given(tmp
     write_table(
         tmp_path / "data" / "train-0.parquet",
         [
-            {**row, "id": 5, "ground_truth": "B"},
+            {**row, "id": 5, "ground_truth": "B", "choices": ["40", "40"]},
             {**row, "id": 6, "ground_truth": "40"},
             {**row, "id": 7, "ground_truth": "B", "images": []},
         ],

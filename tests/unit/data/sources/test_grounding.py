@@ -166,6 +166,21 @@ def test_negatives_are_drawn_by_the_seed_from_what_is_not_there() -> None:
     ]
 
 
+def test_another_seed_draws_other_negatives_for_each_image(tmp_path: Path) -> None:
+    table = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(8)],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 0, "bbox": [1, 1, 2, 2], "iscrowd": 0}],
+        "categories": [{"id": number, "name": f"thing {number}"} for number in range(20)],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(table), encoding="utf-8")
+    drawn = [
+        [row.question for row in good(read("coco_detection", tmp_path, annotations="own.json", negatives=1, seed=seed))]
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) > 3
+
+
 def test_categories_with_a_crowd_can_be_left_out(tmp_path: Path) -> None:
     table = json.loads((GOLDEN / "coco_detection" / "annotations" / "instances_train2017.json").read_text("utf-8"))
     table["annotations"].append({"id": 8, "image_id": 9, "category_id": 1, "bbox": [1, 1, 2, 2], "iscrowd": 0})
