@@ -15,7 +15,7 @@ from orchestration.data.read import STAGE, PartTask, lots, read_part
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.workers import Workers
-from orchestration.errors import ConfigError
+from orchestration.errors import ConfigError, DataError
 
 ROLE_ORDER = ("guard", "held_out", "train")
 """Evaluation sets come first, so that of two equal rows the one for training goes."""
@@ -37,12 +37,18 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
     """Find the parts of all sources, evaluation sets first, then in the order of the recipe.
 
     Raises:
-        ConfigError: a source has no such adapter, or no folder.
-        DataError: files that the source's format needs are missing.
+        ConfigError: a source has no such adapter, or options that its adapter does not know.
+        DataError: files that sources' formats need are missing; all such sources are named.
     """
-    ordered = sorted(recipe.sources.items(), key=lambda item: ROLE_ORDER.index(item[1].role))
-    plans = [_plan_source(name, source, recipe, store, digests) for name, source in ordered]
+    plans, missing = [], []
+    for name, source in sorted(recipe.sources.items(), key=lambda item: ROLE_ORDER.index(item[1].role)):
+        try:
+            plans.append(_plan_source(name, source, recipe, store, digests))
+        except DataError as error:
+            missing.append(f"  {name}: {error}; to leave it out: ~data.recipe.sources.{name}")
     digests.save()
+    if missing:
+        raise DataError("these sources are not there as their formats need them:\n" + "\n".join(missing))
     return plans
 
 
@@ -52,12 +58,6 @@ def _plan_source(
     adapter = find_adapter(source.adapter)
     licence = replace(adapter.licence, name=source.license) if source.license else adapter.licence
     root = store if source.path is None else Path(recipe.raw or ".").expanduser().absolute() / source.path
-    if not root.is_dir() and source.path is not None:
-        raise ConfigError(
-            f"data.recipe.sources.{name}.path={source.path}: {root} is no folder; download the source there, correct "
-            "the path or data.recipe.raw, or leave the source out with ~data.recipe.sources."
-            f"{name}"
-        )
     tasks, files = [], {}
     for part in _parts(adapter, root, name, source):
         own = {str(path): digests.of(path) for path in part.files}
