@@ -117,7 +117,7 @@ def test_images_are_embedded_as_what_they_are(data, kind):
 def test_a_card_says_how_difficult_its_row_is():
     page = dataset_page(manifest(), [sample(difficulty=difficulty(0.25), stratum="hard"), sample()])
     assert "mean reward 0.25 ± 0.30 of 8 completions, 25% right, format 1.00" in page
-    assert "chart · charts  · hard" in page
+    assert "chart · charts · hard" in page
     assert page.count("difficulty not measured") == 1
 
 
