@@ -25,7 +25,7 @@ class QuestionReaders:
     normalised: Callable[[str], str]
     """Two questions with one normalised text are the same question."""
     words: Callable[[str], frozenset[str]]
-    """What the Jaccard similarity of two questions counts."""
+    """What the Jaccard similarity of two questions counts; no word holds a space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

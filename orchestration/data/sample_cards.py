@@ -54,8 +54,8 @@ def _picture(image: ImageBytes, sample: Sample) -> str:
 
 def _facts(sample: Sample) -> str:
     tokens = f"{sample.prompt_tokens} prompt tokens" if sample.prompt_tokens is not None else ""
-    facts = (sample.task, sample.answer_type, f"{sample.source} {sample.source_id}", sample.stratum, tokens)
-    return " · ".join(fact for fact in facts if fact.strip())
+    facts = (sample.task, sample.answer_type, f"{sample.source} {sample.source_id}".rstrip(), sample.stratum, tokens)
+    return " · ".join(fact for fact in facts if fact)
 
 
 def _difficulty(sample: Sample) -> str:

@@ -21,15 +21,19 @@ class Picture:
     bits: int = 0
     grey: int = 100
     image_id: str = ""
+    spot: int = 0
+    """Brighter in one place alone."""
 
     def stored(self) -> StoredImage:
+        thumbnail = bytearray([self.grey]) * 768
+        thumbnail[500] += self.spot
         return StoredImage(
             sha256=self.sha256,
             size_bytes=1,
             width=112,
             height=112,
             dhash=self.bits.to_bytes(32, "big").hex(),
-            thumbnail=base64.b64encode(bytes([self.grey]) * 768).decode(),
+            thumbnail=base64.b64encode(thumbnail).decode(),
             image_id=self.image_id,
             chunk="read/0",
             index=0,

@@ -91,6 +91,22 @@ def test_equal_hashes_with_thumbnails_too_far_apart_are_different_images(tmp_pat
     assert decide(rows, tmp_path) == gone
 
 
+@pytest.mark.parametrize(("spot", "gone"), [(24, {1: ("near_duplicate", "n0")}), (25, {})])
+@pytest.mark.parametrize("first", [0, 1])
+def test_thumbnails_that_differ_in_one_place_alone_are_different(tmp_path, spot, gone, first):
+    pictures = [Picture("a"), Picture("b", spot=spot)]
+    rows = named([row("How many?", "3", pictures[i]) for i in (0, 1)])
+    assert decide(rows, tmp_path, added=[first, 1 - first]) == gone
+
+
+def test_the_earliest_of_many_near_rows_is_named_whichever_band_of_the_hash_finds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_rows, "LARGE_BUCKET", 2)
+    draw = random.Random(5)
+    around = [sum(1 << bit for bit in draw.sample(range(256), 10)) for _ in range(30)]
+    rows = named([row("How?", "3", Picture(str(i), bits)) for i, bits in enumerate([*around, 0])])
+    assert decide(rows, tmp_path) == {30: ("near_duplicate", "n0")}
+
+
 @pytest.mark.parametrize(("question", "gone"), [("a b c d", {1: ("near_duplicate", "n0")}), ("a b c d f", {})])
 def test_questions_count_as_near_from_the_set_similarity(tmp_path, question, gone):
     rows = named([row("a b c d e", "3", CAT), row(question, "3", CAT)])

@@ -40,6 +40,13 @@ def test_a_stage_that_rejects_more_rows_than_came_is_noticed():
         manifest(tally)
 
 
+def test_a_stage_that_the_manifest_does_not_list_is_noticed():
+    tally = DatasetTally()
+    tally.enter("misread", "train", "boxes")
+    with pytest.raises(AssertionError, match="misread"):
+        manifest(tally)
+
+
 def test_rejected_rows_are_counted_by_reason_with_its_meaning_and_the_three_smallest_as_examples():
     tally = filled_tally()
     tally.enter("read", "train", "charts/human", 2)

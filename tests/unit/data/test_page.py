@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +14,7 @@ from orchestration.data.reasons import RejectReason
 from orchestration.data.tally import DatasetTally
 from orchestration.report.pictures import REFERENCE_COLOUR
 from rollout.records import ImageBytes, Sample
-from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, rejected
+from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected
 
 VOID = {"meta", "br"}
 PNG = b"\x89PNG rest"
@@ -94,7 +95,7 @@ def test_text_of_rows_and_sources_cannot_become_markup():
     row = candidate("chart", ATTACK, source=ATTACK, answer_type=ATTACK, stratum=ATTACK, license=ATTACK)
     tally.select(row, "chart")
     shown = sample("match_mcq", ATTACK, question=ATTACK, source=ATTACK, options=(ATTACK,), stratum=ATTACK)
-    page = dataset_page(manifest(tally), [shown])
+    page = dataset_page(manifest(tally, settings=replace(recipe(), name=ATTACK)), [shown])
     assert "<script" not in page
     assert parsed(page).wrong == []
     assert "".join(parsed(page).text).count("<script>alert(1)</script>") >= 10
@@ -116,7 +117,7 @@ def test_images_are_embedded_as_what_they_are(data, kind):
 def test_a_card_says_how_difficult_its_row_is():
     page = dataset_page(manifest(), [sample(difficulty=difficulty(0.25), stratum="hard"), sample()])
     assert "mean reward 0.25 ± 0.30 of 8 completions, 25% right, format 1.00" in page
-    assert "chart · charts  · hard" in page
+    assert "chart · charts · hard" in page
     assert page.count("difficulty not measured") == 1
 
 
@@ -130,6 +131,14 @@ def test_reasons_are_shown_with_their_meaning_most_frequent_first():
     page = dataset_page(manifest(), [])
     assert f'title="{RejectReason.DUPLICATE.meaning}">duplicate</span>' in page
     assert page.index(">duplicate</span>") < page.index(">leaked_image</span>")
+
+
+def test_rare_values_are_summed_up():
+    tally = DatasetTally()
+    for number in range(15):
+        tally.select(candidate("chart", "1", stratum=f"s{number:02}"), "chart")
+    text = parsed(dataset_page(manifest(tally), [])).text
+    assert text[text.index("s11") + 3 : text.index("s11") + 6] == ["others", "3", "20.0%"]
 
 
 def test_missing_rows_of_a_quota_stand_out():
