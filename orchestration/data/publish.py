@@ -45,6 +45,7 @@ def publish(
         workers: Write shards and count.
         advance: Told of written rows.
     """
+    started = time.perf_counter()
     partial = job.out.with_name(f"{job.out.name}.partial-{job.key}")
     last = {role: of_role(stages[stage], role) for role, stage in LAST_STAGE.items()}
     shards: list[ShardFacts] = []
@@ -68,7 +69,7 @@ def publish(
             sources={plan.name: _facts(plan) for plan in job.plans},
             tally=count.tally,
             shards=shards,
-            times={**seconds, "finished_unix": time.time()},
+            times={**seconds, "write": time.perf_counter() - started, "finished_unix": time.time()},
         ),
         "key": job.key,
         "processor": job.processor,

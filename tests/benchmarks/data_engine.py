@@ -1,0 +1,110 @@
+"""The data engine over drawn rows, sampling left out: rows a second by stage, and memory for two sizes of the same set.
+
+    python -m tests.benchmarks.data_engine [--rows 10000 50000] [--workers 2]
+
+Each size is built from nothing through real Ray tasks. Memory is the highest resident size seen of the driver and of any
+one worker, twice a second; it must not grow with the rows.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestration.cli import compose
+from orchestration.config import build_config
+from orchestration.data.command import build_from_config
+from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.tiny_model import make_tiny_model
+from tests.benchmarks.hardware import describe_hardware
+
+LOOK_EVERY_S = 0.5
+STAGES = ("read", "validate", "normalise", "deduplicate", "measure", "select", "write")
+
+
+def main() -> None:
+    """Build every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 50_000])
+    parser.add_argument("--workers", type=int, default=2)
+    chosen = parser.parse_args()
+    print(describe_hardware())
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        make_tiny_model(model, FAMILIES["qwen2_5_vl"], corpus=["how high is the red bar?"] * 3, seed=0)
+        print(f"{'rows':>8} {'kept':>8} " + " ".join(f"{stage:>12}" for stage in STAGES) + "   driver MiB  worker MiB")
+        for num_rows in chosen.rows:
+            print(run(model, Path(folder) / str(num_rows), num_rows, chosen.workers), flush=True)
+
+
+def run(model: Path, root: Path, num_rows: int, num_workers: int) -> str:
+    """Build one size from nothing and give its line of the table."""
+    config = build_config(
+        compose(
+            [
+                f"run_dir={root / 'run'}",
+                f"cache_dir={root / 'cache'}",
+                f"data.recipe.sources.demo.options.num_rows={num_rows * 9 // 10}",
+                f"data.recipe.sources.demo_held_out.options.num_rows={num_rows // 10}",
+                f"data.recipe.num_workers={num_workers}",
+            ]
+        )
+    )
+    with highest_memory() as memory:
+        dataset = build_from_config(config, model)
+    manifest = json.loads(dataset.manifest.read_text())
+    kept = sum(content["num_rows"] for content in manifest["result"].values())
+    rates = [num_rows / manifest["times"][stage] for stage in STAGES]
+    return (
+        f"{num_rows:>8} {kept:>8} "
+        + " ".join(f"{rate:>10.0f}/s" for rate in rates)
+        + f"   {memory['driver'] / 1024:>10.0f}  {memory['worker'] / 1024:>10.0f}"
+    )
+
+
+@contextmanager
+def highest_memory() -> Iterator[dict[str, int]]:
+    """Watch the resident size of this process and of Ray's workers below it; KiB."""
+    seen = {"driver": 0, "worker": 0}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            for path in Path("/proc").glob("[0-9]*"):
+                kind = _kind(path)
+                if kind is not None:
+                    seen[kind] = max(seen[kind], _resident(path))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _kind(path: Path) -> str | None:
+    if path.name == str(os.getpid()):
+        return "driver"
+    try:
+        is_worker = (path / "cmdline").read_bytes().startswith(b"ray::")
+        return "worker" if is_worker and os.getsid(int(path.name)) == os.getsid(0) else None
+    except OSError:
+        return None
+
+
+def _resident(path: Path) -> int:
+    try:
+        lines = (path / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
+
+
+if __name__ == "__main__":
+    main()
