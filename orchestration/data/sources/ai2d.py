@@ -38,7 +38,8 @@ class AI2D:
     The authors' download (`ai2d/` is the root):
         `questions/<image>.json` with `imageName` and `questions`: {text: {abcLabel, answerTexts, correctAnswer,
         questionId}}; `images/<image>`; `ai2d_test_ids.csv` with one image number a line. Split `test` is those images,
-        `train` all others. Questions with `abcLabel` are about letters that stand in `abc_images/` alone.
+        `train` all others. Questions with `abcLabel` are about letters that stand in the images of `abc_images/` alone;
+        the name of that folder was not seen in the download itself: if it differs, set letter_images.
 
     Conversion: match_mcq, index to letter. Ids: questionId, or a running number.
 
