@@ -14,7 +14,7 @@ from orchestration.data.reasons import RejectReason
 from orchestration.data.row_index import RowIndex
 
 LARGE_BUCKET = 4096
-"""Members up to which all pairs are compared at once (8 million, about 30 ms); larger buckets are split first."""
+"""Members up to which all pairs are compared at once (8 million, about 40 ms); larger buckets are split first."""
 REMEMBERED_BUCKET = 64
 """Members from which a bucket that another band gave already is known again and skipped."""
 

@@ -12,7 +12,8 @@ from orchestration.report.style import STYLE
 from rollout.records import Sample
 
 PAGE_STYLE = """
-.plots { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.2rem; } .short { color: #a8323e; font-weight: 600; }
+.plots { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.2rem; }
+.short { color: #a8323e; font-weight: 600; }
 details { margin: .4rem 0; }
 td.text { white-space: normal; text-align: left; max-width: 40rem; overflow-wrap: anywhere; }
 th.text { text-align: left; }
