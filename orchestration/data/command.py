@@ -16,7 +16,7 @@ from orchestration.data.files import FileDigests
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.plan import plan_sources
 from orchestration.data.progress import Advance, StageBars
-from orchestration.data.publish import read_key
+from orchestration.data.publish import MANIFEST, read_key
 from orchestration.data.sample import PoolPolicy, sample_chunks
 from orchestration.data.stages import result_folder
 from orchestration.data.workers import RayWorkers
@@ -42,6 +42,11 @@ class Dataset:
     def held_out(self) -> Path:
         """Folder of the evaluation shards."""
         return self.root / "held_out"
+
+    @property
+    def manifest(self) -> Path:
+        """What the dataset was made of, and what was left out."""
+        return self.root / MANIFEST
 
 
 def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
@@ -102,7 +107,7 @@ def is_built(job: BuildJob) -> bool:
     Raises:
         ConfigError: Another dataset, or something else, is in its place.
     """
-    manifest = job.out / "manifest.json"
+    manifest = job.out / MANIFEST
     if not manifest.is_file():
         if job.out.exists():
             raise ConfigError(f"data.recipe.out={job.out} exists and is no dataset; name a folder that does not exist")

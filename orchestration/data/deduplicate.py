@@ -13,7 +13,7 @@ from orchestration.data.questions import Questions
 from orchestration.data.reasons import RejectReason
 from orchestration.data.records import Candidate
 from orchestration.data.row_index import RowIndex
-from orchestration.data.row_keys import DEFAULT_READERS, QuestionReaders, row_keys
+from orchestration.data.row_keys import row_keys
 
 # Rows of one key: `first`, and `other`, the first whose answer is not the first one's; null for descriptions, which
 # may well differ.
@@ -65,18 +65,14 @@ class Deduplicator:
         ...         print(order, reason.value, detail)
     """
 
-    def __init__(
-        self, settings: DeduplicateConfig, scratch: Path, *, readers: QuestionReaders = DEFAULT_READERS
-    ) -> None:
+    def __init__(self, settings: DeduplicateConfig, scratch: Path) -> None:
         """Start without rows.
 
         Args:
             settings: What counts as nearly the same.
             scratch: Folder for this alone; its content is deleted now and on close. About 2 KB per row with one image.
-            readers: How questions are read for comparison.
         """
         self._settings = settings
-        self._readers = readers
         self._index = RowIndex(scratch)
 
     def __enter__(self) -> Self:
@@ -96,7 +92,7 @@ class Deduplicator:
             candidate: The row; its image bytes are not needed.
             order: The row's place in the recipe, unique, from 0: of two equal rows, the one with the lower one stays.
         """
-        self._index.add(candidate, order, row_keys(candidate, self._readers))
+        self._index.add(candidate, order, row_keys(candidate))
 
     def decide(self) -> Iterator[tuple[int, RejectReason, str]]:
         """Give (order, reason, detail that names the other row) of every row that goes, in order; call it once."""

@@ -74,11 +74,30 @@ def normalise(
         license=license,
         task=row.task,
         question=_user_turn(template, question, options),
+        stem=question,
         answer=answer,
         images=tuple(images),
         options=options,
         answer_type=_answer_type(row),
         metadata=_without_id(row.metadata),
+    )
+
+
+def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: str) -> Candidate:
+    """Give a row that only protects from leaks: its reference, which many benchmarks keep back, is not looked at."""
+    question = row.question.strip()
+    return Candidate(
+        sample_id=sample_id_of(source, row.source_id, question),
+        source=source,
+        source_id=row.source_id,
+        role="guard",
+        license=license,
+        task=row.task,
+        question=question,
+        stem=question,
+        answer=row.answer.strip(),
+        images=tuple(images),
+        options=row.options,
     )
 
 

@@ -124,6 +124,9 @@ class Candidate:
     license: str
     task: str
     question: str
+    """The user turn, as the prompt template makes it."""
+    stem: str
+    """The question alone, without template and options: duplicates and leaks are found by it."""
     answer: str
     """Canonical: an option's letter, yes/no, a number, text, boxes as JSON in original pixels."""
     images: tuple[StoredImage, ...] = ()

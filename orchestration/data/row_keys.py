@@ -4,28 +4,16 @@ import base64
 import hashlib
 import json
 import re
-import unicodedata
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestration.data.fingerprints import normalised_question, question_words
 from orchestration.data.records import Candidate, StoredImage
 
 HASH_BYTES = 32
 THUMBNAIL_BYTES = 16 * 16 * 3
 SIGNATURE_BITS = 256
-_WORD = re.compile(r"\w+")
 _LETTERS = re.compile(r"[A-Z](?:\s*,\s*[A-Z])*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuestionReaders:
-    """How a question is read for comparison."""
-
-    normalised: Callable[[str], str]
-    """Two questions with one normalised text are the same question."""
-    words: Callable[[str], frozenset[str]]
-    """What the Jaccard similarity of two questions counts; no word holds a space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +48,10 @@ class RowKeys:
     """Of the images, in order."""
 
 
-def row_keys(row: Candidate, readers: QuestionReaders) -> RowKeys:
-    """Compute the keys of one row."""
-    question = readers.normalised(row.question)
-    words = tuple(sorted(readers.words(row.question)))
+def row_keys(row: Candidate) -> RowKeys:
+    """Compute the keys of one row; its question counts without the words of the prompt template."""
+    question = normalised_question(row.stem)
+    words = tuple(sorted(question_words(row.stem)))
     options = sorted(map(_plain, row.options))
     answer = _answer(row)
     looks = tuple(map(_look, row.images))
@@ -87,30 +75,6 @@ def signature(words: tuple[str, ...]) -> bytes:
     for word in words:
         bits |= 1 << (zlib.crc32(word.encode("utf-8", "surrogatepass")) % SIGNATURE_BITS)
     return bits.to_bytes(SIGNATURE_BITS // 8, "little")
-
-
-def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Shared words over all words; two empty sets are the same.
-
-    Example:
-        >>> jaccard(frozenset({"how", "tall"}), frozenset({"how", "wide"}))
-        0.3333333333333333
-    """
-    union = len(left | right)
-    return len(left & right) / union if union else 1.0
-
-
-def normalised_question(text: str) -> str:
-    """One form for spellings of one question: NFKC, no case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def question_words(text: str) -> frozenset[str]:
-    """Words of a question without case and punctuation."""
-    return frozenset(_WORD.findall(normalised_question(text)))
-
-
-DEFAULT_READERS = QuestionReaders(normalised=normalised_question, words=question_words)
 
 
 def _answer(row: Candidate) -> str | list[str]:

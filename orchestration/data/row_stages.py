@@ -11,7 +11,7 @@ from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.code import stage_code
 from orchestration.data.config import LimitsConfig, NormaliseConfig
 from orchestration.data.measure import Ruler, measure
-from orchestration.data.normalise import normalise
+from orchestration.data.normalise import guard, normalise
 from orchestration.data.records import StoredImage
 from orchestration.data.rows import candidate_from_json, candidate_to_json, raw_from_json
 from orchestration.data.validate import validate
@@ -42,9 +42,10 @@ class ValidateStage:
         def step(values: Values) -> Values:
             row, places = raw_from_json(values["row"])
             raw = [reader.read(chunk.address, place) for place in places]
+            is_graded = values["role"] != "guard"
             images = []
             for image, checked, data, place in zip(
-                row.images, validate(row, raw, self.limits), raw, places, strict=True
+                row.images, validate(row, raw, self.limits, needs_reference=is_graded), raw, places, strict=True
             ):
                 is_same = checked.sha256 == hashlib.sha256(data).hexdigest()
                 address = chunk.address if is_same else writer.address
@@ -76,9 +77,12 @@ class NormaliseStage:
 
             def step(values: Values) -> Values:
                 row, _ = raw_from_json(values["row"])
+                images = [StoredImage(**image) for image in values["images"]]
+                if values["role"] == "guard":
+                    return candidate_to_json(guard(row, images, source=values["source"], license=values["license"]))
                 candidate = normalise(
                     row,
-                    [StoredImage(**image) for image in values["images"]],
+                    images,
                     source=values["source"],
                     role=values["role"],
                     license=values["license"],

@@ -49,13 +49,16 @@ _NUMBER_TASKS = ("chart", "math")
 _NUMBER_TYPES = ("number", "year")
 
 
-def validate(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> list[CheckedImage]:
+def validate(
+    row: RawRow, images: Sequence[bytes], limits: LimitsConfig, *, needs_reference: bool = True
+) -> list[CheckedImage]:
     """Check a raw row and decode its images.
 
     Args:
         row: As its adapter read it.
         images: Encoded bytes of `row.images`, in order.
         limits: What is accepted.
+        needs_reference: Whether the row is to be graded; one that only protects from leaks may lack its answer.
 
     Returns:
         One checked image for each of `images`.
@@ -65,6 +68,8 @@ def validate(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> list
     """
     assert len(images) == len(row.images), "the bytes of every image of the row belong here"
     _check_lengths(row, images, limits)
+    if needs_reference and row.boxes is None and not row.answer.strip():
+        raise Refused(RejectReason.ANSWER_EMPTY, f"the answer is {row.answer[:20]!r}, and there are no boxes")
     for name, text in _texts(row):
         _check_characters(name, text)
     for name, text in _read_texts(row):
@@ -99,8 +104,6 @@ def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -
         )
     if not row.question.strip():
         raise Refused(RejectReason.QUESTION_EMPTY, repr(row.question[:20]))
-    if row.boxes is None and not row.answer.strip():
-        raise Refused(RejectReason.ANSWER_EMPTY, f"the answer is {row.answer[:20]!r}, and there are no boxes")
 
 
 def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.data_engine [--rows 10000 50000] [--workers 2]
 
-Each size is built from nothing through real Ray tasks. Memory is the highest resident size seen of the driver and of any
-one worker, twice a second; it must not grow with the rows.
+Each size is built from nothing through real Ray tasks. Memory is the highest resident size seen of the driver and of
+any one worker, twice a second.
 """
 
 import argparse

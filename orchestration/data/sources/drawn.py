@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,26 +12,37 @@ from orchestration.data.sources.base import Licence, Part
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.tasks import generate_samples
 from orchestration.errors import ConfigError
+from orchestration.strict import build
 
 
-class DrawnAdapter:
-    """Pictures of 112 x 112 with questions of all reward families, drawn from a seed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnOptions:
+    """Which rows are drawn."""
 
-    Options: `num_rows`, how many; `seed`, another seed draws others. The split is `train` or `held_out`; no drawing is
-    in both.
+    num_rows: int
+    seed: int = 0
+    """Another seed draws others."""
+
+
+class Drawn:
+    """Draws pictures of 112 x 112 pixels with questions of four reward families; nothing to download.
+
+    Raw: none; the generator of the demo.
+
+    Conversion: options are answered by their text, boxes are in pixels. Splits are train and held_out, and no drawing is
+    in both. Ids: digests of drawing and question, which become the sample ids.
+
+    Options: num_rows (required), seed.
     """
 
-    licence: ClassVar[Licence] = Licence(name="Apache-2.0", note="drawn by this project; its own licence holds")
+    licence: ClassVar[Licence] = Licence(name="Apache-2.0", note="drawn by this project, so its own licence holds")
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
         """One part: all rows of the split."""
-        if set(config.options) != {"num_rows", "seed"}:
-            raise ConfigError(
-                f"drawn sources have the options num_rows and seed; got {', '.join(sorted(config.options)) or 'none'}"
-            )
+        options = build(DrawnOptions, config.options, "options")
         if config.split not in ("train", "held_out"):
-            raise ConfigError(f"drawn sources have the splits train and held_out, not {config.split!r}")
-        return [Part(name=config.split, arguments=dict(config.options))]
+            raise ConfigError(f"split is {config.split!r}; drawn sources have train and held_out")
+        return [Part(name=config.split, arguments=asdict(options))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         """Draw them."""

@@ -11,7 +11,7 @@ from orchestration.data.sources.chartqa import ChartQA
 from orchestration.data.sources.coco_detection import CocoDetection
 from orchestration.data.sources.counting import Clevr, TallyQA
 from orchestration.data.sources.docci import Docci
-from orchestration.data.sources.drawn import DrawnAdapter
+from orchestration.data.sources.drawn import Drawn
 from orchestration.data.sources.geometry3k import Geometry3K
 from orchestration.data.sources.llava import Llava, ShareGPT4V
 from orchestration.data.sources.mapped import HuggingFace, Jsonl, Parquet
@@ -31,7 +31,7 @@ ADAPTERS: Mapping[str, type[Adapter]] = MappingProxyType(
         "clevr_cogent": ClevrCogent,
         "coco_detection": CocoDetection,
         "docci": Docci,
-        "drawn": DrawnAdapter,
+        "drawn": Drawn,
         "dvqa": DVQA,
         "geometry3k": Geometry3K,
         "geoqa": GeoQA,

@@ -40,6 +40,7 @@ def candidate(task: str, answer: str, **changes: Any) -> Candidate:
         "role": "train",
         "license": "cc-by-4.0",
         "question": "How many?",
+        "stem": "How many?",
         "images": (image(),),
         "prompt_tokens": 100,
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestration.data.config import DeduplicateConfig
+from orchestration.data.fingerprints import jaccard, normalised_question, question_words
 from orchestration.data.records import Candidate, Role, StoredImage
-from orchestration.data.row_keys import jaccard, normalised_question, question_words
 
 Verdict = tuple[str, str]
 
@@ -56,7 +56,8 @@ def row(
         role=role,
         license="",
         task=task,
-        question=question,
+        question=f"{question} Answer with a word.",
+        stem=question,
         answer=answer,
         images=tuple(picture.stored() for picture in pictures),
         options=options,
@@ -103,10 +104,10 @@ def _leak(
                 return "leaked_image", j
     texts = [j for j in evaluation if not rows[j].images and not ours]
     for j in texts:
-        if normalised_question(rows[i].question) == normalised_question(rows[j].question):
+        if normalised_question(rows[i].stem) == normalised_question(rows[j].stem):
             return "leaked_question", j
     for j in texts:
-        a, b = question_words(rows[i].question), question_words(rows[j].question)
+        a, b = question_words(rows[i].stem), question_words(rows[j].stem)
         if min(len(a), len(b)) >= 4 and jaccard(a, b) >= 0.9:
             return "leaked_question", j
     return None
@@ -126,7 +127,7 @@ def _equal(rows: Sequence[Candidate], left: list[int]) -> dict[int, tuple[str, i
 
 def _exact_key(r: Candidate) -> object:
     images = [image.sha256 for image in r.images]
-    return images, normalised_question(r.question), sorted(r.options), r.task == "open"
+    return images, normalised_question(r.stem), sorted(r.options), r.task == "open"
 
 
 def _answer(r: Candidate) -> str:
@@ -136,7 +137,7 @@ def _answer(r: Candidate) -> str:
 def _near_rows(a: Candidate, b: Candidate, settings: DeduplicateConfig) -> bool:
     return (
         (a.task, _answer(a), len(a.images)) == (b.task, _answer(b), len(b.images))
-        and jaccard(question_words(a.question), question_words(b.question)) >= settings.min_question_similarity
+        and jaccard(question_words(a.stem), question_words(b.stem)) >= settings.min_question_similarity
         and all(_near_images(x, y, settings) for x, y in zip(a.images, b.images, strict=True))
     )
 

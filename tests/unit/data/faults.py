@@ -65,6 +65,7 @@ IMAGES = {
     "narrow": encoded(picture(8, (3000, 28))),
     "heavy": encoded(Image.fromarray(np.random.default_rng(9).integers(0, 255, (400, 400, 3), dtype=np.uint8))),
     "leaked": encoded(picture(10)),
+    "kept_back": encoded(picture(12)),
     "near_good": encoded(picture(0), "JPEG", quality=80),
     "near_leaked": encoded(picture(10), "JPEG", quality=80),
 }
@@ -122,6 +123,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "conflicting_answers",
     ),
     "leaked image": (row("f36", "leaked"), "leaked_image"),
+    "image of a benchmark without answers": (row("f40", "kept_back"), "leaked_image"),
     "leaked image, encoded again": (row("f37", "near_leaked"), "leaked_image"),
     "leaked question": (
         row("f38", None, task="math", question="What is the sum of 17 and 25, divided by two?", answer="21"),
@@ -137,6 +139,11 @@ GOOD = [
     row("g2", None, task="math", question="What is 3 times 4?", answer="12"),
     row("g3", None, images=["good.img", "twin.img"], question="Which of both is taller?", answer="3"),
 ]
+GUARDS = [
+    row("b0", "kept_back", question="A benchmark keeps its answer back?", answer=None),
+]
+"""Of a benchmark whose answers are not public."""
+
 HELD_OUT = [
     row("h0", "leaked", question="Something else entirely?"),
     row("h1", None, task="math", question="what is the sum of 17 and 25 divided by two", answer="21"),
@@ -150,6 +157,7 @@ def write_source(root: Path) -> None:
     for name, data in IMAGES.items():
         (folder / f"{name}.img").write_bytes(data)
     write_lines(folder / "held_out.jsonl", iter(HELD_OUT))
+    write_lines(folder / "guard.jsonl", iter(GUARDS))
     write_lines(folder / "train.jsonl", train_rows())
     with (folder / "train.jsonl").open("a") as file:
         file.write('{"id": "broken", "task": \n')

@@ -39,6 +39,7 @@ def test_a_template_places_question_and_options() -> None:
     config = NormaliseConfig(prompts={"match_mcq": "Look. {question}\n{options}\nGive the letter."})
     expected = "Look. Which?\nA. cat\nB. dog\nC. cow\nD. rat\nGive the letter."
     assert candidate(MCQ, config).question == expected
+    assert candidate(MCQ, config).stem == "Which?"
     assert candidate(MCQ, config, task="match_text").question == "Which?"
 
 

@@ -38,6 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "~data.recipe.sources.demo_held_out",
                 *source("planted", "train"),
                 *source("bench", "held_out"),
+                *source("kept_back", "guard"),
                 "data.recipe.limits.max_pixels=2000000",
                 "data.recipe.limits.max_image_bytes=300000",
                 "data.recipe.limits.max_question_chars=2000",
@@ -91,7 +92,7 @@ def test_the_manifest_counts_every_fault_with_an_example(root: Path) -> None:
     wanted = Counter(reason for _, reason in FAULTS.values())
     assert counts == wanted + Counter(["unreadable_row"])  # the line that is cut off
     assert all(1 <= len(entry["examples"]) <= 3 for entry in manifest["rejected"])
-    assert {entry["source"] for entry in manifest["funnel"]} == {"planted", "bench"}
+    assert {entry["source"] for entry in manifest["funnel"]} == {"planted", "bench", "kept_back"}
     steps = next(entry["stages"] for entry in manifest["funnel"] if entry["source"] == "planted")
     assert steps[0]["in"] == len(FAULTS) + len(GOOD) + 1
     assert steps[-1]["out"] == len(GOOD)

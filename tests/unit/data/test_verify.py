@@ -27,6 +27,7 @@ def candidate(task: str, answer: str, *, options: tuple[str, ...] = (), answer_t
         license="",
         task=task,
         question="?",
+        stem="?",
         answer=answer,
         images=(IMAGE,),
         options=options,

@@ -21,7 +21,7 @@ from tests.unit.data.sources.reading import GOLDEN
 
 TESTS = Path(__file__).parent
 MODULES = [f"{sources.__name__}.{module.name}" for module in pkgutil.iter_modules(sources.__path__)]
-HOSTS = re.compile(r"https?://|huggingface\.co|kaggle|github\.com|drive\.google|pypi", re.IGNORECASE)
+HOSTS = re.compile(r"https?://|\bwww\.", re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -69,6 +69,8 @@ def test_the_recipes_of_the_readme_can_be_used_and_show_every_adapter(tmp_path: 
     recipe = recipe_of_the_readme()
     assert {config.adapter for config in recipe.values()} == set(ADAPTERS)
     for config in recipe.values():
+        if config.path is None:  # drawn
+            continue
         with pytest.raises(DataError, match="expected layout"):  # settings are read before files are missed
             find_adapter(config.adapter).parts(tmp_path, config)
 
