@@ -10,16 +10,16 @@ from typing import Any
 from orchestration.data.chunks import Chunk, digest_of
 from orchestration.data.code import STAGES, stage_code
 from orchestration.data.config import RecipeConfig
-from orchestration.data.deduplicate import Deduplicator
-from orchestration.data.measure import Ruler
+from orchestration.data.duplicates.deduplicate import Deduplicator
 from orchestration.data.plan import SourcePlan, read_sources
 from orchestration.data.progress import Advance, StageBars
-from orchestration.data.publish import of_role, publish
 from orchestration.data.reasons import Refused
-from orchestration.data.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.rows import candidate_from_json
-from orchestration.data.select import Selectable, answer_class, select_rows
-from orchestration.data.stages import RowStage, Verdict, rows_in_order, run_stage, sift
+from orchestration.data.selection.select import Selectable, answer_class, select_rows
+from orchestration.data.stages.measure import Ruler
+from orchestration.data.stages.publish import of_role, publish
+from orchestration.data.stages.row_stages import MeasureStage, NormaliseStage, ValidateStage
+from orchestration.data.stages.runner import RowStage, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
 from rewards.config import RewardConfig
 from rollout.records import Difficulty

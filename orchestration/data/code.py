@@ -12,14 +12,14 @@ OWN_PACKAGES = ("orchestration", "rewards", "rollout")
 LIBRARIES = ("numpy", "pillow", "pyarrow")
 HERE = "orchestration.data"
 STAGES = {
-    "read": (f"{HERE}.read",),
-    "validate": (f"{HERE}.validate",),
-    "normalise": (f"{HERE}.normalise", f"{HERE}.verify"),
-    "deduplicate": (f"{HERE}.deduplicate",),
-    "measure": (f"{HERE}.measure",),
-    "sample": (f"{HERE}.sample", "rewards.mixed", "rollout.engine"),
-    "select": (f"{HERE}.select",),
-    "write": (f"{HERE}.write", f"{HERE}.publish"),
+    "read": (f"{HERE}.stages.read",),
+    "validate": (f"{HERE}.checking.validate",),
+    "normalise": (f"{HERE}.checking.normalise", f"{HERE}.checking.verify"),
+    "deduplicate": (f"{HERE}.duplicates.deduplicate",),
+    "measure": (f"{HERE}.stages.measure",),
+    "sample": (f"{HERE}.stages.sample", "rewards.mixed", "rollout.engine"),
+    "select": (f"{HERE}.selection.select",),
+    "write": (f"{HERE}.stages.write", f"{HERE}.stages.publish"),
 }
 """The modules that a stage begins with; what they import of ours is found."""
 

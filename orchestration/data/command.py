@@ -13,12 +13,12 @@ from orchestration.data.build import Attempt, BuildJob, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader, digest_of
 from orchestration.data.code import stage_code
 from orchestration.data.files import FileDigests
-from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.plan import plan_sources
 from orchestration.data.progress import Advance, StageBars
-from orchestration.data.publish import MANIFEST, read_key
-from orchestration.data.sample import PoolPolicy, sample_chunks
-from orchestration.data.stages import result_folder
+from orchestration.data.stages.measure import Ruler, processor_files
+from orchestration.data.stages.publish import MANIFEST, read_key
+from orchestration.data.stages.runner import result_folder
+from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.data.workers import RayWorkers
 from orchestration.errors import ConfigError, ResumeError
 from orchestration.guard import guarded

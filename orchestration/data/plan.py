@@ -11,9 +11,9 @@ from orchestration.data.code import stage_code
 from orchestration.data.config import RecipeConfig, SourceConfig
 from orchestration.data.files import FileDigests
 from orchestration.data.progress import Advance
-from orchestration.data.read import STAGE, PartTask, lots, read_part
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
+from orchestration.data.stages.read import STAGE, PartTask, lots, read_part
 from orchestration.data.workers import Workers
 from orchestration.errors import ConfigError, DataError
 

@@ -29,7 +29,7 @@ class Drawn:
 
     Raw: none; the generator of the demo.
 
-    Conversion: options are answered by their text, boxes are in pixels. Splits are train and held_out, and no drawing is
+    Conversion: options are answered by their text, boxes are in pixels. Splits are train and held_out; no drawing is
     in both. Ids: digests of drawing and question, which become the sample ids.
 
     Options: num_rows (required), seed.

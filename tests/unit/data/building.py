@@ -15,8 +15,8 @@ from orchestration.data.build import BuildJob, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.command import plan_build
 from orchestration.data.progress import Advance
-from orchestration.data.sample import sample_chunks
-from orchestration.data.stages import result_folder
+from orchestration.data.stages.runner import result_folder
+from orchestration.data.stages.sample import sample_chunks
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
 from tests.unit.orchestration.test_buffer import SUMMARY

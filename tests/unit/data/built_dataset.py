@@ -3,10 +3,10 @@
 from typing import Any
 
 from orchestration.data.config import BandConfig, RecipeConfig, SelectConfig, SourceConfig
-from orchestration.data.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest
 from orchestration.data.reasons import RejectReason
 from orchestration.data.records import Candidate, Rejected, StoredImage
-from orchestration.data.tally import DatasetTally
+from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest
+from orchestration.data.report.tally import DatasetTally
 from rollout.records import Difficulty
 
 STAGES = ("read", "deduplicate", "select")

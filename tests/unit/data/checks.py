@@ -2,8 +2,8 @@
 
 import pytest
 
+from orchestration.data.checking.images import CheckedImage, check_image
 from orchestration.data.config import LimitsConfig
-from orchestration.data.images import CheckedImage, check_image
 from orchestration.data.reasons import Refused
 
 LIMITS = LimitsConfig()

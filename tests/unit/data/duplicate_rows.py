@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestration.data.config import DeduplicateConfig
-from orchestration.data.fingerprints import jaccard, normalised_question, question_words
+from orchestration.data.duplicates.fingerprints import jaccard, normalised_question, question_words
 from orchestration.data.records import Candidate, Role, StoredImage
 
 Verdict = tuple[str, str]

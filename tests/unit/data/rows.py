@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from orchestration.data.checking.normalise import normalise
 from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.normalise import normalise
 from orchestration.data.reasons import Refused
 from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from orchestration.data.checking.normalise import normalise
 from orchestration.data.config import LimitsConfig
-from orchestration.data.normalise import normalise
 from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import RawBox
 from tests.unit.data.rows import IMAGE, IOU, LIMITS, PLAIN, boxes, candidate, refusal

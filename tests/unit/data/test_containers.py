@@ -3,7 +3,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from orchestration.data.containers import is_truncated
+from orchestration.data.checking.containers import is_truncated
 from orchestration.data.reasons import RejectReason
 from tests.unit.data.checks import accepted, refusal
 from tests.unit.data.pictures import WITH_AN_END, encoded, file, png_claiming

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data import near_pairs, near_rows
 from orchestration.data.config import DeduplicateConfig
-from orchestration.data.deduplicate import Deduplicator
+from orchestration.data.duplicates import near_pairs, near_rows
+from orchestration.data.duplicates.deduplicate import Deduplicator
 from orchestration.data.records import Candidate
 from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
 

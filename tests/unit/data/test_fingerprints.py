@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from orchestration.data.config import DeduplicateConfig
-from orchestration.data.fingerprints import (
+from orchestration.data.duplicates.fingerprints import (
     dhash256,
     hash_distance,
     hash_distances,

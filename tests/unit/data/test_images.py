@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestration.data.checking.images import CheckedImage, check_image
 from orchestration.data.config import LimitsConfig
-from orchestration.data.fingerprints import dhash256, thumbnail
-from orchestration.data.images import CheckedImage, check_image
+from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
 from orchestration.data.reasons import Refused, RejectReason
 from tests.unit.data.checks import LIMITS, accepted, refusal
 from tests.unit.data.pictures import (

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from orchestration.data.manifest import canonical_json
-from orchestration.data.tally import REWARD_EDGES, DatasetTally, Histogram
+from orchestration.data.report.manifest import canonical_json
+from orchestration.data.report.tally import REWARD_EDGES, DatasetTally, Histogram
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, image, manifest, recipe, rejected
 
 

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
+from orchestration.data.checking.options import LETTERS, can_shuffle
 from orchestration.data.config import NormaliseConfig
-from orchestration.data.options import LETTERS, can_shuffle
 from orchestration.data.reasons import RejectReason
 from tests.unit.data.rows import MCQ, SHUFFLED, candidate, refusal
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.data.bands import Strata
 from orchestration.data.config import BandConfig, SelectConfig
-from orchestration.data.quotas import divide_quotas, share_out
 from orchestration.data.reasons import RejectReason
-from orchestration.data.select import Selectable, Selection, Shortage, answer_class, select_rows
+from orchestration.data.selection.bands import Strata
+from orchestration.data.selection.quotas import divide_quotas, share_out
+from orchestration.data.selection.select import Selectable, Selection, Shortage, answer_class, select_rows
 from orchestration.errors import ConfigError, DataError
 from rollout.records import Difficulty
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestration.data.checking.normalise import normalise
+from orchestration.data.checking.verify import ReferenceCheck
 from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.normalise import normalise
 from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
-from orchestration.data.verify import ReferenceCheck
 from rewards.config import RewardConfig, RewardRule
 from rewards.parameters import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig
 

@@ -4,9 +4,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestration.data.histograms import histogram_svg, stacked_bars_svg
-from orchestration.data.sample_cards import cards
-from orchestration.data.tally import REWARD_EDGES
+from orchestration.data.report.histograms import histogram_svg, stacked_bars_svg
+from orchestration.data.report.sample_cards import cards
+from orchestration.data.report.tally import REWARD_EDGES
 from orchestration.report.curves import COLOURS
 from orchestration.report.style import STYLE
 from rollout.records import Sample

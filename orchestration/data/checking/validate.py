@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from orchestration.data.checking.images import CheckedImage, check_image
 from orchestration.data.config import LimitsConfig
-from orchestration.data.images import CheckedImage, check_image
 from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import RawRow
 from rewards.answer import END_OF_TURN

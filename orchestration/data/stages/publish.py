@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from orchestration.data.chunks import Chunk, ImageReader, digest_of
 from orchestration.data.code import STAGES, stage_code
-from orchestration.data.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
-from orchestration.data.page import dataset_page
 from orchestration.data.plan import SourcePlan
 from orchestration.data.progress import Advance
 from orchestration.data.records import Candidate, Role
+from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
+from orchestration.data.report.page import dataset_page
+from orchestration.data.report.tally import DatasetTally
 from orchestration.data.rows import candidate_from_json, rejected_from_json, to_sample
-from orchestration.data.tally import DatasetTally
+from orchestration.data.stages.write import plan_shards, write_shard
 from orchestration.data.workers import Workers
-from orchestration.data.write import plan_shards, write_shard
 from orchestration.seeds import derive_seed
 from rewards.config import RewardConfig
 

@@ -7,9 +7,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
-from orchestration.data.boxes import box_answer
+from orchestration.data.checking.boxes import box_answer
+from orchestration.data.checking.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
 from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
 from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import Candidate, RawRow, Role, StoredImage
 from rewards.yes_no import read_yes_no

@@ -7,7 +7,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from orchestration.data.fingerprints import normalised_question, question_words
+from orchestration.data.duplicates.fingerprints import normalised_question, question_words
 from orchestration.data.records import Candidate, StoredImage
 
 HASH_BYTES = 32

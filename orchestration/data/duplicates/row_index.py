@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from orchestration.data.duplicates.row_keys import RowKeys, signature
 from orchestration.data.records import Candidate
-from orchestration.data.row_keys import RowKeys, signature
 
 BATCH_ROWS = 1000
 CACHE_KIB = 32 * 1024

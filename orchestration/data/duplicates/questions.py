@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.fingerprints import jaccard
-from orchestration.data.near_pairs import WORDS, Pairs, Patterns, Places, distances, pairs_within
-from orchestration.data.row_index import RowIndex
+from orchestration.data.duplicates.fingerprints import jaccard
+from orchestration.data.duplicates.near_pairs import WORDS, Pairs, Patterns, Places, distances, pairs_within
+from orchestration.data.duplicates.row_index import RowIndex
 
 READ_ROWS = 8192
 CACHED_SETS = 8192

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from orchestration.data.checking.normalise import guard, normalise
+from orchestration.data.checking.validate import validate
+from orchestration.data.checking.verify import ReferenceCheck
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.code import stage_code
 from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.measure import Ruler, measure
-from orchestration.data.normalise import guard, normalise
 from orchestration.data.records import StoredImage
 from orchestration.data.rows import candidate_from_json, candidate_to_json, raw_from_json
-from orchestration.data.validate import validate
-from orchestration.data.verify import ReferenceCheck
+from orchestration.data.stages.measure import Ruler, measure
 from rewards.config import RewardConfig
 
 Values = dict[str, Any]

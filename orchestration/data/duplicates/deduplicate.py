@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import Self
 
 from orchestration.data.config import DeduplicateConfig
-from orchestration.data.leaks import decide_leaks
-from orchestration.data.looks import Looks
-from orchestration.data.near_rows import decide_near_rows
-from orchestration.data.questions import Questions
+from orchestration.data.duplicates.leaks import decide_leaks
+from orchestration.data.duplicates.looks import Looks
+from orchestration.data.duplicates.near_rows import decide_near_rows
+from orchestration.data.duplicates.questions import Questions
+from orchestration.data.duplicates.row_index import RowIndex
+from orchestration.data.duplicates.row_keys import row_keys
 from orchestration.data.reasons import RejectReason
 from orchestration.data.records import Candidate
-from orchestration.data.row_index import RowIndex
-from orchestration.data.row_keys import row_keys
 
 # Rows of one key: `first`, and `other`, the first whose answer is not the first one's; null for descriptions, which
 # may well differ.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from orchestration.data.checking.containers import is_truncated
 from orchestration.data.config import LimitsConfig
-from orchestration.data.containers import is_truncated
-from orchestration.data.fingerprints import dhash256, thumbnail
+from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
 from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import StoredImage
 

@@ -1,12 +1,8 @@
-"""The examples in the docstrings of the evaluation are true, and its modules stay light."""
+"""The modules of the evaluation stay light, those that start engines excepted."""
 
-import doctest
-import importlib
 import pkgutil
 import subprocess
 import sys
-
-import pytest
 
 import orchestration.evaluation
 
@@ -14,15 +10,6 @@ MODULES = [name for _, name, _ in pkgutil.walk_packages(orchestration.evaluation
 
 CONDUCTING = {"orchestration.evaluation.checkpoint", "orchestration.evaluation.command"}
 """Those that start engines; every other module is made of words and numbers alone."""
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_of_a_module_hold(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
-
-
-def test_there_are_examples_to_hold() -> None:
-    assert sum(doctest.testmod(importlib.import_module(name)).attempted for name in MODULES) >= 20
 
 
 def test_nothing_heavy_is_loaded() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestration.data.config import RecipeConfig
 from orchestration.data.reasons import RejectReason
-from orchestration.data.tally import ContentTally, DatasetTally, Histogram
+from orchestration.data.report.tally import ContentTally, DatasetTally, Histogram
 
 MANIFEST_VERSION = 1
 FLOAT_DIGITS = 6

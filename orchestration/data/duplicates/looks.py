@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.near_pairs import (
+from orchestration.data.duplicates.near_pairs import (
     BITS,
     WORDS,
     Pairs,
@@ -17,8 +17,8 @@ from orchestration.data.near_pairs import (
     pairs_within,
     reorder_bits,
 )
-from orchestration.data.row_index import RowIndex
-from orchestration.data.row_keys import HASH_BYTES
+from orchestration.data.duplicates.row_index import RowIndex
+from orchestration.data.duplicates.row_keys import HASH_BYTES
 
 SIDE = 16
 QUARTER = SIDE // 2

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestration.data.looks import Looks
-from orchestration.data.near_pairs import Pairs, Places, first_matches
-from orchestration.data.questions import Questions
+from orchestration.data.duplicates.looks import Looks
+from orchestration.data.duplicates.near_pairs import Pairs, Places, first_matches
+from orchestration.data.duplicates.questions import Questions
+from orchestration.data.duplicates.row_index import RowIndex
 from orchestration.data.reasons import RejectReason
-from orchestration.data.row_index import RowIndex
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4

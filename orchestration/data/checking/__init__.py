@@ -1,0 +1,1 @@
+"""Whether a raw row can be used, and its one canonical form."""

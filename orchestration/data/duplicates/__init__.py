@@ -1,0 +1,1 @@
+"""Rows that another row makes superfluous, wrong or a leak."""
