@@ -74,6 +74,7 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
         started = time.perf_counter()
         stages[stage] = work(bars.begin(stage, None if rows is None else total(rows)))
         seconds[stage] = time.perf_counter() - started
+        bars.end(stage)
         return stages[stage]
 
     def by_row(stage: RowStage, chunks: list[Chunk]) -> list[Chunk]:

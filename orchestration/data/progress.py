@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 Advance = Callable[[int], None]
 """Told how many more rows are done."""
@@ -28,6 +31,7 @@ class StageBars:
 
         columns = (TextColumn("{task.description:<34}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns)
+        self._bars: dict[str, TaskID] = {}
 
     def begin(self, stage: str, total: int | None) -> Advance:
         """Show the bar of a stage.
@@ -36,8 +40,13 @@ class StageBars:
             stage: A key of WORDS.
             total: Rows to come; None where nobody knows yet.
         """
-        bar = self._progress.add_task(WORDS[stage], total=total)
+        bar = self._bars[stage] = self._progress.add_task(WORDS[stage], total=total)
         return lambda rows: self._progress.update(bar, advance=rows)
+
+    def end(self, stage: str) -> None:
+        """Stop the clock of a stage at what is done."""
+        bar = self._bars[stage]
+        self._progress.update(bar, total=self._progress.tasks[bar].completed)
 
     def __enter__(self) -> Self:
         """Start drawing."""

@@ -35,6 +35,9 @@ class SilentBars:
     def begin(self, stage: str, total: int | None) -> Advance:
         return lambda rows: None
 
+    def end(self, stage: str) -> None:
+        pass
+
 
 class HashedPolicy:
     """Is right as often as a hash of the sample says: never, always, or in some of the completions."""
