@@ -1,7 +1,8 @@
 """The data engine on one screen: raw sources in, a proven and selected dataset out, resumable at every chunk."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from orchestration.data.stages.publish import of_role, publish
 from orchestration.data.stages.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.stages.runner import RowStage, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
+from orchestration.errors import DataError
 from rewards.config import RewardConfig
 from rollout.records import Difficulty
 
@@ -89,6 +91,8 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
     if attempt is not None:
         train = run("sample", train, partial(attempt, train, job.policy))
     train = run("select", train, partial(select, job, train))
+    if not total(train):
+        raise DataError(f"recipe {recipe.name}: no training row is left; most went as {most_frequent_reasons(stages)}")
     rows_to_write = total(train) + total(of_role(chunks, "held_out"))
     publish(job, stages, seconds, workers, bars.begin("write", rows_to_write))
 
@@ -96,6 +100,14 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
 def total(chunks: Sequence[Chunk]) -> int:
     """Rows of some chunks."""
     return sum(chunk.num_rows for chunk in chunks)
+
+
+def most_frequent_reasons(stages: Mapping[str, Sequence[Chunk]]) -> str:
+    """Say why most rows were left out, for a build of which nothing is left."""
+    counts = Counter(
+        f"{row['reason']} ({stage})" for stage, chunks in stages.items() for chunk in chunks for row in chunk.rejected()
+    )
+    return ", ".join(f"{reason} x {count}" for reason, count in counts.most_common(5)) or "nothing: no row was read"
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
@@ -119,6 +131,8 @@ def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chu
     quotas = {name: source.quota for name, source in recipe.sources.items() if source.quota is not None}
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
+        if not (quotas or recipe.select.quotas or recipe.select.bands or recipe.select.strata):
+            return  # everything is kept, and nothing has to be remembered
         rows = []
         for chunk in chunks:
             for values in chunk.rows():

@@ -2,64 +2,26 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig, check_model_folder
-from orchestration.errors import ConfigError, DataError
+from orchestration.errors import ConfigError
+from orchestration.evaluation.bench import Bench, open_bench
 from orchestration.evaluation.checkpoint import resolve_checkpoint
 from orchestration.evaluation.collect import Questioning, collect
-from orchestration.evaluation.compare import compare
-from orchestration.evaluation.page import comparison_page, evaluation_page
 from orchestration.evaluation.partial import PartialAnswers
-from orchestration.evaluation.predictions import write_lmms_eval, write_vlmevalkit
-from orchestration.evaluation.presets.base import Preset, PresetResult, apply_preset
 from orchestration.evaluation.presets.registry import preset_of
+from orchestration.evaluation.publish import list_files, publish, publish_comparison, say
 from orchestration.evaluation.records import EvaluatedSample
-from orchestration.evaluation.statistics import Resampling
-from orchestration.evaluation.store import (
-    MANIFEST,
-    Manifest,
-    check_comparable,
-    read_evaluation,
-    write_evaluation,
-    write_json,
-    write_whole,
-)
-from orchestration.evaluation.summary import SummarySettings, summarise
-from orchestration.evaluation.table import comparison_table, preset_table, summary_table
+from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.rewards import start_reward_pool
-from orchestration.seeds import derive_seed
-from rollout.dataset import SampleTable
-from rollout.records import ImageBytes, Sample, SamplingSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """A dataset as one evaluation asks it."""
-
-    table: SampleTable
-    rows: tuple[int, ...]
-    """Which rows, in their order."""
-    ids: dict[str, int]
-    """Row of each sample id asked for."""
-    digest: str
-    """Of questions and references; equal digests may be compared."""
-
-    def samples(self, done: dict[str, EvaluatedSample]) -> Iterator[Sample]:
-        """Read those that are not answered yet."""
-        for sample_id, row in self.ids.items():
-            if sample_id not in done:
-                yield self.table[row]
-
-    def images_of(self, sample_id: str) -> Sequence[ImageBytes]:
-        """Give the images of one row."""
-        return self.table[self.ids[sample_id]].images
+from rollout.records import SamplingSpec
 
 
 def run_evaluation(config: ExperimentConfig) -> None:
@@ -82,33 +44,10 @@ def run_evaluation(config: ExperimentConfig) -> None:
     if earlier is not None:
         check_comparable(earlier[0], manifest)
     samples = _answers(config, model, bench, folder, manifest)
-    _conclude(config, folder, manifest, bench, samples, preset)
+    publish(config, folder, manifest, bench, samples, preset)
     if earlier is not None:
-        _compare(config, folder, bench, earlier, (manifest, samples))
-    _list_files(folder)
-
-
-def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
-    """Open a dataset and choose its rows.
-
-    Raises:
-        DataError: Two rows share an id.
-    """
-    table = SampleTable(data)
-    columns = table.columns("sample_id", "question", "answer")
-    rows = range(len(columns))
-    if max_samples is not None and max_samples < len(columns):
-        drawn = sorted(rows, key=lambda row: derive_seed(seed, "evaluate", columns[row][0]))[:max_samples]
-        chosen = tuple(sorted(drawn))
-    else:
-        chosen = tuple(rows)
-    ids = {str(columns[row][0]): row for row in chosen}
-    if len(ids) < len(chosen):
-        raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")
-    hasher = hashlib.sha256()
-    for row in chosen:
-        hasher.update("\x1f".join(map(str, columns[row])).encode(errors="replace") + b"\x1e")
-    return Bench(table=table, rows=chosen, ids=ids, digest=hasher.hexdigest())
+        publish_comparison(config, folder, bench, earlier, (manifest, samples))
+    list_files(folder)
 
 
 def _folder(config: ExperimentConfig, model: Path, data: Path) -> Path:
@@ -215,96 +154,3 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             bars.update(bar, advance=1)
 
         asyncio.run(ask(finished))
-
-
-def _conclude(
-    config: ExperimentConfig,
-    folder: Path,
-    manifest: Manifest,
-    bench: Bench,
-    samples: Sequence[EvaluatedSample],
-    preset: Preset,
-) -> None:
-    settings = config.evaluate
-    summary = summarise(samples, _summary_settings(config))
-    result: PresetResult | None = None
-    if preset.name != "mixed":
-        result = apply_preset(
-            preset, samples, cluster_key=settings.cluster_key, resampling=_summary_settings(config).resampling
-        )
-    write_json(folder / "summary.json", {**summary.to_json(), "preset": None if result is None else result.to_json()})
-    title = f"{Path(manifest.model).name} on {Path(manifest.data).name}"
-    write_whole(
-        folder / "page.html",
-        evaluation_page(
-            title=title,
-            summary=summary,
-            preset=result,
-            samples=samples,
-            image_of=bench.images_of,
-            num_worst=settings.num_worst,
-        ),
-    )
-    if settings.greedy:
-        _write_for_toolkits(config, folder, samples)
-    say(summary_table(summary))
-    if result is not None:
-        say("")
-        say(preset_table(result))
-
-
-def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequence[EvaluatedSample]) -> None:
-    boxes = config.evaluate.boxes
-    for source in sorted({sample.source for sample in samples}):
-        rows = [sample for sample in samples if sample.source == source]
-        name = source.replace("/", "-")
-        write_vlmevalkit(folder / "vlmevalkit", rows, model="mixed-r1", dataset=name, boxes=boxes)
-        if all(row.source_id.isdigit() for row in rows):  # lmms-eval knows rows by their place in a split alone
-            write_lmms_eval(folder / "lmms_eval", rows, model="mixed-r1", task=name, boxes=boxes)
-
-
-def _compare(
-    config: ExperimentConfig,
-    folder: Path,
-    bench: Bench,
-    earlier: tuple[Manifest, list[EvaluatedSample]],
-    later: tuple[Manifest, list[EvaluatedSample]],
-) -> None:
-    comparisons = compare(earlier[1], later[1], settings=_summary_settings(config), allow_unmatched=True)
-    write_json(
-        folder / "comparison.json",
-        {"before": earlier[0].model, "after": later[0].model, "metrics": [c.to_json() for c in comparisons]},
-    )
-    write_whole(
-        folder / "comparison.html",
-        comparison_page(
-            title=f"{Path(earlier[0].model).name} and {Path(later[0].model).name} on {Path(later[0].data).name}",
-            comparisons=comparisons,
-            before=earlier[1],
-            after=later[1],
-            image_of=bench.images_of,
-        ),
-    )
-    for comparison in comparisons:
-        say("")
-        say(comparison_table(comparison))
-
-
-def _summary_settings(config: ExperimentConfig) -> SummarySettings:
-    settings = config.evaluate
-    return SummarySettings(
-        pass_ks=settings.pass_ks if settings.num_completions else (),
-        cluster_key=settings.cluster_key,
-        resampling=Resampling(seed=config.seed, num_resamples=settings.num_resamples, level=settings.level),
-    )
-
-
-def _list_files(folder: Path) -> None:
-    say("")
-    for path in sorted(folder.iterdir()):
-        say(f"{path}")
-
-
-def say(line: str) -> None:
-    """Print one line to the user, at once."""
-    print(line, flush=True)

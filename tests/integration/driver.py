@@ -39,6 +39,10 @@ class Driver:
         """Until the file has that many whole lines."""
         self._poll(lambda: path.is_file() and path.read_text().count("\n") >= num_lines, timeout_s)
 
+    def wait_for_any(self, folder: Path, pattern: str, timeout_s: float = 300.0) -> None:
+        """Until a file of the pattern is in the folder."""
+        self._poll(lambda: any(folder.glob(pattern)), timeout_s)
+
     def send(self, number: signal.Signals) -> None:
         """To the whole foreground group for Ctrl-C, as a terminal does; to the driver alone otherwise."""
         if number == signal.SIGINT:

@@ -15,8 +15,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def settings(run_dir: Path, cache: Path, *more: str) -> list[str]:
-    return ["train", "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
+def settings(run_dir: Path, cache: Path, *more: str, verb: str = "train") -> list[str]:
+    return [verb, "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
 
 
 def steps_of(run_dir: Path) -> list[dict[str, float]]:
@@ -48,6 +48,30 @@ def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Pat
     again = Driver(tmp_path, *arguments)
     assert again.finish() == 0
     assert "has done all 3 steps" in again.output
+
+    evaluate_its_weights_twice(tmp_path, run_dir, cache)
+
+
+def evaluate_its_weights_twice(folder: Path, run_dir: Path, cache: Path) -> None:
+    """The export of a run and its last checkpoint are the same weights, so they give the same answers."""
+    asked = ("max_samples=6", "num_completions=2", "pass_ks=[1,2]", "learner.num_ranks=2")
+    for name, checkpoint, more in (
+        ("exported", run_dir, ()),
+        ("checkpoint", run_dir / "checkpoints" / "step_00000003", (f"against={folder / 'exported'}",)),
+    ):
+        arguments = (f"checkpoint={checkpoint}", f"out={folder / name}", *asked, *more)
+        driver = Driver(folder, *settings(run_dir, cache, *arguments, verb="evaluate"))
+        assert driver.finish() == 0, driver.output
+        assert driver.leftovers() == []
+        summary = json.loads((folder / name / "summary.json").read_text())
+        assert (summary["overall"]["num_samples"], summary["overall"]["num_failed"]) == (6, 0)
+        assert (folder / name / "page.html").stat().st_size > 5_000
+    comparison = json.loads((folder / "checkpoint" / "comparison.json").read_text())
+    assert {metric["metric"] for metric in comparison["metrics"]} == {"greedy/task_reward", "sampled/task_reward"}
+    for metric in comparison["metrics"]:
+        assert metric["overall"]["difference"]["value"] == 0.0
+    lines = [(folder / name / "predictions.jsonl").read_text() for name in ("exported", "checkpoint")]
+    assert lines[0] == lines[1]
 
 
 def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
