@@ -49,29 +49,34 @@ def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Pat
     assert again.finish() == 0
     assert "has done all 3 steps" in again.output
 
-    evaluate_its_weights_twice(tmp_path, run_dir, cache)
+    evaluate(tmp_path, run_dir, cache, "exported", run_dir)
 
 
-def evaluate_its_weights_twice(folder: Path, run_dir: Path, cache: Path) -> None:
-    """The export of a run and its last checkpoint are the same weights, so they give the same answers."""
-    asked = ("max_samples=6", "num_completions=2", "pass_ks=[1,2]", "learner.num_ranks=2")
-    for name, checkpoint, more in (
-        ("exported", run_dir, ()),
-        ("checkpoint", run_dir / "checkpoints" / "step_00000003", (f"against={folder / 'exported'}",)),
-    ):
-        arguments = (f"checkpoint={checkpoint}", f"out={folder / name}", *asked, *more)
-        driver = Driver(folder, *settings(run_dir, cache, *arguments, verb="evaluate"))
-        assert driver.finish() == 0, driver.output
-        assert driver.leftovers() == []
-        summary = json.loads((folder / name / "summary.json").read_text())
-        assert (summary["overall"]["num_samples"], summary["overall"]["num_failed"]) == (6, 0)
-        assert (folder / name / "page.html").stat().st_size > 5_000
-    comparison = json.loads((folder / "checkpoint" / "comparison.json").read_text())
-    assert {metric["metric"] for metric in comparison["metrics"]} == {"greedy/task_reward", "sampled/task_reward"}
-    for metric in comparison["metrics"]:
-        assert metric["overall"]["difference"]["value"] == 0.0
-    lines = [(folder / name / "predictions.jsonl").read_text() for name in ("exported", "checkpoint")]
+def evaluate(folder: Path, run_dir: Path, cache: Path, name: str, checkpoint: Path, *more: str) -> None:
+    """Six held-out rows, a greedy completion and two sampled ones each."""
+    asked = ("max_samples=6", "num_completions=2", "pass_ks=[1,2]", f"out={folder / name}", f"checkpoint={checkpoint}")
+    driver = Driver(folder, *settings(run_dir, cache, *asked, *more, verb="evaluate"))
+    assert driver.finish() == 0, driver.output
+    assert driver.leftovers() == []
+    summary = json.loads((folder / name / "summary.json").read_text())
+    assert (summary["overall"]["num_samples"], summary["overall"]["num_failed"]) == (6, 0)
+    assert (folder / name / "page.html").stat().st_size > 5_000
+    assert len((folder / name / "predictions.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_a_checkpoint_and_the_export_of_its_run_give_the_same_answers(tmp_path: Path, cache: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert Driver(tmp_path, *settings(run_dir, cache, "learner.num_ranks=2")).finish() == 0
+    evaluate(tmp_path, run_dir, cache, "exported", run_dir)
+    checkpoint = run_dir / "checkpoints" / "step_00000003"
+    evaluate(tmp_path, run_dir, cache, "checkpoint", checkpoint, f"against={tmp_path / 'exported'}")
+
+    lines = [(tmp_path / name / "predictions.jsonl").read_text() for name in ("exported", "checkpoint")]
     assert lines[0] == lines[1]
+    comparison = json.loads((tmp_path / "checkpoint" / "comparison.json").read_text())
+    assert {metric["metric"] for metric in comparison["metrics"]} == {"greedy/task_reward", "sampled/task_reward"}
+    assert all(metric["overall"]["difference"]["value"] == 0.0 for metric in comparison["metrics"])
 
 
 def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
