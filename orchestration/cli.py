@@ -111,6 +111,8 @@ def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
             if part not in level and part != "experiment":
                 return unknown_key(part, list(level), path)
             level, path = level.get(part), f"{path}.{part}" if path else part
+        if isinstance(level, dict) and not override.startswith("+") and "={" in override:
+            return f"{override}: names that a setting does not have yet are added with a plus sign: +{override}"
     return str(error).strip().splitlines()[0]
 
 

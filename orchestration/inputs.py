@@ -6,6 +6,7 @@ from pathlib import Path
 from orchestration.config import ExperimentConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
+from orchestration.errors import ConfigError
 from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
@@ -37,6 +38,11 @@ def prepare_inputs(config: ExperimentConfig) -> Inputs:
     if config.data.train is not None and config.data.held_out is not None:
         return Inputs(model=model, train=Path(config.data.train), held_out=Path(config.data.held_out))
     dataset = build_from_config(config, model)
+    if not dataset.held_out.is_dir():
+        raise ConfigError(
+            "data.recipe has no row of role held_out, and a run is scored on such rows before and after; give one of "
+            "its sources role: held_out"
+        )
     return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
 
 

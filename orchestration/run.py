@@ -60,7 +60,7 @@ class Run:
             config=config.data.stream,
         )
         if self._checkpoint:
-            self.prompts.load_state_dict(read_extra(self._checkpoint)["prompts"])
+            self.prompts.load_state_dict(read_extra(self._checkpoint).get("prompts", {}))
         self._held_out = SampleTable(inputs.held_out)
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from learner.checkpoint import COMPLETE_MARKER, latest_complete
 from orchestration import cluster
-from orchestration.config import ExperimentConfig, build_config
+from orchestration.config import ExperimentConfig, ModelConfig, build_config, check_model_folder
+from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.guard import guarded
 from orchestration.inputs import model_folder
@@ -17,29 +18,42 @@ from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder
 
 
-def resolve_checkpoint(config: ExperimentConfig) -> Path:
-    """Give the Hugging Face folder of what `evaluate.checkpoint` names; a run's own checkpoint is exported first.
+def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
+    """Give settings whose `model` is what `evaluate.checkpoint` names; a run's own checkpoint is exported first.
+
+    Boxes are read in the frame that the run was trained with, or that the model's family is known for: the frame of the
+    settings belongs to another model. Without a checkpoint, the model of the settings is taken as it is.
 
     Raises:
-        ConfigError: It is none of the three.
+        ConfigError: It is no Hugging Face folder, no run and no checkpoint of one.
     """
     if config.evaluate.checkpoint is None:
-        return model_folder(config)
+        return replace(config, model=replace(config.model, path=str(model_folder(config)), family=None))
     path = Path(config.evaluate.checkpoint).expanduser().absolute()
-    if (path / "config.json").is_file() and not RunFolder(path).checkpoints.is_dir():
-        return path
     if (path / COMPLETE_MARKER).is_file():
-        return _exported(path, RunFolder(path.parent.parent))
+        run = RunFolder(path.parent.parent)
+        return _of_run(config, _exported(path, run), run)
     run = RunFolder(path)
-    if (run.export / "config.json").is_file():
-        return run.export
-    latest = latest_complete(run.checkpoints) if run.checkpoints.is_dir() else None
-    if latest is None:
+    if run.checkpoints.is_dir():
+        latest = latest_complete(run.checkpoints)
+        if (run.export / "config.json").is_file():
+            return _of_run(config, run.export, run)
+        if latest is not None:
+            return _of_run(config, _exported(latest, run), run)
+    if not (path / "config.json").is_file():
         raise ConfigError(
             f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder with a checkpoint, "
             "nor a complete checkpoint of a run; correct the path"
         )
-    return _exported(latest, run)
+    check_model_folder(path)
+    family = json.loads((path / "config.json").read_text())["model_type"]
+    frame = FAMILY_FRAMES.get(family, config.model.coord_mode)
+    return replace(config, model=ModelConfig(path=str(path), family=None, coord_mode=frame))
+
+
+def _of_run(config: ExperimentConfig, folder: Path, run: RunFolder) -> ExperimentConfig:
+    began = build_config(json.loads(run.config.read_text()))
+    return replace(config, model=ModelConfig(path=str(folder), family=None, coord_mode=began.model.coord_mode))
 
 
 def _exported(checkpoint: Path, run: RunFolder) -> Path:

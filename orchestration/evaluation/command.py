@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestration import cluster
-from orchestration.config import ExperimentConfig, check_model_folder
+from orchestration.config import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.evaluation.bench import Bench, open_bench
-from orchestration.evaluation.checkpoint import resolve_checkpoint
+from orchestration.evaluation.checkpoint import with_checkpoint
 from orchestration.evaluation.collect import Questioning, collect
 from orchestration.evaluation.partial import PartialAnswers
 from orchestration.evaluation.presets.registry import preset_of
@@ -34,8 +34,9 @@ def run_evaluation(config: ExperimentConfig) -> None:
     settings = config.evaluate
     preset = preset_of(settings.preset)
     earlier = None if settings.against is None else read_evaluation(Path(settings.against).expanduser())
-    model = resolve_checkpoint(config)
-    check_model_folder(model)
+    config = with_checkpoint(config)
+    assert config.model.path is not None
+    model = Path(config.model.path)
     data = Path(settings.data).expanduser().absolute() if settings.data else prepare_inputs(config).held_out
     check_rewards(config.reward, model, data)
     bench = open_bench(data, seed=config.seed, max_samples=settings.max_samples)

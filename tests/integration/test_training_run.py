@@ -25,7 +25,8 @@ def steps_of(run_dir: Path) -> list[dict[str, float]]:
 
 def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Path, cache: Path) -> None:
     run_dir = tmp_path / "run"
-    arguments = settings(run_dir, cache, "learner.num_ranks=2")
+    # The adaptive curriculum has a history, which the checkpoint must carry over the kill.
+    arguments = settings(run_dir, cache, "learner.num_ranks=2", "data.stream.curriculum.kind=adaptive")
     killed = Driver(tmp_path, *arguments)
     killed.wait_for(run_dir / "metrics.jsonl", 2)
     killed.send(signal.SIGKILL)
@@ -91,11 +92,21 @@ def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path
 
 def test_two_engines_feed_two_ranks_of_deepspeed_with_the_other_family(tmp_path: Path, cache: Path) -> None:
     run_dir = tmp_path / "run"
-    more = ("model=tiny_internvl", "learner=deepspeed_zero3", "rollout.engines=2", "training.max_staleness=0")
+    weights = "+data.stream.weights={chart: 3, iou: 1, open: 0, match_mcq: 0, match_yesno: 0}"
+    more = (
+        "model=tiny_internvl",
+        "learner=deepspeed_zero3",
+        "rollout.engines=2",
+        "training.max_staleness=0",
+        "data.stream.mixture_by=task",
+        weights,
+    )
     driver = Driver(tmp_path, *settings(run_dir, cache, *more, "training.num_steps=2"))
     assert driver.finish() == 0, driver.output
     assert driver.leftovers() == []
     assert [m["staleness/max"] for m in steps_of(run_dir)] == [0.0, 0.0]
+    assert [m["reward/chart/num_groups"] for m in steps_of(run_dir)] == [3.0, 3.0]
+    assert [m["reward/grounding/num_groups"] for m in steps_of(run_dir)] == [1.0, 1.0]
     assert all(m["sync/mismatch"] < 0.02 for m in steps_of(run_dir))
 
 

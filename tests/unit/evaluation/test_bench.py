@@ -1,0 +1,79 @@
+"""Which rows an evaluation asks, and what it remembers when it is stopped."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.errors import DataError
+from orchestration.evaluation.bench import open_bench
+from orchestration.evaluation.partial import PARTIAL, PartialAnswers
+from orchestration.evaluation.records import EvaluatedSample
+from rollout.dataset import write_samples
+from rollout.records import Sample
+
+
+def sample(name: str, answer: str = "4") -> Sample:
+    return Sample(sample_id=name, source="unit", task="chart", question=f"How tall is {name}?", answer=answer)
+
+
+def answered(name: str) -> EvaluatedSample:
+    return EvaluatedSample(
+        sample_id=name, source="unit", task="chart", function="chart", question="?", answer="4", greedy=None
+    )
+
+
+def write(path: Path, *samples: Sample) -> Path:
+    write_samples(path, samples)
+    return path
+
+
+def test_all_rows_are_asked_in_order_and_those_that_are_answered_not_again(tmp_path: Path) -> None:
+    bench = open_bench(write(tmp_path / "b.parquet", *map(sample, "abc")), seed=0, max_samples=None)
+    assert [row.sample_id for row in bench.samples({})] == ["a", "b", "c"]
+    assert [row.sample_id for row in bench.samples({"b": answered("b")})] == ["a", "c"]
+
+
+def test_fewer_rows_are_drawn_by_the_seed_and_keep_their_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.parquet", *map(sample, "abcdefgh"))
+    drawn = {seed: list(open_bench(path, seed=seed, max_samples=3).ids) for seed in range(6)}
+    assert all(names == sorted(names) and len(names) == 3 for names in drawn.values())
+    assert drawn[0] == list(open_bench(path, seed=0, max_samples=3).ids)
+    assert len({tuple(names) for names in drawn.values()}) > 1
+
+
+def test_the_digest_follows_questions_and_references(tmp_path: Path) -> None:
+    digests = {
+        open_bench(write(tmp_path / f"{i}.parquet", *rows), seed=0, max_samples=None).digest
+        for i, rows in enumerate(([sample("a")], [sample("a", "5")], [sample("b")], [sample("a"), sample("b")]))
+    }
+    assert len(digests) == 4
+    again = open_bench(write(tmp_path / "again.parquet", sample("a")), seed=0, max_samples=None)
+    assert again.digest in digests
+
+
+def test_two_rows_of_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds a sample_id twice"):
+        open_bench(write(tmp_path / "b.parquet", sample("a"), sample("a", "5")), seed=0, max_samples=None)
+
+
+def test_answers_of_a_stopped_evaluation_are_taken_up(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        answers.add(answered("a"))
+        answers.add(answered("b"))
+    with (tmp_path / PARTIAL).open("a") as file:
+        file.write('{"sample_id": "c", "sou')  # a kill in the middle of a line
+
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert list(answers.found) == ["a", "b"]
+        answers.add(answered("c"))
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert list(answers.found) == ["a", "b", "c"]
+        answers.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_to_other_questions_are_not_taken_up(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        answers.add(answered("a"))
+    with PartialAnswers(tmp_path, "another") as answers:
+        assert answers.found == {}
