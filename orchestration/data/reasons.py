@@ -32,6 +32,7 @@ class RejectReason(StrEnum):
     IMAGE_TOO_NARROW = "image_too_narrow", "one side is more than limits.max_aspect times the other"
     IMAGE_ANIMATED = "image_animated", "the file holds several frames; which one is meant is not known"
     IMAGE_CMYK = "image_cmyk", "print colours: converting shifts them (limits.cmyk=convert accepts that)"
+    IMAGE_DEPTH = "image_depth", "grey values of 16 or 32 bits, which models' processors clip to white"
     IMAGE_ROTATED = "image_rotated", "EXIF turns the image (limits.exif=rotate applies it where no boxes are affected)"
     TOO_MANY_IMAGES = "too_many_images", "more images than limits.max_images"
     QUESTION_EMPTY = "question_empty", "no question, or only whitespace"

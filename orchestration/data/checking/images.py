@@ -101,6 +101,8 @@ def _check(data: bytes, limits: LimitsConfig, has_boxes: bool) -> CheckedImage:
         is_cmyk = image.mode == "CMYK"
         if is_cmyk and limits.cmyk == "quarantine":
             raise Refused(RejectReason.IMAGE_CMYK, f"a {image.format} file in CMYK; limits.cmyk is quarantine")
+        if image.mode.startswith(("I", "F")):
+            raise Refused(RejectReason.IMAGE_DEPTH, f"a {image.format} file of mode {image.mode}")
         # Pillow turns TIFF files while it loads them and then forgets the orientation: it is read before that.
         orientation = image.getexif().get(_ORIENTATION, 1)
         is_turned = orientation in _TURNED

@@ -205,11 +205,16 @@ def test_changed_images_are_the_same_bytes_every_time_and_carry_no_metadata() ->
     assert b"iCCP" not in accepted(as_png, limits).data
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
 def test_other_channels_stay_as_they_are(mode: str) -> None:
-    image = Image.new("I;16", (40, 40), 40_000) if mode == "I;16" else picture(40, 40).convert(mode)
+    image = picture(40, 40).convert(mode)
     data = encoded(image)
     assert accepted(data).data == data
+
+
+@pytest.mark.parametrize(("mode", "form"), [("I;16", "PNG"), ("I;16", "TIFF"), ("F", "TIFF")])
+def test_grey_values_of_more_than_eight_bits_are_refused(mode: str, form: str) -> None:
+    assert refusal(encoded(Image.new(mode, (40, 40), 40_000), form)).reason is RejectReason.IMAGE_DEPTH
 
 
 @settings(max_examples=300, deadline=None)
