@@ -14,6 +14,7 @@ from orchestration.data.stages import write
 from orchestration.data.stages.measure import Ruler, prompt_builder
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.errors import DataError
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build, content, plan
 
@@ -114,6 +115,19 @@ def test_the_result_is_what_the_manifest_says(model: Path, tmp_path: Path) -> No
         assert sample.image_tokens == 16
         assert sample.license == "Apache-2.0"
     assert held_out[0].difficulty is None
+
+
+def test_images_can_lie_in_files_beside_the_shards(model: Path, tmp_path: Path) -> None:
+    build(plan(model, tmp_path, "data.recipe.shards.images=paths"), is_tried=False)
+    train = SampleTable(tmp_path / "out" / "train")
+    files = {path.read_bytes() for path in (tmp_path / "out" / "train" / "images").glob("*/*.png")}
+    assert {train[index].images[0].data for index in range(len(train))} == files
+
+
+def test_a_recipe_that_keeps_nothing_says_what_became_of_its_rows(model: Path, tmp_path: Path) -> None:
+    job = plan(model, tmp_path, "data.recipe.measure.max_prompt_tokens=5")
+    with pytest.raises(DataError, match=r"no training row is left; most went as prompt_too_long \(measure\) x"):
+        build(job, is_tried=False)
 
 
 def test_a_changed_setting_makes_its_stage_and_those_behind_it_anew_and_no_other(model: Path, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Parquet in and out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.dataset import SampleTable, write_samples
+from rollout.dataset import ROW_GROUP_BYTES, SampleTable, write_rows, write_samples
 from rollout.errors import RolloutError
-from rollout.records import ImageBytes, Sample
+from rollout.records import Difficulty, ImageBytes, Sample
+from rollout.schema import SCHEMA_VERSION, describe, to_row
 
 
 def make_samples(count: int) -> list[Sample]:
@@ -56,3 +58,93 @@ def test_unusable_files_are_refused_with_a_reason(tmp_path: Path) -> None:
     write_samples(tmp_path / "empty.parquet", [])
     with pytest.raises(RolloutError, match="no rows"):
         SampleTable(tmp_path / "empty.parquet")
+
+
+def test_a_folder_of_shards_reads_as_one_table(tmp_path: Path) -> None:
+    samples = make_samples(150)
+    for number, start in enumerate((0, 40, 139)):
+        end = (40, 139, 150)[number]
+        write_samples(tmp_path / f"train-{number}.parquet", samples[start:end])
+    table = SampleTable(tmp_path)
+    assert [table[i] for i in (0, 39, 40, 138, 139, 149)] == [samples[i] for i in (0, 39, 40, 138, 139, 149)]
+    assert table.columns("sample_id") == [(sample.sample_id,) for sample in samples]
+    with pytest.raises(IndexError):
+        table[150]
+
+
+def test_row_groups_stay_small_in_rows_and_in_bytes(tmp_path: Path) -> None:
+    write_samples(tmp_path / "few.parquet", make_samples(150))
+    photo = ImageBytes(data=bytes(ROW_GROUP_BYTES // 2), width=3, height=4)
+    large = [replace(sample, images=(photo,)) for sample in make_samples(5)]
+    write_samples(tmp_path / "large.parquet", large)
+
+    def rows(name: str) -> list[int]:
+        metadata = pq.ParquetFile(tmp_path / name).metadata
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    assert rows("few.parquet") == [64, 64, 22]
+    assert rows("large.parquet") == [2, 2, 1]
+
+
+def test_every_column_says_what_it_holds(tmp_path: Path) -> None:
+    write_samples(tmp_path / "s.parquet", make_samples(1))
+    schema = pq.read_schema(tmp_path / "s.parquet")
+    assert schema.metadata[b"schema"] == SCHEMA_VERSION.encode()
+    assert all(len(field.metadata[b"doc"]) > 10 for field in schema)
+    for name in (*schema.names, "sha256", "size_bytes"):
+        assert name in describe()
+
+
+def test_everything_that_the_data_engine_knows_survives_the_disk(tmp_path: Path) -> None:
+    difficulty = Difficulty(
+        num_completions=4, mean=0.5, std=0.25, min=0.0, max=1.0, pass_rate=0.5, format_rate=1.0, agreement=0.75
+    )
+    sample = replace(
+        make_samples(1)[0],
+        source_id="17",
+        license="CC BY 4.0",
+        stratum="hard",
+        prompt_tokens=40,
+        image_tokens=16,
+        difficulty=difficulty,
+        metadata={"template": "3", "ä": "ö"},
+    )
+    write_samples(tmp_path / "s.parquet", [sample])
+    assert SampleTable(tmp_path / "s.parquet")[0] == sample
+
+
+def write_with_path(folder: Path, path: str, data: bytes) -> SampleTable:
+    image = ImageBytes(data=data, width=3, height=4)
+    row = to_row(replace(make_samples(1)[0], images=(image,)))
+    row["images"][0] |= {"bytes": None, "path": path}
+    folder.mkdir(exist_ok=True)
+    write_rows(folder / "s.parquet", [row])
+    return SampleTable(folder)
+
+
+def test_images_in_files_are_read_from_under_the_dataset(tmp_path: Path) -> None:
+    table = write_with_path(tmp_path / "set", "images/a.png", b"pixels")
+    with pytest.raises(RolloutError, match=r"images/a.png cannot be read \(No such file"):
+        table[0]
+    (tmp_path / "set" / "images").mkdir()
+    (tmp_path / "set" / "images" / "a.png").write_bytes(b"pixels")
+    assert table[0].images[0].data == b"pixels"
+    for changed in (b"pixelz", b"more pixels"):
+        (tmp_path / "set" / "images" / "a.png").write_bytes(changed)
+        with pytest.raises(RolloutError, match="is not the image that the dataset was built with"):
+            write_with_path(tmp_path / "set", "images/a.png", b"pixels")[0]
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "images/../../secret.png", "link.png"])
+def test_an_image_path_that_leaves_the_dataset_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(RolloutError, match="paths stay under the dataset"):
+        write_with_path(tmp_path / "set", path, b"secret")[0]
+
+
+def test_an_absolute_image_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    with pytest.raises(RolloutError, match="paths stay under the dataset"):
+        write_with_path(tmp_path / "set", str(tmp_path / "secret.png"), b"secret")[0]

@@ -1,0 +1,112 @@
+"""Reading: rows in chunks, a fixed draw of them, and files that change between two builds."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestration.data.chunks import Chunk, ImageReader
+from orchestration.data.config import RecipeConfig, SourceConfig
+from orchestration.data.files import FileDigests
+from orchestration.data.plan import plan_sources, read_sources
+from tests.unit.data.building import SerialWorkers
+from tests.unit.data.faults import encoded, picture
+
+MAPPING = {"id": "id", "question": "q", "answer": "a", "images": "image", "task": {"constant": "chart"}}
+
+
+def write_raw(root: Path, num_rows: int = 10, num_files: int = 2) -> None:
+    folder = root / "raw" / "own"
+    folder.mkdir(parents=True)
+    for number in range(num_rows):
+        (folder / f"{number}.png").write_bytes(encoded(picture(number, (32, 32))))
+    for part in range(num_files):
+        rows = [
+            {"id": f"r{number}", "q": f"How tall is {number}?", "a": str(number), "image": f"{number}.png"}
+            for number in range(part, num_rows, num_files)
+        ]
+        (folder / f"part{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(root: Path, *, chunk_rows: int = 3, seed: int = 0, max_rows: int | None = None) -> list[Chunk]:
+    source = SourceConfig(
+        adapter="jsonl", path="own", max_rows=max_rows, options={"files": ["*.jsonl"], "mapping": MAPPING}
+    )
+    recipe = RecipeConfig(name="own", seed=seed, sources={"own": source}, raw=str(root / "raw"), chunk_rows=chunk_rows)
+    store = root / "store"
+    plans = plan_sources(recipe, store, FileDigests(store / "files.json"))
+    return read_sources(plans, SerialWorkers(), lambda rows: None)
+
+
+def ids(chunks: list[Chunk]) -> list[str]:
+    return [values["row"]["source_id"] for chunk in chunks for values in chunk.rows()]
+
+
+def stamps(chunks: list[Chunk]) -> dict[str, int]:
+    return {chunk.folder.name: (chunk.folder / "info.json").stat().st_mtime_ns for chunk in chunks}
+
+
+def test_every_row_is_read_once_with_its_image_in_chunks_of_one_part(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    chunks = read(tmp_path)
+    assert ids(chunks) == [f"r{number}" for number in (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)]
+    assert [chunk.num_rows for chunk in chunks] == [3, 2, 3, 2]
+    reader = ImageReader(tmp_path / "store")
+    values = list(chunks[1].rows())[1]
+    place = values["row"]["images"][0]["index"]
+    assert reader.read(chunks[1].address, place) == (tmp_path / "raw" / "own" / "8.png").read_bytes()
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 9, 10, 50])
+def test_a_draw_has_the_wished_size_and_does_not_depend_on_chunks(tmp_path: Path, max_rows: int) -> None:
+    write_raw(tmp_path)
+    drawn = ids(read(tmp_path, max_rows=max_rows))
+    assert len(drawn) == min(10, max_rows)
+    assert set(ids(read(tmp_path, max_rows=max_rows, chunk_rows=1))) == set(drawn)
+
+
+def test_another_seed_draws_other_rows_and_a_larger_draw_holds_the_smaller(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    draws = {frozenset(ids(read(tmp_path, max_rows=4, seed=seed))) for seed in range(5)}
+    assert len(draws) > 1
+    assert set(ids(read(tmp_path, max_rows=4))) < set(ids(read(tmp_path, max_rows=7)))
+
+
+def test_a_second_reading_makes_nothing_anew(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    before = stamps(read(tmp_path))
+    assert stamps(read(tmp_path)) == before
+
+
+def test_an_image_that_changed_is_read_again_and_the_other_chunks_stay(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    first = read(tmp_path)
+    changed = tmp_path / "raw" / "own" / "3.png"
+    changed.write_bytes(encoded(picture(99, (40, 40))))
+    os.utime(changed, ns=(1, 1))
+    second = read(tmp_path)
+
+    digests = [(a.digest, b.digest) for a, b in zip(first, second, strict=True)]
+    assert [a == b for a, b in digests] == [True, True, False, True]
+    assert ids(second) == ids(first)
+
+
+def test_an_annotation_file_that_changed_is_another_part(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    before = {chunk.folder.name for chunk in read(tmp_path)}
+    file = tmp_path / "raw" / "own" / "part0.jsonl"
+    file.write_text(file.read_text().replace("How tall", "How long"))
+    after = {chunk.folder.name for chunk in read(tmp_path)}
+    assert len(before & after) == 2
+    assert len(after - before) == 2
+
+
+def test_a_row_whose_image_is_gone_is_quarantined_and_the_rest_is_read(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    (tmp_path / "raw" / "own" / "4.png").unlink()
+    chunks = read(tmp_path)
+    assert "r4" not in ids(chunks)
+    assert len(ids(chunks)) == 9
+    gone = [row for chunk in chunks for row in chunk.rejected()]
+    assert [(row["source_id"], row["reason"]) for row in gone] == [("r4", "image_missing")]
