@@ -54,10 +54,6 @@ def test_a_killed_build_leaves_nothing_behind_and_continues_where_it_was(tmp_pat
     assert "all_wrong" in reasons
     assert len(SampleTable(tmp_path / "out" / "held_out")) == manifest["result"]["held_out"]["num_rows"]
 
-    again = Driver(tmp_path, *arguments)
-    assert again.finish() == 0
-    assert "manifest.json" in again.output
-
 
 def test_what_a_build_lacks_is_said_in_a_few_lines(tmp_path: Path) -> None:
     driver = Driver(
