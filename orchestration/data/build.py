@@ -132,6 +132,7 @@ def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chu
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
         if not (quotas or recipe.select.quotas or recipe.select.bands or recipe.select.strata):
+            advance(total(chunks))
             return  # everything is kept, and nothing has to be remembered
         rows = []
         for chunk in chunks:

@@ -11,7 +11,7 @@ from orchestration.data.duplicates.row_keys import RowKeys, signature
 from orchestration.data.records import Candidate
 
 BATCH_ROWS = 1000
-CACHE_KIB = 32 * 1024
+CACHE_KIB = 8 * 1024
 
 _SCHEMA = """
 CREATE TABLE rows (place INTEGER PRIMARY KEY, role TEXT, source TEXT, source_id TEXT, is_open INTEGER,
