@@ -2,16 +2,17 @@
 
 import asyncio
 import fcntl
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
 from orchestration.data.build import Attempt, BuildJob, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader, digest_of
-from orchestration.data.code import stage_code
+from orchestration.data.code import STAGES, stage_code
 from orchestration.data.files import FileDigests
 from orchestration.data.plan import plan_sources
 from orchestration.data.progress import Advance, StageBars
@@ -63,8 +64,16 @@ def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
     job = plan_build(config, model)
     if not is_built(job):
         with _locked(job.store):
+            _clear_half_chunks(job.store)
             _build(config, job, model)
     return Dataset(job.out)
+
+
+def _clear_half_chunks(store: Path) -> None:
+    """Delete what killed builds left in the middle of a chunk; nobody else writes while the store is locked."""
+    for stage in STAGES:
+        for half in (store / stage).glob("*.partial-*"):
+            shutil.rmtree(half, ignore_errors=True)
 
 
 def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
@@ -84,9 +93,18 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
     policy = ""
     if recipe.difficulty.enabled:
         weights = [digests.of(path) for path in sorted(model.glob("*.safetensors"))]
-        policy = digest_of(weights, processor, sampling.temperature, sampling.top_p, sampling.max_completion_tokens,
-                           recipe.difficulty.num_completions, recipe.seed, config.model.coord_mode,
-                           stage_code("sample"))  # fmt: skip
+        policy = digest_of(
+            weights,
+            processor,
+            asdict(config.reward),
+            asdict(sampling),
+            config.rollout.system_prompt,
+            config.rollout.engine.dtype,
+            config.model.coord_mode,
+            recipe.difficulty.num_completions,
+            recipe.seed,
+            stage_code("sample"),
+        )
     job = BuildJob(
         recipe=recipe,
         plans=plan_sources(recipe, store, digests),
@@ -128,7 +146,7 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
         plan = replace(plan, engines=(), rewards=())
     logs = job.store / "logs"
     with guarded(), cluster.ray_session(config.cluster, plan, logs), StageBars() as bars:
-        workers = RayWorkers(job.recipe.num_workers or len(cores))
+        workers = RayWorkers(job.recipe.num_workers)
         build_dataset(job, workers, _attempt(config, job, model, plan, logs) if is_tried else None, bars)
 
 

@@ -31,9 +31,10 @@ _TASK = ray.remote(num_cpus=1, max_retries=2)(_call)
 class RayWorkers:
     """Tasks on whatever cluster the session has joined; a task whose worker dies is run again, twice at most."""
 
-    def __init__(self, num_workers: int) -> None:
-        """Keep at most `num_workers` tasks at work."""
-        self._window = QUEUED_PER_WORKER * num_workers
+    def __init__(self, num_workers: int | None) -> None:
+        """Keep at most `num_workers` tasks at work; None takes every core of the cluster."""
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        self._window = QUEUED_PER_WORKER * (num_workers or cores)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """See Workers. The function must be importable, its item and result small: rows stay in files."""

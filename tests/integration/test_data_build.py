@@ -47,6 +47,7 @@ def test_a_killed_build_leaves_nothing_behind_and_continues_where_it_was(tmp_pat
     assert resumed.finish() == 0, resumed.output
     assert resumed.leftovers() == []
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert not list((tmp_path / "cache" / "data").glob("*/*.partial-*"))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     # The model is random: what it says is wrong, and all it says of captions is a little right.
     reasons = {entry["reason"] for entry in manifest["rejected"] if entry["stage"] == "select"}

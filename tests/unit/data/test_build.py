@@ -117,6 +117,25 @@ def test_the_result_is_what_the_manifest_says(model: Path, tmp_path: Path) -> No
     assert held_out[0].difficulty is None
 
 
+@pytest.mark.parametrize(
+    ("change", "is_new"),
+    [
+        ("rollout.sampling.temperature=0.5", True),
+        ("reward.chart.tolerance=0.01", True),
+        ("data.recipe.difficulty.num_completions=3", True),
+        ("data.recipe.seed=5", True),
+        ("data.recipe.num_workers=7", False),
+        ("training.num_steps=9", False),
+    ],
+)
+def test_what_was_tried_is_tried_again_only_where_it_could_come_out_otherwise(
+    model: Path, tmp_path: Path, change: str, is_new: bool
+) -> None:
+    before, after = plan(model, tmp_path, *BANDS), plan(model, tmp_path, *BANDS, change)
+    assert (before.policy != after.policy) == is_new
+    assert (before.key != after.key) == is_new
+
+
 def test_images_can_lie_in_files_beside_the_shards(model: Path, tmp_path: Path) -> None:
     build(plan(model, tmp_path, "data.recipe.shards.images=paths"), is_tried=False)
     train = SampleTable(tmp_path / "out" / "train")
