@@ -1,16 +1,13 @@
 """One training job from config to exit: demo artifacts, Ray, the run, the closing words."""
 
 import asyncio
-import fcntl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
-from orchestration.errors import ResumeError
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
+from orchestration.lock import exclusive
 from orchestration.loop import train
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
@@ -25,7 +22,8 @@ def run_training(config: ExperimentConfig) -> None:
         ResumeError: the folder belongs to other settings, or another process is writing it.
     """
     folder = RunFolder(config.run_path)
-    with _locked(folder):
+    busy = f"another process is training in {folder.root}; wait for it or use another run_dir"
+    with exclusive(folder.root, refusal=busy):
         settle_config(folder, config)
         if check_finished(folder, config.training.num_steps):
             say(f"{folder.root} has done all {config.training.num_steps} steps")
@@ -79,20 +77,6 @@ def _conclude(folder: RunFolder) -> None:
         "logs": folder.logs,
     }.items():
         say(f"{title:>12}  {path}")
-
-
-@contextmanager
-def _locked(folder: RunFolder) -> Iterator[None]:
-    """Keep other processes out of the run folder; the lock goes with the process, however it ends."""
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with (folder.root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResumeError(
-                f"another process is training in {folder.root}; wait for it or use another run_dir"
-            ) from error
-        yield
 
 
 def say(line: str) -> None:

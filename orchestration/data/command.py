@@ -1,10 +1,8 @@
 """A configured recipe becomes a dataset: the session around a build, for `mixed-r1 data build` and for a run."""
 
 import asyncio
-import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,8 +19,9 @@ from orchestration.data.stages.publish import MANIFEST, read_key
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.data.workers import RayWorkers
-from orchestration.errors import ConfigError, ResumeError
+from orchestration.errors import ConfigError
 from orchestration.guard import guarded
+from orchestration.lock import exclusive
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
@@ -63,7 +62,8 @@ def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
     """
     job = plan_build(config, model)
     if not is_built(job):
-        with _locked(job.store):
+        busy = f"another process is building data in {job.store}; wait for it, or use another cache_dir"
+        with exclusive(job.store, refusal=busy):
             _clear_half_chunks(job.store)
             _build(config, job, model)
     return Dataset(job.out)
@@ -186,17 +186,3 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
         return asyncio.run(run(targets, advance))
 
     return attempt
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Keep other builds out of the store; the lock goes with the process, however it ends."""
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResumeError(
-                f"another process is building data in {store}; wait for it, or use another cache_dir"
-            ) from error
-        yield
