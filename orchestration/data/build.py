@@ -3,22 +3,20 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from orchestration.data.chunks import Chunk, digest_of
-from orchestration.data.code import STAGES, stage_code
-from orchestration.data.config import RecipeConfig
+from orchestration.data.chunks import Chunk
+from orchestration.data.code import stage_code
 from orchestration.data.duplicates.deduplicate import Deduplicator
-from orchestration.data.plan import SourcePlan, read_sources
+from orchestration.data.job import BuildJob
+from orchestration.data.plan import read_sources
 from orchestration.data.progress import Advance, StageBars
+from orchestration.data.publish import of_role, publish
 from orchestration.data.reasons import Refused
 from orchestration.data.rows import candidate_from_json
 from orchestration.data.selection.select import Selectable, answer_class, select_rows
-from orchestration.data.stages.measure import Ruler
-from orchestration.data.stages.publish import of_role, publish
 from orchestration.data.stages.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.stages.runner import RowStage, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.workers import Workers
@@ -28,33 +26,6 @@ from rollout.records import Difficulty
 
 Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
 """Lets the policy try the rows of some chunks; takes the chunks, the key of their results, and a progress bar."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildJob:
-    """Everything that shapes a dataset."""
-
-    recipe: RecipeConfig
-    plans: Sequence[SourcePlan]
-    reward: RewardConfig
-    ruler: Ruler
-    processor: str
-    """Digest of the files that decide how long a prompt is."""
-    policy: str
-    """Digest of the model that tries the rows, and of how it samples; empty where it does not."""
-    store: Path
-    """Folder of all chunks: shared by every machine that has workers."""
-    out: Path
-
-    @property
-    def key(self) -> str:
-        """Digest of all that, code included: equal keys are equal datasets."""
-        recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
-        for source in recipe["sources"].values():
-            source["path"] = None
-        parts = [task.key for plan in self.plans for task in plan.tasks]
-        code = {stage: stage_code(stage) for stage in STAGES}
-        return digest_of(recipe, parts, asdict(self.reward), self.ruler.settings, self.processor, self.policy, code)
 
 
 def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars: StageBars) -> None:

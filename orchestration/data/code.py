@@ -19,7 +19,7 @@ STAGES = {
     "measure": (f"{HERE}.stages.measure",),
     "sample": (f"{HERE}.stages.sample", "rewards.mixed", "rollout.engine"),
     "select": (f"{HERE}.selection.select",),
-    "write": (f"{HERE}.stages.write", f"{HERE}.stages.publish"),
+    "write": (f"{HERE}.stages.write", f"{HERE}.publish"),
 }
 """The modules that a stage begins with; what they import of ours is found."""
 

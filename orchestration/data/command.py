@@ -8,14 +8,15 @@ from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
-from orchestration.data.build import Attempt, BuildJob, build_dataset
+from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader, digest_of
 from orchestration.data.code import STAGES, stage_code
 from orchestration.data.files import FileDigests
+from orchestration.data.job import BuildJob
 from orchestration.data.plan import plan_sources
 from orchestration.data.progress import Advance, StageBars
+from orchestration.data.publish import MANIFEST, read_key
 from orchestration.data.stages.measure import Ruler, processor_files
-from orchestration.data.stages.publish import MANIFEST, read_key
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.data.workers import RayWorkers

@@ -11,9 +11,10 @@ from typing import Any
 from orchestration.buffer import GroupSummary, RecordedCompletion
 from orchestration.cli import compose
 from orchestration.config import build_config
-from orchestration.data.build import BuildJob, build_dataset
+from orchestration.data.build import build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.command import plan_build
+from orchestration.data.job import BuildJob
 from orchestration.data.progress import Advance
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import sample_chunks
