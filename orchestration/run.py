@@ -4,12 +4,9 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 from learner.checkpoint import latest_complete, read_extra
-from learner.config import LearnerConfig
 from orchestration.buffer import GroupBuffer, GroupTicket
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
@@ -18,7 +15,7 @@ from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.held_out import choose_samples, evaluate
 from orchestration.inputs import Inputs
 from orchestration.pools.generators import GeneratorPool
-from orchestration.pools.learner import LearnerGroup
+from orchestration.pools.learner import start_learner
 from orchestration.pools.rewards import start_reward_pool
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
@@ -64,7 +61,7 @@ class Run:
         self._held_out = SampleTable(inputs.held_out)
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
-        self.learner = LearnerGroup(learner_config(config, inputs.model), plan.learner_ranks, logs)
+        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
         self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
         self.weight_sync = WeightSync(
             self.generators,
@@ -196,11 +193,6 @@ class Run:
             step=self.step,
         )
         write_json(self.folder.evaluation(name), result.to_json())
-
-
-def learner_config(config: ExperimentConfig, model_path: Path) -> LearnerConfig:
-    """Tell the learner which model and which algorithm."""
-    return replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
 
 def check_finished(folder: RunFolder, num_steps: int) -> bool:

@@ -12,8 +12,7 @@ from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.guard import guarded
 from orchestration.inputs import model_folder
-from orchestration.pools.learner import LearnerGroup
-from orchestration.run import learner_config
+from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder
 
@@ -64,7 +63,7 @@ def _exported(checkpoint: Path, run: RunFolder) -> Path:
     began = build_config(json.loads(run.config.read_text()))
     plan = replace(cluster.plan(began, cores=cluster.available_cores()), engines=(), rewards=())
     with guarded(), cluster.ray_session(began.cluster, plan, run.logs):
-        learner = LearnerGroup(learner_config(began, model_folder(began)), plan.learner_ranks, run.logs)
+        learner = start_learner(began, model_folder(began), plan.learner_ranks, run.logs)
         asyncio.run(_export(learner, checkpoint, target, derive_seed(began.seed, "learner")))
     return target
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from learner.records import StepReport
 from orchestration.actors import LearnerActor
 from orchestration.buffer import GroupTicket
 from orchestration.cluster import Placement
+from orchestration.config import ExperimentConfig
 from orchestration.pools.generators import GeneratorPool
 from rollout.config import RolloutConfig
 
@@ -85,3 +87,11 @@ class LearnerGroup:
     async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Fingerprints of the learner's tensors as they travel."""
         return (await self._all("weight_fingerprints", names))[0]
+
+
+def start_learner(
+    config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path
+) -> LearnerGroup:
+    """Start one learner actor a placement, told which model and which algorithm."""
+    told = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
+    return LearnerGroup(told, placements, log_dir)
