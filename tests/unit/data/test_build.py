@@ -106,6 +106,7 @@ def test_the_result_is_what_the_manifest_says(model: Path, tmp_path: Path) -> No
     )
     reasons = {row["reason"]: row["count"] for row in manifest["rejected"] if row["source"].startswith("demo/")}
     assert {"all_right", "all_wrong"} <= set(reasons)
+    assert len({train[index].sample_id for index in range(len(train))}) == len(train) > 20  # more than one shard
     for index in range(len(train)):
         sample = train[index]
         assert sample.difficulty is not None
