@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.data_engine [--rows 10000 50000] [--workers 2]
 
-Each size is built from nothing through real Ray tasks. Memory is the highest resident size seen of the driver and of
-any one worker, twice a second.
+Each size is built from nothing through real Ray tasks. Memory is the highest seen of the driver and of any one worker,
+twice a second: what the process holds for itself, and with it the pages of mapped files, which the system takes back
+when it needs them.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -22,6 +24,7 @@ from orchestration.data.command import build_from_config
 from tests.benchmarks.hardware import describe_hardware
 
 LOOK_EVERY_S = 0.5
+MEMORY = ("RssAnon", "VmRSS")
 STAGES = ("read", "validate", "normalise", "deduplicate", "measure", "select", "write")
 
 
@@ -37,7 +40,11 @@ def main() -> None:
         making = multiprocessing.get_context("spawn").Process(target=make_model, args=(model,))
         making.start()  # torch must not count as the driver's memory
         making.join()
-        print(f"{'rows':>8} {'kept':>8} " + " ".join(f"{stage:>12}" for stage in STAGES) + "   driver MiB  worker MiB")
+        print(
+            f"{'rows':>8} {'kept':>8} "
+            + " ".join(f"{stage:>12}" for stage in STAGES)
+            + "   driver MiB (mapped too)  worker MiB (mapped too)"
+        )
         for num_rows in chosen.rows:
             print(run(model, Path(folder) / str(num_rows), num_rows, chosen.workers), flush=True)
 
@@ -71,22 +78,23 @@ def run(model: Path, root: Path, num_rows: int, num_workers: int) -> str:
     return (
         f"{num_rows:>8} {kept:>8} "
         + " ".join(f"{rate:>10.0f}/s" for rate in rates)
-        + f"   {memory['driver'] / 1024:>10.0f}  {memory['worker'] / 1024:>10.0f}"
+        + f"   {memory['driver', 'RssAnon'] / 1024:>10.0f} {memory['driver', 'VmRSS'] / 1024:>12.0f}"
+        + f"  {memory['worker', 'RssAnon'] / 1024:>10.0f} {memory['worker', 'VmRSS'] / 1024:>12.0f}"
     )
 
 
 @contextmanager
-def highest_memory() -> Iterator[dict[str, int]]:
-    """Watch the resident size of this process and of Ray's workers below it; KiB."""
-    seen = {"driver": 0, "worker": 0}
+def highest_memory() -> Iterator[dict[tuple[str, str], int]]:
+    """Watch the memory of this process and of Ray's workers below it; (process, kind of memory) -> KiB."""
+    seen = dict.fromkeys(itertools.product(("driver", "worker"), MEMORY), 0)
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(LOOK_EVERY_S):
             for path in Path("/proc").glob("[0-9]*"):
                 kind = _kind(path)
-                if kind is not None:
-                    seen[kind] = max(seen[kind], _resident(path))
+                for name, size in _memory(path).items() if kind else ():
+                    seen[kind, name] = max(seen[kind, name], size)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -107,12 +115,13 @@ def _kind(path: Path) -> str | None:
         return None
 
 
-def _resident(path: Path) -> int:
+def _memory(path: Path) -> dict[str, int]:
     try:
         lines = (path / "status").read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
+        return {}
+    values = (line.split(":", 1) for line in lines)
+    return {name: int(value.split()[0]) for name, value in values if name in MEMORY}
 
 
 if __name__ == "__main__":
