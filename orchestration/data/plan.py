@@ -114,4 +114,6 @@ def _with_cutoff(plan: SourcePlan, workers: Workers) -> list[PartTask]:
         partial = memory.with_name(memory.name + ".partial")
         partial.write_text(json.dumps(smallest[-1] if smallest else 0))
         partial.replace(memory)
-    return [replace(task, cutoff=json.loads(memory.read_text())) for task in plan.tasks]
+    cutoff = json.loads(memory.read_text())
+    # Other files of the source move the cutoff, so it is part of what a part's chunks are kept under.
+    return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in plan.tasks]

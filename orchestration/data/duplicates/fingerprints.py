@@ -7,10 +7,8 @@ them little. The hash looks at neighbouring cells, the thumbnail at colours; two
 import base64
 import re
 import unicodedata
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 HASH_SIDE = 16
@@ -21,7 +19,6 @@ MIN_STEP = 2
 sets bits at random wherever a drawing is evenly white."""
 
 _WORD = re.compile(r"\w+")
-_BITS_OF_WORD = 64
 
 
 def dhash256(image: Image.Image) -> str:
@@ -42,61 +39,6 @@ def thumbnail(image: Image.Image) -> str:
     """Give the means of an RGB image over 16 x 16 cells as base64 of 768 bytes, row by row."""
     cells = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     return base64.b64encode(cells.tobytes()).decode("ascii")
-
-
-def unpack_hashes(hashes: Sequence[str]) -> NDArray[np.uint64]:
-    """Give hashes as an array [n, 4] of 64-bit words."""
-    words = np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64)
-    return words.reshape(len(hashes), HASH_SIDE * HASH_SIDE // _BITS_OF_WORD)
-
-
-def unpack_thumbnails(thumbnails: Sequence[str]) -> NDArray[np.uint8]:
-    """Give thumbnails as an array [n, 768] of bytes."""
-    joined = b"".join(map(base64.b64decode, thumbnails))
-    return np.frombuffer(joined, np.uint8).reshape(len(thumbnails), 3 * THUMBNAIL_SIDE**2)
-
-
-def hash_distances(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Give in how many of 256 bits unpacked hashes differ.
-
-    Args:
-        left: [..., 4], for instance one hash [4].
-        right: [..., 4], broadcast against `left`.
-
-    Returns:
-        [...], each in 0..256.
-    """
-    return np.asarray(np.bitwise_count(left ^ right).sum(axis=-1), np.int64)
-
-
-def thumbnail_differences(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Give the largest difference, of 255, between cells of unpacked thumbnails.
-
-    Args:
-        left: [..., 768], for instance one thumbnail [768].
-        right: [..., 768], broadcast against `left`.
-
-    Returns:
-        [...], each in 0..255.
-    """
-    # The larger minus the smaller stays within bytes: no wider copy of what may be many thousand thumbnails.
-    return np.asarray((np.maximum(left, right) - np.minimum(left, right)).max(axis=-1), np.int64)
-
-
-def hash_distance(left: str, right: str) -> int:
-    """Give in how many of 256 bits two difference hashes differ.
-
-    Example:
-        >>> hash_distance("f0" + "00" * 31, "0f" + "00" * 31)
-        8
-    """
-    return (int(left, 16) ^ int(right, 16)).bit_count()
-
-
-def thumbnail_difference(left: str, right: str) -> int:
-    """Give the largest difference, of 255, between the cells of two thumbnails."""
-    unpacked = unpack_thumbnails((left, right))
-    return int(thumbnail_differences(unpacked[0], unpacked[1]))
 
 
 def normalised_question(text: str) -> str:

@@ -62,13 +62,14 @@ def count_chunk(task: CountTask) -> Count:
 
 
 def _count_row(count: Count, row: Candidate, task: CountTask) -> None:
+    if task.is_result:
+        _enter(count.tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
+    if row.role == "guard":  # nothing grades it, so its task may be one that no reward reads
+        return
     function = task.reward.route(row.task, row.source).function
     if task.is_tried:
         count.tally.measure(row, function)
-    if not task.is_result:
-        return
-    _enter(count.tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
-    if row.role != "guard":
+    if task.is_result:
         count.tally.select(row, function)
         lot = derive_seed(task.seed, "page", row.role, row.sample_id)
         count.cards[function] = sorted([*count.cards.get(function, []), (lot, row)], key=lambda card: card[0])

@@ -198,8 +198,8 @@ def _quotas(recipe: RecipeConfig, tally: DatasetTally) -> list[dict[str, Any]]:
     found = [("function", name, wished, functions[name]) for name, wished in recipe.select.quotas.items()]
     for name, source in recipe.sources.items():
         if source.quota is not None:
-            parts = train.by.get("source", Counter())
-            rows = sum(count for part, count in parts.items() if part == name or part.startswith(f"{name}/"))
+            parts, label = train.by.get("source", Counter()), source.label or name
+            rows = sum(count for part, count in parts.items() if part == label or part.startswith(f"{label}/"))
             found.append(("source", name, source.quota, rows))
     return [
         {"kind": kind, "name": name, "wished": wished, "found": rows, "missing": max(0, wished - rows)}

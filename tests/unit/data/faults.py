@@ -141,6 +141,7 @@ GOOD = [
 ]
 GUARDS = [
     row("b0", "kept_back", question="A benchmark keeps its answer back?", answer=None),
+    row("b1", None, question="A benchmark may ask what no reward reads?", task="poetry", answer=None),
 ]
 """Of a benchmark whose answers are not public."""
 

@@ -110,3 +110,16 @@ def test_a_row_whose_image_is_gone_is_quarantined_and_the_rest_is_read(tmp_path:
     assert len(ids(chunks)) == 9
     gone = [row for chunk in chunks for row in chunk.rejected()]
     assert [(row["source_id"], row["reason"]) for row in gone] == [("r4", "image_missing")]
+
+
+def test_a_draw_follows_every_file_of_its_source(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    read(tmp_path, max_rows=4)
+    file = tmp_path / "raw" / "own" / "part1.jsonl"
+    more = [{"id": f"m{number}", "q": f"How wide is {number}?", "a": "1", "image": "1.png"} for number in range(40)]
+    file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in more))
+
+    again = ids(read(tmp_path, max_rows=4))
+    (tmp_path / "store").rename(tmp_path / "old store")
+    assert again == ids(read(tmp_path, max_rows=4))
+    assert len(again) == 4
