@@ -19,8 +19,8 @@ class GoldError(RewardError):
     """A reference that cannot be graded against; its whole group is masked, never scored 0 or 1."""
 
 
-class Reason(StrEnum):
-    """How an answer was read; counted per source, so that a zero always has a cause. `meaning` says it in words."""
+class Explained(StrEnum):
+    """A word with its meaning: what an enumeration of reasons is made of."""
 
     meaning: str
 
@@ -30,6 +30,10 @@ class Reason(StrEnum):
         member._value_ = value
         member.meaning = meaning
         return member
+
+
+class Reason(Explained):
+    """How an answer was read; counted per source, so that a zero always has a cause. `meaning` says it in words."""
 
     OK = "ok", "read and judged; the value says whether it was right"
     NO_ANSWER = "no_answer", "no closed, non-blank answer block after the last think block"

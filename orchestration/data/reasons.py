@@ -1,20 +1,10 @@
 """Why a row is left out: every reason of every stage, in one place, with its meaning."""
 
-from enum import StrEnum
-from typing import Self
+from rewards.base import Explained
 
 
-class RejectReason(StrEnum):
+class RejectReason(Explained):
     """Counted by source in the manifest, with examples; `meaning` says it in words."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> Self:
-        """Make a member that is the string `value` and carries its meaning."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     # read
     UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
