@@ -117,6 +117,14 @@ class SampleTable:
             found.extend(zip(*(table.column(name).to_pylist() for name in names), strict=True))
         return found
 
+    def image_digests(self) -> list[tuple[str, ...]]:
+        """SHA-256 of the images of every row, read without their bytes."""
+        found: list[tuple[str, ...]] = []
+        for file in self._files:
+            column = file.read(columns=["images.list.element.sha256"]).column("images")
+            found.extend(tuple(image["sha256"] for image in images) for images in column.to_pylist())
+        return found
+
     def tasks_and_sources(self) -> Sequence[tuple[str, str]]:
         """(task, source) of every row."""
         return self.columns("task", "source")  # type: ignore[return-value]

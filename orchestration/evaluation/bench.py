@@ -22,7 +22,7 @@ class Bench:
     ids: dict[str, int]
     """Row of each sample id asked for."""
     digest: str
-    """Of questions and references; equal digests may be compared."""
+    """Of questions, references and images; equal digests may be compared."""
 
     def samples(self, done: Mapping[str, EvaluatedSample]) -> Iterator[Sample]:
         """Read those that are not answered yet."""
@@ -52,7 +52,8 @@ def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     ids = {str(columns[row][0]): row for row in chosen}
     if len(ids) < len(chosen):
         raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")
+    images = table.image_digests()
     hasher = hashlib.sha256()
     for row in chosen:
-        hasher.update("\x1f".join(map(str, columns[row])).encode(errors="replace") + b"\x1e")
+        hasher.update(repr((columns[row], images[row])).encode(errors="replace"))
     return Bench(table=table, rows=chosen, ids=ids, digest=hasher.hexdigest())

@@ -1,5 +1,6 @@
 """Which rows an evaluation asks, and what it remembers when it is stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from orchestration.evaluation.bench import open_bench
 from orchestration.evaluation.partial import PARTIAL, PartialAnswers
 from orchestration.evaluation.records import EvaluatedSample
 from rollout.dataset import write_samples
-from rollout.records import Sample
+from rollout.records import ImageBytes, Sample
 
 
 def sample(name: str, answer: str = "4") -> Sample:
@@ -41,12 +42,15 @@ def test_fewer_rows_are_drawn_by_the_seed_and_keep_their_order(tmp_path: Path) -
     assert len({tuple(names) for names in drawn.values()}) > 1
 
 
-def test_the_digest_follows_questions_and_references(tmp_path: Path) -> None:
+def test_the_digest_follows_questions_references_and_images(tmp_path: Path) -> None:
+    seen = replace(sample("a"), images=(ImageBytes(data=b"one", width=3, height=4),))
+    other = replace(sample("a"), images=(ImageBytes(data=b"two", width=3, height=4),))
+    sets = ([sample("a")], [sample("a", "5")], [sample("b")], [sample("a"), sample("b")], [seen], [other])
     digests = {
         open_bench(write(tmp_path / f"{i}.parquet", *rows), seed=0, max_samples=None).digest
-        for i, rows in enumerate(([sample("a")], [sample("a", "5")], [sample("b")], [sample("a"), sample("b")]))
+        for i, rows in enumerate(sets)
     }
-    assert len(digests) == 4
+    assert len(digests) == 6
     again = open_bench(write(tmp_path / "again.parquet", sample("a")), seed=0, max_samples=None)
     assert again.digest in digests
 
