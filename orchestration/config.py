@@ -79,10 +79,25 @@ class TrainingConfig:
     groups_per_step: int
     """Prompts a step; each gives group_size completions."""
     max_staleness: int
-    """0: rollout and training take turns. k: rollout may run k steps ahead of the live weights."""
+    """0: rollout and training take turns. k: a step trains on nothing begun more than k steps before it."""
+    run_ahead: int | None
+    """Steps that rollout may run ahead of the live weights; null is max_staleness. What it leaves of max_staleness is
+    how often a straggler may be carried over."""
+    straggler_deadline_s: float | None
+    """Time a step waits for its own groups; then any others that are done fill it, and the missing ones are carried
+    over to the next step. null waits for all."""
+    oversampling: float
+    """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
+    are replaced by others. 1 takes them as they come."""
     checkpoint_every: int
     keep_last: int
-    """Complete checkpoints that stay on disk."""
+    """Newest complete checkpoints that stay."""
+    keep_best: bool
+    """Keep the best checkpoint by macro mean and of each reward function too; needs evaluation.every_steps."""
+    time_limit_s: float | None
+    """Length of the allocation, from the start of the job; null reads SLURM_JOB_END_TIME where there is one."""
+    checkpoint_before_s: float
+    """So long before the allocation ends, the run saves a checkpoint and leaves."""
     weight_check_every: int
     """Tensors of engine and learner are compared on the first and every k-th publication of weights."""
     max_mismatch: float
@@ -94,6 +109,11 @@ class TrainingConfig:
     recorded_groups_per_step: int
     """Groups a step whose completions are written to samples.jsonl."""
 
+    @property
+    def steps_ahead(self) -> int:
+        """Steps that rollout runs ahead of the live weights."""
+        return self.max_staleness if self.run_ahead is None else self.run_ahead
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
@@ -103,6 +123,8 @@ class EvaluationConfig:
     completions_per_sample: int
     """Sampled at rollout.sampling.temperature, beside one greedy completion."""
     enabled: bool = True
+    every_steps: int | None = None
+    """Score held-out data during the run too, after every k-th step; null only before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +144,36 @@ class RewardPoolConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FaultsConfig:
+    """How faults of processes and machines are noticed, and how many of them a run bears."""
+
+    heartbeat_s: float
+    """Between two heartbeats of an engine or a learner rank."""
+    heartbeat_timeout_s: float
+    """A process that does not answer a heartbeat for so long is taken for dead."""
+    start_timeout_s: float
+    """Time in which an engine must stand, or a learner must have loaded."""
+    call_timeout_s: float
+    """Time for one training step, weight transfer or checkpoint of the learner; longer is a hang."""
+    window_s: float
+    """Faults older than this no longer count against the limits."""
+    max_engine_faults: int
+    """Engines lost within the window, over all engines."""
+    max_reward_faults: int
+    max_learner_faults: int
+    """Learners lost within the window; each costs the steps since the last checkpoint."""
+    max_transfer_faults: int
+    """Objects lost, and weight transfers that broke though every engine lives, within the window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Ray and the machines under it."""
 
     address: str | None
     """Address of a running cluster; null starts Ray on this machine for the length of the run."""
     reward_pool: RewardPoolConfig
+    faults: FaultsConfig
     pin_cores: bool
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: int
@@ -193,14 +239,52 @@ def check_counts(config: ExperimentConfig) -> None:
     for key, value in positive.items():
         if value < 1:
             raise ConfigError(f"{key} is {value}; it must be at least 1")
-    if training.max_staleness < 0:
-        raise ConfigError(f"training.max_staleness is {training.max_staleness}; use 0 (synchronous) or more")
+    check_pipeline(training)
+    check_best(training, evaluation)
     ranks = config.learner.num_ranks
     if training.groups_per_step % ranks:
         nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
         raise ConfigError(
             f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
             f"use {nearest} or {nearest + ranks}"
+        )
+
+
+def check_pipeline(training: TrainingConfig) -> None:
+    """How far rollout runs ahead, who may be carried over, and how many prompts a step may use up."""
+    if training.max_staleness < 0:
+        raise ConfigError(f"training.max_staleness is {training.max_staleness}; use 0 (synchronous) or more")
+    ahead = training.steps_ahead
+    if not 0 <= ahead <= training.max_staleness:
+        raise ConfigError(
+            f"training.run_ahead is {ahead} and training.max_staleness {training.max_staleness}; use 0 to "
+            f"{training.max_staleness}, or null for {training.max_staleness}"
+        )
+    if training.straggler_deadline_s is not None:
+        if training.straggler_deadline_s < 0.0:
+            raise ConfigError(
+                f"training.straggler_deadline_s is {training.straggler_deadline_s}; use 0 or more, or null"
+            )
+        if ahead == training.max_staleness:
+            raise ConfigError(
+                f"training.straggler_deadline_s needs steps of staleness that rollout does not use up itself, and "
+                f"run_ahead={ahead} takes all of max_staleness={training.max_staleness}; raise max_staleness or lower "
+                "run_ahead"
+            )
+    if training.oversampling < 1.0:
+        raise ConfigError(f"training.oversampling is {training.oversampling}; use 1 (off) or more, such as 2")
+
+
+def check_best(training: TrainingConfig, evaluation: EvaluationConfig) -> None:
+    """The best checkpoint is known only where checkpoints are scored."""
+    every = evaluation.every_steps
+    if every is not None and every < 1:
+        raise ConfigError(f"evaluation.every_steps is {every}; use 1 or more, or null")
+    if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
+        raise ConfigError(
+            f"training.keep_best needs scores of every checkpoint: set evaluation.enabled=true and "
+            f"evaluation.every_steps to a divisor of training.checkpoint_every={training.checkpoint_every}; got "
+            f"enabled={evaluation.enabled}, every_steps={every}"
         )
 
 

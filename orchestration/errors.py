@@ -19,3 +19,19 @@ class ResumeError(ValueError):
 
 class InfrastructureError(RuntimeError):
     """A process or machine of the run died; the run continues from its latest checkpoint with the same command."""
+
+
+class EngineLostError(InfrastructureError):
+    """An engine died, hangs or lost its GPU; its groups go elsewhere and the engine is built again."""
+
+
+class PayloadLostError(InfrastructureError):
+    """A group vanished between two actors, with the node or the object store that held it; it is sampled again."""
+
+
+class LearnerLostError(InfrastructureError):
+    """A learner rank died or hangs; the ranks are built again from the last checkpoint."""
+
+
+class StoppedError(RuntimeError):
+    """The run was asked to leave, saved a checkpoint and left; the same command continues."""

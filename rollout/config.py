@@ -66,6 +66,9 @@ class WeightChannelConfig:
     """A peer that is silent for longer ends the transfer with an error."""
     bucket_bytes: int = 64 * 1024 * 1024
     """Bytes sent in one broadcast (gloo) or one packed buffer (nccl)."""
+    in_flight: Literal["keep", "wait", "abort"] = "keep"
+    """What becomes of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
+    and go on under the new weights. wait: the transfer waits for them. abort: they are sampled again from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""The failure taxonomy, and the log in which a run counts what it survives.
+
+| kind | what it is | what is done |
+|---|---|---|
+| data | a sample, an image, a reference or a grader that cannot be used | the group is dropped and counted; the run ends above `max_drop_frac` |
+| infrastructure | a process, a node, an object or a transfer that went away | replaced and repeated, within the limits of `cluster.faults` |
+| bug | everything else | the run ends at once, with the traceback |
+"""
+
+import json
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from orchestration.config import FaultsConfig
+from orchestration.errors import DataError, InfrastructureError, ScoringError
+from rollout.errors import RolloutError
+
+
+class FaultKind(StrEnum):
+    """Whose fault a failure is."""
+
+    DATA = "data"
+    INFRASTRUCTURE = "infrastructure"
+    BUG = "bug"
+
+
+class Role(StrEnum):
+    """What failed."""
+
+    ENGINE = "engine"
+    REWARD = "reward"
+    LEARNER = "learner"
+    TRANSFER = "transfer"
+
+
+def kind_of(error: BaseException) -> FaultKind:
+    """Sort a failure into the taxonomy."""
+    if isinstance(error, (RolloutError, ScoringError, DataError)):
+        return FaultKind.DATA
+    if isinstance(error, (InfrastructureError, ConnectionError, TimeoutError)):
+        return FaultKind.INFRASTRUCTURE
+    return FaultKind.BUG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One infrastructure fault that the run survived."""
+
+    role: Role
+    index: int
+    """Which engine, reward actor or rank."""
+    cause: str
+    at: float
+    """Seconds of the clock since the epoch."""
+
+
+class FaultLog:
+    """Counts faults by role and ends the run when a role has too many of them."""
+
+    def __init__(self, limits: FaultsConfig, path: Path | None = None) -> None:
+        """Append each fault as a JSON line to `path`, if given."""
+        self._limits = {
+            Role.ENGINE: limits.max_engine_faults,
+            Role.REWARD: limits.max_reward_faults,
+            Role.LEARNER: limits.max_learner_faults,
+            Role.TRANSFER: limits.max_transfer_faults,
+        }
+        self._window_s = limits.window_s
+        self._path = path
+        self._recent: dict[Role, deque[float]] = {role: deque() for role in Role}
+        self._counts: Counter[Role] = Counter()
+
+    def record(self, role: Role, index: int, cause: str) -> Fault:
+        """Count one fault.
+
+        Raises:
+            InfrastructureError: this role had more faults within the window than `cluster.faults` allows.
+        """
+        fault = Fault(role=role, index=index, cause=cause, at=time.time())
+        self._counts[role] += 1
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"role": role, "index": index, "cause": cause, "at": fault.at}) + "\n")
+        now = time.monotonic()
+        recent = self._recent[role]
+        recent.append(now)
+        while recent[0] < now - self._window_s:
+            recent.popleft()
+        if len(recent) > self._limits[role]:
+            raise InfrastructureError(
+                f"{len(recent)} {role} faults within {self._window_s:g} s, more than "
+                f"cluster.faults.max_{role}_faults={self._limits[role]}; the last, of {role} {index}: {cause}. The run "
+                "continues from its latest checkpoint with the same command"
+            )
+        return fault
+
+    def counts(self) -> dict[str, float]:
+        """Faults so far by role, as metrics."""
+        return {f"faults/{role}": float(self._counts[role]) for role in Role}
