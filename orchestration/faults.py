@@ -1,10 +1,10 @@
 """The failure taxonomy, and the log in which a run counts what it survives.
 
-| kind | what it is | what is done |
-|---|---|---|
-| data | a sample, an image, a reference or a grader that cannot be used | the group is dropped and counted; the run ends above `max_drop_frac` |
-| infrastructure | a process, a node, an object or a transfer that went away | replaced and repeated, within the limits of `cluster.faults` |
-| bug | everything else | the run ends at once, with the traceback |
+- data: a sample, an image, a reference or a grader that cannot be used. The group is dropped and counted; the run ends
+  above `training.max_drop_frac`.
+- infrastructure: a process, a node, an object or a transfer that went away. It is replaced and its work repeated, within
+  the limits of `cluster.faults`.
+- bug: everything else. The run ends at once, with its traceback.
 """
 
 import json
