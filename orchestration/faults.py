@@ -2,8 +2,8 @@
 
 - data: a sample, an image, a reference or a grader that cannot be used. The group is dropped and counted; the run ends
   above `training.max_drop_frac`.
-- infrastructure: a process, a node, an object or a transfer that went away. It is replaced and its work repeated, within
-  the limits of `cluster.faults`.
+- infrastructure: a process, a node, an object or a transfer that went away. It is replaced and its work repeated,
+  within the limits of `cluster.faults`.
 - bug: everything else. The run ends at once, with its traceback.
 """
 
