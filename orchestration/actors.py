@@ -19,6 +19,7 @@ from orchestration.handoff import summarise, to_reward_requests, to_scored_group
 from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
+from rollout.admission import Admission
 from rollout.config import RolloutConfig, WeightChannelConfig
 from rollout.records import RolloutGroup, Sample, SamplingSpec
 
@@ -54,7 +55,7 @@ class GeneratorActor:
 
     async def ready(self) -> int:
         """Return the process id once the engine stands."""
-        await self._engine.check_health()
+        await self._engine.beat()
         return os.getpid()
 
     async def beat(self) -> None:
@@ -62,10 +63,16 @@ class GeneratorActor:
         await self._engine.check_health()
 
     @ray.method(num_returns=2)
-    async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> tuple[RolloutGroup, float]:
+    async def generate_group(
+        self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None = None
+    ) -> tuple[RolloutGroup, float]:
         """Return the group, which stays in the object store, and its seconds, which tell the driver that it is done."""
-        group = await self._engine.generate_group(group_id, sample, spec)
+        group = await self._engine.generate_group(group_id, sample, spec, admission)
         return group, group.seconds
+
+    async def beat(self) -> None:
+        """Return once the engine's core process has answered."""
+        await self._engine.beat()
 
     async def score_completion(self, group: ScoredGroup, sample: Sample, index: int) -> NDArray[np.float32]:
         """Logprobs [T] of one completion of a scored group under the live weights."""
