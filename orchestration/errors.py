@@ -25,12 +25,29 @@ class EngineLostError(InfrastructureError):
     """An engine died, hangs or lost its GPU; its groups go elsewhere and the engine is built again."""
 
 
+class RewardLostError(InfrastructureError):
+    """A reward actor died or hangs; its group is scored by another one."""
+
+
 class PayloadLostError(InfrastructureError):
-    """A group vanished between two actors, with the node or the object store that held it; it is sampled again."""
+    """A group vanished between two actors, or found no room in the object store; it is sampled again.
+
+    Args:
+        message: what is gone and why.
+        object_id: hex id of the object that is gone; empty where an object could not be written at all.
+    """
+
+    def __init__(self, message: str, object_id: str = "") -> None:
+        super().__init__(message)
+        self.object_id = object_id
 
 
 class LearnerLostError(InfrastructureError):
     """A learner rank died or hangs; the ranks are built again from the last checkpoint."""
+
+
+class TooManyFaultsError(InfrastructureError):
+    """More faults than `cluster.faults` allows. It ends the run and must not be repeated as the single fault is."""
 
 
 class StoppedError(RuntimeError):

@@ -13,6 +13,7 @@ from orchestration.config import ExperimentConfig
 from orchestration.errors import ResumeError
 from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.held_out import choose_samples, evaluate
+from orchestration.faults import FaultLog
 from orchestration.inputs import Inputs
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import start_learner
@@ -62,7 +63,8 @@ class Run:
         logs = self.folder.logs
         self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
         self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
-        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
+        self.faults = FaultLog(config.cluster.faults, self.folder.faults)
+        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs, self.faults)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
@@ -144,7 +146,7 @@ class Run:
         """What went wrong so far in this process, as metrics."""
         return {
             "rollout/num_dropped": float(buffer.num_dropped),
-            "reward/num_actor_restarts": float(self.rewards.num_restarts),
+            **self.faults.counts(),
         }
 
     def is_recorded(self, position: int) -> bool:

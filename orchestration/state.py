@@ -74,6 +74,11 @@ class RunFolder:
         return self.root / "samples.jsonl"
 
     @property
+    def faults(self) -> Path:
+        """Faults of processes and machines that the run survived, one JSON object a line."""
+        return self.root / "faults.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard event files."""
         return self.root / "tensorboard"

@@ -21,6 +21,7 @@ from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.data.workers import RayWorkers
 from orchestration.errors import ConfigError
+from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.lock import exclusive
 from orchestration.pools.generators import GeneratorPool
@@ -163,7 +164,9 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
 
     async def run(targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         generators = GeneratorPool(config.rollout, model, plan.engines, logs)
-        rewards = start_reward_pool(config, model, plan.rewards, logs)
+        rewards = start_reward_pool(
+            config, model, plan.rewards, logs, FaultLog(config.cluster.faults, logs / "faults.jsonl")
+        )
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             return await sample_chunks(

@@ -17,6 +17,7 @@ from orchestration.evaluation.presets.registry import preset_of
 from orchestration.evaluation.publish import list_files, publish, publish_comparison, say
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
+from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.pools.generators import GeneratorPool
@@ -131,7 +132,9 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
 
     async def ask(finished: Callable[[EvaluatedSample], None]) -> None:
         generators = GeneratorPool(config.rollout, model, plan.engines, logs)
-        rewards = start_reward_pool(config, model, plan.rewards, logs)
+        rewards = start_reward_pool(
+            config, model, plan.rewards, logs, FaultLog(config.cluster.faults, logs / "faults.jsonl")
+        )
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             await collect(

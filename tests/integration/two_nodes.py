@@ -96,7 +96,9 @@ class TwoNodes:
                 assert time.monotonic() < deadline, self.head.output
                 time.sleep(0.1)
             self.address = address_file.read_text()
-            self.second = RayNode(temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}")
+            self.second = RayNode(
+                temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}"
+            )
         except BaseException:
             self.head.kill()
             raise
