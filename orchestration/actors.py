@@ -115,9 +115,9 @@ class GeneratorActor:
         self._engine.close()
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"health": 1})
 class RewardActor:
-    """Decodes the completions of a group and scores them as one batch."""
+    """Decodes the completions of a group and scores them as one batch, one group after the other."""
 
     def __init__(
         self, index: int, config: RewardConfig, model_path: Path, coord_mode: str, placement: Placement, log_dir: Path
@@ -134,6 +134,10 @@ class RewardActor:
     def ready(self) -> int:
         """Return the process id."""
         return os.getpid()
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        """Answer on a thread of its own, so that a long score does not look like a dead process."""
 
     @ray.method(num_returns=2)
     def score(self, group: RolloutGroup, keep_texts: bool) -> tuple[ScoredGroup, GroupSummary]:

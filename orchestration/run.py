@@ -59,7 +59,7 @@ class Run:
             config.rollout, inputs.model, plan.engines, logs, faults=limits, log=self.faults
         )
         self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
-        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
+        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs, self.faults)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,

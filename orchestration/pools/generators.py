@@ -15,9 +15,9 @@ from orchestration.cluster import Placement
 from orchestration.config import FaultsConfig
 from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Work
 from orchestration.errors import EngineLostError
-from orchestration.faults import FaultLog
+from orchestration.faults import FaultLog, Role
 from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
-from orchestration.pools.lost import death_of
+from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 
@@ -109,13 +109,11 @@ class GeneratorPool:
             handle = engine.handle
             group, seconds = handle.generate_group.remote(group_id, sample, spec)
             try:
-                await self._watched(asyncio.ensure_future(seconds), assignment)
+                with in_our_words(Role.ENGINE, engine.index):
+                    await self._watched(asyncio.ensure_future(seconds), assignment)
                 return group
-            except Exception as error:
-                cause = death_of(error)
-                if cause is None:
-                    raise
-                engine.lose(handle, cause)
+            except EngineLostError as error:
+                engine.lose(handle, str(error))
                 self.num_repeated += 1
 
     def standing(self) -> list[Engine]:
@@ -148,16 +146,21 @@ class GeneratorPool:
         Raises:
             EngineLostError: one of them died under the call; it is given up.
         """
-        calls = [getattr(engine.handle, method).remote(*arguments) for engine in engines]
+        calls = [self._call(engine, method, *arguments) for engine in engines]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        for engine, answer in zip(engines, answers, strict=True):
+        for answer in answers:
             if isinstance(answer, BaseException):
-                cause = death_of(answer)
-                if cause is None:
-                    raise answer
-                engine.lose(engine.handle, cause)
-                raise EngineLostError(f"engine {engine.index}: {cause}") from answer
+                raise answer
         return answers
+
+    async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
+        handle = engine.handle
+        try:
+            with in_our_words(Role.ENGINE, engine.index):
+                return await getattr(handle, method).remote(*arguments)
+        except EngineLostError as error:
+            engine.lose(handle, str(error))
+            raise
 
     async def completion_logprobs(self, payload: ray.ObjectRef, sample: Sample) -> list[NDArray[np.float32]]:
         """Logprobs of the first completion of a scored group, as a few live engines compute them now, others each time.
@@ -168,10 +171,10 @@ class GeneratorPool:
         first = self._num_probes % max(1, len(everyone))
         live = (everyone[first:] + everyone[:first])[:MAX_PROBED]
         self._num_probes += MAX_PROBED
-        calls = [engine.handle.score_completion.remote(payload, sample, 0) for engine in live]
+        calls = [self._call(engine, "score_completion", payload, sample, 0) for engine in live]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
-            if isinstance(answer, BaseException) and death_of(answer) is None:
+            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
