@@ -58,10 +58,6 @@ class GeneratorActor:
         await self._engine.beat()
         return os.getpid()
 
-    async def beat(self) -> None:
-        """Answer, if the engine's own process still does."""
-        await self._engine.check_health()
-
     @ray.method(num_returns=2)
     async def generate_group(
         self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None = None

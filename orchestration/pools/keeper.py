@@ -5,7 +5,7 @@ Health is asked for, never hoped for: every engine answers a heartbeat through i
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from orchestration.config import FaultsConfig
