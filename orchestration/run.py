@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from statistics import fmean
 
 from learner.checkpoint import latest_complete, read_extra
@@ -12,6 +13,7 @@ from learner.errors import CheckpointError
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
+from orchestration.dispatch import Seat
 from orchestration.errors import LearnerLostError, ResumeError, StoppedError
 from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.held_out import choose_samples, evaluate
@@ -26,6 +28,7 @@ from orchestration.tickets import StepGroups
 from orchestration.tracking import Tracker
 from orchestration.weight_sync import WeightSync
 from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
 from rollout.prompt_stream import PromptDraw, PromptStream
 from rollout.records import SamplingSpec
 
@@ -199,6 +202,16 @@ class Run:
             max_completion_tokens=sampling.max_completion_tokens,
             seed=derive_seed(self.config.seed, "rollout", draw.epoch, draw.sample.sample_id),
         )
+
+    def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
+        """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
+        if self.config.training.max_staleness > 0:
+            return {}
+        samples = {}
+        for position in positions:
+            with suppress(RolloutError):  # it is dropped, with this reason, when it is drawn again
+                samples[position] = self.prompts.draw(position).sample
+        return self.generators.seats(str(positions[0]), samples, self.config.rollout.sampling.group_size)
 
     async def compare(self, groups: StepGroups) -> float | None:
         """Mean logprob difference of engines and learner on one completion of the step; another group every step."""

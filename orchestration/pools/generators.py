@@ -1,7 +1,7 @@
 """GeneratorPool: all engines behind one call, whatever happens to the engines in between."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestration.actors import GeneratorActor
 from orchestration.cluster import Placement
 from orchestration.config import FaultsConfig
-from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Work
+from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
 from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
@@ -81,7 +81,7 @@ class GeneratorPool:
         return pids
 
     async def generate_group(
-        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0
+        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, seat: Seat | None = None
     ) -> ray.ObjectRef:
         """Sample one group; the group itself stays where it was made.
 
@@ -90,6 +90,7 @@ class GeneratorPool:
             sample: Its prompt.
             spec: How its completions are sampled.
             urgency: Among waiting groups the lowest goes first.
+            seat: The group's place in a batch; lost with its engine.
 
         Raises:
             RolloutError: the sample cannot be a prompt.
@@ -101,13 +102,17 @@ class GeneratorPool:
                 tokens=self.lengths.expected_tokens(sample, spec.group_size),
                 payload=asyncio.get_running_loop().create_future(),
             )
-            assignment = await self._place(work)
+            assignment = self._dispatcher.assign(work, seat.engine) if seat is not None else None
+            admission = seat.admission if seat is not None and assignment is not None else None
+            seat = None
+            if assignment is None:
+                assignment = await self._place(work)
             engine = self._keeper.engines[assignment.engine]
             if not engine.is_live:  # lost since it was chosen
                 self._dispatcher.finish(assignment)
                 continue
             handle = engine.handle
-            group, seconds = handle.generate_group.remote(group_id, sample, spec)
+            group, seconds = handle.generate_group.remote(group_id, sample, spec, admission)
             try:
                 with in_our_words(Role.ENGINE, engine.index):
                     await self._watched(asyncio.ensure_future(seconds), assignment)
@@ -115,6 +120,11 @@ class GeneratorPool:
             except EngineLostError as error:
                 engine.lose(handle, str(error))
                 self.num_repeated += 1
+
+    def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
+        """Share a batch of groups, by position, between the live engines."""
+        expected = self.lengths.expected_tokens
+        return self._dispatcher.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
