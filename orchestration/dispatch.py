@@ -170,7 +170,7 @@ class Dispatcher:
         # Sums of floats leave a rest; an idle engine holds nothing.
         load.tokens = load.tokens - done.work.tokens if load.num_groups else 0.0
         if self._loads.get(done.engine) is load:
-            self._offer(done.engine, seat)
+            self._offer(done.engine, load)
 
     def _assign(self, work: Work, engine: int, load: _Load) -> Assignment:
         load.tokens += work.tokens

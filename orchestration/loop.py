@@ -83,7 +83,7 @@ async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> G
     group_id = f"{draw.epoch}-{position}"
     while True:
         group = await run.generators.generate_group(
-            group_id, draw.sample, run.sampling_spec(draw), urgency=position, seat=seat
+            group_id, draw.sample, run.sampling_spec(draw), urgency=run.urgency(position), seat=seat
         )
         try:
             payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))

@@ -73,6 +73,7 @@ class Run:
         )
         self.tracker = Tracker(self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say)
         self._buffer: GroupBuffer | None = None
+        self._num_batches = 0
         self._stop_reason: str | None = None
         self._learner_is_lost = False
         self._ends_at = allocation_end(config.training.time_limit_s)
@@ -203,6 +204,10 @@ class Run:
             seed=derive_seed(self.config.seed, "rollout", draw.epoch, draw.sample.sample_id),
         )
 
+    def urgency(self, position: int) -> int:
+        """Groups of earlier steps go first."""
+        return position // self.config.training.groups_per_step
+
     def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
         """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
         if self.config.training.max_staleness > 0:
@@ -211,7 +216,8 @@ class Run:
         for position in positions:
             with suppress(RolloutError):  # it is dropped, with this reason, when it is drawn again
                 samples[position] = self.prompts.draw(position).sample
-        return self.generators.seats(str(positions[0]), samples, self.config.rollout.sampling.group_size)
+        self._num_batches += 1
+        return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
     async def compare(self, groups: StepGroups) -> float | None:
         """Mean logprob difference of engines and learner on one completion of the step; another group every step."""
