@@ -1,7 +1,7 @@
-"""Where metrics go: a JSON line, TensorBoard, and one readable table line a step."""
+"""Where metrics and timings go: a JSON line each, TensorBoard, and one readable table line a step."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from learner.records import StepReport
 from orchestration.buffer import GroupTicket
-from orchestration.metrics import step_metrics
+from orchestration.metrics import step_metrics, step_timings
 from orchestration.state import RunFolder
 from orchestration.weight_sync import SyncReport
 from rollout.prompt_stream import PromptStream
@@ -80,9 +80,10 @@ class Tracker:
         say: Callable[[str], None],
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
-        _keep_until(folder.metrics, first_step)
-        _keep_until(folder.samples, first_step)
+        for path in (folder.metrics, folder.timings, folder.samples):
+            _keep_until(path, first_step)
         self._metrics = folder.metrics.open("a")
+        self._timings = folder.timings.open("a")
         self._samples = folder.samples.open("a")
         self._board = _tensorboard(folder.tensorboard) if tensorboard else None
         self._prompts = prompts
@@ -100,18 +101,22 @@ class Tracker:
         counts: dict[str, float],
     ) -> None:
         """Record one finished step."""
-        metrics = step_metrics(tickets, report, sync, seconds, counts=counts)
-        _append(self._metrics, {"step": step, **metrics})
+        metrics = step_metrics(tickets, report, sync)
+        timings = step_timings(tickets, report, sync, seconds, counts=counts)
+        # In this order, so that a step that has metrics has all the rest.
+        _append(self._timings, {"step": step, **timings})
         for ticket in tickets:
             if ticket.summary.completions:
                 _append(self._samples, self._recorded(step, ticket))
+        _append(self._metrics, {"step": step, **metrics})
+        both = metrics | timings
         if self._board:
-            for name, value in metrics.items():
+            for name, value in both.items():
                 self._board.add_scalar(name, value, step)
         if self._num_lines % HEADER_EVERY == 0:
             self._say(" step " + " ".join(column.head for column in COLUMNS))
         self._num_lines += 1
-        self._say(f"{step + 1:5d} " + " ".join(column.cell(metrics) for column in COLUMNS))
+        self._say(f"{step + 1:5d} " + " ".join(column.cell(both) for column in COLUMNS))
 
     def _recorded(self, step: int, ticket: GroupTicket) -> dict[str, Any]:
         sample = self._prompts.draw(ticket.position).sample
@@ -135,8 +140,8 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every sink."""
-        self._metrics.close()
-        self._samples.close()
+        for file in (self._metrics, self._timings, self._samples):
+            file.close()
         if self._board:
             self._board.close()
 
@@ -156,21 +161,24 @@ def _keep_until(path: Path, first_step: int) -> None:
     """Drop lines of `first_step` and later, and a last line that a kill cut short."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] < first_step:
-            kept.append(line)
+    kept = [json.dumps(record) for record in _records(path) if record["step"] < first_step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     partial.replace(path)
 
 
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of a file up to one that a kill cut short; none where there is no file."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
-    """All recorded steps of a run, in order."""
-    if not folder.metrics.is_file():
-        return []
-    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    """All recorded steps of a run, in order, each with its metrics and timings."""
+    timings = {record["step"]: record for record in _records(folder.timings)}
+    return [timings.get(record["step"], {}) | record for record in _records(folder.metrics)]

@@ -42,7 +42,7 @@ class WeightSync:
     def __init__(
         self, generators: GeneratorPool, learner: LearnerGroup, *, check_every: int, max_mismatch: float
     ) -> None:
-        """Compare tensors on the first and every `check_every`-th publication; stop above `max_mismatch`."""
+        """Compare tensors on the first publication and at every `check_every`-th version; stop above `max_mismatch`."""
         self._generators = generators
         self._learner = learner
         self._check_every = check_every
@@ -58,7 +58,8 @@ class WeightSync:
         started = time.perf_counter()
         await self._generators.pause()
         await self._learner.send_weights(version)
-        is_due = self._published % self._check_every == 0
+        # By version, not by count: a resumed run compares at the steps at which an unbroken one does.
+        is_due = self._published == 0 or version % self._check_every == 0
         num_compared = await self._compare_tensors() if is_due else 0
         await self._generators.resume()
         transfer_s = time.perf_counter() - started
