@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from learner.records import StepReport
-from orchestration.buffer import GroupTicket, RecordedCompletion
 from orchestration.metrics import step_metrics, step_timings
 from orchestration.report.curves import curves_svg
 from orchestration.state import RunFolder
+from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason, RewardResult
@@ -41,14 +41,18 @@ def step_of(step: int, clock: float) -> dict[str, Any]:
     """All that is known of a step that took `clock` seconds a phase."""
     summaries = [replace(summary, rollout_s=clock, score_s=clock) for summary in SUMMARIES]
     return {
-        "tickets": [
-            GroupTicket(position=2 * step + i, group_id=str(i), payload=None, summary=summary)
-            for i, summary in enumerate(summaries)
-        ],
+        "groups": StepGroups(
+            step=step,
+            tickets=tuple(
+                GroupTicket(position=2 * step + i, group_id=str(i), sample_id="7f", payload=None, summary=summary)
+                for i, summary in enumerate(summaries)
+            ),
+        ),
         "report": StepReport(
             step=step, weight_version=step + 1, metrics={"policy/loss": 0.1 * step}, seconds={"plan": clock}
         ),
-        "sync": SyncReport(version=step + 1, transfer_s=clock, mismatch=1e-6, num_compared=3),
+        "sync": SyncReport(version=step + 1, transfer_s=clock, num_compared=3),
+        "mismatch": 1e-6,
         "seconds": {"wait_rollout": clock, "train": clock},
         "counts": {"reward/num_actor_restarts": clock},
     }
@@ -59,15 +63,14 @@ def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
     tracker = Tracker(RunFolder(folder), Prompts(), first_step=steps[0], tensorboard=False, say=said.append)
     with tracker:
         for step in steps:
-            known = step_of(step, clock)
-            tracker.log_step(step, known.pop("tickets"), known.pop("report"), known.pop("sync"), **known)
+            tracker.log_step(**step_of(step, clock))
 
 
 def test_metrics_do_not_know_the_clock_and_timings_know_nothing_else() -> None:
     slow, fast = step_of(3, clock=9.0), step_of(3, clock=0.5)
-    metrics = [step_metrics(known["tickets"], known["report"], known["sync"]) for known in (slow, fast)]
+    metrics = [step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)]
     timings = [
-        step_timings(known["tickets"], known["report"], known["sync"], known["seconds"], counts=known["counts"])
+        step_timings(known["groups"], known["report"], known["sync"], known["seconds"], counts=known["counts"])
         for known in (slow, fast)
     ]
     assert metrics[0] == metrics[1]
