@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from learner.checkpoint import latest_complete, read_extra
 from orchestration.buffer import GroupBuffer, GroupTicket
+from orchestration.checkpoints import Checkpoints, config_digest, newest_step, store_of
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.errors import ResumeError
@@ -47,8 +47,18 @@ class Run:
         self.folder = RunFolder(config.run_path)
         self.num_steps = config.training.num_steps
         self._say = say
-        self._checkpoint = latest_complete(self.folder.checkpoints)
-        self.step = int(read_extra(self._checkpoint)["step"]) if self._checkpoint else 0
+        logs = self.folder.logs
+        self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
+        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
+        self.checkpoints = Checkpoints(
+            store_of(self.folder),
+            self.learner,
+            keep_last=config.training.keep_last,
+            keep_best=config.training.keep_best,
+            say=say,
+        )
+        self._checkpoint = self.checkpoints.latest()
+        self.step = self._checkpoint.step if self._checkpoint else 0
         self.prompts = PromptStream(
             SampleTable(inputs.train),
             seed=derive_seed(config.seed, "prompts"),
@@ -57,11 +67,8 @@ class Run:
             config=config.data.stream,
         )
         if self._checkpoint:
-            self.prompts.load_state_dict(read_extra(self._checkpoint).get("prompts", {}))
+            self.prompts.load_state_dict(self._checkpoint.extra.get("prompts", {}))
         self._held_out = SampleTable(inputs.held_out)
-        logs = self.folder.logs
-        self.generators = GeneratorPool(config.rollout, inputs.model, plan.engines, logs)
-        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
         self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
         self.weight_sync = WeightSync(
             self.generators,
@@ -82,7 +89,7 @@ class Run:
         )
         await self.learner.connect(self.generators, self.config.rollout)
         if self._checkpoint:
-            await self.learner.load(self._checkpoint)
+            await self.learner.load(self.checkpoints.store, self._checkpoint.step)
             self._say(f"resumed {self._checkpoint.name}: {self.step} of {self.num_steps} steps are done")
         sync = await self.weight_sync.publish(self.step)
         self._say(
@@ -94,9 +101,10 @@ class Run:
 
     async def finish(self) -> None:
         """Keep the final weights: checkpoint, Hugging Face folder, held-out scores."""
-        latest = latest_complete(self.folder.checkpoints)
-        if latest is None or int(read_extra(latest)["step"]) < self.step:
+        await self.checkpoints.settle()
+        if (newest_step(self.checkpoints.store) or 0) < self.step:
             await self.save_checkpoint()
+            await self.checkpoints.settle()
         await self._evaluate("after")
         await self.learner.export(self.folder.export)
 
@@ -157,13 +165,10 @@ class Run:
         return self.step % self.config.training.checkpoint_every == 0 or self.step == self.num_steps
 
     async def save_checkpoint(self) -> None:
-        """Write one; the previous ones stay until it is whole."""
-        training = self.config.training
-        await self.learner.save(
-            self.folder.checkpoints,
-            step=self.step,
-            extra={"step": self.step, "prompts": self.prompts.state_dict(self.step)},
-            keep_last=training.keep_last,
+        """Begin one; training goes on once it is staged, and the previous ones stay until it is whole."""
+        await self.checkpoints.begin(
+            self.step,
+            extra={"prompts": self.prompts.state_dict(self.step), "config_digest": config_digest(self.config)},
         )
 
     async def _evaluate(self, name: str) -> None:
@@ -201,10 +206,9 @@ def check_finished(folder: RunFolder, num_steps: int) -> bool:
     Raises:
         ResumeError: the folder holds more steps than are asked for.
     """
-    latest = latest_complete(folder.checkpoints)
-    if latest is None:
+    step = newest_step(store_of(folder))
+    if step is None:
         return False
-    step = int(read_extra(latest)["step"])
     if step > num_steps:
         raise ResumeError(
             f"{folder.root} is at step {step}, beyond training.num_steps={num_steps}; raise num_steps or use another "

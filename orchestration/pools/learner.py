@@ -11,8 +11,10 @@ import ray
 from numpy.typing import NDArray
 
 from learner.batching import partition_groups
+from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.records import StepReport
+from learner.store import FileEntry, FileStore
 from orchestration.actors import LearnerActor
 from orchestration.buffer import GroupTicket
 from orchestration.cluster import Placement
@@ -24,11 +26,13 @@ from rollout.config import RolloutConfig
 class LearnerGroup:
     """All learner ranks as one trainer; every call enters every rank."""
 
-    def __init__(self, config: LearnerConfig, placements: Sequence[Placement], log_dir: Path) -> None:
+    def __init__(
+        self, config: LearnerConfig, placements: Sequence[Placement], log_dir: Path, staging_dir: Path | None
+    ) -> None:
         """Start one actor a rank; `build` loads the model."""
         self._config = config
         self.handles = [
-            LearnerActor.options(**placement.actor_options()).remote(rank, config, placement, log_dir)
+            LearnerActor.options(**placement.actor_options()).remote(rank, config, placement, log_dir, staging_dir)
             for rank, placement in enumerate(placements)
         ]
 
@@ -48,13 +52,26 @@ class LearnerGroup:
             "connect", generators.handles, config.weight_channel, config.engine.dtype, workers, address, port
         )
 
-    async def load(self, folder: Path) -> None:
+    async def load(self, store: FileStore, step: int) -> None:
         """Restore a checkpoint on every rank."""
-        await self._all("load", folder)
+        await self._all("load", store, step)
 
-    async def save(self, folder: Path, *, step: int, extra: dict[str, Any], keep_last: int) -> Path:
-        """Write one checkpoint; gives its folder."""
-        return Path((await self._all("save", folder, step, extra, keep_last))[0])
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk; training waits for this alone."""
+        share: StagedShare = (await self._all("stage", step))[0]
+        return share
+
+    async def upload(self, store: FileStore, step: int) -> list[FileEntry]:
+        """Copy what every rank has staged into the checkpoint directory, beside training; gives all files.
+
+        Ends when every rank has ended, so that no rank still copies when the next checkpoint is staged.
+        """
+        calls = [handle.upload.remote(store, step) for handle in self.handles]
+        shares = await asyncio.gather(*calls, return_exceptions=True)
+        for share in shares:
+            if isinstance(share, BaseException):
+                raise share
+        return [entry for share in shares for entry in share]
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""
@@ -94,4 +111,5 @@ def start_learner(
 ) -> LearnerGroup:
     """Start one learner actor a placement, told which model and which algorithm."""
     told = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
-    return LearnerGroup(told, placements, log_dir)
+    staging_dir = config.training.staging_dir
+    return LearnerGroup(told, placements, log_dir, Path(staging_dir) if staging_dir else None)

@@ -15,6 +15,7 @@ from tiny_learner import free_port, run_ranks
 
 from learner import checkpoint
 from learner.errors import LearnerError, NonFiniteLossError
+from learner.store import open_store
 
 
 def assert_same_weights(found, expected, atol):
@@ -75,10 +76,12 @@ def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(model_
         assert result["weight_version"] == 1
 
 
-def test_a_checkpoint_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
+def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
     written = run_ranks(2, save_and_go_on, tmp_path / "write", model_path, tmp_path / "checkpoints")
-    folder = checkpoint.latest_complete(tmp_path / "checkpoints")
-    assert checkpoint.read_extra(folder) == {"cursor": 5}
+    store = open_store(tmp_path / "checkpoints")
+    whole = checkpoint.newest_whole(store, pass_over=pytest.fail)
+    assert (whole.step, whole.num_ranks, whole.weight_version, whole.extra) == (2, 2, 2, {"cursor": 5})
+    folder = tmp_path / "checkpoints" / whole.name
 
     two = run_ranks(2, resume, tmp_path / "two", model_path, folder)
     one = resume(0, 1, 0, model_path, folder)
@@ -86,5 +89,8 @@ def test_a_checkpoint_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
     assert [rank["drawn"] for rank in two] == [rank["drawn"] for rank in written]
     assert written[0]["drawn"] != written[1]["drawn"]
     assert one["version"] == two[0]["version"] == 2
+    assert any(not np.array_equal(written[0]["staged"][name], after) for name, after in written[0]["weights"].items())
+    assert_same_weights(two[0]["loaded"], written[0]["staged"], atol=0)
+    assert_same_weights(one["loaded"], written[0]["staged"], atol=0)
     assert_same_weights(two[0]["weights"], written[0]["weights"], atol=0)
     assert_same_weights(one["weights"], written[0]["weights"], atol=1e-4)
