@@ -170,8 +170,9 @@ def verify(store: FileStore, checkpoint: Checkpoint) -> None:
     """
     sizes = store.sizes(checkpoint.name)
     for entry in checkpoint.files:
-        if (found := sizes.get(entry.name)) != entry.num_bytes:
-            told = "is missing" if found is None else f"has {found} bytes"
+        num_bytes = sizes.get(entry.name)
+        if num_bytes != entry.num_bytes:
+            told = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
             raise _damaged(store, checkpoint, entry, f"{told}, and {entry.num_bytes} were written")
     with ThreadPoolExecutor(READERS) as readers:
         read_through = readers.map(lambda entry: store.digest(f"{checkpoint.name}/{entry.name}"), checkpoint.files)

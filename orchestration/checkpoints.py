@@ -171,8 +171,13 @@ def store_of(folder: RunFolder) -> FileStore:
 
 
 def newest_step(store: FileStore) -> int | None:
-    """Give the step of the newest marked checkpoint, without reading its files; None where there is none."""
-    return max(checkpoint.marked_steps(store), default=None)
+    """Give the step of the newest checkpoint with a readable marker, None where there is none; files are not read."""
+    for step in reversed(checkpoint.marked_steps(store)):
+        try:
+            return checkpoint.read(store, step).step
+        except DamagedCheckpointError:
+            continue
+    return None
 
 
 def config_digest(config: ExperimentConfig) -> str:
