@@ -33,11 +33,11 @@ def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
     path = Path(config.evaluate.checkpoint).expanduser().absolute()
     is_marked = (path / checkpoint.COMPLETE_MARKER).is_file()
     of_checkpoint = RunFolder(path.parent.parent)
-    if is_marked and (name := checkpoint.STEP_PATTERN.fullmatch(path.name)) and of_checkpoint.config.is_file():
+    if is_marked and (name := checkpoint.STEP_PATTERN.fullmatch(path.name)) and _is_run(of_checkpoint):
         folder = _exported(open_store(path.parent), int(name[1]), of_checkpoint)
         return _of_run(config, folder, of_checkpoint)
     run = RunFolder(path)
-    if run.config.is_file():
+    if _is_run(run):
         if (run.export / "config.json").is_file():
             return _of_run(config, run.export, run)
         store = store_of(run)
@@ -52,6 +52,11 @@ def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
     family = json.loads((path / "config.json").read_text())["model_type"]
     frame = FAMILY_FRAMES.get(family, config.model.coord_mode)
     return replace(config, model=ModelConfig(path=str(path), family=None, coord_mode=frame))
+
+
+def _is_run(folder: RunFolder) -> bool:
+    """Tell a run's config.json from that of a Hugging Face folder."""
+    return folder.config.is_file() and "training" in json.loads(folder.config.read_text())
 
 
 def _of_run(config: ExperimentConfig, folder: Path, run: RunFolder) -> ExperimentConfig:

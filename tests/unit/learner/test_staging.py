@@ -15,6 +15,20 @@ def test_a_folder_is_empty_however_often_it_is_asked_for(tmp_path):
     (area.folder("share") / "left").write_text("x")
 
     assert list(area.folder("share").iterdir()) == []
+
+
+def test_nothing_is_there_while_nothing_is_staged(tmp_path):
+    area = StagingArea(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    area.folder("share")
+    area.folder("fetched")
+    area.remove("share")
+    assert area.path("fetched").is_dir()
+    area.remove("fetched")
+    assert list(tmp_path.iterdir()) == []
+
+    area.folder("share")
     area.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -30,23 +44,23 @@ os.kill(os.getpid(), signal.SIGKILL)
     subprocess.run([sys.executable, "-c", code], check=False)
     assert len(list(tmp_path.rglob("weights"))) == 1
     alive = StagingArea(tmp_path)
+    alive.folder("share")
     (tmp_path / "not_ours").mkdir()
     (tmp_path / f"{PREFIX}without_a_lock").mkdir()
 
-    another = StagingArea(tmp_path)
+    StagingArea(tmp_path)
 
     assert list(tmp_path.rglob("weights")) == []
-    assert alive.folder("share").is_dir()
+    assert alive.path("share").is_dir()
     assert (tmp_path / "not_ours").is_dir()
     assert (tmp_path / f"{PREFIX}without_a_lock").is_dir()
     alive.close()
-    another.close()
 
 
 def test_others_cannot_look_into_it(tmp_path):
     area = StagingArea(tmp_path)
 
-    assert os.stat(area.path("")).st_mode & 0o077 == 0
+    assert os.stat(area.folder("share").parent).st_mode & 0o077 == 0
     area.close()
 
 
