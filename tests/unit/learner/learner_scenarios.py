@@ -16,7 +16,7 @@ from learner.batching import partition_groups
 from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.ranks import exchange
-from learner.store import FileEntry, open_store
+from learner.store import FileEntry, FileStore, open_store
 from learner.trainer import PolicyTrainer
 
 NUM_STEPS = 3
@@ -249,6 +249,26 @@ def save_and_go_on(rank: int, num_ranks: int, port: int, model_path: Path, direc
 
     save_beside(trainer, directory, go_on, step=2, extra={"cursor": 5})
     result["weights"] = weights_of(trainer)
+    trainer.close()
+    return result
+
+
+def fetch(
+    rank: int, num_ranks: int, port: int, model_path: Path, store: FileStore, step: int, staging_dir: Path
+) -> dict:
+    """Load from a store that gives no paths; tell what the backend was given to read."""
+    trainer = start_trainer(rank, num_ranks, port, model_path, staging_dir=staging_dir)
+    result: dict = {}
+    load_backend = trainer._backend.load
+
+    def look_and_load(folder: Path, *, is_keeper: bool) -> None:
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        result.update(folder=folder, files=files, is_keeper=is_keeper)
+        load_backend(folder, is_keeper=is_keeper)
+
+    trainer._backend.load = look_and_load
+    trainer.load(store, step=step)
+    result["loaded"] = weights_of(trainer)
     trainer.close()
     return result
 

@@ -5,17 +5,19 @@ import pytest
 from learner_scenarios import (
     CASES,
     fail_together,
+    fetch,
     live_case,
     live_cases,
     one_rank_has_nothing,
     resume,
     save_and_go_on,
 )
+from pyarrow import fs
 from tiny_learner import free_port, run_ranks
 
 from learner import checkpoint
 from learner.errors import LearnerError, NonFiniteLossError
-from learner.store import open_store
+from learner.store import FileStore, open_store
 
 
 def assert_same_weights(found, expected, atol):
@@ -84,6 +86,8 @@ def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_an
     folder = tmp_path / "checkpoints" / whole.name
 
     two = run_ranks(2, resume, tmp_path / "two", model_path, folder)
+    remote = FileStore(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "checkpoints")
+    fetched = run_ranks(2, fetch, tmp_path / "fetch", model_path, remote, 2, tmp_path / "staging")
     one = resume(0, 1, 0, model_path, folder)
 
     assert [rank["drawn"] for rank in two] == [rank["drawn"] for rank in written]
@@ -92,5 +96,11 @@ def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_an
     assert any(not np.array_equal(written[0]["staged"][name], after) for name, after in written[0]["weights"].items())
     assert_same_weights(two[0]["loaded"], written[0]["staged"], atol=0)
     assert_same_weights(one["loaded"], written[0]["staged"], atol=0)
+    assert_same_weights(fetched[0]["loaded"], written[0]["staged"], atol=0)
+    assert [rank["is_keeper"] for rank in fetched] == [True, False]
+    assert fetched[0]["folder"] == fetched[1]["folder"]
+    assert fetched[0]["folder"].is_relative_to(tmp_path / "staging")
+    assert fetched[1]["files"] == {entry.name for entry in whole.files}
+    assert list((tmp_path / "staging").iterdir()) == []
     assert_same_weights(two[0]["weights"], written[0]["weights"], atol=0)
     assert_same_weights(one["weights"], written[0]["weights"], atol=1e-4)
