@@ -68,7 +68,9 @@ def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
 
 def test_metrics_do_not_know_the_clock_and_timings_know_nothing_else() -> None:
     slow, fast = step_of(3, clock=9.0), step_of(3, clock=0.5)
-    metrics = [step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)]
+    metrics = [
+        step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)
+    ]
     timings = [
         step_timings(known["groups"], known["report"], known["sync"], known["seconds"], counts=known["counts"])
         for known in (slow, fast)
