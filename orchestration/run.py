@@ -168,7 +168,6 @@ class Run:
         if not self._learner_is_lost:
             return
         await self.checkpoints.abandon()
-        self._saver.forget()
         self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
         await self.learner.rebuild(self._learner_seed)
@@ -251,6 +250,7 @@ class Run:
     def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
         self._checkpoint = self.checkpoints.latest()
+        self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
         extra = self._checkpoint.extra if self._checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
         training = self.config.training

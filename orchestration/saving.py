@@ -12,11 +12,12 @@ class Saver:
     """Saves a run within the limits of its fault log."""
 
     def __init__(self, checkpoints: Checkpoints, faults: FaultLog, say: Callable[[str], None]) -> None:
-        """Nothing is saved yet."""
+        """Take nothing for saved."""
         self._checkpoints = checkpoints
         self._faults = faults
         self._say = say
-        self._saved_step: int | None = None
+        self.saved_step: int | None = None
+        """The newest step that is saved or on its way."""
 
     async def begin(self, step: int, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
         """Stage a checkpoint; it is written beside training, and the ones before stay until it is whole.
@@ -24,10 +25,10 @@ class Saver:
         Raises:
             TooManyFaultsError: too many failed within the window.
         """
-        while self._saved_step != step:
+        while self.saved_step != step:
             try:
                 await self._checkpoints.begin(step, extra=extra, scores=scores)
-                self._saved_step = step
+                self.saved_step = step
             except CheckpointError as error:
                 self._note(step, error)
 
@@ -44,11 +45,7 @@ class Saver:
             except CheckpointError as error:
                 self._note(step, error)
 
-    def forget(self) -> None:
-        """Take nothing for saved: the learner that was saving is gone."""
-        self._saved_step = None
-
     def _note(self, step: int, error: CheckpointError) -> None:
-        self.forget()
+        self.saved_step = None
         self._say(f"step {step}: {error}")
         self._faults.record(Role.CHECKPOINT, 0, str(error))
