@@ -77,7 +77,7 @@ def score_all(groups: list[tuple[str, str, Path]], **settings: Any) -> tuple[lis
 @pytest.mark.parametrize("event", ["dies_once", "hangs_once"])
 def test_a_lost_actor_is_replaced_and_its_group_scored_all_the_same(cluster: None, tmp_path: Path, event: str) -> None:
     groups = [(f"g{i}", event if i == 3 else "fine", tmp_path) for i in range(12)]
-    done, num_faults = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=15.0)
+    done, num_faults = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=5.0)
     assert done == [f"summary of g{i}" for i in range(12)]
     assert num_faults == 1
 
