@@ -46,6 +46,10 @@ class LearnerLostError(InfrastructureError):
     """A learner rank died or hangs; the ranks are built again from the last checkpoint."""
 
 
+class TransferBrokenError(InfrastructureError):
+    """A transfer of weights that did not reach every engine; it is repeated with those that are left."""
+
+
 class TooManyFaultsError(InfrastructureError):
     """More faults than `cluster.faults` allows. It ends the run and must not be repeated as the single fault is."""
 

@@ -74,8 +74,13 @@ class RunFolder:
         return self.root / "samples.jsonl"
 
     @property
+    def ledger(self) -> Path:
+        """Which groups each step trained on, replaced or dropped, one JSON line a step."""
+        return self.root / "ledger.jsonl"
+
+    @property
     def faults(self) -> Path:
-        """Faults of processes and machines that the run survived, one JSON object a line."""
+        """Processes, objects and transfers that were lost, one JSON line each."""
         return self.root / "faults.jsonl"
 
     @property

@@ -7,3 +7,7 @@ class RolloutError(ValueError):
 
 class WeightSyncError(RuntimeError):
     """Weights of engine and learner disagree, or a transfer broke before it was whole."""
+
+
+class EngineDiedError(RuntimeError):
+    """The engine's core process is gone, and with it every request: this engine answers nothing more, build another."""

@@ -24,7 +24,7 @@ from orchestration.errors import ConfigError
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.lock import exclusive
-from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
 
@@ -163,10 +163,10 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
     )
 
     async def run(targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
-        generators = GeneratorPool(config.rollout, model, plan.engines, logs)
-        rewards = start_reward_pool(
-            config, model, plan.rewards, logs, FaultLog(config.cluster.faults, logs / "faults.jsonl")
-        )
+        limits = config.cluster.faults
+        log = FaultLog(limits, logs / "faults.jsonl")
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             return await sample_chunks(

@@ -20,7 +20,7 @@ from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable,
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
-from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
 
@@ -131,10 +131,10 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
     )
 
     async def ask(finished: Callable[[EvaluatedSample], None]) -> None:
-        generators = GeneratorPool(config.rollout, model, plan.engines, logs)
-        rewards = start_reward_pool(
-            config, model, plan.rewards, logs, FaultLog(config.cluster.faults, logs / "faults.jsonl")
-        )
+        limits = config.cluster.faults
+        log = FaultLog(limits, logs / "faults.jsonl")
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             await collect(

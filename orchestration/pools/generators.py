@@ -1,8 +1,10 @@
-"""GeneratorPool: all engines behind one call; the least busy one gets the next group."""
+"""GeneratorPool: all engines behind one call, whatever happens to the engines in between."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -10,62 +12,255 @@ from numpy.typing import NDArray
 
 from orchestration.actors import GeneratorActor
 from orchestration.cluster import Placement
+from orchestration.config import FaultsConfig
+from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
+from orchestration.errors import EngineLostError
+from orchestration.faults import FaultLog, Role
+from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
+from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 
+MAX_PROBED = 8
+"""Engines compared with the learner after one publication."""
+
+Admit = Callable[["Engine"], Awaitable[None]]
+
 
 class GeneratorPool:
-    """All engines behind one call."""
+    """All engines behind one call.
 
-    def __init__(self, config: RolloutConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path) -> None:
-        """Start the engine actors; `ready` waits for them."""
-        # A pause or a weight update must reach an engine that has every group of two steps in flight.
-        concurrency = {"max_concurrency": 10_000}
-        self.handles = [
-            GeneratorActor.options(**placement.actor_options(), **concurrency).remote(
-                i, config, model_path, placement, log_dir
+    Consumes: samples. Produces: references to groups. Waits for: an engine with room.
+    Woken by: a group that ends, an engine that goes live. A lost engine's groups go to others, and a new one is built
+    in its place, which takes groups once it has the current weights.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        stop: Stop,
+        num_engines: int,
+        config: RolloutConfig,
+        faults: FaultsConfig,
+        log: FaultLog,
+    ) -> None:
+        """Settle how engines are made; `ready` starts them.
+
+        Args:
+            start: Makes the actor of an index, again after a loss.
+            stop: Ends an actor at once.
+            num_engines: Engines in all.
+            config: How many completions an engine decodes at once, and how many a group has.
+            faults: Heartbeats and time limits.
+            log: Counts engines lost.
+        """
+        self._keeper = EngineKeeper(start, stop=stop, num_engines=num_engines, faults=faults, log=log, owner=self)
+        self._admit: Admit | None = None
+        self._dispatcher = Dispatcher(
+            capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size))
+        )
+        self._waiting: set[Work] = set()
+        self._num_probes = 0
+        self.lengths = LengthEstimates(first_guess=config.sampling.max_completion_tokens / 2)
+        self.num_repeated = 0
+        """Groups begun again because their engine was lost."""
+
+    async def ready(self, admit: Admit | None = None) -> list[int]:
+        """Start all engines, wait until they stand, and look after them from then on; gives their process ids.
+
+        Args:
+            admit: Gives an engine the current weights and then calls `go_live`, also one that is built later. Without
+                it engines keep the weights that they load and go live at once.
+        """
+        self._admit = admit
+        pids = await self._keeper.ready()
+        if admit is None:
+            self.go_live(self._keeper.engines)
+        self._keeper.begin()
+        return pids
+
+    async def generate_group(
+        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, seat: Seat | None = None
+    ) -> ray.ObjectRef:
+        """Sample one group; the group itself stays where it was made.
+
+        Args:
+            group_id: Of the group.
+            sample: Its prompt.
+            spec: How its completions are sampled.
+            urgency: Among waiting groups the lowest goes first.
+            seat: The group's place in a batch; lost with its engine.
+
+        Raises:
+            RolloutError: the sample cannot be a prompt.
+            InfrastructureError: more engines were lost than `cluster.faults` allows.
+        """
+        while True:
+            work = Work(
+                urgency=urgency,
+                tokens=self.lengths.expected_tokens(sample, spec.group_size),
+                payload=asyncio.get_running_loop().create_future(),
             )
-            for i, placement in enumerate(placements)
-        ]
-        self._busy = [0] * len(self.handles)
+            assignment = self._dispatcher.assign(work, seat.engine) if seat is not None else None
+            admission = seat.admission if seat is not None and assignment is not None else None
+            seat = None
+            if assignment is None:
+                assignment = await self._place(work)
+            engine = self._keeper.engines[assignment.engine]
+            if not engine.is_live:  # lost since it was chosen
+                self._dispatcher.finish(assignment)
+                continue
+            handle = engine.handle
+            group, seconds = handle.generate_group.remote(group_id, sample, spec, admission)
+            try:
+                with in_our_words(Role.ENGINE, engine.index):
+                    await self._watched(asyncio.ensure_future(seconds), assignment)
+                return group
+            except EngineLostError as error:
+                engine.lose(handle, str(error))
+                self.num_repeated += 1
 
-    async def ready(self) -> list[int]:
-        """Wait until every engine stands; gives their process ids."""
-        return list(await asyncio.gather(*(handle.ready.remote() for handle in self.handles)))
+    def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
+        """Share a batch of groups, by position, between the live engines."""
+        expected = self.lengths.expected_tokens
+        return self._dispatcher.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
-    async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> ray.ObjectRef:
-        """Sample one group on the least busy engine; the group itself stays where it was made."""
-        index = min(range(len(self.handles)), key=self._busy.__getitem__)
-        self._busy[index] += 1
+    def standing(self) -> list[Engine]:
+        """Engines that answer, live or still without the current weights."""
+        return self._keeper.standing()
+
+    async def some_standing(self) -> list[Engine]:
+        """Wait for at least one engine that answers.
+
+        Raises:
+            InfrastructureError: more engines were lost than `cluster.faults` allows.
+        """
+        return await self._keeper.some_standing()
+
+    async def find_lost(self, engines: Sequence[Engine]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
+        return await self._keeper.find_lost(engines)
+
+    def go_live(self, engines: Sequence[Engine]) -> None:
+        """Let engines take groups; they have the current weights."""
+        for engine in engines:
+            if engine.is_standing and not engine.is_live:
+                engine.is_live = True
+                self._dispatcher.join(engine.index)
+        self._match()
+
+    async def on_each(self, engines: Sequence[Engine], method: str, *arguments: Any) -> list[Any]:
+        """Call a method of several engines; gives their answers in order.
+
+        Raises:
+            EngineLostError: one of them died under the call; it is given up.
+        """
+        calls = [self._call(engine, method, *arguments) for engine in engines]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
+        handle = engine.handle
         try:
-            group, seconds = self.handles[index].generate_group.remote(group_id, sample, spec)
-            await seconds
-        finally:
-            self._busy[index] -= 1
-        return group
-
-    async def pause(self) -> None:
-        """Stop all engines at a token boundary."""
-        await asyncio.gather(*(handle.pause.remote() for handle in self.handles))
-
-    async def resume(self) -> None:
-        """Let all engines go on."""
-        await asyncio.gather(*(handle.resume.remote() for handle in self.handles))
+            with in_our_words(Role.ENGINE, engine.index):
+                return await getattr(handle, method).remote(*arguments)
+        except EngineLostError as error:
+            engine.lose(handle, str(error))
+            raise
 
     async def completion_logprobs(self, payload: ray.ObjectRef, sample: Sample) -> list[NDArray[np.float32]]:
-        """Logprobs of the first completion of a scored group, as each engine computes them now."""
-        return list(await asyncio.gather(*(h.score_completion.remote(payload, sample, 0) for h in self.handles)))
+        """Logprobs of the first completion of a scored group, as a few live engines compute them now, others each time.
 
-    async def weight_layout(self, names: list[str]) -> dict[str, str]:
-        """Checkpoint name -> the engines' name, for tensors that can be read back."""
-        return dict(await self.handles[0].weight_layout.remote(names))
-
-    async def weight_fingerprints(self, names: list[str]) -> list[dict[str, tuple[int, float, float]]]:
-        """Fingerprints from every engine."""
-        return list(await asyncio.gather(*(handle.weight_fingerprints.remote(names) for handle in self.handles)))
+        An engine that is lost meanwhile gives none.
+        """
+        everyone = [engine for engine in self._keeper.engines if engine.is_live]
+        first = self._num_probes % max(1, len(everyone))
+        live = (everyone[first:] + everyone[:first])[:MAX_PROBED]
+        self._num_probes += MAX_PROBED
+        calls = [self._call(engine, "score_completion", payload, sample, 0) for engine in live]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def close(self) -> None:
         """End the engines' processes, then the actors."""
-        await asyncio.gather(*(handle.close.remote() for handle in self.handles), return_exceptions=True)
-        for handle in self.handles:
-            ray.kill(handle)
+        await self._keeper.close()
+
+    def engine_lost(self, engine: Engine) -> None:
+        """See `Owner`."""
+        self._dispatcher.leave(engine.index)
+
+    async def engine_stands(self, engine: Engine) -> None:
+        """See `Owner`."""
+        if self._admit is None:
+            self.go_live([engine])
+        else:
+            await self._admit(engine)
+
+    def engines_failed(self, error: Exception) -> None:
+        """See `Owner`."""
+        for work in self._waiting:
+            if not work.payload.done():
+                work.payload.set_exception(error)
+
+    async def _place(self, work: Work) -> Assignment:
+        """Wait for an engine with room."""
+        self._keeper.check()
+        self._dispatcher.submit(work)
+        self._match()
+        future: asyncio.Future[Assignment] = work.payload
+        self._waiting.add(work)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._dispatcher.withdraw(work)
+            if future.done() and not future.cancelled():
+                self._dispatcher.finish(future.result())
+            raise
+        finally:
+            self._waiting.discard(work)
+
+    def _match(self) -> None:
+        while (assignment := self._dispatcher.match()) is not None:
+            future: asyncio.Future[Assignment] = assignment.work.payload
+            if future.done():
+                self._dispatcher.finish(assignment)
+            else:
+                future.set_result(assignment)
+
+    async def _watched(self, call: "asyncio.Future[float]", assignment: Assignment) -> None:
+        """Wait for a call; the engine's load counts until it ends, even if nobody waits for it any more."""
+
+        def ended(done: "asyncio.Future[float]") -> None:
+            self._dispatcher.finish(assignment)
+            self._match()
+            if not done.cancelled():
+                done.exception()
+
+        call.add_done_callback(ended)
+        await asyncio.shield(call)
+
+
+def start_generators(
+    config: RolloutConfig,
+    model_path: Path,
+    placements: Sequence[Placement],
+    log_dir: Path,
+    *,
+    faults: FaultsConfig,
+    log: FaultLog,
+) -> GeneratorPool:
+    """Make a pool of one engine actor a placement."""
+
+    def start(index: int) -> Any:
+        # A pause or a weight update must reach an engine that has every group of several steps in flight.
+        options = {**placements[index].actor_options(), "max_concurrency": 10_000}
+        return GeneratorActor.options(**options).remote(index, config, model_path, placements[index], log_dir)
+
+    return GeneratorPool(start, stop=ray.kill, num_engines=len(placements), config=config, faults=faults, log=log)

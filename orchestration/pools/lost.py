@@ -34,6 +34,7 @@ from orchestration.errors import (
     RewardLostError,
 )
 from orchestration.faults import Role
+from rollout.errors import EngineDiedError
 
 LOST_BY_ROLE: dict[Role, type[InfrastructureError]] = {
     Role.ENGINE: EngineLostError,
@@ -80,6 +81,8 @@ def translate(error: RayError, role: Role, index: int) -> BaseException:
             f"{role} {index} found no room in the object store, nor on the disk to which Ray spills "
             f"({type(cause).__name__}); free the disk, raise cluster.object_store_bytes, or lower training.run_ahead"
         )
+    if isinstance(cause, EngineDiedError):
+        return EngineLostError(f"{role} {index}: {cause}")
     if isinstance(cause, PROCESS_GONE):
         if isinstance(error, RayTaskError):
             # Only learner ranks call actors, and those are engines.

@@ -9,12 +9,12 @@ import ray
 from ray.actor import ActorHandle
 
 from orchestration.actors import RewardActor
-from orchestration.buffer import GroupSummary
 from orchestration.cluster import Placement
 from orchestration.config import ExperimentConfig, FaultsConfig, RewardPoolConfig
 from orchestration.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.faults import FaultLog, Role
 from orchestration.pools.lost import in_our_words
+from orchestration.tickets import GroupSummary
 
 logger = logging.getLogger(__name__)
 
