@@ -30,14 +30,20 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoNodes]:
         yield nodes
 
 
-def drive(folder: Path, nodes: TwoNodes, *more: str) -> Driver:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo artifacts, made once for the module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def drive(folder: Path, cache: Path, nodes: TwoNodes, *more: str) -> Driver:
     """Two engines, two reward actors and one learner rank on both nodes, with rollout a step ahead."""
     return Driver(
         folder,
         "train",
         "experiment=cpu_quick",
         f"run_dir={folder / 'run'}",
-        f"cache_dir={folder / 'cache'}",
+        f"cache_dir={cache}",
         f"cluster.address={nodes.address}",
         "rollout.engines=2",
         "cluster.reward_pool.num_actors=2",
@@ -58,8 +64,10 @@ def positions_of(ledger: list[dict]) -> list[int]:
 
 
 @pytest.mark.slow
-def test_actors_stand_on_both_nodes_and_the_learner_beside_the_driver(tmp_path: Path, nodes: TwoNodes) -> None:
-    driver = drive(tmp_path, nodes)
+def test_actors_stand_on_both_nodes_and_the_learner_beside_the_driver(
+    tmp_path: Path, cache: Path, nodes: TwoNodes
+) -> None:
+    driver = drive(tmp_path, cache, nodes)
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 1)
     for name in ("GeneratorActor", "RewardActor"):
         assert [len(node.actors(name)) for node in (nodes.head, nodes.second)] == [1, 1]
@@ -70,8 +78,8 @@ def test_actors_stand_on_both_nodes_and_the_learner_beside_the_driver(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_run_outlives_a_node_and_misses_no_position(tmp_path: Path, nodes: TwoNodes) -> None:
-    driver = drive(tmp_path, nodes)
+def test_a_run_outlives_a_node_and_misses_no_position(tmp_path: Path, cache: Path, nodes: TwoNodes) -> None:
+    driver = drive(tmp_path, cache, nodes)
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
     assert nodes.second.actors("GeneratorActor")
     nodes.second.kill()
