@@ -317,6 +317,21 @@ async def test_actors_that_die_idle_again_and_again_end_the_run_at_its_next_grou
         await cluster.score("a")
 
 
+@playing(num_actors=1, calls_per_actor=1, heartbeat_s=2.0, max_reward_faults=2)
+async def test_a_group_that_waits_hears_that_actors_die_on_their_way_up(cluster: Cluster) -> None:
+    cluster.has_room = False
+    cluster.alive[0].die()
+    await asyncio.sleep(3.0)
+    waiting = cluster.score("a")
+    for _ in range(2):
+        await settle()
+        cluster.alive[0].die()
+    await settle()
+    assert waiting.done()
+    with pytest.raises(TooManyFaultsError, match="max_reward_faults=2"):
+        await waiting
+
+
 def test_a_pool_that_does_not_come_up_says_which_actors_are_missing() -> None:
     async def scenario() -> None:
         cluster = Cluster(num_actors=3, has_room=False)
