@@ -10,8 +10,10 @@ import pytest
 import ray
 from numpy.typing import NDArray
 
-from orchestration.cluster import Placement
-from orchestration.errors import PayloadLostError, RewardLostError
+from orchestration.cli import compose
+from orchestration.cluster import Placement, plan, ray_session
+from orchestration.config import build_config
+from orchestration.errors import ConfigError, PayloadLostError, RewardLostError
 from orchestration.faults import Role
 from orchestration.pools.lost import in_our_words
 from tests.integration.driver import Driver
@@ -127,3 +129,15 @@ def test_with_a_node_go_its_actors_and_what_only_it_held(nodes: TwoNodes) -> Non
         assert ray.get(here.size.remote(kept)) == 1 << 20
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_with_too_few_cores_is_refused_at_once(tmp_path: Path, nodes: TwoNodes) -> None:
+    settings = [f"cluster.address={nodes.address}", "cluster.reward_pool.num_actors=20", f"run_dir={tmp_path}"]
+    config = build_config(compose(settings))
+    refusal = r"22 actors, which reserve a core each, and the cluster has (6|12); lower rollout.engines"
+    with (
+        pytest.raises(ConfigError, match=refusal),
+        ray_session(config.cluster, plan(config, cores=()), tmp_path / "logs"),
+    ):
+        pass
