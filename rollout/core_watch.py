@@ -37,8 +37,9 @@ class CoreWatch:
         """
         died = self._death()
         task = asyncio.ensure_future(call)
+        first: set[asyncio.Future[Any]] = {task, died}
         try:
-            await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
         except self._dead_error as error:
