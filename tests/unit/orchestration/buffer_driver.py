@@ -25,12 +25,10 @@ def now(call: Coroutine[Any, Any, Any]) -> Any:
     return WAITS
 
 
-def free_positions(buffer: GroupBuffer) -> list[Any]:
-    """Take positions until the buffer makes the caller wait or ends the stream."""
-    taken = []
-    while (position := now(buffer.wait_for_slot())) not in (WAITS, None):
-        taken.append(position)
-    return [*taken, None] if position is None else taken
+def free_positions(buffer: GroupBuffer) -> list[int]:
+    """The positions that may begin now; none if the buffer makes its caller wait, or ends."""
+    positions = now(buffer.wait_for_slots())
+    return [] if positions == WAITS else positions
 
 
 def fill(buffer: GroupBuffer, *positions: int) -> None:

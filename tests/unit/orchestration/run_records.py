@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from orchestration.config import FaultsConfig, TrainingConfig
+from orchestration.config import TrainingConfig
 from orchestration.tickets import GroupSummary, GroupTicket
 
 SUMMARY = GroupSummary(
@@ -42,25 +42,9 @@ TRAINING = TrainingConfig(
     recorded_groups_per_step=1,
 )
 
-FAULTS = FaultsConfig(
-    heartbeat_s=2.0,
-    heartbeat_timeout_s=30.0,
-    start_timeout_s=180.0,
-    call_timeout_s=600.0,
-    window_s=3600.0,
-    max_engine_faults=8,
-    max_reward_faults=8,
-    max_learner_faults=3,
-    max_transfer_faults=8,
-)
-
 
 def training(**changes: Any) -> TrainingConfig:
     return replace(TRAINING, **changes)
-
-
-def faults(**changes: Any) -> FaultsConfig:
-    return replace(FAULTS, **changes)
 
 
 def ticket(position: int, *, payload: Any = None, **summary: Any) -> GroupTicket:

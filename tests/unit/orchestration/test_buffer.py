@@ -8,7 +8,7 @@ from orchestration.buffer import Progress
 from orchestration.errors import DataError
 from tests.unit.orchestration.buffer_driver import fill, free_positions, new_buffer, positions_of
 from tests.unit.orchestration.run_records import ticket, ticket_without_signal
-from tests.unit.orchestration.virtual_time import StuckError, run_virtual, settle
+from tests.unit.orchestration.virtual_time import StuckError, run_in_virtual_time, settle
 
 
 @pytest.mark.parametrize(
@@ -25,37 +25,36 @@ def test_budget_is_one_step_more_than_rollout_runs_ahead(changes: dict[str, int]
     async def scenario() -> None:
         assert free_positions(new_buffer(**changes)) == expected
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_slots_come_back_only_when_new_weights_are_live() -> None:
     async def scenario() -> None:
         buffer = new_buffer(max_staleness=0)
         assert free_positions(buffer) == [0, 1]
-        slot = asyncio.ensure_future(buffer.wait_for_slot())
+        slot = asyncio.ensure_future(buffer.wait_for_slots())
         fill(buffer, 1, 0)
         assert positions_of(await buffer.take_step()) == [0, 1]
         await settle()
         assert not slot.done()
         buffer.advance(1)
-        assert await slot == 2
-        assert free_positions(buffer) == [3]
+        assert await slot == [2, 3]
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_stream_ends_with_the_last_step_and_starts_where_a_run_resumes() -> None:
     async def scenario() -> None:
         buffer = new_buffer(Progress(step=4, next_position=9, again=(6,)), max_staleness=3)
         assert free_positions(buffer) == [6, 9]
-        slot = asyncio.ensure_future(buffer.wait_for_slot())
+        slot = asyncio.ensure_future(buffer.wait_for_slots())
         await settle()
         fill(buffer, 6, 9)
         assert positions_of(await buffer.take_step()) == [6, 9]
-        assert await slot is None
+        assert await slot == []
         assert await buffer.take_step() is None
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_step_waits_for_its_own_last_group_although_later_ones_are_there() -> None:
@@ -70,10 +69,10 @@ def test_step_waits_for_its_own_last_group_although_later_ones_are_there() -> No
         assert positions_of(await waiting) == [0, 1]
         assert positions_of(await buffer.take_step()) == [2, 3]
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
-@pytest.mark.parametrize("waiter", ["wait_for_slot", "take_step"])
+@pytest.mark.parametrize("waiter", ["wait_for_slots", "take_step"])
 def test_close_wakes_whoever_waits_and_ends_both_streams(waiter: str) -> None:
     async def scenario() -> None:
         buffer = new_buffer()
@@ -82,12 +81,12 @@ def test_close_wakes_whoever_waits_and_ends_both_streams(waiter: str) -> None:
         await settle()
         assert not waiting.done()
         buffer.close()
-        assert await waiting is None
+        assert not await waiting
         fill(buffer, 0, 1)
         assert await buffer.take_step() is None
-        assert await buffer.wait_for_slot() is None
+        assert await buffer.wait_for_slots() == []
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_dropped_groups_are_counted_and_too_many_end_the_run_with_the_reason() -> None:
@@ -104,7 +103,7 @@ def test_dropped_groups_are_counted_and_too_many_end_the_run_with_the_reason() -
         with pytest.raises(DataError, match=r"step 1: 2 of 2 groups .*max_drop_frac=0.5; .*prompt too long"):
             await buffer.take_step()
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 BROKEN = {"rewards": (), "failures": ("chart: bad", "chart: bad"), "reasons": ("bad_gold",) * 2}
@@ -120,7 +119,7 @@ def test_too_many_failed_graders_stop_the_run_with_their_most_common_causes() ->
         with pytest.raises(DataError, match=r"2 of 4 completions .*max_failed_frac=0.25: 2 x chart: bad"):
             await buffer.take_step()
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_a_few_failed_graders_are_let_through() -> None:
@@ -131,7 +130,7 @@ def test_a_few_failed_graders_are_let_through() -> None:
         fill(buffer, 1)
         assert positions_of(await buffer.take_step()) == [0, 1]
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def test_step_uses_up_at_most_oversampling_times_its_groups(
         assert [t.position for t in groups.replaced] == list(range(num_replaced))
         assert positions_of(groups) == list(range(num_replaced, num_replaced + groups_per_step))
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_groups_without_signal_are_taken_as_they_come_unless_oversampling_replaces_them() -> None:
@@ -159,16 +158,17 @@ def test_groups_without_signal_are_taken_as_they_come_unless_oversampling_replac
         for oversampling, expected in ((1.0, [0, 1]), (2.0, [1, 2])):
             buffer = new_buffer(max_staleness=0, oversampling=oversampling)
             free_positions(buffer)
-            slot = asyncio.ensure_future(buffer.wait_for_slot())
+            slot = asyncio.ensure_future(buffer.wait_for_slots())
             await settle()
             buffer.add(ticket_without_signal(0))
+            fill(buffer, 1)
             await settle()
             assert slot.done() == (oversampling > 1.0)
-            fill(buffer, 1, *([slot.result()] if slot.done() else []))
+            fill(buffer, *(slot.result() if slot.done() else []))
             assert positions_of(await buffer.take_step()) == expected
             slot.cancel()
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_dropped_groups_are_replaced_too_and_still_counted() -> None:
@@ -176,15 +176,15 @@ def test_dropped_groups_are_replaced_too_and_still_counted() -> None:
         buffer = new_buffer(max_staleness=0, oversampling=1.5)
         free_positions(buffer)
         buffer.drop(0, "image does not decode")
-        assert free_positions(buffer) == [2]
         buffer.add(ticket_without_signal(1))  # beyond the bound: it fills the step
+        assert free_positions(buffer) == [2]
         fill(buffer, 2)
         groups = await buffer.take_step()
         assert groups is not None
         assert (positions_of(groups), groups.replaced) == ([1, 2], ())
         assert groups.dropped == {0: "image does not decode"}
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_buffer_whose_groups_never_come_is_stuck_without_a_deadline() -> None:
@@ -196,4 +196,4 @@ def test_buffer_whose_groups_never_come_is_stuck_without_a_deadline() -> None:
         await buffer.take_step()
 
     with pytest.raises(StuckError):
-        run_virtual(scenario())
+        run_in_virtual_time(scenario())

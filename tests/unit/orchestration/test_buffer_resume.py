@@ -11,7 +11,7 @@ from orchestration.buffer import GroupBuffer, Progress
 from orchestration.config import TrainingConfig
 from tests.unit.orchestration.buffer_driver import BEGINNING, fill, free_positions, new_buffer, positions_of
 from tests.unit.orchestration.run_records import ticket, ticket_without_signal, training
-from tests.unit.orchestration.virtual_time import run_virtual
+from tests.unit.orchestration.virtual_time import run_in_virtual_time
 
 
 def test_progress_names_what_no_step_has_used_up_and_travels_as_json() -> None:
@@ -24,22 +24,23 @@ def test_progress_names_what_no_step_has_used_up_and_travels_as_json() -> None:
         assert progress == Progress(step=2, next_position=9, again=(7, 8))
         assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
-async def play(config: TrainingConfig, start: Progress, order: Random, num_steps: int) -> tuple[list[int], Progress]:
-    """Take some steps, groups coming back in any order; gives the positions used up, and where the run stands."""
+async def play(
+    config: TrainingConfig, sittings: list[Progress], order: Random, num_steps: int, used: list[int]
+) -> None:
+    """Take some steps, groups coming back in any order; tells the positions used up, and where the run then stands."""
+    start = sittings[-1]
     buffer = GroupBuffer(config, range_epsilon=1e-6, start=start)
     pending: set[int] = set()
     begun_at: dict[int, int] = {}
-    used: list[int] = []
     for step in range(start.step, start.step + num_steps):
         taking = asyncio.ensure_future(buffer.take_step())
         while not taking.done():
             for position in free_positions(buffer):
-                if position is not None:
-                    begun_at[position] = step
-                    pending.add(position)
+                begun_at[position] = step
+                pending.add(position)
             if pending and order.random() < 0.7:
                 position = order.choice(sorted(pending))
                 pending.remove(position)
@@ -57,7 +58,7 @@ async def play(config: TrainingConfig, start: Progress, order: Random, num_steps
         assert len(mine) <= config.oversampling * config.groups_per_step
         used += mine
         buffer.advance(step + 1)
-    return used, buffer.progress()
+    sittings.append(buffer.progress())
 
 
 @given(
@@ -82,9 +83,8 @@ def test_however_often_a_run_is_resumed_its_steps_use_up_every_position_once(
         max_drop_frac=1.0,
     )
     used: list[int] = []
-    progress = BEGINNING
+    stands = [BEGINNING]
     for num_steps in sittings:
-        more, progress = run_virtual(play(config, progress, Random(seed + len(used)), num_steps))
-        used += more
-        assert sorted([*used, *progress.again]) == list(range(progress.next_position))
-    assert progress.step == sum(sittings)
+        run_in_virtual_time(play(config, stands, Random(seed + len(used)), num_steps, used))
+        assert sorted([*used, *stands[-1].again]) == list(range(stands[-1].next_position))
+    assert stands[-1].step == sum(sittings)

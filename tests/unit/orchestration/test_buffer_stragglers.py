@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.unit.orchestration.buffer_driver import fill, free_positions, new_buffer, positions_of
-from tests.unit.orchestration.virtual_time import run_virtual
+from tests.unit.orchestration.virtual_time import run_in_virtual_time
 
 STRAGGLERS = {"max_staleness": 2, "run_ahead": 1, "straggler_deadline_s": 10.0}
 
@@ -26,7 +26,7 @@ def test_after_the_deadline_others_fill_the_step_and_the_straggler_goes_to_the_n
         assert (positions_of(groups), groups.num_carried) == ([0, 3], 0)
         assert clock() == 10.0
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_after_the_deadline_the_first_groups_that_fill_the_step_end_the_wait() -> None:
@@ -43,7 +43,7 @@ def test_after_the_deadline_the_first_groups_that_fill_the_step_end_the_wait() -
         assert positions_of(await waiting) == [1, 3]
         assert clock() == 25.0
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_straggler_at_its_staleness_bound_is_waited_for() -> None:
@@ -64,7 +64,7 @@ def test_straggler_at_its_staleness_bound_is_waited_for() -> None:
         fill(buffer, 0)
         assert positions_of(await waiting) == [0, 5]
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_the_deadline_counts_from_when_the_step_is_asked_for() -> None:
@@ -77,4 +77,4 @@ def test_the_deadline_counts_from_when_the_step_is_asked_for() -> None:
         await buffer.take_step()
         assert clock() == 110.0
 
-    run_virtual(scenario())
+    run_in_virtual_time(scenario())

@@ -93,6 +93,34 @@ def test_what_an_engine_had_before_it_was_built_again_does_not_lighten_its_load(
     assert match_all(dispatcher) == [("b", 1), ("c", 1), ("d", 0)]
 
 
+def test_batch_is_shared_by_length_and_counted_through_on_each_engine() -> None:
+    dispatcher = Dispatcher(capacity=1)
+    assert dispatcher.seats("b", {7: 1.0}) == {}
+    dispatcher.join(0)
+    dispatcher.join(1)
+    seats = dispatcher.seats("b", {4: 5.0, 5: 3.0, 6: 3.0, 7: 1.0, 8: 1.0})
+    assert {p: (s.engine, s.admission.batch, s.admission.index, s.admission.size) for p, s in seats.items()} == {
+        4: (0, "b", 0, 2),
+        8: (0, "b", 1, 2),
+        5: (1, "b", 0, 3),
+        6: (1, "b", 1, 3),
+        7: (1, "b", 2, 3),
+    }
+
+
+def test_seated_group_is_held_beyond_the_capacity_and_keeps_others_away() -> None:
+    dispatcher = Dispatcher(capacity=1)
+    dispatcher.join(0)
+    held = [dispatcher.assign(work(name), 0) for name in "ab"]
+    assert dispatcher.assign(work("c"), 1) is None
+    dispatcher.submit(work("d"))
+    for done in held:
+        assert dispatcher.match() is None
+        assert done is not None
+        dispatcher.finish(done)
+    assert match_all(dispatcher) == [("d", 0)]
+
+
 @dataclass
 class Naive:
     """The same rules, by a search through everything."""
