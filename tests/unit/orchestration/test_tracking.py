@@ -15,7 +15,7 @@ from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample
-from tests.unit.orchestration.test_buffer import SUMMARY
+from tests.unit.orchestration.run_records import SUMMARY
 
 RESULT = RewardResult(
     reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"chart": 1.0}, parsed_answer="4", reason=Reason.OK
