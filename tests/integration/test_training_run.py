@@ -9,12 +9,6 @@ import pytest
 from tests.integration.driver import Driver
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demo artifacts, made once for the module."""
-    return tmp_path_factory.mktemp("cache")
-
-
 def settings(run_dir: Path, cache: Path, *more: str, verb: str = "train") -> list[str]:
     return [verb, "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
 
@@ -88,26 +82,6 @@ def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path
     assert driver.finish() == 130, driver.output
     assert "the same command continues" in driver.output
     assert driver.leftovers() == []
-
-
-def test_two_engines_feed_two_ranks_of_deepspeed_with_the_other_family(tmp_path: Path, cache: Path) -> None:
-    run_dir = tmp_path / "run"
-    weights = "+data.stream.weights={chart: 3, iou: 1, open: 0, match_mcq: 0, match_yesno: 0}"
-    more = (
-        "model=tiny_internvl",
-        "learner=deepspeed_zero3",
-        "rollout.engines=2",
-        "training.max_staleness=0",
-        "data.stream.mixture_by=task",
-        weights,
-    )
-    driver = Driver(tmp_path, *settings(run_dir, cache, *more, "training.num_steps=2"))
-    assert driver.finish() == 0, driver.output
-    assert driver.leftovers() == []
-    assert [m["staleness/max"] for m in steps_of(run_dir)] == [0.0, 0.0]
-    assert [m["reward/chart/num_groups"] for m in steps_of(run_dir)] == [3.0, 3.0]
-    assert [m["reward/grounding/num_groups"] for m in steps_of(run_dir)] == [1.0, 1.0]
-    assert all(m["sync/mismatch"] < 0.02 for m in steps_of(run_dir))
 
 
 @pytest.mark.slow

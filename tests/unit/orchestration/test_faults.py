@@ -81,6 +81,7 @@ def test_roles_have_limits_of_their_own() -> None:
         "faults/reward": 2.0,
         "faults/learner": 0.0,
         "faults/transfer": 0.0,
+        "faults/checkpoint": 0.0,
     }
 
 
