@@ -122,14 +122,11 @@ class Checkpoints:
 
     def _tidy(self, newest: int) -> None:
         """Delete what need not stay, and what partial or damaged ones have left."""
-        scores_of = {one.step: one.scores for one in self._whole()} | {newest: self._scores(newest)}
+        scores_of = {one.step: one.scores for one in self._whole()}
         keep = retention.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
         for step in checkpoint.steps(self.store):
             if step not in keep | {newest}:
                 checkpoint.remove(self.store, step)
-
-    def _scores(self, step: int) -> Mapping[str, float]:
-        return checkpoint.read(self.store, step).scores
 
     def _whole(self) -> list[Checkpoint]:
         """Give the marked ones but for those that are known to be damaged, oldest first; only markers are read."""
