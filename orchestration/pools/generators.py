@@ -165,6 +165,8 @@ class GeneratorPool:
 
     async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
         handle = engine.handle
+        if not engine.is_standing:
+            raise EngineLostError(f"engine {engine.index} is being built again")
         try:
             with in_our_words(Role.ENGINE, engine.index):
                 return await getattr(handle, method).remote(*arguments)
@@ -220,8 +222,9 @@ class GeneratorPool:
             return await future
         except asyncio.CancelledError:
             self._dispatcher.withdraw(work)
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._dispatcher.finish(future.result())
+                self._match()
             raise
         finally:
             self._waiting.discard(work)

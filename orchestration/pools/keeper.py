@@ -117,13 +117,14 @@ class EngineKeeper:
         return found
 
     async def find_lost(self, engines: Sequence[Engine]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
         asked = [(engine, engine.handle) for engine in engines if engine.is_standing]
         causes = await asyncio.gather(*(self._beat(engine) for engine, _ in asked))
         for (engine, handle), cause in zip(asked, causes, strict=True):
             if cause is not None:
                 engine.lose(handle, cause)
-        return sum(engine.lost.done() for engine in engines)
+        # Not the state of the engines now: one that was lost may be on its way again.
+        return len(engines) - len(asked) + sum(cause is not None for cause in causes)
 
     def check(self) -> None:
         """Raise what ended the keeping of engines, if it has ended."""
@@ -194,10 +195,13 @@ class EngineKeeper:
     async def _until_ready(self, engine: Engine) -> None:
         """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
         ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
-        while not ready.done():
-            await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-            if not ready.done() and not self.standing():
-                raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+        try:
+            while not ready.done():
+                await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
+                if not ready.done() and not self.standing():
+                    raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+        finally:
+            ready.cancel()
         ready.result()
 
     def _stands(self, engine: Engine) -> None:
