@@ -170,7 +170,6 @@ class Run:
         await self.checkpoints.abandon()
         self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
-        self.weight_sync.disconnect()
         await self.learner.rebuild(self._learner_seed)
         await self._load_checkpoint()
         await self.weight_sync.publish(self.step)

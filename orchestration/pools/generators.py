@@ -138,9 +138,9 @@ class GeneratorPool:
         """
         return await self._keeper.some_standing()
 
-    async def find_lost(self, engines: Sequence[Engine], handles: Sequence[Any]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many of `handles` are gone."""
-        return await self._keeper.find_lost(engines, handles)
+    async def find_lost(self, engines: Sequence[Engine]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
+        return await self._keeper.find_lost(engines)
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Let engines take groups; they have the current weights."""
@@ -165,6 +165,8 @@ class GeneratorPool:
 
     async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
         handle = engine.handle
+        if not engine.is_standing:
+            raise EngineLostError(f"engine {engine.index} is being built again")
         try:
             with in_our_words(Role.ENGINE, engine.index):
                 return await getattr(handle, method).remote(*arguments)
@@ -220,8 +222,9 @@ class GeneratorPool:
             return await future
         except asyncio.CancelledError:
             self._dispatcher.withdraw(work)
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._dispatcher.finish(future.result())
+                self._match()
             raise
         finally:
             self._waiting.discard(work)
