@@ -98,10 +98,11 @@ class WeightSync:
         async with self._channel:
             if engine.is_live or not engine.is_standing or self._version is None:
                 return
+            handle = engine.handle
             try:
                 await self._transfer([engine], self._version, is_due=False)
             except (TransferBrokenError, EngineLostError) as error:
-                engine.lose(engine.handle, f"it could not take the weights: {error}")
+                engine.lose(handle, f"it could not take the weights: {error}")
             except LearnerLostError:
                 return  # the next publication, by the learner's successor, includes every engine that stands
             else:

@@ -17,10 +17,15 @@ def steps_of(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Path, cache: Path) -> None:
-    run_dir = tmp_path / "run"
+def test_killed_run_leaves_nothing_behind_and_continues_to_the_same_bits(tmp_path: Path, cache: Path) -> None:
     # The adaptive curriculum has a history, which the checkpoint must carry over the kill.
-    arguments = settings(run_dir, cache, "learner.num_ranks=2", "data.stream.curriculum.kind=adaptive")
+    more = ("learner.num_ranks=2", "training.max_staleness=0", "data.stream.curriculum.kind=adaptive")
+    whole = tmp_path / "whole"
+    unbroken = Driver(tmp_path, *settings(whole, cache, *more))
+    assert unbroken.finish() == 0, unbroken.output
+
+    run_dir = tmp_path / "run"
+    arguments = settings(run_dir, cache, *more)
     killed = Driver(tmp_path, *arguments)
     killed.wait_for(run_dir / "metrics.jsonl", 2)
     killed.send(signal.SIGKILL)
@@ -31,11 +36,13 @@ def test_killed_run_leaves_nothing_behind_and_continues_to_the_end(tmp_path: Pat
     assert resumed.finish() == 0, resumed.output
     assert resumed.leftovers() == []
     assert "resumed step_" in resumed.output
+    for name in ("metrics.jsonl", "samples.jsonl", "ledger.jsonl", "export/model.safetensors"):
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes(), name
+
     metrics = steps_of(run_dir)
     assert [m["step"] for m in metrics] == [0, 1, 2]
     assert all(m["sync/mismatch"] < 0.02 for m in metrics)
     assert all(m["sync/num_compared_tensors"] > 0 for m in metrics)
-    assert (run_dir / "export" / "model.safetensors").is_file()
     assert (run_dir / "report.html").stat().st_size > 10_000
     recorded = [json.loads(line) for line in (run_dir / "samples.jsonl").read_text().splitlines()]
     assert [r["position"] for r in recorded] == [0, 4, 8]
