@@ -39,7 +39,7 @@ class FakeRun:
 
     @property
     def is_over(self) -> bool:
-        return self.is_asked_to_leave or self.progress.step >= self.training.num_steps
+        return self.is_asked_to_leave or (self.progress.step >= self.training.num_steps and not self.is_lost)
 
     def request_stop(self) -> None:
         self.is_asked_to_leave = True
@@ -172,7 +172,7 @@ def test_every_position_is_trained_on_once(pace: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize(("place", "at"), [("train_step", 0), ("train_step", 3), ("publish", 4), ("conclude", 5)])
+@pytest.mark.parametrize(("place", "at"), [("train_step", 0), ("train_step", 3), ("publish", 4), ("conclude", 6)])
 def test_lost_learner_is_built_again_and_the_run_goes_on_from_the_last_checkpoint(
     pace: dict[str, Any], place: str, at: int
 ) -> None:
@@ -180,6 +180,7 @@ def test_lost_learner_is_built_again_and_the_run_goes_on_from_the_last_checkpoin
     run.on[place] = once(LearnerLostError("rank 1"), at=at)
     run.train()
     run.check(6)
+    assert run.checkpoint.step == 6
     assert run.faults == ["rank 1"]
 
 
@@ -190,9 +191,8 @@ def test_learner_that_is_lost_too_often_ends_the_run() -> None:
         raise LearnerLostError(f"at {step}")
 
     run.on["train_step"] = lost
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.raises(TooManyFaultsError):
         run.train()
-    assert raised.group_contains(TooManyFaultsError), raised.value
     assert len(run.faults) == 4
 
 
