@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     "data.recipe.raw",
     "training.num_steps",
     "training.checkpoint_every",
+    "training.staging_dir",
     "training.keep_last",
     "training.keep_best",
     "training.time_limit_s",
@@ -65,8 +66,13 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON line a step."""
+        """One JSON line a step, which follows from config and seed."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """One JSON line a step, read off the clock or counted by the process."""
+        return self.root / "timings.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -52,14 +52,14 @@ class WeightSync:
         check_every: int,
         max_mismatch: float,
     ) -> None:
-        """Compare tensors on the first and every `check_every`-th publication; stop above `max_mismatch`."""
+        """Compare tensors on the first publication and at every `check_every`-th version; stop above `max_mismatch`."""
         self._generators = generators
         self._learner = learner
         self._config = config
         self._log = log
         self._check_every = check_every
         self._max_mismatch = max_mismatch
-        self._published = 0
+        self._is_first = True
         self._version: int | None = None
         self._connected: list[object] = []
         """Actors of learner and engines between which the channel is open."""
@@ -77,7 +77,8 @@ class WeightSync:
         clock = asyncio.get_running_loop().time
         async with self._channel:
             self._version = version
-            is_due = self._published % self._check_every == 0
+            # By version, not by count: a resumed run compares at the steps at which an unbroken one does.
+            is_due = self._is_first or version % self._check_every == 0
             started = clock()
             while True:
                 engines = await self._generators.some_standing()
@@ -89,7 +90,7 @@ class WeightSync:
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             # An engine that was built again meanwhile does not have them.
             self._generators.go_live([engine for engine in engines if engine.handle in self._connected])
-            self._published += 1
+            self._is_first = False
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
 
     async def admit(self, engine: Engine) -> None:
@@ -97,11 +98,11 @@ class WeightSync:
         async with self._channel:
             if engine.is_live or not engine.is_standing or self._version is None:
                 return
+            handle = engine.handle
             try:
                 await self._transfer([engine], self._version, is_due=False)
             except (TransferBrokenError, EngineLostError) as error:
-                await self._blame([engine], error)
-                engine.lose(engine.handle, f"it could not take the weights: {error}")
+                engine.lose(handle, f"it could not take the weights: {error}")
             except LearnerLostError:
                 return  # the next publication, by the learner's successor, includes every engine that stands
             else:
@@ -147,8 +148,7 @@ class WeightSync:
 
     async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
-        num_lost = await self._generators.find_lost(engines)
-        if not num_lost:
+        if not await self._generators.find_lost(engines):
             self._log.record(Role.TRANSFER, 0, str(error))
 
     async def _compare_tensors(self, engines: Sequence[Engine]) -> int:

@@ -139,7 +139,7 @@ class GeneratorPool:
         return await self._keeper.some_standing()
 
     async def find_lost(self, engines: Sequence[Engine]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
         return await self._keeper.find_lost(engines)
 
     def go_live(self, engines: Sequence[Engine]) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import os
 import pickle
-import random
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ SAMPLES = [*(image_sample(i) for i in range(4)), image_sample(5, (84, 56)), text
 SPECS = [SamplingSpec(group_size=1, temperature=1.0, max_completion_tokens=6 + 8 * i, seed=i) for i in range(6)]
 PAIRS = [replace(spec, group_size=2, max_completion_tokens=6 + 16 * i) for i, spec in enumerate(SPECS)]
 MODES = ("keep", "wait", "abort")
-ARRIVALS = (1, 2)
 
 
 class Observed:
@@ -40,15 +39,29 @@ class Observed:
     deaths: list[BaseException]
 
 
-async def as_batch(engine: Any, name: str, order_seed: int) -> list[RolloutGroup]:
-    """Ask for a batch in a random order of arrival, with time for the engine to run between two arrivals."""
-    jobs: dict[int, asyncio.Future[RolloutGroup]] = {}
-    order = random.Random(order_seed).sample(range(len(SAMPLES)), len(SAMPLES))
+async def as_batch(engine: Any, name: str, order: Sequence[int]) -> list[RolloutGroup]:
+    """Ask for all samples as one batch, in an order of arrival."""
+    jobs = {}
     for index in order:
         seat = Admission(batch=name, index=index, size=len(SAMPLES))
         jobs[index] = asyncio.ensure_future(engine.generate_group(name, SAMPLES[index], SPECS[index], seat))
         await engine.beat()
     return [await jobs[index] for index in range(len(SAMPLES))]
+
+
+@contextmanager
+def slow_to_submit(engine: Any) -> Iterator[None]:
+    """Before each request, the core gets time for several steps of what it already has."""
+    submit = engine._submit
+
+    async def late(*arguments: Any) -> Any:
+        for _ in range(10):
+            await engine.beat()
+        return await submit(*arguments)
+
+    engine._submit = late
+    yield
+    engine._submit = submit
 
 
 def start(engine: Any, specs: Sequence[SamplingSpec]) -> list[asyncio.Future[RolloutGroup]]:
@@ -81,12 +94,13 @@ async def observe(folder: Path) -> Observed:
     model = save_tiny_model(folder, mlp_width=MLP_WIDTH)
     engine = GenerationEngine(rollout_config(), folder)
     found = Observed()
-    found.batches = [await as_batch(engine, "first", ARRIVALS[0])]
+    found.batches = [await as_batch(engine, "first", range(6))]
     found.one_by_one = [
         await engine.generate_group("alone", sample, spec) for sample, spec in zip(SAMPLES, SPECS, strict=True)
     ]
     await engine.score_completion(SAMPLES[2], found.one_by_one[2].generations[0].token_ids)
-    found.batches.append(await as_batch(engine, "second", ARRIVALS[1]))
+    with slow_to_submit(engine):
+        found.batches.append(await as_batch(engine, "second", (3, 5, 0, 2, 4, 1)))
 
     found.in_flight, found.after, found.num_done_after_pause = {}, {}, {}
     client = LoopClient(engine, asyncio.get_running_loop())

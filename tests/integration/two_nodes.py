@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,10 @@ class RayNode:
             found |= more
         return sorted(found)
 
+    def actors(self, name: str) -> list[int]:
+        """Processes of the node that play an actor of this class."""
+        return [pid for pid in self.pids() if _title(pid).startswith(f"ray::{name}")]
+
     def kill(self) -> None:
         """End all processes of the node at once, none of which can say goodbye."""
         while left := self.pids():
@@ -68,8 +72,13 @@ class RayNode:
             time.sleep(0.05)
         self._process.wait()
 
-    def check_alive(self) -> None:
-        assert self._process.poll() is None, self.output
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds, as long as the node lives."""
+        deadline = time.monotonic() + START_S
+        while not condition():
+            assert self._process.poll() is None, self.output
+            assert time.monotonic() < deadline, f"waited {START_S} s:\n{self.output}"
+            time.sleep(0.1)
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -78,6 +87,13 @@ class RayNode:
             return marked or os.getsid(pid) == self._process.pid
         except OSError:
             return False
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
 
 
 class TwoNodes:
@@ -90,17 +106,19 @@ class TwoNodes:
         )  # fmt: skip
         address_file = temp_dir / "ray_current_cluster"
         try:
-            deadline = time.monotonic() + START_S
-            while not address_file.is_file() or not address_file.read_text():
-                self.head.check_alive()
-                assert time.monotonic() < deadline, self.head.output
-                time.sleep(0.1)
+            self.head.wait_until(lambda: address_file.is_file() and address_file.read_text() != "")
             self.address = address_file.read_text()
             self.second = RayNode(
                 temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}"
             )
         except BaseException:
             self.head.kill()
+            raise
+        try:
+            for node in (self.head, self.second):
+                node.wait_until(lambda node=node: "Ray runtime started" in node.output)
+        except BaseException:
+            self.close()
             raise
 
     def close(self) -> None:
