@@ -84,7 +84,8 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no further step is to be taken."""
-        return self._stop_reason is not None or self.step >= self.config.training.num_steps
+        is_done = self.step >= self.config.training.num_steps and not self._learner_is_lost
+        return self._stop_reason is not None or is_done
 
     async def start(self) -> None:
         """Start the actors, restore the latest checkpoint, publish its weights, score the untrained model."""

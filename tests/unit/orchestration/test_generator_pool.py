@@ -92,6 +92,7 @@ async def test_engine_that_does_not_answer_its_heartbeat_is_given_up_with_its_gr
         await settle()
         assert fakes.now(1).groups + fakes.now(0).groups == ["a"]
         assert fakes.pool.num_repeated == 1
+        assert [len(own) for own in fakes.made] == [2, 1]  # the late news of the old one harm no new one
         task.cancel()
 
 
