@@ -117,11 +117,15 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         }
         self.client.start_weight_update()
         executor = ThreadPoolExecutor(max_workers=1)
+        tensors = iter(self.source)
         try:
             received = executor.submit(self.client.update_weights, update_info)
-            self._broadcast(iter(self.source), metadata, buckets)
+            self._broadcast(tensors, metadata, buckets)
             received.result()
         finally:
+            # The other ranks stand in the gathers of the tensors that are left.
+            for _ in tensors:
+                pass
             executor.shutdown(wait=False)
         self.client.finish_weight_update()
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError
 
 from learner.config import LearnerConfig
 from learner.records import ScoredGroup, StepReport
-from orchestration.buffer import GroupSummary
 from orchestration.cluster import Placement
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
+from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.config import RolloutConfig, WeightChannelConfig
@@ -23,6 +24,8 @@ from rollout.records import RolloutGroup, Sample, SamplingSpec
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+
+    from learner.weight_sender import WeightSender
 
 
 def settle(role: str, placement: Placement, log_dir: Path) -> None:
@@ -53,6 +56,10 @@ class GeneratorActor:
         """Return the process id once the engine stands."""
         await self._engine.check_health()
         return os.getpid()
+
+    async def beat(self) -> None:
+        """Answer, if the engine's own process still does."""
+        await self._engine.check_health()
 
     @ray.method(num_returns=2)
     async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> tuple[RolloutGroup, float]:
@@ -134,7 +141,7 @@ class RewardActor:
         return to_scored_group(group, results), summary
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"health": 1})
 class LearnerActor:
     """One rank of the learner."""
 
@@ -143,6 +150,11 @@ class LearnerActor:
         settle(f"learner_{rank}", placement, log_dir)
         self._rank = rank
         self._config = config
+        self._sender: WeightSender | None = None
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        """Answer, whatever the rank is at."""
 
     def rendezvous(self) -> tuple[str, int]:
         """Give an address and a free port where the ranks can meet."""
@@ -183,9 +195,12 @@ class LearnerActor:
         self, engines: Sequence["ActorHandle"], config: WeightChannelConfig, dtype: str, workers_per_engine: int,
         address: str, port: int,
     ) -> None:  # fmt: skip
-        """Open the weight channel to every engine."""
+        """Open the weight channel to these engines, in place of the one before."""
         from learner.weight_sender import WeightSender
 
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
         self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
         self._sender = WeightSender(
             self._trainer.named_full_tensors,
@@ -199,6 +214,16 @@ class LearnerActor:
             bucket_bytes=config.bucket_bytes,
             timeout_s=config.timeout_s,
         )
+
+    def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:
+        """Bring this rank's groups to this node before a step; gives the places of those that are gone."""
+        lost = []
+        for place, payload in enumerate(payloads):
+            try:
+                ray.get(payload)
+            except ObjectLostError:
+                lost.append(place)
+        return lost
 
     def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
         """Fetch this rank's groups and take one training step with the other ranks."""

@@ -1,173 +1,198 @@
 """GroupBuffer: scored groups on their way from rollout to learner, with one counted budget.
 
-Position p of the prompt stream belongs to step p // groups_per_step, always. A position may start only when its step
-is at most `max_staleness` ahead of the live weights, so staleness is bounded by construction and no group is ever
-thrown away for being old.
+A position may start only when its step is at most `steps_ahead` ahead of the live weights; which step that is, the
+StepLine says. So staleness is bounded by construction and no group is ever thrown away for being old. With a deadline
+for stragglers a step may take other groups first, as long as every group left behind still meets `max_staleness`.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from orchestration.config import TrainingConfig
 from orchestration.errors import DataError
-from rewards.base import RewardResult
+from orchestration.steps import Cut, StepLine
+from orchestration.tickets import GroupTicket, StepGroups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedCompletion:
-    """One completion with what it earned, for those groups whose words are looked at."""
+class Progress:
+    """Where in the prompt stream a run stands; a checkpoint keeps it."""
 
-    text: str
-    result: RewardResult
-    num_tokens: int
-    truncated: bool
-    """Whether sampling stopped at the limit instead of at the end-of-turn token."""
+    step: int
+    """Steps that are done."""
+    next_position: int
+    """First position that was never handed out."""
+    again: tuple[int, ...] = ()
+    """Positions before it that no step has used up; a resumed run hands them out first."""
 
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"step": self.step, "next_position": self.next_position, "again": list(self.again)}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupSummary:
-    """What metrics need of one scored group; computed where the group was scored."""
-
-    family: str
-    """Reward function that scored it: matching, chart, grounding, open_ended, math."""
-    source: str
-    """Dataset that the sample comes from."""
-    rewards: tuple[float, ...]
-    """Weighted total of each graded completion."""
-    task_rewards: tuple[float, ...]
-    format_rewards: tuple[float, ...]
-    num_prompt_tokens: int
-    num_completion_tokens: int
-    num_truncated: int
-    failures: tuple[str, ...]
-    """What failed, for each completion whose reference or grader did; those are masked."""
-    reasons: tuple[str, ...]
-    """How each completion was read, a word of rewards.base.Reason."""
-    weight_version: int
-    """Oldest weight version among the completions."""
-    rollout_s: float
-    score_s: float
-    """Seconds in the reward actor, decoding included."""
-    image_input_sizes: tuple[tuple[int, int], ...] = ()
-    """(width, height) of each image as the model saw it."""
-    completions: tuple[RecordedCompletion, ...] = ()
-    """All of the group, where its words are kept; else empty."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupTicket:
-    """All that the driver holds of a scored group; the payload stays in the object store."""
-
-    position: int
-    group_id: str
-    payload: Any
-    """Object reference to the ScoredGroup."""
-    summary: GroupSummary
-
-
-@dataclass(slots=True)
-class _Step:
-    tickets: dict[int, GroupTicket] = field(default_factory=dict)
-    dropped: dict[int, str] = field(default_factory=dict)
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Progress":
+        """From a checkpoint."""
+        return cls(step=values["step"], next_position=values["next_position"], again=tuple(values["again"]))
 
 
 class GroupBuffer:
     """Hands out positions, collects tickets, gives the learner whole steps.
 
     Consumes: tickets and drops from the rollout loop, `advance` from the training loop.
-    Produces: positions to fill, and one list of tickets a step.
-    Waits for: a position within the staleness budget; the last missing group of a step.
-    Woken by: `advance`, `add`, `drop`.
+    Produces: positions to fill, and the groups of one step after the other.
+    Waits for: a position within the budget of `steps_ahead`; the last missing group of a step, or its deadline.
+    Woken by: `advance`, `add`, `drop`, `close`.
     """
 
-    def __init__(
-        self,
-        *,
-        groups_per_step: int,
-        max_staleness: int,
-        first_step: int,
-        num_steps: int,
-        max_drop_frac: float,
-        max_failed_frac: float,
-    ) -> None:
-        """Start at the first position of `first_step`; end after `num_steps` steps."""
-        self._groups_per_step = groups_per_step
-        self._max_staleness = max_staleness
-        self._max_drop_frac = max_drop_frac
-        self._max_failed_frac = max_failed_frac
-        self._next_position = first_step * groups_per_step
-        self._end_position = num_steps * groups_per_step
-        self._live_step = first_step
-        self._steps: dict[int, _Step] = {}
-        self._changed = asyncio.Condition()
-        self.num_dropped = 0
+    def __init__(self, config: TrainingConfig, *, range_epsilon: float, start: Progress) -> None:
+        """Go on where a run stands.
+
+        Args:
+            config: Sizes and limits.
+            range_epsilon: A group whose rewards differ by less has no signal.
+            start: Step that is taken first, and positions that come first.
+        """
+        self._config = config
+        self._range_epsilon = range_epsilon
+        self._next_position = start.next_position
+        self._again = deque(sorted(start.again))
+        self._next_step = start.step
+        self._live_step = start.step
+        self._line = StepLine(
+            groups_per_step=config.groups_per_step,
+            max_replaced=int((config.oversampling - 1.0) * config.groups_per_step),
+        )
+        self._tickets: dict[int, GroupTicket] = {}
+        self._dropped: dict[int, str] = {}
+        self._begun_at: dict[int, int] = {}
+        self._slot_freed = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._closed = False
 
     async def wait_for_slot(self) -> int | None:
-        """Give the next position as soon as the budget allows; None after the last one."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._next_position >= self._end_position or self._has_slot())
-            if self._next_position >= self._end_position:
-                return None
-            position = self._next_position
-            self._next_position += 1
-            return position
+        """Give the next position as soon as the budget allows; None when no step needs any more."""
+        while not self._is_over and not self._line.has_room(self._num_open()):
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        if self._is_over:
+            return None
+        position = self._again.popleft() if self._again else self._next_position
+        self._next_position = max(self._next_position, position + 1)
+        self._line.begin(position)
+        self._begun_at[position] = self._live_step
+        return position
 
-    async def add(self, ticket: GroupTicket) -> None:
-        """Put a scored group in its step."""
-        async with self._changed:
-            self._step_of(ticket.position).tickets[ticket.position] = ticket
-            self._changed.notify_all()
+    def add(self, ticket: GroupTicket) -> None:
+        """Put a scored group in its place."""
+        self._tickets[ticket.position] = ticket
+        is_wanted = self._config.oversampling == 1.0 or ticket.summary.has_signal(self._range_epsilon)
+        self._settle(ticket.position, counts=is_wanted)
 
-    async def drop(self, position: int, reason: str) -> None:
+    def drop(self, position: int, reason: str) -> None:
         """Give up a position for a counted reason."""
-        async with self._changed:
-            self._step_of(position).dropped[position] = reason
-            self.num_dropped += 1
-            self._changed.notify_all()
+        self._dropped[position] = reason
+        self._settle(position, counts=False)
 
-    async def take_step(self, step: int) -> list[GroupTicket]:
-        """Wait until every position of `step` is filled or dropped and give its tickets in order of position.
+    async def take_step(self) -> StepGroups | None:
+        """Wait until the next step has its groups; None after the last step, or when the buffer is closed.
 
         Raises:
-            DataError: more than `max_drop_frac` of the step's groups were dropped, or more than `max_failed_frac` of
-                its completions have no reward because their reference or grader failed.
+            DataError: more than `max_drop_frac` of the positions that the step used up were dropped, or more than
+                `max_failed_frac` of its completions have no reward because their reference or grader failed.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._is_whole(step))
-        taken = self._steps.pop(step)
-        if len(taken.dropped) > self._max_drop_frac * self._groups_per_step:
-            raise DataError(
-                f"step {step}: {len(taken.dropped)} of {self._groups_per_step} groups were dropped, more than "
-                f"training.max_drop_frac={self._max_drop_frac}; the last reason: {list(taken.dropped.values())[-1]}"
-            )
-        tickets = [taken.tickets[position] for position in sorted(taken.tickets)]
-        self._check_failures(step, [ticket.summary for ticket in tickets])
-        return tickets
+        deadline = self._config.straggler_deadline_s
+        try:
+            async with asyncio.timeout(deadline):
+                cut = await self._wait_for(self._pop_whole)
+        except TimeoutError:
+            cut = await self._wait_for(lambda: self._pop_whole() or self._line.overtake(self._may_wait))
+        if cut is None:
+            return None
+        groups = self._collect(cut)
+        self._next_step += 1
+        self._slot_freed.set()
+        self._check_drops(groups)
+        self._check_failures(groups)
+        return groups
 
-    def _check_failures(self, step: int, summaries: Sequence[GroupSummary]) -> None:
+    def advance(self, step: int) -> None:
+        """Say that the weights of `step` steps are live; gives slots back."""
+        self._live_step = step
+        self._slot_freed.set()
+
+    def close(self) -> None:
+        """Hand out nothing more; whoever waits is woken."""
+        self._closed = True
+        self._slot_freed.set()
+        self._arrived.set()
+
+    def progress(self) -> Progress:
+        """Where a run stands whose last step taken is done."""
+        again = tuple(sorted([*self._again, *self._line.outstanding()]))
+        return Progress(step=self._next_step, next_position=self._next_position, again=again)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closed or self._next_step >= self._config.num_steps
+
+    def _num_open(self) -> int:
+        """Steps that may be on their way: those within the budget, as far as the run goes."""
+        budget = self._live_step + 1 + self._config.steps_ahead
+        return min(budget, self._config.num_steps) - self._next_step
+
+    def _settle(self, position: int, *, counts: bool) -> None:
+        self._line.settle(position, counts=counts)
+        self._arrived.set()
+        if not counts:
+            self._slot_freed.set()
+
+    async def _wait_for(self, attempt: Callable[[], Cut | None]) -> Cut | None:
+        while not self._is_over and (cut := attempt()) is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return None if self._is_over else cut
+
+    def _pop_whole(self) -> Cut | None:
+        return self._line.pop() if self._line.is_whole() else None
+
+    def _may_wait(self, position: int, num_steps: int) -> bool:
+        """Whether a position may be trained on that many steps after the next one."""
+        return self._next_step + num_steps <= self._begun_at[position] + self._config.max_staleness
+
+    def _collect(self, cut: Cut) -> StepGroups:
+        for position in (*cut.taken, *cut.replaced):
+            del self._begun_at[position]
+        used = [*cut.taken, *cut.replaced]
+        return StepGroups(
+            step=self._next_step,
+            tickets=self._pick(cut.taken),
+            replaced=self._pick(cut.replaced),
+            dropped={p: self._dropped.pop(p) for p in sorted(used) if p in self._dropped},
+            num_carried=len(cut.carried),
+        )
+
+    def _pick(self, positions: Sequence[int]) -> tuple[GroupTicket, ...]:
+        return tuple(self._tickets.pop(p) for p in sorted(positions) if p in self._tickets)
+
+    def _check_drops(self, groups: StepGroups) -> None:
+        num_used = len(groups.tickets) + len(groups.replaced) + len(groups.dropped)
+        if len(groups.dropped) > self._config.max_drop_frac * num_used:
+            raise DataError(
+                f"step {groups.step}: {len(groups.dropped)} of {num_used} groups were dropped, more than "
+                f"training.max_drop_frac={self._config.max_drop_frac}; the last reason: "
+                f"{list(groups.dropped.values())[-1]}"
+            )
+
+    def _check_failures(self, groups: StepGroups) -> None:
+        summaries = [ticket.summary for ticket in (*groups.tickets, *groups.replaced)]
         causes = Counter(cause for summary in summaries for cause in summary.failures)
         num_completions = sum(len(summary.reasons) for summary in summaries)
-        if causes.total() > self._max_failed_frac * num_completions:
+        if causes.total() > self._config.max_failed_frac * num_completions:
             most = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(3))
             raise DataError(
-                f"step {step}: {causes.total()} of {num_completions} completions have no reward, more than "
-                f"training.max_failed_frac={self._max_failed_frac}: {most}"
+                f"step {groups.step}: {causes.total()} of {num_completions} completions have no reward, more than "
+                f"training.max_failed_frac={self._config.max_failed_frac}: {most}"
             )
-
-    async def advance(self, step: int) -> None:
-        """Say that the weights of `step` optimiser steps are live; gives slots back."""
-        async with self._changed:
-            self._live_step = step
-            self._changed.notify_all()
-
-    def _has_slot(self) -> bool:
-        return self._next_position < (self._live_step + 1 + self._max_staleness) * self._groups_per_step
-
-    def _step_of(self, position: int) -> _Step:
-        return self._steps.setdefault(position // self._groups_per_step, _Step())
-
-    def _is_whole(self, step: int) -> bool:
-        found = self._steps.get(step)
-        return found is not None and len(found.tickets) + len(found.dropped) == self._groups_per_step

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.errors import CheckpointError, DivergedError, LearnerError
-from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError
+from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError, StoppedError
 from orchestration.strict import unknown_key
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
@@ -33,6 +33,8 @@ RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75
+"""The run saved itself and left before its end, as sysexits' EX_TEMPFAIL: the same command continues."""
 EXIT_INTERRUPTED = 130
 
 
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RUN_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
         sys.exit(EXIT_RUN_ERROR)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OWN_PACKAGES:
             raise

@@ -240,6 +240,7 @@ def check_counts(config: ExperimentConfig) -> None:
         if value < 1:
             raise ConfigError(f"{key} is {value}; it must be at least 1")
     check_pipeline(training)
+    check_replacement(config)
     check_best(training, evaluation)
     ranks = config.learner.num_ranks
     if training.groups_per_step % ranks:
@@ -273,6 +274,22 @@ def check_pipeline(training: TrainingConfig) -> None:
             )
     if training.oversampling < 1.0:
         raise ConfigError(f"training.oversampling is {training.oversampling}; use 1 (off) or more, such as 2")
+
+
+def check_replacement(config: ExperimentConfig) -> None:
+    """What goes together with steps whose prompts are not known before their groups are there."""
+    training = config.training
+    if training.oversampling > 1.0 and config.algorithm.name == "reinforce_plus_plus":
+        raise ConfigError(
+            f"training.oversampling is {training.oversampling}, but reinforce_plus_plus compares completions across "
+            "groups: a group of equal rewards has a signal there; set oversampling=1"
+        )
+    is_open = training.oversampling > 1.0 or training.straggler_deadline_s is not None
+    if is_open and config.data.stream.curriculum.kind == "adaptive":
+        raise ConfigError(
+            "data.stream.curriculum.kind is adaptive, which follows fixed steps of prompts; set "
+            "training.oversampling=1 and training.straggler_deadline_s=null, or another curriculum"
+        )
 
 
 def check_best(training: TrainingConfig, evaluation: EvaluationConfig) -> None:

@@ -33,5 +33,9 @@ class LearnerLostError(InfrastructureError):
     """A learner rank died or hangs; the ranks are built again from the last checkpoint."""
 
 
+class TransferBrokenError(InfrastructureError):
+    """A transfer of weights that did not reach every engine; it is repeated with those that are left."""
+
+
 class StoppedError(RuntimeError):
     """The run was asked to leave, saved a checkpoint and left; the same command continues."""

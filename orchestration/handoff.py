@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
-from orchestration.buffer import GroupSummary, RecordedCompletion
+from orchestration.tickets import GroupSummary, RecordedCompletion
 from rewards.base import RewardRequest, RewardResult
 from rollout.records import RolloutGroup
 
@@ -86,6 +86,7 @@ def summarise(
         failures=tuple(result.failure for result in results if result.failure is not None),
         reasons=tuple(result.reason.value for result in results),
         weight_version=min(generation.weight_version_start for generation in group.generations),
+        num_spanning=sum(g.weight_version_start != g.weight_version_end for g in group.generations),
         rollout_s=group.seconds,
         score_s=score_s,
         image_input_sizes=group.image_input_sizes,

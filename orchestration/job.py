@@ -1,10 +1,14 @@
 """One training job from config to exit: demo artifacts, Ray, the run, the closing words."""
 
 import asyncio
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
+from orchestration.errors import InfrastructureError
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.lock import exclusive
@@ -51,10 +55,36 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
 async def _whole(run: Run) -> None:
     try:
         await run.start()
-        await train(run)
-        await run.finish()
+        with _termination_saves(run):
+            await train(run)
+            await run.finish()
+    except (InfrastructureError, BaseExceptionGroup) as error:
+        if isinstance(_first_cause(error), InfrastructureError):
+            await run.rescue()
+        raise
     finally:
         await run.close()
+
+
+@contextmanager
+def _termination_saves(run: Run) -> Iterator[None]:
+    """Within the block, SIGTERM lets the run save a checkpoint first; a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, _leave, loop, run)
+    try:
+        yield
+    finally:
+        _end_at_once(loop)
+
+
+def _leave(loop: asyncio.AbstractEventLoop, run: Run) -> None:
+    _end_at_once(loop)
+    run.request_stop("SIGTERM received")
+
+
+def _end_at_once(loop: asyncio.AbstractEventLoop) -> None:
+    loop.remove_signal_handler(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _first_cause(error: BaseException) -> BaseException:

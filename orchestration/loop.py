@@ -1,11 +1,11 @@
-"""The training run on one screen: prompts -> groups -> rewards -> one optimiser step -> new weights."""
+"""The training run on one screen: prompts -> groups -> rewards -> one training step -> new weights."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
-from orchestration.buffer import GroupBuffer, GroupTicket
-from orchestration.errors import ScoringError
+from orchestration.buffer import GroupBuffer
+from orchestration.errors import LearnerLostError, PayloadLostError, ScoringError
+from orchestration.tickets import GroupTicket, StepGroups
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -13,39 +13,53 @@ if TYPE_CHECKING:
 
 
 async def train(run: "Run") -> None:
-    """Train from the run's current step to its last.
+    """Train from the run's current step to its last, or until it is asked to leave.
+
+    A lost learner is built again within the run, which then goes on from the last checkpoint.
+    """
+    while not run.is_over:
+        try:
+            await run.recover()
+            await take_steps(run)
+        except* LearnerLostError as lost:
+            run.lose_learner(lost.exceptions[0])
+
+
+async def take_steps(run: "Run") -> None:
+    """Take one training step after the other.
 
     Rollout of later steps goes on while the learner works on the current one, as far as `max_staleness` allows.
     """
     buffer = run.new_buffer()
+    clock = asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as tasks:
-        rollout = tasks.create_task(roll_out(run, buffer))
-        for step in range(run.step, run.num_steps):
-            started = time.perf_counter()
-            tickets = await buffer.take_step(step)
-            taken = time.perf_counter()
+        tasks.create_task(roll_out(run, buffer))
+        started = clock()
+        while (groups := await buffer.take_step()) is not None:
+            groups = await fetch(run, groups)
+            taken = clock()
 
-            report = await run.learner.train_step(step, tickets)
-            trained = time.perf_counter()
+            report = await run.learner.train_step(groups.step, groups.tickets)
+            trained = clock()
 
-            sync = await run.weight_sync.publish(step + 1, probe=run.probe(tickets))
-            run.observe(step, tickets)
-            await buffer.advance(step + 1)
-            synced = time.perf_counter()
+            sync = await run.weight_sync.publish(groups.step + 1)
+            mismatch = await run.compare(groups)
+            run.observe(groups)
+            buffer.advance(groups.step + 1)
+            synced = clock()
 
-            run.step = step + 1
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
-            run.tracker.log_step(step, tickets, report, sync, seconds, counts=run.counts(buffer))
-            if run.is_checkpoint_due():
-                await run.save_checkpoint()
-        await rollout
+            run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
+            await run.conclude(buffer.progress())
+            started = synced
+        buffer.close()
 
 
 async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
     """Fill every free slot of the buffer with a scored group.
 
     Consumes: positions of the prompt stream. Produces: tickets, or drops with a reason.
-    Waits for: a slot within the staleness budget. Woken by: `buffer.advance`.
+    Waits for: a slot within the staleness budget. Woken by: `buffer.advance`, and groups that do not count.
     """
     async with asyncio.TaskGroup() as groups:
         while (position := await buffer.wait_for_slot()) is not None:
@@ -53,13 +67,33 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
 
 
 async def fill_slot(run: "Run", buffer: GroupBuffer, position: int) -> None:
-    """One prompt's way from its row to a scored group; what cannot be one is dropped with its reason."""
+    """Give the buffer the group of one position; what cannot be one is dropped with its reason."""
+    try:
+        buffer.add(await sample_group(run, position))
+    except (RolloutError, ScoringError) as error:
+        buffer.drop(position, str(error))
+
+
+async def sample_group(run: "Run", position: int) -> GroupTicket:
+    """One prompt's way from its row to a scored group; begun again if a node takes the tokens with it."""
     draw = run.prompts.draw(position)
     group_id = f"{draw.epoch}-{position}"
-    try:
-        group = await run.generators.generate_group(group_id, draw.sample, run.sampling_spec(draw))
-        payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
-    except (RolloutError, ScoringError) as error:
-        await buffer.drop(position, str(error))
-        return
-    await buffer.add(GroupTicket(position=position, group_id=group_id, payload=payload, summary=summary))
+    while True:
+        group = await run.generators.generate_group(group_id, draw.sample, run.sampling_spec(draw), urgency=position)
+        try:
+            payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
+        except PayloadLostError as error:
+            run.lose_payloads([group_id], str(error))
+            continue
+        return GroupTicket(
+            position=position, group_id=group_id, sample_id=draw.sample.sample_id, payload=payload, summary=summary
+        )
+
+
+async def fetch(run: "Run", groups: StepGroups) -> StepGroups:
+    """Bring a step's groups to the learner; those that went down with a node are sampled again."""
+    while lost := await run.learner.missing(groups.tickets):
+        run.lose_payloads([str(position) for position in lost], "their tokens are on no node any more")
+        again = await asyncio.gather(*(sample_group(run, position) for position in lost))
+        groups = groups.with_tickets(again)
+    return groups

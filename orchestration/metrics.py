@@ -5,26 +5,28 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, pstdev
 
 from learner.records import StepReport
-from orchestration.buffer import GroupSummary, GroupTicket
+from orchestration.tickets import GroupSummary, GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason
 
 
 def step_metrics(
-    tickets: Sequence[GroupTicket],
+    groups: StepGroups,
     report: StepReport,
     sync: SyncReport,
+    mismatch: float | None,
     seconds: dict[str, float],
     *,
     counts: dict[str, float],
 ) -> dict[str, float]:
     """Join everything known of a step into path-like names."""
-    summaries = [ticket.summary for ticket in tickets]
+    summaries = groups.summaries
     num_completions = max(1, sum(len(s.reasons) for s in summaries))
     num_tokens = sum(s.num_completion_tokens for s in summaries)
     step_s = sum(seconds.values())
     metrics = {
-        **reward_metrics(tickets),
+        **reward_metrics(groups.tickets),
+        **pipeline_metrics(groups),
         "rollout/num_tokens": float(num_tokens),
         "rollout/tokens_per_s": num_tokens / step_s,
         "rollout/completion_tokens_mean": num_tokens / num_completions,
@@ -32,8 +34,6 @@ def step_metrics(
         "rollout/group_s_mean": mean(s.rollout_s for s in summaries),
         "reward/score_s_mean": mean(s.score_s for s in summaries),
         "reward/failed_frac": sum(len(s.failures) for s in summaries) / num_completions,
-        "staleness/mean": mean(sync.version - 1 - s.weight_version for s in summaries),
-        "staleness/max": float(max((sync.version - 1 - s.weight_version for s in summaries), default=0)),
         **counts,
         **report.metrics,
         **{f"time/{name}_s": value for name, value in report.seconds.items()},
@@ -41,10 +41,28 @@ def step_metrics(
         "time/transfer_s": sync.transfer_s,
         "time/step_s": step_s,
     }
-    if sync.mismatch is not None:
-        metrics["sync/mismatch"] = sync.mismatch
+    if mismatch is not None:
+        metrics["sync/mismatch"] = mismatch
     if sync.num_compared:
         metrics["sync/num_compared_tensors"] = float(sync.num_compared)
+    return metrics
+
+
+def pipeline_metrics(groups: StepGroups) -> dict[str, float]:
+    """How old a step's completions are, and what became of the positions that it used up."""
+    summaries = groups.summaries
+    staleness = [groups.step - s.weight_version for s in summaries]
+    metrics = {
+        "staleness/mean": mean(staleness),
+        "staleness/max": float(max(staleness, default=0)),
+        "staleness/spanning_frac": sum(s.num_spanning for s in summaries)
+        / max(1, sum(len(s.reasons) for s in summaries)),
+        "rollout/num_dropped": float(len(groups.dropped)),
+        "rollout/num_replaced": float(len(groups.replaced)),
+        "rollout/num_carried": float(groups.num_carried),
+    }
+    for family, count in sorted(Counter(ticket.summary.family for ticket in groups.replaced).items()):
+        metrics[f"rollout/num_replaced/{family}"] = float(count)
     return metrics
 
 

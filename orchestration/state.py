@@ -74,6 +74,16 @@ class RunFolder:
         return self.root / "samples.jsonl"
 
     @property
+    def ledger(self) -> Path:
+        """Which groups each step trained on, replaced or dropped, one JSON line a step."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def faults(self) -> Path:
+        """Processes, objects and transfers that were lost, one JSON line each."""
+        return self.root / "faults.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard event files."""
         return self.root / "tensorboard"

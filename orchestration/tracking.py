@@ -1,16 +1,16 @@
 """Where metrics go: a JSON line, TensorBoard, and one readable table line a step."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from learner.records import StepReport
-from orchestration.buffer import GroupTicket
 from orchestration.metrics import step_metrics
 from orchestration.state import RunFolder
+from orchestration.tickets import GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
 from rollout.prompt_stream import PromptStream
 
@@ -80,29 +80,45 @@ class Tracker:
         say: Callable[[str], None],
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
-        _keep_until(folder.metrics, first_step)
-        _keep_until(folder.samples, first_step)
-        self._metrics = folder.metrics.open("a")
-        self._samples = folder.samples.open("a")
-        self._board = _tensorboard(folder.tensorboard) if tensorboard else None
+        self._folder = folder
         self._prompts = prompts
+        self._board = _tensorboard(folder.tensorboard) if tensorboard else None
         self._say = say
         self._num_lines = 0
+        self._open(first_step)
+
+    def rewind(self, prompts: PromptStream, *, first_step: int) -> None:
+        """Remove the lines of `first_step` and later; these steps are taken again, from `prompts`."""
+        self._prompts = prompts
+        self._close()
+        self._open(first_step)
+
+    def _open(self, first_step: int) -> None:
+        files = (self._folder.metrics, self._folder.samples, self._folder.ledger)
+        for path in files:
+            _keep_until(path, first_step)
+        self._metrics, self._samples, self._ledger = (path.open("a") for path in files)
+
+    def _close(self) -> None:
+        for file in (self._metrics, self._samples, self._ledger):
+            file.close()
 
     def log_step(
         self,
-        step: int,
-        tickets: Sequence[GroupTicket],
+        groups: StepGroups,
         report: StepReport,
         sync: SyncReport,
+        mismatch: float | None,
         seconds: dict[str, float],
         *,
         counts: dict[str, float],
     ) -> None:
         """Record one finished step."""
-        metrics = step_metrics(tickets, report, sync, seconds, counts=counts)
+        step = groups.step
+        metrics = step_metrics(groups, report, sync, mismatch, seconds, counts=counts)
         _append(self._metrics, {"step": step, **metrics})
-        for ticket in tickets:
+        _append(self._ledger, ledger_line(groups))
+        for ticket in groups.tickets:
             if ticket.summary.completions:
                 _append(self._samples, self._recorded(step, ticket))
         if self._board:
@@ -135,10 +151,19 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every sink."""
-        self._metrics.close()
-        self._samples.close()
+        self._close()
         if self._board:
             self._board.close()
+
+
+def ledger_line(groups: StepGroups) -> dict[str, Any]:
+    """What became of every position that a step used up; each stands in one line of the ledger, once."""
+    return {
+        "step": groups.step,
+        "trained": [[t.position, t.group_id, t.sample_id] for t in groups.tickets],
+        "replaced": [[t.position, t.group_id, t.sample_id] for t in groups.replaced],
+        "dropped": [[position, reason] for position, reason in groups.dropped.items()],
+    }
 
 
 def _tensorboard(folder: Path) -> ScalarWriter:

@@ -1,14 +1,18 @@
 """New weights into every engine, and the proof that they arrived."""
 
-import time
+import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from orchestration.buffer import GroupTicket
-from orchestration.pools.generators import GeneratorPool
+from orchestration.errors import EngineLostError, InfrastructureError, LearnerLostError, TransferBrokenError
+from orchestration.faults import FaultLog, Role
+from orchestration.pools.generators import Engine, GeneratorPool
 from orchestration.pools.learner import LearnerGroup
+from orchestration.tickets import GroupTicket
+from rollout.config import RolloutConfig
 from rollout.errors import WeightSyncError
 from rollout.records import Sample
 
@@ -26,8 +30,6 @@ class SyncReport:
     version: int
     transfer_s: float
     """Pause, transfer and resume: how long no engine generated."""
-    mismatch: float | None
-    """Mean |engine - learner| logprob of one sampled completion under the new weights; None without a probe."""
     num_compared: int
     """Engine tensors compared with the learner's; 0 when this publication was not due for it."""
 
@@ -36,63 +38,133 @@ class WeightSync:
     """Publishes the learner's weights to the engines.
 
     Consumes: the learner's current weights. Produces: engines that generate under them.
-    Waits for: a token boundary in every engine, then the whole transfer.
+    Waits for: a token boundary in every engine, then the whole transfer. An engine that is lost on the way is left
+    out and the transfer repeated; one that is built later gets the weights on its own.
     """
 
     def __init__(
-        self, generators: GeneratorPool, learner: LearnerGroup, *, check_every: int, max_mismatch: float
+        self,
+        generators: GeneratorPool,
+        learner: LearnerGroup,
+        *,
+        config: RolloutConfig,
+        log: FaultLog,
+        check_every: int,
+        max_mismatch: float,
     ) -> None:
         """Compare tensors on the first and every `check_every`-th publication; stop above `max_mismatch`."""
         self._generators = generators
         self._learner = learner
+        self._config = config
+        self._log = log
         self._check_every = check_every
         self._max_mismatch = max_mismatch
         self._published = 0
+        self._version: int | None = None
+        self._connected: list[object] = []
+        # One transfer at a time: the learner has one channel.
+        self._channel = asyncio.Lock()
 
-    async def publish(self, version: int, probe: tuple[GroupTicket, Sample] | None = None) -> SyncReport:
-        """Pause, transfer, stamp `version`, resume, and check.
+    async def publish(self, version: int) -> SyncReport:
+        """Pause, transfer, stamp `version`, resume, and compare tensors where that is due.
 
         Raises:
-            WeightSyncError: a compared tensor differs, or the probe's logprobs differ by more than `max_mismatch`.
+            WeightSyncError: a compared tensor differs.
+            LearnerLostError: a learner rank is gone.
+            InfrastructureError: too many transfers broke, or too many engines were lost.
         """
-        started = time.perf_counter()
-        await self._generators.pause()
-        await self._learner.send_weights(version)
-        is_due = self._published % self._check_every == 0
-        num_compared = await self._compare_tensors() if is_due else 0
-        await self._generators.resume()
-        transfer_s = time.perf_counter() - started
-        self._published += 1
-        mismatch = await self._probe_mismatch(*probe) if probe else None
-        if mismatch is not None and not mismatch <= self._max_mismatch:
-            raise WeightSyncError(
-                f"weights of version {version}: engine and learner disagree by {mismatch:.4f} in mean log-probability, "
-                f"more than training.max_mismatch={self._max_mismatch}; look for a tensor that did not arrive, another "
-                "image preprocessing or another precision"
-            )
-        return SyncReport(version=version, transfer_s=transfer_s, mismatch=mismatch, num_compared=num_compared)
+        clock = asyncio.get_running_loop().time
+        async with self._channel:
+            self._version = version
+            is_due = self._published % self._check_every == 0
+            started = clock()
+            while True:
+                engines = await self._generators.some_standing()
+                try:
+                    num_compared = await self._transfer(engines, version, is_due)
+                    break
+                except (TransferBrokenError, EngineLostError) as error:
+                    await self._blame(engines, error)
+                    is_due = True  # what a broken transfer left behind must not be trusted unseen
+            self._generators.go_live(engines)
+            self._published += 1
+            return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
 
-    async def _probe_mismatch(self, ticket: GroupTicket, sample: Sample) -> float:
+    async def admit(self, engine: Engine) -> None:
+        """Give one new engine the current weights, while the others go on."""
+        async with self._channel:
+            if engine.is_live or not engine.is_standing or self._version is None:
+                return
+            try:
+                await self._transfer([engine], self._version, is_due=False)
+            except (TransferBrokenError, EngineLostError) as error:
+                await self._blame([engine], error)
+                engine.lose(engine.handle, f"it could not take the weights: {error}")
+            except LearnerLostError:
+                return  # the next publication, by the learner's successor, includes every engine that stands
+            else:
+                self._generators.go_live([engine])
+
+    async def mismatch(self, ticket: GroupTicket, sample: Sample) -> float | None:
+        """Mean |engine - learner| logprob of one sampled completion under the live weights, of the worst engine.
+
+        None if no engine answered.
+
+        Raises:
+            WeightSyncError: it is above `max_mismatch`.
+        """
         learner = await self._learner.completion_logprobs(ticket.payload)
         engines = await self._generators.completion_logprobs(ticket.payload, sample)
-        return float(max(np.mean(np.abs(engine - learner)) for engine in engines))
+        if not engines:
+            return None
+        found = float(max(np.mean(np.abs(engine - learner)) for engine in engines))
+        if not found <= self._max_mismatch:
+            raise WeightSyncError(
+                f"weights of version {self._version}: engine and learner disagree by {found:.4f} in mean "
+                f"log-probability, more than training.max_mismatch={self._max_mismatch}; look for a tensor that did "
+                "not arrive, another image preprocessing or another precision"
+            )
+        return found
 
-    async def _compare_tensors(self) -> int:
-        layout = await self._generators.weight_layout(await self._learner.weight_names())
+    async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> int:
+        handles = [engine.handle for engine in engines]
+        await self._generators.on_each(engines, "pause")
+        if handles != self._connected:
+            self._connected = []
+            await self._learner.connect(handles, self._config)
+            self._connected = handles
+        try:
+            await self._learner.send_weights(version)
+        except InfrastructureError:
+            self._connected = []
+            raise
+        num_compared = await self._compare_tensors(engines) if is_due else 0
+        await self._generators.on_each(engines, "resume")
+        return num_compared
+
+    async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:
+        """Find who broke a transfer."""
+        num_lost = await self._generators.find_lost(engines)
+        if not num_lost:
+            self._log.record(Role.TRANSFER, 0, str(error))
+
+    async def _compare_tensors(self, engines: Sequence[Engine]) -> int:
+        names = await self._learner.weight_names()
+        layout = (await self._generators.on_each(engines[:1], "weight_layout", names))[0]
         chosen = sample_evenly(sorted(set(layout.values())), MAX_COMPARED_TENSORS)
         members = {name: own for name, own in layout.items() if own in set(chosen)}
         sent = await self._learner.weight_fingerprints(list(members))
-        held = await self._generators.weight_fingerprints(chosen)
-        for index, engine in enumerate(held):
-            wrong, num_compared = compare_fingerprints(sent, engine, members)
+        held = await self._generators.on_each(engines, "weight_fingerprints", chosen)
+        for engine, prints in zip(engines, held, strict=True):
+            wrong, num_compared = compare_fingerprints(sent, prints, members)
             if wrong:
                 raise WeightSyncError(
-                    f"engine {index} holds other weights than the learner sent, in: {', '.join(wrong)}; "
+                    f"engine {engine.index} holds other weights than the learner sent, in: {', '.join(wrong)}; "
                     "the names or the layout of these tensors changed between the learner's model and vLLM's"
                 )
             if not num_compared:
                 raise WeightSyncError(
-                    f"engine {index}: none of {len(chosen)} tensors could be compared with the learner's"
+                    f"engine {engine.index}: none of {len(chosen)} tensors could be compared with the learner's"
                 )
         return num_compared
 

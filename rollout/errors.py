@@ -7,3 +7,7 @@ class RolloutError(ValueError):
 
 class WeightSyncError(RuntimeError):
     """Weights of engine and learner disagree, or a transfer broke before it was whole."""
+
+
+class EngineDiedError(RuntimeError):
+    """The engine's own process is gone; nothing that it was asked will be answered."""

@@ -21,9 +21,10 @@ from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.data.workers import RayWorkers
 from orchestration.errors import ConfigError
+from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.lock import exclusive
-from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
 
@@ -162,7 +163,8 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
     )
 
     async def run(targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
-        generators = GeneratorPool(config.rollout, model, plan.engines, logs)
+        limits = config.cluster.faults
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=FaultLog(limits))
         rewards = start_reward_pool(config, model, plan.rewards, logs)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())

@@ -70,5 +70,8 @@ def _exported(checkpoint: Path, run: RunFolder) -> Path:
 
 async def _export(learner: LearnerGroup, checkpoint: Path, target: Path, seed: int) -> None:
     await learner.build(seed)
-    await learner.load(checkpoint)
-    await learner.export(target)
+    try:
+        await learner.load(checkpoint)
+        await learner.export(target)
+    finally:
+        await learner.close()

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestration.buffer import GroupSummary
 from orchestration.errors import ScoringError
 from orchestration.evaluation.evaluated import completion_of, evaluated_sample
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.seeds import derive_seed
+from orchestration.tickets import GroupSummary
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
 

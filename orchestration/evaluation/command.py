@@ -17,9 +17,10 @@ from orchestration.evaluation.presets.registry import preset_of
 from orchestration.evaluation.publish import list_files, publish, publish_comparison, say
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
+from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
-from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
 
@@ -130,7 +131,8 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
     )
 
     async def ask(finished: Callable[[EvaluatedSample], None]) -> None:
-        generators = GeneratorPool(config.rollout, model, plan.engines, logs)
+        limits = config.cluster.faults
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=FaultLog(limits))
         rewards = start_reward_pool(config, model, plan.rewards, logs)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())

@@ -1,7 +1,7 @@
-"""LearnerGroup: all learner ranks as one trainer; every call enters every rank."""
+"""LearnerGroup: all learner ranks as one trainer; every call enters every rank, and losing one loses all."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,41 +12,87 @@ from numpy.typing import NDArray
 
 from learner.batching import partition_groups
 from learner.config import LearnerConfig
+from learner.errors import LearnerError
 from learner.records import StepReport
 from orchestration.actors import LearnerActor
-from orchestration.buffer import GroupTicket
 from orchestration.cluster import Placement
-from orchestration.config import ExperimentConfig
-from orchestration.pools.generators import GeneratorPool
+from orchestration.config import ExperimentConfig, FaultsConfig
+from orchestration.errors import LearnerLostError, TransferBrokenError
+from orchestration.pools.lost import cause_of, death_of
+from orchestration.tickets import GroupTicket
 from rollout.config import RolloutConfig
+
+Start = Callable[[int], Any]
+Stop = Callable[[Any], None]
 
 
 class LearnerGroup:
-    """All learner ranks as one trainer; every call enters every rank."""
+    """All learner ranks as one trainer; every call enters every rank.
 
-    def __init__(self, config: LearnerConfig, placements: Sequence[Placement], log_dir: Path) -> None:
-        """Start one actor a rank; `build` loads the model."""
-        self._config = config
-        self.handles = [
-            LearnerActor.options(**placement.actor_options()).remote(rank, config, placement, log_dir)
-            for rank, placement in enumerate(placements)
-        ]
+    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until `rebuild`: the
+    others stand in a collective that will never end.
+    """
 
-    async def _all(self, method: str, *arguments: Any) -> list[Any]:
-        return list(await asyncio.gather(*(getattr(handle, method).remote(*arguments) for handle in self.handles)))
+    def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
+        """Remember how ranks are made; `build` starts them.
+
+        Args:
+            start: Makes the actor of a rank, again after a loss.
+            stop: Ends an actor at once.
+            num_ranks: Ranks in all.
+            faults: Heartbeats and time limits.
+        """
+        self._start = start
+        self._stop = stop
+        self._num_ranks = num_ranks
+        self._faults = faults
+        self._lost: asyncio.Future[LearnerLostError] | None = None
+        self._heartbeats: list[asyncio.Task[None]] = []
+        self.handles: list[Any] = []
 
     async def build(self, seed: int) -> list[int]:
-        """Let the ranks meet and load the policy; gives their process ids."""
-        address, port = await self.handles[0].rendezvous.remote()
-        return await self._all("build", address, port, seed)
+        """Start the ranks, let them meet and load the policy; gives their process ids."""
+        self._lost = asyncio.get_running_loop().create_future()
+        self.handles = [self._start(rank) for rank in range(self._num_ranks)]
+        address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.start_timeout_s)
+        pids = await self._all("build", address, port, seed, timeout_s=self._faults.start_timeout_s)
+        self._heartbeats = [asyncio.create_task(self._watch(rank)) for rank in range(self._num_ranks)]
+        return pids
 
-    async def connect(self, generators: GeneratorPool, config: RolloutConfig) -> None:
-        """Open the weight channel to all engines."""
-        address, port = await self.handles[0].rendezvous.remote()
+    async def rebuild(self, seed: int) -> list[int]:
+        """End what is left of the ranks and build them anew."""
+        await self.close()
+        return await self.build(seed)
+
+    async def close(self) -> None:
+        """End the ranks."""
+        for task in self._heartbeats:
+            task.cancel()
+        await asyncio.gather(*self._heartbeats, return_exceptions=True)
+        self._heartbeats = []
+        for handle in self.handles:
+            self._stop(handle)
+        self.handles = []
+
+    async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
+        """Open the weight channel to these engines, in place of the one before.
+
+        Raises:
+            TransferBrokenError: an engine did not come.
+        """
+        address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.call_timeout_s)
         workers = config.engine.tensor_parallel_size
-        await self._all(
-            "connect", generators.handles, config.weight_channel, config.engine.dtype, workers, address, port
+        await self._transfer(
+            "connect", list(engines), config.weight_channel, config.engine.dtype, workers, address, port
         )
+
+    async def send_weights(self, version: int) -> None:
+        """Stream the weights to the engines.
+
+        Raises:
+            TransferBrokenError: an engine went away before it had all.
+        """
+        await self._transfer("send_weights", version)
 
     async def load(self, folder: Path) -> None:
         """Restore a checkpoint on every rank."""
@@ -60,21 +106,30 @@ class LearnerGroup:
         """Write a Hugging Face folder."""
         await self._all("export", folder)
 
+    async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
+        """Fetch the payloads of a step to where they are needed; gives the positions whose payload is gone."""
+        shares = self._shares(tickets)
+        found = await self._gather(
+            [
+                handle.fetch.remote([tickets[i].payload for i in share])
+                for handle, share in zip(self.handles, shares, strict=True)
+            ],
+            self._faults.call_timeout_s,
+        )
+        return [tickets[share[k]].position for share, lost in zip(shares, found, strict=True) for k in lost]
+
     async def train_step(self, step: int, tickets: Sequence[GroupTicket]) -> StepReport:
         """Share the step's groups between the ranks by tokens and take one optimiser step."""
-        lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
-        shares = partition_groups(lengths, len(self.handles))
-        reports = await asyncio.gather(
-            *(
+        shares = self._shares(tickets)
+        reports = await self._gather(
+            [
                 handle.train_step.remote(step, [tickets[i].payload for i in share])
                 for handle, share in zip(self.handles, shares, strict=True)
-            )
+            ],
+            self._faults.call_timeout_s,
         )
-        return reports[0]
-
-    async def send_weights(self, version: int) -> None:
-        """Stream the weights to the engines."""
-        await self._all("send_weights", version)
+        report: StepReport = reports[0]
+        return report
 
     async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
         """Logprobs of the first completion of a scored group under the current weights."""
@@ -82,16 +137,84 @@ class LearnerGroup:
 
     async def weight_names(self) -> list[str]:
         """Names of all tensors that travel to the engines."""
-        return list(await self.handles[0].weight_names.remote())
+        return list(await self._guarded(self.handles[0].weight_names.remote(), self._faults.call_timeout_s))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Fingerprints of the learner's tensors as they travel."""
         return (await self._all("weight_fingerprints", names))[0]
 
+    def _shares(self, tickets: Sequence[GroupTicket]) -> list[list[int]]:
+        lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
+        return partition_groups(lengths, self._num_ranks)
+
+    async def _transfer(self, method: str, *arguments: Any) -> None:
+        try:
+            await self._all(method, *arguments)
+        except (LearnerLostError, LearnerError):
+            raise
+        except Exception as error:
+            raise TransferBrokenError(f"{method}: {cause_of(error)}") from error
+
+    async def _all(self, method: str, *arguments: Any, timeout_s: float | None = None) -> list[Any]:
+        calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
+        return await self._gather(calls, timeout_s or self._faults.call_timeout_s)
+
+    async def _gather(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
+        return list(await self._guarded(asyncio.gather(*calls), timeout_s))
+
+    async def _guarded(self, call: Any, timeout_s: float) -> Any:
+        """Wait for an answer, for news that a rank is lost, or for the end of patience."""
+        assert self._lost is not None
+        answer = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait([answer, self._lost], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if answer in done and answer.exception() is None:
+            return answer.result()
+        answer.cancel()
+        if self._lost.done():
+            raise self._lost.result()
+        if answer not in done:
+            raise self._lose(f"no answer within {timeout_s:g} s (cluster.faults.call_timeout_s)")
+        # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
+        error = answer.exception()
+        assert error is not None
+        causes = [death_of(error), *await asyncio.gather(*(self._beat(rank) for rank in range(self._num_ranks)))]
+        cause = next((cause for cause in causes if cause is not None), None)
+        raise (self._lose(cause) if cause is not None else cause_of(error)) from error
+
+    async def _watch(self, rank: int) -> None:
+        """Give up the learner when a rank does not answer its heartbeat."""
+        while True:
+            await asyncio.sleep(self._faults.heartbeat_s)
+            if (cause := await self._beat(rank)) is not None:
+                self._lose(cause)
+                return
+
+    async def _beat(self, rank: int) -> str | None:
+        try:
+            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
+                await self.handles[rank].beat.remote()
+        except TimeoutError:
+            limit = self._faults.heartbeat_timeout_s
+            return f"rank {rank}: no heartbeat within cluster.faults.heartbeat_timeout_s={limit:g}"
+        except Exception as error:
+            return f"rank {rank}: {death_of(error) or error}"
+        return None
+
+    def _lose(self, cause: str) -> LearnerLostError:
+        assert self._lost is not None
+        error = LearnerLostError(f"the learner is lost: {cause}")
+        if not self._lost.done():
+            self._lost.set_result(error)
+        return self._lost.result()
+
 
 def start_learner(
     config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path
 ) -> LearnerGroup:
-    """Start one learner actor a placement, told which model and which algorithm."""
-    told = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
-    return LearnerGroup(told, placements, log_dir)
+    """Make a group of one learner actor a placement, told which model and which algorithm."""
+    told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
+
+    def start(rank: int) -> Any:
+        return LearnerActor.options(**placements[rank].actor_options()).remote(rank, told, placements[rank], log_dir)
+
+    return LearnerGroup(start, stop=ray.kill, num_ranks=len(placements), faults=config.cluster.faults)

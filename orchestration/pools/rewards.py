@@ -10,10 +10,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from orchestration.actors import RewardActor
-from orchestration.buffer import GroupSummary
 from orchestration.cluster import Placement
 from orchestration.config import ExperimentConfig, RewardPoolConfig
 from orchestration.errors import InfrastructureError, ScoringError
+from orchestration.tickets import GroupSummary
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestration.buffer import GroupSummary, RecordedCompletion
 from orchestration.cli import compose
 from orchestration.config import build_config
 from orchestration.data.build import build_dataset
@@ -18,6 +17,7 @@ from orchestration.data.job import BuildJob
 from orchestration.data.progress import Advance
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import sample_chunks
+from orchestration.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
 from tests.unit.orchestration.test_buffer import SUMMARY

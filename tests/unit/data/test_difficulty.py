@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestration.buffer import RecordedCompletion
 from orchestration.data.reasons import Refused
 from orchestration.data.stages.sample import difficulty_of
+from orchestration.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 
 

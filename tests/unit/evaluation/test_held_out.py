@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.buffer import RecordedCompletion
 from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.held_out import choose_samples, evaluate
+from orchestration.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError

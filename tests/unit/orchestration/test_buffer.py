@@ -5,8 +5,9 @@ import dataclasses
 
 import pytest
 
-from orchestration.buffer import GroupBuffer, GroupSummary, GroupTicket
+from orchestration.buffer import GroupBuffer
 from orchestration.errors import DataError
+from orchestration.tickets import GroupSummary, GroupTicket
 
 SUMMARY = GroupSummary(
     family="chart",

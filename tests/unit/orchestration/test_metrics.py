@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.buffer import GroupTicket
 from orchestration.metrics import reward_metrics
+from orchestration.tickets import GroupTicket
 from tests.unit.orchestration.test_buffer import SUMMARY
 
 

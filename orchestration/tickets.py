@@ -1,0 +1,92 @@
+"""What the driver holds of a group: a ticket with a summary; the tokens stay in the object store."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rewards.base import RewardResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCompletion:
+    """One completion with what it earned, for those groups whose words are looked at."""
+
+    text: str
+    result: RewardResult
+    num_tokens: int
+    truncated: bool
+    """Whether sampling stopped at the limit instead of at the end-of-turn token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSummary:
+    """What metrics need of one scored group; computed where the group was scored."""
+
+    family: str
+    """Reward function that scored it: matching, chart, grounding, open_ended, math."""
+    source: str
+    """Dataset that the sample comes from."""
+    rewards: tuple[float, ...]
+    """Weighted total of each graded completion."""
+    task_rewards: tuple[float, ...]
+    format_rewards: tuple[float, ...]
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_truncated: int
+    failures: tuple[str, ...]
+    """What failed, for each completion whose reference or grader did; those are masked."""
+    reasons: tuple[str, ...]
+    """How each completion was read, a word of rewards.base.Reason."""
+    weight_version: int
+    """Oldest weight version among the completions."""
+    num_spanning: int
+    """Completions that more than one weight version sampled."""
+    rollout_s: float
+    score_s: float
+    """Seconds in the reward actor, decoding included."""
+    image_input_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of each image as the model saw it."""
+    completions: tuple[RecordedCompletion, ...] = ()
+    """All of the group, where its words are kept; else empty."""
+
+    def has_signal(self, range_epsilon: float) -> bool:
+        """Whether the graded completions differ in reward, so that the group says what is better than what."""
+        return bool(self.rewards) and max(self.rewards) - min(self.rewards) >= range_epsilon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTicket:
+    """All that the driver holds of a scored group; the payload stays in the object store."""
+
+    position: int
+    group_id: str
+    """Epoch and position; names the group from its row to its gradient."""
+    sample_id: str
+    payload: Any
+    """Object reference to the ScoredGroup."""
+    summary: GroupSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepGroups:
+    """What one step trains on, and what became of every other position that it used up."""
+
+    step: int
+    tickets: tuple[GroupTicket, ...]
+    """In order of position."""
+    replaced: tuple[GroupTicket, ...] = ()
+    """Groups without a signal whose places others took."""
+    dropped: Mapping[int, str] = field(default_factory=dict)
+    """Position -> why it never became a group."""
+    num_carried: int = 0
+    """Positions that were not there in time and go to a later step."""
+
+    def with_tickets(self, others: Iterable[GroupTicket]) -> "StepGroups":
+        """The same step with other tickets of some positions."""
+        newer = {ticket.position: ticket for ticket in others}
+        return replace(self, tickets=tuple(newer.get(ticket.position, ticket) for ticket in self.tickets))
+
+    @property
+    def summaries(self) -> list[GroupSummary]:
+        """Of the tickets."""
+        return [ticket.summary for ticket in self.tickets]
