@@ -1,0 +1,205 @@
+"""EngineKeeper: engines that stand, or are being built again.
+
+Health is asked for, never hoped for: every engine answers a heartbeat through its own process, or is given up.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from orchestration.config import FaultsConfig
+from orchestration.faults import FaultLog, Role
+from orchestration.pools.lost import death_of
+
+logger = logging.getLogger(__name__)
+
+Start = Callable[[int], Any]
+Stop = Callable[[Any], None]
+
+
+class Engine:
+    """One engine's place in the pool; its actor changes when one is lost."""
+
+    def __init__(self, index: int, handle: Any, told: Callable[["Engine"], None]) -> None:
+        """Tell `told` at once when the actor is lost."""
+        self.index = index
+        self._told = told
+        self.renew(handle)
+
+    def renew(self, handle: Any) -> None:
+        """Begin with a new actor, which neither stands nor takes groups yet."""
+        self.handle = handle
+        self.is_standing = False
+        self.is_live = False
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def lose(self, handle: Any, cause: str) -> None:
+        """Give up an actor; later news of it change nothing."""
+        if self.handle is handle and not self.lost.done():
+            self.is_standing = self.is_live = False
+            self.lost.set_result(cause)
+            self._told(self)
+
+
+class Owner(Protocol):
+    """Who uses the engines."""
+
+    def engine_lost(self, engine: Engine) -> None:
+        """Give it nothing more."""
+
+    async def engine_stands(self, engine: Engine) -> None:
+        """A new engine answers; it has the weights that it loaded."""
+
+    def engines_failed(self, error: Exception) -> None:
+        """Nobody looks after the engines any more, because too many were lost, or by a bug of ours."""
+
+
+class EngineKeeper:
+    """Starts engines, watches them, and builds lost ones again.
+
+    Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
+    """
+
+    def __init__(
+        self, start: Start, *, stop: Stop, num_engines: int, faults: FaultsConfig, log: FaultLog, owner: Owner
+    ) -> None:
+        """Remember how engines are made; `ready` starts them.
+
+        Args:
+            start: Makes the actor of an index, again after a loss.
+            stop: Ends an actor at once.
+            num_engines: Engines in all.
+            faults: Heartbeats and time limits.
+            log: Counts engines lost.
+            owner: Is told of engines that are lost and that stand again.
+        """
+        self._start = start
+        self._stop = stop
+        self._num_engines = num_engines
+        self._faults = faults
+        self._log = log
+        self._owner = owner
+        self._tending: list[asyncio.Task[None]] = []
+        self._stood = asyncio.Event()
+        self._failure: Exception | None = None
+        self.engines: list[Engine] = []
+
+    async def ready(self) -> list[int]:
+        """Start all engines and wait until they stand; gives their process ids."""
+        self.engines = [
+            Engine(index, self._start(index), self._owner.engine_lost) for index in range(self._num_engines)
+        ]
+        pids = await asyncio.gather(*(engine.handle.ready.remote() for engine in self.engines))
+        for engine in self.engines:
+            self._stands(engine)
+        return list(pids)
+
+    def begin(self) -> None:
+        """Look after the engines from now on."""
+        self._tending = [asyncio.create_task(self._tend(engine)) for engine in self.engines]
+
+    def standing(self) -> list[Engine]:
+        """Engines that answer, live or still without the current weights."""
+        return [engine for engine in self.engines if engine.is_standing]
+
+    async def some_standing(self) -> list[Engine]:
+        """Wait for at least one engine that answers.
+
+        Raises:
+            InfrastructureError: more engines were lost than `cluster.faults` allows.
+        """
+        while not (found := self.standing()):
+            self.check()
+            self._stood.clear()
+            await self._stood.wait()
+        self.check()
+        return found
+
+    async def find_lost(self, engines: Sequence[Engine]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
+        asked = [(engine, engine.handle) for engine in engines if engine.is_standing]
+        causes = await asyncio.gather(*(self._beat(handle) for _, handle in asked))
+        for (engine, handle), cause in zip(asked, causes, strict=True):
+            if cause is not None:
+                engine.lose(handle, cause)
+        return sum(engine.lost.done() for engine in engines)
+
+    def check(self) -> None:
+        """Raise what ended the keeping of engines, if it has ended."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """End the engines' processes, then the actors."""
+        for task in self._tending:
+            task.cancel()
+        await asyncio.gather(*self._tending, return_exceptions=True)
+        standing = [engine.handle for engine in self.standing()]
+        try:
+            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
+                await asyncio.gather(*(handle.close.remote() for handle in standing), return_exceptions=True)
+        except TimeoutError:
+            logger.warning("an engine did not close within %g s and is killed", self._faults.heartbeat_timeout_s)
+        for engine in self.engines:
+            self._stop(engine.handle)
+
+    async def _tend(self, engine: Engine) -> None:
+        """Watch one engine and build it again when it is lost.
+
+        Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
+        """
+        try:
+            while True:
+                cause = await self._watch(engine)
+                logger.warning("engine %d is built again: %s", engine.index, cause)
+                self._log.record(Role.ENGINE, engine.index, cause)
+                await self._rebuild(engine)
+        except Exception as error:
+            self._failure = error
+            self._stood.set()
+            self._owner.engines_failed(error)
+
+    async def _watch(self, engine: Engine) -> str:
+        """Give the cause when the engine is lost."""
+        while True:
+            await asyncio.wait([engine.lost], timeout=self._faults.heartbeat_s)
+            if not engine.lost.done() and (cause := await self._beat(engine.handle)) is not None:
+                engine.lose(engine.handle, cause)
+            if engine.lost.done():
+                return engine.lost.result()
+
+    async def _beat(self, handle: Any) -> str | None:
+        """Give the cause if an engine does not answer."""
+        try:
+            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
+                await handle.beat.remote()
+        except TimeoutError:
+            return f"no heartbeat within cluster.faults.heartbeat_timeout_s={self._faults.heartbeat_timeout_s:g}"
+        except Exception as error:
+            return death_of(error) or f"its heartbeat failed: {error}"
+        return None
+
+    async def _rebuild(self, engine: Engine) -> None:
+        self._stop(engine.handle)
+        engine.renew(self._start(engine.index))
+        try:
+            await self._until_ready(engine)
+        except Exception as error:
+            engine.lose(engine.handle, f"it did not start: {death_of(error) or error}")
+            return
+        self._stands(engine)
+        await self._owner.engine_stands(engine)
+
+    async def _until_ready(self, engine: Engine) -> None:
+        """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
+        ready = asyncio.ensure_future(engine.handle.ready.remote())
+        while not ready.done():
+            await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
+            if not ready.done() and not self.standing():
+                raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+        ready.result()
+
+    def _stands(self, engine: Engine) -> None:
+        engine.is_standing = True
+        self._stood.set()
