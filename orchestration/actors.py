@@ -19,6 +19,7 @@ from orchestration.handoff import summarise, to_reward_requests, to_scored_group
 from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
+from rollout.admission import Admission
 from rollout.config import RolloutConfig, WeightChannelConfig
 from rollout.records import RolloutGroup, Sample, SamplingSpec
 
@@ -54,18 +55,20 @@ class GeneratorActor:
 
     async def ready(self) -> int:
         """Return the process id once the engine stands."""
-        await self._engine.check_health()
+        await self._engine.beat()
         return os.getpid()
 
-    async def beat(self) -> None:
-        """Answer, if the engine's own process still does."""
-        await self._engine.check_health()
-
     @ray.method(num_returns=2)
-    async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> tuple[RolloutGroup, float]:
+    async def generate_group(
+        self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None = None
+    ) -> tuple[RolloutGroup, float]:
         """Return the group, which stays in the object store, and its seconds, which tell the driver that it is done."""
-        group = await self._engine.generate_group(group_id, sample, spec)
+        group = await self._engine.generate_group(group_id, sample, spec, admission)
         return group, group.seconds
+
+    async def beat(self) -> None:
+        """Return once the engine's core process has answered."""
+        await self._engine.beat()
 
     async def score_completion(self, group: ScoredGroup, sample: Sample, index: int) -> NDArray[np.float32]:
         """Logprobs [T] of one completion of a scored group under the live weights."""
@@ -108,9 +111,9 @@ class GeneratorActor:
         self._engine.close()
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"health": 1})
 class RewardActor:
-    """Decodes the completions of a group and scores them as one batch."""
+    """Decodes the completions of a group and scores them as one batch, one group after the other."""
 
     def __init__(
         self, index: int, config: RewardConfig, model_path: Path, coord_mode: str, placement: Placement, log_dir: Path
@@ -127,6 +130,10 @@ class RewardActor:
     def ready(self) -> int:
         """Return the process id."""
         return os.getpid()
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        """Answer on a thread of its own, so that a long score does not look like a dead process."""
 
     @ray.method(num_returns=2)
     def score(self, group: RolloutGroup, keep_texts: bool) -> tuple[ScoredGroup, GroupSummary]:

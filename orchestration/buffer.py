@@ -72,18 +72,28 @@ class GroupBuffer:
         self._arrived = asyncio.Event()
         self._closed = False
 
-    async def wait_for_slot(self) -> int | None:
-        """Give the next position as soon as the budget allows; None when no step needs any more."""
-        while not self._is_over and not self._line.has_room(self._num_open()):
+    async def wait_for_slots(self) -> list[int]:
+        """Give all positions that may begin now, as soon as there is one; none when no step needs any more.
+
+        A synchronous run begins in rounds: the replacements of a step begin together, when all others have arrived, so
+        that what runs beside what does not depend on timing.
+        """
+        while not self._is_over and not (positions := self._begin()):
             self._slot_freed.clear()
             await self._slot_freed.wait()
-        if self._is_over:
-            return None
-        position = self._again.popleft() if self._again else self._next_position
-        self._next_position = max(self._next_position, position + 1)
-        self._line.begin(position)
-        self._begun_at[position] = self._live_step
-        return position
+        return [] if self._is_over else positions
+
+    def _begin(self) -> list[int]:
+        positions: list[int] = []
+        if self._config.max_staleness == 0 and self._line.num_pending:
+            return positions
+        while self._line.has_room(self._num_open()):
+            position = self._again.popleft() if self._again else self._next_position
+            self._next_position = max(self._next_position, position + 1)
+            self._line.begin(position)
+            self._begun_at[position] = self._live_step
+            positions.append(position)
+        return positions
 
     def add(self, ticket: GroupTicket) -> None:
         """Put a scored group in its place."""
@@ -146,7 +156,7 @@ class GroupBuffer:
     def _settle(self, position: int, *, counts: bool) -> None:
         self._line.settle(position, counts=counts)
         self._arrived.set()
-        if not counts:
+        if not counts or self._line.num_pending == 0:
             self._slot_freed.set()
 
     async def _wait_for(self, attempt: Callable[[], Cut | None]) -> Cut | None:

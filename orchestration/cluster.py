@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.config import ClusterConfig, ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
+from orchestration.pools.lost import cause_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +26,29 @@ class Placement:
     """Cores the process is bound to; empty leaves it to the operating system."""
     threads: int
     """OpenMP threads. Two busy pools on one core make both ten times slower, so these are counted, not guessed."""
+    beside_driver: bool = False
+    """Ask for the driver's node first; else over all nodes in turn, so that no node takes every actor with it."""
 
     def actor_options(self) -> dict[str, Any]:
-        """What Ray reserves and sets for the actor."""
-        return {"num_cpus": 1, "num_gpus": self.num_gpus, "runtime_env": {"env_vars": self.environment()}}
+        """What Ray reserves and sets for the actor, once Ray runs.
+
+        Ray is never told to restart an actor or to repeat a call: an engine that comes back without the weights of
+        the step, or a call that is answered twice, is worse than one that is gone. The pools replace and repeat.
+        """
+        return {
+            "num_cpus": 1,
+            "num_gpus": self.num_gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "runtime_env": {"env_vars": self.environment()},
+            "scheduling_strategy": self._strategy(),
+        }
+
+    def _strategy(self) -> str | NodeAffinitySchedulingStrategy:
+        if not self.beside_driver:
+            return "SPREAD"
+        # Soft: a driver's node without a free GPU or core sends the rank to another node.
+        return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
     def environment(self) -> dict[str, str]:
         """Environment of the actor's process; read by OpenMP, torch and vLLM at import."""
@@ -62,6 +83,11 @@ class ClusterPlan:
         """GPUs of the whole run."""
         return sum(placement.num_gpus for placement in (*self.engines, *self.learner_ranks))
 
+    @property
+    def num_cpus(self) -> int:
+        """Cores that Ray must be able to reserve: one an actor."""
+        return len(self.engines) + len(self.learner_ranks) + len(self.rewards)
+
 
 def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
     """Count what each actor needs and hand out cores; pure, nothing is reserved.
@@ -85,6 +111,7 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
             num_gpus=learner_gpus,
             cores=_slice(backwards, i, learner.threads_per_rank) if pinned else (),
             threads=learner.threads_per_rank,
+            beside_driver=True,
         )
         for i in range(learner.num_ranks)
     )
@@ -107,51 +134,55 @@ def ray_session(config: ClusterConfig, needed: ClusterPlan, log_dir: Path) -> It
     """Join the cluster, or start one on this machine, for the length of the block.
 
     Raises:
-        ConfigError: the cluster has fewer GPUs than the plan needs.
+        ConfigError: the cluster has fewer GPUs or cores than the plan needs.
+        InfrastructureError: an actor died that nobody replaced.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's default of 15 leaves its workers 4% of a core that anything else wants.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    options: dict[str, object] = {}
+    # Without an address Ray would join whatever cluster was last started on this machine.
+    options: dict[str, Any] = {"address": config.address or "local"}
     if config.address is None:
-        actors = len(needed.engines) + len(needed.learner_ranks) + len(needed.rewards)
-        options = {
-            "num_cpus": max(actors, len(available_cores())),
+        options |= {
+            "num_cpus": max(needed.num_cpus, len(available_cores())),
             "include_dashboard": False,
             "object_store_memory": config.object_store_bytes,
         }
-    ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR, **options)  # type: ignore[arg-type]
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
-        _check_gpus(needed)
+        _check_resources(needed)
         yield
-    except RayTaskError as error:
-        raise _cause_of(error) from error
-    except RayActorError as error:
-        raise InfrastructureError(
-            f"an actor of the run died: {_first_line(error)}; its last words are in {log_dir}"
-        ) from error
+    except RayError as error:
+        cause = cause_of(error)
+        if isinstance(cause, RayActorError):
+            raise InfrastructureError(
+                f"an actor of the run died: {_last_line(cause)}; its last words are in {log_dir}"
+            ) from error
+        if isinstance(error, RayTaskError):
+            raise cause from error
+        raise
     finally:
         ray.shutdown()
 
 
-def _check_gpus(needed: ClusterPlan) -> None:
-    found = int(ray.cluster_resources().get("GPU", 0))
-    if found < needed.num_gpus:
+def _check_resources(needed: ClusterPlan) -> None:
+    """An actor for which there is no room would be waited for without end."""
+    found = ray.cluster_resources()
+    if found.get("GPU", 0) < needed.num_gpus:
         raise ConfigError(
-            f"the run needs {needed.num_gpus} GPUs and the cluster has {found}; lower rollout.engines, "
+            f"the run needs {needed.num_gpus} GPUs and the cluster has {found.get('GPU', 0):g}; lower rollout.engines, "
             "rollout.engine.tensor_parallel_size or learner.num_ranks, or join a larger cluster"
+        )
+    if found.get("CPU", 0) < needed.num_cpus:
+        raise ConfigError(
+            f"the run has {needed.num_cpus} actors, which reserve a core each, and the cluster has "
+            f"{found.get('CPU', 0):g}; lower rollout.engines, cluster.reward_pool.num_actors or learner.num_ranks, or "
+            "join a larger cluster"
         )
 
 
-def _cause_of(error: RayTaskError) -> BaseException:
-    """What was raised in the actor, without Ray's wrapping around it."""
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError) and cause.cause is not None:
-        cause = cause.cause
-    return cause
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _last_line(error: Exception) -> str:
+    """Ray's errors of actors end with the reason."""
+    return str(error).strip().splitlines()[-1].strip()

@@ -99,7 +99,7 @@ class TrainingConfig:
     checkpoint_before_s: float
     """So long before the allocation ends, the run saves a checkpoint and leaves."""
     weight_check_every: int
-    """Tensors of engine and learner are compared on the first and every k-th publication of weights."""
+    """Tensors of engine and learner are compared when a run starts or resumes, and after every k-th step."""
     max_mismatch: float
     """Mean log-probability difference between engine and learner above which the run stops."""
     max_drop_frac: float

@@ -1,7 +1,7 @@
 """Which engine gets which group next: by urgency, expected length and load. Pure, no tasks.
 
 A group goes whole to one engine, so that its completions share the prompt's cache blocks and vision features. Engines
-hold a little more than they can decode at once, so that a finished completion's seat is taken without asking the
+hold a little more than they can decode at once, so that a finished completion's load is taken without asking the
 driver; what is beyond that waits here, where it can still go to whichever engine is free first.
 """
 
@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from orchestration.tickets import GroupSummary
+from rollout.admission import Admission
 from rollout.records import Sample
 
 FULLNESS = 2
@@ -69,9 +70,17 @@ class Work:
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
+class _Load:
     tokens: float = 0.0
     num_groups: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A group's engine and its place in the batch that this engine takes at once."""
+
+    engine: int
+    admission: Admission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ class Assignment:
 
     work: Work
     engine: int
-    seat: _Seat
+    load: _Load
     """Of the engine as it was then; one that left and joined again has a new one."""
 
 
@@ -94,7 +103,7 @@ class Dispatcher:
         """Let no engine hold more than `capacity` groups."""
         self._capacity = capacity
         self._waiting: list[tuple[int, float, int, Work]] = []
-        self._seats: dict[int, _Seat] = {}
+        self._loads: dict[int, _Load] = {}
         # Loads as they were when pushed; an entry that is no longer true is passed over.
         self._by_load: list[tuple[float, int]] = []
         self._arrivals = count()
@@ -102,16 +111,16 @@ class Dispatcher:
     @property
     def engines(self) -> list[int]:
         """Engines that take groups."""
-        return sorted(self._seats)
+        return sorted(self._loads)
 
     def join(self, engine: int) -> None:
         """Let an engine take groups."""
-        self._seats[engine] = _Seat()
-        self._offer(engine, self._seats[engine])
+        self._loads[engine] = _Load()
+        self._offer(engine, self._loads[engine])
 
     def leave(self, engine: int) -> None:
         """Give an engine no more groups and forget those that it has."""
-        self._seats.pop(engine, None)
+        self._loads.pop(engine, None)
 
     def submit(self, work: Work) -> None:
         """Put a group among the waiting ones."""
@@ -121,6 +130,30 @@ class Dispatcher:
         """Take back a group that waits; it will go to no engine."""
         work.is_withdrawn = True
 
+    def seats(self, batch: str, tokens: Mapping[int, float]) -> dict[int, Seat]:
+        """Share a whole batch between the engines, longest groups first; depends on nothing but its arguments.
+
+        Args:
+            batch: Names it.
+            tokens: Expected length of each group, by position.
+        """
+        loads = [(0.0, engine) for engine in self.engines]
+        chosen: dict[int, list[int]] = {engine: [] for engine in self.engines}
+        for position in sorted(tokens, key=lambda p: (-tokens[p], p)) if loads else ():
+            load, engine = heapq.heappop(loads)
+            chosen[engine].append(position)
+            heapq.heappush(loads, (load + tokens[position], engine))
+        return {
+            position: Seat(engine=engine, admission=Admission(batch=batch, index=index, size=len(positions)))
+            for engine, positions in chosen.items()
+            for index, position in enumerate(sorted(positions))
+        }
+
+    def assign(self, work: Work, engine: int) -> Assignment | None:
+        """Give a group to an engine whatever it holds; None if it takes no groups any more."""
+        load = self._loads.get(engine)
+        return self._assign(work, engine, load) if load is not None else None
+
     def match(self) -> Assignment | None:
         """Give the next group and the engine that takes it; None while none waits or none has room."""
         while self._waiting and self._waiting[0][-1].is_withdrawn:
@@ -128,31 +161,32 @@ class Dispatcher:
         engine = self._least_busy() if self._waiting else None
         if engine is None:
             return None
-        work = heapq.heappop(self._waiting)[-1]
-        seat = self._seats[engine]
-        seat.tokens += work.tokens
-        seat.num_groups += 1
-        self._offer(engine, seat)
-        return Assignment(work=work, engine=engine, seat=seat)
+        return self._assign(heapq.heappop(self._waiting)[-1], engine, self._loads[engine])
 
     def finish(self, done: Assignment) -> None:
         """Say that an engine is done with a group, whatever came of it."""
-        seat = done.seat
-        seat.num_groups -= 1
+        load = done.load
+        load.num_groups -= 1
         # Sums of floats leave a rest; an idle engine holds nothing.
-        seat.tokens = seat.tokens - done.work.tokens if seat.num_groups else 0.0
-        if self._seats.get(done.engine) is seat:
-            self._offer(done.engine, seat)
+        load.tokens = load.tokens - done.work.tokens if load.num_groups else 0.0
+        if self._loads.get(done.engine) is load:
+            self._offer(done.engine, load)
 
-    def _offer(self, engine: int, seat: _Seat) -> None:
-        if seat.num_groups < self._capacity:
-            heapq.heappush(self._by_load, (seat.tokens, engine))
+    def _assign(self, work: Work, engine: int, load: _Load) -> Assignment:
+        load.tokens += work.tokens
+        load.num_groups += 1
+        self._offer(engine, load)
+        return Assignment(work=work, engine=engine, load=load)
+
+    def _offer(self, engine: int, load: _Load) -> None:
+        if load.num_groups < self._capacity:
+            heapq.heappush(self._by_load, (load.tokens, engine))
 
     def _least_busy(self) -> int | None:
         while self._by_load:
-            load, engine = self._by_load[0]
-            seat = self._seats.get(engine)
-            if seat is not None and seat.tokens == load and seat.num_groups < self._capacity:
+            tokens, engine = self._by_load[0]
+            load = self._loads.get(engine)
+            if load is not None and load.tokens == tokens and load.num_groups < self._capacity:
                 return engine
             heapq.heappop(self._by_load)
         return None

@@ -25,8 +25,21 @@ class EngineLostError(InfrastructureError):
     """An engine died, hangs or lost its GPU; its groups go elsewhere and the engine is built again."""
 
 
+class RewardLostError(InfrastructureError):
+    """A reward actor died or hangs; its group is scored by another one."""
+
+
 class PayloadLostError(InfrastructureError):
-    """A group vanished between two actors, with the node or the object store that held it; it is sampled again."""
+    """A group vanished between two actors, or found no room in the object store; it is sampled again.
+
+    Args:
+        message: what is gone and why.
+        object_id: hex id of the object that is gone; empty where an object could not be written at all.
+    """
+
+    def __init__(self, message: str, object_id: str = "") -> None:
+        super().__init__(message)
+        self.object_id = object_id
 
 
 class LearnerLostError(InfrastructureError):
@@ -35,6 +48,10 @@ class LearnerLostError(InfrastructureError):
 
 class TransferBrokenError(InfrastructureError):
     """A transfer of weights that did not reach every engine; it is repeated with those that are left."""
+
+
+class TooManyFaultsError(InfrastructureError):
+    """More faults than `cluster.faults` allows. It ends the run and must not be repeated as the single fault is."""
 
 
 class StoppedError(RuntimeError):

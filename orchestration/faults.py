@@ -10,12 +10,13 @@
 import json
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from orchestration.config import FaultsConfig
-from orchestration.errors import DataError, InfrastructureError, ScoringError
+from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
 from rollout.errors import RolloutError
 
 
@@ -37,7 +38,10 @@ class Role(StrEnum):
 
 
 def kind_of(error: BaseException) -> FaultKind:
-    """Sort a failure into the taxonomy."""
+    """Sort a failure into the taxonomy.
+
+    What a Ray call raised goes through `orchestration.pools.lost` first, which knows Ray's words.
+    """
     if isinstance(error, (RolloutError, ScoringError, DataError)):
         return FaultKind.DATA
     if isinstance(error, (InfrastructureError, ConnectionError, TimeoutError)):
@@ -60,8 +64,16 @@ class Fault:
 class FaultLog:
     """Counts faults by role and ends the run when a role has too many of them."""
 
-    def __init__(self, limits: FaultsConfig, path: Path | None = None) -> None:
-        """Append each fault as a JSON line to `path`, if given."""
+    def __init__(
+        self, limits: FaultsConfig, path: Path | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Begin with no faults.
+
+        Args:
+            limits: Faults of each role that a run bears within `window_s`.
+            path: File to which each fault is appended as a JSON line.
+            clock: Gives the seconds now.
+        """
         self._limits = {
             Role.ENGINE: limits.max_engine_faults,
             Role.REWARD: limits.max_reward_faults,
@@ -70,6 +82,7 @@ class FaultLog:
         }
         self._window_s = limits.window_s
         self._path = path
+        self._clock = clock
         self._recent: dict[Role, deque[float]] = {role: deque() for role in Role}
         self._counts: Counter[Role] = Counter()
 
@@ -77,20 +90,19 @@ class FaultLog:
         """Count one fault.
 
         Raises:
-            InfrastructureError: this role had more faults within the window than `cluster.faults` allows.
+            TooManyFaultsError: this role had more faults within the window than `cluster.faults` allows.
         """
-        fault = Fault(role=role, index=index, cause=cause, at=time.time())
+        fault = Fault(role=role, index=index, cause=cause, at=self._clock())
         self._counts[role] += 1
         if self._path is not None:
             with self._path.open("a") as file:
-                file.write(json.dumps({"role": role, "index": index, "cause": cause, "at": fault.at}) + "\n")
-        now = time.monotonic()
+                file.write(json.dumps(asdict(fault)) + "\n")
         recent = self._recent[role]
-        recent.append(now)
-        while recent[0] < now - self._window_s:
+        recent.append(fault.at)
+        while recent[0] < fault.at - self._window_s:
             recent.popleft()
         if len(recent) > self._limits[role]:
-            raise InfrastructureError(
+            raise TooManyFaultsError(
                 f"{len(recent)} {role} faults within {self._window_s:g} s, more than "
                 f"cluster.faults.max_{role}_faults={self._limits[role]}; the last, of {role} {index}: {cause}. The run "
                 "continues from its latest checkpoint with the same command"

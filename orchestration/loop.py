@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from orchestration.buffer import GroupBuffer
+from orchestration.dispatch import Seat
 from orchestration.errors import LearnerLostError, PayloadLostError, ScoringError
 from orchestration.tickets import GroupTicket, StepGroups
 from rollout.errors import RolloutError
@@ -62,28 +63,33 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
     Waits for: a slot within the staleness budget. Woken by: `buffer.advance`, and groups that do not count.
     """
     async with asyncio.TaskGroup() as groups:
-        while (position := await buffer.wait_for_slot()) is not None:
-            groups.create_task(fill_slot(run, buffer, position))
+        while positions := await buffer.wait_for_slots():
+            seats = run.seats(positions)
+            for position in positions:
+                groups.create_task(fill_slot(run, buffer, position, seats.get(position)))
 
 
-async def fill_slot(run: "Run", buffer: GroupBuffer, position: int) -> None:
+async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, seat: Seat | None) -> None:
     """Give the buffer the group of one position; what cannot be one is dropped with its reason."""
     try:
-        buffer.add(await sample_group(run, position))
+        buffer.add(await sample_group(run, position, seat))
     except (RolloutError, ScoringError) as error:
         buffer.drop(position, str(error))
 
 
-async def sample_group(run: "Run", position: int) -> GroupTicket:
+async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> GroupTicket:
     """One prompt's way from its row to a scored group; begun again if a node takes the tokens with it."""
     draw = run.prompts.draw(position)
     group_id = f"{draw.epoch}-{position}"
     while True:
-        group = await run.generators.generate_group(group_id, draw.sample, run.sampling_spec(draw), urgency=position)
+        group = await run.generators.generate_group(
+            group_id, draw.sample, run.sampling_spec(draw), urgency=run.urgency(position), seat=seat
+        )
         try:
             payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
         except PayloadLostError as error:
             run.lose_payloads([group_id], str(error))
+            seat = None  # the batch is through
             continue
         return GroupTicket(
             position=position, group_id=group_id, sample_id=draw.sample.sample_id, payload=payload, summary=summary

@@ -1,7 +1,11 @@
-"""Step metrics: from tickets and reports to one flat dict; every name is in the README's table."""
+"""What is recorded of a step: from tickets and reports to flat dicts; every name is in the README's table.
+
+Two kinds, which never mix. Metrics follow from config and seed: in a synchronous run they are the same, byte for byte,
+in every repetition and across a kill. Timings are read off a clock, or count what happened since the process began.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 
 from learner.records import StepReport
@@ -10,36 +14,19 @@ from orchestration.weight_sync import SyncReport
 from rewards.base import Reason
 
 
-def step_metrics(
-    groups: StepGroups,
-    report: StepReport,
-    sync: SyncReport,
-    mismatch: float | None,
-    seconds: dict[str, float],
-    *,
-    counts: dict[str, float],
-) -> dict[str, float]:
-    """Join everything known of a step into path-like names."""
+def step_metrics(groups: StepGroups, report: StepReport, sync: SyncReport, mismatch: float | None) -> dict[str, float]:
+    """What the step was about: rewards, lengths, staleness, the learner's report, the comparison after the sync."""
     summaries = groups.summaries
     num_completions = max(1, sum(len(s.reasons) for s in summaries))
-    num_tokens = sum(s.num_completion_tokens for s in summaries)
-    step_s = sum(seconds.values())
+    num_tokens = _num_tokens(summaries)
     metrics = {
         **reward_metrics(groups.tickets),
         **pipeline_metrics(groups),
         "rollout/num_tokens": float(num_tokens),
-        "rollout/tokens_per_s": num_tokens / step_s,
         "rollout/completion_tokens_mean": num_tokens / num_completions,
         "rollout/truncated_frac": sum(s.num_truncated for s in summaries) / num_completions,
-        "rollout/group_s_mean": mean(s.rollout_s for s in summaries),
-        "reward/score_s_mean": mean(s.score_s for s in summaries),
         "reward/failed_frac": sum(len(s.failures) for s in summaries) / num_completions,
-        **counts,
         **report.metrics,
-        **{f"time/{name}_s": value for name, value in report.seconds.items()},
-        **{f"time/{name}_s": value for name, value in seconds.items()},
-        "time/transfer_s": sync.transfer_s,
-        "time/step_s": step_s,
     }
     if mismatch is not None:
         metrics["sync/mismatch"] = mismatch
@@ -64,6 +51,40 @@ def pipeline_metrics(groups: StepGroups) -> dict[str, float]:
     for family, count in sorted(Counter(ticket.summary.family for ticket in groups.replaced).items()):
         metrics[f"rollout/num_replaced/{family}"] = float(count)
     return metrics
+
+
+def step_timings(
+    groups: StepGroups,
+    report: StepReport,
+    sync: SyncReport,
+    seconds: Mapping[str, float],
+    *,
+    counts: Mapping[str, float],
+) -> dict[str, float]:
+    """How long the step took, and what this process has counted so far.
+
+    Args:
+        groups: Of the step.
+        report: Of the learner, with its seconds by phase.
+        sync: Of the publication after it.
+        seconds: Of the driver's phases; together they are the step.
+        counts: Since the process began, by metric name.
+    """
+    step_s = sum(seconds.values())
+    return {
+        "rollout/tokens_per_s": _num_tokens(groups.summaries) / step_s,
+        "rollout/group_s_mean": mean(summary.rollout_s for summary in groups.summaries),
+        "reward/score_s_mean": mean(summary.score_s for summary in groups.summaries),
+        **counts,
+        **{f"time/{name}_s": value for name, value in report.seconds.items()},
+        **{f"time/{name}_s": value for name, value in seconds.items()},
+        "time/transfer_s": sync.transfer_s,
+        "time/step_s": step_s,
+    }
+
+
+def _num_tokens(summaries: Iterable[GroupSummary]) -> int:
+    return sum(summary.num_completion_tokens for summary in summaries)
 
 
 def reward_metrics(tickets: Sequence[GroupTicket]) -> dict[str, float]:

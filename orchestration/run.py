@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from statistics import fmean
 
 from learner.checkpoint import latest_complete, read_extra
@@ -12,6 +13,7 @@ from learner.errors import CheckpointError
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
+from orchestration.dispatch import Seat
 from orchestration.errors import LearnerLostError, ResumeError, StoppedError
 from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.held_out import choose_samples, evaluate
@@ -26,6 +28,7 @@ from orchestration.tickets import StepGroups
 from orchestration.tracking import Tracker
 from orchestration.weight_sync import WeightSync
 from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
 from rollout.prompt_stream import PromptDraw, PromptStream
 from rollout.records import SamplingSpec
 
@@ -59,7 +62,7 @@ class Run:
             config.rollout, inputs.model, plan.engines, logs, faults=limits, log=self.faults
         )
         self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
-        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs)
+        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs, self.faults)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
@@ -70,6 +73,7 @@ class Run:
         )
         self.tracker = Tracker(self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say)
         self._buffer: GroupBuffer | None = None
+        self._num_batches = 0
         self._stop_reason: str | None = None
         self._learner_is_lost = False
         self._ends_at = allocation_end(config.training.time_limit_s)
@@ -199,6 +203,21 @@ class Run:
             max_completion_tokens=sampling.max_completion_tokens,
             seed=derive_seed(self.config.seed, "rollout", draw.epoch, draw.sample.sample_id),
         )
+
+    def urgency(self, position: int) -> int:
+        """Groups of earlier steps go first."""
+        return position // self.config.training.groups_per_step
+
+    def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
+        """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
+        if self.config.training.max_staleness > 0:
+            return {}
+        samples = {}
+        for position in positions:
+            with suppress(RolloutError):  # it is dropped, with this reason, when it is drawn again
+                samples[position] = self.prompts.draw(position).sample
+        self._num_batches += 1
+        return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
     async def compare(self, groups: StepGroups) -> float | None:
         """Mean logprob difference of engines and learner on one completion of the step; another group every step."""

@@ -65,8 +65,13 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON line a step."""
+        """One JSON line a step, which follows from config and seed."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """One JSON line a step, read off the clock or counted by the process."""
+        return self.root / "timings.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -61,6 +61,11 @@ class StepLine:
         self._blocker: _Entry | None = None
         """Why the last `overtake` failed; while it is on its way, another try is in vain."""
 
+    @property
+    def num_pending(self) -> int:
+        """Positions on their way."""
+        return len(self._step_of) - self._num_arrived
+
     def has_room(self, num_open: int) -> bool:
         """Whether one more position fits into `num_open` open steps."""
         return len(self._open) < num_open or (0 < len(self._open) <= num_open and self._is_short(self._open[-1]))

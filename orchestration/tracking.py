@@ -1,14 +1,14 @@
-"""Where metrics go: a JSON line, TensorBoard, and one readable table line a step."""
+"""Where metrics and timings go: a JSON line each, TensorBoard, and one readable table line a step."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from learner.records import StepReport
-from orchestration.metrics import step_metrics
+from orchestration.metrics import step_metrics, step_timings
 from orchestration.state import RunFolder
 from orchestration.tickets import GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
@@ -94,13 +94,14 @@ class Tracker:
         self._open(first_step)
 
     def _open(self, first_step: int) -> None:
-        files = (self._folder.metrics, self._folder.samples, self._folder.ledger)
-        for path in files:
+        paths = (self._folder.metrics, self._folder.timings, self._folder.samples, self._folder.ledger)
+        for path in paths:
             _keep_until(path, first_step)
-        self._metrics, self._samples, self._ledger = (path.open("a") for path in files)
+        self._files = [path.open("a") for path in paths]
+        self._metrics, self._timings, self._samples, self._ledger = self._files
 
     def _close(self) -> None:
-        for file in (self._metrics, self._samples, self._ledger):
+        for file in self._files:
             file.close()
 
     def log_step(
@@ -115,19 +116,23 @@ class Tracker:
     ) -> None:
         """Record one finished step."""
         step = groups.step
-        metrics = step_metrics(groups, report, sync, mismatch, seconds, counts=counts)
-        _append(self._metrics, {"step": step, **metrics})
+        metrics = step_metrics(groups, report, sync, mismatch)
+        timings = step_timings(groups, report, sync, seconds, counts=counts)
+        # In this order, so that a step that has metrics has all the rest.
+        _append(self._timings, {"step": step, **timings})
         _append(self._ledger, ledger_line(groups))
         for ticket in groups.tickets:
             if ticket.summary.completions:
                 _append(self._samples, self._recorded(step, ticket))
+        _append(self._metrics, {"step": step, **metrics})
+        both = metrics | timings
         if self._board:
-            for name, value in metrics.items():
+            for name, value in both.items():
                 self._board.add_scalar(name, value, step)
         if self._num_lines % HEADER_EVERY == 0:
             self._say(" step " + " ".join(column.head for column in COLUMNS))
         self._num_lines += 1
-        self._say(f"{step + 1:5d} " + " ".join(column.cell(metrics) for column in COLUMNS))
+        self._say(f"{step + 1:5d} " + " ".join(column.cell(both) for column in COLUMNS))
 
     def _recorded(self, step: int, ticket: GroupTicket) -> dict[str, Any]:
         sample = self._prompts.draw(ticket.position).sample
@@ -181,21 +186,24 @@ def _keep_until(path: Path, first_step: int) -> None:
     """Drop lines of `first_step` and later, and a last line that a kill cut short."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] < first_step:
-            kept.append(line)
+    kept = [json.dumps(record) for record in _records(path) if record["step"] < first_step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     partial.replace(path)
 
 
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of a file up to one that a kill cut short; none where there is no file."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
-    """All recorded steps of a run, in order."""
-    if not folder.metrics.is_file():
-        return []
-    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    """All recorded steps of a run, in order, each with its metrics and timings."""
+    timings = {record["step"]: record for record in _records(folder.timings)}
+    return [timings.get(record["step"], {}) | record for record in _records(folder.metrics)]

@@ -52,14 +52,14 @@ class WeightSync:
         check_every: int,
         max_mismatch: float,
     ) -> None:
-        """Compare tensors on the first and every `check_every`-th publication; stop above `max_mismatch`."""
+        """Compare tensors on the first publication and at every `check_every`-th version; stop above `max_mismatch`."""
         self._generators = generators
         self._learner = learner
         self._config = config
         self._log = log
         self._check_every = check_every
         self._max_mismatch = max_mismatch
-        self._published = 0
+        self._is_first = True
         self._version: int | None = None
         self._connected: list[object] = []
         # One transfer at a time: the learner has one channel.
@@ -76,7 +76,8 @@ class WeightSync:
         clock = asyncio.get_running_loop().time
         async with self._channel:
             self._version = version
-            is_due = self._published % self._check_every == 0
+            # By version, not by count: a resumed run compares at the steps at which an unbroken one does.
+            is_due = self._is_first or version % self._check_every == 0
             started = clock()
             while True:
                 engines = await self._generators.some_standing()
@@ -87,7 +88,7 @@ class WeightSync:
                     await self._blame(engines, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             self._generators.go_live(engines)
-            self._published += 1
+            self._is_first = False
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
 
     async def admit(self, engine: Engine) -> None:

@@ -1,6 +1,9 @@
 """GenerationEngine: one vLLM engine that samples groups and takes new weights between tokens."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,12 @@ from vllm.inputs import TokensPrompt
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.output_processor import RequestOutputCollector
 
+from rollout.admission import Admission, AdmissionDesk
 from rollout.config import RolloutConfig
+from rollout.core_watch import CoreWatch
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import Generation, RolloutGroup, Sample, SamplingSpec
@@ -29,29 +36,59 @@ class GenerationEngine:
     """Samples groups of completions with one vLLM engine.
 
     Consumes Samples, produces RolloutGroups. Weight updates follow vLLM's own protocol: `pause`, the four
-    weight-transfer calls that the learner's sender drives, `resume`.
+    weight-transfer calls that the learner's sender drives, `resume`. Every call raises EngineDiedError once the
+    engine's core process is gone.
     """
 
     def __init__(self, config: RolloutConfig, model_path: Path) -> None:
-        """Build the engine from a checkpoint folder; takes seconds to minutes."""
+        """Build the engine from a checkpoint folder; takes seconds to minutes.
+
+        The thread that calls this must live as long as the engine, see `rollout.lifeline`.
+        """
         self._prompts = PromptBuilder(
             model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
         )
         self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
+        self._in_flight = config.weight_channel.in_flight
         self._engine = AsyncLLM.from_engine_args(_engine_args(config, model_path))
+        self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
+        self._desk = AdmissionDesk(self._held)
+        self._switching = asyncio.Lock()  # of the scheduler: a pause for weights and an admission exclude each other
+        self._resumed = asyncio.Event()
+        self._resumed.set()
         self._num_requests = 0
 
-    async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> RolloutGroup:
+    async def generate_group(
+        self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None = None
+    ) -> RolloutGroup:
         """Sample G completions of one prompt.
 
         The prompt is prefilled once: the G requests share its cache blocks and its vision features.
 
+        Args:
+            group_id: Of the group.
+            sample: The prompt.
+            spec: How to sample.
+            admission: The group's seat in a batch that the engine takes as one, with empty caches; the completions are
+                then a function of the batch alone, bit for bit. None samples at once, beside whatever runs.
+
         Raises:
             RolloutError: the sample cannot be a prompt (too long, broken image, placeholder in the text).
+            EngineDiedError: the engine is gone.
         """
         started = time.perf_counter()
-        prompt = self._prompts.build(sample)
-        output = await self._run(prompt, prompt.token_ids, self._sampling_params(spec), sample.sample_id)
+        params = self._sampling_params(spec)
+
+        async def ask() -> tuple[EnginePrompt, RequestOutputCollector]:
+            prompt = self._prompts.build(sample)
+            return prompt, await self._submit(prompt, prompt.token_ids, params, sample.sample_id)
+
+        prompt, requests = await (self._desk.enter(admission, ask) if admission else ask())
+        num_aborted_tokens = 0
+        while _was_aborted(output := await self._collect(requests, sample.sample_id)):
+            num_aborted_tokens += sum(len(completion.token_ids) for completion in output.outputs)
+            await self._watch.during(self._resumed.wait())
+            prompt, requests = await ask()
         return RolloutGroup(
             group_id=group_id,
             sample=sample,
@@ -59,76 +96,115 @@ class GenerationEngine:
             generations=tuple(_generation(completion) for completion in output.outputs),
             image_input_sizes=prompt.input_sizes,
             seconds=time.perf_counter() - started,
+            num_aborted_tokens=num_aborted_tokens,
         )
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Give the log-probabilities [T] that the current weights assign to a completion of a sample."""
         prompt = self._prompts.build(sample)
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
         token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
-        output = await self._run(prompt, token_ids, params, sample.sample_id)
+        output = await self._collect(await self._submit(prompt, token_ids, params, sample.sample_id), sample.sample_id)
         tail = list(output.prompt_logprobs or [])[-len(completion_token_ids) :]
         values = [position[int(token)].logprob for position, token in zip(tail, completion_token_ids, strict=True)]
         return np.asarray(values, dtype=np.float32)
 
     async def pause(self) -> None:
-        """Stop at a token boundary; running requests wait and will continue under the new weights."""
-        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        """Stop for new weights; `rollout.weight_channel.in_flight` says what becomes of running completions."""
+        async with self._switching:
+            self._resumed.clear()
+            await self._watch.during(self._engine.pause_generation(mode=self._in_flight, clear_cache=True))
 
     async def resume(self) -> None:
         """Go on generating."""
-        await self._engine.resume_generation()
+        async with self._switching:
+            await self._watch.during(self._engine.resume_generation())
+            self._resumed.set()
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """Within the block the engine takes requests and starts none; its caches begin empty."""
+        async with self._switching:
+            await self._watch.during(self._engine.pause_generation(mode="keep", clear_cache=True))
+            try:
+                yield
+            finally:
+                if self._resumed.is_set():  # else a pause for weights holds it as well, and ends it
+                    await self._watch.during(self._engine.resume_generation())
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Meet the learner at the rendezvous that `init_info` names."""
-        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
+        await self._watch.during(self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
     async def start_weight_update(self) -> None:
         """Open an update."""
-        await self._engine.start_weight_update()
+        await self._watch.during(self._engine.start_weight_update())
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive the tensors that `update_info` describes."""
-        await self._engine.update_weights(WeightTransferUpdateRequest(update_info))
+        await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, weight_version: str) -> None:
         """Make the received weights live and stamp them."""
-        await self._engine.finish_weight_update(weight_version)
+        await self._watch.during(self._engine.finish_weight_update(weight_version))
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
-        layouts = await self._engine.collective_rpc("weight_layout", kwargs={"names": names})
-        return dict(layouts[0])
+        return dict(await self._ask_worker("weight_layout", names))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Give (size, sum, sum of squares) of the engine's own tensors `names`."""
-        prints = await self._engine.collective_rpc("weight_fingerprints", kwargs={"names": names})
-        return {name: tuple(value) for name, value in prints[0].items()}
+        prints = await self._ask_worker("weight_fingerprints", names)
+        return {name: tuple(value) for name, value in prints.items()}
 
-    async def check_health(self) -> None:
-        """Raise when the engine process is dead."""
-        await self._engine.check_health()
+    async def beat(self) -> None:
+        """Return once the engine's core process has answered from its loop, between two of its steps.
+
+        One that is stopped or hangs never answers: the caller sets a limit.
+
+        Raises:
+            EngineDiedError: it is gone.
+        """
+        await self._watch.during(self._engine.is_sleeping())
 
     def close(self) -> None:
         """End the engine and its processes."""
         self._engine.shutdown()
 
-    async def _run(
+    async def _ask_worker(self, method: str, names: list[str]) -> Any:
+        answers = await self._watch.during(self._engine.collective_rpc(method, kwargs={"names": names}))
+        return answers[0]
+
+    async def _submit(
         self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str
-    ) -> RequestOutput:
+    ) -> RequestOutputCollector:
+        """Return when the engine has the request."""
         self._num_requests += 1
         engine_prompt = TokensPrompt(prompt_token_ids=token_ids)
         if prompt.images:
             engine_prompt["multi_modal_data"] = {"image": prompt.images}
-        final: RequestOutput | None = None
+        request_id = f"{self._num_requests}-{sample_id}"
         try:
-            async for output in self._engine.generate(engine_prompt, params, f"{self._num_requests}-{sample_id}"):
-                final = output
+            return await self._watch.during(self._engine.add_request(request_id, engine_prompt, params))
         except VLLMValidationError as error:
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
-        if final is None or not final.finished:
-            raise RolloutError(f"sample {sample_id}: the engine ended the request without an output")
-        return final
+
+    async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:
+        """Wait for the last completion; a caller that no longer waits ends the requests."""
+        try:
+            output: Any = await self._watch.during(requests.get())
+        except asyncio.CancelledError:
+            await self._engine.abort(requests.request_id, internal=True)
+            raise
+        if not output.finished or any(completion.finish_reason == "error" for completion in output.outputs):
+            raise RolloutError(f"sample {sample_id}: the engine gave the request up; its log says why")
+        return output  # type: ignore[no-any-return]
 
     def _sampling_params(self, spec: SamplingSpec) -> SamplingParams:
         return SamplingParams(
@@ -180,6 +256,10 @@ def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
     )
 
 
+def _was_aborted(output: RequestOutput) -> bool:
+    return any(completion.finish_reason == "abort" for completion in output.outputs)
+
+
 def _prompt_ids(output: RequestOutput) -> NDArray[np.int32]:
     return np.asarray(output.prompt_token_ids, dtype=np.int32)
 
@@ -191,7 +271,7 @@ def _generation(completion: CompletionOutput) -> Generation:
     return Generation(
         token_ids=np.asarray(completion.token_ids, dtype=np.int32),
         logprobs=np.asarray(logprobs, dtype=np.float32),
-        finish_reason=completion.finish_reason or "abort",  # type: ignore[arg-type]
+        finish_reason=completion.finish_reason,  # type: ignore[arg-type]
         weight_version_start=_version(spans[0].version) if spans else 0,
         weight_version_end=_version(spans[-1].version) if spans else 0,
     )

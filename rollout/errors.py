@@ -10,4 +10,4 @@ class WeightSyncError(RuntimeError):
 
 
 class EngineDiedError(RuntimeError):
-    """The engine's own process is gone; nothing that it was asked will be answered."""
+    """The engine's core process is gone, and with it every request: this engine answers nothing more, build another."""

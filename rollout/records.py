@@ -184,6 +184,8 @@ class RolloutGroup:
     """(width, height) of each image as the model sees it, after the processor's resize."""
     seconds: float = 0.0
     """Wall time from request to last token."""
+    num_aborted_tokens: int = 0
+    """Sampled and thrown away, because new weights arrived first (`in_flight: abort`)."""
 
     def __post_init__(self) -> None:
         """Freeze the prompt and check that sizes go with images."""

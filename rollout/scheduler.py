@@ -13,9 +13,16 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from rollout.lifeline import die_with_parent
+
 
 class _KeepsVisionInputs:
     """Mixin over a scheduler: requests reach the worker with their images."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Build the scheduler; vLLM does so once, in the engine's core process, which is to go when the engine goes."""
+        die_with_parent()
+        super().__init__(*arguments, **options)
 
     def schedule(self, *arguments: Any, **options: Any) -> SchedulerOutput:
         """Schedule one engine step."""

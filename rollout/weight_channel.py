@@ -18,6 +18,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmb
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
+from rollout.lifeline import die_with_parent
+
 
 @dataclass(kw_only=True)
 class GlooInitInfo(WeightTransferInitInfo):
@@ -160,5 +162,7 @@ def register_gloo() -> None:
         WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)
 
 
-# vLLM resolves the worker extension before it builds the channel; importing is the only hook it offers there.
+# vLLM resolves the worker extension before it builds the channel; importing is the only hook it offers there. The
+# workers of a tensor-parallel engine are children of its core and are to go with it.
 register_gloo()
+die_with_parent()

@@ -164,8 +164,9 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
 
     async def run(targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         limits = config.cluster.faults
-        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=FaultLog(limits))
-        rewards = start_reward_pool(config, model, plan.rewards, logs)
+        log = FaultLog(limits, logs / "faults.jsonl")
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             return await sample_chunks(

@@ -132,8 +132,9 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
 
     async def ask(finished: Callable[[EvaluatedSample], None]) -> None:
         limits = config.cluster.faults
-        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=FaultLog(limits))
-        rewards = start_reward_pool(config, model, plan.rewards, logs)
+        log = FaultLog(limits, logs / "faults.jsonl")
+        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             await collect(

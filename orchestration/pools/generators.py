@@ -1,7 +1,7 @@
 """GeneratorPool: all engines behind one call, whatever happens to the engines in between."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from orchestration.actors import GeneratorActor
 from orchestration.cluster import Placement
 from orchestration.config import FaultsConfig
-from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Work
+from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError
-from orchestration.faults import FaultLog
+from orchestration.faults import FaultLog, Role
 from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
-from orchestration.pools.lost import death_of
+from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 
@@ -81,7 +81,7 @@ class GeneratorPool:
         return pids
 
     async def generate_group(
-        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0
+        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, seat: Seat | None = None
     ) -> ray.ObjectRef:
         """Sample one group; the group itself stays where it was made.
 
@@ -90,6 +90,7 @@ class GeneratorPool:
             sample: Its prompt.
             spec: How its completions are sampled.
             urgency: Among waiting groups the lowest goes first.
+            seat: The group's place in a batch; lost with its engine.
 
         Raises:
             RolloutError: the sample cannot be a prompt.
@@ -101,22 +102,29 @@ class GeneratorPool:
                 tokens=self.lengths.expected_tokens(sample, spec.group_size),
                 payload=asyncio.get_running_loop().create_future(),
             )
-            assignment = await self._place(work)
+            assignment = self._dispatcher.assign(work, seat.engine) if seat is not None else None
+            admission = seat.admission if seat is not None and assignment is not None else None
+            seat = None
+            if assignment is None:
+                assignment = await self._place(work)
             engine = self._keeper.engines[assignment.engine]
             if not engine.is_live:  # lost since it was chosen
                 self._dispatcher.finish(assignment)
                 continue
             handle = engine.handle
-            group, seconds = handle.generate_group.remote(group_id, sample, spec)
+            group, seconds = handle.generate_group.remote(group_id, sample, spec, admission)
             try:
-                await self._watched(asyncio.ensure_future(seconds), assignment)
+                with in_our_words(Role.ENGINE, engine.index):
+                    await self._watched(asyncio.ensure_future(seconds), assignment)
                 return group
-            except Exception as error:
-                cause = death_of(error)
-                if cause is None:
-                    raise
-                engine.lose(handle, cause)
+            except EngineLostError as error:
+                engine.lose(handle, str(error))
                 self.num_repeated += 1
+
+    def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
+        """Share a batch of groups, by position, between the live engines."""
+        expected = self.lengths.expected_tokens
+        return self._dispatcher.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
@@ -148,16 +156,21 @@ class GeneratorPool:
         Raises:
             EngineLostError: one of them died under the call; it is given up.
         """
-        calls = [getattr(engine.handle, method).remote(*arguments) for engine in engines]
+        calls = [self._call(engine, method, *arguments) for engine in engines]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        for engine, answer in zip(engines, answers, strict=True):
+        for answer in answers:
             if isinstance(answer, BaseException):
-                cause = death_of(answer)
-                if cause is None:
-                    raise answer
-                engine.lose(engine.handle, cause)
-                raise EngineLostError(f"engine {engine.index}: {cause}") from answer
+                raise answer
         return answers
+
+    async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
+        handle = engine.handle
+        try:
+            with in_our_words(Role.ENGINE, engine.index):
+                return await getattr(handle, method).remote(*arguments)
+        except EngineLostError as error:
+            engine.lose(handle, str(error))
+            raise
 
     async def completion_logprobs(self, payload: ray.ObjectRef, sample: Sample) -> list[NDArray[np.float32]]:
         """Logprobs of the first completion of a scored group, as a few live engines compute them now, others each time.
@@ -168,10 +181,10 @@ class GeneratorPool:
         first = self._num_probes % max(1, len(everyone))
         live = (everyone[first:] + everyone[:first])[:MAX_PROBED]
         self._num_probes += MAX_PROBED
-        calls = [engine.handle.score_completion.remote(payload, sample, 0) for engine in live]
+        calls = [self._call(engine, "score_completion", payload, sample, 0) for engine in live]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
-            if isinstance(answer, BaseException) and death_of(answer) is None:
+            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 

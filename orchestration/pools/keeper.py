@@ -5,12 +5,12 @@ Health is asked for, never hoped for: every engine answers a heartbeat through i
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from orchestration.config import FaultsConfig
 from orchestration.faults import FaultLog, Role
-from orchestration.pools.lost import death_of
+from orchestration.pools.lost import in_our_words
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class EngineKeeper:
         self.engines = [
             Engine(index, self._start(index), self._owner.engine_lost) for index in range(self._num_engines)
         ]
-        pids = await asyncio.gather(*(engine.handle.ready.remote() for engine in self.engines))
+        pids = await asyncio.gather(*(_answer(engine.index, engine.handle.ready.remote()) for engine in self.engines))
         for engine in self.engines:
             self._stands(engine)
         return list(pids)
@@ -119,7 +119,7 @@ class EngineKeeper:
     async def find_lost(self, engines: Sequence[Engine]) -> int:
         """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
         asked = [(engine, engine.handle) for engine in engines if engine.is_standing]
-        causes = await asyncio.gather(*(self._beat(handle) for _, handle in asked))
+        causes = await asyncio.gather(*(self._beat(engine) for engine, _ in asked))
         for (engine, handle), cause in zip(asked, causes, strict=True):
             if cause is not None:
                 engine.lose(handle, cause)
@@ -164,20 +164,20 @@ class EngineKeeper:
         """Give the cause when the engine is lost."""
         while True:
             await asyncio.wait([engine.lost], timeout=self._faults.heartbeat_s)
-            if not engine.lost.done() and (cause := await self._beat(engine.handle)) is not None:
+            if not engine.lost.done() and (cause := await self._beat(engine)) is not None:
                 engine.lose(engine.handle, cause)
             if engine.lost.done():
                 return engine.lost.result()
 
-    async def _beat(self, handle: Any) -> str | None:
+    async def _beat(self, engine: Engine) -> str | None:
         """Give the cause if an engine does not answer."""
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
-                await handle.beat.remote()
+                await _answer(engine.index, engine.handle.beat.remote())
         except TimeoutError:
             return f"no heartbeat within cluster.faults.heartbeat_timeout_s={self._faults.heartbeat_timeout_s:g}"
         except Exception as error:
-            return death_of(error) or f"its heartbeat failed: {error}"
+            return str(error) or type(error).__name__
         return None
 
     async def _rebuild(self, engine: Engine) -> None:
@@ -186,14 +186,14 @@ class EngineKeeper:
         try:
             await self._until_ready(engine)
         except Exception as error:
-            engine.lose(engine.handle, f"it did not start: {death_of(error) or error}")
+            engine.lose(engine.handle, f"it did not start: {error}")
             return
         self._stands(engine)
         await self._owner.engine_stands(engine)
 
     async def _until_ready(self, engine: Engine) -> None:
         """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
-        ready = asyncio.ensure_future(engine.handle.ready.remote())
+        ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
         while not ready.done():
             await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
             if not ready.done() and not self.standing():
@@ -203,3 +203,8 @@ class EngineKeeper:
     def _stands(self, engine: Engine) -> None:
         engine.is_standing = True
         self._stood.set()
+
+
+async def _answer(index: int, call: Awaitable[Any]) -> Any:
+    with in_our_words(Role.ENGINE, index):
+        return await call

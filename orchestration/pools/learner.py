@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from learner.batching import partition_groups
 from learner.config import LearnerConfig
@@ -17,8 +18,9 @@ from learner.records import StepReport
 from orchestration.actors import LearnerActor
 from orchestration.cluster import Placement
 from orchestration.config import ExperimentConfig, FaultsConfig
-from orchestration.errors import LearnerLostError, TransferBrokenError
-from orchestration.pools.lost import cause_of, death_of
+from orchestration.errors import LearnerLostError, PayloadLostError, TransferBrokenError
+from orchestration.faults import Role
+from orchestration.pools.lost import in_our_words, translate
 from orchestration.tickets import GroupTicket
 from rollout.config import RolloutConfig
 
@@ -119,15 +121,19 @@ class LearnerGroup:
         return [tickets[share[k]].position for share, lost in zip(shares, found, strict=True) for k in lost]
 
     async def train_step(self, step: int, tickets: Sequence[GroupTicket]) -> StepReport:
-        """Share the step's groups between the ranks by tokens and take one optimiser step."""
-        shares = self._shares(tickets)
-        reports = await self._gather(
-            [
-                handle.train_step.remote(step, [tickets[i].payload for i in share])
-                for handle, share in zip(self.handles, shares, strict=True)
-            ],
-            self._faults.call_timeout_s,
-        )
+        """Share the step's groups between the ranks by tokens and take one optimiser step.
+
+        Raises:
+            LearnerLostError: a rank is gone, or one lost a payload and left the others alone in the step.
+        """
+        calls = [
+            handle.train_step.remote(step, [tickets[i].payload for i in share])
+            for handle, share in zip(self.handles, self._shares(tickets), strict=True)
+        ]
+        try:
+            reports = await self._gather(calls, self._faults.call_timeout_s)
+        except PayloadLostError as error:
+            raise self._lose(str(error)) from error
         report: StepReport = reports[0]
         return report
 
@@ -153,7 +159,7 @@ class LearnerGroup:
         except (LearnerLostError, LearnerError):
             raise
         except Exception as error:
-            raise TransferBrokenError(f"{method}: {cause_of(error)}") from error
+            raise TransferBrokenError(f"{method}: {error}") from error
 
     async def _all(self, method: str, *arguments: Any, timeout_s: float | None = None) -> list[Any]:
         calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
@@ -174,12 +180,13 @@ class LearnerGroup:
             raise self._lost.result()
         if answer not in done:
             raise self._lose(f"no answer within {timeout_s:g} s (cluster.faults.call_timeout_s)")
-        # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
         error = answer.exception()
         assert error is not None
-        causes = [death_of(error), *await asyncio.gather(*(self._beat(rank) for rank in range(self._num_ranks)))]
-        cause = next((cause for cause in causes if cause is not None), None)
-        raise (self._lose(cause) if cause is not None else cause_of(error)) from error
+        told = translate(error, Role.LEARNER, 0) if isinstance(error, RayError) else error
+        # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
+        causes = [str(told)] if isinstance(told, LearnerLostError) else []
+        causes += filter(None, await asyncio.gather(*(self._beat(rank) for rank in range(self._num_ranks))))
+        raise (self._lose(causes[0]) if causes else told) from error
 
     async def _watch(self, rank: int) -> None:
         """Give up the learner when a rank does not answer its heartbeat."""
@@ -192,12 +199,13 @@ class LearnerGroup:
     async def _beat(self, rank: int) -> str | None:
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
-                await self.handles[rank].beat.remote()
+                with in_our_words(Role.LEARNER, rank):
+                    await self.handles[rank].beat.remote()
         except TimeoutError:
             limit = self._faults.heartbeat_timeout_s
             return f"rank {rank}: no heartbeat within cluster.faults.heartbeat_timeout_s={limit:g}"
         except Exception as error:
-            return f"rank {rank}: {death_of(error) or error}"
+            return f"rank {rank}: {error}"
         return None
 
     def _lose(self, cause: str) -> LearnerLostError:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 
 from orchestration.actors import RewardActor
 from orchestration.cluster import Placement
-from orchestration.config import ExperimentConfig, RewardPoolConfig
-from orchestration.errors import InfrastructureError, ScoringError
+from orchestration.config import ExperimentConfig, FaultsConfig, RewardPoolConfig
+from orchestration.errors import InfrastructureError, RewardLostError, ScoringError
+from orchestration.faults import FaultLog, Role
+from orchestration.pools.lost import in_our_words
 from orchestration.tickets import GroupSummary
 
 logger = logging.getLogger(__name__)
@@ -23,132 +24,222 @@ Stop = Callable[[ActorHandle], None]
 TRIES = 2
 """A call is repeated once: what takes two actors with it is the group's own doing."""
 
-LOSSES_IN_A_ROW = 8
-"""So many lost calls without one answer between them are no bad groups; the cluster is broken."""
-
-
-class _LostCallError(Exception):
-    """The actor died under a call, or did not answer in time."""
-
 
 class _Lane:
-    """One actor and the calls that wait for it; it answers them in order.
+    """The actor of one index, whichever plays it now, and the calls that wait for it; it answers them in order.
 
-    Consumes: calls. Produces: answers, or _LostCallError for the call that took the actor with it.
-    Waits for: its turn, then the answer, `timeout_s` at most.
+    Consumes: calls. Produces: answers, or RewardLostError for the call that took the actor with it.
+    Waits for: its turn, then the answer, `timeout_s` at most; beside that the actor's heartbeats.
     """
 
-    def __init__(self, index: int, start: Start, stop: Stop, timeout_s: float) -> None:
+    def __init__(
+        self, index: int, start: Start, stop: Stop, timeout_s: float, faults: FaultsConfig, log: FaultLog
+    ) -> None:
         self.num_calls = 0
-        self.num_restarts = 0
+        self.is_standing = False
+        self.watcher: asyncio.Task[None] | None = None
         self._index = index
         self._start = start
         self._stop = stop
         self._timeout_s = timeout_s
+        self._faults = faults
+        self._log = log
         self._turn = asyncio.Lock()
-        self.handle = start(index)
+        self._is_replaced = asyncio.Event()
+        self._handle = start(index)
 
-    async def call(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary]:
+    async def stand(self) -> int:
+        """Wait until the actor answers; gives its process id."""
+        with in_our_words(Role.REWARD, self._index):
+            pid = int(await self._handle.ready.remote())
+        self._is_replaced.clear()
+        self.is_standing = True
+        return pid
+
+    async def call(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
+        """Ask the actor; None if it went before this call's turn came, which is not this call's fault."""
         self.num_calls += 1
         try:
-            while (answer := await self._try(group, keep_texts)) is None:
-                pass
-            return answer
+            return await self._ask(self._handle, group, keep_texts)
         finally:
             self.num_calls -= 1
 
-    async def _try(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
-        """Ask the actor; None if a call before this one took it away, which is not this call's fault."""
-        asked = self.handle
+    async def _ask(
+        self, asked: ActorHandle, group: ray.ObjectRef, keep_texts: bool
+    ) -> tuple[ray.ObjectRef, GroupSummary] | None:
         payload, summary = asked.score.remote(group, keep_texts)
         # The clock starts when the calls before this one are through: waiting in line is not hanging.
         async with self._turn:
-            if asked is not self.handle:
+            if asked is not self._handle:
                 return None
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    return payload, await summary
+                async with asyncio.timeout(self._timeout_s) as limit:
+                    with in_our_words(Role.REWARD, self._index):
+                        return payload, await summary
             except TimeoutError:
-                cause = f"no answer within cluster.reward_pool.timeout_s={self._timeout_s:g}"
-            except RayActorError as error:
-                cause = f"the actor died: {str(error).strip().splitlines()[0]}"
-            self._replace(cause)
-        raise _LostCallError(cause)
+                if not limit.expired():
+                    raise
+                lost = RewardLostError(f"no answer within cluster.reward_pool.timeout_s={self._timeout_s:g}")
+            except RewardLostError as error:
+                lost = error
+            self._replace(asked, str(lost))
+        raise lost
 
-    def _replace(self, cause: str) -> None:
+    async def rise(self) -> None:
+        """Wait until the actor stands, or another in its place if it dies on its way; there may be no room for long."""
+        while not self.is_standing:
+            risen = self._handle
+            try:
+                await self.stand()
+            except RewardLostError as error:
+                self._replace(risen, str(error))
+
+    async def beat(self) -> None:
+        """Ask the actor for heartbeats until it is replaced, by a call that missed it or for a missing heartbeat."""
+        watched, limit_s = self._handle, self._faults.heartbeat_timeout_s
+        try:
+            while not await self._is_replaced_within(self._faults.heartbeat_s):
+                async with asyncio.timeout(limit_s):
+                    with in_our_words(Role.REWARD, self._index):
+                        await watched.beat.remote()
+        except TimeoutError:
+            self._replace(watched, f"no heartbeat within cluster.faults.heartbeat_timeout_s={limit_s:g}")
+        except RewardLostError as error:
+            self._replace(watched, str(error))
+
+    async def _is_replaced_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._is_replaced.wait()
+        except TimeoutError:
+            return False
+
+    def _replace(self, lost: ActorHandle, cause: str) -> None:
+        """Start another actor, unless someone else who missed this one already has."""
+        if lost is not self._handle:
+            return
+        self._log.record(Role.REWARD, self._index, cause)
         logger.warning("reward actor %d is replaced: %s", self._index, cause)
-        self._stop(self.handle)
-        self.handle = self._start(self._index)
-        self.num_restarts += 1
+        self._stop(lost)
+        self.is_standing = False
+        self._is_replaced.set()
+        self._handle = self._start(self._index)
+
+    def stop(self) -> None:
+        """End the watch and the actor."""
+        if self.watcher is not None:
+            self.watcher.cancel()
+        self._stop(self._handle)
 
 
 class RewardPool:
     """All reward actors behind one call.
 
     A call goes to the actor with the fewest calls before it; more calls than the actors may hold wait here, so that
-    a slow reward slows the rollout down instead of filling memory. An actor that dies or hangs is replaced and its
-    call repeated once, elsewhere if elsewhere is less busy.
+    a slow reward slows the rollout down instead of filling memory. An actor that dies or hangs, at work or idle, is
+    replaced, and the call that it was at work on is repeated once, by another actor.
     """
 
-    def __init__(self, start: Start, config: RewardPoolConfig, *, stop: Stop = ray.kill) -> None:
+    def __init__(
+        self, start: Start, config: RewardPoolConfig, faults: FaultsConfig, log: FaultLog, *, stop: Stop = ray.kill
+    ) -> None:
         """Start the actors; `ready` waits for them.
 
         Args:
             start: Makes the actor of an index, again after a death. Its `score(group, keep_texts)` gives two
-                references: the scored group and its summary.
+                references: the scored group and its summary; `ready()` and `beat()` answer when it lives, `beat()`
+                also while it scores.
             config: Number of actors, calls that one may hold, time limit of a call.
+            faults: Period and limit of heartbeats, time in which an actor must stand.
+            log: Counts the actors that are replaced.
             stop: Ends an actor at once.
         """
-        self._stop = stop
-        self._lanes = [_Lane(index, start, stop, config.timeout_s) for index in range(config.num_actors)]
+        self._faults = faults
+        self._lanes = [_Lane(index, start, stop, config.timeout_s, faults, log) for index in range(config.num_actors)]
         self._places = asyncio.Semaphore(config.num_actors * config.calls_per_actor)
-        self._losses_in_a_row = 0
-
-    @property
-    def num_restarts(self) -> int:
-        """Actors replaced so far."""
-        return sum(lane.num_restarts for lane in self._lanes)
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
 
     async def ready(self) -> list[int]:
-        """Wait until every actor stands; gives their process ids."""
-        return list(await asyncio.gather(*(lane.handle.ready.remote() for lane in self._lanes)))
+        """Wait until every actor stands, and watch them from now on; gives their process ids.
+
+        Raises:
+            InfrastructureError: they do not stand in time.
+            RewardLostError: one died on its way.
+        """
+        try:
+            async with asyncio.timeout(self._faults.start_timeout_s):
+                pids = list(await asyncio.gather(*(lane.stand() for lane in self._lanes)))
+        except TimeoutError as error:
+            raise self._nobody_stands() from error
+        for lane in self._lanes:
+            lane.watcher = asyncio.create_task(self._watch(lane))
+        return pids
 
     async def score(self, group: ray.ObjectRef, *, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary]:
         """Score one group; gives a reference to the ScoredGroup and its summary.
 
         Raises:
             ScoringError: Two actors died or hung over this group.
-            InfrastructureError: No actor answers any more.
+            PayloadLostError: The group is gone, or its scores found no room; no actor is to blame.
+            InfrastructureError: Too many actors were lost, or none stands any more.
         """
-        causes = []
+        causes: list[str] = []
         async with self._places:
-            for _ in range(TRIES):
-                lane = min(self._lanes, key=lambda lane: lane.num_calls)
+            while len(causes) < TRIES:
+                lane = await self._least_busy()
                 try:
-                    scored = await lane.call(group, keep_texts)
-                except _LostCallError as error:
+                    if (scored := await lane.call(group, keep_texts)) is not None:
+                        return scored
+                except RewardLostError as error:
                     causes.append(str(error))
-                    self._count_loss(str(error))
-                else:
-                    self._losses_in_a_row = 0
-                    return scored
         raise ScoringError(f"the group was lost by {TRIES} reward actors: {'; '.join(causes)}")
 
     def close(self) -> None:
-        """End the actors."""
+        """End the watch and the actors."""
         for lane in self._lanes:
-            self._stop(lane.handle)
+            lane.stop()
 
-    def _count_loss(self, cause: str) -> None:
-        self._losses_in_a_row += 1
-        if self._losses_in_a_row >= LOSSES_IN_A_ROW:
-            raise InfrastructureError(
-                f"reward actors lost {self._losses_in_a_row} calls in a row and answered none; the last: {cause}"
-            )
+    async def _least_busy(self) -> _Lane:
+        """The standing actor with the fewest calls; waits where none stands."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            standing = [lane for lane in self._lanes if lane.is_standing]
+            if standing:
+                return min(standing, key=_num_calls)
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._faults.start_timeout_s):
+                    await self._changed.wait()
+            except TimeoutError as error:
+                raise self._nobody_stands() from error
+
+    async def _watch(self, lane: _Lane) -> None:
+        """Watch one lane's actors, one after the other; what ends the watch ends the calls that wait for an actor."""
+        try:
+            while True:
+                await lane.rise()
+                self._changed.set()
+                await lane.beat()
+        except Exception as error:
+            self._failure = error
+            self._changed.set()
+
+    def _nobody_stands(self) -> InfrastructureError:
+        missing = [index for index, lane in enumerate(self._lanes) if not lane.is_standing]
+        return InfrastructureError(
+            f"reward actors {missing} do not stand after cluster.faults.start_timeout_s="
+            f"{self._faults.start_timeout_s:g}; their logs say why; without a log the cluster has no free CPU"
+        )
+
+
+def _num_calls(lane: _Lane) -> int:
+    return lane.num_calls
 
 
 def start_reward_pool(
-    config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path
+    config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path, faults: FaultLog
 ) -> RewardPool:
     """Start one reward actor a placement."""
 
@@ -158,4 +249,4 @@ def start_reward_pool(
             index, config.reward, model_path, config.model.coord_mode, placements[index], log_dir
         )
 
-    return RewardPool(start, config.cluster.reward_pool)
+    return RewardPool(start, config.cluster.reward_pool, config.cluster.faults, faults)

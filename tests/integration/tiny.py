@@ -28,7 +28,9 @@ def rollout_config(**engine: Any) -> RolloutConfig:
     return build(RolloutConfig, values)
 
 
-def save_tiny_model(folder: Path, *, family: FamilyName = "qwen2_5_vl", tied: bool = False) -> Any:
+def save_tiny_model(
+    folder: Path, *, family: FamilyName = "qwen2_5_vl", tied: bool = False, mlp_width: int | None = None
+) -> Any:
     """Write a random model with its processor and give the model; sharp weights, so that sampling is not uniform."""
     import torch
     from transformers import AutoModelForImageTextToText
@@ -40,10 +42,11 @@ def save_tiny_model(folder: Path, *, family: FamilyName = "qwen2_5_vl", tied: bo
     if family == "internvl":
         allow_tiles(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
-    if tied:
+    if tied or mlp_width:
         config = model.config
-        config.tie_word_embeddings = True
-        config.text_config.tie_word_embeddings = True
+        config.tie_word_embeddings = tied
+        config.text_config.tie_word_embeddings = tied
+        config.text_config.intermediate_size = mlp_width or config.text_config.intermediate_size
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config)
     return perturb(model, folder)

@@ -8,6 +8,7 @@ import torch
 from tiny_learner import make_config, make_group, mixed_groups
 
 from learner.batching import partition_groups
+from learner.checkpoint import step_folder
 from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.trainer import PolicyTrainer
@@ -204,6 +205,32 @@ def resume(rank: int, num_ranks: int, port: int, model_path: Path, folder: Path)
     drawn = torch.rand(3).tolist()
     train(trainer, rank, num_ranks, 2, 3)
     result = {"drawn": drawn, "weights": weights_of(trainer), "version": version}
+    trainer.close()
+    return result
+
+
+NUM_EXACT_STEPS = 4
+EXACT: dict = {
+    "optimizer": {"warmup_steps": 3, "total_steps": NUM_EXACT_STEPS, "schedule": "cosine"},
+    "algorithm": {
+        "num_epochs": 2,
+        "num_minibatches": 2,
+        "old_logprobs": "recomputed",
+        "kl_coef": 0.05,
+        "entropy_coef": 0.01,
+    },
+}
+"""Everything that a resumed learner has to find again: moments, schedule, the order of minibatches, the reference."""
+
+
+def train_between(rank: int, num_ranks: int, port: int, model_path: Path, first: int, last: int, directory: Path):
+    """Resume at step `first`, or begin; train up to step `last` and save; give metrics and the weights saved."""
+    trainer = start_trainer(rank, num_ranks, port, model_path, **EXACT)
+    if first:
+        trainer.load(step_folder(directory, first))
+    metrics = train(trainer, rank, num_ranks, first, last)
+    result = {"weights": weights_of(trainer), "metrics": metrics}
+    trainer.save(directory, step=last, extra={}, keep_last=2)
     trainer.close()
     return result
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from learner_scenarios import (
     CASES,
+    NUM_EXACT_STEPS,
     fail_together,
     live_case,
     live_cases,
     one_rank_has_nothing,
     resume,
     save_and_go_on,
+    train_between,
 )
 from tiny_learner import free_port, run_ranks
 
@@ -88,3 +90,26 @@ def test_a_checkpoint_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
     assert one["version"] == two[0]["version"] == 2
     assert_same_weights(two[0]["weights"], written[0]["weights"], atol=0)
     assert_same_weights(one["weights"], written[0]["weights"], atol=1e-4)
+
+
+@pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(num_ranks, model_path, tmp_path):
+    def run(first, last, name):
+        folder = tmp_path / f"{name}_{first}"
+        return run_ranks(num_ranks, train_between, folder, model_path, first, last, tmp_path / name)
+
+    whole = run(0, NUM_EXACT_STEPS, "whole")
+    begun = run(0, 2, "broken")
+    resumed = run(2, NUM_EXACT_STEPS, "broken")
+
+    for unbroken, before, after in zip(whole, begun, resumed, strict=True):
+        assert before["metrics"] + after["metrics"] == unbroken["metrics"]
+        assert_same_bits(after["weights"], unbroken["weights"])
+        assert any(not np.array_equal(before["weights"][name], value) for name, value in after["weights"].items())
+
+
+def assert_same_bits(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name].dtype == expected[name].dtype, name
+        assert found[name].tobytes() == expected[name].tobytes(), name

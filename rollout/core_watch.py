@@ -1,0 +1,74 @@
+"""Calls to an engine that end when its core process does.
+
+vLLM leaves a utility call (pause, weight update, heartbeat) without an answer for ever when the core dies meanwhile:
+only generation requests hear of it.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from rollout.errors import EngineDiedError
+
+T = TypeVar("T")
+
+REAP_S = 1.0
+"""A process that closed its channel has ended or is about to; its exit code is worth this wait."""
+
+
+class CoreWatch:
+    """Waits for calls to an engine and for the death of its processes at once.
+
+    Consumes: calls. Produces: their results. Woken by: the result, or the end of a process, whichever is first.
+    """
+
+    def __init__(self, processes: Sequence[BaseProcess], *, dead_error: type[Exception]) -> None:
+        """Watch processes that multiprocessing started; `dead_error` is what the engine raises when one died."""
+        self._processes = list(processes)
+        self._dead_error = dead_error
+        self._died: asyncio.Future[None] | None = None
+
+    async def during(self, call: Coroutine[Any, Any, T]) -> T:
+        """Give the result of a call.
+
+        Raises:
+            EngineDiedError: a process of the engine ended before the call was answered.
+        """
+        died = self._death()
+        task = asyncio.ensure_future(call)
+        first: set[asyncio.Future[Any]] = {task, died}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        except self._dead_error as error:
+            raise EngineDiedError(f"{self._last_words()} ({error})") from error
+        finally:
+            task.cancel()
+        raise EngineDiedError(self._last_words())
+
+    def _last_words(self) -> str:
+        """Which process ended how, for an error's text."""
+        for process in self._processes:
+            process.join(REAP_S)
+        ended = [f"process {p.pid} {_how(p.exitcode)}" for p in self._processes if p.exitcode is not None]
+        return f"the engine's core is gone ({', '.join(ended) or 'still ending'}); its log says why"
+
+    def _death(self) -> asyncio.Future[None]:
+        """A future that is done once a process has ended; made by the first call, which knows the event loop."""
+        if self._died is None:
+            loop = asyncio.get_running_loop()
+            self._died = loop.create_future()
+            for process in self._processes:
+                loop.add_reader(process.sentinel, self._note_death, process.sentinel)
+        return self._died
+
+    def _note_death(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        if self._died is not None and not self._died.done():
+            self._died.set_result(None)
+
+
+def _how(exit_code: int | None) -> str:
+    return f"was ended by signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"left with {exit_code}"

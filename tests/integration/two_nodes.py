@@ -1,0 +1,122 @@
+"""Two Ray nodes on this machine: a head, and a second one that a test can kill as a power cut would."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestration.guard import processes
+
+MARK = "MIXED_R1_TEST_NODE"
+OBJECT_STORE_BYTES = 100 << 20
+START_S = 60.0
+# `ray start`, unlike `ray.init`, asks for a token wherever one lies in the home folder.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+
+
+class RayNode:
+    """One raylet and everything below it, in a session of its own and marked by environment."""
+
+    def __init__(self, temp_dir: Path, name: str, num_cpus: int, *arguments: str) -> None:
+        self._mark = uuid.uuid4().hex
+        self._log = temp_dir / f"{name}.out"
+        command = [Path(sys.executable).parent / "ray", "start", "--block", "--disable-usage-stats"]
+        options = {
+            "num-cpus": num_cpus,
+            "object-store-memory": OBJECT_STORE_BYTES,
+            "resources": f'{{"{name}": 1}}',
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+        }
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, *(f"--{key}={value}" for key, value in options.items()), *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **ENVIRONMENT, MARK: self._mark},
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def pids(self) -> list[int]:
+        """Processes of the node: by mark, by session, and by descent from one of these."""
+        table = processes()
+        found = {pid for pid in table if self._is_ours(pid)}
+        while more := {pid for pid, process in table.items() if process.parent in found} - found:
+            found |= more
+        return sorted(found)
+
+    def kill(self) -> None:
+        """End all processes of the node at once, none of which can say goodbye."""
+        while left := self.pids():
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            self._process.poll()
+            time.sleep(0.05)
+        self._process.wait()
+
+    def check_alive(self) -> None:
+        assert self._process.poll() is None, self.output
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            # A process that sets its title wipes its environment; its session stays the node's.
+            marked = f"{MARK}={self._mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return marked or os.getsid(pid) == self._process.pid
+        except OSError:
+            return False
+
+
+class TwoNodes:
+    """A head and a second node; each offers a resource of its own name, so that a test can choose one."""
+
+    def __init__(self, temp_dir: Path, *, head_cpus: int, second_cpus: int) -> None:
+        # Ports are chosen by Ray. Dashboard agents would quarrel about theirs, and the head's port is in this file.
+        self.head = RayNode(
+            temp_dir, "head", head_cpus, "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={temp_dir}",
+        )  # fmt: skip
+        address_file = temp_dir / "ray_current_cluster"
+        try:
+            deadline = time.monotonic() + START_S
+            while not address_file.is_file() or not address_file.read_text():
+                self.head.check_alive()
+                assert time.monotonic() < deadline, self.head.output
+                time.sleep(0.1)
+            self.address = address_file.read_text()
+            self.second = RayNode(
+                temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}"
+            )
+        except BaseException:
+            self.head.kill()
+            raise
+
+    def close(self) -> None:
+        self.second.kill()
+        self.head.kill()
+
+
+@contextmanager
+def two_nodes(*, head_cpus: int, second_cpus: int) -> Iterator[TwoNodes]:
+    """Both nodes, until the block ends; nothing of them is left then.
+
+    Their folder is not below pytest's: a Unix socket's path may have 107 bytes, and Ray adds seventy.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray") as name:
+        nodes = TwoNodes(Path(name), head_cpus=head_cpus, second_cpus=second_cpus)
+        try:
+            yield nodes
+        finally:
+            nodes.close()

@@ -1,0 +1,121 @@
+"""What a run records: metrics apart from timings, both cut where a run resumes, read back as one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from learner.records import StepReport
+from orchestration.metrics import step_metrics, step_timings
+from orchestration.report.curves import curves_svg
+from orchestration.state import RunFolder
+from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
+from orchestration.tracking import Tracker, read_metrics
+from orchestration.weight_sync import SyncReport
+from rewards.base import Reason, RewardResult
+from rollout.records import Sample
+from tests.unit.orchestration.test_buffer import SUMMARY
+
+RESULT = RewardResult(
+    reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"chart": 1.0}, parsed_answer="4", reason=Reason.OK
+)
+SUMMARIES = [
+    replace(
+        SUMMARY,
+        completions=(RecordedCompletion(text="4", result=RESULT, num_tokens=8, truncated=False),) * 2,
+    ),
+    SUMMARY,
+]
+
+
+class Prompts:
+    """A stream of one sample."""
+
+    def draw(self, _: int) -> Any:
+        sample = Sample(sample_id="7f", source="plots", task="chart", question="How tall?", answer="4")
+        return SimpleNamespace(sample=sample)
+
+
+def step_of(step: int, clock: float) -> dict[str, Any]:
+    """All that is known of a step that took `clock` seconds a phase."""
+    summaries = [replace(summary, rollout_s=clock, score_s=clock) for summary in SUMMARIES]
+    return {
+        "groups": StepGroups(
+            step=step,
+            tickets=tuple(
+                GroupTicket(position=2 * step + i, group_id=str(i), sample_id="7f", payload=None, summary=summary)
+                for i, summary in enumerate(summaries)
+            ),
+        ),
+        "report": StepReport(
+            step=step, weight_version=step + 1, metrics={"policy/loss": 0.1 * step}, seconds={"plan": clock}
+        ),
+        "sync": SyncReport(version=step + 1, transfer_s=clock, num_compared=3),
+        "mismatch": 1e-6,
+        "seconds": {"wait_rollout": clock, "train": clock},
+        "counts": {"reward/num_actor_restarts": clock},
+    }
+
+
+def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    tracker = Tracker(RunFolder(folder), Prompts(), first_step=steps[0], tensorboard=False, say=said.append)
+    with tracker:
+        for step in steps:
+            tracker.log_step(**step_of(step, clock))
+
+
+def test_metrics_do_not_know_the_clock_and_timings_know_nothing_else() -> None:
+    slow, fast = step_of(3, clock=9.0), step_of(3, clock=0.5)
+    metrics = [step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)]
+    timings = [
+        step_timings(known["groups"], known["report"], known["sync"], known["seconds"], counts=known["counts"])
+        for known in (slow, fast)
+    ]
+    assert metrics[0] == metrics[1]
+    assert all(timings[0][name] != timings[1][name] for name in timings[0])
+    assert not metrics[0].keys() & timings[0].keys()
+    assert timings[1]["rollout/tokens_per_s"] == 32.0
+    assert metrics[0]["sync/num_compared_tensors"] == 3.0
+
+
+def test_a_killed_and_resumed_run_leaves_the_metrics_of_an_unbroken_one(tmp_path: Path) -> None:
+    said: list[str] = []
+    record(tmp_path / "whole", range(4), 0.5, said)
+    broken = tmp_path / "broken"
+    record(broken, range(3), 9.0, said)
+    for path in (RunFolder(broken).metrics, RunFolder(broken).timings):
+        path.write_text(path.read_text() + '{"step": 3, "rew')
+    record(broken, range(2, 4), 2.0, said)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert (broken / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    timings = [json.loads(line) for line in RunFolder(broken).timings.read_text().splitlines()]
+    assert [(line["step"], line["time/train_s"]) for line in timings] == [(0, 9.0), (1, 9.0), (2, 2.0), (3, 2.0)]
+
+
+def test_the_console_shows_metrics_beside_timings(tmp_path: Path) -> None:
+    said: list[str] = []
+    record(tmp_path, range(1), 0.5, said)
+    cells = dict(zip(said[0].split(), said[1].split(), strict=True))
+    assert (cells["reward"], cells["tok/s"], cells["step_s"], cells["ground"]) == ("0.550", "32", "1.00", "-")
+
+
+def test_steps_are_read_back_with_metrics_and_timings_joined(tmp_path: Path) -> None:
+    record(tmp_path, range(2), 0.5, [])
+    folder = RunFolder(tmp_path)
+    folder.timings.write_text(folder.timings.read_text() + '{"step": 2, "time/step_s": 1.0}\n')
+    steps = read_metrics(folder)
+    assert [step["step"] for step in steps] == [0, 1]
+    assert (steps[1]["policy/loss"], steps[1]["time/step_s"]) == (0.1, 1.0)
+
+
+def test_a_run_that_kept_all_in_one_file_is_still_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"step": 0, "reward/mean": 0.5, "time/step_s": 2.0}\n')
+    assert read_metrics(folder) == [{"step": 0, "reward/mean": 0.5, "time/step_s": 2.0}]
+    assert "<svg" in curves_svg(read_metrics(folder))
+
+
+def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
+    assert read_metrics(RunFolder(tmp_path)) == []

@@ -1,0 +1,94 @@
+"""Calls that end when a watched process does, and processes that end with their parent."""
+
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import select
+import signal
+from typing import Any
+
+import pytest
+
+from rollout.core_watch import CoreWatch
+from rollout.errors import EngineDiedError
+from rollout.lifeline import die_with_parent
+
+CONTEXT = multiprocessing.get_context("spawn")
+
+
+class DeadError(Exception):
+    """What the engine raises of its own death."""
+
+
+async def value(result: Any) -> Any:
+    return result
+
+
+async def never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def fail() -> None:
+    raise DeadError("no core")
+
+
+def wait_for_ever() -> None:
+    signal.pause()
+
+
+def parent_of_a_stopped_child(pids: Any) -> None:
+    child = CONTEXT.Process(target=stop_after_lifeline, args=(pids,))
+    child.start()
+    signal.pause()
+
+
+def stop_after_lifeline(pids: Any) -> None:
+    die_with_parent()
+    pids.send(os.getpid())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_call_without_an_answer_ends_with_the_process_it_waits_for() -> None:
+    async def run() -> None:
+        process = CONTEXT.Process(target=wait_for_ever)
+        process.start()
+        watch = CoreWatch([process], dead_error=DeadError)
+        assert await watch.during(value(4)) == 4
+        waiting = asyncio.ensure_future(watch.during(never()))
+        await asyncio.sleep(0)
+        process.kill()
+        with pytest.raises(EngineDiedError, match=f"process {process.pid} was ended by signal 9"):
+            await waiting
+        with pytest.raises(EngineDiedError):
+            await watch.during(never())
+
+    asyncio.run(run())
+
+
+def test_the_engines_own_word_for_its_death_becomes_ours() -> None:
+    with pytest.raises(EngineDiedError, match="no core") as caught:
+        asyncio.run(CoreWatch([], dead_error=DeadError).during(fail()))
+    assert isinstance(caught.value.__cause__, DeadError)
+
+
+def test_a_stopped_process_dies_with_its_parent() -> None:
+    received, sent = CONTEXT.Pipe(duplex=False)
+    parent = CONTEXT.Process(target=parent_of_a_stopped_child, args=(sent,))
+    parent.start()
+    child = os.pidfd_open(received.recv())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    is_gone = bool(select.select([child], [], [], 10.0)[0])
+    if not is_gone:
+        signal.pidfd_send_signal(child, signal.SIGKILL)
+    os.close(child)
+    assert is_gone, "the child outlived its parent"
+
+
+def test_a_process_that_nobody_started_as_its_child_stays_without_a_lifeline() -> None:
+    die_with_parent()
+    number = ctypes.c_int(-1)
+    get_pdeathsig = 2
+    ctypes.CDLL(None).prctl(get_pdeathsig, ctypes.byref(number))
+    assert number.value == 0
