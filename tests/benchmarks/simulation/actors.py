@@ -15,6 +15,7 @@ class Actors(Protocol):
     """How the pools of a run get their actors, and what is measured of them."""
 
     costs: Costs
+    learner: SimulatedLearner
 
     def start_engine(self, index: int) -> Any:
         """Make an engine."""

@@ -19,7 +19,7 @@ FAMILIES = {
     "math": "math",
 }
 """Task -> reward function."""
-NUM_ROWS = 4096
+NUM_ROWS = 1024
 
 
 @dataclass(slots=True, eq=False)

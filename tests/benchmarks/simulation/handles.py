@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 
-from orchestration.errors import EngineLostError
+from rollout.admission import Admission
 from rollout.records import Sample, SamplingSpec
 from tests.benchmarks.simulation.batch_server import BatchServer, GroupRequest
 from tests.benchmarks.simulation.groups import SimulatedGroup, draw_group
@@ -29,12 +29,11 @@ def fingerprint_of(version: int) -> dict[str, Fingerprint]:
 class Mortal:
     """Something that may die, and whose open calls then fail."""
 
-    def __init__(self, world: World, *, index: int, start_s: float, life_s: float, error: type[Exception]) -> None:
+    def __init__(self, world: World, *, index: int, start_s: float, life_s: float) -> None:
         self.world = world
         self.index = index
         self.stands_at = world.now + start_s
         self.died_at = math.inf
-        self._error = error
         # A dict, because it keeps the order of its keys: a repeated run fails its calls in the same order.
         self._open: dict[asyncio.Future[Any], None] = {}
         if life_s < math.inf:
@@ -46,17 +45,14 @@ class Mortal:
             return
         self.died_at = self.world.now
         for future in list(self._open):
-            self.world.fail(future, self._death())
+            self.world.fail(future, RayActorError())
         self._open.clear()
-
-    def _death(self) -> Exception:
-        return self._error() if self._error is RayActorError else self._error(f"actor {self.index} died")
 
     def _call(self) -> "asyncio.Future[Any]":
         """A call that waits for its answer, or fails at once if nobody will give one."""
         future = asyncio.get_running_loop().create_future()
         if self.died_at < math.inf:
-            self.world.fail(future, self._death())
+            self.world.fail(future, RayActorError())
         else:
             self._open[future] = None
         return future
@@ -80,7 +76,7 @@ class SimulatedEngine(Mortal):
     """One engine: a BatchServer on the world's clock."""
 
     def __init__(self, world: World, costs: Costs, *, index: int, life_s: float) -> None:
-        super().__init__(world, index=index, start_s=costs.engine.start_s, life_s=life_s, error=EngineLostError)
+        super().__init__(world, index=index, start_s=costs.engine.start_s, life_s=life_s)
         self.server = BatchServer(costs.engine)
         self._costs = costs
         self._event: Event | None = None
@@ -111,8 +107,13 @@ class SimulatedEngine(Mortal):
         return self._answer_now(None)
 
     @remote_method
-    def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> tuple[SimulatedGroup, Any]:
-        """Give the group, which fills as it is sampled, and its seconds."""
+    def generate_group(
+        self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None
+    ) -> tuple[SimulatedGroup, Any]:
+        """Give the group, which fills as it is sampled, and its seconds.
+
+        The groups of a batch come at one instant and are admitted together in any case, so `admission` is not read.
+        """
         group, future = draw_group(group_id, sample, spec, self._costs.workload), self._call()
         if not future.done():
             self._groups[group.request] = group, future, self.world.now
@@ -178,7 +179,7 @@ class SimulatedReward(Mortal):
     """One reward actor, which scores one group after the other."""
 
     def __init__(self, world: World, costs: Costs, *, index: int, life_s: float, seed: int) -> None:
-        super().__init__(world, index=index, start_s=costs.reward.start_s, life_s=life_s, error=RayActorError)
+        super().__init__(world, index=index, start_s=costs.reward.start_s, life_s=life_s)
         self._costs = costs.reward
         self._free_at = self.stands_at
         self._generator = random.Random(seed)
@@ -187,6 +188,11 @@ class SimulatedReward(Mortal):
     def ready(self) -> Any:
         """Stand."""
         return self._answer_at(self.stands_at, self.index)
+
+    @remote_method
+    def beat(self) -> Any:
+        """Answer."""
+        return self._answer_now(None)
 
     @remote_method
     def score(self, group: SimulatedGroup, keep_texts: bool) -> tuple[SimulatedGroup, Any]:

@@ -24,6 +24,10 @@ class SimulatedLearner:
         self.version = 0
         self.trained: list[tuple[int, str]] = []
         """(step, group) of everything that a rank was given to train on."""
+        self.fetch_began_at = 0.0
+        self.step_began_at = 0.0
+        self.step_ended_at = 0.0
+        """Of the latest step; ended when the slowest rank did."""
 
     def rank(self, index: int) -> "SimulatedRank":
         """Make the actor of one rank."""
@@ -66,6 +70,7 @@ class SimulatedRank:
     @remote_method
     def fetch(self, payloads: Sequence[SimulatedGroup]) -> Any:
         """Nothing is gone."""
+        self._learner.fetch_began_at = self.world.now
         return self.world.later(self._costs.fetch_s, [])
 
     @remote_method
@@ -75,7 +80,10 @@ class SimulatedRank:
         num_tokens = sum(group.num_tokens for group in payloads if group.has_signal)
         future = asyncio.get_running_loop().create_future()
 
+        self._learner.step_began_at = self.world.now
+
         def finish() -> None:
+            self._learner.step_ended_at = self.world.now
             if self._index == 0:
                 self._learner.version = step + 1
             self.world.answer(future, StepReport(step=step, weight_version=step + 1))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import LearnerGroup
 from orchestration.pools.rewards import RewardPool
 from orchestration.run import Run
+from orchestration.tickets import StepGroups
 from tests.benchmarks.simulation.actors import Actors
 
 
@@ -36,17 +38,50 @@ class Snapshot:
     """Seconds with anything running, over all engines."""
     sequence_s: float
     """Seconds of sequences, over all engines."""
-    num_restarts: int
-    """Reward actors replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFacts:
+    """What one step was made of."""
+
+    staleness: Counter[int]
+    """Staleness -> trained groups."""
+    num_signal: int
+    """Trained groups whose rewards differ."""
+    num_replaced: int
+    num_dropped: int
+    num_carried: int
+    train_s: float
+    """Seconds of the training step."""
+    learner_s: float
+    """From the groups' arrival until the next weights are live and compared."""
 
 
 class MeasuredRun(Run):
-    """A Run that notes the clock after every step."""
+    """A Run that notes what each step was made of, and the clock after it."""
 
     def __init__(self, *arguments: Any, actors: Actors, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._actors = actors
         self.snapshots: list[Snapshot] = []
+        self.steps: list[StepFacts] = []
+
+    def observe(self, groups: StepGroups) -> None:
+        """Tell the stream and the dispatcher; take notes."""
+        super().observe(groups)
+        signal = [s.has_signal(self.config.algorithm.range_epsilon) for s in groups.summaries]
+        trained = self._actors.learner.step_ended_at - self._actors.learner.step_began_at
+        self.steps.append(
+            StepFacts(
+                staleness=Counter(groups.step - summary.weight_version for summary in groups.summaries),
+                num_signal=sum(signal),
+                num_replaced=len(groups.replaced),
+                num_dropped=len(groups.dropped),
+                num_carried=groups.num_carried,
+                train_s=trained,
+                learner_s=self._actors.now() - self._actors.learner.fetch_began_at,
+            )
+        )
 
     async def conclude(self, progress: Progress) -> None:
         """Count a step as done."""
@@ -61,7 +96,6 @@ class MeasuredRun(Run):
             simulated_cpu_s=self._actors.simulated_cpu_s(),
             busy_s=busy_s,
             sequence_s=sequence_s,
-            num_restarts=self.rewards.num_restarts,
         )
 
 
@@ -166,9 +200,10 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         )
 
     def start_reward_pool(
-        config: ExperimentConfig, model: Path, placements: Sequence[Placement], logs: Path
+        config: ExperimentConfig, model: Path, placements: Sequence[Placement], logs: Path, log: FaultLog
     ) -> RewardPool:
-        return RewardPool(actors.start_reward, config.cluster.reward_pool, stop=actors.stop)
+        pool = config.cluster.reward_pool
+        return RewardPool(actors.start_reward, pool, config.cluster.faults, log, stop=actors.stop)
 
     module.start_generators = start_generators
     module.start_learner = start_learner

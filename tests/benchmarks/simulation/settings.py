@@ -33,9 +33,9 @@ class LearnerCosts:
     s_per_token: float = 0.00003
     """Prompt once a group, and completions; groups without a signal are left out, as the learner does."""
     fetch_s: float = 0.1
-    transfer_s: float = 1.0
-    """Weights to all engines."""
-    transfer_s_per_doubling: float = 0.1
+    transfer_s: float = 0.6
+    """Weights to all engines: 15 GB at 25 GB a second."""
+    transfer_s_per_doubling: float = 0.05
     """More for every doubling of the engines: a broadcast tree."""
     probe_s: float = 0.3
     """Logprobs of one group, and the same for fingerprints."""
