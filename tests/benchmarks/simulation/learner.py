@@ -28,6 +28,8 @@ class SimulatedLearner:
         self.step_began_at = 0.0
         self.step_ended_at = 0.0
         """Of the latest step; ended when the slowest rank did."""
+        self.sent_at = 0.0
+        """When the latest weights had reached all engines."""
 
     def rank(self, index: int) -> "SimulatedRank":
         """Make the actor of one rank."""
@@ -103,6 +105,7 @@ class SimulatedRank:
                 self.world.fail(future, ConnectionError(f"engine {gone[0]} left the broadcast"))
                 return
             if self._index == 0:
+                self._learner.sent_at = self.world.now
                 for engine in self._engines:
                     engine.receive(version)
             self.world.answer(future, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestration.run
-from orchestration.buffer import Progress
+from orchestration.buffer import GroupBuffer, Progress
 from orchestration.cluster import ClusterPlan, Placement
 from orchestration.config import ExperimentConfig, FaultsConfig, TrainingConfig
 from orchestration.faults import FaultLog
@@ -48,11 +48,15 @@ class StepFacts:
     """Staleness -> trained groups."""
     num_signal: int
     """Trained groups whose rewards differ."""
+    num_used: int
+    """Positions that the step used up."""
     num_replaced: int
     num_dropped: int
     num_carried: int
     train_s: float
     """Seconds of the training step."""
+    pause_s: float
+    """From the request to pause until the next weights are live."""
     learner_s: float
     """From the groups' arrival until the next weights are live and compared."""
 
@@ -63,8 +67,17 @@ class MeasuredRun(Run):
     def __init__(self, *arguments: Any, actors: Actors, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._actors = actors
+        self.begun: Snapshot | None = None
+        """Before the first step."""
         self.snapshots: list[Snapshot] = []
+        """After each step."""
         self.steps: list[StepFacts] = []
+
+    def new_buffer(self) -> GroupBuffer:
+        """A buffer that goes on where the run stands."""
+        if self.begun is None:
+            self.begun = self._look()
+        return super().new_buffer()
 
     def observe(self, groups: StepGroups) -> None:
         """Tell the stream and the dispatcher; take notes."""
@@ -75,10 +88,12 @@ class MeasuredRun(Run):
             StepFacts(
                 staleness=Counter(groups.step - summary.weight_version for summary in groups.summaries),
                 num_signal=sum(signal),
+                num_used=len(groups.tickets) + len(groups.replaced) + len(groups.dropped),
                 num_replaced=len(groups.replaced),
                 num_dropped=len(groups.dropped),
                 num_carried=groups.num_carried,
                 train_s=trained,
+                pause_s=self._actors.learner.sent_at - self._actors.learner.step_ended_at,
                 learner_s=self._actors.now() - self._actors.learner.fetch_began_at,
             )
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one run showed, over its steps between warm-up and the last ones, when rollout runs dry."""
+    """What one run showed. Means of times leave out the warm-up, and the last steps, when rollout runs dry."""
 
     policy: str
     num_engines: int
@@ -43,6 +44,8 @@ class Outcome:
     """Mean virtual seconds of a step."""
     learner_s: float
     """Of which fetching, training and publishing; what the learner would take alone."""
+    pause_s: float
+    """Of which publishing, when engines stand still."""
     engine_busy_frac: float
     """Share of the time in which an engine had anything to decode."""
     seat_frac: float
@@ -61,7 +64,7 @@ class Outcome:
     num_repeated: int
     """Groups begun again because their engine died."""
     controller_us: float
-    """Processor microseconds of the product, a group; simulated parts are taken off."""
+    """Processor microseconds of the product, a group, over the whole run; simulated parts are taken off."""
     simulated_us: float
     """Processor microseconds of the simulated parts, a group."""
 
@@ -97,10 +100,25 @@ def simulate(policy: Policy, *, num_engines: int, num_steps: int, seed: int, cos
     return _run(policy, actors, num_engines=num_engines, num_steps=num_steps, seed=seed, world=world)
 
 
-def simulate_instant(policy: Policy, *, num_engines: int, num_steps: int, seed: int) -> Simulation:
-    """Run a policy on the ordinary clock, with actors that take no time."""
+def simulate_instant(
+    policy: Policy, *, num_engines: int, num_steps: int, seed: int, collects_garbage: bool = True
+) -> Simulation:
+    """Run a policy on the ordinary clock, with actors that take no time.
+
+    Args:
+        policy: The policy.
+        num_engines: Engines.
+        num_steps: Steps.
+        seed: Of everything drawn.
+        collects_garbage: Whether Python looks for cycles meanwhile; the difference is what its looking costs.
+    """
     actors = InstantActors(InstantWorld(), NOTHING, seed=seed)
-    return _run(policy, actors, num_engines=num_engines, num_steps=num_steps, seed=seed, world=None)
+    if not collects_garbage:
+        gc.disable()
+    try:
+        return _run(policy, actors, num_engines=num_engines, num_steps=num_steps, seed=seed, world=None)
+    finally:
+        gc.enable()
 
 
 def rollout_alone_s(*, num_engines: int, seed: int) -> float:
@@ -147,8 +165,10 @@ def _outcome(policy: Policy, run: MeasuredRun, actors: Actors, num_engines: int)
     first = min(WARM_UP + policy.max_staleness, len(steps) // 2)
     last = max(first + 1, len(steps) - 1 - policy.max_staleness)
     begin, end, window = run.snapshots[first - 1], run.snapshots[last - 1], steps[first:last]
-    seconds, num_groups = end.at - begin.at, len(window) * run.config.training.groups_per_step
-    simulated = end.simulated_cpu_s - begin.simulated_cpu_s
+    seconds, start, stop = end.at - begin.at, run.begun, run.snapshots[-1]
+    assert start is not None
+    simulated = stop.simulated_cpu_s - start.simulated_cpu_s
+    num_groups = sum(step.num_used for step in steps)
     per_s = 1.0 / seconds if seconds > 0.0 else 0.0
     return Outcome(
         policy=policy.name,
@@ -157,6 +177,7 @@ def _outcome(policy: Policy, run: MeasuredRun, actors: Actors, num_engines: int)
         num_steps=len(steps),
         step_s=seconds / len(window),
         learner_s=fmean(step.learner_s for step in window),
+        pause_s=fmean(step.pause_s for step in window),
         engine_busy_frac=(end.busy_s - begin.busy_s) * per_s / num_engines,
         seat_frac=(end.sequence_s - begin.sequence_s) * per_s / num_engines / actors.costs.engine.max_num_seqs,
         learner_busy_frac=sum(step.train_s for step in window) * per_s,
@@ -168,7 +189,7 @@ def _outcome(policy: Policy, run: MeasuredRun, actors: Actors, num_engines: int)
         engine_faults=int(run.faults.counts()[f"faults/{Role.ENGINE}"]),
         reward_faults=int(run.faults.counts()[f"faults/{Role.REWARD}"]),
         num_repeated=run.generators.num_repeated,
-        controller_us=1e6 * (end.cpu_s - begin.cpu_s - simulated) / num_groups,
+        controller_us=1e6 * (stop.cpu_s - start.cpu_s - simulated) / num_groups,
         simulated_us=1e6 * simulated / num_groups,
     )
 
