@@ -1,122 +1,221 @@
-"""Checkpoint folders: written beside their name, marked complete, then renamed. Pure file work, no torch.
+"""Checkpoints in a store: files first, the marker last. No torch, so that the driver may import it.
 
-<directory>/step_00000012/        whole
-complete                      the marker; without it the folder does not count
-meta.json                     step, weight_version, num_ranks, and the caller's extra
-weights/                      sharded weights and optimiser state (torch.distributed.checkpoint)
-random_00000.pt               random states of rank 0, ...
-<directory>/step_00000013.tmp/    being written, or left by a process that died
+<checkpoint directory>/step_00000012/
+    weights/           sharded weights and optimiser state, in the backend's own files
+    random_00000.pt    random states of rank 0, ...
+    meta.json          step, weight_version, num_ranks, scores, and the caller's extra
+    complete           the marker, written last: every file with its size and blake2b; without it nothing counts
 
-The caller's own dictionary is what a run needs to go on: its step, and whatever else it chose to write.
+A marker that was cut short is no JSON, so it marks nothing. A checkpoint is deleted, or written anew, marker first.
 """
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learner.errors import CheckpointError
+from learner.errors import CheckpointError, DamagedCheckpointError
+from learner.store import FileEntry, FileStore, describe
 
 COMPLETE_MARKER = "complete"
 META_FILE = "meta.json"
-STEP_PATTERN = re.compile(r"step_(\d{8})")
+FORMAT_VERSION = 2
+STEP_PATTERN = re.compile(r"step_(\d{8,})")
+READERS = 8
+"""Files that are read at once while they are checked; each holds one chunk in memory."""
 
 
-def step_folder(directory: Path, step: int) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedShare:
+    """What a rank tells of the state it has staged; the same on every rank."""
+
+    step: int
+    weight_version: int
+    num_ranks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A marked checkpoint: what its marker and its meta.json say."""
+
+    step: int
+    weight_version: int
+    num_ranks: int
+    scores: Mapping[str, float]
+    """By reward function; empty where it was not scored."""
+    extra: Mapping[str, Any]
+    """The caller's own."""
+    files: tuple[FileEntry, ...]
+
+    @property
+    def name(self) -> str:
+        """Its folder in the store."""
+        return step_name(self.step)
+
+
+def step_name(step: int) -> str:
     """Name the checkpoint of a step.
 
     Example:
-        >>> step_folder(Path("checkpoints"), 12).name
+        >>> step_name(12)
         'step_00000012'
     """
-    return directory / f"step_{step:08d}"
+    return f"step_{step:08d}"
 
 
-def begin(directory: Path, step: int) -> Path:
-    """Make an empty folder to write into; clears what a process that died left there."""
-    folder = step_folder(directory, step).with_suffix(".tmp")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
+def remove(store: FileStore, step: int) -> None:
+    """Delete the checkpoint of a step, whole or partial.
 
-
-def commit(written: Path, meta: Mapping[str, Any]) -> Path:
-    """Describe, mark and rename a written folder; gives its final path.
-
-    A checkpoint of the same step is replaced: the new one is whole before the old one goes.
+    Unmarked first, so that a deletion cut short leaves nothing that looks whole.
     """
-    (written / META_FILE).write_text(json.dumps(dict(meta), indent=2, sort_keys=True))
-    _flush(written)
-    (written / COMPLETE_MARKER).touch()
-    _flush(written)
-    final = written.with_suffix("")
-    if final.exists():
-        shutil.rmtree(final)
-    written.rename(final)
-    _flush_entry(final.parent)
-    return final
+    store.delete_file(f"{step_name(step)}/{COMPLETE_MARKER}")
+    store.delete_folder(step_name(step))
 
 
-def _flush(folder: Path) -> None:
-    """Force a folder's files to disk, so that a power cut after the marker finds everything before it."""
-    for path in (*folder.rglob("*"), folder):
-        _flush_entry(path)
-
-
-def _flush_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def list_complete(directory: Path) -> list[Path]:
-    """Give all whole checkpoints, oldest first; partial ones are passed over."""
-    if not directory.is_dir():
-        return []
-    return sorted(
-        folder
-        for folder in directory.iterdir()
-        if STEP_PATTERN.fullmatch(folder.name) and (folder / COMPLETE_MARKER).is_file()
-    )
-
-
-def latest_complete(directory: Path) -> Path | None:
-    """Give the whole checkpoint with the highest step, or None."""
-    found = list_complete(Path(directory))
-    return found[-1] if found else None
-
-
-def prune(directory: Path, keep_last: int) -> list[Path]:
-    """Delete all whole checkpoints but the newest `keep_last`; gives what was deleted."""
-    if keep_last < 1:
-        raise CheckpointError(f"keep_last is {keep_last}; keep at least 1, or nothing could be resumed")
-    doomed = list_complete(directory)[:-keep_last]
-    for folder in doomed:
-        # Unmarked first, so that a deletion cut short leaves no folder that looks whole.
-        (folder / COMPLETE_MARKER).unlink()
-        shutil.rmtree(folder)
-    return doomed
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Read what `commit` was told.
+def put_share(store: FileStore, step: int, folder: Path) -> tuple[FileEntry, ...]:
+    """Copy what one rank has staged; gives the files, named below the checkpoint's folder.
 
     Raises:
-        CheckpointError: the folder is not a whole checkpoint.
+        CheckpointError: the store does not take it.
     """
-    if not (folder / COMPLETE_MARKER).is_file():
-        raise CheckpointError(f"{folder} is no complete checkpoint; take one that latest_complete() names")
-    meta: dict[str, Any] = json.loads((folder / META_FILE).read_text())
-    return meta
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return tuple(_below(step, store.put(folder / name, f"{step_name(step)}/{name}")) for name in names)
 
 
-def read_extra(folder: Path) -> dict[str, Any]:
-    """Read the caller's own dictionary."""
-    extra: dict[str, Any] = read_meta(folder)["extra"]
-    return extra
+def mark(
+    store: FileStore,
+    share: StagedShare,
+    files: Sequence[FileEntry],
+    *,
+    extra: Mapping[str, Any],
+    scores: Mapping[str, float],
+) -> Checkpoint:
+    """Describe a checkpoint whose files are all there, and mark it; from here on it counts.
+
+    Args:
+        store: where the files are.
+        share: of any rank.
+        files: of all ranks.
+        extra: the caller's own, as JSON.
+        scores: by reward function.
+    """
+    step = share.step
+    names = [entry.name for entry in files]
+    assert len(set(names)) == len(names), f"two ranks wrote one file of {step_name(step)}: {sorted(names)}"
+    meta = {"format": FORMAT_VERSION, **asdict(share), "scores": dict(scores), "extra": dict(extra)}
+    meta_entry = store.put_bytes(_to_json(meta), f"{step_name(step)}/{META_FILE}")
+    whole = (*files, _below(step, meta_entry))
+    store.settle(step_name(step))
+    marker = {"format": FORMAT_VERSION, "files": [asdict(entry) for entry in whole]}
+    store.put_bytes(_to_json(marker), f"{step_name(step)}/{COMPLETE_MARKER}")
+    store.settle(step_name(step))
+    return Checkpoint(**asdict(share), scores=dict(scores), extra=dict(extra), files=whole)
+
+
+def _below(step: int, entry: FileEntry) -> FileEntry:
+    name = entry.name.removeprefix(f"{step_name(step)}/")
+    return FileEntry(name=name, num_bytes=entry.num_bytes, blake2b=entry.blake2b)
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def steps(store: FileStore) -> list[int]:
+    """Give the steps of all checkpoints, whole or not, oldest first."""
+    return sorted(int(found[1]) for name in store.folders() if (found := STEP_PATTERN.fullmatch(name)))
+
+
+def marked_steps(store: FileStore) -> list[int]:
+    """Give the steps of all marked checkpoints, oldest first; their files are not looked at."""
+    return [step for step in steps(store) if store.read(f"{step_name(step)}/{COMPLETE_MARKER}") is not None]
+
+
+def read(store: FileStore, step: int) -> Checkpoint:
+    """Read marker and meta.json of a step.
+
+    Raises:
+        CheckpointError: there is no marker.
+        DamagedCheckpointError: the marker, or meta.json, is not what was written.
+    """
+    where = f"{store}/{step_name(step)}"
+    marker = store.read(f"{step_name(step)}/{COMPLETE_MARKER}")
+    if marker is None:
+        raise CheckpointError(f"{where} is no complete checkpoint; it was not written to its end")
+    try:
+        files = tuple(FileEntry(**entry) for entry in json.loads(marker)["files"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedCheckpointError(f"{where}/{COMPLETE_MARKER} is broken ({error}); take an older one") from error
+    meta_bytes = store.read(f"{step_name(step)}/{META_FILE}")
+    if meta_bytes is None or describe(meta_bytes, META_FILE) not in files:
+        raise DamagedCheckpointError(f"{where}/{META_FILE} is not what was written; take an older one")
+    meta = json.loads(meta_bytes)
+    if meta["format"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{where} has format {meta['format']}, and this version reads {FORMAT_VERSION}; read it with the version "
+            "that wrote it"
+        )
+    known = {name: meta[name] for name in ("step", "weight_version", "num_ranks", "scores", "extra")}
+    return Checkpoint(**known, files=files)
+
+
+def verify(store: FileStore, checkpoint: Checkpoint) -> None:
+    """Compare every file with the manifest: all sizes first, then all checksums.
+
+    Raises:
+        DamagedCheckpointError: naming the first file that differs.
+    """
+    sizes = store.sizes(checkpoint.name)
+    for entry in checkpoint.files:
+        num_bytes = sizes.get(entry.name)
+        if num_bytes != entry.num_bytes:
+            told = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
+            raise _damaged(store, checkpoint, entry, f"{told}, and {entry.num_bytes} were written")
+    with ThreadPoolExecutor(READERS) as readers:
+        read_through = readers.map(lambda entry: store.digest(f"{checkpoint.name}/{entry.name}"), checkpoint.files)
+        for entry, found in zip(checkpoint.files, read_through, strict=True):
+            _check(store, checkpoint, entry, found)
+
+
+def _check(store: FileStore, checkpoint: Checkpoint, written: FileEntry, found: FileEntry) -> None:
+    if found.blake2b != written.blake2b:
+        raise _damaged(store, checkpoint, written, "has another checksum than was written")
+
+
+def _damaged(store: FileStore, checkpoint: Checkpoint, entry: FileEntry, what: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(f"{store}/{checkpoint.name}/{entry.name} {what}; take an older checkpoint")
+
+
+def newest_whole(store: FileStore, *, pass_over: Callable[[int, str], None]) -> Checkpoint | None:
+    """Give the newest checkpoint whose files are all as they were written, or None.
+
+    Args:
+        store: where to look.
+        pass_over: told step and reason of every marked checkpoint that is damaged and newer.
+    """
+    for step in reversed(marked_steps(store)):
+        try:
+            checkpoint = read(store, step)
+            verify(store, checkpoint)
+            return checkpoint
+        except DamagedCheckpointError as error:
+            pass_over(step, str(error))
+    return None
+
+
+def fetch(store: FileStore, step: int, target: Path) -> Path:
+    """Give a local folder with a checkpoint's files: its own where the store is local, else a checked copy in `target`.
+
+    Raises:
+        DamagedCheckpointError: a file that arrived is not what was written.
+    """
+    checkpoint = read(store, step)
+    if (local := store.local_path(checkpoint.name)) is not None:
+        return local
+    for entry in checkpoint.files:
+        found = store.fetch(f"{checkpoint.name}/{entry.name}", target / entry.name)
+        _check(store, checkpoint, entry, found)
+    return target

@@ -9,6 +9,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing, partial or of another model."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A marked checkpoint with a file that is not what was written; the message names the file."""
+
+
 class DivergedError(ArithmeticError):
     """An update that must not be applied, found before any weight moved.
 

@@ -1,12 +1,13 @@
 """PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
-Every public method but `close` is a collective: all ranks call it, each with its own share where it takes one.
+Every public method but `close` and `upload` is a collective: all ranks call it, each with its own share where it takes
+one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +18,25 @@ from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
 from learner.attention.registry import choose_kernel
 from learner.backends.base import TrainBackend
+from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
 from learner.images import ImageEncoder
 from learner.packing import MicroBatchBuilder
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
+from learner.ranks import exchange
 from learner.records import ScoredGroup, StepReport
 from learner.schedule import learning_rate_at
 from learner.source import FolderSource, PolicySource
+from learner.staging import StagingArea
 from learner.step import StepRunner
+from learner.store import FileEntry, FileStore
 
 # Ranks wait this long for one another: loading a large model and saving a checkpoint are the longest waits.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+SHARE_FOLDER = "share"
+FETCH_FOLDER = "fetched"
 
 
 class PolicyTrainer:
@@ -50,6 +57,7 @@ class PolicyTrainer:
         master_address: str,
         master_port: int,
         seed: int = 0,
+        staging_dir: Path | None = None,
     ) -> None:
         """Join the other ranks and load the policy.
 
@@ -60,12 +68,14 @@ class PolicyTrainer:
             master_address: host of rank 0.
             master_port: a free port there; 0 lets a single rank choose.
             seed: of the run; each rank derives its own.
+            staging_dir: where checkpoints wait on fast local disk; None is the system's temporary directory.
 
         Raises:
             LearnerError: model folder, freeze pattern or algorithm name does not fit.
         """
         self._config = config
         self._rank = rank
+        self._staging = StagingArea(staging_dir)
         algorithm = get_algorithm(
             config.algorithm.name, scale=config.algorithm.scale, aggregation=config.algorithm.aggregation
         )
@@ -125,50 +135,75 @@ class PolicyTrainer:
         """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""
         return self._backend.full_tensors()
 
-    def save(self, directory: Path, *, step: int, extra: Mapping[str, Any], keep_last: int) -> Path:
-        """Write one whole checkpoint, then delete all but the newest `keep_last`; gives its folder.
+    def stage(self, *, step: int) -> StagedShare:
+        """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.
 
-        Args:
-            directory: shared by all ranks.
-            step: names the checkpoint.
-            extra: the caller's own, as JSON; `checkpoint.read_extra` gives it back.
-            keep_last: whole checkpoints that stay.
-        """
-        written = checkpoint.step_folder(directory, step).with_suffix(".tmp")
-        if self._rank == 0:
-            checkpoint.begin(directory, step)
-        dist.barrier()
-        self._backend.save(written)
-        save_random_state(written / f"random_{self._rank:05d}.pt")
-        dist.barrier()
-        if self._rank == 0:
-            meta = {
-                "step": step,
-                "weight_version": self.weight_version,
-                "num_ranks": dist.get_world_size(),
-                "extra": dict(extra),
-            }
-            checkpoint.commit(written, meta)
-            checkpoint.prune(directory, keep_last)
-        dist.barrier()
-        return checkpoint.step_folder(directory, step)
-
-    def load(self, folder: Path) -> None:
-        """Restore weights, optimiser, schedule and random state; the number of ranks may have changed.
-
-        A rank that did not exist when the checkpoint was written keeps its derived seed.
+        A collective. What was staged before and not uploaded is gone.
 
         Raises:
-            CheckpointError: the folder is partial, or of another model.
+            CheckpointError: the local disk of any rank does not take it; on all ranks.
         """
-        meta = checkpoint.read_meta(folder)
-        if "weight_version" not in meta:
-            raise CheckpointError(f"{folder} names no weight_version in {checkpoint.META_FILE}; take another one")
-        self._backend.load(folder)
-        random_path = folder / f"random_{self._rank:05d}.pt"
+        folder = self._staging.folder(SHARE_FOLDER)
+        failure = None
+        try:
+            self._backend.save(folder)
+            save_random_state(folder / _random_file(self._rank))
+        except (OSError, RuntimeError) as error:
+            failure = f"rank {self._rank}: {error}"
+        if failures := [told for told in exchange(failure) if told is not None]:
+            self._staging.remove(SHARE_FOLDER)
+            raise CheckpointError(
+                f"step {step} was not staged in {folder.parent} ({'; '.join(failures)}); free space there, or set "
+                "training.staging_dir to a folder with room for a checkpoint"
+            )
+        return StagedShare(step=step, weight_version=self.weight_version, num_ranks=dist.get_world_size())
+
+    def upload(self, store: FileStore, *, step: int) -> tuple[FileEntry, ...]:
+        """Copy what `stage` wrote into the checkpoint's folder, and delete it here; no collective.
+
+        Reads files alone, so it may run in a thread beside training.
+
+        Raises:
+            CheckpointError: the store does not take it.
+        """
+        try:
+            return checkpoint.put_share(store, step, self._staging.path(SHARE_FOLDER))
+        finally:
+            self._staging.remove(SHARE_FOLDER)
+
+    def load(self, store: FileStore, *, step: int) -> None:
+        """Restore weights, optimiser, schedule and random state; the number of ranks may have changed.
+
+        A collective. From a store that is not this machine's file system, one rank of each machine fetches the files
+        for all of its ranks. A rank that did not exist when the checkpoint was written keeps its derived seed.
+
+        Raises:
+            CheckpointError: the checkpoint is partial, or of another model; on all ranks.
+        """
+        folder, is_keeper = self._fetch(store, step)
+        self._backend.load(folder, is_keeper=is_keeper)
+        random_path = folder / _random_file(self._rank)
         if random_path.is_file():
             load_random_state(random_path)
-        self.weight_version = int(meta["weight_version"])
+        dist.barrier()
+        self._staging.remove(FETCH_FOLDER)
+        self.weight_version = checkpoint.read(store, step).weight_version
+
+    def _fetch(self, store: FileStore, step: int) -> tuple[Path, bool]:
+        """Give a folder that this rank can read, and whether this rank is the one that may write beside it."""
+        machine = store.root if store.local_path("") is not None else socket.gethostname()
+        is_keeper = exchange(machine).index(machine) == self._rank
+        folder = failure = None
+        if is_keeper:
+            try:
+                folder = checkpoint.fetch(store, step, self._staging.folder(FETCH_FOLDER))
+            except CheckpointError as error:
+                failure = error
+        told = exchange((machine, folder, failure))
+        for _, _, other in told:
+            if other is not None:
+                raise other
+        return next(path for where, path, _ in told if where == machine and path is not None), is_keeper
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, in the type of forward and backward.
@@ -185,8 +220,13 @@ class PolicyTrainer:
         dist.barrier()
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group and the local disk."""
         dist.destroy_process_group()
+        self._staging.close()
+
+
+def _random_file(rank: int) -> str:
+    return f"random_{rank:05d}.pt"
 
 
 def _make_backend(config: LearnerConfig, device: torch.device, source: PolicySource) -> TrainBackend:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError
 
+from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.records import ScoredGroup, StepReport
+from learner.store import FileEntry, FileStore
 from orchestration.cluster import Placement
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
 from orchestration.tickets import GroupSummary
@@ -148,15 +150,18 @@ class RewardActor:
         return to_scored_group(group, results), summary
 
 
-@ray.remote(concurrency_groups={"health": 1})
+@ray.remote(concurrency_groups={"io": 1, "health": 1})
 class LearnerActor:
-    """One rank of the learner."""
+    """One rank of the learner. Methods of a concurrency group run in a thread beside the others."""
 
-    def __init__(self, rank: int, config: LearnerConfig, placement: Placement, log_dir: Path) -> None:
+    def __init__(
+        self, rank: int, config: LearnerConfig, placement: Placement, log_dir: Path, staging_dir: Path | None
+    ) -> None:
         """Settle the process; the model is loaded in `build`, when all ranks are there."""
         settle(f"learner_{rank}", placement, log_dir)
         self._rank = rank
         self._config = config
+        self._staging_dir = staging_dir
         self._sender: WeightSender | None = None
 
     @ray.method(concurrency_group="health")
@@ -183,16 +188,22 @@ class LearnerActor:
             master_address=address,
             master_port=port,
             seed=seed,
+            staging_dir=self._staging_dir,
         )
         return os.getpid()
 
-    def load(self, folder: Path) -> None:
+    def load(self, store: FileStore, step: int) -> None:
         """Restore weights, optimiser, schedule and random states."""
-        self._trainer.load(folder)
+        self._trainer.load(store, step=step)
 
-    def save(self, folder: Path, step: int, extra: Mapping[str, Any], keep_last: int) -> Path:
-        """Write one checkpoint together with the other ranks."""
-        return self._trainer.save(folder, step=step, extra=extra, keep_last=keep_last)
+    def stage(self, step: int) -> StagedShare:
+        """Write this rank's part of a checkpoint to local disk, together with the other ranks."""
+        return self._trainer.stage(step=step)
+
+    @ray.method(concurrency_group="io")
+    def upload(self, store: FileStore, step: int) -> tuple[FileEntry, ...]:
+        """Copy what was staged into the checkpoint directory, beside training."""
+        return self._trainer.upload(store, step=step)
 
     def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""

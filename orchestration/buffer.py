@@ -63,7 +63,8 @@ class GroupBuffer:
         self._live_step = start.step
         self._line = StepLine(
             groups_per_step=config.groups_per_step,
-            max_replaced=int((config.oversampling - 1.0) * config.groups_per_step),
+            # Rounded first: 1.2 * 10 is less than 12 in some of its forms.
+            max_replaced=int(round(config.oversampling * config.groups_per_step, 6)) - config.groups_per_step,
         )
         self._tickets: dict[int, GroupTicket] = {}
         self._dropped: dict[int, str] = {}

@@ -90,6 +90,12 @@ class TrainingConfig:
     """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
     are replaced by others. 1 takes them as they come."""
     checkpoint_every: int
+    checkpoint_dir: str | None
+    """Absolute path, or a URI of object storage (s3://bucket/folder), where checkpoints are kept; null is
+    run_dir/checkpoints."""
+    staging_dir: str | None
+    """Absolute path on fast local disk, where a checkpoint waits on its way to checkpoint_dir, so that training need
+    not; null is the system's temporary directory. Room for the shares of all ranks of a machine."""
     keep_last: int
     """Newest complete checkpoints that stay."""
     keep_best: bool
@@ -164,6 +170,8 @@ class FaultsConfig:
     """Learners lost within the window; each costs the steps since the last checkpoint."""
     max_transfer_faults: int
     """Objects lost, and weight transfers that broke though every engine lives, within the window."""
+    max_checkpoint_faults: int
+    """Checkpoints that could not be written within the window; the ones before stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +250,7 @@ def check_counts(config: ExperimentConfig) -> None:
     check_pipeline(training)
     check_replacement(config)
     check_best(training, evaluation)
+    check_folders(training)
     ranks = config.learner.num_ranks
     if training.groups_per_step % ranks:
         nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
@@ -290,6 +299,17 @@ def check_replacement(config: ExperimentConfig) -> None:
             "data.stream.curriculum.kind is adaptive, which follows fixed steps of prompts; set "
             "training.oversampling=1 and training.straggler_deadline_s=null, or another curriculum"
         )
+
+
+def check_folders(training: TrainingConfig) -> None:
+    """Folders that workers see under the same name, whatever folder they run in."""
+    for key in ("checkpoint_dir", "staging_dir"):
+        value = getattr(training, key)
+        is_uri = key == "checkpoint_dir" and value is not None and "://" in value
+        if value is not None and not is_uri and not Path(value).is_absolute():
+            raise ConfigError(
+                f"training.{key}={value} must be absolute: workers run in folders of their own; write it from the root"
+            )
 
 
 def check_best(training: TrainingConfig, evaluation: EvaluationConfig) -> None:

@@ -35,6 +35,7 @@ class Role(StrEnum):
     REWARD = "reward"
     LEARNER = "learner"
     TRANSFER = "transfer"
+    CHECKPOINT = "checkpoint"
 
 
 def kind_of(error: BaseException) -> FaultKind:
@@ -79,6 +80,7 @@ class FaultLog:
             Role.REWARD: limits.max_reward_faults,
             Role.LEARNER: limits.max_learner_faults,
             Role.TRANSFER: limits.max_transfer_faults,
+            Role.CHECKPOINT: limits.max_checkpoint_faults,
         }
         self._window_s = limits.window_s
         self._path = path

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
 from orchestration.errors import InfrastructureError
+from orchestration.finished import check_finished, read_evaluation
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.lock import exclusive
 from orchestration.loop import train
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
-from orchestration.run import Run, check_finished, read_evaluation
+from orchestration.run import Run
 from orchestration.state import RunFolder, settle_config, write_environment
 
 

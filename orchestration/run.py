@@ -1,27 +1,26 @@
 """Run: everything a training run holds, from its folder to its actors; built once, closed once."""
 
 import asyncio
-import json
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
+from typing import Any
 
-from learner.checkpoint import latest_complete, read_extra
 from learner.errors import CheckpointError
+from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
+from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.dispatch import Seat
-from orchestration.errors import LearnerLostError, ResumeError, StoppedError
-from orchestration.evaluation.collect import Questioning
-from orchestration.evaluation.held_out import choose_samples, evaluate
+from orchestration.errors import LearnerLostError, StoppedError
+from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
 from orchestration.pools.generators import start_generators
 from orchestration.pools.learner import start_learner
 from orchestration.pools.rewards import start_reward_pool
+from orchestration.saving import Saver
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
 from orchestration.tickets import StepGroups
@@ -41,42 +40,41 @@ class Run:
     Life: constructed -> `start` -> `loop.train` -> `finish` -> `close`.
     """
 
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        *,
-        inputs: Inputs,
-        plan: ClusterPlan,
-        say: Say,
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, plan: ClusterPlan, say: Say) -> None:
         """Open the data and settle how actors are made; none is started."""
         self.config = config
         self.folder = RunFolder(config.run_path)
         self._say = say
-        self._held_out = SampleTable(inputs.held_out)
-        self._train_table = SampleTable(inputs.train)
-        self._restore_position()
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
         self.generators = start_generators(
             config.rollout, inputs.model, plan.engines, logs, faults=limits, log=self.faults
         )
-        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
         self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs, self.faults)
+        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
+        training = config.training
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
             config=config.rollout,
             log=self.faults,
-            check_every=config.training.weight_check_every,
-            max_mismatch=config.training.max_mismatch,
+            check_every=training.weight_check_every,
+            max_mismatch=training.max_mismatch,
         )
+        self.checkpoints = Checkpoints(
+            store_of(self.folder), self.learner, keep_last=training.keep_last, keep_best=training.keep_best, say=say
+        )
+        self._saver = Saver(self.checkpoints, self.faults, say)
+        self._train_table = SampleTable(inputs.train)
+        self._held_out = HeldOut(config, SampleTable(inputs.held_out))
+        self._take_position()
         self.tracker = Tracker(self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say)
+        self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
         self._buffer: GroupBuffer | None = None
         self._num_batches = 0
         self._stop_reason: str | None = None
         self._learner_is_lost = False
-        self._ends_at = allocation_end(config.training.time_limit_s)
+        self._scored: Evaluation | None = None
 
     @property
     def step(self) -> int:
@@ -102,7 +100,7 @@ class Run:
             f"ready after {clock() - started:.0f} s; weights published in {sync.transfer_s:.2f} s, "
             f"{sync.num_compared} engine tensors equal the learner's"
         )
-        if self.step == 0:
+        if self.step == 0 and self.config.evaluation.enabled:
             await self._evaluate("before")
 
     async def finish(self) -> None:
@@ -111,26 +109,26 @@ class Run:
         Raises:
             StoppedError: the run was asked to leave; a checkpoint of all steps done is saved.
         """
-        if self._checkpoint_step < self.step:
-            await self._save_checkpoint()
+        await self._saver.settle(self.step, self._extra)
         if self._stop_reason is not None:
             raise StoppedError(
                 f"{self._stop_reason}: step {self.step} of {self.config.training.num_steps} is saved in "
-                f"{self.folder.checkpoints}; the same command continues"
+                f"{self.checkpoints.store}; the same command continues"
             )
-        await self._evaluate("after")
+        if self.config.evaluation.enabled:
+            await self._evaluate("after")
         await self.learner.export(self.folder.export)
 
     async def rescue(self) -> None:
         """Save what is done, if the learner still lives, before the run ends with an error."""
-        if self._learner_is_lost or self._checkpoint_step >= self.step:
+        if self._learner_is_lost:
             return
         try:
-            await self._save_checkpoint()
+            await self._saver.settle(self.step, self._extra)
         except (LearnerLostError, CheckpointError) as error:
             self._say(f"step {self.step} could not be saved: {error}")
         else:
-            self._say(f"step {self.step} is saved in {self.folder.checkpoints}; the same command continues")
+            self._say(f"step {self.step} is saved in {self.checkpoints.store}; the same command continues")
 
     async def close(self) -> None:
         """Close files and end the actors."""
@@ -151,7 +149,7 @@ class Run:
         """Note that the learner is gone.
 
         Raises:
-            InfrastructureError: too often within the window.
+            TooManyFaultsError: too often within the window.
         """
         self._learner_is_lost = True
         self._say(f"step {self.step + 1}: {error}; it is built again from the last checkpoint ...")
@@ -161,7 +159,7 @@ class Run:
         """Note that groups vanished between two actors; they are sampled again.
 
         Raises:
-            InfrastructureError: too often within the window.
+            TooManyFaultsError: too often within the window.
         """
         self.faults.record(Role.TRANSFER, 0, f"groups {', '.join(group_ids[:8])}: {cause}")
 
@@ -169,8 +167,10 @@ class Run:
         """Build a lost learner again and go back to the last checkpoint; nothing to do while it lives."""
         if not self._learner_is_lost:
             return
-        self._restore_position()
+        await self.checkpoints.abandon()
+        self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
+        self.weight_sync.disconnect()
         await self.learner.rebuild(self._learner_seed)
         await self._load_checkpoint()
         await self.weight_sync.publish(self.step)
@@ -183,16 +183,18 @@ class Run:
         )
         return self._buffer
 
-    async def conclude(self, progress: Progress) -> None:
+    async def conclude(self, progress: Progress, step_s: float) -> None:
         """Count a step as done; evaluate and save where that is due, and leave when the allocation ends."""
         self.progress = progress
-        every = self.config.evaluation.every_steps
-        if every is not None and self.step % every == 0 and not self.is_over:
-            await self._evaluate(f"step_{self.step:08d}")
-        if self.step % self.config.training.checkpoint_every == 0 or self.step == self.config.training.num_steps:
-            await self._save_checkpoint()
-        if self._ends_at is not None and time.time() > self._ends_at - self.config.training.checkpoint_before_s:
-            self.request_stop(f"{self.config.training.checkpoint_before_s:g} s before the allocation ends")
+        evaluation, training = self.config.evaluation, self.config.training
+        scores: Mapping[str, float] = {}
+        if evaluation.enabled and evaluation.every_steps and self.step % evaluation.every_steps == 0:
+            found = await self._evaluate(f"step_{self.step:08d}")
+            scores = {name: score.sampled for name, score in found.families.items()}
+        if self.step % training.checkpoint_every == 0 or self.step == training.num_steps:
+            await self._saver.begin(self.step, self._extra(), scores)
+        if not self.is_over and self._allocation.is_ending(next_s=step_s):
+            self.request_stop(f"the allocation ends in less than {training.checkpoint_before_s:g} s and a step")
 
     def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
         """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
@@ -246,11 +248,11 @@ class Run:
     def _learner_seed(self) -> int:
         return derive_seed(self.config.seed, "learner")
 
-    def _restore_position(self) -> None:
+    def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
-        self._checkpoint = latest_complete(self.folder.checkpoints)
-        extra = read_extra(self._checkpoint) if self._checkpoint else {}
-        self._checkpoint_step = int(extra.get("step", 0))
+        self._checkpoint = self.checkpoints.latest()
+        self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
+        extra = self._checkpoint.extra if self._checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
         training = self.config.training
         self.prompts = PromptStream(
@@ -262,87 +264,27 @@ class Run:
         )
         if extra:
             self.prompts.load_state_dict(extra["prompts"])
-        self._lengths = extra.get("lengths", {})
+        self.generators.lengths.load_state_dict(extra.get("lengths", {}))
 
     async def _load_checkpoint(self) -> None:
-        self.generators.lengths.load_state_dict(self._lengths)
         if self._checkpoint:
-            await self.learner.load(self._checkpoint)
-            self._say(
-                f"resumed {self._checkpoint.name}: {self.step} of {self.config.training.num_steps} steps are done"
-            )
+            await self.learner.load(self.checkpoints.store, self._checkpoint.step)
+            num_steps = self.config.training.num_steps
+            self._say(f"resumed {self._checkpoint.name}: {self.step} of {num_steps} steps are done")
 
-    async def _save_checkpoint(self) -> None:
-        """Write one; the previous ones stay until it is whole."""
-        await self.learner.save(
-            self.folder.checkpoints,
-            step=self.step,
-            extra={
-                "step": self.step,
-                "progress": self.progress.to_json(),
-                "prompts": self.prompts.state_dict(self.step),
-                "lengths": self.generators.lengths.state_dict(),
-            },
-            keep_last=self.config.training.keep_last,
-        )
-        self._checkpoint_step = self.step
+    def _extra(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the learner's state."""
+        return {
+            "progress": self.progress.to_json(),
+            "prompts": self.prompts.state_dict(self.step),
+            "lengths": self.generators.lengths.state_dict(),
+            "config_digest": config_digest(self.config),
+        }
 
-    async def _evaluate(self, name: str) -> None:
-        settings = self.config.evaluation
-        if not settings.enabled:
-            return
-        pairs = set(self._held_out.tasks_and_sources())
-        function_of = {pair: self.config.reward.route(*pair).function for pair in pairs}
-        sampling = self.config.rollout.sampling
-        self._say(f"scoring held-out samples {name} training ...")
-        result = await evaluate(
-            choose_samples(self._held_out, function_of, settings.samples_per_family),
-            generators=self.generators,
-            rewards=self.rewards,
-            questioning=Questioning(
-                greedy=True,
-                sampled=SamplingSpec(
-                    group_size=settings.completions_per_sample,
-                    temperature=sampling.temperature,
-                    max_completion_tokens=sampling.max_completion_tokens,
-                ),
-                max_completion_tokens=sampling.max_completion_tokens,
-                seed=self.config.seed,
-                coord_mode=self.config.model.coord_mode,
-            ),
-            function_of=function_of,
-            step=self.step,
-        )
-        write_json(self.folder.evaluation(name), result.to_json())
-
-
-def allocation_end(time_limit_s: float | None) -> float | None:
-    """Seconds since the epoch at which the machines are taken away; None where nothing says so."""
-    if time_limit_s is not None:
-        return time.time() + time_limit_s
-    slurm = os.environ.get("SLURM_JOB_END_TIME")
-    return float(slurm) if slurm else None
-
-
-def check_finished(folder: RunFolder, num_steps: int) -> bool:
-    """Whether the run needs nothing more: all steps done, model exported.
-
-    Raises:
-        ResumeError: the folder holds more steps than are asked for.
-    """
-    latest = latest_complete(folder.checkpoints)
-    if latest is None:
-        return False
-    step = int(read_extra(latest)["step"])
-    if step > num_steps:
-        raise ResumeError(
-            f"{folder.root} is at step {step}, beyond training.num_steps={num_steps}; raise num_steps or use another "
-            "run_dir"
-        )
-    return step == num_steps and (folder.export / "config.json").is_file()
-
-
-def read_evaluation(folder: RunFolder, name: str) -> dict[str, dict[str, float]]:
-    """Scores by reward function that `_evaluate` wrote; empty when there are none."""
-    path = folder.evaluation(name)
-    return json.loads(path.read_text())["families"] if path.is_file() else {}
+    async def _evaluate(self, name: str) -> Evaluation:
+        """Score held-out samples under the live weights and write the result under a name."""
+        if self._scored is None or self._scored.step != self.step:
+            self._say(f"scoring held-out samples at step {self.step} ...")
+            self._scored = await self._held_out.score(self.step, generators=self.generators, rewards=self.rewards)
+        write_json(self.folder.evaluation(name), self._scored.to_json())
+        return self._scored

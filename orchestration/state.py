@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     "data.recipe.raw",
     "training.num_steps",
     "training.checkpoint_every",
+    "training.staging_dir",
     "training.keep_last",
     "training.keep_best",
     "training.time_limit_s",

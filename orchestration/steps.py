@@ -58,8 +58,8 @@ class StepLine:
         self._open: list[_OpenStep] = []
         self._step_of: dict[int, _OpenStep] = {}
         self._num_arrived = 0
-        self._blocker: _Entry | None = None
-        """Why the last `overtake` failed; while it is on its way, another try is in vain."""
+        self._blocker: tuple[int, _Entry] | None = None
+        """Whose lateness the last `overtake` failed for."""
 
     @property
     def num_pending(self) -> int:
@@ -106,8 +106,12 @@ class StepLine:
         Returns:
             None while too few have arrived, or one that has not may not wait.
         """
-        if self._num_arrived < self._groups_per_step or (self._blocker is not None and self._blocker.pending):
+        if self._num_arrived < self._groups_per_step:
             return None
+        if self._blocker is not None:
+            position, entry = self._blocker
+            if entry.pending and not may_wait(position, 1):
+                return None  # it is on its way and may not be carried at all: another try is in vain
         entries = [item for step in self._open for item in step.entries.items()]
         first = _OpenStep()
         rest = []
@@ -122,7 +126,7 @@ class StepLine:
         for offset, step in enumerate(later, start=1):
             for position, entry in step.entries.items():
                 if not may_wait(position, offset):
-                    self._blocker = entry
+                    self._blocker = position, entry
                     return None
         carried = tuple(position for position, entry in self._open[0].entries.items() if entry.pending)
         self._open = later

@@ -81,26 +81,31 @@ class WeightSync:
             started = clock()
             while True:
                 engines = await self._generators.some_standing()
+                handles = [engine.handle for engine in engines]
                 try:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
-                    await self._blame(engines, error)
+                    await self._blame(engines, handles, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             self._generators.go_live(engines)
             self._is_first = False
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
+
+    def disconnect(self) -> None:
+        """Forget the channel: the learner that held it is gone."""
+        self._connected = []
 
     async def admit(self, engine: Engine) -> None:
         """Give one new engine the current weights, while the others go on."""
         async with self._channel:
             if engine.is_live or not engine.is_standing or self._version is None:
                 return
+            handle = engine.handle
             try:
                 await self._transfer([engine], self._version, is_due=False)
             except (TransferBrokenError, EngineLostError) as error:
-                await self._blame([engine], error)
-                engine.lose(engine.handle, f"it could not take the weights: {error}")
+                engine.lose(handle, f"it could not take the weights: {error}")
             except LearnerLostError:
                 return  # the next publication, by the learner's successor, includes every engine that stands
             else:
@@ -143,10 +148,9 @@ class WeightSync:
         await self._generators.on_each(engines, "resume")
         return num_compared
 
-    async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:
+    async def _blame(self, engines: Sequence[Engine], handles: Sequence[object], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
-        num_lost = await self._generators.find_lost(engines)
-        if not num_lost:
+        if not await self._generators.find_lost(engines, handles):
             self._log.record(Role.TRANSFER, 0, str(error))
 
     async def _compare_tensors(self, engines: Sequence[Engine]) -> int:

@@ -62,9 +62,17 @@ class TrainBackend(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights and optimiser state into a folder."""
+        """Write this rank's part of weights and optimiser state into a folder of its own.
+
+        File names differ between ranks, so that the parts of all ranks fit into one folder.
+        """
         ...
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote, on any number of ranks."""
+    def load(self, folder: Path, *, is_keeper: bool) -> None:
+        """Read what `save` wrote, on any number of ranks.
+
+        Args:
+            folder: with the parts of all ranks.
+            is_keeper: whether this rank alone, of those that see this folder, may write into it for a while.
+        """
         ...

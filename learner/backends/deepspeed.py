@@ -226,9 +226,9 @@ class DeepSpeedBackend:
         """See TrainBackend. DeepSpeed writes pickles: give `load` only checkpoints of your own."""
         save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, is_keeper: bool) -> None:
         """See TrainBackend. Before the first step only, because DeepSpeed reads into fresh engines."""
-        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
+        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout(), is_keeper=is_keeper)
 
     def _layout(self) -> Layout:
         return Layout(

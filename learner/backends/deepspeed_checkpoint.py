@@ -2,7 +2,7 @@
 
 <folder>/weights/layout.json     what the checkpoint fits: stage, type, trained parameters, number of ranks
 <folder>/weights/ranks/          DeepSpeed's own files, one or two a rank
-<folder>/weights/universal/      only while another number of ranks reads: the same, parameter by parameter
+<folder>/weights/universal/      only while other ranks or another precision read: the same, parameter by parameter
 
 DeepSpeed's files are pickles, and reading them runs what is in them: load only checkpoints of your own.
 """
@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from learner.errors import CheckpointError
+from learner.ranks import exchange
 
 LAYOUT_FILE = "layout.json"
 RANKS_TAG = "ranks"
@@ -51,27 +52,28 @@ def save_engine(engine: Any, folder: Path, layout: Layout) -> None:
         raise CheckpointError(f"{folder} was not written ({error}); is the disk full?") from error
 
 
-def load_engine(engine: Any, folder: Path, layout: Layout) -> None:
+def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -> None:
     """Read what `save_engine` wrote into an engine that has taken no step; a collective.
 
-    For another number of ranks, rank 0 first rewrites the checkpoint in DeepSpeed's universal format beside it, which
-    takes as much disk again, and deletes that once all ranks have read it.
+    For another number of ranks or another type of forward and backward, the keeper of each folder first rewrites the
+    checkpoint in DeepSpeed's universal format beside it, which holds float32 values parameter by parameter. That takes
+    as much disk again and is deleted once all ranks have read it.
 
     Raises:
-        CheckpointError: the checkpoint is not DeepSpeed's, or of another stage, type or set of trained parameters.
+        CheckpointError: the checkpoint is not DeepSpeed's, or of another stage or set of trained parameters.
     """
     written = _read_layout(folder)
-    for name in ("zero_stage", "dtype", "trained"):
+    for name in ("zero_stage", "trained"):
         ours, theirs = getattr(layout, name), getattr(written, name)
         if ours != theirs:
             raise CheckpointError(
                 f"{folder} does not load into this model and optimiser: {name} is {_shorten(theirs)} there and "
                 f"{_shorten(ours)} here; use the settings with which it was written, or start a new run folder"
             )
-    if written.num_ranks == layout.num_ranks:
+    if (written.num_ranks, written.dtype) == (layout.num_ranks, layout.dtype):
         engine.load_checkpoint(str(folder), tag=RANKS_TAG)
     else:
-        _load_universal(engine, folder)
+        _load_universal(engine, folder, is_keeper=is_keeper)
     for state in engine.optimizer.optimizer.state.values():
         # Stage 3 gives all parameter groups one tensor for their number of steps, which each group would then count up.
         state["step"] = state["step"].clone()
@@ -89,27 +91,26 @@ def _shorten(value: object) -> str:
     return f"{len(value)} names" if isinstance(value, tuple) else str(value)
 
 
-def _load_universal(engine: Any, folder: Path) -> None:
-    failures: list[str | None] = [None]
-    if dist.get_rank() == 0:
+def _load_universal(engine: Any, folder: Path, *, is_keeper: bool) -> None:
+    failure = None
+    if is_keeper:
         try:
             _convert(folder)
-        # The others wait for rank 0, so whatever went wrong must reach them.
+        # The others wait for the keeper, so whatever went wrong must reach them.
         except Exception as error:
-            failures = [f"{type(error).__name__}: {error}"]
-    dist.broadcast_object_list(failures, src=0)
+            failure = f"{type(error).__name__}: {error}"
     try:
-        if failures[0] is not None:
+        if failures := [told for told in exchange(failure) if told is not None]:
             raise CheckpointError(
                 f"{folder} could not be rewritten for {dist.get_world_size()} ranks ({failures[0]}); free as much disk "
-                "as it takes, or resume with the number of ranks in meta.json"
+                "as it takes, or resume with the number of ranks and the dtype with which it was written"
             )
         engine._config.load_universal_checkpoint = True
         engine.load_checkpoint(str(folder), tag=UNIVERSAL_TAG)
     finally:
         engine._config.load_universal_checkpoint = False
         dist.barrier()
-        if dist.get_rank() == 0:
+        if is_keeper:
             _remove_universal(folder)
 
 

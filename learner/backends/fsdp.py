@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.checkpoint import load as load_sharded
 from torch.distributed.checkpoint import save as save_sharded
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -154,12 +154,14 @@ class FsdpBackend:
 
     def save(self, folder: Path) -> None:
         """See TrainBackend."""
+        # Not forced to disk: the folder is a stop on the way to another one.
+        writer = FileSystemWriter(folder / WEIGHTS_FOLDER, sync_files=False)
         try:
-            save_sharded(self._state(), checkpoint_id=folder / WEIGHTS_FOLDER)
+            save_sharded(self._state(), storage_writer=writer)
         except CheckpointException as error:
             raise CheckpointError(f"{folder} was not written ({_reasons(error)}); is the disk full?") from error
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, is_keeper: bool) -> None:
         """See TrainBackend."""
         state = self._state()
         try:

@@ -5,8 +5,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from learner.checkpoint import COMPLETE_MARKER, latest_complete
+from learner import checkpoint
+from learner.store import FileStore, open_store
 from orchestration import cluster
+from orchestration.checkpoints import newest_step, store_of
 from orchestration.config import ExperimentConfig, ModelConfig, build_config, check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
@@ -29,16 +31,18 @@ def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
     if config.evaluate.checkpoint is None:
         return replace(config, model=replace(config.model, path=str(model_folder(config)), family=None))
     path = Path(config.evaluate.checkpoint).expanduser().absolute()
-    if (path / COMPLETE_MARKER).is_file():
-        run = RunFolder(path.parent.parent)
-        return _of_run(config, _exported(path, run), run)
+    is_marked = (path / checkpoint.COMPLETE_MARKER).is_file()
+    of_checkpoint = RunFolder(path.parent.parent)
+    if is_marked and (name := checkpoint.STEP_PATTERN.fullmatch(path.name)) and _is_run(of_checkpoint):
+        folder = _exported(open_store(path.parent), int(name[1]), of_checkpoint)
+        return _of_run(config, folder, of_checkpoint)
     run = RunFolder(path)
-    if run.checkpoints.is_dir():
-        latest = latest_complete(run.checkpoints)
+    if _is_run(run):
         if (run.export / "config.json").is_file():
             return _of_run(config, run.export, run)
-        if latest is not None:
-            return _of_run(config, _exported(latest, run), run)
+        store = store_of(run)
+        if (step := newest_step(store)) is not None:
+            return _of_run(config, _exported(store, step, run), run)
     if not (path / "config.json").is_file():
         raise ConfigError(
             f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder with a checkpoint, "
@@ -50,28 +54,38 @@ def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
     return replace(config, model=ModelConfig(path=str(path), family=None, coord_mode=frame))
 
 
+def _is_run(folder: RunFolder) -> bool:
+    """Tell a run's config.json from that of a Hugging Face folder."""
+    return folder.config.is_file() and "training" in json.loads(folder.config.read_text())
+
+
 def _of_run(config: ExperimentConfig, folder: Path, run: RunFolder) -> ExperimentConfig:
     began = build_config(json.loads(run.config.read_text()))
     return replace(config, model=ModelConfig(path=str(folder), family=None, coord_mode=began.model.coord_mode))
 
 
-def _exported(checkpoint: Path, run: RunFolder) -> Path:
-    """Give a checkpoint as a Hugging Face folder beside the run's others, written once by the run's own learner."""
-    target = run.root / "exports" / checkpoint.name
+def _exported(store: FileStore, step: int, run: RunFolder) -> Path:
+    """Give a checkpoint as a Hugging Face folder beside the run's others, written once by the run's own learner.
+
+    Raises:
+        CheckpointError: a file of it is not what was written.
+    """
+    target = run.root / "exports" / checkpoint.step_name(step)
     if (target / "config.json").is_file():
         return target
+    checkpoint.verify(store, checkpoint.read(store, step))
     began = build_config(json.loads(run.config.read_text()))
     plan = replace(cluster.plan(began, cores=cluster.available_cores()), engines=(), rewards=())
     with guarded(), cluster.ray_session(began.cluster, plan, run.logs):
         learner = start_learner(began, model_folder(began), plan.learner_ranks, run.logs)
-        asyncio.run(_export(learner, checkpoint, target, derive_seed(began.seed, "learner")))
+        asyncio.run(_export(learner, store, step, target, derive_seed(began.seed, "learner")))
     return target
 
 
-async def _export(learner: LearnerGroup, checkpoint: Path, target: Path, seed: int) -> None:
+async def _export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
     await learner.build(seed)
     try:
-        await learner.load(checkpoint)
+        await learner.load(store, step)
         await learner.export(target)
     finally:
         await learner.close()

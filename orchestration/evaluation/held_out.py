@@ -9,10 +9,11 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from orchestration.config import ExperimentConfig
 from orchestration.evaluation.collect import Questioning, collect
 from orchestration.evaluation.records import Completion, EvaluatedSample
 from rollout.dataset import SampleTable
-from rollout.records import ImageBytes, Sample
+from rollout.records import ImageBytes, Sample, SamplingSpec
 
 if TYPE_CHECKING:
     from orchestration.pools.generators import GeneratorPool
@@ -161,3 +162,36 @@ def _embedded(image: ImageBytes, input_size: tuple[int, int]) -> dict[str, Any]:
         "input_height": input_size[1],
         "data": f"data:image/{kind};base64,{b64encode(image.data).decode()}",
     }
+
+
+class HeldOut:
+    """Scores a run's held-out samples, always the same ones with the same seeds."""
+
+    def __init__(self, config: ExperimentConfig, table: SampleTable) -> None:
+        """Choose the samples; nothing is asked yet."""
+        pairs = set(table.tasks_and_sources())
+        sampling = config.rollout.sampling
+        self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
+        self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family)
+        self._questioning = Questioning(
+            greedy=True,
+            sampled=SamplingSpec(
+                group_size=config.evaluation.completions_per_sample,
+                temperature=sampling.temperature,
+                max_completion_tokens=sampling.max_completion_tokens,
+            ),
+            max_completion_tokens=sampling.max_completion_tokens,
+            seed=config.seed,
+            coord_mode=config.model.coord_mode,
+        )
+
+    async def score(self, step: int, *, generators: "GeneratorPool", rewards: "RewardPool") -> Evaluation:
+        """Score the weights that are live, which are those after `step` steps."""
+        return await evaluate(
+            self._samples,
+            generators=generators,
+            rewards=rewards,
+            questioning=self._questioning,
+            function_of=self._function_of,
+            step=step,
+        )

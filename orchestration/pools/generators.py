@@ -138,9 +138,9 @@ class GeneratorPool:
         """
         return await self._keeper.some_standing()
 
-    async def find_lost(self, engines: Sequence[Engine]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many."""
-        return await self._keeper.find_lost(engines)
+    async def find_lost(self, engines: Sequence[Engine], handles: Sequence[Any]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many of `handles` are gone."""
+        return await self._keeper.find_lost(engines, handles)
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Let engines take groups; they have the current weights."""

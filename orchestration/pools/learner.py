@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from learner.batching import partition_groups
+from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.records import StepReport
+from learner.store import FileEntry, FileStore
 from orchestration.actors import LearnerActor
 from orchestration.cluster import Placement
 from orchestration.config import ExperimentConfig, FaultsConfig
@@ -96,13 +98,30 @@ class LearnerGroup:
         """
         await self._transfer("send_weights", version)
 
-    async def load(self, folder: Path) -> None:
+    async def load(self, store: FileStore, step: int) -> None:
         """Restore a checkpoint on every rank."""
-        await self._all("load", folder)
+        await self._all("load", store, step)
 
-    async def save(self, folder: Path, *, step: int, extra: dict[str, Any], keep_last: int) -> Path:
-        """Write one checkpoint; gives its folder."""
-        return Path((await self._all("save", folder, step, extra, keep_last))[0])
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk; training waits for this alone."""
+        share: StagedShare = (await self._all("stage", step))[0]
+        return share
+
+    async def upload(self, store: FileStore, step: int) -> list[FileEntry]:
+        """Copy what every rank has staged into the checkpoint directory, beside training; gives all files.
+
+        Ends when every rank has ended, so that no rank still copies when the next checkpoint is staged.
+        """
+        calls = (self._upload(rank, store, step) for rank in range(self._num_ranks))
+        shares = await asyncio.gather(*calls, return_exceptions=True)
+        for share in shares:
+            if isinstance(share, BaseException):
+                raise share
+        return [entry for share in shares for entry in share]
+
+    async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
+        with in_our_words(Role.LEARNER, rank):
+            return await self.handles[rank].upload.remote(store, step)  # type: ignore[no-any-return]
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""
@@ -222,7 +241,10 @@ def start_learner(
     """Make a group of one learner actor a placement, told which model and which algorithm."""
     told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
+    staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
+
     def start(rank: int) -> Any:
-        return LearnerActor.options(**placements[rank].actor_options()).remote(rank, told, placements[rank], log_dir)
+        options = placements[rank].actor_options()
+        return LearnerActor.options(**options).remote(rank, told, placements[rank], log_dir, staging_dir)
 
     return LearnerGroup(start, stop=ray.kill, num_ranks=len(placements), faults=config.cluster.faults)

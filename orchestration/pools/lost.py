@@ -5,7 +5,7 @@ object that was awaited. A RayTaskError is an answer: the actor that was asked l
 That cause can be Ray's again, where an actor asked another one or fetched an object.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray.exceptions import (
@@ -108,14 +108,6 @@ def cause_of(error: BaseException) -> BaseException:
     while isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
     return error
-
-
-def root_cause(errors: Sequence[BaseException]) -> BaseException:
-    """Of what several ranks raised in one call, the failure that explains the others.
-
-    The peers of a rank that died complain about broken connections, often before Ray reports the death.
-    """
-    return next((error for error in errors if isinstance(error, InfrastructureError)), errors[0])
 
 
 def _explanation(error: BaseException) -> str:

@@ -8,7 +8,6 @@ is idle, and how the pool compares with the same rewards in one process without 
 
 import argparse
 import asyncio
-import dataclasses
 import os
 import random
 import tempfile
@@ -23,13 +22,25 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from orchestration.actors import RewardActor
 from orchestration.cluster import Placement
-from orchestration.config import RewardPoolConfig
+from orchestration.config import FaultsConfig, RewardPoolConfig
+from orchestration.faults import FaultLog
 from orchestration.handoff import to_reward_requests
 from orchestration.pools.rewards import RewardPool
 from rewards import MixedReward, RewardConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 GROUP_SIZE = 8
+LIMITS = FaultsConfig(
+    heartbeat_s=10.0,
+    heartbeat_timeout_s=120.0,
+    start_timeout_s=180.0,
+    call_timeout_s=600.0,
+    window_s=3600.0,
+    max_engine_faults=0,
+    max_reward_faults=0,
+    max_learner_faults=0,
+    max_transfer_faults=0,
+)
 WIDTH = 256
 TASKS = {
     "match_yesno": ("yes", ("yes", "No .", "maybe")),
@@ -140,7 +151,8 @@ def main() -> None:
                 options = placement.actor_options()
                 return RewardActor.options(**options).remote(index, RewardConfig(), folder, "pixel", placement, folder)
 
-            pool = RewardPool(start, dataclasses.replace(RewardPoolConfig(num_actors=sizes.actors), calls_per_actor=2))
+            config = RewardPoolConfig(num_actors=sizes.actors, calls_per_actor=2)
+            pool = RewardPool(start, config, LIMITS, FaultLog(LIMITS))
             seconds, loaded, idle = asyncio.run(measure(pool, groups))
             pool.close()
         finally:

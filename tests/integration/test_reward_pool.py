@@ -1,4 +1,4 @@
-"""The reward pool on real Ray actors: an actor that is killed, one that hangs, and a table that nobody copies."""
+"""The reward pool on real Ray actors: actors that are killed or hang, at work or idle, and a table nobody copies."""
 
 import asyncio
 import os
@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 
 from orchestration.config import RewardPoolConfig
 from orchestration.errors import ScoringError
+from orchestration.faults import FaultLog
 from orchestration.pools.rewards import RewardPool
+from tests.unit.orchestration.fault_limits import fault_limits
 
 TABLE_ROWS, TABLE_WIDTH = 40_000, 512
 
@@ -28,12 +30,16 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"health": 1})
 class Scorer:
     """Stands where a reward actor stands; a group is (name, what happens, folder of marks)."""
 
     def ready(self) -> int:
         return os.getpid()
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        pass
 
     @ray.method(num_returns=2)
     def score(self, group: tuple[str, str, Path], keep_texts: bool) -> tuple[str, str]:
@@ -48,16 +54,22 @@ class Scorer:
         return f"payload of {name}", f"summary of {name}"
 
 
-def score_all(groups: list[tuple[str, str, Path]], **settings: Any) -> tuple[list[Any], int]:
+def new_pool(settings: dict[str, Any], **limits: float) -> tuple[RewardPool, FaultLog]:
+    faults = fault_limits(**limits)
+    log = FaultLog(faults)
+    return RewardPool(lambda _: Scorer.remote(), RewardPoolConfig(**settings), faults, log), log
+
+
+def score_all(groups: list[tuple[str, str, Path]], **settings: Any) -> tuple[list[Any], float]:
     """Give the summary or the error of every group, and how many actors were replaced."""
 
-    async def scenario() -> tuple[list[Any], int]:
-        pool = RewardPool(lambda _: Scorer.remote(), RewardPoolConfig(**settings))
+    async def scenario() -> tuple[list[Any], float]:
+        pool, log = new_pool(settings)
         await pool.ready()
         calls = (pool.score(ray.put(group), keep_texts=False) for group in groups)
         done = await asyncio.gather(*calls, return_exceptions=True)
         pool.close()
-        return [one if isinstance(one, BaseException) else one[1] for one in done], pool.num_restarts
+        return [one if isinstance(one, BaseException) else one[1] for one in done], log.counts()["faults/reward"]
 
     return asyncio.run(scenario())
 
@@ -65,17 +77,51 @@ def score_all(groups: list[tuple[str, str, Path]], **settings: Any) -> tuple[lis
 @pytest.mark.parametrize("event", ["dies_once", "hangs_once"])
 def test_a_lost_actor_is_replaced_and_its_group_scored_all_the_same(cluster: None, tmp_path: Path, event: str) -> None:
     groups = [(f"g{i}", event if i == 3 else "fine", tmp_path) for i in range(12)]
-    done, num_restarts = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=15.0)
+    done, num_faults = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=5.0)
     assert done == [f"summary of g{i}" for i in range(12)]
-    assert num_restarts == 1
+    assert num_faults == 1
 
 
 def test_a_group_that_always_kills_is_given_up_and_the_others_are_scored(cluster: None, tmp_path: Path) -> None:
     groups = [(f"g{i}", "always_dies" if i == 2 else "fine", tmp_path) for i in range(8)]
-    done, num_restarts = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=60.0)
+    done, num_faults = score_all(groups, num_actors=2, calls_per_actor=2, timeout_s=60.0)
     assert isinstance(done.pop(2), ScoringError)
     assert done == [f"summary of g{i}" for i in range(8) if i != 2]
-    assert num_restarts == 2
+    assert num_faults == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_idle_actor_that_dies_or_stops_is_replaced_before_anyone_needs_it(
+    cluster: None, tmp_path: Path, number: signal.Signals
+) -> None:
+    async def scenario() -> None:
+        pool, log = new_pool({"num_actors": 2}, heartbeat_s=0.1, heartbeat_timeout_s=2.0)
+        pids = await pool.ready()
+        os.kill(pids[0], number)
+        async with asyncio.timeout(60.0):
+            while not log.counts()["faults/reward"]:
+                await asyncio.sleep(0.05)
+        group = ray.put(("g", "fine", tmp_path))
+        assert (await pool.score(group, keep_texts=False))[1] == "summary of g"
+        pool.close()
+        assert log.counts()["faults/reward"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_actor_beats_while_it_scores(cluster: None, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scorer = Scorer.remote()
+        await scorer.ready.remote()
+        busy = scorer.score.remote(ray.put(("g", "hangs_once", tmp_path)), False)
+        while not (tmp_path / "g").exists():
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30.0):
+            await scorer.beat.remote()
+        ray.kill(scorer)
+        del busy
+
+    asyncio.run(scenario())
 
 
 @ray.remote

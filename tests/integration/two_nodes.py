@@ -56,6 +56,10 @@ class RayNode:
             found |= more
         return sorted(found)
 
+    def actors(self, name: str) -> list[int]:
+        """Processes of the node that play an actor of this class."""
+        return [pid for pid in self.pids() if _title(pid).startswith(f"ray::{name}")]
+
     def kill(self) -> None:
         """End all processes of the node at once, none of which can say goodbye."""
         while left := self.pids():
@@ -78,6 +82,13 @@ class RayNode:
             return marked or os.getsid(pid) == self._process.pid
         except OSError:
             return False
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return ""
 
 
 class TwoNodes:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner_scenarios import keep_first_gradients, nan_group, start_trainer, train, weights_of, wrong_image_group
+from learner_scenarios import (
+    keep_first_gradients,
+    load,
+    nan_group,
+    save_beside,
+    start_trainer,
+    train,
+    weights_of,
+    wrong_image_group,
+)
 from tiny_learner import make_group, mixed_groups
 
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
@@ -29,9 +38,12 @@ def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory
             "trained": weights_of(trainer),
             "logprobs": trainer.sequence_logprobs(make_group("probe")),
         }
-        folder = trainer.save(directory, step=NUM_STEPS, extra={}, keep_last=1)
-        result["drawn"] = torch.rand(3).tolist()
-        metrics += train(trainer, rank, num_ranks, NUM_STEPS, NUM_STEPS + 1)
+
+        def go_on() -> None:
+            result["drawn"] = torch.rand(3).tolist()
+            metrics.extend(train(trainer, rank, num_ranks, NUM_STEPS, NUM_STEPS + 1))
+
+        folder = save_beside(trainer, directory, go_on, step=NUM_STEPS)
         result["gone_on"] = weights_of(trainer)
         result["raised"] = _fail_twice(trainer, is_guilty=rank == num_ranks - 1)
         after = weights_of(trainer)
@@ -68,7 +80,7 @@ def resume(rank: int, num_ranks: int, port: int, model_path: Path, folder: Path,
     """Take the step that follows the checkpoint."""
     trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
     try:
-        trainer.load(folder)
+        load(trainer, folder)
     except CheckpointError as error:
         trainer.close()
         return {"refused": error}

@@ -1,16 +1,23 @@
 """What one rank does in the tests of several ranks; importable, so that a fresh process can find it."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tiny_learner import make_config, make_group, mixed_groups
 
+from learner import checkpoint
 from learner.batching import partition_groups
 from learner.checkpoint import step_folder
 from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
+from learner.ranks import exchange
+from learner.store import FileEntry, FileStore, open_store
 from learner.trainer import PolicyTrainer
 
 NUM_STEPS = 3
@@ -46,8 +53,17 @@ CASES: dict[str, dict] = {
 
 def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **changes) -> PolicyTrainer:
     torch.set_num_threads(1)
+    staging_dir = changes.pop("staging_dir", None)
     config = make_config(model_path, num_ranks=num_ranks, **{"micro_batch_tokens": 60, **changes})
-    return PolicyTrainer(config, rank=rank, world_size=num_ranks, master_address="127.0.0.1", master_port=port, seed=1)
+    return PolicyTrainer(
+        config,
+        rank=rank,
+        world_size=num_ranks,
+        master_address="127.0.0.1",
+        master_port=port,
+        seed=1,
+        staging_dir=staging_dir,
+    )
 
 
 def step_groups(step: int, family: str = "qwen2_5_vl") -> list:
@@ -63,6 +79,42 @@ def step_groups(step: int, family: str = "qwen2_5_vl") -> list:
 def share(groups: list, rank: int, num_ranks: int) -> list:
     counts = [len(group.prompt_token_ids) + group.num_completion_tokens for group in groups]
     return [groups[i] for i in partition_groups(counts, num_ranks)[rank]]
+
+
+def save(trainer: PolicyTrainer, directory: Path, *, step: int, extra: dict | None = None) -> Path:
+    """Stage, copy and mark, one after the other; every rank calls it."""
+    return save_beside(trainer, directory, lambda: None, step=step, extra=extra)
+
+
+def save_beside(
+    trainer: PolicyTrainer, directory: Path, work: Callable[[], None], *, step: int, extra: dict | None = None
+) -> Path:
+    """Stage, then copy in a thread beside `work`, then mark: rank 0 copies while it works, the others afterwards."""
+    store = open_store(directory)
+    share = trainer.stage(step=step)
+    may_copy = threading.Event()
+
+    def copy() -> tuple[FileEntry, ...]:
+        may_copy.wait()
+        return trainer.upload(store, step=step)
+
+    with ThreadPoolExecutor(1) as threads:
+        copied = threads.submit(copy)
+        if dist.get_rank() == 0:
+            may_copy.set()
+        work()
+        may_copy.set()
+        own = copied.result()
+    files = [entry for entries in exchange(own) for entry in entries]
+    if dist.get_rank() == 0:
+        checkpoint.mark(store, share, files, extra=extra or {}, scores={})
+    dist.barrier()
+    return directory / checkpoint.step_name(step)
+
+
+def load(trainer: PolicyTrainer, folder: Path) -> None:
+    """Restore the checkpoint in a step's folder."""
+    trainer.load(open_store(folder.parent), step=int(folder.name.removeprefix("step_")))
 
 
 def weights_of(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
@@ -187,24 +239,47 @@ def fail_together(rank: int, num_ranks: int, port: int, model_path: Path) -> dic
 
 
 def save_and_go_on(rank: int, num_ranks: int, port: int, model_path: Path, directory: Path) -> dict:
-    """Save after step 2, note the random numbers that would follow and the weights of step 3."""
+    """Save after step 2, and meanwhile note the random numbers that follow and take step 3."""
     trainer = start_trainer(rank, num_ranks, port, model_path)
     train(trainer, rank, num_ranks, 0, 2)
-    trainer.save(directory, step=2, extra={"cursor": 5}, keep_last=1)
-    drawn = torch.rand(3).tolist()
-    train(trainer, rank, num_ranks, 2, 3)
-    result = {"drawn": drawn, "weights": weights_of(trainer)}
+    result = {"staged": weights_of(trainer)}
+
+    def go_on() -> None:
+        result["drawn"] = torch.rand(3).tolist()
+        train(trainer, rank, num_ranks, 2, 3)
+
+    save_beside(trainer, directory, go_on, step=2, extra={"cursor": 5})
+    result["weights"] = weights_of(trainer)
+    trainer.close()
+    return result
+
+
+def fetch(
+    rank: int, num_ranks: int, port: int, model_path: Path, store: FileStore, step: int, staging_dir: Path
+) -> dict:
+    """Load from a store that gives no paths; tell what the backend was given to read."""
+    trainer = start_trainer(rank, num_ranks, port, model_path, staging_dir=staging_dir)
+    result: dict = {}
+    load_backend = trainer._backend.load
+
+    def look_and_load(folder: Path, *, is_keeper: bool) -> None:
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        result.update(folder=folder, files=files, is_keeper=is_keeper)
+        load_backend(folder, is_keeper=is_keeper)
+
+    trainer._backend.load = look_and_load
+    trainer.load(store, step=step)
+    result["loaded"] = weights_of(trainer)
     trainer.close()
     return result
 
 
 def resume(rank: int, num_ranks: int, port: int, model_path: Path, folder: Path) -> dict:
     trainer = start_trainer(rank, num_ranks, port, model_path)
-    trainer.load(folder)
-    version = trainer.weight_version
-    drawn = torch.rand(3).tolist()
+    load(trainer, folder)
+    result = {"loaded": weights_of(trainer), "version": trainer.weight_version, "drawn": torch.rand(3).tolist()}
     train(trainer, rank, num_ranks, 2, 3)
-    result = {"drawn": drawn, "weights": weights_of(trainer), "version": version}
+    result["weights"] = weights_of(trainer)
     trainer.close()
     return result
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from learner_scenarios import start_trainer, train, weights_of
+from learner_scenarios import load, save, start_trainer, train, weights_of
 from plain_model import whole_policy
 from torch.distributed.checkpoint import FileSystemReader
 
@@ -88,12 +88,12 @@ def test_the_reference_is_the_policy_without_its_adapters(start):
 def test_a_checkpoint_holds_the_adapters_only_and_goes_on_bit_by_bit(start, tmp_path):
     trainer = start()
     train(trainer, 0, 1, 0, 2)
-    folder = trainer.save(tmp_path, step=2, extra={}, keep_last=1)
+    folder = save(trainer, tmp_path, step=2)
     train(trainer, 0, 1, 2, 3)
     gone_on = weights_of(trainer)
 
     resumed = start()
-    resumed.load(folder)
+    load(resumed, folder)
     train(resumed, 0, 1, 2, 3)
 
     for name, tensor in weights_of(resumed).items():

@@ -6,6 +6,7 @@ from learner_scenarios import (
     CASES,
     NUM_EXACT_STEPS,
     fail_together,
+    fetch,
     live_case,
     live_cases,
     one_rank_has_nothing,
@@ -13,10 +14,12 @@ from learner_scenarios import (
     save_and_go_on,
     train_between,
 )
+from pyarrow import fs
 from tiny_learner import free_port, run_ranks
 
 from learner import checkpoint
 from learner.errors import LearnerError, NonFiniteLossError
+from learner.store import FileStore, open_store
 
 
 def assert_same_weights(found, expected, atol):
@@ -77,17 +80,30 @@ def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(model_
         assert result["weight_version"] == 1
 
 
-def test_a_checkpoint_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
+def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):
     written = run_ranks(2, save_and_go_on, tmp_path / "write", model_path, tmp_path / "checkpoints")
-    folder = checkpoint.latest_complete(tmp_path / "checkpoints")
-    assert checkpoint.read_extra(folder) == {"cursor": 5}
+    store = open_store(tmp_path / "checkpoints")
+    whole = checkpoint.newest_whole(store, pass_over=pytest.fail)
+    assert (whole.step, whole.num_ranks, whole.weight_version, whole.extra) == (2, 2, 2, {"cursor": 5})
+    folder = tmp_path / "checkpoints" / whole.name
 
     two = run_ranks(2, resume, tmp_path / "two", model_path, folder)
+    remote = FileStore(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "checkpoints")
+    fetched = run_ranks(2, fetch, tmp_path / "fetch", model_path, remote, 2, tmp_path / "staging")
     one = resume(0, 1, 0, model_path, folder)
 
     assert [rank["drawn"] for rank in two] == [rank["drawn"] for rank in written]
     assert written[0]["drawn"] != written[1]["drawn"]
     assert one["version"] == two[0]["version"] == 2
+    assert any(not np.array_equal(written[0]["staged"][name], after) for name, after in written[0]["weights"].items())
+    assert_same_weights(two[0]["loaded"], written[0]["staged"], atol=0)
+    assert_same_weights(one["loaded"], written[0]["staged"], atol=0)
+    assert_same_weights(fetched[0]["loaded"], written[0]["staged"], atol=0)
+    assert [rank["is_keeper"] for rank in fetched] == [True, False]
+    assert fetched[0]["folder"] == fetched[1]["folder"]
+    assert fetched[0]["folder"].is_relative_to(tmp_path / "staging")
+    assert fetched[1]["files"] == {entry.name for entry in whole.files}
+    assert list((tmp_path / "staging").iterdir()) == []
     assert_same_weights(two[0]["weights"], written[0]["weights"], atol=0)
     assert_same_weights(one["weights"], written[0]["weights"], atol=1e-4)
 

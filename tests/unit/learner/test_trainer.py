@@ -1,23 +1,31 @@
 """One rank, in this process."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from learner_scenarios import (
     keep_first_gradients,
+    load,
     nan_group,
+    save,
     start_trainer,
     step_groups,
     train,
     weights_of,
     wrong_image_group,
 )
+from pyarrow import fs
 from tiny_learner import FAMILIES, make_group, mixed_groups
 
 from learner import checkpoint
 from learner.config import FsdpConfig
 from learner.errors import CheckpointError, ExplodingGradientError, LearnerError, NonFiniteLossError
+from learner.store import FileStore, open_store
+from tests.unit.memory_store import MemoryHandler
 
 
 @pytest.fixture
@@ -196,14 +204,14 @@ def test_an_unusable_group_is_named(start):
 def test_save_load_and_export_in_one_process(start, tmp_path):
     trainer = start()
     train(trainer, 0, 1, 0, 2)
-    folder = trainer.save(tmp_path / "checkpoints", step=2, extra={"cursor": 1}, keep_last=2)
+    folder = save(trainer, tmp_path / "checkpoints", step=2)
     trainer.export(tmp_path / "exported")
     saved = weights_of(trainer)
     train(trainer, 0, 1, 2, 3)
     gone_on = weights_of(trainer)
 
     trainer = start()
-    trainer.load(folder)
+    load(trainer, folder)
     assert_same_weights(weights_of(trainer), saved, atol=0)
     train(trainer, 0, 1, 2, 3)
 
@@ -214,29 +222,70 @@ def test_save_load_and_export_in_one_process(start, tmp_path):
     np.testing.assert_array_equal(exported.lm_head.weight.detach().numpy(), saved["model.embed_tokens.weight"])
 
 
-def test_a_save_cut_short_leaves_the_older_checkpoint_as_the_latest(start, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("before", "after"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_checkpoint_loads_in_the_other_precision(before, after, start, tmp_path):
+    trainer = start(dtype=before)
+    train(trainer, 0, 1, 0, 1)
+    saved = shards_of(trainer)
+    folder = save(trainer, tmp_path, step=1)
+
+    trainer = start(dtype=after)
+    load(trainer, folder)
+
+    assert {array.dtype.name for array in saved.values()} == {"float32"}
+    assert_same_weights(shards_of(trainer), saved, atol=0)
+    train(trainer, 0, 1, 1, 2)
+
+
+def shards_of(trainer):
+    """Float32 values as the optimiser moves them."""
+    named = trainer._backend.policy.hf_model.named_parameters()
+    return {name: parameter.detach().to_local().clone().numpy() for name, parameter in named}
+
+
+def test_a_staging_folder_that_takes_nothing_is_named_and_a_full_one_leaves_the_older_checkpoint(
+    start, tmp_path, monkeypatch
+):
     trainer = start()
-    whole = trainer.save(tmp_path, step=1, extra={}, keep_last=1)
+    save(trainer, tmp_path, step=1)
 
-    def die(folder):
-        (folder / "weights").mkdir()
-        raise KeyboardInterrupt
+    def fill_up(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer._backend, "save", die)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.save(tmp_path, step=2, extra={}, keep_last=1)
+    monkeypatch.setattr(trainer._backend, "save", fill_up)
+    with pytest.raises(
+        CheckpointError, match=r"step 2 was not staged in .*mixed-r1-staging.*No space left.*staging_dir"
+    ):
+        trainer.stage(step=2)
 
-    assert checkpoint.latest_complete(tmp_path) == whole
+    assert checkpoint.marked_steps(open_store(tmp_path)) == [1]
     monkeypatch.undo()
-    assert trainer.save(tmp_path, step=2, extra={}, keep_last=1).name == "step_00000002"
-    assert [folder.name for folder in tmp_path.iterdir()] == ["step_00000002"]
+    assert save(trainer, tmp_path, step=2).name == "step_00000002"
+    with pytest.raises(CheckpointError, match=r"training\.staging_dir: /dev/null/below cannot be written"):
+        start(staging_dir=Path("/dev/null/below"))
+    start()
+
+
+def test_a_checkpoint_is_fetched_from_a_store_that_is_not_local_and_the_copy_is_gone_afterwards(start, tmp_path):
+    memory = FileStore(fs.PyFileSystem(MemoryHandler()), "bucket/run")
+    trainer = start(staging_dir=tmp_path)
+    train(trainer, 0, 1, 0, 1)
+    saved = weights_of(trainer)
+    share = trainer.stage(step=1)
+    checkpoint.mark(memory, share, trainer.upload(memory, step=1), extra={}, scores={})
+    train(trainer, 0, 1, 1, 2)
+
+    trainer.load(memory, step=1)
+
+    assert_same_weights(weights_of(trainer), saved, atol=0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
-    folder = start(freeze=("model.visual.*",)).save(tmp_path, step=1, extra={}, keep_last=1)
+    folder = save(start(freeze=("model.visual.*",)), tmp_path, step=1)
 
     with pytest.raises(CheckpointError, match="does not load into this model and optimiser"):
-        start().load(folder)
+        load(start(), folder)
 
 
 def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):

@@ -16,5 +16,6 @@ def fault_limits(**settings: Any) -> FaultsConfig:
         "max_reward_faults": 16,
         "max_learner_faults": 3,
         "max_transfer_faults": 8,
+        "max_checkpoint_faults": 3,
     }
     return FaultsConfig(**(values | settings))

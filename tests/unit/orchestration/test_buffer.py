@@ -1,139 +1,199 @@
 """The buffer's one budget: who may start, what a step waits for, what happens to what is dropped."""
 
 import asyncio
-import dataclasses
 
 import pytest
 
-from orchestration.buffer import GroupBuffer
+from orchestration.buffer import Progress
 from orchestration.errors import DataError
-from orchestration.tickets import GroupSummary, GroupTicket
+from tests.unit.orchestration.buffer_driver import fill, free_positions, new_buffer, positions_of
+from tests.unit.orchestration.run_records import ticket, ticket_without_signal
+from tests.unit.orchestration.virtual_time import StuckError, run_in_virtual_time, settle
 
-SUMMARY = GroupSummary(
-    family="chart",
-    source="plots",
-    rewards=(0.1, 1.0),
-    task_rewards=(0.0, 1.0),
-    format_rewards=(1.0, 1.0),
-    num_prompt_tokens=20,
-    num_completion_tokens=16,
-    num_truncated=0,
-    failures=(),
-    reasons=("ok", "ok"),
-    weight_version=0,
-    rollout_s=0.1,
-    score_s=0.01,
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_staleness": 0}, [0, 1]),
+        ({"max_staleness": 1}, [0, 1, 2, 3]),
+        ({"max_staleness": 2}, [0, 1, 2, 3, 4, 5]),
+        ({"max_staleness": 2, "run_ahead": 0}, [0, 1]),
+        ({"max_staleness": 2, "run_ahead": 1}, [0, 1, 2, 3]),
+    ],
 )
+def test_budget_is_one_step_more_than_rollout_runs_ahead(changes: dict[str, int], expected: list[int]) -> None:
+    async def scenario() -> None:
+        assert free_positions(new_buffer(**changes)) == expected
 
-
-def ticket(position: int) -> GroupTicket:
-    return GroupTicket(position=position, group_id=f"0-{position}", payload=None, summary=SUMMARY)
-
-
-def new_buffer(*, max_staleness: int, first_step: int = 0, num_steps: int = 5) -> GroupBuffer:
-    return GroupBuffer(
-        groups_per_step=2,
-        max_staleness=max_staleness,
-        first_step=first_step,
-        num_steps=num_steps,
-        max_drop_frac=0.5,
-        max_failed_frac=0.25,
-    )
-
-
-async def free_positions(buffer: GroupBuffer) -> list[int | None]:
-    """Take positions until the buffer makes the caller wait or ends the stream."""
-    taken: list[int | None] = []
-    while True:
-        task = asyncio.ensure_future(buffer.wait_for_slot())
-        for _ in range(5):
-            await asyncio.sleep(0)
-        if not task.done():
-            task.cancel()
-            return taken
-        taken.append(task.result())
-        if taken[-1] is None:
-            return taken
-
-
-@pytest.mark.parametrize(("max_staleness", "expected"), [(0, [0, 1]), (1, [0, 1, 2, 3]), (2, [0, 1, 2, 3, 4, 5])])
-def test_budget_is_one_step_more_than_the_staleness(max_staleness: int, expected: list[int]) -> None:
-    assert asyncio.run(free_positions(new_buffer(max_staleness=max_staleness))) == expected
+    run_in_virtual_time(scenario())
 
 
 def test_slots_come_back_only_when_new_weights_are_live() -> None:
     async def scenario() -> None:
         buffer = new_buffer(max_staleness=0)
-        assert await free_positions(buffer) == [0, 1]
-        await buffer.add(ticket(1))
-        await buffer.add(ticket(0))
-        assert [t.position for t in await buffer.take_step(0)] == [0, 1]
-        assert await free_positions(buffer) == []
-        await buffer.advance(1)
-        assert await free_positions(buffer) == [2, 3]
+        assert free_positions(buffer) == [0, 1]
+        slot = asyncio.ensure_future(buffer.wait_for_slots())
+        fill(buffer, 1, 0)
+        assert positions_of(await buffer.take_step()) == [0, 1]
+        await settle()
+        assert not slot.done()
+        buffer.advance(1)
+        assert await slot == [2, 3]
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_stream_ends_after_the_last_step_and_starts_where_a_run_resumes() -> None:
+def test_stream_ends_with_the_last_step_and_starts_where_a_run_resumes() -> None:
     async def scenario() -> None:
-        buffer = new_buffer(max_staleness=3, first_step=4)
-        assert await free_positions(buffer) == [8, 9, None]
+        buffer = new_buffer(Progress(step=4, next_position=9, again=(6,)), max_staleness=3)
+        assert free_positions(buffer) == [6, 9]
+        slot = asyncio.ensure_future(buffer.wait_for_slots())
+        await settle()
+        fill(buffer, 6, 9)
+        assert positions_of(await buffer.take_step()) == [6, 9]
+        assert await slot == []
+        assert await buffer.take_step() is None
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_step_waits_for_its_own_last_group_although_later_ones_are_there() -> None:
     async def scenario() -> None:
-        buffer = new_buffer(max_staleness=1)
-        for position in (0, 2, 3):
-            await buffer.add(ticket(position))
-        waiting = asyncio.ensure_future(buffer.take_step(0))
-        await asyncio.sleep(0)
+        buffer = new_buffer()
+        free_positions(buffer)
+        fill(buffer, 0, 2, 3)
+        waiting = asyncio.ensure_future(buffer.take_step())
+        await asyncio.sleep(1e6)
         assert not waiting.done()
-        await buffer.add(ticket(1))
-        assert [t.position for t in await waiting] == [0, 1]
+        fill(buffer, 1)
+        assert positions_of(await waiting) == [0, 1]
+        assert positions_of(await buffer.take_step()) == [2, 3]
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("waiter", ["wait_for_slots", "take_step"])
+def test_close_wakes_whoever_waits_and_ends_both_streams(waiter: str) -> None:
+    async def scenario() -> None:
+        buffer = new_buffer()
+        free_positions(buffer)
+        waiting = asyncio.ensure_future(getattr(buffer, waiter)())
+        await settle()
+        assert not waiting.done()
+        buffer.close()
+        assert not await waiting
+        fill(buffer, 0, 1)
+        assert await buffer.take_step() is None
+        assert await buffer.wait_for_slots() == []
+
+    run_in_virtual_time(scenario())
 
 
 def test_dropped_groups_are_counted_and_too_many_end_the_run_with_the_reason() -> None:
     async def scenario() -> None:
-        buffer = new_buffer(max_staleness=1)
-        await buffer.add(ticket(0))
-        await buffer.drop(1, "image does not decode")
-        assert [t.position for t in await buffer.take_step(0)] == [0]
-        assert buffer.num_dropped == 1
-        await buffer.drop(2, "image does not decode")
-        await buffer.drop(3, "prompt too long")
-        with pytest.raises(DataError, match=r"2 of 2 groups.*prompt too long"):
-            await buffer.take_step(1)
+        buffer = new_buffer()
+        free_positions(buffer)
+        fill(buffer, 0)
+        buffer.drop(1, "image does not decode")
+        groups = await buffer.take_step()
+        assert groups is not None
+        assert (positions_of(groups), groups.dropped) == ([0], {1: "image does not decode"})
+        buffer.drop(2, "image does not decode")
+        buffer.drop(3, "prompt too long")
+        with pytest.raises(DataError, match=r"step 1: 2 of 2 groups .*max_drop_frac=0.5; .*prompt too long"):
+            await buffer.take_step()
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
+
+
+BROKEN = {"rewards": (), "failures": ("chart: bad", "chart: bad"), "reasons": ("bad_gold",) * 2}
+ONE_BROKEN = {"rewards": (0.1,), "failures": ("crash",), "reasons": ("ok", "grader_failed")}
 
 
 def test_too_many_failed_graders_stop_the_run_with_their_most_common_causes() -> None:
-    async def run() -> None:
-        buffer = new_buffer(max_staleness=0)
-        await free_positions(buffer)
-        broken = dataclasses.replace(
-            SUMMARY, rewards=(), failures=("chart: bad", "chart: bad"), reasons=("bad_gold",) * 2
-        )
-        await buffer.add(ticket(0))
-        await buffer.add(dataclasses.replace(ticket(1), summary=broken))
+    async def scenario() -> None:
+        buffer = new_buffer()
+        free_positions(buffer)
+        fill(buffer, 0)
+        buffer.add(ticket(1, **BROKEN))
         with pytest.raises(DataError, match=r"2 of 4 completions .*max_failed_frac=0.25: 2 x chart: bad"):
-            await buffer.take_step(0)
+            await buffer.take_step()
 
-    asyncio.run(run())
+    run_in_virtual_time(scenario())
 
 
 def test_a_few_failed_graders_are_let_through() -> None:
-    async def run() -> None:
-        buffer = new_buffer(max_staleness=0)
-        await free_positions(buffer)
-        one = dataclasses.replace(SUMMARY, rewards=(0.1,), failures=("crash",), reasons=("ok", "grader_failed"))
-        await buffer.add(dataclasses.replace(ticket(0), summary=one))
-        await buffer.add(ticket(1))
-        assert len(await buffer.take_step(0)) == 2
+    async def scenario() -> None:
+        buffer = new_buffer()
+        free_positions(buffer)
+        buffer.add(ticket(0, **ONE_BROKEN))
+        fill(buffer, 1)
+        assert positions_of(await buffer.take_step()) == [0, 1]
 
-    asyncio.run(run())
+    run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(
+    ("oversampling", "groups_per_step", "num_replaced"),
+    [(1.0, 10, 0), (1.1, 10, 1), (1.2, 10, 2), (1.4, 10, 4), (1.15, 100, 15), (1.25, 2, 0), (1.5, 2, 1), (3.0, 2, 4)],
+)
+def test_step_uses_up_at_most_oversampling_times_its_groups(
+    oversampling: float, groups_per_step: int, num_replaced: int
+) -> None:
+    async def scenario() -> None:
+        buffer = new_buffer(max_staleness=0, oversampling=oversampling, groups_per_step=groups_per_step)
+        while fresh := free_positions(buffer):
+            for position in fresh:
+                buffer.add(ticket_without_signal(position))
+        groups = await buffer.take_step()
+        assert groups is not None
+        assert [t.position for t in groups.replaced] == list(range(num_replaced))
+        assert positions_of(groups) == list(range(num_replaced, num_replaced + groups_per_step))
+
+    run_in_virtual_time(scenario())
+
+
+def test_groups_without_signal_are_taken_as_they_come_unless_oversampling_replaces_them() -> None:
+    async def scenario() -> None:
+        for oversampling, expected in ((1.0, [0, 1]), (2.0, [1, 2])):
+            buffer = new_buffer(max_staleness=0, oversampling=oversampling)
+            free_positions(buffer)
+            slot = asyncio.ensure_future(buffer.wait_for_slots())
+            await settle()
+            buffer.add(ticket_without_signal(0))
+            fill(buffer, 1)
+            await settle()
+            assert slot.done() == (oversampling > 1.0)
+            fill(buffer, *(slot.result() if slot.done() else []))
+            assert positions_of(await buffer.take_step()) == expected
+            slot.cancel()
+
+    run_in_virtual_time(scenario())
+
+
+def test_dropped_groups_are_replaced_too_and_still_counted() -> None:
+    async def scenario() -> None:
+        buffer = new_buffer(max_staleness=0, oversampling=1.5)
+        free_positions(buffer)
+        buffer.drop(0, "image does not decode")
+        buffer.add(ticket_without_signal(1))  # beyond the bound: it fills the step
+        assert free_positions(buffer) == [2]
+        fill(buffer, 2)
+        groups = await buffer.take_step()
+        assert groups is not None
+        assert (positions_of(groups), groups.replaced) == ([1, 2], ())
+        assert groups.dropped == {0: "image does not decode"}
+
+    run_in_virtual_time(scenario())
+
+
+def test_buffer_whose_groups_never_come_is_stuck_without_a_deadline() -> None:
+    """The clock of these tests tells waiting for ever from waiting long."""
+
+    async def scenario() -> None:
+        buffer = new_buffer()
+        free_positions(buffer)
+        await buffer.take_step()
+
+    with pytest.raises(StuckError):
+        run_in_virtual_time(scenario())

@@ -16,7 +16,7 @@ from orchestration.errors import (
     ScoringError,
 )
 from orchestration.faults import FaultKind, Role, kind_of
-from orchestration.pools.lost import in_our_words, root_cause, translate
+from orchestration.pools.lost import in_our_words, translate
 from rollout.errors import RolloutError
 
 LOST_ID = "f" * 56
@@ -119,12 +119,6 @@ def test_the_block_raises_our_error_from_rays() -> None:
 def test_the_reason_of_a_death_is_rays_last_line() -> None:
     error = ray_errors.RayActorError(error_msg="The actor died.\n\tpid: 7\nIts node was terminated.\n")
     assert str(translate(error, Role.ENGINE, 2)) == "engine 2 died: Its node was terminated."
-
-
-def test_a_death_explains_what_its_peers_complain_about() -> None:
-    broken, dead = RuntimeError("Connection closed by peer"), LearnerLostError("learner 1 died")
-    assert root_cause([broken, dead]) is dead
-    assert root_cause([broken, ValueError()]) is broken
 
 
 def test_lost_objects_keep_their_id_between_processes() -> None:

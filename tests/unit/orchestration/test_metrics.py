@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.metrics import reward_metrics
 from orchestration.tickets import GroupTicket
-from tests.unit.orchestration.test_buffer import SUMMARY
+from tests.unit.orchestration.run_records import SUMMARY
 
 
 def test_rewards_are_summed_up_by_function_reason_and_source() -> None:

@@ -15,7 +15,7 @@ from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample
-from tests.unit.orchestration.test_buffer import SUMMARY
+from tests.unit.orchestration.run_records import SUMMARY
 
 RESULT = RewardResult(
     reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"chart": 1.0}, parsed_answer="4", reason=Reason.OK
@@ -68,7 +68,9 @@ def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
 
 def test_metrics_do_not_know_the_clock_and_timings_know_nothing_else() -> None:
     slow, fast = step_of(3, clock=9.0), step_of(3, clock=0.5)
-    metrics = [step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)]
+    metrics = [
+        step_metrics(known["groups"], known["report"], known["sync"], known["mismatch"]) for known in (slow, fast)
+    ]
     timings = [
         step_timings(known["groups"], known["report"], known["sync"], known["seconds"], counts=known["counts"])
         for known in (slow, fast)
