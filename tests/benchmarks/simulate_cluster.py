@@ -15,9 +15,9 @@ says so, and need their time to start. Lengths are log-normal with a cap. `simul
 **Time is virtual**: nothing is waited for, the clock jumps from event to event, and a run repeats exactly for one seed.
 
 **Step time** is compared with the slower of rollout alone (the same engines, never held up: the learner takes no time
-and rollout runs ten steps ahead) and learner alone (fetching, training, publishing). Engines stand still while weights
-are published, so that a ratio of 1 cannot be had: `pause` is what they stand still in a step. Means leave out the first
-steps, and the last ones, for which there is nothing to run ahead to.
+and rollout runs ten steps ahead) and learner alone (fetching, training, publishing): `ratio`. Engines stand still while
+weights are published, `pause` seconds a step, which no policy avoids; `reach` is the ratio to what is left to reach,
+rollout alone and the pause. Means leave out the first steps, and the last ones, which have nothing to run ahead to.
 
 **Processor time of the controller** is all that the process uses, less what is measured around every simulated call and
 event (`World.simulate`); simulated events have a queue of their own, so that those which wake nobody cost the event loop
@@ -72,7 +72,7 @@ def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str
     alone_s = rollout_alone_s(num_engines=num_engines, seed=seed)
     print(f"{num_engines} engines, seed {seed}; rollout alone {alone_s:.2f} s a step")
     print(
-        f"{'policy':<17}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'busy%':>7}{'seats%':>8}{'learn%':>8}"
+        f"{'policy':<17}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}{'learn%':>8}"
         f"{'signal/s':>10}{'stale':>7}{'max':>5}{'carried':>9}{'replaced':>10}{'died':>6}{'again':>7}"
     )
     outcomes = []
@@ -122,8 +122,10 @@ def scale(sizes: Sequence[int], seed: int) -> dict[str, object]:
 
 def _policy_line(outcome: Outcome, alone_s: float) -> str:
     ratio = outcome.step_s / max(alone_s, outcome.learner_s)
+    reach = outcome.step_s / max(alone_s + outcome.pause_s, outcome.learner_s)
     return (
         f"{outcome.policy:<17}{outcome.step_s:>8.2f}{outcome.learner_s:>9.2f}{outcome.pause_s:>7.2f}{ratio:>7.2f}"
+        f"{reach:>7.2f}"
         f"{100 * outcome.engine_busy_frac:>7.0f}{100 * outcome.seat_frac:>8.0f}{100 * outcome.learner_busy_frac:>8.0f}"
         f"{outcome.signal_groups_per_s:>10.1f}{outcome.staleness_mean:>7.2f}{outcome.staleness_max:>5}"
         f"{outcome.num_carried:>9}{outcome.num_replaced:>10}{outcome.engine_faults + outcome.reward_faults:>6}"

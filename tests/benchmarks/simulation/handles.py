@@ -67,6 +67,8 @@ class Mortal:
         return future
 
     def _answer_now(self, value: Any) -> "asyncio.Future[Any]":
+        if self.world.now < self.stands_at:  # as Ray holds the calls of an actor that is being made
+            return self._answer_at(self.stands_at, value)
         future = self._call()
         self._answer(future, value)
         return future

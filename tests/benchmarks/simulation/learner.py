@@ -2,12 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learner import checkpoint
+from learner.checkpoint import StagedShare
 from learner.records import StepReport
+from learner.store import FileStore
 from tests.benchmarks.simulation.groups import SimulatedGroup
 from tests.benchmarks.simulation.handles import SimulatedEngine, fingerprint_of, zero_logprobs
 from tests.benchmarks.simulation.remote import remote_method
@@ -129,15 +130,23 @@ class SimulatedRank:
         return self.world.later(self._costs.probe_s, fingerprint_of(self._learner.version))
 
     @remote_method
-    def load(self, folder: Path) -> Any:
+    def load(self, store: FileStore, step: int) -> Any:
         """Go back to a checkpoint."""
-        self._learner.version = int(checkpoint.read_extra(folder)["step"])
+        self._learner.version = step
         return self.world.later(self._costs.probe_s, None)
 
     @remote_method
-    def save(self, folder: Path, step: int, extra: Mapping[str, Any], keep_last: int) -> Any:
-        """Write what a run needs to go on, without weights."""
-        if self._index == 0:
-            checkpoint.commit(checkpoint.begin(folder, step), {"step": step, "extra": dict(extra)})
-            checkpoint.prune(folder, keep_last)
-        return self.world.later(self._costs.probe_s, checkpoint.step_folder(folder, step))
+    def stage(self, step: int) -> Any:
+        """Write nothing."""
+        share = StagedShare(step=step, weight_version=step, num_ranks=1)
+        return self.world.later(self._costs.probe_s, share)
+
+    @remote_method
+    def upload(self, store: FileStore, step: int) -> Any:
+        """Copy nothing."""
+        return self.world.later(self._costs.probe_s, ())
+
+    @remote_method
+    def export(self, folder: Path) -> Any:
+        """Write nothing."""
+        return self.world.later(self._costs.probe_s, None)

@@ -20,6 +20,7 @@ from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import LearnerGroup
 from orchestration.pools.rewards import RewardPool
 from orchestration.run import Run
+from orchestration.state import RunFolder, settle_config
 from orchestration.tickets import StepGroups
 from tests.benchmarks.simulation.actors import Actors
 
@@ -98,9 +99,9 @@ class MeasuredRun(Run):
             )
         )
 
-    async def conclude(self, progress: Progress) -> None:
+    async def conclude(self, progress: Progress, step_s: float) -> None:
         """Count a step as done."""
-        await super().conclude(progress)
+        await super().conclude(progress, step_s)
         self.snapshots.append(self._look())
 
     def _look(self) -> Snapshot:
@@ -170,6 +171,7 @@ def configure(
 
 async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actors) -> MeasuredRun:
     """Train from beginning to end with the product's loop; gives the run as it ended."""
+    settle_config(RunFolder(config.run_path), config)
     with replaced_starts(actors):
         run = MeasuredRun(
             config,
@@ -181,6 +183,7 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
     try:
         await run.start()
         await train(run)
+        await run.finish()
     finally:
         await run.close()
     return run
