@@ -195,11 +195,14 @@ class EngineKeeper:
     async def _until_ready(self, engine: Engine) -> None:
         """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
         ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
-        while not ready.done():
-            await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-            if not ready.done() and not self.standing():
-                raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
-        ready.result()
+        try:
+            while not ready.done():
+                await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
+                if not ready.done() and not self.standing():
+                    raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+            ready.result()
+        finally:
+            ready.cancel()  # else the death of an engine that is not waited for any more is nobody's error
 
     def _stands(self, engine: Engine) -> None:
         engine.is_standing = True
