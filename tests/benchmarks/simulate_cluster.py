@@ -19,11 +19,12 @@ and rollout runs ten steps ahead) and learner alone (fetching, training, publish
 weights are published, `pause` seconds a step, which no policy avoids; `reach` is the ratio to what is left to reach,
 rollout alone and the pause. Means leave out the first steps, and the last ones, which have nothing to run ahead to.
 
-**Processor time of the controller** is all that the process uses, less what is measured around every simulated call and
-event (`World.simulate`); simulated events have a queue of their own, so that those which wake nobody cost the event loop
-nothing. Measured again on the ordinary clock with actors that answer at once, with and without Python's search for
-garbage cycles, part of which is due to objects of the simulation. Cost against engines is a least-squares line over
-log2(engines): microseconds that each doubling adds to each group. Ray's own cost of a call is in none of these numbers.
+**Processor time of the controller** is all that the process uses from the first step to the last, less what is measured
+around every simulated call and event (`World.simulate`); simulated events have a queue of their own, so that those
+which wake nobody cost the event loop nothing. It is measured again on the ordinary clock with actors that answer at
+once, with and without Python's search for garbage cycles (part of that search is due to objects of the simulation).
+Cost against engines is a least-squares line over log2(engines): microseconds that each doubling adds to each group.
+Ray's own cost of a call is in none of these numbers.
 
 The numbers say how policies compare under these assumptions, not how fast a cluster is; the guesses about lengths and
 costs matter, above all the ratio of the longest completion to the mean.
@@ -72,8 +73,8 @@ def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str
     alone_s = rollout_alone_s(num_engines=num_engines, seed=seed)
     print(f"{num_engines} engines, seed {seed}; rollout alone {alone_s:.2f} s a step")
     print(
-        f"{'policy':<17}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}{'learn%':>8}"
-        f"{'signal/s':>10}{'stale':>7}{'max':>5}{'carried':>9}{'replaced':>10}{'died':>6}{'again':>7}"
+        f"{'policy':<17}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}"
+        f"{'learn%':>8}{'signal/s':>10}{'stale':>7}{'max':>5}{'carried':>9}{'replaced':>10}{'died':>6}{'again':>7}"
     )
     outcomes = []
     for policy in policies:
@@ -100,9 +101,7 @@ def scale(sizes: Sequence[int], seed: int) -> dict[str, object]:
         steps = max(3, min(20, 3000 // size))
         virtual = simulate(SCALED, num_engines=size, num_steps=steps, seed=seed).outcome
         instant = simulate_instant(SCALED, num_engines=size, num_steps=steps, seed=seed).outcome
-        bare = simulate_instant(
-            SCALED, num_engines=size, num_steps=steps, seed=seed, collects_garbage=False
-        ).outcome  # fmt: skip
+        bare = simulate_instant(SCALED, num_engines=size, num_steps=steps, seed=seed, collects_garbage=False).outcome
         rows.append({"virtual": asdict(virtual), "instant": asdict(instant), "instant_without_gc": asdict(bare)})
         print(
             f"{size:>8}{virtual.groups_per_step:>13}{virtual.controller_us:>9.0f}{virtual.simulated_us:>13.0f}"

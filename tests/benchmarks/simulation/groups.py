@@ -1,4 +1,4 @@
-"""What a simulated group holds, and how lengths and rewards are drawn: from its seed alone, so that policies compare."""
+"""What a simulated group holds; lengths and rewards are drawn from its seed alone, so that policies compare."""
 
 import math
 import random

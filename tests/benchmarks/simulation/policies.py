@@ -1,7 +1,7 @@
-"""The policies that are compared: how far rollout runs ahead, what happens to stragglers and to groups without signal."""
+"""The policies that are compared: how far rollout runs ahead, what becomes of stragglers and groups without signal."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestration.config import TrainingConfig
 from tests.benchmarks.simulation.settings import FailureRates
@@ -16,7 +16,7 @@ class Policy:
     run_ahead: int | None = None
     straggler_deadline_s: float | None = None
     oversampling: float = 1.0
-    failures: FailureRates = FailureRates()
+    failures: FailureRates = field(default_factory=FailureRates)
 
     def training(self, base: TrainingConfig, *, groups_per_step: int, num_steps: int) -> TrainingConfig:
         """The settings of a run."""

@@ -7,11 +7,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 from orchestration.cli import compose
-from orchestration.config import build_config
+from orchestration.config import ExperimentConfig, build_config
 from orchestration.faults import Role
 from orchestration.state import RunFolder
 from tests.benchmarks.simulation.actors import Actors, SimulatedActors
@@ -128,12 +129,19 @@ def rollout_alone_s(*, num_engines: int, seed: int) -> float:
     return simulate(ahead, num_engines=num_engines, num_steps=44, seed=seed, costs=free).outcome.step_s
 
 
+@cache
+def _base() -> ExperimentConfig:
+    """The default settings; every run puts a folder of its own in place of this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return build_config(compose([f"run_dir={folder}", f"cache_dir={folder}"]))
+
+
 def _run(
     policy: Policy, actors: SimulatedActors, *, num_engines: int, num_steps: int, seed: int, world: World | None
 ) -> Simulation:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = build_config(compose([f"run_dir={folder / 'run'}", f"cache_dir={folder / 'cache'}"]))
+        base = _base()
         prompts = folder / "prompts.parquet"
         write_prompts(prompts, actors.costs.workload, seed=seed)
         config = configure(
