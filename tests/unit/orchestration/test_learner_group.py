@@ -1,9 +1,8 @@
 """All learner ranks as one: losing one loses all, and an ordinary error loses none."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from orchestration.pools.learner import LearnerGroup
 from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, FakeActor
 from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import ticket
-from tests.unit.orchestration.virtual_time import run_in_virtual_time, settle
+from tests.unit.orchestration.virtual_time import in_virtual_time, settle
 
 TICKETS = [ticket(position, payload=f"payload {position}") for position in range(4)]
 
@@ -51,14 +50,6 @@ async def ranks(**faults: Any) -> AsyncIterator[Ranks]:
         yield fakes
     finally:
         await fakes.group.close()
-
-
-def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(**arguments: Any) -> None:
-        run_in_virtual_time(asyncio.wait_for(test(**arguments), 1e6))
-
-    return run
 
 
 def task_error(cause: Exception) -> RayTaskError:
