@@ -3,6 +3,7 @@
 A *piece* is a group with those of its sequences that stand in one micro-batch; a group that fits is one piece.
 """
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,11 +64,12 @@ def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[i
         [[1, 3], [0, 2]]
     """
     shares: list[list[int]] = [[] for _ in range(num_ranks)]
-    filled = [0] * num_ranks
+    # (tokens, groups, rank): the least filled rank comes first. Already a heap, being sorted.
+    filled = [(0, 0, rank) for rank in range(num_ranks)]
     for index in sorted(range(len(token_counts)), key=lambda i: (-token_counts[i], i)):
-        rank = min(range(num_ranks), key=lambda r: (filled[r], len(shares[r]), r))
+        tokens, num_groups, rank = filled[0]
         shares[rank].append(index)
-        filled[rank] += token_counts[index]
+        heapq.heapreplace(filled, (tokens + token_counts[index], num_groups + 1, rank))
     return [sorted(share) for share in shares]
 
 

@@ -146,6 +146,10 @@ class Checkpoints:
         """
         return checkpoint.newest_whole(self.store, pass_over=self._pass_over)
 
+    def has_any(self) -> bool:
+        """Whether a marked checkpoint is there, damaged or not; what a killed run was writing has no marker."""
+        return bool(checkpoint.marked_steps(self.store))
+
     def _pass_over(self, step: int, reason: str) -> None:
         if step not in self._damaged:
             self._say(f"passed over the checkpoint of step {step}: {reason}")

@@ -13,7 +13,7 @@ from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.dispatch import Seat
-from orchestration.errors import LearnerLostError, StoppedError
+from orchestration.errors import LearnerLostError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
@@ -251,6 +251,11 @@ class Run:
     def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
         self._checkpoint = self.checkpoints.latest()
+        if self._checkpoint is None and self.checkpoints.has_any():
+            raise ResumeError(
+                f"{self.checkpoints.store} holds checkpoints, but none that is whole and of this format; restore one, or "
+                "use another run_dir: a run from the beginning would replace them"
+            )
         self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
         extra = self._checkpoint.extra if self._checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)

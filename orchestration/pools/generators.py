@@ -164,6 +164,9 @@ class GeneratorPool:
         return answers
 
     async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
+        if not engine.is_standing:
+            # Its new actor has not what the old one was told before; asked for weights, it would give its first ones.
+            raise EngineLostError(f"engine {engine.index} was lost meanwhile")
         handle = engine.handle
         if not engine.is_standing:
             raise EngineLostError(f"engine {engine.index} is being built again")

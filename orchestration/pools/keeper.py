@@ -200,9 +200,9 @@ class EngineKeeper:
                 await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
                 if not ready.done() and not self.standing():
                     raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+            ready.result()
         finally:
-            ready.cancel()
-        ready.result()
+            ready.cancel()  # else the death of an engine that is not waited for any more is nobody's error
 
     def _stands(self, engine: Engine) -> None:
         engine.is_standing = True

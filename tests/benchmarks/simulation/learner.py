@@ -1,0 +1,152 @@
+"""The simulated learner: ranks that take their time, one version of the weights between them."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from learner.checkpoint import StagedShare
+from learner.records import StepReport
+from learner.store import FileStore
+from tests.benchmarks.simulation.groups import SimulatedGroup
+from tests.benchmarks.simulation.handles import SimulatedEngine, fingerprint_of, zero_logprobs
+from tests.benchmarks.simulation.remote import remote_method
+from tests.benchmarks.simulation.settings import LearnerCosts
+from tests.benchmarks.simulation.world import World
+
+
+class SimulatedLearner:
+    """What the ranks share."""
+
+    def __init__(self, world: World, costs: LearnerCosts) -> None:
+        self.world = world
+        self.costs = costs
+        self.version = 0
+        self.trained: list[tuple[int, str]] = []
+        """(step, group) of everything that a rank was given to train on."""
+        self.fetch_began_at = 0.0
+        self.step_began_at = 0.0
+        self.step_ended_at = 0.0
+        """Of the latest step; ended when the slowest rank did."""
+        self.sent_at = 0.0
+        """When the latest weights had reached all engines."""
+
+    def rank(self, index: int) -> "SimulatedRank":
+        """Make the actor of one rank."""
+        return SimulatedRank(self, index)
+
+
+class SimulatedRank:
+    """One rank."""
+
+    def __init__(self, learner: SimulatedLearner, index: int) -> None:
+        self.world = learner.world
+        self._learner = learner
+        self._costs = learner.costs
+        self._index = index
+        self._engines: list[SimulatedEngine] = []
+
+    @remote_method
+    def rendezvous(self) -> Any:
+        """Where the ranks meet."""
+        return self.world.later(0.0, ("simulated", 1))
+
+    @remote_method
+    def build(self, address: str, port: int, seed: int) -> Any:
+        """Load."""
+        return self.world.later(self._costs.start_s, self._index)
+
+    @remote_method
+    def beat(self) -> Any:
+        """Answer."""
+        future = asyncio.get_running_loop().create_future()
+        self.world.answer(future, None)
+        return future
+
+    @remote_method
+    def connect(self, engines: Sequence[SimulatedEngine], *settings: Any) -> Any:
+        """Remember the engines."""
+        self._engines = list(engines)
+        return self.world.later(self._costs.probe_s, None)
+
+    @remote_method
+    def fetch(self, payloads: Sequence[SimulatedGroup]) -> Any:
+        """Nothing is gone."""
+        self._learner.fetch_began_at = self.world.now
+        return self.world.later(self._costs.fetch_s, [])
+
+    @remote_method
+    def train_step(self, step: int, payloads: Sequence[SimulatedGroup]) -> Any:
+        """Train on groups with a signal; rank 0 makes the next version when it is done."""
+        self._learner.trained += [(step, group.group_id) for group in payloads]
+        num_tokens = sum(group.num_tokens for group in payloads if group.has_signal)
+        future = asyncio.get_running_loop().create_future()
+
+        self._learner.step_began_at = self.world.now
+
+        def finish() -> None:
+            self._learner.step_ended_at = self.world.now
+            if self._index == 0:
+                self._learner.version = step + 1
+            self.world.answer(future, StepReport(step=step, weight_version=step + 1))
+
+        self.world.after(self._costs.step_s + self._costs.s_per_token * num_tokens, finish)
+        return future
+
+    @remote_method
+    def send_weights(self, version: int) -> Any:
+        """Rank 0 gives the weights to all engines at once; one that died breaks the transfer."""
+        future = asyncio.get_running_loop().create_future()
+        doublings = math.log2(max(1, len(self._engines)))
+
+        def deliver() -> None:
+            gone = [engine.index for engine in self._engines if engine.died_at < math.inf]
+            if gone:
+                self.world.fail(future, ConnectionError(f"engine {gone[0]} left the broadcast"))
+                return
+            if self._index == 0:
+                self._learner.sent_at = self.world.now
+                for engine in self._engines:
+                    engine.receive(version)
+            self.world.answer(future, None)
+
+        self.world.after(self._costs.transfer_s + doublings * self._costs.transfer_s_per_doubling, deliver)
+        return future
+
+    @remote_method
+    def sequence_logprobs(self, group: SimulatedGroup) -> Any:
+        """The engine's."""
+        return self.world.later(self._costs.probe_s, [zero_logprobs()])
+
+    @remote_method
+    def weight_names(self) -> Any:
+        """The one tensor."""
+        return self.world.later(0.0, list(fingerprint_of(0)))
+
+    @remote_method
+    def weight_fingerprints(self, names: list[str]) -> Any:
+        """Of the current weights."""
+        return self.world.later(self._costs.probe_s, fingerprint_of(self._learner.version))
+
+    @remote_method
+    def load(self, store: FileStore, step: int) -> Any:
+        """Go back to a checkpoint."""
+        self._learner.version = step
+        return self.world.later(self._costs.probe_s, None)
+
+    @remote_method
+    def stage(self, step: int) -> Any:
+        """Write nothing."""
+        share = StagedShare(step=step, weight_version=step, num_ranks=1)
+        return self.world.later(self._costs.probe_s, share)
+
+    @remote_method
+    def upload(self, store: FileStore, step: int) -> Any:
+        """Copy nothing."""
+        return self.world.later(self._costs.probe_s, ())
+
+    @remote_method
+    def export(self, folder: Path) -> Any:
+        """Write nothing."""
+        return self.world.later(self._costs.probe_s, None)

@@ -1,0 +1,87 @@
+"""The product's loop over eight simulated engines: what must hold under every policy, whatever dies."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+
+from rollout.errors import WeightSyncError
+from tests.benchmarks.simulation import handles
+from tests.benchmarks.simulation.policies import POLICIES, Policy
+from tests.benchmarks.simulation.settings import FailureRates
+from tests.benchmarks.simulation.simulate import Simulation, simulate, simulate_instant
+
+ENGINES = 8
+STEPS = 9
+PLAGUE = dataclasses.replace(
+    POLICIES["ahead_2_tail_4"],
+    name="plague",
+    oversampling=2.0,
+    failures=FailureRates(engine_per_hour=60.0, reward_per_hour=60.0),
+)
+"""Every engine and reward actor dies about once a minute, while stragglers are carried and groups replaced."""
+
+
+def run(policy: Policy, seed: int = 0) -> Simulation:
+    return simulate(policy, num_engines=ENGINES, num_steps=STEPS, seed=seed)
+
+
+def assert_sound(simulation: Simulation, policy: Policy) -> None:
+    lines = [json.loads(line) for line in simulation.ledger.splitlines()]
+    assert [line["step"] for line in lines] == list(range(STEPS))
+    trained = [tuple(entry) for line in lines for entry in line["trained"]]
+    others = [entry[0] for line in lines for kind in ("replaced", "dropped") for entry in line[kind]]
+    positions = Counter([position for position, _, _ in trained] + others)
+    progress = simulation.run.progress
+    left = set(range(progress.next_position)) - set(progress.again)
+    assert set(positions) == left, "a position was lost"
+    assert max(positions.values()) == 1, "a position was used twice"
+    told = Counter(group for _, group in simulation.actors.learner.trained)
+    assert told == Counter(group for _, group, _ in trained), "the ranks were given other groups than the ledger says"
+    assert simulation.outcome.staleness_max <= policy.max_staleness
+    assert all(reason for line in lines for _, reason in line["dropped"])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_position_is_trained_once_or_given_up_with_a_reason_and_none_is_too_old(name: str) -> None:
+    simulation = run(POLICIES[name])
+    assert_sound(simulation, POLICIES[name])
+    assert simulation.outcome.seat_frac > 0.05
+    assert simulation.outcome.engine_busy_frac > 0.3
+
+
+def test_a_cluster_that_dies_all_the_time_still_finishes_soundly_and_repeats_to_the_bit() -> None:
+    first, second = run(PLAGUE), run(PLAGUE)
+    assert_sound(first, PLAGUE)
+    assert first.outcome.engine_faults > ENGINES
+    assert first.outcome.reward_faults > 0
+    assert first.outcome.num_repeated > 0
+    assert (first.ledger, first.metrics) == (second.ledger, second.metrics)
+    assert [s.at for s in first.run.snapshots] == [s.at for s in second.run.snapshots]
+    assert run(PLAGUE, seed=1).ledger != first.ledger
+
+
+def test_running_ahead_is_faster_and_tail_control_reaches_it_with_less_staleness() -> None:
+    outcomes = {name: run(POLICIES[name]).outcome for name in ("sync", "ahead_1", "ahead_1_tail_4", "ahead_4")}
+    step_s = {name: outcome.step_s for name, outcome in outcomes.items()}
+    assert step_s["ahead_4"] < step_s["ahead_1_tail_4"] < step_s["ahead_1"] < step_s["sync"]
+    assert outcomes["ahead_1_tail_4"].staleness_mean < outcomes["ahead_4"].staleness_mean
+    assert outcomes["sync"].staleness_max == 0
+
+
+def test_an_engine_that_missed_an_update_is_found_by_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    def receive(engine: handles.SimulatedEngine, version: int) -> None:
+        engine.server.version = version if engine.index != 3 else 0
+
+    monkeypatch.setattr(handles.SimulatedEngine, "receive", receive)
+    with pytest.raises((WeightSyncError, ExceptionGroup)) as caught:
+        run(POLICIES["sync"])
+    assert caught.group_contains(WeightSyncError, match="engine 3 holds other weights")
+
+
+def test_instant_actors_train_soundly_on_the_ordinary_clock() -> None:
+    policy = POLICIES["ahead_2"]
+    simulation = simulate_instant(policy, num_engines=ENGINES, num_steps=STEPS, seed=0)
+    assert_sound(simulation, policy)
+    assert simulation.outcome.controller_us > 0.0
