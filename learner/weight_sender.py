@@ -115,10 +115,10 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             "shapes": [list(m.shape) for m in metadata],
             "bucket_counts": buckets,
         }
-        self.client.start_weight_update()
         executor = ThreadPoolExecutor(max_workers=1)
         tensors = iter(self.source)
         try:
+            self.client.start_weight_update()
             received = executor.submit(self.client.update_weights, update_info)
             self._broadcast(tensors, metadata, buckets)
             received.result()

@@ -252,6 +252,10 @@ class LearnerActor:
         self._client.weight_version = str(version)
         self._sender.send()
 
+    def weight_version(self) -> int:
+        """Training steps behind the current weights."""
+        return self._trainer.weight_version
+
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
         """Logprobs of a group's completions under the current weights; every rank calls it."""
         return self._trainer.sequence_logprobs(group)

@@ -71,30 +71,37 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
 
 
 async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, seat: Seat | None) -> None:
-    """Give the buffer the group of one position; what cannot be one is dropped with its reason."""
+    """Give the buffer the group of one position, or the reason for which it cannot be one."""
+    match await sample_group(run, position, seat):
+        case GroupTicket() as ticket:
+            buffer.add(ticket)
+        case str(reason):
+            buffer.drop(position, reason)
+
+
+async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> GroupTicket | str:
+    """One prompt's way from its row to a scored group; begun again if a node takes the tokens with it.
+
+    Returns:
+        The ticket, or why the position has to be dropped.
+    """
     try:
-        buffer.add(await sample_group(run, position, seat))
+        draw = run.prompts.draw(position)
+        group_id = f"{draw.epoch}-{position}"
+        spec = run.sampling_spec(draw)
+        while True:
+            urgency = run.urgency(position)
+            group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, seat=seat)
+            try:
+                payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
+                break
+            except PayloadLostError as error:
+                run.lose_payloads([group_id], str(error))
+                seat = None  # the batch is through
     except (RolloutError, ScoringError) as error:
-        buffer.drop(position, str(error))
-
-
-async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> GroupTicket:
-    """One prompt's way from its row to a scored group; begun again if a node takes the tokens with it."""
-    draw = run.prompts.draw(position)
-    group_id = f"{draw.epoch}-{position}"
-    while True:
-        group = await run.generators.generate_group(
-            group_id, draw.sample, run.sampling_spec(draw), urgency=run.urgency(position), seat=seat
-        )
-        try:
-            payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
-        except PayloadLostError as error:
-            run.lose_payloads([group_id], str(error))
-            seat = None  # the batch is through
-            continue
-        return GroupTicket(
-            position=position, group_id=group_id, sample_id=draw.sample.sample_id, payload=payload, summary=summary
-        )
+        return str(error)
+    sample_id = draw.sample.sample_id
+    return GroupTicket(position=position, group_id=group_id, sample_id=sample_id, payload=payload, summary=summary)
 
 
 async def fetch(run: "Run", groups: StepGroups) -> StepGroups:
@@ -102,5 +109,5 @@ async def fetch(run: "Run", groups: StepGroups) -> StepGroups:
     while lost := await run.learner.missing(groups.tickets):
         run.lose_payloads([str(position) for position in lost], "their tokens are on no node any more")
         again = await asyncio.gather(*(sample_group(run, position) for position in lost))
-        groups = groups.with_tickets(again)
+        groups = groups.replace(dict(zip(lost, again, strict=True)))
     return groups

@@ -168,10 +168,11 @@ class Run:
         """Build a lost learner again and go back to the last checkpoint; nothing to do while it lives."""
         if not self._learner_is_lost:
             return
+        await self.learner.close()
         await self.checkpoints.abandon()
         self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
-        await self.learner.rebuild(self._learner_seed)
+        await self.learner.build(self._learner_seed)
         await self._load_checkpoint()
         await self.weight_sync.publish(self.step)
         self._learner_is_lost = False

@@ -1,6 +1,6 @@
 """What the driver holds of a group: a ticket with a summary; the tokens stay in the object store."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,10 +81,14 @@ class StepGroups:
     num_carried: int = 0
     """Positions that were not there in time and go to a later step."""
 
-    def with_tickets(self, others: Iterable[GroupTicket]) -> "StepGroups":
-        """The same step with other tickets of some positions."""
-        newer = {ticket.position: ticket for ticket in others}
-        return replace(self, tickets=tuple(newer.get(ticket.position, ticket) for ticket in self.tickets))
+    def replace(self, others: Mapping[int, GroupTicket | str]) -> "StepGroups":
+        """The same step with other tickets of some positions, or with the reason why there is none any more."""
+        tickets = [others.get(ticket.position, ticket) for ticket in self.tickets]
+        return replace(
+            self,
+            tickets=tuple(ticket for ticket in tickets if isinstance(ticket, GroupTicket)),
+            dropped={**self.dropped, **{p: reason for p, reason in others.items() if isinstance(reason, str)}},
+        )
 
     @property
     def summaries(self) -> list[GroupSummary]:

@@ -100,7 +100,8 @@ class WeightSync:
                 return
             handle = engine.handle
             try:
-                await self._transfer([engine], self._version, is_due=False)
+                # The learner may be in a step; what it sends then are the weights after it.
+                await self._transfer([engine], await self._learner.weight_version(), is_due=False)
             except (TransferBrokenError, EngineLostError) as error:
                 engine.lose(handle, f"it could not take the weights: {error}")
             except LearnerLostError:

@@ -168,8 +168,6 @@ class GeneratorPool:
             # Its new actor has not what the old one was told before; asked for weights, it would give its first ones.
             raise EngineLostError(f"engine {engine.index} was lost meanwhile")
         handle = engine.handle
-        if not engine.is_standing:
-            raise EngineLostError(f"engine {engine.index} is being built again")
         try:
             with in_our_words(Role.ENGINE, engine.index):
                 return await getattr(handle, method).remote(*arguments)

@@ -33,8 +33,8 @@ Stop = Callable[[Any], None]
 class LearnerGroup:
     """All learner ranks as one trainer; every call enters every rank.
 
-    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until `rebuild`: the
-    others stand in a collective that will never end.
+    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`:
+    the others stand in a collective that will never end.
     """
 
     def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
@@ -62,11 +62,6 @@ class LearnerGroup:
         pids = await self._all("build", address, port, seed, timeout_s=self._faults.start_timeout_s)
         self._heartbeats = [asyncio.create_task(self._watch(rank)) for rank in range(self._num_ranks)]
         return pids
-
-    async def rebuild(self, seed: int) -> list[int]:
-        """End what is left of the ranks and build them anew."""
-        await self.close()
-        return await self.build(seed)
 
     async def close(self) -> None:
         """End the ranks."""
@@ -159,6 +154,10 @@ class LearnerGroup:
     async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
         """Logprobs of the first completion of a scored group under the current weights."""
         return (await self._all("sequence_logprobs", payload))[0][0]
+
+    async def weight_version(self) -> int:
+        """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
+        return int((await self._all("weight_version"))[0])
 
     async def weight_names(self) -> list[str]:
         """Names of all tensors that travel to the engines."""

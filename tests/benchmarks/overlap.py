@@ -22,6 +22,7 @@ from orchestration.guard import guarded
 from orchestration.inputs import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
 from orchestration.run import Run
+from orchestration.state import RunFolder, settle_config
 from orchestration.tickets import GroupTicket
 from orchestration.tracking import read_metrics
 from tests.benchmarks.hardware import describe_hardware
@@ -93,7 +94,8 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         evaluation = dataclasses.replace(config.evaluation, enabled=False)
         folder = f"{config.run_dir}/{name}"
         own = dataclasses.replace(config, run_dir=folder, training=training, evaluation=evaluation, tensorboard=False)
-        own.run_path.mkdir()
+        (own.run_path / "logs").mkdir(parents=True)
+        settle_config(RunFolder(own.run_path), own)
         return Run(own, inputs=inputs, plan=plan, say=lambda line: None)
 
     with guarded(), cluster.ray_session(config.cluster, plan, config.run_path / "logs"):

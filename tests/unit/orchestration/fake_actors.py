@@ -1,7 +1,8 @@
 """Engines and learner ranks as a pool meets them: calls that are answered, left open, or die with their process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -11,6 +12,7 @@ from orchestration.faults import FaultLog
 from orchestration.pools.generators import GeneratorPool
 from rollout.config import EngineConfig, RolloutConfig, SamplingConfig, WeightChannelConfig
 from rollout.records import Sample, SamplingSpec
+from tests.unit.orchestration.fault_limits import fault_limits
 
 HANGS = object()
 """An answer that never comes."""
@@ -133,3 +135,13 @@ class FakeEngines:
 
     def ask(self, group_id: str, urgency: int = 0) -> "asyncio.Task[Any]":
         return asyncio.create_task(self.pool.generate_group(group_id, SAMPLE, SPEC, urgency=urgency))
+
+
+@asynccontextmanager
+async def engines(num_engines: int, *, admit: Any = None, **faults: Any) -> AsyncIterator[FakeEngines]:
+    fakes = FakeEngines(num_engines, fault_limits(**faults))
+    assert await fakes.pool.ready(admit) == [7] * num_engines
+    try:
+        yield fakes
+    finally:
+        await fakes.pool.close()

@@ -1,9 +1,8 @@
 """All learner ranks as one: losing one loses all, and an ordinary error loses none."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from orchestration.pools.learner import LearnerGroup
 from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, FakeActor
 from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import ticket
-from tests.unit.orchestration.virtual_time import run_in_virtual_time, settle
+from tests.unit.orchestration.virtual_time import in_virtual_time, settle
 
 TICKETS = [ticket(position, payload=f"payload {position}") for position in range(4)]
 
@@ -51,14 +50,6 @@ async def ranks(**faults: Any) -> AsyncIterator[Ranks]:
         yield fakes
     finally:
         await fakes.group.close()
-
-
-def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(**arguments: Any) -> None:
-        run_in_virtual_time(asyncio.wait_for(test(**arguments), 1e6))
-
-    return run
 
 
 def task_error(cause: Exception) -> RayTaskError:
@@ -103,7 +94,8 @@ async def test_rank_that_dies_loses_the_pending_call_and_every_later_one_until_i
             with pytest.raises(LearnerLostError):
                 await later
         old = fakes.made[:2]
-        assert await fakes.group.rebuild(0) == [70, 71]
+        await fakes.group.close()
+        assert await fakes.group.build(0) == [70, 71]
         assert all(actor.is_dead for actor in old)
         assert await fakes.group.train_step(0, TICKETS) == "report of 0"
 
@@ -188,11 +180,13 @@ async def test_rank_that_does_not_start_in_time_or_dies_on_its_way_loses_the_lea
     with pytest.raises(LearnerLostError, match="no answer within 20 s"):
         await fakes.group.build(0)
     fakes.answers["build"] = RayActorError()
+    await fakes.group.close()
     with pytest.raises(LearnerLostError, match="died"):
-        await fakes.group.rebuild(0)
+        await fakes.group.build(0)
     fakes.answers["build"] = task_error(LearnerError("no such folder"))
+    await fakes.group.close()
     with pytest.raises(LearnerError, match="no such folder"):
-        await fakes.group.rebuild(0)
+        await fakes.group.build(0)
     await fakes.group.close()
 
 
@@ -200,7 +194,8 @@ async def test_rank_that_does_not_start_in_time_or_dies_on_its_way_loses_the_lea
 async def test_no_transfer_meets_ranks_that_are_still_loading() -> None:
     async with ranks() as fakes:
         fakes.answers["build"] = HANGS
-        rebuilding = asyncio.create_task(fakes.group.rebuild(0))
+        await fakes.group.close()
+        rebuilding = asyncio.create_task(fakes.group.build(0))
         await settle()
         with pytest.raises(LearnerLostError):
             await fakes.group.connect(["engine"], ROLLOUT)
@@ -212,11 +207,16 @@ async def test_no_transfer_meets_ranks_that_are_still_loading() -> None:
 
 
 @in_virtual_time
-async def test_uploads_of_all_ranks_are_gathered_and_a_dead_rank_is_named() -> None:
+async def test_upload_gives_the_files_of_all_ranks_and_ends_when_every_rank_has_ended() -> None:
     async with ranks() as fakes:
         for rank in range(2):
-            fakes.now(rank).answers["upload"] = (f"file of rank {rank}",)
-        assert await fakes.group.upload("store", 1) == ["file of rank 0", "file of rank 1"]
-        fakes.now(1).answers["upload"] = LearnerLostError("rank 1 died")
-        with pytest.raises(LearnerLostError, match="rank 1 died"):
-            await fakes.group.upload("store", 2)
+            fakes.now(rank).answers["upload"] = (f"file {rank}",)
+        assert await fakes.group.upload("store", 1) == ["file 0", "file 1"]
+        fakes.now(0).answers["upload"] = task_error(OSError("disk full"))
+        fakes.now(1).answers["upload"] = HANGS
+        uploading = asyncio.create_task(fakes.group.upload("store", 2))
+        await settle()
+        assert not uploading.done()
+        fakes.now(1).open.pop()[1].set_result(("file 1",))
+        with pytest.raises(OSError, match="disk full"):
+            await uploading

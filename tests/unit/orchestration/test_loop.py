@@ -118,7 +118,7 @@ class FakeRun:
     def log_step(self, groups: StepGroups, *_: Any, counts: dict[str, float]) -> None:
         self.ledger.append(groups)
 
-    async def conclude(self, progress: Progress, step_s: float) -> None:
+    async def conclude(self, progress: Progress, *, step_s: float) -> None:
         self.progress = progress
         self._at("conclude", progress.step)
         if progress.step % self.training.checkpoint_every == 0:
@@ -255,9 +255,6 @@ def test_position_that_cannot_become_a_group_is_dropped_with_its_reason(error: E
     assert run.ledger[2].dropped == {5: str(error)}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ExceptionGroup, reason="fetch lets the error of a group sampled again end the run"
-)
 def test_position_whose_payload_vanished_and_cannot_be_scored_again_is_dropped() -> None:
     run = FakeRun()
     answers = [[2], []]

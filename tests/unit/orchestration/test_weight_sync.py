@@ -1,9 +1,8 @@
 """New weights reach every engine that lives, and no engine takes groups without them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from rollout.errors import WeightSyncError
 from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, SAMPLE, FakeEngine, FakeEngines
 from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import ticket
-from tests.unit.orchestration.virtual_time import run_in_virtual_time, settle
+from tests.unit.orchestration.virtual_time import in_virtual_time, settle
 
 PRINTS = {"qkv": (6, 1.5, 3.0), "norm": (3, 3.0, 3.0)}
 SENT = {"q": (4, 1.0, 2.0), "kv": (2, 0.5, 1.0), "norm": (3, 3.0, 3.0)}
@@ -28,6 +27,8 @@ class FakeLearner:
     def __init__(self) -> None:
         self.handles: list[object] = [object()]
         self.calls: list[str] = []
+        self.version = 0
+        """Of the weights that it holds."""
         self.connected: Sequence[FakeEngine] | None = None
         self.faults: dict[str, list[Callable[[], None]]] = {
             "connect": [],
@@ -57,6 +58,9 @@ class FakeLearner:
             assert [call for call in engine.calls if call in ("pause", "resume")][-1] == "pause"
         for engine in self.connected:
             engine.answers["version"] = version
+
+    async def weight_version(self) -> int:
+        return self.version
 
     async def weight_names(self) -> list[str]:
         return list(SENT)
@@ -100,14 +104,6 @@ async def parts(num_engines: int, **faults: Any) -> AsyncIterator[Parts]:
         yield made
     finally:
         await made.engines.pool.close()
-
-
-def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(**arguments: Any) -> None:
-        run_in_virtual_time(asyncio.wait_for(test(**arguments), 1e5))
-
-    return run
 
 
 @in_virtual_time
