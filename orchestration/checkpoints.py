@@ -122,14 +122,11 @@ class Checkpoints:
 
     def _tidy(self, newest: int) -> None:
         """Delete what need not stay, and what partial or damaged ones have left."""
-        scores_of = {one.step: one.scores for one in self._whole()} | {newest: self._scores(newest)}
+        scores_of = {one.step: one.scores for one in self._whole()}
         keep = retention.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
         for step in checkpoint.steps(self.store):
             if step not in keep | {newest}:
                 checkpoint.remove(self.store, step)
-
-    def _scores(self, step: int) -> Mapping[str, float]:
-        return checkpoint.read(self.store, step).scores
 
     def _whole(self) -> list[Checkpoint]:
         """Give the marked ones but for those that are known to be damaged, oldest first; only markers are read."""
@@ -148,6 +145,10 @@ class Checkpoints:
         complete.
         """
         return checkpoint.newest_whole(self.store, pass_over=self._pass_over)
+
+    def has_any(self) -> bool:
+        """Whether a marked checkpoint is there, damaged or not; what a killed run was writing has no marker."""
+        return bool(checkpoint.marked_steps(self.store))
 
     def _pass_over(self, step: int, reason: str) -> None:
         if step not in self._damaged:

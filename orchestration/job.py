@@ -14,6 +14,7 @@ from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.lock import exclusive
 from orchestration.loop import train
+from orchestration.object_store import check_object_store
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run
@@ -43,6 +44,8 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     inputs = prepare_inputs(config)
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
+    if (warning := check_object_store(config, inputs.train)) is not None:
+        say(warning)
     plan = cluster.plan(config, cores=cluster.available_cores())
     with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
         run = Run(config, inputs=inputs, plan=plan, say=say)

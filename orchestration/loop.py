@@ -21,7 +21,8 @@ async def train(run: "Run") -> None:
     while not run.is_over:
         try:
             await run.recover()
-            await take_steps(run)
+            if not run.is_over:  # it may be asked to leave meanwhile
+                await take_steps(run)
         except* LearnerLostError as lost:
             run.lose_learner(lost.exceptions[0])
 
@@ -34,7 +35,7 @@ async def take_steps(run: "Run") -> None:
     buffer = run.new_buffer()
     clock = asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(roll_out(run, buffer))
+        rolling_out = tasks.create_task(roll_out(run, buffer))
         started = clock()
         while (groups := await buffer.take_step()) is not None:
             groups = await fetch(run, groups)
@@ -53,7 +54,7 @@ async def take_steps(run: "Run") -> None:
             run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
             await run.conclude(buffer.progress(), step_s=synced - started)
             started = synced
-        buffer.close()
+        rolling_out.cancel()  # whoever asks the run to leave must not wait for groups of later steps
 
 
 async def roll_out(run: "Run", buffer: GroupBuffer) -> None:

@@ -13,7 +13,7 @@ from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.dispatch import Seat
-from orchestration.errors import LearnerLostError, StoppedError
+from orchestration.errors import LearnerLostError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
@@ -84,7 +84,8 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no further step is to be taken."""
-        return self._stop_reason is not None or self.step >= self.config.training.num_steps
+        is_done = self.step >= self.config.training.num_steps and not self._learner_is_lost
+        return self._stop_reason is not None or is_done
 
     async def start(self) -> None:
         """Start the actors, restore the latest checkpoint, publish its weights, score the untrained model."""
@@ -170,7 +171,6 @@ class Run:
         await self.checkpoints.abandon()
         self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
-        self.weight_sync.disconnect()
         await self.learner.rebuild(self._learner_seed)
         await self._load_checkpoint()
         await self.weight_sync.publish(self.step)
@@ -251,6 +251,11 @@ class Run:
     def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
         self._checkpoint = self.checkpoints.latest()
+        if self._checkpoint is None and self.checkpoints.has_any():
+            raise ResumeError(
+                f"{self.checkpoints.store} holds checkpoints, but none that is whole and of this format; restore one, or "
+                "use another run_dir: a run from the beginning would replace them"
+            )
         self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
         extra = self._checkpoint.extra if self._checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)

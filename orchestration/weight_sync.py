@@ -62,6 +62,7 @@ class WeightSync:
         self._is_first = True
         self._version: int | None = None
         self._connected: list[object] = []
+        """Actors of learner and engines between which the channel is open."""
         # One transfer at a time: the learner has one channel.
         self._channel = asyncio.Lock()
 
@@ -81,20 +82,16 @@ class WeightSync:
             started = clock()
             while True:
                 engines = await self._generators.some_standing()
-                handles = [engine.handle for engine in engines]
                 try:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
-                    await self._blame(engines, handles, error)
+                    await self._blame(engines, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
-            self._generators.go_live(engines)
+            # An engine that was built again meanwhile does not have them.
+            self._generators.go_live([engine for engine in engines if engine.handle in self._connected])
             self._is_first = False
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
-
-    def disconnect(self) -> None:
-        """Forget the channel: the learner that held it is gone."""
-        self._connected = []
 
     async def admit(self, engine: Engine) -> None:
         """Give one new engine the current weights, while the others go on."""
@@ -123,7 +120,7 @@ class WeightSync:
         engines = await self._generators.completion_logprobs(ticket.payload, sample)
         if not engines:
             return None
-        found = float(max(np.mean(np.abs(engine - learner)) for engine in engines))
+        found = float(np.max([np.mean(np.abs(engine - learner)) for engine in engines]))
         if not found <= self._max_mismatch:
             raise WeightSyncError(
                 f"weights of version {self._version}: engine and learner disagree by {found:.4f} in mean "
@@ -135,10 +132,11 @@ class WeightSync:
     async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> int:
         handles = [engine.handle for engine in engines]
         await self._generators.on_each(engines, "pause")
-        if handles != self._connected:
+        both_sides = [*self._learner.handles, *handles]
+        if both_sides != self._connected:
             self._connected = []
             await self._learner.connect(handles, self._config)
-            self._connected = handles
+            self._connected = both_sides
         try:
             await self._learner.send_weights(version)
         except InfrastructureError:
@@ -148,9 +146,9 @@ class WeightSync:
         await self._generators.on_each(engines, "resume")
         return num_compared
 
-    async def _blame(self, engines: Sequence[Engine], handles: Sequence[object], error: InfrastructureError) -> None:
+    async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
-        if not await self._generators.find_lost(engines, handles):
+        if not await self._generators.find_lost(engines):
             self._log.record(Role.TRANSFER, 0, str(error))
 
     async def _compare_tensors(self, engines: Sequence[Engine]) -> int:

@@ -13,8 +13,10 @@ from rollout.errors import EngineDiedError
 
 T = TypeVar("T")
 
-REAP_S = 1.0
-"""A process that closed its channel has ended or is about to; its exit code is worth this wait."""
+LEAVE_S = 1.0
+"""A core that fails says so before it ends; how it ended is worth this wait."""
+REAP_S = 0.2
+"""Between the end of a process and its exit code; blocks the event loop, once the engine is lost anyway."""
 
 
 class CoreWatch:
@@ -43,6 +45,7 @@ class CoreWatch:
             if task.done():
                 return task.result()
         except self._dead_error as error:
+            await asyncio.wait({died}, timeout=LEAVE_S)
             raise EngineDiedError(f"{self._last_words()} ({error})") from error
         finally:
             task.cancel()
@@ -50,8 +53,9 @@ class CoreWatch:
 
     def _last_words(self) -> str:
         """Which process ended how, for an error's text."""
-        for process in self._processes:
-            process.join(REAP_S)
+        if self._died is not None and self._died.done():
+            for process in self._processes:
+                process.join(REAP_S)
         ended = [f"process {p.pid} {_how(p.exitcode)}" for p in self._processes if p.exitcode is not None]
         return f"the engine's core is gone ({', '.join(ended) or 'still ending'}); its log says why"
 

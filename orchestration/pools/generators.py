@@ -138,9 +138,9 @@ class GeneratorPool:
         """
         return await self._keeper.some_standing()
 
-    async def find_lost(self, engines: Sequence[Engine], handles: Sequence[Any]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many of `handles` are gone."""
-        return await self._keeper.find_lost(engines, handles)
+    async def find_lost(self, engines: Sequence[Engine]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
+        return await self._keeper.find_lost(engines)
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Let engines take groups; they have the current weights."""
@@ -168,6 +168,8 @@ class GeneratorPool:
             # Its new actor has not what the old one was told before; asked for weights, it would give its first ones.
             raise EngineLostError(f"engine {engine.index} was lost meanwhile")
         handle = engine.handle
+        if not engine.is_standing:
+            raise EngineLostError(f"engine {engine.index} is being built again")
         try:
             with in_our_words(Role.ENGINE, engine.index):
                 return await getattr(handle, method).remote(*arguments)
@@ -223,8 +225,9 @@ class GeneratorPool:
             return await future
         except asyncio.CancelledError:
             self._dispatcher.withdraw(work)
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._dispatcher.finish(future.result())
+                self._match()
             raise
         finally:
             self._waiting.discard(work)

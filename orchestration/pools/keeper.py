@@ -116,15 +116,15 @@ class EngineKeeper:
         self.check()
         return found
 
-    async def find_lost(self, engines: Sequence[Engine], handles: Sequence[Any]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many of `handles` are gone."""
-        pairs = list(zip(engines, handles, strict=True))
-        asked = [(engine, handle) for engine, handle in pairs if engine.handle is handle and engine.is_standing]
+    async def find_lost(self, engines: Sequence[Engine]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
+        asked = [(engine, engine.handle) for engine in engines if engine.is_standing]
         causes = await asyncio.gather(*(self._beat(engine) for engine, _ in asked))
         for (engine, handle), cause in zip(asked, causes, strict=True):
             if cause is not None:
                 engine.lose(handle, cause)
-        return sum(engine.handle is not handle or engine.lost.done() for engine, handle in pairs)
+        # Not the state of the engines now: one that was lost may be on its way again.
+        return len(engines) - len(asked) + sum(cause is not None for cause in causes)
 
     def check(self) -> None:
         """Raise what ended the keeping of engines, if it has ended."""

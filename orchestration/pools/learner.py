@@ -173,6 +173,8 @@ class LearnerGroup:
         return partition_groups(lengths, self._num_ranks)
 
     async def _transfer(self, method: str, *arguments: Any) -> None:
+        if not self._heartbeats:
+            raise LearnerLostError(f"{method}: the learner is being built again")
         try:
             await self._all(method, *arguments)
         except (LearnerLostError, LearnerError):

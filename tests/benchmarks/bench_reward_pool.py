@@ -40,6 +40,7 @@ LIMITS = FaultsConfig(
     max_reward_faults=0,
     max_learner_faults=0,
     max_transfer_faults=0,
+    max_checkpoint_faults=0,
 )
 WIDTH = 256
 TASKS = {

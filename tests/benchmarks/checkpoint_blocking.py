@@ -1,6 +1,6 @@
 """How long a checkpoint stops training: staging alone, against staging and copying in line. One rank on a CPU.
 
-    python -m tests.benchmarks.checkpoint_blocking [--rounds 9] [--width 96] [--layers 3] [--directory FOLDER]
+    python -m tests.benchmarks.checkpoint_blocking [--rounds 9] [--width 128] [--layers 3] [--directory FOLDER]
 
 Both times come from the same checkpoints, so what disturbs the machine disturbs both. Staging and checkpoint directory
 are on the same disk unless told otherwise; the slower the checkpoint directory, the larger the ratio.
@@ -48,7 +48,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--directory", type=Path)
     options = parser.parse_args()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 MARK = "MIXED_R1_TEST_MARK"
@@ -37,11 +38,11 @@ class Driver:
 
     def wait_for(self, path: Path, num_lines: int, timeout_s: float = 300.0) -> None:
         """Until the file has that many whole lines."""
-        self._poll(lambda: path.is_file() and path.read_text().count("\n") >= num_lines, timeout_s)
+        self.poll(lambda: path.is_file() and path.read_text().count("\n") >= num_lines, timeout_s)
 
     def wait_for_any(self, folder: Path, pattern: str, timeout_s: float = 300.0) -> None:
         """Until a file of the pattern is in the folder."""
-        self._poll(lambda: any(folder.glob(pattern)), timeout_s)
+        self.poll(lambda: any(folder.glob(pattern)), timeout_s)
 
     def send(self, number: signal.Signals) -> None:
         """To the whole foreground group for Ctrl-C, as a terminal does; to the driver alone otherwise."""
@@ -72,7 +73,8 @@ class Driver:
                 continue
         return names
 
-    def _poll(self, condition, timeout_s: float) -> None:
+    def poll(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Until the condition holds; the process must still run."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"ended early with {self.process.returncode}:\n{self.output}"

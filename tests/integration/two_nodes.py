@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,8 +72,13 @@ class RayNode:
             time.sleep(0.05)
         self._process.wait()
 
-    def check_alive(self) -> None:
-        assert self._process.poll() is None, self.output
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds, as long as the node lives."""
+        deadline = time.monotonic() + START_S
+        while not condition():
+            assert self._process.poll() is None, self.output
+            assert time.monotonic() < deadline, f"waited {START_S} s:\n{self.output}"
+            time.sleep(0.1)
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -101,17 +106,19 @@ class TwoNodes:
         )  # fmt: skip
         address_file = temp_dir / "ray_current_cluster"
         try:
-            deadline = time.monotonic() + START_S
-            while not address_file.is_file() or not address_file.read_text():
-                self.head.check_alive()
-                assert time.monotonic() < deadline, self.head.output
-                time.sleep(0.1)
+            self.head.wait_until(lambda: address_file.is_file() and address_file.read_text() != "")
             self.address = address_file.read_text()
             self.second = RayNode(
                 temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}"
             )
         except BaseException:
             self.head.kill()
+            raise
+        try:
+            for node in (self.head, self.second):
+                node.wait_until(lambda node=node: "Ray runtime started" in node.output)
+        except BaseException:
+            self.close()
             raise
 
     def close(self) -> None:

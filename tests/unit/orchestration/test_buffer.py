@@ -171,6 +171,21 @@ def test_groups_without_signal_are_taken_as_they_come_unless_oversampling_replac
     run_in_virtual_time(scenario())
 
 
+def test_replacements_of_a_synchronous_step_begin_together_when_all_others_have_arrived() -> None:
+    async def scenario() -> None:
+        buffer = new_buffer(max_staleness=0, groups_per_step=3, oversampling=2.0)
+        assert free_positions(buffer) == [0, 1, 2]
+        slots = asyncio.ensure_future(buffer.wait_for_slots())
+        buffer.add(ticket_without_signal(0))
+        buffer.add(ticket_without_signal(2))
+        await settle()
+        assert not slots.done()
+        fill(buffer, 1)
+        assert await slots == [3, 4]
+
+    run_in_virtual_time(scenario())
+
+
 def test_dropped_groups_are_replaced_too_and_still_counted() -> None:
     async def scenario() -> None:
         buffer = new_buffer(max_staleness=0, oversampling=1.5)

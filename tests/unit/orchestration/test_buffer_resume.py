@@ -27,11 +27,9 @@ def test_progress_names_what_no_step_has_used_up_and_travels_as_json() -> None:
     run_in_virtual_time(scenario())
 
 
-async def play(
-    config: TrainingConfig, sittings: list[Progress], order: Random, num_steps: int, used: list[int]
-) -> None:
+async def play(config: TrainingConfig, stands: list[Progress], order: Random, num_steps: int, used: list[int]) -> None:
     """Take some steps, groups coming back in any order; tells the positions used up, and where the run then stands."""
-    start = sittings[-1]
+    start = stands[-1]
     buffer = GroupBuffer(config, range_epsilon=1e-6, start=start)
     pending: set[int] = set()
     begun_at: dict[int, int] = {}
@@ -58,7 +56,7 @@ async def play(
         assert len(mine) <= config.oversampling * config.groups_per_step
         used += mine
         buffer.advance(step + 1)
-    sittings.append(buffer.progress())
+    stands.append(buffer.progress())
 
 
 @given(

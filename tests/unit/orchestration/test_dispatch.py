@@ -100,11 +100,11 @@ def test_batch_is_shared_by_length_and_counted_through_on_each_engine() -> None:
     dispatcher.join(1)
     seats = dispatcher.seats("b", {4: 5.0, 5: 3.0, 6: 3.0, 7: 1.0, 8: 1.0})
     assert {p: (s.engine, s.admission.batch, s.admission.index, s.admission.size) for p, s in seats.items()} == {
-        4: (0, "b", 0, 2),
-        8: (0, "b", 1, 2),
-        5: (1, "b", 0, 3),
-        6: (1, "b", 1, 3),
-        7: (1, "b", 2, 3),
+        4: (0, "b", 0, 3),  # 5 tokens against 3, 6
+        7: (0, "b", 1, 3),  # 6 against 6
+        8: (0, "b", 2, 3),
+        5: (1, "b", 0, 2),
+        6: (1, "b", 1, 2),
     }
 
 

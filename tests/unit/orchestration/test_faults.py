@@ -76,12 +76,9 @@ def test_roles_have_limits_of_their_own() -> None:
     log.record(Role.REWARD, 0, "died")
     with pytest.raises(InfrastructureError, match="max_engine_faults=0"):
         log.record(Role.ENGINE, 0, "died")
-    assert log.counts() == {
-        "faults/engine": 1.0,
-        "faults/reward": 2.0,
-        "faults/learner": 0.0,
-        "faults/transfer": 0.0,
-    }
+    counts = log.counts()
+    assert (counts["faults/engine"], counts["faults/reward"]) == (1.0, 2.0)
+    assert set(counts) == {f"faults/{role}" for role in Role}
 
 
 def test_every_fault_is_a_line_of_the_file_the_last_one_too(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ def test_rewards_are_summed_up_by_function_reason_and_source() -> None:
         replace(SUMMARY, rewards=(0.5,), reasons=("ok", "grader_failed"), failures=("crash",), source="bars"),
         replace(SUMMARY, family="grounding", rewards=(0.2, 0.2), reasons=("bad_box", "bad_box"), source="bars"),
     ]
-    tickets = [GroupTicket(position=i, group_id=str(i), payload=None, summary=s) for i, s in enumerate(summaries)]
+    tickets = [
+        GroupTicket(position=i, group_id=str(i), sample_id=str(i), payload=None, summary=s)
+        for i, s in enumerate(summaries)
+    ]
     metrics = reward_metrics(tickets)
     assert metrics["reward/mean"] == pytest.approx((0.1 + 1.0 + 0.5 + 0.2 + 0.2) / 5)
     assert metrics["reward/chart/mean"] == pytest.approx(1.6 / 3)

@@ -72,7 +72,7 @@ sizes = {"groups_per_step": st.integers(1, 4), "max_replaced": st.integers(0, 4)
     outcomes=st.lists(st.booleans(), min_size=1, max_size=40),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_without_overtaking_the_cuts_follow_from_the_outcomes_alone(
     groups_per_step: int, max_replaced: int, num_open: int, outcomes: list[bool], seed: int
 ) -> None:
@@ -210,6 +210,24 @@ def test_a_try_that_failed_for_one_group_is_repeated_when_others_bring_it_forwar
     assert line.overtake(may_wait) is None  # 0, 1, 2 would be left, and 2 would come third
     line.settle(1, counts=True)
     assert line.overtake(may_wait) == Cut(taken=(1,), replaced=(), carried=(0,))  # 0, 2, 3 are left
+
+
+def test_position_on_its_way_moves_up_with_its_wait() -> None:
+    line = StepLine(groups_per_step=1, max_replaced=1)
+    line.begin(0)
+    line.begin(1)
+    line.settle(0, counts=False)  # 1 moves up
+    line.begin(2)
+    line.begin(3)
+    line.settle(1, counts=False)  # beyond the bound: the step stays as it is
+    assert line.pop() == Cut(taken=(1,), replaced=(0,), carried=())
+    line.settle(2, counts=False)  # 3 moves up from a step of its own, and the line is as long as it was
+    assert line.num_pending == 1
+    line.begin(4)
+    line.settle(3, counts=True)
+    line.settle(4, counts=True)
+    assert line.pop() == Cut(taken=(3,), replaced=(2,), carried=())
+    assert line.pop() == Cut(taken=(4,), replaced=(), carried=())
 
 
 def test_position_that_arrives_twice_is_our_own_bug() -> None:

@@ -1,0 +1,329 @@
+"""Groups reach an engine, whatever happens to the engines in between."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from orchestration.errors import EngineLostError, InfrastructureError, TooManyFaultsError
+from orchestration.pools.keeper import Engine
+from rollout.errors import RolloutError
+from tests.unit.orchestration.fake_actors import HANGS, SAMPLE, SPEC, FakeEngines
+from tests.unit.orchestration.fault_limits import fault_limits
+from tests.unit.orchestration.virtual_time import run_in_virtual_time, settle
+
+
+def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    @wraps(test)
+    def run() -> None:
+        run_in_virtual_time(asyncio.wait_for(test(), 1e5))
+
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return run
+
+
+@asynccontextmanager
+async def engines(num_engines: int, *, admit: Any = None, **faults: Any) -> AsyncIterator[FakeEngines]:
+    fakes = FakeEngines(num_engines, fault_limits(**faults))
+    assert await fakes.pool.ready(admit) == [7] * num_engines
+    try:
+        yield fakes
+    finally:
+        await fakes.pool.close()
+
+
+@in_virtual_time
+async def test_groups_go_where_there_is_room_and_the_rest_waits_by_urgency() -> None:
+    async with engines(2) as fakes:
+        tasks = {name: fakes.ask(name, urgency) for name, urgency in zip("abcdefg", (0, 0, 0, 0, 3, 2, 1), strict=True)}
+        await settle()
+        assert fakes.groups == [["a", "c"], ["b", "d"]]
+        fakes.now(1).finish("b")
+        await settle()
+        assert fakes.groups == [["a", "c"], ["d", "g"]]
+        assert await tasks["b"] == "b of 1a"
+        fakes.now(0).finish("c")
+        await settle()
+        assert fakes.groups == [["a", "f"], ["d", "g"]]
+
+
+@in_virtual_time
+async def test_groups_of_an_engine_that_dies_go_elsewhere_and_it_is_built_again() -> None:
+    async with engines(2) as fakes:
+        tasks = [fakes.ask(name) for name in "abc"]
+        await settle()
+        fakes.now(0).die()
+        await settle()
+        assert [len(own) for own in fakes.made] == [2, 1]
+        assert sorted([*fakes.now(0).groups, *fakes.now(1).groups]) == ["a", "b", "c"]
+        assert fakes.pool.num_repeated == 2
+        assert fakes.log.counts()["faults/engine"] == 1
+        for fake in (fakes.now(0), fakes.now(1)):
+            for name in list(fake.groups):
+                fake.finish(name)
+        assert {(await task).split()[0] for task in tasks} == {"a", "b", "c"}
+
+
+@in_virtual_time
+async def test_only_engine_dies_under_a_group_and_its_successor_samples_it() -> None:
+    async with engines(1) as fakes:
+        task = fakes.ask("a")
+        await settle()
+        fakes.now(0).die()
+        await settle()
+        fakes.now(0).finish("a")
+        assert await task == "a of 0b"
+
+
+@in_virtual_time
+async def test_engine_that_does_not_answer_its_heartbeat_is_given_up_with_its_groups() -> None:
+    async with engines(2, heartbeat_s=2.0, heartbeat_timeout_s=5.0) as fakes:
+        task = fakes.ask("a")
+        await settle()
+        hanging = fakes.now(0)
+        hanging.answers["beat"] = HANGS
+        await asyncio.sleep(6.9)
+        assert not hanging.is_dead
+        await asyncio.sleep(0.2)
+        assert hanging.is_dead
+        await settle()
+        assert fakes.now(1).groups + fakes.now(0).groups == ["a"]
+        assert fakes.pool.num_repeated == 1
+        assert [len(own) for own in fakes.made] == [2, 1]  # the late news of the old one harm no new one
+        task.cancel()
+
+
+@in_virtual_time
+async def test_new_engine_takes_groups_only_when_it_has_the_current_weights() -> None:
+    admitted: list[Engine] = []
+
+    async def admit(engine: Engine) -> None:
+        admitted.append(engine)
+
+    async with engines(1, admit=admit) as fakes:
+        tasks = [fakes.ask("a")]
+        await settle()
+        assert fakes.groups == [[]]
+        fakes.pool.go_live(fakes.pool.standing())
+        await settle()
+        assert (fakes.groups, admitted) == ([["a"]], [])
+        fakes.now(0).die()
+        tasks.append(fakes.ask("b"))
+        await asyncio.sleep(100.0)
+        assert [engine.handle for engine in admitted] == [fakes.now(0)]
+        assert fakes.pool.standing() == admitted
+        assert fakes.groups == [[]]
+        fakes.pool.go_live(admitted)
+        fakes.pool.go_live(admitted)
+        await settle()
+        assert sorted(fakes.now(0).groups) == ["a", "b"]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_groups_wait_while_no_engine_lives_and_go_on_with_the_first_that_does() -> None:
+    async with engines(2) as fakes:
+        tasks = [fakes.ask(name) for name in "ab"]
+        await settle()
+        fakes.answers["ready"] = HANGS
+        fakes.now(0).die()
+        fakes.now(1).die()
+        await settle()
+        tasks.append(fakes.ask("c"))
+        standing = asyncio.create_task(fakes.pool.some_standing())
+        await asyncio.sleep(100.0)
+        assert not standing.done()
+        fakes.now(1).open.pop()[1].set_result(8)
+        await settle()
+        assert [engine.index for engine in await standing] == [1]
+        assert len(fakes.now(1).groups) == 2
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_too_many_losses_reach_everyone_who_waits() -> None:
+    async with engines(1, max_engine_faults=2) as fakes:
+        fakes.answers["ready"] = HANGS
+        begun, idle = fakes.ask("a"), fakes.ask("b")
+        await settle()
+        fakes.now(0).die()
+        await settle()
+        standing = asyncio.create_task(fakes.pool.some_standing())
+        await settle()
+        for _ in range(2):
+            fakes.now(0).open.pop()[1].set_exception(RuntimeError("no memory"))
+            await settle()
+        assert len(fakes.made[0]) == 3  # the first, and two that did not start
+        for waiting in (begun, idle, standing, fakes.ask("c"), asyncio.create_task(fakes.pool.some_standing())):
+            with pytest.raises(TooManyFaultsError, match=r"max_engine_faults=2.*it did not start: no memory"):
+                await waiting
+
+
+@in_virtual_time
+async def test_engine_that_does_not_stand_in_time_is_given_up_only_where_no_other_works() -> None:
+    async with engines(2, start_timeout_s=50.0) as fakes:
+        fakes.answers["ready"] = HANGS
+        fakes.now(0).die()
+        await asyncio.sleep(500.0)
+        assert [len(own) for own in fakes.made] == [2, 1]
+        fakes.now(1).die()
+        await asyncio.sleep(70.0)
+        assert len(fakes.made[0]) > 2
+
+
+@in_virtual_time
+async def test_own_error_of_a_group_travels_and_costs_no_engine() -> None:
+    async with engines(1) as fakes:
+        fakes.now(0).answers["generate_group"] = RolloutError("too long")
+        with pytest.raises(RolloutError, match="too long"):
+            await fakes.ask("a")
+        assert len(fakes.made[0]) == 1
+        assert fakes.pool.num_repeated == 0
+
+
+@in_virtual_time
+async def test_bug_in_admitting_an_engine_reaches_those_who_wait() -> None:
+    async def admit(engine: Engine) -> None:
+        raise KeyError("bug")
+
+    async with engines(1, admit=admit) as fakes:
+        task = fakes.ask("a")
+        await settle()
+        fakes.now(0).die()
+        with pytest.raises(KeyError, match="bug"):
+            await task
+
+
+@in_virtual_time
+async def test_cancelled_group_keeps_its_place_until_the_engine_is_done_with_it() -> None:
+    async with engines(1) as fakes:
+        tasks = [fakes.ask(name) for name in "abcd"]
+        await settle()
+        tasks[0].cancel()
+        tasks[2].cancel()
+        await settle()
+        assert fakes.groups == [["a", "b"]]
+        fakes.now(0).finish("a")
+        await settle()
+        assert fakes.groups == [["b", "d"]]
+
+
+@in_virtual_time
+async def test_place_of_a_group_that_is_cancelled_as_it_gets_it_goes_to_the_next() -> None:
+    async with engines(1) as fakes:
+        tasks = [fakes.ask(name) for name in "abcd"]
+        await settle()
+        fakes.now(0).finish("a")
+        await asyncio.sleep(0)  # the place is given to c, which does not know it yet
+        tasks[2].cancel()
+        await settle()
+        assert fakes.groups == [["b", "d"]]
+
+
+@in_virtual_time
+async def test_group_whose_engine_is_lost_before_it_begins_goes_elsewhere() -> None:
+    async with engines(2) as fakes:
+        fakes.answers["ready"] = HANGS
+        lost = fakes.pool.standing()[0]
+        tasks = [fakes.ask(name) for name in "abcde"]
+        await settle()
+        fakes.now(0).finish("a")
+        await asyncio.sleep(0)  # the place is given to e, which does not know it yet
+        lost.lose(lost.handle, "gone")
+        await settle()
+        assert fakes.made[0][0].groups == ["c"]
+        fakes.now(1).finish("b")
+        fakes.now(1).finish("d")
+        await settle()
+        assert sorted(fakes.now(1).groups) == ["c", "e"]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> None:
+    async with engines(2) as fakes:
+        seats = fakes.pool.seats("1", dict.fromkeys(range(6), SAMPLE), 2)
+        tasks = [
+            asyncio.create_task(fakes.pool.generate_group(str(p), SAMPLE, SPEC, seat=seat)) for p, seat in seats.items()
+        ]
+        await settle()
+        assert fakes.groups == [["0", "2", "4"], ["1", "3", "5"]]
+        fakes.answers["ready"] = HANGS
+        fakes.now(0).die()
+        await settle()
+        assert fakes.groups == [[], ["1", "3", "5"]]
+        for name in ("1", "3"):
+            fakes.now(1).finish(name)
+        await settle()
+        assert fakes.groups == [[], ["5", "0"]]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_death_under_a_call_of_all_engines_is_told_and_the_old_one_takes_no_new_one_with_it() -> None:
+    async with engines(2, heartbeat_s=1.0, heartbeat_timeout_s=2.0) as fakes:
+        hanging = fakes.now(0)
+        hanging.answers |= {"pause": HANGS, "beat": HANGS}
+        with pytest.raises(EngineLostError, match="engine 0"):
+            await fakes.pool.on_each(fakes.pool.standing(), "pause")
+        await asyncio.sleep(50.0)
+        assert [len(own) for own in fakes.made] == [2, 1]
+        assert fakes.log.counts()["faults/engine"] == 1
+
+
+@in_virtual_time
+async def test_own_error_under_a_call_of_all_engines_travels() -> None:
+    async with engines(2) as fakes:
+        fakes.now(1).answers["pause"] = KeyError("bug")
+        with pytest.raises(KeyError, match="bug"):
+            await fakes.pool.on_each(fakes.pool.standing(), "pause")
+        assert len(fakes.pool.standing()) == 2
+
+
+@in_virtual_time
+async def test_lost_engines_are_counted_also_where_they_are_being_built_again() -> None:
+    async with engines(3) as fakes:
+        fakes.answers["ready"] = HANGS
+        everyone = fakes.pool.standing()
+        everyone[0].lose(everyone[0].handle, "gone")
+        fakes.now(1).die()
+        assert await fakes.pool.find_lost(everyone) == 2
+        assert [engine.index for engine in fakes.pool.standing()] == [2]
+
+
+@in_virtual_time
+async def test_live_engines_are_probed_in_turn_and_a_lost_one_gives_nothing() -> None:
+    async with engines(10) as fakes:
+        for index in range(10):
+            fakes.now(index).answers["score_completion"] = index
+        assert await fakes.pool.completion_logprobs("payload", SAMPLE) == [0, 1, 2, 3, 4, 5, 6, 7]
+        fakes.now(9).die_in("score_completion")
+        assert await fakes.pool.completion_logprobs("payload", SAMPLE) == [8, 0, 1, 2, 3, 4, 5]
+        fakes.now(0).answers["score_completion"] = KeyError("bug")
+        with pytest.raises(KeyError, match="bug"):
+            await fakes.pool.completion_logprobs("payload", SAMPLE)
+
+
+@in_virtual_time
+async def test_close_asks_engines_to_end_and_kills_one_that_does_not() -> None:
+    fakes = FakeEngines(2, fault_limits(heartbeat_timeout_s=5.0))
+    await fakes.pool.ready()
+    fakes.now(0).answers["close"] = HANGS
+    await fakes.pool.close()
+    assert asyncio.get_running_loop().time() == 5.0
+    assert all(fakes.now(index).is_dead and fakes.now(index).num("close") == 1 for index in range(2))
+
+
+@in_virtual_time
+async def test_first_start_that_fails_ends_the_run() -> None:
+    fakes = FakeEngines(2, fault_limits(), ready=RuntimeError("no such model"))
+    with pytest.raises(RuntimeError, match="no such model"):
+        await fakes.pool.ready()
+    assert not issubclass(RuntimeError, InfrastructureError)
