@@ -53,7 +53,7 @@ async def take_steps(run: "Run") -> None:
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
             run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
             await run.conclude(buffer.progress(), step_s=synced - started)
-            started = synced
+            started = clock()
         rolling_out.cancel()  # whoever asks the run to leave must not wait for groups of later steps
 
 

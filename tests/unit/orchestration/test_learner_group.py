@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,9 +137,9 @@ async def test_rank_that_hangs_is_lost_by_its_heartbeat() -> None:
 @in_virtual_time
 async def test_call_that_takes_too_long_loses_the_learner_although_it_answers_its_heartbeat() -> None:
     async with ranks(call_timeout_s=50.0) as fakes:
-        fakes.now(0).answers["save"] = HANGS
+        fakes.now(0).answers["stage"] = HANGS
         with pytest.raises(LearnerLostError, match=r"no answer within 50 s \(cluster.faults.call_timeout_s\)"):
-            await fakes.group.save(Path("x"), step=1, extra={}, keep_last=1)
+            await fakes.group.stage(1)
         fakes.now(0).answers["train_step"] = HANGS  # it stands behind the other call
         with pytest.raises(LearnerLostError):
             await fakes.group.train_step(0, TICKETS)
@@ -213,7 +212,11 @@ async def test_no_transfer_meets_ranks_that_are_still_loading() -> None:
 
 
 @in_virtual_time
-async def test_save_gives_the_folder_of_the_first_rank() -> None:
+async def test_uploads_of_all_ranks_are_gathered_and_a_dead_rank_is_named() -> None:
     async with ranks() as fakes:
-        fakes.now(0).answers["save"] = "folder/step_1"
-        assert await fakes.group.save(Path("folder"), step=1, extra={}, keep_last=1) == Path("folder/step_1")
+        for rank in range(2):
+            fakes.now(rank).answers["upload"] = (f"file of rank {rank}",)
+        assert await fakes.group.upload("store", 1) == ["file of rank 0", "file of rank 1"]
+        fakes.now(1).answers["upload"] = LearnerLostError("rank 1 died")
+        with pytest.raises(LearnerLostError, match="rank 1 died"):
+            await fakes.group.upload("store", 2)

@@ -118,7 +118,7 @@ class FakeRun:
     def log_step(self, groups: StepGroups, *_: Any, counts: dict[str, float]) -> None:
         self.ledger.append(groups)
 
-    async def conclude(self, progress: Progress) -> None:
+    async def conclude(self, progress: Progress, step_s: float) -> None:
         self.progress = progress
         self._at("conclude", progress.step)
         if progress.step % self.training.checkpoint_every == 0:
