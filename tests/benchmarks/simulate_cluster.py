@@ -24,7 +24,7 @@ around every simulated call and event (`World.simulate`); simulated events have 
 which wake nobody cost the event loop nothing. It is measured again on the ordinary clock with actors that answer at
 once, with and without Python's search for garbage cycles (part of that search is due to objects of the simulation).
 Cost against engines is a least-squares line over log2(engines): microseconds that each doubling adds to each group.
-Ray's own cost of a call is in none of these numbers.
+Ray's own cost of a call is in none of these numbers, and the dataset is small enough to stay in the table's cache.
 
 The numbers say how policies compare under these assumptions, not how fast a cluster is; the guesses about lengths and
 costs matter, above all the ratio of the longest completion to the mean.
