@@ -24,7 +24,7 @@ around every simulated call and event (`World.simulate`); simulated events have 
 which wake nobody cost the event loop nothing. It is measured again on the ordinary clock with actors that answer at
 once, with and without Python's search for garbage cycles (part of that search is due to objects of the simulation).
 Cost against engines is a least-squares line over log2(engines): microseconds that each doubling adds to each group.
-Ray's own cost of a call is in none of these numbers.
+Ray's own cost of a call is in none of these numbers, and the dataset is small enough to stay in the table's cache.
 
 The numbers say how policies compare under these assumptions, not how fast a cluster is; the guesses about lengths and
 costs matter, above all the ratio of the longest completion to the mean.
@@ -73,7 +73,7 @@ def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str
     alone_s = rollout_alone_s(num_engines=num_engines, seed=seed)
     print(f"{num_engines} engines, seed {seed}; rollout alone {alone_s:.2f} s a step")
     print(
-        f"{'policy':<17}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}"
+        f"{'policy':<19}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}"
         f"{'learn%':>8}{'signal/s':>10}{'stale':>7}{'max':>5}{'carried':>9}{'replaced':>10}{'died':>6}{'again':>7}"
     )
     outcomes = []
@@ -84,7 +84,7 @@ def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str
         print(_policy_line(outcome, alone_s), flush=True)
     print("share of trained groups by staleness, %")
     for outcome in outcomes:
-        print(f"{outcome.policy:<17}" + _histogram(outcome.staleness))
+        print(f"{outcome.policy:<19}" + _histogram(outcome.staleness))
     print()
     return {"num_engines": num_engines, "rollout_alone_s": alone_s, "outcomes": [asdict(o) for o in outcomes]}
 
@@ -123,7 +123,7 @@ def _policy_line(outcome: Outcome, alone_s: float) -> str:
     ratio = outcome.step_s / max(alone_s, outcome.learner_s)
     reach = outcome.step_s / max(alone_s + outcome.pause_s, outcome.learner_s)
     return (
-        f"{outcome.policy:<17}{outcome.step_s:>8.2f}{outcome.learner_s:>9.2f}{outcome.pause_s:>7.2f}{ratio:>7.2f}"
+        f"{outcome.policy:<19}{outcome.step_s:>8.2f}{outcome.learner_s:>9.2f}{outcome.pause_s:>7.2f}{ratio:>7.2f}"
         f"{reach:>7.2f}"
         f"{100 * outcome.engine_busy_frac:>7.0f}{100 * outcome.seat_frac:>8.0f}{100 * outcome.learner_busy_frac:>8.0f}"
         f"{outcome.signal_groups_per_s:>10.1f}{outcome.staleness_mean:>7.2f}{outcome.staleness_max:>5}"

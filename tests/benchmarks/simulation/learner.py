@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class SimulatedLearner:
 
 
 class SimulatedRank:
-    """One rank."""
+    """One rank, which takes its calls one after the other; a heartbeat is answered beside them."""
 
     def __init__(self, learner: SimulatedLearner, index: int) -> None:
         self.world = learner.world
@@ -46,16 +46,17 @@ class SimulatedRank:
         self._costs = learner.costs
         self._index = index
         self._engines: list[SimulatedEngine] = []
+        self._free_at = 0.0
 
     @remote_method
     def rendezvous(self) -> Any:
         """Where the ranks meet."""
-        return self.world.later(0.0, ("simulated", 1))
+        return self._in_turn(0.0, ("simulated", 1))
 
     @remote_method
     def build(self, address: str, port: int, seed: int) -> Any:
         """Load."""
-        return self.world.later(self._costs.start_s, self._index)
+        return self._in_turn(self._costs.start_s, self._index)
 
     @remote_method
     def beat(self) -> Any:
@@ -68,39 +69,35 @@ class SimulatedRank:
     def connect(self, engines: Sequence[SimulatedEngine], *settings: Any) -> Any:
         """Remember the engines."""
         self._engines = list(engines)
-        return self.world.later(self._costs.probe_s, None)
+        return self._in_turn(self._costs.probe_s, None)
 
     @remote_method
     def fetch(self, payloads: Sequence[SimulatedGroup]) -> Any:
         """Nothing is gone."""
         self._learner.fetch_began_at = self.world.now
-        return self.world.later(self._costs.fetch_s, [])
+        return self._in_turn(self._costs.fetch_s, [])
 
     @remote_method
     def train_step(self, step: int, payloads: Sequence[SimulatedGroup]) -> Any:
         """Train on groups with a signal; rank 0 makes the next version when it is done."""
         self._learner.trained += [(step, group.group_id) for group in payloads]
         num_tokens = sum(group.num_tokens for group in payloads if group.has_signal)
-        future = asyncio.get_running_loop().create_future()
+        self._learner.step_began_at = max(self.world.now, self._free_at)
 
-        self._learner.step_began_at = self.world.now
-
-        def finish() -> None:
+        def finish(future: "asyncio.Future[Any]") -> None:
             self._learner.step_ended_at = self.world.now
             if self._index == 0:
                 self._learner.version = step + 1
             self.world.answer(future, StepReport(step=step, weight_version=step + 1))
 
-        self.world.after(self._costs.step_s + self._costs.s_per_token * num_tokens, finish)
-        return future
+        return self._do_in_turn(self._costs.step_s + self._costs.s_per_token * num_tokens, finish)
 
     @remote_method
     def send_weights(self, version: int) -> Any:
         """Rank 0 gives the weights to all engines at once; one that died breaks the transfer."""
-        future = asyncio.get_running_loop().create_future()
         doublings = math.log2(max(1, len(self._engines)))
 
-        def deliver() -> None:
+        def deliver(future: "asyncio.Future[Any]") -> None:
             gone = [engine.index for engine in self._engines if engine.died_at < math.inf]
             if gone:
                 self.world.fail(future, ConnectionError(f"engine {gone[0]} left the broadcast"))
@@ -111,42 +108,51 @@ class SimulatedRank:
                     engine.receive(version)
             self.world.answer(future, None)
 
-        self.world.after(self._costs.transfer_s + doublings * self._costs.transfer_s_per_doubling, deliver)
-        return future
+        return self._do_in_turn(self._costs.transfer_s + doublings * self._costs.transfer_s_per_doubling, deliver)
 
     @remote_method
     def sequence_logprobs(self, group: SimulatedGroup) -> Any:
         """The engine's."""
-        return self.world.later(self._costs.probe_s, [zero_logprobs()])
+        return self._in_turn(self._costs.probe_s, [zero_logprobs()])
 
     @remote_method
     def weight_names(self) -> Any:
         """The one tensor."""
-        return self.world.later(0.0, list(fingerprint_of(0)))
+        return self._in_turn(0.0, list(fingerprint_of(0)))
 
     @remote_method
     def weight_fingerprints(self, names: list[str]) -> Any:
         """Of the current weights."""
-        return self.world.later(self._costs.probe_s, fingerprint_of(self._learner.version))
+        return self._in_turn(self._costs.probe_s, fingerprint_of(self._learner.version))
 
     @remote_method
     def load(self, store: FileStore, step: int) -> Any:
         """Go back to a checkpoint."""
         self._learner.version = step
-        return self.world.later(self._costs.probe_s, None)
+        return self._in_turn(self._costs.probe_s, None)
 
     @remote_method
     def stage(self, step: int) -> Any:
         """Write nothing."""
         share = StagedShare(step=step, weight_version=step, num_ranks=1)
-        return self.world.later(self._costs.probe_s, share)
+        return self._in_turn(self._costs.probe_s, share)
 
     @remote_method
     def upload(self, store: FileStore, step: int) -> Any:
         """Copy nothing."""
-        return self.world.later(self._costs.probe_s, ())
+        return self._in_turn(self._costs.probe_s, ())
 
     @remote_method
     def export(self, folder: Path) -> Any:
         """Write nothing."""
-        return self.world.later(self._costs.probe_s, None)
+        return self._in_turn(self._costs.probe_s, None)
+
+    def _in_turn(self, seconds: float, value: Any) -> "asyncio.Future[Any]":
+        return self._do_in_turn(seconds, lambda future: self.world.answer(future, value))
+
+    def _do_in_turn(self, seconds: float, finish: Callable[["asyncio.Future[Any]"], None]) -> "asyncio.Future[Any]":
+        """Work for some seconds once the calls before this one are through, then answer."""
+        future = asyncio.get_running_loop().create_future()
+        self._free_at = max(self.world.now, self._free_at) + seconds
+        self.world.at(self._free_at, lambda: finish(future))
+        return future

@@ -49,6 +49,7 @@ POLICIES = {
         Policy(name="ahead_1_tail_4", max_staleness=4, run_ahead=1, straggler_deadline_s=1.0),
         Policy(name="ahead_2_tail_4", max_staleness=4, run_ahead=2, straggler_deadline_s=1.0),
         Policy(name="ahead_4_dynamic", max_staleness=4, oversampling=2.0),
-        Policy(name="ahead_4_failures", max_staleness=4, failures=DYING),
+        Policy(name="ahead_4_dying", max_staleness=4, failures=DYING),
+        Policy(name="ahead_2_tail_dying", max_staleness=4, run_ahead=2, straggler_deadline_s=1.0, failures=DYING),
     )
 }
