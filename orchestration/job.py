@@ -10,6 +10,7 @@ from orchestration import cluster
 from orchestration.config import ExperimentConfig
 from orchestration.errors import InfrastructureError
 from orchestration.finished import check_finished, read_evaluation
+from orchestration.garbage import collect_rarely
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.lock import exclusive
@@ -59,6 +60,7 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
 async def _whole(run: Run) -> None:
     try:
         await run.start()
+        collect_rarely()
         with _termination_saves(run):
             await train(run)
             await run.finish()

@@ -37,12 +37,15 @@ class RawEngine:
     def __init__(self, config: RolloutConfig, model_path: Path, placement: Placement, log_dir: Path) -> None:
         settle("raw", placement, log_dir)
         from vllm import LLM
+        from vllm.engine.arg_utils import EngineArgs
 
         from rollout.engine import _engine_args
         from rollout.prompt import PromptBuilder
 
+        given = _engine_args(config, model_path)
+        settings = {field.name: getattr(given, field.name) for field in dataclasses.fields(EngineArgs)}
         own = {"worker_extension_cls": "", "scheduler_cls": None, "weight_transfer_config": None}
-        self._llm = LLM.from_engine_args(dataclasses.replace(_engine_args(config, model_path), **own))
+        self._llm = LLM.from_engine_args(EngineArgs(**(settings | own)))
         self._prompts = PromptBuilder(model_path, system_prompt=config.system_prompt, max_images=1)
 
     def generate(self, samples: Sequence[Sample], specs: Sequence[SamplingSpec]) -> tuple[int, float]:
@@ -94,7 +97,7 @@ async def measure(num_groups: int, num_rounds: int, folder: Path) -> None:
             *(pool.generate_group(f"{index}-{i}", samples[i], specs[i]) for i in range(num_groups))
         )
         ours_s = time.perf_counter() - started
-        ours = sum(len(g.token_ids) for ref in groups for g in (await ref).generations)
+        ours = sum(len(g.token_ids) for group in await asyncio.gather(*groups) for g in group.generations)
         theirs, theirs_s = await raw.generate.remote(samples, specs)
         if index == 0:
             continue  # both warm up

@@ -1,7 +1,8 @@
 """The product's loop over simulated clusters of 8 to 4,096 engines: which policy keeps engines and learner at work.
 
     python -m tests.benchmarks.simulate_cluster [--engines 8 64 512 4096] [--policies sync ahead_1 ...]
-                                                [--policy-engines 64] [--seed 0] [--json FILE]
+                                                [--policy-engines 64] [--groups-per-engine 8 16] [--seed 0]
+                                                [--json FILE]
 
 **Real** is everything that runs in the driver: `Run`, the loop, the buffer and its line of steps, dispatch, the three
 pools with their restarts, the weight publication with its comparisons, the prompt stream over a Parquet file, metrics,
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--engines", type=int, nargs="*", default=[8, 64, 512, 4096], help="of the scaling table")
     parser.add_argument("--policies", nargs="*", default=list(POLICIES), choices=POLICIES)
     parser.add_argument("--policy-engines", type=int, nargs="*", default=[64], help="of the tables of policies")
+    parser.add_argument("--groups-per-engine", type=int, nargs="*", default=[8, 16], help="of the tables of policies")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -60,7 +62,11 @@ def main() -> None:
     found = {
         "hardware": describe_hardware(),
         "seed": chosen.seed,
-        "policies": [compare(n, [POLICIES[p] for p in chosen.policies], chosen.seed) for n in chosen.policy_engines],
+        "policies": [
+            compare(engines, groups, [POLICIES[p] for p in chosen.policies], chosen.seed)
+            for engines in chosen.policy_engines
+            for groups in chosen.groups_per_engine
+        ],
         "scaling": scale(chosen.engines, chosen.seed) if chosen.engines else None,
     }
     print(found["hardware"])
@@ -68,10 +74,13 @@ def main() -> None:
         chosen.json.write_text(json.dumps(found, indent=1))
 
 
-def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str, object]:
+def compare(num_engines: int, groups_per_engine: int, policies: Sequence[Policy], seed: int) -> dict[str, object]:
     """Print one line a policy; gives everything as values for JSON."""
-    alone_s = rollout_alone_s(num_engines=num_engines, seed=seed)
-    print(f"{num_engines} engines, seed {seed}; rollout alone {alone_s:.2f} s a step")
+    alone_s = rollout_alone_s(num_engines=num_engines, seed=seed, groups_per_engine=groups_per_engine)
+    print(
+        f"{num_engines} engines, {groups_per_engine} groups an engine and step, seed {seed}; rollout alone "
+        f"{alone_s:.2f} s a step"
+    )
     print(
         f"{'policy':<19}{'step s':>8}{'learner':>9}{'pause':>7}{'ratio':>7}{'reach':>7}{'busy%':>7}{'seats%':>8}"
         f"{'learn%':>8}{'signal/s':>10}{'stale':>7}{'max':>5}{'carried':>9}{'replaced':>10}{'died':>6}{'again':>7}"
@@ -79,7 +88,9 @@ def compare(num_engines: int, policies: Sequence[Policy], seed: int) -> dict[str
     outcomes = []
     for policy in policies:
         steps = 16 + 2 * policy.max_staleness
-        outcome = simulate(policy, num_engines=num_engines, num_steps=steps, seed=seed).outcome
+        outcome = simulate(
+            policy, num_engines=num_engines, num_steps=steps, seed=seed, groups_per_engine=groups_per_engine
+        ).outcome
         outcomes.append(outcome)
         print(_policy_line(outcome, alone_s), flush=True)
     print("share of trained groups by staleness, %")

@@ -14,6 +14,7 @@ from statistics import fmean
 from orchestration.cli import compose
 from orchestration.config import ExperimentConfig, build_config
 from orchestration.faults import Role
+from orchestration.garbage import collect_rarely
 from orchestration.state import RunFolder
 from tests.benchmarks.simulation.actors import Actors, SimulatedActors
 from tests.benchmarks.simulation.groups import write_prompts
@@ -93,12 +94,31 @@ class Simulation:
     """The run's own metrics of every step."""
 
 
-def simulate(policy: Policy, *, num_engines: int, num_steps: int, seed: int, costs: Costs | None = None) -> Simulation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How large a simulated run is."""
+
+    num_engines: int
+    num_steps: int
+    groups_per_engine: int = GROUPS_PER_ENGINE
+    """Groups of a step, for each engine."""
+
+
+def simulate(
+    policy: Policy,
+    *,
+    num_engines: int,
+    num_steps: int,
+    seed: int,
+    costs: Costs | None = None,
+    groups_per_engine: int = GROUPS_PER_ENGINE,
+) -> Simulation:
     """Run a policy in virtual time."""
     world = World()
     told = dataclasses.replace(costs or Costs(), failures=policy.failures)
     actors = SimulatedActors(world, told, seed=seed)
-    return _run(policy, actors, num_engines=num_engines, num_steps=num_steps, seed=seed, world=world)
+    shape = Shape(num_engines=num_engines, num_steps=num_steps, groups_per_engine=groups_per_engine)
+    return _run(policy, actors, shape, seed=seed, world=world)
 
 
 def simulate_instant(
@@ -111,22 +131,31 @@ def simulate_instant(
         num_engines: Engines.
         num_steps: Steps.
         seed: Of everything drawn.
-        collects_garbage: Whether Python looks for cycles meanwhile; the difference is what its looking costs.
+        collects_garbage: Whether Python looks for cycles meanwhile, as often as in a job; the difference is what its
+            looking costs.
     """
     actors = InstantActors(InstantWorld(), NOTHING, seed=seed)
+    usual = gc.get_threshold()
+    collect_rarely()
     if not collects_garbage:
         gc.disable()
     try:
-        return _run(policy, actors, num_engines=num_engines, num_steps=num_steps, seed=seed, world=None)
+        shape = Shape(num_engines=num_engines, num_steps=num_steps)
+        return _run(policy, actors, shape, seed=seed, world=None)
     finally:
+        gc.unfreeze()
+        gc.set_threshold(*usual)
         gc.enable()
 
 
-def rollout_alone_s(*, num_engines: int, seed: int) -> float:
+def rollout_alone_s(*, num_engines: int, seed: int, groups_per_engine: int = GROUPS_PER_ENGINE) -> float:
     """Seconds a step of engines that are never held up: the learner takes no time and rollout runs far ahead."""
     free = Costs(engine=EngineCosts(probe_s=0.0), learner=NOTHING.learner)
     ahead = Policy(name="rollout alone", max_staleness=10)
-    return simulate(ahead, num_engines=num_engines, num_steps=44, seed=seed, costs=free).outcome.step_s
+    run = simulate(
+        ahead, num_engines=num_engines, num_steps=44, seed=seed, costs=free, groups_per_engine=groups_per_engine
+    )
+    return run.outcome.step_s
 
 
 @cache
@@ -136,9 +165,8 @@ def _base() -> ExperimentConfig:
         return build_config(compose([f"run_dir={folder}", f"cache_dir={folder}"]))
 
 
-def _run(
-    policy: Policy, actors: SimulatedActors, *, num_engines: int, num_steps: int, seed: int, world: World | None
-) -> Simulation:
+def _run(policy: Policy, actors: SimulatedActors, shape: Shape, *, seed: int, world: World | None) -> Simulation:
+    num_engines = shape.num_engines
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = _base()
@@ -151,7 +179,7 @@ def _run(
             num_ranks=max(1, num_engines // ENGINES_PER_RANK),
             num_reward_actors=max(2, num_engines // ENGINES_PER_REWARD_ACTOR),
             training=policy.training(
-                base.training, groups_per_step=GROUPS_PER_ENGINE * num_engines, num_steps=num_steps
+                base.training, groups_per_step=shape.groups_per_engine * num_engines, num_steps=shape.num_steps
             ),
             actors=actors,
             seed=seed,
