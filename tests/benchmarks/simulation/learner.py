@@ -116,6 +116,11 @@ class SimulatedRank:
         return self._in_turn(self._costs.probe_s, [zero_logprobs()])
 
     @remote_method
+    def weight_version(self) -> Any:
+        """Of the weights when the calls before this one are through."""
+        return self._do_in_turn(0.0, lambda future: self.world.answer(future, self._learner.version))
+
+    @remote_method
     def weight_names(self) -> Any:
         """The one tensor."""
         return self._in_turn(0.0, list(fingerprint_of(0)))
