@@ -1,10 +1,11 @@
 """Tokens per second through our engine actor and through vLLM's own `LLM.generate`: same prompts, settings and run.
 
-    python -m tests.benchmarks.rollout_throughput [--groups 64] [--rounds 5]
+    python -m tests.benchmarks.rollout_throughput [--groups 64] [--rounds 5] [--cores 0 1]
 
-Both engines stand all the time, each bound to the same core, and take turns; the one whose turn it is not waits. vLLM's
-own runs offline, in one process, with its own scheduler and prompts that are built before the clock starts. Ours builds
-the prompts, crosses Ray twice and has the front end beside the core process, all within its time.
+All engines stand all the time, may use the same cores with one thread each, and take turns; the others wait. vLLM's own
+runs offline with its own scheduler and prompts that are built before the clock starts: once as it does by default, with
+the core in a process of its own, and once in a single process, which saves handing every token over. Ours has the core
+in a process of its own too, builds the prompts and crosses Ray twice, all within its time.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import ray
 
 from orchestration.actors import settle
-from orchestration.cluster import ClusterPlan, Placement, ray_session
+from orchestration.cluster import ClusterPlan, Placement, available_cores, ray_session
 from orchestration.config import build_config
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
@@ -75,41 +77,49 @@ class RawEngine:
         return sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
 
 
-async def measure(num_groups: int, num_rounds: int, folder: Path) -> None:
-    """Let both take turns and print every round."""
+async def measure(num_groups: int, num_rounds: int, cores: tuple[int, ...], folder: Path) -> None:
+    """Let all take turns and print every round."""
     config = rollout_config(max_num_seqs=256, max_model_len=256)
     save_tiny_model(folder / "model")
-    placement = Placement(num_gpus=0, cores=(0,), threads=1)
+    placement = Placement(num_gpus=0, cores=cores, threads=1)
     faults = dataclasses.replace(build_config(_default()).cluster.faults, heartbeat_timeout_s=120.0)
-    log = FaultLog(faults)
-    pool = start_generators(config, folder / "model", [placement], folder, faults=faults, log=log)
-    raw = RawEngine.options(**placement.actor_options()).remote(config, folder / "model", placement, folder)
-    await asyncio.gather(pool.ready(), raw.generate.remote([], []))
-    ratios = []
+    pool = start_generators(config, folder / "model", [placement], folder, faults=faults, log=FaultLog(faults))
+    raw = {name: _raw(flag, config, placement, folder) for name, flag in LAYOUTS.items()}
+    await asyncio.gather(pool.ready(), *(engine.generate.remote([], []) for engine in raw.values()))
+    ratios: dict[str, list[float]] = {name: [] for name in raw}
     for index in range(num_rounds + 1):
         samples = [image_sample(1000 * index + i) for i in range(num_groups)]
-        specs = [
-            SamplingSpec(group_size=8, temperature=1.0, max_completion_tokens=64, seed=100 * i)
-            for i in range(num_groups)
-        ]
+        drawn = {"group_size": 8, "temperature": 1.0, "max_completion_tokens": 64}
+        specs = [SamplingSpec(**drawn, seed=100 * i) for i in range(num_groups)]
         started = time.perf_counter()
         groups = await asyncio.gather(
             *(pool.generate_group(f"{index}-{i}", samples[i], specs[i]) for i in range(num_groups))
         )
-        ours_s = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         ours = sum(len(g.token_ids) for group in await asyncio.gather(*groups) for g in group.generations)
-        theirs, theirs_s = await raw.generate.remote(samples, specs)
-        if index == 0:
-            continue  # both warm up
-        ratios.append((ours / ours_s) / (theirs / theirs_s))
-        print(
-            f"round {index}: actor {ours / ours_s:7.0f} tokens/s ({ours} tokens), LLM.generate "
-            f"{theirs / theirs_s:7.0f} tokens/s ({theirs} tokens), ratio {ratios[-1]:.3f}",
-            flush=True,
-        )
-    print(f"actor / LLM.generate: median {median(ratios):.3f} of {num_rounds} rounds")
+        line = f"round {index}: {ours} tokens; actor {ours / seconds:6.0f} tokens/s"
+        for name, engine in raw.items():
+            theirs, theirs_s = await engine.generate.remote(samples, specs)
+            assert theirs == ours, "other tokens than the actor's"
+            if index:  # in the first round all warm up
+                ratios[name].append((ours / seconds) / (theirs / theirs_s))
+            line += f"; {name} {theirs / theirs_s:6.0f}"
+        print(line, flush=True)
+    for name, values in ratios.items():
+        print(f"actor / LLM.generate, {name}: median {median(values):.3f}, {min(values):.3f} to {max(values):.3f}")
     await pool.close()
-    ray.kill(raw)
+    for engine in raw.values():
+        ray.kill(engine)
+
+
+LAYOUTS = {"core in a process of its own": "1", "single process": "0"}
+"""VLLM_ENABLE_V1_MULTIPROCESSING, of which 1 is vLLM's default."""
+
+
+def _raw(flag: str, config: RolloutConfig, placement: Placement, folder: Path) -> Any:
+    options = placement.actor_options()
+    options["runtime_env"]["env_vars"]["VLLM_ENABLE_V1_MULTIPROCESSING"] = flag
+    return RawEngine.options(**options).remote(config, folder / "model", placement, folder)
 
 
 def _default() -> dict[str, object]:
@@ -122,12 +132,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, nargs="*", default=available_cores())
     asked = parser.parse_args()
     print(describe_hardware())
     cluster = build_config(_default()).cluster
     nothing = ClusterPlan(engines=(), learner_ranks=(), rewards=())
     with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, nothing, Path(folder)):
-        asyncio.run(measure(asked.groups, asked.rounds, Path(folder)))
+        asyncio.run(measure(asked.groups, asked.rounds, tuple(asked.cores), Path(folder)))
 
 
 if __name__ == "__main__":
