@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from orchestration.errors import ScoringError
 from orchestration.evaluation.evaluated import completion_of, evaluated_sample
 from orchestration.evaluation.records import EvaluatedSample
+from orchestration.pools.summaries import summary_of
 from orchestration.seeds import derive_seed
 from orchestration.tickets import GroupSummary
 from rollout.errors import RolloutError
@@ -75,8 +76,8 @@ async def collect(
             failure = None
             for name, spec in questioning.specs(sample).items():
                 try:
-                    group = await generators.generate_group(f"evaluation-{name}-{sample.sample_id}", sample, spec)
-                    groups[name] = (await rewards.score(group, keep_texts=True))[1]
+                    group_id = f"evaluation-{name}-{sample.sample_id}"
+                    groups[name] = await summary_of(generators, rewards, group_id, sample, spec)
                 except (RolloutError, ScoringError) as error:
                     failure = str(error)
             finished(_evaluated(sample, groups, failure, questioning, function_of(sample.task, sample.source)))

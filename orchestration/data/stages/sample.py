@@ -13,6 +13,7 @@ from orchestration.data.reasons import Refused, RejectReason
 from orchestration.data.records import EXCERPT_CHARS, Candidate, Rejected
 from orchestration.data.rows import candidate_from_json, candidate_to_json, to_sample
 from orchestration.errors import ScoringError
+from orchestration.pools.summaries import summary_of
 from orchestration.seeds import derive_seed
 from orchestration.tickets import GroupSummary, RecordedCompletion
 from rollout.errors import RolloutError
@@ -143,6 +144,4 @@ class PoolPolicy:
 
     async def attempt(self, group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
         """See Policy."""
-        group = await self._generators.generate_group(group_id, sample, spec)
-        summary: GroupSummary = (await self._rewards.score(group, keep_texts=True))[1]
-        return summary
+        return await summary_of(self._generators, self._rewards, group_id, sample, spec)

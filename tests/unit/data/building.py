@@ -20,7 +20,7 @@ from orchestration.data.stages.sample import sample_chunks
 from orchestration.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
-from tests.unit.orchestration.test_buffer import SUMMARY
+from tests.unit.orchestration.run_records import SUMMARY
 
 
 class SerialWorkers:

@@ -14,7 +14,7 @@ from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
-from tests.unit.orchestration.test_buffer import SUMMARY
+from tests.unit.orchestration.run_records import SUMMARY
 
 QUESTIONING = Questioning(
     greedy=True,

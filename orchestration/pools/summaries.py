@@ -1,0 +1,32 @@
+"""A group for its summary alone: sampled, scored, and its tokens forgotten."""
+
+from typing import TYPE_CHECKING
+
+from orchestration.errors import PayloadLostError, ScoringError
+from orchestration.tickets import GroupSummary
+from rollout.records import Sample, SamplingSpec
+
+if TYPE_CHECKING:
+    from orchestration.pools.generators import GeneratorPool
+    from orchestration.pools.rewards import RewardPool
+
+TRIES = 3
+"""A group that vanishes with a node is sampled again; one that vanishes so often finds no room anywhere."""
+
+
+async def summary_of(
+    generators: "GeneratorPool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
+) -> GroupSummary:
+    """Sample and score one group; gives what it earned, with its texts.
+
+    Raises:
+        RolloutError: the sample cannot be a prompt.
+        ScoringError: no reward actor could score the group, or it was lost `TRIES` times.
+    """
+    for _ in range(TRIES):
+        group = await generators.generate_group(group_id, sample, spec)
+        try:
+            return (await rewards.score(group, keep_texts=True))[1]
+        except PayloadLostError as error:
+            lost = error
+    raise ScoringError(f"the group was lost {TRIES} times: {lost}")
