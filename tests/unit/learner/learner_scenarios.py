@@ -13,7 +13,6 @@ from tiny_learner import make_config, make_group, mixed_groups
 
 from learner import checkpoint
 from learner.batching import partition_groups
-from learner.checkpoint import step_folder
 from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.ranks import exchange
@@ -302,10 +301,10 @@ def train_between(rank: int, num_ranks: int, port: int, model_path: Path, first:
     """Resume at step `first`, or begin; train up to step `last` and save; give metrics and the weights saved."""
     trainer = start_trainer(rank, num_ranks, port, model_path, **EXACT)
     if first:
-        trainer.load(step_folder(directory, first))
+        trainer.load(open_store(directory), step=first)
     metrics = train(trainer, rank, num_ranks, first, last)
     result = {"weights": weights_of(trainer), "metrics": metrics}
-    trainer.save(directory, step=last, extra={}, keep_last=2)
+    save(trainer, directory, step=last)
     trainer.close()
     return result
 
