@@ -6,14 +6,13 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
-from learner.errors import CheckpointError
 from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.cluster import ClusterPlan
 from orchestration.config import ExperimentConfig
 from orchestration.dispatch import Seat
-from orchestration.errors import LearnerLostError, ResumeError, StoppedError
+from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
@@ -121,12 +120,12 @@ class Run:
         await self.learner.export(self.folder.export)
 
     async def rescue(self) -> None:
-        """Save what is done, if the learner still lives, before the run ends with an error."""
-        if self._learner_is_lost:
-            return
+        """Save what is done before the run ends with an error, if the learner lives and stands between two steps."""
         try:
+            if self._learner_is_lost or await self.learner.weight_version() != self.step:
+                return
             await self._saver.settle(self.step, self._extra)
-        except (LearnerLostError, CheckpointError) as error:
+        except InfrastructureError as error:
             self._say(f"step {self.step} could not be saved: {error}")
         else:
             self._say(f"step {self.step} is saved in {self.checkpoints.store}; the same command continues")
