@@ -62,14 +62,19 @@ async def _whole(run: Run) -> None:
         await run.start()
         collect_rarely()
         with _termination_saves(run):
-            await train(run)
+            await _train_or_rescue(run)
             await run.finish()
+    finally:
+        await run.close()
+
+
+async def _train_or_rescue(run: Run) -> None:
+    try:
+        await train(run)
     except (InfrastructureError, BaseExceptionGroup) as error:
         if isinstance(_first_cause(error), InfrastructureError):
             await run.rescue()
         raise
-    finally:
-        await run.close()
 
 
 @contextmanager
