@@ -147,8 +147,8 @@ class Checkpoints:
         return checkpoint.newest_whole(self.store, pass_over=self._pass_over)
 
     def has_any(self) -> bool:
-        """Whether a marked checkpoint is there, damaged or not; what a killed run was writing has no marker."""
-        return bool(checkpoint.marked_steps(self.store))
+        """Whether a checkpoint was once complete here, whatever its files are now; a marker cut short never was one."""
+        return newest_step(self.store) is not None
 
     def _pass_over(self, step: int, reason: str) -> None:
         if step not in self._damaged:

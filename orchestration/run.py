@@ -253,8 +253,8 @@ class Run:
         self._checkpoint = self.checkpoints.latest()
         if self._checkpoint is None and self.checkpoints.has_any():
             raise ResumeError(
-                f"{self.checkpoints.store} holds checkpoints, but none that is whole and of this format; restore one, "
-                "or use another run_dir: a run from the beginning would replace them"
+                f"{self.checkpoints.store} holds checkpoints, but none whose files are as they were written; restore "
+                "one, or use another run_dir: a run from the beginning would replace them"
             )
         self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
         extra = self._checkpoint.extra if self._checkpoint else {}

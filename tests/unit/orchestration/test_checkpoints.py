@@ -207,6 +207,22 @@ def test_a_checkpoint_whose_marker_was_cut_short_is_not_the_newest(store, area):
     asyncio.run(live())
 
 
+def test_a_damaged_only_checkpoint_is_told_from_one_that_never_was_complete(store, area):
+    async def scenario():
+        checkpoints = manage(store, area)
+        assert not checkpoints.has_any()
+        store.put_bytes(b"", f"{checkpoint.step_name(1)}/{checkpoint.COMPLETE_MARKER}")
+        assert not checkpoints.has_any()
+        await save(checkpoints, 2)
+        return checkpoints
+
+    checkpoints = asyncio.run(scenario())
+    damaged = next(entry for entry in checkpoints.latest().files if entry.num_bytes)
+    store.put_bytes(b"x" * damaged.num_bytes, f"{checkpoint.step_name(2)}/{damaged.name}")
+    assert checkpoints.latest() is None
+    assert checkpoints.has_any()
+
+
 def test_what_an_unfinished_checkpoint_left_goes_with_the_next_whole_one(store, area):
     store.put_bytes(b"x", "step_00000007/weights/part_0")
     store.put_bytes(b"x", "notes/of_someone_else")
