@@ -3,12 +3,14 @@
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestration import cluster
 from orchestration.config import ExperimentConfig
 from orchestration.errors import InfrastructureError
+from orchestration.faults import read_faults
 from orchestration.finished import check_finished, read_evaluation
 from orchestration.garbage import collect_rarely
 from orchestration.guard import guarded
@@ -109,6 +111,11 @@ def _conclude(folder: RunFolder) -> None:
     if before and after:
         say("")
         say(before_after_table(before, after))
+    if faults := Counter(fault.role for fault in read_faults(folder.faults)):
+        say("")
+        say(
+            f"survived: {', '.join(f'{count} {role} faults' for role, count in sorted(faults.items()))}, {folder.faults}"
+        )
     say("")
     for title, path in {
         "model": folder.export,

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from orchestration.report.curves import curves_svg
+from orchestration.report.faults import faults_html, positions_html
 from orchestration.report.pictures import picture_svg
 from orchestration.report.style import STYLE
 from orchestration.state import RunFolder
@@ -18,7 +19,8 @@ def write_report(folder: RunFolder) -> None:
     parts = [
         f"<h1>Mixed-R1 run</h1><p>{html.escape(folder.root.name)}, {len(metrics)} steps</p>",
         _scores(before, after),
-        f"<h2>Training</h2>{curves_svg(metrics)}" if metrics else "",
+        f"<h2>Training</h2>{curves_svg(metrics)}{positions_html(folder)}" if metrics else "",
+        faults_html(folder),
         _examples("Held-out completions after training", after, folder),
         _examples("The same samples before training", before, folder),
     ]
