@@ -113,9 +113,8 @@ def _conclude(folder: RunFolder) -> None:
         say(before_after_table(before, after))
     if faults := Counter(fault.role for fault in read_faults(folder.faults)):
         say("")
-        say(
-            f"survived: {', '.join(f'{count} {role} faults' for role, count in sorted(faults.items()))}, {folder.faults}"
-        )
+        words = ", ".join(f"{count} {role} faults" for role, count in sorted(faults.items()))
+        say(f"survived: {words}; {folder.faults}")
     say("")
     for title, path in {
         "model": folder.export,
