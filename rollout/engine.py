@@ -31,6 +31,9 @@ from rollout.records import Generation, RolloutGroup, Sample, SamplingSpec
 # vLLM adds this to a banned token's logit; its probability underflows to zero.
 BAN_LOGIT_BIAS = -100.0
 
+# The learner waits for a probe; it goes before the groups that wait in the engine.
+PROBE_PRIORITY = -1
+
 
 class GenerationEngine:
     """Samples groups of completions with one vLLM engine.
@@ -110,7 +113,8 @@ class GenerationEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
-        output = await self._collect(await self._submit(prompt, token_ids, params, sample.sample_id), sample.sample_id)
+        requests = await self._submit(prompt, token_ids, params, sample.sample_id, priority=PROBE_PRIORITY)
+        output = await self._collect(requests, sample.sample_id)
         tail = list(output.prompt_logprobs or [])[-len(completion_token_ids) :]
         values = [position[int(token)].logprob for position, token in zip(tail, completion_token_ids, strict=True)]
         return np.asarray(values, dtype=np.float32)
@@ -182,16 +186,18 @@ class GenerationEngine:
         return answers[0]
 
     async def _submit(
-        self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str
+        self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str, *, priority: int = 0
     ) -> RequestOutputCollector:
-        """Return when the engine has the request."""
+        """Return when the engine has the request; of those that wait in it, the lowest priority starts first."""
         self._num_requests += 1
         engine_prompt = TokensPrompt(prompt_token_ids=token_ids)
         if prompt.images:
             engine_prompt["multi_modal_data"] = {"image": prompt.images}
         request_id = f"{self._num_requests}-{sample_id}"
         try:
-            return await self._watch.during(self._engine.add_request(request_id, engine_prompt, params))
+            return await self._watch.during(
+                self._engine.add_request(request_id, engine_prompt, params, priority=priority)
+            )
         except VLLMValidationError as error:
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
 
@@ -244,6 +250,7 @@ def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=True,
+        scheduling_policy="priority",
         limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
         skip_mm_profiling=is_cpu,
         logprobs_mode="processed_logprobs",
