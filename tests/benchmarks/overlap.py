@@ -3,8 +3,8 @@
     python -m tests.benchmarks.overlap [--steps 12] [key=value ...]
 
 One run of the main job's actors, rollout and learner bound to a core each: first the engines alone (a full pipeline of
-groups, sampled and scored), then the learner alone (training steps on those groups), then training with
-`max_staleness=1`, then synchronously. The first steps of each are left out.
+groups, sampled and scored), then the learner alone (training steps on those groups), then training with rollout 1, 2
+and 4 steps ahead, and synchronously. The first steps of each are left out.
 """
 
 import argparse
@@ -101,7 +101,8 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
     with guarded(), cluster.ray_session(config.cluster, plan, config.run_path / "logs"):
         rollout_s, learner_s = asyncio.run(parts(fresh("parts", 1), num_steps))
         print(f"rollout alone      {rollout_s:6.2f} s a step\nlearner alone      {learner_s:6.2f} s a step", flush=True)
-        for name, max_staleness in (("asynchronous", 1), ("synchronous", 0)):
+        for max_staleness in (1, 2, 4, 0):
+            name = f"max_staleness={max_staleness}"
             seconds = asyncio.run(together(fresh(name, max_staleness)))
             ratio = seconds["step_s"] / max(rollout_s, learner_s)
             rest = ", ".join(
