@@ -5,6 +5,7 @@ imports this module in its worker process because `WeightInspector` is its worke
 gloo channel known there.
 """
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -90,6 +91,7 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         self._staged = []
         if current_platform.is_cpu():
             _repack_output_heads(self.model)
+            _give_back_memory()
 
     def shutdown(self) -> None:
         """Leave the learner's group."""
@@ -113,6 +115,11 @@ def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> It
             offset += sizes[i]
             yield info.names[i], piece
         first += count
+
+
+def _give_back_memory() -> None:
+    """Return what the allocator holds in pieces: packing every weight anew at each update leaves gaps between them."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _repack_output_heads(model: torch.nn.Module) -> None:
