@@ -3,14 +3,15 @@
     python -m tests.benchmarks.memory [--steps 300] [key=value ...]
 
 Runs the main job with short completions and prints, every 50 steps, the anonymous memory of driver, engine (front end
-and core), reward actor and learner rank in MiB, and what of the object store is in memory. The last line gives the
-growth from a third of the run to its end.
+and core), reward actor and learner rank in MiB, and what of the object store is in memory: medians over the last ten
+steps, because a step's own tensors come and go. The last line gives the growth from a third of the run to its end.
 """
 
 import argparse
 import re
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from tests.benchmarks.hardware import describe_hardware
 from tests.integration import chaos
@@ -23,6 +24,18 @@ SETTINGS = [
     "training.checkpoint_every=50",
     "demo.warm_start_steps=40",
 ]
+
+
+def watch(driver: Driver, metrics: Path, step: int) -> dict[str, float]:
+    """Medians by role until the step has ended."""
+    seen: list[dict[str, float]] = []
+
+    def ended() -> bool:
+        seen.append(measure(driver))
+        return metrics.read_text().count("\n") >= step
+
+    driver.poll(ended, 1800.0)
+    return {role: median(row[role] for row in seen) for role in seen[0]}
 
 
 def measure(driver: Driver) -> dict[str, float]:
@@ -61,8 +74,8 @@ def main() -> None:
         driver = Driver(folder, "train", f"run_dir={run_dir}", *cache, *SETTINGS, steps, *overrides)
         rows = {}
         for step in range(50, asked.steps + 1, 50):
-            driver.wait_for(run_dir / "metrics.jsonl", step, timeout_s=1800.0)
-            rows[step] = measure(driver)
+            driver.wait_for(run_dir / "metrics.jsonl", step - 10, timeout_s=1800.0)
+            rows[step] = watch(driver, run_dir / "metrics.jsonl", step)
             if step == 50:
                 print("  step " + " ".join(f"{role:>12}" for role in rows[step]))
             print(f"{step:6d} " + " ".join(f"{mib:12.0f}" for mib in rows[step].values()), flush=True)
