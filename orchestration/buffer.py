@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestration.config import TrainingConfig
+from orchestration.config.training import TrainingConfig
 from orchestration.errors import DataError
 from orchestration.steps import Cut, StepLine
 from orchestration.tickets import GroupTicket, StepGroups

@@ -15,7 +15,7 @@ from learner import checkpoint, retention
 from learner.checkpoint import Checkpoint, StagedShare
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.state import RunFolder
 
 

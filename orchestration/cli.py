@@ -128,7 +128,7 @@ def _end_in_order() -> None:
 
 
 def _train(overrides: Sequence[str]) -> int:
-    from orchestration.config import build_config
+    from orchestration.config.experiment import build_config
 
     config = build_config(compose(overrides))
     _end_in_order()
@@ -163,7 +163,7 @@ def _data(arguments: Sequence[str]) -> int:
 
         print(describe_schema())
         return 0
-    from orchestration.config import build_config
+    from orchestration.config.experiment import build_config
 
     config = build_config(compose(arguments[1:]))
     _end_in_order()
@@ -180,7 +180,7 @@ def _data(arguments: Sequence[str]) -> int:
 def _evaluate(overrides: Sequence[str]) -> int:
     from dataclasses import fields
 
-    from orchestration.config import build_config
+    from orchestration.config.experiment import build_config
     from orchestration.evaluation.config import EvaluateConfig
 
     own = {field.name for field in fields(EvaluateConfig)}
@@ -194,7 +194,7 @@ def _evaluate(overrides: Sequence[str]) -> int:
 
 
 def _report(overrides: Sequence[str]) -> int:
-    from orchestration.config import build_config
+    from orchestration.config.experiment import build_config
     from orchestration.report.page import write_report
     from orchestration.state import RunFolder
 

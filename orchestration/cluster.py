@@ -12,7 +12,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestration.config import ClusterConfig, ExperimentConfig
+from orchestration.config.cluster import ClusterConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
 from orchestration.pools.lost import cause_of
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from orchestration.config import FaultsConfig
+from orchestration.config.cluster import FaultsConfig
 from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
 from rollout.errors import RolloutError
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ConfigError

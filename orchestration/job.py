@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestration import cluster
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import InfrastructureError
 from orchestration.faults import read_faults
 from orchestration.finished import check_finished, read_evaluation

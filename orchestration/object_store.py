@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from rollout.dataset import SampleTable
 

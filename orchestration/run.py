@@ -10,7 +10,7 @@ from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.cluster import ClusterPlan
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
 from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ResumeError
 
 # Settings that may change between two sittings of one run: they move work around or lengthen it, and leave the

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestration import cluster
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader, digest_of
 from orchestration.data.code import STAGES, stage_code

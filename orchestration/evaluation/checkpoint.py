@@ -9,7 +9,8 @@ from learner import checkpoint
 from learner.store import FileStore, open_store
 from orchestration import cluster
 from orchestration.checkpoints import newest_step, store_of
-from orchestration.config import ExperimentConfig, ModelConfig, build_config, check_model_folder
+from orchestration.config.experiment import ExperimentConfig, build_config
+from orchestration.config.model import ModelConfig, check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.guard import guarded

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestration import cluster
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.evaluation.bench import Bench, open_bench
 from orchestration.evaluation.checkpoint import with_checkpoint

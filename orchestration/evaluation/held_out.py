@@ -9,7 +9,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.evaluation.collect import Questioning, collect
 from orchestration.evaluation.records import Completion, EvaluatedSample
 from rollout.dataset import SampleTable

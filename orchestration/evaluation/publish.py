@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestration.config import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.evaluation.bench import Bench
 from orchestration.evaluation.compare import compare
 from orchestration.evaluation.page import comparison_page, evaluation_page

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestration.actors import GeneratorActor
 from orchestration.cluster import Placement
-from orchestration.config import FaultsConfig
+from orchestration.config.cluster import FaultsConfig
 from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from orchestration.config import FaultsConfig
+from orchestration.config.cluster import FaultsConfig
 from orchestration.faults import FaultLog, Role
 from orchestration.pools.lost import in_our_words
 

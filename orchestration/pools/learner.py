@@ -19,7 +19,8 @@ from learner.records import StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.actors import LearnerActor
 from orchestration.cluster import Placement
-from orchestration.config import ExperimentConfig, FaultsConfig
+from orchestration.config.cluster import FaultsConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import LearnerLostError, PayloadLostError, TransferBrokenError
 from orchestration.faults import Role
 from orchestration.pools.lost import in_our_words, translate

@@ -10,7 +10,8 @@ from ray.actor import ActorHandle
 
 from orchestration.actors import RewardActor
 from orchestration.cluster import Placement
-from orchestration.config import ExperimentConfig, FaultsConfig, RewardPoolConfig
+from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.faults import FaultLog, Role
 from orchestration.pools.lost import in_our_words

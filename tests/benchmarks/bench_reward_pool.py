@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from orchestration.actors import RewardActor
 from orchestration.cluster import Placement
-from orchestration.config import FaultsConfig, RewardPoolConfig
+from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.faults import FaultLog
 from orchestration.handoff import to_reward_requests
 from orchestration.pools.rewards import RewardPool

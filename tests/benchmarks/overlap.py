@@ -17,7 +17,7 @@ from statistics import fmean
 
 from orchestration import cluster
 from orchestration.cli import compose
-from orchestration.config import ExperimentConfig, build_config
+from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.guard import guarded
 from orchestration.inputs import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train

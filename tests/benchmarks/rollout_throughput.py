@@ -22,7 +22,7 @@ import ray
 
 from orchestration.actors import settle
 from orchestration.cluster import ClusterPlan, Placement, available_cores, ray_session
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.pools.generators import start_generators

@@ -13,7 +13,7 @@ import pytest
 import ray
 from safetensors.numpy import save_file
 
-from orchestration.config import RewardPoolConfig
+from orchestration.config.cluster import RewardPoolConfig
 from orchestration.errors import ScoringError
 from orchestration.faults import FaultLog
 from orchestration.pools.rewards import RewardPool

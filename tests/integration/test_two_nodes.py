@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestration.cli import compose
 from orchestration.cluster import Placement, plan, ray_session
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.errors import ConfigError, PayloadLostError, RewardLostError
 from orchestration.faults import Role
 from orchestration.pools.lost import in_our_words

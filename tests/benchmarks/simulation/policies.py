@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from orchestration.config import TrainingConfig
+from orchestration.config.training import TrainingConfig
 from tests.benchmarks.simulation.settings import FailureRates
 
 

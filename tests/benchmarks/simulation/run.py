@@ -12,7 +12,9 @@ from typing import Any
 import orchestration.run
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.cluster import ClusterPlan, Placement
-from orchestration.config import ExperimentConfig, FaultsConfig, TrainingConfig
+from orchestration.config.cluster import FaultsConfig
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.training import TrainingConfig
 from orchestration.faults import FaultLog
 from orchestration.inputs import Inputs
 from orchestration.loop import train

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from orchestration.cli import compose
-from orchestration.config import ExperimentConfig, build_config
+from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.faults import Role
 from orchestration.garbage import collect_rarely
 from orchestration.state import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cli import compose
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.data.build import build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.command import plan_build

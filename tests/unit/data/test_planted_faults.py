@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.data.command import plan_build
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model

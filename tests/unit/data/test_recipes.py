@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.data.command import plan_build
 from orchestration.data.files import FileDigests
 from orchestration.data.plan import plan_sources

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import ExperimentConfig, build_config
+from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.errors import ConfigError
 from orchestration.evaluation.checkpoint import with_checkpoint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from orchestration.config import FaultsConfig
+from orchestration.config.cluster import FaultsConfig
 from orchestration.faults import FaultLog
 from orchestration.pools.generators import GeneratorPool
 from rollout.config import EngineConfig, RolloutConfig, SamplingConfig, WeightChannelConfig

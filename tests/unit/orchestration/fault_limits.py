@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestration.config import FaultsConfig
+from orchestration.config.cluster import FaultsConfig
 
 
 def fault_limits(**settings: Any) -> FaultsConfig:

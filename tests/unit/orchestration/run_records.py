@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from orchestration.config import TrainingConfig
+from orchestration.config.training import TrainingConfig
 from orchestration.tickets import GroupSummary, GroupTicket
 
 SUMMARY = GroupSummary(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.buffer import GroupBuffer, Progress
-from orchestration.config import TrainingConfig
+from orchestration.config.training import TrainingConfig
 from tests.unit.orchestration.buffer_driver import BEGINNING, fill, free_positions, new_buffer, positions_of
 from tests.unit.orchestration.run_records import ticket, ticket_without_signal, training
 from tests.unit.orchestration.virtual_time import run_in_virtual_time

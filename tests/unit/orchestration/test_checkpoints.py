@@ -15,7 +15,7 @@ from learner.staging import StagingArea
 from learner.store import FileStore, open_store
 from orchestration.checkpoints import config_digest, newest_step, store_of
 from orchestration.cli import compose
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 from orchestration.state import RunFolder, settle_config
 from tests.unit.memory_store import CutShortError, MemoryHandler
 from tests.unit.orchestration import checkpoint_learner

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from orchestration.cli import compose
 from orchestration.cluster import plan
-from orchestration.config import build_config
+from orchestration.config.experiment import build_config
 
 
 def test_engines_and_reward_actors_go_over_all_nodes_and_ranks_beside_the_driver(tmp_path: Path) -> None:

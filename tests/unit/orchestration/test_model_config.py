@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import ModelConfig, check_model_folder
+from orchestration.config.model import ModelConfig, check_model_folder
 from orchestration.errors import ConfigError
 from orchestration.strict import build
 

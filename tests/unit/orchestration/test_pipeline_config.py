@@ -3,7 +3,8 @@
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config import ExperimentConfig, check_best, check_pipeline, check_replacement
+from orchestration.config.experiment import ExperimentConfig, check_replacement
+from orchestration.config.training import check_best, check_pipeline
 from orchestration.errors import ConfigError
 from orchestration.strict import build
 

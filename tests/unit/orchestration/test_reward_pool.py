@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ObjectReconstructionFailedError, RayActorError
 
-from orchestration.config import RewardPoolConfig
+from orchestration.config.cluster import RewardPoolConfig
 from orchestration.errors import (
     InfrastructureError,
     PayloadLostError,

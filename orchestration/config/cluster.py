@@ -1,0 +1,60 @@
+"""Ray, the machines under it, and how many of their faults a run bears."""
+
+from dataclasses import dataclass
+
+from orchestration.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardPoolConfig:
+    """The actors that score groups."""
+
+    num_actors: int
+    calls_per_actor: int = 2
+    """Groups that one actor may hold, the one at work included; further groups wait in the driver."""
+    timeout_s: float = 120.0
+    """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
+
+    def __post_init__(self) -> None:
+        """Check the limit."""
+        if self.timeout_s <= 0.0:
+            raise ConfigError(f"cluster.reward_pool.timeout_s is {self.timeout_s}; use a value above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultsConfig:
+    """How faults of processes and machines are noticed, and how many of them a run bears."""
+
+    heartbeat_s: float
+    """Between two heartbeats of an engine or a learner rank."""
+    heartbeat_timeout_s: float
+    """A process that does not answer a heartbeat for so long is taken for dead."""
+    start_timeout_s: float
+    """Time in which an engine must stand, or a learner must have loaded."""
+    call_timeout_s: float
+    """Time for one training step, weight transfer or checkpoint of the learner; longer is a hang."""
+    window_s: float
+    """Faults older than this no longer count against the limits."""
+    max_engine_faults: int
+    """Engines lost within the window, over all engines."""
+    max_reward_faults: int
+    max_learner_faults: int
+    """Learners lost within the window; each costs the steps since the last checkpoint."""
+    max_transfer_faults: int
+    """Objects lost, and weight transfers that broke though every engine lives, within the window."""
+    max_checkpoint_faults: int
+    """Checkpoints that could not be written within the window; the ones before stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Ray and the machines under it."""
+
+    address: str | None
+    """Address of a running cluster; null starts Ray on this machine for the length of the run."""
+    reward_pool: RewardPoolConfig
+    faults: FaultsConfig
+    pin_cores: bool
+    """Bind each engine and learner rank to cores of its own (CPU runs)."""
+    object_store_bytes: int
+    """Shared memory of a Ray started here."""

@@ -1,0 +1,131 @@
+"""The whole run as one frozen record, and the checks that need more than one group of settings to see."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learner.config import AlgorithmConfig, LearnerConfig
+from orchestration.config.cluster import ClusterConfig
+from orchestration.config.data import DataConfig
+from orchestration.config.model import ModelConfig, check_model_folder
+from orchestration.config.training import (
+    EvaluationConfig,
+    TrainingConfig,
+    check_best,
+    check_folders,
+    check_pipeline,
+)
+from orchestration.demo.settings import DemoSettings
+from orchestration.errors import ConfigError
+from orchestration.evaluation.config import EvaluateConfig
+from orchestration.strict import build
+from rewards.config import RewardConfig
+from rollout.config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """Everything one run needs."""
+
+    run_dir: str
+    cache_dir: str
+    """Where the demo keeps what it made, so that the second run starts at once."""
+    seed: int
+    tensorboard: bool
+    allow_config_change: bool
+    """Continue a run folder although settings that shape the result differ from those it began with."""
+    model: ModelConfig
+    data: DataConfig
+    demo: DemoSettings
+    reward: RewardConfig
+    algorithm: AlgorithmConfig
+    rollout: RolloutConfig
+    learner: LearnerConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    evaluate: EvaluateConfig
+    """Read by `mixed-r1 evaluate` alone."""
+    cluster: ClusterConfig
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder."""
+        return Path(self.run_dir)
+
+
+def build_config(values: dict[str, Any]) -> ExperimentConfig:
+    """Build the record from composed YAML and check it across rooms.
+
+    Raises:
+        ConfigError: naming the dotted key, its value and the remedy.
+    """
+    config = build(ExperimentConfig, values)
+    check_counts(config)
+    check_paths(config)
+    return config
+
+
+def check_counts(config: ExperimentConfig) -> None:
+    """Counts that must be positive, and batches that must divide."""
+    training, evaluation = config.training, config.evaluation
+    positive = {
+        "training.num_steps": training.num_steps,
+        "training.groups_per_step": training.groups_per_step,
+        "training.checkpoint_every": training.checkpoint_every,
+        "training.keep_last": training.keep_last,
+        "training.weight_check_every": training.weight_check_every,
+        "evaluation.samples_per_family": evaluation.samples_per_family,
+        "evaluation.completions_per_sample": evaluation.completions_per_sample,
+        "cluster.reward_pool.num_actors": config.cluster.reward_pool.num_actors,
+        "cluster.reward_pool.calls_per_actor": config.cluster.reward_pool.calls_per_actor,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise ConfigError(f"{key} is {value}; it must be at least 1")
+    check_pipeline(training)
+    check_replacement(config)
+    check_best(training, evaluation)
+    check_folders(training)
+    ranks = config.learner.num_ranks
+    if training.groups_per_step % ranks:
+        nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
+        raise ConfigError(
+            f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
+            f"use {nearest} or {nearest + ranks}"
+        )
+
+
+def check_replacement(config: ExperimentConfig) -> None:
+    """What goes together with steps whose prompts are not known before their groups are there."""
+    training = config.training
+    if training.oversampling > 1.0 and config.algorithm.name == "reinforce_plus_plus":
+        raise ConfigError(
+            f"training.oversampling is {training.oversampling}, but reinforce_plus_plus compares completions across "
+            "groups: a group of equal rewards has a signal there; set oversampling=1"
+        )
+    is_open = training.oversampling > 1.0 or training.straggler_deadline_s is not None
+    if is_open and config.data.stream.curriculum.kind == "adaptive":
+        raise ConfigError(
+            "data.stream.curriculum.kind is adaptive, which follows fixed steps of prompts; set "
+            "training.oversampling=1 and training.straggler_deadline_s=null, or another curriculum"
+        )
+
+
+def check_paths(config: ExperimentConfig) -> None:
+    """Inputs that must exist and a run folder that must be writable."""
+    inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
+    for key, value in inputs.items():
+        if value is not None and not Path(value).exists():
+            raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
+    if config.model.path is not None:
+        check_model_folder(Path(config.model.path))
+    if not config.run_path.is_absolute():
+        raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
+    try:
+        config.run_path.mkdir(parents=True, exist_ok=True)
+        probe = config.run_path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"run_dir={config.run_dir} cannot be written ({os.strerror(error.errno or 0)})") from error

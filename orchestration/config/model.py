@@ -1,0 +1,61 @@
+"""Which model is trained, and what its folder must hold."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from learner.config import SUPPORTED_FAMILIES
+from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
+from orchestration.errors import ConfigError
+
+PROCESSOR_FILES = {
+    "image processor": ("preprocessor_config.json", "processor_config.json"),
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+}
+"""What a model folder must hold beside weights: one of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model is trained."""
+
+    path: str | None
+    """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts."""
+    family: FamilyName | None
+    """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
+    coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
+    """Frame in which this model family answers boxes."""
+
+    def __post_init__(self) -> None:
+        """A model of the demo needs a family, and the frame in which that family learns to write boxes."""
+        if self.path is not None:
+            return
+        if self.family is None:
+            raise ConfigError(
+                "model.path and model.family are both null; point model.path at a Hugging Face folder, or set "
+                f"model.family to {' or '.join(FAMILY_FRAMES)} for a tiny model of the demo"
+            )
+        if self.coord_mode != FAMILY_FRAMES[self.family]:
+            raise ConfigError(
+                f"model.coord_mode is {self.coord_mode}, but the demo's {self.family} writes boxes in "
+                f"{FAMILY_FRAMES[self.family]}; set that"
+            )
+
+
+def check_model_folder(folder: Path) -> None:
+    """A Hugging Face folder of a family that the learner knows, with the files that turn images and text into input."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path={folder} holds no config.json; point it at a Hugging Face folder")
+    family = json.loads((folder / "config.json").read_text()).get("model_type")
+    if family not in SUPPORTED_FAMILIES:
+        raise ConfigError(
+            f"model.path={folder} is a {family} model; supported are {', '.join(SUPPORTED_FAMILIES)}. Another "
+            "architecture begins with a file in learner/families"
+        )
+    for what, names in PROCESSOR_FILES.items():
+        if not any((folder / name).is_file() for name in names):
+            raise ConfigError(
+                f"model.path={folder} holds no {what} ({' or '.join(names)}); copy the processor's files of the "
+                "original checkpoint into it"
+            )
