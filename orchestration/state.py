@@ -45,6 +45,10 @@ FREE_TO_CHANGE = (
     "cluster",
     "evaluation",
     "evaluate",
+    "model.hf_config",
+    "model.hf_processor",
+    "plan",
+    "submit",
 )
 
 

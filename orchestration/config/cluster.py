@@ -1,6 +1,8 @@
 """Ray, the machines under it, and how many of their faults a run bears."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from orchestration.errors import ConfigError
 
@@ -46,6 +48,28 @@ class FaultsConfig:
     """Checkpoints that could not be written within the window; the ones before stay."""
 
 
+ActorRole = Literal["engine", "learner", "reward"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodesConfig:
+    """Machines of one kind."""
+
+    count: int
+    gpus: int
+    """Of each machine."""
+    gpu: str | None
+    """What kind of GPU, a key of `plan.gpus`; null on machines without."""
+    cpus: int
+    memory_gib: float
+    """Host memory of each machine."""
+    roles: tuple[ActorRole, ...] = ("engine", "learner", "reward")
+    """Which actors may stand there."""
+    resource: str | None = None
+    """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
+    leaves one out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Ray and the machines under it."""
@@ -54,6 +78,19 @@ class ClusterConfig:
     """Address of a running cluster; null starts Ray on this machine for the length of the run."""
     reward_pool: RewardPoolConfig
     faults: FaultsConfig
+    layout: Literal["disaggregated", "colocated"]
+    """disaggregated: engines and learner ranks have GPUs of their own. colocated: they share the same GPUs and take
+    turns, so a run is synchronous; engines sleep while the learner trains."""
+    nodes: tuple[NodesConfig, ...]
+    """The machines that a run is planned for; empty takes what Ray finds. A run checks that Ray has what it needs."""
+    environment: Mapping[str, str]
+    """Set in every actor's process, such as NCCL_SOCKET_IFNAME."""
+    pass_environment: tuple[str, ...]
+    """Names, or prefixes that end in *, of variables of the driver that every actor gets as well."""
+    gpus_per_learner_rank: float
+    """Below 1, ranks share a GPU; for tests."""
+    gpus_per_engine_worker: float
+    """Below 1, engines of one worker share a GPU; for tests."""
     pin_cores: bool
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: int

@@ -19,7 +19,9 @@ from orchestration.config.training import (
 from orchestration.demo.settings import DemoSettings
 from orchestration.errors import ConfigError
 from orchestration.evaluation.config import EvaluateConfig
+from orchestration.planning.config import PlanConfig
 from orchestration.strict import build
+from orchestration.submission.config import SubmitConfig
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
 
@@ -47,6 +49,10 @@ class ExperimentConfig:
     evaluate: EvaluateConfig
     """Read by `mixed-r1 evaluate` alone."""
     cluster: ClusterConfig
+    plan: PlanConfig
+    """Read by `mixed-r1 plan` alone."""
+    submit: SubmitConfig
+    """Read by `mixed-r1 submit` alone."""
 
     @property
     def run_path(self) -> Path:

@@ -1,9 +1,10 @@
 """Which model is trained, and what its folder must hold."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from learner.config import SUPPORTED_FAMILIES
 from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
@@ -26,6 +27,11 @@ class ModelConfig:
     """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
+    hf_config: Mapping[str, Any] | None = None
+    """What the published config.json of the model says about sizes, in its own words; `mixed-r1 plan` reads it where
+    `path` is not there. With a path, a run checks that the two agree."""
+    hf_processor: Mapping[str, Any] | None = None
+    """The same of preprocessor_config.json: what decides how many tokens a picture takes."""
 
     def __post_init__(self) -> None:
         """A model of the demo needs a family, and the frame in which that family learns to write boxes."""

@@ -1,0 +1,1 @@
+"""Which actor stands on which machine and GPU."""
