@@ -136,9 +136,11 @@ def main() -> None:
     asked = parser.parse_args()
     print(describe_hardware())
     cluster = build_config(_default()).cluster
-    nothing = ClusterPlan(engines=(), learner_ranks=(), rewards=())
-    with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, nothing, Path(folder)):
-        asyncio.run(measure(asked.groups, asked.rounds, tuple(asked.cores), Path(folder)))
+    cores = tuple(asked.cores)
+    engines = (Placement(num_gpus=0, cores=cores, threads=1),) * (1 + len(LAYOUTS))
+    needed = ClusterPlan(engines=engines, learner_ranks=(), rewards=())
+    with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, needed, Path(folder)):
+        asyncio.run(measure(asked.groups, asked.rounds, cores, Path(folder)))
 
 
 if __name__ == "__main__":
