@@ -155,14 +155,11 @@ class Checkpoints:
             self._say(f"passed over the checkpoint of step {step}: {reason}")
         self._damaged.add(step)
 
-    def best(self, name: str) -> Checkpoint | None:
-        """Give the checkpoint with the highest score by a reward function, or by `macro`; None where none is scored.
-
-        Its files are not read.
-        """
+    def best(self) -> dict[str, Checkpoint]:
+        """Give the checkpoint with the highest score by each reward function, and by `macro`; files are not read."""
         found = {one.step: one for one in self._whole()}
-        step = retention.best_steps({step: one.scores for step, one in found.items()}).get(name)
-        return None if step is None else found[step]
+        best = retention.best_steps({step: one.scores for step, one in found.items()})
+        return {name: found[step] for name, step in best.items()}
 
 
 def store_of(folder: RunFolder) -> FileStore:

@@ -89,6 +89,7 @@ def summarise(
         num_spanning=sum(g.weight_version_start != g.weight_version_end for g in group.generations),
         rollout_s=group.seconds,
         score_s=score_s,
+        num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
         completions=_recorded(group, results, texts) if texts else (),
     )

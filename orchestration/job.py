@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 from orchestration import cluster
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.errors import InfrastructureError
-from orchestration.faults import read_faults
+from orchestration.faults import FaultKind, kind_of, read_faults
 from orchestration.finished import check_finished, read_evaluation
 from orchestration.garbage import collect_rarely
 from orchestration.guard import guarded
@@ -73,8 +72,8 @@ async def _whole(run: Run) -> None:
 async def _train_or_rescue(run: Run) -> None:
     try:
         await train(run)
-    except (InfrastructureError, BaseExceptionGroup) as error:
-        if isinstance(_first_cause(error), InfrastructureError):
+    except Exception as error:
+        if kind_of(_first_cause(error)) is FaultKind.INFRASTRUCTURE:
             await run.rescue()
         raise
 

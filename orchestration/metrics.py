@@ -73,6 +73,7 @@ def step_timings(
     step_s = sum(seconds.values())
     return {
         "rollout/tokens_per_s": _num_tokens(groups.summaries) / step_s,
+        "rollout/num_aborted_tokens": float(sum(summary.num_aborted_tokens for summary in groups.summaries)),
         "rollout/group_s_mean": mean(summary.rollout_s for summary in groups.summaries),
         "reward/score_s_mean": mean(summary.score_s for summary in groups.summaries),
         **counts,

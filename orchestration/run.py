@@ -110,6 +110,9 @@ class Run:
             StoppedError: the run was asked to leave; a checkpoint of all steps done is saved.
         """
         await self._saver.settle(self.step, self._extra)
+        if self.config.training.keep_best:
+            for name, best in self.checkpoints.best().items():
+                self._say(f"best by {name}: {best.name}")
         if self._stop_reason is not None:
             raise StoppedError(
                 f"{self._stop_reason}: step {self.step} of {self.config.training.num_steps} is saved in "

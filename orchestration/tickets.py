@@ -44,6 +44,8 @@ class GroupSummary:
     rollout_s: float
     score_s: float
     """Seconds in the reward actor, decoding included."""
+    num_aborted_tokens: int = 0
+    """Sampled and thrown away, because new weights came and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
     completions: tuple[RecordedCompletion, ...] = ()

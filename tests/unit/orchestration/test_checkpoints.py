@@ -160,12 +160,11 @@ def test_the_newest_and_the_best_stay_and_the_best_are_found(store, area):
         for step, chart, grounding in [(1, 0.9, 0.0), (2, 0.5, 0.7), (3, 0.1, 0.8), (4, 0.2, 0.2), (5, 0.2, 0.3)]:
             await save(checkpoints, step, {"chart": chart, "grounding": grounding})
         assert checkpoint.steps(store) == [1, 2, 3, 5]
-        assert [checkpoints.best(name).step for name in ("chart", "macro", "grounding")] == [1, 2, 3]
-        assert checkpoints.best("nothing") is None
+        assert {name: best.step for name, best in checkpoints.best().items()} == {"chart": 1, "macro": 2, "grounding": 3}
 
         await save(checkpoints, 6, {"chart": 0.95, "grounding": 0.1})
         assert checkpoint.steps(store) == [2, 3, 6]
-        assert checkpoints.best("chart").scores == {"chart": 0.95, "grounding": 0.1}
+        assert checkpoints.best()["chart"].scores == {"chart": 0.95, "grounding": 0.1}
 
     asyncio.run(live())
 
