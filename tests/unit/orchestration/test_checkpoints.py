@@ -160,7 +160,8 @@ def test_the_newest_and_the_best_stay_and_the_best_are_found(store, area):
         for step, chart, grounding in [(1, 0.9, 0.0), (2, 0.5, 0.7), (3, 0.1, 0.8), (4, 0.2, 0.2), (5, 0.2, 0.3)]:
             await save(checkpoints, step, {"chart": chart, "grounding": grounding})
         assert checkpoint.steps(store) == [1, 2, 3, 5]
-        assert {name: best.step for name, best in checkpoints.best().items()} == {"chart": 1, "macro": 2, "grounding": 3}
+        best = {name: one.step for name, one in checkpoints.best().items()}
+        assert best == {"chart": 1, "macro": 2, "grounding": 3}
 
         await save(checkpoints, 6, {"chart": 0.95, "grounding": 0.1})
         assert checkpoint.steps(store) == [2, 3, 6]
