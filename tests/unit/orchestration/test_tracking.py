@@ -39,7 +39,9 @@ class Prompts:
 
 def step_of(step: int, clock: float) -> dict[str, Any]:
     """All that is known of a step that took `clock` seconds a phase."""
-    summaries = [replace(summary, rollout_s=clock, score_s=clock, num_aborted_tokens=int(clock)) for summary in SUMMARIES]
+    summaries = [
+        replace(summary, rollout_s=clock, score_s=clock, num_aborted_tokens=int(clock)) for summary in SUMMARIES
+    ]
     return {
         "groups": StepGroups(
             step=step,
