@@ -1,0 +1,84 @@
+"""What one actor of each role takes of a machine: pure."""
+
+from dataclasses import dataclass
+
+from orchestration.config.cluster import ActorRole
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What the actors of one role take.
+
+    Example:
+        >>> Need(role="engine", count=4, gpus=2, share=1.0).total_gpus
+        8.0
+    """
+
+    role: ActorRole
+    count: int
+    """Actors."""
+    gpus: int
+    """GPUs that one actor sees, all of one machine."""
+    share: float
+    """Part of each GPU that it takes; below 1 several actors share a GPU."""
+    cpus: int = 1
+    """Cores that one actor reserves."""
+
+    @property
+    def total_gpus(self) -> float:
+        """GPUs of all actors together."""
+        return self.count * self.gpus * self.share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a whole run takes."""
+
+    learner: Need
+    engine: Need
+    reward: Need
+    is_colocated: bool
+    """Engines use the GPUs of the ranks, and take none of their own."""
+
+
+def needs_of(config: ExperimentConfig) -> Needs:
+    """Read off a config what every role takes.
+
+    Raises:
+        ConfigError: shares of GPUs that cannot be.
+    """
+    engine, learner, cluster = config.rollout.engine, config.learner, config.cluster
+    is_colocated = cluster.layout == "colocated"
+    if is_colocated and engine.device != learner.device:
+        raise ConfigError(
+            f"cluster.layout is colocated, but rollout.engine.device={engine.device} and learner.device="
+            f"{learner.device}: engines use the ranks' own GPUs; set both alike, or cluster.layout=disaggregated"
+        )
+    if cluster.gpus_per_engine_worker < 1 and engine.tensor_parallel_size > 1:
+        raise ConfigError(
+            f"cluster.gpus_per_engine_worker={cluster.gpus_per_engine_worker:g} shares a GPU between engines of one "
+            f"worker, and rollout.engine.tensor_parallel_size is {engine.tensor_parallel_size}; set one of them to 1"
+        )
+    if is_colocated and cluster.gpus_per_learner_rank < 1:
+        raise ConfigError(
+            f"cluster.gpus_per_learner_rank={cluster.gpus_per_learner_rank:g} with cluster.layout=colocated: ranks and "
+            "engines share whole GPUs there; set it to 1"
+        )
+    return Needs(
+        learner=Need(
+            role="learner",
+            count=learner.num_ranks,
+            gpus=1 if learner.device == "cuda" else 0,
+            share=cluster.gpus_per_learner_rank,
+        ),
+        engine=Need(
+            role="engine",
+            count=config.rollout.engines,
+            gpus=engine.tensor_parallel_size if engine.device == "cuda" else 0,
+            share=cluster.gpus_per_engine_worker,
+        ),
+        reward=Need(role="reward", count=cluster.reward_pool.num_actors, gpus=0, share=1.0),
+        is_colocated=is_colocated,
+    )
