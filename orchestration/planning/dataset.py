@@ -1,12 +1,11 @@
 """Where a run's data lies, if it is there yet."""
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.model import NOT_SET
-from orchestration.data.publish import MANIFEST
-from orchestration.data.result import Dataset, is_built, plan_build
 from orchestration.demo.prepare import model_folder
 from orchestration.errors import ConfigError, DataError
 
@@ -31,7 +30,10 @@ def known_model_folder(config: ExperimentConfig) -> Path | None:
     """Give the model's folder if it is there: the configured one, or what the demo has made."""
     folder = config.model.folder
     if folder is None and config.model.family is not None:
-        folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+        try:
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+        except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
+            return None
     return folder if folder is not None and folder.is_dir() else None
 
 
@@ -44,11 +46,13 @@ def locate(config: ExperimentConfig) -> Located:
     built = Path(config.cache_dir) / "data" / "built"
     out = Path(recipe.out).expanduser().absolute() if recipe.out else None
     candidates = [out] if out else sorted(built.glob(f"{recipe.name}-*"))
-    if not any((folder / MANIFEST).is_file() for folder in candidates):
+    if not any(folder.is_dir() for folder in candidates):
         return _absent(recipe.name)
     folder = known_model_folder(config)
     if folder is None:
         return _absent(recipe.name, "datasets are kept by the model's processor, and the model is not there; ")
+    from orchestration.data.result import Dataset, is_built, plan_build  # adapters of all formats, seldom needed here
+
     try:
         job = plan_build(config, folder)
         if not is_built(job):
