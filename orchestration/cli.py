@@ -32,6 +32,8 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
 RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
+EMPTY_GROUPS = ("experiment", "ablation")
+"""Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
@@ -115,7 +117,7 @@ def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
         for part in dotted.split("."):
             if not isinstance(level, dict):
                 break
-            if part not in level and part != "experiment":
+            if part not in level and part not in EMPTY_GROUPS:
                 return unknown_key(part, list(level), path)
             level, path = level.get(part), f"{path}.{part}" if path else part
         if isinstance(level, dict) and not override.startswith("+") and "={" in override:

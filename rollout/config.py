@@ -135,12 +135,14 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """Which prompts come how often; by default every row once an epoch."""
+    """Which prompts come, and how often; by default every row once an epoch."""
 
     mixture_by: Literal["none", "task", "source"] = "none"
     """What `weights` speaks of; none takes tasks and sources as often as they have rows."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that are trained on, those of them that the dataset has; empty takes all."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
@@ -153,7 +155,7 @@ class StreamConfig:
     @property
     def is_plain(self) -> bool:
         """Whether every row comes once an epoch."""
-        return self.mixture_by == "none" and self.curriculum.kind == "none"
+        return self.mixture_by == "none" and self.curriculum.kind == "none" and not self.tasks
 
 
 def check_shares(key: str, shares: Mapping[str, float]) -> None:

@@ -138,6 +138,17 @@ def check_replacement(config: ExperimentConfig) -> None:
         )
 
 
+def check_tasks(config: ExperimentConfig) -> None:
+    """Tasks that are trained on alone must be tasks that something scores."""
+    known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
+    for task in config.data.stream.tasks:
+        if task not in known:
+            raise ConfigError(
+                f"data.stream.tasks names {task}, which no reward scores; tasks are {', '.join(sorted(known))} "
+                "(reward.routes)"
+            )
+
+
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_counts,
     lambda config: check_pipeline(config.training),
@@ -145,6 +156,7 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     lambda config: check_best(config.training, config.evaluation),
     lambda config: check_folders(config.training),
     check_division,
+    check_tasks,
 )
 """Checks that need no machine, only the settings."""
 
