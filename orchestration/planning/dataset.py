@@ -64,13 +64,16 @@ def locate(config: ExperimentConfig) -> Located:
 
 
 def _of_files(train: str, held_out: str) -> Located:
+    files = {"data.train": train, "data.held_out": held_out}
     missing = [
-        f"data.{key}={value}" for key, value in (("train", train), ("held_out", held_out)) if not _is_there(value)
+        f"{key} is not set" if value == NOT_SET else f"{key}={value} is not there"
+        for key, value in files.items()
+        if not _is_there(value)
     ]
     return Located(
         train=Path(train) if _is_there(train) else None,
         held_out=Path(held_out) if _is_there(held_out) else None,
-        note="" if not missing else f"{' and '.join(missing)}: not there; mixed-r1 data build makes such files",
+        note=f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else "",
     )
 
 

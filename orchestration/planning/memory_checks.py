@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import ConfigError
+from orchestration.placement.layout import lay_out
+from orchestration.placement.machines import Layout
 from orchestration.planning.checks import KEY, widths
 from orchestration.planning.engine_memory import engine_memory
 from orchestration.planning.learner_memory import learner_memory
@@ -20,11 +23,11 @@ STARVED_SHARE = 0.5
 
 
 def memory_findings(
-    config: ExperimentConfig, shape: ModelShape, memory: MemoryPlan, lengths: Lengths
+    config: ExperimentConfig, shape: ModelShape, layout: Layout | None, memory: MemoryPlan, lengths: Lengths
 ) -> Iterator[Finding]:
-    """Say what is too much, and what would help."""
-    yield from _learner(config, shape, memory.learner)
-    yield from _engine(config, shape, memory, lengths)
+    """Say what is too much, and what would help on the same machines."""
+    yield from _learner(config, shape, layout, memory.learner)
+    yield from _engine(config, shape, layout, memory, lengths)
     for use in memory.hosts:
         if use.excess_bytes:
             largest = max(use.items, key=lambda item: item.bytes)
@@ -37,27 +40,30 @@ def memory_findings(
     yield from _disk(config, memory)
 
 
-def _learner(config: ExperimentConfig, shape: ModelShape, use: MemoryUse) -> Iterator[Finding]:
+def _learner(config: ExperimentConfig, shape: ModelShape, layout: Layout | None, use: MemoryUse) -> Iterator[Finding]:
     if not use.excess_bytes:
         return
     helps = what_fits(
         config,
         learner_changes(config),
-        lambda changed: not learner_memory(changed, shape, use.limit_bytes).excess_bytes,
+        lambda changed: not learner_memory(changed, shape, use.limit_bytes).excess_bytes and _has_room(changed, layout),
     )
     yield Finding(
         severity="error", key=_first_key(helps, "learner.num_ranks"), message=f"{use.place}: {_too_much(use)}; {helps}"
     )
 
 
-def _engine(config: ExperimentConfig, shape: ModelShape, memory: MemoryPlan, lengths: Lengths) -> Iterator[Finding]:
+def _engine(
+    config: ExperimentConfig, shape: ModelShape, layout: Layout | None, memory: MemoryPlan, lengths: Lengths
+) -> Iterator[Finding]:
     engine, use = config.rollout.engine, memory.engine
     tokens = use.num_cache_tokens
     if use.excess_bytes or (tokens is not None and tokens < engine.max_model_len):
 
         def fits(changed: ExperimentConfig) -> bool:
             found = engine_memory(changed, shape, use.limit_bytes)
-            return not found.excess_bytes and (found.num_cache_tokens or 0) >= changed.rollout.engine.max_model_len
+            holds = (found.num_cache_tokens or 0) >= changed.rollout.engine.max_model_len
+            return holds and not found.excess_bytes and _has_room(changed, layout)
 
         helps = what_fits(config, engine_changes(config, widths(shape)), fits)
         told = (
@@ -81,6 +87,14 @@ def _engine(config: ExperimentConfig, shape: ModelShape, memory: MemoryPlan, len
             f"holds {tokens:,}: some will be put back and begun again; lower it, or raise "
             "rollout.engine.tensor_parallel_size",
         )
+
+
+def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
+    """Whether the machines of the plan hold a changed run too."""
+    try:
+        return layout is None or bool(lay_out(config, layout.machines))
+    except ConfigError:
+        return False
 
 
 def _disk(config: ExperimentConfig, memory: MemoryPlan) -> Iterator[Finding]:

@@ -23,12 +23,18 @@ def placement_rows(layout: Layout, tensor_parallel: int) -> Iterator[Row]:
     for machines in _alike(layout):
         first, last = machines[0], machines[-1]
         machine = layout.machines[first]
-        name = machine.name if first == last else f"{machine.name} to {layout.machines[last].name}"
+        name = machine.name if first == last else _names(machine.name, layout.machines[last].name)
         yield Row(where=name, what=_describe(machine) + (" each" if first != last else ""))
         for role in ROLE_NAMES:
             seats = [seat for seat in layout.of(role) if seat.machine in machines]
             if seats:
                 yield _role_row(role, seats, len(machines), tensor_parallel)
+
+
+def _names(first: str, last: str) -> str:
+    """Give `node 0-7` for machines that are numbered, and both names otherwise."""
+    (head, _, number), (other, _, final) = first.rpartition(" "), last.rpartition(" ")
+    return f"{head} {number}-{final}" if head == other and (number + final).isdigit() else f"{first} to {last}"
 
 
 def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tensor_parallel: int) -> Row:
@@ -55,7 +61,7 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def _describe(machine: Machine) -> str:
-    kind = f" {machine.gpu}" if machine.gpu else ""
+    kind = f" of kind {machine.gpu}" if machine.gpu else ""
     gpus = f"{some(machine.gpus, 'GPU')}{kind}, " if machine.gpus else ""
     return f"{gpus}{some(machine.cpus, 'core')}, {machine.memory_bytes / GIB:,.0f} GiB of memory"
 

@@ -101,7 +101,7 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
         *refusals,
         *(checks.from_error(error, "config") for error in settings_errors(config)),
         *checks.shape_findings(config, shape, _max_positions(config, folder)),
-        *memory_findings(config, shape, memory, lengths),
+        *memory_findings(config, shape, layout, memory, lengths),
         *checks.batch_findings(config, batches, lengths),
         *checks.placement_findings(config, layout),
         *checks.folder_findings(config, len(layout.machines) if layout else 0),

@@ -77,8 +77,8 @@ def _batches(plan: RunPlan) -> Iterator[str]:
     batches, lengths = plan.batches, plan.lengths
     yield from _line(
         "groups",
-        f"{batches.groups} x {batches.group_size} = {batches.completions:,} completions, "
-        f"{some(batches.updates, 'update')} of {batches.groups_per_update} groups"
+        f"{batches.groups:,} x {batches.group_size} = {batches.completions:,} completions, "
+        f"{some(batches.updates, 'update')} of {batches.groups_per_update:,} groups"
         + ("" if batches.epochs is None else f"; all steps are {batches.epochs:.3g} passes over the rows"),
     )
     prompt = "measured" if lengths.are_measured else "assumed"
@@ -95,7 +95,7 @@ def _batches(plan: RunPlan) -> Iterator[str]:
     )
     yield from _line(
         "on their way",
-        f"up to {batches.groups_in_flight} groups, {batches.completions_per_engine:,} completions an engine; all "
+        f"up to {batches.groups_in_flight:,} groups, {batches.completions_per_engine:,} completions an engine; all "
         f"engines decode {batches.engine_capacity:,} at once if their caches hold them",
     )
 
@@ -146,11 +146,13 @@ def _outliers(prompts: PromptPlan) -> Iterator[str]:
 
 
 def _rewards(routing: RoutingPlan) -> Iterator[str]:
+    if any(route.num_rows is None for route in routing.routes):
+        told = ", ".join(f"{route.task} -> {route.function}" for route in routing.routes)
+        yield from _text(f"no rows to count yet; {told}")
+        return
     for route in routing.routes:
-        rows = "" if route.num_rows is None else f"{some(route.num_rows, 'row')}, "
-        yield from _line(
-            route.task, f"{rows}{route.function} x {route.task_weight:g} + format x {route.format_weight:g}"
-        )
+        weights = f"{route.task_weight:g} x {route.function} + {route.format_weight:g} x format"
+        yield from _line(route.task, f"{route.num_rows:>9,} {weights}")
     for row in routing.unrouted:
         yield from _line(row.task, f"{some(row.num_rows, 'row')} of {row.source}: no reward function")
 

@@ -32,8 +32,8 @@ def seconds(duration_s: float) -> str:
     """Say a duration.
 
     Example:
-        >>> seconds(0.0312), seconds(41.3), seconds(7_200), seconds(200_000)
-        ('0.031 s', '41 s', '2.0 h', '2.3 days')
+        >>> seconds(0.0312), seconds(6.0), seconds(41.3), seconds(7_200), seconds(200_000)
+        ('0.031 s', '6.0 s', '41 s', '2.0 h', '2.3 days')
     """
     if duration_s >= 2 * DAY_S:
         return f"{duration_s / DAY_S:.1f} days"
@@ -41,7 +41,9 @@ def seconds(duration_s: float) -> str:
         return f"{duration_s / HOUR_S:.1f} h"
     if duration_s >= 2 * MINUTE_S:
         return f"{duration_s / MINUTE_S:.1f} min"
-    return f"{duration_s:.0f} s" if duration_s >= 10.0 else f"{duration_s:.2g} s"
+    if duration_s >= 1.0:
+        return f"{duration_s:.0f} s" if duration_s >= 10.0 else f"{duration_s:.1f} s"
+    return f"{duration_s:.2g} s"
 
 
 def span(first: int, last: int) -> str:
