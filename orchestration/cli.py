@@ -16,6 +16,7 @@ from rollout.errors import RolloutError, WeightSyncError
 
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
+  plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
   train    train, or continue the run in run_dir
   data     build a dataset from raw sources (mixed-r1 data --help)
   evaluate score a checkpoint on a dataset: checkpoint=... data=...
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(USAGE, end="")
         sys.exit(0 if arguments else EXIT_USER_ERROR)
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
+        "plan": _plan,
         "train": _train,
         "data": _data,
         "evaluate": _evaluate,
@@ -127,6 +129,14 @@ def _end_in_order() -> None:
     """Let Ctrl-C and a scheduler's SIGTERM unwind what is running; a shell starts background jobs without the first."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _plan(arguments: Sequence[str]) -> int:
+    from orchestration.config.experiment import build_settings
+    from orchestration.planning.command import print_plan
+
+    overrides = [argument for argument in arguments if argument != "--json"]
+    return print_plan(build_settings(compose(overrides)), as_json="--json" in arguments)
 
 
 def _train(overrides: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 
 from orchestration.errors import ConfigError
 
+MAY_BE_ZERO = ("image_tokens", "pause_s", "reward_group_s", "reward_token_s")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuConfig:
@@ -37,7 +39,9 @@ class AssumeConfig:
     host_link_gb_s: float
     """Between a GPU and the host's memory, for what is kept there."""
     reward_group_s: float
-    """Core seconds that scoring a group takes."""
+    """Core seconds that a group costs a reward actor, whatever its length."""
+    reward_token_s: float
+    """Core seconds that scoring a completion token takes."""
     pause_s: float
     """For which a publication of weights stops the engines, beside the transfer."""
     cpu_engine_gflop_s: float
@@ -49,7 +53,9 @@ class AssumeConfig:
         """Check that nothing divides by zero."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name not in ("image_tokens", "pause_s", "reward_group_s")):
+            if value < 0 or (
+                value == 0 and field.name not in ("image_tokens", "pause_s", "reward_group_s", "reward_token_s")
+            ):
                 raise ConfigError(f"plan.assume.{field.name} is {value}; use a value above 0")
             if field.name.endswith(("_frac", "_mfu")) and value > 1:
                 raise ConfigError(f"plan.assume.{field.name} is {value}; it is a share, at most 1")

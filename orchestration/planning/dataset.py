@@ -1,12 +1,11 @@
 """Where a run's data lies, if it is there yet."""
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.model import NOT_SET
-from orchestration.data.publish import MANIFEST
-from orchestration.data.result import Dataset, is_built, plan_build
 from orchestration.demo.prepare import model_folder
 from orchestration.errors import ConfigError, DataError
 
@@ -31,7 +30,10 @@ def known_model_folder(config: ExperimentConfig) -> Path | None:
     """Give the model's folder if it is there: the configured one, or what the demo has made."""
     folder = config.model.folder
     if folder is None and config.model.family is not None:
-        folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+        try:
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+        except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
+            return None
     return folder if folder is not None and folder.is_dir() else None
 
 
@@ -44,11 +46,13 @@ def locate(config: ExperimentConfig) -> Located:
     built = Path(config.cache_dir) / "data" / "built"
     out = Path(recipe.out).expanduser().absolute() if recipe.out else None
     candidates = [out] if out else sorted(built.glob(f"{recipe.name}-*"))
-    if not any((folder / MANIFEST).is_file() for folder in candidates):
+    if not any(folder.is_dir() for folder in candidates):
         return _absent(recipe.name)
     folder = known_model_folder(config)
     if folder is None:
         return _absent(recipe.name, "datasets are kept by the model's processor, and the model is not there; ")
+    from orchestration.data.result import Dataset, is_built, plan_build  # adapters of all formats, seldom needed here
+
     try:
         job = plan_build(config, folder)
         if not is_built(job):
@@ -60,13 +64,16 @@ def locate(config: ExperimentConfig) -> Located:
 
 
 def _of_files(train: str, held_out: str) -> Located:
+    files = {"data.train": train, "data.held_out": held_out}
     missing = [
-        f"data.{key}={value}" for key, value in (("train", train), ("held_out", held_out)) if not _is_there(value)
+        f"{key} is not set" if value == NOT_SET else f"{key}={value} is not there"
+        for key, value in files.items()
+        if not _is_there(value)
     ]
     return Located(
         train=Path(train) if _is_there(train) else None,
         held_out=Path(held_out) if _is_there(held_out) else None,
-        note="" if not missing else f"{' and '.join(missing)}: not there; mixed-r1 data build makes such files",
+        note=f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else "",
     )
 
 

@@ -18,6 +18,9 @@ from rollout.prompt import PromptLength
 Size = tuple[int, int]
 """Width and height in pixels."""
 
+PROBE: Size = (224, 224)
+"""A picture that every processor takes."""
+
 
 class PromptRuler:
     """Measures prompts as the run's own processor makes them: chat template, tokenizer, arithmetic of images."""
@@ -32,11 +35,12 @@ class PromptRuler:
             system_prompt: of every prompt; empty for none.
 
         Raises:
-            ConfigError: the folder has no chat template, or one that does not parse.
+            ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
             RewardError: it has no tokenizer.
         """
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
+        image_tokens(shape, processor, *PROBE)  # settings of another model's processor are refused here, not row by row
         # A template is a program that came with the model: the sandbox lets it compute text and nothing else.
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         try:
