@@ -84,10 +84,10 @@ def test_parking_twice_is_a_bug_and_says_so():
 
 CASES = {
     "fsdp": (2, {}),
-    "fsdp, reference": (1, WITH_REFERENCE),
+    "fsdp, reference": pytest.param((1, WITH_REFERENCE), marks=pytest.mark.slow),
     "fsdp, LoRA": pytest.param((1, LORA), marks=pytest.mark.slow),
     "fsdp, bfloat16": pytest.param((1, NARROW), marks=pytest.mark.slow),
-    "zero 3": (2, zero(3)),
+    "zero 3": (1, zero(3)),
     "zero 3, reference": pytest.param((1, zero(3, **WITH_REFERENCE)), marks=pytest.mark.slow),
     "zero 2": pytest.param((1, zero(2)), marks=pytest.mark.slow),
     "zero 1, bfloat16": pytest.param((1, zero(1, dtype="bfloat16")), marks=pytest.mark.slow),
