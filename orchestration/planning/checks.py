@@ -172,15 +172,15 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
         )
     if prompts is None:
         return
-    limit, share = config.training.max_drop_frac, prompts.num_refused / prompts.num_rows
+    limit, share = config.training.max_drop_frac, prompts.num_refused / max(1, prompts.num_seen)
     for outlier in prompts.outliers:
         yield Finding(
             severity="error" if outlier.is_refused and share > limit else "warning",
             key=_key_of(outlier.reason),
-            message=f"{outlier.num_rows:,} of {prompts.num_rows:,} rows: {REASONS[outlier.reason]}, such as "
+            message=f"{outlier.num_rows:,} of {prompts.num_seen:,} rows: {REASONS[outlier.reason]}, such as "
             f"{outlier.examples[0]}; " + _remedy(outlier.is_refused, share, limit),
         )
-    if prompts.num_unmeasured:
+    if prompts.num_unmeasured and config.model.folder is None:
         yield Finding(
             severity="warning",
             key="model.path",

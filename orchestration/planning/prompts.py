@@ -27,6 +27,8 @@ REASONS: Mapping[Reason, str] = {
 }
 """What each reason means; all but the last are refused."""
 NUM_EXAMPLES = 3
+MOST_MEASURED = 8192
+"""Rows that a plan measures itself, evenly over all; more would take longer than a plan may."""
 COLUMNS = (
     "sample_id",
     "question",
@@ -77,6 +79,11 @@ class PromptPlan:
     outliers: tuple[Outlier, ...]
 
     @property
+    def num_seen(self) -> int:
+        """Rows of which it is known whether the run takes them."""
+        return self.num_rows - self.num_unmeasured
+
+    @property
     def num_refused(self) -> int:
         """Rows that the run leaves out."""
         return sum(outlier.num_rows for outlier in self.outliers if outlier.is_refused)
@@ -95,7 +102,9 @@ def plan_prompts(config: ExperimentConfig, table: SampleTable, ruler: PromptRule
     prompt_tokens, image_tokens = rows.column("prompt_tokens").to_pylist(), rows.column("image_tokens").to_pylist()
     unmeasured = [index for index, tokens in enumerate(prompt_tokens) if tokens is None]
     reasons: dict[int, Reason] = {}
+    num_unknown = len(unmeasured)
     if ruler is not None and unmeasured:
+        unmeasured = unmeasured[:: -(-num_unknown // MOST_MEASURED)]
         questions = rows.column("question").take(pa.array(unmeasured)).to_pylist()
         found = ruler.measure(questions, [sizes[index] for index in unmeasured])
         for index, length in zip(unmeasured, found, strict=True):
@@ -113,7 +122,7 @@ def plan_prompts(config: ExperimentConfig, table: SampleTable, ruler: PromptRule
     return PromptPlan(
         num_rows=rows.num_rows,
         num_unmeasured=sum(tokens is None and index not in reasons for index, tokens in enumerate(prompt_tokens)),
-        measured_by=_measured_by(len(unmeasured), rows.num_rows, ruler),
+        measured_by=_measured_by(num_unknown, len(unmeasured), rows.num_rows, ruler),
         prompts=Histogram.of([prompt_tokens[index] for index in taken]) if taken else None,
         images=Histogram.of([image_tokens[index] or 0 for index in taken]) if taken else None,
         images_per_prompt=sum(map(len, sizes)) / rows.num_rows,
@@ -156,10 +165,12 @@ def _outliers(
     return found
 
 
-def _measured_by(num_unmeasured: int, num_rows: int, ruler: PromptRuler | None) -> str:
-    if num_unmeasured == 0:
+def _measured_by(num_unknown: int, num_measured: int, num_rows: int, ruler: PromptRuler | None) -> str:
+    if num_unknown == 0:
         return "the data engine, when the dataset was built"
     if ruler is None:
-        return "nobody" if num_unmeasured == num_rows else "the data engine, as far as they are"
+        return "nobody" if num_unknown == num_rows else "the data engine, as far as they are"
     now = "this plan, with the model's tokenizer and the arithmetic of its image processor"
-    return now if num_unmeasured == num_rows else f"the data engine; {num_unmeasured} rows by {now}"
+    if num_measured < num_unknown:
+        now += f", on {num_measured:,} rows taken evenly"
+    return now if num_unknown == num_rows else f"the data engine; {num_unknown:,} rows by {now}"
