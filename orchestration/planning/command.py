@@ -33,6 +33,7 @@ def plan_json(plan: RunPlan) -> dict[str, Any]:
     values["fits"] = plan.fits
     values["model"]["parameters"]["total"] = plan.model.parameters.total
     values["batches"]["completions"] = plan.batches.completions
+    values["memory"]["disk_bytes"] = plan.memory.disk_bytes
     return values
 
 
