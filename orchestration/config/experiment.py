@@ -161,17 +161,6 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
 """Checks that need no machine, only the settings."""
 
 
-def check_sizes(model: ModelConfig) -> None:
-    """The folder holds the model that a recipe was planned for."""
-    from orchestration.planning.shapes import read_shape, shape_of
-
-    if model.hf_config is not None and read_shape(model.hf_config) != shape_of(model):
-        raise ConfigError(
-            f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
-            "that folder, or set model.hf_config=null and plan again: plans read the folder then"
-        )
-
-
 def check_machine(config: ExperimentConfig) -> None:
     """Inputs that must exist and a run folder that must be writable."""
     inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
@@ -182,7 +171,6 @@ def check_machine(config: ExperimentConfig) -> None:
             raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
     if config.model.folder is not None:
         check_model_folder(config.model.folder)
-        check_sizes(config.model)
     elif config.model.family is None:
         raise ConfigError("model.path is not set; point it at a Hugging Face folder with the model's weights")
     if not config.run_path.is_absolute():

@@ -8,6 +8,7 @@ import pytest
 from orchestration.cli import compose
 from orchestration.config.experiment import build_config, build_settings, settings_errors
 from orchestration.errors import ConfigError
+from orchestration.inputs import model_folder
 from orchestration.planning.demo_shape import demo_config
 from tests.unit.planning.runs import settings
 
@@ -57,8 +58,10 @@ def test_a_folder_must_hold_the_model_that_was_planned(layers: int, tmp_path: Pa
     values = compose(run(tmp_path))
     values["model"] |= {"path": str(folder), "family": None, "hf_config": stated}
 
+    config = build_config(values)
+
     if layers == stated["text_config"]["num_hidden_layers"]:
-        assert build_config(values).model.folder == folder
+        assert model_folder(config) == folder
     else:
         with pytest.raises(ConfigError, match=r"other sizes than model\.hf_config states"):
-            build_config(values)
+            model_folder(config)
