@@ -54,7 +54,9 @@ def test_json_holds_what_is_printed(tmp_path: Path) -> None:
     assert values["fits"] is True
     assert values["model"]["parameters"]["total"] == 8292166656
     assert values["batches"]["completions"] == 1024
-    assert values["memory"]["learner"]["total_bytes"] == plan.memory.learner.total_bytes
+    assert [use["total_bytes"] for use in values["memory"]["devices"]] == [
+        use.total_bytes for use in plan.memory.devices
+    ]
     assert values["memory"]["disk_bytes"] == plan.memory.disk_bytes
     assert values["prompts"]["outliers"][0]["reason"] == "prompt_too_long"
     assert sum(values["prompts"]["prompts"]["counts"]) == 150
