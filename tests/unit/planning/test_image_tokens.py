@@ -84,7 +84,7 @@ def test_real_pictures_make_the_rows_that_are_counted(size: tuple[int, int]) -> 
 
 
 def test_a_processor_of_another_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="hf_processor.merge_size is 4, but the vision tower takes 2"):
+    with pytest.raises(ConfigError, match=r"hf_processor.merge_size is 4, but the vision tower takes 2"):
         image_tokens(shape_for("qwen2_5_vl_3b"), {"merge_size": 4}, 100, 100)
     with pytest.raises(ConfigError, match="takes tiles of 448 x 448"):
         image_tokens(shape_for("internvl3_1b"), {"size": {"height": 224, "width": 224}}, 100, 100)

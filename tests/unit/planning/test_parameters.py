@@ -30,7 +30,9 @@ def meta_model(config: Any) -> Any:
 
 def assert_same(shape: ModelShape, model: Any) -> None:
     named = dict(model.named_parameters())
-    assert {tensor.name: tensor.shape for tensor in model_tensors(shape)} == {n: tuple(p.shape) for n, p in named.items()}
+    assert {tensor.name: tensor.shape for tensor in model_tensors(shape)} == {
+        n: tuple(p.shape) for n, p in named.items()
+    }
     parts = FAMILIES[shape.family](model.config).parts
     assert all(tensor.name.startswith(parts[tensor.part]) for tensor in model_tensors(shape))
     counts = count_parameters(shape)
@@ -44,8 +46,8 @@ def test_every_tensor_of_a_published_model_has_its_name_shape_and_part(name: str
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_the_demo_models_are_counted_without_their_folder(family: Any, tmp_path: Path) -> None:
-    from orchestration.demo.tokenizer import train_tokenizer
     from orchestration.demo.tiny_model import chat_template
+    from orchestration.demo.tokenizer import train_tokenizer
 
     tiny = TINY[family]
     processor = tiny.make_processor(train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens))
@@ -122,7 +124,7 @@ def test_an_internvl_of_another_language_model_is_refused() -> None:
     values = copy.deepcopy(PUBLISHED["internvl3_8b"])
     values["text_config"]["model_type"] = "llama"
 
-    with pytest.raises(ConfigError, match="text_config.model_type is 'llama'; planned for are qwen2"):
+    with pytest.raises(ConfigError, match=r"text_config.model_type is 'llama'; planned for are qwen2"):
         read_shape(values)
 
 
@@ -131,5 +133,5 @@ def test_a_path_without_a_folder_falls_back_to_the_stated_sizes(tmp_path: Path) 
     stated = ModelConfig(path=absent, family=None, coord_mode="pixel_resized", hf_config=PUBLISHED["qwen2_5_vl_3b"])
 
     assert shape_of(stated) == read_shape(PUBLISHED["qwen2_5_vl_3b"])
-    with pytest.raises(ConfigError, match="holds no config.json and model.hf_config is null"):
+    with pytest.raises(ConfigError, match=r"holds no config.json and model.hf_config is null"):
         shape_of(ModelConfig(path=absent, family=None, coord_mode="pixel_resized"))
