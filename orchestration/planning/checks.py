@@ -14,12 +14,11 @@ from orchestration.planning.lengths import Lengths
 from orchestration.planning.prompts import REASONS, PromptPlan
 from orchestration.planning.records import Finding
 from orchestration.planning.routing import RoutingPlan
-from orchestration.planning.shapes import ModelShape, PatchTower
+from orchestration.planning.shapes import ModelShape
+from orchestration.planning.widths import undivided, widths
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 """A dotted key, with which every error about settings begins."""
-
-KV_HEADS = "key-value heads"
 
 LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
 """Folders that are rarely the same on two machines."""
@@ -41,8 +40,8 @@ def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: i
     """
     engine = config.rollout.engine
     width = engine.tensor_parallel_size
-    if undivided := [name for name, number in _divided(shape).items() if not _divides(name, number, width)]:
-        named = ", ".join(f"{_divided(shape)[name]} {name}" for name in undivided)
+    if left := undivided(shape, width):
+        named = ", ".join(f"{number} {name}" for name, number in left.items())
         yield Finding(
             severity="error",
             key="rollout.engine.tensor_parallel_size",
@@ -55,34 +54,6 @@ def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: i
             message=f"{engine.max_model_len:,} tokens, and the model was made for {max_positions:,} "
             f"(max_position_embeddings); use at most that",
         )
-
-
-def widths(shape: ModelShape) -> list[int]:
-    """Give the tensor-parallel sizes, 8 at most, by which an engine can divide a model."""
-    return [
-        width
-        for width in (1, 2, 4, 8)
-        if all(_divides(name, number, width) for name, number in _divided(shape).items())
-    ]
-
-
-def _divided(shape: ModelShape) -> dict[str, int]:
-    """What vLLM cuts into as many parts as an engine has workers."""
-    text, tower = shape.text, shape.tower
-    parts = {
-        "attention heads": text.num_heads,
-        KV_HEADS: text.num_kv_heads,
-        "columns of the MLP": text.mlp_width,
-        "columns of the vision MLP": tower.mlp_width,
-    }
-    if isinstance(tower, PatchTower):  # it cuts the heads of Qwen2.5-VL's tower, and leaves InternVL's whole
-        parts["vision heads"] = tower.num_heads
-    return parts
-
-
-def _divides(name: str, number: int, width: int) -> bool:
-    """Key-value heads may also be fewer than the workers: then several hold the same one."""
-    return number % width == 0 or (name == KV_HEADS and width % number == 0)
 
 
 def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Lengths) -> Iterator[Finding]:

@@ -29,10 +29,11 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
 
 def plan_json(plan: RunPlan) -> dict[str, Any]:
     """Give the whole plan as JSON can hold it: every field of the records, and what they work out of them."""
-    values = _plain(plan)
+    values: dict[str, Any] = _plain(plan)
     values["fits"] = plan.fits
     values["model"]["parameters"]["total"] = plan.model.parameters.total
     values["batches"]["completions"] = plan.batches.completions
+    values["memory"]["disk_bytes"] = plan.memory.disk_bytes
     return values
 
 

@@ -8,15 +8,17 @@ from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.placement.layout import lay_out
 from orchestration.placement.machines import Layout
-from orchestration.planning.checks import KEY, widths
-from orchestration.planning.engine_memory import engine_memory
-from orchestration.planning.learner_memory import learner_memory
+from orchestration.planning.checks import KEY
 from orchestration.planning.lengths import Lengths
-from orchestration.planning.memory import MemoryPlan
+from orchestration.planning.memory import CachePlan, MemoryPlan, cache_of, device_memory, knows_engine
 from orchestration.planning.records import Finding, MemoryUse
 from orchestration.planning.remedies import engine_changes, learner_changes, what_fits
 from orchestration.planning.shapes import ModelShape
+from orchestration.planning.widths import widths
 from orchestration.planning.words import size
+
+CACHE_ITEM = "key-value cache"
+"""By which the memory of an engine is known."""
 
 STARVED_SHARE = 0.5
 """An engine whose cache holds less than this share of what it could decode at once is told of."""
@@ -26,8 +28,11 @@ def memory_findings(
     config: ExperimentConfig, shape: ModelShape, layout: Layout | None, memory: MemoryPlan, lengths: Lengths
 ) -> Iterator[Finding]:
     """Say what is too much, and what would help on the same machines."""
-    yield from _learner(config, shape, layout, memory.learner)
-    yield from _engine(config, shape, layout, memory, lengths)
+    for index, use in enumerate(memory.devices):
+        if use.excess_bytes:
+            yield _device(config, shape, layout, index, use)
+    if memory.cache is not None:
+        yield from _cache(config, shape, layout, memory.cache, lengths)
     for use in memory.hosts:
         if use.excess_bytes:
             largest = max(use.items, key=lambda item: item.bytes)
@@ -40,51 +45,48 @@ def memory_findings(
     yield from _disk(config, memory)
 
 
-def _learner(config: ExperimentConfig, shape: ModelShape, layout: Layout | None, use: MemoryUse) -> Iterator[Finding]:
-    if not use.excess_bytes:
-        return
-    helps = what_fits(
-        config,
-        learner_changes(config),
-        lambda changed: not learner_memory(changed, shape, use.limit_bytes).excess_bytes and _has_room(changed, layout),
-    )
-    yield Finding(
-        severity="error", key=_first_key(helps, "learner.num_ranks"), message=f"{use.place}: {_too_much(use)}; {helps}"
-    )
+def _device(config: ExperimentConfig, shape: ModelShape, layout: Layout | None, index: int, use: MemoryUse) -> Finding:
+    def fits(changed: ExperimentConfig) -> bool:
+        if not _has_room(changed, layout):
+            return False
+        found = device_memory(changed, shape, layout)
+        return index < len(found) and not found[index].excess_bytes
+
+    is_engine = any(item.name == CACHE_ITEM for item in use.items)
+    changes = engine_changes(config, widths(shape)) if is_engine else learner_changes(config)
+    helps = what_fits(config, changes, fits)
+    key = _first_key(helps, "rollout.engine.gpu_memory_utilization" if is_engine else "learner.num_ranks")
+    return Finding(severity="error", key=key, message=f"{use.place}: {_too_much(use)}; {helps}")
 
 
-def _engine(
-    config: ExperimentConfig, shape: ModelShape, layout: Layout | None, memory: MemoryPlan, lengths: Lengths
+def _cache(
+    config: ExperimentConfig, shape: ModelShape, layout: Layout | None, cache: CachePlan, lengths: Lengths
 ) -> Iterator[Finding]:
-    engine, use = config.rollout.engine, memory.engine
-    tokens = use.num_cache_tokens
-    if use.excess_bytes or (tokens is not None and tokens < engine.max_model_len):
+    engine = config.rollout.engine
+    if cache.num_whole_sequences < 1:
 
         def fits(changed: ExperimentConfig) -> bool:
-            found = engine_memory(changed, shape, use.limit_bytes)
-            holds = (found.num_cache_tokens or 0) >= changed.rollout.engine.max_model_len
-            return holds and not found.excess_bytes and _has_room(changed, layout)
+            return (
+                _has_room(changed, layout)
+                and knows_engine(changed, shape, layout)
+                and cache_of(changed, shape, layout).num_whole_sequences >= 1
+            )
 
         helps = what_fits(config, engine_changes(config, widths(shape)), fits)
-        told = (
-            _too_much(use)
-            if use.excess_bytes
-            else (
-                f"its key-value cache holds {tokens:,} tokens, less than one sequence of rollout.engine.max_model_len="
-                f"{engine.max_model_len:,}"
-            )
+        yield Finding(
+            severity="error",
+            key=_first_key(helps, "rollout.engine.max_model_len"),
+            message=f"an engine's key-value cache holds {cache.num_tokens:,} tokens, less than one sequence of "
+            f"rollout.engine.max_model_len={engine.max_model_len:,}; {helps}",
         )
-        key = "rollout.engine.kv_cache_bytes" if engine.kv_cache_bytes is not None else "rollout.engine.max_model_len"
-        yield Finding(severity="error", key=_first_key(helps, key), message=f"{use.place}: {told}; {helps}")
         return
-    share_of_prompt = lengths.prompt / config.rollout.sampling.group_size
-    wanted = engine.max_num_seqs * (share_of_prompt + lengths.completion)
-    if tokens is not None and tokens < STARVED_SHARE * wanted:
+    wanted = engine.max_num_seqs * (lengths.prompt / config.rollout.sampling.group_size + lengths.completion)
+    if cache.num_tokens < STARVED_SHARE * wanted:
         yield Finding(
             severity="warning",
             key="rollout.engine.max_num_seqs",
             message=f"{engine.max_num_seqs} completions of expected length want {wanted:,.0f} tokens of cache, and it "
-            f"holds {tokens:,}: some will be put back and begun again; lower it, or raise "
+            f"holds {cache.num_tokens:,}: some will be put back and begun again; lower it, or raise "
             "rollout.engine.tensor_parallel_size",
         )
 

@@ -95,7 +95,7 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
         held_out.tasks_and_sources() if held_out else None,
     )
     needs, layout, refusals = _place(config)
-    memory = plan_memory(config, shape, layout)
+    memory = plan_memory(config, shape, layout, prompts.image_bytes if prompts else None)
     rates = rates_of(config, layout)
     findings = [
         *refusals,
@@ -125,7 +125,12 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
         routing=routing,
         memory=memory,
         seconds=plan_seconds(
-            config, shape, lengths=lengths, batches=batches, rates=rates, cache_tokens=memory.engine.num_cache_tokens
+            config,
+            shape,
+            lengths=lengths,
+            batches=batches,
+            rates=rates,
+            cache_tokens=memory.cache and memory.cache.num_tokens,
         )
         if rates
         else None,

@@ -7,9 +7,11 @@ from typing import Any
 from orchestration.config.experiment import ExperimentConfig
 
 MOST_HALVINGS = 6
-MOST_TENSOR_PARALLEL = 8
 FULL_UTILIZATION = 0.95
 """Share of a GPU that an engine may be given where nothing else stands on it."""
+
+LOWER = (0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+UTILIZATION = "rollout.engine.gpu_memory_utilization"
 
 Fits = Callable[[ExperimentConfig], bool]
 
@@ -123,8 +125,13 @@ def engine_changes(config: ExperimentConfig, widths: list[int]) -> list[list[Cha
     engine = config.rollout.engine
     ways = [[Change(key="rollout.engine.tensor_parallel_size", value=width) for width in widths
              if width > engine.tensor_parallel_size]]  # fmt: skip
-    if engine.gpu_memory_utilization < FULL_UTILIZATION and config.cluster.layout == "disaggregated":
-        ways.insert(0, [Change(key="rollout.engine.gpu_memory_utilization", value=FULL_UTILIZATION)])
+    if config.cluster.layout == "colocated":
+        ways.insert(
+            0, [Change(key=UTILIZATION, value=share) for share in LOWER if share < engine.gpu_memory_utilization]
+        )
+    elif engine.gpu_memory_utilization < FULL_UTILIZATION:
+        ways.insert(0, [Change(key=UTILIZATION, value=FULL_UTILIZATION)])
+        ways.append([Change(key=UTILIZATION, value=share) for share in LOWER if share < engine.gpu_memory_utilization])
     if engine.max_num_seqs > 1:
         halves = [engine.max_num_seqs >> power for power in range(1, MOST_HALVINGS)]
         ways.append([Change(key="rollout.engine.max_num_seqs", value=number) for number in halves if number >= 1])

@@ -158,8 +158,9 @@ def _rewards(routing: RoutingPlan) -> Iterator[str]:
 
 
 def _memory(memory: MemoryPlan) -> Iterator[str]:
-    for use in (memory.learner, memory.engine, *memory.hosts):
+    for use in memory.devices:
         yield from _use(use)
+    yield from _hosts(memory.hosts)
     yield from _line("cache", _cache(memory))
     yield from _line(
         "disk",
@@ -202,11 +203,21 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
         )
 
 
+def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:
+    """The fullest machine, and how full the others are."""
+    if not uses:
+        return
+    fullest = max(uses, key=lambda use: use.total_bytes)
+    yield from _use(fullest)
+    if len(uses) > 1:
+        least = min(use.total_bytes for use in uses)
+        yield from _text(f"the other {len(uses) - 1} machines hold {size(least)} or more, none of them more than that")
+
+
 def _cache(memory: MemoryPlan) -> str:
-    engine = memory.engine
-    if engine.num_cache_tokens is None or engine.num_whole_sequences is None:
-        return "not known: the kind of GPU is not known"
+    if memory.cache is None:
+        return "not known: the engine's GPU is not known, or does not hold the model as the settings cut it"
     return (
-        f"an engine's holds {engine.num_cache_tokens:,} tokens, {engine.num_whole_sequences:,.1f} sequences of full "
+        f"an engine's holds {memory.cache.num_tokens:,} tokens, {memory.cache.num_whole_sequences:,} sequences of full "
         "length"
     )

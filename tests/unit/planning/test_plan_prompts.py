@@ -15,7 +15,7 @@ from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 from tests.unit.planning.runs import dataset, gpu_settings, row
 
-WORDS = "how tall is the third bar of left red chart and where".split()
+WORDS = ["how", "tall", "is", "the", "third", "bar", "of", "left", "red", "chart", "and", "where"]
 
 
 def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:

@@ -31,7 +31,9 @@ def test_the_phases_of_qwen_7b_agree_with_a_hand_calculation() -> None:
     blocks = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944 + 3584 + 2 * 512 + 2 * 3584) + 3584
     head = 152064 * 3584
     heads = 28 * 28 * 128  # layers x heads x size
-    prefill = 32 * (2 * blocks * 1000 + 1000 * 4 * 500 * heads)  # 32 prompts an engine, 500 tokens of context on average
+    prefill = 32 * (
+        2 * blocks * 1000 + 1000 * 4 * 500 * heads
+    )  # 32 prompts an engine, 500 tokens of context on average
     assert found["prefill"] == pytest.approx(prefill / 4e14)
 
     # 256 at once: weights once and 1,250 tokens of cache each, 2 (key, value) x 28 layers x 4 heads x 128 x 2 bytes.
