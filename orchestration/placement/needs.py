@@ -1,6 +1,6 @@
 """What one actor of each role takes of a machine: pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestration.config.cluster import ActorRole
 from orchestration.config.experiment import ExperimentConfig
@@ -41,6 +41,20 @@ class Needs:
     reward: Need
     is_colocated: bool
     """Engines use the GPUs of the ranks, and take none of their own."""
+
+    @property
+    def num_actors(self) -> int:
+        """Actors in all, each of which reserves a core."""
+        return self.learner.count + self.engine.count + self.reward.count
+
+    def only(self, *roles: ActorRole) -> "Needs":
+        """What a job takes that has no other roles, such as an evaluation, which has no learner."""
+        kept = {
+            role: need if role in roles else replace(need, count=0)
+            for role, need in (("learner", self.learner), ("engine", self.engine), ("reward", self.reward))
+        }
+        # Without a learner there are no ranks whose GPUs engines could share.
+        return Needs(**kept, is_colocated=self.is_colocated and "learner" in roles)
 
 
 def needs_of(config: ExperimentConfig) -> Needs:
