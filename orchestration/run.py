@@ -234,8 +234,13 @@ class Run:
         self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
 
     def counts(self) -> dict[str, float]:
-        """What went wrong so far in this process, as metrics."""
-        return {**self.faults.counts(), "faults/groups_repeated": float(self.generators.num_repeated)}
+        """What went wrong so far in this process, and how many engines there are, as metrics."""
+        return {
+            **self.faults.counts(),
+            "faults/groups_repeated": float(self.generators.num_repeated),
+            "rollout/num_engines": float(self.generators.num_live),
+            "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
+        }
 
     def is_recorded(self, position: int) -> bool:
         """Whether the completions of this position go to samples.jsonl."""

@@ -1,54 +1,51 @@
 """Which GPUs an engine uses that shares those of learner ranks: pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestration.errors import InfrastructureError
 from orchestration.placement.machines import Layout
-from orchestration.placement.process import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankDevices:
-    """Where a learner rank found itself.
+    """Where a learner rank stands, for the engine that shares its GPU.
 
     Example:
-        >>> RankDevices(rank=3, node_id="ab12", gpus=("3",)).gpus
-        ('3',)
+        >>> RankDevices(node_id="ab12", visible="3").visible
+        '3'
     """
 
-    rank: int
     node_id: str
     """Ray's name of the node."""
-    gpus: tuple[str, ...]
-    """As its CUDA_VISIBLE_DEVICES names them."""
+    visible: str
+    """The rank's CUDA_VISIBLE_DEVICES; empty without a GPU."""
 
 
 def ranks_under(layout: Layout, engine: int) -> tuple[int, ...]:
     """Ranks whose GPUs an engine shares, in their order."""
     seat = layout.of("engine")[engine]
-    return tuple(
-        rank.index for rank in layout.of("learner") if rank.machine == seat.machine and set(rank.gpus) & set(seat.gpus)
-    )
+    on_machine = [rank for rank in layout.of("learner") if rank.machine == seat.machine]
+    return tuple(rank.index for rank in on_machine if set(rank.gpus) & set(seat.gpus))
 
 
-def colocated_placement(placement: Placement, told: Sequence[RankDevices]) -> Placement:
-    """Give an engine the GPUs of its ranks, which alone know them: Ray chose them.
+def colocated_devices(told: Sequence[RankDevices]) -> str:
+    """Give the CUDA_VISIBLE_DEVICES of an engine, from what its ranks answered: Ray chose their GPUs.
 
     Args:
-        placement: Of the engine, for which Ray reserves no GPU.
-        told: What each of its ranks answered, in their order.
+        told: By the ranks under the engine, in their order.
 
     Raises:
-        InfrastructureError: the ranks stand on several nodes, so no engine can use the GPUs of all.
+        InfrastructureError: the ranks stand on several nodes, so no process can use the GPUs of all.
 
     Example:
-        >>> engine = Placement(num_gpus=0, cores=(), threads=1)
-        >>> ranks = [RankDevices(rank=rank, node_id="ab12", gpus=(str(rank),)) for rank in (2, 3)]
-        >>> colocated_placement(engine, ranks).gpus
-        ('2', '3')
+        >>> colocated_devices([RankDevices(node_id="ab12", visible="2"), RankDevices(node_id="ab12", visible="3")])
+        '2,3'
     """
-    if len({rank.node_id for rank in told}) > 1:
-        where = ", ".join(f"rank {rank.rank} on {rank.node_id[:8]}" for rank in told)
-        raise InfrastructureError(f"an engine shares the GPUs of ranks that stand on several nodes: {where}")
-    return replace(placement, gpus=tuple(gpu for rank in told for gpu in rank.gpus))
+    nodes = {rank.node_id for rank in told}
+    if len(nodes) != 1:
+        raise InfrastructureError(
+            f"an engine shares the GPUs of {len(told)} learner ranks, and they stand on {len(nodes)} nodes; set "
+            "rollout.engine.tensor_parallel_size to a divisor of the number of GPUs of a node"
+        )
+    return ",".join(rank.visible for rank in told)

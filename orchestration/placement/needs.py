@@ -65,11 +65,6 @@ def needs_of(config: ExperimentConfig) -> Needs:
     """
     engine, learner, cluster = config.rollout.engine, config.learner, config.cluster
     is_colocated = cluster.layout == "colocated"
-    if is_colocated and engine.device != learner.device:
-        raise ConfigError(
-            f"cluster.layout is colocated, but rollout.engine.device={engine.device} and learner.device="
-            f"{learner.device}: engines use the ranks' own GPUs; set both alike, or cluster.layout=disaggregated"
-        )
     if cluster.gpus_per_engine_worker < 1 and engine.tensor_parallel_size > 1:
         raise ConfigError(
             f"cluster.gpus_per_engine_worker={cluster.gpus_per_engine_worker:g} shares a GPU between engines of one "

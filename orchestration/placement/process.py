@@ -20,8 +20,8 @@ class Placement:
     """Cores the process is bound to; empty leaves it to the operating system."""
     threads: int
     """OpenMP threads. Two busy pools on one core make both ten times slower, so these are counted, not guessed."""
-    gpus: tuple[str, ...] = ()
-    """GPUs that the process is shown although Ray reserves none for it: those of the ranks under a colocated engine."""
+    borrows_gpus: bool = False
+    """Works on GPUs that learner ranks have reserved, see `colocated_devices`."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment that the user chose. It reaches the process as an argument, not through Ray, which writes down what
     it is given; and it is left out of every message."""
@@ -61,15 +61,16 @@ class Placement:
 
     @property
     def _is_on_gpu(self) -> bool:
-        return self.num_gpus > 0 or bool(self.gpus)
+        return self.num_gpus > 0 or self.borrows_gpus
 
     def _devices(self) -> dict[str, str]:
-        """Which GPUs the process sees: Ray says so where it reserves some, we do where it does not."""
+        """Who says which GPUs the process sees: Ray where it reserves some, else we."""
         if self.num_gpus > 0:
             # Some clusters tell Ray not to: then every process would take the first GPU.
             return {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-        # Ray must leave alone what is set here, whatever the environment of its nodes says.
-        return {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+        # Ray must leave alone what is set here, or by the process itself, whatever the environment of its nodes says.
+        ours = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        return ours if self.borrows_gpus else {**ours, "CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +94,20 @@ def processes_of(
     """Hand out cores and threads.
 
     Engines take cores from the front and learner ranks from the back, so that both sides have cores of their own
-    whenever there are enough.
+    whenever there are enough. Colocated, both sides have all cores, and engines no GPUs beside those of the ranks.
     """
     engine, learner = config.rollout.engine, config.learner
     pinned = config.cluster.pin_cores and bool(cores)
     backwards = tuple(reversed(cores))
     engine_gpus = 0.0 if needs.is_colocated else needs.engine.gpus * needs.engine.share
+    engine_cores = len(cores) if needs.is_colocated else engine.threads
+    rank_cores = len(cores) if needs.is_colocated else learner.threads_per_rank
     engines = tuple(
         Placement(
             num_gpus=engine_gpus,
-            cores=_slice(cores, i, engine.threads) if pinned else (),
+            cores=_slice(cores, i, engine_cores) if pinned else (),
             threads=engine.threads,
+            borrows_gpus=needs.is_colocated and needs.engine.gpus > 0,
             variables=variables,
         )
         for i in range(max_engines)
@@ -111,7 +115,7 @@ def processes_of(
     ranks = tuple(
         Placement(
             num_gpus=needs.learner.gpus * needs.learner.share,
-            cores=_slice(backwards, i, learner.threads_per_rank) if pinned else (),
+            cores=_slice(backwards, i, rank_cores) if pinned else (),
             threads=learner.threads_per_rank,
             variables=variables,
         )

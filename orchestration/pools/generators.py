@@ -71,6 +71,8 @@ class GeneratorPool:
         self.lengths = LengthEstimates(first_guess=config.sampling.max_completion_tokens / 2)
         self.num_repeated = 0
         """Groups begun again because their engine was lost."""
+        self.num_by_elastic = 0
+        """Groups sampled by engines beyond `rollout.engines`."""
 
     async def ready(self, admit: Admit | None = None) -> list[int]:
         """Start the engines, wait until they stand, and look after them from then on; gives their process ids.
@@ -124,6 +126,7 @@ class GeneratorPool:
             try:
                 with in_our_words(Role.ENGINE, engine.index):
                     await self._watched(asyncio.ensure_future(seconds), assignment)
+                self.num_by_elastic += engine.is_elastic
                 return group
             except EngineLostError as error:
                 engine.lose(handle, str(error))
@@ -137,6 +140,11 @@ class GeneratorPool:
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
         return self._keeper.standing()
+
+    @property
+    def num_live(self) -> int:
+        """Engines that take groups."""
+        return len(self._dispatcher.engines)
 
     async def some_standing(self) -> list[Engine]:
         """Wait for at least one engine that answers.

@@ -34,7 +34,7 @@ def gpu_nodes() -> Iterator[GpuNodes]:
             join = (f"--address={address}", f"--temp-dir={folder}")
             started += [RayNode(folder, mark, 8, *join, num_gpus=GPUS, mark=mark) for mark in ("fast", "cheap")]
             for node in started:
-                node.wait_until(lambda node=node: "Ray runtime started" in node.output)
+                node.wait_until(node.is_up)
             yield GpuNodes(address, tuple(started))
         finally:
             for node in reversed(started):

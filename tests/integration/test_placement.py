@@ -13,12 +13,12 @@ from ray.util import placement_group_table
 from orchestration.config.cluster import ActorRole
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
-from orchestration.placement.colocated import RankDevices, colocated_placement, ranks_under
+from orchestration.placement.colocated import RankDevices, colocated_devices, ranks_under
 from orchestration.placement.seats import Seats, reserved, seated
 from tests.integration.gpu_nodes import GPUS, GpuNodes, gpu_nodes
 from tests.integration.probe import Place, Probe
 from tests.integration.two_nodes import ENVIRONMENT
-from tests.unit.placement.machines import run_on_gpus
+from tests.unit.placement.machines import colocated, run_on_gpus
 
 KINDS = "cluster.nodes=[" + ",".join(
     f"{{count:1,gpus:{gpus},gpu:null,cpus:4,memory_gib:1,roles:[{role}],resource:{mark}}}"
@@ -132,15 +132,13 @@ def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: GpuNodes) -> None:
 
 
 def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: GpuNodes) -> None:
-    config = configure(cluster, tmp_path, "cluster.layout=colocated", ranks=4, engines=2, width=2)
+    config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         ranks = places(seats, "learner")
         under = ranks_under(seats.layout, 1)
-        assert under == (2, 3)
-        told = [RankDevices(rank=rank, node_id=ranks[rank].node_id, gpus=ranks[rank].gpus) for rank in under]
-        placement = colocated_placement(seats.placements("engine")[1], told)
-        strategy = seats.options("engine", 1)["scheduling_strategy"]
-        engine = Probe.options(**placement.actor_options(), scheduling_strategy=strategy).remote({})
+        told = [RankDevices(node_id=ranks[rank].node_id, visible=",".join(ranks[rank].gpus)) for rank in under]
+        engine = Probe.options(**seats.options("engine", 1)).remote({"CUDA_VISIBLE_DEVICES": colocated_devices(told)})
         found = ray.get(engine.place.remote())
+    assert under == (2, 3)
     assert found.node_id == ranks[2].node_id
-    assert found.gpus == ranks[2].gpus + ranks[3].gpus == ("2", "3")
+    assert found.gpus == ("2", "3")
