@@ -17,6 +17,7 @@ from learner.config import LearnerConfig
 from learner.records import ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
+from orchestration.placement.network import interface_of
 from orchestration.placement.process import Placement
 from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
@@ -37,6 +38,8 @@ def settle(role: str, placement: Placement, log_dir: Path) -> None:
     Comes before torch, NCCL and vLLM are imported, which read the variables then or later.
     """
     os.environ.update(placement.variables)
+    if (interface := interface_of(ray.util.get_node_ip_address())) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if placement.cores:
         os.sched_setaffinity(0, placement.cores)
     log = os.open(log_dir / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

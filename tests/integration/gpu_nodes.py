@@ -28,13 +28,13 @@ def gpu_nodes() -> Iterator[GpuNodes]:
         )
         started = [head]
         try:
-            file = folder / "ray_current_cluster"
-            head.wait_until(lambda: file.is_file() and file.read_text() != "")
-            address = file.read_text()
+            head.wait_until(head.is_up)
+            address = (folder / "ray_current_cluster").read_text()
             join = (f"--address={address}", f"--temp-dir={folder}")
-            started += [RayNode(folder, mark, 8, *join, num_gpus=GPUS, mark=mark) for mark in ("fast", "cheap")]
-            for node in started:
-                node.wait_until(node.is_up)
+            for mark in ("fast", "cheap"):
+                started.append(RayNode(folder, mark, 8, *join, num_gpus=GPUS, mark=mark))
+                # One after the other: a raylet that does not come up within half a minute gives up.
+                started[-1].wait_until(started[-1].is_up)
             yield GpuNodes(address, tuple(started))
         finally:
             for node in reversed(started):
