@@ -83,11 +83,24 @@ class RolloutConfig:
     weight_channel: WeightChannelConfig
     system_prompt: str = ""
     """System turn of every prompt; empty for none."""
+    max_engines: int | None = None
+    """A run waits for `engines`; further ones, up to so many, join whenever the cluster has room for them, and leave
+    with their machines. null is `engines`."""
+
+    @property
+    def most_engines(self) -> int:
+        """Engines that there may be at once."""
+        return self.engines if self.max_engines is None else self.max_engines
 
     def __post_init__(self) -> None:
-        """Check the number of engines and that a whole prompt can be scheduled."""
+        """Check the numbers of engines and that a whole prompt can be scheduled."""
         if self.engines < 1:
             raise RolloutError(f"rollout.engines is {self.engines}; at least one engine must generate")
+        if self.most_engines < self.engines:
+            raise RolloutError(
+                f"rollout.max_engines is {self.max_engines}, fewer than rollout.engines={self.engines}, for which a "
+                "run waits; raise it, or use null for no further engines"
+            )
         if self.engine.device == "cpu" and self.weight_channel.backend != "gloo":
             raise RolloutError(
                 f"rollout.weight_channel.backend is {self.weight_channel.backend} with rollout.engine.device=cpu; "

@@ -299,8 +299,9 @@ def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
         # prompts only, so that per-completion seeds hold.
         options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
-    if engine.tensor_parallel_size == 1:
-        options["distributed_executor_backend"] = "uni"  # the worker lives in the engine's process, one hop less
+    # One worker lives in the engine's process, one hop less. Several are its children: left to itself, vLLM would start
+    # Ray actors for them when it finds itself in a placement group.
+    options["distributed_executor_backend"] = "uni" if engine.tensor_parallel_size == 1 else "mp"
     return AsyncEngineArgs(
         model=str(model_path),
         dtype=engine.dtype,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from orchestration.config.environment import check_environment
 from orchestration.errors import ConfigError
 
 
@@ -110,7 +111,8 @@ class ClusterConfig:
     """Shared memory of a Ray started here."""
 
     def __post_init__(self) -> None:
-        """Check the shares of a GPU."""
+        """Check the environment and the shares of a GPU."""
+        check_environment(self.environment, self.pass_environment)
         for key in ("gpus_per_learner_rank", "gpus_per_engine_worker"):
             share = getattr(self, key)
             if not 0.0 < share <= 1.0:

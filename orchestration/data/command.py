@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestration import cluster
+from orchestration.config.cluster import ActorRole
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
@@ -20,9 +21,13 @@ from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.lock import exclusive
+from orchestration.placement.seats import Seats, num_actors, reserved
 from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
+
+POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
+"""What tries rows: engines and the actors that score their answers."""
 
 
 def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
@@ -53,18 +58,15 @@ def _clear_half_chunks(store: Path) -> None:
 
 
 def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
-    cores = cluster.available_cores()
     is_tried = job.recipe.difficulty.enabled
-    plan = replace(cluster.plan(config, cores=cores), learner_ranks=())
-    if not is_tried:
-        plan = replace(plan, engines=(), rewards=())
     logs = job.store / "logs"
-    with guarded(), cluster.ray_session(config.cluster, plan, logs), StageBars() as bars:
+    cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
+    with guarded(), cluster.ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
         workers = RayWorkers(job.recipe.num_workers)
-        build_dataset(job, workers, _attempt(config, job, model, plan, logs) if is_tried else None, bars)
+        build_dataset(job, workers, _attempt(config, job, model, logs) if is_tried else None, bars)
 
 
-def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster.ClusterPlan, logs: Path) -> Attempt:
+def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Attempt:
     """Give the function that starts engines and reward actors and lets them try the rows of some chunks."""
     sampling = config.rollout.sampling
     spec = SamplingSpec(
@@ -74,11 +76,11 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
         max_completion_tokens=sampling.max_completion_tokens,
     )
 
-    async def run(targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
+    async def run(seats: Seats, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
-        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
+        generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, seats, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             return await sample_chunks(
@@ -99,6 +101,8 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, plan: cluster
         if all(done):
             advance(sum(chunk.num_rows for chunk in chunks))
             return [chunk for chunk in done if chunk is not None]
-        return asyncio.run(run(targets, advance))
+        # Not for longer: the other stages' workers want these cores too.
+        with reserved(config, roles=POLICY_ROLES) as seats:
+            return asyncio.run(run(seats, targets, advance))
 
     return attempt

@@ -14,7 +14,16 @@ Shares = list[tuple[int, int]]
 
 
 def lay_out(config: ExperimentConfig, machines: Sequence[Machine]) -> Layout:
-    """Seat every actor of a run.
+    """Seat every actor of a run; see `lay_out_needs`.
+
+    Raises:
+        ConfigError: the machines cannot hold them; says what is missing where, and which key to change.
+    """
+    return lay_out_needs(needs_of(config), machines)
+
+
+def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
+    """Seat the actors of a job.
 
     Learner ranks come first: on as few machines as hold them, the same number on each where that is possible, ranks
     of one machine one after the other, so that what they say to their neighbours stays on the machine. Engines take
@@ -24,7 +33,6 @@ def lay_out(config: ExperimentConfig, machines: Sequence[Machine]) -> Layout:
     Raises:
         ConfigError: the machines cannot hold them; says what is missing where, and which key to change.
     """
-    needs = needs_of(config)
     check_sizes(needs, machines)
     missing: dict[str, int] = {}
     for shares in _ways_to_seat(needs, machines):
@@ -42,6 +50,9 @@ def lay_out(config: ExperimentConfig, machines: Sequence[Machine]) -> Layout:
 def _ways_to_seat(needs: Needs, machines: Sequence[Machine]) -> Iterator[Shares]:
     """Shares of the ranks, best first; a later one may leave room for engines where the first does not."""
     learner = needs.learner
+    if learner.count == 0:
+        yield []
+        return
     rooms = open_rooms(machines)
     # Colocated engines stand on ranks of one machine.
     block = max(1, needs.engine.gpus) if needs.is_colocated else 1

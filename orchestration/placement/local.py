@@ -17,11 +17,10 @@ def available_cores() -> tuple[int, ...]:
 
 def this_machine(needs: Needs) -> Machine:
     """This machine; a run that starts Ray here may have more actors than there are cores, they share them."""
-    actors = sum(need.count * need.cpus for need in (needs.learner, needs.engine, needs.reward))
     return Machine(
         name="this machine",
         gpus=len(list(DRIVER_FOLDER.iterdir())) if DRIVER_FOLDER.is_dir() else 0,
         gpu=None,
-        cpus=max(len(available_cores()), actors),
+        cpus=max(len(available_cores()), needs.num_actors),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )

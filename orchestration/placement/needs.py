@@ -1,6 +1,6 @@
 """What one actor of each role takes of a machine: pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestration.config.cluster import ActorRole
 from orchestration.config.experiment import ExperimentConfig
@@ -42,6 +42,20 @@ class Needs:
     is_colocated: bool
     """Engines use the GPUs of the ranks, and take none of their own."""
 
+    @property
+    def num_actors(self) -> int:
+        """Actors in all, each of which reserves a core."""
+        return self.learner.count + self.engine.count + self.reward.count
+
+    def only(self, *roles: ActorRole) -> "Needs":
+        """What a job takes that has no other roles, such as an evaluation, which has no learner."""
+        kept = {
+            role: need if role in roles else replace(need, count=0)
+            for role, need in (("learner", self.learner), ("engine", self.engine), ("reward", self.reward))
+        }
+        # Without a learner there are no ranks whose GPUs engines could share.
+        return Needs(**kept, is_colocated=self.is_colocated and "learner" in roles)
+
 
 def needs_of(config: ExperimentConfig) -> Needs:
     """Read off a config what every role takes.
@@ -51,11 +65,6 @@ def needs_of(config: ExperimentConfig) -> Needs:
     """
     engine, learner, cluster = config.rollout.engine, config.learner, config.cluster
     is_colocated = cluster.layout == "colocated"
-    if is_colocated and engine.device != learner.device:
-        raise ConfigError(
-            f"cluster.layout is colocated, but rollout.engine.device={engine.device} and learner.device="
-            f"{learner.device}: engines use the ranks' own GPUs; set both alike, or cluster.layout=disaggregated"
-        )
     if cluster.gpus_per_engine_worker < 1 and engine.tensor_parallel_size > 1:
         raise ConfigError(
             f"cluster.gpus_per_engine_worker={cluster.gpus_per_engine_worker:g} shares a GPU between engines of one "

@@ -23,12 +23,14 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
     """
     if not machines:
         raise ConfigError("there is no machine to stand on; describe some in cluster.nodes, or start Ray on them")
-    for role, key in KEYS.items():
-        if not any(role in machine.roles for machine in machines):
+    for need in (needs.learner, needs.engine, needs.reward):
+        if need.count and not any(need.role in machine.roles for machine in machines):
             raise ConfigError(
-                f"no machine may hold {COUNTED[role]}: {describe(machines)}; add {role} to the roles of one kind in "
-                f"cluster.nodes ({key} says how many there are)"
+                f"no machine may hold {COUNTED[need.role]}: {describe(machines)}; add {need.role} to the roles of one "
+                f"kind in cluster.nodes ({KEYS[need.role]} says how many there are)"
             )
+    if needs.engine.count == 0:
+        return
     width = needs.engine.gpus
     widest = max(machine.gpus for machine in machines if "engine" in machine.roles)
     if width > 1 and width > widest:
@@ -53,7 +55,7 @@ def shortage(needs: Needs, machines: Sequence[Machine], missing: Mapping[str, in
         machines: All there are.
         missing: Actors that found no room once the learner was seated, by role; empty if the learner did not.
     """
-    every = (needs.learner, needs.engine, needs.reward)
+    every = [need for need in (needs.learner, needs.engine, needs.reward) if need.count]
     if missing:
         counts = {need.role: need.count for need in every}
         lead = " and ".join(f"{left} of {counts[role]} {COUNTED[role]}" for role, left in missing.items())  # type: ignore[index]

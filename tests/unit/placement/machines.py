@@ -1,6 +1,8 @@
 """Machines and runs for tests of layouts."""
 
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ GPU_RUN = (
     "rollout=vllm_gpu",
     "learner=fsdp_gpu",
     "cluster.reward_pool.num_actors=2",
-    "training.groups_per_step=48",
 )
 
 
@@ -25,13 +26,14 @@ def run_on_gpus(
     folder: Path, *, ranks: int, engines: int, width: int = 1, more: tuple[str, ...] = ()
 ) -> ExperimentConfig:
     """A run of so many learner ranks and engines of `width` GPUs."""
-    sizes = (
-        f"learner.num_ranks={ranks}",
-        f"rollout.engines={engines}",
-        f"rollout.engine.tensor_parallel_size={width}",
-        f"run_dir={folder}",
-    )
-    return build_config(compose([*GPU_RUN, *sizes, *more]))
+    config = replace(_composed(*more), run_dir=str(folder))
+    return resized(config, ranks=ranks, engines=engines, width=width)
+
+
+@cache
+def _composed(*more: str) -> ExperimentConfig:
+    """Composing takes long beside what is tested here."""
+    return build_config(compose([*GPU_RUN, f"run_dir={tempfile.gettempdir()}", *more]))
 
 
 def resized(config: ExperimentConfig, *, ranks: int, engines: int, width: int) -> ExperimentConfig:
@@ -39,6 +41,11 @@ def resized(config: ExperimentConfig, *, ranks: int, engines: int, width: int) -
     engine = replace(config.rollout.engine, tensor_parallel_size=width)
     rollout = replace(config.rollout, engines=engines, engine=engine)
     return replace(config, rollout=rollout, learner=replace(config.learner, num_ranks=ranks))
+
+
+def colocated(config: ExperimentConfig) -> ExperimentConfig:
+    """The same run with engines on the GPUs of the ranks."""
+    return replace(config, cluster=replace(config.cluster, layout="colocated"))
 
 
 def gpus_of(layout: Layout, role: Any) -> list[tuple[int, tuple[int, ...]]]:

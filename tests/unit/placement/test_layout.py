@@ -10,7 +10,7 @@ from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.errors import ConfigError
 from orchestration.placement.layout import lay_out
-from tests.unit.placement.machines import gpus_of, machine, resized, run_on_gpus
+from tests.unit.placement.machines import colocated, gpus_of, machine, resized, run_on_gpus
 
 
 def test_one_machine_gives_its_first_gpus_to_the_learner_and_the_rest_to_engines(tmp_path: Path) -> None:
@@ -62,21 +62,21 @@ def test_learner_prefers_machines_that_are_for_it_alone(tmp_path: Path) -> None:
 
 
 def test_colocated_engines_stand_on_the_gpus_of_their_ranks(tmp_path: Path) -> None:
-    config = run_on_gpus(tmp_path, ranks=16, engines=4, width=4, more=("cluster.layout=colocated",))
+    config = colocated(run_on_gpus(tmp_path, ranks=16, engines=4, width=4))
     layout = lay_out(config, [machine(0), machine(1)])
     assert gpus_of(layout, "engine") == [(0, (0, 1, 2, 3)), (0, (4, 5, 6, 7)), (1, (0, 1, 2, 3)), (1, (4, 5, 6, 7))]
     assert [seat.machine for seat in layout.of("learner")] == [0] * 8 + [1] * 8
 
 
 def test_colocated_ranks_are_shared_so_that_no_engine_crosses_machines(tmp_path: Path) -> None:
-    config = run_on_gpus(tmp_path, ranks=8, engines=2, width=4, more=("cluster.layout=colocated",))
+    config = colocated(run_on_gpus(tmp_path, ranks=8, engines=2, width=4))
     layout = lay_out(config, [machine(0, gpus=6), machine(1, gpus=6)])
     assert gpus_of(layout, "engine") == [(0, (0, 1, 2, 3)), (1, (0, 1, 2, 3))]
 
 
 @pytest.mark.parametrize(("engines", "words"), [(1, "set rollout.engines=2"), (4, "set rollout.engines=2")])
 def test_colocated_engines_must_cover_the_ranks(tmp_path: Path, engines: int, words: str) -> None:
-    config = run_on_gpus(tmp_path, ranks=8, engines=engines, width=4, more=("cluster.layout=colocated",))
+    config = colocated(run_on_gpus(tmp_path, ranks=8, engines=engines, width=4))
     with pytest.raises(ConfigError, match=words):
         lay_out(config, [machine(0)])
 
@@ -151,20 +151,16 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, setting: str, words
         run_on_gpus(tmp_path, ranks=1, engines=1, more=(setting,))
 
 
-@pytest.mark.parametrize(
-    ("width", "layout", "setting", "words"),
-    [
-        (2, "disaggregated", "cluster.gpus_per_engine_worker=0.5", "set one of them to 1"),
-        (1, "colocated", "cluster.gpus_per_learner_rank=0.5", "whole GPUs there"),
-        (1, "colocated", "learner=fsdp_cpu", "rollout.engine.device=cuda and learner.device=cpu"),
-    ],
-)
-def test_shares_that_do_not_go_with_a_layout_are_refused(
-    tmp_path: Path, width: int, layout: str, setting: str, words: str
-) -> None:
-    config = run_on_gpus(tmp_path, ranks=1, engines=1, width=width, more=(setting, f"cluster.layout={layout}"))
-    with pytest.raises(ConfigError, match=words):
+def test_share_of_a_gpu_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
+    config = run_on_gpus(tmp_path, ranks=1, engines=1, width=2, more=("cluster.gpus_per_engine_worker=0.5",))
+    with pytest.raises(ConfigError, match="set one of them to 1"):
         lay_out(config, [machine(0)])
+
+
+def test_colocated_ranks_take_whole_gpus(tmp_path: Path) -> None:
+    config = run_on_gpus(tmp_path, ranks=1, engines=1, more=("cluster.gpus_per_learner_rank=0.5",))
+    with pytest.raises(ConfigError, match="whole GPUs there"):
+        lay_out(colocated(config), [machine(0)])
 
 
 @pytest.fixture(scope="module")
