@@ -12,7 +12,9 @@ from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_settings, settings_errors
 from orchestration.errors import ConfigError
 from orchestration.planning.parameters import count_parameters
+from orchestration.planning.plan import RunPlan, plan_run
 from orchestration.planning.shapes import read_shape
+from tests.benchmarks.recipe_table import HEAD, recipe_names, row
 
 CONF = Path(str(conf.__file__)).parent
 RECIPE_FILES = sorted(path for path in (CONF / "experiment").rglob("*.yaml") if path.stem != "cpu_quick")
@@ -31,6 +33,12 @@ def experiment_of(*overrides: str) -> ExperimentConfig:
 def recipes() -> dict[str, ExperimentConfig]:
     """Composing takes a third of a second each, so every recipe is composed once."""
     return {name: experiment_of(f"experiment={name}") for name in RECIPES}
+
+
+@pytest.fixture(scope="module")
+def plans(recipes: dict[str, ExperimentConfig]) -> dict[str, RunPlan]:
+    """What `mixed-r1 plan` makes of every recipe."""
+    return {name: plan_run(config) for name, config in recipes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,36 @@ def test_every_recipe_uses_all_gpus_of_the_machines_in_its_name(recipes: dict[st
         taken = max(engines, ranks) if config.cluster.layout == "colocated" else engines + ranks
         there = sum(kind.count * kind.gpus for kind in config.cluster.nodes)
         assert taken == there == named[name.split("/")[1]], name
+
+
+def test_every_recipe_plans_without_an_error(plans: dict[str, RunPlan]) -> None:
+    errors = {name: [f for f in plan.findings if f.severity == "error"] for name, plan in plans.items()}
+    assert {name: found for name, found in errors.items() if found} == {}
+
+
+def test_every_recipe_leaves_a_twentieth_of_every_gpu_and_a_third_of_host_memory_free(
+    plans: dict[str, RunPlan],
+) -> None:
+    for name, plan in plans.items():
+        for use in plan.memory.devices:
+            assert use.limit_bytes is not None
+            assert use.total_bytes <= 0.95 * use.limit_bytes, (name, use.place)
+        for host in plan.memory.hosts:
+            assert host.limit_bytes is not None
+            assert host.total_bytes <= 0.67 * host.limit_bytes, (name, host.place)
+
+
+def test_the_table_of_the_readme_is_what_the_plans_say(
+    recipes: dict[str, ExperimentConfig], plans: dict[str, RunPlan]
+) -> None:
+    text = (CONF / "README.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(text) if HEAD[0] in line and HEAD[-1] in line) + 2
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in text[start : start + len(recipes)]]
+    for cells, name in zip(told, recipe_names(), strict=True):
+        expected = row(name, recipes[name], plans[name])
+        assert cells[:-2] == expected[:-2]
+        assert float(cells[-2]) == pytest.approx(float(expected[-2]), abs=2.0), name
+        assert float(cells[-1]) == pytest.approx(float(expected[-1]), rel=0.2, abs=2.0), name
 
 
 def test_every_recipe_says_what_its_model_is_and_leaves_folders_to_the_user(
@@ -145,7 +183,7 @@ def test_without_bmas_every_other_task_is_left(plain: dict[str, Any]) -> None:
     assert sorted(chosen) == sorted(task for task, routed in routes.items() if routed != "open_ended")
 
 
-@pytest.mark.parametrize("choice", ["experiment=qwen2_5_vl_7b/8_gpu", "ablation=chart_onli", "experiment=cpu_quik"])
+@pytest.mark.parametrize("choice", ["experiment=qwen2_5_vl_7b/8_gpu", "ablation=chart_onli"])
 def test_a_misspelt_recipe_is_refused(choice: str) -> None:
     with pytest.raises(ConfigError, match=r"Could not find"):
         compose([choice])
