@@ -16,8 +16,9 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.records import ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
-from orchestration.cluster import Placement
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
+from orchestration.placement.network import interface_of
+from orchestration.placement.process import Placement
 from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 
 
 def settle(role: str, placement: Placement, log_dir: Path) -> None:
-    """Bind the process to its cores and send everything it prints, its children included, to its own log file."""
+    """Give the process its cores and variables, and send all it prints, its children included, to its own log file.
+
+    Comes before torch, NCCL and vLLM are imported, which read the variables then or later.
+    """
+    os.environ.update(placement.variables)
+    if (interface := interface_of(ray.util.get_node_ip_address())) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if placement.cores:
         os.sched_setaffinity(0, placement.cores)
     log = os.open(log_dir / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -16,6 +16,7 @@ from rollout.errors import RolloutError, WeightSyncError
 
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
+  plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
   train    train, or continue the run in run_dir
   data     build a dataset from raw sources (mixed-r1 data --help)
   evaluate score a checkpoint on a dataset: checkpoint=... data=...
@@ -31,6 +32,8 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
 RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
+EMPTY_GROUPS = ("experiment", "ablation")
+"""Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(USAGE, end="")
         sys.exit(0 if arguments else EXIT_USER_ERROR)
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
+        "plan": _plan,
         "train": _train,
         "data": _data,
         "evaluate": _evaluate,
@@ -113,7 +117,7 @@ def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
         for part in dotted.split("."):
             if not isinstance(level, dict):
                 break
-            if part not in level and part != "experiment":
+            if part not in level and part not in EMPTY_GROUPS:
                 return unknown_key(part, list(level), path)
             level, path = level.get(part), f"{path}.{part}" if path else part
         if isinstance(level, dict) and not override.startswith("+") and "={" in override:
@@ -125,6 +129,14 @@ def _end_in_order() -> None:
     """Let Ctrl-C and a scheduler's SIGTERM unwind what is running; a shell starts background jobs without the first."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _plan(arguments: Sequence[str]) -> int:
+    from orchestration.config.experiment import build_settings
+    from orchestration.planning.command import print_plan
+
+    overrides = [argument for argument in arguments if argument != "--json"]
+    return print_plan(build_settings(compose(overrides)), as_json="--json" in arguments)
 
 
 def _train(overrides: Sequence[str]) -> int:

@@ -8,6 +8,7 @@
 """
 
 import json
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -32,6 +33,8 @@ class Role(StrEnum):
     """What failed."""
 
     ENGINE = "engine"
+    ELASTIC = "elastic_engine"
+    """An engine beyond `rollout.engines`; it may go with its machine at any time, so no number of these is too many."""
     REWARD = "reward"
     LEARNER = "learner"
     TRANSFER = "transfer"
@@ -77,6 +80,7 @@ class FaultLog:
         """
         self._limits = {
             Role.ENGINE: limits.max_engine_faults,
+            Role.ELASTIC: math.inf,
             Role.REWARD: limits.max_reward_faults,
             Role.LEARNER: limits.max_learner_faults,
             Role.TRANSFER: limits.max_transfer_faults,

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.model import ModelConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ConfigError
+from orchestration.planning.shapes import read_shape, shape_of
 from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
@@ -27,9 +29,23 @@ class Inputs:
 def model_folder(config: ExperimentConfig) -> Path:
     """Give the configured model, or the demo's, made now if it is not there yet."""
     if config.model.path is not None:
+        check_sizes(config.model)
         return Path(config.model.path)
     assert config.model.family is not None  # checked where the configuration was built
     return make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family)
+
+
+def check_sizes(model: ModelConfig) -> None:
+    """Compare the folder with the sizes that a recipe was planned for.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if model.hf_config is not None and read_shape(model.hf_config) != shape_of(model):
+        raise ConfigError(
+            f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
+            "that folder, or set model.hf_config=null and plan again: plans read the folder then"
+        )
 
 
 def prepare_inputs(config: ExperimentConfig) -> Inputs:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestration import cluster
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.faults import FaultKind, kind_of, read_faults
 from orchestration.finished import check_finished, read_evaluation
@@ -17,6 +16,7 @@ from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.lock import exclusive
 from orchestration.loop import train
 from orchestration.object_store import check_object_store
+from orchestration.placement.seats import seated
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run
@@ -48,9 +48,8 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
-    plan = cluster.plan(config, cores=cluster.available_cores())
-    with guarded(), cluster.ray_session(config.cluster, plan, folder.logs):
-        run = Run(config, inputs=inputs, plan=plan, say=say)
+    with guarded(), seated(config, folder.logs) as seats:
+        run = Run(config, inputs=inputs, seats=seats, say=say)
         try:
             asyncio.run(_whole(run))
         except BaseExceptionGroup as group:

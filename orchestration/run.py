@@ -9,13 +9,13 @@ from typing import Any
 from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.checkpoints import Checkpoints, config_digest, store_of
-from orchestration.cluster import ClusterPlan
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
 from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
+from orchestration.placement.seats import Seats
 from orchestration.pools.generators import start_generators
 from orchestration.pools.learner import start_learner
 from orchestration.pools.rewards import start_reward_pool
@@ -39,18 +39,16 @@ class Run:
     Life: constructed -> `start` -> `loop.train` -> `finish` -> `close`.
     """
 
-    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, plan: ClusterPlan, say: Say) -> None:
+    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, seats: Seats, say: Say) -> None:
         """Open the data and settle how actors are made; none is started."""
         self.config = config
         self.folder = RunFolder(config.run_path)
         self._say = say
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
-        self.generators = start_generators(
-            config.rollout, inputs.model, plan.engines, logs, faults=limits, log=self.faults
-        )
-        self.rewards = start_reward_pool(config, inputs.model, plan.rewards, logs, self.faults)
-        self.learner = start_learner(config, inputs.model, plan.learner_ranks, logs)
+        self.generators = start_generators(config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults)
+        self.rewards = start_reward_pool(config, inputs.model, seats, logs, self.faults)
+        self.learner = start_learner(config, inputs.model, seats, logs)
         training = config.training
         self.weight_sync = WeightSync(
             self.generators,
@@ -239,8 +237,13 @@ class Run:
         self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
 
     def counts(self) -> dict[str, float]:
-        """What went wrong so far in this process, as metrics."""
-        return {**self.faults.counts(), "faults/groups_repeated": float(self.generators.num_repeated)}
+        """What went wrong so far in this process, and how many engines there are, as metrics."""
+        return {
+            **self.faults.counts(),
+            "faults/groups_repeated": float(self.generators.num_repeated),
+            "rollout/num_engines": float(self.generators.num_live),
+            "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
+        }
 
     def is_recorded(self, position: int) -> bool:
         """Whether the completions of this position go to samples.jsonl."""

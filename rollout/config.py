@@ -60,12 +60,14 @@ class EngineConfig:
 class WeightChannelConfig:
     """How new weights travel from the learner into the engines."""
 
-    backend: Literal["nccl", "gloo"]
-    """nccl between GPUs, gloo where there is no GPU."""
+    backend: Literal["nccl", "ipc", "gloo"]
+    """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
+    where there is no GPU."""
     timeout_s: float = 60.0
     """A peer that is silent for longer ends the transfer with an error."""
     bucket_bytes: int = 64 * 1024 * 1024
-    """Bytes sent in one broadcast (gloo) or one packed buffer (nccl)."""
+    """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
+    where both sides see the same one, at least as large as the largest tensor)."""
     in_flight: Literal["keep", "wait", "abort"] = "keep"
     """What becomes of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
     and go on under the new weights. wait: the transfer waits for them. abort: they are sampled again from the start."""
@@ -81,11 +83,24 @@ class RolloutConfig:
     weight_channel: WeightChannelConfig
     system_prompt: str = ""
     """System turn of every prompt; empty for none."""
+    max_engines: int | None = None
+    """A run waits for `engines`; further ones, up to so many, join whenever the cluster has room for them, and leave
+    with their machines. null is `engines`."""
+
+    @property
+    def most_engines(self) -> int:
+        """Engines that there may be at once."""
+        return self.engines if self.max_engines is None else self.max_engines
 
     def __post_init__(self) -> None:
-        """Check the number of engines and that a whole prompt can be scheduled."""
+        """Check the numbers of engines and that a whole prompt can be scheduled."""
         if self.engines < 1:
             raise RolloutError(f"rollout.engines is {self.engines}; at least one engine must generate")
+        if self.most_engines < self.engines:
+            raise RolloutError(
+                f"rollout.max_engines is {self.max_engines}, fewer than rollout.engines={self.engines}, for which a "
+                "run waits; raise it, or use null for no further engines"
+            )
         if self.engine.device == "cpu" and self.weight_channel.backend != "gloo":
             raise RolloutError(
                 f"rollout.weight_channel.backend is {self.weight_channel.backend} with rollout.engine.device=cpu; "
@@ -135,12 +150,14 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """Which prompts come how often; by default every row once an epoch."""
+    """Which prompts come, and how often; by default every row once an epoch."""
 
     mixture_by: Literal["none", "task", "source"] = "none"
     """What `weights` speaks of; none takes tasks and sources as often as they have rows."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that are trained on, those of them that the dataset has; empty takes all."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
@@ -153,7 +170,7 @@ class StreamConfig:
     @property
     def is_plain(self) -> bool:
         """Whether every row comes once an epoch."""
-        return self.mixture_by == "none" and self.curriculum.kind == "none"
+        return self.mixture_by == "none" and self.curriculum.kind == "none" and not self.tasks
 
 
 def check_shares(key: str, shares: Mapping[str, float]) -> None:

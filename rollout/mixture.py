@@ -4,7 +4,7 @@ Axes: B buckets.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ class Buckets:
     strata: tuple[str, ...]
     """Stratum of each bucket; empty without a curriculum."""
     known_strata: tuple[str, ...]
-    """Strata of the whole dataset, those of rows with weight 0 included."""
+    """Strata of the whole dataset, those of rows that are left out included."""
     parts: NDArray[np.intp]
     """[B] number of the task or source; all 0 without a mixture."""
     weights: NDArray[np.float64]
@@ -50,20 +50,24 @@ class Buckets:
 
 
 def find_buckets(table: SampleTable, config: StreamConfig) -> Buckets:
-    """Sort the rows into buckets; reads two columns at most.
+    """Sort the rows into buckets; reads three columns at most.
 
     Raises:
-        RolloutError: `weights` names what the dataset does not have, or leaves out what it has.
+        RolloutError: `weights` names what the dataset does not have, or leaves out what it has; or none of its rows is
+            of one of the stream's tasks.
     """
     columns: list[str] = [] if config.mixture_by == "none" else [config.mixture_by]
     if config.curriculum.kind != "none":
         columns.append("stratum")
-    values = table.columns(*columns)
+    values = table.columns(*columns) if columns else [()] * len(table)
     found: dict[tuple[str, ...], int] = {}
     codes = np.fromiter((found.setdefault(value, len(found)) for value in values), np.int32, len(values))
     del values
     order = np.argsort(codes, kind="stable").astype(np.int32)
     rows = dict(zip(found, np.split(order, np.cumsum(np.bincount(codes))[:-1]), strict=True))
+    known_strata = tuple(sorted({_describe(value, config)[1] for value in found}))
+    if config.tasks:
+        rows = _of_tasks(rows, table, config.tasks)
 
     weights = {"": 1.0}
     if config.mixture_by != "none":
@@ -71,16 +75,33 @@ def find_buckets(table: SampleTable, config: StreamConfig) -> Buckets:
         check_names("data.stream.weights", weights, {value[0] for value in found})
     described = [(*_describe(value, config), members) for value, members in rows.items()]
     kept = sorted((entry for entry in described if weights[entry[0]] > 0.0), key=lambda entry: entry[:2])
-    total = sum(weights.values())
+    if not kept:
+        raise RolloutError("data.stream.weights gives no share to any of data.stream.tasks; give one, or name others")
     parts = sorted({part for part, _, _ in kept})
+    total = sum(weights[part] for part in parts)
     return Buckets(
         names=tuple(" | ".join(filter(None, (part, stratum))) for part, stratum, _ in kept),
         strata=tuple(stratum for _, stratum, _ in kept),
-        known_strata=tuple(sorted({stratum for _, stratum, _ in described})),
+        known_strata=known_strata,
         parts=np.array([parts.index(part) for part, _, _ in kept], dtype=np.intp),
         weights=np.array([weights[part] / total for part, _, _ in kept]),
         rows=tuple(members for _, _, members in kept),
     )
+
+
+def _of_tasks(
+    rows: Mapping[tuple[str, ...], NDArray[np.int32]], table: SampleTable, tasks: Sequence[str]
+) -> dict[tuple[str, ...], NDArray[np.int32]]:
+    """Give the rows of these tasks alone, without the sets that have none."""
+    column = np.array([task for (task,) in table.columns("task")])
+    is_wanted = np.isin(column, tasks)
+    if not is_wanted.any():
+        raise RolloutError(
+            f"data.stream.tasks is {', '.join(tasks)}, of which the dataset has no row; it has "
+            f"{', '.join(np.unique(column))}"
+        )
+    wanted = {value: members[is_wanted[members]] for value, members in rows.items()}
+    return {value: members for value, members in wanted.items() if len(members)}
 
 
 def _describe(value: tuple[str, ...], config: StreamConfig) -> tuple[str, str]:

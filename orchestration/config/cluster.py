@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from orchestration.config.environment import check_environment
 from orchestration.errors import ConfigError
 
 
@@ -69,6 +70,19 @@ class NodesConfig:
     """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
     leaves one out."""
 
+    def __post_init__(self) -> None:
+        """Check what only machines of this kind must have."""
+        if self.count < 1 or self.gpus < 0 or self.cpus < 1:
+            raise ConfigError(
+                f"cluster.nodes has a kind with count={self.count}, gpus={self.gpus}, cpus={self.cpus}; use at least "
+                "one machine with at least one core"
+            )
+        if set(self.roles) != set(get_args(ActorRole)) and self.resource is None:
+            raise ConfigError(
+                f"cluster.nodes has a kind with roles={list(self.roles)} and no resource, by which Ray could tell its "
+                "machines from others; start them with ray start --resources='{\"NAME\": 1}' and set resource: NAME"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
@@ -95,3 +109,14 @@ class ClusterConfig:
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: int
     """Shared memory of a Ray started here."""
+
+    def __post_init__(self) -> None:
+        """Check the environment and the shares of a GPU."""
+        check_environment(self.environment, self.pass_environment)
+        for key in ("gpus_per_learner_rank", "gpus_per_engine_worker"):
+            share = getattr(self, key)
+            if not 0.0 < share <= 1.0:
+                raise ConfigError(
+                    f"cluster.{key} is {share:g}; use 1, or less where several actors share a GPU. More GPUs an engine "
+                    "are rollout.engine.tensor_parallel_size, more for the learner learner.num_ranks"
+                )

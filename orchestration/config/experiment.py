@@ -1,6 +1,7 @@
 """The whole run as one frozen record, and the checks that need more than one group of settings to see."""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
-from orchestration.config.model import ModelConfig, check_model_folder
+from orchestration.config.model import NOT_SET, ModelConfig, check_model_folder
 from orchestration.config.training import (
     EvaluationConfig,
     TrainingConfig,
@@ -61,19 +62,38 @@ class ExperimentConfig:
 
 
 def build_config(values: dict[str, Any]) -> ExperimentConfig:
-    """Build the record from composed YAML and check it across rooms.
+    """Build the record from composed YAML, check it across rooms, and check that this machine can begin such a run.
 
     Raises:
         ConfigError: naming the dotted key, its value and the remedy.
     """
-    config = build(ExperimentConfig, values)
-    check_counts(config)
-    check_paths(config)
+    config = build_settings(values)
+    for error in settings_errors(config):
+        raise error
+    check_machine(config)
     return config
 
 
+def build_settings(values: dict[str, Any]) -> ExperimentConfig:
+    """Build the record alone: no check across rooms, nothing on this machine is looked at.
+
+    Raises:
+        ConfigError: a key, a type or a value that its own group of settings refuses.
+    """
+    return build(ExperimentConfig, values)
+
+
+def settings_errors(config: ExperimentConfig) -> Iterator[ConfigError]:
+    """Give what the checks across rooms refuse, one error a check."""
+    for check in SETTINGS_CHECKS:
+        try:
+            check(config)
+        except ConfigError as error:
+            yield error
+
+
 def check_counts(config: ExperimentConfig) -> None:
-    """Counts that must be positive, and batches that must divide."""
+    """Counts that must be positive."""
     training, evaluation = config.training, config.evaluation
     positive = {
         "training.num_steps": training.num_steps,
@@ -89,11 +109,11 @@ def check_counts(config: ExperimentConfig) -> None:
     for key, value in positive.items():
         if value < 1:
             raise ConfigError(f"{key} is {value}; it must be at least 1")
-    check_pipeline(training)
-    check_replacement(config)
-    check_best(training, evaluation)
-    check_folders(training)
-    ranks = config.learner.num_ranks
+
+
+def check_division(config: ExperimentConfig) -> None:
+    """Batches that must divide."""
+    training, ranks = config.training, config.learner.num_ranks
     if training.groups_per_step % ranks:
         nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
         raise ConfigError(
@@ -118,14 +138,41 @@ def check_replacement(config: ExperimentConfig) -> None:
         )
 
 
-def check_paths(config: ExperimentConfig) -> None:
+def check_tasks(config: ExperimentConfig) -> None:
+    """Tasks that are trained on alone must be tasks that something scores."""
+    known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
+    for task in config.data.stream.tasks:
+        if task not in known:
+            raise ConfigError(
+                f"data.stream.tasks names {task}, which no reward scores; tasks are {', '.join(sorted(known))} "
+                "(reward.routes)"
+            )
+
+
+SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
+    check_counts,
+    lambda config: check_pipeline(config.training),
+    check_replacement,
+    lambda config: check_best(config.training, config.evaluation),
+    lambda config: check_folders(config.training),
+    check_division,
+    check_tasks,
+)
+"""Checks that need no machine, only the settings."""
+
+
+def check_machine(config: ExperimentConfig) -> None:
     """Inputs that must exist and a run folder that must be writable."""
     inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
     for key, value in inputs.items():
+        if value == NOT_SET:
+            raise ConfigError(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
         if value is not None and not Path(value).exists():
             raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
-    if config.model.path is not None:
-        check_model_folder(Path(config.model.path))
+    if config.model.folder is not None:
+        check_model_folder(config.model.folder)
+    elif config.model.family is None:
+        raise ConfigError("model.path is not set; point it at a Hugging Face folder with the model's weights")
     if not config.run_path.is_absolute():
         raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
     try:

@@ -16,13 +16,17 @@ PROCESSOR_FILES = {
 }
 """What a model folder must hold beside weights: one of each."""
 
+NOT_SET = "???"
+"""What composition leaves where YAML demands a value that nobody gave."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Which model is trained."""
 
     path: str | None
-    """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts."""
+    """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts. null without a family, where
+    hf_config is given, is still to be set: `mixed-r1 plan` does not need the weights."""
     family: FamilyName | None
     """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
@@ -33,9 +37,14 @@ class ModelConfig:
     hf_processor: Mapping[str, Any] | None = None
     """The same of preprocessor_config.json: what decides how many tokens a picture takes."""
 
+    @property
+    def folder(self) -> Path | None:
+        """The Hugging Face folder, there or not; None where none is named."""
+        return None if self.path in (None, NOT_SET) else Path(str(self.path))
+
     def __post_init__(self) -> None:
         """A model of the demo needs a family, and the frame in which that family learns to write boxes."""
-        if self.path is not None:
+        if self.path is not None or (self.family is None and self.hf_config is not None):
             return
         if self.family is None:
             raise ConfigError(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from learner import checkpoint
 from learner.store import FileStore, open_store
-from orchestration import cluster
 from orchestration.checkpoints import newest_step, store_of
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.config.model import ModelConfig, check_model_folder
@@ -15,6 +14,7 @@ from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.guard import guarded
 from orchestration.inputs import model_folder
+from orchestration.placement.seats import seated
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder
@@ -76,9 +76,8 @@ def _exported(store: FileStore, step: int, run: RunFolder) -> Path:
         return target
     checkpoint.verify(store, checkpoint.read(store, step))
     began = build_config(json.loads(run.config.read_text()))
-    plan = replace(cluster.plan(began, cores=cluster.available_cores()), engines=(), rewards=())
-    with guarded(), cluster.ray_session(began.cluster, plan, run.logs):
-        learner = start_learner(began, model_folder(began), plan.learner_ranks, run.logs)
+    with guarded(), seated(began, run.logs, roles=("learner",)) as seats:
+        learner = start_learner(began, model_folder(began), seats, run.logs)
         asyncio.run(_export(learner, store, step, target, derive_seed(began.seed, "learner")))
     return target
 

@@ -3,10 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from orchestration import cluster
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.evaluation.bench import Bench, open_bench
@@ -20,6 +18,7 @@ from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable,
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
+from orchestration.placement.seats import Seats, seated
 from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool
 from rollout.records import SamplingSpec
@@ -113,7 +112,6 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     settings, sampling = config.evaluate, config.rollout.sampling
-    plan = replace(cluster.plan(config, cores=cluster.available_cores()), learner_ranks=())
     logs = config.run_path / "logs"
     questioning = Questioning(
         greedy=settings.greedy,
@@ -130,11 +128,11 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
         coord_mode=config.model.coord_mode,
     )
 
-    async def ask(finished: Callable[[EvaluatedSample], None]) -> None:
+    async def ask(seats: Seats, finished: Callable[[EvaluatedSample], None]) -> None:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        generators = start_generators(config.rollout, model, plan.engines, logs, faults=limits, log=log)
-        rewards = start_reward_pool(config, model, plan.rewards, logs, log)
+        generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, seats, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             await collect(
@@ -150,11 +148,11 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             await generators.close()
 
     columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with guarded(), cluster.ray_session(config.cluster, plan, logs), Progress(*columns) as bars:
+    with guarded(), seated(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
         bar = bars.add_task("", total=len(bench.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:
             answers.add(sample)
             bars.update(bar, advance=1)
 
-        asyncio.run(ask(finished))
+        asyncio.run(ask(seats, finished))

@@ -1,8 +1,11 @@
 """Machines and what stands on them: the records of a layout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestration.config.cluster import ActorRole
+from orchestration.config.cluster import ActorRole, NodesConfig
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +52,38 @@ class Layout:
 
     machines: tuple[Machine, ...]
     seats: tuple[Seating, ...]
+
+    def of(self, role: ActorRole) -> tuple[Seating, ...]:
+        """Seats of one role, by index."""
+        return tuple(sorted((seat for seat in self.seats if seat.role == role), key=_index))
+
+    def learner_machines(self) -> tuple[int, ...]:
+        """Machines that hold learner ranks, in the order of their ranks."""
+        return tuple(dict.fromkeys(seat.machine for seat in self.of("learner")))
+
+
+def planned_machines(nodes: Sequence[NodesConfig]) -> tuple[Machine, ...]:
+    """The machines that `cluster.nodes` describes, one record each.
+
+    Example:
+        >>> kind = NodesConfig(count=2, gpus=8, gpu="h100_80gb", cpus=96, memory_gib=1024.0)
+        >>> [machine.name for machine in planned_machines([kind])]
+        ['node 0', 'node 1']
+    """
+    kinds = [kind for kind in nodes for _ in range(kind.count)]
+    return tuple(
+        Machine(
+            name=f"node {number}",
+            gpus=kind.gpus,
+            gpu=kind.gpu,
+            cpus=kind.cpus,
+            memory_bytes=round(kind.memory_gib * GIB),
+            roles=kind.roles,
+            resource=kind.resource,
+        )
+        for number, kind in enumerate(kinds)
+    )
+
+
+def _index(seat: Seating) -> int:
+    return seat.index

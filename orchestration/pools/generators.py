@@ -11,11 +11,11 @@ import ray
 from numpy.typing import NDArray
 
 from orchestration.actors import GeneratorActor
-from orchestration.cluster import Placement
 from orchestration.config.cluster import FaultsConfig
 from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
+from orchestration.placement.seats import Seats
 from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
 from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
@@ -40,7 +40,6 @@ class GeneratorPool:
         start: Start,
         *,
         stop: Stop,
-        num_engines: int,
         config: RolloutConfig,
         faults: FaultsConfig,
         log: FaultLog,
@@ -50,12 +49,19 @@ class GeneratorPool:
         Args:
             start: Makes the actor of an index, again after a loss.
             stop: Ends an actor at once.
-            num_engines: Engines in all.
-            config: How many completions an engine decodes at once, and how many a group has.
+            config: How many engines there are, how many completions one decodes at once, and how many a group has.
             faults: Heartbeats and time limits.
             log: Counts engines lost.
         """
-        self._keeper = EngineKeeper(start, stop=stop, num_engines=num_engines, faults=faults, log=log, owner=self)
+        self._keeper = EngineKeeper(
+            start,
+            stop=stop,
+            num_engines=config.engines,
+            max_engines=config.most_engines,
+            faults=faults,
+            log=log,
+            owner=self,
+        )
         self._admit: Admit | None = None
         self._dispatcher = Dispatcher(
             capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size))
@@ -65,9 +71,13 @@ class GeneratorPool:
         self.lengths = LengthEstimates(first_guess=config.sampling.max_completion_tokens / 2)
         self.num_repeated = 0
         """Groups begun again because their engine was lost."""
+        self.num_by_elastic = 0
+        """Groups sampled by engines beyond `rollout.engines`."""
 
     async def ready(self, admit: Admit | None = None) -> list[int]:
-        """Start all engines, wait until they stand, and look after them from then on; gives their process ids.
+        """Start the engines, wait until they stand, and look after them from then on; gives their process ids.
+
+        Further engines, up to `rollout.max_engines`, join whenever there is room for them.
 
         Args:
             admit: Gives an engine the current weights and then calls `go_live`, also one that is built later. Without
@@ -116,6 +126,7 @@ class GeneratorPool:
             try:
                 with in_our_words(Role.ENGINE, engine.index):
                     await self._watched(asyncio.ensure_future(seconds), assignment)
+                self.num_by_elastic += engine.is_elastic
                 return group
             except EngineLostError as error:
                 engine.lose(handle, str(error))
@@ -129,6 +140,11 @@ class GeneratorPool:
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
         return self._keeper.standing()
+
+    @property
+    def num_live(self) -> int:
+        """Engines that take groups."""
+        return len(self._dispatcher.engines)
 
     async def some_standing(self) -> list[Engine]:
         """Wait for at least one engine that answers.
@@ -254,17 +270,18 @@ class GeneratorPool:
 def start_generators(
     config: RolloutConfig,
     model_path: Path,
-    placements: Sequence[Placement],
+    seats: Seats,
     log_dir: Path,
     *,
     faults: FaultsConfig,
     log: FaultLog,
 ) -> GeneratorPool:
-    """Make a pool of one engine actor a placement."""
+    """Make a pool of the engines that have seats, and of those that may come later."""
 
     def start(index: int) -> Any:
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
-        options = {**placements[index].actor_options(), "max_concurrency": 10_000}
-        return GeneratorActor.options(**options).remote(index, config, model_path, placements[index], log_dir)
+        options = {**seats.options("engine", index), "max_concurrency": 10_000}
+        placement = seats.placements("engine")[index]
+        return GeneratorActor.options(**options).remote(index, config, model_path, placement, log_dir)
 
-    return GeneratorPool(start, stop=ray.kill, num_engines=len(placements), config=config, faults=faults, log=log)
+    return GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=log)

@@ -21,9 +21,17 @@ Stop = Callable[[Any], None]
 class Engine:
     """One engine's place in the pool; its actor changes when one is lost."""
 
-    def __init__(self, index: int, handle: Any, told: Callable[["Engine"], None]) -> None:
-        """Tell `told` at once when the actor is lost."""
+    def __init__(self, index: int, handle: Any, told: Callable[["Engine"], None], *, is_elastic: bool = False) -> None:
+        """Tell `told` at once when the actor is lost.
+
+        Args:
+            index: Of the place.
+            handle: Its first actor.
+            told: Is told of a loss.
+            is_elastic: Nobody waits for it: it comes when there is room and goes with its machine.
+        """
         self.index = index
+        self.is_elastic = is_elastic
         self._told = told
         self.renew(handle)
 
@@ -31,6 +39,7 @@ class Engine:
         """Begin with a new actor, which neither stands nor takes groups yet."""
         self.handle = handle
         self.is_standing = False
+        self.has_stood = False
         self.is_live = False
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -58,18 +67,28 @@ class Owner(Protocol):
 class EngineKeeper:
     """Starts engines, watches them, and builds lost ones again.
 
-    Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
+    Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss; of elastic
+    engines also for room.
     """
 
     def __init__(
-        self, start: Start, *, stop: Stop, num_engines: int, faults: FaultsConfig, log: FaultLog, owner: Owner
+        self,
+        start: Start,
+        *,
+        stop: Stop,
+        num_engines: int,
+        max_engines: int,
+        faults: FaultsConfig,
+        log: FaultLog,
+        owner: Owner,
     ) -> None:
         """Remember how engines are made; `ready` starts them.
 
         Args:
-            start: Makes the actor of an index, again after a loss.
+            start: Makes the actor of an index, again after a loss; it may wait for room.
             stop: Ends an actor at once.
-            num_engines: Engines in all.
+            num_engines: Engines that `ready` waits for.
+            max_engines: With those that join whenever there is room.
             faults: Heartbeats and time limits.
             log: Counts engines lost.
             owner: Is told of engines that are lost and that stand again.
@@ -77,6 +96,7 @@ class EngineKeeper:
         self._start = start
         self._stop = stop
         self._num_engines = num_engines
+        self._max_engines = max_engines
         self._faults = faults
         self._log = log
         self._owner = owner
@@ -96,8 +116,12 @@ class EngineKeeper:
         return list(pids)
 
     def begin(self) -> None:
-        """Look after the engines from now on."""
+        """Look after the engines from now on, and ask for elastic ones."""
         self._tending = [asyncio.create_task(self._tend(engine)) for engine in self.engines]
+        for index in range(self._num_engines, self._max_engines):
+            engine = Engine(index, self._start(index), self._owner.engine_lost, is_elastic=True)
+            self.engines.append(engine)
+            self._tending.append(asyncio.create_task(self._tend(engine)))
 
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
@@ -151,11 +175,18 @@ class EngineKeeper:
         Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
         """
         try:
+            if engine.is_elastic:
+                await self._raise(engine)
             while True:
                 cause = await self._watch(engine)
                 logger.warning("engine %d is built again: %s", engine.index, cause)
-                self._log.record(Role.ENGINE, engine.index, cause)
-                await self._rebuild(engine)
+                # An elastic engine may go at any time; one that does not even start will not do so the next time.
+                self._log.record(
+                    Role.ELASTIC if engine.is_elastic and engine.has_stood else Role.ENGINE, engine.index, cause
+                )
+                self._stop(engine.handle)
+                engine.renew(self._start(engine.index))
+                await self._raise(engine)
         except Exception as error:
             self._failure = error
             self._stood.set()
@@ -181,9 +212,8 @@ class EngineKeeper:
             return str(error) or type(error).__name__
         return None
 
-    async def _rebuild(self, engine: Engine) -> None:
-        self._stop(engine.handle)
-        engine.renew(self._start(engine.index))
+    async def _raise(self, engine: Engine) -> None:
+        """Wait until a new engine stands and has been let in."""
         try:
             await self._until_ready(engine)
         except Exception as error:
@@ -193,19 +223,22 @@ class EngineKeeper:
         await self._owner.engine_stands(engine)
 
     async def _until_ready(self, engine: Engine) -> None:
-        """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
+        """Wait until a new engine stands; without limit while others work, because its place may be on no node yet.
+
+        Of an elastic one nobody ever needs that it stands.
+        """
         ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
         try:
             while not ready.done():
                 await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-                if not ready.done() and not self.standing():
+                if not ready.done() and not engine.is_elastic and not self.standing():
                     raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
             ready.result()
         finally:
             ready.cancel()  # else the death of an engine that is not waited for any more is nobody's error
 
     def _stands(self, engine: Engine) -> None:
-        engine.is_standing = True
+        engine.is_standing = engine.has_stood = True
         self._stood.set()
 
 

@@ -18,11 +18,11 @@ from learner.errors import LearnerError
 from learner.records import StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.actors import LearnerActor
-from orchestration.cluster import Placement
 from orchestration.config.cluster import FaultsConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import LearnerLostError, PayloadLostError, TransferBrokenError
 from orchestration.faults import Role
+from orchestration.placement.seats import Seats
 from orchestration.pools.lost import in_our_words, translate
 from orchestration.tickets import GroupTicket
 from rollout.config import RolloutConfig
@@ -237,16 +237,16 @@ class LearnerGroup:
         return self._lost.result()
 
 
-def start_learner(
-    config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path
-) -> LearnerGroup:
-    """Make a group of one learner actor a placement, told which model and which algorithm."""
+def start_learner(config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path) -> LearnerGroup:
+    """Make a group of the learner ranks that have seats, told which model and which algorithm."""
     told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
     staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
 
     def start(rank: int) -> Any:
-        options = placements[rank].actor_options()
-        return LearnerActor.options(**options).remote(rank, told, placements[rank], log_dir, staging_dir)
+        placement = seats.placements("learner")[rank]
+        return LearnerActor.options(**seats.options("learner", rank)).remote(
+            rank, told, placement, log_dir, staging_dir
+        )
 
-    return LearnerGroup(start, stop=ray.kill, num_ranks=len(placements), faults=config.cluster.faults)
+    return LearnerGroup(start, stop=ray.kill, num_ranks=config.learner.num_ranks, faults=config.cluster.faults)

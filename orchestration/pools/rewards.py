@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
 
 from orchestration.actors import RewardActor
-from orchestration.cluster import Placement
 from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.faults import FaultLog, Role
+from orchestration.placement.seats import Seats
 from orchestration.pools.lost import in_our_words
 from orchestration.tickets import GroupSummary
 
@@ -240,14 +240,14 @@ def _num_calls(lane: _Lane) -> int:
 
 
 def start_reward_pool(
-    config: ExperimentConfig, model_path: Path, placements: Sequence[Placement], log_dir: Path, faults: FaultLog
+    config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path, faults: FaultLog
 ) -> RewardPool:
-    """Start one reward actor a placement."""
+    """Start the reward actors that have seats."""
 
     def start(index: int) -> ActorHandle:
-        options = placements[index].actor_options()
-        return RewardActor.options(**options).remote(
-            index, config.reward, model_path, config.model.coord_mode, placements[index], log_dir
+        placement = seats.placements("reward")[index]
+        return RewardActor.options(**seats.options("reward", index)).remote(
+            index, config.reward, model_path, config.model.coord_mode, placement, log_dir
         )
 
     return RewardPool(start, config.cluster.reward_pool, config.cluster.faults, faults)

@@ -21,10 +21,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from orchestration.actors import RewardActor
-from orchestration.cluster import Placement
 from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.faults import FaultLog
 from orchestration.handoff import to_reward_requests
+from orchestration.placement.process import Placement
 from orchestration.pools.rewards import RewardPool
 from rewards import MixedReward, RewardConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample

@@ -20,12 +20,14 @@ from typing import Any
 
 import ray
 
-from orchestration.actors import settle
-from orchestration.cluster import ClusterPlan, Placement, available_cores, ray_session
+from orchestration.actors import GeneratorActor, settle
+from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
 from orchestration.faults import FaultLog
 from orchestration.guard import guarded
-from orchestration.pools.generators import start_generators
+from orchestration.placement.local import available_cores
+from orchestration.placement.process import Placement
+from orchestration.pools.generators import GeneratorPool
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 from tests.benchmarks.hardware import describe_hardware
@@ -83,7 +85,12 @@ async def measure(num_groups: int, num_rounds: int, cores: tuple[int, ...], fold
     save_tiny_model(folder / "model")
     placement = Placement(num_gpus=0, cores=cores, threads=1)
     faults = dataclasses.replace(build_config(_default()).cluster.faults, heartbeat_timeout_s=120.0)
-    pool = start_generators(config, folder / "model", [placement], folder, faults=faults, log=FaultLog(faults))
+
+    def start(index: int) -> Any:
+        options = {**placement.actor_options(), "max_concurrency": 10_000}
+        return GeneratorActor.options(**options).remote(index, config, folder / "model", placement, folder)
+
+    pool = GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=FaultLog(faults))
     raw = {name: _raw(flag, config, placement, folder) for name, flag in LAYOUTS.items()}
     await asyncio.gather(pool.ready(), *(engine.generate.remote([], []) for engine in raw.values()))
     ratios: dict[str, list[float]] = {name: [] for name in raw}
@@ -137,9 +144,7 @@ def main() -> None:
     print(describe_hardware())
     cluster = build_config(_default()).cluster
     cores = tuple(asked.cores)
-    engines = (Placement(num_gpus=0, cores=cores, threads=1),) * (1 + len(LAYOUTS))
-    needed = ClusterPlan(engines=engines, learner_ranks=(), rewards=())
-    with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, needed, Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, 1 + len(LAYOUTS), Path(folder)):
         asyncio.run(measure(asked.groups, asked.rounds, cores, Path(folder)))
 
 

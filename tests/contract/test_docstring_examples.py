@@ -11,7 +11,7 @@ import orchestration.evaluation
 import rewards
 
 # A worker reads standard input when it is imported; Ray's and vLLM's modules take seconds and hold no examples.
-LEFT_OUT = {"rewards.math_worker", "orchestration.data.workers"}
+LEFT_OUT = {"rewards.math_worker", "orchestration.data.ray_workers"}
 MODULES = [
     module.name
     for package in (rewards, orchestration.data, orchestration.evaluation)

@@ -30,7 +30,12 @@ def test_house_rule_holds(name: str) -> None:
         ("orchestration.loop orchestration.buffer orchestration.handoff orchestration.state", "torch vllm ray"),
         ("orchestration.faults orchestration.errors orchestration.object_store", "torch vllm ray transformers hydra"),
         ("orchestration.config rollout.config learner.config rewards", "torch vllm ray transformers hydra"),
+        ("orchestration.placement.layout orchestration.placement.process", "torch vllm ray transformers hydra"),
         ("rollout.records learner.records rewards.base orchestration.cli", "torch vllm ray transformers hydra"),
+        (
+            "orchestration.planning.prompts orchestration.planning.seconds orchestration.data.result",
+            "torch vllm ray transformers hydra",
+        ),
     ],
 )
 def test_light_modules_stay_light(modules: str, absent: str) -> None:

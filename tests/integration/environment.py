@@ -2,6 +2,6 @@
 
 import os
 
-from orchestration.cluster import Placement
+from orchestration.placement.process import Placement
 
 os.environ.update(Placement(num_gpus=0, cores=(), threads=1).environment())

@@ -12,7 +12,7 @@ from learner import checkpoint
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.checkpoints import Checkpoints
-from orchestration.cluster import Placement
+from orchestration.placement.process import Placement
 from orchestration.pools.learner import LearnerGroup
 from tests.unit.learner.tiny_learner import make_group, write_tiny_model
 

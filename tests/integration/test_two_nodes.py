@@ -11,10 +11,11 @@ import ray
 from numpy.typing import NDArray
 
 from orchestration.cli import compose
-from orchestration.cluster import Placement, plan, ray_session
 from orchestration.config.experiment import build_config
 from orchestration.errors import ConfigError, PayloadLostError, RewardLostError
 from orchestration.faults import Role
+from orchestration.placement.process import Placement
+from orchestration.placement.seats import seated
 from orchestration.pools.lost import in_our_words
 from tests.integration.driver import Driver
 from tests.integration.two_nodes import ENVIRONMENT, TwoNodes, two_nodes
@@ -135,9 +136,6 @@ def test_with_a_node_go_its_actors_and_what_only_it_held(nodes: TwoNodes) -> Non
 def test_a_cluster_with_too_few_cores_is_refused_at_once(tmp_path: Path, nodes: TwoNodes) -> None:
     settings = [f"cluster.address={nodes.address}", "cluster.reward_pool.num_actors=20", f"run_dir={tmp_path}"]
     config = build_config(compose(settings))
-    refusal = r"22 actors, which reserve a core each, and the cluster has 12; lower rollout.engines"
-    with (
-        pytest.raises(ConfigError, match=refusal),
-        ray_session(config.cluster, plan(config, cores=()), tmp_path / "logs"),
-    ):
+    refusal = r"no room for 10 of 20 reward actors.*each actor reserves a core.*Lower cluster.reward_pool.num_actors"
+    with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
         pass

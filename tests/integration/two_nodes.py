@@ -1,5 +1,6 @@
 """Two Ray nodes on this machine: a head, and a second one that a test can kill as a power cut would."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,14 +24,18 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 class RayNode:
     """One raylet and everything below it, in a session of its own and marked by environment."""
 
-    def __init__(self, temp_dir: Path, name: str, num_cpus: int, *arguments: str) -> None:
+    def __init__(
+        self, temp_dir: Path, name: str, num_cpus: int, *arguments: str, num_gpus: int = 0, mark: str | None = None
+    ) -> None:
+        """Declare GPUs that are not there, and a custom resource of the node's kind, where a test asks for them."""
         self._mark = uuid.uuid4().hex
         self._log = temp_dir / f"{name}.out"
         command = [Path(sys.executable).parent / "ray", "start", "--block", "--disable-usage-stats"]
         options = {
             "num-cpus": num_cpus,
             "object-store-memory": OBJECT_STORE_BYTES,
-            "resources": f'{{"{name}": 1}}',
+            "num-gpus": num_gpus,
+            "resources": json.dumps({name: 1} if mark is None else {name: 1, mark: 1}),
             "min-worker-port": 0,
             "max-worker-port": 0,
         }
@@ -80,6 +85,10 @@ class RayNode:
             assert time.monotonic() < deadline, f"waited {START_S} s:\n{self.output}"
             time.sleep(0.1)
 
+    def is_up(self) -> bool:
+        """Whether the node says that it runs."""
+        return "Ray runtime started" in self.output
+
     def _is_ours(self, pid: int) -> bool:
         try:
             # A process that sets its title wipes its environment; its session stays the node's.
@@ -99,8 +108,10 @@ def _title(pid: int) -> str:
 class TwoNodes:
     """A head and a second node; each offers a resource of its own name, so that a test can choose one."""
 
-    def __init__(self, temp_dir: Path, *, head_cpus: int, second_cpus: int) -> None:
+    def __init__(self, temp_dir: Path, *, head_cpus: int, second_cpus: int | None) -> None:
         # Ports are chosen by Ray. Dashboard agents would quarrel about theirs, and the head's port is in this file.
+        self._temp_dir = temp_dir
+        self._second: RayNode | None = None
         self.head = RayNode(
             temp_dir, "head", head_cpus, "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={temp_dir}",
         )  # fmt: skip
@@ -108,27 +119,34 @@ class TwoNodes:
         try:
             self.head.wait_until(lambda: address_file.is_file() and address_file.read_text() != "")
             self.address = address_file.read_text()
-            self.second = RayNode(
-                temp_dir, "second", second_cpus, f"--address={self.address}", f"--temp-dir={temp_dir}"
-            )
-        except BaseException:
-            self.head.kill()
-            raise
-        try:
-            for node in (self.head, self.second):
-                node.wait_until(lambda node=node: "Ray runtime started" in node.output)
+            if second_cpus is not None:
+                self.add_second(second_cpus)
+            self.head.wait_until(self.head.is_up)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def second(self) -> RayNode:
+        assert self._second is not None, "no second node yet"
+        return self._second
+
+    def add_second(self, num_cpus: int) -> None:
+        """Let a second node join, and wait until it has."""
+        self._second = RayNode(
+            self._temp_dir, "second", num_cpus, f"--address={self.address}", f"--temp-dir={self._temp_dir}"
+        )
+        self._second.wait_until(self._second.is_up)
+
     def close(self) -> None:
-        self.second.kill()
+        if self._second is not None:
+            self._second.kill()
         self.head.kill()
 
 
 @contextmanager
-def two_nodes(*, head_cpus: int, second_cpus: int) -> Iterator[TwoNodes]:
-    """Both nodes, until the block ends; nothing of them is left then.
+def two_nodes(*, head_cpus: int, second_cpus: int | None) -> Iterator[TwoNodes]:
+    """Both nodes, or the head alone for now, until the block ends; nothing of them is left then.
 
     Their folder is not below pytest's: a Unix socket's path may have 107 bytes, and Ray adds seventy.
     """

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import orchestration.run
 from orchestration.buffer import GroupBuffer, Progress
-from orchestration.cluster import ClusterPlan, Placement
 from orchestration.config.cluster import FaultsConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.training import TrainingConfig
@@ -178,7 +177,7 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
         run = MeasuredRun(
             config,
             inputs=Inputs(model=prompts.parent, train=prompts, held_out=prompts),
-            plan=_plan(config),
+            seats=None,
             say=lambda line: None,
             actors=actors,
         )
@@ -201,27 +200,22 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
     kept = module.start_generators, module.start_learner, module.start_reward_pool
 
     def start_generators(
-        config: Any, model: Path, placements: Sequence[Placement], logs: Path, *, faults: FaultsConfig, log: FaultLog
+        config: Any, model: Path, seats: Any, logs: Path, *, faults: FaultsConfig, log: FaultLog
     ) -> GeneratorPool:
         return GeneratorPool(
             actors.start_engine,
             stop=actors.stop,
-            num_engines=len(placements),
             config=config,
             faults=faults,
             log=log,
         )
 
-    def start_learner(
-        config: ExperimentConfig, model: Path, placements: Sequence[Placement], logs: Path
-    ) -> LearnerGroup:
+    def start_learner(config: ExperimentConfig, model: Path, seats: Any, logs: Path) -> LearnerGroup:
         return LearnerGroup(
-            actors.start_rank, stop=actors.stop, num_ranks=len(placements), faults=config.cluster.faults
+            actors.start_rank, stop=actors.stop, num_ranks=config.learner.num_ranks, faults=config.cluster.faults
         )
 
-    def start_reward_pool(
-        config: ExperimentConfig, model: Path, placements: Sequence[Placement], logs: Path, log: FaultLog
-    ) -> RewardPool:
+    def start_reward_pool(config: ExperimentConfig, model: Path, seats: Any, logs: Path, log: FaultLog) -> RewardPool:
         pool = config.cluster.reward_pool
         return RewardPool(actors.start_reward, pool, config.cluster.faults, log, stop=actors.stop)
 
@@ -232,12 +226,3 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         yield
     finally:
         module.start_generators, module.start_learner, module.start_reward_pool = kept
-
-
-def _plan(config: ExperimentConfig) -> ClusterPlan:
-    nothing = Placement(num_gpus=0, cores=(), threads=1)
-    return ClusterPlan(
-        engines=(nothing,) * config.rollout.engines,
-        learner_ranks=(nothing,) * config.learner.num_ranks,
-        rewards=(nothing,) * config.cluster.reward_pool.num_actors,
-    )

@@ -12,9 +12,9 @@ from orchestration.cli import compose
 from orchestration.config.experiment import build_config
 from orchestration.data.build import build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
-from orchestration.data.command import plan_build
 from orchestration.data.job import BuildJob
 from orchestration.data.progress import Advance
+from orchestration.data.result import plan_build
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import sample_chunks
 from orchestration.tickets import GroupSummary, RecordedCompletion

@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.experiment import build_config
-from orchestration.data.command import plan_build
+from orchestration.data.result import plan_build
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from rollout.dataset import SampleTable

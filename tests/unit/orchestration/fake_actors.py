@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -110,13 +111,12 @@ class FakeEngine(FakeActor):
 class FakeEngines:
     """A pool over fake engines, dead ones included: `made[i]` are the actors of place i, one after the other."""
 
-    def __init__(self, num_engines: int, faults: FaultsConfig, **answers: Any) -> None:
+    def __init__(self, num_engines: int, faults: FaultsConfig, max_engines: int | None = None, **answers: Any) -> None:
         self.answers = answers
-        self.made: list[list[FakeEngine]] = [[] for _ in range(num_engines)]
+        self.made: list[list[FakeEngine]] = [[] for _ in range(max_engines or num_engines)]
         self.log = FaultLog(faults)
-        self.pool = GeneratorPool(
-            self.start, stop=self.stop, num_engines=num_engines, config=ROLLOUT, faults=faults, log=self.log
-        )
+        config = replace(ROLLOUT, engines=num_engines, max_engines=max_engines)
+        self.pool = GeneratorPool(self.start, stop=self.stop, config=config, faults=faults, log=self.log)
 
     def start(self, index: int) -> FakeEngine:
         self.made[index].append(FakeEngine(f"{index}{'abcdefghijkl'[len(self.made[index])]}", **self.answers))
@@ -138,8 +138,10 @@ class FakeEngines:
 
 
 @asynccontextmanager
-async def engines(num_engines: int, *, admit: Any = None, **faults: Any) -> AsyncIterator[FakeEngines]:
-    fakes = FakeEngines(num_engines, fault_limits(**faults))
+async def engines(
+    num_engines: int, *, max_engines: int | None = None, admit: Any = None, **faults: Any
+) -> AsyncIterator[FakeEngines]:
+    fakes = FakeEngines(num_engines, fault_limits(**faults), max_engines)
     assert await fakes.pool.ready(admit) == [7] * num_engines
     try:
         yield fakes

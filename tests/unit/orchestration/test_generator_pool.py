@@ -7,7 +7,7 @@ import pytest
 from orchestration.errors import TooManyFaultsError
 from orchestration.pools.keeper import Engine
 from rollout.errors import RolloutError
-from tests.unit.orchestration.fake_actors import HANGS, SAMPLE, SPEC, engines
+from tests.unit.orchestration.fake_actors import HANGS, SAMPLE, SPEC, FakeEngine, engines
 from tests.unit.orchestration.virtual_time import in_virtual_time, settle
 
 
@@ -240,3 +240,97 @@ async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> N
         assert fakes.groups == [[], ["5", "0"]]
         for task in tasks:
             task.cancel()
+
+
+def arrive(engine: FakeEngine) -> None:
+    """Let an engine that waits for room stand."""
+    engine.open.pop()[1].set_result(9)
+
+
+@in_virtual_time
+async def test_elastic_engine_joins_when_there_is_room_and_nobody_waits_for_it() -> None:
+    async with engines(1, max_engines=2, start_timeout_s=50.0) as fakes:
+        fakes.now(1).answers["ready"] = HANGS
+        tasks = [fakes.ask(name) for name in "abcd"]
+        await asyncio.sleep(500.0)
+        assert fakes.groups == [["a", "b"], []]
+        arrive(fakes.now(1))
+        await settle()
+        assert fakes.groups == [["a", "b"], ["c", "d"]]
+        assert [len(own) for own in fakes.made] == [1, 1]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_elastic_engine_takes_groups_only_when_it_has_the_current_weights() -> None:
+    admitted: list[Engine] = []
+
+    async def admit(engine: Engine) -> None:
+        admitted.append(engine)
+
+    async with engines(1, max_engines=2, admit=admit) as fakes:
+        fakes.now(1).answers["ready"] = HANGS
+        fakes.pool.go_live(fakes.pool.standing())
+        tasks = [fakes.ask(name) for name in "abc"]
+        await settle()
+        arrive(fakes.now(1))
+        await settle()
+        assert [engine.index for engine in admitted] == [1]
+        assert fakes.groups == [["a", "b"], []]
+        fakes.pool.go_live(admitted)
+        await settle()
+        assert fakes.groups == [["a", "b"], ["c"]]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_losses_of_an_elastic_engine_count_against_no_limit_and_it_waits_for_room_again() -> None:
+    async with engines(1, max_engines=2, max_engine_faults=0) as fakes:
+        task = fakes.ask("a")
+        for lost in range(1, 6):
+            await settle()
+            fakes.now(1).die()
+            await asyncio.sleep(10.0)
+            assert len(fakes.made[1]) == lost + 1
+        fakes.now(1).answers["ready"] = HANGS
+        assert fakes.log.counts()["faults/elastic_engine"] == 5
+        assert fakes.log.counts()["faults/engine"] == 0
+        fakes.now(0).finish("a")
+        assert await task == "a of 0a"
+
+
+@in_virtual_time
+async def test_elastic_engine_that_cannot_start_counts_as_any_other() -> None:
+    async with engines(1, max_engines=2, max_engine_faults=2) as fakes:
+        fakes.answers["ready"] = RuntimeError("no such kernel")
+        fakes.now(1).die()
+        await asyncio.sleep(10.0)
+        with pytest.raises(TooManyFaultsError, match=r"max_engine_faults=2.*it did not start: no such kernel"):
+            await fakes.ask("a")
+
+
+@in_virtual_time
+async def test_groups_of_an_elastic_engine_that_leaves_are_sampled_by_the_others() -> None:
+    async with engines(1, max_engines=2) as fakes:
+        await settle()
+        tasks = [fakes.ask(name) for name in "ab"]
+        await settle()
+        assert fakes.groups == [["a"], ["b"]]
+        fakes.answers["ready"] = HANGS
+        fakes.now(1).die()
+        await settle()
+        assert fakes.groups == [["a", "b"], []]
+        assert fakes.pool.num_repeated == 1
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_closing_ends_an_elastic_engine_that_still_waits_for_room() -> None:
+    async with engines(1, max_engines=2) as fakes:
+        waiting = fakes.now(1)
+        waiting.answers["ready"] = HANGS
+        await settle()
+    assert waiting.is_dead

@@ -65,6 +65,43 @@ def test_weight_zero_leaves_a_source_out_and_one_row_may_carry_a_mixture() -> No
     assert seen == {"b": 40, "c": 40}
 
 
+def test_only_the_chosen_tasks_are_met_and_each_of_their_rows_once_an_epoch() -> None:
+    table = MemoryTable(THREE_TASKS)
+    stream = stream_of(table, config=StreamConfig(tasks=("iou", "open", "math")))
+    draws = [stream.draw(p) for p in range(60)]
+    wanted = sorted(str(i) for i, row in enumerate(table.rows) if row[0] in ("iou", "open"))
+    assert sorted(d.sample.sample_id for d in draws if d.epoch == 0) == wanted
+    assert sorted(d.sample.sample_id for d in draws if d.epoch == 1) == wanted
+
+
+def test_the_chosen_tasks_keep_their_shares_and_strata_of_the_others_may_stay_in_a_curriculum() -> None:
+    table = MemoryTable(THREE_TASKS)
+    shares = {"easy": 1.0, "hard": 1.0, "unmeasured": 1.0}
+    config = StreamConfig(
+        mixture_by="task",
+        weights={"chart": 2, "iou": 1, "open": 1},
+        tasks=("chart", "open"),
+        curriculum=CurriculumConfig(kind="static", start=shares, end=shares),
+    )
+    stream = stream_of(table, config=config)
+    assert Counter(stream.draw(p).sample.task for p in range(72)) == {"chart": 48, "open": 24}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (StreamConfig(tasks=("match_mcq",)), "of which the dataset has no row; it has chart, iou, open"),
+        (
+            StreamConfig(tasks=("iou",), mixture_by="task", weights={"chart": 1, "iou": 0, "open": 0}),
+            "no share to any of data.stream.tasks",
+        ),
+    ],
+)
+def test_tasks_that_leave_no_row_are_refused(config: StreamConfig, words: str) -> None:
+    with pytest.raises(RolloutError, match=words):
+        stream_of(MemoryTable(THREE_TASKS), config=config)
+
+
 def test_every_row_of_a_bucket_is_met_once_before_any_is_met_again_and_no_epoch_repeats_for_a_row() -> None:
     table = MemoryTable(THREE_TASKS)
     stream = stream_of(table, config=BY_TASK)

@@ -1,0 +1,246 @@
+"""Memory of one worker of a vLLM engine, and how many tokens its key-value cache holds.
+
+What a worker keeps whole and what it shares with the others of its engine is read from vLLM 0.32: the language model is
+split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. A worker may take
+`gpu_memory_utilization` of its GPU for everything but the buffers of a weight transfer.
+"""
+
+from dataclasses import dataclass
+
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import ConfigError
+from orchestration.planning.activations import FLOAT32
+from orchestration.planning.image_tokens import vision_rows
+from orchestration.planning.learner_memory import CONTEXT_BYTES
+from orchestration.planning.records import MemoryItem, MemoryUse
+from orchestration.planning.shapes import ModelShape, PatchTower
+from orchestration.planning.tensors import Tensor, model_tensors
+from orchestration.planning.texts import make_item
+
+VOCAB_PADDING = 64
+"""vLLM rounds the vocabulary up to a multiple of this."""
+BATCHED_TOKENS = 2048
+"""Prompt tokens that a GPU engine computes at once (vLLM's default for an engine without a server)."""
+CPU_BATCHED_TOKENS = 8192
+"""What rollout/engine.py sets on a CPU, where prompts are not cut; longer ones raise it."""
+GPU_BLOCK = 16
+CPU_BLOCK = 128
+"""Tokens of a cache block where `block_size` is null."""
+GRAPH_BYTES = 1024 * 2**20
+"""CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
+SAMPLER_COPIES = 3
+"""Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
+RECEIVE_BUFFERS = {"nccl": 2, "ipc": 0, "gloo": 0}
+"""Packed buffers of a receiver; under ipc it reads the sender's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """One worker of an engine, and the cache that the engine's workers hold together."""
+
+    use: MemoryUse
+    kv_cache_bytes: int
+    """Of one worker; 0 where nothing is left for it."""
+    num_cache_tokens: int
+    """Tokens whose keys and values the engine holds at once; completions of a group share their prompt's."""
+    num_whole_sequences: int
+    """Sequences of max_model_len that fit at once, were nothing shared."""
+
+
+def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> EngineMemory:
+    """Count one worker.
+
+    Args:
+        config: of the run.
+        shape: of its model.
+        limit_bytes: memory of the GPU; None where unknown. Not read on a CPU.
+
+    Raises:
+        ConfigError: the model does not divide by tensor_parallel_size; or the cache's size depends on a GPU that nobody
+            has described.
+    """
+    engine = config.rollout.engine
+    size = 4 if engine.dtype == "float32" else 2
+    check_division(shape, engine.tensor_parallel_size)
+    fixed = [*_weight_items(shape, engine.tensor_parallel_size, size), *_working_items(config, shape, size)]
+    taken = sum(item.bytes for item in fixed)
+    if engine.kv_cache_bytes is not None:
+        cache = engine.kv_cache_bytes
+        formula = f"rollout.engine.kv_cache_bytes={cache:,}"
+    elif limit_bytes is None:
+        raise ConfigError(
+            "rollout.engine.kv_cache_bytes is null, so the cache takes what a GPU has left, and nothing says how large "
+            "the GPU is; set cluster.nodes with a kind of plan.gpus, or rollout.engine.kv_cache_bytes"
+        )
+    else:
+        allowed = int(engine.gpu_memory_utilization * limit_bytes)
+        cache = max(0, allowed - taken)
+        formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B less {taken:,} B of the above"
+    buffers = transfer_items(config, shape, size)
+    block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
+    tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
+    place = "GPU of an engine worker" if engine.device == "cuda" else "process of an engine's core"
+    return EngineMemory(
+        use=MemoryUse(
+            place=place,
+            items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
+            limit_bytes=limit_bytes if engine.device == "cuda" else None,
+        ),
+        kv_cache_bytes=cache,
+        num_cache_tokens=tokens,
+        num_whole_sequences=tokens // engine.max_model_len,
+    )
+
+
+def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
+    """Give the bytes of a token's keys and values on one worker; with more workers than key heads, heads repeat.
+
+    Example:
+        >>> from orchestration.planning.shapes import shape_of
+        >>> from orchestration.config.model import ModelConfig
+        >>> token_bytes(shape_of(ModelConfig(path=None, family="internvl", coord_mode="norm1000")), 1, 4)
+        2304
+    """
+    heads = max(1, shape.text.num_kv_heads // workers)
+    return 2 * heads * shape.text.head_dim * shape.text.num_layers * size
+
+
+def check_division(shape: ModelShape, workers: int) -> None:
+    """Refuse a tensor-parallel size into which vLLM cannot cut the model.
+
+    Raises:
+        ConfigError: naming what does not divide.
+    """
+    text = shape.text
+    parts = {"attention heads of the language model": text.num_heads, "width of its MLP": text.mlp_width}
+    if isinstance(shape.tower, PatchTower):
+        parts["attention heads of the vision tower"] = shape.tower.num_heads
+    parts["width of the vision tower's MLP"] = shape.tower.mlp_width
+    for what, count in parts.items():
+        if count % workers:
+            fitting = [str(n) for n in range(1, 17) if all(number % n == 0 for number in parts.values())]
+            raise ConfigError(
+                f"rollout.engine.tensor_parallel_size={workers} does not divide the {count} {what}; use "
+                f"{', '.join(fitting)}"
+            )
+    heads = text.num_kv_heads
+    if heads % workers and workers % heads:
+        raise ConfigError(
+            f"rollout.engine.tensor_parallel_size={workers} fits the model's {heads} key heads neither way; use a "
+            "divisor or a multiple of them"
+        )
+
+
+def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
+    """Give (parameters that a worker holds its share of, parameters that every worker holds), as elements of one."""
+    split = whole = 0
+    for tensor in model_tensors(shape):
+        shared = _share(tensor, shape, workers)
+        if shared is None:
+            whole += tensor.numel
+        else:
+            split += shared
+    return split, whole
+
+
+def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> tuple[MemoryItem, ...]:
+    """Give what an engine's worker holds while new weights arrive."""
+    channel = config.rollout.weight_channel
+    total = size * sum(tensor.numel for tensor in model_tensors(shape))
+    if channel.backend == "gloo":
+        text = f"{size} B x all parameters: staged whole, so that a broken transfer changes nothing"
+        bucket = min(channel.bucket_bytes, total)
+        return (
+            make_item("weights on arrival", total, text),
+            make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
+        )
+    count = RECEIVE_BUFFERS[channel.backend]
+    layer = size * sum(tensor.numel for tensor in model_tensors(shape) if tensor.block == _first_text_block(shape))
+    return (
+        make_item("weight channel", count * channel.bucket_bytes, f"{count} x {channel.bucket_bytes:,} B"),
+        make_item("a layer loaded anew", layer / config.rollout.engine.tensor_parallel_size, f"{size} B x one block"),
+    )
+
+
+def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem]:
+    split, whole = worker_parameters(shape, workers)
+    if workers == 1:
+        return [make_item("weights", size * (split + whole), f"{size} B x {split + whole:,}")]
+    return [
+        make_item("weights, this worker's share", size * split, f"{size} B x {split:,} of {workers} workers"),
+        make_item(
+            "weights, whole on each worker", size * whole, f"{size} B x {whole:,} (norms, what vLLM does not split)"
+        ),
+    ]
+
+
+def _working_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
+    """The largest forward pass that vLLM tries when it starts, and what a GPU process holds anyway."""
+    engine = config.rollout.engine
+    is_gpu = engine.device == "cuda"
+    text, workers = shape.text, engine.tensor_parallel_size
+    tokens = BATCHED_TOKENS if is_gpu else max(CPU_BATCHED_TOKENS, engine.max_model_len)
+    pictures = min(engine.max_model_len, _largest_image(shape))
+    rows = vision_rows(shape, max(tokens, pictures))
+    tower = shape.tower
+    found = [
+        make_item(
+            "activations of a prompt batch",
+            size * tokens * (3 * text.width + 3 * text.mlp_width / workers),
+            f"{size} B x {tokens:,} tokens x (3 D + 3 F / {workers})",
+        ),
+        make_item(
+            "logits and log-probabilities",
+            SAMPLER_COPIES * FLOAT32 * engine.max_num_seqs * text.vocab_size,
+            f"{SAMPLER_COPIES} x 4 B x {engine.max_num_seqs} sequences x {text.vocab_size:,}",
+        ),
+        make_item(
+            "vision tower at work",
+            size * rows * (8 * tower.width + 3 * tower.mlp_width / workers),
+            f"{size} B x {rows:,} rows x (8 W + 3 F / {workers})",
+        ),
+        make_item(
+            "image features kept",
+            size * max(tokens, pictures) * text.width,
+            f"{size} B x {max(tokens, pictures):,} image tokens x D",
+        ),
+    ]
+    if is_gpu:
+        found.append(make_item("CUDA context", CONTEXT_BYTES, "assumed"))
+        if not engine.enforce_eager:
+            found.append(make_item("CUDA graphs", GRAPH_BYTES, "assumed"))
+    return found
+
+
+def _largest_image(shape: ModelShape) -> int:
+    """Most image tokens of one picture under the published processors."""
+    return 16384 if isinstance(shape.tower, PatchTower) else 13 * shape.tower.tokens_per_tile
+
+
+def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
+    """Give the elements of a worker's share of a tensor; None where every worker holds it whole."""
+    layer, _, kind = tensor.name.rpartition(".")
+    last = layer.rpartition(".")[2]
+    is_bias = kind == "bias"
+    if tensor.part == "language_model":
+        if last in ("embed_tokens", "lm_head"):
+            padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
+            return -(-padded // workers) * tensor.shape[1]
+        if last in ("k_proj", "v_proj"):
+            return tensor.numel * max(1, shape.text.num_kv_heads // workers) // shape.text.num_kv_heads
+        if last in ("q_proj", "gate_proj", "up_proj") or (last in ("o_proj", "down_proj") and not is_bias):
+            return tensor.numel // workers
+        return None
+    columns: tuple[str, ...] = ("fc1",)
+    rows: tuple[str, ...] = ("fc2",)
+    if isinstance(shape.tower, PatchTower):
+        columns, rows = ("qkv", "gate_proj", "up_proj", "0"), ("proj", "down_proj", "2")
+        if last == "proj" and tensor.block is None:
+            return None  # of the patch embedding
+    if last in columns or (last in rows and not is_bias):
+        return tensor.numel // workers
+    return None
+
+
+def _first_text_block(shape: ModelShape) -> str:
+    return next(t.block for t in model_tensors(shape) if t.part == "language_model" and t.block is not None)

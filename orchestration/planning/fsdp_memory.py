@@ -1,0 +1,223 @@
+"""A learner rank under FSDP2, as learner/backends/fsdp.py sets it up: float32 shards, one block whole at a time.
+
+Read from torch 2.13's fully_shard: a group of parameters is gathered into one buffer and copied out; in the backward
+pass the next group's gather is under way; gradients are summed in float32; everything outside of blocks is one group,
+whole from the first to the last operation of forward and backward.
+"""
+
+from collections.abc import Iterable
+from math import prod
+
+from learner.config import LearnerConfig
+from orchestration.planning.activations import FLOAT32, count_activations, element_bytes
+from orchestration.planning.learner_parts import (
+    LearnerParts,
+    block_backward_items,
+    stored_items,
+    tower_backward_items,
+)
+from orchestration.planning.records import MemoryItem
+from orchestration.planning.shapes import ModelShape
+from orchestration.planning.stream_load import StreamLoad
+from orchestration.planning.tensors import Tensor
+from orchestration.planning.texts import make_item, ranks_text
+from orchestration.planning.trained import trained_tensors
+
+ADAM_BYTES = 8
+"""Of a trained parameter: two float32 averages."""
+WEIGHTS = "weights (float32 shards)"
+OPTIMISER = "optimiser state (AdamW)"
+REFERENCE = "reference model (float32 shards)"
+GRADIENTS = "gradients (float32 shards)"
+
+
+def sharded(tensors: Iterable[Tensor], num_ranks: int) -> int:
+    """Count the elements of one rank's shards: rows are dealt out, and the last ranks' are padded to the first's.
+
+    Example:
+        >>> sharded([Tensor(name="w", shape=(5, 2), part="projector", block=None, is_linear=False)], 4)
+        4
+    """
+    return sum(-(-tensor.shape[0] // num_ranks) * prod(tensor.shape[1:]) for tensor in tensors)
+
+
+def fsdp_parts(
+    config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: tuple[MemoryItem, ...]
+) -> LearnerParts:
+    """Count one rank.
+
+    Args:
+        config: of the learner, with its algorithm.
+        shape: of the model.
+        load: of the largest micro-batch.
+        transfer: buffers of the weight channel, beside what is gathered here.
+    """
+    split = trained_tensors(shape, config.freeze, config.lora)
+    ranks, size = config.num_ranks, element_bytes(config)
+    everywhere = ranks_text(ranks)
+    own, own_trained = sharded(split.all, ranks), sharded(split.trained, ranks)
+    weights = make_item(
+        WEIGHTS, FLOAT32 * own, f"4 B x {_numel(split.all):,} parameters / {everywhere}, rows rounded up"
+    )
+    state = make_item(
+        OPTIMISER, ADAM_BYTES * own_trained, f"8 B x {_numel(split.trained):,} trained parameters / {everywhere}"
+    )
+    gradients = make_item(
+        GRADIENTS, FLOAT32 * own_trained, f"4 B x {_numel(split.trained):,} trained parameters / {everywhere}"
+    )
+    kept: list[MemoryItem] = []
+    host: list[MemoryItem] = []
+    (host if config.fsdp.cpu_offload else kept).extend([weights, state])
+    if config.algorithm.kl_coef > 0 and config.lora is None:
+        reference = make_item(REFERENCE, weights.bytes, weights.formula)
+        (host if config.fsdp.cpu_offload else kept).append(reference)
+    on_device = () if config.fsdp.cpu_offload else (gradients,)
+    is_fused = config.device == "cuda" and not config.fsdp.cpu_offload
+    update = () if is_fused else (
+        make_item("AdamW's temporary", FLOAT32 * own_trained, "4 B x trained parameters of this rank"),
+    )  # fmt: skip
+    passes = _passes(config, shape, load, split.all, split.trained)
+    phases = {name: (*on_device, *items) for name, items in passes.items()}
+    phases["weights to engines"] = (*_gathered(split.all, ranks, size), *transfer)
+    if not config.fsdp.cpu_offload:
+        phases["optimiser step"] = (gradients, *update)
+    return LearnerParts(
+        kept=tuple(kept),
+        phases=phases,
+        host_kept=tuple(host),
+        host_phases=(gradients, *update) if config.fsdp.cpu_offload else (),
+    )
+
+
+def _passes(
+    config: LearnerConfig,
+    shape: ModelShape,
+    load: StreamLoad,
+    tensors: tuple[Tensor, ...],
+    trained: tuple[Tensor, ...],
+) -> dict[str, tuple[MemoryItem, ...]]:
+    """Give the moments of forward and backward that can be the fullest, without the gradients of shards."""
+    ranks, size = config.num_ranks, element_bytes(config)
+    is_again = config.activation_checkpointing
+    counts = count_activations(config, shape, load)
+    root, root_trained = _of_block(tensors, None), _of_block(trained, None)
+    whole_root = make_item(
+        "whole outside of blocks",
+        size * _padded(root, ranks),
+        f"{size} B x {_numel(root):,} (embeddings, output head, ...)",
+    )
+    text_block, tower_block = _largest_blocks(tensors)
+    stored = stored_items(counts, load, is_recomputed=is_again)
+    if not config.fsdp.reshard_after_forward:
+        blocks = [tensor for tensor in tensors if tensor.block is not None]
+        stored += (
+            make_item("whole blocks", size * _padded(blocks, ranks), f"{size} B x {_numel(blocks):,}, not freed"),
+        )
+    head_grad = make_item(
+        "gradient of the output head",
+        size * _numel([t for t in root_trained if t.name in _head_names(shape)]),
+        f"{size} B x V x D, kept until everything outside of blocks is summed",
+    )
+    root_grad = make_item(
+        "gradients outside of blocks", size * _numel(root_trained), f"{size} B x {_numel(root_trained):,}, whole"
+    )
+    sums = make_item(
+        "their sum over ranks",
+        FLOAT32 * (_padded(root_trained, ranks) + sharded(root_trained, ranks)),
+        f"4 B x {_numel(root_trained):,} sent and 1/{ranks} of it received",
+    )
+    logits = f"chunks of {counts.num_chunk_rows:,} x {shape.text.vocab_size:,} logits"
+    moments = {
+        "forward: last logits": (
+            whole_root,
+            *stored,
+            make_item("logits", counts.logits_forward, f"3 x 4 B x {logits}"),
+        ),
+        "backward: first logits": (
+            whole_root,
+            *stored,
+            make_item(
+                "logits and the output head's gradient", counts.logits_backward, f"2 x 4 B x {logits}, 4 B x V x D"
+            ),
+        ),
+        "backward: blocks of the language model": (
+            whole_root,
+            head_grad,
+            *stored,
+            *block_backward_items(counts, is_recomputed=is_again),
+            *_block_items(text_block, trained, ranks, size),
+        ),
+        "backward: gradients outside of blocks": (root_grad, sums),
+    }
+    if counts.tower_layer:
+        moments["backward: blocks of the vision tower"] = (
+            whole_root,
+            root_grad,
+            *tower_backward_items(counts, is_recomputed=is_again),
+            *_block_items(tower_block, trained, ranks, size),
+        )
+    else:
+        moments["forward: frozen vision tower"] = (
+            whole_root,
+            make_item("one block of the tower", counts.tower_forward, f"{counts.tower_rows:,} rows; nothing is kept"),
+            *_block_items(tower_block, trained, ranks, size),
+        )
+    return moments
+
+
+def _block_items(
+    block: tuple[Tensor, ...], trained: tuple[Tensor, ...], ranks: int, size: int
+) -> tuple[MemoryItem, ...]:
+    """One block whole, the next one on its way, its gradient, and the sum of the one before."""
+    moving = [tensor for tensor in trained if tensor.block == block[0].block]
+    copies = 1 if ranks == 1 else 2
+    both = "" if ranks == 1 else ", and the next one on its way"
+    found = [make_item("one block whole", copies * size * _padded(block, ranks), f"{size} B x {_numel(block):,}{both}")]
+    if moving:
+        found.append(
+            make_item(
+                "its gradient, and the sum of the block before",
+                size * _numel(moving) + FLOAT32 * _padded(moving, ranks),
+                f"({size} + 4) B x {_numel(moving):,}",
+            )
+        )
+    return tuple(found)
+
+
+def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int) -> tuple[MemoryItem, ...]:
+    """What learner/backends/gather.py holds at its largest: everything outside of blocks, or one block."""
+    root, (text_block, _) = _of_block(tensors, None), _largest_blocks(tensors)
+    unit = max((root, text_block), key=_numel)
+    largest = max(_numel([tensor]) for tensor in unit)
+    return (
+        make_item(
+            "tensors gathered together",
+            size * (_padded(unit, ranks) + sharded(unit, ranks)),
+            f"{size} B x {_numel(unit):,} and this rank's share of them",
+        ),
+        make_item("one tensor cut out", 2 * size * largest, f"2 x {size} B x {largest:,}"),
+    )
+
+
+def _largest_blocks(tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Give the first block of the language model and of the tower; all of one kind are alike."""
+    names = dict.fromkeys((tensor.block, tensor.part) for tensor in tensors if tensor.block is not None)
+    text = next(block for block, part in names if part == "language_model")
+    tower = next(block for block, part in names if part == "vision_tower")
+    return _of_block(tensors, text), _of_block(tensors, tower)
+
+
+def _of_block(tensors: Iterable[Tensor], block: str | None) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor.block == block)
+
+
+def _head_names(shape: ModelShape) -> tuple[str, ...]:
+    return ("model.language_model.embed_tokens.weight",) if shape.text.is_tied else ("lm_head.weight",)
+
+
+def _padded(tensors: Iterable[Tensor], ranks: int) -> int:
+    return ranks * sharded(tensors, ranks)
+
+
+def _numel(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel for tensor in tensors)

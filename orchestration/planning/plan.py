@@ -1,0 +1,196 @@
+"""The whole plan as one record. Nothing is reserved, loaded or written, and no GPU is asked."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestration.config.experiment import ExperimentConfig, settings_errors
+from orchestration.errors import ConfigError
+from orchestration.object_store import store_need
+from orchestration.placement.layout import lay_out
+from orchestration.placement.local import available_cores, this_machine
+from orchestration.placement.machines import Layout, Machine, planned_machines
+from orchestration.placement.needs import Needs, needs_of
+from orchestration.planning import checks
+from orchestration.planning.batches import BatchPlan, plan_batches
+from orchestration.planning.dataset import Located, known_model_folder, locate
+from orchestration.planning.lengths import Lengths, expected_lengths
+from orchestration.planning.memory import MemoryPlan, plan_memory
+from orchestration.planning.memory_checks import memory_findings
+from orchestration.planning.parameters import ParameterCounts, count_parameters
+from orchestration.planning.prompts import PromptPlan, plan_prompts
+from orchestration.planning.records import Finding
+from orchestration.planning.routing import RoutingPlan, plan_routing
+from orchestration.planning.ruler import PromptRuler, processor_settings
+from orchestration.planning.seconds import SecondsPlan, plan_seconds, rates_of
+from orchestration.planning.shapes import ModelShape, shape_of
+from rollout.dataset import SampleTable
+
+FAMILY_NAMES = {"qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is trained."""
+
+    name: str
+    parameters: ParameterCounts
+    folder: str | None
+    """Where its files are; None where they are not there, which a plan does not need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuNeeds:
+    """GPUs and cores of the whole run."""
+
+    gpus: float
+    cpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a user wants to know before a run."""
+
+    model: ModelFacts
+    layout_name: str
+    """disaggregated or colocated."""
+    tensor_parallel: int
+    needs: GpuNeeds
+    layout: Layout | None
+    """None where no machines are named, or they cannot hold the run."""
+    lengths: Lengths
+    batches: BatchPlan
+    data: Located
+    prompts: PromptPlan | None
+    """None where the dataset is not there."""
+    routing: RoutingPlan
+    memory: MemoryPlan
+    seconds: SecondsPlan | None
+    """None where the kind of GPU is not known."""
+    findings: tuple[Finding, ...]
+    """Errors first."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stands against the run."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+
+def plan_run(config: ExperimentConfig) -> RunPlan:
+    """Plan a run.
+
+    Raises:
+        ConfigError: the model's sizes are not known or not understood.
+        RolloutError: the dataset cannot be read.
+    """
+    shape, folder, located = shape_of(config.model), known_model_folder(config), locate(config)
+    table = SampleTable(located.train) if located.train else None
+    held_out = SampleTable(located.held_out) if located.held_out else None
+    prompts = plan_prompts(config, table, _ruler(config, shape, folder)) if table else None
+    lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
+    batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
+    routing = plan_routing(
+        config.reward,
+        table.tasks_and_sources() if table else None,
+        held_out.tasks_and_sources() if held_out else None,
+    )
+    needs, layout, refusals = _place(config)
+    memory = plan_memory(config, shape, layout, prompts.image_bytes if prompts else None)
+    rates = rates_of(config, layout)
+    findings = [
+        *refusals,
+        *(checks.from_error(error, "config") for error in settings_errors(config)),
+        *checks.shape_findings(config, shape, _max_positions(config, folder)),
+        *memory_findings(config, shape, layout, memory, lengths),
+        *checks.batch_findings(config, batches, lengths),
+        *checks.placement_findings(config, layout),
+        *checks.folder_findings(config, len(layout.machines) if layout else 0),
+        *checks.data_findings(config, prompts, routing),
+        *checks.store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
+    ]
+    return RunPlan(
+        model=ModelFacts(
+            name=_name(config, shape, folder),
+            parameters=count_parameters(shape),
+            folder=None if folder is None else str(folder),
+        ),
+        layout_name=config.cluster.layout,
+        tensor_parallel=config.rollout.engine.tensor_parallel_size,
+        needs=needs,
+        layout=layout,
+        lengths=lengths,
+        batches=batches,
+        data=located,
+        prompts=prompts,
+        routing=routing,
+        memory=memory,
+        seconds=plan_seconds(
+            config,
+            shape,
+            lengths=lengths,
+            batches=batches,
+            rates=rates,
+            cache_tokens=memory.cache and memory.cache.num_tokens,
+        )
+        if rates
+        else None,
+        findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
+    )
+
+
+def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:
+    processor = processor_settings(folder, config.model.hf_processor)
+    if folder is None or processor is None:
+        return None
+    return PromptRuler(folder, shape, processor, config.rollout.system_prompt)
+
+
+def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:
+    """Seat every actor on the machines that the settings name, or on this one where no GPU is asked for."""
+    try:
+        needs = needs_of(config)
+    except ConfigError as error:
+        return GpuNeeds(gpus=0, cpus=0), None, [checks.from_error(error, "cluster.layout")]
+    summed = _sum(needs)
+    machines = _machines(config, needs)
+    if not machines:
+        told = (
+            f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
+            f"{summed.cpus} cores: name the machines, or choose a cluster that does"
+        )
+        return summed, None, [Finding(severity="warning", key="cluster.nodes", message=told)]
+    try:
+        layout = lay_out(config, machines)
+        if (
+            not config.cluster.nodes
+        ):  # Ray is told of more cores where there are more actors; the plan says what is there
+            layout = replace(layout, machines=(replace(machines[0], cpus=len(available_cores())),))
+        return summed, layout, []
+    except ConfigError as error:
+        return summed, None, [checks.from_error(error, "cluster.nodes")]
+
+
+def _sum(needs: Needs) -> GpuNeeds:
+    every = (needs.learner, needs.reward, needs.engine)
+    counted = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
+    return GpuNeeds(gpus=sum(need.total_gpus for need in counted), cpus=sum(need.count * need.cpus for need in every))
+
+
+def _machines(config: ExperimentConfig, needs: Needs) -> tuple[Machine, ...]:
+    if config.cluster.nodes:
+        return planned_machines(config.cluster.nodes)
+    needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
+    return (this_machine(needs),) if needs_no_gpu and config.cluster.address is None else ()
+
+
+def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
+    if folder is not None and (folder / "config.json").is_file():
+        return checks.max_positions(json.loads((folder / "config.json").read_text()))
+    return None if config.model.hf_config is None else checks.max_positions(config.model.hf_config)
+
+
+def _name(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> str:
+    family = FAMILY_NAMES[shape.family]
+    if config.model.folder is not None:
+        return f"{family} ({config.model.folder.name})"
+    return family if config.model.hf_config is not None else f"the demo's tiny {family}"

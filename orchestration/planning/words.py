@@ -1,0 +1,66 @@
+"""Numbers as people read them."""
+
+GIB, MIB = 1 << 30, 1 << 20
+THOUSAND, MILLION, BILLION = 10**3, 10**6, 10**9
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+
+
+def size(num_bytes: float) -> str:
+    """Say bytes.
+
+    Example:
+        >>> size(3 << 29), size(5 << 20)
+        ('1.5 GiB', '5.0 MiB')
+    """
+    return f"{num_bytes / GIB:,.1f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:,.1f} MiB"
+
+
+def count(number: float) -> str:
+    """Say a large number, to three figures.
+
+    Example:
+        >>> count(8_292_166_656), count(1_240_000), count(512)
+        ('8.29 billion', '1.24 million', '512')
+    """
+    for unit, name in ((BILLION, "billion"), (MILLION, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{round(number):,}"
+
+
+def seconds(duration_s: float) -> str:
+    """Say a duration.
+
+    Example:
+        >>> seconds(0.0312), seconds(6.0), seconds(41.3), seconds(7_200), seconds(200_000)
+        ('0.031 s', '6.0 s', '41 s', '2.0 h', '2.3 days')
+    """
+    if duration_s >= 2 * DAY_S:
+        return f"{duration_s / DAY_S:.1f} days"
+    if duration_s >= HOUR_S:
+        return f"{duration_s / HOUR_S:.1f} h"
+    if duration_s >= 2 * MINUTE_S:
+        return f"{duration_s / MINUTE_S:.1f} min"
+    if duration_s >= 1.0:
+        return f"{duration_s:.0f} s" if duration_s >= 10.0 else f"{duration_s:.1f} s"
+    return f"{duration_s:.2g} s"
+
+
+def span(first: int, last: int) -> str:
+    """Say a range of numbers.
+
+    Example:
+        >>> span(0, 7), span(3, 3)
+        ('0-7', '3')
+    """
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def some(number: float, noun: str) -> str:
+    """Say how many of something.
+
+    Example:
+        >>> some(1, "GPU"), some(8, "GPU")
+        ('1 GPU', '8 GPUs')
+    """
+    return f"{number:,g} {noun}" if number == 1 else f"{number:,g} {noun}s"

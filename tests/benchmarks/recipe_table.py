@@ -1,0 +1,67 @@
+"""The table of recipes in conf/README.md, as `mixed-r1 plan` reckons it today.
+
+    python -m tests.benchmarks.recipe_table
+
+Nothing is measured: copy the lines into conf/README.md when a recipe or the arithmetic of the plan has changed.
+"""
+
+from pathlib import Path
+
+import conf
+from orchestration.cli import compose
+from orchestration.config.experiment import ExperimentConfig, build_settings
+from orchestration.planning.plan import RunPlan, plan_run
+
+EXPERIMENTS = Path(str(conf.__file__)).parent / "experiment"
+MACHINES = ("1_gpu", "8_gpus", "2_nodes", "4_nodes", "16_nodes")
+GIB = 1 << 30
+
+
+def recipe_names() -> list[str]:
+    """Give MODEL/MACHINES of every recipe, small models first and small machines first."""
+    found = [path.relative_to(EXPERIMENTS).with_suffix("") for path in EXPERIMENTS.glob("*/[!_]*.yaml")]
+
+    def size(name: Path) -> tuple[str, int, int]:
+        family, billions = name.parent.name.rsplit("_", 1)
+        return family, int(billions.removesuffix("b")), MACHINES.index(name.name)
+
+    return [str(name) for name in sorted(found, key=size)]
+
+
+def row(name: str, config: ExperimentConfig, plan: RunPlan) -> list[str]:
+    """Give the cells of one line: who stands where, what is trained, what is left of a learner's GPU, a step's time."""
+    is_colocated = config.cluster.layout == "colocated"
+    phases = plan.memory.devices if is_colocated else plan.memory.devices[:1]
+    free = min((use.limit_bytes or 0) - use.total_bytes for use in phases) / GIB
+    assert plan.seconds is not None
+    return [
+        f"`{name}`",
+        "in turns" if is_colocated else "apart",
+        str(config.learner.num_ranks),
+        f"{config.rollout.engines} x {config.rollout.engine.tensor_parallel_size}",
+        "adapters" if config.learner.lora else "all weights",
+        str(config.training.groups_per_step),
+        f"{free:.0f}",
+        f"{plan.seconds.step_s:.0f}",
+    ]
+
+
+HEAD = ["recipe", "engines and learner", "ranks", "engines x GPUs", "trains", "groups a step", "free, GiB", "step, s"]
+
+
+def line(cells: list[str]) -> str:
+    """Give one line of Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    print(line(HEAD))
+    print("|---" * len(HEAD) + "|")
+    for name in recipe_names():
+        config = build_settings(compose([f"experiment={name}"]))
+        print(line(row(name, config, plan_run(config))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The groups of a run in a real Ray cluster whose GPUs are numbers only: who stands where, and with what."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private.state import available_resources_per_node
+from ray.util import placement_group_table
+
+from orchestration.config.cluster import ActorRole
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import ConfigError, InfrastructureError
+from orchestration.placement.colocated import RankDevices, colocated_devices, ranks_under
+from orchestration.placement.seats import Seats, reserved, seated
+from tests.integration.gpu_nodes import GPUS, GpuNodes, gpu_nodes
+from tests.integration.probe import Place, Probe
+from tests.integration.two_nodes import ENVIRONMENT
+from tests.unit.placement.machines import colocated, run_on_gpus
+
+KINDS = "cluster.nodes=[" + ",".join(
+    f"{{count:1,gpus:{gpus},gpu:null,cpus:4,memory_gib:1,roles:[{role}],resource:{mark}}}"
+    for mark, role, gpus in (("fast", "learner", GPUS), ("cheap", "engine", GPUS), ("plain", "reward", 0))
+) + "]"  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[GpuNodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in ENVIRONMENT.items():
+            patch.setenv(key, value)
+        with gpu_nodes() as nodes:
+            yield nodes
+
+
+def configure(cluster: GpuNodes, folder: Path, *more: str, **sizes: int) -> ExperimentConfig:
+    return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster.address}", *more))
+
+
+def probe(seats: Seats, role: ActorRole, index: int) -> Any:
+    variables = seats.placements(role)[index].variables
+    return Probe.options(**seats.options(role, index)).remote(variables)
+
+
+def places(seats: Seats, role: ActorRole) -> list[Place]:
+    actors = [probe(seats, role, index) for index in range(len(seats.placements(role)))]
+    return ray.get([actor.place.remote() for actor in actors])
+
+
+def node_of(mark: str) -> str:
+    return next(node["NodeID"] for node in ray.nodes() if mark in node["Resources"])
+
+
+def until_all_is_free() -> None:
+    """Ray gives back what was reserved soon after it is told to."""
+    totals = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+    deadline = time.monotonic() + 30.0
+    while any(
+        free.get(kind, 0) != totals[node].get(kind, 0)
+        for node, free in available_resources_per_node().items()
+        for kind in ("CPU", "GPU")
+    ):
+        assert time.monotonic() < deadline, available_resources_per_node()
+        time.sleep(0.1)
+
+
+def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
+    tmp_path: Path, cluster: GpuNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    config = configure(cluster, tmp_path, KINDS, ranks=4, engines=2, width=2)
+    with seated(config, tmp_path / "logs") as seats:
+        ranks, engines, rewards = (places(seats, role) for role in ("learner", "engine", "reward"))
+        fast, cheap, plain = (node_of(mark) for mark in ("fast", "cheap", "plain"))
+        assert [(rank.node_id, rank.gpus) for rank in ranks] == [(fast, (str(gpu),)) for gpu in range(4)]
+        assert [(engine.node_id, engine.gpus) for engine in engines] == [(cheap, ("0", "1")), (cheap, ("2", "3"))]
+        assert [(reward.node_id, reward.gpus) for reward in rewards] == [(plain, ())] * 2
+        assert {place.variable for place in (*ranks, *engines, *rewards)} == {"ib0"}
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
+        until_all_is_free()
+    finally:
+        ray.shutdown()
+
+
+def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: GpuNodes) -> None:
+    config = configure(cluster, tmp_path, ranks=4, engines=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        with pytest.raises(KeyError), reserved(config, roles=("learner", "engine", "reward")):
+            raise KeyError("a bug of the run")
+        assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
+        until_all_is_free()
+    finally:
+        ray.shutdown()
+
+
+def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: GpuNodes) -> None:
+    config = configure(cluster, tmp_path, ranks=4, engines=3, width=2)
+    refusal = r"no room for 1 of 3 engines.*4 learner ranks.*3 engines of 2 GPUs.*with 4 GPUs and 8 cores each"
+    with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
+        pass
+
+
+def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: GpuNodes) -> None:
+    first = configure(cluster, tmp_path, ranks=4, engines=1)
+    second = configure(cluster, tmp_path, "cluster.faults.start_timeout_s=0.5", ranks=4, engines=1)
+    with seated(first, tmp_path / "logs"):
+        with (
+            pytest.raises(InfrastructureError) as refused,
+            reserved(second, roles=("learner", "engine")),
+        ):
+            pass
+        message = str(refused.value)
+    assert message.startswith("no room within cluster.faults.start_timeout_s=0.5: learner of machine")
+    assert "4 CPU, 4 GPU" in message
+    assert "with 3 GPUs and 7 cores" in message
+    assert "with 0 GPUs and 4 cores" in message
+
+
+def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: GpuNodes) -> None:
+    halves = ("cluster.gpus_per_learner_rank=0.5", "cluster.gpus_per_engine_worker=0.5")
+    config = configure(cluster, tmp_path, *halves, ranks=1, engines=1)
+    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+        learner, engine = places(seats, "learner")[0], places(seats, "engine")[0]
+        seat = seats.layout.of("engine")[0]
+        assert (engine.node_id == learner.node_id) == (seat.machine == seats.layout.of("learner")[0].machine)
+        assert len(engine.gpus) == len(learner.gpus) == 1
+
+
+def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: GpuNodes) -> None:
+    config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
+    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+        ranks = places(seats, "learner")
+        under = ranks_under(seats.layout, 1)
+        told = [RankDevices(node_id=ranks[rank].node_id, visible=",".join(ranks[rank].gpus)) for rank in under]
+        engine = Probe.options(**seats.options("engine", 1)).remote({"CUDA_VISIBLE_DEVICES": colocated_devices(told)})
+        found = ray.get(engine.place.remote())
+    assert under == (2, 3)
+    assert found.node_id == ranks[2].node_id
+    assert found.gpus == ("2", "3")

@@ -1,0 +1,159 @@
+"""One change of a run that fits, and what the plan then says."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.planning.plan import plan_run
+from orchestration.planning.records import Finding
+from tests.unit.planning.runs import dataset, gpu_settings, row, settings
+
+NODES = "cluster.nodes=[{{count: {0}, gpus: {1}, gpu: h100_80gb, cpus: 96, memory_gib: {2}}}]"
+
+
+def findings(*overrides: str) -> list[Finding]:
+    return list(plan_run(gpu_settings(*overrides)).findings)
+
+
+def test_the_run_that_is_changed_below_fits_without_a_word() -> None:
+    plan = plan_run(gpu_settings())
+
+    assert plan.findings == ()
+    assert plan.fits
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ("training.groups_per_step=130", "training.groups_per_step", "does not divide by learner.num_ranks=4"),
+        ("training.max_staleness=-1", "training.max_staleness", "use 0 (synchronous) or more"),
+        ("rollout.engines=5", "rollout.engines", "1 of 5 engines"),
+        ("rollout.engine.tensor_parallel_size=16", "rollout.engine.tensor_parallel_size", "use 8 or less"),
+        ("learner.num_ranks=2", "learner.num_ranks", "too much"),
+        ("rollout.engine.gpu_memory_utilization=0.25", "rollout.engine", "would fit"),
+        ("rollout.engine.max_model_len=200000", "rollout.engine.max_model_len", "was made for 128,000"),
+        ("algorithm.num_minibatches=200", "algorithm.num_minibatches", "use at most 128"),
+        ("training.checkpoint_every=0", "training.checkpoint_every", "must be at least 1"),
+        (NODES.format(1, 8, 40.0), "cluster.nodes", "too much"),
+    ],
+)
+def test_an_error_names_its_key_and_what_to_do(change: str, key: str, words: str) -> None:
+    plan = plan_run(gpu_settings(change))
+
+    errors = [finding for finding in plan.findings if finding.severity == "error"]
+    assert any(error.key.startswith(key) and words in error.message for error in errors), errors
+    assert not plan.fits
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        (["cluster.nodes=[]"], "cluster.nodes", "needs 8 GPUs and 16 cores"),
+        (["cluster.nodes=[{count: 1, gpus: 8, gpu: b200, cpus: 96, memory_gib: 1024.0}]"], "cluster.nodes", "b200"),
+        (["algorithm.num_minibatches=3"], "algorithm.num_minibatches", "multiple of 12"),
+        (["learner.micro_batch_tokens=4096"], "learner.micro_batch_tokens", "8,191"),
+        (["training.max_staleness=0", "training.groups_per_step=4", "rollout.engines=8", NODES.format(2, 8, 1024.0)],
+         "rollout.engines", "some have nothing to do"),
+        ([NODES.format(2, 4, 1024.0), "learner.num_ranks=5", "rollout.engines=2", "training.groups_per_step=125"],
+         "learner.num_ranks", "stand 4, 1 to a machine"),
+        ([NODES.format(2, 4, 1024.0), "run_dir=/home/me/run"], "run_dir", "put it on storage that they share"),
+        ([NODES.format(2, 4, 1024.0), "training.checkpoint_dir=/tmp/kept"], "training.checkpoint_dir", "storage"),
+        (["cluster.address=null", "cluster.object_store_bytes=1000000"], "cluster.object_store_bytes", "disk"),
+        (["rollout.engine.max_num_seqs=4096"], "rollout.engine.max_num_seqs", "tokens of cache"),
+    ],
+)  # fmt: skip
+def test_a_warning_lets_the_run_go(changes: list[str], key: str, words: str) -> None:
+    plan = plan_run(gpu_settings(*changes))
+
+    assert plan.fits, plan.findings
+    assert any(finding.key == key and words in finding.message for finding in plan.findings), plan.findings
+
+
+def test_two_mistakes_are_told_at_once() -> None:
+    keys = {f.key for f in findings("training.groups_per_step=130", "training.checkpoint_every=0", "rollout.engines=9")}
+
+    assert {"training.groups_per_step", "training.checkpoint_every", "rollout.engines"} <= keys
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "words"),
+    [
+        ("qwen2_5_vl_7b", 8, "28 attention heads"),
+        ("qwen2_5_vl_7b", 3, "4 key-value heads"),
+        ("internvl3_1b", 4, "14 attention heads"),
+    ],
+)
+def test_an_engine_that_does_not_divide_the_model_is_an_error(model: str, width: int, words: str) -> None:
+    found = findings(f"model={model}", f"rollout.engine.tensor_parallel_size={width}", "rollout.engines=1",
+                     "learner.num_ranks=1")  # fmt: skip
+
+    error = next(finding for finding in found if finding.key == "rollout.engine.tensor_parallel_size")
+    assert words in error.message
+
+
+def test_an_engine_may_have_more_workers_than_key_value_heads() -> None:
+    found = findings("model=internvl3_8b", "rollout.engine.tensor_parallel_size=4", "rollout.engines=1")
+
+    assert not [finding for finding in found if finding.key == "rollout.engine.tensor_parallel_size"]
+
+
+def test_remedies_are_counted_and_stand_on_the_same_machines() -> None:
+    [error] = [finding for finding in findings("learner.num_ranks=2") if finding.severity == "error"]
+
+    assert error.message.endswith("would fit")
+    for change in error.message.split("; ")[-1].removesuffix(" would fit").split(", or "):
+        assert plan_run(gpu_settings("learner.num_ranks=2", change)).fits, change
+
+
+def with_rows(tmp_path: Path, rows: list[dict[str, object]], *overrides: str) -> list[Finding]:
+    path = dataset(tmp_path / "rows.parquet", rows)
+    return findings(f"data.train={path}", f"data.held_out={path}", *overrides)
+
+
+FITTING = [row(number) for number in range(200)]
+
+
+def test_rows_that_fit_are_not_spoken_of(tmp_path: Path) -> None:
+    assert with_rows(tmp_path, FITTING) == []
+
+
+@pytest.mark.parametrize(
+    ("odd", "key", "words"),
+    [
+        (row(900, prompt_tokens=9000), "rollout.engine.max_model_len", "prompt of rollout.engine.max_model_len"),
+        (row(900, prompt_tokens=7000), "rollout.engine.max_model_len", "long completions are cut"),
+        (row(900, sizes=((50, 50),) * 5), "rollout.engine.max_images_per_prompt", "more images"),
+        (row(900, question="what is <image>?"), "data.train", "placeholder"),
+        (row(900, prompt_tokens=None), "model.path", "not measured"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_a_warning(odd: dict[str, object], key: str, words: str, tmp_path: Path) -> None:
+    [finding] = with_rows(tmp_path, [*FITTING, odd])
+
+    assert (finding.severity, finding.key) == ("warning", key)
+    assert words in finding.message
+
+
+def test_more_refused_rows_than_a_run_bears_are_an_error(tmp_path: Path) -> None:
+    [finding] = with_rows(tmp_path, FITTING[:150] + [row(900 + i, prompt_tokens=9000) for i in range(20)])
+
+    assert finding.severity == "error"
+    assert "11.8% of all" in finding.message
+    assert "training.max_drop_frac=0.05" in finding.message
+
+
+def test_rows_without_a_reward_are_an_error(tmp_path: Path) -> None:
+    [finding] = with_rows(tmp_path, [*FITTING, row(900, task="music", source="jamendo")])
+
+    assert (finding.severity, finding.key) == ("error", "reward.routes")
+    assert "music of jamendo" in finding.message
+
+
+def test_fewer_rows_than_a_step_takes_are_told(tmp_path: Path) -> None:
+    [finding] = with_rows(tmp_path, FITTING[:100])
+
+    assert (finding.severity, finding.key) == ("warning", "training.groups_per_step")
+
+
+def test_the_demo_fits_wherever_it_is_planned() -> None:
+    assert plan_run(settings("run_dir=/nowhere", "cache_dir=/nowhere")).fits

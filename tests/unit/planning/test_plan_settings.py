@@ -1,0 +1,67 @@
+"""Settings are built without a machine, and checked against it where a run begins."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestration.cli import compose
+from orchestration.config.experiment import build_config, build_settings, settings_errors
+from orchestration.errors import ConfigError
+from orchestration.inputs import model_folder
+from orchestration.planning.demo_shape import demo_config
+from tests.unit.planning.runs import settings
+
+
+def run(tmp_path: Path, *overrides: str) -> list[str]:
+    return [f"run_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}", *overrides]
+
+
+def test_settings_touch_no_folder(tmp_path: Path) -> None:
+    build_settings(compose(run(tmp_path, "model=qwen2_5_vl_7b", "model.path=/not/there", "data=parquet")))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_check_across_rooms_is_asked_even_if_one_refuses(tmp_path: Path) -> None:
+    config = settings(*run(tmp_path, "training.max_staleness=-1", "training.groups_per_step=3", "learner.num_ranks=2"))
+
+    refused = [str(error) for error in settings_errors(config)]
+
+    assert [text.split()[0].split("=")[0] for text in refused] == ["training.max_staleness", "training.groups_per_step"]
+
+
+def test_a_run_says_that_its_weights_are_not_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.path is not set; point it at a Hugging Face folder"):
+        build_config(compose(run(tmp_path, "model=qwen2_5_vl_7b")))
+
+
+def test_a_run_says_that_its_data_is_not_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.train is not set"):
+        build_config(compose(run(tmp_path, "data=parquet")))
+
+
+def test_a_model_without_path_family_and_sizes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.path and model\.family are both null"):
+        settings(*run(tmp_path, "model.family=null"))
+
+
+@pytest.mark.parametrize("layers", [3, 4])
+def test_a_folder_must_hold_the_model_that_was_planned(layers: int, tmp_path: Path) -> None:
+    folder, stated = tmp_path / "model", demo_config("qwen2_5_vl")
+    held = json.loads(json.dumps(stated))
+    held["text_config"]["num_hidden_layers"] = layers
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(held))
+    for name in ("preprocessor_config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    values = compose(run(tmp_path))
+    values["model"] |= {"path": str(folder), "family": None, "hf_config": stated}
+
+    config = build_config(values)
+
+    if layers == stated["text_config"]["num_hidden_layers"]:
+        assert model_folder(config) == folder
+    else:
+        with pytest.raises(ConfigError, match=r"other sizes than model\.hf_config states"):
+            model_folder(config)
