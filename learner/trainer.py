@@ -219,6 +219,17 @@ class PolicyTrainer:
                 pass
         dist.barrier()
 
+    def offload(self) -> int:
+        """Move everything that lives on the GPU between two steps to host memory; gives the bytes freed.
+
+        Until `onload` only `upload`, `close` and reads of `weight_version` are allowed.
+        """
+        return self._backend.offload()
+
+    def onload(self) -> None:
+        """Move back what `offload` moved."""
+        self._backend.onload()
+
     def close(self) -> None:
         """Leave the process group and the local disk."""
         dist.destroy_process_group()

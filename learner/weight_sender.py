@@ -2,6 +2,9 @@
 
 Read beside rollout/weight_channel.py, the other half. This is the one file of the learner that imports vLLM: its
 trainer-side classes drive the handshake; the gloo sender below is ours, NCCL and CUDA IPC are vLLM's.
+
+With ipc every rank puts the same bucket into a buffer on its own GPU, and rank 0 ships the handles of all of them, by
+the GPU's UUID: each engine worker opens the one on the GPU that it shares with a rank.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +25,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from learner.errors import LearnerError
+
+# Buckets in flight: while one is broadcast, the next is packed. vLLM tells the engines, so both ends agree.
+NCCL_BUFFERS = 2
 
 NamedTensors = Callable[[], Iterator[tuple[str, torch.Tensor]]]
 
@@ -170,6 +176,63 @@ def bucket_counts(sizes: list[int], limit: int) -> list[int]:
     return counts
 
 
+class IpcClient:
+    """Ships the handles of shared buffers to the engines as plain values, and keeps ranks together when one breaks.
+
+    All ranks pack buckets in step, so rank 0 must not leave the others alone in it because an engine is gone: the first
+    error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
+    """
+
+    def __init__(self, client: VLLMWeightSyncClient) -> None:
+        """Speak through `client`."""
+        self._client = client
+        self._failure: Exception | None = None
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Tell the engines how buckets are packed."""
+        self._client.init_weight_transfer_engine(init_info)
+
+    def start_weight_update(self) -> None:
+        """Open an update on every engine."""
+        self._failure = None
+        self._try(self._client.start_weight_update)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Let every engine read one bucket; returns when all have."""
+        handles = {uuid: plain_handle(handle) for uuid, handle in update_info["ipc_handles"].items()}
+        filled = {key: value for key, value in update_info.items() if value is not None}
+        self._try(lambda: self._client.update_weights({**filled, "ipc_handles": handles}))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Make the weights live everywhere."""
+        self._try(lambda: self._client.finish_weight_update(weight_version))
+
+    def check(self) -> None:
+        """Raise what went wrong since the update was opened."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self._failure is None:
+            try:
+                call()
+            except Exception as error:
+                self._failure = error
+
+
+def plain_handle(handle: tuple[Any, ...]) -> list[Any]:
+    """Give what torch's `rebuild_cuda_tensor` needs of a shared buffer of bytes, without its three constant classes.
+
+    Example:
+        >>> plain_handle((torch.Tensor, torch.Size([8]), (1,), 0, torch.storage.TypedStorage, torch.uint8, 0, b"x"))
+        [[8], [1], 0, 0, b'x']
+    """
+    tensor_class, size, stride, offset, storage_class, dtype, *rest = handle
+    if (tensor_class, storage_class, dtype) != (torch.Tensor, torch.storage.TypedStorage, torch.uint8):
+        raise LearnerError(f"the ipc weight channel shares buffers of bytes, and not {tensor_class} of {dtype}")
+    return [list(size), list(stride), offset, *rest]
+
+
 class WeightSender:
     """Sends the policy's weights to the engines, whichever the backend."""
 
@@ -198,20 +261,25 @@ class WeightSender:
             num_receivers: engine workers in all.
             address: where rank 0 waits.
             port: a free port there.
-            bucket_bytes: most bytes of one broadcast.
+            bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor travels alone.
             timeout_s: patience with a silent peer (gloo).
         """
         self._source = PolicyWeights(named_tensors, getattr(torch, dtype))
+        largest = max(m.dtype.itemsize * torch.Size(m.shape).numel() for m in self._source.metadata())
         info = _init_info(
             backend, rank=rank, address=address, port=port, world_size=num_receivers + 1, bucket_bytes=bucket_bytes,
-            timeout_s=timeout_s,
+            largest_bytes=largest, timeout_s=timeout_s,
         )  # fmt: skip
-        self._source.metadata()
-        self._engine = WeightTransferTrainerFactory.trainer_init(info, client=client, source=self._source)
+        self._ipc = IpcClient(client) if backend == "ipc" else None
+        self._engine = WeightTransferTrainerFactory.trainer_init(
+            info, client=self._ipc or client, source=self._source
+        )
 
     def send(self) -> None:
         """Stream all weights and make them live in every engine."""
         self._engine.send_weights()
+        if self._ipc is not None:
+            self._ipc.check()
 
     def names(self) -> list[str]:
         """Names of all tensors that travel."""
@@ -233,7 +301,15 @@ class WeightSender:
 
 
 def _init_info(
-    backend: str, *, rank: int, address: str, port: int, world_size: int, bucket_bytes: int, timeout_s: float
+    backend: str,
+    *,
+    rank: int,
+    address: str,
+    port: int,
+    world_size: int,
+    bucket_bytes: int,
+    largest_bytes: int,
+    timeout_s: float,
 ) -> TrainerInitInfo:
     if backend == "gloo":
         if "gloo" not in WeightTransferTrainerFactory._registry:
@@ -254,6 +330,13 @@ def _init_info(
             master_address=address,
             master_port=port,
             world_size=world_size,
+            packed=True,
             packed_buffer_size_bytes=bucket_bytes,
+            packed_num_buffers=NCCL_BUFFERS,
         )
-    raise LearnerError(f"rollout.weight_channel.backend is {backend!r}; the learner can send by gloo or nccl")
+    if backend == "ipc":
+        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+        # Nothing larger than the buffer can travel by ipc.
+        return IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=max(bucket_bytes, largest_bytes))
+    raise LearnerError(f"rollout.weight_channel.backend is {backend!r}; the learner can send by gloo, ipc or nccl")

@@ -60,12 +60,14 @@ class EngineConfig:
 class WeightChannelConfig:
     """How new weights travel from the learner into the engines."""
 
-    backend: Literal["nccl", "gloo"]
-    """nccl between GPUs, gloo where there is no GPU."""
+    backend: Literal["nccl", "ipc", "gloo"]
+    """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
+    where there is no GPU."""
     timeout_s: float = 60.0
     """A peer that is silent for longer ends the transfer with an error."""
     bucket_bytes: int = 64 * 1024 * 1024
-    """Bytes sent in one broadcast (gloo) or one packed buffer (nccl)."""
+    """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
+    where both sides see the same one, at least as large as the largest tensor)."""
     in_flight: Literal["keep", "wait", "abort"] = "keep"
     """What becomes of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
     and go on under the new weights. wait: the transfer waits for them. abort: they are sampled again from the start."""

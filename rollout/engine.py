@@ -26,13 +26,19 @@ from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder
-from rollout.records import Generation, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, Generation, RolloutGroup, Sample, SamplingSpec
 
 # vLLM adds this to a banned token's logit; its probability underflows to zero.
 BAN_LOGIT_BIAS = -100.0
 
 # The learner waits for a probe; it goes before the groups that wait in the engine.
 PROBE_PRIORITY = -1
+
+# vLLM's sleep level at which weights are not copied to host memory: new ones come anyway.
+DISCARD = 2
+
+# The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, see weight_channel.
+VLLM_BACKENDS = {"nccl": "nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
 
 class GenerationEngine:
@@ -53,6 +59,7 @@ class GenerationEngine:
         )
         self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
         self._in_flight = config.weight_channel.in_flight
+        self._can_sleep = can_sleep(config)
         self._engine = AsyncLLM.from_engine_args(_engine_args(config, model_path))
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
         self._desk = AdmissionDesk(self._held)
@@ -60,6 +67,7 @@ class GenerationEngine:
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._num_requests = 0
+        self._is_updating = False
 
     async def generate_group(
         self, group_id: str, sample: Sample, spec: SamplingSpec, admission: Admission | None = None
@@ -131,6 +139,45 @@ class GenerationEngine:
             await self._watch.during(self._engine.resume_generation())
             self._resumed.set()
 
+    async def sleep(self) -> Activity:
+        """Stop, and free the GPU for the learner: weights and cache are discarded, host memory keeps nothing of them.
+
+        Ends with `wake_weights`, a whole weight update, `wake_cache` and `resume`, in this order. On CPU the engine only
+        stops and keeps its memory: vLLM has no sleep there.
+        """
+        async with self._switching:
+            self._resumed.clear()
+            if self._can_sleep:
+                await self._watch.during(self._engine.sleep(level=DISCARD, mode=self._in_flight))
+            else:
+                await self._watch.during(self._engine.pause_generation(mode=self._in_flight, clear_cache=True))
+            return self._activity()
+
+    async def wake_weights(self) -> None:
+        """Take back the memory of the weights, whose values must then come from the learner; twice is harmless."""
+        if self._can_sleep:
+            await self._watch.during(self._engine.wake_up(tags=["weights"]))
+
+    async def wake_cache(self) -> Activity:
+        """Forget everything that was computed under other weights, and take back the memory of the cache."""
+        await self.reset_caches()
+        if self._can_sleep:
+            await self._watch.during(self._engine.wake_up(tags=["kv_cache"]))
+        return self._activity()
+
+    async def reset_caches(self) -> None:
+        """Forget cached prompts, processed images and their features; the engine must stand still.
+
+        Each of them has two halves, one here or in the scheduler and one where the work is done. They are reset together
+        while nothing is on its way between the halves: an image that only one half knows ends the engine.
+        """
+        await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
+        await self._watch.during(self._engine.reset_mm_cache())
+        await self._watch.during(self._engine.reset_encoder_cache())
+
+    def _activity(self) -> Activity:
+        return Activity(num_requests=self._num_requests, num_unfinished=self._engine.get_num_unfinished_requests())
+
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
         """Within the block the engine takes requests and starts none; its caches begin empty."""
@@ -147,16 +194,24 @@ class GenerationEngine:
         await self._watch.during(self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
     async def start_weight_update(self) -> None:
-        """Open an update."""
+        """Open an update, in place of one that the learner left open because another engine broke the transfer."""
+        if self._is_updating:
+            await self._watch.during(self._engine.finish_weight_update())
         await self._watch.during(self._engine.start_weight_update())
+        self._is_updating = True
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive the tensors that `update_info` describes."""
-        await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
+        try:
+            await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
+        except BaseException:
+            self._is_updating = False  # vLLM has closed it
+            raise
 
     async def finish_weight_update(self, weight_version: str) -> None:
         """Make the received weights live and stamp them."""
         await self._watch.during(self._engine.finish_weight_update(weight_version))
+        self._is_updating = False
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
@@ -227,6 +282,11 @@ class GenerationEngine:
         )
 
 
+def can_sleep(config: RolloutConfig) -> bool:
+    """Whether an engine must be able to free its GPU: one that gets weights by ipc shares it with a learner rank."""
+    return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
+
+
 def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
     engine = config.engine
     is_cpu = engine.device == "cpu"
@@ -251,13 +311,14 @@ def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=True,
+        enable_sleep_mode=can_sleep(config),
         scheduling_policy="priority",
         limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
         skip_mm_profiling=is_cpu,
         logprobs_mode="processed_logprobs",
         trust_remote_code=False,
         disable_log_stats=True,
-        weight_transfer_config=WeightTransferConfig(backend=config.weight_channel.backend),
+        weight_transfer_config=WeightTransferConfig(backend=VLLM_BACKENDS[config.weight_channel.backend]),
         worker_extension_cls="rollout.weight_channel.WeightInspector",
         scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
         **options,

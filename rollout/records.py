@@ -206,3 +206,18 @@ def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
         array = array.copy()
         array.flags.writeable = False
     return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What an engine has been asked for so far; two of them tell whether it was idle in between.
+
+    Example:
+        >>> Activity(num_requests=12, num_unfinished=0) == Activity(num_requests=12, num_unfinished=0)
+        True
+    """
+
+    num_requests: int
+    """Groups and probes that came in, since the engine was built."""
+    num_unfinished: int
+    """Requests among them that are not answered."""

@@ -1,8 +1,9 @@
-"""The engine's half of the weight wire: a gloo channel for machines without GPUs, and a look at the live weights.
+"""The engine's half of the weight wire: a gloo channel for machines without GPUs, CUDA IPC whose handles travel as
+plain values, and a look at the live weights.
 
-Read beside learner/weight_sender.py, the other half. NCCL and CUDA IPC are vLLM's own and need nothing here. vLLM
-imports this module in its worker process because `WeightInspector` is its worker extension, which is what makes the
-gloo channel known there.
+Read beside learner/weight_sender.py, the other half. NCCL is vLLM's own and needs nothing here. vLLM imports this
+module in its worker process because `WeightInspector` is its worker extension, which is what makes the channels known
+there.
 """
 
 import ctypes
@@ -12,9 +13,11 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from torch.storage import TypedStorage
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
@@ -133,6 +136,45 @@ def _repack_output_heads(model: torch.nn.Module) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
+class PlainIpcEngine(IPCWeightTransferEngine):
+    """vLLM's CUDA IPC receiver, for handles that come as plain values.
+
+    vLLM describes a shared buffer by the arguments of torch's `rebuild_cuda_tensor`, Python classes among them. Those
+    cannot pass from the front end to the engine's core unless pickles are let in (VLLM_ALLOW_INSECURE_SERIALIZATION),
+    which would open that socket to anyone's code. Numbers and bytes pass as they are, and the classes are always the
+    same three: they are put back here.
+    """
+
+    _is_open = False
+
+    def start_weight_update(self) -> None:
+        """Begin, in place of an update that broke: layers that wait for the rest of their tensors let them go."""
+        if self._is_open:
+            finalize_layerwise_reload(self.model, self.model_config)
+        super().start_weight_update()
+        self._is_open = True
+
+    def finish_weight_update(self) -> None:
+        """Make the weights live."""
+        super().finish_weight_update()
+        self._is_open = False
+
+    def parse_update_info(self, update_dict: dict[str, Any]) -> IPCWeightTransferUpdateInfo:
+        """Read one bucket's description."""
+        handles = {uuid: whole_handle(plain) for uuid, plain in update_dict["ipc_handles"].items()}
+        return super().parse_update_info({**update_dict, "ipc_handles": handles})
+
+
+def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
+    """Give the arguments of `rebuild_cuda_tensor` for a buffer of bytes.
+
+    Args:
+        plain: the same without classes and type: what learner/weight_sender.py's `plain_handle` left.
+    """
+    size, stride, offset, *rest = plain
+    return (torch.Tensor, torch.Size(size), tuple(stride), offset, TypedStorage, torch.uint8, *rest)
+
+
 class WeightInspector:
     """Worker extension: reads live weights back, so that engine and learner can be compared."""
 
@@ -163,13 +205,14 @@ def fingerprint(tensor: torch.Tensor) -> tuple[int, float, float]:
     return values.numel(), float(values.sum()), float(values.square().sum())
 
 
-def register_gloo() -> None:
-    """Make the gloo channel known to vLLM; calling twice is harmless."""
-    if "gloo" not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)
+def register_channels() -> None:
+    """Make our channels known to vLLM; calling twice is harmless."""
+    for name, engine in (("gloo", GlooWeightTransferEngine), ("plain_ipc", PlainIpcEngine)):
+        if name not in WeightTransferEngineFactory._registry:
+            WeightTransferEngineFactory.register_engine(name, engine)
 
 
 # vLLM resolves the worker extension before it builds the channel; importing is the only hook it offers there. The
 # workers of a tensor-parallel engine are children of its core and are to go with it.
-register_gloo()
+register_channels()
 die_with_parent()

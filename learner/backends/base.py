@@ -76,3 +76,14 @@ class TrainBackend(Protocol):
             is_keeper: whether this rank alone, of those that see this folder, may write into it for a while.
         """
         ...
+
+    def offload(self) -> int:
+        """Move weights and optimiser state of the device to host memory; gives the bytes freed there.
+
+        Between two steps only. Until `onload` no other method may be called.
+        """
+        ...
+
+    def onload(self) -> None:
+        """Move back what `offload` moved."""
+        ...

@@ -22,6 +22,7 @@ from learner.backends.base import WEIGHTS_FOLDER, LossFunction
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
 from learner.backends.deepspeed_config import engine_config
 from learner.backends.optimizer import make_optimizer, parameter_groups
+from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.freezing import freeze_parameters
@@ -71,6 +72,7 @@ class DeepSpeedBackend:
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.
             self._reference = self._engine if config.lora else self._load_reference(source)
+        self._parking = ParkingLot(device)
 
     def _load_reference(self, source: PolicySource) -> torch.nn.Module:
         """Give the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
@@ -229,6 +231,21 @@ class DeepSpeedBackend:
     def load(self, folder: Path, *, is_keeper: bool) -> None:
         """See TrainBackend. Before the first step only, because DeepSpeed reads into fresh engines."""
         load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout(), is_keeper=is_keeper)
+
+    def offload(self) -> int:
+        """See TrainBackend.
+
+        Not by DeepSpeed's own `offload_states`: at stage 3 that moves the optimiser's state only of its FusedAdam, and
+        its BF16_Optimizer has none.
+        """
+        held = [self.policy, self._engine] if self._reference is None else [self.policy, self._engine, self._reference]
+        modules = [tensor for root in held for tensor in (*root.parameters(), *root.buffers())]
+        optimizers = [self._engine.optimizer, getattr(self._reference, "optimizer", None)]
+        return self._parking.park(reachable_tensors(*modules, *optimizers, packages=("deepspeed",)))
+
+    def onload(self) -> None:
+        """See TrainBackend."""
+        self._parking.restore()
 
     def _layout(self) -> Layout:
         return Layout(

@@ -1,6 +1,6 @@
 """The policy sharded over ranks with FSDP2: float32 shards, each block gathered around its own forward and backward."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from learner.backends.base import WEIGHTS_FOLDER, LossFunction
 from learner.backends.gather import GatheredBlock
 from learner.backends.optimizer import make_optimizer, parameter_groups
+from learner.backends.parking import ParkingLot
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.freezing import freeze_parameters
@@ -58,6 +59,7 @@ class FsdpBackend:
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.
             self._reference = self.policy if config.lora else self._load_reference(source)
+        self._parking = ParkingLot(device)
 
     def _load_reference(self, source: PolicySource) -> Policy:
         reference = source.skeleton()
@@ -179,6 +181,28 @@ class FsdpBackend:
             options=self._state_options(),
         )
 
+    def offload(self) -> int:
+        """See TrainBackend."""
+        policies = [self.policy] if self._reference is None else [self.policy, self._reference]
+        for policy in policies:
+            for module in policy.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+        return self._parking.park(self._held(policies))
+
+    def _held(self, policies: Sequence[Policy]) -> Iterator[torch.Tensor]:
+        for policy in policies:
+            for tensor in (*policy.parameters(), *policy.buffers()):
+                yield _local(tensor)
+        for state in self._optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    yield _local(value)
+
+    def onload(self) -> None:
+        """See TrainBackend."""
+        self._parking.restore()
+
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.policy, self._optimizer, options=self._state_options())
         if self._config.lora is not None:
@@ -223,6 +247,10 @@ def _fill(parameter: torch.nn.Parameter, name: str, weights: Weights) -> None:
         rows = weights.rows(base_name(name), first, last)
     with torch.no_grad():
         parameter.to_local().copy_(rows)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _reasons(error: CheckpointException) -> str:

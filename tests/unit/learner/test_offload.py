@@ -1,0 +1,124 @@
+"""A learner whose state leaves its device between steps is bit for bit the learner that stays."""
+
+import pytest
+import torch
+from offload_scenarios import live, resume_and_leave, same_bits, save_after_leaving
+from tiny_learner import run_ranks
+
+from learner.backends.parking import ParkingLot, reachable_tensors
+from learner.config import DeepSpeedConfig, LoraConfig
+
+CPU = torch.device("cpu")
+WITH_REFERENCE = {"algorithm": {"kl_coef": 0.05}, "activation_checkpointing": True}
+NARROW = {"dtype": "bfloat16", "freeze": ("vision_tower",)}
+LORA = {"lora": LoraConfig(rank=4, target_modules=("q_proj",)), "freeze": ("vision_tower",)}
+
+
+def zero(stage, **changes):
+    return {"backend": "deepspeed", "deepspeed": DeepSpeedConfig(zero_stage=stage), **changes}
+
+
+def test_parked_bytes_leave_the_device_and_come_back_under_the_same_objects():
+    weight = torch.nn.Parameter(torch.randn(300, 7))
+    view, copy = weight.detach()[10:20], weight.detach().clone()
+    lot = ParkingLot(CPU)
+
+    freed = lot.park([weight, view, view.t(), torch.ones((), device="meta")])
+
+    assert (freed, weight.untyped_storage().nbytes(), lot.is_taken) == (300 * 7 * 4, 0, True)
+    lot.restore()
+    assert torch.equal(weight, copy)
+    assert torch.equal(view, copy[10:20])
+    assert view.untyped_storage()._cdata == weight.untyped_storage()._cdata
+    assert not lot.is_taken
+
+
+def test_parking_again_holds_what_was_written_since_and_more_of_it():
+    lot = ParkingLot(CPU)
+    weight = torch.zeros(1000)
+    lot.park([weight])
+    lot.restore()
+    weight.fill_(3.0)
+    momentum = torch.full((5000,), 2.0)
+
+    freed = lot.park([weight, momentum])
+    lot.restore()
+
+    assert freed == 24_000
+    assert (weight.unique().tolist(), momentum.unique().tolist()) == ([3.0], [2.0])
+
+
+def test_optimiser_goes_on_with_the_state_that_was_parked():
+    def train(leaves):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(16, 16)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        lot = ParkingLot(CPU)
+        for _ in range(4):
+            model(torch.randn(8, 16)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if leaves:
+                lot.park(reachable_tensors(model.weight, model.bias, optimizer, packages=()))
+                assert {t.untyped_storage().nbytes() for t in model.parameters()} == {0}
+                assert optimizer.state[model.weight]["exp_avg"].untyped_storage().nbytes() == 0
+                lot.restore()
+        return model.weight.detach().clone()
+
+    assert torch.equal(train(True), train(False))
+
+
+def test_borrowed_memory_stays_where_it_is():
+    numpy_owned = torch.from_numpy(torch.ones(8).numpy())
+    lot = ParkingLot(CPU)
+    assert lot.park([numpy_owned]) == 0
+    assert numpy_owned.sum() == 8
+
+
+def test_parking_twice_is_a_bug_and_says_so():
+    lot = ParkingLot(CPU)
+    lot.park([torch.ones(1)])
+    with pytest.raises(AssertionError, match="parked twice"):
+        lot.park([torch.ones(1)])
+
+
+CASES = {
+    "fsdp": (2, {}),
+    "fsdp, reference": pytest.param((1, WITH_REFERENCE), marks=pytest.mark.slow),
+    "fsdp, LoRA": pytest.param((1, LORA), marks=pytest.mark.slow),
+    "fsdp, bfloat16": pytest.param((1, NARROW), marks=pytest.mark.slow),
+    "zero 3": (1, zero(3)),
+    "zero 3, reference": pytest.param((1, zero(3, **WITH_REFERENCE)), marks=pytest.mark.slow),
+    "zero 2": pytest.param((1, zero(2)), marks=pytest.mark.slow),
+    "zero 1, bfloat16": pytest.param((1, zero(1, dtype="bfloat16")), marks=pytest.mark.slow),
+}
+
+
+def needs_deepspeed(changes):
+    if changes.get("backend") == "deepspeed":
+        pytest.importorskip("deepspeed", reason="an extra of its own: mixed-r1[deepspeed]")
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_learner_that_leaves_between_steps_takes_the_same_steps_to_the_bit(case, model_path, tmp_path):
+    num_ranks, changes = case
+    needs_deepspeed(changes)
+    stayed = run_ranks(num_ranks, live, tmp_path / "stayed", model_path, False, changes)
+    left = run_ranks(num_ranks, live, tmp_path / "left", model_path, True, changes)
+
+    for away, home in zip(left, stayed, strict=True):
+        assert away["metrics"] == home["metrics"]
+        assert same_bits(away["weights"], home["weights"])
+        assert all((a == b).all() for a, b in zip(away["logprobs"], home["logprobs"], strict=True))
+        assert all(before > 0 and after == 0 for before, after in away["held"])
+        # From the first step on there is the optimiser's state too: two values more for each that is trained.
+        assert away["freed"][1] > away["freed"][0]
+
+
+@pytest.mark.parametrize("changes", [pytest.param(zero(3), id="zero 3"), pytest.param({}, id="fsdp")])
+@pytest.mark.slow
+def test_a_checkpoint_of_a_learner_that_was_away_is_whole(changes, model_path, tmp_path):
+    needs_deepspeed(changes)
+    written = run_ranks(1, save_after_leaving, tmp_path / "write", model_path, tmp_path / "checkpoints", changes)[0]
+    resumed = run_ranks(1, resume_and_leave, tmp_path / "read", model_path, written["folder"], changes)[0]
+    assert same_bits(resumed["gone_on"], written["gone_on"])
