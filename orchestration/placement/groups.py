@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from uuid import uuid4
 
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -36,9 +37,8 @@ class Groups:
         """Ask for room, and give the group at once; actors that are started there wait until there is room."""
         target = None if bundles.machine is None else self._machines[bundles.machine].node_id
         # The target is a wish: a node that is gone, or full, sends the group elsewhere.
-        group = placement_group(
-            list(bundles.resources), strategy="STRICT_PACK", name=bundles.name, _soft_target_node_id=target
-        )
+        name = f"{bundles.name} ({uuid4().hex[:8]})"  # Ray refuses a name twice in one job
+        group = placement_group(list(bundles.resources), strategy="STRICT_PACK", name=name, _soft_target_node_id=target)
         self._groups.append(group)
         for place, actor in enumerate(bundles.actors):
             self._places[actor] = group, place

@@ -16,6 +16,7 @@ from orchestration.planning.records import Finding
 from orchestration.planning.routing import RoutingPlan
 from orchestration.planning.shapes import ModelShape
 from orchestration.planning.widths import undivided, widths
+from rollout.errors import RolloutError
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
 """A dotted key, with which every error about settings begins."""
@@ -24,7 +25,7 @@ LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
 """Folders that are rarely the same on two machines."""
 
 
-def from_error(error: ConfigError, default_key: str) -> Finding:
+def from_error(error: ConfigError | RolloutError, default_key: str) -> Finding:
     """Give a refusal of the settings as a finding; its text names its key."""
     named = KEY.search(str(error))
     return Finding(severity="error", key=named.group() if named else default_key, message=str(error))

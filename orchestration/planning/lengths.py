@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from orchestration.config.experiment import ExperimentConfig
 
+DRAWN_TOKENS = (34, 16)
+"""Prompt and image tokens of the demo's rows: means of 400 of them under the tokenizers of both of its models."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
@@ -66,6 +69,12 @@ class Lengths:
     """Whether the prompts are those of the dataset; completions are always assumed."""
 
 
+def is_drawn(config: ExperimentConfig) -> bool:
+    """Whether all rows are the demo's, whose lengths are known before they are drawn."""
+    recipe = config.data.recipe
+    return recipe is not None and all(source.adapter == "drawn" for source in recipe.sources.values())
+
+
 def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images: Histogram | None) -> Lengths:
     """Give the lengths to reckon with.
 
@@ -76,9 +85,11 @@ def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images
     """
     assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
     limit = engine.max_model_len - sampling.max_completion_tokens
+    assumed = DRAWN_TOKENS if is_drawn(config) else (assume.prompt_tokens, assume.image_tokens)
+    prompt, image = (float(min(tokens, limit)) for tokens in assumed)
     return Lengths(
-        prompt=prompts.mean if prompts else float(min(assume.prompt_tokens, limit)),
-        image=images.mean if images else float(min(assume.image_tokens, limit)) if prompts is None else 0.0,
+        prompt=prompts.mean if prompts else prompt,
+        image=images.mean if images else image,
         prompt_most=min(prompts.most, limit) if prompts else limit,
         completion=max(1.0, assume.completion_frac * sampling.max_completion_tokens),
         completion_most=sampling.max_completion_tokens,

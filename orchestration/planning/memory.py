@@ -8,7 +8,7 @@ from orchestration.planning.checkpoint_size import checkpoint_bytes, export_byte
 from orchestration.planning.colocated import colocated_memory
 from orchestration.planning.engine_memory import engine_memory
 from orchestration.planning.gpus import memory_limit
-from orchestration.planning.host_memory import host_memory
+from orchestration.planning.host_memory import DEFAULT_IMAGE_BYTES, host_memory
 from orchestration.planning.learner_memory import learner_memory
 from orchestration.planning.records import MemoryUse
 from orchestration.planning.shapes import ModelShape
@@ -67,12 +67,12 @@ def plan_memory(
     """
     training = config.training
     best = 1 + len(FUNCTION_NAMES) if training.keep_best else 0  # by macro mean, and by each reward function
-    looked_at = {} if image_bytes is None else {"image_bytes": image_bytes}
+    weighed = DEFAULT_IMAGE_BYTES if image_bytes is None else image_bytes
     has_engine = knows_engine(config, shape, layout)
     return MemoryPlan(
         devices=device_memory(config, shape, layout),
         cache=cache_of(config, shape, layout) if has_engine else None,
-        hosts=host_memory(config, shape, layout, **looked_at) if layout and has_engine else (),
+        hosts=host_memory(config, shape, layout, image_bytes=weighed) if layout and has_engine else (),
         checkpoint_bytes=checkpoint_bytes(config, shape),
         num_checkpoints=training.keep_last + best + 1,
         export_bytes=export_bytes(config, shape),

@@ -102,7 +102,7 @@ def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
 def _disk(config: ExperimentConfig, memory: MemoryPlan) -> Iterator[Finding]:
     """Look at the disk only where the run will be on this machine."""
     folder = config.training.checkpoint_dir or config.run_dir
-    if config.cluster.address is not None or "://" in folder:
+    if config.cluster.address is not None or config.cluster.nodes or "://" in folder:
         return
     there = next((parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir()), None)
     if there is not None and (free := shutil.disk_usage(there).free) < memory.disk_bytes:

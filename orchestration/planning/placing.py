@@ -44,8 +44,6 @@ def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tens
         what += f", {len(seats) / num_machines:g} a machine"
     if role == "engine" and gpus:
         what += f", tensor parallel {tensor_parallel}"
-    if role != "reward" and not gpus:
-        what += ", on cores"
     return Row(where=f"  GPU {_spans(gpus)}" if gpus else "  cores", what=what)
 
 

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from orchestration.config.experiment import ExperimentConfig, settings_errors
 from orchestration.errors import ConfigError
 from orchestration.object_store import store_need
@@ -24,7 +26,9 @@ from orchestration.planning.routing import RoutingPlan, plan_routing
 from orchestration.planning.ruler import PromptRuler, processor_settings
 from orchestration.planning.seconds import SecondsPlan, plan_seconds, rates_of
 from orchestration.planning.shapes import ModelShape, shape_of
+from orchestration.planning.streamed import streamed_rows
 from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
 
 FAMILY_NAMES = {"qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
 
@@ -84,20 +88,14 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
         RolloutError: the dataset cannot be read.
     """
     shape, folder, located = shape_of(config.model), known_model_folder(config), locate(config)
-    table = SampleTable(located.train) if located.train else None
-    held_out = SampleTable(located.held_out) if located.held_out else None
-    prompts = plan_prompts(config, table, _ruler(config, shape, folder)) if table else None
+    prompts, routing, refusals = _read(config, located, _ruler(config, shape, folder))
     lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
     batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
-    routing = plan_routing(
-        config.reward,
-        table.tasks_and_sources() if table else None,
-        held_out.tasks_and_sources() if held_out else None,
-    )
-    needs, layout, refusals = _place(config)
+    needs, layout, unplaced = _place(config)
     memory = plan_memory(config, shape, layout, prompts.image_bytes if prompts else None)
     rates = rates_of(config, layout)
     findings = [
+        *unplaced,
         *refusals,
         *(checks.from_error(error, "config") for error in settings_errors(config)),
         *checks.shape_findings(config, shape, _max_positions(config, folder)),
@@ -130,12 +128,30 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
             lengths=lengths,
             batches=batches,
             rates=rates,
-            cache_tokens=memory.cache and memory.cache.num_tokens,
+            cache_tokens=memory.cache.num_tokens if memory.cache else None,
         )
         if rates
         else None,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
     )
+
+
+def _read(
+    config: ExperimentConfig, located: Located, ruler: PromptRuler | None
+) -> tuple[PromptPlan | None, RoutingPlan, list[Finding]]:
+    """Read the dataset, as far as it is there."""
+    held_out = SampleTable(located.held_out).tasks_and_sources() if located.held_out else []
+    if located.train is None:
+        return None, plan_routing(config.reward, None, held_out), []
+    table, refusals = SampleTable(located.train), []
+    try:
+        drawn = streamed_rows(table, config.data.stream)
+    except RolloutError as error:
+        drawn = np.arange(len(table), dtype=np.int32)
+        refusals.append(checks.from_error(error, "data.stream"))
+    pairs = table.tasks_and_sources()
+    routing = plan_routing(config.reward, [pairs[index] for index in drawn], [*pairs, *held_out])
+    return plan_prompts(config, table, drawn, ruler), routing, refusals
 
 
 def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:

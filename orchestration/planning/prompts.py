@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.planning.lengths import Histogram
@@ -65,6 +67,9 @@ class PromptPlan:
     """What the rows are like."""
 
     num_rows: int
+    """That the run draws from."""
+    num_others: int
+    """That data.stream leaves out."""
     num_unmeasured: int
     """Rows whose length nobody knows."""
     measured_by: str
@@ -89,15 +94,18 @@ class PromptPlan:
         return sum(outlier.num_rows for outlier in self.outliers if outlier.is_refused)
 
 
-def plan_prompts(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | None) -> PromptPlan:
+def plan_prompts(
+    config: ExperimentConfig, table: SampleTable, drawn: NDArray[np.int32], ruler: PromptRuler | None
+) -> PromptPlan:
     """Read what the rows say of themselves, and measure those that do not say it.
 
     Args:
         config: of the run.
         table: the training rows.
+        drawn: numbers of those that the run draws from.
         ruler: for rows without lengths; None leaves them unmeasured.
     """
-    rows = table.arrow(*COLUMNS)
+    rows = table.arrow(*COLUMNS).take(pa.array(drawn))
     sizes, image_bytes = _images(rows)
     prompt_tokens, image_tokens = rows.column("prompt_tokens").to_pylist(), rows.column("image_tokens").to_pylist()
     unmeasured = [index for index, tokens in enumerate(prompt_tokens) if tokens is None]
@@ -121,6 +129,7 @@ def plan_prompts(config: ExperimentConfig, table: SampleTable, ruler: PromptRule
     ids = rows.column("sample_id")
     return PromptPlan(
         num_rows=rows.num_rows,
+        num_others=len(table) - rows.num_rows,
         num_unmeasured=sum(tokens is None and index not in reasons for index, tokens in enumerate(prompt_tokens)),
         measured_by=_measured_by(num_unknown, len(unmeasured), rows.num_rows, ruler),
         prompts=Histogram.of([prompt_tokens[index] for index in taken]) if taken else None,

@@ -58,7 +58,7 @@ def what_fits(config: ExperimentConfig, changes: list[list[Change]], fits: Fits)
     """
     alone = [found.words for way in changes if (found := _first(config, way, fits)) is not None]
     if alone:
-        return f"{', or '.join(alone)} would fit"
+        return f"{'each of ' if len(alone) > 1 else ''}{', '.join(alone)} would fit"
     taken: list[Change] = []
     for way in changes:
         found = _first(config, way, fits)

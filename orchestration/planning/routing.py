@@ -44,24 +44,24 @@ class RoutingPlan:
 
 
 def plan_routing(
-    config: RewardConfig, train: Iterable[tuple[str, str]] | None, held_out: Iterable[tuple[str, str]] | None
+    config: RewardConfig, drawn: Iterable[tuple[str, str]] | None, every: Iterable[tuple[str, str]]
 ) -> RoutingPlan:
     """Route every row.
 
     Args:
         config: routes, rules and weights.
-        train: (task, source) of every training row; None where there is no dataset yet.
-        held_out: of every held-out row; of these only what is not routed is told.
+        drawn: (task, source) of every row that the run draws from; None where there is no dataset yet.
+        every: of every row of both datasets, of which a run bears none without a function.
     """
-    if train is None:
+    if drawn is None:
         return RoutingPlan(routes=_routes_without_rows(config), unrouted=())
-    counts = Counter(train)
+    counts = Counter(drawn)
     grouped: Counter[tuple[str, str, float, float]] = Counter()
     for (task, source), num_rows in counts.items():
         if config.is_routed(task, source):
             route = config.route(task, source)
             grouped[task, route.function, route.format_weight, route.task_weight] += num_rows
-    missing = Counter(config.unrouted(counts.elements())) + Counter(config.unrouted(held_out or ()))
+    missing = config.unrouted(every)
     return RoutingPlan(
         routes=tuple(
             RouteCount(

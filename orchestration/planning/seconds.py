@@ -18,7 +18,7 @@ from orchestration.planning.flops import (
     train_flops,
 )
 from orchestration.planning.gpus import kinds_under
-from orchestration.planning.lengths import Lengths
+from orchestration.planning.lengths import Lengths, is_drawn
 from orchestration.planning.parameters import count_parameters
 from orchestration.planning.shapes import ModelShape
 
@@ -257,23 +257,23 @@ def _bound(
         if config.cluster.layout == "colocated":
             return "turns", f"engines and learner take turns on the same GPUs; {longer}"
         return "turns", f"engines and learner take turns; {longer}; training.max_staleness=1 lets them overlap"
+    what = "GPUs" if config.learner.device == "cuda" else "cores"
     if rollout_s > BALANCE * train_s:
         idle = 1 - train_s / rollout_s
         return "rollout", (
-            f"the learner waits {idle:.0%} of the time: raise rollout.engines, or give GPUs of learner.num_ranks to "
-            "engines"
+            f"the learner waits {idle:.0%} of the time: raise rollout.engines, or take {what} from learner.num_ranks"
         )
     if train_s > BALANCE * rollout_s:
         idle = 1 - rollout_s / train_s
         return "learner", (
-            f"engines wait {idle:.0%} of the time: raise learner.num_ranks, or give GPUs of rollout.engines to ranks"
+            f"engines wait {idle:.0%} of the time: raise learner.num_ranks, or take {what} from rollout.engines"
         )
     return "balanced", "neither side waits long for the other"
 
 
 def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Lengths) -> dict[str, float]:
     """The keys of plan.assume that entered the estimate."""
-    unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured else set()
+    unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
     for device, keys in (
         (config.rollout.engine.device, ("prefill_mfu", "decode_bandwidth_frac", "cpu_engine_gflop_s")),
         (config.learner.device, ("learner_mfu", "cpu_learner_gflop_s")),

@@ -18,7 +18,7 @@ WIDTH = 120
 LABEL = 16
 """Columns of what stands before the text of a line."""
 BAR = 40
-SMALL_SHARE = 0.02
+SMALL_SHARE = 0.04
 """Items of memory below this share of their place are told together."""
 
 
@@ -110,7 +110,10 @@ def _data(plan: RunPlan) -> Iterator[str]:
         yield from _text(plan.data.note)
         return
     prompts = plan.prompts
-    yield from _line("rows", f"{prompts.num_rows:,} in {plan.data.train}; lengths measured by {prompts.measured_by}")
+    others = f"of {prompts.num_rows + prompts.num_others:,} " if prompts.num_others else ""
+    yield from _line(
+        "rows", f"{prompts.num_rows:,} {others}in {plan.data.train}; lengths measured by {prompts.measured_by}"
+    )
     if prompts.prompts is not None:
         yield from _histogram(prompts.prompts, plan.lengths.prompt_most)
     if prompts.images is not None:
@@ -176,7 +179,7 @@ def _use(use: MemoryUse) -> Iterator[str]:
     least = SMALL_SHARE * use.total_bytes
     told = [f"{item.name} {size(item.bytes)}" for item in use.items if item.bytes >= least]
     rest = sum(item.bytes for item in use.items if item.bytes < least)
-    yield from _line("", ", ".join([*told, *([f"rest {size(rest)}"] if rest else [])]))
+    yield from _line("", "; ".join([*told, *([f"rest {size(rest)}"] if rest else [])]))
 
 
 def _seconds(plan: SecondsPlan) -> Iterator[str]:

@@ -15,7 +15,7 @@ from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
 from orchestration.placement.colocated import RankDevices, colocated_devices, ranks_under
 from orchestration.placement.seats import Seats, reserved, seated
-from tests.integration.gpu_nodes import GPUS, GpuNodes, gpu_nodes
+from tests.integration.gpu_nodes import GPUS, gpu_nodes
 from tests.integration.probe import Place, Probe
 from tests.integration.two_nodes import ENVIRONMENT
 from tests.unit.placement.machines import colocated, run_on_gpus
@@ -27,16 +27,16 @@ KINDS = "cluster.nodes=[" + ",".join(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[GpuNodes]:
+def cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in ENVIRONMENT.items():
             patch.setenv(key, value)
-        with gpu_nodes() as nodes:
-            yield nodes
+        with gpu_nodes() as address:
+            yield address
 
 
-def configure(cluster: GpuNodes, folder: Path, *more: str, **sizes: int) -> ExperimentConfig:
-    return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster.address}", *more))
+def configure(cluster: str, folder: Path, *more: str, **sizes: int) -> ExperimentConfig:
+    return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster}", *more))
 
 
 def probe(seats: Seats, role: ActorRole, index: int) -> Any:
@@ -67,7 +67,7 @@ def until_all_is_free() -> None:
 
 
 def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
-    tmp_path: Path, cluster: GpuNodes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     config = configure(cluster, tmp_path, KINDS, ranks=4, engines=2, width=2)
@@ -78,7 +78,7 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
         assert [(engine.node_id, engine.gpus) for engine in engines] == [(cheap, ("0", "1")), (cheap, ("2", "3"))]
         assert [(reward.node_id, reward.gpus) for reward in rewards] == [(plain, ())] * 2
         assert {place.variable for place in (*ranks, *engines, *rewards)} == {"ib0"}
-    ray.init(address=cluster.address, log_to_driver=False)
+    ray.init(address=cluster, log_to_driver=False)
     try:
         assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
         until_all_is_free()
@@ -86,9 +86,9 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
         ray.shutdown()
 
 
-def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: GpuNodes) -> None:
+def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: str) -> None:
     config = configure(cluster, tmp_path, ranks=4, engines=1)
-    ray.init(address=cluster.address, log_to_driver=False)
+    ray.init(address=cluster, log_to_driver=False)
     try:
         with pytest.raises(KeyError), reserved(config, roles=("learner", "engine", "reward")):
             raise KeyError("a bug of the run")
@@ -98,14 +98,14 @@ def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: GpuNodes) 
         ray.shutdown()
 
 
-def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: GpuNodes) -> None:
+def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: str) -> None:
     config = configure(cluster, tmp_path, ranks=4, engines=3, width=2)
     refusal = r"no room for 1 of 3 engines.*4 learner ranks.*3 engines of 2 GPUs.*with 4 GPUs and 8 cores each"
     with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
         pass
 
 
-def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: GpuNodes) -> None:
+def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: str) -> None:
     first = configure(cluster, tmp_path, ranks=4, engines=1)
     second = configure(cluster, tmp_path, "cluster.faults.start_timeout_s=0.5", ranks=4, engines=1)
     with seated(first, tmp_path / "logs"):
@@ -121,7 +121,7 @@ def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, clus
     assert "with 0 GPUs and 4 cores" in message
 
 
-def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: GpuNodes) -> None:
+def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: str) -> None:
     halves = ("cluster.gpus_per_learner_rank=0.5", "cluster.gpus_per_engine_worker=0.5")
     config = configure(cluster, tmp_path, *halves, ranks=1, engines=1)
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
@@ -131,7 +131,7 @@ def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: GpuNodes) -> None:
         assert len(engine.gpus) == len(learner.gpus) == 1
 
 
-def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: GpuNodes) -> None:
+def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: str) -> None:
     config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         ranks = places(seats, "learner")

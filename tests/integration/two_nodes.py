@@ -1,6 +1,5 @@
 """Two Ray nodes on this machine: a head, and a second one that a test can kill as a power cut would."""
 
-import json
 import os
 import signal
 import subprocess
@@ -24,18 +23,14 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 class RayNode:
     """One raylet and everything below it, in a session of its own and marked by environment."""
 
-    def __init__(
-        self, temp_dir: Path, name: str, num_cpus: int, *arguments: str, num_gpus: int = 0, mark: str | None = None
-    ) -> None:
-        """Declare GPUs that are not there, and a custom resource of the node's kind, where a test asks for them."""
+    def __init__(self, temp_dir: Path, name: str, num_cpus: int, *arguments: str) -> None:
         self._mark = uuid.uuid4().hex
         self._log = temp_dir / f"{name}.out"
         command = [Path(sys.executable).parent / "ray", "start", "--block", "--disable-usage-stats"]
         options = {
             "num-cpus": num_cpus,
             "object-store-memory": OBJECT_STORE_BYTES,
-            "num-gpus": num_gpus,
-            "resources": json.dumps({name: 1} if mark is None else {name: 1, mark: 1}),
+            "resources": f'{{"{name}": 1}}',
             "min-worker-port": 0,
             "max-worker-port": 0,
         }

@@ -29,7 +29,7 @@ def test_the_run_that_is_changed_below_fits_without_a_word() -> None:
         ("training.max_staleness=-1", "training.max_staleness", "use 0 (synchronous) or more"),
         ("rollout.engines=5", "rollout.engines", "1 of 5 engines"),
         ("rollout.engine.tensor_parallel_size=16", "rollout.engine.tensor_parallel_size", "use 8 or less"),
-        ("learner.num_ranks=2", "learner.num_ranks", "too much"),
+        ("learner.num_ranks=2", "learner.micro_batch_tokens", "too much"),
         ("rollout.engine.gpu_memory_utilization=0.25", "rollout.engine", "would fit"),
         ("rollout.engine.max_model_len=200000", "rollout.engine.max_model_len", "was made for 128,000"),
         ("algorithm.num_minibatches=200", "algorithm.num_minibatches", "use at most 128"),
@@ -101,7 +101,9 @@ def test_remedies_are_counted_and_stand_on_the_same_machines() -> None:
     [error] = [finding for finding in findings("learner.num_ranks=2") if finding.severity == "error"]
 
     assert error.message.endswith("would fit")
-    for change in error.message.split("; ")[-1].removesuffix(" would fit").split(", or "):
+    changes = error.message.split("; ")[-1].removeprefix("each of ").removesuffix(" would fit").split(", ")
+    assert len(changes) > 1
+    for change in changes:
         assert plan_run(gpu_settings("learner.num_ranks=2", change)).fits, change
 
 
@@ -157,3 +159,9 @@ def test_fewer_rows_than_a_step_takes_are_told(tmp_path: Path) -> None:
 
 def test_the_demo_fits_wherever_it_is_planned() -> None:
     assert plan_run(settings("run_dir=/nowhere", "cache_dir=/nowhere")).fits
+
+
+def test_a_stream_that_does_not_fit_the_dataset_is_an_error(tmp_path: Path) -> None:
+    [finding] = with_rows(tmp_path, FITTING, "data.stream.tasks=[iou]")
+
+    assert (finding.severity, finding.key) == ("error", "data.stream.tasks")

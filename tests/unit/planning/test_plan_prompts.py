@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.settings import FamilyName
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.planning.prompts import plan_prompts
+from orchestration.planning.prompts import PromptPlan, plan_prompts
 from orchestration.planning.ruler import PromptRuler, processor_settings
 from orchestration.planning.shapes import shape_of
+from orchestration.planning.streamed import streamed_rows
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
@@ -28,6 +30,11 @@ def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:
         sizes = tuple((rng.randrange(1, 900), rng.randrange(28, 900)) for _ in range(rng.randrange(4)))
         rows.append(row(index, question=question, sizes=sizes, prompt_tokens=None, image_tokens=None))
     return rows
+
+
+def planned(config: ExperimentConfig, path: Path, ruler: PromptRuler | None = None) -> PromptPlan:
+    table = SampleTable(path)
+    return plan_prompts(config, table, streamed_rows(table, config.data.stream), ruler)
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
@@ -51,7 +58,7 @@ def test_lengths_and_refusals_are_those_of_the_run(
     assert processor is not None
     ruler = PromptRuler(folder, shape_of(config.model), processor, system_prompt)
 
-    found = plan_prompts(config, SampleTable(dataset(tmp_path / "rows.parquet", rows)), ruler)
+    found = planned(config, dataset(tmp_path / "rows.parquet", rows), ruler)
 
     builder = PromptBuilder(folder, system_prompt=system_prompt, max_images=2)
     taken, reasons = [], Counter[str]()
@@ -85,7 +92,7 @@ def test_lengths_and_refusals_are_those_of_the_run(
 def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) -> None:
     rows = [row(i, prompt_tokens=100 + i, image_tokens=64) for i in range(10)]
 
-    found = plan_prompts(gpu_settings(), SampleTable(dataset(tmp_path / "rows.parquet", rows)), None)
+    found = planned(gpu_settings(), dataset(tmp_path / "rows.parquet", rows))
 
     assert found.prompts is not None
     assert (found.prompts.mean, found.prompts.most, found.num_rows) == (104.5, 109, 10)
@@ -96,8 +103,19 @@ def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) 
 def test_rows_that_nobody_measured_are_counted_as_such(tmp_path: Path) -> None:
     rows = [row(0), row(1, prompt_tokens=None, image_tokens=None)]
 
-    found = plan_prompts(gpu_settings(), SampleTable(dataset(tmp_path / "rows.parquet", rows)), None)
+    found = planned(gpu_settings(), dataset(tmp_path / "rows.parquet", rows))
 
     assert found.num_unmeasured == 1
     assert found.prompts is not None
     assert sum(found.prompts.counts) == 1
+
+
+def test_rows_that_the_stream_leaves_out_do_not_count(tmp_path: Path) -> None:
+    rows = [row(i, task=("chart", "iou")[i % 2], prompt_tokens=100 * (1 + i % 2)) for i in range(10)]
+    path = dataset(tmp_path / "rows.parquet", rows)
+
+    of_task = planned(gpu_settings("data.stream.tasks=[iou]"), path)
+    of_weight = planned(gpu_settings("data.stream.mixture_by=task", "+data.stream.weights={chart: 1, iou: 0}"), path)
+
+    assert (of_task.num_rows, of_task.num_others, of_task.prompts and of_task.prompts.mean) == (5, 5, 200.0)
+    assert (of_weight.num_rows, of_weight.num_others, of_weight.prompts and of_weight.prompts.mean) == (5, 5, 100.0)
