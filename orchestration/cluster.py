@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Placement:
     """Cores the process is bound to; empty leaves it to the operating system."""
     threads: int
     """OpenMP threads. Two busy pools on one core make both ten times slower, so these are counted, not guessed."""
+    borrows_gpus: bool = False
+    """Works on GPUs that learner ranks have reserved, see `beside`."""
     beside_driver: bool = False
     """Ask for the driver's node first; else over all nodes in turn, so that no node takes every actor with it."""
 
@@ -45,6 +47,20 @@ class Placement:
             "scheduling_strategy": self._strategy(),
         }
 
+    def beside(self, ranks: Sequence["RankDevices"]) -> dict[str, Any]:
+        """Options of an engine that shares the node and the GPUs of these ranks.
+
+        Raises:
+            InfrastructureError: the ranks stand on several nodes.
+        """
+        nodes = {rank.node_id for rank in ranks}
+        if len(nodes) != 1:
+            raise InfrastructureError(
+                f"an engine shares the GPUs of {len(ranks)} learner ranks, and they stand on {len(nodes)} nodes; set "
+                "rollout.engine.tensor_parallel_size to a divisor of the number of GPUs of a node"
+            )
+        return {**self.actor_options(), "scheduling_strategy": NodeAffinitySchedulingStrategy(nodes.pop(), soft=False)}
+
     def _strategy(self) -> str | NodeAffinitySchedulingStrategy:
         if not self.beside_driver:
             return "SPREAD"
@@ -59,7 +75,7 @@ class Placement:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        if self.num_gpus == 0:
+        if self.num_gpus == 0 and not self.borrows_gpus:
             variables |= {
                 "OMP_NUM_THREADS": str(self.threads),
                 "OMP_WAIT_POLICY": "PASSIVE",
@@ -69,6 +85,16 @@ class Placement:
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             }
         return variables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankDevices:
+    """Where a learner rank stands, for the engine that shares its GPU."""
+
+    node_id: str
+    """Ray's name of the node."""
+    visible: str
+    """The rank's CUDA_VISIBLE_DEVICES; empty without a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +120,21 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
     """Count what each actor needs and hand out cores; pure, nothing is reserved.
 
     Engines take cores from the front and learner ranks from the back, so that both sides have cores of their own
-    whenever there are enough.
+    whenever there are enough. Colocated, both sides have all cores, and engines no GPUs beside those of the ranks.
     """
     engine, learner = config.rollout.engine, config.learner
+    is_colocated = config.cluster.layout == "colocated"
     pinned = config.cluster.pin_cores and bool(cores)
     engine_gpus = engine.tensor_parallel_size if engine.device == "cuda" else 0
     learner_gpus = 1 if learner.device == "cuda" else 0
+    engine_cores = len(cores) if is_colocated else engine.threads
+    rank_cores = len(cores) if is_colocated else learner.threads_per_rank
     engines = tuple(
         Placement(
-            num_gpus=engine_gpus, cores=_slice(cores, i, engine.threads) if pinned else (), threads=engine.threads
+            num_gpus=0 if is_colocated else engine_gpus,
+            cores=_slice(cores, i, engine_cores) if pinned else (),
+            threads=engine.threads,
+            borrows_gpus=is_colocated and engine_gpus > 0,
         )
         for i in range(config.rollout.engines)
     )
@@ -110,7 +142,7 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
     ranks = tuple(
         Placement(
             num_gpus=learner_gpus,
-            cores=_slice(backwards, i, learner.threads_per_rank) if pinned else (),
+            cores=_slice(backwards, i, rank_cores) if pinned else (),
             threads=learner.threads_per_rank,
             beside_driver=True,
         )
@@ -118,6 +150,12 @@ def plan(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
     )
     rewards = tuple(Placement(num_gpus=0, cores=(), threads=1) for _ in range(config.cluster.reward_pool.num_actors))
     return ClusterPlan(engines=engines, learner_ranks=ranks, rewards=rewards)
+
+
+def plan_without_learner(config: ExperimentConfig, *, cores: tuple[int, ...]) -> ClusterPlan:
+    """Like `plan`, for a command that only generates and scores: engines have GPUs of their own in any layout."""
+    alone = replace(config, cluster=replace(config.cluster, layout="disaggregated"))
+    return replace(plan(alone, cores=cores), learner_ranks=())
 
 
 def _slice(cores: tuple[int, ...], index: int, width: int) -> tuple[int, ...]:

@@ -143,7 +143,7 @@ def is_built(job: BuildJob) -> bool:
 def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
     cores = cluster.available_cores()
     is_tried = job.recipe.difficulty.enabled
-    plan = replace(cluster.plan(config, cores=cores), learner_ranks=())
+    plan = cluster.plan_without_learner(config, cores=cores)
     if not is_tried:
         plan = replace(plan, engines=(), rewards=())
     logs = job.store / "logs"

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from orchestration import cluster
@@ -113,7 +112,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     settings, sampling = config.evaluate, config.rollout.sampling
-    plan = replace(cluster.plan(config, cores=cluster.available_cores()), learner_ranks=())
+    plan = cluster.plan_without_learner(config, cores=cluster.available_cores())
     logs = config.run_path / "logs"
     questioning = Questioning(
         greedy=settings.greedy,

@@ -11,12 +11,12 @@ import ray
 from numpy.typing import NDArray
 
 from orchestration.actors import GeneratorActor
-from orchestration.cluster import Placement
+from orchestration.cluster import Placement, RankDevices
 from orchestration.config.cluster import FaultsConfig
 from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
-from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
+from orchestration.pools.keeper import BuildGate, Engine, EngineKeeper, Start, Stop
 from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
@@ -24,6 +24,7 @@ from rollout.records import Sample, SamplingSpec
 MAX_PROBED = 8
 """Engines compared with the learner after one publication."""
 
+RanksOf = Callable[[int], Sequence[RankDevices]]
 Admit = Callable[["Engine"], Awaitable[None]]
 
 
@@ -137,6 +138,24 @@ class GeneratorPool:
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
         return await self._keeper.some_standing()
+
+    @property
+    def gate(self) -> BuildGate:
+        """Before which engines that were lost wait to be built."""
+        return self._keeper.gate
+
+    def is_any_live(self) -> bool:
+        """Whether any engine takes groups."""
+        return any(engine.is_live for engine in self._keeper.engines)
+
+    async def on_those_left(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every engine that answers; one that dies under the call is given up and gives nothing."""
+        calls = [self._call(engine, method, *arguments) for engine in self.standing()]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def find_lost(self, engines: Sequence[Engine]) -> int:
         """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
@@ -259,12 +278,29 @@ def start_generators(
     *,
     faults: FaultsConfig,
     log: FaultLog,
+    ranks_of: RanksOf | None = None,
 ) -> GeneratorPool:
-    """Make a pool of one engine actor a placement."""
+    """Make a pool of one engine actor a placement.
+
+    Args:
+        config: Of the engines.
+        model_path: Folder of their first weights.
+        placements: One an engine.
+        log_dir: Where their log files are.
+        faults: Heartbeats and time limits.
+        log: Counts engines lost.
+        ranks_of: Colocated, the learner ranks on whose node and GPUs the engine of an index stands.
+    """
 
     def start(index: int) -> Any:
+        placement, devices = placements[index], None
+        options = placement.actor_options()
+        if ranks_of is not None:
+            ranks = ranks_of(index)
+            options = placement.beside(ranks)
+            devices = ",".join(rank.visible for rank in ranks) if placement.borrows_gpus else None
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
-        options = {**placements[index].actor_options(), "max_concurrency": 10_000}
-        return GeneratorActor.options(**options).remote(index, config, model_path, placements[index], log_dir)
+        options["max_concurrency"] = 10_000
+        return GeneratorActor.options(**options).remote(index, config, model_path, placement, log_dir, devices)
 
     return GeneratorPool(start, stop=ray.kill, num_engines=len(placements), config=config, faults=faults, log=log)

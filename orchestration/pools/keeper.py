@@ -5,7 +5,8 @@ Health is asked for, never hoped for: every engine answers a heartbeat through i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from orchestration.config.cluster import FaultsConfig
@@ -40,6 +41,48 @@ class Engine:
             self.is_standing = self.is_live = False
             self.lost.set_result(cause)
             self._told(self)
+
+
+class BuildGate:
+    """Lets engines be built while the GPUs are theirs, and nobody else onto the GPUs while one is being built.
+
+    Open for ever where engines have GPUs of their own.
+    """
+
+    def __init__(self) -> None:
+        """Begin open."""
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._left = asyncio.Event()
+        self._left.set()
+        self._num_inside = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether builds that have not begun must wait, and those that have should end."""
+        return not self._opened.is_set()
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Within the block one engine is built; waits for the gate."""
+        await self._opened.wait()
+        self._num_inside += 1
+        self._left.clear()
+        try:
+            yield
+        finally:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._left.set()
+
+    async def close(self) -> None:
+        """Let no further build begin; returns when none is under way."""
+        self._opened.clear()
+        await self._left.wait()
+
+    def open(self) -> None:
+        """Let builds begin."""
+        self._opened.set()
 
 
 class Owner(Protocol):
@@ -80,6 +123,7 @@ class EngineKeeper:
         self._faults = faults
         self._log = log
         self._owner = owner
+        self.gate = BuildGate()
         self._tending: list[asyncio.Task[None]] = []
         self._stood = asyncio.Event()
         self._failure: Exception | None = None
@@ -183,22 +227,27 @@ class EngineKeeper:
 
     async def _rebuild(self, engine: Engine) -> None:
         self._stop(engine.handle)
-        engine.renew(self._start(engine.index))
-        try:
-            await self._until_ready(engine)
-        except Exception as error:
-            engine.lose(engine.handle, f"it did not start: {error}")
-            return
-        self._stands(engine)
+        async with self.gate.passed():
+            engine.renew(self._start(engine.index))
+            try:
+                await self._until_ready(engine)
+            except Exception as error:
+                engine.lose(engine.handle, f"it did not start: {error}")
+                self._stop(engine.handle)
+                return
+            self._stands(engine)
         await self._owner.engine_stands(engine)
 
     async def _until_ready(self, engine: Engine) -> None:
-        """Wait until a new engine stands; without limit while others work, because its place may be on no node yet."""
+        """Wait until a new engine stands.
+
+        Without limit while others work, because its place may be on no node yet; unless someone waits at the gate.
+        """
         ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
         try:
             while not ready.done():
                 await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-                if not ready.done() and not self.standing():
+                if not ready.done() and (self.gate.is_closed or not self.standing()):
                     raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
             ready.result()
         finally:

@@ -201,7 +201,14 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
     kept = module.start_generators, module.start_learner, module.start_reward_pool
 
     def start_generators(
-        config: Any, model: Path, placements: Sequence[Placement], logs: Path, *, faults: FaultsConfig, log: FaultLog
+        config: Any,
+        model: Path,
+        placements: Sequence[Placement],
+        logs: Path,
+        *,
+        faults: FaultsConfig,
+        log: FaultLog,
+        ranks_of: None,
     ) -> GeneratorPool:
         return GeneratorPool(
             actors.start_engine,
