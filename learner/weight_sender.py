@@ -25,6 +25,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from learner.errors import LearnerError
+from learner.ipc_client import IpcClient
 
 # Buckets in flight: while one is broadcast, the next is packed. vLLM tells the engines, so both ends agree.
 NCCL_BUFFERS = 2
@@ -176,63 +177,6 @@ def bucket_counts(sizes: list[int], limit: int) -> list[int]:
     return counts
 
 
-class IpcClient:
-    """Ships the handles of shared buffers to the engines as plain values, and keeps ranks together when one breaks.
-
-    All ranks pack buckets in step, so rank 0 must not leave the others alone in it because an engine is gone: the first
-    error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
-    """
-
-    def __init__(self, client: VLLMWeightSyncClient) -> None:
-        """Speak through `client`."""
-        self._client = client
-        self._failure: Exception | None = None
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Tell the engines how buckets are packed."""
-        self._client.init_weight_transfer_engine(init_info)
-
-    def start_weight_update(self) -> None:
-        """Open an update on every engine."""
-        self._failure = None
-        self._try(self._client.start_weight_update)
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Let every engine read one bucket; returns when all have."""
-        handles = {uuid: plain_handle(handle) for uuid, handle in update_info["ipc_handles"].items()}
-        filled = {key: value for key, value in update_info.items() if value is not None}
-        self._try(lambda: self._client.update_weights({**filled, "ipc_handles": handles}))
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Make the weights live everywhere."""
-        self._try(lambda: self._client.finish_weight_update(weight_version))
-
-    def check(self) -> None:
-        """Raise what went wrong since the update was opened."""
-        if self._failure is not None:
-            raise self._failure
-
-    def _try(self, call: Callable[[], None]) -> None:
-        if self._failure is None:
-            try:
-                call()
-            except Exception as error:
-                self._failure = error
-
-
-def plain_handle(handle: tuple[Any, ...]) -> list[Any]:
-    """Give what torch's `rebuild_cuda_tensor` needs of a shared buffer of bytes, without its three constant classes.
-
-    Example:
-        >>> plain_handle((torch.Tensor, torch.Size([8]), (1,), 0, torch.storage.TypedStorage, torch.uint8, 0, b"x"))
-        [[8], [1], 0, 0, b'x']
-    """
-    tensor_class, size, stride, offset, storage_class, dtype, *rest = handle
-    if (tensor_class, storage_class, dtype) != (torch.Tensor, torch.storage.TypedStorage, torch.uint8):
-        raise LearnerError(f"the ipc weight channel shares buffers of bytes, and not {tensor_class} of {dtype}")
-    return [list(size), list(stride), offset, *rest]
-
-
 class WeightSender:
     """Sends the policy's weights to the engines, whichever the backend."""
 
@@ -271,9 +215,7 @@ class WeightSender:
             largest_bytes=largest, timeout_s=timeout_s,
         )  # fmt: skip
         self._ipc = IpcClient(client) if backend == "ipc" else None
-        self._engine = WeightTransferTrainerFactory.trainer_init(
-            info, client=self._ipc or client, source=self._source
-        )
+        self._engine = WeightTransferTrainerFactory.trainer_init(info, client=self._ipc or client, source=self._source)
 
     def send(self) -> None:
         """Stream all weights and make them live in every engine."""

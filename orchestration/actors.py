@@ -17,6 +17,7 @@ from learner.config import LearnerConfig
 from learner.records import ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.handoff import summarise, to_reward_requests, to_scored_group
+from orchestration.placement.colocated import RankDevices
 from orchestration.placement.network import interface_of
 from orchestration.placement.process import Placement
 from orchestration.tickets import GroupSummary
@@ -24,7 +25,7 @@ from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.admission import Admission
 from rollout.config import RolloutConfig, WeightChannelConfig
-from rollout.records import RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, RolloutGroup, Sample, SamplingSpec
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -32,16 +33,24 @@ if TYPE_CHECKING:
     from learner.weight_sender import WeightSender
 
 
-def settle(role: str, placement: Placement, log_dir: Path) -> None:
+def settle(role: str, placement: Placement, log_dir: Path, devices: str | None = None) -> None:
     """Give the process its cores and variables, and send all it prints, its children included, to its own log file.
 
     Comes before torch, NCCL and vLLM are imported, which read the variables then or later.
+
+    Args:
+        role: of the process, for the file's name.
+        placement: what it runs on.
+        log_dir: where log files are.
+        devices: GPUs that it shall see although Ray reserved others, or none, for it.
     """
     os.environ.update(placement.variables)
     if (interface := interface_of(ray.util.get_node_ip_address())) is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if placement.cores:
         os.sched_setaffinity(0, placement.cores)
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
     log = os.open(log_dir / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -54,10 +63,16 @@ class GeneratorActor:
     """One vLLM engine."""
 
     def __init__(
-        self, index: int, config: RolloutConfig, model_path: Path, placement: Placement, log_dir: Path
+        self,
+        index: int,
+        config: RolloutConfig,
+        model_path: Path,
+        placement: Placement,
+        log_dir: Path,
+        devices: str | None = None,
     ) -> None:
         """Build the engine; vLLM is imported only after the process is settled."""
-        settle(f"engine_{index}", placement, log_dir)
+        settle(f"engine_{index}", placement, log_dir, devices)
         from rollout.engine import GenerationEngine
 
         self._engine = GenerationEngine(config, model_path)
@@ -90,6 +105,18 @@ class GeneratorActor:
     async def resume(self) -> None:
         """Go on."""
         await self._engine.resume()
+
+    async def sleep(self) -> Activity:
+        """Stop, and leave the GPU to the learner."""
+        return await self._engine.sleep()
+
+    async def wake_weights(self) -> None:
+        """Take back the memory of the weights."""
+        await self._engine.wake_weights()
+
+    async def wake_cache(self) -> Activity:
+        """Take back the memory of an empty cache."""
+        return await self._engine.wake_cache()
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Meet the learner."""
@@ -198,6 +225,20 @@ class LearnerActor:
             staging_dir=self._staging_dir,
         )
         return os.getpid()
+
+    def devices(self) -> RankDevices:
+        """Where the rank stands."""
+        return RankDevices(
+            node_id=ray.get_runtime_context().get_node_id(), visible=os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        )
+
+    def offload(self) -> int:
+        """Leave the GPU; gives the bytes freed."""
+        return self._trainer.offload()
+
+    def onload(self) -> None:
+        """Come back onto the GPU."""
+        self._trainer.onload()
 
     def load(self, store: FileStore, step: int) -> None:
         """Restore weights, optimiser, schedule and random states."""

@@ -62,6 +62,16 @@ class Checkpoints:
         self._say = say
         self._damaged: set[int] = set()
         self._on_its_way: asyncio.Task[None] | None = None
+        self._staged: StagedShare | None = None
+
+    async def stage(self, step: int) -> None:
+        """Let the learner stage its state now, because it will be away when `begin` is called for the same step.
+
+        Raises:
+            CheckpointError: the checkpoint before this one failed; or nothing could be staged.
+        """
+        await self.settle()
+        self._staged = await self.learner.stage(step)
 
     async def begin(self, step: int, *, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
         """Let the learner stage its state; returns when it may train on, and the rest goes on by itself.
@@ -76,7 +86,9 @@ class Checkpoints:
                 staged.
         """
         await self.settle()
-        share = await self.learner.stage(step)
+        share, self._staged = self._staged, None
+        if share is None or share.step != step:
+            share = await self.learner.stage(step)
         self._on_its_way = asyncio.create_task(self._complete(share, dict(extra), dict(scores or {})))
 
     async def settle(self) -> None:
@@ -99,7 +111,7 @@ class Checkpoints:
 
         For when the learner that had staged it is gone: its death ends the copying. What was copied marks nothing.
         """
-        task, self._on_its_way = self._on_its_way, None
+        task, self._on_its_way, self._staged = self._on_its_way, None, None
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
 

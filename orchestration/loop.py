@@ -41,11 +41,13 @@ async def take_steps(run: "Run") -> None:
             groups = await fetch(run, groups)
             taken = clock()
 
+            await run.turns.to_learner()
             report = await run.learner.train_step(groups.step, groups.tickets)
+            expected = await run.take_leave(groups)
             trained = clock()
 
             sync = await run.weight_sync.publish(groups.step + 1)
-            mismatch = await run.compare(groups)
+            mismatch = await run.compare(groups, expected)
             run.observe(groups)
             buffer.advance(groups.step + 1)
             synced = clock()

@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from statistics import fmean
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
@@ -15,6 +19,7 @@ from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
+from orchestration.placement.colocated import colocated_devices, ranks_under
 from orchestration.placement.seats import Seats
 from orchestration.pools.generators import start_generators
 from orchestration.pools.learner import start_learner
@@ -24,6 +29,7 @@ from orchestration.seeds import derive_seed
 from orchestration.state import RunFolder, write_json
 from orchestration.tickets import StepGroups
 from orchestration.tracking import Tracker
+from orchestration.turns import StagesInTurn, start_turns
 from orchestration.weight_sync import WeightSync
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
@@ -46,20 +52,29 @@ class Run:
         self._say = say
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
-        self.generators = start_generators(config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults)
+        self._seats = seats
+        self.generators = start_generators(
+            config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults, devices_of=self._devices_of
+        )
         self.rewards = start_reward_pool(config, inputs.model, seats, logs, self.faults)
         self.learner = start_learner(config, inputs.model, seats, logs)
         training = config.training
+        self.turns = start_turns(config, self.generators, self.learner, record=self.folder.turns)
         self.weight_sync = WeightSync(
             self.generators,
             self.learner,
+            self.turns,
             config=config.rollout,
             log=self.faults,
             check_every=training.weight_check_every,
             max_mismatch=training.max_mismatch,
         )
         self.checkpoints = Checkpoints(
-            store_of(self.folder), self.learner, keep_last=training.keep_last, keep_best=training.keep_best, say=say
+            store_of(self.folder),
+            StagesInTurn(self.learner, self.turns),
+            keep_last=training.keep_last,
+            keep_best=training.keep_best,
+            say=say,
         )
         self._saver = Saver(self.checkpoints, self.faults, say)
         self._train_table = SampleTable(inputs.train)
@@ -89,10 +104,13 @@ class Run:
         clock = asyncio.get_running_loop().time
         started = clock()
         self._say("starting engines, reward actors and learner ranks ...")
-        await asyncio.gather(
-            self.generators.ready(self.weight_sync.admit), self.rewards.ready(), self.learner.build(self._learner_seed)
-        )
-        await self._load_checkpoint()
+        engines, learner = partial(self.generators.ready, self.weight_sync.admit), self._build_learner
+        if self.turns.is_shared:  # the engines stand where the ranks do, and after them on their GPUs
+            await asyncio.gather(self.rewards.ready(), learner())
+            await engines()
+            await self.turns.to_learner()
+        else:
+            await asyncio.gather(self.rewards.ready(), learner(), engines())
         sync = await self.weight_sync.publish(self.step)
         self._say(
             f"ready after {clock() - started:.0f} s; weights published in {sync.transfer_s:.2f} s, "
@@ -118,6 +136,7 @@ class Run:
             )
         if self.config.evaluation.enabled:
             await self._evaluate("after")
+        await self.turns.to_learner()
         await self.learner.export(self.folder.export)
 
     async def rescue(self) -> None:
@@ -172,8 +191,8 @@ class Run:
         await self.checkpoints.abandon()
         self._take_position()
         self.tracker.rewind(self.prompts, first_step=self.step)
-        await self.learner.build(self._learner_seed)
-        await self._load_checkpoint()
+        await self.turns.make_room()
+        await self._build_learner()
         await self.weight_sync.publish(self.step)
         self._learner_is_lost = False
 
@@ -192,7 +211,7 @@ class Run:
         if evaluation.enabled and evaluation.every_steps and self.step % evaluation.every_steps == 0:
             found = await self._evaluate(f"step_{self.step:08d}")
             scores = {name: score.sampled for name, score in found.families.items()}
-        if self.step % training.checkpoint_every == 0 or self.step == training.num_steps:
+        if self._is_checkpoint_due(self.step):
             await self._saver.begin(self.step, self._extra(), scores)
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
             self.request_stop(f"the allocation ends in less than {training.checkpoint_before_s:g} s and a step")
@@ -222,12 +241,22 @@ class Run:
         self._num_batches += 1
         return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
-    async def compare(self, groups: StepGroups) -> float | None:
-        """Mean logprob difference of engines and learner on one completion of the step; another group every step."""
-        if not groups.tickets:
+    async def take_leave(self, groups: StepGroups) -> NDArray[np.float32] | None:
+        """Ask of the learner, before the publication that ends its turn, what it can give in its turn alone.
+
+        Returns:
+            Its logprobs of one completion of the step, another group every step; for `compare`.
+        """
+        if self.turns.is_shared and self._is_checkpoint_due(groups.step + 1):
+            await self._saver.stage(groups.step + 1)
+        return await self.weight_sync.expect(groups.probed) if groups.tickets else None
+
+    async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
+        """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`."""
+        if expected is None:
             return None
-        ticket = groups.tickets[groups.step % len(groups.tickets)]
-        return await self.weight_sync.mismatch(ticket, self.prompts.draw(ticket.position).sample)
+        sample = self.prompts.draw(groups.probed.position).sample
+        return await self.weight_sync.mismatch(groups.probed, sample, expected)
 
     def observe(self, groups: StepGroups) -> None:
         """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
@@ -249,10 +278,6 @@ class Run:
         """Whether the completions of this position go to samples.jsonl."""
         training = self.config.training
         return position % training.groups_per_step < training.recorded_groups_per_step
-
-    @property
-    def _learner_seed(self) -> int:
-        return derive_seed(self.config.seed, "learner")
 
     def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
@@ -277,6 +302,19 @@ class Run:
             self.prompts.load_state_dict(extra["prompts"])
         self.generators.lengths.load_state_dict(extra.get("lengths", {}))
 
+    def _is_checkpoint_due(self, step: int) -> bool:
+        training = self.config.training
+        return step % training.checkpoint_every == 0 or step == training.num_steps
+
+    def _devices_of(self, engine: int) -> str:
+        """GPUs of the ranks that an engine stands on, where the layout is colocated."""
+        return colocated_devices([self.learner.devices[rank] for rank in ranks_under(self._seats.layout, engine)])
+
+    async def _build_learner(self) -> None:
+        await self.learner.build(derive_seed(self.config.seed, "learner"))
+        await self._load_checkpoint()
+        await self.turns.settle_learner()
+
     async def _load_checkpoint(self) -> None:
         if self._checkpoint:
             await self.learner.load(self.checkpoints.store, self._checkpoint.step)
@@ -295,6 +333,8 @@ class Run:
     async def _evaluate(self, name: str) -> Evaluation:
         """Score held-out samples under the live weights and write the result under a name."""
         if self._scored is None or self._scored.step != self.step:
+            if self.turns.is_learners:
+                await self.weight_sync.publish(self.step)
             self._say(f"scoring held-out samples at step {self.step} ...")
             self._scored = await self._held_out.score(self.step, generators=self.generators, rewards=self.rewards)
         write_json(self.folder.evaluation(name), self._scored.to_json())

@@ -32,6 +32,18 @@ class Saver:
             except CheckpointError as error:
                 self._note(step, error)
 
+    async def stage(self, step: int) -> None:
+        """Let the learner stage its state now, for a `begin` of the same step.
+
+        Raises:
+            TooManyFaultsError: too many failed within the window.
+        """
+        while True:
+            try:
+                return await self._checkpoints.stage(step)
+            except CheckpointError as error:
+                self._note(step, error)
+
     async def settle(self, step: int, extra: Callable[[], Mapping[str, Any]]) -> None:
         """Wait until a checkpoint of `step` is complete, which is begun if it was not.
 

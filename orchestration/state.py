@@ -94,6 +94,11 @@ class RunFolder:
         return self.root / "faults.jsonl"
 
     @property
+    def turns(self) -> Path:
+        """Colocated, one JSON line for every turn of engines and learner."""
+        return self.root / "turns.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard event files."""
         return self.root / "tensorboard"

@@ -93,6 +93,11 @@ class StepGroups:
         )
 
     @property
+    def probed(self) -> GroupTicket:
+        """The group with which engines and learner are compared: another one every step. There must be one."""
+        return self.tickets[self.step % len(self.tickets)]
+
+    @property
     def summaries(self) -> list[GroupSummary]:
         """Of the tickets."""
         return [ticket.summary for ticket in self.tickets]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestration.errors import EngineLostError, InfrastructureError, LearnerLostError, TransferBrokenError
 from orchestration.faults import FaultLog, Role
 from orchestration.pools.generators import Engine, GeneratorPool
 from orchestration.pools.learner import LearnerGroup
 from orchestration.tickets import GroupTicket
+from orchestration.turns import Turns
 from rollout.config import RolloutConfig
 from rollout.errors import WeightSyncError
 from rollout.records import Sample
@@ -46,6 +48,7 @@ class WeightSync:
         self,
         generators: GeneratorPool,
         learner: LearnerGroup,
+        turns: Turns,
         *,
         config: RolloutConfig,
         log: FaultLog,
@@ -55,6 +58,7 @@ class WeightSync:
         """Compare tensors on the first publication and at every `check_every`-th version; stop above `max_mismatch`."""
         self._generators = generators
         self._learner = learner
+        self._turns = turns
         self._config = config
         self._log = log
         self._check_every = check_every
@@ -81,7 +85,7 @@ class WeightSync:
             is_due = self._is_first or version % self._check_every == 0
             started = clock()
             while True:
-                engines = await self._generators.some_standing()
+                engines = await self._turns.some_standing()
                 try:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
@@ -91,10 +95,18 @@ class WeightSync:
             # An engine that was built again meanwhile does not have them.
             self._generators.go_live([engine for engine in engines if engine.handle in self._connected])
             self._is_first = False
+            self._turns.end()
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
 
     async def admit(self, engine: Engine) -> None:
-        """Give one new engine the current weights, while the others go on."""
+        """Give one new engine the current weights, while the others go on.
+
+        Where GPUs are shared it takes weights with all others at the end of the step; at once only if no engine is left
+        that could end the step.
+        """
+        if self._turns.is_shared:
+            await self._admit_in_turn(engine)
+            return
         async with self._channel:
             if engine.is_live or not engine.is_standing or self._version is None:
                 return
@@ -109,7 +121,20 @@ class WeightSync:
             else:
                 self._generators.go_live([engine])
 
-    async def mismatch(self, ticket: GroupTicket, sample: Sample) -> float | None:
+    async def _admit_in_turn(self, engine: Engine) -> None:
+        async with self._turns.borrowed():
+            if self._version is None or engine.is_live or self._generators.is_any_live():
+                return
+            try:
+                await self.publish(self._version)
+            except LearnerLostError as error:
+                self._generators.engines_failed(error)  # nobody else would hear of it: no group will ever come
+
+    async def expect(self, ticket: GroupTicket) -> NDArray[np.float32]:
+        """Logprobs of one sampled completion by the learner, with which `mismatch` compares those of the engines."""
+        return await self._learner.completion_logprobs(ticket.payload)
+
+    async def mismatch(self, ticket: GroupTicket, sample: Sample, expected: NDArray[np.float32]) -> float | None:
         """Mean |engine - learner| logprob of one sampled completion under the live weights, of the worst engine.
 
         None if no engine answered.
@@ -117,11 +142,10 @@ class WeightSync:
         Raises:
             WeightSyncError: it is above `max_mismatch`.
         """
-        learner = await self._learner.completion_logprobs(ticket.payload)
         engines = await self._generators.completion_logprobs(ticket.payload, sample)
         if not engines:
             return None
-        found = float(np.max([np.mean(np.abs(engine - learner)) for engine in engines]))
+        found = float(np.max([np.mean(np.abs(engine - expected)) for engine in engines]))
         if not found <= self._max_mismatch:
             raise WeightSyncError(
                 f"weights of version {self._version}: engine and learner disagree by {found:.4f} in mean "
@@ -132,7 +156,7 @@ class WeightSync:
 
     async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> int:
         handles = [engine.handle for engine in engines]
-        await self._generators.on_each(engines, "pause")
+        await self._turns.meet(engines)
         both_sides = [*self._learner.handles, *handles]
         if both_sides != self._connected:
             self._connected = []
@@ -144,7 +168,7 @@ class WeightSync:
             self._connected = []
             raise
         num_compared = await self._compare_tensors(engines) if is_due else 0
-        await self._generators.on_each(engines, "resume")
+        await self._turns.part(engines)
         return num_compared
 
     async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:

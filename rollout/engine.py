@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from vllm import SamplingParams
-from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -24,6 +22,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from rollout.admission import Admission, AdmissionDesk
 from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
+from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import Activity, Generation, RolloutGroup, Sample, SamplingSpec
@@ -36,9 +35,6 @@ PROBE_PRIORITY = -1
 
 # vLLM's sleep level at which weights are not copied to host memory: new ones come anyway.
 DISCARD = 2
-
-# The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, see weight_channel.
-VLLM_BACKENDS = {"nccl": "nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
 
 class GenerationEngine:
@@ -60,7 +56,7 @@ class GenerationEngine:
         self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
         self._in_flight = config.weight_channel.in_flight
         self._can_sleep = can_sleep(config)
-        self._engine = AsyncLLM.from_engine_args(_engine_args(config, model_path))
+        self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path))
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
         self._desk = AdmissionDesk(self._held)
         self._switching = asyncio.Lock()  # of the scheduler: a pause for weights and an admission exclude each other
@@ -142,8 +138,8 @@ class GenerationEngine:
     async def sleep(self) -> Activity:
         """Stop, and free the GPU for the learner: weights and cache are discarded, host memory keeps nothing of them.
 
-        Ends with `wake_weights`, a whole weight update, `wake_cache` and `resume`, in this order. On CPU the engine only
-        stops and keeps its memory: vLLM has no sleep there.
+        Ends with `wake_weights`, a whole weight update, `wake_cache` and `resume`, in this order. On CPU the engine
+        only stops and keeps its memory: vLLM has no sleep there.
         """
         async with self._switching:
             self._resumed.clear()
@@ -168,8 +164,8 @@ class GenerationEngine:
     async def reset_caches(self) -> None:
         """Forget cached prompts, processed images and their features; the engine must stand still.
 
-        Each of them has two halves, one here or in the scheduler and one where the work is done. They are reset together
-        while nothing is on its way between the halves: an image that only one half knows ends the engine.
+        Each of them has two halves, one here or in the scheduler and one where the work is done. They are reset
+        together while nothing is on its way between the halves: an image that only one half knows ends the engine.
         """
         await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
         await self._watch.during(self._engine.reset_mm_cache())
@@ -280,49 +276,6 @@ class GenerationEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-
-
-def can_sleep(config: RolloutConfig) -> bool:
-    """Whether an engine must be able to free its GPU: one that gets weights by ipc shares it with a learner rank."""
-    return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
-
-
-def _engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
-    engine = config.engine
-    is_cpu = engine.device == "cpu"
-    options: dict[str, Any] = {}
-    if engine.kv_cache_bytes is not None:
-        options["kv_cache_memory_bytes"] = engine.kv_cache_bytes
-    if engine.block_size is not None:
-        options["block_size"] = engine.block_size
-    if is_cpu:
-        # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
-        # prompts only, so that per-completion seeds hold.
-        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
-    # One worker lives in the engine's process, one hop less. Several are its children: left to itself, vLLM would start
-    # Ray actors for them when it finds itself in a placement group.
-    options["distributed_executor_backend"] = "uni" if engine.tensor_parallel_size == 1 else "mp"
-    return AsyncEngineArgs(
-        model=str(model_path),
-        dtype=engine.dtype,
-        max_model_len=engine.max_model_len,
-        max_num_seqs=engine.max_num_seqs,
-        tensor_parallel_size=engine.tensor_parallel_size,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
-        enforce_eager=engine.enforce_eager,
-        enable_prefix_caching=True,
-        enable_sleep_mode=can_sleep(config),
-        scheduling_policy="priority",
-        limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
-        skip_mm_profiling=is_cpu,
-        logprobs_mode="processed_logprobs",
-        trust_remote_code=False,
-        disable_log_stats=True,
-        weight_transfer_config=WeightTransferConfig(backend=VLLM_BACKENDS[config.weight_channel.backend]),
-        worker_extension_cls="rollout.weight_channel.WeightInspector",
-        scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
-        **options,
-    )
 
 
 def _was_aborted(output: RequestOutput) -> bool:

@@ -1,9 +1,8 @@
-"""The engine's half of the weight wire: a gloo channel for machines without GPUs, CUDA IPC whose handles travel as
-plain values, and a look at the live weights.
+"""The engine's half of the weight wire: our channels, and a look at the live weights.
 
-Read beside learner/weight_sender.py, the other half. NCCL is vLLM's own and needs nothing here. vLLM imports this
-module in its worker process because `WeightInspector` is its worker extension, which is what makes the channels known
-there.
+A gloo channel for machines without GPUs; vLLM's CUDA IPC, with handles that travel as plain values. Read beside
+learner/weight_sender.py, the other half. NCCL is vLLM's own and needs nothing here. vLLM imports this module in its
+worker process because `WeightInspector` is its worker extension, which is what makes the channels known there.
 """
 
 import ctypes

@@ -81,11 +81,11 @@ class ParkingLot:
             return
         is_gpu = self._device.type == "cuda"
         if is_gpu and self._block.nbytes:
-            _check(torch.cuda.cudart().cudaHostUnregister(self._block.data_ptr()))
+            _check(_runtime().cudaHostUnregister(self._block.data_ptr()))
         # Not torch's own pinned memory, which is rounded up to a power of two.
         self._block = torch.empty(size, dtype=torch.uint8)
         if is_gpu:
-            _check(torch.cuda.cudart().cudaHostRegister(self._block.data_ptr(), size, 0))
+            _check(_runtime().cudaHostRegister(self._block.data_ptr(), size, 0))
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -118,7 +118,12 @@ def reachable_tensors(*roots: Any, packages: tuple[str, ...]) -> Iterator[torch.
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
-    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _runtime() -> Any:
+    """CUDA's runtime."""
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 def _check(code: Any) -> None:

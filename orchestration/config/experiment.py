@@ -149,12 +149,55 @@ def check_tasks(config: ExperimentConfig) -> None:
             )
 
 
+def check_layout(config: ExperimentConfig) -> None:
+    """What engines and learner ranks on the same GPUs ask of the other settings, and the weight channel of a layout."""
+    engine, learner, channel = config.rollout.engine, config.learner, config.rollout.weight_channel.backend
+    if config.cluster.layout == "disaggregated":
+        if channel == "ipc":
+            raise ConfigError(
+                "rollout.weight_channel.backend is ipc, which reaches an engine on the learner rank's own GPU alone; "
+                "set nccl, or cluster.layout=colocated"
+            )
+        return
+    if config.training.max_staleness != 0:
+        raise ConfigError(
+            f"training.max_staleness is {config.training.max_staleness} with cluster.layout=colocated, where engines "
+            "sleep while the learner trains; set training.max_staleness=0, or cluster.layout=disaggregated"
+        )
+    if engine.device != learner.device:
+        raise ConfigError(
+            f"rollout.engine.device={engine.device} and learner.device={learner.device} with cluster.layout=colocated: "
+            "both sides take turns on the same devices; set both alike, or cluster.layout=disaggregated"
+        )
+    wanted = "ipc" if engine.device == "cuda" else "gloo"
+    if channel != wanted:
+        reason = "; NCCL cannot have two ranks on one GPU" if channel == "nccl" else ""
+        raise ConfigError(
+            f"rollout.weight_channel.backend is {channel} with cluster.layout=colocated and "
+            f"rollout.engine.device={engine.device}{reason}; set {wanted}"
+        )
+    if config.rollout.most_engines > config.rollout.engines:
+        raise ConfigError(
+            f"rollout.max_engines is {config.rollout.max_engines} with cluster.layout=colocated, where engines stand "
+            "on the learner's GPUs; set it to null, or cluster.layout=disaggregated"
+        )
+    num_workers = config.rollout.engines * engine.tensor_parallel_size
+    if engine.device == "cuda" and num_workers != learner.num_ranks:
+        raise ConfigError(
+            f"cluster.layout is colocated, where every GPU holds an engine's worker and a learner rank, but "
+            f"rollout.engines={config.rollout.engines} x rollout.engine.tensor_parallel_size="
+            f"{engine.tensor_parallel_size} is {num_workers} and learner.num_ranks is {learner.num_ranks}; "
+            f"set learner.num_ranks={num_workers}"
+        )
+
+
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_counts,
     lambda config: check_pipeline(config.training),
     check_replacement,
     lambda config: check_best(config.training, config.evaluation),
     lambda config: check_folders(config.training),
+    check_layout,
     check_division,
     check_tasks,
 )

@@ -16,7 +16,7 @@ from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstim
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
 from orchestration.placement.seats import Seats
-from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
+from orchestration.pools.keeper import BuildGate, Engine, EngineKeeper, Start, Stop
 from orchestration.pools.lost import in_our_words
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
@@ -24,6 +24,7 @@ from rollout.records import Sample, SamplingSpec
 MAX_PROBED = 8
 """Engines compared with the learner after one publication."""
 
+DevicesOf = Callable[[int], str]
 Admit = Callable[["Engine"], Awaitable[None]]
 
 
@@ -154,6 +155,24 @@ class GeneratorPool:
         """
         return await self._keeper.some_standing()
 
+    @property
+    def gate(self) -> BuildGate:
+        """Before which engines that were lost wait to be built."""
+        return self._keeper.gate
+
+    def is_any_live(self) -> bool:
+        """Whether any engine takes groups."""
+        return any(engine.is_live for engine in self._keeper.engines)
+
+    async def on_those_left(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every engine that answers; one that dies under the call is given up and gives nothing."""
+        calls = [self._call(engine, method, *arguments) for engine in self.standing()]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
     async def find_lost(self, engines: Sequence[Engine]) -> int:
         """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
         return await self._keeper.find_lost(engines)
@@ -275,13 +294,25 @@ def start_generators(
     *,
     faults: FaultsConfig,
     log: FaultLog,
+    devices_of: DevicesOf | None = None,
 ) -> GeneratorPool:
-    """Make a pool of the engines that have seats, and of those that may come later."""
+    """Make a pool of the engines that have seats, and of those that may come later.
+
+    Args:
+        config: Of the engines.
+        model_path: Folder of their first weights.
+        seats: Where they stand.
+        log_dir: Where their log files are.
+        faults: Heartbeats and time limits.
+        log: Counts engines lost.
+        devices_of: Colocated, the GPUs of the learner ranks that the engine of an index shares.
+    """
 
     def start(index: int) -> Any:
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
         options = {**seats.options("engine", index), "max_concurrency": 10_000}
         placement = seats.placements("engine")[index]
-        return GeneratorActor.options(**options).remote(index, config, model_path, placement, log_dir)
+        devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
+        return GeneratorActor.options(**options).remote(index, config, model_path, placement, log_dir, devices)
 
     return GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=log)

@@ -5,7 +5,8 @@ Health is asked for, never hoped for: every engine answers a heartbeat through i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from orchestration.config.cluster import FaultsConfig
@@ -49,6 +50,48 @@ class Engine:
             self.is_standing = self.is_live = False
             self.lost.set_result(cause)
             self._told(self)
+
+
+class BuildGate:
+    """Lets engines be built while the GPUs are theirs, and nobody else onto the GPUs while one is being built.
+
+    Open for ever where engines have GPUs of their own.
+    """
+
+    def __init__(self) -> None:
+        """Begin open."""
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._left = asyncio.Event()
+        self._left.set()
+        self._num_inside = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether builds that have not begun must wait, and those that have should end."""
+        return not self._opened.is_set()
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Within the block one engine is built; waits for the gate."""
+        await self._opened.wait()
+        self._num_inside += 1
+        self._left.clear()
+        try:
+            yield
+        finally:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._left.set()
+
+    async def close(self) -> None:
+        """Let no further build begin; returns when none is under way."""
+        self._opened.clear()
+        await self._left.wait()
+
+    def open(self) -> None:
+        """Let builds begin."""
+        self._opened.set()
 
 
 class Owner(Protocol):
@@ -100,6 +143,7 @@ class EngineKeeper:
         self._faults = faults
         self._log = log
         self._owner = owner
+        self.gate = BuildGate()
         self._tending: list[asyncio.Task[None]] = []
         self._stood = asyncio.Event()
         self._failure: Exception | None = None
@@ -175,8 +219,8 @@ class EngineKeeper:
         Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
         """
         try:
-            if engine.is_elastic:
-                await self._raise(engine)
+            if engine.is_elastic and await self._rises(engine):
+                await self._owner.engine_stands(engine)
             while True:
                 cause = await self._watch(engine)
                 logger.warning("engine %d is built again: %s", engine.index, cause)
@@ -184,9 +228,7 @@ class EngineKeeper:
                 self._log.record(
                     Role.ELASTIC if engine.is_elastic and engine.has_stood else Role.ENGINE, engine.index, cause
                 )
-                self._stop(engine.handle)
-                engine.renew(self._start(engine.index))
-                await self._raise(engine)
+                await self._rebuild(engine)
         except Exception as error:
             self._failure = error
             self._stood.set()
@@ -212,26 +254,37 @@ class EngineKeeper:
             return str(error) or type(error).__name__
         return None
 
-    async def _raise(self, engine: Engine) -> None:
-        """Wait until a new engine stands and has been let in."""
+    async def _rebuild(self, engine: Engine) -> None:
+        self._stop(engine.handle)
+        async with self.gate.passed():
+            engine.renew(self._start(engine.index))
+            stands = await self._rises(engine)
+        if stands:
+            await self._owner.engine_stands(engine)
+
+    async def _rises(self, engine: Engine) -> bool:
+        """Wait until a new engine stands; one that does not is given up."""
         try:
             await self._until_ready(engine)
         except Exception as error:
             engine.lose(engine.handle, f"it did not start: {error}")
-            return
+            self._stop(engine.handle)
+            return False
         self._stands(engine)
-        await self._owner.engine_stands(engine)
+        return True
 
     async def _until_ready(self, engine: Engine) -> None:
-        """Wait until a new engine stands; without limit while others work, because its place may be on no node yet.
+        """Wait until a new engine stands.
 
-        Of an elastic one nobody ever needs that it stands.
+        Without limit while others work, because its place may be on no node yet; unless someone waits at the gate. Of
+        an elastic one nobody ever needs that it stands.
         """
         ready = asyncio.ensure_future(_answer(engine.index, engine.handle.ready.remote()))
         try:
             while not ready.done():
                 await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-                if not ready.done() and not engine.is_elastic and not self.standing():
+                is_needed = self.gate.is_closed or not (engine.is_elastic or self.standing())
+                if not ready.done() and is_needed:
                     raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
             ready.result()
         finally:

@@ -22,6 +22,7 @@ from orchestration.config.cluster import FaultsConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import LearnerLostError, PayloadLostError, TransferBrokenError
 from orchestration.faults import Role
+from orchestration.placement.colocated import RankDevices
 from orchestration.placement.seats import Seats
 from orchestration.pools.lost import in_our_words, translate
 from orchestration.tickets import GroupTicket
@@ -54,6 +55,8 @@ class LearnerGroup:
         self._lost: asyncio.Future[LearnerLostError] | None = None
         self._heartbeats: list[asyncio.Task[None]] = []
         self.handles: list[Any] = []
+        self.devices: list[RankDevices] = []
+        """Where each rank stands, once `locate` was called."""
 
     async def build(self, seed: int) -> list[int]:
         """Start the ranks, let them meet and load the policy; gives their process ids."""
@@ -73,6 +76,18 @@ class LearnerGroup:
         for handle in self.handles:
             self._stop(handle)
         self.handles = []
+
+    async def locate(self) -> None:
+        """Learn where the ranks stand."""
+        self.devices = await self._all("devices")
+
+    async def offload(self) -> int:
+        """Move the state of every rank to host memory; gives the bytes freed on all GPUs."""
+        return sum(await self._all("offload"))
+
+    async def onload(self) -> None:
+        """Bring the state of every rank back onto its GPU."""
+        await self._all("onload")
 
     async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
         """Open the weight channel to these engines, in place of the one before.

@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from statistics import fmean
 
-from orchestration import cluster
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.guard import guarded
 from orchestration.inputs import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
+from orchestration.placement.seats import Seats, seated
 from orchestration.run import Run
 from orchestration.state import RunFolder, settle_config
 from orchestration.tickets import GroupTicket
@@ -81,9 +81,8 @@ async def together(run: Run) -> dict[str, float]:
 
 def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
     """All phases, each with actors of its own on the same cores."""
-    plan = cluster.plan(config, cores=cluster.available_cores())
 
-    def fresh(name: str, max_staleness: int) -> Run:
+    def fresh(seats: Seats, name: str, max_staleness: int) -> Run:
         training = dataclasses.replace(
             config.training,
             max_staleness=max_staleness,
@@ -96,14 +95,14 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         own = dataclasses.replace(config, run_dir=folder, training=training, evaluation=evaluation, tensorboard=False)
         (own.run_path / "logs").mkdir(parents=True)
         settle_config(RunFolder(own.run_path), own)
-        return Run(own, inputs=inputs, plan=plan, say=lambda line: None)
+        return Run(own, inputs=inputs, seats=seats, say=lambda line: None)
 
-    with guarded(), cluster.ray_session(config.cluster, plan, config.run_path / "logs"):
-        rollout_s, learner_s = asyncio.run(parts(fresh("parts", 1), num_steps))
+    with guarded(), seated(config, config.run_path / "logs") as seats:
+        rollout_s, learner_s = asyncio.run(parts(fresh(seats, "parts", 1), num_steps))
         print(f"rollout alone      {rollout_s:6.2f} s a step\nlearner alone      {learner_s:6.2f} s a step", flush=True)
         for max_staleness in (1, 2, 4, 0):
             name = f"max_staleness={max_staleness}"
-            seconds = asyncio.run(together(fresh(name, max_staleness)))
+            seconds = asyncio.run(together(fresh(seats, name, max_staleness)))
             ratio = seconds["step_s"] / max(rollout_s, learner_s)
             rest = ", ".join(
                 f"{key.removesuffix('_s')} {value:.2f}" for key, value in seconds.items() if key != "step_s"

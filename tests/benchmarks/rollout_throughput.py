@@ -43,10 +43,10 @@ class RawEngine:
         from vllm import LLM
         from vllm.engine.arg_utils import EngineArgs
 
-        from rollout.engine import _engine_args
+        from rollout.engine_args import engine_args
         from rollout.prompt import PromptBuilder
 
-        given = _engine_args(config, model_path)
+        given = engine_args(config, model_path)
         settings = {field.name: getattr(given, field.name) for field in dataclasses.fields(EngineArgs)}
         own = {"worker_extension_cls": "", "scheduler_cls": None, "weight_transfer_config": None}
         self._llm = LLM.from_engine_args(EngineArgs(**(settings | own)))

@@ -54,9 +54,9 @@ def test_every_message_that_the_readme_explains_is_one_of_ours() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("command", sorted({" ".join(shlex.split(line, comments=True)[1:]) for line in commands()}))
+@pytest.mark.parametrize("command", sorted({shlex.join(shlex.split(line, comments=True)[1:]) for line in commands()}))
 def test_a_command_of_the_readmes_composes(command: str) -> None:
-    words = command.split()
+    words = shlex.split(command)
     own = {"checkpoint", "data", "preset", "out", "against", "num_completions", "pass_ks"}
     prefix = "evaluate." if words[0] == "evaluate" else ""
     overrides = [word for word in words[1:] if "=" in word or word.startswith("~")]

@@ -13,7 +13,7 @@ from PIL import Image
 import tests.integration.environment  # noqa: F401
 from rollout.errors import RolloutError
 from rollout.prompt import PLACEHOLDER_TOKENS
-from rollout.records import ImageBytes, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, ImageBytes, RolloutGroup, Sample, SamplingSpec
 from tests.integration.tiny import image_sample, rollout_config, save_tiny_model, text_sample
 
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=24, seed=11)
@@ -35,6 +35,8 @@ class Observed:
     groups: list[RolloutGroup]
     again: list[RolloutGroup]
     paused: list[RolloutGroup]
+    woken: list[list[RolloutGroup]]
+    activity: list[Activity]
     scored: np.ndarray
     refusals: dict[str, str]
 
@@ -97,6 +99,18 @@ def observed(model_path: Path) -> Observed:
             await engine.pause()
             await engine.resume()
         found.paused = [job.result() for job in running]
+        found.woken, found.activity = [], []
+        for _ in range(2):  # the second time nothing is left of what the first one kept
+            asleep = await engine.sleep()
+            waiting = start_all(engine)
+            while (await engine.sleep()).num_requests < asleep.num_requests + len(SAMPLES):
+                pass  # until the engine has them all
+            assert not any(job.done() for job in waiting)
+            found.activity.append(asleep)
+            await engine.wake_weights()
+            found.activity.append(await engine.wake_cache())
+            await engine.resume()
+            found.woken += [list(await asyncio.gather(*waiting)), await generate_all(engine)]
         found.scored = await engine.score_completion(SAMPLES[0], found.groups[0].generations[0].token_ids)
         found.refusals = {name: await refusal(engine, sample) for name, sample in broken_samples().items()}
         await generate_all(engine)  # the engine survived every one
@@ -117,6 +131,17 @@ def test_seed_fixes_every_completion_and_tells_them_apart(observed: Observed) ->
 
 def test_pauses_in_mid_flight_change_nothing_under_equal_weights(observed: Observed) -> None:
     assert tokens(observed.paused) == tokens(observed.groups) * ROUNDS
+
+
+def test_turns_of_the_learner_and_caches_that_are_reset_change_nothing_under_equal_weights(observed: Observed) -> None:
+    assert [tokens(groups) for groups in observed.woken] == [tokens(observed.groups)] * 4
+
+
+def test_sleeping_engine_takes_requests_and_finishes_none(observed: Observed) -> None:
+    for asleep, woken in zip(observed.activity[::2], observed.activity[1::2], strict=True):
+        assert asleep.num_unfinished == 0
+        assert woken.num_requests - asleep.num_requests == len(SAMPLES)
+        assert woken.num_unfinished >= len(SAMPLES)
 
 
 def as_processed(processor: Any, sample: Sample) -> dict[str, Any]:

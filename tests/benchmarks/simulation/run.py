@@ -200,7 +200,14 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
     kept = module.start_generators, module.start_learner, module.start_reward_pool
 
     def start_generators(
-        config: Any, model: Path, seats: Any, logs: Path, *, faults: FaultsConfig, log: FaultLog
+        config: Any,
+        model: Path,
+        seats: Any,
+        logs: Path,
+        *,
+        faults: FaultsConfig,
+        log: FaultLog,
+        devices_of: Any,
     ) -> GeneratorPool:
         return GeneratorPool(
             actors.start_engine,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner_scenarios import load, save, start_trainer, train, weights_of
+from learner_scenarios import load, save, start_trainer, train
 from tiny_learner import make_group
 
 NUM_STEPS = 3
@@ -57,6 +57,10 @@ def resume_and_leave(rank: int, num_ranks: int, port: int, model_path: Path, fol
     gone_on = weights_of(trainer)
     trainer.close()
     return {"gone_on": gone_on}
+
+
+def weights_of(trainer) -> dict[str, np.ndarray]:
+    return {name: tensor.float().numpy() for name, tensor in trainer.named_full_tensors()}
 
 
 def held_bytes(trainer) -> int:

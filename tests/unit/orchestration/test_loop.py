@@ -32,7 +32,9 @@ class FakeRun:
         self.is_asked_to_leave = self.is_lost = False
         self.on: dict[str, Callable[..., Any]] = {}
         """What happens beside at a call, by its name: an error, or a request."""
-        self.generators = self.rewards = self.learner = self.weight_sync = self.tracker = self.prompts = self
+        self.generators = self.rewards = self.learner = self.weight_sync = self.turns = self.tracker = self.prompts = (
+            self
+        )
 
     def _at(self, name: str, *arguments: Any) -> Any:
         return self.on.get(name, lambda *_: None)(*arguments)
@@ -106,8 +108,15 @@ class FakeRun:
     async def publish(self, version: int) -> None:
         self._at("publish", version)
 
-    async def compare(self, groups: StepGroups) -> None:
-        return None
+    async def to_learner(self) -> None:
+        self._at("to_learner")
+
+    async def take_leave(self, groups: StepGroups) -> str:
+        self._at("take_leave", groups.step)
+        return f"logprobs of step {groups.step}"
+
+    async def compare(self, groups: StepGroups, expected: str) -> None:
+        assert expected == f"logprobs of step {groups.step}"
 
     def observe(self, groups: StepGroups) -> None:
         pass

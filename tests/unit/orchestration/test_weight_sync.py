@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from orchestration.errors import LearnerLostError, TooManyFaultsError, TransferBrokenError
+from orchestration.turns import OwnGpus
 from orchestration.weight_sync import SyncReport, WeightSync
 from rollout.errors import WeightSyncError
 from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, SAMPLE, FakeEngine, FakeEngines
@@ -55,9 +56,12 @@ class FakeLearner:
         for engine in self.connected:
             if engine.is_dead:
                 raise TransferBrokenError(f"send_weights: {engine.name} is gone")
-            assert [call for call in engine.calls if call in ("pause", "resume")][-1] == "pause"
+            self.check_stopped(engine)
         for engine in self.connected:
             engine.answers["version"] = version
+
+    def check_stopped(self, engine: FakeEngine) -> None:
+        assert [call for call in engine.calls if call in ("pause", "resume")][-1] == "pause"
 
     async def weight_version(self) -> int:
         return self.version
@@ -81,7 +85,13 @@ class Parts:
         )
         self.learner = FakeLearner()
         self.sync = WeightSync(
-            self.engines.pool, self.learner, config=ROLLOUT, log=self.engines.log, check_every=3, max_mismatch=0.1
+            self.engines.pool,
+            self.learner,
+            OwnGpus(self.engines.pool),
+            config=ROLLOUT,
+            log=self.engines.log,
+            check_every=3,
+            max_mismatch=0.1,
         )  # type: ignore[arg-type]
 
     @property
@@ -322,10 +332,10 @@ async def test_mismatch_is_that_of_the_worst_engine_and_stops_the_run_above_the_
         await run.sync.publish(0)
         run.engines.now(0).answers["score_completion"] = np.array([-1.0, -2.0], np.float32)
         run.engines.now(1).answers["score_completion"] = np.array([-1.0, -2.1], np.float32)
-        assert await run.sync.mismatch(ticket(0), SAMPLE) == pytest.approx(0.05)
+        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) == pytest.approx(0.05)
         run.engines.now(1).answers["score_completion"] = np.array([-1.0, np.nan], np.float32)
         with pytest.raises(WeightSyncError, match=r"disagree by nan .*max_mismatch=0.1"):
-            await run.sync.mismatch(ticket(0), SAMPLE)
+            await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0)))
 
 
 @in_virtual_time
@@ -334,4 +344,4 @@ async def test_mismatch_is_unknown_where_no_engine_answers() -> None:
         await run.sync.publish(0)
         run.engines.answers["ready"] = HANGS
         run.engines.now(0).die_in("score_completion")
-        assert await run.sync.mismatch(ticket(0), SAMPLE) is None
+        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) is None

@@ -1,0 +1,56 @@
+"""RolloutConfig -> vLLM's own settings."""
+
+from pathlib import Path
+from typing import Any
+
+from vllm.config import WeightTransferConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from rollout.config import RolloutConfig
+
+# The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, see weight_channel.
+VLLM_BACKENDS = {"nccl": "nccl", "gloo": "gloo", "ipc": "plain_ipc"}
+
+
+def can_sleep(config: RolloutConfig) -> bool:
+    """Whether an engine must be able to free its GPU: one that gets weights by ipc shares it with a learner rank."""
+    return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
+
+
+def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
+    """Give what AsyncLLM is built with."""
+    engine = config.engine
+    is_cpu = engine.device == "cpu"
+    options: dict[str, Any] = {}
+    if engine.kv_cache_bytes is not None:
+        options["kv_cache_memory_bytes"] = engine.kv_cache_bytes
+    if engine.block_size is not None:
+        options["block_size"] = engine.block_size
+    if is_cpu:
+        # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
+        # prompts only, so that per-completion seeds hold.
+        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
+    # One worker lives in the engine's process, one hop less. Several are its children: left to itself, vLLM would start
+    # Ray actors for them when it finds itself in a placement group.
+    options["distributed_executor_backend"] = "uni" if engine.tensor_parallel_size == 1 else "mp"
+    return AsyncEngineArgs(
+        model=str(model_path),
+        dtype=engine.dtype,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        enforce_eager=engine.enforce_eager,
+        enable_prefix_caching=True,
+        enable_sleep_mode=can_sleep(config),
+        scheduling_policy="priority",
+        limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
+        skip_mm_profiling=is_cpu,
+        logprobs_mode="processed_logprobs",
+        trust_remote_code=False,
+        disable_log_stats=True,
+        weight_transfer_config=WeightTransferConfig(backend=VLLM_BACKENDS[config.weight_channel.backend]),
+        worker_extension_cls="rollout.weight_channel.WeightInspector",
+        scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
+        **options,
+    )
