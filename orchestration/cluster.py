@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
+from orchestration.loopback import on_loopback
 from orchestration.pools.lost import cause_of
 
 
@@ -151,7 +152,8 @@ def ray_session(config: ClusterConfig, needed: ClusterPlan, log_dir: Path) -> It
             "include_dashboard": False,
             "object_store_memory": config.object_store_bytes,
         }
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    with nullcontext() if config.address else on_loopback():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         _check_resources(needed)
         yield
