@@ -22,6 +22,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from learner.errors import LearnerError
+from learner.rendezvous import bound_socket
 
 NamedTensors = Callable[[], Iterator[tuple[str, torch.Tensor]]]
 
@@ -95,6 +96,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
                 0,
                 init_info.world_size,
                 backend="gloo",
+                listen_socket=bound_socket(init_info.master_address, init_info.master_port),
                 timeout=timedelta(seconds=init_info.timeout_s),
             )
             arrived.result()
