@@ -1,4 +1,4 @@
-"""A Ray cluster of three machines' worth of raylets on loopback: a head with its job server, and two workers."""
+"""A Ray cluster with a job server on this machine: a head, and workers as raylets of their own."""
 
 import socket
 import tempfile
@@ -18,9 +18,9 @@ def free_port() -> int:
 
 
 class JobCluster:
-    """Head and workers, each with an agent of its own, as `ray start` makes them on three machines."""
+    """Head and workers, each with an agent of its own, as `ray start` makes them on as many machines."""
 
-    def __init__(self, temp_dir: Path, *, head_cpus: int, worker_cpus: int) -> None:
+    def __init__(self, temp_dir: Path, *, head_cpus: int, worker_cpus: tuple[int, ...]) -> None:
         port = free_port()
         self.dashboard = f"http://{LOOPBACK}:{port}"
         self.nodes = [
@@ -32,23 +32,24 @@ class JobCluster:
         address_file = temp_dir / "ray_current_cluster"
         try:
             self.nodes[0].wait_until(lambda: address_file.is_file() and address_file.read_text() != "")
-            for name in ("first", "second"):
-                self.nodes.append(_node(temp_dir, name, worker_cpus, f"--address={address_file.read_text()}"))
+            for number, num_cpus in enumerate(worker_cpus):
+                name, address = f"worker_{number}", f"--address={address_file.read_text()}"
+                self.nodes.append(_node(temp_dir, name, num_cpus, address))
             for node in self.nodes:
                 node.wait_until(lambda node=node: "Ray runtime started" in node.output)
         except BaseException:
             self.close()
             raise
 
-    def pids(self, word: str) -> list[int]:
-        """Processes of the cluster with a word in their command line, the newest last."""
+    def pids(self, *words: str) -> list[int]:
+        """Processes of the cluster whose command line holds all of these words, by pid."""
         found = []
         for pid in sorted({pid for node in self.nodes for pid in node.pids()}):
             try:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
-            if word in line:
+            if all(word in line for word in words):
                 found.append(pid)
         return found
 
@@ -58,14 +59,14 @@ class JobCluster:
 
 
 def _node(temp_dir: Path, name: str, num_cpus: int, *arguments: str) -> RayNode:
+    # Agents of nodes on one machine would quarrel about the port that each has by default.
     return RayNode(
-        temp_dir, name, num_cpus, f"--temp-dir={temp_dir}",
-        f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", *arguments,
+        temp_dir, name, num_cpus, f"--temp-dir={temp_dir}", f"--dashboard-agent-listen-port={free_port()}", *arguments,
     )  # fmt: skip
 
 
 @contextmanager
-def job_cluster(*, head_cpus: int, worker_cpus: int) -> Iterator[JobCluster]:
+def job_cluster(*, head_cpus: int, worker_cpus: tuple[int, ...] = ()) -> Iterator[JobCluster]:
     """The cluster, until the block ends; nothing of it is left then."""
     with tempfile.TemporaryDirectory(prefix="ray") as name:
         cluster = JobCluster(Path(name), head_cpus=head_cpus, worker_cpus=worker_cpus)
