@@ -9,7 +9,8 @@
 #
 # Settings, as environment variables:
 #   MIXED_R1_PYTHON      Python with the packages (default: python)
-#   MIXED_R1_INTERFACE   network interface between nodes, such as ib0 or bond0 (default: the one with the host name's address)
+#   MIXED_R1_INTERFACE   network interface between nodes, such as ib0 or bond0 (default: that of the first
+#                        address of hostname -I)
 #   MIXED_R1_REQUEUES    how often one job may be requeued (default: 50)
 #SBATCH --job-name=mixed-r1
 #SBATCH --nodes=2
@@ -67,7 +68,7 @@ address_of() {
         if [ -n "$1" ]; then
             ip -4 -oneline address show dev "$1" | awk "{ sub(\"/.*\", \"\", \$4); print \$4; exit }"
         else
-            getent ahostsv4 "$(hostname)" | awk "{ print \$1; exit }"
+            hostname -I | awk "{ print \$1 }"
         fi' _ "$interface"
 }
 
@@ -89,6 +90,7 @@ clean_up() {
     done
     wait || true
     rm -f "$token_file"
+    srun --overlap --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" rm -rf "$temp_dir" || true
 }
 trap clean_up EXIT
 
