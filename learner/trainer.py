@@ -27,6 +27,7 @@ from learner.packing import MicroBatchBuilder
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
 from learner.ranks import exchange
 from learner.records import ScoredGroup, StepReport
+from learner.rendezvous import meet
 from learner.schedule import learning_rate_at
 from learner.source import FolderSource, PolicySource
 from learner.staging import StagingArea
@@ -82,7 +83,7 @@ class PolicyTrainer:
         torch.set_num_threads(config.threads_per_rank)
         device = _pick_device(config, rank)
         kernel = choose_kernel(config.attention, device=device, dtype=getattr(torch, config.dtype))
-        store = dist.TCPStore(master_address, master_port, world_size, is_master=rank == 0, timeout=COLLECTIVE_TIMEOUT)
+        store = meet(master_address, master_port, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
         dist.init_process_group(
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
             store=store,

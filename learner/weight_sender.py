@@ -26,6 +26,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 
 from learner.errors import LearnerError
 from learner.ipc_client import IpcClient
+from learner.rendezvous import bound_socket
 
 # Buckets in flight: while one is broadcast, the next is packed. vLLM tells the engines, so both ends agree.
 NCCL_BUFFERS = 2
@@ -102,6 +103,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
                 0,
                 init_info.world_size,
                 backend="gloo",
+                listen_socket=bound_socket(init_info.master_address, init_info.master_port),
                 timeout=timedelta(seconds=init_info.timeout_s),
             )
             arrived.result()

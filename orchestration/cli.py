@@ -10,6 +10,7 @@ from typing import Any
 
 from learner.errors import CheckpointError, DivergedError, LearnerError
 from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError, StoppedError
+from orchestration.secrecy import refuse_secret_overrides, refuse_secrets
 from orchestration.strict import unknown_key
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
@@ -18,6 +19,7 @@ USAGE = """usage: mixed-r1 VERB [key=value ...]
 
   plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
   train    train, or continue the run in run_dir
+  submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
   data     build a dataset from raw sources (mixed-r1 data --help)
   evaluate score a checkpoint on a dataset: checkpoint=... data=...
   report   write run_dir/report.html again from what the run recorded
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": _plan,
         "train": _train,
+        "submit": _submit,
         "data": _data,
         "evaluate": _evaluate,
         "report": _report,
@@ -84,12 +87,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def compose(overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose the YAML with overrides into a plain mapping with absolute folders.
+def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, Any]:
+    """Compose the YAML with overrides into a plain mapping.
+
+    Args:
+        overrides: key=value, as they were typed.
+        is_for_here: make folders absolute; False leaves them as written, for another machine.
 
     Raises:
-        ConfigError: an override that does not parse, or whose key or file does not exist.
+        ConfigError: an override that does not parse, whose key or file does not exist, or that holds a secret.
     """
+    refuse_secret_overrides(overrides)
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
@@ -103,8 +111,9 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
             known = OmegaConf.to_container(hydra_compose("config"), resolve=True)
             raise ConfigError(_explain(error, overrides, known)) from error
     assert isinstance(values, dict)
+    refuse_secrets(values)  # type: ignore[arg-type]
     for key in ("run_dir", "cache_dir"):
-        if isinstance(values.get(key), str):
+        if is_for_here and isinstance(values.get(key), str):
             values[key] = str(Path(values[key]).expanduser().absolute())
     return values  # type: ignore[return-value]
 
@@ -148,6 +157,14 @@ def _train(overrides: Sequence[str]) -> int:
 
     run_training(config)
     return 0
+
+
+def _submit(overrides: Sequence[str]) -> int:
+    values = compose(overrides, is_for_here=False)
+    _end_in_order()
+    from orchestration.submission.command import submit_run
+
+    return submit_run(values, overrides)
 
 
 DATA_USAGE = """usage: mixed-r1 data VERB [key=value ...]

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestration.config.cluster import ClusterConfig
 from orchestration.errors import InfrastructureError
+from orchestration.loopback import on_loopback
 from orchestration.placement.local import available_cores
 from orchestration.pools.lost import cause_of
 
@@ -41,7 +42,8 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
             "include_dashboard": False,
             "object_store_memory": config.object_store_bytes,
         }
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    with nullcontext() if config.address else on_loopback():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         yield
     except RayError as error:

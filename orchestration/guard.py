@@ -142,6 +142,8 @@ def end(family: Family, *, leave_s: float = LEAVE_S) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever stops a Ray job asks the driver and all its children to leave at once; the guard leaves last.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     watched = Family(sys.argv[1], int(sys.argv[2]))
     watch(watched)
     end(watched)

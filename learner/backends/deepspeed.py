@@ -225,7 +225,7 @@ class DeepSpeedBackend:
             return parameter.detach().float().clone()
 
     def save(self, folder: Path) -> None:
-        """See TrainBackend. DeepSpeed writes pickles: give `load` only checkpoints of your own."""
+        """See TrainBackend."""
         save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
 
     def load(self, folder: Path, *, is_keeper: bool) -> None:

@@ -4,13 +4,14 @@
 <folder>/weights/ranks/          DeepSpeed's own files, one or two a rank
 <folder>/weights/universal/      only while other ranks or another precision read: the same, parameter by parameter
 
-DeepSpeed's files are pickles, and reading them runs what is in them: load only checkpoints of your own.
+DeepSpeed's files are pickles. They are read as weights only, so that a file that names more than it should is refused.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from learner.backends.plain_loading import weights_only
 from learner.errors import CheckpointError
 from learner.ranks import exchange
 
@@ -60,7 +62,8 @@ def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -
     as much disk again and is deleted once all ranks have read it.
 
     Raises:
-        CheckpointError: the checkpoint is not DeepSpeed's, or of another stage or set of trained parameters.
+        CheckpointError: the checkpoint is not DeepSpeed's, or of another stage or set of trained parameters, or holds
+            what is neither tensor nor number.
     """
     written = _read_layout(folder)
     for name in ("zero_stage", "trained"):
@@ -70,13 +73,26 @@ def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -
                 f"{folder} does not load into this model and optimiser: {name} is {_shorten(theirs)} there and "
                 f"{_shorten(ours)} here; use the settings with which it was written, or start a new run folder"
             )
-    if (written.num_ranks, written.dtype) == (layout.num_ranks, layout.dtype):
-        engine.load_checkpoint(str(folder), tag=RANKS_TAG)
-    else:
-        _load_universal(engine, folder, is_keeper=is_keeper)
+    try:
+        with weights_only(_own_classes()):
+            if (written.num_ranks, written.dtype) == (layout.num_ranks, layout.dtype):
+                engine.load_checkpoint(str(folder), tag=RANKS_TAG)
+            else:
+                _load_universal(engine, folder, is_keeper=is_keeper)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{folder} is not read: {str(error).splitlines()[0]}; take another checkpoint") from error
     for state in engine.optimizer.optimizer.state.values():
         # Stage 3 gives all parameter groups one tensor for their number of steps, which each group would then count up.
         state["step"] = state["step"].clone()
+
+
+def _own_classes() -> list[type]:
+    """Give the classes whose instances DeepSpeed keeps beside tensors; each holds numbers and does nothing else."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def _read_layout(folder: Path) -> Layout:

@@ -20,6 +20,7 @@ from learner.backends.base import WEIGHTS_FOLDER, LossFunction
 from learner.backends.gather import GatheredBlock
 from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.backends.parking import ParkingLot
+from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.freezing import freeze_parameters
@@ -167,7 +168,8 @@ class FsdpBackend:
         """See TrainBackend."""
         state = self._state()
         try:
-            load_sharded(state, checkpoint_id=folder / WEIGHTS_FOLDER)
+            with weights_only():
+                load_sharded(state, storage_reader=PlainReader(folder / WEIGHTS_FOLDER))
         except CheckpointException as error:
             raise CheckpointError(
                 f"{folder} does not load into this model and optimiser ({_reasons(error)}); use the model, freeze "

@@ -9,13 +9,20 @@ import pytest
 import orchestration.data
 import orchestration.evaluation
 import orchestration.planning
+import orchestration.submission
 import rewards
 
 # A worker reads standard input when it is imported; Ray's and vLLM's modules take seconds and hold no examples.
 LEFT_OUT = {"rewards.math_worker", "orchestration.data.ray_workers"}
 MODULES = [
     module.name
-    for package in (rewards, orchestration.data, orchestration.evaluation, orchestration.planning)
+    for package in (
+        rewards,
+        orchestration.data,
+        orchestration.evaluation,
+        orchestration.planning,
+        orchestration.submission,
+    )
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not module.ispkg and module.name not in LEFT_OUT
 ]

@@ -72,12 +72,12 @@ class RayNode:
             time.sleep(0.05)
         self._process.wait()
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = START_S) -> None:
         """Until the condition holds, as long as the node lives."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + timeout_s
         while not condition():
             assert self._process.poll() is None, self.output
-            assert time.monotonic() < deadline, f"waited {START_S} s:\n{self.output}"
+            assert time.monotonic() < deadline, f"waited {timeout_s} s:\n{self.output}"
             time.sleep(0.1)
 
     def is_up(self) -> bool:

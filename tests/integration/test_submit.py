@@ -1,0 +1,188 @@
+"""Runs as jobs of a real Ray cluster: followed, killed, submitted again, resumed, and failing loudly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobSubmissionClient
+
+from tests.integration.driver import Driver
+from tests.integration.job_cluster import JobCluster, job_cluster
+from tests.integration.two_nodes import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+NUM_STEPS = 8
+GROUPS_PER_STEP = 4
+ACTORS = ("ray::GeneratorActor", "ray::RewardActor", "ray::LearnerActor")
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in ENVIRONMENT.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Jobs, and commands in folders of their own, import the packages that are tested.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+def head(environment: None) -> Iterator[JobCluster]:
+    with job_cluster(head_cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(environment: None) -> Iterator[JobCluster]:
+    """A head that has no room for actors, so that they stand on both workers."""
+    with job_cluster(head_cpus=1, worker_cpus=(4, 4)) as cluster:
+        yield cluster
+
+
+def settings(folder: Path, cache: Path) -> list[str]:
+    return [
+        "experiment=cpu_quick",
+        "cluster=ray",
+        f"run_dir={folder / 'run'}",
+        f"cache_dir={cache}",
+        "cluster.reward_pool.num_actors=2",
+        "rollout.engines=2",
+        f"training.num_steps={NUM_STEPS}",
+        f"training.groups_per_step={GROUPS_PER_STEP}",
+        "evaluation.enabled=false",
+    ]
+
+
+def submit(folder: Path, cache: Path, cluster: JobCluster, *more: str) -> Driver:
+    return Driver(
+        folder,
+        "submit",
+        *settings(folder, cache),
+        f"submit.address={cluster.dashboard}",
+        f"submit.python={sys.executable}",
+        "submit.name=story",
+        "submit.retry_wait_s=1",
+        "submit.allow_temporary_run_dir=true",
+        *more,
+    )
+
+
+def statuses(cluster: JobCluster) -> dict[str, str]:
+    jobs = JobSubmissionClient(cluster.dashboard).list_jobs()
+    return {str(job.submission_id): str(job.status) for job in jobs if job.submission_id}
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_whole_and_once(run: Path) -> None:
+    """Every step has its line, and every position of the prompt stream was used up once."""
+    assert [line["step"] for line in lines_of(run / "metrics.jsonl")] == list(range(NUM_STEPS))
+    ledger = lines_of(run / "ledger.jsonl")
+    used = [entry[0] for line in ledger for part in ("trained", "replaced", "dropped") for entry in line[part]]
+    assert sorted(used) == list(range(NUM_STEPS * GROUPS_PER_STEP))
+
+
+def assert_nothing_left(cluster: JobCluster, driver: Driver) -> None:
+    assert driver.leftovers() == []
+    cluster.nodes[0].wait_until(lambda: not cluster.pids("orchestration."))
+    cluster.nodes[0].wait_until(lambda: not [pid for name in ACTORS for pid in cluster.pids(name)])
+
+
+def test_exit_codes_of_failing_jobs_are_carried_through(tmp_path: Path, head: JobCluster) -> None:
+    # A wrong setting that only the cluster's machine can see, and an error that nobody expected.
+    wrong = submit(tmp_path, tmp_path, head, "data.train=/nowhere/a.parquet", "data.held_out=/nowhere/b.parquet")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert wrong.finish() == 2, wrong.output
+    assert "mixed-r1 train: data.train=/nowhere/a.parquet does not exist" in wrong.output
+
+    raising = submit(tmp_path, tmp_path, head, "model=qwen2_5_vl", f"model.path={tmp_path / 'model'}")
+    assert raising.finish() == 1, raising.output
+    assert "json.decoder.JSONDecodeError" in raising.output
+
+    assert statuses(head) == {"story-1": "FAILED", "story-2": "FAILED"}
+    assert "story-1 FAILED with exit code 2" in wrong.output
+    assert "submitting again" not in wrong.output + raising.output
+    assert_nothing_left(head, raising)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
+    tmp_path: Path, cache: Path, cluster: JobCluster
+) -> None:
+    driver = submit(tmp_path, cache, cluster)
+    driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
+    assert [len(node.actors("GeneratorActor")) for node in cluster.nodes] == [0, 1, 1]
+
+    # Whoever submits the same run meanwhile is told so.
+    second = submit(tmp_path, cache, cluster)
+    assert second.finish() == 2
+    assert "story-1 is RUNNING" in second.output
+    assert "submit.if_running=follow" in second.output
+
+    [victim] = cluster.pids("orchestration.cli", "train")
+    assert "_ray_pkg_" in os.readlink(f"/proc/{victim}/cwd")  # the code that was shipped
+    os.kill(victim, signal.SIGKILL)
+
+    assert driver.finish() == 0, driver.output
+    assert statuses(cluster) == {"story-1": "FAILED", "story-2": "SUCCEEDED"}
+    output = driver.output
+    assert output.index("story-1 FAILED with exit code 137") < output.index("submitting again in 1 s")
+    assert f"of {NUM_STEPS} steps are done" in output.split("submitting again", 1)[1]
+    assert "story-2 SUCCEEDED with exit code 0" in output
+    assert_whole_and_once(tmp_path / "run")
+    assert_nothing_left(cluster, driver)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_job_that_saves_itself_and_the_same_command_continues(
+    tmp_path: Path, cache: Path, cluster: JobCluster
+) -> None:
+    driver = submit(tmp_path, cache, cluster, "submit.on_interrupt=stop", "training.checkpoint_every=100")
+    driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
+    driver.send(signal.SIGINT)
+    assert driver.finish() == 130
+    assert "is saved in" in driver.output
+    assert statuses(cluster) == {"story-1": "STOPPED"}
+    assert_nothing_left(cluster, driver)
+
+    again = submit(tmp_path, cache, cluster, "training.checkpoint_every=100")
+    assert again.finish() == 0, again.output
+    assert "resumed step_" in again.output
+    assert statuses(cluster) == {"story-1": "STOPPED", "story-2": "SUCCEEDED"}
+    assert_whole_and_once(tmp_path / "run")
+    assert_nothing_left(cluster, again)
+
+
+@pytest.mark.slow
+def test_rays_own_command_submits_stops_and_continues_a_run(tmp_path: Path, cache: Path, cluster: JobCluster) -> None:
+    def ray_job(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).parent / "ray", "job", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400)
+
+    shipped = {
+        "working_dir": ".",
+        "excludes": ["/tests", "/docker", ".*"],
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "100"},
+    }
+    address = f"--address={cluster.dashboard}"
+    options = [address, "--runtime-env-json", json.dumps(shipped)]
+    line = ["--", sys.executable, "-m", "orchestration.cli", "train", *settings(tmp_path, cache)]
+    begun = ray_job("submit", *options, "--no-wait", "--submission-id=first", *line)
+    assert begun.returncode == 0, begun.stderr
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    cluster.nodes[0].wait_until(lambda: metrics.is_file() and metrics.read_text().count("\n") >= 2, timeout_s=300)
+    assert ray_job("stop", address, "first").returncode == 0
+
+    continued = ray_job("submit", *options, "--submission-id=second", *line)
+
+    assert continued.returncode == 0, continued.stdout + continued.stderr
+    assert "resumed step_" in continued.stdout
+    assert statuses(cluster) == {"first": "STOPPED", "second": "SUCCEEDED"}
+    assert_whole_and_once(tmp_path / "run")
