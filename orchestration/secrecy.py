@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from orchestration.errors import ConfigError
 
 SECRET_WORDS = re.compile(
-    r"(^|[^a-z0-9])(token|secret|password|passwd|passphrase|credentials?|(api|access|secret|private)_?key(_?id)?)$",
+    r"(^|[^a-z0-9])(token|secret|authorization|cookie|password|passwd|passphrase|credentials?|(api|access|secret|private)_?key(_?id)?)$",
     re.IGNORECASE,
 )
 """The end of a name that holds a secret: HF_TOKEN, api_key, AWS_ACCESS_KEY_ID, but not max_tokens or token_budget."""
@@ -20,7 +20,8 @@ PUBLISHED = ("model.hf_config", "model.hf_processor")
 """Copies of public files, whose `token` settings name parts of a vocabulary."""
 REMEDY = (
     "settings are written to run_dir and shown in logs and dashboards. Set it as an environment variable on the "
-    "machines instead, and name the variable in submit.require_environment if a job cannot do without"
+    "machines instead; cluster.pass_environment takes it from the driver to every actor by its name, and "
+    "submit.require_environment refuses to begin without it"
 )
 
 
