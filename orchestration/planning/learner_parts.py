@@ -33,8 +33,8 @@ def stored_items(counts: Activations, load: StreamLoad, *, is_recomputed: bool) 
     text = make_item(
         f"{what}, language model",
         counts.text_stored,
-        f"{counts.num_layers} blocks x {counts.num_tokens:,} tokens; a block keeps {counts.text_layer:,} B where nothing "
-        "is recomputed",
+        f"{counts.num_layers} blocks x {counts.num_tokens:,} tokens; a block keeps {counts.text_layer:,} B where "
+        "nothing is recomputed",
     )
     found = [text]
     if counts.tower_stored:
