@@ -122,10 +122,12 @@ def _passes(
     root_grad = make_item(
         "gradients outside of blocks", size * _numel(root_trained), f"{size} B x {_numel(root_trained):,}, whole"
     )
+    # gloo copies what it sends.
+    copies = 2 if config.device == "cpu" and ranks > 1 else 1
     sums = make_item(
         "their sum over ranks",
-        FLOAT32 * (_padded(root_trained, ranks) + sharded(root_trained, ranks)),
-        f"4 B x {_numel(root_trained):,} sent and 1/{ranks} of it received",
+        FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),
+        f"{copies} x 4 B x {_numel(root_trained):,} sent and 1/{ranks} of it received",
     )
     logits = f"chunks of {counts.num_chunk_rows:,} x {shape.text.vocab_size:,} logits"
     moments = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.config.experiment import ExperimentConfig
 from orchestration.planning.checkpoint_size import checkpoint_bytes, export_bytes
 from orchestration.planning.engine_memory import engine_memory
 from orchestration.planning.learner_memory import learner_memory, learner_parts
@@ -37,20 +38,24 @@ def test_the_hand_counts_are_those_of_the_published_model() -> None:
 
 
 @pytest.fixture
-def config(tmp_path: Path):
+def config(tmp_path: Path) -> ExperimentConfig:
     return gpu_config(tmp_path, "learner.attention=flash")
 
 
 SHAPE = read_shape(PUBLISHED["qwen2_5_vl_7b"])
 
 
-def test_the_assumed_micro_batch_fills_the_budget_with_longest_prompts_and_completions(config) -> None:
+def test_the_assumed_micro_batch_fills_the_budget_with_longest_prompts_and_completions(
+    config: ExperimentConfig,
+) -> None:
     load = largest_load(config)
 
     assert (load.num_tokens, load.num_predicted, load.num_image_tokens) == (L, PREDICTED, 2 * 6144)
 
 
-def test_what_a_rank_keeps_is_16_bytes_a_trained_parameter_over_four_ranks_and_4_for_fixed_ones(config) -> None:
+def test_what_a_rank_keeps_is_16_bytes_a_trained_parameter_over_four_ranks_and_4_for_fixed_ones(
+    config: ExperimentConfig,
+) -> None:
     use = learner_memory(config, SHAPE, None)
     items = {item.name: item.bytes for item in use.items}
 
@@ -62,7 +67,9 @@ def test_what_a_rank_keeps_is_16_bytes_a_trained_parameter_over_four_ranks_and_4
     assert pytest.approx(29.13, abs=0.01) == (4 * TOTAL + 12 * TRAINED) / RANKS / GIB
 
 
-def test_the_backward_pass_of_the_last_block_is_the_fullest_moment_and_adds_up_by_hand(config) -> None:
+def test_the_backward_pass_of_the_last_block_is_the_fullest_moment_and_adds_up_by_hand(
+    config: ExperimentConfig,
+) -> None:
     inputs = LAYERS * L * D * 2  # each block's input, bfloat16
     norms = 2 * (4 + 2 + 2) * L * D  # float32 copy, normalised, output; two of them
     # q, output, output for the projection: 3 D; k and v: 2 x 512; a float32 sum for each head
@@ -83,7 +90,7 @@ def test_the_backward_pass_of_the_last_block_is_the_fullest_moment_and_adds_up_b
     assert moment / GIB == pytest.approx(30.4, abs=0.1)
 
 
-def test_it_fits_80_gb_and_the_same_on_one_rank_does_not(config, tmp_path: Path) -> None:
+def test_it_fits_80_gb_and_the_same_on_one_rank_does_not(config: ExperimentConfig, tmp_path: Path) -> None:
     limit = int(79.1 * GIB)
 
     assert learner_memory(config, SHAPE, limit).excess_bytes == 0
@@ -92,7 +99,7 @@ def test_it_fits_80_gb_and_the_same_on_one_rank_does_not(config, tmp_path: Path)
     assert alone.total_bytes > limit + 60 * GIB
 
 
-def test_the_engine_holds_weights_once_and_56_kib_a_token(config) -> None:
+def test_the_engine_holds_weights_once_and_56_kib_a_token(config: ExperimentConfig) -> None:
     limit = int(79.1 * GIB)
     memory = engine_memory(config, SHAPE, limit)
     items = {item.name: item.bytes for item in memory.use.items}
@@ -101,13 +108,12 @@ def test_the_engine_holds_weights_once_and_56_kib_a_token(config) -> None:
     token = 2 * KEY_HEADS * HEAD * LAYERS * 2
     assert token == 57_344
     assert memory.num_cache_tokens == memory.kv_cache_bytes // (16 * token) * 16
-    others = sum(
-        size for name, size in items.items() if name not in ("key-value cache", "weight channel", "a layer loaded anew")
-    )
+    beside = ("key-value cache", "weight channel", "a layer loaded anew")
+    others = sum(size for name, size in items.items() if name not in beside)
     assert memory.kv_cache_bytes == int(0.9 * limit) - others
     assert memory.num_whole_sequences == memory.num_cache_tokens // 8192
 
 
-def test_a_checkpoint_is_12_bytes_a_trained_parameter_and_4_a_fixed_one(config) -> None:
+def test_a_checkpoint_is_12_bytes_a_trained_parameter_and_4_a_fixed_one(config: ExperimentConfig) -> None:
     assert checkpoint_bytes(config, SHAPE) == pytest.approx(12 * TRAINED + 4 * TOWER, rel=1e-3)
     assert export_bytes(config, SHAPE) == pytest.approx(2 * TOTAL, rel=1e-3)
