@@ -86,7 +86,8 @@ def main() -> None:
         return
     print(describe_hardware())
     print(
-        f"{'case':<42} {'planned':>9} {'measured':>9} {'ratio':>6}   MiB, {'process' if options.large else 'tensors'}"
+        f"{'case':<42} {'planned':>9} {'measured':>9} {'ratio':>6}   MiB of "
+        + ("the process" if options.large else "tensors")
     )
     wanted = [n for n in cases if options.cases == "all" or any(n.startswith(w) for w in options.cases.split(","))]
     ratios = []

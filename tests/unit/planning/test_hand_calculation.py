@@ -45,15 +45,15 @@ def config(tmp_path: Path) -> ExperimentConfig:
 SHAPE = read_shape(PUBLISHED["qwen2_5_vl_7b"])
 
 
-def test_the_assumed_micro_batch_fills_the_budget_with_longest_prompts_and_completions(
+def test_the_assumed_micro_batch_holds_longest_prompts_and_completions(
     config: ExperimentConfig,
 ) -> None:
-    load = largest_load(config)
+    load = largest_load(config, SHAPE)
 
     assert (load.num_tokens, load.num_predicted, load.num_image_tokens) == (L, PREDICTED, 2 * 6144)
 
 
-def test_what_a_rank_keeps_is_16_bytes_a_trained_parameter_over_four_ranks_and_4_for_fixed_ones(
+def test_trained_parameters_take_16_bytes_and_fixed_ones_4_over_four_ranks(
     config: ExperimentConfig,
 ) -> None:
     use = learner_memory(config, SHAPE, None)
@@ -67,7 +67,7 @@ def test_what_a_rank_keeps_is_16_bytes_a_trained_parameter_over_four_ranks_and_4
     assert pytest.approx(29.13, abs=0.01) == (4 * TOTAL + 12 * TRAINED) / RANKS / GIB
 
 
-def test_the_backward_pass_of_the_last_block_is_the_fullest_moment_and_adds_up_by_hand(
+def test_the_fullest_moment_is_the_last_blocks_backward_pass_and_adds_up(
     config: ExperimentConfig,
 ) -> None:
     inputs = LAYERS * L * D * 2  # each block's input, bfloat16
