@@ -1,6 +1,7 @@
 """Planned memory of a learner rank against the tensors that a real one holds, byte by byte of torch's allocator."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,43 +36,42 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Measured, Path]]:
-    found = {}
-    for name, case in CASES.items():
-        folder = tmp_path_factory.mktemp("model")
-        write_model(case, folder)
-        found[name] = measure_fsdp(case, folder), folder
-    return found
+SLOW = ("bfloat16", "recomputation", "pictures are the peak", "KL to a reference")
+"""Seconds each, and close to one of the others."""
+
+Found = tuple[Case, Path, Measured]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_stays_between_steps_is_planned_exactly(name: str, measured: dict[str, tuple[Measured, Path]]) -> None:
-    found, folder = measured[name]
-    parts, _ = plan(CASES[name], folder)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
+)
+def found(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """(case, its model, what a real rank of it held)."""
+    case, folder = CASES[request.param], tmp_path_factory.mktemp("model")
+    write_model(case, folder)
+    return case, folder, measure_fsdp(case, folder)
+
+
+def test_what_stays_between_steps_is_planned_exactly(found: Found) -> None:
+    case, folder, measured = found
+    parts, _ = plan(case, folder)
 
     # AdamW counts each tensor's steps in a float of its own.
-    assert sum(item.bytes for item in parts.kept) == pytest.approx(found.kept, rel=1e-3)
+    assert sum(item.bytes for item in parts.kept) == pytest.approx(measured.kept, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_fullest_moment_of_a_step_is_planned_within_15_percent(
-    name: str, measured: dict[str, tuple[Measured, Path]]
-) -> None:
-    found, folder = measured[name]
-    parts, pictures = plan(CASES[name], folder)
+def test_the_fullest_moment_of_a_step_is_planned_within_15_percent(found: Found) -> None:
+    case, folder, measured = found
+    parts, pictures = plan(case, folder)
 
     # On a CPU the pictures of a step lie in the same memory.
-    assert fullest(parts, without=TRANSFER) + pictures == pytest.approx(found.phases["step"], rel=TOLERANCE)
+    assert fullest(parts, without=TRANSFER) + pictures == pytest.approx(measured.phases["step"], rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_transfer_of_all_weights_is_planned_within_15_percent(
-    name: str, measured: dict[str, tuple[Measured, Path]]
-) -> None:
-    found, folder = measured[name]
-    parts, _ = plan(CASES[name], folder)
+def test_a_transfer_of_all_weights_is_planned_within_15_percent(found: Found) -> None:
+    case, folder, measured = found
+    parts, _ = plan(case, folder)
 
     # With what stays: gloo's own threads let go of copies when they please, which is much of so little.
     planned = sum(item.bytes for item in (*parts.kept, *parts.phases[TRANSFER]))
-    assert planned == pytest.approx(found.kept + found.phases["transfer"], rel=TOLERANCE)
+    assert planned == pytest.approx(measured.kept + measured.phases["transfer"], rel=TOLERANCE)
