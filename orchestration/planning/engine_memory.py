@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.activations import FLOAT32
-from orchestration.planning.image_tokens import vision_rows
+from orchestration.planning.image_tokens import largest_image_tokens, vision_rows
 from orchestration.planning.learner_memory import CONTEXT_BYTES
+from orchestration.planning.processor_settings import processor_of
 from orchestration.planning.records import MemoryItem, MemoryUse
 from orchestration.planning.shapes import ModelShape, PatchTower
 from orchestration.planning.tensors import Tensor, model_tensors
@@ -154,7 +155,7 @@ def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> tu
             make_item("weights on arrival", total, text),
             make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
         )
-    count = RECEIVE_BUFFERS[channel.backend]
+    count = RECEIVE_BUFFERS.get(channel.backend, 2)
     layer = size * sum(tensor.numel for tensor in model_tensors(shape) if tensor.block == _first_text_block(shape))
     return (
         make_item("weight channel", count * channel.bucket_bytes, f"{count} x {channel.bucket_bytes:,} B"),
@@ -180,7 +181,7 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int) -> li
     is_gpu = engine.device == "cuda"
     text, workers = shape.text, engine.tensor_parallel_size
     tokens = BATCHED_TOKENS if is_gpu else max(CPU_BATCHED_TOKENS, engine.max_model_len)
-    pictures = min(engine.max_model_len, _largest_image(shape))
+    pictures = min(engine.max_model_len, largest_image_tokens(shape, processor_of(config.model)))
     rows = vision_rows(shape, max(tokens, pictures))
     tower = shape.tower
     found = [
@@ -210,11 +211,6 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int) -> li
         if not engine.enforce_eager:
             found.append(make_item("CUDA graphs", GRAPH_BYTES, "assumed"))
     return found
-
-
-def _largest_image(shape: ModelShape) -> int:
-    """Most image tokens of one picture under the published processors."""
-    return 16384 if isinstance(shape.tower, PatchTower) else 13 * shape.tower.tokens_per_tile
 
 
 def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:

@@ -78,7 +78,8 @@ def fsdp_parts(
     )  # fmt: skip
     passes = _passes(config, shape, load, split.all, split.trained)
     phases = {name: (*on_device, *items) for name, items in passes.items()}
-    phases["weights to engines"] = (*_gathered(split.all, ranks, size), *transfer)
+    gathered = _gathered(split.all, ranks, size, is_on_gpu=config.device == "cuda")
+    phases["weights to engines"] = (*gathered, *transfer)
     if not config.fsdp.cpu_offload:
         phases["optimiser step"] = (gradients, *update)
     return LearnerParts(
@@ -121,10 +122,12 @@ def _passes(
     root_grad = make_item(
         "gradients outside of blocks", size * _numel(root_trained), f"{size} B x {_numel(root_trained):,}, whole"
     )
+    # gloo copies what it sends.
+    copies = 2 if config.device == "cpu" and ranks > 1 else 1
     sums = make_item(
         "their sum over ranks",
-        FLOAT32 * (_padded(root_trained, ranks) + sharded(root_trained, ranks)),
-        f"4 B x {_numel(root_trained):,} sent and 1/{ranks} of it received",
+        FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),
+        f"{copies} x 4 B x {_numel(root_trained):,} sent and 1/{ranks} of it received",
     )
     logits = f"chunks of {counts.num_chunk_rows:,} x {shape.text.vocab_size:,} logits"
     moments = {
@@ -184,19 +187,28 @@ def _block_items(
     return tuple(found)
 
 
-def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int) -> tuple[MemoryItem, ...]:
-    """What learner/backends/gather.py holds at its largest: everything outside of blocks, or one block."""
-    root, (text_block, _) = _of_block(tensors, None), _largest_blocks(tensors)
-    unit = max((root, text_block), key=_numel)
-    largest = max(_numel([tensor]) for tensor in unit)
-    return (
-        make_item(
-            "tensors gathered together",
-            size * (_padded(unit, ranks) + sharded(unit, ranks)),
-            f"{size} B x {_numel(unit):,} and this rank's share of them",
-        ),
-        make_item("one tensor cut out", 2 * size * largest, f"2 x {size} B x {largest:,}"),
+def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: bool) -> tuple[MemoryItem, ...]:
+    """What learner/backends/gather.py holds at its largest: everything outside of blocks, or one block.
+
+    The block before is let go only when the next one is there.
+    """
+    root, (block, _) = _of_block(tensors, None), _largest_blocks(tensors)
+    unit = max((root, block), key=_numel)
+    whole, before = size * _padded(unit, ranks), size * _padded(block, ranks)
+    # gloo copies what it gathers.
+    copies = 1 if is_on_gpu else 2
+    arriving = make_item(
+        "tensors gathered together",
+        copies * whole + size * sharded(unit, ranks),
+        f"{copies} x {size} B x {_numel(unit):,} and this rank's share of them",
     )
+    behind = make_item("the block before", before, f"{size} B x {_numel(block):,}")
+    largest = max(_numel([tensor]) for tensor in unit)
+    cut = (
+        make_item("tensors gathered together", whole, f"{size} B x {_numel(unit):,}"),
+        make_item("tensors cut out", 3 * size * largest, f"3 x {size} B x {largest:,}: this one twice, the one before"),
+    )
+    return max((arriving, behind), cut, key=lambda items: sum(item.bytes for item in items))
 
 
 def _largest_blocks(tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -43,7 +43,7 @@ def host_memory(
         image_bytes: encoded pictures of one prompt.
         load: of the learner's largest micro-batch; None assumes `largest_load`.
     """
-    load = load or largest_load(config)
+    load = load or largest_load(config, shape)
     uses = []
     for index, machine in enumerate(layout.machines):
         seats = [seat for seat in layout.seats if seat.machine == index]

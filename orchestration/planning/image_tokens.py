@@ -40,6 +40,15 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
     return TILE_MARKS + num_tiles(shape.tower, processor, width, height) * shape.tower.tokens_per_tile
 
 
+def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
+    """Give the most tokens that the processor makes of any picture."""
+    if isinstance(shape.tower, PatchTower):
+        _, highest = pixel_limits(processor)
+        return max(1, highest // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
+    most = int(processor.get("max_patches", DEFAULT_MAX_TILES))
+    return TILE_MARKS + (most + 1 if most > 1 else 1) * shape.tower.tokens_per_tile
+
+
 def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
     """Give the rows that a vision tower computes for so many image tokens: patches, and InternVL's class tokens."""
     if isinstance(shape.tower, PatchTower):

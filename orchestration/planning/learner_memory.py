@@ -8,6 +8,7 @@ from orchestration.planning.deepspeed_memory import deepspeed_parts
 from orchestration.planning.fsdp_memory import fsdp_parts
 from orchestration.planning.image_tokens import vision_rows
 from orchestration.planning.learner_parts import LearnerParts
+from orchestration.planning.parameters import count_parameters
 from orchestration.planning.records import MemoryItem, MemoryUse
 from orchestration.planning.shapes import ModelShape, PatchTower
 from orchestration.planning.stream_load import StreamLoad, largest_load
@@ -18,6 +19,13 @@ CONTEXT_BYTES = 1_200 * 2**20
 FRAGMENTATION_FRAC = 0.05
 """Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
 FLOAT32 = 4
+WIRE_BYTES = {"float32": 4, "bfloat16": 2}
+SENDER_BUFFERS = {
+    "nccl": (3, "two packed buffers on their way, and what fills the next"),
+    "ipc": (3, "what fills a buffer, the packed buffer, and the one that the engine sees"),
+    "gloo": (2, "what fills a bucket, and the bucket"),
+}
+"""Of the weight channel's backends."""
 
 
 def learner_memory(
@@ -36,7 +44,7 @@ def learner_memory(
     phase, items = parts.fullest
     everything = (*parts.kept, *items)
     if learner.device == "cpu":
-        everything += (*parts.host_kept, step_pictures(config, shape, load or largest_load(config)))
+        everything += (*parts.host_kept, step_pictures(config, shape, load or largest_load(config, shape)))
     else:
         everything += reserve(sum(item.bytes for item in everything))
     device = "GPU" if learner.device == "cuda" else "process"
@@ -47,7 +55,7 @@ def learner_parts(config: ExperimentConfig, shape: ModelShape, *, load: StreamLo
     """Give what a learner rank keeps and what every phase adds, without reserves."""
     learner = algorithm_of(config)
     count = fsdp_parts if learner.backend == "fsdp" else deepspeed_parts
-    return count(learner, shape, load or largest_load(config), transfer=sender_items(config))
+    return count(learner, shape, load or largest_load(config, shape), transfer=sender_items(config, shape))
 
 
 def reserve(used: int) -> tuple[MemoryItem, ...]:
@@ -58,12 +66,12 @@ def reserve(used: int) -> tuple[MemoryItem, ...]:
     )
 
 
-def sender_items(config: ExperimentConfig) -> tuple[MemoryItem, ...]:
-    """Give the buffers in which rank 0 packs weights: NCCL has two on their way and one being filled."""
+def sender_items(config: ExperimentConfig, shape: ModelShape) -> tuple[MemoryItem, ...]:
+    """Give the buffers in which rank 0 packs weights."""
     channel = config.rollout.weight_channel
-    copies = 3 if channel.backend == "nccl" else 2
-    what = "two packed buffers and one being filled" if copies == 3 else "pieces of a bucket, and the bucket"
-    return (make_item("weight channel", copies * channel.bucket_bytes, f"{what}, {channel.bucket_bytes:,} B each"),)
+    size = min(channel.bucket_bytes, WIRE_BYTES[config.rollout.engine.dtype] * count_parameters(shape).total)
+    copies, what = SENDER_BUFFERS.get(channel.backend, SENDER_BUFFERS["nccl"])
+    return (make_item("weight channel", copies * size, f"{copies} x {size:,} B: {what}"),)
 
 
 def step_pictures(config: ExperimentConfig, shape: ModelShape, load: StreamLoad) -> MemoryItem:

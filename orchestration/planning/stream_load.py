@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.planning.image_tokens import largest_image_tokens
+from orchestration.planning.processor_settings import processor_of
+from orchestration.planning.shapes import ModelShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,8 @@ class StreamLoad:
         return self.num_completions * (self.prompt_tokens + self.completion_tokens - 1)
 
 
-def largest_load(config: ExperimentConfig) -> StreamLoad:
-    """Give a micro-batch at the token budget: the longest prompts, all of them image, with the longest completions.
+def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
+    """Give a micro-batch at the token budget: longest prompts, as much image as they take, longest completions.
 
     Shorter completions under long prompts would hold more image tokens, at most `learner.micro_batch_tokens`; whoever
     knows the data passes a load of his own.
@@ -56,6 +59,7 @@ def largest_load(config: ExperimentConfig) -> StreamLoad:
     sampling, engine = config.rollout.sampling, config.rollout.engine
     completion = sampling.max_completion_tokens
     prompt = engine.max_model_len - completion
+    largest = largest_image_tokens(shape, processor_of(config.model))
     # A sequence longer than the budget stands alone.
     budget = max(config.learner.micro_batch_tokens, prompt + completion - 1)
     group = prompt + sampling.group_size * (completion - 1)
@@ -67,7 +71,7 @@ def largest_load(config: ExperimentConfig) -> StreamLoad:
     return StreamLoad(
         num_prompts=num_prompts,
         prompt_tokens=prompt,
-        image_tokens=prompt,
+        image_tokens=min(prompt, engine.max_images_per_prompt * largest),
         num_completions=num_completions,
         completion_tokens=completion,
     )

@@ -45,12 +45,14 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
                 f"learner.freeze pattern {pattern!r} matches no parameter of this model; use {', '.join(PARTS)}, or a "
                 f"shell pattern of names like {tensors[0].name}"
             )
-    trained = tuple(tensor for tensor in tensors if not _is_frozen(tensor, freeze))
+    frozen = [_is_frozen(tensor, freeze) for tensor in tensors]
+    trained = tuple(tensor for tensor, is_frozen in zip(tensors, frozen, strict=True) if not is_frozen)
     if lora is not None:
         return TrainedTensors(trained=_adapters(trained, lora), fixed=tensors)
     if not trained:
         raise ConfigError(f"learner.freeze={list(freeze)} freezes every parameter; leave something to train")
-    return TrainedTensors(trained=trained, fixed=tuple(tensor for tensor in tensors if tensor not in set(trained)))
+    fixed = tuple(tensor for tensor, is_frozen in zip(tensors, frozen, strict=True) if is_frozen)
+    return TrainedTensors(trained=trained, fixed=fixed)
 
 
 def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:

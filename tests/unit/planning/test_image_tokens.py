@@ -1,6 +1,9 @@
 """Image tokens against the processors that engine and learner run, over many sizes of picture."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestration.config.model import ModelConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.demo_shape import demo_config, demo_processor
-from orchestration.planning.image_tokens import image_tokens, vision_rows
+from orchestration.planning.image_tokens import image_tokens, largest_image_tokens, vision_rows
+from orchestration.planning.processor_settings import processor_of
 from orchestration.planning.shapes import read_shape
 from tests.unit.planning.published import PUBLISHED
 
@@ -63,6 +68,7 @@ def test_every_size_takes_the_tokens_that_the_processor_counts(
             image_tokens(shape_for(shape), processor, width, height)
         return
     assert image_tokens(shape_for(shape), processor, width, height) == expected
+    assert expected <= largest_image_tokens(shape_for(shape), processor)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (300, 200), (640, 96), (70, 900)])
@@ -88,3 +94,19 @@ def test_a_processor_of_another_model_is_refused() -> None:
         image_tokens(shape_for("qwen2_5_vl_3b"), {"merge_size": 4}, 100, 100)
     with pytest.raises(ConfigError, match="takes tiles of 448 x 448"):
         image_tokens(shape_for("internvl3_1b"), {"size": {"height": 224, "width": 224}}, 100, 100)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_settings_come_from_the_folder_then_from_what_is_stated_then_from_the_demo(family: Any, tmp_path: Path) -> None:
+    frame: Any = {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}[family]
+    stated = {"size": {"height": 448, "width": 448}}
+    demo = ModelConfig(path=None, family=family, coord_mode=frame)
+    folder = ModelConfig(path=str(tmp_path), family=None, coord_mode=frame, hf_processor=stated)
+
+    assert processor_of(demo) == demo_processor(family)
+    assert processor_of(replace(demo, hf_processor=stated)) == stated
+    assert processor_of(folder) == stated
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"max_patches": 3}}))
+    assert processor_of(folder) == {"max_patches": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"max_pixels": 784}))
+    assert processor_of(folder) == {"max_pixels": 784}
