@@ -37,7 +37,8 @@ def bundles_of(layout: Layout, needs: Needs) -> list[Bundles]:
     for machine in layout.learner_machines():
         ranks = [seat for seat in layout.of("learner") if seat.machine == machine]
         guests = [seat for seat in layout.of("engine") if seat.machine == machine] if needs.is_colocated else []
-        groups.append(_together(f"learner of machine {machine}", layout, needs, [*ranks, *guests]))
+        name = f"learner ranks {ranks[0].index} to {ranks[-1].index}"
+        groups.append(_together(name, layout, needs, [*ranks, *guests]))
     alone = (*(() if needs.is_colocated else layout.of("engine")), *layout.of("reward"))
     return groups + [_together(f"{seat.role} {seat.index}", layout, needs, [seat]) for seat in alone]
 

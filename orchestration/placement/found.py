@@ -1,5 +1,6 @@
 """The machines of a live Ray cluster."""
 
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,9 @@ from ray._private.state import available_resources_per_node
 
 from orchestration.config.cluster import ActorRole, NodesConfig
 from orchestration.placement.machines import Machine
+
+PROBE_S = 1.0
+"""Time for one connection within a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,18 @@ def find_machines(nodes: Sequence[NodesConfig]) -> list[FoundMachine]:
         left = _count(free.get(node_id, {}))
         found.append(FoundMachine(node_id=node_id, machine=machine, free=replace(machine, **left)))
     return found
+
+
+def is_reachable(node_id: str) -> bool:
+    """Whether a node's raylet takes a connection now; Ray itself needs about ten seconds to miss one."""
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return False
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=PROBE_S):
+            return True
+    except OSError:
+        return False
 
 
 def kind_of(resources: Mapping[str, float], nodes: Sequence[NodesConfig]) -> NodesConfig | None:

@@ -3,15 +3,16 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestration.config.cluster import ActorRole
 from orchestration.errors import InfrastructureError
 from orchestration.placement.bundles import Bundles
-from orchestration.placement.found import FoundMachine, find_machines
+from orchestration.placement.found import FoundMachine, find_machines, is_reachable
 from orchestration.placement.shortage import describe
 
 logger = logging.getLogger(__name__)
@@ -23,14 +24,14 @@ FIRST_WAIT_S = 10.0
 class Groups:
     """The placement groups of one job.
 
-    Ray keeps each on its machine, gives it to another one when the machine is lost, and removes all with the driver,
-    however that ends.
+    Ray keeps each on its machine, moves it to another one once it knows that the machine is gone, and removes all with
+    the driver, however that ends.
     """
 
     def __init__(self, machines: Sequence[FoundMachine]) -> None:
         """Reserve nothing yet."""
         self._machines = machines
-        self._groups: list[PlacementGroup] = []
+        self._held: dict[PlacementGroup, Bundles] = {}
         self._places: dict[tuple[ActorRole, int], tuple[PlacementGroup, int]] = {}
 
     def ask(self, bundles: Bundles) -> PlacementGroup:
@@ -39,7 +40,7 @@ class Groups:
         # The target is a wish: a node that is gone, or full, sends the group elsewhere.
         name = f"{bundles.name} ({uuid4().hex[:8]})"  # Ray refuses a name twice in one job
         group = placement_group(list(bundles.resources), strategy="STRICT_PACK", name=name, _soft_target_node_id=target)
-        self._groups.append(group)
+        self._held[group] = bundles
         for place, actor in enumerate(bundles.actors):
             self._places[actor] = group, place
         return group
@@ -67,7 +68,17 @@ class Groups:
                     is_told = True
 
     def strategy(self, role: ActorRole, index: int) -> PlacementGroupSchedulingStrategy:
-        """Where an actor is started."""
+        """Where an actor is started, also one that replaces another.
+
+        For some seconds Ray takes a machine that is gone for alive, and an actor that is started there in this time is
+        lost at once. So a group whose machine does not answer is given back, and asked for again anywhere.
+        """
+        group, _ = self._places[role, index]
+        node_id = _node_of(group)
+        if node_id is not None and not is_reachable(node_id):
+            bundles = self._held.pop(group)
+            remove_placement_group(group)
+            self.ask(replace(bundles, machine=None))
         group, place = self._places[role, index]
         return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place)
 
@@ -77,8 +88,16 @@ class Groups:
 
     def close(self) -> None:
         """Give everything back; actors that still stand there end."""
-        while self._groups:
-            remove_placement_group(self._groups.pop())
+        while self._held:
+            group, _ = self._held.popitem()
+            remove_placement_group(group)
+
+
+def _node_of(group: PlacementGroup) -> str | None:
+    """The node on which a group has its room; None while it has none."""
+    found = placement_group_table(group)
+    # All bundles of a group are on one node.
+    return next(iter(found["bundles_to_node_id"].values())) if found["state"] == "CREATED" else None
 
 
 def _still(waiting: Sequence[Bundles]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 from ray._private.state import available_resources_per_node
+from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from orchestration.config.cluster import ActorRole
@@ -27,16 +28,16 @@ KINDS = "cluster.nodes=[" + ",".join(
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in ENVIRONMENT.items():
             patch.setenv(key, value)
-        with gpu_nodes() as address:
-            yield address
+        with gpu_nodes() as cluster:
+            yield cluster
 
 
-def configure(cluster: str, folder: Path, *more: str, **sizes: int) -> ExperimentConfig:
-    return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster}", *more))
+def configure(cluster: Cluster, folder: Path, *more: str, **sizes: int) -> ExperimentConfig:
+    return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster.address}", *more))
 
 
 def probe(seats: Seats, role: ActorRole, index: int) -> Any:
@@ -67,7 +68,7 @@ def until_all_is_free() -> None:
 
 
 def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
-    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     config = configure(cluster, tmp_path, KINDS, ranks=4, engines=2, width=2)
@@ -78,7 +79,7 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
         assert [(engine.node_id, engine.gpus) for engine in engines] == [(cheap, ("0", "1")), (cheap, ("2", "3"))]
         assert [(reward.node_id, reward.gpus) for reward in rewards] == [(plain, ())] * 2
         assert {place.variable for place in (*ranks, *engines, *rewards)} == {"ib0"}
-    ray.init(address=cluster, log_to_driver=False)
+    ray.init(address=cluster.address, log_to_driver=False)
     try:
         assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
         until_all_is_free()
@@ -86,9 +87,9 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
         ray.shutdown()
 
 
-def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: str) -> None:
+def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: Cluster) -> None:
     config = configure(cluster, tmp_path, ranks=4, engines=1)
-    ray.init(address=cluster, log_to_driver=False)
+    ray.init(address=cluster.address, log_to_driver=False)
     try:
         with pytest.raises(KeyError), reserved(config, roles=("learner", "engine", "reward")):
             raise KeyError("a bug of the run")
@@ -98,14 +99,14 @@ def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: str) -> No
         ray.shutdown()
 
 
-def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: str) -> None:
+def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: Cluster) -> None:
     config = configure(cluster, tmp_path, ranks=4, engines=3, width=2)
     refusal = r"no room for 1 of 3 engines.*4 learner ranks.*3 engines of 2 GPUs.*with 4 GPUs and 8 cores each"
     with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
         pass
 
 
-def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: str) -> None:
+def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: Cluster) -> None:
     first = configure(cluster, tmp_path, ranks=4, engines=1)
     second = configure(cluster, tmp_path, "cluster.faults.start_timeout_s=0.5", ranks=4, engines=1)
     with seated(first, tmp_path / "logs"):
@@ -115,13 +116,13 @@ def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, clus
         ):
             pass
         message = str(refused.value)
-    assert message.startswith("no room within cluster.faults.start_timeout_s=0.5: learner of machine")
+    assert message.startswith("no room within cluster.faults.start_timeout_s=0.5: learner ranks 0 to 3 (4 CPU")
     assert "4 CPU, 4 GPU" in message
-    assert "with 3 GPUs and 7 cores" in message
-    assert "with 0 GPUs and 4 cores" in message
+    assert "with 0 GPUs and 4 cores" in message  # the learner's node
+    assert "with 3 GPUs and 5 cores" in message  # one engine and two reward actors
 
 
-def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: str) -> None:
+def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: Cluster) -> None:
     halves = ("cluster.gpus_per_learner_rank=0.5", "cluster.gpus_per_engine_worker=0.5")
     config = configure(cluster, tmp_path, *halves, ranks=1, engines=1)
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
@@ -131,7 +132,7 @@ def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: str) -> None:
         assert len(engine.gpus) == len(learner.gpus) == 1
 
 
-def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: str) -> None:
+def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: Cluster) -> None:
     config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         ranks = places(seats, "learner")
@@ -142,3 +143,17 @@ def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: st
     assert under == (2, 3)
     assert found.node_id == ranks[2].node_id
     assert found.gpus == ("2", "3")
+
+
+def test_replacement_stands_elsewhere_at_once_when_a_node_is_gone(tmp_path: Path, cluster: Cluster) -> None:
+    config = configure(cluster, tmp_path, ranks=2, engines=1)
+    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+        rank, engine = (ray.get(probe(seats, role, 0).place.remote()) for role in ("learner", "engine"))
+        assert rank.node_id != engine.node_id
+        lost = next(node for node in cluster.list_all_nodes() if node.node_id == engine.node_id)
+        cluster.remove_node(lost, allow_graceful=False)
+        replacement = ray.get(probe(seats, "engine", 0).place.remote(), timeout=60.0)
+        assert replacement.node_id == rank.node_id
+        assert replacement.gpus == ("2",)
+        # The ranks' own machine is there: their group stays as it is.
+        assert ray.get(probe(seats, "learner", 1).place.remote()).gpus == ("1",)
