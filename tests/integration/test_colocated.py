@@ -3,10 +3,12 @@
 What only GPUs have (sleep, CUDA IPC, memory that changes hands) is in tests/gpu/test_colocated.py.
 """
 
-import json
 from pathlib import Path
 
+import pytest
+
 from tests.integration.driver import Driver
+from tests.integration.test_training_run import check_turns
 
 RUN = ("training.max_staleness=0", "training.num_steps=2", "training.checkpoint_every=2", "demo.warm_start_steps=4")
 SAME = ("metrics.jsonl", "samples.jsonl", "ledger.jsonl", "export/model.safetensors")
@@ -20,6 +22,7 @@ def run(folder: Path, cache: Path, *more: str) -> Path:
     return run_dir
 
 
+@pytest.mark.slow  # the default suite compares them too, across a kill: test_training_run.py
 def test_colocated_run_equals_the_disaggregated_one_and_its_engines_are_idle_while_the_learner_works(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -30,12 +33,4 @@ def test_colocated_run_equals_the_disaggregated_one_and_its_engines_are_idle_whi
     for name in SAME:
         assert (together / name).read_bytes() == (apart / name).read_bytes(), name
     assert not (apart / "turns.jsonl").exists()
-    turns = [json.loads(line) for line in (together / "turns.jsonl").read_text().splitlines()]
-    # Begun by the first publication, then one for each step, and one for the export.
-    assert [turn["turn"] for turn in turns] == ["learner", "engines"] * 3 + ["learner"]
-    for learners, engines in zip(turns[:-1:2], turns[1::2], strict=True):
-        assert learners["engines"] == engines["engines"]
-        assert all(engine["num_unfinished"] == 0 for engine in learners["engines"])
-    asked = [turn["engines"][0]["num_requests"] for turn in turns[::2]]
-    assert asked[0] == 0
-    assert asked == sorted(set(asked))
+    check_turns(together, num_steps=2)

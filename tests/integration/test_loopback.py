@@ -6,7 +6,7 @@ import psutil
 import ray
 
 from orchestration.cli import compose
-from orchestration.cluster import plan, ray_session
+from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
 from orchestration.guard import TOKEN_VARIABLE, bearers, guarded
 from orchestration.loopback import VARIABLES
@@ -30,7 +30,7 @@ def listening(pid: int) -> set[str]:
 def test_a_local_ray_and_its_actors_listen_on_loopback_alone(tmp_path) -> None:
     config = build_config(compose([f"run_dir={tmp_path}", f"cache_dir={tmp_path}"]))
     before = dict(os.environ)
-    with guarded(), ray_session(config.cluster, plan(config, cores=(0, 1)), tmp_path / "logs"):
+    with guarded(), ray_session(config.cluster, 3, tmp_path / "logs"):
         actor = Listener.remote()
         assert ray.get(actor.address.remote()) == "127.0.0.1"
         family = set(bearers(os.environ[TOKEN_VARIABLE]))

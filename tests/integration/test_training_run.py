@@ -21,8 +21,10 @@ def test_killed_run_leaves_nothing_behind_and_continues_to_the_same_bits(tmp_pat
     # The adaptive curriculum has a history, which the checkpoint must carry over the kill.
     more = ("learner.num_ranks=2", "training.max_staleness=0", "data.stream.curriculum.kind=adaptive")
     whole = tmp_path / "whole"
-    unbroken = Driver(tmp_path, *settings(whole, cache, *more))
+    # In turns on the same cores, which is to change nothing either.
+    unbroken = Driver(tmp_path, *settings(whole, cache, *more, "cluster.layout=colocated"))
     assert unbroken.finish() == 0, unbroken.output
+    check_turns(whole, num_steps=3)
 
     run_dir = tmp_path / "run"
     arguments = settings(run_dir, cache, *more)
@@ -52,6 +54,19 @@ def test_killed_run_leaves_nothing_behind_and_continues_to_the_same_bits(tmp_pat
     assert "has done all 3 steps" in again.output
 
     evaluate(tmp_path, run_dir, cache, "exported", run_dir)
+
+
+def check_turns(run_dir: Path, num_steps: int) -> None:
+    """Engines of a colocated run do nothing while the learner works."""
+    turns = [json.loads(line) for line in (run_dir / "turns.jsonl").read_text().splitlines()]
+    # Begun by the first publication, then one for each step, and one for the export.
+    assert [turn["turn"] for turn in turns] == ["learner", "engines"] * (num_steps + 1) + ["learner"]
+    for learners, engines in zip(turns[:-1:2], turns[1::2], strict=True):
+        assert learners["engines"] == engines["engines"]
+        assert all(engine["num_unfinished"] == 0 for engine in learners["engines"])
+    asked = [turn["engines"][0]["num_requests"] for turn in turns[::2]]
+    assert asked[0] == 0
+    assert asked == sorted(set(asked))
 
 
 def evaluate(folder: Path, run_dir: Path, cache: Path, name: str, checkpoint: Path, *more: str) -> None:
