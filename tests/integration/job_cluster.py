@@ -31,15 +31,18 @@ class JobCluster:
         ]  # fmt: skip
         address_file = temp_dir / "ray_current_cluster"
         try:
-            self.nodes[0].wait_until(lambda: address_file.is_file() and address_file.read_text() != "")
+            # One after the other: Ray gives a node thirty seconds to start, and agents that start together take longer.
+            self._wait_for(self.nodes[0])
             for number, num_cpus in enumerate(worker_cpus):
-                name, address = f"worker_{number}", f"--address={address_file.read_text()}"
-                self.nodes.append(_node(temp_dir, name, num_cpus, address))
-            for node in self.nodes:
-                node.wait_until(lambda node=node: "Ray runtime started" in node.output)
+                address = f"--address={address_file.read_text()}"
+                self.nodes.append(_node(temp_dir, f"worker_{number}", num_cpus, address))
+                self._wait_for(self.nodes[-1])
         except BaseException:
             self.close()
             raise
+
+    def _wait_for(self, node: RayNode) -> None:
+        node.wait_until(lambda: "Ray runtime started" in node.output)
 
     def pids(self, *words: str) -> list[int]:
         """Processes of the cluster whose command line holds all of these words, by pid."""

@@ -18,7 +18,7 @@ from tests.integration.two_nodes import ENVIRONMENT
 ROOT = Path(__file__).parents[2]
 NUM_STEPS = 8
 GROUPS_PER_STEP = 4
-ACTORS = ("ray::GeneratorActor", "ray::RewardActor", "ray::LearnerActor")
+ACTORS = ("GeneratorActor", "RewardActor", "LearnerActor")
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def head(environment: None) -> Iterator[JobCluster]:
 
 @pytest.fixture
 def cluster(environment: None) -> Iterator[JobCluster]:
-    """A head that has no room for actors, so that they stand on both workers."""
-    with job_cluster(head_cpus=1, worker_cpus=(4, 4)) as cluster:
+    """Three nodes with room for every actor on each."""
+    with job_cluster(head_cpus=4, worker_cpus=(3, 3)) as cluster:
         yield cluster
 
 
@@ -47,6 +47,7 @@ def settings(folder: Path, cache: Path) -> list[str]:
     return [
         "experiment=cpu_quick",
         "cluster=ray",
+        "cluster.pin_cores=true",
         f"run_dir={folder / 'run'}",
         f"cache_dir={cache}",
         "cluster.reward_pool.num_actors=2",
@@ -91,7 +92,7 @@ def assert_whole_and_once(run: Path) -> None:
 def assert_nothing_left(cluster: JobCluster, driver: Driver) -> None:
     assert driver.leftovers() == []
     cluster.nodes[0].wait_until(lambda: not cluster.pids("orchestration."))
-    cluster.nodes[0].wait_until(lambda: not [pid for name in ACTORS for pid in cluster.pids(name)])
+    cluster.nodes[0].wait_until(lambda: not [pid for name in ACTORS for pid in cluster.pids(f"ray::{name}")])
 
 
 def test_exit_codes_of_failing_jobs_are_carried_through(tmp_path: Path, head: JobCluster) -> None:
@@ -118,7 +119,8 @@ def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
 ) -> None:
     driver = submit(tmp_path, cache, cluster)
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
-    assert [len(node.actors("GeneratorActor")) for node in cluster.nodes] == [0, 1, 1]
+    assert sum(len(node.actors("GeneratorActor")) for node in cluster.nodes) == 2
+    assert sum(any(node.actors(name) for name in ACTORS) for node in cluster.nodes) >= 2
 
     # Whoever submits the same run meanwhile is told so.
     second = submit(tmp_path, cache, cluster)
