@@ -75,6 +75,11 @@ def needs_of(config: ExperimentConfig) -> Needs:
             f"cluster.gpus_per_learner_rank={cluster.gpus_per_learner_rank:g} with cluster.layout=colocated: ranks and "
             "engines share whole GPUs there; set it to 1"
         )
+    if is_colocated and config.rollout.most_engines > config.rollout.engines:
+        raise ConfigError(
+            f"rollout.max_engines={config.rollout.max_engines} with cluster.layout=colocated: every engine stands on "
+            "GPUs of the ranks there, so none can join; set it to null, or cluster.layout=disaggregated"
+        )
     return Needs(
         learner=Need(
             role="learner",

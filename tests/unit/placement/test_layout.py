@@ -163,6 +163,12 @@ def test_colocated_ranks_take_whole_gpus(tmp_path: Path) -> None:
         lay_out(colocated(config), [machine(0)])
 
 
+def test_no_engine_can_join_where_all_stand_on_the_ranks(tmp_path: Path) -> None:
+    config = run_on_gpus(tmp_path, ranks=1, engines=1, more=("rollout.max_engines=8",))
+    with pytest.raises(ConfigError, match="so none can join"):
+        lay_out(colocated(config), [machine(0)])
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     return run_on_gpus(tmp_path_factory.mktemp("run"), ranks=1, engines=1)
