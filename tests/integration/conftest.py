@@ -1,8 +1,13 @@
 """What tests of the whole job share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Ray settles once a process whether it wants a token, which it does where one lies in the home folder; tests that start
+# nodes by hand have none.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 @pytest.fixture(scope="session")
