@@ -102,10 +102,12 @@ def _passes(
     is_again = config.activation_checkpointing
     counts = count_activations(config, shape, load)
     root, root_trained = _of_block(tensors, None), _of_block(trained, None)
+    # gloo copies what it sends, and its threads let go of it when they get to it.
+    copies = 2 if config.device == "cpu" and ranks > 1 else 1
     whole_root = make_item(
         "whole outside of blocks",
-        size * _padded(root, ranks),
-        f"{size} B x {_numel(root):,} (embeddings, output head, ...)",
+        copies * size * _padded(root, ranks),
+        f"{copies} x {size} B x {_numel(root):,} (embeddings, output head, ...)",
     )
     text_block, tower_block = _largest_blocks(tensors)
     stored = stored_items(counts, load, is_recomputed=is_again)
@@ -122,8 +124,6 @@ def _passes(
     root_grad = make_item(
         "gradients outside of blocks", size * _numel(root_trained), f"{size} B x {_numel(root_trained):,}, whole"
     )
-    # gloo copies what it sends.
-    copies = 2 if config.device == "cpu" and ranks > 1 else 1
     sums = make_item(
         "their sum over ranks",
         FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),

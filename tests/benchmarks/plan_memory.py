@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.plan_memory [--cases all] [--large]
 
-Two measures of a training step. Tensors: the most bytes that torch's allocator held at once, over what lay there
-before the model was loaded; every case. Process: the growth of anonymous resident memory to its peak, with --large,
-where a model of 100 million parameters makes it larger than what allocators round up.
+Two measures of a rank, from loading to the end of its second step. Tensors: the most bytes that torch's allocator held
+at once. Process, with --large: the growth of anonymous resident memory to its peak, of a model of 80 million parameters
+beside which what libraries allocate is small. glibc is told to give freed memory back at once; --default-malloc leaves
+it as it is, and then a process holds more than its tensors.
 """
 
 import argparse
+import importlib
 import json
 import os
 import socket
@@ -27,6 +29,8 @@ from tests.benchmarks.live_bytes import anonymous_bytes, peak_live_bytes, reset_
 from tests.benchmarks.memory_cases import Case, fullest, plan, trainer_of, write_model
 
 MIB = 2**20
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""Of glibc: an allocation of 64 KiB is a mapping of its own, gone when it is freed."""
 SMALL = Case()
 TALL = Case(vocab_size=8192, prompt_tokens=40, image_side=56)
 LARGE = Case(width=768, layers=8, vision_width=384, vision_layers=4, vocab_size=16384, prompts=1, completion_tokens=60)
@@ -73,8 +77,9 @@ LARGE_CASES: dict[str, tuple[Case, int]] = {
 def main() -> None:
     """Measure and print a line a case; a rank's own process is started with --rank."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="all", help="beginnings of names, comma between them")
+    parser.add_argument("--cases", default="all", help="beginnings of names, semicolons between them")
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--default-malloc", action="store_true")
     parser.add_argument("--rank", type=int)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--folder")
@@ -89,16 +94,16 @@ def main() -> None:
         f"{'case':<42} {'planned':>9} {'measured':>9} {'ratio':>6}   MiB of "
         + ("the process" if options.large else "tensors")
     )
-    wanted = [n for n in cases if options.cases == "all" or any(n.startswith(w) for w in options.cases.split(","))]
+    wanted = [n for n in cases if options.cases == "all" or any(n.startswith(w) for w in options.cases.split(";"))]
     ratios = []
     for name in wanted:
-        planned, measured = compare(name, *cases[name], is_large=options.large)
+        planned, measured = compare(name, *cases[name], is_large=options.large, is_eager=not options.default_malloc)
         ratios.append(planned / measured)
         print(f"{name:<42} {planned / MIB:9.1f} {measured / MIB:9.1f} {ratios[-1]:6.2f}", flush=True)
     print(f"planned / measured: {min(ratios):.2f} to {max(ratios):.2f}")
 
 
-def compare(name: str, case: Case, num_ranks: int, *, is_large: bool) -> tuple[int, int]:
+def compare(name: str, case: Case, num_ranks: int, *, is_large: bool, is_eager: bool) -> tuple[int, int]:
     """Give (planned, measured) bytes of rank 0."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -106,7 +111,7 @@ def compare(name: str, case: Case, num_ranks: int, *, is_large: bool) -> tuple[i
         parts, pictures = plan(case, folder, num_ranks)
         kept = sum(item.bytes for item in (*parts.kept, *parts.host_kept))
         planned = kept + fullest(parts) + sum(item.bytes for item in parts.host_phases) + pictures
-        return planned, start_ranks(name, num_ranks, folder, is_large=is_large)[0]["peak"]
+        return planned, start_ranks(name, num_ranks, folder, is_large=is_large, is_eager=is_eager)[0]["peak"]
 
 
 def free_port() -> int:
@@ -116,12 +121,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_ranks(name: str, num_ranks: int, folder: Path, *, is_large: bool) -> Sequence[dict[str, int]]:
+def start_ranks(name: str, num_ranks: int, folder: Path, *, is_large: bool, is_eager: bool) -> Sequence[dict[str, int]]:
     """Run every rank of a case in a fresh process; give what each measured."""
     port = 0 if num_ranks == 1 else free_port()
     command = [sys.executable, "-m", "tests.benchmarks.plan_memory", "--cases", name, "--folder", str(folder)]
     command += ["--port", str(port), *(["--large"] if is_large else [])]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(GIVE_BACK if is_eager else {})}
     ranks = [
         subprocess.Popen(
             [*command, "--rank", str(rank)],
@@ -158,11 +163,16 @@ def run_rank(case: Case, folder: Path, rank: int, num_ranks: int, port: int, is_
 
 
 def imported(case: Case) -> None:
-    """Import what a rank imports, and let every library allocate what it keeps: a rank of a tiny model of the case."""
-    tiny = replace(case, width=128, layers=1, vision_width=64, vision_layers=1, vocab_size=512, completion_tokens=4)
+    """Import what a rank imports, and let every library allocate what it keeps: a step of a tiny model.
+
+    Under FSDP2 whatever the case: DeepSpeed works once in a process.
+    """
+    if case.learner.get("backend") == "deepspeed":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        importlib.import_module("deepspeed")
+    tiny = Case(family=case.family, layers=1, vision_layers=1, completion_tokens=4)
     with tempfile.TemporaryDirectory() as place:
         write_model(tiny, Path(place))
-        tiny = replace(tiny, learner={**tiny.learner})
         with trainer_of(tiny, Path(place)):
             pass
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from learner.config import FsdpConfig
 from tests.benchmarks.memory_cases import Case, fullest, plan, trainer_of, write_model
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 LARGE = {"width": 1024, "layers": 8, "vision_width": 512, "vocab_size": 32768, "completion_tokens": 200}
 CASES = {
@@ -19,10 +21,6 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_the_peak_on_a_gpu_is_planned_within_15_percent(family: str, name: str, tmp_path: Path) -> None:
-    import torch
-
-    from learner.config import FsdpConfig
-
     settings = {"device": "cuda", "dtype": "bfloat16", "attention": "sdpa", **CASES[name]}
     if name == "state on the host":
         settings["fsdp"] = FsdpConfig(cpu_offload=True)
