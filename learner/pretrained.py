@@ -18,6 +18,8 @@ from learner.errors import LearnerError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+COMPARED_ROWS = 256
+"""Rows that tell whether an output head is a copy."""
 
 
 class PretrainedWeights:
@@ -59,6 +61,25 @@ class PretrainedWeights:
     def _slice(self, name: str) -> Any:
         path, key = self._places[name]
         return self._files[path].get_slice(key)
+
+
+def has_own_output_head(folder: Path) -> bool:
+    """Whether a checkpoint stores an output head that is not a copy of its embedding table.
+
+    Its config.json may say, or leave transformers' default to say, that the two are tied; the weights decide, as they
+    do where transformers itself loads a model.
+
+    Raises:
+        LearnerError: there are no safetensors.
+    """
+    found = {}
+    for path in _weight_files(folder):
+        with safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                for name in ("lm_head.weight", "embed_tokens.weight"):
+                    if key.endswith(name):
+                        found[name] = file.get_slice(key)[:COMPARED_ROWS]
+    return len(found) == 2 and not torch.equal(found["lm_head.weight"], found["embed_tokens.weight"])
 
 
 def checkpoint_names(hf_model: Any) -> dict[str, str]:

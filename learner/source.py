@@ -9,8 +9,9 @@ from transformers import AutoConfig
 
 from learner.attention.registry import AttentionKernel
 from learner.errors import LearnerError
+from learner.families.registry import get_family
 from learner.model import Policy, build_skeleton
-from learner.pretrained import PretrainedWeights, checkpoint_names
+from learner.pretrained import PretrainedWeights, checkpoint_names, has_own_output_head
 
 
 class Weights(Protocol):
@@ -68,8 +69,12 @@ class FolderSource:
         """See PolicySource.
 
         Raises:
-            LearnerError: the model is of a family that the learner does not know.
+            LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
         """
+        get_family(self._config)
+        if has_own_output_head(Path(self._model_path)):
+            self._config.tie_word_embeddings = False
+            self._config.get_text_config().tie_word_embeddings = False
         return build_skeleton(self._config, self._kernel, temperature=self._temperature)
 
     def weights(self, policy: Policy) -> PretrainedWeights:

@@ -138,3 +138,24 @@ def test_a_folder_without_a_processor_is_refused(skeleton, folder, tmp_path):
 
     with pytest.raises(LearnerError, match=r"holds no image processor \(preprocessor_config\.json"):
         ImageEncoder.from_pretrained(tmp_path, skeleton.family)
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_says(folder, tmp_path, is_copy):
+    """transformers' InternVLConfig ties the two unless config.json says otherwise, and published ones do not say."""
+    untied = tmp_path / "untied"
+    shutil.copytree(folder, untied)
+    tensors = load_file(untied / "model.safetensors")
+    table = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+    head = tensors[table].clone() if is_copy else tensors[table] + 1.0
+    name = table.replace("model.embed_tokens", "lm_head") if "language_model.model" in table else "lm_head.weight"
+    save_file(tensors | {name: head}, untied / "model.safetensors", metadata={"format": "pt"})
+
+    source = FolderSource(untied, SdpaKernel(), temperature=1.0)
+    policy = source.skeleton()
+
+    is_separate = "lm_head.weight" in dict(policy.hf_model.named_parameters())
+    assert is_separate == (not is_copy)
+    if is_separate:
+        assert torch.equal(source.weights(policy).full("lm_head.weight"), head)
+        assert source.checkpoint_names(policy)["lm_head.weight"] == name
