@@ -59,7 +59,8 @@ def test_what_is_offloaded_lies_on_the_host(tmp_path: Path) -> None:
 
 
 def test_a_sleeping_learner_of_a_shared_gpu_waits_in_host_memory(tmp_path: Path) -> None:
-    config = gpu_config(tmp_path, "cluster.layout=colocated")
+    turns = ("training.max_staleness=0", "rollout.weight_channel.backend=ipc")
+    config = gpu_config(tmp_path, "cluster.layout=colocated", *turns)
     parked = named(host_memory(config, SHAPE, LAYOUT)[1])["learner: state parked for the engines' turn"]
 
     assert parked == 4 * sum(item.bytes for item in learner_parts(config, SHAPE).kept)
