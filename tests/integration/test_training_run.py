@@ -97,6 +97,7 @@ def test_a_checkpoint_and_the_export_of_its_run_give_the_same_answers(tmp_path: 
     assert all(metric["overall"]["difference"]["value"] == 0.0 for metric in comparison["metrics"])
 
 
+@pytest.mark.slow
 def test_interrupted_run_says_how_to_continue_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
     run_dir = tmp_path / "run"
     driver = Driver(tmp_path, *settings(run_dir, cache, "training.num_steps=1000"))
