@@ -2,12 +2,14 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.worker import global_worker
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestration.config.cluster import ClusterConfig
@@ -15,6 +17,11 @@ from orchestration.errors import InfrastructureError
 from orchestration.loopback import on_loopback
 from orchestration.placement.local import available_cores
 from orchestration.pools.lost import cause_of
+
+LISTENER_S = 10.0
+"""For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -56,7 +63,25 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
             raise cause from error
         raise
     finally:
-        ray.shutdown()
+        leave_ray()
+
+
+def leave_ray() -> None:
+    """Do what `ray.shutdown` does, and never hang.
+
+    Ray waits without a limit for its thread that listens for error messages. Now and then that thread's cancelled poll
+    never returns (Ray issue 44836 tells of it), and a run that has done all its work would hold its machines for ever.
+    """
+    if (listener := getattr(global_worker, "listener_thread", None)) is not None and global_worker.connected:
+        global_worker.threads_stopped.set()
+        global_worker.gcs_error_subscriber.close()
+        listener.join(LISTENER_S)
+        if listener.is_alive():
+            logger.warning("Ray's listener for error messages did not stop within %s s; leaving without it", LISTENER_S)
+            # It is a daemon and keeps its own event, which stays set.
+            del global_worker.listener_thread
+            global_worker.threads_stopped = threading.Event()
+    ray.shutdown()
 
 
 def _last_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from learner import checkpoint
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.checkpoints import Checkpoints
+from orchestration.cluster import leave_ray
 from orchestration.placement.process import Placement
 from orchestration.pools.learner import LearnerGroup
 from tests.unit.learner.tiny_learner import make_group, write_tiny_model
@@ -24,7 +25,7 @@ def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=NUM_RANKS, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
     yield
-    ray.shutdown()
+    leave_ray()
 
 
 class GatedStore(FileStore):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import ray
 
+from orchestration.cluster import leave_ray
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 STORE_BYTES = 80 << 20  # about the least that Ray accepts
@@ -19,7 +20,7 @@ def small_store() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=STORE_BYTES)
     yield
-    ray.shutdown()
+    leave_ray()
 
 
 def make_group(index: int) -> RolloutGroup:

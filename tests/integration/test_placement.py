@@ -11,6 +11,7 @@ from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
+from orchestration.cluster import leave_ray
 from orchestration.config.cluster import ActorRole
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError, InfrastructureError
@@ -84,7 +85,7 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
         assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
         until_all_is_free()
     finally:
-        ray.shutdown()
+        leave_ray()
 
 
 def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: Cluster) -> None:
@@ -96,7 +97,7 @@ def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: Cluster) -
         assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
         until_all_is_free()
     finally:
-        ray.shutdown()
+        leave_ray()
 
 
 def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ import pytest
 import ray
 from safetensors.numpy import save_file
 
+from orchestration.cluster import leave_ray
 from orchestration.config.cluster import RewardPoolConfig
 from orchestration.errors import ScoringError
 from orchestration.faults import FaultLog
@@ -27,7 +28,7 @@ def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
     yield
-    ray.shutdown()
+    leave_ray()
 
 
 @ray.remote(concurrency_groups={"health": 1})

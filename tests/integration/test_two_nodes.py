@@ -11,6 +11,7 @@ import ray
 from numpy.typing import NDArray
 
 from orchestration.cli import compose
+from orchestration.cluster import leave_ray
 from orchestration.config.experiment import build_config
 from orchestration.errors import ConfigError, PayloadLostError, RewardLostError
 from orchestration.faults import Role
@@ -129,7 +130,7 @@ def test_with_a_node_go_its_actors_and_what_only_it_held(nodes: TwoNodes) -> Non
         assert caught.value.object_id == lost.hex()
         assert ray.get(here.size.remote(kept)) == 1 << 20
     finally:
-        ray.shutdown()
+        leave_ray()
 
 
 @pytest.mark.slow
