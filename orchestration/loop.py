@@ -88,14 +88,14 @@ async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> G
         The ticket, or why the position has to be dropped.
     """
     try:
-        draw = run.prompts.draw(position)
+        draw = run.draws.at(position)
         group_id = f"{draw.epoch}-{position}"
-        spec = run.sampling_spec(draw)
+        spec = run.draws.sampling_spec(draw)
         while True:
-            urgency = run.urgency(position)
+            urgency = run.draws.urgency(position)
             group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, seat=seat)
             try:
-                payload, summary = await run.rewards.score(group, keep_texts=run.is_recorded(position))
+                payload, summary = await run.rewards.score(group, keep_texts=run.draws.is_recorded(position))
                 break
             except PayloadLostError as error:
                 run.lose_payloads([group_id], str(error))

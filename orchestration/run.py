@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from orchestration.buffer import GroupBuffer, Progress
 from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
+from orchestration.draws import Draws
 from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
@@ -32,9 +31,6 @@ from orchestration.tracking import Tracker
 from orchestration.turns import StagesInTurn, start_turns
 from orchestration.weight_sync import WeightSync
 from rollout.dataset import SampleTable
-from rollout.errors import RolloutError
-from rollout.prompt_stream import PromptDraw, PromptStream
-from rollout.records import SamplingSpec
 
 Say = Callable[[str], None]
 
@@ -77,10 +73,12 @@ class Run:
             say=say,
         )
         self._saver = Saver(self.checkpoints, self.faults, say)
-        self._train_table = SampleTable(inputs.train)
+        self.draws = Draws(SampleTable(inputs.train), config)
         self._held_out = HeldOut(config, SampleTable(inputs.held_out))
         self._take_position()
-        self.tracker = Tracker(self.folder, self.prompts, first_step=self.step, tensorboard=config.tensorboard, say=say)
+        self.tracker = Tracker(
+            self.folder, self.draws.stream, first_step=self.step, tensorboard=config.tensorboard, say=say
+        )
         self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
         self._buffer: GroupBuffer | None = None
         self._num_batches = 0
@@ -190,7 +188,7 @@ class Run:
         await self.learner.close()
         await self.checkpoints.abandon()
         self._take_position()
-        self.tracker.rewind(self.prompts, first_step=self.step)
+        self.tracker.rewind(self.draws.stream, first_step=self.step)
         await self.turns.make_room()
         await self._build_learner()
         await self.weight_sync.publish(self.step)
@@ -216,29 +214,12 @@ class Run:
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
             self.request_stop(f"the allocation ends in less than {training.checkpoint_before_s:g} s and a step")
 
-    def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
-        """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
-        sampling = self.config.rollout.sampling
-        return SamplingSpec(
-            group_size=sampling.group_size,
-            temperature=sampling.temperature,
-            max_completion_tokens=sampling.max_completion_tokens,
-            seed=derive_seed(self.config.seed, "rollout", draw.epoch, draw.sample.sample_id),
-        )
-
-    def urgency(self, position: int) -> int:
-        """Groups of earlier steps go first."""
-        return position // self.config.training.groups_per_step
-
     def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
         """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
         if self.config.training.max_staleness > 0:
             return {}
-        samples = {}
-        for position in positions:
-            with suppress(RolloutError):  # it is dropped, with this reason, when it is drawn again
-                samples[position] = self.prompts.draw(position).sample
         self._num_batches += 1
+        samples = self.draws.samples(positions)
         return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
     async def take_leave(self, groups: StepGroups) -> NDArray[np.float32] | None:
@@ -255,14 +236,12 @@ class Run:
         """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`."""
         if expected is None:
             return None
-        sample = self.prompts.draw(groups.probed.position).sample
+        sample = self.draws.at(groups.probed.position).sample
         return await self.weight_sync.mismatch(groups.probed, sample, expected)
 
     def observe(self, groups: StepGroups) -> None:
         """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
-        graded = [ticket for ticket in groups.tickets if ticket.summary.task_rewards]
-        outcomes = [(ticket.position, fmean(ticket.summary.task_rewards)) for ticket in graded]
-        self.prompts.observe(groups.step, outcomes)
+        self.draws.observe(groups)
         self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
 
     def counts(self) -> dict[str, float]:
@@ -273,11 +252,6 @@ class Run:
             "rollout/num_engines": float(self.generators.num_live),
             "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
         }
-
-    def is_recorded(self, position: int) -> bool:
-        """Whether the completions of this position go to samples.jsonl."""
-        training = self.config.training
-        return position % training.groups_per_step < training.recorded_groups_per_step
 
     def _take_position(self) -> None:
         """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
@@ -290,16 +264,7 @@ class Run:
         self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
         extra = self._checkpoint.extra if self._checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
-        training = self.config.training
-        self.prompts = PromptStream(
-            self._train_table,
-            seed=derive_seed(self.config.seed, "prompts"),
-            groups_per_step=training.groups_per_step,
-            max_staleness=training.max_staleness,
-            config=self.config.data.stream,
-        )
-        if extra:
-            self.prompts.load_state_dict(extra["prompts"])
+        self.draws.go_to(extra["prompts"] if extra else {})
         self.generators.lengths.load_state_dict(extra.get("lengths", {}))
 
     def _is_checkpoint_due(self, step: int) -> bool:
@@ -325,7 +290,7 @@ class Run:
         """What a checkpoint holds beside the learner's state."""
         return {
             "progress": self.progress.to_json(),
-            "prompts": self.prompts.state_dict(self.step),
+            "prompts": self.draws.stream.state_dict(self.step),
             "lengths": self.generators.lengths.state_dict(),
             "config_digest": config_digest(self.config),
         }

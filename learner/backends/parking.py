@@ -28,11 +28,6 @@ class ParkingLot:
         self._parked: list[tuple[torch.UntypedStorage, int, int]] = []
         """Storage, where its bytes begin in the block, how many there are."""
 
-    @property
-    def is_taken(self) -> bool:
-        """Whether something is parked."""
-        return bool(self._parked)
-
     def park(self, tensors: Iterable[torch.Tensor]) -> int:
         """Copy what the tensors hold to host memory and free their device memory.
 

@@ -10,7 +10,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from orchestration.actors import GeneratorActor
+from orchestration.actors.generator import GeneratorActor
 from orchestration.config.cluster import FaultsConfig
 from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
 from orchestration.errors import EngineLostError

@@ -17,7 +17,7 @@ from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.records import StepReport
 from learner.store import FileEntry, FileStore
-from orchestration.actors import LearnerActor
+from orchestration.actors.learner import LearnerActor
 from orchestration.config.cluster import FaultsConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import LearnerLostError, PayloadLostError, TransferBrokenError

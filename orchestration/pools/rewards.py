@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
-from orchestration.actors import RewardActor
+from orchestration.actors.reward import RewardActor
 from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import InfrastructureError, RewardLostError, ScoringError

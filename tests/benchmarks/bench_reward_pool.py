@@ -20,7 +20,7 @@ import ray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from orchestration.actors import RewardActor
+from orchestration.actors.reward import RewardActor
 from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.faults import FaultLog
 from orchestration.handoff import to_reward_requests

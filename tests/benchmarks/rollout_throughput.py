@@ -20,7 +20,8 @@ from typing import Any
 
 import ray
 
-from orchestration.actors import GeneratorActor, settle
+from orchestration.actors.generator import GeneratorActor
+from orchestration.actors.process import settle
 from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
 from orchestration.faults import FaultLog

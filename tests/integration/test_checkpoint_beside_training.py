@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -11,11 +12,13 @@ import ray
 from learner import checkpoint
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.store import FileEntry, FileStore, open_store
+from orchestration.actors.learner import LearnerActor
 from orchestration.checkpoints import Checkpoints
 from orchestration.cluster import leave_ray
 from orchestration.placement.process import Placement
 from orchestration.pools.learner import LearnerGroup
 from tests.unit.learner.tiny_learner import make_group, write_tiny_model
+from tests.unit.orchestration.fault_limits import fault_limits
 
 NUM_RANKS = 2
 
@@ -52,7 +55,11 @@ def test_training_goes_on_while_a_checkpoint_is_held_up_and_it_holds_the_state_o
         num_ranks=NUM_RANKS,
     )
     placement = Placement(num_gpus=0, cores=(), threads=1)
-    learner = LearnerGroup(config, [placement] * NUM_RANKS, tmp_path, tmp_path / "staging")
+
+    def start(rank: int) -> Any:
+        return LearnerActor.remote(rank, config, placement, tmp_path, tmp_path / "staging")
+
+    learner = LearnerGroup(start, stop=ray.kill, num_ranks=NUM_RANKS, faults=fault_limits())
 
     async def train(step: int) -> int:
         payload = [[ray.put(make_group(f"{step}-{rank}"))] for rank in range(NUM_RANKS)]
@@ -78,5 +85,6 @@ def test_training_goes_on_while_a_checkpoint_is_held_up_and_it_holds_the_state_o
 
         await learner.load(local, 1)
         assert await train(1) == 2
+        await learner.close()
 
     asyncio.run(live())

@@ -6,9 +6,10 @@ import pytest
 
 from orchestration.buffer import Progress
 from orchestration.errors import DataError
+from tests.benchmarks.simulation.world import DeadlockError
 from tests.unit.orchestration.buffer_driver import fill, free_positions, new_buffer, positions_of
 from tests.unit.orchestration.run_records import ticket, ticket_without_signal
-from tests.unit.orchestration.virtual_time import StuckError, run_in_virtual_time, settle
+from tests.unit.orchestration.virtual_time import run_in_virtual_time, settle
 
 
 @pytest.mark.parametrize(
@@ -210,5 +211,5 @@ def test_buffer_whose_groups_never_come_is_stuck_without_a_deadline() -> None:
         free_positions(buffer)
         await buffer.take_step()
 
-    with pytest.raises(StuckError):
+    with pytest.raises(DeadlockError):
         run_in_virtual_time(scenario())

@@ -32,9 +32,7 @@ class FakeRun:
         self.is_asked_to_leave = self.is_lost = False
         self.on: dict[str, Callable[..., Any]] = {}
         """What happens beside at a call, by its name: an error, or a request."""
-        self.generators = self.rewards = self.learner = self.weight_sync = self.turns = self.tracker = self.prompts = (
-            self
-        )
+        self.generators = self.rewards = self.learner = self.weight_sync = self.turns = self.tracker = self.draws = self
 
     def _at(self, name: str, *arguments: Any) -> Any:
         return self.on.get(name, lambda *_: None)(*arguments)
@@ -69,7 +67,7 @@ class FakeRun:
         self.buffer = GroupBuffer(self.training, range_epsilon=1e-6, start=self.progress)
         return self.buffer
 
-    def draw(self, position: int) -> Any:
+    def at(self, position: int) -> Any:
         return SimpleNamespace(epoch=0, sample=SimpleNamespace(sample_id=f"sample {position}"), position=position)
 
     def sampling_spec(self, draw: Any) -> None:

@@ -1,37 +1,19 @@
-"""asyncio whose clock jumps to the next timer: hours of waiting pass in no time, and in the same order every time."""
+"""Tests on the simulation's clock: hours of waiting pass in no time, and in the same order every time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
-
-class StuckError(Exception):
-    """Nothing is ready and no timer runs: whoever waits would wait for ever."""
-
-
-class _JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        if not self._ready:
-            due = [timer.when() for timer in self._scheduled if not timer.cancelled()]
-            if not due:
-                raise StuckError("all tasks wait and no timer runs")
-            self._now = max(self._now, min(due))
-        super()._run_once()
+from tests.benchmarks.simulation import virtual_time
+from tests.benchmarks.simulation.world import World
 
 
 def run_in_virtual_time(scenario: Coroutine[Any, Any, None]) -> float:
-    """Give the seconds that the scenario would have taken; raises StuckError instead of waiting for ever."""
-    with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
-        runner.run(scenario)
-        return runner.get_loop().time()
+    """Give the seconds that the scenario would have taken; raises DeadlockError instead of waiting for ever."""
+    world = World()
+    virtual_time.run_in_virtual_time(world, scenario)
+    return world.now
 
 
 async def settle(num_rounds: int = 40) -> None:

@@ -1,0 +1,159 @@
+"""LearnerActor: one learner rank under Ray."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError
+
+from learner.checkpoint import StagedShare
+from learner.config import LearnerConfig
+from learner.records import ScoredGroup, StepReport
+from learner.store import FileEntry, FileStore
+from orchestration.actors.engine_client import EngineClient
+from orchestration.actors.process import settle
+from orchestration.placement.colocated import RankDevices
+from orchestration.placement.process import Placement
+from rollout.config import WeightChannelConfig
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from learner.weight_sender import WeightSender
+
+
+@ray.remote(concurrency_groups={"io": 1, "health": 1})
+class LearnerActor:
+    """One rank of the learner. Methods of a concurrency group run in a thread beside the others."""
+
+    def __init__(
+        self, rank: int, config: LearnerConfig, placement: Placement, log_dir: Path, staging_dir: Path | None
+    ) -> None:
+        """Settle the process; the model is loaded in `build`, when all ranks are there."""
+        settle(f"learner_{rank}", placement, log_dir)
+        self._rank = rank
+        self._config = config
+        self._staging_dir = staging_dir
+        self._sender: WeightSender | None = None
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        """Answer, whatever the rank is at."""
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Give an address and a free port where the ranks can meet."""
+        import socket
+
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+
+    def build(self, address: str, port: int, seed: int) -> int:
+        """Join the other ranks and load the policy; returns the process id."""
+        from learner.trainer import PolicyTrainer
+
+        self._trainer = PolicyTrainer(
+            self._config,
+            rank=self._rank,
+            world_size=self._config.num_ranks,
+            master_address=address,
+            master_port=port,
+            seed=seed,
+            staging_dir=self._staging_dir,
+        )
+        return os.getpid()
+
+    def devices(self) -> RankDevices:
+        """Where the rank stands."""
+        return RankDevices(
+            node_id=ray.get_runtime_context().get_node_id(), visible=os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        )
+
+    def offload(self) -> int:
+        """Leave the GPU; gives the bytes freed."""
+        return self._trainer.offload()
+
+    def onload(self) -> None:
+        """Come back onto the GPU."""
+        self._trainer.onload()
+
+    def load(self, store: FileStore, step: int) -> None:
+        """Restore weights, optimiser, schedule and random states."""
+        self._trainer.load(store, step=step)
+
+    def stage(self, step: int) -> StagedShare:
+        """Write this rank's part of a checkpoint to local disk, together with the other ranks."""
+        return self._trainer.stage(step=step)
+
+    @ray.method(concurrency_group="io")
+    def upload(self, store: FileStore, step: int) -> tuple[FileEntry, ...]:
+        """Copy what was staged into the checkpoint directory, beside training."""
+        return self._trainer.upload(store, step=step)
+
+    def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        self._trainer.export(folder)
+
+    def connect(
+        self, engines: Sequence["ActorHandle"], config: WeightChannelConfig, dtype: str, workers_per_engine: int,
+        address: str, port: int,
+    ) -> None:  # fmt: skip
+        """Open the weight channel to these engines, in place of the one before."""
+        from learner.weight_sender import WeightSender
+
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+        self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
+        self._sender = WeightSender(
+            self._trainer.named_full_tensors,
+            client=self._client,
+            backend=config.backend,
+            dtype=dtype,
+            rank=self._rank,
+            num_receivers=len(engines) * workers_per_engine,
+            address=address,
+            port=port,
+            bucket_bytes=config.bucket_bytes,
+            timeout_s=config.timeout_s,
+        )
+
+    def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:
+        """Bring this rank's groups to this node before a step; gives the places of those that are gone."""
+        lost = []
+        for place, payload in enumerate(payloads):
+            try:
+                ray.get(payload)
+            except ObjectLostError:
+                lost.append(place)
+        return lost
+
+    def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
+        """Fetch this rank's groups and take one training step with the other ranks."""
+        return self._trainer.train_step(ray.get(list(payloads)), step=step)
+
+    def send_weights(self, version: int) -> None:
+        """Stream the weights to the engines; every rank calls it."""
+        self._client.weight_version = str(version)
+        self._sender.send()
+
+    def weight_version(self) -> int:
+        """Training steps behind the current weights."""
+        return self._trainer.weight_version
+
+    def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
+        """Logprobs of a group's completions under the current weights; every rank calls it."""
+        return self._trainer.sequence_logprobs(group)
+
+    def weight_names(self) -> list[str]:
+        """Names of all tensors, as the checkpoint writes them."""
+        return self._sender.names()
+
+    def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+        """Fingerprints of tensors in the type in which they travel; every rank calls it."""
+        return self._sender.fingerprints(names)

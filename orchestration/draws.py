@@ -1,0 +1,77 @@
+"""Draws: which prompt stands at a position, how its group is sampled, and what the outcome tells the prompt stream."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from statistics import fmean
+from typing import Any
+
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.seeds import derive_seed
+from orchestration.tickets import StepGroups
+from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
+from rollout.prompt_stream import PromptDraw, PromptStream
+from rollout.records import Sample, SamplingSpec
+
+
+class Draws:
+    """The prompt stream of a run, by position; what it gives is a pure function of the run's seed and the position."""
+
+    def __init__(self, table: SampleTable, config: ExperimentConfig) -> None:
+        """Stand at the beginning."""
+        self._table = table
+        self._config = config
+        self.go_to({})
+
+    def go_to(self, state: Mapping[str, Any]) -> None:
+        """Stand where a checkpoint left the stream, or at its beginning where there is none."""
+        training = self._config.training
+        self.stream = PromptStream(
+            self._table,
+            seed=derive_seed(self._config.seed, "prompts"),
+            groups_per_step=training.groups_per_step,
+            max_staleness=training.max_staleness,
+            config=self._config.data.stream,
+        )
+        if state:
+            self.stream.load_state_dict(state)
+
+    def at(self, position: int) -> PromptDraw:
+        """The prompt of a position.
+
+        Raises:
+            RolloutError: its row cannot be sampled.
+        """
+        return self.stream.draw(position)
+
+    def samples(self, positions: Iterable[int]) -> dict[int, Sample]:
+        """The samples of those positions that have one; another is dropped, with its reason, when it is drawn again."""
+        samples = {}
+        for position in positions:
+            with suppress(RolloutError):
+                samples[position] = self.at(position).sample
+        return samples
+
+    def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
+        """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
+        sampling = self._config.rollout.sampling
+        return SamplingSpec(
+            group_size=sampling.group_size,
+            temperature=sampling.temperature,
+            max_completion_tokens=sampling.max_completion_tokens,
+            seed=derive_seed(self._config.seed, "rollout", draw.epoch, draw.sample.sample_id),
+        )
+
+    def urgency(self, position: int) -> int:
+        """Groups of earlier steps go first."""
+        return position // self._config.training.groups_per_step
+
+    def is_recorded(self, position: int) -> bool:
+        """Whether the completions of this position go to samples.jsonl."""
+        training = self._config.training
+        return position % training.groups_per_step < training.recorded_groups_per_step
+
+    def observe(self, groups: StepGroups) -> None:
+        """Tell the stream how hard a step's prompts were; an adaptive curriculum follows it."""
+        graded = [ticket for ticket in groups.tickets if ticket.summary.task_rewards]
+        self.stream.observe(groups.step, [(ticket.position, fmean(ticket.summary.task_rewards)) for ticket in graded])
