@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "learner"))
 from tiny_learner import free_port, make_config
 
 from rollout.records import SamplingSpec
+from tests.integration.loop_client import LoopClient
 from tests.integration.tiny import image_sample, rollout_config, save_tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -26,28 +27,6 @@ MLP_WIDTH = 8192
 """Wide enough that weights are seen among what CUDA itself takes."""
 ROUNDS = 3
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=16, seed=5)
-
-
-class LoopClient:
-    """The learner's line to an engine that lives in an event loop of this process; its core is a process of its own."""
-
-    def __init__(self, engine: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.engine, self.loop, self.version = engine, loop, "0"
-
-    def _call(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._call(self.engine.init_weight_transfer_engine(init_info))
-
-    def start_weight_update(self) -> None:
-        self._call(self.engine.start_weight_update())
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        self._call(self.engine.update_weights(update_info))
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._call(self.engine.finish_weight_update(weight_version or self.version))
 
 
 def free_bytes() -> int:
@@ -119,7 +98,7 @@ async def steps(engine: Any, trainer: Any) -> dict[str, list[float]]:
                     num_receivers=1, address="", port=0, bucket_bytes=1 << 20, timeout_s=60.0,
                 )
             )  # fmt: skip
-        client.version = str(step + 1)
+        client.weight_version = str(step + 1)
         await asyncio.to_thread(sender.send)
 
         before = free_bytes()
