@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,16 +72,25 @@ def leave_ray() -> None:
     Ray waits without a limit for its thread that listens for error messages. Now and then that thread's cancelled poll
     never returns (Ray issue 44836 tells of it), and a run that has done all its work would hold its machines for ever.
     """
-    if (listener := getattr(global_worker, "listener_thread", None)) is not None and global_worker.connected:
-        global_worker.threads_stopped.set()
-        global_worker.gcs_error_subscriber.close()
-        listener.join(LISTENER_S)
-        if listener.is_alive():
+    worker = global_worker
+    if worker.connected and hasattr(worker, "listener_thread"):
+        worker.threads_stopped.set()
+        subscribers = (worker.gcs_error_subscriber, worker.gcs_log_subscriber)
+        stopping = threading.Thread(target=_stop, args=(subscribers, worker.listener_thread), daemon=True)
+        stopping.start()
+        stopping.join(LISTENER_S)
+        if stopping.is_alive():
             logger.warning("Ray's listener for error messages did not stop within %s s; leaving without it", LISTENER_S)
             # It is a daemon and keeps its own event, which stays set.
-            del global_worker.listener_thread
-            global_worker.threads_stopped = threading.Event()
+            del worker.listener_thread, worker.gcs_error_subscriber, worker.gcs_log_subscriber
+            worker.threads_stopped = threading.Event()
     ray.shutdown()
+
+
+def _stop(subscribers: Sequence[Any], listener: threading.Thread) -> None:
+    for subscriber in subscribers:
+        subscriber.close()
+    listener.join()
 
 
 def _last_line(error: Exception) -> str:

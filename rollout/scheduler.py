@@ -7,6 +7,8 @@ data, so it is put back here. Cost: image features travel once a completion inst
 core to its workers on the same machine.
 """
 
+import atexit
+import gc
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -22,6 +24,7 @@ class _KeepsVisionInputs:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Build the scheduler; vLLM does so once, in the engine's core process, which is to go when the engine goes."""
         die_with_parent()
+        atexit.register(gc.freeze)  # a process that ends need not look for cycles, which takes it seconds
         super().__init__(*arguments, **options)
 
     def schedule(self, *arguments: Any, **options: Any) -> SchedulerOutput:

@@ -69,7 +69,8 @@ def broken_samples() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
+# InternVL's engine works in test_chaos as well.
+@pytest.fixture(scope="module", params=["qwen2_5_vl", pytest.param("internvl", marks=pytest.mark.slow)])
 def model_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny"
     save_tiny_model(path, family=request.param)

@@ -14,6 +14,8 @@ from tests.integration.loop_client import LoopClient
 from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
 
 TIMEOUT_S = 20.0
+BROKEN_S = 6.0
+"""After which an engine gives up on a sender that died; the test waits for it."""
 
 
 def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) -> Any:
@@ -33,7 +35,7 @@ def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) ->
     failing = False
     sender = WeightSender(
         tensors, client=client, backend="gloo", dtype="float32", rank=0, num_receivers=1, address="127.0.0.1",
-        port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S,
+        port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S if fail_at is None else BROKEN_S,
     )  # fmt: skip
     failing = fail_at is not None
     return sender
