@@ -67,7 +67,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
 
 
 def leave_ray() -> None:
-    """Do what `ray.shutdown` does, and never hang.
+    """Do what `ray.shutdown` does, but wait no more than `LISTENER_S` for Ray's own listener.
 
     Ray waits without a limit for its thread that listens for error messages. Now and then that thread's cancelled poll
     never returns (Ray issue 44836 tells of it), and a run that has done all its work would hold its machines for ever.

@@ -15,7 +15,10 @@ from rollout.records import Sample, SamplingSpec
 
 
 class Draws:
-    """The prompt stream of a run, by position; what it gives is a pure function of the run's seed and the position."""
+    """The prompt stream of a run, by position.
+
+    What it gives follows from seed and position alone; with an adaptive curriculum, from the outcomes observed as well.
+    """
 
     def __init__(self, table: SampleTable, config: ExperimentConfig) -> None:
         """Stand at the beginning."""

@@ -28,9 +28,4 @@ def test_a_listener_that_never_stops_holds_nobody(
     healthy.join(30)  # the real one, which heard that it shall stop
     assert not healthy.is_alive()
     release.set()
-
-
-def test_leaving_twice_is_leaving_once() -> None:
-    cluster.leave_ray()
-    cluster.leave_ray()
-    assert not ray.is_initialized()
+    cluster.leave_ray()  # nothing to leave
