@@ -162,13 +162,12 @@ class GenerationEngine:
         return self._activity()
 
     async def reset_caches(self) -> None:
-        """Forget cached prompts, processed images and their features; the engine must stand still.
+        """Forget cached prompts and images' features; the engine must stand still.
 
-        Each of them has two halves, one here or in the scheduler and one where the work is done. They are reset
-        together while nothing is on its way between the halves: an image that only one half knows ends the engine.
+        Features have two halves, in the scheduler and where they were computed. They are reset together while nothing
+        is on its way between the halves: an image that only one half knows ends the engine.
         """
         await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
-        await self._watch.during(self._engine.reset_mm_cache())
         await self._watch.during(self._engine.reset_encoder_cache())
 
     def _activity(self) -> Activity:

@@ -45,6 +45,7 @@ def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         enable_sleep_mode=can_sleep(config),
         scheduling_policy="priority",
         limit_mm_per_prompt={"image": engine.max_images_per_prompt, "video": 0},
+        mm_processor_cache_gb=0,  # vLLM clears it at every pause, unsafely beside a request that looks its image up
         skip_mm_profiling=is_cpu,
         logprobs_mode="processed_logprobs",
         trust_remote_code=False,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ class Observed:
 
     batches: list[list[RolloutGroup]]
     one_by_one: list[RolloutGroup]
+    caught_in_image_processing: RolloutGroup
     in_flight: dict[str, list[RolloutGroup]]
     after: dict[str, list[RolloutGroup]]
     num_done_after_pause: dict[str, int]
@@ -62,6 +64,28 @@ def slow_to_submit(engine: Any) -> Iterator[None]:
     engine._submit = late
     yield
     engine._submit = submit
+
+
+async def pause_in_image_processing(engine: Any) -> RolloutGroup:
+    """Ask for an image the engine has seen, and stop for new weights while its processor is at work on it."""
+    processor = engine._engine.renderer.mm_processor
+    process, is_at_work, is_paused = processor._apply_hf_processor_main, threading.Event(), threading.Event()
+
+    def slowly(**arguments: Any) -> Any:
+        is_at_work.set()
+        is_paused.wait()
+        return process(**arguments)
+
+    processor._apply_hf_processor_main = slowly
+    job = asyncio.ensure_future(engine.generate_group("caught", SAMPLES[0], SPECS[0]))
+    try:
+        await asyncio.to_thread(is_at_work.wait)
+        await engine.pause()
+    finally:
+        is_paused.set()
+        processor._apply_hf_processor_main = process
+    await engine.resume()
+    return await job
 
 
 def start(engine: Any, specs: Sequence[SamplingSpec]) -> list[asyncio.Future[RolloutGroup]]:
@@ -101,6 +125,7 @@ async def observe(folder: Path) -> Observed:
     await engine.score_completion(SAMPLES[2], found.one_by_one[2].generations[0].token_ids)
     with slow_to_submit(engine):
         found.batches.append(await as_batch(engine, "second", (3, 5, 0, 2, 4, 1)))
+    found.caught_in_image_processing = await pause_in_image_processing(engine)
 
     found.in_flight, found.after, found.num_done_after_pause = {}, {}, {}
     client = LoopClient(engine, asyncio.get_running_loop())
@@ -143,6 +168,10 @@ def test_a_batch_gives_the_same_bits_whenever_its_groups_arrive(observed: Observ
     first, second = observed.batches
     assert bits(first) == bits(second)
     assert tokens(first) == tokens(observed.one_by_one)
+
+
+def test_a_pause_leaves_an_image_in_processing_alone(observed: Observed) -> None:
+    assert tokens([observed.caught_in_image_processing]) == tokens(observed.one_by_one[:1])
 
 
 def test_kept_completions_go_on_under_the_new_weights(observed: Observed) -> None:
