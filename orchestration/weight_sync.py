@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from orchestration.errors import EngineLostError, InfrastructureError, LearnerLostError, TransferBrokenError
 from orchestration.faults import FaultLog, Role
-from orchestration.pools.generators import Engine, GeneratorPool
+from orchestration.pools.generators import GeneratorPool
+from orchestration.pools.keeper import Engine
 from orchestration.pools.learner import LearnerGroup
 from orchestration.tickets import GroupTicket
 from orchestration.turns import Turns

@@ -86,7 +86,7 @@ class SampleTable:
         self._root = path if path.is_dir() else path.parent
         self._files = [_open(shard) for shard in shards_of(path)]
         self._groups = [(file, i) for file in self._files for i in range(file.num_row_groups)]
-        sizes = (file.metadata.row_group(i).num_rows for file, i in self._groups)
+        sizes = (int(file.metadata.row_group(i).num_rows) for file, i in self._groups)
         self._starts = [0, *itertools.accumulate(sizes)]
         self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
         if not len(self):
@@ -131,7 +131,7 @@ class SampleTable:
 
     def tasks_and_sources(self) -> Sequence[tuple[str, str]]:
         """(task, source) of every row."""
-        return self.columns("task", "source")  # type: ignore[return-value]
+        return self.columns("task", "source")
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -13,8 +13,7 @@ from vllm import SamplingParams
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
-from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import RequestOutputCollector
@@ -25,7 +24,17 @@ from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder
-from rollout.records import Activity, Generation, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, RolloutGroup, Sample, SamplingSpec
+from rollout.translation import (
+    generations,
+    has_failed,
+    num_tokens,
+    prompt_ids,
+    sampling_params,
+    scores,
+    scoring_params,
+    was_aborted,
+)
 
 # vLLM adds this to a banned token's logit; its probability underflows to zero.
 BAN_LOGIT_BIAS = -100.0
@@ -84,7 +93,7 @@ class GenerationEngine:
             EngineDiedError: the engine is gone.
         """
         started = time.perf_counter()
-        params = self._sampling_params(spec)
+        params = sampling_params(spec, self._logit_bias)
 
         async def ask() -> tuple[EnginePrompt, RequestOutputCollector]:
             prompt = self._prompts.build(sample)
@@ -92,15 +101,15 @@ class GenerationEngine:
 
         prompt, requests = await (self._desk.enter(admission, ask) if admission else ask())
         num_aborted_tokens = 0
-        while _was_aborted(output := await self._collect(requests, sample.sample_id)):
-            num_aborted_tokens += sum(len(completion.token_ids) for completion in output.outputs)
+        while was_aborted(output := await self._collect(requests, sample.sample_id)):
+            num_aborted_tokens += num_tokens(output)
             await self._watch.during(self._resumed.wait())
             prompt, requests = await ask()
         return RolloutGroup(
             group_id=group_id,
             sample=sample,
-            prompt_token_ids=_prompt_ids(output),
-            generations=tuple(_generation(completion) for completion in output.outputs),
+            prompt_token_ids=prompt_ids(output),
+            generations=generations(output),
             image_input_sizes=prompt.input_sizes,
             seconds=time.perf_counter() - started,
             num_aborted_tokens=num_aborted_tokens,
@@ -109,19 +118,9 @@ class GenerationEngine:
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Give the log-probabilities [T] that the current weights assign to a completion of a sample."""
         prompt = self._prompts.build(sample)
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            prompt_logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
-        requests = await self._submit(prompt, token_ids, params, sample.sample_id, priority=PROBE_PRIORITY)
-        output = await self._collect(requests, sample.sample_id)
-        tail = list(output.prompt_logprobs or [])[-len(completion_token_ids) :]
-        values = [position[int(token)].logprob for position, token in zip(tail, completion_token_ids, strict=True)]
-        return np.asarray(values, dtype=np.float32)
+        requests = await self._submit(prompt, token_ids, scoring_params(), sample.sample_id, priority=PROBE_PRIORITY)
+        return scores(await self._collect(requests, sample.sample_id), completion_token_ids)
 
     async def pause(self) -> None:
         """Stop for new weights; `rollout.weight_channel.in_flight` says what becomes of running completions."""
@@ -254,49 +253,10 @@ class GenerationEngine:
     async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:
         """Wait for the last completion; a caller that no longer waits ends the requests."""
         try:
-            output: Any = await self._watch.during(requests.get())
+            output: RequestOutput = await self._watch.during(requests.get())
         except asyncio.CancelledError:
             await self._engine.abort(requests.request_id, internal=True)
             raise
-        if not output.finished or any(completion.finish_reason == "error" for completion in output.outputs):
+        if has_failed(output):
             raise RolloutError(f"sample {sample_id}: the engine gave the request up; its log says why")
-        return output  # type: ignore[no-any-return]
-
-    def _sampling_params(self, spec: SamplingSpec) -> SamplingParams:
-        return SamplingParams(
-            n=spec.group_size,
-            temperature=spec.temperature,
-            top_p=spec.top_p,
-            max_tokens=spec.max_completion_tokens,
-            seed=None if spec.greedy else spec.seed,
-            logprobs=0,
-            flat_logprobs=True,
-            logit_bias=self._logit_bias,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-
-def _was_aborted(output: RequestOutput) -> bool:
-    return any(completion.finish_reason == "abort" for completion in output.outputs)
-
-
-def _prompt_ids(output: RequestOutput) -> NDArray[np.int32]:
-    return np.asarray(output.prompt_token_ids, dtype=np.int32)
-
-
-def _generation(completion: CompletionOutput) -> Generation:
-    spans = completion.weight_versions or []
-    flat: Any = completion.logprobs
-    logprobs = [flat.logprobs[start] for start in flat.start_indices]
-    return Generation(
-        token_ids=np.asarray(completion.token_ids, dtype=np.int32),
-        logprobs=np.asarray(logprobs, dtype=np.float32),
-        finish_reason=completion.finish_reason,  # type: ignore[arg-type]
-        weight_version_start=_version(spans[0].version) if spans else 0,
-        weight_version_end=_version(spans[-1].version) if spans else 0,
-    )
-
-
-def _version(label: str) -> int:
-    return 0 if label == "default" else int(label)  # vLLM calls the weights of a fresh engine "default"
+        return output

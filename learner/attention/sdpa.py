@@ -97,12 +97,11 @@ class SdpaKernel:
         heads = [num_heads, num_kv_heads, num_kv_heads]
         # One gather for queries, keys and values: their heads side by side, [L, (H + 2 KV) * D].
         stream = torch.cat([query, key, value], dim=1).flatten(1)
-        shapes = [block.shape for block in (*prepared.stems, *prepared.branches)]
+        shapes = [*(stem.shape for stem in prepared.stems), *(branch.shape for branch in prepared.branches)]
+        gathered: torch.Tensor = _ToBlocks.apply(stream, prepared)  # type: ignore[no-untyped-call]
         blocks = [
             block.view(*shape, sum(heads), head_dim).transpose(1, 2).split(heads, dim=1)
-            for block, shape in zip(
-                _ToBlocks.apply(stream, prepared).split([n * t for n, t in shapes]), shapes, strict=True
-            )
+            for block, shape in zip(gathered.split([n * t for n, t in shapes]), shapes, strict=True)
         ]
         outs = [_attend(*block, bias=None, scaling=scaling) for block in blocks[: len(prepared.stems)]]
         for branch, (own_q, own_k, own_v) in zip(prepared.branches, blocks[len(prepared.stems) :], strict=True):
@@ -116,7 +115,7 @@ class SdpaKernel:
             keys, values = torch.cat([stem_k, own_k], dim=2), torch.cat([stem_v, own_v], dim=2)
             outs.append(_attend(own_q, keys, values, bias=branch.bias, scaling=scaling))
         padded = torch.cat([out.transpose(1, 2).flatten(0, 1).flatten(1) for out in outs])
-        result: torch.Tensor = _ToStream.apply(padded, prepared)
+        result: torch.Tensor = _ToStream.apply(padded, prepared)  # type: ignore[no-untyped-call]
         return result.view(-1, num_heads, head_dim)
 
 

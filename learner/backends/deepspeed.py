@@ -12,7 +12,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -81,7 +80,8 @@ class DeepSpeedBackend:
         reference.requires_grad_(False).eval()
         self._fill_all(reference, weights)
         if self._stage == SHARDS_STAGE:
-            return self._start_engine(reference, None)
+            engine: torch.nn.Module = self._start_engine(reference, None)
+            return engine
         return reference.to(self.device)
 
     def _start_engine(self, policy: Policy, optimizer: torch.optim.Optimizer | None) -> Any:
@@ -260,11 +260,11 @@ class DeepSpeedBackend:
 
 def _without_gradient(module: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
     with torch.no_grad():
-        logprobs, _ = module(batch)
+        logprobs: torch.Tensor = module(batch)[0]
     return logprobs
 
 
-def _import_deepspeed(device: torch.device) -> ModuleType:
+def _import_deepspeed(device: torch.device) -> Any:
     """Import deepspeed so that it joins this process's group and keeps quiet.
 
     It expects a launcher's environment. It would probe for a compiler, build a kernel for CPU collectives into the

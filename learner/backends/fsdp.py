@@ -98,7 +98,7 @@ class FsdpBackend:
 
     def _without_gradient(self, policy: Policy, batch: MicroBatch) -> torch.Tensor:
         with torch.no_grad():
-            logprobs, _ = policy(batch)
+            logprobs: torch.Tensor = policy(batch)[0]
         # Nothing runs backward here, so the root would keep its gathered weights, stale after the next step.
         assert isinstance(policy, FSDPModule)
         policy.reshard()

@@ -118,7 +118,7 @@ def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
 
 def _runtime() -> Any:
     """CUDA's runtime."""
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    return torch.cuda.cudart()
 
 
 def _check(code: Any) -> None:

@@ -140,7 +140,7 @@ class LearnerActor:
     def send_weights(self, version: int) -> None:
         """Stream the weights to the engines; every rank calls it."""
         self._client.weight_version = str(version)
-        self._sender.send()
+        self._connected().send()
 
     def weight_version(self) -> int:
         """Training steps behind the current weights."""
@@ -152,8 +152,12 @@ class LearnerActor:
 
     def weight_names(self) -> list[str]:
         """Names of all tensors, as the checkpoint writes them."""
-        return self._sender.names()
+        return self._connected().names()
 
     def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Fingerprints of tensors in the type in which they travel; every rank calls it."""
-        return self._sender.fingerprints(names)
+        return self._connected().fingerprints(names)
+
+    def _connected(self) -> "WeightSender":
+        assert self._sender is not None, "weights are asked for before `connect`"
+        return self._sender

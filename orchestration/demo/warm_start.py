@@ -151,7 +151,8 @@ def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[t
     """
     import torch
 
-    hidden, rest = [], []
+    hidden: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_hidden = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
         (hidden if is_hidden else rest).append(parameter)

@@ -39,6 +39,18 @@ class Seats:
             "reward": self._processes.rewards,
         }[role]
 
+    def start(self, actor: Any, role: ActorRole, index: int, *arguments: Any, **options: Any) -> Any:
+        """Start a Ray actor of a role, or one that replaces it, and give its handle.
+
+        Args:
+            actor: Its class.
+            role: What it is.
+            index: Which of its role.
+            arguments: Of its construction.
+            options: Ray's, beside those of its seat.
+        """
+        return actor.options(**self.options(role, index), **options).remote(*arguments)
+
     def options(self, role: ActorRole, index: int) -> dict[str, Any]:
         """Ray's options for an actor; also for one that replaces it.
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from orchestration.actors.generator import GeneratorActor
 from orchestration.config.cluster import FaultsConfig
-from orchestration.dispatch import FULLNESS, Assignment, Dispatcher, LengthEstimates, Seat, Work
+from orchestration.dispatch import FULLNESS, LengthEstimates, Seat
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
 from orchestration.placement.seats import Seats
 from orchestration.pools.keeper import BuildGate, Engine, EngineKeeper, Start, Stop
 from orchestration.pools.lost import in_our_words
+from orchestration.pools.places import Places
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 
@@ -64,10 +65,7 @@ class GeneratorPool:
             owner=self,
         )
         self._admit: Admit | None = None
-        self._dispatcher = Dispatcher(
-            capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size))
-        )
-        self._waiting: set[Work] = set()
+        self._places = Places(capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size)))
         self._num_probes = 0
         self.lengths = LengthEstimates(first_guess=config.sampling.max_completion_tokens / 2)
         self.num_repeated = 0
@@ -108,25 +106,22 @@ class GeneratorPool:
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
         while True:
-            work = Work(
-                urgency=urgency,
-                tokens=self.lengths.expected_tokens(sample, spec.group_size),
-                payload=asyncio.get_running_loop().create_future(),
-            )
-            assignment = self._dispatcher.assign(work, seat.engine) if seat is not None else None
-            admission = seat.admission if seat is not None and assignment is not None else None
+            self._keeper.check()
+            tokens = self.lengths.expected_tokens(sample, spec.group_size)
+            place = self._places.sit(seat, tokens) if seat is not None else None
+            admission = seat.admission if seat is not None and place is not None else None
             seat = None
-            if assignment is None:
-                assignment = await self._place(work)
-            engine = self._keeper.engines[assignment.engine]
+            if place is None:
+                place = await self._places.take(tokens, urgency=urgency)
+            engine = self._keeper.engines[place.engine]
             if not engine.is_live:  # lost since it was chosen
-                self._dispatcher.finish(assignment)
+                self._places.give_back(place)
                 continue
             handle = engine.handle
             group, seconds = handle.generate_group.remote(group_id, sample, spec, admission)
             try:
                 with in_our_words(Role.ENGINE, engine.index):
-                    await self._watched(asyncio.ensure_future(seconds), assignment)
+                    await self._places.hold(place, asyncio.ensure_future(seconds))
                 self.num_by_elastic += engine.is_elastic
                 return group
             except EngineLostError as error:
@@ -136,7 +131,7 @@ class GeneratorPool:
     def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
         """Share a batch of groups, by position, between the live engines."""
         expected = self.lengths.expected_tokens
-        return self._dispatcher.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
+        return self._places.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
     def standing(self) -> list[Engine]:
         """Engines that answer, live or still without the current weights."""
@@ -145,7 +140,7 @@ class GeneratorPool:
     @property
     def num_live(self) -> int:
         """Engines that take groups."""
-        return len(self._dispatcher.engines)
+        return len(self._places.engines)
 
     async def some_standing(self) -> list[Engine]:
         """Wait for at least one engine that answers.
@@ -179,11 +174,10 @@ class GeneratorPool:
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Let engines take groups; they have the current weights."""
-        for engine in engines:
-            if engine.is_standing and not engine.is_live:
-                engine.is_live = True
-                self._dispatcher.join(engine.index)
-        self._match()
+        new = [engine for engine in engines if engine.is_standing and not engine.is_live]
+        for engine in new:
+            engine.is_live = True
+        self._places.join(engine.index for engine in new)
 
     async def on_each(self, engines: Sequence[Engine], method: str, *arguments: Any) -> list[Any]:
         """Call a method of several engines; gives their answers in order.
@@ -232,7 +226,7 @@ class GeneratorPool:
 
     def engine_lost(self, engine: Engine) -> None:
         """See `Owner`."""
-        self._dispatcher.leave(engine.index)
+        self._places.leave(engine.index)
 
     async def engine_stands(self, engine: Engine) -> None:
         """See `Owner`."""
@@ -243,47 +237,7 @@ class GeneratorPool:
 
     def engines_failed(self, error: Exception) -> None:
         """See `Owner`."""
-        for work in self._waiting:
-            if not work.payload.done():
-                work.payload.set_exception(error)
-
-    async def _place(self, work: Work) -> Assignment:
-        """Wait for an engine with room."""
-        self._keeper.check()
-        self._dispatcher.submit(work)
-        self._match()
-        future: asyncio.Future[Assignment] = work.payload
-        self._waiting.add(work)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._dispatcher.withdraw(work)
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._dispatcher.finish(future.result())
-                self._match()
-            raise
-        finally:
-            self._waiting.discard(work)
-
-    def _match(self) -> None:
-        while (assignment := self._dispatcher.match()) is not None:
-            future: asyncio.Future[Assignment] = assignment.work.payload
-            if future.done():
-                self._dispatcher.finish(assignment)
-            else:
-                future.set_result(assignment)
-
-    async def _watched(self, call: "asyncio.Future[float]", assignment: Assignment) -> None:
-        """Wait for a call; the engine's load counts until it ends, even if nobody waits for it any more."""
-
-        def ended(done: "asyncio.Future[float]") -> None:
-            self._dispatcher.finish(assignment)
-            self._match()
-            if not done.cancelled():
-                done.exception()
-
-        call.add_done_callback(ended)
-        await asyncio.shield(call)
+        self._places.fail(error)
 
 
 def start_generators(
@@ -309,10 +263,10 @@ def start_generators(
     """
 
     def start(index: int) -> Any:
-        # A pause or a weight update must reach an engine that has every group of several steps in flight.
-        options = {**seats.options("engine", index), "max_concurrency": 10_000}
         placement = seats.placements("engine")[index]
         devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
-        return GeneratorActor.options(**options).remote(index, config, model_path, placement, log_dir, devices)
+        told = index, config, model_path, placement, log_dir, devices
+        # A pause or a weight update must reach an engine that has every group of several steps in flight.
+        return seats.start(GeneratorActor, "engine", index, *told, max_concurrency=10_000)
 
     return GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=log)

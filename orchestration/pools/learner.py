@@ -124,11 +124,12 @@ class LearnerGroup:
         Ends when every rank has ended, so that no rank still copies when the next checkpoint is staged.
         """
         calls = (self._upload(rank, store, step) for rank in range(self._num_ranks))
-        shares = await asyncio.gather(*calls, return_exceptions=True)
-        for share in shares:
+        entries: list[FileEntry] = []
+        for share in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(share, BaseException):
                 raise share
-        return [entry for share in shares for entry in share]
+            entries.extend(share)
+        return entries
 
     async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
         with in_our_words(Role.LEARNER, rank):
@@ -169,7 +170,8 @@ class LearnerGroup:
 
     async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
         """Logprobs of the first completion of a scored group under the current weights."""
-        return (await self._all("sequence_logprobs", payload))[0][0]
+        first: list[NDArray[np.float32]] = (await self._all("sequence_logprobs", payload))[0]
+        return first[0]
 
     async def weight_version(self) -> int:
         """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
@@ -181,7 +183,8 @@ class LearnerGroup:
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Fingerprints of the learner's tensors as they travel."""
-        return (await self._all("weight_fingerprints", names))[0]
+        prints: dict[str, tuple[int, float, float]] = (await self._all("weight_fingerprints", names))[0]
+        return prints
 
     def _shares(self, tickets: Sequence[GroupTicket]) -> list[list[int]]:
         lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
@@ -260,8 +263,6 @@ def start_learner(config: ExperimentConfig, model_path: Path, seats: Seats, log_
 
     def start(rank: int) -> Any:
         placement = seats.placements("learner")[rank]
-        return LearnerActor.options(**seats.options("learner", rank)).remote(
-            rank, told, placement, log_dir, staging_dir
-        )
+        return seats.start(LearnerActor, "learner", rank, rank, told, placement, log_dir, staging_dir)
 
     return LearnerGroup(start, stop=ray.kill, num_ranks=config.learner.num_ranks, faults=config.cluster.faults)

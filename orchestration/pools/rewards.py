@@ -246,8 +246,7 @@ def start_reward_pool(
 
     def start(index: int) -> ActorHandle:
         placement = seats.placements("reward")[index]
-        return RewardActor.options(**seats.options("reward", index)).remote(
-            index, config.reward, model_path, config.model.coord_mode, placement, log_dir
-        )
+        told = index, config.reward, model_path, config.model.coord_mode, placement, log_dir
+        return seats.start(RewardActor, "reward", index, *told)
 
     return RewardPool(start, config.cluster.reward_pool, config.cluster.faults, faults)

@@ -2,8 +2,12 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = {
     "matching": "#3b6fb6",
@@ -51,47 +55,47 @@ def smooth(values: Sequence[float], width: int = SMOOTHING_STEPS) -> list[float]
     return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
 
 
-def _line(axis, metrics: Metrics, name: str, label: str, colour: str, *, faint: bool = True) -> None:
-    points = [(record["step"] + 1, record[name]) for record in metrics if name in record]
-    if not points:
+def _line(axis: "Axes", metrics: Metrics, name: str, label: str, colour: str, *, faint: bool = True) -> None:
+    steps = [record["step"] + 1 for record in metrics if name in record]
+    values = [record[name] for record in metrics if name in record]
+    if not steps:
         return
-    steps, values = zip(*points, strict=True)
     if faint:
         axis.plot(steps, values, color=colour, alpha=0.22, linewidth=0.9)
         values = smooth(values)
     axis.plot(steps, values, color=colour, label=label, linewidth=1.7)
 
 
-def _rewards(axis, metrics: Metrics) -> None:
+def _rewards(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("reward by function (training batch)")
     for family, colour in COLOURS.items():
         _line(axis, metrics, f"reward/{family}/mean", family, colour)
 
 
-def _format(axis, metrics: Metrics) -> None:
+def _format(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("all rewards and format")
     _line(axis, metrics, "reward/mean", "reward", INK)
     _line(axis, metrics, "reward/format/mean", "format", "#999999")
 
 
-def _lengths(axis, metrics: Metrics) -> None:
+def _lengths(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("completion tokens")
     _line(axis, metrics, "rollout/completion_tokens_mean", "mean", INK)
 
 
-def _policy(axis, metrics: Metrics) -> None:
+def _policy(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("policy change")
     _line(axis, metrics, "policy/kl_behaviour", "KL to the behaviour policy", "#3b6fb6")
     _line(axis, metrics, "policy/clip_frac", "clipped fraction", "#c8731b")
 
 
-def _mismatch(axis, metrics: Metrics) -> None:
+def _mismatch(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("engine against learner, mean |logprob|")
     _line(axis, metrics, "sync/mismatch", "after each sync", "#a33b4a", faint=False)
     axis.set_yscale("log")
 
 
-def _time(axis, metrics: Metrics) -> None:
+def _time(axis: "Axes", metrics: Metrics) -> None:
     axis.set_title("seconds a step")
     for name, colour in (("wait_rollout", "#3b6fb6"), ("train", "#2f8f6b"), ("sync", "#c8731b"), ("step", INK)):
         _line(axis, metrics, f"time/{name}_s", name, colour)

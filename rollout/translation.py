@@ -1,0 +1,88 @@
+"""Between our records and vLLM's: how to sample and score, and what came of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vllm import SamplingParams
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from rollout.records import Generation, SamplingSpec
+
+
+def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> SamplingParams:
+    """G completions, each with a seed of its own, and the logprobs of their tokens."""
+    return SamplingParams(
+        n=spec.group_size,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_tokens=spec.max_completion_tokens,
+        seed=None if spec.greedy else spec.seed,
+        logprobs=0,
+        flat_logprobs=True,
+        logit_bias=dict(logit_bias),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def scoring_params() -> SamplingParams:
+    """Logprobs of the given tokens; vLLM insists on sampling one more."""
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def was_aborted(output: RequestOutput) -> bool:
+    """Whether some completion ended because the engine was told to stop."""
+    return any(completion.finish_reason == "abort" for completion in output.outputs)
+
+
+def has_failed(output: RequestOutput) -> bool:
+    """Whether the engine gave the request up."""
+    return not output.finished or any(completion.finish_reason == "error" for completion in output.outputs)
+
+
+def num_tokens(output: RequestOutput) -> int:
+    """Tokens of all completions together."""
+    return sum(len(completion.token_ids) for completion in output.outputs)
+
+
+def prompt_ids(output: RequestOutput) -> NDArray[np.int32]:
+    """Token ids [P] of the prompt, image tokens expanded."""
+    return np.asarray(output.prompt_token_ids, dtype=np.int32)
+
+
+def generations(output: RequestOutput) -> tuple[Generation, ...]:
+    """The completions, in order of their seeds."""
+    return tuple(map(_generation, output.outputs))
+
+
+def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Logprobs [T] of the last T tokens of a scored prompt, which are `token_ids`."""
+    tail = list(output.prompt_logprobs or [])[-len(token_ids) :]
+    values = [position[int(token)].logprob for position, token in zip(tail, token_ids, strict=True)]
+    return np.asarray(values, dtype=np.float32)
+
+
+def _generation(completion: CompletionOutput) -> Generation:
+    spans = completion.weight_versions or []
+    flat: Any = completion.logprobs
+    logprobs = [flat.logprobs[start] for start in flat.start_indices]
+    return Generation(
+        token_ids=np.asarray(completion.token_ids, dtype=np.int32),
+        logprobs=np.asarray(logprobs, dtype=np.float32),
+        finish_reason=completion.finish_reason,
+        weight_version_start=_version(spans[0].version) if spans else 0,
+        weight_version_end=_version(spans[-1].version) if spans else 0,
+    )
+
+
+def _version(label: str) -> int:
+    return 0 if label == "default" else int(label)  # vLLM calls the weights of a fresh engine "default"
