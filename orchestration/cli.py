@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from learner.errors import CheckpointError, DivergedError, LearnerError
+from orchestration.config.secrecy import refuse_secret_overrides, refuse_secrets
+from orchestration.config.strict import unknown_key
 from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError, StoppedError
-from orchestration.secrecy import refuse_secret_overrides, refuse_secrets
-from orchestration.strict import unknown_key
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
 
@@ -224,8 +224,8 @@ def _evaluate(overrides: Sequence[str]) -> int:
 
 def _report(overrides: Sequence[str]) -> int:
     from orchestration.config.experiment import build_config
+    from orchestration.persistence.state import RunFolder
     from orchestration.report.page import write_report
-    from orchestration.state import RunFolder
 
     folder = RunFolder(build_config(compose(overrides)).run_path)
     write_report(folder)
@@ -247,8 +247,8 @@ def _score(arguments: Sequence[str]) -> int:
     parser.add_argument("--explain", metavar="ID", help="say how this one row is read")
     parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
     chosen = parser.parse_intermixed_args(arguments)
+    from orchestration.config.strict import build
     from orchestration.score.command import ScoreCommand, score_file
-    from orchestration.strict import build
     from rewards.config import RewardConfig
 
     values = compose([f"reward={chosen.preset}", *chosen.overrides])

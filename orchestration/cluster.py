@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestration.config.cluster import ClusterConfig
 from orchestration.errors import InfrastructureError
-from orchestration.loopback import on_loopback
+from orchestration.host.loopback import on_loopback
 from orchestration.placement.local import available_cores
 from orchestration.pools.lost import cause_of
 

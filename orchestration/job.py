@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.faults import FaultKind, kind_of, read_faults
-from orchestration.finished import check_finished, read_evaluation
-from orchestration.garbage import collect_rarely
-from orchestration.guard import guarded
+from orchestration.host.garbage import collect_rarely
+from orchestration.host.guard import guarded
+from orchestration.host.object_store import check_object_store
 from orchestration.inputs import check_rewards, prepare_inputs
-from orchestration.lock import exclusive
 from orchestration.loop import train
-from orchestration.object_store import check_object_store
+from orchestration.persistence.finished import check_finished, read_evaluation
+from orchestration.persistence.lock import exclusive
+from orchestration.persistence.state import RunFolder, settle_config, write_environment
 from orchestration.placement.seats import seated
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run
-from orchestration.state import RunFolder, settle_config, write_environment
 
 
 def run_training(config: ExperimentConfig) -> None:

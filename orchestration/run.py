@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
-from orchestration.checkpoints import Checkpoints, config_digest, store_of
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
 from orchestration.draws import Draws
@@ -18,14 +17,15 @@ from orchestration.errors import InfrastructureError, ResumeError, StoppedError
 from orchestration.evaluation.held_out import Evaluation, HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
+from orchestration.persistence.checkpoints import Checkpoints, config_digest, store_of
+from orchestration.persistence.saving import Saver
+from orchestration.persistence.state import RunFolder, write_json
 from orchestration.placement.colocated import colocated_devices, ranks_under
 from orchestration.placement.seats import Seats
 from orchestration.pools.generators import start_generators
 from orchestration.pools.learner import start_learner
 from orchestration.pools.rewards import start_reward_pool
-from orchestration.saving import Saver
 from orchestration.seeds import derive_seed
-from orchestration.state import RunFolder, write_json
 from orchestration.tickets import StepGroups
 from orchestration.tracking import Tracker
 from orchestration.turns import StagesInTurn, start_turns

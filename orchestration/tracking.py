@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from learner.records import StepReport
 from orchestration.metrics import step_metrics, step_timings
-from orchestration.state import RunFolder
+from orchestration.persistence.state import RunFolder
 from orchestration.tickets import GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
 from rollout.prompt_stream import PromptStream

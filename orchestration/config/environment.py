@@ -13,7 +13,7 @@ def check_environment(environment: Mapping[str, str], passed: tuple[str, ...]) -
 
     Raises:
         ConfigError: a name that cannot be, or a pattern without a name. The value of a variable is never repeated;
-            `orchestration.secrecy` refuses those that hold a secret.
+            `orchestration.config.secrecy` refuses those that hold a secret.
     """
     for name in environment:
         if not NAME.fullmatch(name):

@@ -10,6 +10,7 @@ from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
 from orchestration.config.model import NOT_SET, ModelConfig, check_model_folder
+from orchestration.config.strict import build
 from orchestration.config.training import (
     EvaluationConfig,
     TrainingConfig,
@@ -21,7 +22,6 @@ from orchestration.demo.settings import DemoSettings
 from orchestration.errors import ConfigError
 from orchestration.evaluation.config import EvaluateConfig
 from orchestration.planning.config import PlanConfig
-from orchestration.strict import build
 from orchestration.submission.config import SubmitConfig
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig

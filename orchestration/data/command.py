@@ -18,8 +18,8 @@ from orchestration.data.result import Dataset, is_built, plan_build
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.faults import FaultLog
-from orchestration.guard import guarded
-from orchestration.lock import exclusive
+from orchestration.host.guard import guarded
+from orchestration.persistence.lock import exclusive
 from orchestration.placement.seats import Seats, num_actors, reserved
 from orchestration.pools.generators import start_generators
 from orchestration.pools.rewards import start_reward_pool

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from learner import checkpoint
 from learner.store import FileStore, open_store
-from orchestration.checkpoints import newest_step, store_of
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.config.model import ModelConfig, check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
-from orchestration.guard import guarded
+from orchestration.host.guard import guarded
 from orchestration.inputs import model_folder
+from orchestration.persistence.checkpoints import newest_step, store_of
+from orchestration.persistence.state import RunFolder
 from orchestration.placement.seats import seated
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
-from orchestration.state import RunFolder
 
 
 def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:

@@ -16,7 +16,7 @@ from orchestration.evaluation.publish import list_files, publish, publish_compar
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
 from orchestration.faults import FaultLog
-from orchestration.guard import guarded
+from orchestration.host.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.placement.seats import Seats, seated
 from orchestration.pools.generators import start_generators

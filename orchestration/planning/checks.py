@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
-from orchestration.object_store import StoreNeed
+from orchestration.host.object_store import StoreNeed
 from orchestration.placement.machines import Layout
 from orchestration.planning.batches import BatchPlan
 from orchestration.planning.lengths import Lengths

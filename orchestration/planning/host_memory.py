@@ -1,7 +1,7 @@
 """Host memory of each machine: processes, what GPUs have handed over, and what is on its way."""
 
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.object_store import store_need
+from orchestration.host.object_store import store_need
 from orchestration.placement.machines import Layout, Seating
 from orchestration.planning.checkpoint_size import share_bytes
 from orchestration.planning.engine_memory import engine_memory

@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestration.config.experiment import ExperimentConfig, settings_errors
 from orchestration.errors import ConfigError
-from orchestration.object_store import store_need
+from orchestration.host.object_store import store_need
 from orchestration.placement.layout import lay_out
 from orchestration.placement.local import available_cores, this_machine
 from orchestration.placement.machines import Layout, Machine, planned_machines

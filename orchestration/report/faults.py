@@ -5,7 +5,7 @@ import json
 from collections import Counter, defaultdict
 
 from orchestration.faults import Fault, read_faults
-from orchestration.state import RunFolder
+from orchestration.persistence.state import RunFolder
 
 
 def faults_html(folder: RunFolder) -> str:

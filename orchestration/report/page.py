@@ -4,11 +4,11 @@ import html
 import json
 from typing import Any
 
+from orchestration.persistence.state import RunFolder
 from orchestration.report.curves import curves_svg
 from orchestration.report.faults import faults_html, positions_html
 from orchestration.report.pictures import picture_svg
 from orchestration.report.style import STYLE
-from orchestration.state import RunFolder
 from orchestration.tracking import read_metrics
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestration.config.experiment import ExperimentConfig, check_counts
-from orchestration.strict import build
+from orchestration.config.strict import build
 from orchestration.submission.attempts import run_attempts
 from orchestration.submission.client import RayJobServer, server_address
 from orchestration.submission.job import make_job

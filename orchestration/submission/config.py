@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestration.config.secrecy import is_secret_name
 from orchestration.errors import ConfigError
-from orchestration.secrecy import is_secret_name
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -17,12 +17,12 @@ from statistics import fmean
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
-from orchestration.guard import guarded
+from orchestration.host.guard import guarded
 from orchestration.inputs import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
+from orchestration.persistence.state import RunFolder, settle_config
 from orchestration.placement.seats import Seats, seated
 from orchestration.run import Run
-from orchestration.state import RunFolder, settle_config
 from orchestration.tickets import GroupTicket
 from orchestration.tracking import read_metrics
 from tests.benchmarks.hardware import describe_hardware

@@ -25,7 +25,7 @@ from orchestration.actors.process import settle
 from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
 from orchestration.faults import FaultLog
-from orchestration.guard import guarded
+from orchestration.host.guard import guarded
 from orchestration.placement.local import available_cores
 from orchestration.placement.process import Placement
 from orchestration.pools.generators import GeneratorPool

@@ -27,8 +27,14 @@ def test_house_rule_holds(name: str) -> None:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("orchestration.loop orchestration.buffer orchestration.handoff orchestration.state", "torch vllm ray"),
-        ("orchestration.faults orchestration.errors orchestration.object_store", "torch vllm ray transformers hydra"),
+        (
+            "orchestration.loop orchestration.buffer orchestration.handoff orchestration.persistence.state",
+            "torch vllm ray",
+        ),
+        (
+            "orchestration.faults orchestration.errors orchestration.host.object_store",
+            "torch vllm ray transformers hydra",
+        ),
         ("orchestration.config rollout.config learner.config rewards", "torch vllm ray transformers hydra"),
         ("orchestration.placement.layout orchestration.placement.process", "torch vllm ray transformers hydra"),
         ("rollout.records learner.records rewards.base orchestration.cli", "torch vllm ray transformers hydra"),

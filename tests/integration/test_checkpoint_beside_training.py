@@ -13,8 +13,8 @@ from learner import checkpoint
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.actors.learner import LearnerActor
-from orchestration.checkpoints import Checkpoints
 from orchestration.cluster import leave_ray
+from orchestration.persistence.checkpoints import Checkpoints
 from orchestration.placement.process import Placement
 from orchestration.pools.learner import LearnerGroup
 from tests.unit.learner.tiny_learner import make_group, write_tiny_model

@@ -8,8 +8,8 @@ import ray
 from orchestration.cli import compose
 from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
-from orchestration.guard import TOKEN_VARIABLE, bearers, guarded
-from orchestration.loopback import VARIABLES
+from orchestration.host.guard import TOKEN_VARIABLE, bearers, guarded
+from orchestration.host.loopback import VARIABLES
 
 
 @ray.remote

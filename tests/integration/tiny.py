@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def rollout_config(**engine: Any) -> RolloutConfig:
     """The CPU rollout of the default run, for a handful of short completions."""
-    from orchestration.strict import build
+    from orchestration.config.strict import build
 
     values = yaml.safe_load((CONF / "rollout" / "vllm_cpu.yaml").read_text())
     values["engine"] |= {"max_num_seqs": 32, "max_model_len": 192, **engine}

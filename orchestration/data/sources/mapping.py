@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
+from orchestration.config.strict import unknown_key
 from orchestration.data.reasons import RejectReason
 from orchestration.data.records import BoxForm, BoxFrame, RawBox, RawRow
 from orchestration.data.sources import choices
@@ -12,7 +13,6 @@ from orchestration.data.sources.pictures import cell_images, without_markers
 from orchestration.data.sources.short_answers import as_list
 from orchestration.data.sources.streams import Record
 from orchestration.errors import ConfigError
-from orchestration.strict import unknown_key
 
 KEYS = (
     "id", "question", "answer", "options", "images", "image_id", "task", "answer_type", "boxes", "box_labels",

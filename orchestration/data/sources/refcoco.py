@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from orchestration.config.strict import build
 from orchestration.data.config import SourceConfig
 from orchestration.data.reasons import RejectReason
 from orchestration.data.records import BadRow, BoxForm, RawBox, RawImage, RawRow
@@ -23,7 +24,6 @@ from orchestration.data.sources.streams import (
     read_rows,
 )
 from orchestration.errors import DataError
-from orchestration.strict import build
 
 LAYOUT = (
     "<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/mscoco/images/train2014/ (as in the refer repo)"

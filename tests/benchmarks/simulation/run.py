@@ -17,11 +17,11 @@ from orchestration.config.training import TrainingConfig
 from orchestration.faults import FaultLog
 from orchestration.inputs import Inputs
 from orchestration.loop import train
+from orchestration.persistence.state import RunFolder, settle_config
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import LearnerGroup
 from orchestration.pools.rewards import RewardPool
 from orchestration.run import Run
-from orchestration.state import RunFolder, settle_config
 from orchestration.tickets import StepGroups
 from tests.benchmarks.simulation.actors import Actors
 

@@ -14,8 +14,8 @@ from statistics import fmean
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.faults import Role
-from orchestration.garbage import collect_rarely
-from orchestration.state import RunFolder
+from orchestration.host.garbage import collect_rarely
+from orchestration.persistence.state import RunFolder
 from tests.benchmarks.simulation.actors import Actors, SimulatedActors
 from tests.benchmarks.simulation.groups import write_prompts
 from tests.benchmarks.simulation.instant import NOTHING, InstantActors, InstantWorld

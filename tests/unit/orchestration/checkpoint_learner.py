@@ -16,11 +16,11 @@ from learner import checkpoint
 from learner.checkpoint import StagedShare
 from learner.staging import StagingArea
 from learner.store import FileEntry, FileStore, open_store
-from orchestration.checkpoints import Checkpoints
+from orchestration.persistence.checkpoints import Checkpoints
 
 NUM_RANKS = 2
 WATCHED = ("learner/checkpoint.py", "learner/retention.py", "learner/staging.py", "learner/store.py",
-           "orchestration/checkpoints.py", "orchestration/checkpoint_learner.py")  # fmt: skip
+           "orchestration/persistence/checkpoints.py", "orchestration/checkpoint_learner.py")  # fmt: skip
 """A process may die before any line of these."""
 
 

@@ -13,10 +13,10 @@ from learner import checkpoint
 from learner.errors import CheckpointError
 from learner.staging import StagingArea
 from learner.store import FileStore, open_store
-from orchestration.checkpoints import config_digest, newest_step, store_of
 from orchestration.cli import compose
 from orchestration.config.experiment import build_config
-from orchestration.state import RunFolder, settle_config
+from orchestration.persistence.checkpoints import config_digest, newest_step, store_of
+from orchestration.persistence.state import RunFolder, settle_config
 from tests.unit.memory_store import CutShortError, MemoryHandler
 from tests.unit.orchestration import checkpoint_learner
 from tests.unit.orchestration.checkpoint_learner import FileLearner, check, content, manage, write

@@ -4,10 +4,10 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, check_layout
+from orchestration.config.strict import build
 from orchestration.errors import ConfigError
 from orchestration.placement.needs import needs_of
 from orchestration.placement.process import processes_of
-from orchestration.strict import build
 from rollout.errors import RolloutError
 
 COLOCATED = ("cluster.layout=colocated", "training.max_staleness=0")

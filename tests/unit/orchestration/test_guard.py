@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from orchestration.guard import TOKEN_VARIABLE, Family, bearers, end
+from orchestration.host.guard import TOKEN_VARIABLE, Family, bearers, end
 
 CHILD = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
@@ -20,7 +20,7 @@ def spawn(token: str) -> subprocess.Popen[bytes]:
 def test_only_bearers_of_the_token_are_ended() -> None:
     ours, other = spawn("ours-1"), spawn("ours-12")
     assert bearers("ours-1") == [ours.pid]
-    code = "from orchestration.guard import Family, end; end(Family('ours-1', 1 << 30), leave_s=0.0)"
+    code = "from orchestration.host.guard import Family, end; end(Family('ours-1', 1 << 30), leave_s=0.0)"
     guard = subprocess.Popen([sys.executable, "-c", code])
     assert ours.wait(timeout=20) == -signal.SIGKILL
     assert guard.wait(timeout=20) == 0
@@ -37,7 +37,7 @@ def test_descendants_are_known_without_the_token_and_older_children_are_not_ours
     older = spawn("none")
     code = """
 import os, subprocess, sys
-from orchestration.guard import Family
+from orchestration.host.guard import Family
 family = Family("nobody", os.getppid())
 sys.stdin.readline()
 print(family.alive(), flush=True)
@@ -60,7 +60,7 @@ print(family.alive(), flush=True)
 def test_killed_driver_takes_its_children_with_it() -> None:
     driver_code = """
 import os, subprocess, sys, time
-from orchestration.guard import guarded
+from orchestration.host.guard import guarded
 with guarded():
     # What is to be ended has an empty environment; who started it lives until the driver is killed.
     between = subprocess.Popen(["/bin/sh", "-c", "env -i sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)

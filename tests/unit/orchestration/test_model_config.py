@@ -6,8 +6,8 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.model import ModelConfig, check_model_folder
+from orchestration.config.strict import build
 from orchestration.errors import ConfigError
-from orchestration.strict import build
 
 
 def model(*overrides: str) -> ModelConfig:

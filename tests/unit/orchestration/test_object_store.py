@@ -7,7 +7,7 @@ import pytest
 from orchestration.cli import compose
 from orchestration.config.experiment import build_config
 from orchestration.errors import ConfigError
-from orchestration.object_store import StoreNeed, check_object_store, check_room, store_need
+from orchestration.host.object_store import StoreNeed, check_object_store, check_room, store_need
 from rollout.dataset import write_samples
 from rollout.records import ImageBytes, Sample
 

@@ -4,9 +4,9 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, check_replacement
+from orchestration.config.strict import build
 from orchestration.config.training import check_best, check_pipeline
 from orchestration.errors import ConfigError
-from orchestration.strict import build
 
 
 def check(*overrides: str) -> None:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from orchestration.faults import FaultLog, Role, read_faults
+from orchestration.persistence.state import RunFolder
 from orchestration.report.faults import faults_html, positions_html
-from orchestration.state import RunFolder
 from tests.unit.orchestration.fault_limits import fault_limits
 
 

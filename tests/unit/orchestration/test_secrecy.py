@@ -6,9 +6,9 @@ import pytest
 
 from orchestration import cli
 from orchestration.cli import compose
+from orchestration.config.secrecy import is_secret_name, refuse_secrets
 from orchestration.errors import ConfigError
-from orchestration.secrecy import is_secret_name, refuse_secrets
-from orchestration.state import RunFolder, write_environment
+from orchestration.persistence.state import RunFolder, write_environment
 
 PLANTED = "planted-value-4711"
 

@@ -9,9 +9,9 @@ import pytest
 from learner.checkpoint import StagedShare, newest_whole
 from learner.errors import CheckpointError
 from learner.store import FileEntry, FileStore, open_store
-from orchestration.checkpoints import Checkpoints
 from orchestration.faults import FaultLog
-from orchestration.saving import Saver
+from orchestration.persistence.checkpoints import Checkpoints
+from orchestration.persistence.saving import Saver
 from tests.unit.orchestration.fault_limits import fault_limits
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
+from orchestration.config.strict import build
 from orchestration.errors import ConfigError
-from orchestration.strict import build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from learner.records import StepReport
 from orchestration.metrics import step_metrics, step_timings
+from orchestration.persistence.state import RunFolder
 from orchestration.report.curves import curves_svg
-from orchestration.state import RunFolder
 from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport

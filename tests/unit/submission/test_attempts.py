@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from orchestration.cli import compose
+from orchestration.config.strict import build
 from orchestration.errors import ResumeError
-from orchestration.strict import build
 from orchestration.submission.attempts import run_attempts
 from orchestration.submission.config import SubmitConfig
 from orchestration.submission.ending import LOST_DRIVER, JobState, JobStatus

@@ -12,8 +12,8 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.strict import build
 from orchestration.errors import ConfigError
-from orchestration.strict import build
 from orchestration.submission.client import server_address
 from orchestration.submission.ending import LOST_DRIVER, JobState, JobStatus, exit_code, is_worth_repeating
 from orchestration.submission.job import default_name, entrypoint, make_job

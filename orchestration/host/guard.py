@@ -33,7 +33,7 @@ def guarded() -> Iterator[None]:
     token = uuid.uuid4().hex
     read_end, write_end = os.pipe()
     guard = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.guard", token, str(os.getpid())],
+        [sys.executable, "-m", "orchestration.host.guard", token, str(os.getpid())],
         stdin=read_end,
         start_new_session=True,  # Ctrl-C in the terminal must not reach it
         cwd=Path(__file__).parents[1],

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from learner.errors import CheckpointError
-from orchestration.checkpoints import Checkpoints
 from orchestration.faults import FaultLog, Role
+from orchestration.persistence.checkpoints import Checkpoints
 
 
 class Saver:

@@ -2,9 +2,9 @@
 
 import json
 
-from orchestration.checkpoints import newest_step, store_of
 from orchestration.errors import ResumeError
-from orchestration.state import RunFolder
+from orchestration.persistence.checkpoints import newest_step, store_of
+from orchestration.persistence.state import RunFolder
 
 
 def check_finished(folder: RunFolder, num_steps: int) -> bool:

@@ -16,7 +16,7 @@ from learner.checkpoint import Checkpoint, StagedShare
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.state import RunFolder
+from orchestration.persistence.state import RunFolder
 
 
 class StagingLearner(Protocol):

@@ -1,0 +1,1 @@
+"""What a run keeps on disk: its folder, its checkpoints, and whether it is over."""
