@@ -125,13 +125,7 @@ class LearnerActor:
 
     def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:
         """Bring this rank's groups to this node before a step; gives the places of those that are gone."""
-        lost = []
-        for place, payload in enumerate(payloads):
-            try:
-                ray.get(payload)
-            except ObjectLostError:
-                lost.append(place)
-        return lost
+        return lost_among(payloads)
 
     def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
         """Fetch this rank's groups and take one training step with the other ranks."""
@@ -161,3 +155,20 @@ class LearnerActor:
     def _connected(self) -> "WeightSender":
         assert self._sender is not None, "weights are asked for before `connect`"
         return self._sender
+
+
+def lost_among(payloads: Sequence[ray.ObjectRef]) -> list[int]:
+    """Bring objects to this node, all at once; gives the places of those that went down with a node."""
+    try:
+        ray.get(list(payloads))
+    except ObjectLostError:
+        return [place for place, payload in enumerate(payloads) if _is_lost(payload)]
+    return []
+
+
+def _is_lost(payload: ray.ObjectRef) -> bool:
+    try:
+        ray.get(payload)
+    except ObjectLostError:
+        return True
+    return False

@@ -10,6 +10,7 @@ import pytest
 import ray
 from numpy.typing import NDArray
 
+from orchestration.actors.learner import lost_among
 from orchestration.cli import compose
 from orchestration.cluster import leave_ray
 from orchestration.config.experiment import build_config
@@ -108,6 +109,9 @@ class Maker:
     def size(self, array: NDArray[np.uint8]) -> int:
         return array.nbytes
 
+    def lost(self, payloads: list[ray.ObjectRef]) -> list[int]:
+        return lost_among(payloads)
+
 
 def options(node: str) -> dict:
     """An actor as a run starts it, but on one node."""
@@ -129,6 +133,8 @@ def test_with_a_node_go_its_actors_and_what_only_it_held(nodes: TwoNodes) -> Non
             ray.get(here.size.remote(lost))
         assert caught.value.object_id == lost.hex()
         assert ray.get(here.size.remote(kept)) == 1 << 20
+        assert ray.get(here.lost.remote([kept, lost, kept])) == [1]
+        assert ray.get(here.lost.remote([])) == []
     finally:
         leave_ray()
 
