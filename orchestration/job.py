@@ -13,7 +13,7 @@ from orchestration.host.garbage import collect_rarely
 from orchestration.host.guard import guarded
 from orchestration.host.object_store import check_object_store
 from orchestration.inputs import check_rewards, prepare_inputs
-from orchestration.loop import train
+from orchestration.loop import train_and_finish
 from orchestration.persistence.finished import check_finished, read_evaluation
 from orchestration.persistence.lock import exclusive
 from orchestration.persistence.state import RunFolder, settle_config, write_environment
@@ -63,14 +63,13 @@ async def _whole(run: Run) -> None:
         collect_rarely()
         with _termination_saves(run):
             await _train_or_rescue(run)
-            await run.finish()
     finally:
         await run.close()
 
 
 async def _train_or_rescue(run: Run) -> None:
     try:
-        await train(run)
+        await train_and_finish(run)
     except Exception as error:
         if kind_of(_first_cause(error)) is FaultKind.INFRASTRUCTURE:
             await run.rescue()

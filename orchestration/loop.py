@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from orchestration.run import Run
 
 
+async def train_and_finish(run: "Run") -> None:
+    """Train, then keep the final weights and scores; a learner lost on the last metres takes the run back as well."""
+    while True:
+        await train(run)
+        try:
+            return await run.finish()
+        except LearnerLostError as error:
+            run.lose_learner(error)
+
+
 async def train(run: "Run") -> None:
     """Train from the run's current step to its last, or until it is asked to leave.
 
@@ -37,7 +47,7 @@ async def take_steps(run: "Run") -> None:
     async with asyncio.TaskGroup() as tasks:
         rolling_out = tasks.create_task(roll_out(run, buffer))
         started = clock()
-        while (groups := await buffer.take_step()) is not None:
+        while (groups := await run.learner.beside(buffer.take_step())) is not None:
             groups = await fetch(run, groups)
             taken = clock()
 

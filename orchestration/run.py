@@ -190,7 +190,8 @@ class Run:
         self._take_position()
         self.tracker.rewind(self.draws.stream, first_step=self.step)
         await self.turns.make_room()
-        await self._build_learner()
+        async with self.weight_sync.closed():
+            await self._build_learner()
         await self.weight_sync.publish(self.step)
         self._learner_is_lost = False
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,8 +118,9 @@ class WeightSync:
                 await self._transfer([engine], await self._learner.weight_version(), is_due=False)
             except (TransferBrokenError, EngineLostError) as error:
                 engine.lose(handle, f"it could not take the weights: {error}")
-            except LearnerLostError:
-                return  # the next publication, by the learner's successor, includes every engine that stands
+            except LearnerLostError as error:
+                # The next publication, by the learner's successor, includes every engine that stands.
+                self._tell_those_who_wait(error)
             else:
                 self._generators.go_live([engine])
 
@@ -129,7 +131,18 @@ class WeightSync:
             try:
                 await self.publish(self._version)
             except LearnerLostError as error:
-                self._generators.engines_failed(error)  # nobody else would hear of it: no group will ever come
+                self._tell_those_who_wait(error)
+
+    def _tell_those_who_wait(self, error: LearnerLostError) -> None:
+        """No group will ever come, and nobody else would hear of it."""
+        if not self._generators.is_any_live():
+            self._generators.engines_failed(error)
+
+    @asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Within the block no weights travel: the learner is being replaced, and has not those of the run yet."""
+        async with self._channel:
+            yield
 
     async def expect(self, ticket: GroupTicket) -> NDArray[np.float32]:
         """Logprobs of one sampled completion by the learner, with which `mismatch` compares those of the engines."""

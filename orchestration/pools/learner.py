@@ -1,10 +1,10 @@
 """LearnerGroup: all learner ranks as one trainer; every call enters every rank, and losing one loses all."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -28,6 +28,7 @@ from orchestration.pools.lost import in_our_words, translate
 from orchestration.tickets import GroupTicket
 from rollout.config import RolloutConfig
 
+T = TypeVar("T")
 Start = Callable[[int], Any]
 Stop = Callable[[Any], None]
 
@@ -35,8 +36,8 @@ Stop = Callable[[Any], None]
 class LearnerGroup:
     """All learner ranks as one trainer; every call enters every rank.
 
-    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`:
-    the others stand in a collective that will never end.
+    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`
+    is through: the others stand in a collective that will never end.
     """
 
     def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
@@ -63,7 +64,8 @@ class LearnerGroup:
         self._lost = asyncio.get_running_loop().create_future()
         self.handles = [self._start(rank) for rank in range(self._num_ranks)]
         address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.start_timeout_s)
-        pids = await self._all("build", address, port, seed, timeout_s=self._faults.start_timeout_s)
+        calls = [handle.build.remote(address, port, seed) for handle in self.handles]
+        pids = await self._gather(calls, self._faults.start_timeout_s)
         self._heartbeats = [asyncio.create_task(self._watch(rank)) for rank in range(self._num_ranks)]
         return pids
 
@@ -76,6 +78,23 @@ class LearnerGroup:
         for handle in self.handles:
             self._stop(handle)
         self.handles = []
+
+    async def beside(self, others: Awaitable[T]) -> T:
+        """Wait for something that others do.
+
+        Raises:
+            LearnerLostError: a rank is gone meanwhile; the others may wait for the learner, and nobody else would tell.
+        """
+        assert self._lost is not None
+        waiting = asyncio.ensure_future(others)
+        try:
+            either: tuple[asyncio.Future[Any], ...] = (waiting, self._lost)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                raise self._lost.result()
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
     async def locate(self) -> None:
         """Learn where the ranks stand."""
@@ -95,7 +114,7 @@ class LearnerGroup:
         Raises:
             TransferBrokenError: an engine did not come.
         """
-        address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.call_timeout_s)
+        address, port = await self._guarded(self._ranks[0].rendezvous.remote(), self._faults.call_timeout_s)
         workers = config.engine.tensor_parallel_size
         await self._transfer(
             "connect", list(engines), config.weight_channel, config.engine.dtype, workers, address, port
@@ -133,7 +152,7 @@ class LearnerGroup:
 
     async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
         with in_our_words(Role.LEARNER, rank):
-            return await self.handles[rank].upload.remote(store, step)  # type: ignore[no-any-return]
+            return await self._ranks[rank].upload.remote(store, step)  # type: ignore[no-any-return]
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""
@@ -145,7 +164,7 @@ class LearnerGroup:
         found = await self._gather(
             [
                 handle.fetch.remote([tickets[i].payload for i in share])
-                for handle, share in zip(self.handles, shares, strict=True)
+                for handle, share in zip(self._ranks, shares, strict=True)
             ],
             self._faults.call_timeout_s,
         )
@@ -159,7 +178,7 @@ class LearnerGroup:
         """
         calls = [
             handle.train_step.remote(step, [tickets[i].payload for i in share])
-            for handle, share in zip(self.handles, self._shares(tickets), strict=True)
+            for handle, share in zip(self._ranks, self._shares(tickets), strict=True)
         ]
         try:
             reports = await self._gather(calls, self._faults.call_timeout_s)
@@ -179,7 +198,7 @@ class LearnerGroup:
 
     async def weight_names(self) -> list[str]:
         """Names of all tensors that travel to the engines."""
-        return list(await self._guarded(self.handles[0].weight_names.remote(), self._faults.call_timeout_s))
+        return list(await self._guarded(self._ranks[0].weight_names.remote(), self._faults.call_timeout_s))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
         """Fingerprints of the learner's tensors as they travel."""
@@ -191,8 +210,6 @@ class LearnerGroup:
         return partition_groups(lengths, self._num_ranks)
 
     async def _transfer(self, method: str, *arguments: Any) -> None:
-        if not self._heartbeats:
-            raise LearnerLostError(f"{method}: the learner is being built again")
         try:
             await self._all(method, *arguments)
         except (LearnerLostError, LearnerError):
@@ -200,9 +217,16 @@ class LearnerGroup:
         except Exception as error:
             raise TransferBrokenError(f"{method}: {error}") from error
 
-    async def _all(self, method: str, *arguments: Any, timeout_s: float | None = None) -> list[Any]:
-        calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
-        return await self._gather(calls, timeout_s or self._faults.call_timeout_s)
+    @property
+    def _ranks(self) -> list[Any]:
+        """The ranks, when all have built their part of the policy."""
+        if not self._heartbeats:
+            raise LearnerLostError("the learner is being built again")
+        return self.handles
+
+    async def _all(self, method: str, *arguments: Any) -> list[Any]:
+        calls = [getattr(handle, method).remote(*arguments) for handle in self._ranks]
+        return await self._gather(calls, self._faults.call_timeout_s)
 
     async def _gather(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
         return list(await self._guarded(asyncio.gather(*calls), timeout_s))

@@ -5,7 +5,7 @@ import random
 from typing import Any, Protocol
 
 from orchestration.seeds import derive_seed
-from tests.benchmarks.simulation.handles import SimulatedEngine, SimulatedReward
+from tests.benchmarks.simulation.handles import Mortal, SimulatedEngine, SimulatedReward
 from tests.benchmarks.simulation.learner import SimulatedLearner
 from tests.benchmarks.simulation.settings import Costs
 from tests.benchmarks.simulation.world import World
@@ -67,13 +67,15 @@ class SimulatedActors:
         return SimulatedReward(self._world, self.costs, index=index, life_s=life_s, seed=seed)
 
     def start_rank(self, index: int) -> Any:
-        """Make a learner rank; it does not die."""
-        return self.learner.rank(index)
+        """Make a learner rank with a length of life; the first ones live through the start of the run at least."""
+        life_s = self._life("learner", index, self.costs.failures.learner_per_hour)
+        if self._world.now == 0.0:
+            life_s += self.costs.learner.process_s + self.costs.learner.start_s + self.costs.engine.start_s
+        return self.learner.rank(index, life_s)
 
-    def stop(self, handle: Any) -> None:
-        """End an engine or a reward actor; ranks hold nothing."""
-        if isinstance(handle, (SimulatedEngine, SimulatedReward)):
-            handle.die()
+    def stop(self, handle: Mortal) -> None:
+        """End an actor."""
+        handle.die()
 
     def now(self) -> float:
         """Virtual seconds."""

@@ -21,6 +21,7 @@ NOTHING = Costs(
         transfer_s=0.0,
         transfer_s_per_doubling=0.0,
         probe_s=0.0,
+        process_s=0.0,
         start_s=0.0,
     ),
     reward=RewardCosts(median_s=0.0, start_s=0.0),

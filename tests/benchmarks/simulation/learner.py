@@ -10,7 +10,7 @@ from learner.checkpoint import StagedShare
 from learner.records import StepReport
 from learner.store import FileStore
 from tests.benchmarks.simulation.groups import SimulatedGroup
-from tests.benchmarks.simulation.handles import SimulatedEngine, fingerprint_of, zero_logprobs
+from tests.benchmarks.simulation.handles import Mortal, SimulatedEngine, fingerprint_of, zero_logprobs
 from tests.benchmarks.simulation.remote import remote_method
 from tests.benchmarks.simulation.settings import LearnerCosts
 from tests.benchmarks.simulation.world import World
@@ -24,46 +24,62 @@ class SimulatedLearner:
         self.costs = costs
         self.version = 0
         self.trained: list[tuple[int, str]] = []
-        """(step, group) of everything that a rank was given to train on."""
+        """(step, group) of everything that went into the weights as they are."""
         self.fetch_began_at = 0.0
         self.step_began_at = 0.0
         self.step_ended_at = 0.0
         """Of the latest step; ended when the slowest rank did."""
         self.sent_at = 0.0
         """When the latest weights had reached all engines."""
+        self._lost: list[tuple[int, str]] = []
+        """What the weights had been trained on that were lost with the ranks."""
 
-    def rank(self, index: int) -> "SimulatedRank":
+    def rank(self, index: int, life_s: float = math.inf) -> "SimulatedRank":
         """Make the actor of one rank."""
-        return SimulatedRank(self, index)
+        return SimulatedRank(self, index, life_s)
+
+    def begin(self) -> None:
+        """Stand with the weights of the beginning."""
+        self.version, self._lost, self.trained = 0, self.trained or self._lost, []
+
+    def go_back(self, step: int) -> None:
+        """Take the weights of a checkpoint."""
+        self.version = step
+        self.trained, self._lost = [one for one in self._lost if one[0] < step], []
 
 
-class SimulatedRank:
+class SimulatedRank(Mortal):
     """One rank, which takes its calls one after the other; a heartbeat is answered beside them."""
 
-    def __init__(self, learner: SimulatedLearner, index: int) -> None:
-        self.world = learner.world
+    def __init__(self, learner: SimulatedLearner, index: int, life_s: float) -> None:
+        super().__init__(learner.world, index=index, start_s=0.0, life_s=life_s)
         self._learner = learner
         self._costs = learner.costs
-        self._index = index
         self._engines: list[SimulatedEngine] = []
         self._free_at = 0.0
+        self._has_trainer = False
 
     @remote_method
     def rendezvous(self) -> Any:
         """Where the ranks meet."""
-        return self._in_turn(0.0, ("simulated", 1))
+        return self._in_turn(0.0 if self._has_trainer else self._costs.process_s, ("simulated", 1), needs_trainer=False)
 
     @remote_method
     def build(self, address: str, port: int, seed: int) -> Any:
         """Load."""
-        return self._in_turn(self._costs.start_s, self._index)
+
+        def finish(future: "asyncio.Future[Any]") -> None:
+            self._has_trainer = True
+            if self.index == 0:
+                self._learner.begin()
+            self.world.answer(future, self.index)
+
+        return self._do_in_turn(self._costs.start_s, finish, needs_trainer=False)
 
     @remote_method
     def beat(self) -> Any:
         """Answer."""
-        future = asyncio.get_running_loop().create_future()
-        self.world.answer(future, None)
-        return future
+        return self._answer_now(None)
 
     @remote_method
     def connect(self, engines: Sequence[SimulatedEngine], *settings: Any) -> Any:
@@ -86,7 +102,7 @@ class SimulatedRank:
 
         def finish(future: "asyncio.Future[Any]") -> None:
             self._learner.step_ended_at = self.world.now
-            if self._index == 0:
+            if self.index == 0:
                 self._learner.version = step + 1
             self.world.answer(future, StepReport(step=step, weight_version=step + 1))
 
@@ -102,7 +118,7 @@ class SimulatedRank:
             if gone:
                 self.world.fail(future, ConnectionError(f"engine {gone[0]} left the broadcast"))
                 return
-            if self._index == 0:
+            if self.index == 0:
                 self._learner.sent_at = self.world.now
                 for engine in self._engines:
                     engine.receive(version)
@@ -133,8 +149,13 @@ class SimulatedRank:
     @remote_method
     def load(self, store: FileStore, step: int) -> Any:
         """Go back to a checkpoint."""
-        self._learner.version = step
-        return self._in_turn(self._costs.probe_s, None)
+
+        def finish(future: "asyncio.Future[Any]") -> None:
+            if self.index == 0:
+                self._learner.go_back(step)
+            self.world.answer(future, None)
+
+        return self._do_in_turn(self._costs.probe_s, finish)
 
     @remote_method
     def stage(self, step: int) -> Any:
@@ -152,12 +173,24 @@ class SimulatedRank:
         """Write nothing."""
         return self._in_turn(self._costs.probe_s, None)
 
-    def _in_turn(self, seconds: float, value: Any) -> "asyncio.Future[Any]":
-        return self._do_in_turn(seconds, lambda future: self.world.answer(future, value))
+    def _in_turn(self, seconds: float, value: Any, *, needs_trainer: bool = True) -> "asyncio.Future[Any]":
+        return self._do_in_turn(seconds, lambda future: self.world.answer(future, value), needs_trainer=needs_trainer)
 
-    def _do_in_turn(self, seconds: float, finish: Callable[["asyncio.Future[Any]"], None]) -> "asyncio.Future[Any]":
-        """Work for some seconds once the calls before this one are through, then answer."""
-        future = asyncio.get_running_loop().create_future()
-        self._free_at = max(self.world.now, self._free_at) + seconds
-        self.world.at(self._free_at, lambda: finish(future))
+    def _do_in_turn(
+        self, seconds: float, finish: Callable[["asyncio.Future[Any]"], None], *, needs_trainer: bool = True
+    ) -> "asyncio.Future[Any]":
+        """Work for some seconds once the calls before this one are through, then answer; unless it dies meanwhile."""
+        future = self._call()
+
+        def end() -> None:
+            if self._open.pop(future, 0) is not None:
+                return
+            if needs_trainer and not self._has_trainer:
+                self.world.fail(future, AttributeError("the actor has no trainer yet"))
+            else:
+                finish(future)
+
+        if not future.done():
+            self._free_at = max(self.world.now, self._free_at) + seconds
+            self.world.at(self._free_at, end)
         return future

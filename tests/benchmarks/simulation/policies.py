@@ -16,6 +16,8 @@ class Policy:
     run_ahead: int | None = None
     straggler_deadline_s: float | None = None
     oversampling: float = 1.0
+    checkpoint_every: int | None = None
+    """Steps; None saves the last one alone."""
     failures: FailureRates = field(default_factory=FailureRates)
 
     def training(self, base: TrainingConfig, *, groups_per_step: int, num_steps: int) -> TrainingConfig:
@@ -28,7 +30,7 @@ class Policy:
             run_ahead=self.run_ahead,
             straggler_deadline_s=self.straggler_deadline_s,
             oversampling=self.oversampling,
-            checkpoint_every=num_steps,
+            checkpoint_every=self.checkpoint_every or num_steps,
             recorded_groups_per_step=0,
             weight_check_every=5,
         )

@@ -16,7 +16,7 @@ from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.training import TrainingConfig
 from orchestration.faults import FaultLog
 from orchestration.inputs import Inputs
-from orchestration.loop import train
+from orchestration.loop import train_and_finish
 from orchestration.persistence.state import RunFolder, settle_config
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.learner import LearnerGroup
@@ -139,6 +139,7 @@ def configure(
         call_timeout_s=3600.0,
         max_engine_faults=10**9,
         max_reward_faults=10**9,
+        max_learner_faults=10**9,
         max_transfer_faults=10**9,
     )
     workload = actors.costs.workload
@@ -183,8 +184,7 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
         )
     try:
         await run.start()
-        await train(run)
-        await run.finish()
+        await train_and_finish(run)
     finally:
         await run.close()
     return run

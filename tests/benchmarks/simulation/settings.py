@@ -39,6 +39,8 @@ class LearnerCosts:
     """More for every doubling of the engines: a broadcast tree."""
     probe_s: float = 0.3
     """Logprobs of one group, and the same for fingerprints."""
+    process_s: float = 10.0
+    """Until a rank can say where to meet."""
     start_s: float = 60.0
 
 
@@ -78,6 +80,8 @@ class FailureRates:
 
     engine_per_hour: float = 0.0
     reward_per_hour: float = 0.0
+    learner_per_hour: float = 0.0
+    """Of each rank; with one go all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,19 +191,43 @@ async def test_rank_that_does_not_start_in_time_or_dies_on_its_way_loses_the_lea
 
 
 @in_virtual_time
-async def test_no_transfer_meets_ranks_that_are_still_loading() -> None:
+async def test_no_call_meets_ranks_that_are_gone_or_still_loading() -> None:
     async with ranks() as fakes:
         fakes.answers["build"] = HANGS
+
+        async def refuse() -> None:
+            with pytest.raises(LearnerLostError, match="being built again"):
+                await fakes.group.connect(["engine"], ROLLOUT)
+            with pytest.raises(LearnerLostError, match="being built again"):
+                await fakes.group.weight_version()
+
         await fakes.group.close()
+        await refuse()
         rebuilding = asyncio.create_task(fakes.group.build(0))
         await settle()
-        with pytest.raises(LearnerLostError):
-            await fakes.group.connect(["engine"], ROLLOUT)
-        assert fakes.now(0).num("connect") == 0
+        await refuse()
+        assert (fakes.now(0).num("connect"), fakes.now(0).num("weight_version")) == (0, 0)
         for rank in range(2):
             fakes.now(rank).open.pop()[1].set_result(80 + rank)
         assert await rebuilding == [80, 81]
         await fakes.group.connect(["engine"], ROLLOUT)
+
+
+@in_virtual_time
+async def test_who_waits_for_others_hears_at_once_of_a_lost_rank() -> None:
+    async with ranks(heartbeat_s=2.0, heartbeat_timeout_s=5.0) as fakes:
+        assert await fakes.group.beside(asyncio.sleep(1.0, "groups")) == "groups"
+        with pytest.raises(KeyError, match="bug"):
+            await fakes.group.beside(asyncio.wait_for(broken(), 1.0))
+        never = asyncio.get_running_loop().create_future()
+        fakes.now(1).die()
+        with pytest.raises(LearnerLostError, match=r"rank 1|learner 1"):
+            await fakes.group.beside(never)
+        assert never.cancelled()
+
+
+async def broken() -> None:
+    raise KeyError("bug")
 
 
 @in_virtual_time

@@ -1,7 +1,7 @@
 """The loop trains on every position once, whatever is lost on the way; the buffer is real, the actors are not."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +94,12 @@ class FakeRun:
     async def score(self, group: str, *, keep_texts: bool) -> tuple[str, Any]:
         self._at("score", group)
         return f"payload {self.sampled.count(int(group.removeprefix('0-')))} of {group}", SUMMARY
+
+    async def finish(self) -> None:
+        self._at("finish", self.progress.step)
+
+    async def beside(self, others: Awaitable[Any]) -> Any:
+        return await others
 
     async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
         return self._at("missing", tickets) or []
@@ -189,6 +195,14 @@ def test_lost_learner_is_built_again_and_the_run_goes_on_from_the_last_checkpoin
     run.check(6)
     assert run.checkpoint.step == 6
     assert run.faults == ["rank 1"]
+
+
+def test_learner_lost_while_the_run_finishes_repeats_what_no_checkpoint_holds() -> None:
+    run = FakeRun(num_steps=5, checkpoint_every=2)
+    run.on["finish"] = once(LearnerLostError("rank 0"), at=5)
+    run_in_virtual_time(loop.train_and_finish(run))  # type: ignore[arg-type]
+    run.check(5)
+    assert (run.checkpoint.step, run.faults) == (4, ["rank 0"])
 
 
 def test_learner_that_is_lost_too_often_ends_the_run() -> None:

@@ -12,7 +12,7 @@ from orchestration.errors import LearnerLostError, TooManyFaultsError, TransferB
 from orchestration.turns import OwnGpus
 from orchestration.weight_sync import SyncReport, WeightSync
 from rollout.errors import WeightSyncError
-from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, SAMPLE, FakeEngine, FakeEngines
+from tests.unit.orchestration.fake_actors import HANGS, ROLLOUT, SAMPLE, SPEC, FakeEngine, FakeEngines
 from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import ticket
 from tests.unit.orchestration.virtual_time import in_virtual_time, settle
@@ -309,6 +309,34 @@ async def test_newcomer_whose_learner_is_lost_waits_for_the_next_publication_and
         run.learner.rebuild()
         await run.sync.publish(0)
         assert run.live == [0, 1]
+
+
+@in_virtual_time
+async def test_newcomer_waits_while_the_learner_is_replaced() -> None:
+    async with parts(2) as run:
+        await run.sync.publish(4)
+        async with run.sync.closed():
+            run.engines.now(1).die()
+            await asyncio.sleep(100.0)
+            run.learner.version = 4
+            run.learner.rebuild()
+            assert (run.versions, run.live) == ([4, None], [0])
+        await asyncio.sleep(10.0)
+        assert (run.versions, run.live) == ([4, 4], [0, 1])
+
+
+@in_virtual_time
+async def test_group_that_no_engine_will_take_for_want_of_a_learner_hears_of_it() -> None:
+    async with parts(1) as run:
+        await run.sync.publish(0)
+
+        def lost() -> None:
+            raise LearnerLostError("rank 0")
+
+        run.learner.faults["send_weights"].append(lost)
+        run.engines.now(0).die()
+        with pytest.raises(LearnerLostError, match="rank 0"):
+            await run.engines.pool.generate_group("0-0", SAMPLE, SPEC)
 
 
 @in_virtual_time

@@ -18,16 +18,18 @@ PLAGUE = dataclasses.replace(
     POLICIES["ahead_2_tail_4"],
     name="plague",
     oversampling=2.0,
-    failures=FailureRates(engine_per_hour=60.0, reward_per_hour=60.0),
+    checkpoint_every=2,
+    failures=FailureRates(engine_per_hour=60.0, reward_per_hour=60.0, learner_per_hour=12.0),
 )
-"""Every engine and reward actor dies about once a minute, while stragglers are carried and groups replaced."""
+"""Every engine and reward actor dies about once a minute, the learner once in five, while stragglers are carried
+and groups replaced."""
 
 IMPATIENT = Policy(name="impatient", max_staleness=2, run_ahead=1, straggler_deadline_s=0.0)
 """Takes whatever is there, so that the limit of staleness is what holds it back."""
 
 
-def run(policy: Policy, seed: int = 0) -> Simulation:
-    return simulate(policy, num_engines=ENGINES, num_steps=STEPS, seed=seed)
+def run(policy: Policy, seed: int = 0, num_engines: int = ENGINES) -> Simulation:
+    return simulate(policy, num_engines=num_engines, num_steps=STEPS, seed=seed)
 
 
 def assert_sound(simulation: Simulation, policy: Policy) -> None:
@@ -59,10 +61,30 @@ def test_a_cluster_that_dies_all_the_time_still_finishes_soundly_and_repeats_to_
     assert_sound(first, PLAGUE)
     assert first.outcome.engine_faults > ENGINES
     assert first.outcome.reward_faults > 0
+    assert first.run.faults.counts()["faults/learner"] > 0
     assert first.outcome.num_repeated > 0
     assert (first.ledger, first.metrics) == (second.ledger, second.metrics)
     assert [s.at for s in first.run.snapshots] == [s.at for s in second.run.snapshots]
     assert run(PLAGUE, seed=1).ledger != first.ledger
+
+
+@pytest.mark.parametrize("num_engines", [1, 2])
+@pytest.mark.parametrize("name", ["sync", "ahead_1", "ahead_2_tail_4", "ahead_4_dynamic"])
+def test_few_engines_that_die_with_the_learner_leave_nobody_waiting(name: str, num_engines: int) -> None:
+    for seed in range(3):
+        survive(name, seed, num_engines, learner_per_hour=40.0)
+
+
+def test_a_learner_of_two_ranks_is_lost_with_one() -> None:
+    assert survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=12.0).run.faults.counts()["faults/learner"] > 0
+
+
+def survive(name: str, seed: int, num_engines: int, *, learner_per_hour: float) -> Simulation:
+    failures = FailureRates(engine_per_hour=60.0, reward_per_hour=60.0, learner_per_hour=learner_per_hour)
+    policy = dataclasses.replace(POLICIES[name], checkpoint_every=2, failures=failures)
+    simulation = run(policy, seed, num_engines)
+    assert_sound(simulation, policy)
+    return simulation
 
 
 def test_running_ahead_is_faster_and_tail_control_reaches_it_with_less_staleness() -> None:
