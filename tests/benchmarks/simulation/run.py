@@ -1,5 +1,6 @@
 """The product's own Run over simulated actors: nothing of its logic is copied, only the three starts are replaced."""
 
+import asyncio
 import dataclasses
 import time
 from collections import Counter
@@ -24,6 +25,9 @@ from orchestration.pools.rewards import RewardPool
 from orchestration.run import Run
 from orchestration.tickets import StepGroups
 from tests.benchmarks.simulation.actors import Actors
+
+PATIENCE_S = 86_400.0
+"""A run that has not ended by then never will: heartbeats and deaths go on although everyone else waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +187,9 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
             actors=actors,
         )
     try:
-        await run.start()
-        await train_and_finish(run)
+        async with asyncio.timeout(PATIENCE_S):
+            await run.start()
+            await train_and_finish(run)
     finally:
         await run.close()
     return run
