@@ -122,7 +122,8 @@ class WeightSync:
                 # The next publication, by the learner's successor, includes every engine that stands.
                 self._tell_those_who_wait(error)
             else:
-                self._generators.go_live([engine])
+                if engine.handle is handle:  # else it was built again meanwhile, and its successor waits for its turn
+                    self._generators.go_live([engine])
 
     async def _admit_in_turn(self, engine: Engine) -> None:
         async with self._turns.borrowed():

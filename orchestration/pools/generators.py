@@ -16,7 +16,8 @@ from orchestration.dispatch import FULLNESS, LengthEstimates, Seat
 from orchestration.errors import EngineLostError
 from orchestration.faults import FaultLog, Role
 from orchestration.placement.seats import Seats
-from orchestration.pools.keeper import BuildGate, Engine, EngineKeeper, Start, Stop
+from orchestration.pools.gate import BuildGate
+from orchestration.pools.keeper import Engine, EngineKeeper, Start, Stop
 from orchestration.pools.lost import in_our_words
 from orchestration.pools.places import Places
 from rollout.config import RolloutConfig

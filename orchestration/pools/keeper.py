@@ -5,12 +5,12 @@ Health is asked for, never hoped for: every engine answers a heartbeat through i
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from orchestration.config.cluster import FaultsConfig
 from orchestration.faults import FaultLog, Role
+from orchestration.pools.gate import BuildGate
 from orchestration.pools.lost import in_our_words
 
 logger = logging.getLogger(__name__)
@@ -50,48 +50,6 @@ class Engine:
             self.is_standing = self.is_live = False
             self.lost.set_result(cause)
             self._told(self)
-
-
-class BuildGate:
-    """Lets engines be built while the GPUs are theirs, and nobody else onto the GPUs while one is being built.
-
-    Open for ever where engines have GPUs of their own.
-    """
-
-    def __init__(self) -> None:
-        """Begin open."""
-        self._opened = asyncio.Event()
-        self._opened.set()
-        self._left = asyncio.Event()
-        self._left.set()
-        self._num_inside = 0
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether builds that have not begun must wait, and those that have should end."""
-        return not self._opened.is_set()
-
-    @asynccontextmanager
-    async def passed(self) -> AsyncIterator[None]:
-        """Within the block one engine is built; waits for the gate."""
-        await self._opened.wait()
-        self._num_inside += 1
-        self._left.clear()
-        try:
-            yield
-        finally:
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                self._left.set()
-
-    async def close(self) -> None:
-        """Let no further build begin; returns when none is under way."""
-        self._opened.clear()
-        await self._left.wait()
-
-    def open(self) -> None:
-        """Let builds begin."""
-        self._opened.set()
 
 
 class Owner(Protocol):
@@ -145,6 +103,7 @@ class EngineKeeper:
         self._owner = owner
         self.gate = BuildGate()
         self._tending: list[asyncio.Task[None]] = []
+        self._introducing: set[asyncio.Task[None]] = set()
         self._stood = asyncio.Event()
         self._failure: Exception | None = None
         self.engines: list[Engine] = []
@@ -201,9 +160,10 @@ class EngineKeeper:
 
     async def close(self) -> None:
         """End the engines' processes, then the actors."""
-        for task in self._tending:
+        tasks = [*self._tending, *self._introducing]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         standing = [engine.handle for engine in self.standing()]
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
@@ -220,7 +180,7 @@ class EngineKeeper:
         """
         try:
             if engine.is_elastic and await self._rises(engine):
-                await self._owner.engine_stands(engine)
+                self._introduce(engine)
             while True:
                 cause = await self._watch(engine)
                 logger.warning("engine %d is built again: %s", engine.index, cause)
@@ -230,9 +190,27 @@ class EngineKeeper:
                 )
                 await self._rebuild(engine)
         except Exception as error:
-            self._failure = error
-            self._stood.set()
-            self._owner.engines_failed(error)
+            self._fail(error)
+
+    def _introduce(self, engine: Engine) -> None:
+        """Tell the owner that a new engine stands, and go on watching it.
+
+        The owner may let it wait for a publication, which itself may wait for the successor of an engine that is lost.
+        """
+        task = asyncio.create_task(self._tell(engine))
+        self._introducing.add(task)
+        task.add_done_callback(self._introducing.discard)
+
+    async def _tell(self, engine: Engine) -> None:
+        try:
+            await self._owner.engine_stands(engine)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._stood.set()
+        self._owner.engines_failed(error)
 
     async def _watch(self, engine: Engine) -> str:
         """Give the cause when the engine is lost."""
@@ -260,7 +238,7 @@ class EngineKeeper:
             engine.renew(self._start(engine.index))
             stands = await self._rises(engine)
         if stands:
-            await self._owner.engine_stands(engine)
+            self._introduce(engine)
 
     async def _rises(self, engine: Engine) -> bool:
         """Wait until a new engine stands; one that does not is given up."""

@@ -70,7 +70,7 @@ class SimulatedActors:
         """Make a learner rank with a length of life; the first ones live through the start of the run at least."""
         life_s = self._life("learner", index, self.costs.failures.learner_per_hour)
         if self._world.now == 0.0:
-            life_s += self.costs.learner.process_s + self.costs.learner.start_s + self.costs.engine.start_s
+            life_s += 2 * (self.costs.learner.process_s + self.costs.learner.start_s + self.costs.engine.start_s)
         return self.learner.rank(index, life_s)
 
     def stop(self, handle: Mortal) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 
 from rollout.admission import Admission
-from rollout.records import Sample, SamplingSpec
+from rollout.records import Activity, Sample, SamplingSpec
 from tests.benchmarks.simulation.batch_server import BatchServer, GroupRequest
 from tests.benchmarks.simulation.groups import SimulatedGroup, draw_group
 from tests.benchmarks.simulation.remote import remote_method
@@ -82,6 +82,7 @@ class SimulatedEngine(Mortal):
         self.server = BatchServer(costs.engine)
         self._costs = costs
         self._event: Event | None = None
+        self._num_groups = 0
         self._groups: dict[GroupRequest, tuple[SimulatedGroup, asyncio.Future[Any], float]] = {}
 
     def die(self) -> None:
@@ -118,6 +119,7 @@ class SimulatedEngine(Mortal):
         """
         group, future = draw_group(group_id, sample, spec, self._costs.workload), self._call()
         if not future.done():
+            self._num_groups += 1
             self._groups[group.request] = group, future, self.world.now
             self.server.submit(self.world.now, group.request)
             self._look_ahead()
@@ -138,6 +140,23 @@ class SimulatedEngine(Mortal):
         return self._answer_now(None)
 
     @remote_method
+    def sleep(self) -> Any:
+        """Stop at a token boundary; a simulated engine has no memory to give."""
+        stands = self.server.pause(self.world.now)
+        self._look_ahead()
+        return self._answer_at(stands, self._activity())
+
+    @remote_method
+    def wake_weights(self) -> Any:
+        """Be ready for weights."""
+        return self._answer_now(None)
+
+    @remote_method
+    def wake_cache(self) -> Any:
+        """Be ready for groups."""
+        return self._answer_now(self._activity())
+
+    @remote_method
     def score_completion(self, payload: SimulatedGroup, sample: Sample, index: int) -> Any:
         """Logprobs, the learner's."""
         return self._answer_at(self.world.now + self._costs.engine.probe_s, zero_logprobs())
@@ -156,6 +175,9 @@ class SimulatedEngine(Mortal):
     def close(self) -> Any:
         """End in peace."""
         return self._answer_now(None)
+
+    def _activity(self) -> Activity:
+        return Activity(num_requests=self._num_groups, num_unfinished=len(self._groups))
 
     def _look_ahead(self) -> None:
         """Keep one event in the world: the next change of the batch."""

@@ -9,6 +9,7 @@ from typing import Any
 from learner.checkpoint import StagedShare
 from learner.records import StepReport
 from learner.store import FileStore
+from orchestration.placement.colocated import RankDevices
 from tests.benchmarks.simulation.groups import SimulatedGroup
 from tests.benchmarks.simulation.handles import Mortal, SimulatedEngine, fingerprint_of, zero_logprobs
 from tests.benchmarks.simulation.remote import remote_method
@@ -80,6 +81,11 @@ class SimulatedRank(Mortal):
     def beat(self) -> Any:
         """Answer."""
         return self._answer_now(None)
+
+    @remote_method
+    def devices(self) -> Any:
+        """Where it stands."""
+        return self._in_turn(0.0, RankDevices(node_id="simulated", visible=str(self.index)))
 
     @remote_method
     def connect(self, engines: Sequence[SimulatedEngine], *settings: Any) -> Any:

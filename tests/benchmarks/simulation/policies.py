@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from orchestration.config.training import TrainingConfig
 from tests.benchmarks.simulation.settings import FailureRates
@@ -16,6 +17,7 @@ class Policy:
     run_ahead: int | None = None
     straggler_deadline_s: float | None = None
     oversampling: float = 1.0
+    layout: Literal["disaggregated", "colocated"] = "disaggregated"
     checkpoint_every: int | None = None
     """Steps; None saves the last one alone."""
     failures: FailureRates = field(default_factory=FailureRates)

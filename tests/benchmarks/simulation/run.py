@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orchestration.run
 from orchestration.buffer import GroupBuffer, Progress
@@ -128,6 +128,7 @@ def configure(
     num_ranks: int,
     num_reward_actors: int,
     training: TrainingConfig,
+    layout: Literal["disaggregated", "colocated"],
     actors: Actors,
     seed: int,
 ) -> ExperimentConfig:
@@ -169,6 +170,7 @@ def configure(
         ),
         cluster=dataclasses.replace(
             base.cluster,
+            layout=layout,
             faults=limits,
             reward_pool=dataclasses.replace(base.cluster.reward_pool, num_actors=num_reward_actors),
         ),

@@ -181,6 +181,7 @@ def _run(policy: Policy, actors: SimulatedActors, shape: Shape, *, seed: int, wo
             training=policy.training(
                 base.training, groups_per_step=shape.groups_per_engine * num_engines, num_steps=shape.num_steps
             ),
+            layout=policy.layout,
             actors=actors,
             seed=seed,
         )

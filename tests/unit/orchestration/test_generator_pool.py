@@ -101,6 +101,23 @@ async def test_new_engine_takes_groups_only_when_it_has_the_current_weights() ->
 
 
 @in_virtual_time
+async def test_engine_that_dies_while_it_waits_for_its_weights_is_built_again() -> None:
+    waiting: list[asyncio.Future[None]] = []
+
+    async def admit(engine: Engine) -> None:
+        waiting.append(asyncio.get_running_loop().create_future())
+        await waiting[-1]
+
+    async with engines(1, admit=admit) as fakes:
+        for _ in range(3):
+            fakes.now(0).die()
+            await asyncio.sleep(100.0)
+        assert (len(fakes.made[0]), len(waiting)) == (4, 3)
+        assert [engine.index for engine in fakes.pool.standing()] == [0]
+    assert all(future.cancelled() for future in waiting)
+
+
+@in_virtual_time
 async def test_groups_wait_while_no_engine_lives_and_go_on_with_the_first_that_does() -> None:
     async with engines(2) as fakes:
         tasks = [fakes.ask(name) for name in "ab"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,9 @@ PLAGUE = dataclasses.replace(
     name="plague",
     oversampling=2.0,
     checkpoint_every=2,
-    failures=FailureRates(engine_per_hour=60.0, reward_per_hour=60.0, learner_per_hour=12.0),
+    failures=FailureRates(engine_per_hour=60.0, reward_per_hour=60.0, learner_per_hour=30.0),
 )
-"""Every engine and reward actor dies about once a minute, the learner once in five, while stragglers are carried
+"""Every engine and reward actor dies about once a minute, the learner about once in two, while stragglers are carried
 and groups replaced."""
 
 IMPATIENT = Policy(name="impatient", max_staleness=2, run_ahead=1, straggler_deadline_s=0.0)
@@ -75,13 +76,19 @@ def test_few_engines_that_die_with_the_learner_leave_nobody_waiting(name: str, n
         survive(name, seed, num_engines, learner_per_hour=40.0)
 
 
+@pytest.mark.parametrize("num_engines", [1, 2, ENGINES])
+def test_where_both_sides_share_gpus_deaths_leave_nobody_waiting_either(num_engines: int) -> None:
+    for seed in range(6):
+        survive("sync", seed, num_engines, learner_per_hour=20.0, layout="colocated")
+
+
 def test_a_learner_of_two_ranks_is_lost_with_one() -> None:
-    assert survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=12.0).run.faults.counts()["faults/learner"] > 0
+    assert survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=40.0).run.faults.counts()["faults/learner"] > 0
 
 
-def survive(name: str, seed: int, num_engines: int, *, learner_per_hour: float) -> Simulation:
+def survive(name: str, seed: int, num_engines: int, *, learner_per_hour: float, **settings: Any) -> Simulation:
     failures = FailureRates(engine_per_hour=60.0, reward_per_hour=60.0, learner_per_hour=learner_per_hour)
-    policy = dataclasses.replace(POLICIES[name], checkpoint_every=2, failures=failures)
+    policy = dataclasses.replace(POLICIES[name], checkpoint_every=2, failures=failures, **settings)
     simulation = run(policy, seed, num_engines)
     assert_sound(simulation, policy)
     return simulation
