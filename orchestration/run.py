@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +12,19 @@ from orchestration.buffer import GroupBuffer, Progress
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
 from orchestration.draws import Draws
-from orchestration.errors import InfrastructureError, ResumeError, StoppedError
-from orchestration.evaluation.held_out import Evaluation, HeldOut
+from orchestration.errors import InfrastructureError, StoppedError
+from orchestration.evaluation.families import Evaluation
+from orchestration.evaluation.held_out import HeldOut
 from orchestration.faults import FaultLog, Role
 from orchestration.inputs import Inputs
-from orchestration.persistence.checkpoints import Checkpoints, config_digest, store_of
-from orchestration.persistence.saving import Saver
-from orchestration.persistence.state import RunFolder, write_json
+from orchestration.persistence.checkpoints import Checkpoints, store_of
+from orchestration.persistence.state import RunFolder
 from orchestration.placement.colocated import colocated_devices, ranks_under
 from orchestration.placement.seats import Seats
 from orchestration.pools.generators import start_generators
 from orchestration.pools.learner import start_learner
 from orchestration.pools.rewards import start_reward_pool
+from orchestration.run_state import RunState
 from orchestration.seeds import derive_seed
 from orchestration.tickets import StepGroups
 from orchestration.tracking import Tracker
@@ -65,17 +65,25 @@ class Run:
             check_every=training.weight_check_every,
             max_mismatch=training.max_mismatch,
         )
-        self.checkpoints = Checkpoints(
+        checkpoints = Checkpoints(
             store_of(self.folder),
             StagesInTurn(self.learner, self.turns),
             keep_last=training.keep_last,
             keep_best=training.keep_best,
             say=say,
         )
-        self._saver = Saver(self.checkpoints, self.faults, say)
         self.draws = Draws(SampleTable(inputs.train), config)
-        self._held_out = HeldOut(config, SampleTable(inputs.held_out))
-        self._take_position()
+        self.state = RunState(
+            config, checkpoints, draws=self.draws, lengths=self.generators.lengths, faults=self.faults, say=say
+        )
+        self._held_out = HeldOut(
+            config,
+            SampleTable(inputs.held_out),
+            generators=self.generators,
+            rewards=self.rewards,
+            folder=self.folder,
+            say=say,
+        )
         self.tracker = Tracker(
             self.folder, self.draws.stream, first_step=self.step, tensorboard=config.tensorboard, say=say
         )
@@ -84,12 +92,11 @@ class Run:
         self._num_batches = 0
         self._stop_reason: str | None = None
         self._learner_is_lost = False
-        self._scored: Evaluation | None = None
 
     @property
     def step(self) -> int:
         """Steps that are done."""
-        return self.progress.step
+        return self.state.step
 
     @property
     def is_over(self) -> bool:
@@ -121,17 +128,16 @@ class Run:
         """Keep the final weights: checkpoint, Hugging Face folder, held-out scores.
 
         Raises:
-            StoppedError: the run was asked to leave; a checkpoint of all steps done is saved.
+            StoppedError: the run was asked to leave; all steps done are saved, or those up to the last checkpoint
+                where the learner is lost.
         """
-        await self._saver.settle(self.step, self._extra)
-        if self.config.training.keep_best:
-            for name, best in self.checkpoints.best().items():
-                self._say(f"best by {name}: {best.name}")
         if self._stop_reason is not None:
-            raise StoppedError(
-                f"{self._stop_reason}: step {self.step} of {self.config.training.num_steps} is saved in "
-                f"{self.checkpoints.store}; the same command continues"
-            )
+            await (self.state.go_back() if self._learner_is_lost else self.state.settle())
+            raise StoppedError(f"{self._stop_reason}: {self.state}")
+        await self.state.settle()
+        if self.config.training.keep_best:
+            for name, best in self.state.best().items():
+                self._say(f"best by {name}: {best}")
         if self.config.evaluation.enabled:
             await self._evaluate("after")
         await self.turns.to_learner()
@@ -142,11 +148,11 @@ class Run:
         try:
             if self._learner_is_lost or await self.learner.weight_version() != self.step:
                 return
-            await self._saver.settle(self.step, self._extra)
+            await self.state.settle()
         except InfrastructureError as error:
             self._say(f"step {self.step} could not be saved: {error}")
         else:
-            self._say(f"step {self.step} is saved in {self.checkpoints.store}; the same command continues")
+            self._say(str(self.state))
 
     async def close(self) -> None:
         """Close files and end the actors."""
@@ -186,8 +192,7 @@ class Run:
         if not self._learner_is_lost:
             return
         await self.learner.close()
-        await self.checkpoints.abandon()
-        self._take_position()
+        await self.state.go_back()
         self.tracker.rewind(self.draws.stream, first_step=self.step)
         await self.turns.make_room()
         async with self.weight_sync.closed():
@@ -198,22 +203,21 @@ class Run:
     def new_buffer(self) -> GroupBuffer:
         """A buffer that goes on where the run stands."""
         self._buffer = GroupBuffer(
-            self.config.training, range_epsilon=self.config.algorithm.range_epsilon, start=self.progress
+            self.config.training, range_epsilon=self.config.algorithm.range_epsilon, start=self.state.progress
         )
         return self._buffer
 
     async def conclude(self, progress: Progress, step_s: float) -> None:
         """Count a step as done; evaluate and save where that is due, and leave when the allocation ends."""
-        self.progress = progress
-        evaluation, training = self.config.evaluation, self.config.training
+        self.state.progress = progress
+        evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
         scores: Mapping[str, float] = {}
         if evaluation.enabled and evaluation.every_steps and self.step % evaluation.every_steps == 0:
             found = await self._evaluate(f"step_{self.step:08d}")
             scores = {name: score.sampled for name, score in found.families.items()}
-        if self._is_checkpoint_due(self.step):
-            await self._saver.begin(self.step, self._extra(), scores)
+        await self.state.save_if_due(scores)
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
-            self.request_stop(f"the allocation ends in less than {training.checkpoint_before_s:g} s and a step")
+            self.request_stop(f"the allocation ends in less than {leave_before_s:g} s and a step")
 
     def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
         """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
@@ -229,8 +233,8 @@ class Run:
         Returns:
             Its logprobs of one completion of the step, another group every step; for `compare`.
         """
-        if self.turns.is_shared and self._is_checkpoint_due(groups.step + 1):
-            await self._saver.stage(groups.step + 1)
+        if self.turns.is_shared:
+            await self.state.stage_if_due(groups.step + 1)
         return await self.weight_sync.expect(groups.probed) if groups.tickets else None
 
     async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
@@ -254,54 +258,17 @@ class Run:
             "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
         }
 
-    def _take_position(self) -> None:
-        """Stand where the latest checkpoint left the prompt stream, or at its beginning."""
-        self._checkpoint = self.checkpoints.latest()
-        if self._checkpoint is None and self.checkpoints.has_any():
-            raise ResumeError(
-                f"{self.checkpoints.store} holds checkpoints, but none whose files are as they were written; restore "
-                "one, or use another run_dir: a run from the beginning would replace them"
-            )
-        self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
-        extra = self._checkpoint.extra if self._checkpoint else {}
-        self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
-        self.draws.go_to(extra["prompts"] if extra else {})
-        self.generators.lengths.load_state_dict(extra.get("lengths", {}))
-
-    def _is_checkpoint_due(self, step: int) -> bool:
-        training = self.config.training
-        return step % training.checkpoint_every == 0 or step == training.num_steps
-
     def _devices_of(self, engine: int) -> str:
         """GPUs of the ranks that an engine stands on, where the layout is colocated."""
         return colocated_devices([self.learner.devices[rank] for rank in ranks_under(self._seats.layout, engine)])
 
     async def _build_learner(self) -> None:
         await self.learner.build(derive_seed(self.config.seed, "learner"))
-        await self._load_checkpoint()
+        await self.state.load_into(self.learner)
         await self.turns.settle_learner()
 
-    async def _load_checkpoint(self) -> None:
-        if self._checkpoint:
-            await self.learner.load(self.checkpoints.store, self._checkpoint.step)
-            num_steps = self.config.training.num_steps
-            self._say(f"resumed {self._checkpoint.name}: {self.step} of {num_steps} steps are done")
-
-    def _extra(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the learner's state."""
-        return {
-            "progress": self.progress.to_json(),
-            "prompts": self.draws.stream.state_dict(self.step),
-            "lengths": self.generators.lengths.state_dict(),
-            "config_digest": config_digest(self.config),
-        }
-
     async def _evaluate(self, name: str) -> Evaluation:
-        """Score held-out samples under the live weights and write the result under a name."""
-        if self._scored is None or self._scored.step != self.step:
-            if self.turns.is_learners:
-                await self.weight_sync.publish(self.step)
-            self._say(f"scoring held-out samples at step {self.step} ...")
-            self._scored = await self._held_out.score(self.step, generators=self.generators, rewards=self.rewards)
-        write_json(self.folder.evaluation(name), self._scored.to_json())
-        return self._scored
+        """Score held-out samples under the weights of this step, and keep the scores under a name."""
+        if self.turns.is_learners:
+            await self.weight_sync.publish(self.step)
+        return await self._held_out.score(name, self.step)

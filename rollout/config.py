@@ -68,9 +68,11 @@ class WeightChannelConfig:
     bucket_bytes: int = 64 * 1024 * 1024
     """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
     where both sides see the same one, at least as large as the largest tensor)."""
-    in_flight: Literal["keep", "wait", "abort"] = "keep"
+    in_flight: Literal["keep", "keep_cache", "wait", "abort"] = "keep"
     """What becomes of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
-    and go on under the new weights. wait: the transfer waits for them. abort: they are sampled again from the start."""
+    and go on under the new weights, their prompts and tokens computed again. keep_cache: the same, but with the keys
+    and values that the old weights gave them, so nothing is computed twice. wait: the transfer waits for them. abort:
+    they are sampled again from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ only generation requests hear of it.
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -54,10 +55,15 @@ class CoreWatch:
     def _last_words(self) -> str:
         """Which process ended how, for an error's text."""
         if self._died is not None and self._died.done():
-            for process in self._processes:
-                process.join(REAP_S)
+            self._wait_for_an_exit_code()
         ended = [f"process {p.pid} {_how(p.exitcode)}" for p in self._processes if p.exitcode is not None]
         return f"the engine's core is gone ({', '.join(ended) or 'still ending'}); its log says why"
+
+    def _wait_for_an_exit_code(self) -> None:
+        """Wait, though not long: vLLM's own thread may have reaped the process, and knows the code once it runs on."""
+        until = time.monotonic() + REAP_S
+        while all(process.exitcode is None for process in self._processes) and time.monotonic() < until:
+            time.sleep(REAP_S / 100)
 
     def _death(self) -> asyncio.Future[None]:
         """A future that is done once a process has ended; made by the first call, which knows the event loop."""

@@ -14,6 +14,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, Wei
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
+from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import RequestOutputCollector
@@ -64,6 +65,8 @@ class GenerationEngine:
         )
         self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
         self._in_flight = config.weight_channel.in_flight
+        self._version = 0
+        self._num_updates = 0
         self._can_sleep = can_sleep(config)
         self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path))
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
@@ -95,21 +98,21 @@ class GenerationEngine:
         started = time.perf_counter()
         params = sampling_params(spec, self._logit_bias)
 
-        async def ask() -> tuple[EnginePrompt, RequestOutputCollector]:
-            prompt = self._prompts.build(sample)
-            return prompt, await self._submit(prompt, prompt.token_ids, params, sample.sample_id)
+        async def ask() -> tuple[EnginePrompt, RequestOutputCollector, int]:
+            prompt, version = self._prompts.build(sample), self._version
+            return prompt, await self._submit(prompt, prompt.token_ids, params, sample.sample_id), version
 
-        prompt, requests = await (self._desk.enter(admission, ask) if admission else ask())
+        prompt, requests, version = await (self._desk.enter(admission, ask) if admission else ask())
         num_aborted_tokens = 0
         while was_aborted(output := await self._collect(requests, sample.sample_id)):
             num_aborted_tokens += num_tokens(output)
             await self._watch.during(self._resumed.wait())
-            prompt, requests = await ask()
+            prompt, requests, version = await ask()
         return RolloutGroup(
             group_id=group_id,
             sample=sample,
             prompt_token_ids=prompt_ids(output),
-            generations=generations(output),
+            generations=generations(output, cached_since=version if self._keeps_cache else None),
             image_input_sizes=prompt.input_sizes,
             seconds=time.perf_counter() - started,
             num_aborted_tokens=num_aborted_tokens,
@@ -126,7 +129,7 @@ class GenerationEngine:
         """Stop for new weights; `rollout.weight_channel.in_flight` says what becomes of running completions."""
         async with self._switching:
             self._resumed.clear()
-            await self._watch.during(self._engine.pause_generation(mode=self._in_flight, clear_cache=True))
+            await self._stop(clear_cache=not self._keeps_cache)
 
     async def resume(self) -> None:
         """Go on generating."""
@@ -143,9 +146,9 @@ class GenerationEngine:
         async with self._switching:
             self._resumed.clear()
             if self._can_sleep:
-                await self._watch.during(self._engine.sleep(level=DISCARD, mode=self._in_flight))
+                await self._watch.during(self._engine.sleep(level=DISCARD, mode=self._pause_mode))
             else:
-                await self._watch.during(self._engine.pause_generation(mode=self._in_flight, clear_cache=True))
+                await self._stop(clear_cache=True)
             return self._activity()
 
     async def wake_weights(self) -> None:
@@ -168,6 +171,18 @@ class GenerationEngine:
         """
         await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
         await self._watch.during(self._engine.reset_encoder_cache())
+
+    @property
+    def _keeps_cache(self) -> bool:
+        return self._in_flight == "keep_cache"
+
+    @property
+    def _pause_mode(self) -> PauseMode:
+        """What vLLM calls it."""
+        return "keep" if self._in_flight == "keep_cache" else self._in_flight
+
+    async def _stop(self, *, clear_cache: bool) -> None:
+        await self._watch.during(self._engine.pause_generation(mode=self._pause_mode, clear_cache=clear_cache))
 
     def _activity(self) -> Activity:
         return Activity(num_requests=self._num_requests, num_unfinished=self._engine.get_num_unfinished_requests())
@@ -193,6 +208,7 @@ class GenerationEngine:
             await self._watch.during(self._engine.finish_weight_update())
         await self._watch.during(self._engine.start_weight_update())
         self._is_updating = True
+        self._num_updates += 1
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive the tensors that `update_info` describes."""
@@ -206,6 +222,7 @@ class GenerationEngine:
         """Make the received weights live and stamp them."""
         await self._watch.during(self._engine.finish_weight_update(weight_version))
         self._is_updating = False
+        self._version = int(weight_version)
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
@@ -237,11 +254,16 @@ class GenerationEngine:
     async def _submit(
         self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str, *, priority: int = 0
     ) -> RequestOutputCollector:
-        """Return when the engine has the request; of those that wait in it, the lowest priority starts first."""
+        """Return when the engine has the request; of those that wait in it, the lowest priority starts first.
+
+        What caches hold of it is found again under the same weights only: both names below count weight updates.
+        """
         self._num_requests += 1
-        engine_prompt = TokensPrompt(prompt_token_ids=token_ids)
+        engine_prompt = TokensPrompt(prompt_token_ids=token_ids, cache_salt=str(self._num_updates))
         if prompt.images:
             engine_prompt["multi_modal_data"] = {"image": prompt.images}
+            names = [f"{self._num_updates}-{digest}" for digest in prompt.image_digests]
+            engine_prompt["multi_modal_uuids"] = {"image": names}
         request_id = f"{self._num_requests}-{sample_id}"
         try:
             return await self._watch.during(

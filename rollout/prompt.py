@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class EnginePrompt:
     token_ids: list[int]
     """One placeholder token per image; the engine expands each to the image's number of tokens."""
     images: list[Image.Image]
+    image_digests: tuple[str, ...]
+    """Of the bytes of each image, in hex."""
     input_sizes: tuple[tuple[int, int], ...]
     """(width, height) of each image after the processor's resize: the frame in which Qwen2.5-VL answers boxes. The
     original size for InternVL, whose frame knows no pixels."""
@@ -76,6 +79,7 @@ class PromptBuilder:
         return EnginePrompt(
             token_ids=self._token_ids(sample.question, len(images)),
             images=images,
+            image_digests=tuple(blake2b(image.data, digest_size=16).hexdigest() for image in sample.images),
             input_sizes=tuple(self._input_size(image) for image in sample.images),
         )
 

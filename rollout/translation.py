@@ -59,9 +59,15 @@ def prompt_ids(output: RequestOutput) -> NDArray[np.int32]:
     return np.asarray(output.prompt_token_ids, dtype=np.int32)
 
 
-def generations(output: RequestOutput) -> tuple[Generation, ...]:
-    """The completions, in order of their seeds."""
-    return tuple(map(_generation, output.outputs))
+def generations(output: RequestOutput, *, cached_since: int | None = None) -> tuple[Generation, ...]:
+    """The completions, in order of their seeds.
+
+    Args:
+        output: Of a request that has ended.
+        cached_since: The oldest weights that may have computed its prompt, where caches outlive an update; a completion
+            then is at least as old.
+    """
+    return tuple(_generation(completion, cached_since) for completion in output.outputs)
 
 
 def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -71,16 +77,17 @@ def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.fl
     return np.asarray(values, dtype=np.float32)
 
 
-def _generation(completion: CompletionOutput) -> Generation:
-    spans = completion.weight_versions or []
+def _generation(completion: CompletionOutput, cached_since: int | None) -> Generation:
+    versions = [_version(span.version) for span in completion.weight_versions or []] or [0]
+    start = versions[0] if cached_since is None else min(versions[0], cached_since)
     flat: Any = completion.logprobs
     logprobs = [flat.logprobs[start] for start in flat.start_indices]
     return Generation(
         token_ids=np.asarray(completion.token_ids, dtype=np.int32),
         logprobs=np.asarray(logprobs, dtype=np.float32),
         finish_reason=completion.finish_reason,
-        weight_version_start=_version(spans[0].version) if spans else 0,
-        weight_version_end=_version(spans[-1].version) if spans else 0,
+        weight_version_start=start,
+        weight_version_end=versions[-1],
     )
 
 

@@ -8,10 +8,11 @@
 pools with their restarts, the weight publication with its comparisons, the prompt stream over a Parquet file, metrics,
 ledger and checkpoint files. **Simulated** is what stands behind an actor's handle. An engine batches continuously: each
 decoding step gives every running sequence a token and costs a constant and a share for each; prompts cost their prefill
-once a group; pauses hold at token boundaries; it is computed by events, and a test shows it equal to following every
-token. Reward actors score one group after the other. Learner ranks take a constant and a share for each token. Weights
-travel in a time that grows with the logarithm of the engines. Engines and reward actors die by chance where a policy
-says so, and need their time to start. Lengths are log-normal with a cap. `simulation/settings.py` has all numbers.
+once a group; pauses hold at token boundaries, and after one everything that runs is computed again, unless the policy
+keeps the caches; it is computed by events, and a test shows it equal to following every token. Reward actors score one
+group after the other. Learner ranks take a constant and a share for each token. Weights travel in a time that grows
+with the logarithm of the engines. Engines and reward actors die by chance where a policy says so, and need their time
+to start. Lengths are log-normal with a cap. `simulation/settings.py` has all numbers.
 
 **Time is virtual**: nothing is waited for, the clock jumps from event to event, and a run repeats exactly for one seed.
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tests.integration.environment  # noqa: F401
@@ -26,7 +27,8 @@ MLP_WIDTH = 2048
 SAMPLES = [*(image_sample(i) for i in range(4)), image_sample(5, (84, 56)), text_sample(6)]
 SPECS = [SamplingSpec(group_size=1, temperature=1.0, max_completion_tokens=6 + 8 * i, seed=i) for i in range(6)]
 PAIRS = [replace(spec, group_size=2, max_completion_tokens=6 + 16 * i) for i, spec in enumerate(SPECS)]
-MODES = ("keep", "wait", "abort")
+MODES = ("keep", "keep_cache", "wait", "abort")
+"""Each in turn, with one version of the weights before it and the next one after it."""
 
 
 class Observed:
@@ -36,7 +38,11 @@ class Observed:
     one_by_one: list[RolloutGroup]
     caught_in_image_processing: RolloutGroup
     in_flight: dict[str, list[RolloutGroup]]
+    rescored: dict[str, list[float]]
+    """Last token of every completion in flight, as its prompt and all of its tokens give it under the new weights."""
     after: dict[str, list[RolloutGroup]]
+    without_caches: dict[str, list[RolloutGroup]]
+    """The same again, once the engine was made to forget everything."""
     num_done_after_pause: dict[str, int]
     deaths: list[BaseException]
 
@@ -104,6 +110,15 @@ async def publish_in_mid_flight(engine: Any, sender: Any, mode: str, found: Obse
     await engine.resume()
     found.in_flight[mode] = [await job for job in jobs]
     found.after[mode] = list(await asyncio.gather(*start(engine, PAIRS)))
+    found.rescored[mode] = [
+        float((await engine.score_completion(group.sample, generation.token_ids))[-1])
+        for group in found.in_flight[mode]
+        for generation in group.generations
+    ]
+    engine._in_flight = "keep"
+    await engine.pause()
+    await engine.resume()
+    found.without_caches[mode] = list(await asyncio.gather(*start(engine, PAIRS)))
 
 
 async def death_of(call: Coroutine[Any, Any, Any]) -> BaseException:
@@ -127,7 +142,8 @@ async def observe(folder: Path) -> Observed:
         found.batches.append(await as_batch(engine, "second", (3, 5, 0, 2, 4, 1)))
     found.caught_in_image_processing = await pause_in_image_processing(engine)
 
-    found.in_flight, found.after, found.num_done_after_pause = {}, {}, {}
+    found.in_flight, found.after, found.without_caches = {}, {}, {}
+    found.rescored, found.num_done_after_pause = {}, {}
     client = LoopClient(engine, asyncio.get_running_loop())
     sender = await asyncio.to_thread(new_sender, model, client)
     for version, mode in enumerate(MODES, start=1):
@@ -164,6 +180,16 @@ def spans(groups: Sequence[RolloutGroup]) -> list[tuple[int, int]]:
     return [(g.weight_version_start, g.weight_version_end) for group in groups for g in group.generations]
 
 
+def off_at_the_end(found: Observed, mode: str) -> list[float]:
+    """What was recorded against `rescored`, of the completions that met new weights on their way."""
+    generations = [g for group in found.in_flight[mode] for g in group.generations]
+    return [
+        abs(float(generation.logprobs[-1]) - again)
+        for generation, again in zip(generations, found.rescored[mode], strict=True)
+        if generation.weight_version_start < generation.weight_version_end
+    ]
+
+
 def test_a_batch_gives_the_same_bits_whenever_its_groups_arrive(observed: Observed) -> None:
     first, second = observed.batches
     assert bits(first) == bits(second)
@@ -176,22 +202,36 @@ def test_a_pause_leaves_an_image_in_processing_alone(observed: Observed) -> None
 
 def test_kept_completions_go_on_under_the_new_weights(observed: Observed) -> None:
     assert (0, 1) in spans(observed.in_flight["keep"])
-    assert spans(observed.after["keep"]) == [(1, 1)] * 12
+    assert (1, 2) in spans(observed.in_flight["keep_cache"])
+
+
+def test_what_kept_completions_go_on_from_is_computed_again_or_as_the_old_weights_left_it(observed: Observed) -> None:
+    assert max(off_at_the_end(observed, "keep")) < 0.05  # sampling bans placeholders, scoring does not
+    assert min(off_at_the_end(observed, "keep_cache")) > 0.3
 
 
 def test_waiting_lets_every_completion_end_under_the_old_weights(observed: Observed) -> None:
     assert observed.num_done_after_pause["wait"] == len(SAMPLES)
-    assert spans(observed.in_flight["wait"]) == [(1, 1)] * 12
-    assert spans(observed.after["wait"]) == [(2, 2)] * 12
+    assert spans(observed.in_flight["wait"]) == [(2, 2)] * 12
 
 
 def test_aborted_groups_are_sampled_again_as_the_new_weights_sample_them(observed: Observed) -> None:
     found, expected = observed.in_flight["abort"], observed.after["abort"]
-    assert set(spans(found)) == {(2, 2), (3, 3)}
+    assert set(spans(found)) == {(3, 3), (4, 4)}
     for group, again in zip(found, expected, strict=True):
-        is_new = group.generations[0].weight_version_start == 3
+        is_new = group.generations[0].weight_version_start == 4
         assert (group.num_aborted_tokens > 0) == is_new
         assert (tokens([group]) == tokens([again])) == is_new
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_new_completion_begins_with_what_old_weights_have_computed(observed: Observed, mode: str) -> None:
+    version = 1 + MODES.index(mode)
+    assert spans(observed.after[mode]) == [(version, version)] * 12
+    assert tokens(observed.after[mode]) == tokens(observed.without_caches[mode])
+    for group, again in zip(observed.after[mode], observed.without_caches[mode], strict=True):
+        for one, other in zip(group.generations, again.generations, strict=True):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,8 +2,9 @@
 
 An engine works in steps. At the boundary between two of them finished sequences leave, a pause takes hold, and waiting
 sequences are admitted while there are seats. A step of n sequences takes step_s + n * step_s_per_sequence, and longer
-by the prefill of the groups that it admits; every running sequence gets one token in it. Between two boundaries at
-which the batch changes all steps are alike, so that only these boundaries are computed.
+by the prefill of the groups that it admits, or of everything that runs if it is the first one after a pause; every
+running sequence gets one token in it. Between two boundaries at which the batch changes all steps are alike, so that
+only these boundaries are computed.
 """
 
 import heapq
@@ -44,7 +45,7 @@ class BatchServer:
         self._busy_s = 0.0
         self._sequence_s = 0.0
         self._waiting: deque[tuple[int, GroupRequest]] = deque()
-        self._running: list[tuple[int, int, GroupRequest]] = []  # finishes at step, tie-break, group
+        self._running: list[tuple[int, int, int, GroupRequest]] = []  # ends at step, tie-break, began at step, group
         self._num_admitted = 0
         self._step = 0  # steps done at the segment's start
         self._start = 0.0  # of the segment: a run of equal steps
@@ -52,6 +53,7 @@ class BatchServer:
         self._step_s = 0.0
         self._num_steps: int | None = None  # until the boundary that is awaited; None while nothing runs
         self._is_paused = False
+        self._has_lost_cache = False
 
     def submit(self, now: float, group: GroupRequest) -> None:
         """Take a group into the queue."""
@@ -68,6 +70,7 @@ class BatchServer:
     def resume(self, now: float) -> None:
         """Go on."""
         self._is_paused = False
+        self._has_lost_cache = self._num_steps is None and not self._costs.keeps_cache
         self._look_at_next_boundary(now)
 
     def next_event(self) -> float | None:
@@ -82,7 +85,7 @@ class BatchServer:
         self._start = now
         ended = []
         while self._running and self._running[0][0] <= self._step:
-            group = heapq.heappop(self._running)[2]
+            group = heapq.heappop(self._running)[-1]
             group.num_unfinished -= 1
             if not group.num_unfinished:
                 ended.append(group)
@@ -103,6 +106,8 @@ class BatchServer:
         """Begin a run of equal steps at the segment's start, if anything may run."""
         self._prefill_s = 0.0
         if not self._is_paused:
+            if self._has_lost_cache:
+                self._compute_again()
             while self._waiting and len(self._running) < self._costs.max_num_seqs:
                 self._admit(*self._waiting.popleft())
         if self._is_paused or not self._running:
@@ -113,11 +118,18 @@ class BatchServer:
 
     def _admit(self, length: int, group: GroupRequest) -> None:
         self._num_admitted += 1
-        heapq.heappush(self._running, (self._step + length, self._num_admitted, group))
+        heapq.heappush(self._running, (self._step + length, self._num_admitted, self._step, group))
         if not group.is_admitted:
             group.is_admitted = True
             group.version_start = self.version
             self._prefill_s += self._costs.prefill_s_per_token * group.prompt_tokens
+
+    def _compute_again(self) -> None:
+        """Let everything that runs begin with a prefill of its prompt and its tokens so far."""
+        prompts = {id(group): group.prompt_tokens for *_, group in self._running}
+        num_tokens = sum(prompts.values()) + sum(self._step - began for _, _, began, _ in self._running)
+        self._prefill_s += self._costs.prefill_s_per_token * num_tokens
+        self._has_lost_cache = False
 
     def _look_at_next_boundary(self, now: float) -> None:
         """See to it that the next boundary is an event, if something will change there."""

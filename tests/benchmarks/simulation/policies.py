@@ -17,6 +17,8 @@ class Policy:
     run_ahead: int | None = None
     straggler_deadline_s: float | None = None
     oversampling: float = 1.0
+    in_flight: Literal["keep", "keep_cache"] = "keep"
+    """`rollout.weight_channel.in_flight`."""
     layout: Literal["disaggregated", "colocated"] = "disaggregated"
     checkpoint_every: int | None = None
     """Steps; None saves the last one alone."""
@@ -50,6 +52,8 @@ POLICIES = {
         Policy(name="ahead_2", max_staleness=2),
         Policy(name="ahead_4", max_staleness=4),
         Policy(name="ahead_8", max_staleness=8),
+        Policy(name="ahead_2_cache", max_staleness=2, in_flight="keep_cache"),
+        Policy(name="ahead_4_cache", max_staleness=4, in_flight="keep_cache"),
         Policy(name="ahead_1_tail_4", max_staleness=4, run_ahead=1, straggler_deadline_s=1.0),
         Policy(name="ahead_2_tail_4", max_staleness=4, run_ahead=2, straggler_deadline_s=1.0),
         Policy(name="ahead_4_dynamic", max_staleness=4, oversampling=2.0),

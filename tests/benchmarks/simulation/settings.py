@@ -19,6 +19,9 @@ class EngineCosts:
     step_s_per_sequence: float = 0.0001
     prefill_s_per_token: float = 0.000025
     """Of a prompt, once a group; the step that admits the group is longer by that."""
+    keeps_cache: bool = False
+    """Whether completions go on after a pause from what was computed before it. Else prompts, once a group, and tokens
+    so far are computed again at the price of a prompt, in the first step after it."""
     start_s: float = 60.0
     """From the actor's start until the engine stands."""
     probe_s: float = 0.1

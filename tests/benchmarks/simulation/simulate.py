@@ -115,7 +115,9 @@ def simulate(
 ) -> Simulation:
     """Run a policy in virtual time."""
     world = World()
-    told = dataclasses.replace(costs or Costs(), failures=policy.failures)
+    costs = costs or Costs()
+    engine = dataclasses.replace(costs.engine, keeps_cache=policy.in_flight == "keep_cache")
+    told = dataclasses.replace(costs, engine=engine, failures=policy.failures)
     actors = SimulatedActors(world, told, seed=seed)
     shape = Shape(num_engines=num_engines, num_steps=num_steps, groups_per_engine=groups_per_engine)
     return _run(policy, actors, shape, seed=seed, world=world)
@@ -151,7 +153,7 @@ def simulate_instant(
 def rollout_alone_s(*, num_engines: int, seed: int, groups_per_engine: int = GROUPS_PER_ENGINE) -> float:
     """Seconds a step of engines that are never held up: the learner takes no time and rollout runs far ahead."""
     free = Costs(engine=EngineCosts(probe_s=0.0), learner=NOTHING.learner)
-    ahead = Policy(name="rollout alone", max_staleness=10)
+    ahead = Policy(name="rollout alone", max_staleness=10, in_flight="keep_cache")
     run = simulate(
         ahead, num_engines=num_engines, num_steps=44, seed=seed, costs=free, groups_per_engine=groups_per_engine
     )

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestration.evaluation.collect import Questioning
-from orchestration.evaluation.held_out import choose_samples, evaluate
+from orchestration.evaluation.families import evaluate
+from orchestration.evaluation.held_out import choose_samples
 from orchestration.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples

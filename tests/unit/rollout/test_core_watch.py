@@ -66,6 +66,30 @@ def test_a_call_without_an_answer_ends_with_the_process_it_waits_for() -> None:
     asyncio.run(run())
 
 
+class ReapedElsewhere:
+    """A process that has ended, and whose exit code another thread has taken and not noted yet."""
+
+    def __init__(self) -> None:
+        self.sentinel, write_end = os.pipe()
+        os.close(write_end)
+        self.pid = 7
+        self._answers = iter([None, None, None])
+
+    @property
+    def exitcode(self) -> int | None:
+        return next(self._answers, -9)
+
+    def join(self, timeout: float) -> None:
+        """As multiprocessing does: nothing is left to wait for."""
+
+
+def test_an_exit_code_that_another_thread_has_taken_is_waited_for() -> None:
+    process: Any = ReapedElsewhere()
+    with pytest.raises(EngineDiedError, match="process 7 was ended by signal 9"):
+        asyncio.run(CoreWatch([process], dead_error=DeadError).during(never()))
+    os.close(process.sentinel)
+
+
 def test_the_engines_own_word_for_its_death_becomes_ours() -> None:
     with pytest.raises(EngineDiedError, match="no core") as caught:
         asyncio.run(CoreWatch([], dead_error=DeadError).during(fail()))

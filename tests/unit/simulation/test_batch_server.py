@@ -1,7 +1,7 @@
 """An engine told by its events does exactly what one does that is followed token by token."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -36,11 +36,12 @@ def make_script(seed: int) -> Script:
     return script
 
 
-def token_by_token(script: Script) -> tuple[list[float], float, int]:
+def token_by_token(script: Script, keeps_cache: bool) -> tuple[list[float], float, int]:
     """Give the time at which each group ends, busy seconds and tokens, by walking through every step."""
     now, busy, tokens = 0.0, 0.0, 0
     waiting: list[list[int]] = []  # [group, tokens left]
-    running: list[list[int]] = []
+    running: list[list[int]] = []  # [group, tokens left, tokens so far]
+    is_lost = False
     ends = [0.0] * len(script.groups)
     arrived, admitted = 0, set()
     while arrived < len(script.groups) or waiting or running:
@@ -49,15 +50,18 @@ def token_by_token(script: Script) -> tuple[list[float], float, int]:
             arrived += 1
         pause = next((end for start, end in script.pauses if start <= now + 1e-12 < end), None)
         if pause is not None:
-            now = pause
+            now, is_lost = pause, not keeps_cache
             continue
-        seconds = 0.0
+        num_lost = sum(sequence[2] for sequence in running)
+        num_lost += sum(script.groups[index][1].prompt_tokens for index in {sequence[0] for sequence in running})
+        seconds = COSTS.prefill_s_per_token * num_lost if is_lost else 0.0
+        is_lost = False
         while waiting and len(running) < COSTS.max_num_seqs:
             sequence = waiting.pop(0)
             if sequence[0] not in admitted:
                 admitted.add(sequence[0])
                 seconds += COSTS.prefill_s_per_token * script.groups[sequence[0]][1].prompt_tokens
-            running.append(sequence)
+            running.append([*sequence, 0])
         if not running:
             now = script.groups[arrived][0]
             continue
@@ -65,13 +69,14 @@ def token_by_token(script: Script) -> tuple[list[float], float, int]:
         now, busy, tokens = now + seconds, busy + seconds, tokens + len(running)
         for sequence in running:
             sequence[1] -= 1
+            sequence[2] += 1
             ends[sequence[0]] = max(ends[sequence[0]], now if sequence[1] == 0 else 0.0)
         running = [sequence for sequence in running if sequence[1]]
     return ends, busy, tokens
 
 
-def by_events(script: Script) -> tuple[list[float], float, int]:
-    server = BatchServer(COSTS)
+def by_events(script: Script, keeps_cache: bool) -> tuple[list[float], float, int]:
+    server = BatchServer(replace(COSTS, keeps_cache=keeps_cache))
     indices = {id(group): index for index, (_, group) in enumerate(script.groups)}
     ends = [0.0] * len(script.groups)
     happenings = [(when, 0, group) for when, group in script.groups]
@@ -95,10 +100,11 @@ def by_events(script: Script) -> tuple[list[float], float, int]:
     return ends, server.busy(now)[0], server.tokens
 
 
+@pytest.mark.parametrize("keeps_cache", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_events_give_the_times_of_the_token_by_token_simulation(seed: int) -> None:
-    exact, exact_busy, exact_tokens = token_by_token(make_script(seed))
-    ends, busy, tokens = by_events(make_script(seed))
+def test_events_give_the_times_of_the_token_by_token_simulation(seed: int, keeps_cache: bool) -> None:
+    exact, exact_busy, exact_tokens = token_by_token(make_script(seed), keeps_cache)
+    ends, busy, tokens = by_events(make_script(seed), keeps_cache)
     assert ends == pytest.approx(exact, abs=1e-7)
     assert busy == pytest.approx(exact_busy, abs=1e-7)
     assert tokens == exact_tokens == sum(sum(group.lengths) for _, group in make_script(seed).groups)
@@ -116,14 +122,16 @@ def test_one_group_alone_takes_its_prefill_and_then_its_steps() -> None:
     assert server.next_event() is None
 
 
-def test_a_pause_holds_at_the_end_of_the_step_and_no_token_comes_before_the_resumption() -> None:
-    server = BatchServer(COSTS)
-    server.submit(0.0, GroupRequest(lengths=(10,), prompt_tokens=0))
+@pytest.mark.parametrize("keeps_cache", [False, True])
+def test_after_a_pause_at_the_end_of_a_step_a_sequence_goes_on_where_it_was(keeps_cache: bool) -> None:
+    server = BatchServer(replace(COSTS, keeps_cache=keeps_cache))
+    server.submit(0.0, GroupRequest(lengths=(10,), prompt_tokens=100))
     server.advance(0.0)
-    stands = server.pause(0.03)
-    assert stands == pytest.approx(3 * 0.013)
+    stands = server.pause(0.07)
+    assert stands == pytest.approx(0.04 + 3 * 0.013)
     server.advance(stands)
     assert server.next_event() is None
     server.resume(100.0)
     server.advance(server.next_event())
-    assert server.next_event() == pytest.approx(100.0 + 7 * 0.013)
+    computed_again_s = 0.0 if keeps_cache else 103 * COSTS.prefill_s_per_token
+    assert server.next_event() == pytest.approx(100.0 + computed_again_s + 7 * 0.013)

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from orchestration.buffer import Progress
+from orchestration.errors import StoppedError
 from rollout.errors import WeightSyncError
 from tests.benchmarks.simulation import handles
+from tests.benchmarks.simulation.learner import SimulatedRank
 from tests.benchmarks.simulation.policies import POLICIES, Policy
+from tests.benchmarks.simulation.remote import remote_method
+from tests.benchmarks.simulation.run import MeasuredRun
 from tests.benchmarks.simulation.settings import FailureRates
 from tests.benchmarks.simulation.simulate import Simulation, simulate, simulate_instant
 
@@ -39,7 +44,7 @@ def assert_sound(simulation: Simulation, policy: Policy) -> None:
     trained = [tuple(entry) for line in lines for entry in line["trained"]]
     others = [entry[0] for line in lines for kind in ("replaced", "dropped") for entry in line[kind]]
     positions = Counter([position for position, _, _ in trained] + others)
-    progress = simulation.run.progress
+    progress = simulation.run.state.progress
     left = set(range(progress.next_position)) - set(progress.again)
     assert set(positions) == left, "a position was lost"
     assert max(positions.values()) == 1, "a position was used twice"
@@ -84,6 +89,41 @@ def test_where_both_sides_share_gpus_deaths_leave_nobody_waiting_either(num_engi
 
 def test_a_learner_of_two_ranks_is_lost_with_one() -> None:
     assert survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=40.0).run.faults.counts()["faults/learner"] > 0
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "at", "words"),
+    [
+        ("train_step", 0, "SIGTERM received: nothing is saved yet; the same command begins again"),
+        ("train_step", 5, f"SIGTERM received: step 4 of {STEPS} is saved in .*; the same command continues"),
+        ("stage", 7, f"SIGTERM received: step 6 of {STEPS} is saved in .*; the same command continues"),
+    ],
+)
+def test_asked_to_leave_without_a_learner_a_run_leaves_what_the_last_checkpoint_holds(
+    dies_in: str, at: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call: remote_method = SimulatedRank.__dict__[dies_in]
+    lose, conclude = MeasuredRun.lose_learner, MeasuredRun.conclude
+
+    def die(rank: SimulatedRank, step: int, *arguments: Any) -> Any:
+        if step == at:
+            rank.die()
+        return call.__get__(rank, SimulatedRank).remote(step, *arguments)
+
+    def lose_and_leave(run: MeasuredRun, error: BaseException) -> None:
+        lose(run, error)
+        run.request_stop("SIGTERM received")
+
+    async def leave_and_conclude(run: MeasuredRun, progress: Progress, step_s: float) -> None:
+        if dies_in == "stage" and progress.step == at:
+            run.request_stop("SIGTERM received")
+        await conclude(run, progress, step_s)
+
+    monkeypatch.setattr(SimulatedRank, dies_in, remote_method(die))
+    monkeypatch.setattr(MeasuredRun, "lose_learner", lose_and_leave)
+    monkeypatch.setattr(MeasuredRun, "conclude", leave_and_conclude)
+    with pytest.raises(StoppedError, match=words):
+        run(dataclasses.replace(POLICIES["ahead_1"], checkpoint_every=2))
 
 
 def survive(name: str, seed: int, num_engines: int, *, learner_per_hour: float, **settings: Any) -> Simulation:
