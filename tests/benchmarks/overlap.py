@@ -4,7 +4,8 @@
 
 One run of the main job's actors, rollout and learner bound to a core each: first the engines alone (a full pipeline of
 groups, sampled and scored), then the learner alone (training steps on those groups), then training with rollout 1, 2
-and 4 steps ahead, and synchronously. The first steps of each are left out.
+and 4 steps ahead, with what runs computed again under new weights (keep) and not (keep_cache), and synchronously. The
+first steps of each are left out.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Literal
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
@@ -29,6 +31,18 @@ from tests.benchmarks.hardware import describe_hardware
 
 WARM_UP = 2
 """Steps that are left out of every mean."""
+
+InFlight = Literal["keep", "keep_cache"]
+PIPELINES: tuple[tuple[int, InFlight], ...] = (
+    (1, "keep"),
+    (1, "keep_cache"),
+    (2, "keep"),
+    (2, "keep_cache"),
+    (4, "keep"),
+    (4, "keep_cache"),
+    (0, "keep"),
+)
+"""How far ahead, and what becomes of running completions."""
 
 
 async def rollout_alone(run: Run, num_steps: int) -> tuple[float, list[GroupTicket]]:
@@ -82,7 +96,7 @@ async def together(run: Run) -> dict[str, float]:
 def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
     """All phases, each with actors of its own on the same cores."""
 
-    def fresh(seats: Seats, name: str, max_staleness: int) -> Run:
+    def fresh(seats: Seats, name: str, max_staleness: int, in_flight: InFlight = "keep") -> Run:
         training = dataclasses.replace(
             config.training,
             max_staleness=max_staleness,
@@ -92,22 +106,27 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         )
         evaluation = dataclasses.replace(config.evaluation, enabled=False)
         folder = f"{config.run_dir}/{name}"
-        own = dataclasses.replace(config, run_dir=folder, training=training, evaluation=evaluation, tensorboard=False)
+        channel = dataclasses.replace(config.rollout.weight_channel, in_flight=in_flight)
+        rollout = dataclasses.replace(config.rollout, weight_channel=channel)
+        own = dataclasses.replace(
+            config, run_dir=folder, training=training, evaluation=evaluation, rollout=rollout, tensorboard=False
+        )
         (own.run_path / "logs").mkdir(parents=True)
         settle_config(RunFolder(own.run_path), own)
         return Run(own, inputs=inputs, seats=seats, say=lambda line: None)
 
     with guarded(), seated(config, config.run_path / "logs") as seats:
         rollout_s, learner_s = asyncio.run(parts(fresh(seats, "parts", 1), num_steps))
-        print(f"rollout alone      {rollout_s:6.2f} s a step\nlearner alone      {learner_s:6.2f} s a step", flush=True)
-        for max_staleness in (1, 2, 4, 0):
-            name = f"max_staleness={max_staleness}"
-            seconds = asyncio.run(together(fresh(seats, name, max_staleness)))
+        for name, alone_s in {"rollout alone": rollout_s, "learner alone": learner_s}.items():
+            print(f"{name:<27} {alone_s:6.2f} s a step", flush=True)
+        for max_staleness, in_flight in PIPELINES:
+            name = f"max_staleness={max_staleness} {in_flight}"
+            seconds = asyncio.run(together(fresh(seats, name, max_staleness, in_flight)))
             ratio = seconds["step_s"] / max(rollout_s, learner_s)
             rest = ", ".join(
                 f"{key.removesuffix('_s')} {value:.2f}" for key, value in seconds.items() if key != "step_s"
             )
-            print(f"{name:<18} {seconds['step_s']:6.2f} s a step ({rest}); {ratio:.2f} of the slower alone", flush=True)
+            print(f"{name:<27} {seconds['step_s']:6.2f} s a step ({rest}); {ratio:.2f} of the slower alone", flush=True)
 
 
 def main() -> None:

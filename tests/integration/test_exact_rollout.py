@@ -24,7 +24,9 @@ from tests.integration.tiny import image_sample, perturb, rollout_config, save_t
 # A row of oneDNN's float32 matmul over more than 1,024 inputs depends on whether it stands alone: a model of such width
 # shows every difference in how requests were batched.
 MLP_WIDTH = 2048
-SAMPLES = [*(image_sample(i) for i in range(4)), image_sample(5, (84, 56)), text_sample(6)]
+QUESTION = replace(text_sample(6), question="what is 6 and what is 7 and what is 8?")
+"""Longer than a block of the cache."""
+SAMPLES = [*(image_sample(i) for i in range(4)), image_sample(5, (84, 56)), QUESTION]
 SPECS = [SamplingSpec(group_size=1, temperature=1.0, max_completion_tokens=6 + 8 * i, seed=i) for i in range(6)]
 PAIRS = [replace(spec, group_size=2, max_completion_tokens=6 + 16 * i) for i, spec in enumerate(SPECS)]
 MODES = ("keep", "keep_cache", "wait", "abort")
