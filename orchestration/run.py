@@ -104,6 +104,11 @@ class Run:
         is_done = self.step >= self.config.training.num_steps and not self._learner_is_lost
         return self._stop_reason is not None or is_done
 
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether nothing is sampled but what the next step trains on, under the weights that it begins with."""
+        return self.config.training.max_staleness == 0
+
     async def start(self) -> None:
         """Start the actors, restore the latest checkpoint, publish its weights, score the untrained model."""
         clock = asyncio.get_running_loop().time
@@ -221,7 +226,7 @@ class Run:
 
     def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
         """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
-        if self.config.training.max_staleness > 0:
+        if not self.is_synchronous:
             return {}
         self._num_batches += 1
         samples = self.draws.samples(positions)

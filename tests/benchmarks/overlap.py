@@ -55,6 +55,8 @@ async def rollout_alone(run: Run, num_steps: int) -> tuple[float, list[GroupTick
     async def fill(position: int) -> None:
         async with places:
             ticket = await sample_group(run, position)
+        if isinstance(ticket, str):
+            raise RuntimeError(f"position {position} was dropped: {ticket}")
         finished.append(time.perf_counter())
         tickets.append(ticket)
         del tickets[:-per_step]

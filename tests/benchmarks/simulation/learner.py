@@ -30,8 +30,9 @@ class SimulatedLearner:
         self.step_began_at = 0.0
         self.step_ended_at = 0.0
         """Of the latest step; ended when the slowest rank did."""
+        self.send_began_at = 0.0
         self.sent_at = 0.0
-        """When the latest weights had reached all engines."""
+        """When the latest weights had reached all engines, which stood still meanwhile."""
         self._lost: list[tuple[int, str]] = []
         """What the weights had been trained on that were lost with the ranks."""
 
@@ -117,6 +118,7 @@ class SimulatedRank(Mortal):
     @remote_method
     def send_weights(self, version: int) -> Any:
         """Rank 0 gives the weights to all engines at once; one that died breaks the transfer."""
+        self._learner.send_began_at = self.world.now
         doublings = math.log2(max(1, len(self._engines)))
 
         def deliver(future: "asyncio.Future[Any]") -> None:

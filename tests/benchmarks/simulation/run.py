@@ -62,7 +62,7 @@ class StepFacts:
     train_s: float
     """Seconds of the training step."""
     pause_s: float
-    """From the request to pause until the next weights are live."""
+    """How long engines stand still for the next weights, but for their way to a token boundary."""
     learner_s: float
     """From the groups' arrival until the next weights are live and compared."""
 
@@ -99,7 +99,7 @@ class MeasuredRun(Run):
                 num_dropped=len(groups.dropped),
                 num_carried=groups.num_carried,
                 train_s=trained,
-                pause_s=self._actors.learner.sent_at - self._actors.learner.step_ended_at,
+                pause_s=self._actors.learner.sent_at - self._actors.learner.send_began_at,
                 learner_s=self._actors.now() - self._actors.learner.fetch_began_at,
             )
         )

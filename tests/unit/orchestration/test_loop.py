@@ -38,6 +38,10 @@ class FakeRun:
         return self.on.get(name, lambda *_: None)(*arguments)
 
     @property
+    def is_synchronous(self) -> bool:
+        return self.training.max_staleness == 0
+
+    @property
     def is_over(self) -> bool:
         return self.is_asked_to_leave or (self.progress.step >= self.training.num_steps and not self.is_lost)
 
@@ -121,6 +125,8 @@ class FakeRun:
 
     async def compare(self, groups: StepGroups, expected: str) -> None:
         assert expected == f"logprobs of step {groups.step}"
+        await asyncio.sleep(0.5)
+        self._at("compare", groups.step)
 
     def observe(self, groups: StepGroups) -> None:
         pass
@@ -195,6 +201,17 @@ def test_lost_learner_is_built_again_and_the_run_goes_on_from_the_last_checkpoin
     run.check(6)
     assert run.checkpoint.step == 6
     assert run.faults == ["rank 1"]
+
+
+@pytest.mark.parametrize(("max_staleness", "num_begun"), [(0, 2), (1, 6), (2, 8)])
+def test_slots_come_back_as_soon_as_weights_are_live_but_never_beside_a_comparison_of_a_synchronous_run(
+    max_staleness: int, num_begun: int
+) -> None:
+    run = FakeRun(max_staleness=max_staleness)
+    begun: list[int] = []
+    run.on["compare"] = lambda step: begun.append(len(run.sampled))
+    run.train()
+    assert begun[0] == num_begun
 
 
 def test_learner_lost_while_the_run_finishes_repeats_what_no_checkpoint_holds() -> None:
