@@ -58,10 +58,11 @@ async def take_steps(run: "Run") -> None:
 
             sync = await run.weight_sync.publish(groups.step + 1)
             run.observe(groups)
-            if not run.is_synchronous:  # whose batches stand alone in the engines, the comparison not beside them
-                buffer.advance(groups.step + 1)
-            mismatch = await run.compare(groups, expected)
+            comparing = tasks.create_task(run.compare(groups, expected))
+            if run.is_synchronous:
+                await comparing  # its batches stand alone in the engines
             buffer.advance(groups.step + 1)
+            mismatch = await comparing
             synced = clock()
 
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
