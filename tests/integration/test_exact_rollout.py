@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ async def death_of(call: Coroutine[Any, Any, Any]) -> BaseException:
 async def observe(folder: Path) -> Observed:
     from rollout.engine import GenerationEngine
 
-    model = save_tiny_model(folder, mlp_width=MLP_WIDTH)
+    model = perturb(save_tiny_model(folder, mlp_width=MLP_WIDTH), folder)
     engine = GenerationEngine(rollout_config(), folder)
     found = Observed()
     found.batches = [await as_batch(engine, "first", range(6))]
@@ -208,8 +209,8 @@ def test_kept_completions_go_on_under_the_new_weights(observed: Observed) -> Non
 
 
 def test_what_kept_completions_go_on_from_is_computed_again_or_as_the_old_weights_left_it(observed: Observed) -> None:
-    assert max(off_at_the_end(observed, "keep")) < 0.05  # sampling bans placeholders, scoring does not
-    assert min(off_at_the_end(observed, "keep_cache")) > 0.3
+    assert median(off_at_the_end(observed, "keep")) < 0.05  # sampling bans placeholders, scoring does not
+    assert median(off_at_the_end(observed, "keep_cache")) > 0.5
 
 
 def test_waiting_lets_every_completion_end_under_the_old_weights(observed: Observed) -> None:
