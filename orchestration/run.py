@@ -198,6 +198,7 @@ class Run:
             return
         await self.learner.close()
         await self.state.go_back()
+        self._held_out.forget()
         self.tracker.rewind(self.draws.stream, first_step=self.step)
         await self.turns.make_room()
         async with self.weight_sync.closed():

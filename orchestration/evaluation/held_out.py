@@ -73,6 +73,10 @@ class HeldOut:
         write_json(self._folder.evaluation(name), self._newest.to_json())
         return self._newest
 
+    def forget(self) -> None:
+        """A run that goes back to a checkpoint comes to the same steps with other weights."""
+        self._newest = None
+
 
 def choose_samples(table: SampleTable, family_of: Mapping[tuple[str, str], str], per_family: int) -> list[Sample]:
     """The first `per_family` rows of every reward function; the same ones at every evaluation.

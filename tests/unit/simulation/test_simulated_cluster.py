@@ -9,6 +9,7 @@ import pytest
 
 from orchestration.buffer import Progress
 from orchestration.errors import StoppedError
+from orchestration.evaluation.held_out import HeldOut
 from rollout.errors import WeightSyncError
 from tests.benchmarks.simulation import handles
 from tests.benchmarks.simulation.learner import SimulatedRank
@@ -85,6 +86,13 @@ def test_few_engines_that_die_with_the_learner_leave_nobody_waiting(name: str, n
 def test_where_both_sides_share_gpus_deaths_leave_nobody_waiting_either(num_engines: int) -> None:
     for seed in range(6):
         survive("sync", seed, num_engines, learner_per_hour=20.0, layout="colocated")
+
+
+def test_a_run_that_goes_back_forgets_what_it_had_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[HeldOut] = []
+    monkeypatch.setattr(HeldOut, "forget", lambda held_out: forgotten.append(held_out))
+    lost = survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=40.0).run.faults.counts()["faults/learner"]
+    assert len(forgotten) >= lost > 0
 
 
 def test_a_learner_of_two_ranks_is_lost_with_one() -> None:
