@@ -92,7 +92,7 @@ class AlgorithmConfig:
     differences. recomputed: the learner's own before the first update; `correction` then weighs the rest."""
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     temperature: float = 1.0
-    """Sampling temperature of the rollout, which behaviour logprobs refer to."""
+    """Sampling temperature of the rollout, which all logprobs of a step refer to: current, behaviour, reference."""
     max_completion_tokens: int = 0
     """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
 
@@ -102,7 +102,7 @@ class AlgorithmConfig:
         for name in ("clip_high", "kl_coef", "entropy_coef", "std_floor", "overlong_penalty"):
             _require_in(f"algorithm.{name}", getattr(self, name), 0.0, math.inf)
         _require_positive("algorithm.range_epsilon", self.range_epsilon)
-        _require_positive("algorithm.temperature", self.temperature)
+        _require_positive("rollout.sampling.temperature (algorithm.temperature)", self.temperature)
         _require_in("algorithm.max_completion_tokens", self.max_completion_tokens, 0, math.inf)
         _require_in("algorithm.overlong_buffer_frac", self.overlong_buffer_frac, 0.0, 1.0)
         for name in ("num_epochs", "num_minibatches"):

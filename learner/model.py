@@ -1,7 +1,7 @@
 """The policy: a Hugging Face vision-language model that gives logprobs of completion tokens in one forward call."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,15 +21,29 @@ class Policy(torch.nn.Module):
     One call, because sharded weights are gathered around forward calls: every rank then gathers in one order.
     """
 
-    def __init__(self, hf_model: torch.nn.Module, family: ModelFamily, *, temperature: float) -> None:
-        """Wrap a model of transformers."""
+    def __init__(
+        self,
+        hf_model: torch.nn.Module,
+        family: ModelFamily,
+        *,
+        temperature: float,
+        banned_token_ids: Sequence[int] = (),
+    ) -> None:
+        """Wrap a model of transformers; the policy is the distribution that engines sample from."""
         super().__init__()
         self.hf_model: Any = hf_model
         self.family = family
         self._temperature = temperature
+        self._banned_token_ids = tuple(banned_token_ids)
 
-    def forward(self, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give (logprobs [C], entropy [C]) of the completion tokens, float32."""
+    def forward(self, batch: MicroBatch, *, is_raw: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give (logprobs [C], entropy [C]) of the completion tokens, float32.
+
+        Args:
+            batch: The tokens.
+            is_raw: Of the model's own logits, at temperature 1 and with no token banned: what an engine gives of a
+                prompt.
+        """
         embeddings = self.hf_model.get_input_embeddings()(batch.input_ids)[0]
         features = self.family.image_features(self.hf_model, batch.pixel_values, batch.grids).to(embeddings.dtype)
         embeddings = embeddings.index_copy(0, batch.image_rows, features.index_select(0, batch.feature_rows))
@@ -46,7 +60,8 @@ class Policy(torch.nn.Module):
             hidden_states.index_select(0, batch.predicting_rows),
             self.hf_model.lm_head.weight,
             batch.target_ids,
-            temperature=self._temperature,
+            temperature=1.0 if is_raw else self._temperature,
+            banned_token_ids=() if is_raw else self._banned_token_ids,
         )
 
     def blocks(self) -> list[torch.nn.Module]:
@@ -54,13 +69,16 @@ class Policy(torch.nn.Module):
         return [*self.family.vision_blocks(self.hf_model), *self.family.language_blocks(self.hf_model)]
 
 
-def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) -> Policy:
+def build_skeleton(
+    config: Any, kernel: AttentionKernel, *, temperature: float, banned_token_ids: Sequence[int] = ()
+) -> Policy:
     """Build the policy without its weights: parameters are on the meta device, buffers are real.
 
     Args:
         config: of transformers.
         kernel: attention of the language model.
         temperature: sampling temperature of the rollout.
+        banned_token_ids: tokens that the rollout never samples.
 
     Raises:
         LearnerError: the model is of a family that the learner does not know.
@@ -72,7 +90,7 @@ def build_skeleton(config: Any, kernel: AttentionKernel, *, temperature: float) 
     # Towers attend within images or windows; with flash-attn at hand, transformers makes one call of them all.
     tower = "flash_attention_2" if kernel.name == "flash" else "sdpa"
     model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": tower})
-    return Policy(model, family, temperature=temperature)
+    return Policy(model, family, temperature=temperature, banned_token_ids=banned_token_ids)
 
 
 @contextmanager

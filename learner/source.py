@@ -1,6 +1,6 @@
 """Where a backend gets a policy from: its shape, then its weights, a tensor or some rows of one at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -45,13 +45,21 @@ class PolicySource(Protocol):
 class FolderSource:
     """A Hugging Face folder."""
 
-    def __init__(self, model_path: str | Path, kernel: AttentionKernel, *, temperature: float) -> None:
+    def __init__(
+        self,
+        model_path: str | Path,
+        kernel: AttentionKernel,
+        *,
+        temperature: float,
+        banned_token_ids: Sequence[int] = (),
+    ) -> None:
         """Read the configuration.
 
         Args:
             model_path: the folder.
             kernel: attention of the language model.
             temperature: sampling temperature of the rollout.
+            banned_token_ids: tokens that the rollout never samples.
 
         Raises:
             LearnerError: there is no configuration.
@@ -64,6 +72,7 @@ class FolderSource:
         self._config = AutoConfig.from_pretrained(str(model_path))
         self._kernel = kernel
         self._temperature = temperature
+        self._banned_token_ids = banned_token_ids
 
     def skeleton(self) -> Policy:
         """See PolicySource.
@@ -75,7 +84,9 @@ class FolderSource:
         if has_own_output_head(Path(self._model_path)):
             self._config.tie_word_embeddings = False
             self._config.get_text_config().tie_word_embeddings = False
-        return build_skeleton(self._config, self._kernel, temperature=self._temperature)
+        return build_skeleton(
+            self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
+        )
 
     def weights(self, policy: Policy) -> PretrainedWeights:
         """See PolicySource.

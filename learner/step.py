@@ -162,8 +162,8 @@ class StepRunner:
         }
         return {key: values for share in exchange(own) for key, values in share.items()}
 
-    def logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Give the current policy's logprobs [T] of each completion of a group; every rank passes the same group.
+    def raw_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
+        """Give the model's own logprobs [T] of each completion of a group; every rank passes the same group.
 
         Raises:
             LearnerError: an image does not decode or does not match its prompt.
@@ -172,7 +172,7 @@ class StepRunner:
         share = [(group, [_to_score(group, index) for index in range(len(group.sequences))])]
         found: Logprobs = {}
         for batch, _ in self._updates.micro_batches(share, {group.group_id: picture}):
-            found |= _by_sequence(batch, self._backend.logprobs(batch))
+            found |= _by_sequence(batch, self._backend.logprobs(batch, is_raw=True))
         return [found[group.group_id, index] for index in range(len(group.sequences))]
 
     def _minibatches(self, facts: Sequence[GroupFacts], step: int, epoch: int) -> list[list[GroupFacts]]:

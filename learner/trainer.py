@@ -59,6 +59,7 @@ class PolicyTrainer:
         master_port: int,
         seed: int = 0,
         staging_dir: Path | None = None,
+        banned_token_ids: Sequence[int] = (),
     ) -> None:
         """Join the other ranks and load the policy.
 
@@ -70,6 +71,7 @@ class PolicyTrainer:
             master_port: a free port there; 0 lets a single rank choose.
             seed: of the run; each rank derives its own.
             staging_dir: where checkpoints wait on fast local disk; None is the system's temporary directory.
+            banned_token_ids: tokens that the rollout never samples; they have no share in the policy.
 
         Raises:
             LearnerError: model folder, freeze pattern or algorithm name does not fit.
@@ -92,7 +94,9 @@ class PolicyTrainer:
             timeout=COLLECTIVE_TIMEOUT,
         )
         seed_process(derive_seed(seed, "learner", rank))
-        source = FolderSource(config.model_path, kernel, temperature=config.algorithm.temperature)
+        source = FolderSource(
+            config.model_path, kernel, temperature=config.algorithm.temperature, banned_token_ids=banned_token_ids
+        )
         self._backend = _make_backend(config, device, source)
         family = self._backend.policy.family
         self._steps = StepRunner(
@@ -125,12 +129,14 @@ class PolicyTrainer:
         return StepReport(step=step, weight_version=self.weight_version, metrics=metrics, seconds=seconds)
 
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Give the current policy's logprobs [T] of each completion of a group; every rank passes the same group.
+        """Give the current weights' raw logprobs [T] of each completion of a group; every rank passes the same group.
+
+        Raw: at temperature 1 and with no token banned, as engines score given tokens.
 
         Raises:
             LearnerError: an image does not decode or does not match its prompt.
         """
-        return self._steps.logprobs(group)
+        return self._steps.raw_logprobs(group)
 
     def named_full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""

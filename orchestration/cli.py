@@ -194,7 +194,7 @@ def _data(arguments: Sequence[str]) -> int:
         return 0
     from orchestration.config.experiment import build_config
 
-    config = build_config(compose(arguments[1:]))
+    config = build_config(compose(arguments[1:]), is_for_training=False)
     _end_in_order()
     if config.data.recipe is None:
         raise ConfigError("the settings name no recipe; choose one: mixed-r1 data build data=demo")
@@ -214,7 +214,7 @@ def _evaluate(overrides: Sequence[str]) -> int:
 
     own = {field.name for field in fields(EvaluateConfig)}
     settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]
-    config = build_config(compose(settings))
+    config = build_config(compose(settings), is_for_training=False)
     _end_in_order()
     from orchestration.evaluation.command import run_evaluation
 
@@ -227,7 +227,7 @@ def _report(overrides: Sequence[str]) -> int:
     from orchestration.persistence.state import RunFolder
     from orchestration.report.page import write_report
 
-    folder = RunFolder(build_config(compose(overrides)).run_path)
+    folder = RunFolder(build_config(compose(overrides), is_for_training=False).run_path)
     write_report(folder)
     print(f"wrote {folder.report}")
     return 0

@@ -7,6 +7,9 @@ from typing import Literal
 
 from rollout.errors import RolloutError
 
+MIN_TEMPERATURE = 0.01
+"""vLLM takes a lower one for this one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
@@ -17,20 +20,21 @@ class SamplingConfig:
     temperature: float
     max_completion_tokens: int
     top_p: float = 1.0
+    """Share of the probability that is sampled from, most likely tokens first; a run that trains takes all, 1."""
 
     def __post_init__(self) -> None:
-        """Reject settings under which GRPO cannot learn."""
+        """Check ranges."""
         if self.group_size < 2:
             raise RolloutError(f"rollout.sampling.group_size is {self.group_size}; GRPO compares completions: use >= 2")
-        if self.temperature <= 0:
-            raise RolloutError(f"rollout.sampling.temperature is {self.temperature}; sampling needs a value above 0")
+        if not MIN_TEMPERATURE <= self.temperature < math.inf:
+            raise RolloutError(
+                f"rollout.sampling.temperature is {self.temperature}; sampling needs a finite value of at least "
+                f"{MIN_TEMPERATURE}, below which vLLM samples at another one"
+            )
         if self.max_completion_tokens < 1:
             raise RolloutError("rollout.sampling.max_completion_tokens must be at least 1")
-        if self.top_p != 1.0:
-            raise RolloutError(
-                f"rollout.sampling.top_p is {self.top_p}; the learner recomputes logprobs over the whole vocabulary: "
-                "leave it at 1.0"
-            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise RolloutError(f"rollout.sampling.top_p is {self.top_p}; use a value above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

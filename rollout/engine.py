@@ -24,7 +24,7 @@ from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
-from rollout.prompt import EnginePrompt, PromptBuilder
+from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
 from rollout.records import Activity, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
     generations,
@@ -37,8 +37,8 @@ from rollout.translation import (
     was_aborted,
 )
 
-# vLLM adds this to a banned token's logit; its probability underflows to zero.
-BAN_LOGIT_BIAS = -100.0
+# vLLM adds this to a banned token's logit before it divides by the temperature; the probability is exactly zero.
+BAN_LOGIT_BIAS = -1e9
 
 # The learner waits for a probe; it goes before the groups that wait in the engine.
 PROBE_PRIORITY = -1
@@ -63,7 +63,7 @@ class GenerationEngine:
         self._prompts = PromptBuilder(
             model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
         )
-        self._logit_bias = dict.fromkeys(self._prompts.banned_token_ids(), BAN_LOGIT_BIAS)
+        self._logit_bias = dict.fromkeys(banned_token_ids(model_path), BAN_LOGIT_BIAS)
         self._in_flight = config.weight_channel.in_flight
         self._version = 0
         self._num_updates = 0
@@ -119,7 +119,10 @@ class GenerationEngine:
         )
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Give the log-probabilities [T] that the current weights assign to a completion of a sample."""
+        """Give the raw log-probabilities [T] that the current weights assign to a completion of a sample.
+
+        Raw: vLLM scores given tokens at temperature 1 and with no token banned, whatever completions are sampled with.
+        """
         prompt = self._prompts.build(sample)
         token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
         requests = await self._submit(prompt, token_ids, scoring_params(), sample.sample_id, priority=PROBE_PRIORITY)

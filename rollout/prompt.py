@@ -56,6 +56,20 @@ class PromptLength:
     """Of them, those that the processor puts in the images' places."""
 
 
+def banned_token_ids(model_path: Path) -> list[int]:
+    """Return the ids of placeholder tokens that a checkpoint's model has a logit for, ascending.
+
+    Engines never sample them, and the learner gives them no share in the policy. A tokenizer may know ids beyond the
+    model's vocabulary (InternVL3's `<video>`): there is nothing to sample or to ban there.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    vocabulary = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False).get_vocab()
+    num_logits = AutoConfig.from_pretrained(model_path, trust_remote_code=False).get_text_config().vocab_size
+    known = (vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary)
+    return sorted(token_id for token_id in known if token_id < num_logits)
+
+
 class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
@@ -102,11 +116,6 @@ class PromptBuilder:
         num_image_tokens = sum(counted["num_image_tokens"])
         num_text_tokens = len(self._token_ids(question, len(image_sizes))) - len(image_sizes)
         return PromptLength(num_tokens=num_text_tokens + num_image_tokens, num_image_tokens=num_image_tokens)
-
-    def banned_token_ids(self) -> list[int]:
-        """Ids of the placeholder tokens that this checkpoint's vocabulary holds."""
-        vocabulary = self._tokenizer.get_vocab()
-        return sorted(vocabulary[token] for token in PLACEHOLDER_TOKENS if token in vocabulary)
 
     def _check(self, question: str, num_images: int, sample_id: str) -> None:
         found = [token for token in PLACEHOLDER_TOKENS if token in question]

@@ -29,7 +29,10 @@ def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> Samp
 
 
 def scoring_params() -> SamplingParams:
-    """Logprobs of the given tokens; vLLM insists on sampling one more."""
+    """Raw logprobs of the given tokens; vLLM insists on sampling one more.
+
+    Neither temperature nor logit_bias has a say in them: vLLM takes prompt logprobs of the logits as they are.
+    """
     return SamplingParams(
         max_tokens=1,
         temperature=0.0,

@@ -5,12 +5,16 @@ chunks, and the backward pass computes each chunk's logits again.
 Axes: C positions, D hidden size, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 # Logits of one chunk: 2**25 float32 elements are 134 MB, and two tensors of that size exist at once.
 CHUNK_ELEMENTS = 2**25
+
+# Finite, so that probability zero times its logarithm stays zero; far enough that it is zero at any temperature.
+BANNED_LOGIT = -1e9
 
 
 def token_logprobs(
@@ -19,6 +23,7 @@ def token_logprobs(
     target_ids: torch.Tensor,
     *,
     temperature: float = 1.0,
+    banned_token_ids: Sequence[int] = (),
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give log-probability of each target token and entropy of each next-token distribution.
@@ -30,19 +35,28 @@ def token_logprobs(
         lm_head_weight: [V, D].
         target_ids: int64 [C].
         temperature: logits are divided by it.
+        banned_token_ids: tokens of probability zero, which get no gradient.
         chunk_elements: most logits of one chunk.
 
     Returns:
         (logprobs [C], entropy [C]), float32, nats; both carry gradients.
     """
     chunk_size = max(1, chunk_elements // lm_head_weight.shape[0])
-    logprobs, entropy = _ChunkedLogprobs.apply(hidden_states, lm_head_weight, target_ids, temperature, chunk_size)  # type: ignore[no-untyped-call]
+    logprobs, entropy = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden_states, lm_head_weight, target_ids, temperature, tuple(banned_token_ids), chunk_size
+    )
     return logprobs, entropy
 
 
-def _chunk_logits(hidden_states: torch.Tensor, weight: torch.Tensor, temperature: float) -> torch.Tensor:
+def _chunk_logits(
+    hidden_states: torch.Tensor, weight: torch.Tensor, temperature: float, banned_token_ids: tuple[int, ...]
+) -> torch.Tensor:
     logits = torch.nn.functional.linear(hidden_states, weight).float()
-    return logits if temperature == 1.0 else logits.div_(temperature)
+    if temperature != 1.0:
+        logits.div_(temperature)
+    for token_id in banned_token_ids:  # a list as index would have to be copied to the device, which waits for it
+        logits[:, token_id] = BANNED_LOGIT
+    return logits
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -55,34 +69,37 @@ class _ChunkedLogprobs(torch.autograd.Function):
         weight: torch.Tensor,
         target_ids: torch.Tensor,
         temperature: float,
+        banned_token_ids: tuple[int, ...],
         chunk_size: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs, entropies = [], []
         for start in range(0, len(hidden_states), chunk_size):
             chunk = slice(start, start + chunk_size)
-            log_softmax = torch.log_softmax(_chunk_logits(hidden_states[chunk], weight, temperature), dim=-1)
+            log_softmax = torch.log_softmax(
+                _chunk_logits(hidden_states[chunk], weight, temperature, banned_token_ids), dim=-1
+            )
             logprobs.append(log_softmax.gather(-1, target_ids[chunk, None]).squeeze(-1))
             entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
         entropy = torch.cat(entropies)
         ctx.save_for_backward(hidden_states, weight, target_ids, entropy)
-        ctx.temperature, ctx.chunk_size = temperature, chunk_size
+        ctx.temperature, ctx.banned_token_ids, ctx.chunk_size = temperature, banned_token_ids, chunk_size
         ctx.set_materialize_grads(False)
         return torch.cat(logprobs), entropy
 
     @staticmethod
     def backward(
         ctx: Any, grad_logprobs: torch.Tensor | None, grad_entropy: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None, None]:
         hidden_states, weight, target_ids, entropy = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         if grad_logprobs is None and grad_entropy is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         grad_hidden = torch.empty_like(hidden_states) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(hidden_states), ctx.chunk_size):
             chunk = slice(start, start + ctx.chunk_size)
             grad_logits = _chunk_grad(
-                _chunk_logits(hidden_states[chunk], weight, ctx.temperature),
+                _chunk_logits(hidden_states[chunk], weight, ctx.temperature, ctx.banned_token_ids),
                 target_ids[chunk],
                 None if grad_logprobs is None else grad_logprobs[chunk],
                 entropy[chunk],
@@ -94,7 +111,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if grad_weight is not None:
                 _add_product(grad_weight, narrow, hidden_states[chunk])
         typed_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        return grad_hidden, typed_weight, None, None, None
+        return grad_hidden, typed_weight, None, None, None, None
 
 
 def _chunk_grad(

@@ -34,8 +34,8 @@ class TrainBackend(Protocol):
         """
         ...
 
-    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        """Give the current policy's logprobs [C], without gradient."""
+    def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
+        """Give the current policy's logprobs [C], without gradient; `is_raw` as in `Policy.forward`."""
         ...
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:

@@ -134,9 +134,9 @@ class DeepSpeedBackend:
         # The loss already has the global denominator, so ranks must add up; DeepSpeed divides by their number.
         self._engine.backward(loss_function(logprobs, entropy) * dist.get_world_size())
 
-    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+    def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
         """See TrainBackend."""
-        return _without_gradient(self._engine, batch)
+        return _without_gradient(self._engine, batch, is_raw=is_raw)
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """See TrainBackend."""
@@ -258,9 +258,9 @@ class DeepSpeedBackend:
         )
 
 
-def _without_gradient(module: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+def _without_gradient(module: torch.nn.Module, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
     with torch.no_grad():
-        logprobs: torch.Tensor = module(batch)[0]
+        logprobs: torch.Tensor = module(batch, is_raw=is_raw)[0]
     return logprobs
 
 

@@ -86,9 +86,9 @@ class FsdpBackend:
         logprobs, entropy = self.policy(batch)
         loss_function(logprobs, entropy).backward()
 
-    def logprobs(self, batch: MicroBatch) -> torch.Tensor:
+    def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
         """See TrainBackend."""
-        return self._without_gradient(self.policy, batch)
+        return self._without_gradient(self.policy, batch, is_raw=is_raw)
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """See TrainBackend."""
@@ -96,9 +96,9 @@ class FsdpBackend:
         with adapters_off(self.policy) if self._config.lora else nullcontext():
             return self._without_gradient(self._reference, batch)
 
-    def _without_gradient(self, policy: Policy, batch: MicroBatch) -> torch.Tensor:
+    def _without_gradient(self, policy: Policy, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
         with torch.no_grad():
-            logprobs: torch.Tensor = policy(batch)[0]
+            logprobs: torch.Tensor = policy(batch, is_raw=is_raw)[0]
         # Nothing runs backward here, so the root would keep its gathered weights, stale after the next step.
         assert isinstance(policy, FSDPModule)
         policy.reshard()

@@ -56,6 +56,7 @@ class LearnerActor:
     def build(self, address: str, port: int, seed: int) -> int:
         """Join the other ranks and load the policy; returns the process id."""
         from learner.trainer import PolicyTrainer
+        from rollout.prompt import banned_token_ids
 
         self._trainer = PolicyTrainer(
             self._config,
@@ -65,6 +66,7 @@ class LearnerActor:
             master_port=port,
             seed=seed,
             staging_dir=self._staging_dir,
+            banned_token_ids=banned_token_ids(Path(self._config.model_path)),
         )
         return os.getpid()
 
@@ -141,7 +143,7 @@ class LearnerActor:
         return self._trainer.weight_version
 
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Logprobs of a group's completions under the current weights; every rank calls it."""
+        """Raw logprobs of a group's completions under the current weights; every rank calls it."""
         return self._trainer.sequence_logprobs(group)
 
     def weight_names(self) -> list[str]:

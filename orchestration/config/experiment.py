@@ -61,14 +61,18 @@ class ExperimentConfig:
         return Path(self.run_dir)
 
 
-def build_config(values: dict[str, Any]) -> ExperimentConfig:
+def build_config(values: dict[str, Any], *, is_for_training: bool = True) -> ExperimentConfig:
     """Build the record from composed YAML, check it across rooms, and check that this machine can begin such a run.
+
+    Args:
+        values: Composed settings.
+        is_for_training: Whether a learner will have to follow the engines; False for commands that have none.
 
     Raises:
         ConfigError: naming the dotted key, its value and the remedy.
     """
     config = build_settings(values)
-    for error in settings_errors(config):
+    for error in settings_errors(config, is_for_training=is_for_training):
         raise error
     check_machine(config)
     return config
@@ -83,9 +87,9 @@ def build_settings(values: dict[str, Any]) -> ExperimentConfig:
     return build(ExperimentConfig, values)
 
 
-def settings_errors(config: ExperimentConfig) -> Iterator[ConfigError]:
+def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:
     """Give what the checks across rooms refuse, one error a check."""
-    for check in SETTINGS_CHECKS:
+    for check in (*SETTINGS_CHECKS, check_sampling) if is_for_training else SETTINGS_CHECKS:
         try:
             check(config)
         except ConfigError as error:
@@ -147,6 +151,21 @@ def check_tasks(config: ExperimentConfig) -> None:
                 f"data.stream.tasks names {task}, which no reward scores; tasks are {', '.join(sorted(known))} "
                 "(reward.routes)"
             )
+
+
+def check_sampling(config: ExperimentConfig) -> None:
+    """Completions that a learner trains on must come from a distribution that it can compute."""
+    sampling = config.rollout.sampling
+    if sampling.top_p != 1.0:
+        raise ConfigError(
+            f"rollout.sampling.top_p is {sampling.top_p}; the learner computes logprobs over the whole vocabulary, so "
+            "training needs rollout.sampling.top_p=1.0"
+        )
+    if sampling.temperature != config.algorithm.temperature:
+        raise ConfigError(
+            f"algorithm.temperature is {config.algorithm.temperature} and rollout.sampling.temperature "
+            f"{sampling.temperature}; engines and learner need one temperature: set rollout.sampling.temperature alone"
+        )
 
 
 def check_layout(config: ExperimentConfig) -> None:

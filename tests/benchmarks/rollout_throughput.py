@@ -45,12 +45,13 @@ class RawEngine:
         from vllm.engine.arg_utils import EngineArgs
 
         from rollout.engine_args import engine_args
-        from rollout.prompt import PromptBuilder
+        from rollout.prompt import PromptBuilder, banned_token_ids
 
         given = engine_args(config, model_path)
         settings = {field.name: getattr(given, field.name) for field in dataclasses.fields(EngineArgs)}
         own = {"worker_extension_cls": "", "scheduler_cls": None, "weight_transfer_config": None}
         self._llm = LLM.from_engine_args(EngineArgs(**(settings | own)))
+        self._banned = banned_token_ids(model_path)
         self._prompts = PromptBuilder(model_path, system_prompt=config.system_prompt, max_images=1)
 
     def generate(self, samples: Sequence[Sample], specs: Sequence[SamplingSpec]) -> tuple[int, float]:
@@ -59,7 +60,7 @@ class RawEngine:
 
         built = [self._prompts.build(sample) for sample in samples]
         prompts = [{"prompt_token_ids": p.token_ids, "multi_modal_data": {"image": p.images}} for p in built]
-        bias = dict.fromkeys(self._prompts.banned_token_ids(), -100.0)
+        bias = dict.fromkeys(self._banned, -100.0)
         params = [
             SamplingParams(
                 n=spec.group_size,

@@ -37,6 +37,7 @@ class Observed:
     paused: list[RolloutGroup]
     woken: list[list[RolloutGroup]]
     activity: list[Activity]
+    tempered: list[tuple[float, RolloutGroup]]
     scored: np.ndarray
     refusals: dict[str, str]
 
@@ -112,6 +113,11 @@ def observed(model_path: Path) -> Observed:
             found.activity.append(await engine.wake_cache())
             await engine.resume()
             found.woken += [list(await asyncio.gather(*waiting)), await generate_all(engine)]
+        found.tempered = [
+            (temperature, await engine.generate_group("t", sample, replace(SPEC, temperature=temperature)))
+            for temperature in (0.7, 1.3)
+            for sample in (SAMPLES[0], SAMPLES[6])
+        ]
         found.scored = await engine.score_completion(SAMPLES[0], found.groups[0].generations[0].token_ids)
         found.refusals = {name: await refusal(engine, sample) for name, sample in broken_samples().items()}
         await generate_all(engine)  # the engine survived every one
@@ -163,13 +169,15 @@ def test_prompt_tokens_are_those_of_the_processor(observed: Observed, processor:
     assert num_image_tokens[7] > 40
 
 
-def test_logprobs_are_those_of_transformers(observed: Observed, model_path: Path, processor: Any) -> None:
+def test_logprobs_are_those_of_transformers_at_every_temperature(
+    observed: Observed, model_path: Path, processor: Any
+) -> None:
     import torch
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(model_path).eval()
     banned = [i for t in PLACEHOLDER_TOKENS if (i := processor.tokenizer.get_vocab().get(t)) is not None]
-    for group in observed.groups:
+    for temperature, group in [*((1.0, group) for group in observed.groups), *observed.tempered]:
         vision = as_processed(processor, group.sample)
         for name in ("input_ids", "attention_mask"):
             vision.pop(name)
@@ -181,8 +189,8 @@ def test_logprobs_are_those_of_transformers(observed: Observed, model_path: Path
                 logits = model(input_ids=ids, **vision).logits[0, len(group.prompt_token_ids) - 1 : -1]
             chosen = ids[0, len(group.prompt_token_ids) :, None]
             raw = logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
-            logits[:, banned] -= 100.0
-            sampled_from = logits.log_softmax(-1).gather(1, chosen)[:, 0].numpy()
+            logits[:, banned] = -torch.inf
+            sampled_from = (logits / temperature).log_softmax(-1).gather(1, chosen)[:, 0].numpy()
             np.testing.assert_allclose(generation.logprobs, sampled_from, atol=2e-5)
             if generation is observed.groups[0].generations[0]:
                 np.testing.assert_allclose(observed.scored, raw, atol=2e-5)

@@ -51,9 +51,10 @@ def padded_logprobs(
     return found
 
 
-def whole_policy(model_path: Path, *, temperature: float = 1.0) -> Policy:
+def whole_policy(model_path: Path, *, temperature: float = 1.0, banned_token_ids: Sequence[int] = ()) -> Policy:
     """Our policy with all its weights in this process, without a backend."""
-    policy = FolderSource(model_path, SdpaKernel(), temperature=temperature).skeleton()
+    source = FolderSource(model_path, SdpaKernel(), temperature=temperature, banned_token_ids=banned_token_ids)
+    policy = source.skeleton()
     weights = PretrainedWeights(model_path, policy.hf_model)
     buffers = {name: buffer.clone() for name, buffer in policy.named_buffers()}
     policy.to_empty(device="cpu")

@@ -56,6 +56,20 @@ def pack(policy, encoder, groups, sharing="auto", kernel=None):
     return builder.build(pieces, images)
 
 
+def test_raw_logprobs_know_neither_temperature_nor_banned_tokens(model_paths, family, encoder):
+    """Engines score given tokens so; the policy itself is what they sample from."""
+    banned = [IMAGE_TOKEN]
+    policy = whole_policy(model_paths[family], temperature=TEMPERATURE, banned_token_ids=banned)
+    batch = pack(policy, encoder, [group for group in mixed_groups(family) if group.group_id == "text"])
+
+    with torch.no_grad():
+        sampled_from, raw = policy(batch)[0], policy(batch, is_raw=True)[0]
+        plain = whole_policy(model_paths[family])(batch)[0]
+
+    assert torch.equal(raw, plain)
+    assert (sampled_from - raw).abs().max() > 0.01
+
+
 def weighted_sum(logprobs, batch):
     """A loss that tells every token from every other."""
     return (logprobs * batch.advantages * batch.token_weights * (1.0 + torch.arange(len(logprobs)) % 7)).sum()

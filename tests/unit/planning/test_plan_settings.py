@@ -31,6 +31,22 @@ def test_every_check_across_rooms_is_asked_even_if_one_refuses(tmp_path: Path) -
     assert [text.split()[0].split("=")[0] for text in refused] == ["training.max_staleness", "training.groups_per_step"]
 
 
+def test_only_a_run_that_trains_must_sample_from_the_whole_vocabulary(tmp_path: Path) -> None:
+    values = compose(run(tmp_path, "rollout.sampling.top_p=0.9"))
+
+    assert build_config(values, is_for_training=False).rollout.sampling.top_p == 0.9
+    with pytest.raises(ConfigError, match=r"rollout\.sampling\.top_p is 0\.9; the learner .*top_p=1\.0"):
+        build_config(values)
+    with pytest.raises(ConfigError, match=r"engines and learner need one temperature"):
+        build_config(compose(run(tmp_path, "algorithm.temperature=0.9")))
+
+
+@pytest.mark.parametrize("setting", ["temperature=0", "temperature=0.001", "temperature=inf", "top_p=0", "top_p=1.1"])
+def test_a_distribution_that_engines_do_not_sample_from_is_refused(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"rollout\.sampling\.{setting.split('=')[0]} .*is "):
+        settings(*run(tmp_path, f"rollout.sampling.{setting}"))
+
+
 def test_a_run_says_that_its_weights_are_not_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.path is not set; point it at a Hugging Face folder"):
         build_config(compose(run(tmp_path, "model=qwen2_5_vl_7b")))

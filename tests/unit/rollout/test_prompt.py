@@ -1,6 +1,7 @@
 """Prompts of both families: the chat template, one placeholder an image, and what may be neither typed nor sampled."""
 
 import io
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import AutoProcessor
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from rollout.errors import RolloutError
-from rollout.prompt import PromptBuilder
+from rollout.prompt import PromptBuilder, banned_token_ids
 from rollout.records import ImageBytes, Sample
 from tests.integration.tiny import allow_tiles
 
@@ -59,10 +60,20 @@ def test_a_prompt_holds_one_placeholder_an_image_before_the_question(
 
 
 def test_placeholders_of_the_family_are_banned_and_no_other_token(folder: Path, family: str) -> None:
-    banned = PromptBuilder(folder, system_prompt="", max_images=1).banned_token_ids()
     tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
 
-    assert {tokenizer.decode([token]) for token in banned} == set(PLACEHOLDERS[family])
+    assert {tokenizer.decode([token]) for token in banned_token_ids(folder)} == set(PLACEHOLDERS[family])
+
+
+def test_an_id_that_the_model_has_no_logit_for_is_not_banned(folder: Path, tmp_path: Path) -> None:
+    """As in InternVL3, whose `<video>` is the first id behind the vocabulary of the model."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    last = banned_token_ids(folder)[-1]
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["vocab_size"] = last
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    assert banned_token_ids(tmp_path) == banned_token_ids(folder)[:-1]
 
 
 def test_a_placeholder_in_a_question_is_refused(folder: Path, family: str) -> None:
