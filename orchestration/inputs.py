@@ -1,5 +1,9 @@
 """What a run is fed with: a model folder and two datasets; what is not configured, demo and recipe make."""
 
+import hashlib
+import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +12,9 @@ from orchestration.config.model import ModelConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ConfigError
-from orchestration.planning.shapes import read_shape, shape_of
+from orchestration.planning.image_tokens import with_pixel_limits
+from orchestration.planning.processor_settings import check_stated_processor, saved_processor
+from orchestration.planning.shapes import read_saved_shape, read_shape, shape_of
 from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
@@ -27,12 +33,50 @@ class Inputs:
 
 
 def model_folder(config: ExperimentConfig) -> Path:
-    """Give the configured model, or the demo's, made now if it is not there yet."""
+    """Give the configured model, or the demo's, made now if it is not there yet; under the limits of a picture's size.
+
+    Raises:
+        ConfigError: the folder is not what the settings state, or no picture lies within model.min_pixels and
+            model.max_pixels.
+    """
     if config.model.path is not None:
         check_sizes(config.model)
-        return Path(config.model.path)
+        check_stated_processor(config.model)
+        return _limited(Path(config.model.path), config)
     assert config.model.family is not None  # checked where the configuration was built
-    return make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family)
+    return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family), config)
+
+
+def _limited(folder: Path, config: ExperimentConfig) -> Path:
+    """Give a model folder whose image processor has the run's limits: links to the files of `folder`, one file written.
+
+    One folder for all, so engines, learner, prompts, box frames and the export cannot see different pictures.
+    """
+    model, saved = config.model, saved_processor(folder)
+    if (model.min_pixels is None and model.max_pixels is None) or saved is None:
+        return folder
+    file, settings = saved
+    tower = read_saved_shape(json.loads((folder / "config.json").read_text())).tower
+    limited = with_pixel_limits(settings, tower, min_pixels=model.min_pixels, max_pixels=model.max_pixels)
+    if limited == settings:
+        return folder
+    whole = json.loads((folder / file).read_text())
+    text = json.dumps({**whole, "image_processor": limited} if "image_processor" in whole else limited, indent=2)
+    others = sorted(path.absolute() for path in folder.iterdir() if path.name != file)
+    digest = hashlib.sha256("\n".join([text, *map(str, others)]).encode()).hexdigest()[:12]
+    target = config.run_path / "models" / f"{folder.name}-{digest}"
+    if target.is_dir():
+        return target
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    for path in others:
+        (unfinished / path.name).symlink_to(path)
+    (unfinished / file).write_text(text)
+    try:
+        unfinished.rename(target)
+    except OSError:  # another process was faster, and made the same
+        shutil.rmtree(unfinished)
+    return target
 
 
 def check_sizes(model: ModelConfig) -> None:

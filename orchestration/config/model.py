@@ -31,11 +31,18 @@ class ModelConfig:
     """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
+    min_pixels: int | None = None
+    """Least area of a picture as the model sees it; smaller ones are enlarged. null is what the checkpoint says."""
+    max_pixels: int | None = None
+    """Largest area; larger ones are shrunk. Engines, learner, prompts, box frames and plans follow both limits, and so
+    does the exported checkpoint. InternVL sees tiles of one size: the limits become whole numbers of tiles, and the
+    thumbnail of a cut picture comes on top."""
     hf_config: Mapping[str, Any] | None = None
     """What the published config.json of the model says about sizes, in its own words; `mixed-r1 plan` reads it where
     `path` is not there. With a path, a run checks that the two agree."""
     hf_processor: Mapping[str, Any] | None = None
-    """The same of preprocessor_config.json: what decides how many tokens a picture takes."""
+    """The same of preprocessor_config.json: what decides how many tokens a picture takes. It describes the checkpoint
+    and changes nothing: `min_pixels` and `max_pixels` do."""
 
     @property
     def folder(self) -> Path | None:
@@ -43,7 +50,10 @@ class ModelConfig:
         return None if self.path in (None, NOT_SET) else Path(str(self.path))
 
     def __post_init__(self) -> None:
-        """A model of the demo needs a family, and the frame in which that family learns to write boxes."""
+        """Check areas; a model of the demo needs a family, and the frame in which that family learns to write boxes."""
+        for key in ("min_pixels", "max_pixels"):
+            if (area := getattr(self, key)) is not None and area < 1:
+                raise ConfigError(f"model.{key} is {area}; use an area in pixels, or null for the checkpoint's own")
         if self.path is not None or (self.family is None and self.hf_config is not None):
             return
         if self.family is None:

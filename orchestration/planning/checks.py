@@ -150,7 +150,7 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
             severity="error" if outlier.is_refused and share > limit else "warning",
             key=_key_of(outlier.reason),
             message=f"{outlier.num_rows:,} of {prompts.num_seen:,} rows: {REASONS[outlier.reason]}, such as "
-            f"{outlier.examples[0]}; " + _remedy(outlier.is_refused, share, limit),
+            f"{outlier.examples[0]}; " + _remedy(outlier.reason, share, limit),
         )
     if prompts.num_unmeasured and config.model.folder is None:
         yield Finding(
@@ -176,15 +176,16 @@ def _key_of(reason: str) -> str:
     return "data.train"
 
 
-def _remedy(is_refused: bool, share: float, limit: float) -> str:
-    if not is_refused:
-        return "raise it, or lower rollout.sampling.max_completion_tokens"
+def _remedy(reason: str, share: float, limit: float) -> str:
+    if reason == "completion_cut":
+        return "raise it, or lower rollout.sampling.max_completion_tokens or model.max_pixels"
+    smaller = "; model.max_pixels makes pictures shorter" if reason == "prompt_too_long" else ""
     if share > limit:
         return (
             f"the run drops them, {share:.1%} of all, and stops above training.max_drop_frac={limit:g}; change the "
-            "setting, or build the data again"
+            f"setting, or build the data again{smaller}"
         )
-    return "the run drops and counts them"
+    return f"the run drops and counts them{smaller}"
 
 
 def store_findings(config: ExperimentConfig, need: StoreNeed) -> Iterator[Finding]:

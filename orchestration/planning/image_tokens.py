@@ -93,6 +93,46 @@ def pixel_limits(processor: Mapping[str, Any]) -> tuple[int, int]:
     return int(lowest), int(highest)
 
 
+def with_pixel_limits(
+    processor: Mapping[str, Any], tower: PatchTower | TileTower, *, min_pixels: int | None, max_pixels: int | None
+) -> dict[str, Any]:
+    """Return the settings of an image processor under other limits of a picture's area.
+
+    Args:
+        processor: what the checkpoint says.
+        tower: of the model. Tiles have one size, so their number is limited: at least one, without the thumbnail.
+        min_pixels: least area of a picture as the model sees it; None leaves the checkpoint's.
+        max_pixels: largest area; None leaves the checkpoint's.
+
+    Raises:
+        ConfigError: no picture lies within the limits.
+    """
+    if isinstance(tower, PatchTower):
+        lowest, highest = pixel_limits(processor)
+        unit, what = (tower.patch_side * tower.merge_side) ** 2, "image token"
+    else:
+        unit, what = tower.tile_side**2, "tile"
+        lowest = processor.get("min_patches", 1) * unit
+        highest = processor.get("max_patches", DEFAULT_MAX_TILES) * unit
+    lowest = lowest if min_pixels is None else min_pixels
+    highest = highest if max_pixels is None else max_pixels
+    if highest < unit:
+        raise ConfigError(f"model.max_pixels is {highest}, less than one {what}; use {unit} or more")
+    if not isinstance(tower, PatchTower):
+        lowest, highest = math.ceil(lowest / unit) * unit, highest // unit * unit
+    if lowest > highest:
+        raise ConfigError(
+            f"model.min_pixels={min_pixels} and model.max_pixels={max_pixels} leave no picture: with the checkpoint's "
+            f"own for what is null, in units of one {what} ({unit} pixels), at least {lowest} and at most {highest}; "
+            "set both"
+        )
+    if isinstance(tower, PatchTower):
+        # Both spellings: transformers reads the first over the second, vLLM reads what transformers made of them.
+        size = {"shortest_edge": lowest, "longest_edge": highest}
+        return {**processor, "min_pixels": lowest, "max_pixels": highest, "size": size}
+    return {**processor, "min_patches": lowest // unit, "max_patches": highest // unit}
+
+
 def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height: int) -> int:
     """Give the tiles of a picture, the thumbnail of a cut one included.
 

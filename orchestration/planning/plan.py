@@ -20,10 +20,11 @@ from orchestration.planning.lengths import Lengths, expected_lengths
 from orchestration.planning.memory import MemoryPlan, plan_memory
 from orchestration.planning.memory_checks import memory_findings
 from orchestration.planning.parameters import ParameterCounts, count_parameters
+from orchestration.planning.processor_settings import check_stated_processor, processor_of
 from orchestration.planning.prompts import PromptPlan, plan_prompts
 from orchestration.planning.records import Finding
 from orchestration.planning.routing import RoutingPlan, plan_routing
-from orchestration.planning.ruler import PromptRuler, processor_settings
+from orchestration.planning.ruler import PromptRuler
 from orchestration.planning.seconds import SecondsPlan, plan_seconds, rates_of
 from orchestration.planning.shapes import ModelShape, shape_of
 from orchestration.planning.streamed import streamed_rows
@@ -97,6 +98,7 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
     findings = [
         *unplaced,
         *refusals,
+        *_refused_processor(config),
         *(checks.from_error(error, "config") for error in settings_errors(config)),
         *checks.shape_findings(config, shape, _max_positions(config, folder)),
         *memory_findings(config, shape, layout, memory, lengths),
@@ -154,11 +156,18 @@ def _read(
     return plan_prompts(config, table, drawn, ruler), routing, refusals
 
 
+def _refused_processor(config: ExperimentConfig) -> list[Finding]:
+    try:
+        check_stated_processor(config.model)
+    except ConfigError as error:
+        return [checks.from_error(error, "model.hf_processor")]
+    return []
+
+
 def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:
-    processor = processor_settings(folder, config.model.hf_processor)
-    if folder is None or processor is None:
+    if folder is None:
         return None
-    return PromptRuler(folder, shape, processor, config.rollout.system_prompt)
+    return PromptRuler(folder, shape, processor_of(config.model), config.rollout.system_prompt)
 
 
 def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:

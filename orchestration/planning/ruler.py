@@ -92,17 +92,3 @@ def chat_template(folder: Path) -> str:
             if isinstance(template, str):
                 return template
     raise ConfigError(f"model.path={folder} has no chat template; copy chat_template.jinja of the checkpoint into it")
-
-
-def processor_settings(folder: Path | None, given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Give what decides how many tokens a picture takes: of the model folder, else as given; None where unknown."""
-    if folder is not None:
-        if (folder / "preprocessor_config.json").is_file():
-            found: dict[str, Any] = json.loads((folder / "preprocessor_config.json").read_text())
-            return found
-        if (folder / "processor_config.json").is_file():
-            inner: dict[str, Any] | None = json.loads((folder / "processor_config.json").read_text()).get(
-                "image_processor"
-            )
-            return inner
-    return given

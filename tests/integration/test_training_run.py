@@ -67,9 +67,13 @@ def check_agreement(metrics: list[dict[str, float]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
-def test_engines_and_learner_agree_at_a_temperature_above_one(family: str, tmp_path: Path, cache: Path) -> None:
-    more = (f"model=tiny_{family}", "rollout.sampling.temperature=1.3", "training.max_staleness=0")
+@pytest.mark.parametrize(("family", "fewest", "most"), [("qwen2_5_vl", "null", 6272), ("internvl", 25088, 50176)])
+def test_engines_and_learner_agree_at_a_temperature_above_one_and_under_limits_of_pictures(
+    family: str, fewest: str | int, most: int, tmp_path: Path, cache: Path
+) -> None:
+    """Drawings of 112 x 112 pixels are shrunk by Qwen2.5-VL and cut in tiles by InternVL."""
+    limits = (f"model.min_pixels={fewest}", f"model.max_pixels={most}")
+    more = (f"model=tiny_{family}", *limits, "rollout.sampling.temperature=1.3", "training.max_staleness=0")
     driver = Driver(tmp_path, *settings(tmp_path / "run", cache, *more, "algorithm.kl_coef=0.01"))
 
     assert driver.finish() == 0, driver.output

@@ -106,7 +106,8 @@ def test_settings_come_from_the_folder_then_from_what_is_stated_then_from_the_de
     assert processor_of(demo) == demo_processor(family)
     assert processor_of(replace(demo, hf_processor=stated)) == stated
     assert processor_of(folder) == stated
-    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"max_patches": 3}}))
-    assert processor_of(folder) == {"max_patches": 3}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "without an image processor"}))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"max_pixels": 784}))
     assert processor_of(folder) == {"max_pixels": 784}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": {"max_patches": 3}}))
+    assert processor_of(folder) == {"max_patches": 3}

@@ -8,8 +8,9 @@ from orchestration.config.experiment import ExperimentConfig
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.settings import FamilyName
 from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.planning.processor_settings import saved_processor
 from orchestration.planning.prompts import PromptPlan, plan_prompts
-from orchestration.planning.ruler import PromptRuler, processor_settings
+from orchestration.planning.ruler import PromptRuler
 from orchestration.planning.shapes import shape_of
 from orchestration.planning.streamed import streamed_rows
 from rollout.dataset import SampleTable
@@ -54,9 +55,9 @@ def test_lengths_and_refusals_are_those_of_the_run(
         "rollout.engine.max_images_per_prompt=2",
     )  # fmt: skip
     rows = drawn_rows(0, 200)
-    processor = processor_settings(folder, None)
-    assert processor is not None
-    ruler = PromptRuler(folder, shape_of(config.model), processor, system_prompt)
+    saved = saved_processor(folder)
+    assert saved is not None
+    ruler = PromptRuler(folder, shape_of(config.model), saved[1], system_prompt)
 
     found = planned(config, dataset(tmp_path / "rows.parquet", rows), ruler)
 
