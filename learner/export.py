@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from learner.errors import LearnerError
+from learner.file_mode import give_usual_modes
 
 # Loaders read shard after shard; 4 GB keeps their peak memory low.
 MAX_SHARD_BYTES = 4 * 10**9
@@ -21,7 +22,7 @@ def export_model(
     *,
     source: Path,
     target: Path,
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write weights beside the configuration, tokenizer and processor files of the folder they came from.
@@ -32,7 +33,7 @@ def export_model(
         tensors: (checkpoint name, whole tensor), consumed once.
         source: Hugging Face folder from which the policy was loaded.
         target: folder to write; replaced if it exists.
-        dtype: of the written tensors.
+        dtypes: in which each tensor is written, by name.
         max_shard_bytes: largest weight file.
 
     Raises:
@@ -44,16 +45,17 @@ def export_model(
     written.mkdir(parents=True)
     for path in source.iterdir():
         if path.is_file() and not path.name.endswith(WEIGHT_SUFFIXES):
-            shutil.copy2(path, written / path.name)
-    shapes = _write_shards(tensors, written, dtype, max_shard_bytes)
+            shutil.copyfile(path, written / path.name)
+    shapes = _write_shards(tensors, written, dtypes, max_shard_bytes)
     _check(written, shapes)
+    give_usual_modes(written)
     if target.exists():
         shutil.rmtree(target)
     written.rename(target)
 
 
 def _write_shards(
-    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, dtype: torch.dtype, max_shard_bytes: int
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, dtypes: Mapping[str, torch.dtype], max_shard_bytes: int
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     shards: list[list[str]] = []
@@ -68,7 +70,7 @@ def _write_shards(
 
     for name, tensor in tensors:
         # A copy of its own: safetensors refuses tensors that share memory.
-        value = tensor.detach().to("cpu", dtype).contiguous().clone()
+        value = tensor.detach().to("cpu", dtypes[name]).contiguous().clone()
         if pending_bytes + value.nbytes > max_shard_bytes:
             flush()
             pending_bytes = 0

@@ -18,6 +18,8 @@ from learner.errors import LearnerError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+"""What a header calls the types of weights."""
 COMPARED_ROWS = 256
 """Rows that tell whether an output head is a copy."""
 
@@ -48,6 +50,21 @@ class PretrainedWeights:
     def shape(self, name: str) -> tuple[int, ...]:
         """Give the shape of a parameter's tensor."""
         return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Give the type in which a parameter's tensor is stored.
+
+        Raises:
+            LearnerError: it is none of floating-point weights.
+        """
+        stored = self._slice(name).get_dtype()
+        if stored not in DTYPES:
+            path, key = self._places[name]
+            raise LearnerError(
+                f"{path}: {key} is stored as {stored}, which is no type to train from; point model.path at the "
+                f"checkpoint that is not quantised ({', '.join(DTYPES)})"
+            )
+        return DTYPES[stored]
 
     def full(self, name: str) -> torch.Tensor:
         """Give a parameter's whole tensor in the type in which it is stored."""

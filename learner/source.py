@@ -21,6 +21,10 @@ class Weights(Protocol):
         """Give a whole tensor."""
         ...
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Give the type in which a tensor is stored."""
+        ...
+
     def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
         """Give some rows (of the first axis) of a tensor."""
         ...

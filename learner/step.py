@@ -51,8 +51,10 @@ class StepRunner:
         backend: TrainBackend,
         images: ImageEncoder,
         builder: MicroBatchBuilder,
+        seed: int,
     ) -> None:
-        """Train the policy of `backend`."""
+        """Train the policy of `backend`; `seed` is the run's, the same on every rank."""
+        self._seed = seed
         self._config = config
         self._algorithm = algorithm
         self._backend = backend
@@ -177,7 +179,7 @@ class StepRunner:
 
     def _minibatches(self, facts: Sequence[GroupFacts], step: int, epoch: int) -> list[list[GroupFacts]]:
         number = self._config.algorithm.num_minibatches
-        seed = derive_seed("minibatches", step, epoch)
+        seed = derive_seed(self._seed, "minibatches", step, epoch)
         parts = split_minibatches([fact.group_id for fact in facts], number, seed=seed)
         return [[fact for fact in facts if fact.group_id in part] for part in parts]
 

@@ -1,7 +1,7 @@
 """PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
-Every public method but `close` and `upload` is a collective: all ranks call it, each with its own share where it takes
-one.
+Every public method but `close`, `full_shapes` and `upload` is a collective: all ranks call it, each with its own share
+where it takes one.
 """
 
 import socket
@@ -105,6 +105,7 @@ class PolicyTrainer:
             backend=self._backend,
             images=ImageEncoder.from_pretrained(config.model_path, family),
             builder=MicroBatchBuilder(family, kernel, device=device, dtype=self._backend.dtype),
+            seed=seed,
         )
         self.weight_version = 0
 
@@ -141,6 +142,10 @@ class PolicyTrainer:
     def named_full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""
         return self._backend.full_tensors()
+
+    def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shapes of `named_full_tensors` by name, in the same order; no collective."""
+        return self._backend.full_shapes()
 
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.
@@ -213,14 +218,16 @@ class PolicyTrainer:
         return next(path for where, path, _ in told if where == machine and path is not None), is_keeper
 
     def export(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder, in the type of forward and backward.
+        """Write the policy as a Hugging Face folder, in the types in which the model it began from is stored.
 
-        Configuration, tokenizer and processor are those of the model it began from.
+        Configuration, tokenizer and processor are those of that model. Training holds weights in float32 and engines
+        in `rollout.engine.dtype`: where a model is stored in less, what is exported is rounded, and its scores may
+        differ in the last digits from those of the run. Checkpoints are not rounded.
         """
         tensors = self.named_full_tensors()
         if self._rank == 0:
             source = Path(self._config.model_path)
-            export_model(tensors, source=source, target=Path(folder), dtype=self._backend.dtype)
+            export_model(tensors, source=source, target=Path(folder), dtypes=self._backend.stored_dtypes)
         else:
             for _ in tensors:
                 pass

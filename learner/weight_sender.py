@@ -7,11 +7,11 @@ With ipc every rank puts the same bucket into a buffer on its own GPU, and rank 
 the GPU's UUID: each engine worker opens the one on the GPU that it shares with a rank.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
@@ -31,24 +31,21 @@ from learner.rendezvous import bound_socket
 # Buckets in flight: while one is broadcast, the next is packed. vLLM tells the engines, so both ends agree.
 NCCL_BUFFERS = 2
 
+F = TypeVar("F")
 NamedTensors = Callable[[], Iterator[tuple[str, torch.Tensor]]]
 
 
 class PolicyWeights(WeightSource):
     """The policy's tensors in the type in which they travel, gathered one at a time."""
 
-    def __init__(self, named_tensors: NamedTensors, dtype: torch.dtype) -> None:
-        """Stream `named_tensors()`, a collective of all learner ranks, as `dtype`."""
+    def __init__(self, shapes: Mapping[str, Sequence[int]], named_tensors: NamedTensors, dtype: torch.dtype) -> None:
+        """Stream `named_tensors()`, a collective of all learner ranks, as `dtype`; `shapes` has its names and order."""
         self._named_tensors = named_tensors
         self._dtype = dtype
-        self._metadata: list[ParamMeta] | None = None
+        self._metadata = [ParamMeta(name, dtype, tuple(shape)) for name, shape in shapes.items()]
 
     def metadata(self) -> list[ParamMeta]:
-        """Names, wire type and full shapes; learned once from a first pass."""
-        if self._metadata is None:
-            self._metadata = [
-                ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._named_tensors()
-            ]
+        """Names, wire type and full shapes, in the order of a pass; nothing is gathered."""
         return self._metadata
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -184,6 +181,7 @@ class WeightSender:
 
     def __init__(
         self,
+        shapes: Mapping[str, Sequence[int]],
         named_tensors: NamedTensors,
         *,
         client: VLLMWeightSyncClient,
@@ -199,6 +197,7 @@ class WeightSender:
         """Meet the engines. Called on every learner rank; only rank 0 speaks to them.
 
         Args:
+            shapes: of the full tensors by checkpoint name, in the order in which `named_tensors` gives them.
             named_tensors: gives (checkpoint name, full tensor) pairs; a collective of all ranks.
             client: line to the engines.
             backend: nccl | ipc | gloo.
@@ -210,7 +209,7 @@ class WeightSender:
             bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor travels alone.
             timeout_s: patience with a silent peer (gloo).
         """
-        self._source = PolicyWeights(named_tensors, getattr(torch, dtype))
+        self._source = PolicyWeights(shapes, named_tensors, getattr(torch, dtype))
         largest = max(m.dtype.itemsize * torch.Size(m.shape).numel() for m in self._source.metadata())
         info = _init_info(
             backend, rank=rank, address=address, port=port, world_size=num_receivers + 1, bucket_bytes=bucket_bytes,
@@ -229,15 +228,15 @@ class WeightSender:
         """Names of all tensors that travel."""
         return [meta.name for meta in self._source.metadata()]
 
-    def fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
-        """(size, sum, sum of squares) of the tensors `names` as they travel; a collective of all ranks."""
+    def fingerprints(self, names: list[str], fingerprint: Callable[[torch.Tensor], F]) -> dict[str, F]:
+        """Give the fingerprints of the tensors `names` as they travel; a collective of all ranks.
+
+        Args:
+            names: of those that are compared.
+            fingerprint: the engines' own, so that both sides compute the same.
+        """
         wanted = set(names)
-        found = {}
-        for name, tensor in self._source:
-            if name in wanted:
-                values = tensor.double()
-                found[name] = (values.numel(), float(values.sum()), float(values.square().sum()))
-        return found
+        return {name: fingerprint(tensor) for name, tensor in self._source if name in wanted}
 
     def close(self) -> None:
         """Leave the channel."""

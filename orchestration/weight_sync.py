@@ -18,13 +18,9 @@ from orchestration.tickets import GroupTicket
 from orchestration.turns import Turns
 from rollout.config import RolloutConfig
 from rollout.errors import WeightSyncError
-from rollout.records import Sample
+from rollout.records import Fingerprint, Sample
 
-# Both sides add the same numbers in float64, in another order at most.
-FINGERPRINT_RTOL = 1e-6
 MAX_COMPARED_TENSORS = 64
-
-Fingerprint = tuple[int, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +221,8 @@ def compare_fingerprints(
     Args:
         sent: fingerprint by checkpoint name.
         held: fingerprint by the engine's own name; one tensor of the engine may merge several of the checkpoint
-            (q, k and v), whose fingerprints then add up.
-        members: checkpoint name -> the engine's name.
+            (q, k and v), whose fingerprints are then joined.
+        members: checkpoint name -> the engine's name; names of one merged tensor in the order of its parts.
 
     Returns:
         The engine's names that differ, and how many could be compared: a shard of a tensor, or one padded to a
@@ -235,17 +231,24 @@ def compare_fingerprints(
     parts: dict[str, list[Fingerprint]] = defaultdict(list)
     for name, own in members.items():
         parts[own].append(sent[name])
-    wrong = []
-    num_compared = 0
-    for own, prints in parts.items():
-        size, total, squares = (sum(values) for values in zip(*prints, strict=True))
-        if held[own][0] != size:
-            continue
-        num_compared += 1
-        scale = abs(squares) + abs(total) + 1e-12
-        if (
-            abs(held[own][1] - total) > FINGERPRINT_RTOL * scale
-            or abs(held[own][2] - squares) > FINGERPRINT_RTOL * scale
-        ):
-            wrong.append(own)
-    return wrong, num_compared
+    joined = {own: join_fingerprints(prints) for own, prints in parts.items()}
+    compared = [own for own, expected in joined.items() if held[own][0] == expected[0]]
+    return [own for own in compared if held[own] != joined[own]], len(compared)
+
+
+def join_fingerprints(parts: Sequence[Fingerprint]) -> Fingerprint:
+    """Return the fingerprint of the tensor in which others lie one after the other.
+
+    Example:
+        >>> join_fingerprints([(1, 5, 0), (1, 7, 0)])
+        (2, 12, 7)
+    """
+    size = total = weighted = 0
+    for own_size, own_total, own_weighted in parts:
+        weighted += own_weighted + size * own_total
+        size, total = size + own_size, total + own_total
+    return size, _as_int64(total), _as_int64(weighted)
+
+
+def _as_int64(value: int) -> int:
+    return (value + 2**63) % 2**64 - 2**63

@@ -25,7 +25,7 @@ from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
-from rollout.records import Activity, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
     generations,
     has_failed,
@@ -231,8 +231,8 @@ class GenerationEngine:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
         return dict(await self._ask_worker("weight_layout", names))
 
-    async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
-        """Give (size, sum, sum of squares) of the engine's own tensors `names`."""
+    async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
+        """Give the fingerprints of the engine's own tensors `names`."""
         prints = await self._ask_worker("weight_fingerprints", names)
         return {name: tuple(value) for name, value in prints.items()}
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rollout.errors import RolloutError
 
 FinishReason = Literal["stop", "length", "abort"]
+Fingerprint = tuple[int, int, int]
+"""Of a tensor: (number of elements, sum of their bits, sum of bits times position), both sums modulo 2**64 as int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmb
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 
+from rollout.fingerprint import fingerprint
 from rollout.lifeline import die_with_parent
+from rollout.records import Fingerprint
 
 
 @dataclass(kw_only=True)
@@ -178,12 +180,17 @@ class WeightInspector:
     """Worker extension: reads live weights back, so that engine and learner can be compared."""
 
     def weight_layout(self, names: list[str]) -> dict[str, str]:
-        """Map checkpoint names to this engine's parameters that hold them, alone or merged with others."""
+        """Map checkpoint names to this engine's parameters that hold them, alone or merged with others.
+
+        Names of one merged parameter stand in the order in which it holds their tensors.
+        """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         own = dict(model.named_parameters())
-        merged = {part: whole for whole, parts in model.packed_modules_mapping.items() for part in parts}
+        packed = model.packed_modules_mapping
+        merged = {part: whole for whole, parts in packed.items() for part in parts}
+        places = {part: place for parts in packed.values() for place, part in enumerate(parts)}
         layout = {}
-        for name in names:
+        for name in sorted(names, key=lambda name: max(places.get(part, 0) for part in name.split("."))):
             mapped = model.hf_to_vllm_mapper.apply_list([name])
             candidate = mapped[0] if mapped else name
             if candidate not in own:
@@ -192,16 +199,10 @@ class WeightInspector:
                 layout[name] = candidate
         return layout
 
-    def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
-        """Give (size, sum, sum of squares) of own parameters, in float64."""
+    def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
+        """Give the fingerprints of own parameters."""
         own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
         return {name: fingerprint(own[name]) for name in names}
-
-
-def fingerprint(tensor: torch.Tensor) -> tuple[int, float, float]:
-    """(number of elements, sum, sum of squares) in float64; adds up over the parts of a merged tensor."""
-    values = tensor.detach().double()
-    return values.numel(), float(values.sum()), float(values.square().sum())
 
 
 def register_channels() -> None:

@@ -23,6 +23,8 @@ class TrainBackend(Protocol):
     dtype: torch.dtype
     """Of forward and backward."""
     policy: Policy
+    stored_dtypes: dict[str, torch.dtype]
+    """By checkpoint name: in which type the folder that the policy began from holds each of `full_tensors`."""
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed.
@@ -59,6 +61,10 @@ class TrainBackend(Protocol):
 
         Each tensor is the receiver's to keep. Of the model, no more than one block is whole at a time.
         """
+        ...
+
+    def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
         ...
 
     def save(self, folder: Path) -> None:

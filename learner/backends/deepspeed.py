@@ -55,6 +55,7 @@ class DeepSpeedBackend:
         # Names are matched before adapters change them.
         weights = source.weights(self.policy)
         self._names = source.checkpoint_names(self.policy)
+        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
         freeze_parameters(self.policy, config.freeze)
         if config.lora is not None:
             add_adapters(self.policy, config.lora)
@@ -216,6 +217,16 @@ class DeepSpeedBackend:
             together = {part: self._full_tensor(named[part]) for part in (name, *adapters_of(name, named))}
             for own, tensor in merged(together, self._config.lora):
                 yield self._names[own], tensor
+
+    def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See TrainBackend."""
+        # Stage 3 leaves an empty tensor in a parameter's place, and keeps its shape beside it.
+        is_sharded = self._stage == SHARDS_STAGE
+        return {
+            self._names[base_name(name)]: tuple(parameter.ds_shape if is_sharded else parameter.shape)
+            for name, parameter in self.policy.hf_model.named_parameters()
+            if not is_adapter(name)
+        }
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter.requires_grad:

@@ -47,6 +47,7 @@ class FsdpBackend:
         # Names are matched before adapters change them.
         weights = source.weights(self.policy)
         self._names = source.checkpoint_names(self.policy)
+        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
         freeze_parameters(self.policy, config.freeze)
         if config.lora is not None:
             add_adapters(self.policy, config.lora)
@@ -145,6 +146,16 @@ class FsdpBackend:
                 together = {part: block.tensor(part) for part in (name, *adapters_of(name, names))}
                 for own, tensor in merged(together, self._config.lora):
                     yield self._names[own], tensor
+
+    def full_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See TrainBackend."""
+        named = dict(self.policy.hf_model.named_parameters())
+        return {
+            self._names[base_name(name)]: tuple(named[name].shape)
+            for names in self._units(list(named))
+            for name in names
+            if not is_adapter(name)
+        }
 
     def _units(self, names: list[str]) -> Iterator[list[str]]:
         """Give the names of each block's parameters, then those of the rest."""

@@ -13,7 +13,7 @@ from orchestration.actors.process import settle
 from orchestration.placement.process import Placement
 from rollout.admission import Admission
 from rollout.config import RolloutConfig
-from rollout.records import Activity, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, Fingerprint, RolloutGroup, Sample, SamplingSpec
 
 
 @ray.remote
@@ -96,7 +96,7 @@ class GeneratorActor:
         """Checkpoint name -> the engine's own name."""
         return await self._engine.weight_layout(names)
 
-    async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+    async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Fingerprints of the engine's own tensors."""
         return await self._engine.weight_fingerprints(names)
 

@@ -19,6 +19,7 @@ from orchestration.actors.process import settle
 from orchestration.placement.colocated import RankDevices
 from orchestration.placement.process import Placement
 from rollout.config import WeightChannelConfig
+from rollout.records import Fingerprint
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -113,6 +114,7 @@ class LearnerActor:
             self._sender = None
         self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
         self._sender = WeightSender(
+            self._trainer.full_shapes(),
             self._trainer.named_full_tensors,
             client=self._client,
             backend=config.backend,
@@ -150,9 +152,11 @@ class LearnerActor:
         """Names of all tensors, as the checkpoint writes them."""
         return self._connected().names()
 
-    def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+    def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Fingerprints of tensors in the type in which they travel; every rank calls it."""
-        return self._connected().fingerprints(names)
+        from rollout.fingerprint import fingerprint
+
+        return self._connected().fingerprints(names, fingerprint)
 
     def _connected(self) -> "WeightSender":
         assert self._sender is not None, "weights are asked for before `connect`"

@@ -3,10 +3,14 @@
 Source of the overheads: files written by torch 2.13 and DeepSpeed 0.19.8 of models whose tensors are known.
 """
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 from learner.config import LearnerConfig
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.model import ModelConfig
+from orchestration.planning.activations import FLOAT32
 from orchestration.planning.shapes import ModelShape
 from orchestration.planning.tensors import model_tensors
 from orchestration.planning.trained import TrainedTensors, trained_tensors
@@ -43,9 +47,23 @@ def share_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
 
 
 def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
-    """Give the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more."""
-    size = 4 if config.learner.dtype == "float32" else 2
+    """Give the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
+
+    An export has the types of the model that it began from: of model.path as its config.json says; published weights
+    are bfloat16; the demo's are float32.
+    """
+    size = stored_element_bytes(config.model)
     return sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
+
+
+def stored_element_bytes(model: ModelConfig) -> int:
+    """Give the bytes of a weight in the folder that the run begins from."""
+    if model.path is not None and (file := Path(model.path) / "config.json").is_file():
+        saved = json.loads(file.read_text())
+        text = saved.get("text_config", {})
+        found = [part[key] for part in (saved, text) for key in ("dtype", "torch_dtype") if part.get(key)]
+        return 2 if found and found[0] in ("bfloat16", "float16") else FLOAT32
+    return 2 if model.path is not None or model.hf_config is not None else FLOAT32
 
 
 def _fsdp(learner: LearnerConfig, split: TrainedTensors) -> int:

@@ -27,6 +27,7 @@ from orchestration.placement.seats import Seats
 from orchestration.pools.lost import in_our_words, translate
 from orchestration.tickets import GroupTicket
 from rollout.config import RolloutConfig
+from rollout.records import Fingerprint
 
 T = TypeVar("T")
 Start = Callable[[int], Any]
@@ -200,9 +201,9 @@ class LearnerGroup:
         """Names of all tensors that travel to the engines."""
         return list(await self._guarded(self._ranks[0].weight_names.remote(), self._faults.call_timeout_s))
 
-    async def weight_fingerprints(self, names: list[str]) -> dict[str, tuple[int, float, float]]:
+    async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Fingerprints of the learner's tensors as they travel."""
-        prints: dict[str, tuple[int, float, float]] = (await self._all("weight_fingerprints", names))[0]
+        prints: dict[str, Fingerprint] = (await self._all("weight_fingerprints", names))[0]
         return prints
 
     def _shares(self, tickets: Sequence[GroupTicket]) -> list[list[int]]:

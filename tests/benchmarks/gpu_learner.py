@@ -82,6 +82,10 @@ class RandomWeights:
         """Give a whole tensor."""
         return self.rows(name, 0, self._shapes[name][0])
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Give the type of published weights."""
+        return torch.bfloat16
+
     def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
         """Give some rows."""
         if len(self._shapes[name]) == 1:
@@ -162,6 +166,7 @@ def measure(
         backend=backend,
         images=make_encoder(backend.policy),
         builder=MicroBatchBuilder(family, kernel, device=device, dtype=torch.bfloat16),
+        seed=0,
     )
     groups = make_groups(num_groups)
     runner.run(groups, step=0, learning_rate=1e-6)

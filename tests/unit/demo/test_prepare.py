@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
     assert (first / "config.json").is_file()
     assert [(state.done, state.total) for state in seen] == [(1, 2), (2, 2)]
     assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_of_the_model_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        folder = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=lambda _: None)
+    finally:
+        os.umask(before)
+
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o666 & ~umask}
 
 
 def test_every_family_has_a_model_of_its_own(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory
         result = {
             "gradients": gradients,
             "trained": weights_of(trainer),
+            "shapes": list(trainer.full_shapes().items()),
             "logprobs": trainer.sequence_logprobs(make_group("probe")),
         }
 

@@ -52,7 +52,7 @@ CASES: dict[str, dict] = {
 
 def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **changes) -> PolicyTrainer:
     torch.set_num_threads(1)
-    staging_dir = changes.pop("staging_dir", None)
+    staging_dir, seed = changes.pop("staging_dir", None), changes.pop("seed", 1)
     config = make_config(model_path, num_ranks=num_ranks, **{"micro_batch_tokens": 60, **changes})
     return PolicyTrainer(
         config,
@@ -60,7 +60,7 @@ def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **chan
         world_size=num_ranks,
         master_address="127.0.0.1",
         master_port=port,
-        seed=1,
+        seed=seed,
         staging_dir=staging_dir,
     )
 
@@ -153,6 +153,7 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
     metrics += train(trainer, rank, num_ranks, 1, NUM_STEPS, family)
     result = {
         "before": before,
+        "shapes": list(trainer.full_shapes().items()),
         "gradients": gradients,
         "weights": weights_of(trainer),
         "metrics": metrics,

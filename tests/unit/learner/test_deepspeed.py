@@ -103,6 +103,7 @@ def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, 
     """Through idle ranks and steps without signal too, and after a step that raised."""
     first, second = two_rank_lives(stage)
 
+    assert [(name, array.shape) for name, array in first["trained"].items()] == first["shapes"] == second["shapes"]
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
     loss, expected = ([metrics["policy/loss"] for metrics in life["metrics"]] for life in (first, fsdp_life))
     differences.check(f"{what}: gradients", "plain", first["gradients"], fsdp_life["gradients"], atol=1e-5)
@@ -137,6 +138,7 @@ def test_every_kind_of_step_updates_as_fsdp_does(stage, name, model_paths, tmp_p
 
     first, second = run_ranks(2, live_case, tmp_path, model_paths, name, settings(stage))
 
+    assert [(key, array.shape) for key, array in first["weights"].items()] == first["shapes"] == second["shapes"]
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
     differences.check(f"{what}: gradients", name, first["gradients"], expected["gradients"], atol=1e-5)
     differences.check(f"{what}: weights, 3 steps", name, first["weights"], expected["weights"], atol=1e-4)

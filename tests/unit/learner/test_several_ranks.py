@@ -47,6 +47,7 @@ def two_ranks(model_paths, tmp_path_factory):
 def test_two_ranks_update_as_one_does(name, one_rank, two_ranks, differences):
     one, first, second = one_rank[name], two_ranks[0][name], two_ranks[1][name]
 
+    assert [(key, value.shape) for key, value in first["weights"].items()] == first["shapes"] == second["shapes"]
     assert any(not np.array_equal(one["before"][key], value) for key, value in one["weights"].items())
     differences.check("2 ranks = 1 rank, FSDP2: gradients", name, first["gradients"], one["gradients"], atol=1e-5)
     # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.

@@ -1,6 +1,7 @@
 """One rank, in this process."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from learner_scenarios import (
     wrong_image_group,
 )
 from pyarrow import fs
+from safetensors.torch import load_file, save_file
 from tiny_learner import FAMILIES, make_group, mixed_groups
 
 from learner import checkpoint
-from learner.config import FsdpConfig
+from learner.config import FsdpConfig, LoraConfig
 from learner.errors import CheckpointError, ExplodingGradientError, LearnerError, NonFiniteLossError
 from learner.store import FileStore, open_store
 from tests.unit.memory_store import MemoryHandler
@@ -306,6 +308,60 @@ def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
     assert sum(gathered) == sum(tensor.numel() for tensor in tensors.values())
     assert len(gathered) == len(trainer._backend.policy.blocks()) + 1
     assert max(gathered[:-1]) == largest
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, target_modules=("q_proj", "down_proj"))])
+def test_shapes_are_known_in_the_order_of_the_weights_and_without_a_gather(lora, start, monkeypatch):
+    trainer = start(lora=lora)
+    weights = weights_of(trainer)
+
+    def refuse(*_):
+        raise AssertionError("nothing is to be gathered")
+
+    monkeypatch.setattr(dist, "all_gather_into_tensor", refuse)
+
+    assert list(trainer.full_shapes().items()) == [(name, array.shape) for name, array in weights.items()]
+
+
+def test_two_seeds_deal_minibatches_differently(start):
+    changes = {"algorithm": {"num_minibatches": 2}}
+
+    def trained(seed):
+        trainer = start(seed=seed, **changes)
+        train(trainer, 0, 1, 0, 1)
+        return weights_of(trainer)
+
+    first, second, again = trained(1), trained(2), trained(1)
+
+    assert_same_weights(again, first, atol=0)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_has_the_types_of_the_checkpoint_it_began_from(dtype, model_path, tmp_path):
+    """Mixed ones too: a vision tower in float32 beside a language model in bfloat16."""
+    folder = copy_with_types(model_path, tmp_path / "mixed")
+    trainer = start_trainer(0, 1, 0, folder, dtype=dtype)
+    weights = {name: tensor.clone() for name, tensor in trainer.named_full_tensors()}
+    trainer.export(tmp_path / "exported")
+    trainer.close()
+
+    stored, exported = load_file(folder / "model.safetensors"), load_file(tmp_path / "exported" / "model.safetensors")
+    assert {name: tensor.dtype for name, tensor in exported.items()} == {
+        name: tensor.dtype for name, tensor in stored.items()
+    }
+    assert {torch.float32, torch.bfloat16} == {tensor.dtype for tensor in exported.values()}
+    for name, tensor in exported.items():
+        torch.testing.assert_close(tensor, weights[name].to(tensor.dtype), rtol=0, atol=0)
+    assert (tmp_path / "exported" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def copy_with_types(source, target):
+    shutil.copytree(source, target)
+    tensors = load_file(source / "model.safetensors")
+    narrow = {name: tensor.bfloat16() if not name.startswith("visual.") else tensor for name, tensor in tensors.items()}
+    save_file(narrow, target / "model.safetensors", metadata={"format": "pt"})
+    return target
 
 
 def test_a_pass_over_the_weights_that_is_broken_off_disturbs_nothing(start):

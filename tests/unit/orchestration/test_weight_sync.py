@@ -17,8 +17,8 @@ from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import ticket
 from tests.unit.orchestration.virtual_time import in_virtual_time, settle
 
-PRINTS = {"qkv": (6, 1.5, 3.0), "norm": (3, 3.0, 3.0)}
-SENT = {"q": (4, 1.0, 2.0), "kv": (2, 0.5, 1.0), "norm": (3, 3.0, 3.0)}
+PRINTS = {"qkv": (6, 15, 2 + 1 + 4 * 5), "norm": (3, 30, 3)}
+SENT = {"q": (4, 10, 2), "kv": (2, 5, 1), "norm": (3, 30, 3)}
 LAYOUT = {"q": "qkv", "kv": "qkv", "norm": "norm"}
 
 
@@ -139,7 +139,7 @@ async def test_tensors_are_compared_on_the_first_and_every_kth_publication_over_
 @in_virtual_time
 async def test_weights_that_differ_stop_the_run_and_name_engine_and_tensor() -> None:
     async with parts(2) as run:
-        run.engines.now(1).answers["weight_fingerprints"] = {**PRINTS, "norm": (3, 3.1, 3.0)}
+        run.engines.now(1).answers["weight_fingerprints"] = {**PRINTS, "norm": (3, 31, 3)}
         with pytest.raises(WeightSyncError, match=r"engine 1 holds other weights .*: norm;"):
             await run.sync.publish(0)
         assert run.live == []
@@ -148,7 +148,7 @@ async def test_weights_that_differ_stop_the_run_and_name_engine_and_tensor() -> 
 @in_virtual_time
 async def test_engine_that_shares_no_whole_tensor_is_no_proof() -> None:
     async with parts(1) as run:
-        run.engines.now(0).answers["weight_fingerprints"] = {"qkv": (2, 0.0, 0.0), "norm": (1, 0.0, 0.0)}
+        run.engines.now(0).answers["weight_fingerprints"] = {"qkv": (2, 0, 0), "norm": (1, 0, 0)}
         with pytest.raises(WeightSyncError, match="none of 2 tensors could be compared"):
             await run.sync.publish(0)
 

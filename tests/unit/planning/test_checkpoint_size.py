@@ -23,7 +23,8 @@ CASES = {
 
 def experiment(case: Case, folder: Path, tmp_path: Path, num_ranks: int = 1) -> ExperimentConfig:
     learner = case.learner_config(folder, num_ranks)
-    return replace(cpu_config(tmp_path), learner=learner, algorithm=learner.algorithm)
+    config = cpu_config(tmp_path)
+    return replace(config, learner=learner, algorithm=learner.algorithm, model=replace(config.model, path=str(folder)))
 
 
 def files_in(folder: Path, pattern: str = "*") -> int:

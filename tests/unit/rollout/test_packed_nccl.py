@@ -1,5 +1,6 @@
 """Both ends of vLLM's NCCL channel are told the same packing; the network itself needs two GPUs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ class Engines:
         self.invited = init_info
 
 
+def gather_too_early() -> Iterator[tuple[str, torch.Tensor]]:
+    raise AssertionError("shapes are known: nothing is gathered before the first transfer")
+
+
 def connect(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Any, Any]:
     """Sender's settings and the engine's, as both hold them after the handshake."""
     monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda info: "endpoint")
@@ -28,7 +33,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Any, Any]
         "backend": "nccl", "dtype": "bfloat16", "rank": 0, "num_receivers": 3, "address": "10.0.0.1", "port": 29500,
         "bucket_bytes": 123_456_789, "timeout_s": 1.0,
     } | settings  # fmt: skip
-    sender = WeightSender(lambda: iter([("w", torch.zeros(4, 4))]), client=engines, **values)
+    sender = WeightSender({"w": (4, 4)}, gather_too_early, client=engines, **values)
     engine = NCCLWeightTransferEngine.__new__(NCCLWeightTransferEngine)
     return sender._engine, engine.parse_init_info(engines.invited)
 
