@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestration.data.report.page import dataset_page
 from orchestration.data.rows import to_sample
 from orchestration.data.stages.write import plan_shards, write_shard
 from orchestration.data.workers import Workers
+from orchestration.host.commit import project_commit
 
 MANIFEST, PAGE = "manifest.json", "page.html"
 
@@ -120,11 +120,8 @@ def _facts(plan: SourcePlan) -> SourceFacts:
 
 
 def _code() -> CodeVersion:
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
     return CodeVersion(
         package=importlib.metadata.version("mixed-r1"),
-        commit=found.stdout.strip() or None,
+        commit=project_commit(),
         digest=digest_of([stage_code(stage) for stage in STAGES]),
     )

@@ -16,7 +16,7 @@ from learner.checkpoint import Checkpoint, StagedShare
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, read_config
 
 
 class StagingLearner(Protocol):
@@ -176,7 +176,7 @@ class Checkpoints:
 
 def store_of(folder: RunFolder) -> FileStore:
     """Open the store of a run's checkpoints, where the settings in its folder have put it."""
-    training = json.loads(folder.config.read_text())["training"]
+    training = read_config(folder)["training"]
     return open_store(training.get("checkpoint_dir") or folder.checkpoints)
 
 

