@@ -1,6 +1,7 @@
 """The command `mixed-r1`: the one file that knows Hydra. Every verb takes Hydra overrides (key=value)."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -8,10 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__" and Path(sys.path[0]).absolute() == Path.cwd() != Path(__file__).parents[1]:
+    # `python -m` puts the working directory first, where a folder `rewards` or a file torch.py would replace ours.
+    del sys.path[0]
+
 from learner.errors import CheckpointError, DivergedError, LearnerError
 from orchestration.config.secrecy import refuse_secret_overrides, refuse_secrets
 from orchestration.config.strict import unknown_key
-from orchestration.errors import ConfigError, DataError, InfrastructureError, ResumeError, StoppedError
+from orchestration.errors import (
+    ConfigError,
+    DataError,
+    InfrastructureError,
+    InterruptedRunError,
+    ResumeError,
+    StoppedError,
+)
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
 
@@ -72,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_RUN_ERROR)
     except StoppedError as error:
         print(error, file=sys.stderr)
-        sys.exit(EXIT_STOPPED)
+        sys.exit(EXIT_INTERRUPTED if isinstance(error, InterruptedRunError) else EXIT_STOPPED)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OWN_PACKAGES:
             raise
@@ -83,7 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_RUN_ERROR)
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues where this one stopped", file=sys.stderr)
+        # Futures of what ended with us would tell of it when they are collected.
+        logging.getLogger("asyncio").disabled = True
+        continues = verb in ("data", "evaluate")
+        print("\nstopped; the same command takes up what is done" if continues else "\nstopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

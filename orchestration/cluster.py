@@ -4,22 +4,29 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.worker import global_worker
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTaskError
+from ray.job_config import JobConfig
 
-from orchestration.config.cluster import ClusterConfig
-from orchestration.errors import InfrastructureError
-from orchestration.host.loopback import on_loopback
+from orchestration.config.cluster import TOKEN_HINT, ClusterConfig
+from orchestration.errors import ConfigError, InfrastructureError
+from orchestration.host.folder import private_folder
+from orchestration.host.guard import checkout, guarded
+from orchestration.host.local_ray import starting_local_ray
 from orchestration.placement.local import available_cores
 from orchestration.pools.lost import cause_of
 
 LISTENER_S = 10.0
 """For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +48,50 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's default of 15 leaves its workers 4% of a core that anything else wants.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Without an address Ray would join whatever cluster was last started on this machine.
-    options: dict[str, Any] = {"address": config.address or "local"}
-    if config.address is None:
-        options |= {
-            "num_cpus": max(num_actors, len(available_cores())),
-            "include_dashboard": False,
-            "object_store_memory": config.object_store_bytes,
-        }
-    with nullcontext() if config.address else on_loopback():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    with ExitStack() as stack:
+        if config.address is None:
+            folder = stack.enter_context(private_folder())
+            marks = stack.enter_context(guarded())
+            with starting_local_ray(folder, marks):
+                # Without an address Ray would join whatever cluster was last started on this machine.
+                ray.init(
+                    address="local",
+                    num_cpus=max(num_actors, len(available_cores())),
+                    include_dashboard=False,
+                    object_store_memory=config.object_store_bytes,
+                    _temp_dir=str(folder),
+                    job_config=_job_config(),
+                    **QUIET,
+                )
+        else:
+            _join(config.address)
+        with _told_by_ray(log_dir):
+            yield
+
+
+def _join(address: str) -> None:
+    # Ray sends a token that lies in the home folder to the cluster that it finds itself, and to no other.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        # A job's configuration comes from its submission, with the folder of its code.
+        job_config = None if RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ else _job_config()
+        ray.init(address=address, job_config=job_config, **QUIET)
+    except (AuthenticationError, ConnectionError) as error:
+        raise ConfigError(
+            f"cluster.address={address} cannot be joined: {_last_line(error)}. If it asks for a token, {TOKEN_HINT}"
+        ) from error
+
+
+def _job_config() -> JobConfig:
+    """Return how workers find modules: where they are installed, or in our checkout; not in the working directory."""
+    root = checkout()
+    # Ray adds the working directory of every driver but of those that come through its client.
+    return JobConfig(_client_job=True, _py_driver_sys_path=[str(root)] if root else [])
+
+
+@contextmanager
+def _told_by_ray(log_dir: Path) -> Iterator[None]:
+    """Within the block, errors that Ray wraps come out as what they are; Ray is left at its end."""
     try:
         yield
     except RayError as error:

@@ -56,3 +56,7 @@ class TooManyFaultsError(InfrastructureError):
 
 class StoppedError(RuntimeError):
     """The run was asked to leave, saved a checkpoint and left; the same command continues."""
+
+
+class InterruptedRunError(StoppedError):
+    """Ctrl-C ended the run; the message says where the same command goes on."""

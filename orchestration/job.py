@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import InterruptedRunError, StoppedError
 from orchestration.faults import FaultKind, kind_of, read_faults
 from orchestration.host.garbage import collect_rarely
-from orchestration.host.guard import guarded
 from orchestration.host.object_store import check_object_store
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.loop import train_and_finish
+from orchestration.persistence.checkpoints import newest_step, store_of
 from orchestration.persistence.finished import check_finished, read_evaluation
 from orchestration.persistence.lock import exclusive
 from orchestration.persistence.state import RunFolder, settle_config, write_environment
@@ -31,8 +32,9 @@ def run_training(config: ExperimentConfig) -> None:
     """
     folder = RunFolder(config.run_path)
     busy = f"another process is training in {folder.root}; wait for it or use another run_dir"
-    with exclusive(folder.root, refusal=busy):
-        settle_config(folder, config)
+    with exclusive(folder.root, refusal=busy), _interrupted_with_words(folder):
+        for line in settle_config(folder, config):
+            say(line)
         if check_finished(folder, config.training.num_steps):
             say(f"{folder.root} has done all {config.training.num_steps} steps")
         else:
@@ -42,13 +44,27 @@ def run_training(config: ExperimentConfig) -> None:
         _conclude(folder)
 
 
+@contextmanager
+def _interrupted_with_words(folder: RunFolder) -> Iterator[None]:
+    """Within the block, Ctrl-C that ends a run at once says what the same command will find."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        step = newest_step(store_of(folder)) if folder.config.is_file() else None
+        raise InterruptedRunError(
+            "stopped; nothing is saved yet, and the same command begins again"
+            if step is None
+            else f"stopped; step {step} is saved in {folder.root}, and the same command continues there"
+        ) from error
+
+
 def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     inputs = prepare_inputs(config)
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
-    with guarded(), seated(config, folder.logs) as seats:
+    with seated(config, folder.logs) as seats:
         run = Run(config, inputs=inputs, seats=seats, say=say)
         try:
             asyncio.run(_whole(run))
@@ -63,6 +79,10 @@ async def _whole(run: Run) -> None:
         collect_rarely()
         with _termination_saves(run):
             await _train_or_rescue(run)
+    except asyncio.CancelledError:
+        # Calls to processes that end now fail unheard.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        raise
     finally:
         await run.close()
 
@@ -78,23 +98,35 @@ async def _train_or_rescue(run: Run) -> None:
 
 @contextmanager
 def _termination_saves(run: Run) -> Iterator[None]:
-    """Within the block, SIGTERM lets the run save a checkpoint first; a second one ends it at once."""
+    """Within the block, SIGTERM and Ctrl-C let the run save a checkpoint first; a second one ends it at once.
+
+    Raises:
+        InterruptedRunError: in place of StoppedError, where it was Ctrl-C.
+    """
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, _leave, loop, run)
+    at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[signal.Signals] = []
+
+    def end_at_once() -> None:
+        for number, handler in at_once.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    def leave(number: signal.Signals) -> None:
+        end_at_once()
+        came.append(number)
+        run.request_stop("Ctrl-C, and a second one leaves at once" if number == signal.SIGINT else "SIGTERM received")
+
+    for number in at_once:
+        loop.add_signal_handler(number, leave, number)
     try:
         yield
+    except StoppedError as error:
+        if came == [signal.SIGINT]:
+            raise InterruptedRunError(str(error)) from error
+        raise
     finally:
-        _end_at_once(loop)
-
-
-def _leave(loop: asyncio.AbstractEventLoop, run: Run) -> None:
-    _end_at_once(loop)
-    run.request_stop("SIGTERM received")
-
-
-def _end_at_once(loop: asyncio.AbstractEventLoop) -> None:
-    loop.remove_signal_handler(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        end_at_once()
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -7,6 +7,12 @@ from typing import Literal, get_args
 from orchestration.config.environment import check_environment
 from orchestration.errors import ConfigError
 
+TOKEN_HINT = (
+    "export RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the token of the cluster's head, or put it in "
+    "~/.ray/auth_token; on the head, `ray get-auth-token` prints it"
+)
+"""What to do where a Ray cluster asks for a token that this process does not have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardPoolConfig:

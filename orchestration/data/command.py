@@ -18,7 +18,6 @@ from orchestration.data.result import Dataset, is_built, plan_build
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
 from orchestration.faults import FaultLog
-from orchestration.host.guard import guarded
 from orchestration.persistence.lock import exclusive
 from orchestration.placement.seats import Seats, num_actors, reserved
 from orchestration.pools.generators import start_generators
@@ -60,7 +59,7 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
     is_tried = job.recipe.difficulty.enabled
     logs = job.store / "logs"
     cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
-    with guarded(), cluster.ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
+    with cluster.ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
         workers = RayWorkers(job.recipe.num_workers)
         build_dataset(job, workers, _attempt(config, job, model, logs) if is_tried else None, bars)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestration.demo.prepare import DemoProgress, model_folder, prepare_demo
 from orchestration.demo.settings import DemoSettings, FamilyName
 from orchestration.errors import DataError
+from orchestration.host.guard import guarded
 
 BAR_TITLE = "supervised warm start"
 
@@ -30,11 +31,10 @@ def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) 
         wanted = json.dumps({"family": family, "settings": asdict(settings)})
         command = [sys.executable, "-m", "orchestration.demo.make", str(cache), wanted]
         # One thread: too small a model for two, and the order of sums, hence the weights, must not depend on cores.
-        done = subprocess.run(
-            command,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"},
-            check=False,
-        )
+        settled = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+        with guarded() as marks:
+            # In a group of its own, Ctrl-C reaches the parent alone, which ends the child: no traceback of torch.
+            done = subprocess.run(command, env={**os.environ, **settled, **marks}, check=False, process_group=0)
         if done.returncode != 0:
             raise DataError(f"making the demo's model failed with exit code {done.returncode}; see above")
     return folder

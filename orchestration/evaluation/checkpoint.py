@@ -11,7 +11,6 @@ from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.config.model import ModelConfig, check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
-from orchestration.host.guard import guarded
 from orchestration.inputs import model_folder
 from orchestration.persistence.checkpoints import newest_step, store_of
 from orchestration.persistence.state import RunFolder
@@ -76,7 +75,7 @@ def _exported(store: FileStore, step: int, run: RunFolder) -> Path:
         return target
     checkpoint.verify(store, checkpoint.read(store, step))
     began = build_config(json.loads(run.config.read_text()))
-    with guarded(), seated(began, run.logs, roles=("learner",)) as seats:
+    with seated(began, run.logs, roles=("learner",)) as seats:
         learner = start_learner(began, model_folder(began), seats, run.logs)
         asyncio.run(_export(learner, store, step, target, derive_seed(began.seed, "learner")))
     return target

@@ -16,7 +16,6 @@ from orchestration.evaluation.publish import list_files, publish, publish_compar
 from orchestration.evaluation.records import EvaluatedSample
 from orchestration.evaluation.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
 from orchestration.faults import FaultLog
-from orchestration.host.guard import guarded
 from orchestration.inputs import check_rewards, prepare_inputs
 from orchestration.placement.seats import Seats, seated
 from orchestration.pools.generators import start_generators
@@ -148,7 +147,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             await generators.close()
 
     columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with guarded(), seated(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
+    with seated(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
         bar = bars.add_task("", total=len(bench.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:

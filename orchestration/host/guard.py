@@ -2,9 +2,10 @@
 
 Ray ends most of its processes when a driver is killed, but its agents, and whatever hangs, stay. The guard waits on a
 pipe that only the driver holds open; when the pipe closes, however the driver ended, the run's processes get time to
-leave and are then killed, by pid. It knows them in two ways: every process of a run inherits one token in its
-environment, and the guard looks now and then who descends from the driver. Either alone has holes: a process that sets
-its title wipes its environment (Ray's agents do), and an orphan no longer tells whose child it was.
+leave and are then killed, by pid. It knows them in two ways: what a run starts gets a token in its environment, and the
+guard looks now and then who descends from a bearer. Either alone has holes: a process that sets its title wipes its
+environment (Ray's agents do), and an orphan no longer tells whose child it was. Other children of the driver are not
+its business: a program that uses this package may have some of its own.
 """
 
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,29 +24,45 @@ TOKEN_VARIABLE = "MIXED_R1_RUN_TOKEN"
 LEAVE_S = 4.0
 POLL_S = 0.2
 LOOK_S = 2.0
-"""Between two looks at the driver's descendants."""
+"""Between two looks at who descends from whom."""
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Within the block, processes started from here are ended when this process is gone, killed or not."""
-    os.environ.pop(TOKEN_VARIABLE, None)
+def guarded() -> Iterator[Mapping[str, str]]:
+    """Within the block, processes that are started with the variables that it yields end when this process does.
+
+    Yields:
+        Environment variables that mark a process and its descendants, and let them import what this process imports:
+        nothing of the working directory.
+    """
     token = uuid.uuid4().hex
     read_end, write_end = os.pipe()
     guard = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.host.guard", token, str(os.getpid())],
+        [sys.executable, "-P", __file__, token],
         stdin=read_end,
         start_new_session=True,  # Ctrl-C in the terminal must not reach it
-        cwd=Path(__file__).parents[1],
     )
     os.close(read_end)
-    os.environ[TOKEN_VARIABLE] = token
     try:
-        yield
+        yield {TOKEN_VARIABLE: token, **_module_path()}
     finally:
-        os.environ.pop(TOKEN_VARIABLE)
         os.close(write_end)
         guard.wait()
+
+
+def _module_path() -> dict[str, str]:
+    """Return the variables that keep the working directory off a child's module path, and our packages on it."""
+    # Python adds the working directory for `python -c` and `python -m`.
+    variables = {"PYTHONSAFEPATH": "1"}
+    if (root := checkout()) is not None:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    return variables
+
+
+def checkout() -> Path | None:
+    """Return the folder that holds our packages; None where they are installed, so that every Python finds them."""
+    source = Path(__file__).parents[2]
+    return None if source.name in ("site-packages", "dist-packages") else source
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +77,10 @@ class Process:
 class Family:
     """The processes of one run, as far as they were seen."""
 
-    def __init__(self, token: str, driver: int) -> None:
-        """Begin with the driver; only what starts from now on is its family."""
-        table = processes()
+    def __init__(self, token: str) -> None:
+        """Begin with nobody."""
         self._token = token
-        self._driver = driver
-        self._since = table[os.getpid()].started
-        self._seen = {driver: table[driver]} if driver in table else {}
+        self._seen: dict[int, Process] = {}
 
     def look(self) -> None:
         """Add the bearers of the token and the living descendants of everyone seen so far."""
@@ -76,14 +90,14 @@ class Family:
                 self._seen[pid] = table[pid]
         known = set(self._among(table))
         for pid, process in sorted(table.items(), key=lambda item: item[1].started):
-            if process.parent in known and process.started >= self._since and pid not in known | {os.getpid()}:
+            if process.parent in known and pid not in known:
                 known.add(pid)
                 self._seen[pid] = process
 
     def alive(self) -> list[int]:
-        """Process ids of the family that still run, the driver left out."""
+        """Process ids of the family that still run."""
         self.look()
-        return [pid for pid in self._among(processes()) if pid != self._driver]
+        return self._among(processes())
 
     def _among(self, table: dict[int, Process]) -> list[int]:
         """Pids of those seen that are in the table, the very ones."""
@@ -121,7 +135,7 @@ def bearers(token: str) -> list[int]:
 
 
 def watch(family: Family) -> None:
-    """Look at the family until the driver is gone."""
+    """Look at the family until the driver has ended the block, or is gone."""
     while not select.select([sys.stdin], [], [], LOOK_S)[0]:
         family.look()
 
@@ -144,6 +158,6 @@ def end(family: Family, *, leave_s: float = LEAVE_S) -> None:
 if __name__ == "__main__":
     # Whoever stops a Ray job asks the driver and all its children to leave at once; the guard leaves last.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    watched = Family(sys.argv[1], int(sys.argv[2]))
+    watched = Family(sys.argv[1])
     watch(watched)
     end(watched)

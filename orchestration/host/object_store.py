@@ -5,7 +5,6 @@ where that disk is full too.
 """
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
+from orchestration.host.folder import temporary_base
 from rollout.dataset import SampleTable
 
 BYTES_PER_TOKEN = 8
@@ -73,7 +73,7 @@ def check_object_store(config: ExperimentConfig, train: Path) -> str | None:
     table = SampleTable(train)
     rows = {int(index) for index in np.linspace(0, len(table) - 1, SAMPLED_ROWS)}
     image_bytes = fmean(sum(len(image.data) for image in table[index].images) for index in sorted(rows))
-    disk = shutil.disk_usage(tempfile.gettempdir())
+    disk = shutil.disk_usage(temporary_base())
     return check_room(
         store_need(config, image_bytes),
         store_bytes=config.cluster.object_store_bytes,
@@ -91,11 +91,11 @@ def check_room(need: StoreNeed, *, store_bytes: int, disk_bytes: int) -> str | N
     )
     if need.total_bytes > store_bytes + disk_bytes:
         raise ConfigError(
-            f"{told}; the disk of {tempfile.gettempdir()}, to which Ray writes the rest, takes {_gb(disk_bytes)} more. "
+            f"{told}; the disk of {temporary_base()}, to which Ray writes the rest, takes {_gb(disk_bytes)} more. "
             "Raise cluster.object_store_bytes, free that disk, or lower training.groups_per_step, training.run_ahead, "
             "training.max_staleness or training.oversampling"
         )
-    return f"{told}; the rest travels over the disk of {tempfile.gettempdir()}, which is slower"
+    return f"{told}; the rest travels over the disk of {temporary_base()}, which is slower"
 
 
 def _gb(size: int) -> str:

@@ -44,6 +44,8 @@ class Placement:
         """Environment of the actor's process; read by OpenMP, torch and vLLM at import."""
         variables = {
             "HF_HUB_OFFLINE": "1",
+            # An engine's own processes start as `python -c`, which would import from the working directory first.
+            "PYTHONSAFEPATH": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": "WARNING",

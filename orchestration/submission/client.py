@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestration.config.cluster import TOKEN_HINT
 from orchestration.errors import ConfigError, InfrastructureError, ResumeError
 from orchestration.submission.config import SubmitConfig
 from orchestration.submission.ending import JobState, JobStatus
@@ -53,6 +54,8 @@ class RayJobServer:
         Raises:
             ConfigError: Nobody answers there.
         """
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
@@ -62,8 +65,14 @@ class RayJobServer:
         os.environ[ADDRESS_VARIABLE] = address
         # It logs every package that it looks for.
         logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+        # Unless the environment says so, Ray's client sends no token, not even one that lies in the home folder.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         try:
             self._client = JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise ConfigError(
+                f"submit.address={address} asks for a token, and takes none that is found here: {TOKEN_HINT}"
+            ) from error
         except (ConnectionError, RuntimeError) as error:
             raise ConfigError(
                 f"submit.address={address}: no job server answers ({error}); it runs where the head was started with "

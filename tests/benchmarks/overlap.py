@@ -19,7 +19,6 @@ from typing import Literal
 
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
-from orchestration.host.guard import guarded
 from orchestration.inputs import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
 from orchestration.persistence.state import RunFolder, settle_config
@@ -117,7 +116,7 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         settle_config(RunFolder(own.run_path), own)
         return Run(own, inputs=inputs, seats=seats, say=lambda line: None)
 
-    with guarded(), seated(config, config.run_path / "logs") as seats:
+    with seated(config, config.run_path / "logs") as seats:
         rollout_s, learner_s = asyncio.run(parts(fresh(seats, "parts", 1), num_steps))
         for name, alone_s in {"rollout alone": rollout_s, "learner alone": learner_s}.items():
             print(f"{name:<27} {alone_s:6.2f} s a step", flush=True)

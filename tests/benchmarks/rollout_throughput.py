@@ -25,7 +25,6 @@ from orchestration.actors.process import settle
 from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
 from orchestration.faults import FaultLog
-from orchestration.host.guard import guarded
 from orchestration.placement.local import available_cores
 from orchestration.placement.process import Placement
 from orchestration.pools.generators import GeneratorPool
@@ -146,7 +145,7 @@ def main() -> None:
     print(describe_hardware())
     cluster = build_config(_default()).cluster
     cores = tuple(asked.cores)
-    with tempfile.TemporaryDirectory() as folder, guarded(), ray_session(cluster, 1 + len(LAYOUTS), Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, ray_session(cluster, 1 + len(LAYOUTS), Path(folder)):
         asyncio.run(measure(asked.groups, asked.rounds, cores, Path(folder)))
 
 

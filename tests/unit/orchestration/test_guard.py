@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from orchestration.host.guard import TOKEN_VARIABLE, Family, bearers, end
+from orchestration.host.guard import TOKEN_VARIABLE, Family, bearers, end, guarded
 
 CHILD = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
@@ -20,7 +20,7 @@ def spawn(token: str) -> subprocess.Popen[bytes]:
 def test_only_bearers_of_the_token_are_ended() -> None:
     ours, other = spawn("ours-1"), spawn("ours-12")
     assert bearers("ours-1") == [ours.pid]
-    code = "from orchestration.host.guard import Family, end; end(Family('ours-1', 1 << 30), leave_s=0.0)"
+    code = "from orchestration.host.guard import Family, end; end(Family('ours-1'), leave_s=0.0)"
     guard = subprocess.Popen([sys.executable, "-c", code])
     assert ours.wait(timeout=20) == -signal.SIGKILL
     assert guard.wait(timeout=20) == 0
@@ -30,40 +30,44 @@ def test_only_bearers_of_the_token_are_ended() -> None:
 
 
 def test_nothing_to_end_returns_at_once() -> None:
-    end(Family("nobody", 1 << 30), leave_s=1000.0)
+    end(Family("nobody"), leave_s=1000.0)
 
 
-def test_descendants_are_known_without_the_token_and_older_children_are_not_ours() -> None:
-    older = spawn("none")
-    code = """
-import os, subprocess, sys
-from orchestration.host.guard import Family
-family = Family("nobody", os.getppid())
-sys.stdin.readline()
-print(family.alive(), flush=True)
-"""
-    watcher = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert watcher.stdin is not None
-    assert watcher.stdout is not None
-    wiped = subprocess.Popen(CHILD, env={}, stdout=subprocess.PIPE)
-    assert wiped.stdout is not None
-    wiped.stdout.readline()
-    watcher.stdin.write("look\n")
-    watcher.stdin.flush()
-    assert watcher.stdout.readline() == f"[{wiped.pid}]\n"
-    watcher.wait(timeout=20)
-    for child in (older, wiped):
-        child.kill()
-        child.wait()
+def test_children_of_a_bearer_are_known_without_the_token_and_other_children_of_the_driver_are_not_ours() -> None:
+    others = spawn("none")
+    wiped = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], env={})"
+    grandchild = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    bearer = subprocess.Popen(
+        [sys.executable, "-c", wiped, grandchild], env={**os.environ, TOKEN_VARIABLE: "ours-2"}, stdout=subprocess.PIPE
+    )
+    assert bearer.stdout is not None
+    wiped_pid = int(bearer.stdout.readline())
+    family = Family("ours-2")
+    family.look()
+    bearer.kill()
+    bearer.wait()
+    assert family.alive() == [wiped_pid]  # an orphan by now
+    os.kill(wiped_pid, signal.SIGKILL)
+    others.kill()
+    others.wait()
+
+
+def test_the_marks_keep_the_working_directory_off_the_module_path_of_children(tmp_path) -> None:
+    (tmp_path / "rewards.py").write_text("raise SystemExit('imported from the working directory')")
+    with guarded() as marks:
+        child = [sys.executable, "-m", "orchestration.cli", "--help"]
+        subprocess.run(child, cwd=tmp_path, env={**os.environ, **marks}, check=True, stdout=subprocess.DEVNULL)
+        assert TOKEN_VARIABLE not in os.environ
 
 
 def test_killed_driver_takes_its_children_with_it() -> None:
     driver_code = """
 import os, subprocess, sys, time
 from orchestration.host.guard import guarded
-with guarded():
+with guarded() as marks:
     # What is to be ended has an empty environment; who started it lives until the driver is killed.
-    between = subprocess.Popen(["/bin/sh", "-c", "env -i sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    shell = ["/bin/sh", "-c", "env -i sleep 600 & echo $!; wait"]
+    between = subprocess.Popen(shell, stdout=subprocess.PIPE, text=True, env={**os.environ, **marks})
     print(between.stdout.readline(), flush=True)
     time.sleep(600)
 """

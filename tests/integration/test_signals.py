@@ -1,0 +1,65 @@
+"""Signals to the command's whole process group, in a place that is as unkind as a user's may be."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from orchestration.host.folder import PREFIX
+from tests.integration.driver import Driver
+
+ROOT = Path(__file__).parents[2]
+PLANTED = (
+    "rewards/__init__.py",
+    "learner/__init__.py",
+    "conf/__init__.py",
+    "torch.py",
+    "random.py",
+    "ray.py",
+    "vllm.py",
+)
+
+
+@pytest.fixture
+def unkind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with modules of our names, no home folder, and a TMPDIR too long for a socket."""
+    here, temporary = tmp_path / "here", tmp_path / ("t" * 90)
+    for name in PLANTED:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("raise SystemExit('imported from the working directory')\n")
+    temporary.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    return here
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_process_group_saves_the_run_and_the_same_command_continues(
+    unkind: Path, tmp_path: Path, cache: Path
+) -> None:
+    left_before = set(Path("/tmp").glob(f"{PREFIX}*"))
+    run = tmp_path / "run"
+
+    def train() -> Driver:
+        return Driver(
+            unkind, "train", "experiment=cpu_quick", f"run_dir={run}", f"cache_dir={cache}", "training.num_steps=1000",
+            "training.checkpoint_every=1000", "evaluation.enabled=false",
+        )  # fmt: skip
+
+    num_steps = 0
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        driver = train()
+        driver.wait_for(run / "metrics.jsonl", num_steps + 2)
+        os.killpg(driver.process.pid, number)
+        assert driver.finish() == code, driver.output
+        assert f"of 1000 is saved in {run / 'checkpoints'}" in driver.output
+        assert "Traceback" not in driver.output
+        assert driver.leftovers() == []
+        assert ("resumed step_" in driver.output) == (num_steps > 0), driver.output
+        num_steps = (run / "metrics.jsonl").read_text().count("\n")
+        assert f"step {num_steps} of 1000 is saved" in driver.output
+
+    assert set(Path("/tmp").glob(f"{PREFIX}*")) == left_before
