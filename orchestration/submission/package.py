@@ -40,7 +40,7 @@ def stage_code(source: Path, target: Path, *, max_mib: float) -> Path:
         )
     for package in PACKAGES:
         shutil.copytree(source / package, target / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    if (commit := project_commit()) is not None:
+    if source == source_folder() and (commit := project_commit()) is not None:
         (target / COMMIT_FILE.relative_to(source_folder())).write_text(f"{commit}\n")
     return target
 
