@@ -47,13 +47,14 @@ class AdmissionDesk:
     """Lets batches in, one seat after the other, while the engine is held.
 
     Consumes: seats with what submits them. Produces: what each submission gave. Waits for: the last seat of a batch,
-    then for the engine to stand still. Woken by: the last `enter` of a batch.
+    then for the engine to stand still. Woken by: the last `enter` or `give_up` of a batch.
     """
 
     def __init__(self, hold: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Submit inside `hold()`, which keeps the engine from starting on half a batch."""
         self._hold = hold
-        self._batches: dict[str, dict[int, _Seat[Any]]] = {}
+        self._batches: dict[str, dict[int, _Seat[Any] | None]] = {}
+        """Seats that have come, by index; None for one that was given up."""
         self._entering: set[asyncio.Task[None]] = set()
 
     async def enter(self, admission: Admission, submit: Callable[[], Awaitable[T]]) -> T:
@@ -69,17 +70,31 @@ class AdmissionDesk:
         if admission.index in seats:
             raise RolloutError(f"batch {admission.batch} has two groups at index {admission.index}; number them apart")
         seat = seats[admission.index] = _Seat[T](submit)
-        if len(seats) == admission.size:
-            del self._batches[admission.batch]
-            # A task of its own, so that no single caller's cancellation stops the others half-way.
-            task = asyncio.ensure_future(self._let_in([seats[index] for index in sorted(seats)]))
-            self._entering.add(task)
-            task.add_done_callback(self._entering.discard)
+        self._begin_if_whole(admission, seats)
         try:
             return await seat.taken
         except asyncio.CancelledError:
             seats.pop(admission.index, None)
             raise
+
+    def give_up(self, admission: Admission) -> None:
+        """Say that the group of a seat will not come: the others of its batch wait for it no longer.
+
+        A seat that has come keeps its place.
+        """
+        seats = self._batches.setdefault(admission.batch, {})
+        seats.setdefault(admission.index, None)
+        self._begin_if_whole(admission, seats)
+
+    def _begin_if_whole(self, admission: Admission, seats: dict[int, _Seat[Any] | None]) -> None:
+        if len(seats) < admission.size:
+            return
+        del self._batches[admission.batch]
+        come = [seat for _, seat in sorted(seats.items()) if seat is not None]
+        # A task of its own, so that no single caller's cancellation stops the others half-way.
+        task = asyncio.ensure_future(self._let_in(come))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
 
     async def _let_in(self, seats: list[_Seat[Any]]) -> None:
         try:

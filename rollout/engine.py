@@ -96,9 +96,10 @@ class GenerationEngine:
             EngineDiedError: the engine is gone.
         """
         started = time.perf_counter()
-        params = sampling_params(spec, self._logit_bias)
 
         async def ask() -> tuple[EnginePrompt, RequestOutputCollector, int]:
+            # All that can fail stands in here: a group of a batch that failed before would never take its seat.
+            params = sampling_params(spec, self._logit_bias)
             prompt, version = self._prompts.build(sample), self._version
             return prompt, await self._submit(prompt, prompt.token_ids, params, sample.sample_id), version
 
@@ -117,6 +118,10 @@ class GenerationEngine:
             seconds=time.perf_counter() - started,
             num_aborted_tokens=num_aborted_tokens,
         )
+
+    def give_up_seat(self, admission: Admission) -> None:
+        """Let a batch in without one of its groups, which was lost on its way here."""
+        self._desk.give_up(admission)
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Give the raw log-probabilities [T] that the current weights assign to a completion of a sample.

@@ -76,14 +76,22 @@ class PromptStream:
             static = StaticShares(self._buckets, config.curriculum)
             self._order = BucketOrder(self._buckets, static, seed=seed, groups_per_step=groups_per_step)
 
-    def draw(self, position: int) -> PromptDraw:
-        """Give the prompt of one position, counted from 0.
+    def row_at(self, position: int) -> tuple[int, int]:
+        """Return (epoch, row of the dataset) of one position, both counted from 0; nothing is read.
 
         Raises:
             RolloutError: the stream is adaptive, and the position's step lies before the last one observed or more
                 than `max_staleness` steps after the next one.
         """
-        epoch, row = self._order.at(position)
+        return self._order.at(position)
+
+    def draw(self, position: int) -> PromptDraw:
+        """Return the prompt of one position, read now.
+
+        Raises:
+            RolloutError: as `row_at`, or the row cannot be read.
+        """
+        epoch, row = self.row_at(position)
         return PromptDraw(position=position, epoch=epoch, sample=self._table[row])
 
     def observe(self, step: int, outcomes: Sequence[tuple[int, float]]) -> None:

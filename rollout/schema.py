@@ -1,7 +1,7 @@
 """The Arrow schema of a dataset: one row per prompt, every column documented, and row <-> Sample.
 
-Images lie in the row as encoded bytes, or in files under the dataset's root; both carry size and digest, so that a
-changed file is noticed when it is read.
+Images lie in the row as encoded bytes, or in files under the dataset's root; both carry size and digest, which are
+compared whenever a row is read.
 """
 
 import hashlib
@@ -137,12 +137,12 @@ def to_sample(row: Mapping[str, Any], root: Path) -> Sample:
 
 
 def _image(image: Mapping[str, Any], root: Path, sample_id: str) -> ImageBytes:
-    if image["bytes"] is not None:
-        return ImageBytes(data=image["bytes"], width=image["width"], height=image["height"])
-    data = _read_confined(root, image["path"], sample_id)
+    is_inside = image["bytes"] is not None
+    data = image["bytes"] if is_inside else _read_confined(root, image["path"], sample_id)
     if len(data) != image["size_bytes"] or hashlib.sha256(data).hexdigest() != image["sha256"]:
+        place = f"an image inside its row under {root}" if is_inside else root / image["path"]
         raise RolloutError(
-            f"sample {sample_id}: {root / image['path']} is not the image that the dataset was built with "
+            f"sample {sample_id}: {place} is not the image that the dataset was built with "
             f"({len(data)} bytes, {image['size_bytes']} expected, or another digest); restore it or build again"
         )
     return ImageBytes(data=data, width=image["width"], height=image["height"])

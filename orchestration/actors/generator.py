@@ -48,6 +48,10 @@ class GeneratorActor:
         group = await self._engine.generate_group(group_id, sample, spec, admission)
         return group, group.seconds
 
+    async def give_up_seat(self, admission: Admission) -> None:
+        """Let a batch in without one of its groups, which was lost on its way here."""
+        self._engine.give_up_seat(admission)
+
     async def beat(self) -> None:
         """Return once the engine's core process has answered."""
         await self._engine.beat()

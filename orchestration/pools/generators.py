@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from orchestration.actors.generator import GeneratorActor
 from orchestration.config.cluster import FaultsConfig
-from orchestration.dispatch import FULLNESS, LengthEstimates, Seat
-from orchestration.errors import EngineLostError
+from orchestration.dispatch import FULLNESS, Assignment, LengthEstimates, Seat
+from orchestration.errors import EngineLostError, PayloadLostError
 from orchestration.faults import FaultLog, Role
 from orchestration.placement.seats import Seats
 from orchestration.pools.gate import BuildGate
@@ -104,6 +105,7 @@ class GeneratorPool:
 
         Raises:
             RolloutError: the sample cannot be a prompt.
+            PayloadLostError: the sample was lost on its way to the engine, or the group found no room behind it.
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
         while True:
@@ -119,15 +121,28 @@ class GeneratorPool:
                 self._places.give_back(place)
                 continue
             handle = engine.handle
-            group, seconds = handle.generate_group.remote(group_id, sample, spec, admission)
             try:
                 with in_our_words(Role.ENGINE, engine.index):
+                    group, seconds = self._ask(place, handle, group_id, sample, spec, admission)
                     await self._places.hold(place, asyncio.ensure_future(seconds))
                 self.num_by_elastic += engine.is_elastic
                 return group
             except EngineLostError as error:
                 engine.lose(handle, str(error))
                 self.num_repeated += 1
+            except PayloadLostError:
+                if admission is not None:  # it may have been lost before it took its seat; the others wait for it
+                    handle.give_up_seat.remote(admission)
+                raise
+
+    def _ask(self, place: Assignment, handle: Any, *told: Any) -> tuple[ray.ObjectRef, ray.ObjectRef]:
+        """Send a group to an engine; Ray raises here already where its images find no room in the object store."""
+        try:
+            group, seconds = handle.generate_group.remote(*told)
+        except RayError:
+            self._places.give_back(place)
+            raise
+        return group, seconds
 
     def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
         """Share a batch of groups, by position, between the live engines."""

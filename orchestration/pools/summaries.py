@@ -24,8 +24,8 @@ async def summary_of(
         ScoringError: no reward actor could score the group, or it was lost `TRIES` times.
     """
     for _ in range(TRIES):
-        group = await generators.generate_group(group_id, sample, spec)
         try:
+            group = await generators.generate_group(group_id, sample, spec)
             return (await rewards.score(group, keep_texts=True))[1]
         except PayloadLostError as error:
             lost = error

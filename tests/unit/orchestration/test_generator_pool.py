@@ -1,11 +1,14 @@
 """Groups reach an engine, whatever happens to the engines in between."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from ray.exceptions import ObjectLostError, ObjectStoreFullError
 
-from orchestration.errors import TooManyFaultsError
+from orchestration.errors import PayloadLostError, TooManyFaultsError
 from orchestration.pools.keeper import Engine
+from rollout.admission import Admission
 from rollout.errors import RolloutError
 from tests.unit.orchestration.fake_actors import HANGS, SAMPLE, SPEC, FakeEngine, engines
 from tests.unit.orchestration.virtual_time import in_virtual_time, settle
@@ -255,6 +258,42 @@ async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> N
             fakes.now(1).finish(name)
         await settle()
         assert fakes.groups == [[], ["5", "0"]]
+        for task in tasks:
+            task.cancel()
+
+
+@in_virtual_time
+async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> None:
+    async with engines(2) as fakes:
+        seats = fakes.pool.seats("1", dict.fromkeys(range(4), SAMPLE), 2)
+        given_up: list[Admission] = []
+        fakes.now(0).answers["give_up_seat"] = given_up.append
+        fakes.now(0).answers["generate_group"] = ObjectLostError("ab" * 28, None, "")
+        with pytest.raises(PayloadLostError):
+            await fakes.pool.generate_group("0", SAMPLE, SPEC, seat=seats[0])
+        assert given_up == [Admission(batch="1", index=0, size=2)]
+        assert fakes.now(1).num("give_up_seat") == 0
+
+
+@in_virtual_time
+async def test_group_whose_images_find_no_room_before_they_leave_the_driver_takes_no_place() -> None:
+    async with engines(1) as fakes:
+        seats = fakes.pool.seats("1", dict.fromkeys(range(2), SAMPLE), 2)
+        given_up: list[Admission] = []
+
+        def full(*_: Any) -> None:
+            raise ObjectStoreFullError("full")
+
+        fakes.now(0).answers["give_up_seat"] = given_up.append
+        fakes.now(0).answers["generate_group"] = full
+        for seat in seats.values():
+            with pytest.raises(PayloadLostError, match="no room in the object store"):
+                await fakes.pool.generate_group("0", SAMPLE, SPEC, seat=seat)
+        assert [admission.index for admission in given_up] == [0, 1]
+        fakes.now(0).answers["generate_group"] = HANGS
+        tasks = [fakes.ask(name) for name in "ab"]
+        await settle()
+        assert fakes.groups == [["a", "b"]]
         for task in tasks:
             task.cancel()
 

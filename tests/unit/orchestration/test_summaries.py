@@ -15,15 +15,17 @@ SAMPLE = Sample(sample_id="7f", source="plots", task="chart", question="How tall
 SPEC = SamplingSpec(group_size=2, temperature=1.0, max_completion_tokens=8)
 
 
-def ask(num_losses: int) -> tuple[Any, list[str]]:
+def ask(num_losses: int, at: str = "score") -> tuple[Any, list[str]]:
     sampled: list[str] = []
 
     async def generate_group(group_id: str, sample: Sample, spec: SamplingSpec) -> str:
         sampled.append(group_id)
+        if at == "engine" and len(sampled) <= num_losses:
+            raise PayloadLostError("its node is gone")
         return group_id
 
     async def score(group: str, *, keep_texts: bool) -> tuple[str, Any]:
-        if len(sampled) <= num_losses:
+        if at == "score" and len(sampled) <= num_losses:
             raise PayloadLostError("its node is gone")
         return group, SUMMARY
 
@@ -31,8 +33,9 @@ def ask(num_losses: int) -> tuple[Any, list[str]]:
     return asyncio.run(summary_of(*pools, "g", SAMPLE, SPEC)), sampled
 
 
-def test_a_group_that_vanishes_is_sampled_again() -> None:
-    assert ask(num_losses=TRIES - 1) == (SUMMARY, ["g"] * TRIES)
+@pytest.mark.parametrize("at", ["engine", "score"])
+def test_a_group_that_vanishes_is_sampled_again(at: str) -> None:
+    assert ask(num_losses=TRIES - 1, at=at) == (SUMMARY, ["g"] * TRIES)
 
 
 def test_a_group_that_vanishes_every_time_is_given_up_with_the_reason() -> None:

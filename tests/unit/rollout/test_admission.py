@@ -101,6 +101,44 @@ def test_a_batch_can_be_asked_for_again_after_its_callers_gave_up() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_a_batch_does_not_wait_for_a_seat_that_was_given_up(when: str) -> None:
+    async def run() -> None:
+        engine = Engine()
+        desk = AdmissionDesk(engine.hold)
+        jobs = []
+        for index, moment in ((0, "before"), (2, "between")):
+            if when == moment:
+                desk.give_up(seat(1))
+            jobs.append(asyncio.ensure_future(desk.enter(seat(index), engine.submit(index))))
+            await asyncio.sleep(0)
+        if when == "after":
+            assert engine.submitted == []
+            desk.give_up(seat(1))
+        assert await asyncio.gather(*jobs) == [0, 2]
+        assert engine.submitted == [(0, True), (2, True)]
+        assert engine.num_holds == 1
+
+    asyncio.run(run())
+
+
+def test_giving_up_a_seat_that_has_come_or_a_whole_batch_changes_nothing_else() -> None:
+    async def run() -> None:
+        engine = Engine()
+        desk = AdmissionDesk(engine.hold)
+        come = asyncio.ensure_future(desk.enter(seat(0), engine.submit(0)))
+        await asyncio.sleep(0)
+        desk.give_up(seat(0))
+        desk.give_up(seat(1))
+        desk.give_up(seat(2))
+        assert await come == 0
+        for index in range(3):
+            desk.give_up(seat(index, batch="0-1"))
+        assert await desk.enter(seat(0, batch="0-2", size=1), engine.submit("next")) == "next"
+
+    asyncio.run(run())
+
+
 def test_two_groups_on_one_seat_are_refused() -> None:
     async def run() -> None:
         engine = Engine()

@@ -1,8 +1,11 @@
 """Parquet in and out."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -148,3 +151,95 @@ def test_an_absolute_image_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")
     with pytest.raises(RolloutError, match="paths stay under the dataset"):
         write_with_path(tmp_path / "set", str(tmp_path / "secret.png"), b"secret")[0]
+
+
+def picture_rows(count: int = 100) -> list[Sample]:
+    random = np.random.default_rng(0)
+    return [
+        replace(sample, images=(ImageBytes(data=random.bytes(50_000), width=9, height=9),))
+        for sample in make_samples(count)
+    ]
+
+
+def readable_rows(table: SampleTable) -> tuple[int, list[str]]:
+    """How many rows can be read, and what the others say."""
+    reasons = []
+    for index in range(len(table)):
+        try:
+            table[index]
+        except RolloutError as error:
+            reasons.append(str(error))
+    return len(table) - len(reasons), reasons
+
+
+@pytest.mark.parametrize("with_bytes", [b"\0" * 2000, b"\x80" * 300_000], ids=["a page", "whole row groups"])
+def test_rows_whose_bytes_changed_on_disk_are_refused_and_the_others_are_read(
+    tmp_path: Path, with_bytes: bytes
+) -> None:
+    path = tmp_path / "s.parquet"
+    write_samples(path, picture_rows())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + len(with_bytes)] = with_bytes
+    path.write_bytes(data)
+    num_readable, reasons = readable_rows(SampleTable(path))
+    assert num_readable > 0
+    assert reasons
+    assert all("is not the image that the dataset was built with" in r or str(path) in r for r in reasons)
+
+
+def test_one_changed_image_inside_of_a_row_is_refused_for_this_row_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    samples = picture_rows(8)
+    rows = [to_row(sample) for sample in samples]
+    rows[3]["images"][0]["bytes"] = samples[4].images[0].data
+    write_rows(path, rows)
+    num_readable, (reason,) = readable_rows(SampleTable(path))
+    assert num_readable == 7
+    assert reason.startswith("sample s3: an image inside its row")
+
+
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    write_samples(path, picture_rows())
+    table = SampleTable(path)
+    os.truncate(path, 1000)
+    with pytest.raises(RolloutError, match=r"s.parquet is not a readable Parquet file .*restore it"):
+        table[90]
+    with pytest.raises(RolloutError, match=r"s\.parquet is not a readable Parquet file"):
+        table.columns("task")
+
+
+def test_the_digest_is_of_the_rows_wherever_they_lie(tmp_path: Path) -> None:
+    samples = picture_rows()
+    write_samples(tmp_path / "whole.parquet", samples)
+    (tmp_path / "shards").mkdir()
+    for name, part in {"a": samples[:30], "b": samples[30:]}.items():
+        write_samples(tmp_path / "shards" / f"{name}.parquet", part)
+    digest = SampleTable(tmp_path / "whole.parquet").digest()
+    assert SampleTable(tmp_path / "shards").digest() == digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": "another"},
+        {"question": "another?"},
+        {"images": (ImageBytes(data=b"1" * 50_000, width=9, height=9),)},
+        {"prompt_tokens": 7},
+        {"metadata": {"split": "test"}},
+        {"stratum": "hard"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_digest_tells_a_changed_row(tmp_path: Path, changes: dict[str, Any]) -> None:
+    samples = make_samples(100)
+    write_samples(tmp_path / "s.parquet", samples)
+    samples[50] = replace(samples[50], **changes)
+    write_samples(tmp_path / "other.parquet", samples)
+    assert SampleTable(tmp_path / "s.parquet").digest() != SampleTable(tmp_path / "other.parquet").digest()
+
+
+def test_the_digest_tells_rows_in_another_order(tmp_path: Path) -> None:
+    write_samples(tmp_path / "s.parquet", make_samples(9))
+    write_samples(tmp_path / "turned.parquet", reversed(make_samples(9)))
+    assert SampleTable(tmp_path / "s.parquet").digest() != SampleTable(tmp_path / "turned.parquet").digest()
