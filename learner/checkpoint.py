@@ -174,10 +174,13 @@ def verify(store: FileStore, checkpoint: Checkpoint) -> None:
         if num_bytes != entry.num_bytes:
             told = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
             raise _damaged(store, checkpoint, entry, f"{told}, and {entry.num_bytes} were written")
-    with ThreadPoolExecutor(READERS) as readers:
+    readers = ThreadPoolExecutor(READERS)
+    try:
         read_through = readers.map(lambda entry: store.digest(f"{checkpoint.name}/{entry.name}"), checkpoint.files)
         for entry, found in zip(checkpoint.files, read_through, strict=True):
             _check(store, checkpoint, entry, found)
+    finally:
+        readers.shutdown(cancel_futures=True)  # after the first damaged file, or an interrupt, the rest tells nothing
 
 
 def _check(store: FileStore, checkpoint: Checkpoint, written: FileEntry, found: FileEntry) -> None:

@@ -6,6 +6,7 @@ for stragglers a step may take other groups first, as long as every group left b
 """
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from orchestration.config.training import TrainingConfig
 from orchestration.errors import DataError
 from orchestration.steps import Cut, StepLine
 from orchestration.tickets import GroupTicket, StepGroups
+
+MAX_REASONS = 3
+"""Reasons that an error names, the most frequent first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +194,16 @@ class GroupBuffer:
 
     def _check_drops(self, groups: StepGroups) -> None:
         num_used = len(groups.tickets) + len(groups.replaced) + len(groups.dropped)
-        if len(groups.dropped) > self._config.max_drop_frac * num_used:
+        num_dropped = len(groups.dropped)
+        if num_dropped > self._config.max_drop_frac * num_used:
+            reasons = Counter(groups.dropped.values()).most_common()
+            told = "; ".join(f"{count} x {reason}" for reason, count in reasons[:MAX_REASONS])
+            more = f"; and {len(reasons) - MAX_REASONS} other reasons" if len(reasons) > MAX_REASONS else ""
             raise DataError(
-                f"step {groups.step}: {len(groups.dropped)} of {num_used} groups were dropped, more than "
-                f"training.max_drop_frac={self._config.max_drop_frac}; the last reason: "
-                f"{list(groups.dropped.values())[-1]}"
+                f"step {groups.step}: {num_dropped} of {num_used} groups were dropped, more than "
+                f"training.max_drop_frac={self._config.max_drop_frac}; why: {told}{more}. The same rows come again "
+                "when the run is continued: mend what these reasons name, or continue without these rows with "
+                f"training.max_drop_frac={_rounded_up(num_dropped / num_used)}"
             )
 
     def _check_failures(self, groups: StepGroups) -> None:
@@ -205,5 +214,12 @@ class GroupBuffer:
             most = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(3))
             raise DataError(
                 f"step {groups.step}: {causes.total()} of {num_completions} completions have no reward, more than "
-                f"training.max_failed_frac={self._config.max_failed_frac}: {most}"
+                f"training.max_failed_frac={self._config.max_failed_frac}: {most}. The same rows come again when the "
+                "run is continued: mend what these causes name, or continue without such completions with "
+                f"training.max_failed_frac={_rounded_up(causes.total() / num_completions)}"
             )
+
+
+def _rounded_up(fraction: float) -> float:
+    """The least limit of two decimals that bears a fraction."""
+    return math.ceil(round(fraction * 100, 6)) / 100

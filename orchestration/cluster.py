@@ -1,9 +1,10 @@
 """Ray's start and stop."""
 
+import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTask
 from ray.job_config import JobConfig
 
 from orchestration.config.cluster import TOKEN_HINT, ClusterConfig
-from orchestration.errors import ConfigError, InfrastructureError
+from orchestration.errors import ConfigError, InfrastructureError, RayDiedError
 from orchestration.host.folder import private_folder
 from orchestration.host.guard import checkout, guarded
 from orchestration.host.local_ray import starting_local_ray
 from orchestration.placement.local import available_cores
 from orchestration.pools.lost import cause_of
 
+FATAL_PROCESSES = ("raylet", "gcs_server")
+"""Of a Ray that was started here; without one of them no actor can be started any more."""
+LOOK_S = 1.0
+"""Between two looks at them."""
 LISTENER_S = 10.0
 """For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
 
@@ -46,6 +51,8 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
     log_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Every call is waited for by its first reference; Ray would print what the others hold when they are dropped.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Ray's default of 15 leaves its workers 4% of a core that anything else wants.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with ExitStack() as stack:
@@ -105,6 +112,33 @@ def _told_by_ray(log_dir: Path) -> Iterator[None]:
         raise
     finally:
         leave_ray()
+
+
+async def while_ray_lives(work: Coroutine[Any, Any, None]) -> None:
+    """Do some work, and look meanwhile at the processes of the Ray that `ray_session` started on this machine.
+
+    A Ray that was joined is looked after elsewhere, and its loss of a node can be survived.
+
+    Raises:
+        RayDiedError: one of them is gone; the work is cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=LOOK_S))[0]:
+            _check_processes()
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+def _check_processes() -> None:
+    for name, process in global_worker.node.dead_processes():
+        if name in FATAL_PROCESSES:
+            raise RayDiedError(
+                f"Ray's {name} on this machine ended with exit code {process.returncode}, and the run's actors go with "
+                "it; see whether memory ran out (dmesg). The same command continues from the latest checkpoint"
+            )
 
 
 def leave_ray() -> None:

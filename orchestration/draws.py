@@ -1,7 +1,7 @@
 """Draws: which prompt stands at a position, how its group is sampled, and what the outcome tells the prompt stream."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
@@ -18,6 +18,7 @@ class Draws:
     """The prompt stream of a run, by position.
 
     What it gives follows from seed and position alone; with an adaptive curriculum, from the outcomes observed as well.
+    Rows hold images, so they are read in a thread: `read` first, then `at` once for every position.
     """
 
     def __init__(self, table: SampleTable, config: ExperimentConfig) -> None:
@@ -36,24 +37,45 @@ class Draws:
             max_staleness=training.max_staleness,
             config=self._config.data.stream,
         )
+        self._drawn: dict[int, PromptDraw | RolloutError] = {}
         if state:
             self.stream.load_state_dict(state)
 
+    async def read(self, positions: Iterable[int]) -> None:
+        """Read the rows of these positions, each once, without holding up the event loop."""
+        stream, rows = self.stream, {}
+        for position in positions:  # here and not in the thread: an adaptive order changes with what is observed
+            try:
+                rows[position] = stream.row_at(position)
+            except RolloutError as error:
+                self._drawn[position] = error
+        found = await asyncio.to_thread(self._read_rows, rows)
+        self._drawn.update(found)
+
+    def _read_rows(self, rows: Mapping[int, tuple[int, int]]) -> dict[int, PromptDraw | RolloutError]:
+        found: dict[int, PromptDraw | RolloutError] = {}
+        for position, (epoch, row) in rows.items():
+            try:
+                found[position] = PromptDraw(position=position, epoch=epoch, sample=self._table[row])
+            except RolloutError as error:
+                found[position] = error
+        return found
+
     def at(self, position: int) -> PromptDraw:
-        """The prompt of a position.
+        """Return the prompt of a position that `read` has read; it is not kept after that.
 
         Raises:
-            RolloutError: its row cannot be sampled.
+            RolloutError: its row cannot be read or sampled.
         """
-        return self.stream.draw(position)
+        draw = self._drawn.pop(position)
+        if isinstance(draw, RolloutError):
+            raise draw
+        return draw
 
     def samples(self, positions: Iterable[int]) -> dict[int, Sample]:
-        """The samples of those positions that have one; another is dropped, with its reason, when it is drawn again."""
-        samples = {}
-        for position in positions:
-            with suppress(RolloutError):
-                samples[position] = self.at(position).sample
-        return samples
+        """Return the samples of those positions that were read and have one."""
+        draws = {position: self._drawn[position] for position in positions}
+        return {position: draw.sample for position, draw in draws.items() if isinstance(draw, PromptDraw)}
 
     def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
         """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""

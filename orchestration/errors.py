@@ -54,6 +54,10 @@ class TooManyFaultsError(InfrastructureError):
     """More faults than `cluster.faults` allows. It ends the run and must not be repeated as the single fault is."""
 
 
+class RayDiedError(InfrastructureError):
+    """Ray itself died on this machine, and every actor goes with it: nothing is left to build them again with."""
+
+
 class StoppedError(RuntimeError):
     """The run was asked to leave, saved a checkpoint and left; the same command continues."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from orchestration.config.cluster import FaultsConfig
 from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
+from orchestration.persistence.state import writing
 from rollout.errors import RolloutError
 
 
@@ -97,11 +98,12 @@ class FaultLog:
 
         Raises:
             TooManyFaultsError: this role had more faults within the window than `cluster.faults` allows.
+            InfrastructureError: the file cannot be written.
         """
         fault = Fault(role=role, index=index, cause=cause, at=self._clock())
         self._counts[role] += 1
         if self._path is not None:
-            with self._path.open("a") as file:
+            with writing(self._path), self._path.open("a") as file:
                 file.write(json.dumps(asdict(fault)) + "\n")
         recent = self._recent[role]
         recent.append(fault.at)

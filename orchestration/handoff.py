@@ -1,6 +1,7 @@
 """Where the rooms' words meet: a rollout group becomes reward requests, and with their results a scored group."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
 from orchestration.tickets import GroupSummary, RecordedCompletion
@@ -92,6 +93,7 @@ def summarise(
         num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
         completions=_recorded(group, results, texts) if texts else (),
+        sample=replace(group.sample, images=()) if texts else None,
     )
 
 

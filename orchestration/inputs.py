@@ -11,7 +11,9 @@ from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.model import ModelConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
-from orchestration.errors import ConfigError
+from orchestration.errors import ConfigError, ResumeError
+from orchestration.persistence.checkpoints import newest_step, store_of
+from orchestration.persistence.state import RunFolder, write_json
 from orchestration.planning.image_tokens import with_pixel_limits
 from orchestration.planning.processor_settings import check_stated_processor, saved_processor
 from orchestration.planning.shapes import read_saved_shape, read_shape, shape_of
@@ -104,6 +106,30 @@ def prepare_inputs(config: ExperimentConfig) -> Inputs:
             "its sources role: held_out"
         )
     return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
+
+
+def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> None:
+    """Compare the rows of both datasets with those that a run has trained on so far, wherever they lie now.
+
+    A run without a checkpoint, or of a version that noted nothing, goes on with what it is given.
+
+    Raises:
+        ResumeError: they are other rows, or in another order.
+    """
+    tables = {"data.train": inputs.train, "data.held_out": inputs.held_out}
+    found = {key: SampleTable(path) for key, path in tables.items()}
+    now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
+    has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
+    if has_begun and not is_change_allowed:
+        began = json.loads(folder.data.read_text())
+        for key, path in tables.items():
+            if began[key] != now[key]:
+                raise ResumeError(
+                    f"{key} ({path}) holds {now[key]['num_rows']} rows, and they are not the {began[key]['num_rows']} "
+                    f"rows, in their order, with which {folder.root} began; restore them, use another run_dir, or "
+                    "accept the change with allow_config_change=true"
+                )
+    write_json(folder.data, now)
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:

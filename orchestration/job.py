@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from learner.errors import DivergedError
+from orchestration.cluster import while_ray_lives
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import InterruptedRunError, StoppedError
-from orchestration.faults import FaultKind, kind_of, read_faults
+from orchestration.faults import read_faults
 from orchestration.host.garbage import collect_rarely
 from orchestration.host.object_store import check_object_store
-from orchestration.inputs import check_rewards, prepare_inputs
+from orchestration.inputs import check_rewards, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
 from orchestration.persistence.checkpoints import newest_step, store_of
 from orchestration.persistence.finished import check_finished, read_evaluation
@@ -61,6 +63,7 @@ def _interrupted_with_words(folder: RunFolder) -> Iterator[None]:
 def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     inputs = prepare_inputs(config)
+    check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
@@ -75,23 +78,32 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
 
 async def _whole(run: Run) -> None:
     try:
-        await run.start()
-        collect_rarely()
-        with _termination_saves(run):
-            await _train_or_rescue(run)
-    except asyncio.CancelledError:
-        # Calls to processes that end now fail unheard.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        await while_ray_lives(_start_and_train(run))
+    except BaseException as ended:
+        if isinstance(ended, asyncio.CancelledError):
+            # Calls to processes that end now fail unheard.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        try:
+            await run.close()
+        except Exception as error:  # what ended the run says more
+            say(f"while the run was closed: {error}")
         raise
-    finally:
-        await run.close()
+    await run.close()
+
+
+async def _start_and_train(run: Run) -> None:
+    await run.start()
+    collect_rarely()
+    with _termination_saves(run):
+        await _train_or_rescue(run)
 
 
 async def _train_or_rescue(run: Run) -> None:
     try:
         await train_and_finish(run)
     except Exception as error:
-        if kind_of(_first_cause(error)) is FaultKind.INFRASTRUCTURE:
+        # A diverged learner is not kept: its weights led there, and the checkpoints before it may be taken instead.
+        if not isinstance(_first_cause(error), (DivergedError, StoppedError)):
             await run.rescue()
         raise
 

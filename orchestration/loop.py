@@ -52,12 +52,11 @@ async def take_steps(run: "Run") -> None:
             taken = clock()
 
             await run.turns.to_learner()
-            report = await run.learner.train_step(groups.step, groups.tickets)
+            report = await run.train_step(groups)
             expected = await run.take_leave(groups)
             trained = clock()
 
             sync = await run.weight_sync.publish(groups.step + 1)
-            run.observe(groups)
             comparing = tasks.create_task(run.compare(groups, expected))
             if run.is_synchronous:
                 await comparing  # its batches stand alone in the engines
@@ -80,6 +79,7 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
     """
     async with asyncio.TaskGroup() as groups:
         while positions := await buffer.wait_for_slots():
+            await run.draws.read(positions)
             seats = run.seats(positions)
             for position in positions:
                 groups.create_task(fill_slot(run, buffer, position, seats.get(position)))
@@ -95,7 +95,7 @@ async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, seat: Seat |
 
 
 async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> GroupTicket | str:
-    """One prompt's way from its row to a scored group; begun again if a node takes the tokens with it.
+    """One prompt's way from its row, which `draws.read` has read, to a scored group; begun again where it is lost.
 
     Returns:
         The ticket, or why the position has to be dropped.
@@ -105,9 +105,9 @@ async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> G
         group_id = f"{draw.epoch}-{position}"
         spec = run.draws.sampling_spec(draw)
         while True:
-            urgency = run.draws.urgency(position)
-            group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, seat=seat)
             try:
+                urgency = run.draws.urgency(position)
+                group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, seat=seat)
                 payload, summary = await run.rewards.score(group, keep_texts=run.draws.is_recorded(position))
                 break
             except PayloadLostError as error:
@@ -123,6 +123,7 @@ async def fetch(run: "Run", groups: StepGroups) -> StepGroups:
     """Bring a step's groups to the learner; those that went down with a node are sampled again."""
     while lost := await run.learner.missing(groups.tickets):
         run.lose_payloads([str(position) for position in lost], "their tokens are on no node any more")
+        await run.draws.read(lost)
         again = await asyncio.gather(*(sample_group(run, position) for position in lost))
         groups = groups.replace(dict(zip(lost, again, strict=True)))
     return groups

@@ -14,7 +14,9 @@ from orchestration.weight_sync import SyncReport
 from rewards.base import Reason
 
 
-def step_metrics(groups: StepGroups, report: StepReport, sync: SyncReport, mismatch: float | None) -> dict[str, float]:
+def step_metrics(
+    groups: StepGroups, report: StepReport, sync: SyncReport | None, mismatch: float | None
+) -> dict[str, float]:
     """What the step was about: rewards, lengths, staleness, the learner's report, the comparison after the sync."""
     summaries = groups.summaries
     num_completions = max(1, sum(len(s.reasons) for s in summaries))
@@ -30,7 +32,7 @@ def step_metrics(groups: StepGroups, report: StepReport, sync: SyncReport, misma
     }
     if mismatch is not None:
         metrics["sync/mismatch"] = mismatch
-    if sync.num_compared:
+    if sync is not None and sync.num_compared:
         metrics["sync/num_compared_tensors"] = float(sync.num_compared)
     return metrics
 

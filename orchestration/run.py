@@ -7,12 +7,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.errors import LearnerError
+from learner.records import StepReport
 from orchestration.allocation import Allocation
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import Seat
 from orchestration.draws import Draws
-from orchestration.errors import InfrastructureError, StoppedError
+from orchestration.errors import PayloadLostError, StoppedError
 from orchestration.evaluation.families import Evaluation
 from orchestration.evaluation.held_out import HeldOut
 from orchestration.faults import FaultLog, Role
@@ -31,6 +33,7 @@ from orchestration.tracking import Tracker
 from orchestration.turns import StagesInTurn, start_turns
 from orchestration.weight_sync import WeightSync
 from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
 
 Say = Callable[[str], None]
 
@@ -84,14 +87,14 @@ class Run:
             folder=self.folder,
             say=say,
         )
-        self.tracker = Tracker(
-            self.folder, self.draws.stream, first_step=self.step, tensorboard=config.tensorboard, say=say
-        )
+        self.tracker = Tracker(self.folder, first_step=self.step, tensorboard=config.tensorboard, say=say)
         self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
         self._buffer: GroupBuffer | None = None
         self._num_batches = 0
         self._stop_reason: str | None = None
         self._learner_is_lost = False
+        self._newest_step: tuple[StepGroups, asyncio.Task[StepReport]] | None = None
+        """The groups of the step that the learner is at, or was at last, and its report."""
 
     @property
     def step(self) -> int:
@@ -149,22 +152,49 @@ class Run:
         await self.learner.export(self.folder.export)
 
     async def rescue(self) -> None:
-        """Save what is done before the run ends with an error, if the learner lives and stands between two steps."""
+        """Save what is done before the run ends with an error, if the learner lives and stands between two steps.
+
+        A step that the learner is at is waited for. After a step that failed in the learner nothing is saved, because
+        some of its updates may have been applied, unless it was a group that the only update could not use.
+        """
+        algorithm = self.config.algorithm
         try:
+            if self._newest_step is not None:
+                await asyncio.wait([self._newest_step[1]])
+                failure = self._newest_step[1].exception()
+                is_refusal = isinstance(failure, LearnerError) and algorithm.num_epochs * algorithm.num_minibatches == 1
+                if failure is not None and not is_refusal:
+                    return
             if self._learner_is_lost or await self.learner.weight_version() != self.step:
                 return
             await self.state.settle()
-        except InfrastructureError as error:
-            self._say(f"step {self.step} could not be saved: {error}")
-        else:
             self._say(str(self.state))
+            if self._newest_step is not None and self.tracker.next_step < self.step:
+                groups, report = self._newest_step
+                self.tracker.log_step(groups, report.result(), None, None, {}, counts=self.counts())
+        except Exception as error:  # the one that ends the run says more
+            self._say(f"step {self.step} could not be saved: {error}")
 
     async def close(self) -> None:
-        """Close files and end the actors."""
-        self.tracker.__exit__(None, None, None)
-        self.rewards.close()
-        await self.generators.close()
-        await self.learner.close()
+        """Close files and end the actors, all of them.
+
+        Raises:
+            Exception: the first that one of them raised.
+        """
+        errors = []
+        for close in (
+            self._drop_step,
+            self._close_files,
+            self._close_rewards,
+            self.generators.close,
+            self.learner.close,
+        ):
+            try:
+                await close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def request_stop(self, reason: str) -> None:
         """Leave after the step that is being trained; `finish` saves a checkpoint first."""
@@ -199,7 +229,7 @@ class Run:
         await self.learner.close()
         await self.state.go_back()
         self._held_out.forget()
-        self.tracker.rewind(self.draws.stream, first_step=self.step)
+        self.tracker.rewind(first_step=self.step)
         await self.turns.make_room()
         async with self.weight_sync.closed():
             await self._build_learner()
@@ -208,13 +238,33 @@ class Run:
 
     def new_buffer(self) -> GroupBuffer:
         """A buffer that goes on where the run stands."""
+        self._newest_step = None
         self._buffer = GroupBuffer(
             self.config.training, range_epsilon=self.config.algorithm.range_epsilon, start=self.state.progress
         )
         return self._buffer
 
+    async def train_step(self, groups: StepGroups) -> StepReport:
+        """Let the learner take a step, which is done then, whatever becomes of the run before new weights are out.
+
+        Raises:
+            LearnerLostError: a rank is gone.
+            LearnerError: a group is unusable; no weight was changed.
+            DivergedError: loss or gradient is not finite, or explodes.
+        """
+        taking = asyncio.create_task(self._take_step(groups))
+        self._newest_step = groups, taking
+        return await asyncio.shield(taking)
+
+    async def _take_step(self, groups: StepGroups) -> StepReport:
+        assert self._buffer is not None
+        report = await self.learner.train_step(groups.step, groups.tickets)
+        self.observe(groups)
+        self.state.progress = self._buffer.progress()
+        return report
+
     async def conclude(self, progress: Progress, step_s: float) -> None:
-        """Count a step as done; evaluate and save where that is due, and leave when the allocation ends."""
+        """Note where the run stands; evaluate and save where that is due, and leave when the allocation ends."""
         self.state.progress = progress
         evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
         scores: Mapping[str, float] = {}
@@ -244,11 +294,21 @@ class Run:
         return await self.weight_sync.expect(groups.probed) if groups.tickets else None
 
     async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
-        """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`."""
+        """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`.
+
+        None without them, or where the row or the group is gone meanwhile.
+        """
         if expected is None:
             return None
-        sample = self.draws.at(groups.probed.position).sample
-        return await self.weight_sync.mismatch(groups.probed, sample, expected)
+        position = groups.probed.position
+        await self.draws.read([position])
+        try:
+            return await self.weight_sync.mismatch(groups.probed, self.draws.at(position).sample, expected)
+        except RolloutError as error:
+            self._say(f"step {groups.step + 1}: engines and learner are not compared: {error}")
+        except PayloadLostError as error:
+            self.lose_payloads([groups.probed.group_id], str(error))
+        return None
 
     def observe(self, groups: StepGroups) -> None:
         """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
@@ -263,6 +323,18 @@ class Run:
             "rollout/num_engines": float(self.generators.num_live),
             "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
         }
+
+    async def _drop_step(self) -> None:
+        """Forget a step that nobody waits for any more; the ranks that are at it are ended."""
+        if self._newest_step is not None:
+            self._newest_step[1].cancel()
+            await asyncio.gather(self._newest_step[1], return_exceptions=True)
+
+    async def _close_files(self) -> None:
+        self.tracker.__exit__(None, None, None)
+
+    async def _close_rewards(self) -> None:
+        self.rewards.close()
 
     def _devices_of(self, engine: int) -> str:
         """GPUs of the ranks that an engine stands on, where the layout is colocated."""

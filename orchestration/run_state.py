@@ -1,8 +1,10 @@
 """RunState: where a run stands; what its checkpoints hold beside the learner's state, and when they are due."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from learner.checkpoint import Checkpoint
 from orchestration.buffer import Progress
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.dispatch import LengthEstimates
@@ -41,7 +43,7 @@ class RunState:
         self._draws = draws
         self._lengths = lengths
         self._say = say
-        self._restore()
+        self._stand_at(self._latest())
 
     @property
     def step(self) -> int:
@@ -51,7 +53,7 @@ class RunState:
     async def go_back(self) -> None:
         """Stand where the latest checkpoint left the run; for when the learner is gone, and what it was copying too."""
         await self._checkpoints.abandon()
-        self._restore()
+        self._stand_at(await asyncio.to_thread(self._latest))
 
     async def load_into(self, learner: LearnerGroup) -> None:
         """Give a learner that was just built the state that belongs to this step; it has that of step 0 already."""
@@ -92,15 +94,20 @@ class RunState:
             "the same command continues"
         )
 
-    def _restore(self) -> None:
-        self._checkpoint = self._checkpoints.latest()
-        if self._checkpoint is None and self._checkpoints.has_any():
+    def _latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; reads all of its files, which takes as long as they are large."""
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is None and self._checkpoints.has_any():
             raise ResumeError(
                 f"{self._checkpoints.store} holds checkpoints, but none whose files are as they were written; restore "
                 "one, or use another run_dir: a run from the beginning would replace them"
             )
-        self._saver.saved_step = self._checkpoint.step if self._checkpoint else None
-        extra = self._checkpoint.extra if self._checkpoint else {}
+        return checkpoint
+
+    def _stand_at(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._saver.saved_step = checkpoint.step if checkpoint else None
+        extra = checkpoint.extra if checkpoint else {}
         self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
         self._draws.go_to(extra["prompts"] if extra else {})
         self._lengths.load_state_dict(extra.get("lengths", {}))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rewards.base import RewardResult
+from rollout.records import Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class GroupSummary:
     """(width, height) of each image as the model saw it."""
     completions: tuple[RecordedCompletion, ...] = ()
     """All of the group, where its words are kept; else empty."""
+    sample: Sample | None = None
+    """What was asked, without its images, where the words are kept."""
 
     def has_signal(self, range_epsilon: float) -> bool:
         """Whether the graded completions differ in reward, so that the group says what is better than what."""

@@ -9,10 +9,9 @@ from typing import Any, Protocol, Self
 
 from learner.records import StepReport
 from orchestration.metrics import step_metrics, step_timings
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, writing
 from orchestration.tickets import GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
-from rollout.prompt_stream import PromptStream
 
 HEADER_EVERY = 20
 
@@ -73,7 +72,6 @@ class Tracker:
     def __init__(
         self,
         folder: RunFolder,
-        prompts: PromptStream,
         *,
         first_step: int,
         tensorboard: bool,
@@ -81,22 +79,23 @@ class Tracker:
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
         self._folder = folder
-        self._prompts = prompts
         self._board = _tensorboard(folder.tensorboard) if tensorboard else None
         self._say = say
         self._num_lines = 0
         self._open(first_step)
 
-    def rewind(self, prompts: PromptStream, *, first_step: int) -> None:
-        """Remove the lines of `first_step` and later; these steps are taken again, from `prompts`."""
-        self._prompts = prompts
+    def rewind(self, *, first_step: int) -> None:
+        """Remove the lines of `first_step` and later; these steps are taken again."""
         self._close()
         self._open(first_step)
 
     def _open(self, first_step: int) -> None:
+        self.next_step = first_step
+        """The step whose line comes next."""
         paths = (self._folder.metrics, self._folder.timings, self._folder.samples, self._folder.ledger)
         for path in paths:
-            _keep_until(path, first_step)
+            with writing(path):
+                _keep_until(path, first_step)
         self._files = [path.open("a") for path in paths]
         self._metrics, self._timings, self._samples, self._ledger = self._files
 
@@ -108,23 +107,28 @@ class Tracker:
         self,
         groups: StepGroups,
         report: StepReport,
-        sync: SyncReport,
+        sync: SyncReport | None,
         mismatch: float | None,
         seconds: dict[str, float],
         *,
         counts: dict[str, float],
     ) -> None:
-        """Record one finished step."""
+        """Record one step; one that the learner took and no publication followed has no `sync` and no times.
+
+        Raises:
+            InfrastructureError: a file of the run folder cannot be written.
+        """
         step = groups.step
         metrics = step_metrics(groups, report, sync, mismatch)
-        timings = step_timings(groups, report, sync, seconds, counts=counts)
+        timings = step_timings(groups, report, sync, seconds, counts=counts) if sync is not None else dict(counts)
         # In this order, so that a step that has metrics has all the rest.
         _append(self._timings, {"step": step, **timings})
         _append(self._ledger, ledger_line(groups))
         for ticket in groups.tickets:
             if ticket.summary.completions:
-                _append(self._samples, self._recorded(step, ticket))
+                _append(self._samples, _recorded(step, ticket))
         _append(self._metrics, {"step": step, **metrics})
+        self.next_step = step + 1
         both = metrics | timings
         if self._board:
             for name, value in both.items():
@@ -133,20 +137,6 @@ class Tracker:
             self._say(" step " + " ".join(column.head for column in COLUMNS))
         self._num_lines += 1
         self._say(f"{step + 1:5d} " + " ".join(column.cell(both) for column in COLUMNS))
-
-    def _recorded(self, step: int, ticket: GroupTicket) -> dict[str, Any]:
-        sample = self._prompts.draw(ticket.position).sample
-        return {
-            "step": step,
-            "position": ticket.position,
-            "sample_id": sample.sample_id,
-            "task": sample.task,
-            "question": sample.question,
-            "answer": sample.answer,
-            "completions": [completion.text for completion in ticket.summary.completions],
-            "rewards": list(ticket.summary.rewards),
-            "reasons": list(ticket.summary.reasons),
-        }
 
     def __enter__(self) -> Self:
         """Use as a block that closes the files."""
@@ -159,6 +149,22 @@ class Tracker:
         self._close()
         if self._board:
             self._board.close()
+
+
+def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
+    sample = ticket.summary.sample
+    assert sample is not None, "completions are kept without what was asked"
+    return {
+        "step": step,
+        "position": ticket.position,
+        "sample_id": sample.sample_id,
+        "task": sample.task,
+        "question": sample.question,
+        "answer": sample.answer,
+        "completions": [completion.text for completion in ticket.summary.completions],
+        "rewards": list(ticket.summary.rewards),
+        "reasons": list(ticket.summary.reasons),
+    }
 
 
 def ledger_line(groups: StepGroups) -> dict[str, Any]:
@@ -178,8 +184,9 @@ def _tensorboard(folder: Path) -> ScalarWriter:
 
 
 def _append(file: Any, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record) + "\n")
-    file.flush()
+    with writing(Path(file.name)):
+        file.write(json.dumps(record) + "\n")
+        file.flush()
 
 
 def _keep_until(path: Path, first_step: int) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from learner.config import OptimizerConfig
 from learner.schedule import learning_rate_at
 from learner.store import open_store
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.errors import ResumeError
+from orchestration.errors import InfrastructureError, ResumeError
 from orchestration.host.commit import project_commit
 from orchestration.persistence.resume import may_change
 
@@ -35,6 +35,11 @@ class RunFolder:
     def config_changes(self) -> Path:
         """One JSON line for every sitting that began with other settings: from which step on, and which."""
         return self.root / "config_changes.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """Digests of the rows that the run trains on and is scored on."""
+        return self.root / "data.json"
 
     @property
     def environment(self) -> Path:
@@ -157,7 +162,7 @@ def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
         return []
     marked = checkpoint.marked_steps(open_store(before.get("training.checkpoint_dir") or folder.checkpoints))
     step = max(marked, default=0)
-    with folder.config_changes.open("a") as file:
+    with writing(folder.config_changes), folder.config_changes.open("a") as file:
         file.write(json.dumps({"step": step, "changes": changes, "settings": current}) + "\n")
     lines = [f"allow_config_change: from step {step + 1} on {shaping}"] if shaping else []
     return lines + _changed_schedule(config.learner.optimizer, before.get("learner.optimizer.total_steps"), step)
@@ -196,9 +201,30 @@ def write_environment(folder: RunFolder) -> None:
     )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block, a file of a run that the disk does not take is an error that names it.
+
+    Raises:
+        InfrastructureError: the disk is full, or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InfrastructureError(
+            f"{path} cannot be written ({error.strerror or error}); free space there or correct its permissions, and "
+            "the same command continues from the latest checkpoint"
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        InfrastructureError: the disk does not take it.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.replace(path)

@@ -181,17 +181,25 @@ class LearnerGroup:
             handle.train_step.remote(step, [tickets[i].payload for i in share])
             for handle, share in zip(self._ranks, self._shares(tickets), strict=True)
         ]
-        try:
-            reports = await self._gather(calls, self._faults.call_timeout_s)
-        except PayloadLostError as error:
-            raise self._lose(str(error)) from error
-        report: StepReport = reports[0]
+        report: StepReport = (await self._together(calls))[0]
         return report
 
     async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
-        """Logprobs of the first completion of a scored group under the current weights."""
-        first: list[NDArray[np.float32]] = (await self._all("sequence_logprobs", payload))[0]
+        """Logprobs of the first completion of a scored group under the current weights.
+
+        Raises:
+            LearnerLostError: as `train_step`.
+        """
+        calls = [handle.sequence_logprobs.remote(payload) for handle in self._ranks]
+        first: list[NDArray[np.float32]] = (await self._together(calls))[0]
         return first[0]
+
+    async def _together(self, calls: Sequence[Any]) -> list[Any]:
+        """Wait for a collective; a rank that cannot fetch what it needs leaves the others in it."""
+        try:
+            return await self._gather(calls, self._faults.call_timeout_s)
+        except PayloadLostError as error:
+            raise self._lose(str(error)) from error
 
     async def weight_version(self) -> int:
         """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
@@ -236,7 +244,12 @@ class LearnerGroup:
         """Wait for an answer, for news that a rank is lost, or for the end of patience."""
         assert self._lost is not None
         answer = asyncio.ensure_future(call)
-        done, _ = await asyncio.wait([answer, self._lost], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        answer.add_done_callback(_take_note)
+        try:
+            done, _ = await asyncio.wait([answer, self._lost], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
         if answer in done and answer.exception() is None:
             return answer.result()
         answer.cancel()
@@ -278,6 +291,12 @@ class LearnerGroup:
         if not self._lost.done():
             self._lost.set_result(error)
         return self._lost.result()
+
+
+def _take_note(answer: "asyncio.Future[Any]") -> None:
+    """See to it that an answer that nobody waits for any more, because the ranks are ended, is not told of as lost."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def start_learner(config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path) -> LearnerGroup:

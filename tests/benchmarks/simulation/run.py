@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import orchestration.run
 from orchestration.buffer import GroupBuffer, Progress
 from orchestration.config.cluster import FaultsConfig
@@ -85,9 +88,12 @@ class MeasuredRun(Run):
             self.begun = self._look()
         return super().new_buffer()
 
-    def observe(self, groups: StepGroups) -> None:
-        """Tell the stream and the dispatcher; take notes."""
-        super().observe(groups)
+    async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
+        """Take notes, now that the new weights are live, and compare."""
+        self._note(groups)
+        return await super().compare(groups, expected)
+
+    def _note(self, groups: StepGroups) -> None:
         signal = [s.has_signal(self.config.algorithm.range_epsilon) for s in groups.summaries]
         trained = self._actors.learner.step_ended_at - self._actors.learner.step_began_at
         self.steps.append(

@@ -26,6 +26,8 @@ class FakeRun:
         self.progress = self.checkpoint = Progress(step=0, next_position=0)
         self.ledger: list[StepGroups] = []
         self.faults: list[str] = []
+        self.drawn: list[int] = []
+        """Positions whose rows are read and not handed out yet."""
         self.sampled: list[int] = []
         self.seated: list[int] = []
         self.buffer: GroupBuffer | None = None
@@ -71,7 +73,12 @@ class FakeRun:
         self.buffer = GroupBuffer(self.training, range_epsilon=1e-6, start=self.progress)
         return self.buffer
 
+    async def read(self, positions: Sequence[int]) -> None:
+        await asyncio.sleep(0.1)
+        self.drawn += positions
+
     def at(self, position: int) -> Any:
+        self.drawn.remove(position)
         return SimpleNamespace(epoch=0, sample=SimpleNamespace(sample_id=f"sample {position}"), position=position)
 
     def sampling_spec(self, draw: Any) -> None:
@@ -108,10 +115,10 @@ class FakeRun:
     async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
         return self._at("missing", tickets) or []
 
-    async def train_step(self, step: int, tickets: Sequence[GroupTicket]) -> None:
-        assert step == self.progress.step
+    async def train_step(self, groups: StepGroups) -> None:
+        assert groups.step == self.progress.step
         await asyncio.sleep(1.0)
-        self._at("train_step", step)
+        self._at("train_step", groups.step)
 
     async def publish(self, version: int) -> None:
         self._at("publish", version)
@@ -127,9 +134,6 @@ class FakeRun:
         assert expected == f"logprobs of step {groups.step}"
         await asyncio.sleep(0.5)
         self._at("compare", groups.step)
-
-    def observe(self, groups: StepGroups) -> None:
-        pass
 
     def counts(self) -> dict[str, float]:
         return {}
@@ -264,9 +268,10 @@ def test_stop_request_while_a_learner_is_built_again_is_heard() -> None:
     run.check(2)
 
 
-def test_group_that_vanished_before_it_was_scored_is_sampled_again_without_its_seat() -> None:
+@pytest.mark.parametrize(("place", "at"), [("generate_group", 3), ("score", "0-3")])
+def test_group_that_vanished_before_it_was_scored_is_sampled_again_without_its_seat(place: str, at: Any) -> None:
     run = FakeRun(max_staleness=0)
-    run.on["score"] = once(PayloadLostError("gone"), at="0-3")
+    run.on[place] = once(PayloadLostError("gone"), at=at)
     run.train()
     run.check(6)
     assert (run.sampled.count(3), run.seated.count(3), run.faults) == (2, 1, ["0-3"])

@@ -3,38 +3,36 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from learner.records import StepReport
+from orchestration.errors import InfrastructureError
+from orchestration.faults import FaultLog, Role
 from orchestration.metrics import step_metrics, step_timings
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, write_json
 from orchestration.report.curves import curves_svg
 from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample
+from tests.unit.orchestration.fault_limits import fault_limits
 from tests.unit.orchestration.run_records import SUMMARY
 
 RESULT = RewardResult(
     reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"chart": 1.0}, parsed_answer="4", reason=Reason.OK
 )
+SAMPLE = Sample(sample_id="7f", source="plots", task="chart", question="How tall?", answer="4")
 SUMMARIES = [
     replace(
         SUMMARY,
         completions=(RecordedCompletion(text="4", result=RESULT, num_tokens=8, truncated=False),) * 2,
+        sample=SAMPLE,
     ),
     SUMMARY,
 ]
-
-
-class Prompts:
-    """A stream of one sample."""
-
-    def draw(self, _: int) -> Any:
-        sample = Sample(sample_id="7f", source="plots", task="chart", question="How tall?", answer="4")
-        return SimpleNamespace(sample=sample)
 
 
 def step_of(step: int, clock: float) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def step_of(step: int, clock: float) -> dict[str, Any]:
 
 def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
     folder.mkdir(exist_ok=True)
-    tracker = Tracker(RunFolder(folder), Prompts(), first_step=steps[0], tensorboard=False, say=said.append)
+    tracker = Tracker(RunFolder(folder), first_step=steps[0], tensorboard=False, say=said.append)
     with tracker:
         for step in steps:
             tracker.log_step(**step_of(step, clock))
@@ -123,3 +121,30 @@ def test_a_run_that_kept_all_in_one_file_is_still_read(tmp_path: Path) -> None:
 
 def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
     assert read_metrics(RunFolder(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["metrics", "timings", "ledger", "samples"])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.jsonl").symlink_to("/dev/full")
+    tracker = Tracker(RunFolder(tmp_path), first_step=0, tensorboard=False, say=lambda _: None)
+    with pytest.raises(InfrastructureError, match=rf"{name}.jsonl cannot be written \(No space left.*free space"):
+        tracker.log_step(**step_of(0, 1.0))
+
+
+def test_a_full_disk_is_told_of_wherever_a_run_writes(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    with pytest.raises(InfrastructureError, match="/dev/full cannot be written"):
+        FaultLog(fault_limits(), full).record(Role.ENGINE, 0, "died")
+    (tmp_path / "data.json.partial").symlink_to(full)
+    with pytest.raises(InfrastructureError, match=r"data.json cannot be written \(No space left"):
+        write_json(tmp_path / "data.json", {"a": 1})
+
+
+def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Path) -> None:
+    known = step_of(0, 1.0) | {"sync": None, "mismatch": None, "seconds": {}}
+    with Tracker(RunFolder(tmp_path), first_step=0, tensorboard=False, say=lambda _: None) as tracker:
+        tracker.log_step(**known)
+        assert tracker.next_step == 1
+    (step,) = read_metrics(RunFolder(tmp_path))
+    assert (step["policy/loss"], "time/step_s" in step, "sync/mismatch" in step) == (0.0, False, False)
+    assert "<svg" in curves_svg([step])
