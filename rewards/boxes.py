@@ -26,8 +26,11 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[e
 _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
 )
-_REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>")
-"""How InternVL and Qwen-VL name what a box is around."""
+_REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>|<\|object_ref_start\|>([^<>]{1,256})<\|object_ref_end\|>")
+"""How InternVL and Qwen-VL name what a box is around; special tokens of both."""
+_FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
+"""Their special tokens around coordinates, which say nothing that the brackets do not say."""
+_REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -37,6 +40,16 @@ class BoxEntry:
 
     box: Box | None
     label: str | None = None
+
+
+def without_marks(text: str) -> str:
+    """Return the text without the special tokens with which models mark objects and coordinates.
+
+    Example:
+        >>> without_marks("<ref>the dog</ref>")
+        'the dog'
+    """
+    return _REFERENCE_MARKS.sub("", _FRAME_MARKS.sub("", text)) if "<" in text else text
 
 
 def parse_boxes(text: str) -> list[BoxEntry] | None:
@@ -55,6 +68,7 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         ([], None)
     """
     text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
+    text = _FRAME_MARKS.sub("", text) if "<" in text else text
     if text.strip(" .!*`").casefold() in EMPTY_WORDS:
         return []
     try:
@@ -184,8 +198,8 @@ def _scan(text: str) -> list[BoxEntry] | None:
 
 
 def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
-    """Make one entry per group, or per two corner points `(x1, y1), (x2, y2)`; a `<ref>` before it is its label."""
-    labels = [(match.end(), match[1].strip()) for match in _REFERENCE.finditer(text)]
+    """Make one entry per group, or per two corner points `(x1, y1), (x2, y2)`; a reference before it is its label."""
+    labels = [(match.end(), (match[1] or match[2]).strip()) for match in _REFERENCE.finditer(text)]
     entries: list[BoxEntry] = []
     at, next_label, label = 0, 0, None
     while at < len(groups):

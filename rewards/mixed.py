@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from rewards.answer import Answer, extract_answer
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
+from rewards.boxes import without_marks
 from rewards.config import RewardConfig, Route
 from rewards.format import format_reward
 from rewards.parameters import ChartConfig, FunctionConfig, GroundingConfig, MatchingConfig, MathConfig
@@ -113,7 +114,7 @@ class MixedReward:
         lines.append(f"answer     {_shortened(answer.text) if answer.text is not None else 'none'}")
         lines.append(f"reference  {_shortened(request.answer)}")
         if answer.text is not None and result.failure is None:
-            lines.extend(f"           {line}" for line in function.explain(request, answer.text))
+            lines.extend(f"           {line}" for line in function.explain(request, _as_read(answer.text, route)))
         lines.append(f"read as    {'nothing' if result.parsed_answer is None else _shortened(result.parsed_answer)}")
         lines.append(f"reason     {result.reason}: {result.reason.meaning}")
         if result.failure is not None:
@@ -156,7 +157,7 @@ class MixedReward:
     def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
         route, function = self._routed(requests[0])
         answers = [extract_answer(request.response, self._config.format) for request in requests]
-        texts = [answer.text for answer in answers if answer.text is not None]
+        texts = [_as_read(answer.text, route) for answer in answers if answer.text is not None]
         try:
             grades = iter(_grade_each(function, requests[0], texts))
         except GoldError as error:
@@ -183,6 +184,11 @@ class MixedReward:
             reason=grade.reason,
             failure=grade.failure,
         )
+
+
+def _as_read(text: str, route: Route) -> str:
+    """An answer as its function reads it: marks of objects and boxes mean something to grounding alone."""
+    return text if route.function == "grounding" else without_marks(text)
 
 
 def _no_answer(answer: Answer, request: RewardRequest) -> Grade:

@@ -5,14 +5,21 @@ only generation requests hear of it.
 """
 
 import asyncio
+import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rollout.errors import EngineDiedError
 
 T = TypeVar("T")
+
+POLL_S = 1.0
+"""Between two looks at the CPU time of a core that does not answer."""
+BUSY_SHARE = 0.05
+"""Of one core over that time: more is work, also where many processes share few cores; a thread that waits has none."""
 
 LEAVE_S = 1.0
 """A core that fails says so before it ends; how it ended is worth this wait."""
@@ -31,6 +38,37 @@ class CoreWatch:
         self._processes = list(processes)
         self._dead_error = dead_error
         self._died: asyncio.Future[None] | None = None
+        self._asked: asyncio.Task[Any] | None = None
+        self._asked_at = 0.0
+
+    async def busy_s(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> float:
+        """Return for how long the core has been at one step: 0 once it answers from its loop.
+
+        A core answers between two steps. One that is at a step uses CPU time, it or a process under it; one that is
+        stopped or waits for ever uses none, and then this does not return: the caller sets a limit. A question that is
+        not answered yet is not asked again.
+
+        Args:
+            ask: A call that the core answers from its loop.
+
+        Raises:
+            EngineDiedError: a process of the engine ended.
+        """
+        if self._asked is None or self._asked.done():
+            self._asked, self._asked_at = asyncio.ensure_future(self.during(ask())), time.monotonic()
+        asked, used = self._asked, self.cpu_seconds()
+        while True:
+            await asyncio.wait({asked}, timeout=POLL_S)
+            if asked.done():
+                asked.result()
+                return 0.0
+            before, used = used, self.cpu_seconds()
+            if used - before >= BUSY_SHARE * POLL_S:
+                return time.monotonic() - self._asked_at
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the watched processes and of those under them, so far."""
+        return sum(_cpu_seconds(process.pid) for process in self._processes if process.pid is not None)
 
     async def during(self, call: Coroutine[Any, Any, T]) -> T:
         """Give the result of a call.
@@ -78,6 +116,19 @@ class CoreWatch:
         asyncio.get_running_loop().remove_reader(sentinel)
         if self._died is not None and not self._died.done():
             self._died.set_result(None)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of all under it; 0 of one that has ended."""
+    folder = Path("/proc") / str(pid)
+    try:
+        # Behind the name, which may hold anything but ends in the last parenthesis: see proc(5).
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
+    except OSError:
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_seconds(int(child)) for child in children)
 
 
 def _how(exit_code: int | None) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
-from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.v1.engine import PauseMode
@@ -241,15 +240,15 @@ class GenerationEngine:
         prints = await self._ask_worker("weight_fingerprints", names)
         return {name: tuple(value) for name, value in prints.items()}
 
-    async def beat(self) -> None:
-        """Return once the engine's core process has answered from its loop, between two of its steps.
+    async def beat(self) -> float:
+        """Return for how many seconds the engine's core has been at one step; 0 once it answers from its loop.
 
-        One that is stopped or hangs never answers: the caller sets a limit.
+        One that is stopped, or waits for ever, never answers: the caller sets a limit.
 
         Raises:
             EngineDiedError: it is gone.
         """
-        await self._watch.during(self._engine.is_sleeping())
+        return await self._watch.busy_s(self._engine.is_sleeping)
 
     def close(self) -> None:
         """End the engine and its processes."""
@@ -277,7 +276,7 @@ class GenerationEngine:
             return await self._watch.during(
                 self._engine.add_request(request_id, engine_prompt, params, priority=priority)
             )
-        except VLLMValidationError as error:
+        except ValueError as error:  # vLLM's own validation, and whatever the model's processor refuses
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
 
     async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:

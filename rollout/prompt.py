@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rollout.errors import RolloutError
 from rollout.records import ImageBytes, Sample
@@ -86,9 +86,10 @@ class PromptBuilder:
         """Make the prompt of a sample.
 
         Raises:
-            RolloutError: a placeholder stands in the question, an image does not decode, or there are too many images.
+            RolloutError: a placeholder stands in the question, there are too many images, or one does not decode or is
+                of a size that the processor refuses.
         """
-        self._check(sample.question, len(sample.images), sample.sample_id)
+        self._check(sample.question, [image.size for image in sample.images], sample.sample_id)
         images = [_decode(image, sample.sample_id) for image in sample.images]
         return EnginePrompt(
             token_ids=self._token_ids(sample.question, len(images)),
@@ -108,27 +109,28 @@ class PromptBuilder:
         Raises:
             RolloutError: As `build` does, or the processor cannot take an image of such a size.
         """
-        self._check(question, len(image_sizes), sample_id)
-        try:
-            counted = self._processor._get_num_multimodal_tokens([(height, width) for width, height in image_sizes])
-        except ValueError as error:
-            raise RolloutError(f"sample {sample_id}: the processor refuses an image: {error}") from error
-        num_image_tokens = sum(counted["num_image_tokens"])
+        num_image_tokens = self._check(question, image_sizes, sample_id)
         num_text_tokens = len(self._token_ids(question, len(image_sizes))) - len(image_sizes)
         return PromptLength(num_tokens=num_text_tokens + num_image_tokens, num_image_tokens=num_image_tokens)
 
-    def _check(self, question: str, num_images: int, sample_id: str) -> None:
+    def _check(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> int:
+        """Refuse what cannot be a prompt; gives the tokens of its images."""
         found = [token for token in PLACEHOLDER_TOKENS if token in question]
         if found:
             raise RolloutError(
                 f"sample {sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
                 "the text, images are placed by the chat template"
             )
-        if num_images > self._max_images:
+        if len(image_sizes) > self._max_images:
             raise RolloutError(
-                f"sample {sample_id} has {num_images} images; rollout.engine.max_images_per_prompt is "
+                f"sample {sample_id} has {len(image_sizes)} images; rollout.engine.max_images_per_prompt is "
                 f"{self._max_images}"
             )
+        try:
+            counted = self._processor._get_num_multimodal_tokens([(height, width) for width, height in image_sizes])
+        except (ValueError, ArithmeticError) as error:
+            raise RolloutError(f"sample {sample_id}: the processor refuses an image: {error}") from error
+        return int(sum(counted["num_image_tokens"]))
 
     def _token_ids(self, question: str, num_images: int) -> list[int]:
         ids: list[int] = self._tokenizer(self._text(question, num_images), add_special_tokens=False).input_ids
@@ -160,8 +162,16 @@ class PromptBuilder:
 
 def _decode(image: ImageBytes, sample_id: str) -> Image.Image:
     try:
-        decoded = Image.open(io.BytesIO(image.data)).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(image.data)) as file:
+            if file.mode.startswith(("I", "F")):
+                raise RolloutError(
+                    f"sample {sample_id}: an image has deeper channels than 8 bits (mode {file.mode}), of which Pillow "
+                    "makes black and white; store it with 8 bits or drop the row"
+                )
+            decoded = file.convert("RGB")
+    except RolloutError:
+        raise
+    except Exception as error:  # each of Pillow's readers has errors of its own: OSError, SyntaxError, struct.error, ..
         raise RolloutError(f"sample {sample_id}: an image does not decode ({error}); drop or repair the row") from error
     if decoded.size != image.size:
         raise RolloutError(

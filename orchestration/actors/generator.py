@@ -52,9 +52,9 @@ class GeneratorActor:
         """Let a batch in without one of its groups, which was lost on its way here."""
         self._engine.give_up_seat(admission)
 
-    async def beat(self) -> None:
-        """Return once the engine's core process has answered."""
-        await self._engine.beat()
+    async def beat(self) -> float:
+        """Return for how many seconds the engine's core has been at one step; 0 once it has answered."""
+        return await self._engine.beat()
 
     async def score_completion(self, group: ScoredGroup, sample: Sample, index: int) -> NDArray[np.float32]:
         """Logprobs [T] of one completion of a scored group under the live weights."""

@@ -13,6 +13,7 @@ from orchestration.placement.process import Placement
 from orchestration.tickets import GroupSummary
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
+from rollout.prompt import PLACEHOLDER_TOKENS
 from rollout.records import RolloutGroup
 
 
@@ -25,11 +26,11 @@ class RewardActor:
     ) -> None:
         """Load the tokenizer and map the embedding table; neither torch nor transformers is imported."""
         settle(f"reward_{index}", placement, log_dir)
-        from rewards.tokenizer import load_tokenizer
+        from rewards.tokenizer import CompletionDecoder
 
         self._config = config
         self._coord_mode = coord_mode
-        self._tokenizer = load_tokenizer(model_path)
+        self._decoder = CompletionDecoder(model_path, hidden=PLACEHOLDER_TOKENS)
         self._reward = MixedReward.from_checkpoint(config, model_path)
 
     def ready(self) -> int:
@@ -45,7 +46,7 @@ class RewardActor:
         """Return the scored group, which stays in the object store, and its summary."""
         started = time.perf_counter()
         completions = [generation.token_ids.tolist() for generation in group.generations]
-        texts = self._tokenizer.decode_batch(completions, skip_special_tokens=True)
+        texts = self._decoder.decode(completions)
         results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
         family = self._config.route(group.sample.task, group.sample.source).function
         seconds = time.perf_counter() - started

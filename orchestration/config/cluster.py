@@ -37,7 +37,10 @@ class FaultsConfig:
     heartbeat_s: float
     """Between two heartbeats of an engine or a learner rank."""
     heartbeat_timeout_s: float
-    """A process that does not answer a heartbeat for so long is taken for dead."""
+    """A process that does not answer a heartbeat for so long is taken for dead. An engine that is at work does not
+    answer before its step ends: while its core uses CPU time, the limit is `step_timeout_s`."""
+    step_timeout_s: float = 600.0
+    """An engine that has been at one step for so long is taken for dead: a first batch of pictures, a compilation."""
     start_timeout_s: float
     """Time in which an engine must stand, or a learner must have loaded."""
     call_timeout_s: float

@@ -222,14 +222,17 @@ class EngineKeeper:
                 return engine.lost.result()
 
     async def _beat(self, engine: Engine) -> str | None:
-        """Give the cause if an engine does not answer."""
+        """Give the cause if an engine does not answer, or has been at one step for too long."""
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
-                await _answer(engine.index, engine.handle.beat.remote())
+                busy_s: float = await _answer(engine.index, engine.handle.beat.remote())
         except TimeoutError:
             return f"no heartbeat within cluster.faults.heartbeat_timeout_s={self._faults.heartbeat_timeout_s:g}"
         except Exception as error:
             return str(error) or type(error).__name__
+        if busy_s > self._faults.step_timeout_s:
+            limit_s = self._faults.step_timeout_s
+            return f"at one step for {busy_s:.0f} s, longer than cluster.faults.step_timeout_s={limit_s:g}"
         return None
 
     async def _rebuild(self, engine: Engine) -> None:

@@ -106,7 +106,7 @@ class SimulatedEngine(Mortal):
     @remote_method
     def beat(self) -> Any:
         """Answer."""
-        return self._answer_now(None)
+        return self._answer_now(0.0)
 
     @remote_method
     def generate_group(

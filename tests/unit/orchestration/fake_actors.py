@@ -90,7 +90,7 @@ class FakeEngine(FakeActor):
     """Holds groups until the test lets them go; a name as its weights."""
 
     def __init__(self, name: str, **answers: Any) -> None:
-        super().__init__(name, **{"ready": 7, "generate_group": HANGS, **answers})
+        super().__init__(name, **{"ready": 7, "beat": 0.0, "generate_group": HANGS, **answers})
         self.groups: list[str] = []
 
     def call(self, method: str, *arguments: Any) -> Any:

@@ -9,6 +9,7 @@ def fault_limits(**settings: Any) -> FaultsConfig:
     values: dict[str, Any] = {
         "heartbeat_s": 2.0,
         "heartbeat_timeout_s": 30.0,
+        "step_timeout_s": 600.0,
         "start_timeout_s": 180.0,
         "call_timeout_s": 600.0,
         "window_s": 3600.0,

@@ -58,6 +58,19 @@ async def test_only_engine_dies_under_a_group_and_its_successor_samples_it() -> 
 
 
 @in_virtual_time
+async def test_engine_at_one_step_is_alive_until_the_limit_of_steps() -> None:
+    async with engines(2, heartbeat_s=2.0, heartbeat_timeout_s=5.0, step_timeout_s=60.0) as fakes:
+        busy = fakes.now(0)
+        busy.answers["beat"] = 59.0
+        await asyncio.sleep(20.0)
+        assert not busy.is_dead
+        busy.answers["beat"] = 61.0
+        await asyncio.sleep(2.1)
+        assert busy.is_dead
+        assert fakes.log.counts()["faults/engine"] == 1
+
+
+@in_virtual_time
 async def test_engine_that_does_not_answer_its_heartbeat_is_given_up_with_its_groups() -> None:
     async with engines(2, heartbeat_s=2.0, heartbeat_timeout_s=5.0) as fakes:
         task = fakes.ask("a")

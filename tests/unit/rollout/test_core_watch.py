@@ -1,6 +1,7 @@
 """Calls that end when a watched process does, and processes that end with their parent."""
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from rollout import core_watch
 from rollout.core_watch import CoreWatch
 from rollout.errors import EngineDiedError
 from rollout.lifeline import die_with_parent
 
 CONTEXT = multiprocessing.get_context("spawn")
+POLL_S = 0.05
+"""Of the tests; five clock ticks."""
 
 
 class DeadError(Exception):
@@ -35,6 +39,16 @@ async def fail() -> None:
 
 def wait_for_ever() -> None:
     signal.pause()
+
+
+def say_so_and_begin(parent: Any, target: Any) -> None:
+    parent.send("begins")
+    target()
+
+
+def work_for_ever() -> None:
+    while True:
+        pass
 
 
 def parent_of_a_stopped_child(pids: Any) -> None:
@@ -116,3 +130,60 @@ def test_a_process_that_nobody_started_as_its_child_stays_without_a_lifeline() -
     get_pdeathsig = 2
     ctypes.CDLL(None).prctl(get_pdeathsig, ctypes.byref(number))
     assert number.value == 0
+
+
+def beats_of(target: Any, stop: int | None = None) -> tuple[list[float], int]:
+    """Three heartbeats of a core that never answers, as far as they come, and how often it was asked."""
+    num_asked = 0
+
+    async def ask() -> None:
+        nonlocal num_asked
+        num_asked += 1
+        await never()
+
+    async def run() -> list[float]:
+        here, there = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=say_so_and_begin, args=(there, target))
+        process.start()
+        assert here.recv() == "begins"
+        try:
+            watch = CoreWatch([process], dead_error=DeadError)
+            if stop is not None:
+                os.kill(process.pid or 0, stop)
+            found = []
+            with contextlib.suppress(TimeoutError):
+                for _ in range(3):
+                    async with asyncio.timeout(40 * POLL_S):
+                        found.append(await watch.busy_s(ask))
+            return found
+        finally:
+            process.kill()
+
+    return asyncio.run(run()), num_asked
+
+
+def test_a_core_that_works_is_alive_for_as_long_as_its_caller_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_watch, "POLL_S", POLL_S)
+
+    beats, num_asked = beats_of(work_for_ever)
+
+    assert len(beats) == 3
+    assert 0.0 < beats[0] < beats[1] < beats[2]
+    assert num_asked == 1
+
+
+@pytest.mark.parametrize(("target", "stop"), [(work_for_ever, signal.SIGSTOP), (wait_for_ever, None)])
+def test_a_core_that_is_stopped_or_waits_for_ever_gives_no_heartbeat(
+    target: Any, stop: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_watch, "POLL_S", POLL_S)
+
+    assert beats_of(target, stop) == ([], 1)
+
+
+def test_a_core_that_answers_has_been_at_no_step() -> None:
+    async def run() -> list[float]:
+        watch = CoreWatch([], dead_error=DeadError)
+        return [await watch.busy_s(lambda: value(False)) for _ in range(2)]
+
+    assert asyncio.run(run()) == [0.0, 0.0]

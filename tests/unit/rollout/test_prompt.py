@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +83,65 @@ def test_a_placeholder_in_a_question_is_refused(folder: Path, family: str) -> No
     for token in PLACEHOLDERS[family]:
         with pytest.raises(RolloutError, match="sample a: the question holds the vision placeholder"):
             prompts.build(replace(sample(1), question=f"where {token} is it?"))
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> ImageBytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return ImageBytes(data=file.getvalue(), width=image.width, height=image.height)
+
+
+def claiming(width: int, height: int) -> ImageBytes:
+    """A PNG whose header says so; its checksum is right."""
+    whole = encoded(Image.new("RGB", (8, 8))).data
+    header = b"IHDR" + struct.pack(">II", width, height) + whole[24:29]
+    data = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    return ImageBytes(data=data, width=max(1, width), height=max(1, height))
+
+
+NARROW = encoded(Image.new("RGB", (3000, 14)))
+BROKEN = {
+    "bomb": claiming(60_000, 60_000),
+    "zero": claiming(0, 5),
+    "truncated": ImageBytes(data=encoded(Image.effect_noise((90, 90), 50)).data[:200], width=90, height=90),
+    "deep": encoded(Image.new("I;16", (40, 40), 700)),
+    "no header": ImageBytes(data=b"\x89PNG\r\n\x1a\n" + b"\0" * 60, width=9, height=9),
+}
+ODD = {
+    "print colours": encoded(Image.new("CMYK", (60, 40)), "JPEG"),
+    "palette": encoded(Image.new("P", (60, 40))),
+    "grey": encoded(Image.new("L", (60, 40))),
+    "bits": encoded(Image.new("1", (60, 40))),
+    "one pixel": encoded(Image.new("RGB", (1, 1))),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_a_picture_that_nothing_can_be_made_of_costs_its_row_and_not_the_run(folder: Path, name: str) -> None:
+    prompts = PromptBuilder(folder, system_prompt="", max_images=1)
+
+    with pytest.raises(RolloutError, match=r"sample a: an image (does not decode|has deeper channels)"):
+        prompts.build(replace(sample(0), images=(BROKEN[name],)))
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_an_odd_picture_becomes_rgb_of_its_own_size(folder: Path, name: str) -> None:
+    [image] = (
+        PromptBuilder(folder, system_prompt="", max_images=1).build(replace(sample(0), images=(ODD[name],))).images
+    )
+
+    assert (image.mode, image.size) == ("RGB", ODD[name].size)
+
+
+def test_what_is_too_narrow_to_measure_is_too_narrow_to_build(folder: Path, family: str) -> None:
+    prompts = PromptBuilder(folder, system_prompt="", max_images=1)
+    if family == "internvl":
+        assert prompts.build(replace(sample(0), images=(NARROW,))).input_sizes == ((3000, 14),)
+        return
+    with pytest.raises(RolloutError, match="sample a: the processor refuses an image: absolute aspect ratio"):
+        prompts.build(replace(sample(0), images=(NARROW,)))
+    with pytest.raises(RolloutError, match="sample a: the processor refuses an image: absolute aspect ratio"):
+        prompts.measure("where?", [(3000, 14)], "a")
 
 
 @pytest.mark.parametrize("sizes", [[], [(200, 90)], [(112, 112), (640, 300)], [(28, 28)]])
