@@ -22,6 +22,10 @@ from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.dataset import SampleTable
 
+MODEL_FILES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
+SAMPLES, SAMPLE_BYTES = 128, 64 * 1024
+"""Of a file that is larger than all its samples: 8 MiB, the first and the last bytes among them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
@@ -130,6 +134,42 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
                     "accept the change with allow_config_change=true"
                 )
     write_json(folder.data, now)
+
+
+def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> None:
+    """Compare a model folder with the one from which a run began, wherever it lies now.
+
+    Checkpoints hold what is trained; frozen weights, the reference of the KL term and the tokenizer come from here.
+
+    Raises:
+        ResumeError: it holds another model.
+    """
+    now = {"blake2b": model_digest(model)}
+    if folder.model.is_file() and not is_change_allowed and json.loads(folder.model.read_text()) != now:
+        raise ResumeError(
+            f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
+            "another run_dir, or accept the change with allow_config_change=true"
+        )
+    write_json(folder.model, now)
+
+
+def model_digest(folder: Path) -> str:
+    """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
+
+    Fine-tuning moves nearly every weight, so samples tell two models apart, and a copy from itself in a moment.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            for number in range(SAMPLES):
+                file.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:

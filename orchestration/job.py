@@ -14,7 +14,7 @@ from orchestration.errors import InterruptedRunError, StoppedError
 from orchestration.faults import read_faults
 from orchestration.host.garbage import collect_rarely
 from orchestration.host.object_store import check_object_store
-from orchestration.inputs import check_rewards, check_same_rows, prepare_inputs
+from orchestration.inputs import check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
 from orchestration.persistence.checkpoints import newest_step, store_of
 from orchestration.persistence.finished import check_finished, read_evaluation
@@ -64,6 +64,8 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     started = time.perf_counter()
     inputs = prepare_inputs(config)
     check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)
+    if config.model.path is not None:  # the demo's follows from the settings
+        check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)

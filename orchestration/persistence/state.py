@@ -41,6 +41,10 @@ class RunFolder:
         """Digests of the rows that the run trains on and is scored on."""
         return self.root / "data.json"
 
+    def model(self) -> Path:
+        """Digest of the model that the run began from."""
+        return self.root / "model.json"
+
     @property
     def environment(self) -> Path:
         """Commit, versions and machine of the latest sitting."""

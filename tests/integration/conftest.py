@@ -1,12 +1,13 @@
 """What tests of the whole job share."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
 
-# Ray settles once a process whether it wants a token, which it does where one lies in the home folder; tests that start
-# nodes by hand have none.
+# Ray settles once a process whether it wants a token; this one joins clusters of tests that have none. Processes that
+# tests start are told what they shall have: see `token`.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
@@ -14,3 +15,15 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demo artifacts, made once for all tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Token in the home folder of all processes that a test starts, as `ray get-auth-token --generate` leaves it."""
+    made = secrets.token_hex(32)
+    file = tmp_path / "home" / ".ray" / "auth_token"
+    file.parent.mkdir(parents=True)
+    file.write_text(made)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    return made

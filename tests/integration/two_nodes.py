@@ -16,8 +16,7 @@ from orchestration.host.guard import processes
 MARK = "MIXED_R1_TEST_NODE"
 OBJECT_STORE_BYTES = 100 << 20
 START_S = 60.0
-# `ray start`, unlike `ray.init`, asks for a token wherever one lies in the home folder.
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+ENVIRONMENT = {"RAY_worker_niceness": "0"}
 
 
 class RayNode:

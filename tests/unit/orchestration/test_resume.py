@@ -14,6 +14,7 @@ import yaml
 from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_settings
 from orchestration.errors import ResumeError
+from orchestration.inputs import check_same_model
 from orchestration.persistence.resume import MAY_CHANGE, MUST_STAY, deciding_entry, may_change
 from orchestration.persistence.state import RunFolder, read_config, settle_config
 
@@ -126,3 +127,19 @@ def test_raising_num_steps_says_by_how_much_the_learning_rate_bends(tmp_path: Pa
 
 def test_settings_that_nobody_classified_stay() -> None:
     assert not may_change("learner.something_new")
+
+
+def test_a_model_folder_may_be_moved_and_not_replaced_by_weights_of_the_same_shape(tmp_path: Path) -> None:
+    folder, weights = RunFolder(tmp_path / "run"), bytearray(12 << 20)
+    for name, is_tuned in (("first", False), ("moved", False), ("tuned", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        if is_tuned:  # every weight moves a little
+            weights = bytearray(b"\x01") * len(weights)
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    for name in ("first", "moved"):
+        check_same_model(folder, tmp_path / name, is_change_allowed=False)
+    with pytest.raises(ResumeError, match="does not hold the model"):
+        check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
+    check_same_model(folder, tmp_path / "tuned", is_change_allowed=True)
+    check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
