@@ -29,7 +29,9 @@ def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
     except ImportError as error:
-        raise LearnerError("learner.lora needs peft: pip install 'mixed-r1[lora]', or set learner.lora=null") from error
+        raise LearnerError(
+            "learner.lora needs peft: pip install '.[lora]' in the checkout, or set learner.lora=null"
+        ) from error
     linear = {
         name: module
         for name, module in policy.hf_model.named_modules()

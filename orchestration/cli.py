@@ -1,4 +1,4 @@
-"""The command `mixed-r1`: the one file that knows Hydra. Every verb takes Hydra overrides (key=value)."""
+"""The command `mixed-r1`: its verbs, and the exit codes of its errors."""
 
 import argparse
 import logging
@@ -7,14 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__" and Path(sys.path[0]).absolute() == Path.cwd() != Path(__file__).parents[1]:
     # `python -m` puts the working directory first, where a folder `rewards` or a file torch.py would replace ours.
     del sys.path[0]
 
 from learner.errors import CheckpointError, DivergedError, LearnerError
-from orchestration.config.secrecy import refuse_secret_overrides, refuse_secrets
+from orchestration.composition import compose
 from orchestration.config.strict import unknown_key
 from orchestration.errors import (
     ConfigError,
@@ -24,30 +23,14 @@ from orchestration.errors import (
     ResumeError,
     StoppedError,
 )
+from orchestration.usage import USAGE, help_text, version_text
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
-
-USAGE = """usage: mixed-r1 VERB [key=value ...]
-
-  plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
-  train    train, or continue the run in run_dir
-  submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
-  data     build a dataset from raw sources (mixed-r1 data --help)
-  evaluate score a checkpoint on a dataset: checkpoint=... data=...
-  report   write run_dir/report.html again from what the run recorded
-  score    score a file of responses, without a GPU (mixed-r1 score --help)
-  config   print the composed settings
-
-Settings come from the YAML of the package `conf`; key=value overrides one, group=name chooses a file:
-  mixed-r1 train rollout.engines=2 learner.num_ranks=2 run_dir=runs/two_by_two
-  mixed-r1 train experiment=cpu_quick
-"""
 
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
 RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
-EMPTY_GROUPS = ("experiment", "ablation")
-"""Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
+DATA_VERBS = ("build", "sources", "schema")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
@@ -61,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         sys.exit(0 if arguments else EXIT_USER_ERROR)
+    if arguments[0] in ("--version", "version"):
+        print(version_text())
+        sys.exit(0)
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": _plan,
         "train": _train,
@@ -75,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if verb not in verbs:
             raise ConfigError(f"{unknown_key(verb, list(verbs), '')} (see mixed-r1 --help)")
+        if verb not in ("data", "score") and {"-h", "--help"} & set(arguments):
+            keys = [argument.partition("=")[0] for argument in arguments[1:] if argument not in ("-h", "--help")]
+            print(help_text(verb, keys), end="")
+            sys.exit(0)
         sys.exit(verbs[verb](arguments[1:]))
     except USER_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
@@ -88,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OWN_PACKAGES:
             raise
-        print(f"mixed-r1 {verb} needs {error.name}: pip install 'mixed-r1[train]' (see README)", file=sys.stderr)
+        print(
+            f"mixed-r1 {verb} needs {error.name}: pip install '.[train]' in the checkout (see README)", file=sys.stderr
+        )
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
         # Whoever read our output has seen enough (`| head`); what is still buffered must not raise again at exit.
@@ -100,53 +92,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         continues = verb in ("data", "evaluate")
         print("\nstopped; the same command takes up what is done" if continues else "\nstopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, Any]:
-    """Compose the YAML with overrides into a plain mapping.
-
-    Args:
-        overrides: key=value, as they were typed.
-        is_for_here: make folders absolute; False leaves them as written, for another machine.
-
-    Raises:
-        ConfigError: an override that does not parse, whose key or file does not exist, or that holds a secret.
-    """
-    refuse_secret_overrides(overrides)
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    with initialize_config_module(config_module="conf", version_base="1.3"):
-        try:
-            values = OmegaConf.to_container(hydra_compose("config", list(overrides)), resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            known = OmegaConf.to_container(hydra_compose("config"), resolve=True)
-            raise ConfigError(_explain(error, overrides, known)) from error
-    assert isinstance(values, dict)
-    refuse_secrets(values)  # type: ignore[arg-type]
-    for key in ("run_dir", "cache_dir"):
-        if is_for_here and isinstance(values.get(key), str):
-            values[key] = str(Path(values[key]).expanduser().absolute())
-    return values  # type: ignore[return-value]
-
-
-def _explain(error: Exception, overrides: Sequence[str], known: Any) -> str:
-    """Turn a composition error into one line; an unknown key names its nearest neighbour."""
-    for override in overrides:
-        dotted = override.split("=", 1)[0].lstrip("+~")
-        level, path = known, ""
-        for part in dotted.split("."):
-            if not isinstance(level, dict):
-                break
-            if part not in level and part not in EMPTY_GROUPS:
-                return unknown_key(part, list(level), path)
-            level, path = level.get(part), f"{path}.{part}" if path else part
-        if isinstance(level, dict) and not override.startswith("+") and "={" in override:
-            return f"{override}: names that a setting does not have yet are added with a plus sign: +{override}"
-    return str(error).strip().splitlines()[0]
 
 
 def _end_in_order() -> None:
@@ -182,21 +127,18 @@ def _submit(overrides: Sequence[str]) -> int:
     return submit_run(values, overrides)
 
 
-DATA_USAGE = """usage: mixed-r1 data VERB [key=value ...]
-
-  build    build the recipe of the settings, or find it built: mixed-r1 data build data=mixed_45k data.recipe.raw=/raw
-  sources  list the raw formats that can be read, with what is known of their licences
-  schema   list the columns of a dataset
-"""
-
-
 def _data(arguments: Sequence[str]) -> int:
     verb = arguments[0] if arguments else ""
     if verb in ("", "-h", "--help", "help"):
-        print(DATA_USAGE, end="")
+        print(help_text("data", []), end="")
         return 0 if verb else EXIT_USER_ERROR
-    if verb not in ("build", "sources", "schema"):
-        raise ConfigError(f"{unknown_key(verb, ['build', 'sources', 'schema'], '')} (see mixed-r1 data --help)")
+    if verb not in DATA_VERBS:
+        raise ConfigError(f"{unknown_key(verb, list(DATA_VERBS), '')} (see mixed-r1 data --help)")
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(f"data {verb}", []), end="")
+        return 0
+    if verb != "build" and len(arguments) > 1:
+        raise ConfigError(f"mixed-r1 data {verb} takes no arguments; got {arguments[1]!r}")
     if verb == "sources":
         from orchestration.data.sources.registry import describe
 
@@ -207,12 +149,13 @@ def _data(arguments: Sequence[str]) -> int:
 
         print(describe_schema())
         return 0
-    from orchestration.config.experiment import build_config
+    from orchestration.config.experiment import build_config, build_settings
 
-    config = build_config(compose(arguments[1:]), is_for_training=False)
-    _end_in_order()
-    if config.data.recipe is None:
+    values = compose(arguments[1:])
+    if build_settings(values).data.recipe is None:
         raise ConfigError("the settings name no recipe; choose one: mixed-r1 data build data=demo")
+    config = build_config(values, is_for_training=False)
+    _end_in_order()
     from orchestration.data.command import build_from_config
     from orchestration.inputs import model_folder
 
@@ -238,11 +181,11 @@ def _evaluate(overrides: Sequence[str]) -> int:
 
 
 def _report(overrides: Sequence[str]) -> int:
-    from orchestration.config.experiment import build_config
-    from orchestration.persistence.state import RunFolder
+    from orchestration.config.experiment import build_settings
+    from orchestration.persistence.state import open_run
     from orchestration.report.page import write_report
 
-    folder = RunFolder(build_config(compose(overrides), is_for_training=False).run_path)
+    folder = open_run(build_settings(compose(overrides)).run_path)
     write_report(folder)
     print(f"wrote {folder.report}")
     return 0
@@ -276,7 +219,11 @@ def _score(arguments: Sequence[str]) -> int:
 def _config(overrides: Sequence[str]) -> int:
     import yaml
 
-    print(yaml.safe_dump(compose(overrides), sort_keys=False), end="")
+    from orchestration.config.experiment import build_settings
+
+    values = compose(overrides)
+    build_settings(values)
+    print(yaml.safe_dump(values, sort_keys=False), end="")
     return 0
 
 

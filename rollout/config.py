@@ -84,6 +84,7 @@ class RolloutConfig:
     """The rollout room: how many engines, what they are, how they sample and receive weights."""
 
     engines: int
+    """Engines that sample at the same time."""
     sampling: SamplingConfig
     engine: EngineConfig
     weight_channel: WeightChannelConfig

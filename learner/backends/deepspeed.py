@@ -291,8 +291,8 @@ def _import_deepspeed(device: torch.device) -> Any:
         import deepspeed
     except ModuleNotFoundError as error:
         raise LearnerError(
-            f"learner.backend is deepspeed, which is not installed ({error}); install mixed-r1[deepspeed], or set "
-            "learner.backend=fsdp"
+            f"learner.backend is deepspeed, which is not installed ({error}); pip install '.[deepspeed]' in the "
+            "checkout, or set learner.backend=fsdp"
         ) from error
     their_logger = logging.getLogger("DeepSpeed")
     their_logger.handlers.clear()

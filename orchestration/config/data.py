@@ -1,6 +1,7 @@
 """Which samples a run learns from."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from orchestration.data.config import RecipeConfig
 from orchestration.errors import ConfigError
@@ -11,9 +12,9 @@ from rollout.config import StreamConfig
 class DataConfig:
     """Which samples are trained on and which are held out."""
 
-    train: str | None
+    train: Annotated[str, "path"] | None
     """Parquet file or folder of shards; null builds the recipe."""
-    held_out: str | None
+    held_out: Annotated[str, "path"] | None
     """The same for evaluation."""
     recipe: RecipeConfig | None
     """What is built where train and held_out are null."""

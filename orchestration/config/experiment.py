@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
@@ -31,8 +31,9 @@ from rollout.config import RolloutConfig
 class ExperimentConfig:
     """Everything one run needs."""
 
-    run_dir: str
-    cache_dir: str
+    run_dir: Annotated[str, "path"]
+    """Folder of the run: settings, metrics, checkpoints, the trained model and its report."""
+    cache_dir: Annotated[str, "path"]
     """Where the demo keeps what it made, so that the second run starts at once."""
     seed: int
     tensorboard: bool

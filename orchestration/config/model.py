@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from learner.config import SUPPORTED_FAMILIES
 from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
@@ -24,7 +24,7 @@ NOT_SET = "???"
 class ModelConfig:
     """Which model is trained."""
 
-    path: str | None
+    path: Annotated[str, "path"] | None
     """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts. null without a family, where
     hf_config is given, is still to be set: `mixed-r1 plan` does not need the weights."""
     family: FamilyName | None

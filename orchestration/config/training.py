@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from orchestration.errors import ConfigError
 
@@ -26,10 +27,10 @@ class TrainingConfig:
     """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
     are replaced by others. 1 takes them as they come."""
     checkpoint_every: int
-    checkpoint_dir: str | None
+    checkpoint_dir: Annotated[str, "path"] | None
     """Absolute path, or a URI of object storage (s3://bucket/folder), where checkpoints are kept; null is
     run_dir/checkpoints."""
-    staging_dir: str | None
+    staging_dir: Annotated[str, "path"] | None
     """Absolute path on fast local disk, where a checkpoint waits on its way to checkpoint_dir, so that training need
     not; null is the system's temporary directory. Room for the shares of all ranks of a machine."""
     keep_last: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from orchestration.data.records import Role
 from orchestration.errors import ConfigError
@@ -16,7 +16,7 @@ class SourceConfig:
 
     adapter: str
     """Which file of orchestration/data/sources reads it."""
-    path: str | None = None
+    path: Annotated[str, "path"] | None = None
     """Folder of the raw files, relative to data.recipe.raw or absolute; null for drawn sources."""
     label: str = ""
     """Name under which its rows are counted; empty takes its name in the recipe."""
@@ -161,9 +161,9 @@ class RecipeConfig:
     name: str
     seed: int
     sources: Mapping[str, SourceConfig]
-    raw: str | None = None
+    raw: Annotated[str, "path"] | None = None
     """Folder under which the sources' folders lie."""
-    out: str | None = None
+    out: Annotated[str, "path"] | None = None
     """Folder of the result; null puts it into cache_dir under a digest of everything that shapes it."""
     chunk_rows: int = 256
     """Rows that one task works on, and that a kill can cost."""

@@ -1,7 +1,7 @@
 """The settings of `mixed-r1 evaluate`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from orchestration.errors import ConfigError
 
@@ -10,9 +10,9 @@ from orchestration.errors import ConfigError
 class EvaluateConfig:
     """What is evaluated, how it is asked, and what is made of the answers."""
 
-    checkpoint: str | None
+    checkpoint: Annotated[str, "path"] | None
     """Hugging Face folder, run folder, or checkpoint of a run; null takes the model of the other settings."""
-    data: str | None
+    data: Annotated[str, "path"] | None
     """Parquet file or folder of shards; null takes the held-out data of the other settings."""
     preset: str
     """Scoring rules of a benchmark; see orchestration/evaluation/presets."""
@@ -34,9 +34,9 @@ class EvaluateConfig:
     """Samples shown of each reward function, lowest score first."""
     boxes: Literal["as_given", "pixel", "norm1", "norm1000"]
     """Frame of boxes in the files for other toolkits."""
-    out: str | None
+    out: Annotated[str, "path"] | None
     """Folder of the result; null puts it under run_dir/evaluations."""
-    against: str | None
+    against: Annotated[str, "path"] | None
     """Folder of an earlier evaluation of the same data, to compare with."""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """What a run folder remembers: where things lie, with which settings the run began, and which have changed since."""
 
 import dataclasses
+import difflib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from learner.config import OptimizerConfig
 from learner.schedule import learning_rate_at
 from learner.store import open_store
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.errors import InfrastructureError, ResumeError
+from orchestration.errors import ConfigError, InfrastructureError, ResumeError
 from orchestration.host.commit import project_commit
 from orchestration.persistence.resume import may_change
 
@@ -108,6 +109,27 @@ class RunFolder:
     def evaluation(self, name: str) -> Path:
         """Held-out scores under the weights called `name` (before, after)."""
         return self.root / f"evaluation_{name}.json"
+
+
+def open_run(root: Path) -> RunFolder:
+    """Return the folder of a run that is there.
+
+    Raises:
+        ConfigError: no run began in that folder; a run beside it with nearly the same name is named.
+    """
+    folder = RunFolder(root)
+    if folder.config.is_file():
+        return folder
+    beside = (
+        [path.name for path in root.parent.iterdir() if RunFolder(path).config.is_file()]
+        if root.parent.is_dir()
+        else []
+    )
+    near = difflib.get_close_matches(root.name, beside, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {root.parent / near[0]}?" if near else f"runs beside it: {', '.join(sorted(beside)) or 'none'}"
+    )
+    raise ConfigError(f"run_dir={root} holds no run (no config.json); {hint}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

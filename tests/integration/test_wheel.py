@@ -115,7 +115,7 @@ def test_the_wheel_alone_shows_its_help_its_settings_and_its_plans(light: Enviro
     assert planned.returncode == 0, planned.stdout + planned.stderr
     lacking = light.run("mixed-r1", "train")
     assert lacking.returncode == 2
-    assert "pip install 'mixed-r1[train]'" in lacking.stderr
+    assert "pip install '.[train]'" in lacking.stderr
 
 
 @pytest.mark.slow
