@@ -42,6 +42,7 @@ class RunFolder:
         """Digests of the rows that the run trains on and is scored on."""
         return self.root / "data.json"
 
+    @property
     def model(self) -> Path:
         """Digest of the model that the run began from."""
         return self.root / "model.json"
