@@ -8,6 +8,8 @@ import ray
 from orchestration.cli import compose
 from orchestration.cluster import ray_session
 from orchestration.config.experiment import build_config
+from orchestration.host.guard import TOKEN_VARIABLE
+from orchestration.host.local_ray import VARIABLES
 
 
 @ray.remote
@@ -35,7 +37,5 @@ def test_a_local_ray_and_its_actors_listen_on_loopback_alone(tmp_path) -> None:
         addresses = {pid: found for pid in family if (found := listening(pid))}
     assert len(addresses) >= 3  # at least the store of the cluster, the node, and the actor
     assert set().union(*addresses.values()) == {"127.0.0.1"}
-    settled = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness", "RAY_AUTH_MODE"}
-    assert {name: value for name, value in os.environ.items() if name not in settled} == {
-        name: value for name, value in before.items() if name not in settled
-    }
+    ours = {*VARIABLES, TOKEN_VARIABLE, "PYTHONPATH", "PYTHONSAFEPATH", "RAY_AUTH_TOKEN", "VLLM_RPC_BASE_PATH"}
+    assert {name: os.environ.get(name) for name in ours} == {name: before.get(name) for name in ours}

@@ -2,11 +2,13 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestration.host.folder import PREFIX
+from orchestration.host.guard import processes
 from tests.integration.driver import Driver
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +65,29 @@ def test_a_signal_to_the_whole_process_group_saves_the_run_and_the_same_command_
         assert f"step {num_steps} of 1000 is saved" in driver.output
 
     assert set(Path("/tmp").glob(f"{PREFIX}*")) == left_before
+
+
+def imports_torch(driver: int) -> bool:
+    """Whether a child of the driver has a library of torch in its memory."""
+    children = [pid for pid, process in processes().items() if process.parent == driver]
+    return any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in children)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_run_starts_is_one_line(unkind: Path, tmp_path: Path, cache: Path) -> None:
+    def interrupted_when(folder: Path, reached: Callable[[Driver], bool]) -> str:
+        driver = Driver(unkind, "train", "experiment=cpu_quick", f"run_dir={tmp_path / 'run'}", f"cache_dir={folder}")
+        driver.poll(lambda: reached(driver), 300.0)
+        os.killpg(driver.process.pid, signal.SIGINT)
+        assert driver.finish() == 130, driver.output
+        assert driver.leftovers() == []
+        return driver.output
+
+    # The child that makes the demo's model has imported torch.
+    said = interrupted_when(tmp_path / "cache", lambda driver: imports_torch(driver.process.pid))
+    assert said == "stopped; nothing is saved yet, and the same command begins again\n"
+    said = interrupted_when(cache, lambda _: any((tmp_path / "run" / "logs").glob("engine_*.log")))
+    assert said.splitlines()[-2:] == [
+        "starting engines, reward actors and learner ranks ...",
+        "stopped; nothing is saved yet, and the same command begins again",
+    ]
