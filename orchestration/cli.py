@@ -149,11 +149,13 @@ def _data(arguments: Sequence[str]) -> int:
 
         print(describe_schema())
         return 0
-    from orchestration.config.experiment import build_config, build_settings
+    from orchestration.config.experiment import build_config, build_settings, check_inputs_named
 
     values = compose(arguments[1:])
-    if build_settings(values).data.recipe is None:
+    settings = build_settings(values)
+    if settings.data.recipe is None:
         raise ConfigError("the settings name no recipe; choose one: mixed-r1 data build data=demo")
+    check_inputs_named(settings, is_build=True)
     config = build_config(values, is_for_training=False)
     _end_in_order()
     from orchestration.data.command import build_from_config

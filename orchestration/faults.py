@@ -18,7 +18,7 @@ from pathlib import Path
 
 from orchestration.config.cluster import FaultsConfig
 from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
-from orchestration.persistence.state import writing
+from orchestration.persistence.state import read_json_lines, writing
 from rollout.errors import RolloutError
 
 
@@ -124,10 +124,4 @@ class FaultLog:
 
 def read_faults(path: Path) -> list[Fault]:
     """All faults of a file that `FaultLog` wrote, oldest first; a line that a kill cut short is left out."""
-    found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            found.append(Fault(**json.loads(line)))
-        except json.JSONDecodeError:
-            break
-    return found
+    return [Fault(**record) for record in read_json_lines(path)]

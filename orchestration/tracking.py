@@ -1,7 +1,7 @@
 """Where metrics and timings go: a JSON line each, TensorBoard, and one readable table line a step."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from learner.records import StepReport
 from orchestration.metrics import step_metrics, step_timings
-from orchestration.persistence.state import RunFolder, writing
+from orchestration.persistence.state import RunFolder, read_json_lines, writing
 from orchestration.tickets import GroupTicket, StepGroups
 from orchestration.weight_sync import SyncReport
 
@@ -193,24 +193,13 @@ def _keep_until(path: Path, first_step: int) -> None:
     """Drop lines of `first_step` and later, and a last line that a kill cut short."""
     if not path.is_file():
         return
-    kept = [json.dumps(record) for record in _records(path) if record["step"] < first_step]
+    kept = [json.dumps(record) for record in read_json_lines(path) if record["step"] < first_step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     partial.replace(path)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Give the lines of a file up to one that a kill cut short; none where there is no file."""
-    if not path.is_file():
-        return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
-
-
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
     """All recorded steps of a run, in order, each with its metrics and timings."""
-    timings = {record["step"]: record for record in _records(folder.timings)}
-    return [timings.get(record["step"], {}) | record for record in _records(folder.metrics)]
+    timings = {record["step"]: record for record in read_json_lines(folder.timings)}
+    return [timings.get(record["step"], {}) | record for record in read_json_lines(folder.metrics)]

@@ -75,6 +75,8 @@ def build_config(values: dict[str, Any], *, is_for_training: bool = True) -> Exp
     config = build_settings(values)
     for error in settings_errors(config, is_for_training=is_for_training):
         raise error
+    if is_for_training:
+        check_inputs_named(config)
     check_machine(config)
     return config
 
@@ -222,6 +224,29 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_tasks,
 )
 """Checks that need no machine, only the settings."""
+
+
+def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> None:
+    """Refuse settings that leave out what only the user can name: model, data, raw files; all of it in one line.
+
+    Args:
+        config: of a run, or of a build.
+        is_build: whether data.recipe is built, whatever data.train says.
+    """
+    data, missing = config.data, []
+    recipe = data.recipe if is_build or data.train is None else None
+    raw = [source for source in recipe.sources.values() if source.adapter != "drawn"] if recipe is not None else []
+    for key, value in {"data.train": data.train, "data.held_out": data.held_out}.items():
+        if value == NOT_SET and not is_build:
+            missing.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
+    has_root = recipe is None or recipe.raw not in (None, NOT_SET)
+    if not has_root and not all(Path(source.path or "").is_absolute() for source in raw):
+        missing.append("data.recipe.raw is not set; point it at the folder of the raw downloads")
+    if config.model.folder is None and (config.model.family is None or raw):
+        why = " that will be trained: its processor measures the prompts" if raw else "'s weights"
+        missing.append(f"model.path is not set; point it at a Hugging Face folder with the model{why}")
+    if missing:
+        raise ConfigError("; ".join(missing))
 
 
 def check_machine(config: ExperimentConfig) -> None:

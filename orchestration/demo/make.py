@@ -13,6 +13,8 @@ from orchestration.errors import DataError
 from orchestration.host.guard import guarded
 
 BAR_TITLE = "supervised warm start"
+NUM_MARKS = 8
+"""Lines that a warm start prints where nobody sees a bar move: in a log, one about every fifteen seconds."""
 
 
 def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) -> Path:
@@ -50,11 +52,13 @@ def main() -> None:
     columns = (TextColumn("{task.description:<34}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     wanted = json.loads(sys.argv[2])
     settings = DemoSettings(**wanted["settings"])
-    with Progress(*columns) as bars:
+    with Progress(*columns, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
         def show(state: DemoProgress) -> None:
             bars.update(bar, completed=state.done, description=f"{BAR_TITLE}, loss {state.loss:.2f}")
+            if bars.disable and state.done * NUM_MARKS // state.total > (state.done - 1) * NUM_MARKS // state.total:
+                print(f"{BAR_TITLE}, step {state.done} of {state.total}, loss {state.loss:.2f}", flush=True)
 
         prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], progress=show)
 

@@ -133,6 +133,20 @@ def open_run(root: Path) -> RunFolder:
     raise ConfigError(f"run_dir={root} holds no run (no config.json); {hint}")
 
 
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of a file that a run appends to, up to one that a kill cut short; none where there is no file."""
+    if not path.is_file():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            return
+        if not isinstance(record, dict):  # the beginning of a number is a number too
+            return
+        yield record
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Give (dotted key, value) pairs of nested mappings."""
     for key, value in values.items():

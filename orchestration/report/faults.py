@@ -1,11 +1,10 @@
 """What a run survived, and what became of its positions, as tables of the report."""
 
 import html
-import json
 from collections import Counter, defaultdict
 
 from orchestration.faults import Fault, read_faults
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, read_json_lines
 
 
 def faults_html(folder: RunFolder) -> str:
@@ -26,14 +25,13 @@ def faults_html(folder: RunFolder) -> str:
 
 def positions_html(folder: RunFolder) -> str:
     """How many positions of the prompt stream were trained on, replaced and dropped, with the commonest reasons."""
-    if not folder.ledger.is_file():
-        return ""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for line in folder.ledger.read_text().splitlines():
-        entry = json.loads(line)
+    for entry in read_json_lines(folder.ledger):
         counts.update({fate: len(entry[fate]) for fate in ("trained", "replaced", "dropped")})
         reasons.update(reason for _, reason in entry["dropped"])
+    if not counts:
+        return ""
     words = f"{counts['trained']} groups trained on, {counts['replaced']} replaced, {counts['dropped']} dropped"
     listed = "".join(f"<li>{count} x {html.escape(reason)}</li>" for reason, count in reasons.most_common(5))
     return f"<p>{words}.</p>" + (f"<ul>{listed}</ul>" if listed else "")

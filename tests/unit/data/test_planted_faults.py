@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_config
+from orchestration.config.experiment import build_settings
 from orchestration.data.result import plan_build
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planted")
     write_source(root)
     make_tiny_model(root / "model", FAMILIES["qwen2_5_vl"], corpus=["how tall is the bar?"] * 3, seed=0)
-    config = build_config(
+    config = build_settings(
         compose(
             [
                 f"run_dir={root / 'run'}",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_config
+from orchestration.config.experiment import build_settings
 from orchestration.data.files import FileDigests
 from orchestration.data.plan import plan_sources
 from orchestration.data.result import plan_build
@@ -39,7 +39,7 @@ ABSENT = (
 
 
 def test_the_45k_recipe_adds_up() -> None:
-    recipe = build_config(compose(["data=mixed_45k", "data.recipe.raw=/raw"])).data.recipe
+    recipe = build_settings(compose(["data=mixed_45k", "data.recipe.raw=/raw"])).data.recipe
     assert recipe is not None
     assert sum(recipe.select.quotas.values()) == 45_000
     assert set(recipe.select.bands) == set(recipe.select.quotas)
@@ -51,7 +51,7 @@ def test_the_45k_recipe_builds_from_raw_downloads(tmp_path: Path) -> None:
     for name, fixture in DOWNLOADS.items():
         (tmp_path / "raw" / name).symlink_to(GOLDEN / fixture)
     make_tiny_model(tmp_path / "model", FAMILIES["qwen2_5_vl"], corpus=["how tall is the bar?"] * 3, seed=0)
-    config = build_config(
+    config = build_settings(
         compose(
             [
                 "data=mixed_45k",
@@ -86,7 +86,7 @@ def test_the_45k_recipe_builds_from_raw_downloads(tmp_path: Path) -> None:
 
 
 def test_missing_downloads_are_named_together(tmp_path: Path) -> None:
-    recipe = build_config(compose(["data=mixed_45k", f"data.recipe.raw={tmp_path}"])).data.recipe
+    recipe = build_settings(compose(["data=mixed_45k", f"data.recipe.raw={tmp_path}"])).data.recipe
     assert recipe is not None
     with pytest.raises(DataError) as error:
         plan_sources(recipe, tmp_path, FileDigests(tmp_path / "files.json"))

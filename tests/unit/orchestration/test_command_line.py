@@ -87,6 +87,17 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
     [
         (["config", "+rollout.sampling.top_k=50"], "rollout.sampling.top_k is not a setting"),
         (["report", "run_dir=runs/typo"], "holds no run"),
+        (["data", "build", "data=mixed_45k"], "data.recipe.raw is not set"),
+        (["data", "build", "data=mixed_45k", "data.recipe.raw=/raw"], "model.path is not set"),
+        (["data", "build", "data=parquet"], "name no recipe"),
+        (["train", "data=mixed_45k"], "data.recipe.raw is not set"),
+        (["train", "data=mixed_45k", "model=qwen2_5_vl"], "model.path is not set"),
+        (["train", "data=parquet"], "data.train is not set; point it at"),
+        (
+            ["submit", "experiment=qwen2_5_vl_7b/2_nodes", "cluster=ray", "run_dir=/s/r", "cache_dir=/s/c"],
+            "data.train is not set; point it at",
+        ),
+        (["submit", "cluster=ray", "run_dir=~/r", "cache_dir=/s/c"], "run_dir=~/r is relative"),
         (["data", "sources", "all"], "takes no arguments"),
         (["data", "bild"], "did you mean build?"),
         (["trian"], "did you mean train?"),

@@ -13,6 +13,7 @@ from orchestration.faults import FaultLog, Role
 from orchestration.metrics import step_metrics, step_timings
 from orchestration.persistence.state import RunFolder, write_json
 from orchestration.report.curves import curves_svg
+from orchestration.report.page import write_report
 from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.tracking import Tracker, read_metrics
 from orchestration.weight_sync import SyncReport
@@ -33,6 +34,32 @@ SUMMARIES = [
     ),
     SUMMARY,
 ]
+
+
+@pytest.mark.parametrize("end", ['{"step": 1, "trai', "7", ""])
+def test_the_page_of_a_run_leaves_out_a_line_that_a_kill_cut_short(tmp_path: Path, end: str) -> None:
+    folder = RunFolder(tmp_path)
+    for path in (folder.metrics, folder.timings):
+        path.write_text('{"step": 0, "reward/mean": 0.5}\n' + end)
+    folder.faults.write_text('{"role": "engine", "index": 0, "cause": "gone", "at": 1.0}\n' + end)
+    folder.ledger.write_text('{"step": 0, "trained": [[0, "0-0", "7f"]], "replaced": [], "dropped": []}\n' + end)
+
+    write_report(folder)
+
+    page = folder.report.read_text()
+    assert ", 1 steps" in page
+    assert "1 groups trained on" in page
+    assert "gone" in page
+
+
+def test_the_page_of_a_run_that_took_no_step_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for path in (folder.metrics, folder.timings, folder.faults, folder.ledger):
+        path.touch()
+
+    write_report(folder)
+
+    assert ", 0 steps" in folder.report.read_text()
 
 
 def step_of(step: int, clock: float) -> dict[str, Any]:
