@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,14 @@ def test_a_submission_without_the_token_says_how(token: str, tmp_path: Path) -> 
         submit = ["-m", "orchestration.cli", "submit", "experiment=cpu_quick", "cluster=ray", "run_dir=/shared/run"]
         said = run(*submit, "cache_dir=/shared/cache", f"submit.address={cluster.dashboard}", HOME=str(tmp_path))
         assert said.startswith(f"mixed-r1 submit: submit.address={cluster.dashboard} asks for a token"), said
+
+
+@pytest.mark.slow
+def test_a_token_in_the_home_folder_keeps_nobody_out_of_a_cluster_without_one(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        with monkeypatch.context() as of_the_head:
+            of_the_head.setenv("RAY_AUTH_MODE", "disabled")
+            nodes = stack.enter_context(two_nodes(head_cpus=1, second_cpus=None))
+        assert "1 node, token sent" in run("-c", JOIN, nodes.address)
