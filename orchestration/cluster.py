@@ -46,6 +46,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
         log_dir: Where the actors' logs are, for messages.
 
     Raises:
+        ConfigError: the cluster cannot be joined.
         InfrastructureError: an actor died that nobody replaced.
     """
     log_dir.mkdir(parents=True, exist_ok=True)

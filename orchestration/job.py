@@ -54,7 +54,7 @@ def _interrupted_with_words(folder: RunFolder) -> Iterator[None]:
     except KeyboardInterrupt as error:
         step = newest_step(store_of(folder)) if folder.config.is_file() else None
         raise InterruptedRunError(
-            "stopped; nothing is saved yet, and the same command begins again"
+            "stopped; nothing is saved yet, and the same command continues from the beginning"
             if step is None
             else f"stopped; step {step} is saved in {folder.root}, and the same command continues there"
         ) from error

@@ -85,9 +85,9 @@ def test_ctrl_c_while_a_run_starts_is_one_line(unkind: Path, tmp_path: Path, cac
 
     # The child that makes the demo's model has imported torch.
     said = interrupted_when(tmp_path / "cache", lambda driver: imports_torch(driver.process.pid))
-    assert said == "stopped; nothing is saved yet, and the same command begins again\n"
+    assert said == "stopped; nothing is saved yet, and the same command continues from the beginning\n"
     said = interrupted_when(cache, lambda _: any((tmp_path / "run" / "logs").glob("engine_*.log")))
     assert said.splitlines()[-2:] == [
         "starting engines, reward actors and learner ranks ...",
-        "stopped; nothing is saved yet, and the same command begins again",
+        "stopped; nothing is saved yet, and the same command continues from the beginning",
     ]
