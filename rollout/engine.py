@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.v1.engine import PauseMode
@@ -276,7 +277,7 @@ class GenerationEngine:
             return await self._watch.during(
                 self._engine.add_request(request_id, engine_prompt, params, priority=priority)
             )
-        except ValueError as error:  # vLLM's own validation, and whatever the model's processor refuses
+        except (VLLMValidationError, ValueError) as error:  # the second is what the model's processor raises
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
 
     async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:
