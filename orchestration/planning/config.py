@@ -35,7 +35,7 @@ class AssumeConfig:
     decode_bandwidth_frac: float
     """Share of a GPU's peak memory bandwidth that decoding reaches."""
     transfer_gb_s: float
-    """At which the learner's weights reach all engines."""
+    """At which the learner's weights reach all engines on GPUs."""
     host_link_gb_s: float
     """Between a GPU and the host's memory, for what is kept there."""
     reward_group_s: float
@@ -48,6 +48,8 @@ class AssumeConfig:
     """Of one engine on CPU, decoding."""
     cpu_learner_gflop_s: float
     """Of one learner rank on CPU."""
+    cpu_transfer_gb_s: float
+    """At which the learner's weights reach all engines on CPU."""
 
     def __post_init__(self) -> None:
         """Check that nothing divides by zero."""

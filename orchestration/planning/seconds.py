@@ -96,7 +96,7 @@ def rates_of(config: ExperimentConfig, layout: Layout | None) -> Rates | None:
         rank_flops=learner_gpu.bf16_tflops * 1e12 * assume.learner_mfu
         if learner_gpu
         else assume.cpu_learner_gflop_s * 1e9,
-        transfer_bytes=assume.transfer_gb_s * 1e9,
+        transfer_bytes=(assume.transfer_gb_s if engine_gpu else assume.cpu_transfer_gb_s) * 1e9,
         host_bytes=assume.host_link_gb_s * 1e9,
     )
 
@@ -275,7 +275,10 @@ def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Length
     """The keys of plan.assume that entered the estimate."""
     unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
     for device, keys in (
-        (config.rollout.engine.device, ("prefill_mfu", "decode_bandwidth_frac", "cpu_engine_gflop_s")),
+        (
+            config.rollout.engine.device,
+            ("prefill_mfu", "decode_bandwidth_frac", "transfer_gb_s", "cpu_engine_gflop_s", "cpu_transfer_gb_s"),
+        ),
         (config.learner.device, ("learner_mfu", "cpu_learner_gflop_s")),
     ):
         unused |= {key for key in keys if key.startswith("cpu_") is (device == "cuda")}

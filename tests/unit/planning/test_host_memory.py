@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestration.placement.machines import Layout, Machine, Seating
 from orchestration.planning.checkpoint_size import share_bytes
-from orchestration.planning.host_memory import ENGINE_FRONT_BYTES, LEARNER_BYTES, host_memory
+from orchestration.planning.host_memory import ENGINE_FRONT_BYTES, LEARNER_BYTES, VOCABULARY_BYTES, host_memory
 from orchestration.planning.learner_memory import learner_parts
 from orchestration.planning.records import MemoryUse
 from orchestration.planning.shapes import read_shape
@@ -33,7 +33,7 @@ def named(use: MemoryUse) -> dict[str, int]:
 def test_each_machine_holds_the_processes_that_stand_there(tmp_path: Path) -> None:
     first, second = host_memory(gpu_config(tmp_path), SHAPE, LAYOUT)
 
-    assert named(first)["engines: front ends"] == 4 * ENGINE_FRONT_BYTES
+    assert named(first)["engines: front ends"] == 4 * (ENGINE_FRONT_BYTES + VOCABULARY_BYTES * 152064)
     assert named(first)["rewards: embedding table"] == 2 * 152064 * 3584
     assert "driver" in named(first)
     assert not any(name.startswith("learner") for name in named(first))

@@ -119,3 +119,12 @@ def test_nothing_is_estimated_for_a_gpu_that_nobody_described() -> None:
     nodes = "cluster.nodes=[{count: 1, gpus: 8, gpu: b200, cpus: 96, memory_gib: 1024.0}]"
 
     assert plan_run(gpu_settings(nodes)).seconds is None
+
+
+def test_weights_reach_engines_on_a_cpu_at_the_rate_of_a_cpu() -> None:
+    slow, fast = (plan_run(settings(f"plan.assume.cpu_transfer_gb_s={rate}")).seconds for rate in (0.001, 1000.0))
+
+    assert slow is not None and fast is not None
+    assert seconds(slow)["new weights"] > 100 * (seconds(fast)["new weights"] - 0.5)
+    assert "transfer_gb_s" not in slow.assumptions
+    assert seconds(slow)["new weights"] > seconds(fast)["new weights"] + 1
