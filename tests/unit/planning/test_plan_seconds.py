@@ -124,7 +124,7 @@ def test_nothing_is_estimated_for_a_gpu_that_nobody_described() -> None:
 def test_weights_reach_engines_on_a_cpu_at_the_rate_of_a_cpu() -> None:
     slow, fast = (plan_run(settings(f"plan.assume.cpu_transfer_gb_s={rate}")).seconds for rate in (0.001, 1000.0))
 
-    assert slow is not None and fast is not None
-    assert seconds(slow)["new weights"] > 100 * (seconds(fast)["new weights"] - 0.5)
-    assert "transfer_gb_s" not in slow.assumptions
+    assert slow is not None
+    assert fast is not None
     assert seconds(slow)["new weights"] > seconds(fast)["new weights"] + 1
+    assert "transfer_gb_s" not in slow.assumptions
