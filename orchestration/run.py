@@ -226,6 +226,7 @@ class Run:
         """Build a lost learner again and go back to the last checkpoint; nothing to do while it lives."""
         if not self._learner_is_lost:
             return
+        await self._drop_step()
         await self.learner.close()
         await self.state.go_back()
         self._held_out.forget()
@@ -327,8 +328,9 @@ class Run:
     async def _drop_step(self) -> None:
         """Forget a step that nobody waits for any more; the ranks that are at it are ended."""
         if self._newest_step is not None:
-            self._newest_step[1].cancel()
-            await asyncio.gather(self._newest_step[1], return_exceptions=True)
+            (_, taking), self._newest_step = self._newest_step, None
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
     async def _close_files(self) -> None:
         self.tracker.__exit__(None, None, None)

@@ -118,3 +118,29 @@ def test_a_learner_that_is_lost_too_often_is_not_asked(monkeypatch: pytest.Monke
 def _give_up(run: MeasuredRun, error: BaseException) -> None:
     run._learner_is_lost = True
     raise TooManyFaultsError("learner")
+
+
+def test_a_step_that_is_given_up_with_its_learner_says_nothing_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_step, kept_score = LearnerGroup.train_step, RewardPool.score
+    news: list[LearnerLostError] = []
+
+    async def train_step(self: LearnerGroup, step: int, tickets: Any) -> Any:
+        if step == 4 and len(heard) == 0:
+            news.append(LearnerLostError("no engine can get weights of a learner that is gone"))
+        return await kept_step(self, step, tickets)
+
+    heard: list[bool] = []
+
+    async def score(self: RewardPool, group: Any, *, keep_texts: bool) -> Any:
+        if news:
+            heard.append(True)
+            raise news.pop()
+        return await kept_score(self, group, keep_texts=keep_texts)
+
+    monkeypatch.setattr(LearnerGroup, "train_step", train_step)
+    monkeypatch.setattr(RewardPool, "score", score)
+    policy = Policy(name="ahead", max_staleness=1, run_ahead=1, checkpoint_every=2)
+    simulation = simulate(policy, num_engines=2, num_steps=8, seed=0)
+    assert heard
+    assert simulation.run.faults.counts()["faults/learner"] == 1.0
+    assert [json.loads(line)["step"] for line in simulation.ledger.splitlines()] == list(range(8))
