@@ -87,7 +87,13 @@ class Run:
             folder=self.folder,
             say=say,
         )
-        self.tracker = Tracker(self.folder, first_step=self.step, tensorboard=config.tensorboard, say=say)
+        self.tracker = Tracker(
+            self.folder,
+            first_step=self.step,
+            num_steps=config.training.num_steps,
+            tensorboard=config.tensorboard,
+            say=say,
+        )
         self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
         self._buffer: GroupBuffer | None = None
         self._num_batches = 0

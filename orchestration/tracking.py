@@ -1,7 +1,8 @@
 """Where metrics and timings go: a JSON line each, TensorBoard, and one readable table line a step."""
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,12 +38,9 @@ class Column:
         return f"{self.title:>{max(len(self.title), 6)}}"
 
 
+REWARD = Column("reward", "reward/mean", ".3f")
+SHORT_TITLES = {"matching": "match", "grounding": "ground", "open_ended": "open"}
 COLUMNS = (
-    Column("reward", "reward/mean", ".3f"),
-    Column("match", "reward/matching/mean", ".3f"),
-    Column("chart", "reward/chart/mean", ".3f"),
-    Column("ground", "reward/grounding/mean", ".3f"),
-    Column("open", "reward/open_ended/mean", ".3f"),
     Column("format", "reward/format/mean", ".3f"),
     Column("length", "rollout/completion_tokens_mean", ".1f"),
     Column("kl", "policy/kl_behaviour", ".4f"),
@@ -54,6 +52,21 @@ COLUMNS = (
     Column("sync_s", "time/sync_s", ".2f"),
     Column("step_s", "time/step_s", ".2f"),
 )
+
+
+def reward_columns(metrics: Iterable[str], known: Sequence[Column] = ()) -> tuple[Column, ...]:
+    """Give a column for every reward function that has a metric, those that are known already first.
+
+    Example:
+        >>> [column.title for column in reward_columns(["reward/mean", "reward/math/mean", "reward/format/mean"])]
+        ['math']
+    """
+    parts = (name.split("/") for name in metrics)
+    functions = [part[1] for part in parts if len(part) == 3 and part[0] == "reward" and part[2] == "mean"]
+    found = (
+        Column(SHORT_TITLES.get(name, name), f"reward/{name}/mean", ".3f") for name in functions if name != "format"
+    )
+    return tuple(dict.fromkeys((*known, *found)))
 
 
 class ScalarWriter(Protocol):
@@ -74,11 +87,15 @@ class Tracker:
         folder: RunFolder,
         *,
         first_step: int,
+        num_steps: int,
         tensorboard: bool,
         say: Callable[[str], None],
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
         self._folder = folder
+        self._num_steps = num_steps
+        self._step_s: deque[float] = deque(maxlen=HEADER_EVERY)
+        self._functions: tuple[Column, ...] = ()
         self._board = _tensorboard(folder.tensorboard) if tensorboard else None
         self._say = say
         self._num_lines = 0
@@ -133,10 +150,25 @@ class Tracker:
         if self._board:
             for name, value in both.items():
                 self._board.add_scalar(name, value, step)
-        if self._num_lines % HEADER_EVERY == 0:
-            self._say(" step " + " ".join(column.head for column in COLUMNS))
+        self._say_step(step, both)
+
+    def _say_step(self, step: int, metrics: dict[str, float]) -> None:
+        """Print the line of a step; above it the header, where it is due or a reward function is new."""
+        functions = reward_columns(metrics, self._functions)
+        columns = (REWARD, *functions, *COLUMNS)
+        width = 2 * len(str(self._num_steps)) + 1
+        if self._num_lines % HEADER_EVERY == 0 or functions != self._functions:
+            self._say(f"{'step':>{width}} " + " ".join(column.head for column in columns) + "    left")
+        self._functions = functions
         self._num_lines += 1
-        self._say(f"{step + 1:5d} " + " ".join(column.cell(both) for column in COLUMNS))
+        if "time/step_s" in metrics:
+            self._step_s.append(metrics["time/step_s"])
+        left = "-"
+        if self._step_s:
+            seconds = (self._num_steps - step - 1) * sum(self._step_s) / len(self._step_s)
+            left = _short(seconds)
+        count = f"{step + 1}/{self._num_steps}"
+        self._say(f"{count:>{width}} " + " ".join(column.cell(metrics) for column in columns) + f" {left:>7}")
 
     def __enter__(self) -> Self:
         """Use as a block that closes the files."""
@@ -165,6 +197,12 @@ def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
         "rewards": list(ticket.summary.rewards),
         "reasons": list(ticket.summary.reasons),
     }
+
+
+def _short(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f}h"
+    return f"{seconds / 60:.0f}m" if seconds >= 90 else f"{seconds:.0f}s"
 
 
 def ledger_line(groups: StepGroups) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def step_of(step: int, clock: float) -> dict[str, Any]:
 
 def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
     folder.mkdir(exist_ok=True)
-    tracker = Tracker(RunFolder(folder), first_step=steps[0], tensorboard=False, say=said.append)
+    tracker = Tracker(RunFolder(folder), first_step=steps[0], num_steps=160, tensorboard=False, say=said.append)
     with tracker:
         for step in steps:
             tracker.log_step(**step_of(step, clock))
@@ -127,7 +127,7 @@ def test_the_console_shows_metrics_beside_timings(tmp_path: Path) -> None:
     said: list[str] = []
     record(tmp_path, range(1), 0.5, said)
     cells = dict(zip(said[0].split(), said[1].split(), strict=True))
-    assert (cells["reward"], cells["tok/s"], cells["step_s"], cells["ground"]) == ("0.550", "32", "1.00", "-")
+    assert (cells["reward"], cells["tok/s"], cells["step_s"], cells["mismatch"]) == ("0.550", "32", "1.00", "1.0e-06")
 
 
 def test_steps_are_read_back_with_metrics_and_timings_joined(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["metrics", "timings", "ledger", "samples"])
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.jsonl").symlink_to("/dev/full")
-    tracker = Tracker(RunFolder(tmp_path), first_step=0, tensorboard=False, say=lambda _: None)
+    tracker = Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=lambda _: None)
     with pytest.raises(InfrastructureError, match=rf"{name}.jsonl cannot be written \(No space left.*free space"):
         tracker.log_step(**step_of(0, 1.0))
 
@@ -169,9 +169,27 @@ def test_a_full_disk_is_told_of_wherever_a_run_writes(tmp_path: Path) -> None:
 
 def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Path) -> None:
     known = step_of(0, 1.0) | {"sync": None, "mismatch": None, "seconds": {}}
-    with Tracker(RunFolder(tmp_path), first_step=0, tensorboard=False, say=lambda _: None) as tracker:
+    with Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=lambda _: None) as tracker:
         tracker.log_step(**known)
         assert tracker.next_step == 1
     (step,) = read_metrics(RunFolder(tmp_path))
     assert (step["policy/loss"], "time/step_s" in step, "sync/mismatch" in step) == (0.0, False, False)
     assert "<svg" in curves_svg([step])
+
+
+def test_the_console_has_a_column_for_every_reward_function_in_use_and_says_how_far_the_run_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=said.append) as tracker:
+        for step in range(2):
+            tracker.log_step(**step_of(step, 10.0))
+        tracker._say_step(2, {"reward/mean": 0.5, "reward/own/mean": 0.25, "reward/format/mean": 1.0})
+
+    header, first, second, header_with_own, third = said
+    assert "chart" in header
+    assert "math" not in header
+    assert "open" not in header
+    assert (first.split()[0], first.split()[-1]) == ("1/160", "53m")
+    assert second.split()[0] == "2/160"
+    assert "own" in header_with_own
+    assert third.split()[:4] == ["3/160", "0.500", "-", "0.250"]
+    assert len({len(line) for line in (header, first, second)}) == 1
