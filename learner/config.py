@@ -1,8 +1,9 @@
 """LearnerConfig and its parts: what a user may set of the learner."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from learner.errors import LearnerError
 
@@ -23,14 +24,9 @@ class CorrectionConfig:
     action: Literal["truncate", "mask"] = "truncate"
     """truncate: multiply the policy term by the weight, at most `high`. mask: by the weight where it lies in
     [low, high], by 0 elsewhere. KL and entropy terms are not touched."""
-    low: float = 0.0
+    low: Annotated[float, Ge(0), Le(1)] = 0.0
     """Read by mask only."""
-    high: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check the interval."""
-        _require_in("algorithm.correction.low", self.low, 0.0, 1.0)
-        _require_in("algorithm.correction.high", self.high, 1.0, math.inf)
+    high: Annotated[float, Ge(1)] = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +51,12 @@ class AlgorithmConfig:
     aggregation: Literal["algorithm", "token", "sequence", "constant"] = "algorithm"
     """token: mean over all completion tokens of the step. sequence: mean of each completion's mean. constant: sum over
     tokens / (completions * max_completion_tokens). algorithm: as the entry's paper has it."""
-    clip_low: float = 0.2
+    clip_low: Annotated[float, Ge(0), Le(1)] = 0.2
     """The importance ratio is clipped at 1 - clip_low; for gspo that of a whole sequence, a mean, so of the order
     3e-4; for cispo the weight is, and 1 means no lower bound."""
-    clip_high: float = 0.28
+    clip_high: Annotated[float, Ge(0)] = 0.28
     """... and at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
-    kl_coef: float = 0.0
+    kl_coef: Annotated[float, Ge(0)] = 0.0
     """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """In the loss k2 or k3: the gradient of k1 is zero on average, so it pulls nowhere. In the reward k1 or k3, whose
@@ -68,45 +64,36 @@ class AlgorithmConfig:
     kl_in: Literal["loss", "reward"] = "loss"
     """Whether the KL term is added to the loss or taken from the reward before advantages: from the completion's
     reward its sum over tokens, but for reinforce_plus_plus from each token's return what is still to come."""
-    entropy_coef: float = 0.0
+    entropy_coef: Annotated[float, Ge(0)] = 0.0
     """Weight of the mean entropy, which is added to the objective."""
-    std_floor: float = 0.0
+    std_floor: Annotated[float, Ge(0)] = 0.0
     """Least standard deviation to divide by, so that tiny differences of a dense reward are not blown up; not read
     with scale none."""
-    range_epsilon: float = 1e-6
+    range_epsilon: Annotated[float, Gt(0)] = 1e-6
     """A group whose rewards span less than this has zero advantage: its differences are rounding. Where the baseline
     is the mean of the step (reinforce_plus_plus), that holds for the step and not for a group."""
-    overlong_buffer_frac: float = 0.0
+    overlong_buffer_frac: Annotated[float, Ge(0), Le(1)] = 0.0
     """The reward falls linearly by `overlong_penalty` over this last share of max_completion_tokens; 0 switches it
     off. DAPO, arXiv:2503.14476, eq. 13."""
-    overlong_penalty: float = 1.0
+    overlong_penalty: Annotated[float, Ge(0)] = 1.0
     """Taken from the reward of a completion that reaches max_completion_tokens."""
     mask_truncated: bool = False
     """Leave completions that hit the length limit out of statistics and loss."""
-    num_epochs: int = 1
+    num_epochs: Annotated[int, Ge(1)] = 1
     """Passes over the groups of a step."""
-    num_minibatches: int = 1
+    num_minibatches: Annotated[int, Ge(1)] = 1
     """Optimiser updates of one pass, each on another part of the step's groups."""
     old_logprobs: Literal["behaviour", "recomputed"] = "behaviour"
     """What the ratio divides by. behaviour: the engine's logprobs, so that it also corrects staleness and engine
     differences. recomputed: the learner's own before the first update; `correction` then weighs the rest."""
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Sampling temperature of the rollout, which all logprobs of a step refer to: current, behaviour, reference."""
-    max_completion_tokens: int = 0
+    max_completion_tokens: Annotated[int, Ge(0)] = 0
     """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that settings fit one another."""
-        _require_in("algorithm.clip_low", self.clip_low, 0.0, 1.0)
-        for name in ("clip_high", "kl_coef", "entropy_coef", "std_floor", "overlong_penalty"):
-            _require_in(f"algorithm.{name}", getattr(self, name), 0.0, math.inf)
-        _require_positive("algorithm.range_epsilon", self.range_epsilon)
-        _require_positive("rollout.sampling.temperature (algorithm.temperature)", self.temperature)
-        _require_in("algorithm.max_completion_tokens", self.max_completion_tokens, 0, math.inf)
-        _require_in("algorithm.overlong_buffer_frac", self.overlong_buffer_frac, 0.0, 1.0)
-        for name in ("num_epochs", "num_minibatches"):
-            _require_in(f"algorithm.{name}", getattr(self, name), 1, math.inf)
+        """Check that settings fit one another."""
         if self.max_completion_tokens == 0 and (self.aggregation == "constant" or self.overlong_buffer_frac > 0):
             raise LearnerError(
                 "algorithm.max_completion_tokens is 0, but aggregation=constant or overlong_buffer_frac reads it; set "
@@ -124,28 +111,21 @@ class OptimizerConfig:
     """AdamW and its learning-rate schedule."""
 
     name: Literal["adamw"] = "adamw"
-    learning_rate: float
+    learning_rate: Annotated[float, Ge(0)]
     """Peak, reached after the warm-up; 0 leaves the weights as they are, a control run."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.999)
+    eps: Annotated[float, Gt(0)] = 1e-8
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     """On matrices only; vectors (biases, norms) are not decayed."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """After the warm-up: stay, or fall to 0 at total_steps."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Training steps of linear rise; all updates of a step use one rate."""
-    total_steps: int | None = None
+    total_steps: Annotated[int, Ge(1)] | None = None
     """Training steps of the run; needed by linear and cosine."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that a falling schedule knows its end."""
-        _require_in("optimizer.learning_rate", self.learning_rate, 0.0, math.inf)
-        _require_positive("optimizer.eps", self.eps)
-        _require_in("optimizer.weight_decay", self.weight_decay, 0.0, math.inf)
-        _require_in("optimizer.warmup_steps", self.warmup_steps, 0, math.inf)
-        for beta in self.betas:
-            if not 0.0 <= beta < 1.0:
-                raise LearnerError(f"optimizer.betas is {self.betas}; both must lie in [0, 1)")
+        """Check that a falling schedule knows its end."""
         if self.schedule != "constant" and (self.total_steps is None or self.total_steps <= self.warmup_steps):
             raise LearnerError(
                 f"optimizer.total_steps is {self.total_steps}; schedule {self.schedule} falls to 0 there, so set it "
@@ -191,20 +171,14 @@ class LoraConfig:
     Source: LoRA, arXiv:2106.09685.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: Annotated[int, Ge(1)] = 16
+    alpha: Annotated[float, Gt(0)] = 32.0
     """The product of the two factors is multiplied by alpha / rank."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    target_modules: Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1)] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
     """Last parts of module names; every one must occur."""
-
-    def __post_init__(self) -> None:
-        """Check the rank and that something is adapted."""
-        _require_in("learner.lora.rank", self.rank, 1, math.inf)
-        _require_positive("learner.lora.alpha", self.alpha)
-        if not self.target_modules:
-            raise LearnerError(
-                "learner.lora.target_modules is empty; name at least one module, or set learner.lora=null"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +196,9 @@ class LearnerConfig:
     deepspeed: DeepSpeedConfig = field(default_factory=DeepSpeedConfig)
     """Read when backend is deepspeed."""
     device: Literal["cpu", "cuda"] = "cpu"
-    num_ranks: int = 1
+    num_ranks: Annotated[int, Ge(1)] = 1
     """Learner processes; the weights are sharded between them."""
-    threads_per_rank: int = 1
+    threads_per_rank: Annotated[int, Ge(1)] = 1
     """CPU threads of torch in each rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of forward and backward; weights, optimiser and reductions are float32 always."""
@@ -232,25 +206,21 @@ class LearnerConfig:
     """Kernel of the prefix-shared batch. auto: flash on a GPU where flash-attn is installed, sdpa elsewhere."""
     prefix_sharing: Literal["auto", "always", "never"] = "auto"
     """Whether a prompt stands once for its completions. auto: where that feeds fewer tokens to the model."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: Annotated[int, Ge(1)] = 8192
     """Most tokens of one forward pass: prompts once a group, plus completions. A longer group is split."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass: less memory, about a third more time."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
     """The gradient's global 2-norm is scaled down to this."""
-    abort_grad_norm: float | None = None
+    abort_grad_norm: Annotated[float, Gt(0)] | None = None
     """A gradient norm above this is an explosion and ends the run before the update; null never does."""
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[Annotated[str, MinLen(1)], ...] = ()
     """What stays fixed: vision_tower, projector, language_model, or shell patterns of parameter names."""
     lora: LoraConfig | None = None
     """null trains whole matrices."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("num_ranks", "threads_per_rank", "micro_batch_tokens"):
-            if getattr(self, name) < 1:
-                raise LearnerError(f"learner.{name} is {getattr(self, name)}; it must be at least 1")
-        _require_positive("learner.max_grad_norm", self.max_grad_norm)
+        """Check that settings fit one another."""
         if self.device == "cpu":
             self._check_without_gpu()
         if self.attention == "flash" and self.dtype != "bfloat16":
@@ -274,13 +244,3 @@ class LearnerConfig:
 
 SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
 """`model_type` of the checkpoints that learner/families knows; here, because whoever asks may not import torch."""
-
-
-def _require_positive(key: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise LearnerError(f"{key} is {value}; it must be a finite number above 0")
-
-
-def _require_in(key: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise LearnerError(f"{key} is {value}; it must lie in [{low}, {high}]")

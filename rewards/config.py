@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from annotated_types import Ge, Gt, Le, Lt
+
+from conf.ranges import out_of_range
 from rewards.base import RewardError, look_up
 from rewards.parameters import (
     ChartConfig,
@@ -45,7 +48,7 @@ class RewardRule:
     """Empty matches every source."""
     function: str = ""
     """Empty keeps the function of `routes`."""
-    format_weight: float | None = None
+    format_weight: Annotated[float, Ge(0), Lt(0.5)] | None = None
     """The task's weight is the rest to 1; null keeps the general weights."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Parameters of the function that differ from its own section."""
@@ -81,8 +84,8 @@ class RewardConfig:
     """Task name to function name."""
     rules: tuple[RewardRule, ...] = ()
     """Exceptions; the first rule that matches a row is the one that holds."""
-    format_weight: float = 0.1
-    task_weight: float = 0.9
+    format_weight: Annotated[float, Ge(0), Lt(0.5)] = 0.1
+    task_weight: Annotated[float, Gt(0.5), Le(1)] = 0.9
     """Above format_weight, so that right but untagged beats wrong but tagged; the two sum to 1."""
     format: FormatConfig = field(default_factory=FormatConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
@@ -99,7 +102,6 @@ class RewardConfig:
             raise RewardError(
                 f"reward.format_weight ({self.format_weight}) and reward.task_weight ({self.task_weight}) must sum to 1"
             )
-        _check_format_weight("reward.format_weight", self.format_weight)
         for index, rule in enumerate(self.rules):
             self._check_rule(f"reward.rules[{index}]", rule)
 
@@ -162,24 +164,21 @@ class RewardConfig:
             raise RewardError(f"{where}.task is {rule.task!r}, which reward.routes lacks; give the rule a function")
         elif rule.parameters and not rule.task:
             raise RewardError(f"{where} sets parameters for all tasks of {rule.source!r}; name its task or function")
-        if rule.format_weight is not None:
-            _check_format_weight(f"{where}.format_weight", rule.format_weight)
         section = self.parameters(rule.function or self.routes.get(rule.task, "matching"))
         known = {item.name: getattr(section, item.name) for item in fields(section)}
+        hints = get_type_hints(type(section), include_extras=True)
         for key, value in rule.parameters.items():
             expected = look_up(key, known, what=f"{where}.parameters:")
             if isinstance(expected, bool) is not isinstance(value, bool) or not isinstance(
                 value, (int, float) if isinstance(expected, float) else type(expected)
             ):
                 raise RewardError(f"{where}.parameters.{key} is {value!r}; use a {type(expected).__name__}")
+            remedy = out_of_range(value, getattr(hints[key], "__metadata__", ()))
+            if remedy is not None:
+                raise RewardError(f"{where}.parameters.{key} is {value!r}; {remedy}")
         replace(section, **rule.parameters)
 
 
 def _check_function(where: str, name: str) -> None:
     if name not in FUNCTION_NAMES:
         raise RewardError(f"{where} is {name!r}; known functions: {', '.join(FUNCTION_NAMES)}")
-
-
-def _check_format_weight(where: str, weight: float) -> None:
-    if not 0.0 <= weight < 0.5:
-        raise RewardError(f"{where} is {weight}; use [0, 0.5) so that the task outweighs the format")

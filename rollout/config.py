@@ -1,9 +1,10 @@
 """Settings of the rollout: engines, how they sample, how weights reach them, in which order prompts come."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
 
 from rollout.errors import RolloutError
 
@@ -15,26 +16,12 @@ MIN_TEMPERATURE = 0.01
 class SamplingConfig:
     """How training completions are sampled."""
 
-    group_size: int
+    group_size: Annotated[int, Ge(2), Le(10_000)]
     """G, completions per prompt; advantages compare these with one another, so at least 2."""
-    temperature: float
-    max_completion_tokens: int
-    top_p: float = 1.0
+    temperature: Annotated[float, Ge(MIN_TEMPERATURE)]
+    max_completion_tokens: Annotated[int, Ge(1)]
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the probability that is sampled from, most likely tokens first; a run that trains takes all, 1."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.group_size < 2:
-            raise RolloutError(f"rollout.sampling.group_size is {self.group_size}; GRPO compares completions: use >= 2")
-        if not MIN_TEMPERATURE <= self.temperature < math.inf:
-            raise RolloutError(
-                f"rollout.sampling.temperature is {self.temperature}; sampling needs a finite value of at least "
-                f"{MIN_TEMPERATURE}, below which vLLM samples at another one"
-            )
-        if self.max_completion_tokens < 1:
-            raise RolloutError("rollout.sampling.max_completion_tokens must be at least 1")
-        if not 0.0 < self.top_p <= 1.0:
-            raise RolloutError(f"rollout.sampling.top_p is {self.top_p}; use a value above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +30,20 @@ class EngineConfig:
 
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    max_model_len: int
+    max_model_len: Annotated[int, Ge(2), Le(10_000_000)]
     """Prompt plus completion tokens; longer prompts are refused, never cut."""
-    max_num_seqs: int
+    max_num_seqs: Annotated[int, Ge(1)]
     """Completions decoded at once."""
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    kv_cache_bytes: int | None = None
+    tensor_parallel_size: Annotated[int, Ge(1)] = 1
+    gpu_memory_utilization: Annotated[float, Gt(0), Le(1)] = 0.9
+    kv_cache_bytes: Annotated[int, Ge(1)] | None = None
     """Bytes of key-value cache; null lets vLLM size it from gpu_memory_utilization."""
-    block_size: int | None = None
+    block_size: Annotated[int, Ge(1)] | None = None
     """Tokens per cache block; null is vLLM's default."""
-    max_images_per_prompt: int = 1
+    max_images_per_prompt: Annotated[int, Ge(1)] = 1
     enforce_eager: bool = False
     """True on CPU: no compilation, no graphs."""
-    threads: int = 1
+    threads: Annotated[int, Ge(1)] = 1
     """OpenMP threads of a CPU engine."""
 
 
@@ -67,9 +54,9 @@ class WeightChannelConfig:
     backend: Literal["nccl", "ipc", "gloo"]
     """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
     where there is no GPU."""
-    timeout_s: float = 60.0
+    timeout_s: Annotated[float, Gt(0), Le(10**9)] = 60.0
     """A peer that is silent for longer ends the transfer with an error."""
-    bucket_bytes: int = 64 * 1024 * 1024
+    bucket_bytes: Annotated[int, Ge(1)] = 64 * 1024 * 1024
     """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
     where both sides see the same one, at least as large as the largest tensor)."""
     in_flight: Literal["keep", "keep_cache", "wait", "abort"] = "keep"
@@ -83,14 +70,14 @@ class WeightChannelConfig:
 class RolloutConfig:
     """The rollout room: how many engines, what they are, how they sample and receive weights."""
 
-    engines: int
+    engines: Annotated[int, Ge(1)]
     """Engines that sample at the same time."""
     sampling: SamplingConfig
     engine: EngineConfig
     weight_channel: WeightChannelConfig
     system_prompt: str = ""
     """System turn of every prompt; empty for none."""
-    max_engines: int | None = None
+    max_engines: Annotated[int, Ge(1)] | None = None
     """A run waits for `engines`; further ones, up to so many, join whenever the cluster has room for them, and leave
     with their machines. null is `engines`."""
 
@@ -101,8 +88,6 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers of engines and that a whole prompt can be scheduled."""
-        if self.engines < 1:
-            raise RolloutError(f"rollout.engines is {self.engines}; at least one engine must generate")
         if self.most_engines < self.engines:
             raise RolloutError(
                 f"rollout.max_engines is {self.max_engines}, fewer than rollout.engines={self.engines}, for which a "
@@ -126,33 +111,26 @@ class CurriculumConfig:
 
     kind: Literal["none", "static", "adaptive"] = "none"
     """static: shares move from `start` to `end`. adaptive: shares follow recent rewards."""
-    start: Mapping[str, float] = field(default_factory=dict)
+    start: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """static: share of every stratum at step 0; any positive scale."""
-    end: Mapping[str, float] = field(default_factory=dict)
+    end: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """static: share of every stratum from step `num_steps` on."""
-    num_steps: int = 100
+    num_steps: Annotated[int, Ge(1)] = 100
     """static: training steps over which the shares move, in a straight line."""
-    target: float = 0.5
+    target: Annotated[float, Ge(0), Le(1)] = 0.5
     """adaptive: mean task reward that is favoured; half right, half wrong tells a group most."""
-    temperature: float = 0.1
+    temperature: Annotated[float, Gt(0)] = 0.1
     """adaptive: distance from the target, in reward, at which a stratum's share falls by e."""
-    floor_share: float = 0.05
+    floor_share: Annotated[float, Ge(0), Le(1)] = 0.05
     """adaptive: what every stratum gets of its task or source in any case, so that it is still measured."""
-    decay: float = 0.98
+    decay: Annotated[float, Ge(0), Le(1)] = 0.98
     """adaptive: weight that an estimate keeps with every further group; 0.98 looks back on about 50."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check that a static curriculum has shares."""
         if self.kind == "static":
             check_shares("data.stream.curriculum.start", self.start)
             check_shares("data.stream.curriculum.end", self.end)
-        if self.num_steps < 1:
-            raise RolloutError(f"data.stream.curriculum.num_steps is {self.num_steps}; use at least 1")
-        if self.temperature <= 0.0:
-            raise RolloutError(f"data.stream.curriculum.temperature is {self.temperature}; use a value above 0")
-        for name, value in (("target", self.target), ("floor_share", self.floor_share), ("decay", self.decay)):
-            if not 0.0 <= value <= 1.0:
-                raise RolloutError(f"data.stream.curriculum.{name} is {value}; use 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +139,9 @@ class StreamConfig:
 
     mixture_by: Literal["none", "task", "source"] = "none"
     """What `weights` speaks of; none takes tasks and sources as often as they have rows."""
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Tasks that are trained on, those of them that the dataset has; empty takes all."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
@@ -181,9 +159,6 @@ class StreamConfig:
 
 
 def check_shares(key: str, shares: Mapping[str, float]) -> None:
-    """Refuse shares of which none is positive, or one is negative or no number."""
-    for name, share in shares.items():
-        if not math.isfinite(share) or share < 0.0:
-            raise RolloutError(f"{key}.{name} is {share}; use 0 or more")
+    """Refuse shares of which none is positive."""
     if not any(shares.values()):
         raise RolloutError(f"{key} has no positive share; name every one of the dataset with its share")

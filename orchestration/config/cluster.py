@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from annotated_types import Ge, Gt, Le, MinLen
 
 from orchestration.config.environment import check_environment
 from orchestration.errors import ConfigError
@@ -18,43 +20,38 @@ TOKEN_HINT = (
 class RewardPoolConfig:
     """The actors that score groups."""
 
-    num_actors: int
-    calls_per_actor: int = 2
+    num_actors: Annotated[int, Ge(1)]
+    calls_per_actor: Annotated[int, Ge(1)] = 2
     """Groups that one actor may hold, the one at work included; further groups wait in the driver."""
-    timeout_s: float = 120.0
+    timeout_s: Annotated[float, Gt(0), Le(10**9)] = 120.0
     """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
-
-    def __post_init__(self) -> None:
-        """Check the limit."""
-        if self.timeout_s <= 0.0:
-            raise ConfigError(f"cluster.reward_pool.timeout_s is {self.timeout_s}; use a value above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultsConfig:
     """How faults of processes and machines are noticed, and how many of them a run bears."""
 
-    heartbeat_s: float
+    heartbeat_s: Annotated[float, Gt(0), Le(10**9)]
     """Between two heartbeats of an engine or a learner rank."""
-    heartbeat_timeout_s: float
+    heartbeat_timeout_s: Annotated[float, Gt(0), Le(10**9)]
     """A process that does not answer a heartbeat for so long is taken for dead. An engine that is at work does not
     answer before its step ends: while its core uses CPU time, the limit is `step_timeout_s`."""
-    step_timeout_s: float = 600.0
+    step_timeout_s: Annotated[float, Gt(0), Le(10**9)] = 600.0
     """An engine that has been at one step for so long is taken for dead: a first batch of pictures, a compilation."""
-    start_timeout_s: float
+    start_timeout_s: Annotated[float, Gt(0), Le(10**9)]
     """Time in which an engine must stand, or a learner must have loaded."""
-    call_timeout_s: float
+    call_timeout_s: Annotated[float, Gt(0), Le(10**9)]
     """Time for one training step, weight transfer or checkpoint of the learner; longer is a hang."""
-    window_s: float
+    window_s: Annotated[float, Gt(0), Le(10**9)]
     """Faults older than this no longer count against the limits."""
-    max_engine_faults: int
+    max_engine_faults: Annotated[int, Ge(0)]
     """Engines lost within the window, over all engines."""
-    max_reward_faults: int
-    max_learner_faults: int
+    max_reward_faults: Annotated[int, Ge(0)]
+    max_learner_faults: Annotated[int, Ge(0)]
     """Learners lost within the window; each costs the steps since the last checkpoint."""
-    max_transfer_faults: int
+    max_transfer_faults: Annotated[int, Ge(0)]
     """Objects lost, and weight transfers that broke though every engine lives, within the window."""
-    max_checkpoint_faults: int
+    max_checkpoint_faults: Annotated[int, Ge(0)]
     """Checkpoints that could not be written within the window; the ones before stay."""
 
 
@@ -65,27 +62,22 @@ ActorRole = Literal["engine", "learner", "reward"]
 class NodesConfig:
     """Machines of one kind."""
 
-    count: int
-    gpus: int
+    count: Annotated[int, Ge(1), Le(10_000)]
+    gpus: Annotated[int, Ge(0), Le(1000)]
     """Of each machine."""
-    gpu: str | None
+    gpu: Annotated[str, MinLen(1)] | None
     """What kind of GPU, a key of `plan.gpus`; null on machines without."""
-    cpus: int
-    memory_gib: float
+    cpus: Annotated[int, Ge(1)]
+    memory_gib: Annotated[float, Gt(0), Le(1_000_000)]
     """Host memory of each machine."""
-    roles: tuple[ActorRole, ...] = ("engine", "learner", "reward")
+    roles: Annotated[tuple[ActorRole, ...], MinLen(1)] = ("engine", "learner", "reward")
     """Which actors may stand there."""
-    resource: str | None = None
+    resource: Annotated[str, MinLen(1)] | None = None
     """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
     leaves one out."""
 
     def __post_init__(self) -> None:
         """Check what only machines of this kind must have."""
-        if self.count < 1 or self.gpus < 0 or self.cpus < 1:
-            raise ConfigError(
-                f"cluster.nodes has a kind with count={self.count}, gpus={self.gpus}, cpus={self.cpus}; use at least "
-                "one machine with at least one core"
-            )
         if set(self.roles) != set(get_args(ActorRole)) and self.resource is None:
             raise ConfigError(
                 f"cluster.nodes has a kind with roles={list(self.roles)} and no resource, by which Ray could tell its "
@@ -97,7 +89,7 @@ class NodesConfig:
 class ClusterConfig:
     """Ray and the machines under it."""
 
-    address: str | None
+    address: Annotated[str, MinLen(1)] | None
     """Address of a running cluster; null starts Ray on this machine for the length of the run."""
     reward_pool: RewardPoolConfig
     faults: FaultsConfig
@@ -108,24 +100,18 @@ class ClusterConfig:
     """The machines that a run is planned for; empty takes what Ray finds. A run checks that Ray has what it needs."""
     environment: Mapping[str, str]
     """Set in every actor's process, such as NCCL_SOCKET_IFNAME."""
-    pass_environment: tuple[str, ...]
+    pass_environment: tuple[Annotated[str, MinLen(1)], ...]
     """Names, or prefixes that end in *, of variables of the driver that every actor gets as well."""
-    gpus_per_learner_rank: float
-    """Below 1, ranks share a GPU; for tests."""
-    gpus_per_engine_worker: float
-    """Below 1, engines of one worker share a GPU; for tests."""
+    gpus_per_learner_rank: Annotated[float, Ge(0.0001), Le(1)]
+    """Below 1, ranks share a GPU; for tests. Ray counts in ten-thousandths. More GPUs are more learner.num_ranks."""
+    gpus_per_engine_worker: Annotated[float, Ge(0.0001), Le(1)]
+    """Below 1, engines of one worker share a GPU; for tests. More GPUs an engine are
+    rollout.engine.tensor_parallel_size."""
     pin_cores: bool
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
-    object_store_bytes: int
-    """Shared memory of a Ray started here."""
+    object_store_bytes: Annotated[int, Ge(75 * 1024 * 1024)]
+    """Shared memory of a Ray started here, which itself demands 75 MiB."""
 
     def __post_init__(self) -> None:
-        """Check the environment and the shares of a GPU."""
+        """Check the environment."""
         check_environment(self.environment, self.pass_environment)
-        for key in ("gpus_per_learner_rank", "gpus_per_engine_worker"):
-            share = getattr(self, key)
-            if not 0.0 < share <= 1.0:
-                raise ConfigError(
-                    f"cluster.{key} is {share:g}; use 1, or less where several actors share a GPU. More GPUs an engine "
-                    "are rollout.engine.tensor_parallel_size, more for the learner learner.num_ranks"
-                )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import MinLen
+
 from orchestration.data.config import RecipeConfig
 from orchestration.errors import ConfigError
 from rollout.config import StreamConfig
@@ -12,9 +14,9 @@ from rollout.config import StreamConfig
 class DataConfig:
     """Which samples are trained on and which are held out."""
 
-    train: Annotated[str, "path"] | None
+    train: Annotated[str, "path", MinLen(1)] | None
     """Parquet file or folder of shards; null builds the recipe."""
-    held_out: Annotated[str, "path"] | None
+    held_out: Annotated[str, "path", MinLen(1)] | None
     """The same for evaluation."""
     recipe: RecipeConfig | None
     """What is built where train and held_out are null."""

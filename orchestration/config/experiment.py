@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from annotated_types import Ge, MinLen
+
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
@@ -31,11 +33,11 @@ from rollout.config import RolloutConfig
 class ExperimentConfig:
     """Everything one run needs."""
 
-    run_dir: Annotated[str, "path"]
+    run_dir: Annotated[str, "path", MinLen(1)]
     """Folder of the run: settings, metrics, checkpoints, the trained model and its report."""
-    cache_dir: Annotated[str, "path"]
+    cache_dir: Annotated[str, "path", MinLen(1)]
     """Where the demo keeps what it made, so that the second run starts at once."""
-    seed: int
+    seed: Annotated[int, Ge(0)]
     tensorboard: bool
     allow_config_change: bool
     """Continue a run folder although settings that shape the result differ from those it began with."""
@@ -97,25 +99,6 @@ def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -
             check(config)
         except ConfigError as error:
             yield error
-
-
-def check_counts(config: ExperimentConfig) -> None:
-    """Counts that must be positive."""
-    training, evaluation = config.training, config.evaluation
-    positive = {
-        "training.num_steps": training.num_steps,
-        "training.groups_per_step": training.groups_per_step,
-        "training.checkpoint_every": training.checkpoint_every,
-        "training.keep_last": training.keep_last,
-        "training.weight_check_every": training.weight_check_every,
-        "evaluation.samples_per_family": evaluation.samples_per_family,
-        "evaluation.completions_per_sample": evaluation.completions_per_sample,
-        "cluster.reward_pool.num_actors": config.cluster.reward_pool.num_actors,
-        "cluster.reward_pool.calls_per_actor": config.cluster.reward_pool.calls_per_actor,
-    }
-    for key, value in positive.items():
-        if value < 1:
-            raise ConfigError(f"{key} is {value}; it must be at least 1")
 
 
 def check_division(config: ExperimentConfig) -> None:
@@ -214,7 +197,6 @@ def check_layout(config: ExperimentConfig) -> None:
 
 
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
-    check_counts,
     lambda config: check_pipeline(config.training),
     check_replacement,
     lambda config: check_best(config.training, config.evaluation),

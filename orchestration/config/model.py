@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
+
 from learner.config import SUPPORTED_FAMILIES
 from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
 from orchestration.errors import ConfigError
@@ -24,16 +26,16 @@ NOT_SET = "???"
 class ModelConfig:
     """Which model is trained."""
 
-    path: Annotated[str, "path"] | None
+    path: Annotated[str, "path", MinLen(1)] | None
     """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts. null without a family, where
     hf_config is given, is still to be set: `mixed-r1 plan` does not need the weights."""
     family: FamilyName | None
     """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]
     """Frame in which this model family answers boxes."""
-    min_pixels: int | None = None
+    min_pixels: Annotated[int, Ge(1)] | None = None
     """Least area of a picture as the model sees it; smaller ones are enlarged. null is what the checkpoint says."""
-    max_pixels: int | None = None
+    max_pixels: Annotated[int, Ge(1)] | None = None
     """Largest area; larger ones are shrunk. Engines, learner, prompts, box frames and plans follow both limits, and so
     does the exported checkpoint. InternVL sees tiles of one size: the limits become whole numbers of tiles, and the
     thumbnail of a cut picture comes on top."""
@@ -51,9 +53,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check areas; a model of the demo needs a family, and the frame in which that family learns to write boxes."""
-        for key in ("min_pixels", "max_pixels"):
-            if (area := getattr(self, key)) is not None and area < 1:
-                raise ConfigError(f"model.{key} is {area}; use an area in pixels, or null for the checkpoint's own")
         if self.path is not None or (self.family is None and self.hf_config is not None):
             return
         if self.family is None:

@@ -1,12 +1,13 @@
-"""Plain mappings -> frozen dataclasses, strictly: unknown keys, missing keys and wrong types are named by path."""
+"""Plain mappings -> frozen dataclasses, strictly: unknown and missing keys, types and ranges are named by path."""
 
 import dataclasses
 import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from conf.ranges import out_of_range
 from orchestration.errors import ConfigError
 
 T = TypeVar("T")
@@ -16,7 +17,8 @@ def build(cls: type[T], values: object, path: str = "") -> T:
     """Build the dataclass `cls` from a mapping.
 
     Args:
-        cls: a dataclass whose fields are int, float, bool, str, Literal, tuple, Mapping, a dataclass, or `X | None`.
+        cls: a dataclass whose fields are int, float, bool, str, Literal, tuple, Mapping, a dataclass, or `X | None`,
+            with their ranges, if they have any, as `Annotated[int, Ge(1)]`.
         values: the mapping, as YAML gives it.
         path: dotted path of the mapping, for messages.
 
@@ -25,7 +27,7 @@ def build(cls: type[T], values: object, path: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'config'} must be a mapping of settings; got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
@@ -53,10 +55,17 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _convert(hint: Any, value: object, path: str) -> Any:
+def _convert(hint: Any, value: object, path: str, *, or_null: str = "") -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_optional(hint, value, path)
+    if origin is Annotated:
+        inner, *declared = typing.get_args(hint)
+        value = _convert(inner, value, path)
+        remedy = out_of_range(value, declared)
+        if remedy is not None:
+            raise ConfigError(f"{path} is {_shown(value)}; {remedy}{or_null}")
+        return value
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(hint, value, path)  # type: ignore[arg-type]
     if origin is Literal:
@@ -73,7 +82,7 @@ def _convert_optional(hint: Any, value: object, path: str) -> Any:
     if value is None:
         return None
     if len(choices) == 1:
-        return _convert(choices[0], value, path)
+        return _convert(choices[0], value, path, or_null=", or null")
     for choice in choices:
         try:
             return _convert(choice, value, path)
@@ -83,8 +92,9 @@ def _convert_optional(hint: Any, value: object, path: str) -> Any:
 
 
 def _convert_literal(allowed: tuple[Any, ...], value: object, path: str) -> Any:
-    if value in allowed:
-        return value
+    for choice in allowed:
+        if value == choice and type(value) is type(choice):
+            return value
     near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"{path} is {value!r}; allowed: {', '.join(map(str, allowed))}{hint}")
@@ -103,14 +113,25 @@ def _convert_tuple(inner: tuple[Any, ...], value: object, path: str) -> tuple[An
 def _convert_mapping(inner: tuple[Any, ...], value: object, path: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} must be a mapping; got {value!r}")
+    for key in value:
+        if not isinstance(key, inner[0]):
+            raise ConfigError(f"{path} has the key {key!r} ({type(key).__name__}); write it as {inner[0].__name__}")
     return {key: _convert(inner[1], item, _join(path, str(key))) for key, item in value.items()}
 
 
 def _convert_scalar(hint: Any, value: object, path: str) -> Any:
     if hint is Any or hint is object:
         return value
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{path} is {value}; use a number that fits into 64 bits")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{path} must be {hint.__name__}; got {value!r} ({type(value).__name__})")
+    if remedy := out_of_range(value):
+        raise ConfigError(f"{path} is {value!r}; {remedy}")
     return value
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else repr(value)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Ge, Gt, Le, MinLen
+
 from orchestration.errors import ConfigError
 
 
@@ -11,45 +13,45 @@ from orchestration.errors import ConfigError
 class TrainingConfig:
     """The run's rhythm."""
 
-    num_steps: int
+    num_steps: Annotated[int, Ge(1)]
     """Training steps in all; each takes algorithm.num_epochs * num_minibatches optimiser updates."""
-    groups_per_step: int
+    groups_per_step: Annotated[int, Ge(1), Le(100_000)]
     """Prompts a step; each gives group_size completions."""
-    max_staleness: int
+    max_staleness: Annotated[int, Ge(0)]
     """0: rollout and training take turns. k: a step trains on nothing begun more than k steps before it."""
-    run_ahead: int | None
+    run_ahead: Annotated[int, Ge(0)] | None
     """Steps that rollout may run ahead of the live weights; null is max_staleness. What it leaves of max_staleness is
     how often a straggler may be carried over."""
-    straggler_deadline_s: float | None
+    straggler_deadline_s: Annotated[float, Ge(0), Le(10**9)] | None
     """Time a step waits for its own groups; then any others that are done fill it, and the missing ones are carried
     over to the next step. null waits for all."""
-    oversampling: float
+    oversampling: Annotated[float, Ge(1), Le(1000)]
     """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
     are replaced by others. 1 takes them as they come."""
-    checkpoint_every: int
-    checkpoint_dir: Annotated[str, "path"] | None
+    checkpoint_every: Annotated[int, Ge(1)]
+    checkpoint_dir: Annotated[str, "path", MinLen(1)] | None
     """Absolute path, or a URI of object storage (s3://bucket/folder), where checkpoints are kept; null is
     run_dir/checkpoints."""
-    staging_dir: Annotated[str, "path"] | None
+    staging_dir: Annotated[str, "path", MinLen(1)] | None
     """Absolute path on fast local disk, where a checkpoint waits on its way to checkpoint_dir, so that training need
     not; null is the system's temporary directory. Room for the shares of all ranks of a machine."""
-    keep_last: int
+    keep_last: Annotated[int, Ge(1)]
     """Newest complete checkpoints that stay."""
     keep_best: bool
     """Keep the best checkpoint by macro mean and of each reward function too; needs evaluation.every_steps."""
-    time_limit_s: float | None
+    time_limit_s: Annotated[float, Gt(0), Le(10**9)] | None
     """Length of the allocation, from the start of the job; null reads SLURM_JOB_END_TIME where there is one."""
-    checkpoint_before_s: float
+    checkpoint_before_s: Annotated[float, Ge(0), Le(10**9)]
     """So long before the allocation ends, the run saves a checkpoint and leaves."""
-    weight_check_every: int
+    weight_check_every: Annotated[int, Ge(1)]
     """Tensors of engine and learner are compared when a run starts or resumes, and after every k-th step."""
-    max_mismatch: float
+    max_mismatch: Annotated[float, Gt(0)]
     """Mean log-probability difference between engine and learner above which the run stops."""
-    max_drop_frac: float
+    max_drop_frac: Annotated[float, Ge(0), Le(1)]
     """Share of a step's groups that may be dropped for bad data."""
-    max_failed_frac: float
+    max_failed_frac: Annotated[float, Ge(0), Le(1)]
     """Share of a step's completions whose reference or grader may fail; they are masked and counted."""
-    recorded_groups_per_step: int
+    recorded_groups_per_step: Annotated[int, Ge(0)]
     """Groups a step whose completions are written to samples.jsonl."""
 
     @property
@@ -62,37 +64,28 @@ class TrainingConfig:
 class EvaluationConfig:
     """How a run scores held-out data before and after."""
 
-    samples_per_family: int
-    completions_per_sample: int
+    samples_per_family: Annotated[int, Ge(1)]
+    completions_per_sample: Annotated[int, Ge(1)]
     """Sampled at rollout.sampling.temperature, beside one greedy completion."""
     enabled: bool = True
-    every_steps: int | None = None
+    every_steps: Annotated[int, Ge(1)] | None = None
     """Score held-out data during the run too, after every k-th step; null only before and after."""
 
 
 def check_pipeline(training: TrainingConfig) -> None:
-    """How far rollout runs ahead, who may be carried over, and how many prompts a step may use up."""
-    if training.max_staleness < 0:
-        raise ConfigError(f"training.max_staleness is {training.max_staleness}; use 0 (synchronous) or more")
+    """How far rollout runs ahead, and who may be carried over."""
     ahead = training.steps_ahead
-    if not 0 <= ahead <= training.max_staleness:
+    if ahead > training.max_staleness:
         raise ConfigError(
             f"training.run_ahead is {ahead} and training.max_staleness {training.max_staleness}; use 0 to "
             f"{training.max_staleness}, or null for {training.max_staleness}"
         )
-    if training.straggler_deadline_s is not None:
-        if training.straggler_deadline_s < 0.0:
-            raise ConfigError(
-                f"training.straggler_deadline_s is {training.straggler_deadline_s}; use 0 or more, or null"
-            )
-        if ahead == training.max_staleness:
-            raise ConfigError(
-                f"training.straggler_deadline_s needs steps of staleness that rollout does not use up itself, and "
-                f"run_ahead={ahead} takes all of max_staleness={training.max_staleness}; raise max_staleness or lower "
-                "run_ahead"
-            )
-    if training.oversampling < 1.0:
-        raise ConfigError(f"training.oversampling is {training.oversampling}; use 1 (off) or more, such as 2")
+    if training.straggler_deadline_s is not None and ahead == training.max_staleness:
+        raise ConfigError(
+            f"training.straggler_deadline_s needs steps of staleness that rollout does not use up itself, and "
+            f"run_ahead={ahead} takes all of max_staleness={training.max_staleness}; raise max_staleness or lower "
+            "run_ahead"
+        )
 
 
 def check_folders(training: TrainingConfig) -> None:
@@ -109,8 +102,6 @@ def check_folders(training: TrainingConfig) -> None:
 def check_best(training: TrainingConfig, evaluation: EvaluationConfig) -> None:
     """The best checkpoint is known only where checkpoints are scored."""
     every = evaluation.every_steps
-    if every is not None and every < 1:
-        raise ConfigError(f"evaluation.every_steps is {every}; use 1 or more, or null")
     if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
         raise ConfigError(
             f"training.keep_best needs scores of every checkpoint: set evaluation.enabled=true and "

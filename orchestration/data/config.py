@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, MinLen
+
 from orchestration.data.records import Role
 from orchestration.errors import ConfigError
 
@@ -14,53 +16,46 @@ REWARD_FUNCTIONS = ("matching", "chart", "grounding", "open_ended", "math")
 class SourceConfig:
     """One raw dataset of a recipe."""
 
-    adapter: str
+    adapter: Annotated[str, MinLen(1)]
     """Which file of orchestration/data/sources reads it."""
-    path: Annotated[str, "path"] | None = None
+    path: Annotated[str, "path", MinLen(1)] | None = None
     """Folder of the raw files, relative to data.recipe.raw or absolute; null for drawn sources."""
     label: str = ""
     """Name under which its rows are counted; empty takes its name in the recipe."""
     role: Role = "train"
-    split: str = "train"
+    split: Annotated[str, MinLen(1)] = "train"
     """Which split of the raw dataset, in the source's own words."""
     license: str = ""
     """Overrides the adapter's licence note."""
-    max_rows: int | None = None
+    max_rows: Annotated[int, Ge(1)] | None = None
     """Rows drawn at random before anything else is done to them; null takes all."""
-    quota: int | None = None
+    quota: Annotated[int, Ge(1)] | None = None
     """Rows of this source in the result, at most."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What the adapter alone understands; each adapter documents its own."""
-
-    def __post_init__(self) -> None:
-        """Check the counts."""
-        for name in ("max_rows", "quota"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"a source's {name} is {value}; use at least 1, or leave the source out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """What validate and normalise accept."""
 
-    max_images: int = 8
-    max_image_bytes: int = 30_000_000
-    min_side: int = 28
+    max_images: Annotated[int, Ge(0)] = 8
+    max_image_bytes: Annotated[int, Ge(1)] = 30_000_000
+    min_side: Annotated[int, Ge(1)] = 28
     """Pixels; Qwen2.5-VL's processor needs 28."""
-    max_aspect: float = 100.0
+    max_aspect: Annotated[float, Ge(1)] = 100.0
     """Longer side over shorter; Qwen's processor raises at 200."""
-    max_pixels: int = 50_000_000
+    max_pixels: Annotated[int, Ge(1)] = 50_000_000
     cmyk: Literal["quarantine", "convert"] = "quarantine"
     exif: Literal["quarantine", "rotate"] = "quarantine"
     """Rows with boxes are quarantined in either case: nobody knows which way up their boxes were drawn."""
-    max_question_chars: int = 8_000
-    max_answer_chars: int = 8_000
-    box_slack: float = 2.0
+    max_question_chars: Annotated[int, Ge(1)] = 8_000
+    max_answer_chars: Annotated[int, Ge(1)] = 8_000
+    box_slack: Annotated[float, Ge(0)] = 2.0
     """Pixels that an annotation may leave its image by; it is clipped."""
-    max_box_frac: float = 1.0
+    max_box_frac: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the image that one reference box may cover."""
-    max_boxes: int = 20
+    max_boxes: Annotated[int, Ge(1)] = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +80,13 @@ class DeduplicateConfig:
 
     perceptual: bool = True
     """Look for near-duplicates by image hash beside exact ones."""
-    max_hash_distance: int = 10
+    max_hash_distance: Annotated[int, Ge(0), Le(256)] = 10
     """Bits of 256 in which two difference hashes may differ."""
-    max_thumbnail_difference: int = 24
+    max_thumbnail_difference: Annotated[int, Ge(0), Le(255)] = 24
     """Largest difference, of 255, between the 16 x 16 thumbnails of two images that count as nearly the same."""
-    min_question_similarity: float = 0.8
+    min_question_similarity: Annotated[float, Ge(0), Le(1)] = 0.8
     """Jaccard similarity of the questions' words, above which questions count as nearly the same."""
-    max_rows_per_image: int | None = None
+    max_rows_per_image: Annotated[int, Ge(1)] | None = None
     """Questions about one image; null takes all."""
 
 
@@ -99,7 +94,7 @@ class DeduplicateConfig:
 class MeasureConfig:
     """Prompt lengths under the model's own processor."""
 
-    max_prompt_tokens: int | None = None
+    max_prompt_tokens: Annotated[int, Ge(1)] | None = None
     """Null takes what rollout.engine.max_model_len leaves after rollout.sampling.max_completion_tokens."""
 
 
@@ -108,7 +103,7 @@ class DifficultyConfig:
     """Whether and how often the current policy tries every row; it samples as rollout.sampling says."""
 
     enabled: bool = False
-    num_completions: int = 8
+    num_completions: Annotated[int, Ge(1)] = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +112,13 @@ class BandConfig:
 
     drop_all_right: bool = True
     drop_all_wrong: bool = True
-    keep_all_right_frac: float = 0.0
+    keep_all_right_frac: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the all-right rows that stays, so that what is known is not forgotten."""
-    min_mean: float = 0.0
-    max_mean: float = 1.0
+    min_mean: Annotated[float, Ge(0), Le(1)] = 0.0
+    max_mean: Annotated[float, Ge(0), Le(1)] = 1.0
     """Rows outside go as too_hard or too_easy. A mean says little of IoU and BMAS: use min_std there."""
-    min_std: float = 0.0
-    doubt_agreement: float = 0.75
+    min_std: Annotated[float, Ge(0)] = 0.0
+    doubt_agreement: Annotated[float, Ge(0), Le(1)] = 0.75
     """An all-wrong row of which at least this share of completions gives one answer has a doubted reference."""
 
 
@@ -133,9 +128,11 @@ class SelectConfig:
 
     bands: Mapping[str, BandConfig] = field(default_factory=dict)
     """By reward function; a function that is not named keeps everything."""
-    quotas: Mapping[str, int] = field(default_factory=dict)
+    quotas: Mapping[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
     """Rows by reward function; a function that is not named has no limit."""
-    strata: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    strata: Mapping[str, tuple[Annotated[float, Ge(0), Le(1)], Annotated[float, Ge(0), Le(1)]]] = field(
+        default_factory=dict
+    )
     """Difficulty classes: name -> [low, high) of the mean task reward; the last one includes 1."""
     balance_strata: bool = True
     """Fill quotas evenly from the strata where there are enough rows."""
@@ -149,7 +146,7 @@ class SelectConfig:
 class ShardsConfig:
     """The files that are written."""
 
-    rows_per_shard: int = 4096
+    rows_per_shard: Annotated[int, Ge(1)] = 4096
     images: Literal["bytes", "paths"] = "bytes"
     """Inside the Parquet rows, or as files in images/ under the dataset."""
 
@@ -158,16 +155,16 @@ class ShardsConfig:
 class RecipeConfig:
     """A dataset: its sources and what every stage does to their rows."""
 
-    name: str
-    seed: int
+    name: Annotated[str, MinLen(1)]
+    seed: Annotated[int, Ge(0)]
     sources: Mapping[str, SourceConfig]
-    raw: Annotated[str, "path"] | None = None
+    raw: Annotated[str, "path", MinLen(1)] | None = None
     """Folder under which the sources' folders lie."""
-    out: Annotated[str, "path"] | None = None
+    out: Annotated[str, "path", MinLen(1)] | None = None
     """Folder of the result; null puts it into cache_dir under a digest of everything that shapes it."""
-    chunk_rows: int = 256
+    chunk_rows: Annotated[int, Ge(1)] = 256
     """Rows that one task works on, and that a kill can cost."""
-    num_workers: int | None = None
+    num_workers: Annotated[int, Ge(1)] | None = None
     """Tasks at once; null takes every core."""
     limits: LimitsConfig = LimitsConfig()
     normalise: NormaliseConfig = NormaliseConfig()
@@ -178,19 +175,12 @@ class RecipeConfig:
     shards: ShardsConfig = ShardsConfig()
 
     def __post_init__(self) -> None:
-        """Check names and counts."""
+        """Check names."""
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
-        for name, quota in self.select.quotas.items():
-            if name not in REWARD_FUNCTIONS or quota < 1:
-                raise ConfigError(
-                    f"data.recipe.select.quotas has {name}: {quota}; name one of {', '.join(REWARD_FUNCTIONS)} and at "
-                    "least 1"
-                )
-        for name in self.select.bands:
-            if name not in REWARD_FUNCTIONS:
-                raise ConfigError(
-                    f"data.recipe.select.bands names {name}; reward functions are {', '.join(REWARD_FUNCTIONS)}"
-                )
-        if self.chunk_rows < 1:
-            raise ConfigError(f"data.recipe.chunk_rows is {self.chunk_rows}; use at least 1")
+        for key in ("quotas", "bands"):
+            for name in getattr(self.select, key):
+                if name not in REWARD_FUNCTIONS:
+                    raise ConfigError(
+                        f"data.recipe.select.{key} names {name}; reward functions are {', '.join(REWARD_FUNCTIONS)}"
+                    )

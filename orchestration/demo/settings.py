@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 FamilyName = Literal["qwen2_5_vl", "internvl"]
 """Model families that the demo makes in miniature."""
@@ -21,29 +23,17 @@ FAMILY_FRAMES: Mapping[FamilyName, FrameName] = MappingProxyType(
 class DemoSettings:
     """The warm start of the tiny model; equal settings give equal models."""
 
-    seed: int
+    seed: Annotated[int, Ge(0)]
     """Of demonstrations, initial weights and warm start."""
-    warm_start_steps: int
+    warm_start_steps: Annotated[int, Ge(1)]
     """Optimiser steps of supervised training on mixed-quality demonstrations."""
-    warm_start_batch_size: int
+    warm_start_batch_size: Annotated[int, Ge(1)]
     """Pictures a step; each comes with `questions_per_picture` demonstrations."""
-    warm_start_learning_rate: float
-    fault_frac: float
+    warm_start_learning_rate: Annotated[float, Ge(0)]
+    fault_frac: Annotated[float, Ge(0), Le(1)]
     """Share of demonstrations with a fault, for reinforcement learning to take out."""
-    questions_per_picture: int = 4
+    questions_per_picture: Annotated[int, Ge(1)] = 4
     """In the warm start alone, where the picture is encoded once for all its questions."""
-
-    def __post_init__(self) -> None:
-        """Check counts and the share."""
-        for name in (
-            "warm_start_steps",
-            "warm_start_batch_size",
-            "questions_per_picture",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"demo.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0.0 <= self.fault_frac <= 1.0:
-            raise ValueError(f"demo.fault_frac is {self.fault_frac}; it is a share in [0, 1]")
 
     @property
     def num_warm_start_samples(self) -> int:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestration.config.experiment import ExperimentConfig, check_counts, check_inputs_named
+from orchestration.config.experiment import ExperimentConfig, check_inputs_named
 from orchestration.config.strict import build
 from orchestration.submission.attempts import run_attempts
 from orchestration.submission.client import RayJobServer, server_address
@@ -26,7 +26,6 @@ def submit_run(values: Mapping[str, Any], overrides: Sequence[str]) -> int:
         ResumeError: a job of this run is there already.
     """
     config = build(ExperimentConfig, values)
-    check_counts(config)
     check_inputs_named(config)
     job = make_job(config, overrides, os.environ)
     server = RayJobServer(server_address(config.submit, os.environ), config.submit)

@@ -71,12 +71,3 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_only_what_a_setting_shapes_is_made_anew(change: dict[str, float], is_new: bool) -> None:
     changed = dataclasses.replace(SETTINGS, **change)
     assert (model_digest(changed, FAMILY) != model_digest(SETTINGS, FAMILY)) == is_new
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"warm_start_steps": 0}, "demo.warm_start_steps is 0"), ({"fault_frac": 1.5}, "demo.fault_frac is 1.5")],
-)
-def test_settings_that_cannot_be_used_are_named(change: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SETTINGS, **change)

@@ -13,7 +13,6 @@ from learner.config import (
     DeepSpeedConfig,
     FsdpConfig,
     LearnerConfig,
-    LoraConfig,
     OptimizerConfig,
 )
 from learner.errors import LearnerError, NonFiniteLossError
@@ -96,27 +95,19 @@ def test_broken_groups_and_images_are_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AlgorithmConfig(clip_low=1.5), "algorithm.clip_low is 1.5"),
-        (lambda: AlgorithmConfig(kl_coef=-1.0), "algorithm.kl_coef is -1.0"),
-        (lambda: AlgorithmConfig(range_epsilon=0.0), "algorithm.range_epsilon is 0.0"),
-        (lambda: OptimizerConfig(learning_rate=-1.0), "optimizer.learning_rate is -1.0"),
-        (lambda: OptimizerConfig(learning_rate=1.0, betas=(0.9, 1.0)), r"betas is \(0.9, 1.0\)"),
         (lambda: OptimizerConfig(learning_rate=1.0, schedule="cosine"), "total_steps is None; schedule cosine"),
-        (lambda: learner(num_ranks=0), "learner.num_ranks is 0"),
         (lambda: learner(attention="flex"), "attention is flex, which trains on GPUs only; use sdpa"),
         (lambda: learner(attention="flash", device="cuda"), "attention is flash, which needs learner.dtype=bfloat16"),
         (lambda: learner(fsdp=FsdpConfig(cpu_offload=True)), r"cpu_offload needs learner\.device=cuda"),
         (lambda: learner(abort_grad_norm=0.5), r"abort_grad_norm is 0\.5; set it well above max_grad_norm=1\.0"),
         (lambda: DeepSpeedConfig(zero_stage=2, offload_params=True), "offload_params needs zero_stage 3"),
-        (lambda: LoraConfig(rank=0), r"learner\.lora\.rank is 0"),
-        (lambda: LoraConfig(target_modules=()), "target_modules is empty"),
         (
             lambda: AlgorithmConfig(correction=CorrectionConfig(level="token")),
             r"correction\.level is token, but with algorithm\.old_logprobs=behaviour",
         ),
     ],
 )
-def test_a_setting_out_of_range_is_named_with_its_value(make, message):
+def test_settings_that_do_not_fit_one_another_are_named(make, message):
     with pytest.raises(LearnerError, match=message):
         make()
 

@@ -1,9 +1,12 @@
 """YAML to frozen records: every mistake names its dotted path."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import pytest
+from annotated_types import Ge
 
 from orchestration.config.strict import build
 from orchestration.errors import ConfigError
@@ -11,15 +14,18 @@ from orchestration.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    learning_rate: float
+    learning_rate: Annotated[float, Ge(0)]
     name: Literal["adamw", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.99)
     freeze: tuple[str, ...] = ()
     limit: int | None = None
 
+    stage: Literal[1, 2] = 1
+    weights: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
-        if self.learning_rate < 0:
-            raise ValueError(f"inner.learning_rate is {self.learning_rate}; use 0 or more")
+        if self.limit is not None and self.limit > self.learning_rate:
+            raise ValueError(f"inner.limit is {self.limit}; it is above inner.learning_rate={self.learning_rate}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,12 @@ def test_nested_mapping_becomes_the_record() -> None:
         ({"inner": {"learning_rate": 1.0, "freeze": "visual"}}, r"inner\.freeze must be a list"),
         ({"inner": {"learning_rate": 1.0, "limit": "x"}}, r"inner\.limit must be int"),
         ({"inner": {"learning_rate": -1.0}}, r"inner\.learning_rate is -1\.0; use 0 or more"),
+        ({"inner": {"learning_rate": 1.0, "limit": 2}}, r"inner\.limit is 2; it is above"),
+        ({"inner": {"learning_rate": 1.0, "betas": [0.9, math.inf]}}, r"inner\.betas\[1\] is inf; use a finite number"),
+        ({"inner": {"learning_rate": 1.0, "stage": True}}, r"inner\.stage is True; allowed: 1, 2"),
+        ({"inner": {"learning_rate": 1.0, "weights": {"a": -1}}}, r"inner\.weights\.a is -1\.0; use 0 or more"),
+        ({"inner": {"learning_rate": 1.0, "weights": {1: 1}}}, r"inner\.weights has the key 1 \(int\)"),
+        ({"inner": {"learning_rate": 1.0}, "seed": 2**63}, r"seed is 9223372036854775808; use a number that fits into"),
         ({"inner": {"learning_rate": 1.0}, "seed": True}, r"seed must be int; got True"),
         ({"inner": {"learning_rate": 1.0}, "verbose": 1}, r"verbose must be bool"),
         ({"inner": 3}, r"inner must be a mapping"),

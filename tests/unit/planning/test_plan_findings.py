@@ -26,14 +26,14 @@ def test_the_run_that_is_changed_below_fits_without_a_word() -> None:
     ("change", "key", "words"),
     [
         ("training.groups_per_step=130", "training.groups_per_step", "does not divide by learner.num_ranks=4"),
-        ("training.max_staleness=-1", "training.max_staleness", "use 0 (synchronous) or more"),
+        ("training.run_ahead=9", "training.run_ahead", "or null for"),
         ("rollout.engines=5", "rollout.engines", "1 of 5 engines"),
         ("rollout.engine.tensor_parallel_size=16", "rollout.engine.tensor_parallel_size", "use 8 or less"),
         ("learner.num_ranks=2", "learner.micro_batch_tokens", "too much"),
         ("rollout.engine.gpu_memory_utilization=0.25", "rollout.engine", "would fit"),
         ("rollout.engine.max_model_len=200000", "rollout.engine.max_model_len", "was made for 128,000"),
         ("algorithm.num_minibatches=200", "algorithm.num_minibatches", "use at most 128"),
-        ("training.checkpoint_every=0", "training.checkpoint_every", "must be at least 1"),
+        ("training.keep_best=true", "training.keep_best", "needs scores of every checkpoint"),
         (NODES.format(1, 8, 40.0), "cluster.nodes", "too much"),
     ],
 )
@@ -58,7 +58,8 @@ def test_an_error_names_its_key_and_what_to_do(change: str, key: str, words: str
          "learner.num_ranks", "stand 4, 1 to a machine"),
         ([NODES.format(2, 4, 1024.0), "run_dir=/home/me/run"], "run_dir", "put it on storage that they share"),
         ([NODES.format(2, 4, 1024.0), "training.checkpoint_dir=/tmp/kept"], "training.checkpoint_dir", "storage"),
-        (["cluster.address=null", "cluster.object_store_bytes=1000000"], "cluster.object_store_bytes", "disk"),
+        (["cluster.address=null", "cluster.object_store_bytes=80000000", "training.groups_per_step=1024"],
+         "cluster.object_store_bytes", "disk"),
         (["rollout.engine.max_num_seqs=4096"], "rollout.engine.max_num_seqs", "tokens of cache"),
     ],
 )  # fmt: skip
@@ -70,9 +71,9 @@ def test_a_warning_lets_the_run_go(changes: list[str], key: str, words: str) -> 
 
 
 def test_two_mistakes_are_told_at_once() -> None:
-    keys = {f.key for f in findings("training.groups_per_step=130", "training.checkpoint_every=0", "rollout.engines=9")}
+    keys = {f.key for f in findings("training.groups_per_step=130", "training.keep_best=true", "rollout.engines=9")}
 
-    assert {"training.groups_per_step", "training.checkpoint_every", "rollout.engines"} <= keys
+    assert {"training.groups_per_step", "training.keep_best", "rollout.engines"} <= keys
 
 
 @pytest.mark.parametrize(

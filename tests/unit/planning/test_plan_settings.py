@@ -24,11 +24,11 @@ def test_settings_touch_no_folder(tmp_path: Path) -> None:
 
 
 def test_every_check_across_rooms_is_asked_even_if_one_refuses(tmp_path: Path) -> None:
-    config = settings(*run(tmp_path, "training.max_staleness=-1", "training.groups_per_step=3", "learner.num_ranks=2"))
+    config = settings(*run(tmp_path, "training.run_ahead=9", "training.groups_per_step=3", "learner.num_ranks=2"))
 
     refused = [str(error) for error in settings_errors(config)]
 
-    assert [text.split()[0].split("=")[0] for text in refused] == ["training.max_staleness", "training.groups_per_step"]
+    assert [text.split()[0].split("=")[0] for text in refused] == ["training.run_ahead", "training.groups_per_step"]
 
 
 def test_only_a_run_that_trains_must_sample_from_the_whole_vocabulary(tmp_path: Path) -> None:

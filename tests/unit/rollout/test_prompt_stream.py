@@ -170,8 +170,6 @@ def test_a_position_far_away_needs_no_neighbours() -> None:
         ({"chart": 1, "ious": 1, "open": 1}, "names ious; did you mean iou"),
         ({"chart": 1, "iou": 1}, "leaves out open"),
         ({"chart": 0, "iou": 0, "open": 0}, "no positive share"),
-        ({"chart": 1, "iou": -1, "open": 1}, r"weights.iou is -1"),
-        ({"chart": 1, "iou": float("nan"), "open": 1}, r"weights.iou is nan"),
     ],
 )
 def test_weights_that_do_not_fit_the_dataset_are_refused(weights: dict[str, float], words: str) -> None:
