@@ -208,6 +208,7 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
 def _unreadable(key: str, value: str) -> str:
     """Say how a value that Hydra's grammar cannot read is written."""
     kind = setting_type(key)
+    kind = getattr(kind, "__origin__", kind)  # of a number with a range, Annotated[int, Ge(1)]
     if kind in (int, float, bool):
         return f"{key} must be {kind.__name__}; got {value!r}"
     quoted = shlex.quote(f'{key}="{value}"') if value[:1] not in ("[", "{") else shlex.quote(f'{key}=["a, b", c]')

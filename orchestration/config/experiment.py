@@ -45,10 +45,11 @@ class ExperimentConfig:
     data: DataConfig
     demo: DemoSettings
     reward: RewardConfig
-    algorithm: AlgorithmConfig
     rollout: RolloutConfig
-    learner: LearnerConfig
     training: TrainingConfig
+    algorithm: AlgorithmConfig
+    """After those from which conf takes some of its values, so that a value out of range is named where it was set."""
+    learner: LearnerConfig
     evaluation: EvaluationConfig
     evaluate: EvaluateConfig
     """Read by `mixed-r1 evaluate` alone."""
