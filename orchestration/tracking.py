@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO
 
 from learner.records import StepReport
 from orchestration.metrics import step_metrics, step_timings
@@ -110,10 +110,11 @@ class Tracker:
         self.next_step = first_step
         """The step whose line comes next."""
         paths = (self._folder.metrics, self._folder.timings, self._folder.samples, self._folder.ledger)
+        self._files: list[TextIO] = []
         for path in paths:
             with writing(path):
                 _keep_until(path, first_step)
-        self._files = [path.open("a") for path in paths]
+                self._files.append(path.open("a"))
         self._metrics, self._timings, self._samples, self._ledger = self._files
 
     def _close(self) -> None:

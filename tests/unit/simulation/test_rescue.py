@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from learner.errors import LearnerError, NonFiniteLossError
-from orchestration.errors import DataError, LearnerLostError, TooManyFaultsError
+from orchestration.errors import DataError, InfrastructureError, LearnerLostError, TooManyFaultsError
 from orchestration.job import _train_or_rescue
 from orchestration.pools.learner import LearnerGroup
 from orchestration.pools.rewards import RewardPool
+from orchestration.tracking import Tracker
 from rollout.errors import WeightSyncError
 from tests.benchmarks.simulation import run as simulated_run
 from tests.benchmarks.simulation.policies import Policy
@@ -104,6 +105,18 @@ def test_a_group_that_the_learner_refuses_before_it_changes_a_weight_costs_no_st
 def test_a_learner_whose_own_step_failed_is_not_saved(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     raise_in(LearnerGroup, "train_step", error, monkeypatch, at_call=4)
     assert train_until(type(error), monkeypatch, POLICY) == (None, [0, 1, 2])
+
+
+def test_a_full_disk_costs_no_step_where_there_is_room_for_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Tracker.log_step
+
+    def log_step(self: Tracker, groups: Any, *arguments: Any, **named: Any) -> None:
+        if groups.step == 2:
+            raise InfrastructureError("metrics.jsonl cannot be written (No space left on device)")
+        kept(self, groups, *arguments, **named)
+
+    monkeypatch.setattr(Tracker, "log_step", log_step)
+    assert train_until(InfrastructureError, monkeypatch, POLICY) == (3, [0, 1])
 
 
 def test_a_learner_that_is_lost_too_often_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
