@@ -169,25 +169,30 @@ def _data(arguments: Sequence[str]) -> int:
 def _evaluate(overrides: Sequence[str]) -> int:
     from dataclasses import fields
 
-    from orchestration.config.experiment import build_config
     from orchestration.evaluation.config import EvaluateConfig
+    from orchestration.evaluation.of_run import build_evaluation, run_of, settings_of_run
 
     own = {field.name for field in fields(EvaluateConfig)}
     settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]
-    config = build_config(compose(settings), is_for_training=False)
+    values, base = compose(settings), None
+    if (run := run_of(values["evaluate"]["checkpoint"])) is not None:
+        base = settings_of_run(run, compose([]))
+        values = compose(settings, base=base)
+    config = build_evaluation(values, base)
     _end_in_order()
     from orchestration.evaluation.command import run_evaluation
 
-    run_evaluation(config)
+    run_evaluation(config, run)
     return 0
 
 
 def _report(overrides: Sequence[str]) -> int:
     from orchestration.config.experiment import build_settings
-    from orchestration.persistence.state import open_run
+    from orchestration.persistence.state import open_run, read_config
     from orchestration.report.page import write_report
 
     folder = open_run(build_settings(compose(overrides)).run_path)
+    read_config(folder)  # a copy that was cut short is told of before anything is written
     write_report(folder)
     print(f"wrote {folder.report}")
     return 0

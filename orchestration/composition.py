@@ -31,7 +31,9 @@ HYDRA_FLAGS = {
 }
 
 
-def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, Any]:
+def compose(
+    overrides: Sequence[str], *, is_for_here: bool = True, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Compose the YAML with overrides into a plain mapping.
 
     The value of a setting that is text is taken as it was typed, whatever Hydra's grammar makes of its signs; quotes
@@ -40,6 +42,7 @@ def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, 
     Args:
         overrides: key=value, as they were typed.
         is_for_here: make folders absolute and expand ~; False leaves them as written, for another machine.
+        base: settings over which chosen files and values are laid, as those of a run; None begins with the defaults.
 
     Raises:
         ConfigError: an override that does not parse, whose key or file does not exist, or that holds a secret.
@@ -50,11 +53,12 @@ def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, 
     typed = {_as_typed(override): override for override in _without_nothing_chosen(overrides)}
     from hydra import initialize_config_module
 
+    name = "config" if base is None else _store(base)
     with initialize_config_module(config_module="conf", version_base="1.3"):
         try:
-            values = _composed(list(typed))
+            values = _composed(list(typed), name)
         except Exception as error:  # Hydra raises errors of a dozen libraries and kinds for what was typed
-            raise ConfigError(_explain_first_fault(typed, error)) from error
+            raise ConfigError(_explain_first_fault(typed, error, name)) from error
     refuse_secrets(values)
     _settle_paths(values, ExperimentConfig, "", is_for_here=is_for_here)
     if is_for_here:
@@ -64,11 +68,29 @@ def compose(overrides: Sequence[str], *, is_for_here: bool = True) -> dict[str, 
     return values
 
 
-def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+def _store(base: Mapping[str, Any]) -> str:
+    """Keep settings where Hydra finds them, with nothing chosen in any group of files, and return their name."""
+    from hydra.core.config_store import ConfigStore
+
+    def literal(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: literal(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [literal(item) for item in value]
+        return value.replace("${", r"\${") if isinstance(value, str) else value  # text, not an interpolation
+
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_"))
+    groups.sort(key=lambda group: group in EMPTY_GROUPS)  # these are laid over the others
+    name = "base"
+    ConfigStore.instance().store(name, {"defaults": ["_self_", *({group: None} for group in groups)], **literal(base)})
+    return name
+
+
+def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(hydra_compose("config", list(overrides)), resolve=True)
+    values = OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True)
     assert isinstance(values, dict)
     return values  # type: ignore[return-value]
 
@@ -140,23 +162,24 @@ def _settle_paths(values: dict[str, Any], kind: Any, prefix: str, *, is_for_here
                 values[name] = str(Path(value).expanduser()) if value.startswith("~") else value
 
 
-def _explain_first_fault(overrides: Mapping[str, str], error: Exception) -> str:
+def _explain_first_fault(overrides: Mapping[str, str], error: Exception, name: str) -> str:
     """Find the override that composition fails at, groups before values as Hydra takes them, and say what is wrong.
 
     Args:
         overrides: as Hydra reads them -> as they were typed.
         error: what composition raised.
+        name: of the settings that they are laid over.
     """
     ordered = sorted(overrides, key=lambda override: (not override.startswith("hydra."), not _is_group(_key(override))))
     fault = error
     for number, override in enumerate(ordered):
         try:
             if len(ordered) > 1:
-                _composed(ordered[: number + 1])
+                _composed(ordered[: number + 1], name)
                 continue
         except Exception as found:
             fault = found
-        return _explain(overrides[override], override, _composed(ordered[:number]), fault)
+        return _explain(overrides[override], override, _composed(ordered[:number], name), fault)
     return _one_line(error)
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 from learner.errors import DivergedError
 from orchestration.cluster import while_ray_lives
@@ -17,9 +18,9 @@ from orchestration.host.object_store import check_object_store
 from orchestration.inputs import check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
 from orchestration.persistence.checkpoints import newest_step, store_of
-from orchestration.persistence.finished import check_finished, read_evaluation
+from orchestration.persistence.finished import check_finished, read_before_after
 from orchestration.persistence.lock import exclusive
-from orchestration.persistence.state import RunFolder, settle_config, write_environment
+from orchestration.persistence.state import RunFolder, settle_config, write_environment, write_json
 from orchestration.placement.seats import seated
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
@@ -66,6 +67,7 @@ def _train(config: ExperimentConfig, folder: RunFolder) -> None:
     check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)
     if config.model.path is not None:  # the demo's follows from the settings
         check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
+    write_json(folder.inputs, {name: str(path) for name, path in asdict(inputs).items()})
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
@@ -150,10 +152,10 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _conclude(folder: RunFolder) -> None:
-    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
+    before, after = read_before_after(folder)
     if before and after:
         say("")
-        say(before_after_table(before, after))
+        say(before_after_table(before["families"], after["families"]))
     if faults := Counter(fault.role for fault in read_faults(folder.faults)):
         say("")
         words = ", ".join(f"{count} {role} faults" for role, count in sorted(faults.items()))

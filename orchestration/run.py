@@ -357,4 +357,6 @@ class Run:
         """Score held-out samples under the weights of this step, and keep the scores under a name."""
         if self.turns.is_learners:
             await self.weight_sync.publish(self.step)
-        return await self._held_out.score(name, self.step)
+        found = await self._held_out.score(name, self.step)
+        self.tracker.log_held_out(found)
+        return found

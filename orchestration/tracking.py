@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from learner.records import StepReport
+from orchestration.evaluation.families import Evaluation
 from orchestration.metrics import step_metrics, step_timings
 from orchestration.persistence.state import RunFolder, read_json_lines, writing
 from orchestration.tickets import GroupTicket, StepGroups
@@ -115,6 +116,8 @@ class Tracker:
             with writing(path):
                 _keep_until(path, first_step)
                 self._files.append(path.open("a"))
+        with writing(self._folder.held_out):  # scores at a step are of the weights before it is taken
+            _keep_until(self._folder.held_out, first_step + 1)
         self._metrics, self._timings, self._samples, self._ledger = self._files
 
     def _close(self) -> None:
@@ -170,6 +173,21 @@ class Tracker:
             left = _short(seconds)
         count = f"{step + 1}/{self._num_steps}"
         self._say(f"{count:>{width}} " + " ".join(column.cell(metrics) for column in columns) + f" {left:>7}")
+
+    def log_held_out(self, evaluation: Evaluation) -> None:
+        """Record held-out scores; those of the same step, if it was scored before, are replaced.
+
+        Raises:
+            InfrastructureError: a file of the run folder cannot be written.
+        """
+        step, metrics = evaluation.step, evaluation.metrics()
+        with writing(self._folder.held_out):
+            _keep_until(self._folder.held_out, step)
+            with self._folder.held_out.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._board:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         """Use as a block that closes the files."""
@@ -236,6 +254,11 @@ def _keep_until(path: Path, first_step: int) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     partial.replace(path)
+
+
+def read_held_out(folder: RunFolder) -> list[dict[str, float]]:
+    """Return the held-out scores of a run in order; `step` counts the training steps that their weights have seen."""
+    return list(read_json_lines(folder.held_out))
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:

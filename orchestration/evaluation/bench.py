@@ -1,6 +1,7 @@
 """Bench: a dataset as one evaluation asks it, which rows and in which order."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,26 @@ class Bench:
         return self.table[self.ids[sample_id]].images
 
 
+def draw_rows(table: SampleTable, rows: Sequence[int], *, seed: int, max_rows: int) -> list[int]:
+    """Return at most `max_rows` of some rows, in their order, drawn by the seed over all tasks and sources.
+
+    Each (task, source) gets its share, the first row of each before the second of any. A smaller draw is part of a
+    larger one, and the rows of one task and source stand in the same order in every draw, so what a run scores of its
+    held-out data is what an evaluation of the same seed asks first.
+    """
+    columns = table.columns("sample_id", "task", "source")
+    strata: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for row in rows:
+        sample_id, task, source = columns[row]
+        strata[task, source].append((derive_seed(seed, "evaluate", sample_id), row))
+    order = sorted(
+        (place / len(members), lot, row)
+        for members in strata.values()
+        for place, (lot, row) in enumerate(sorted(members))
+    )
+    return sorted(row for _, _, row in order[:max_rows])
+
+
 def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     """Open a dataset and choose its rows.
 
@@ -44,11 +65,7 @@ def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     table = SampleTable(data)
     columns = table.columns("sample_id", "question", "answer")
     rows = range(len(columns))
-    if max_samples is not None and max_samples < len(columns):
-        drawn = sorted(rows, key=lambda row: derive_seed(seed, "evaluate", columns[row][0]))[:max_samples]
-        chosen = tuple(sorted(drawn))
-    else:
-        chosen = tuple(rows)
+    chosen = tuple(rows if max_samples is None else draw_rows(table, rows, seed=seed, max_rows=max_samples))
     ids = {str(columns[row][0]): row for row in chosen}
     if len(ids) < len(chosen):
         raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")

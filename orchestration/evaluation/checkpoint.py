@@ -1,87 +1,156 @@
-"""Which weights `checkpoint=` means: a Hugging Face folder, a run, or one checkpoint of a run."""
+"""Which weights `checkpoint=` means: a Hugging Face folder, a run's export, or one checkpoint of a run."""
 
 import asyncio
+import difflib
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from learner import checkpoint
 from learner.store import FileStore, open_store
-from orchestration.config.experiment import ExperimentConfig, build_config
-from orchestration.config.model import ModelConfig, check_model_folder
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.model import check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.inputs import model_folder
-from orchestration.persistence.checkpoints import newest_step, store_of
+from orchestration.persistence.checkpoints import newest_step
 from orchestration.persistence.state import RunFolder
 from orchestration.placement.seats import seated
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 
+NUM_HINTS = 3
 
-def with_checkpoint(config: ExperimentConfig) -> ExperimentConfig:
-    """Give settings whose `model` is what `evaluate.checkpoint` names; a run's own checkpoint is exported first.
 
-    Boxes are read in the frame that the run was trained with, or that the model's family is known for: the frame of the
-    settings belongs to another model. Without a checkpoint, the model of the settings is taken as it is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Where the weights of an evaluation are."""
+
+    folder: Path
+    """Hugging Face folder."""
+    store: FileStore | None = None
+    """Checkpoints of the run, where `folder` has to be written from one of them first."""
+    step: int = 0
+    """Of that checkpoint."""
+
+
+def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
+    """Find what `evaluate.checkpoint` names; nothing is made.
+
+    Args:
+        config: Settings of the evaluation, which for a run are the run's own.
+        run: What the checkpoint belongs to; None for a model folder.
 
     Raises:
         ConfigError: It is no Hugging Face folder, no run and no checkpoint of one.
     """
-    if config.evaluate.checkpoint is None:
-        return replace(config, model=replace(config.model, path=str(model_folder(config)), family=None))
-    path = Path(config.evaluate.checkpoint).expanduser().absolute()
-    is_marked = (path / checkpoint.COMPLETE_MARKER).is_file()
-    of_checkpoint = RunFolder(path.parent.parent)
-    if is_marked and (name := checkpoint.STEP_PATTERN.fullmatch(path.name)) and _is_run(of_checkpoint):
-        folder = _exported(open_store(path.parent), int(name[1]), of_checkpoint)
-        return _of_run(config, folder, of_checkpoint)
-    run = RunFolder(path)
-    if _is_run(run):
-        if (run.export / "config.json").is_file():
-            return _of_run(config, run.export, run)
-        store = store_of(run)
-        if (step := newest_step(store)) is not None:
-            return _of_run(config, _exported(store, step, run), run)
-    if not (path / "config.json").is_file():
+    named = config.evaluate.checkpoint
+    if not named and config.model.folder is None:
         raise ConfigError(
-            f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder with a checkpoint, "
-            "nor a complete checkpoint of a run; correct the path"
+            "checkpoint is not given; name what is evaluated: checkpoint=RUN (a run folder), "
+            "RUN/checkpoints/step_..., or a Hugging Face folder"
         )
-    check_model_folder(path)
-    family = json.loads((path / "config.json").read_text())["model_type"]
-    frame = FAMILY_FRAMES.get(family, config.model.coord_mode)
-    return replace(config, model=ModelConfig(path=str(path), family=None, coord_mode=frame))
+    if not named:
+        return Weights(folder=Path(str(config.model.path)))
+    path = Path(named).expanduser().absolute()
+    if run is None:
+        if not (path / "config.json").is_file():
+            raise _not_found(path)
+        check_model_folder(path)
+        return Weights(folder=path)
+    if path.parent == run.checkpoints:
+        return _checkpoint(open_store(path.parent), path, run)
+    folder = run.export if path == run.root else path
+    if (folder / "config.json").is_file():
+        check_model_folder(folder)
+        return Weights(folder=folder)
+    if path != run.root:
+        raise _not_found(path)
+    place = config.training.checkpoint_dir or str(run.checkpoints)
+    store = open_store(place)
+    if (step := newest_step(store)) is None:
+        raise ConfigError(
+            f"checkpoint={path} is a run with neither export/ nor a complete checkpoint in {place}; let it train on, "
+            "or say where its checkpoints are now: training.checkpoint_dir=..."
+        )
+    return _of_step(store, step, run)
 
 
-def _is_run(folder: RunFolder) -> bool:
-    """Tell a run's config.json from that of a Hugging Face folder."""
-    return folder.config.is_file() and "training" in json.loads(folder.config.read_text())
+def _checkpoint(store: FileStore, path: Path, run: RunFolder) -> Weights:
+    """Find one checkpoint of a run by its folder."""
+    marked = checkpoint.marked_steps(store)
+    name = checkpoint.STEP_PATTERN.fullmatch(path.name)
+    if name is None or int(name[1]) not in marked:
+        state = "is not complete" if path.is_dir() else "does not exist"
+        complete = ", ".join(map(checkpoint.step_name, marked)) or "none"
+        raise ConfigError(f"checkpoint={path} {state}; complete checkpoints of this run: {complete}")
+    return _of_step(store, int(name[1]), run)
 
 
-def _of_run(config: ExperimentConfig, folder: Path, run: RunFolder) -> ExperimentConfig:
-    began = build_config(json.loads(run.config.read_text()))
-    return replace(config, model=ModelConfig(path=str(folder), family=None, coord_mode=began.model.coord_mode))
+def _of_step(store: FileStore, step: int, run: RunFolder) -> Weights:
+    folder = run.root / "exports" / checkpoint.step_name(step)
+    if (folder / "config.json").is_file():
+        return Weights(folder=folder)
+    return Weights(folder=folder, store=store, step=step)
 
 
-def _exported(store: FileStore, step: int, run: RunFolder) -> Path:
-    """Give a checkpoint as a Hugging Face folder beside the run's others, written once by the run's own learner.
+def _not_found(path: Path) -> ConfigError:
+    """Say what is there in place of a checkpoint, and which name was probably meant."""
+    if path.is_dir():
+        found = {
+            file.parent.name for name in ("config.json", checkpoint.COMPLETE_MARKER) for file in path.glob(f"*/{name}")
+        }
+        hint = f"name a folder in it: {_few(sorted(found, reverse=True))}" if found else "correct the path"
+        if path.name and checkpoint.STEP_PATTERN.fullmatch(path.name) and (path / checkpoint.COMPLETE_MARKER).is_file():
+            hint = f"it is a checkpoint away from its run: checkpoint=RUN training.checkpoint_dir={path.parent}"
+        return ConfigError(
+            f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder, nor a complete "
+            f"checkpoint of a run; {hint}"
+        )
+    there = next((folder for folder in path.parents if folder.is_dir()), Path("/"))
+    missing = path.relative_to(there).parts[0]
+    names = [entry.name for entry in there.iterdir() if entry.is_dir()]
+    near = difflib.get_close_matches(missing, names, n=NUM_HINTS, cutoff=0.5)
+    hint = f"did you mean {_few([str(there / name) for name in near])}?" if near else f"nothing in {there} is named so"
+    return ConfigError(f"checkpoint={path} is neither a Hugging Face folder nor a run: it does not exist; {hint}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_HINTS]) + (", ..." if len(names) > NUM_HINTS else "")
+
+
+def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | None) -> ExperimentConfig:
+    """Return settings whose `model.path` is what engines load; a run's own checkpoint is exported first.
+
+    Boxes are read in the frame that the run was trained with, or that the family of a model folder is known for.
 
     Raises:
-        CheckpointError: a file of it is not what was written.
+        CheckpointError: A file of the checkpoint is not what was written.
     """
-    target = run.root / "exports" / checkpoint.step_name(step)
-    if (target / "config.json").is_file():
-        return target
+    if weights.store is not None:
+        assert run is not None  # only a run has checkpoints
+        _export(config, weights.store, weights.step, weights.folder, run)
+    frame = config.model.coord_mode
+    if run is None and config.evaluate.checkpoint:
+        family = json.loads((weights.folder / "config.json").read_text())["model_type"]
+        frame = FAMILY_FRAMES.get(family, frame)
+    # What describes the base model says nothing of these weights; limits of a picture's size that are typed hold.
+    stated = {"path": str(weights.folder), "family": None, "hf_config": None, "hf_processor": None}
+    config = replace(config, model=replace(config.model, **stated, coord_mode=frame))
+    return replace(config, model=replace(config.model, path=str(model_folder(config))))
+
+
+def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path, run: RunFolder) -> None:
+    """Write a checkpoint as a Hugging Face folder beside the run's others, by a learner as the run had."""
     checkpoint.verify(store, checkpoint.read(store, step))
-    began = build_config(json.loads(run.config.read_text()))
-    with seated(began, run.logs, roles=("learner",)) as seats:
-        learner = start_learner(began, model_folder(began), seats, run.logs)
-        asyncio.run(_export(learner, store, step, target, derive_seed(began.seed, "learner")))
-    return target
+    base = model_folder(config)
+    with seated(config, run.logs, roles=("learner",)) as seats:
+        learner = start_learner(config, base, seats, run.logs)
+        asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
 
 
-async def _export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
+async def _load_and_export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
     await learner.build(seed)
     try:
         await learner.load(store, step)

@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.evaluation.bench import draw_rows
 from orchestration.evaluation.collect import Questioning
-from orchestration.evaluation.families import Evaluation, evaluate
+from orchestration.evaluation.families import Evaluation, evaluate, rows_digest
+from orchestration.persistence.finished import read_evaluation
 from orchestration.persistence.state import RunFolder, write_json
+from orchestration.report.tables import scores_table
 from rollout.dataset import SampleTable
 from rollout.records import Sample, SamplingSpec
 
@@ -37,7 +39,7 @@ class HeldOut:
         pairs = set(table.tasks_and_sources())
         sampling = config.rollout.sampling
         self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
-        self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family)
+        self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family, seed=config.seed)
         self._questioning = Questioning(
             greedy=True,
             sampled=SamplingSpec(
@@ -54,6 +56,18 @@ class HeldOut:
         self._folder = folder
         self._say = say
         self._newest: Evaluation | None = None
+        self._before = read_evaluation(folder, "before")
+        self._say_if_incomparable()
+
+    def _say_if_incomparable(self) -> None:
+        """Say that a run which an older version began, or with other settings, was scored on other rows before."""
+        if self._before and self._before.get("rows") != rows_digest(self._samples):
+            self._say(
+                f"{self._folder.evaluation('before')} scores other held-out rows than this sitting will (other "
+                "settings of evaluation, data or seed, or an older version): its scores, and those of earlier "
+                "checkpoints, are not compared with new ones"
+            )
+            self._before = {}
 
     async def score(self, name: str, step: int) -> Evaluation:
         """Score the live weights, which are those after `step` steps, and write the result under a name.
@@ -70,23 +84,38 @@ class HeldOut:
                 function_of=self._function_of,
                 step=step,
             )
+            self._tell(self._newest, is_last=name == "after")
+            if name == "before":
+                self._before = self._newest.to_json()
         write_json(self._folder.evaluation(name), self._newest.to_json())
         return self._newest
+
+    def _tell(self, scores: Evaluation, *, is_last: bool) -> None:
+        """Say how the samples scored; a run whose scores before it are known ends with a table of both instead."""
+        if not scores.families:
+            self._say(f"not one of {len(self._samples)} held-out samples could be scored: {scores.failure}")
+        elif not (is_last and self._before):
+            self._say(scores_table(scores.to_json()["families"], self._before.get("families", {})))
 
     def forget(self) -> None:
         """A run that goes back to a checkpoint comes to the same steps with other weights."""
         self._newest = None
 
 
-def choose_samples(table: SampleTable, family_of: Mapping[tuple[str, str], str], per_family: int) -> list[Sample]:
-    """The first `per_family` rows of every reward function; the same ones at every evaluation.
+def choose_samples(
+    table: SampleTable, family_of: Mapping[tuple[str, str], str], per_family: int, *, seed: int = 0
+) -> list[Sample]:
+    """Return `per_family` rows of every reward function, drawn as `mixed-r1 evaluate max_samples=` draws them.
 
     Args:
         table: held-out samples.
         family_of: reward function of each (task, source).
         per_family: how many of each function.
+        seed: of the run; the same rows come with the same seed, whatever became of the run in between.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(table.tasks_and_sources()):
         rows[family_of[pair]].append(index)
-    return [table[index] for indices in rows.values() for index in islice(indices, per_family)]
+    return [
+        table[index] for indices in rows.values() for index in draw_rows(table, indices, seed=seed, max_rows=per_family)
+    ]

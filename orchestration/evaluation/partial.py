@@ -11,31 +11,45 @@ PARTIAL = "answers.partial.jsonl"
 
 
 class PartialAnswers:
-    """A file of evaluated samples in the order in which they came; its first line is the key of what was asked."""
+    """A file of evaluated samples in the order in which they came; its first line is the key of what was asked.
+
+    The file is only appended to, so a kill at any moment costs at most the line that was being written. Whoever opens
+    it holds the lock of the folder.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
-        """Take up what an earlier evaluation of the same key left in `folder`, or begin anew."""
+        """Take up what an earlier evaluation of the same key left in `folder`, or begin anew.
+
+        Answers of another key are kept in a file of their own name, `answers.partial.jsonl.<key>`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / PARTIAL
         self.found: dict[str, EvaluatedSample] = {}
         """By sample id."""
-        if self._path.is_file():
-            self._take_up(key)
-        with self._path.open("w", encoding="ascii") as file:
-            file.write(key + "\n")
-            file.writelines(sample.to_json() + "\n" for sample in self.found.values())
-        self._file = self._path.open("a", encoding="ascii")
-
-    def _take_up(self, key: str) -> None:
-        first, *lines = self._path.read_text(encoding="ascii", errors="replace").splitlines() or [""]
-        if first != key:
-            return
-        for line in lines:
+        first, *lines = self._read()
+        is_same = first == key
+        if lines and not is_same:
+            self._path.replace(folder / f"{PARTIAL}.{first[:16] if first.isalnum() else 'damaged'}")
+        for line in lines if is_same else ():
             try:
                 sample = EvaluatedSample.from_json(line)
             except DataError:
-                return  # cut short by a kill
+                continue  # cut short by a kill
             self.found[sample.sample_id] = sample
+        self._file = self._path.open("a", encoding="ascii")
+        if not is_same:
+            self._file.write(key + "\n")
+            self._file.flush()
+
+    def _read(self) -> list[str]:
+        """Return the lines of the file, the last one ended if a kill cut it; one empty line where there is no file."""
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return [""]
+        text = self._path.read_text(encoding="ascii", errors="replace")
+        if not text.endswith("\n"):
+            with self._path.open("a", encoding="ascii") as file:
+                file.write("\n")
+        return text.split("\n")
 
     def add(self, sample: EvaluatedSample) -> None:
         """Keep one more."""

@@ -104,7 +104,7 @@ def summary_settings(config: ExperimentConfig) -> SummarySettings:
 def list_files(folder: Path) -> None:
     """Print where everything is."""
     say("")
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("[!.]*")):
         say(f"{path}")
 
 

@@ -92,7 +92,7 @@ class Summary:
 def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | None = None) -> Summary:
     """Sum up the rows of one evaluation; failed rows are counted and enter no mean."""
     settings = settings or SummarySettings()
-    parts = {name: _split(samples, key) for name, key in PARTS.items()}
+    parts = {name: split_rows(samples, key) for name, key in PARTS.items()}
     blocks = {name: {group: _block(rows, settings) for group, rows in groups.items()} for name, groups in parts.items()}
     completions = [c for sample in samples for c in (*([sample.greedy] if sample.greedy else []), *sample.sampled)]
     failures = Counter(sample.failure for sample in samples if sample.failure is not None)
@@ -148,9 +148,10 @@ def _means(name: str, completions: Sequence[Completion]) -> dict[str, float]:
     }
 
 
-def _split(
+def split_rows(
     samples: Iterable[EvaluatedSample], key: Callable[[EvaluatedSample], str]
 ) -> dict[str, list[EvaluatedSample]]:
+    """Return the rows by a key, names in order."""
     groups: dict[str, list[EvaluatedSample]] = defaultdict(list)
     for sample in samples:
         groups[key(sample)].append(sample)

@@ -176,7 +176,7 @@ class Checkpoints:
 
 def store_of(folder: RunFolder) -> FileStore:
     """Open the store of a run's checkpoints, where the settings in its folder have put it."""
-    training = read_config(folder)["training"]
+    training = read_config(folder).get("training", {})
     return open_store(training.get("checkpoint_dir") or folder.checkpoints)
 
 

@@ -1,6 +1,7 @@
 """What a run folder says about a run that needs nothing more."""
 
 import json
+from typing import Any
 
 from orchestration.errors import ResumeError
 from orchestration.persistence.checkpoints import newest_step, store_of
@@ -24,7 +25,15 @@ def check_finished(folder: RunFolder, num_steps: int) -> bool:
     return step == num_steps and (folder.export / "config.json").is_file()
 
 
-def read_evaluation(folder: RunFolder, name: str) -> dict[str, dict[str, float]]:
-    """Scores by reward function that a run wrote under a name; empty when there are none."""
-    path = folder.evaluation(name)
-    return json.loads(path.read_text())["families"] if path.is_file() else {}
+def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
+    """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
+    try:
+        return dict(json.loads(folder.evaluation(name).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_before_after(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the scores before and after training; those before are empty where they are of other rows."""
+    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
+    return (before if before.get("rows") == after.get("rows") else {}), after

@@ -53,9 +53,19 @@ class RunFolder:
         return self.root / "environment.json"
 
     @property
+    def inputs(self) -> Path:
+        """Where model and data of the latest sitting lay."""
+        return self.root / "inputs.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line a step, which follows from config and seed."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def held_out(self) -> Path:
+        """One JSON line for every step at which held-out samples were scored."""
+        return self.root / "held_out.jsonl"
 
     @property
     def timings(self) -> Path:
@@ -160,18 +170,31 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     """Return the settings that a run goes by: those it began with, and what was changed since.
 
     Raises:
-        ResumeError: config.json is not there, or is no JSON.
+        ResumeError: config.json is not there, cannot be read, or is no JSON object because a copy was cut short.
     """
+    remedy = "copy the file again from where the run was made, or name another folder"
     try:
         values = json.loads(folder.config.read_text())
-    except (OSError, ValueError) as error:
-        raise ResumeError(
-            f"{folder.config} cannot be read ({error}); restore it, or name another run folder"
-        ) from error
+    except FileNotFoundError as error:
+        raise ResumeError(f"{folder.root} is no run folder: it holds no config.json; correct the path") from error
+    except OSError as error:
+        raise ResumeError(f"{folder.config} cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise ResumeError(f"{folder.config} is not whole JSON ({error}); {remedy}") from error
+    if not isinstance(values, dict):
+        raise ResumeError(f"{folder.config} holds {type(values).__name__}, not the settings of a run; {remedy}")
     for line in folder.config_changes.read_text().splitlines() if folder.config_changes.is_file() else ():
         with suppress(ValueError):  # cut short by a full disk
             values = json.loads(line)["settings"]
-    return dict(values)
+    return values
+
+
+def read_inputs(folder: RunFolder) -> dict[str, str]:
+    """Return where a run found its `model`, `train` and `held_out` data; empty where it says nothing of it."""
+    try:
+        return dict(json.loads(folder.inputs.read_text()))
+    except (OSError, ValueError):
+        return {}  # a run of an older version, or a copy without this file
 
 
 def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:

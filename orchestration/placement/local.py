@@ -9,6 +9,15 @@ from orchestration.placement.needs import Needs
 DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 """Where NVIDIA's kernel module lists its devices."""
 
+GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/dxg"))
+"""What else shows a GPU: in containers that hide the driver's folder, and in Linux under Windows."""
+
+
+def has_gpu() -> bool:
+    """Return whether this machine shows any sign of an NVIDIA GPU; Ray counts them once it runs."""
+    listed = DRIVER_FOLDER.is_dir() and any(DRIVER_FOLDER.iterdir())
+    return listed or any(path.exists() for path in GPU_DEVICES)
+
 
 def available_cores() -> tuple[int, ...]:
     """Cores that this process may use."""

@@ -1,7 +1,8 @@
 """Curves of a run as one SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,15 +25,21 @@ Metrics = Sequence[dict[str, float]]
 
 def curves_svg(metrics: Metrics) -> str:
     """Draw reward by function, format, lengths, policy change, mismatch and time over the steps."""
+    panels = (_rewards, _format, _lengths, _policy, _mismatch, _time)
+    return _svg(2, 3, [partial(panel, metrics=metrics) for panel in panels])
+
+
+def _svg(num_rows: int, num_columns: int, panels: Sequence[Callable[["Axes"], None]]) -> str:
+    """Draw panels, each of which fills one axis whose x is the step."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 3, figsize=(13.5, 6.6), layout="constrained")
-    panels = (_rewards, _format, _lengths, _policy, _mismatch, _time)
+    size = (4.5 * num_columns, 3.3 * num_rows)
+    figure, axes = pyplot.subplots(num_rows, num_columns, figsize=size, layout="constrained")
     for axis, panel in zip(axes.flat, panels, strict=True):
-        panel(axis, metrics)
+        panel(axis)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -42,6 +49,25 @@ def curves_svg(metrics: Metrics) -> str:
     figure.savefig(out, format="svg")
     pyplot.close(figure)
     return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def held_out_svg(records: Metrics) -> str:
+    """Draw held-out reward over the steps, by reward function, sampled and greedy.
+
+    Args:
+        records: Of `read_held_out`.
+    """
+    names = sorted({key.split("/")[1] for record in records for key in record if key.endswith("/sampled_task")})
+    return _svg(1, 2, [partial(_held_out, records=records, names=names, kind=kind) for kind in ("sampled", "greedy")])
+
+
+def _held_out(axis: "Axes", *, records: Metrics, names: Sequence[str], kind: str) -> None:
+    axis.set_title(f"held-out reward, {kind}")
+    for number, name in enumerate(names):
+        key = f"held_out/{name}/{kind}"
+        points = [(record["step"], record[key]) for record in records if key in record]
+        colour = COLOURS.get(name, f"C{number}")
+        axis.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.7, marker="o", markersize=3)
 
 
 def smooth(values: Sequence[float], width: int = SMOOTHING_STEPS) -> list[float]:

@@ -28,5 +28,27 @@ def before_after_table(before: Scores, after: Scores) -> str:
     return "\n".join(lines)
 
 
+def scores_table(scores: Scores, before: Scores) -> str:
+    """One line per reward function: sampled and greedy reward, and the change against the untrained model.
+
+    Args:
+        scores: By reward function.
+        before: Those of the untrained model; empty where they are not known, or are of other samples.
+
+    Example:
+        >>> print(scores_table({}, {}))
+        held-out reward samples          sampled    change     greedy    change
+    """
+    lines = [f"{'held-out reward':16}{'samples':>7} {'sampled':>16} {'change':>9} {'greedy':>10} {'change':>9}"]
+    for name, score in sorted(scores.items()):
+        b = before.get(name)
+        sampled, greedy = (f"{score[key] - b[key]:+.3f}" if b else "" for key in ("sampled", "greedy"))
+        lines.append(
+            f"{name:16}{score['num_samples']:>7} {_with_error(score['sampled'], score['sampled_se']):>16} "
+            f"{sampled:>9} {score['greedy']:>10.3f} {greedy:>9}".rstrip()
+        )
+    return "\n".join(lines)
+
+
 def _with_error(mean: float, standard_error: float) -> str:
     return f"{mean:.3f} ± {standard_error:.3f}".rjust(15)

@@ -76,8 +76,24 @@ def test_answers_of_a_stopped_evaluation_are_taken_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_answers_to_other_questions_are_not_taken_up(tmp_path: Path) -> None:
+def test_answers_to_other_questions_are_not_taken_up_and_not_lost(tmp_path: Path) -> None:
     with PartialAnswers(tmp_path, "key") as answers:
         answers.add(answered("a"))
+    kept = (tmp_path / PARTIAL).read_text()
     with PartialAnswers(tmp_path, "another") as answers:
         assert answers.found == {}
+    assert (tmp_path / f"{PARTIAL}.key").read_text() == kept
+
+
+def test_taking_answers_up_changes_no_byte_of_them(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        for name in "abc":
+            answers.add(answered(name))
+    written = (tmp_path / PARTIAL).read_bytes()
+    for cut in (len(written), len(written) - 1, len(written) - 9):
+        (tmp_path / PARTIAL).write_bytes(written[:cut])
+        inode = (tmp_path / PARTIAL).stat().st_ino
+        with PartialAnswers(tmp_path, "key") as answers:
+            assert len(answers.found) == (3 if cut >= len(written) - 1 else 2)
+        assert (tmp_path / PARTIAL).stat().st_ino == inode
+        assert (tmp_path / PARTIAL).read_bytes().startswith(written[:cut])

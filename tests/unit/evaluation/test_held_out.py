@@ -1,15 +1,22 @@
 """Held-out scores of a run: which samples, which seeds, which mean and which error."""
 
 import asyncio
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestration.composition import compose
+from orchestration.config.experiment import build_settings
+from orchestration.evaluation.bench import open_bench
 from orchestration.evaluation.collect import Questioning
 from orchestration.evaluation.families import evaluate
-from orchestration.evaluation.held_out import choose_samples
+from orchestration.evaluation.held_out import HeldOut, choose_samples
+from orchestration.persistence.finished import read_before_after
+from orchestration.persistence.state import RunFolder
 from orchestration.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples
@@ -91,7 +98,120 @@ def test_two_evaluations_draw_the_same_random_numbers_and_samples_differ() -> No
     assert [spec.greedy for spec in first.specs["s0"]] == [True, False]
 
 
-def test_chosen_samples_are_the_first_of_each_function(tmp_path: Path) -> None:
+def table_of(path: Path, sources: dict[str, int]) -> SampleTable:
+    """Rows source after source, as the data engine writes them."""
+    names = [f"{source}/{i}" for source, count in sources.items() for i in range(count)]
+    write_samples(
+        path, (Sample(sample_id=n, source=n.partition("/")[0], task="chart", question="?", answer="1") for n in names)
+    )
+    return SampleTable(path)
+
+
+def chosen_of(table: SampleTable, count: int, seed: int = 0) -> list[str]:
+    return [
+        s.sample_id for s in choose_samples(table, dict.fromkeys(table.tasks_and_sources(), "chart"), count, seed=seed)
+    ]
+
+
+def test_chosen_samples_cover_every_source_in_proportion(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "h.parquet", {"human": 300, "augmented": 300, "tiny": 3})
+    counts = Counter(name.partition("/")[0] for name in chosen_of(table, 128))
+    assert counts.total() == 128
+    assert counts["tiny"] == 1
+    assert abs(counts["human"] - counts["augmented"]) <= 1
+
+
+def test_chosen_samples_follow_the_seed_alone_and_a_smaller_choice_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "h.parquet", {"human": 30, "augmented": 50})
+    assert chosen_of(table, 20) == chosen_of(table, 20)
+    assert set(chosen_of(table, 20)) < set(chosen_of(table, 40))
+    assert chosen_of(table, 20) != chosen_of(table, 20, seed=1)
+    assert len(chosen_of(table, 1000)) == 80
+
+
+def test_a_run_and_an_evaluation_of_it_ask_the_same_rows(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "h.parquet", {"human": 30, "augmented": 50})
+    bench = open_bench(tmp_path / "h.parquet", seed=7, max_samples=20)
+    assert list(bench.ids) == chosen_of(table, 20, seed=7)
+
+
+def test_samples_are_chosen_by_function_whatever_their_order(tmp_path: Path) -> None:
     write_samples(tmp_path / "h.parquet", SAMPLES)
     chosen = choose_samples(SampleTable(tmp_path / "h.parquet"), FUNCTIONS, 2)
-    assert [s.sample_id for s in chosen] == ["s0", "s2", "s1", "s3"]
+    assert Counter(FUNCTIONS[s.task, s.source] for s in chosen) == {"chart": 2, "matching": 2}
+
+
+def test_scores_come_by_source_too_and_as_metrics() -> None:
+    found = run(FakePools())
+    assert found.sources["unit"].num_samples == 5
+    metrics = found.metrics()
+    assert metrics["held_out/chart/sampled"] == pytest.approx(0.375)
+    assert metrics["held_out/mean/greedy"] == 1.0
+    assert not any(name.startswith("held_out/source/") for name in metrics)  # one source alone says nothing more
+
+    two = replace(found, sources={"a": found.sources["unit"], "b": found.sources["unit"]})
+    assert two.metrics()["held_out/source/b/greedy"] == 1.0
+
+
+def held_out(tmp_path: Path, pools: FakePools, said: list[str], *settings: str) -> HeldOut:
+    """The held-out samples of a run folder, as a sitting of the run opens them."""
+    path = tmp_path / "held_out.parquet"
+    if not path.exists():
+        write_samples(path, SAMPLES)
+    config = build_settings(compose([f"run_dir={tmp_path}", "evaluation.samples_per_family=2", *settings]))
+    return HeldOut(
+        config,
+        SampleTable(path),
+        generators=pools,  # type: ignore[arg-type]
+        rewards=pools,  # type: ignore[arg-type]
+        folder=RunFolder(tmp_path),
+        say=said.append,
+    )
+
+
+def test_scores_are_told_when_they_are_made_with_the_change_against_the_untrained_model(tmp_path: Path) -> None:
+    said: list[str] = []
+    run_held_out = held_out(tmp_path, FakePools(), said)
+    asyncio.run(run_held_out.score("before", 0))
+    asyncio.run(run_held_out.score("step_00000002", 2))
+
+    assert [line for line in said if line.startswith("scoring")] == [
+        "scoring held-out samples at step 0 ...",
+        "scoring held-out samples at step 2 ...",
+    ]
+    first, second = (text.splitlines() for text in said if text.startswith("held-out reward"))
+    assert [line.split()[0] for line in second[1:]] == ["chart", "matching"]
+    assert "+0.000" in second[1]
+    assert "+0.000" not in first[1]
+
+
+def test_scores_of_other_rows_are_not_compared_after_a_resume(tmp_path: Path) -> None:
+    said: list[str] = []
+    asyncio.run(held_out(tmp_path, FakePools(), said).score("before", 0))
+    asyncio.run(held_out(tmp_path, FakePools(), said).score("after", 2))
+    assert not any("are not compared" in text for text in said)
+    assert all(read_before_after(RunFolder(tmp_path)))
+
+    # An older version wrote no digest of the rows; another number of samples gives another digest.
+    old = json.loads((tmp_path / "evaluation_before.json").read_text())
+    del old["rows"]
+    (tmp_path / "evaluation_before.json").write_text(json.dumps(old))
+    for settings in ((), ("evaluation.samples_per_family=1",)):
+        said.clear()
+        asyncio.run(held_out(tmp_path, FakePools(), said, *settings).score("after", 2))
+        assert "are not compared with new ones" in said[0]
+        assert any(text.startswith("held-out reward") for text in said)
+        before, after = read_before_after(RunFolder(tmp_path))
+        assert before == {}
+        assert after["families"]
+
+
+def test_a_run_says_when_no_held_out_sample_could_be_scored(tmp_path: Path) -> None:
+    class Refusing(FakePools):
+        async def generate_group(self, group_id: str, sample: Sample, spec: SamplingSpec) -> Any:
+            raise RolloutError("prompt of 900 tokens")
+
+    said: list[str] = []
+    found = asyncio.run(held_out(tmp_path, Refusing(), said).score("before", 0))
+    assert found.families == {}
+    assert said[-1] == "not one of 4 held-out samples could be scored: prompt of 900 tokens"

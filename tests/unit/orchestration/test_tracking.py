@@ -3,19 +3,22 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from learner.records import StepReport
+from orchestration import tracking
 from orchestration.errors import InfrastructureError
+from orchestration.evaluation.families import Evaluation, FamilyScore
 from orchestration.faults import FaultLog, Role
 from orchestration.metrics import step_metrics, step_timings
 from orchestration.persistence.state import RunFolder, write_json
 from orchestration.report.curves import curves_svg
 from orchestration.report.page import write_report
 from orchestration.tickets import GroupTicket, RecordedCompletion, StepGroups
-from orchestration.tracking import Tracker, read_metrics
+from orchestration.tracking import Tracker, read_held_out, read_metrics
 from orchestration.weight_sync import SyncReport
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample
@@ -144,6 +147,56 @@ def test_a_run_that_kept_all_in_one_file_is_still_read(tmp_path: Path) -> None:
     folder.metrics.write_text('{"step": 0, "reward/mean": 0.5, "time/step_s": 2.0}\n')
     assert read_metrics(folder) == [{"step": 0, "reward/mean": 0.5, "time/step_s": 2.0}]
     assert "<svg" in curves_svg(read_metrics(folder))
+
+
+def scored(step: int, sampled: float) -> Evaluation:
+    score = FamilyScore(
+        num_samples=4,
+        sampled=sampled,
+        sampled_se=0.1,
+        sampled_task=sampled,
+        greedy=0.5,
+        greedy_se=0.1,
+        greedy_task=0.5,
+        format=1.0,
+    )
+    both = {"plots": score, "maps": score}
+    return Evaluation(step=step, rows="", families={"chart": score}, sources=both, examples=[], failure=None)
+
+
+def test_held_out_scores_are_recorded_once_a_step_and_cut_where_a_run_resumes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def sit(first_step: int, *scores: tuple[int, float]) -> None:
+        with Tracker(folder, first_step=first_step, num_steps=5, tensorboard=False, say=lambda _: None) as tracker:
+            for step, sampled in scores:
+                tracker.log_held_out(scored(step, sampled))
+
+    sit(0, (0, 0.1), (2, 0.2), (4, 0.3), (4, 0.4))
+    assert [(r["step"], r["held_out/chart/sampled"]) for r in read_held_out(folder)] == [(0, 0.1), (2, 0.2), (4, 0.4)]
+    assert read_held_out(folder)[0]["held_out/source/maps/greedy"] == 0.5
+
+    sit(2)  # back at the checkpoint of step 2: what step 4 scored is of weights that are gone
+    assert [record["step"] for record in read_held_out(folder)] == [0, 2]
+    sit(0, (0, 0.6))  # no checkpoint was complete: begun again
+    assert [(r["step"], r["held_out/chart/sampled"]) for r in read_held_out(folder)] == [(0, 0.6)]
+
+
+def test_held_out_scores_reach_tensorboard_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points: list[tuple[str, float, int]] = []
+    board = SimpleNamespace(add_scalar=lambda *point: points.append(point), close=lambda: None)
+    monkeypatch.setattr(tracking, "_tensorboard", lambda _: board)
+    folder = RunFolder(tmp_path)
+    with Tracker(folder, first_step=0, num_steps=5, tensorboard=True, say=lambda _: None) as tracker:
+        for step, sampled in ((0, 0.125), (2, 0.875)):
+            tracker.log_held_out(scored(step, sampled))
+    assert ("held_out/chart/sampled", 0.875, 2) in points
+
+    write_report(folder)
+    page = folder.report.read_text()
+    assert "held-out reward, sampled" in page
+    assert "<tr><td>2</td><td>0.875 / 0.500</td>" in page
+    assert "source/maps" in page
 
 
 def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
