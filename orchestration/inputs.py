@@ -125,7 +125,10 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
     has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
     if has_begun and not is_change_allowed:
-        began = json.loads(folder.data.read_text())
+        try:
+            began = json.loads(folder.data.read_text())
+        except ValueError as error:
+            raise ResumeError(f"{folder.data} is not whole JSON ({error}); restore or delete it") from error
         for key, path in tables.items():
             if began[key] != now[key]:
                 raise ResumeError(

@@ -176,6 +176,14 @@ def test_a_run_that_noted_no_rows_or_has_done_no_step_takes_what_it_is_given(tmp
     assert folder.data.is_file()
 
 
+def test_a_list_of_rows_that_a_copy_cut_short_is_told_of(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", step=3)
+    inputs = Inputs(model=tmp_path, train=rows(tmp_path / "train", "1"), held_out=rows(tmp_path / "held_out", "2"))
+    folder.data.write_text('{"data.tr')
+    with pytest.raises(ResumeError, match=r"data\.json is not whole JSON .*restore or delete it"):
+        check_same_rows(folder, inputs, is_change_allowed=False)
+
+
 def test_a_learner_whose_start_is_interrupted_leaves_no_error_behind() -> None:
     from tests.unit.orchestration.fake_actors import HANGS
     from tests.unit.orchestration.test_learner_group import Ranks
