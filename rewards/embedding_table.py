@@ -109,7 +109,10 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size - 8:
             raise RewardError(f"{path.name} is no safetensors file: its header claims {length} bytes")
-        header = json.loads(file.read(length))
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+        except ValueError as error:
+            raise RewardError(f"{path} is no safetensors file, or one that was cut: its header is no JSON") from error
     header.pop("__metadata__", None)
     return header, 8 + length
 
@@ -118,7 +121,10 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.is_file():
-        shards = json.loads(index.read_text())["weight_map"]
+        try:
+            shards = json.loads(index.read_text())["weight_map"]
+        except (ValueError, KeyError) as error:
+            raise RewardError(f"{index} is no index of weights ({error}); copy it again") from error
         return {name: folder / shard for name, shard in shards.items()}
     if single.is_file():
         return dict.fromkeys(_read_header(single)[0], single)

@@ -5,6 +5,7 @@ Use it for descriptions only: a reply with a wrong colour outscores an honest pa
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class OpenEndedReward:
 
 def _load_weights(path: str) -> NDArray[np.float32]:
     try:
-        weights: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
+        weights: NDArray[np.float32] = np.load(Path(path).expanduser(), allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
         raise RewardError(f"reward.open_ended.idf_path {path} cannot be read as .npy: {error}") from error
     return weights

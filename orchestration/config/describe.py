@@ -59,7 +59,7 @@ def explain(key: str) -> str:
             raise ConfigError(unknown_key(part, list(_meanings(annotation)), path))
         annotation, path = inner, f"{path}.{part}" if path else part
     lines = [f"{key} ({_spell(annotation)})", *textwrap.wrap(meaning(key), 108)]
-    for kind in filter(dataclasses.is_dataclass, _kinds(annotation)):
+    for kind in _records(annotation):
         lines[1:] = lines[1:] or [str(inspect.getdoc(kind)).partition("\n")[0]]
         for name, text in _meanings(kind).items():
             line = f"  {key}.{name} ({_spell(_member(kind, name))})"
@@ -80,15 +80,20 @@ def _kinds(annotation: Any) -> list[Any]:
     return [kind for kind in kinds if kind is not types.NoneType]
 
 
+def _records(annotation: Any) -> list[type]:
+    """Return the dataclasses of an annotation."""
+    return [kind for kind in _kinds(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+
+
 def _bare(kind: Any) -> Any:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _member(annotation: Any, name: str) -> Any:
     """Return the annotation of one field, or of a mapping's values; None where there is no such field."""
+    for record in _records(annotation):
+        return typing.get_type_hints(record, include_extras=True).get(name)
     for kind in _kinds(annotation):
-        if dataclasses.is_dataclass(kind):
-            return typing.get_type_hints(kind, include_extras=True).get(name)
         origin = typing.get_origin(kind)
         if isinstance(origin, type) and issubclass(origin, Mapping):
             return typing.get_args(kind)[1]
@@ -98,7 +103,7 @@ def _member(annotation: Any, name: str) -> Any:
 def _meanings(annotation: Any) -> dict[str, str]:
     """Return the text below each field of a dataclass, on one line; empty where a field has none."""
     found: dict[str, str] = {}
-    for kind in filter(dataclasses.is_dataclass, _kinds(annotation)):
+    for kind in _records(annotation):
         [body] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
         name = ""
         for node in getattr(body, "body", ()):

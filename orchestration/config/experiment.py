@@ -216,7 +216,8 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
         config: of a run, or of a build.
         is_build: whether data.recipe is built, whatever data.train says.
     """
-    data, missing = config.data, []
+    data = config.data
+    missing: list[str] = []
     recipe = data.recipe if is_build or data.train is None else None
     raw = [source for source in recipe.sources.values() if source.adapter != "drawn"] if recipe is not None else []
     for key, value in {"data.train": data.train, "data.held_out": data.held_out}.items():

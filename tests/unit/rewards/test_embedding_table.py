@@ -76,6 +76,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(RewardError, match="no safetensors file"):
         EmbeddingTable.from_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x08" + bytes(7) + b"{'cut': " + bytes(8))
+    with pytest.raises(RewardError, match=r"model\.safetensors is no safetensors file, or one that was cut"):
+        EmbeddingTable.from_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ')
+    with pytest.raises(RewardError, match=r"index\.json is no index of weights"):
+        EmbeddingTable.from_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
     write(tmp_path / "model.safetensors", {NAME: ("I64", np.zeros((2, 2), np.int64))})
     with pytest.raises(RewardError, match="I64"):
         EmbeddingTable.from_checkpoint(tmp_path)
