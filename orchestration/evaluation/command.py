@@ -202,13 +202,13 @@ def _answers(
         if len(answers.found) < len(bench.ids):
             _ask(config, model, bench, answers, folder / "logs")
         samples = [answers.found[sample_id] for sample_id in bench.ids]
-        _check_any_scored(samples, answers)
+        check_any_scored(samples, answers)
         write_evaluation(folder, manifest, samples)
         answers.remove()
     return samples
 
 
-def _check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers) -> None:
+def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers) -> None:
     """Refuse an evaluation of failures alone, and forget them, so that the same command asks again.
 
     Raises:

@@ -7,6 +7,7 @@ import pytest
 
 from orchestration.errors import DataError
 from orchestration.evaluation.bench import open_bench
+from orchestration.evaluation.command import check_any_scored
 from orchestration.evaluation.partial import PARTIAL, PartialAnswers
 from orchestration.evaluation.records import EvaluatedSample
 from rollout.dataset import write_samples
@@ -97,3 +98,15 @@ def test_taking_answers_up_changes_no_byte_of_them(tmp_path: Path) -> None:
             assert len(answers.found) == (3 if cut >= len(written) - 1 else 2)
         assert (tmp_path / PARTIAL).stat().st_ino == inode
         assert (tmp_path / PARTIAL).read_bytes().startswith(written[:cut])
+
+
+def test_an_evaluation_of_failures_alone_is_refused_and_asked_again(tmp_path: Path) -> None:
+    failed = [replace(answered(name), failure="prompt of 900 tokens") for name in "ab"]
+    with PartialAnswers(tmp_path, "key") as answers:
+        for row in failed:
+            answers.add(row)
+        with pytest.raises(DataError, match="not one of 2 rows could be scored; 2 of them: prompt of 900 tokens"):
+            check_any_scored(failed, answers)
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert answers.found == {}
+        check_any_scored([failed[0], answered("c")], answers)

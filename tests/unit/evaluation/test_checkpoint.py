@@ -12,12 +12,15 @@ import pytest
 from orchestration import cli
 from orchestration.composition import compose
 from orchestration.config.experiment import ExperimentConfig, build_settings
-from orchestration.errors import ConfigError
+from orchestration.errors import ConfigError, ResumeError
 from orchestration.evaluation import command
 from orchestration.evaluation.checkpoint import find_weights, with_weights
 from orchestration.evaluation.command import find_data, run_evaluation
 from orchestration.evaluation.of_run import differences, run_of
+from orchestration.persistence.lock import exclusive
 from orchestration.persistence.state import RunFolder
+from rollout.dataset import write_samples
+from rollout.records import Sample
 
 OLD = "/a_machine_that_is_gone"
 GPU_RUN = (
@@ -299,3 +302,17 @@ def test_a_run_on_gpus_is_refused_where_there_is_none_with_what_to_set(
     with pytest.raises(ConfigError, match=r"this machine has no GPU; .* set rollout\.engine\.device=cpu "):
         run_evaluation(config, run)
     assert sorted(copied.rglob("*")) == before
+
+
+def test_a_second_evaluation_into_one_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "check_rewards", lambda *_: None)
+    data, out = tmp_path / "held_out.parquet", tmp_path / "out"
+    write_samples(data, [Sample(sample_id="a", source="unit", task="chart", question="?", answer="1")])
+    model = save_folder(tmp_path / "model", "qwen2_5_vl")
+    config = settings(checkpoint=str(model), data=str(data), out=str(out))
+    with (
+        exclusive(out, refusal="never said"),
+        pytest.raises(ResumeError, match=r"another process evaluates into .*/out; .* out=\.\.\."),
+    ):
+        run_evaluation(config, None)
+    assert [path.name for path in out.iterdir()] == [".lock"]
