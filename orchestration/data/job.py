@@ -35,5 +35,6 @@ class BuildJob:
         for source in recipe["sources"].values():
             source["path"] = None
         parts = [task.key for plan in self.plans for task in plan.tasks]
-        code = {stage: stage_code(stage) for stage in STAGES}
+        # That of stage sample is part of `policy`, which is empty where no row is tried.
+        code = {stage: stage_code(stage) for stage in STAGES if stage != "sample"}
         return digest_of(recipe, parts, asdict(self.reward), self.ruler.settings, self.processor, self.policy, code)

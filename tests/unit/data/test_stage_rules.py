@@ -1,0 +1,113 @@
+"""Which changes of the code make rows anew: those of a stage's rules, and nothing else."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestration.data import code
+
+NO_RULES = {
+    "orchestration/data/__init__.py": "holds nothing",
+    "orchestration/data/build.py": "calls one stage after the other",
+    "orchestration/data/code.py": "makes the keys",
+    "orchestration/data/command.py": "the command line",
+    "orchestration/data/config.py": "its values are part of every key",
+    "orchestration/data/job.py": "makes the key of the whole",
+    "orchestration/data/plan.py": "makes the keys of what is read",
+    "orchestration/data/progress.py": "shows how far a stage is",
+    "orchestration/data/publish.py": "states what was written",
+    "orchestration/data/ray_workers.py": "where tasks run",
+    "orchestration/data/result.py": "names the folder",
+    "orchestration/data/workers.py": "where tasks run",
+    "orchestration/data/checking/__init__.py": "holds nothing",
+    "orchestration/data/stages/__init__.py": "holds nothing",
+    "orchestration/data/stages/runner.py": "hands chunks to workers",
+}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the code that keys are made of, under which nothing is remembered."""
+    for room in ("orchestration", "rewards", "rollout"):
+        shutil.copytree(code.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    return tmp_path
+
+
+def keys() -> dict[str, str]:
+    code.stage_code.cache_clear()
+    code._code.cache_clear()
+    return {stage: code.stage_code(stage) for stage in code.STAGES}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    after = keys()
+    return {stage for stage in after if after[stage] != before[stage]}
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    code.stage_code.cache_clear()
+    code._code.cache_clear()
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
+    ruled = {path for stage in code.STAGES for path in code.stage_files(stage)}
+    for path in (code.ROOT / "orchestration" / "data").rglob("*.py"):
+        name = str(path.relative_to(code.ROOT))
+        if "/report/" not in name:
+            assert (path in ruled) != (name in NO_RULES), name
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("orchestration/data/stages/row_stages.py", '!= "guard"', '== "train"', {"validate", "normalise", "measure"}),
+        ("rewards/yes_no.py", "def read_yes_no(", "def read_yes_or_no(", {"normalise", "sample"}),
+        ("orchestration/data/selection/bands.py", "import bisect", "import bisect, math", {"select"}),
+        ("orchestration/data/sources/chartqa.py", 'row.text("query")', 'row.text("question")', {"read"}),
+    ],
+)
+def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, stages):
+    before = keys()
+    edit(copy / file, old, new)
+    assert changed(before) == stages
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("orchestration/data/stages/row_stages.py", '"""The stages that', '"""Those stages that'),
+        ("rewards/yes_no.py", '"""', '"""In other words. '),
+        ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
+        ("orchestration/placement/layout.py", "import", "import os\nimport"),
+        ("orchestration/data/progress.py", "import", "import os\nimport"),
+    ],
+)
+def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):
+    before = keys()
+    edit(copy / file, old, new)
+    assert changed(before) == set()
+
+
+def test_a_version_that_is_raised_makes_the_rows_of_its_stage_anew(monkeypatch):
+    before = keys()
+    raised = dataclasses.replace(code.STAGES["measure"], version=code.STAGES["measure"].version + 1)
+    monkeypatch.setitem(code.STAGES, "measure", raised)
+    assert changed(before) == {"measure"}
+
+
+def test_another_release_of_a_library_makes_rows_anew_where_it_decides_them(monkeypatch):
+    before = keys()
+    real = code._installed
+    monkeypatch.setattr(code, "_installed", lambda library: "9" if library == "math-verify" else real(library))
+    assert changed(before) == {"normalise", "sample"}
