@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.errors import DataError
 from orchestration.evaluation.bench import Bench
 from orchestration.evaluation.compare import compare
 from orchestration.evaluation.page import comparison_page, evaluation_page
@@ -24,7 +25,11 @@ def publish(
     samples: Sequence[EvaluatedSample],
     preset: Preset,
 ) -> None:
-    """Write summary, page and the files for other toolkits into `folder`, and print the tables."""
+    """Write summary, page and the files for other toolkits into `folder`, and print the tables.
+
+    Raises:
+        DataError: The preset scored no row.
+    """
     settings = config.evaluate
     summary = summarise(samples, summary_settings(config))
     result: PresetResult | None = None
@@ -51,6 +56,20 @@ def publish(
     if result is not None:
         say("")
         say(preset_table(result))
+        check_preset_scored(result)
+
+
+def check_preset_scored(result: PresetResult) -> None:
+    """Refuse the result of a preset that no row of the data was for.
+
+    Raises:
+        DataError: It scored nothing.
+    """
+    if result.num_rows == 0:
+        raise DataError(
+            f"preset={result.preset} scored no row: {result.num_skipped} are of other tasks and {result.num_failed} "
+            "failed; choose the preset of this data, or leave it out"
+        )
 
 
 def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequence[EvaluatedSample]) -> None:

@@ -9,6 +9,9 @@ from orchestration.errors import DataError
 from orchestration.evaluation.bench import open_bench
 from orchestration.evaluation.command import check_any_scored
 from orchestration.evaluation.partial import PARTIAL, PartialAnswers
+from orchestration.evaluation.presets.base import apply_preset
+from orchestration.evaluation.presets.registry import preset_of
+from orchestration.evaluation.publish import check_preset_scored
 from orchestration.evaluation.records import EvaluatedSample
 from rollout.dataset import write_samples
 from rollout.records import ImageBytes, Sample
@@ -98,6 +101,12 @@ def test_taking_answers_up_changes_no_byte_of_them(tmp_path: Path) -> None:
             assert len(answers.found) == (3 if cut >= len(written) - 1 else 2)
         assert (tmp_path / PARTIAL).stat().st_ino == inode
         assert (tmp_path / PARTIAL).read_bytes().startswith(written[:cut])
+
+
+def test_a_preset_that_scores_no_row_is_refused() -> None:
+    found = apply_preset(preset_of("refcoco"), [answered("a")])
+    with pytest.raises(DataError, match="preset=refcoco scored no row: 1 are of other tasks and 0 failed"):
+        check_preset_scored(found)
 
 
 def test_an_evaluation_of_failures_alone_is_refused_and_asked_again(tmp_path: Path) -> None:
