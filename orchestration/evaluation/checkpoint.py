@@ -136,9 +136,11 @@ def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | No
         family = json.loads((weights.folder / "config.json").read_text())["model_type"]
         frame = FAMILY_FRAMES.get(family, frame)
     # What describes the base model says nothing of these weights; limits of a picture's size that are typed hold.
-    stated = {"path": str(weights.folder), "family": None, "hf_config": None, "hf_processor": None}
-    config = replace(config, model=replace(config.model, **stated, coord_mode=frame))
-    return replace(config, model=replace(config.model, path=str(model_folder(config))))
+    model = replace(
+        config.model, path=str(weights.folder), family=None, coord_mode=frame, hf_config=None, hf_processor=None
+    )
+    config = replace(config, model=model)
+    return replace(config, model=replace(model, path=str(model_folder(config))))
 
 
 def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path, run: RunFolder) -> None:
