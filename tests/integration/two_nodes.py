@@ -39,7 +39,8 @@ class RayNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **ENVIRONMENT, MARK: self._mark},
+                # With a token in the home folder a head asks for it, and `ray start --address` is told to send it.
+                env={"RAY_AUTH_MODE": "token", **os.environ, **ENVIRONMENT, MARK: self._mark},
                 start_new_session=True,
             )
 
