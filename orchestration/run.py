@@ -179,7 +179,7 @@ class Run:
                 groups, report = self._newest_step
                 self.tracker.log_step(groups, report.result(), None, None, {}, counts=self.counts())
         except Exception as error:  # the one that ends the run says more
-            self._say(f"step {self.step} could not be saved: {error}")
+            self._say(f"while step {self.step} was saved and recorded: {error}")
 
     async def close(self) -> None:
         """Close files and end the actors, all of them.
