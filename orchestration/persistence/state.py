@@ -174,7 +174,7 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     """
     remedy = "copy the file again from where the run was made, or name another folder"
     try:
-        values = json.loads(folder.config.read_text())
+        values: Any = json.loads(folder.config.read_text())
     except FileNotFoundError as error:
         raise ResumeError(f"{folder.root} is no run folder: it holds no config.json; correct the path") from error
     except OSError as error:
@@ -183,10 +183,11 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         raise ResumeError(f"{folder.config} is not whole JSON ({error}); {remedy}") from error
     if not isinstance(values, dict):
         raise ResumeError(f"{folder.config} holds {type(values).__name__}, not the settings of a run; {remedy}")
+    settings: dict[str, Any] = values
     for line in folder.config_changes.read_text().splitlines() if folder.config_changes.is_file() else ():
         with suppress(ValueError):  # cut short by a full disk
-            values = json.loads(line)["settings"]
-    return values
+            settings = json.loads(line)["settings"]
+    return settings
 
 
 def read_inputs(folder: RunFolder) -> dict[str, str]:
