@@ -6,17 +6,19 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.config.model import ModelConfig
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ConfigError, ResumeError
 from orchestration.persistence.checkpoints import newest_step, store_of
-from orchestration.persistence.state import RunFolder, write_json
+from orchestration.persistence.state import RunFolder
+from orchestration.planning.dataset import Located
 from orchestration.planning.image_tokens import with_pixel_limits
-from orchestration.planning.processor_settings import check_stated_processor, saved_processor
-from orchestration.planning.shapes import read_saved_shape, read_shape, shape_of
+from orchestration.planning.plan import plan_run
+from orchestration.planning.processor_settings import saved_processor
+from orchestration.planning.shapes import read_saved_shape
 from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
@@ -39,15 +41,12 @@ class Inputs:
 
 
 def model_folder(config: ExperimentConfig) -> Path:
-    """Give the configured model, or the demo's, made now if it is not there yet; under the limits of a picture's size.
+    """Return the configured model, or the demo's, made now where it is not there; under the limits of a picture's size.
 
     Raises:
-        ConfigError: the folder is not what the settings state, or no picture lies within model.min_pixels and
-            model.max_pixels.
+        ConfigError: no picture lies within model.min_pixels and model.max_pixels.
     """
     if config.model.path is not None:
-        check_sizes(config.model)
-        check_stated_processor(config.model)
         return _limited(Path(config.model.path), config)
     assert config.model.family is not None  # checked where the configuration was built
     return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family), config)
@@ -70,7 +69,7 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     text = json.dumps({**whole, "image_processor": limited} if "image_processor" in whole else limited, indent=2)
     others = sorted(path.absolute() for path in folder.iterdir() if path.name != file)
     digest = hashlib.sha256("\n".join([text, *map(str, others)]).encode()).hexdigest()[:12]
-    target = config.run_path / "models" / f"{folder.name}-{digest}"
+    target = Path(config.cache_dir) / "models" / f"{folder.name}-{digest}"
     if target.is_dir():
         return target
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
@@ -83,19 +82,6 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     except OSError:  # another process was faster, and made the same
         shutil.rmtree(unfinished)
     return target
-
-
-def check_sizes(model: ModelConfig) -> None:
-    """Compare the folder with the sizes that a recipe was planned for.
-
-    Raises:
-        ConfigError: they differ.
-    """
-    if model.hf_config is not None and read_shape(model.hf_config) != shape_of(model):
-        raise ConfigError(
-            f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
-            "that folder, or set model.hf_config=null and plan again: plans read the folder then"
-        )
 
 
 def prepare_inputs(config: ExperimentConfig) -> Inputs:
@@ -112,10 +98,13 @@ def prepare_inputs(config: ExperimentConfig) -> Inputs:
     return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
 
 
-def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> None:
+def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> dict[str, Any]:
     """Compare the rows of both datasets with those that a run has trained on so far, wherever they lie now.
 
     A run without a checkpoint, or of a version that noted nothing, goes on with what it is given.
+
+    Returns:
+        What the run folder is to note of the rows.
 
     Raises:
         ResumeError: they are other rows, or in another order.
@@ -136,13 +125,31 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
                     f"rows, in their order, with which {folder.root} began; restore them, use another run_dir, or "
                     "accept the change with allow_config_change=true"
                 )
-    write_json(folder.data, now)
+    return now
 
 
-def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> None:
+def check_plan(config: ExperimentConfig, inputs: Inputs) -> None:
+    """Refuse a run of which `mixed-r1 plan` says that it does not fit, unless plan.enforce is false.
+
+    Raises:
+        ConfigError: a line for each reason, with its key.
+    """
+    if not config.plan.enforce:
+        return
+    plan = plan_run(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
+    if reasons := [finding.line for finding in plan.findings if finding.severity == "error"]:
+        raise ConfigError(
+            "\n".join(reasons) + " (as `mixed-r1 plan` counts; plan.enforce=false starts it all the same)"
+        )
+
+
+def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> dict[str, Any]:
     """Compare a model folder with the one from which a run began, wherever it lies now.
 
     Checkpoints hold what is trained; frozen weights, the reference of the KL term and the tokenizer come from here.
+
+    Returns:
+        What the run folder is to note of the model.
 
     Raises:
         ResumeError: it holds another model.
@@ -153,7 +160,7 @@ def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool)
             f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
             "another run_dir, or accept the change with allow_config_change=true"
         )
-    write_json(folder.model, now)
+    return now
 
 
 def model_digest(folder: Path) -> str:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from learner.errors import DivergedError
 from orchestration.cluster import while_ray_lives
@@ -15,7 +17,7 @@ from orchestration.errors import InterruptedRunError, StoppedError
 from orchestration.faults import read_faults
 from orchestration.host.garbage import collect_rarely
 from orchestration.host.object_store import check_object_store
-from orchestration.inputs import check_rewards, check_same_model, check_same_rows, prepare_inputs
+from orchestration.inputs import Inputs, check_plan, check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
 from orchestration.persistence.checkpoints import newest_step, store_of
 from orchestration.persistence.finished import check_finished, read_before_after
@@ -35,16 +37,19 @@ def run_training(config: ExperimentConfig) -> None:
     """
     folder = RunFolder(config.run_path)
     busy = f"another process is training in {folder.root}; wait for it or use another run_dir"
-    with exclusive(folder.root, refusal=busy), _interrupted_with_words(folder):
-        for line in settle_config(folder, config):
-            say(line)
-        if check_finished(folder, config.training.num_steps):
-            say(f"{folder.root} has done all {config.training.num_steps} steps")
-        else:
-            write_environment(folder)
-            _train(config, folder)
-        write_report(folder)
-        _conclude(folder)
+    is_new = not folder.config.is_file()
+    with _interrupted_with_words(folder):
+        # A run that is refused leaves no trace: its folder is made when it begins.
+        prepared = _prepare(config, folder) if is_new else None
+        with exclusive(folder.root, refusal=busy):
+            if not is_new:
+                _settle(folder, config)
+            if check_finished(folder, config.training.num_steps):
+                say(f"{folder.root} has done all {config.training.num_steps} steps")
+            else:
+                _train(config, folder, *(prepared or _prepare(config, folder)))
+            write_report(folder)
+            _conclude(folder)
 
 
 @contextmanager
@@ -61,17 +66,32 @@ def _interrupted_with_words(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def _train(config: ExperimentConfig, folder: RunFolder) -> None:
-    started = time.perf_counter()
+def _settle(folder: RunFolder, config: ExperimentConfig) -> None:
+    for line in settle_config(folder, config):
+        say(line)
+
+
+def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[Path, dict[str, Any]]]:
+    """Return what the run is fed with, and files that will note it, once all that needs no Ray is checked."""
     inputs = prepare_inputs(config)
-    check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)
+    notes = {folder.data: check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)}
     if config.model.path is not None:  # the demo's follows from the settings
-        check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
-    write_json(folder.inputs, {name: str(path) for name, path in asdict(inputs).items()})
+        notes[folder.model] = check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
+    notes[folder.inputs] = {name: str(path) for name, path in asdict(inputs).items()}
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
+    check_plan(config, inputs)
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
+    return inputs, notes
+
+
+def _train(config: ExperimentConfig, folder: RunFolder, inputs: Inputs, notes: dict[Path, dict[str, Any]]) -> None:
+    started = time.perf_counter()
     with seated(config, folder.logs) as seats:
+        _settle(folder, config)
+        write_environment(folder)
+        for path, value in notes.items():
+            write_json(path, value)
         run = Run(config, inputs=inputs, seats=seats, say=say)
         try:
             asyncio.run(_whole(run))

@@ -79,6 +79,8 @@ class PromptBuilder:
 
         self._processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=False)
         self._tokenizer = self._processor.tokenizer
+        if self._processor.chat_template is None:  # older folders keep it in tokenizer_config.json alone
+            self._processor.chat_template = self._tokenizer.chat_template
         self._system_prompt = system_prompt
         self._max_images = max_images
 

@@ -1,6 +1,7 @@
 """The whole run as one frozen record, and the checks that need more than one group of settings to see."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from annotated_types import Ge, MinLen
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
-from orchestration.config.model import NOT_SET, ModelConfig, check_model_folder
+from orchestration.config.model import NOT_SET, ModelConfig
 from orchestration.config.strict import build
 from orchestration.config.training import (
     EvaluationConfig,
@@ -24,6 +25,7 @@ from orchestration.demo.settings import DemoSettings
 from orchestration.errors import ConfigError
 from orchestration.evaluation.config import EvaluateConfig
 from orchestration.planning.config import PlanConfig
+from orchestration.planning.model_folder import check_model
 from orchestration.submission.config import SubmitConfig
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
@@ -55,7 +57,7 @@ class ExperimentConfig:
     """Read by `mixed-r1 evaluate` alone."""
     cluster: ClusterConfig
     plan: PlanConfig
-    """Read by `mixed-r1 plan` alone."""
+    """Read by `mixed-r1 plan`, by which `mixed-r1 train` refuses what cannot fit."""
     submit: SubmitConfig
     """Read by `mixed-r1 submit` alone."""
 
@@ -234,7 +236,7 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
 
 
 def check_machine(config: ExperimentConfig) -> None:
-    """Inputs that must exist and a run folder that must be writable."""
+    """Inputs that must exist and a run folder that must be writable; nothing is left there."""
     inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
     for key, value in inputs.items():
         if value == NOT_SET:
@@ -242,15 +244,24 @@ def check_machine(config: ExperimentConfig) -> None:
         if value is not None and not Path(value).exists():
             raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
     if config.model.folder is not None:
-        check_model_folder(config.model.folder)
+        check_model(config.model, config.reward)
     elif config.model.family is None:
         raise ConfigError("model.path is not set; point it at a Hugging Face folder with the model's weights")
     if not config.run_path.is_absolute():
         raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
+    check_writable("run_dir", config.run_path)
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Check that a folder can be written, or made, and leave everything as it was.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     try:
-        config.run_path.mkdir(parents=True, exist_ok=True)
-        probe = config.run_path / ".writable"
-        probe.touch()
-        probe.unlink()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        # A nameless file, or a folder that is gone at once: some file systems refuse new names to everybody.
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=there):
+            pass
     except OSError as error:
-        raise ConfigError(f"run_dir={config.run_dir} cannot be written ({os.strerror(error.errno or 0)})") from error
+        raise ConfigError(f"{key}={folder} cannot be written ({os.strerror(error.errno or 0)})") from error

@@ -1,6 +1,5 @@
-"""Which model is trained, and what its folder must hold."""
+"""Which model is trained."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +7,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from learner.config import SUPPORTED_FAMILIES
 from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
 from orchestration.errors import ConfigError
-
-PROCESSOR_FILES = {
-    "image processor": ("preprocessor_config.json", "processor_config.json"),
-    "tokenizer": ("tokenizer.json", "vocab.json"),
-}
-"""What a model folder must hold beside weights: one of each."""
 
 NOT_SET = "???"
 """What composition leaves where YAML demands a value that nobody gave."""
@@ -64,22 +56,4 @@ class ModelConfig:
             raise ConfigError(
                 f"model.coord_mode is {self.coord_mode}, but the demo's {self.family} writes boxes in "
                 f"{FAMILY_FRAMES[self.family]}; set that"
-            )
-
-
-def check_model_folder(folder: Path) -> None:
-    """A Hugging Face folder of a family that the learner knows, with the files that turn images and text into input."""
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"model.path={folder} holds no config.json; point it at a Hugging Face folder")
-    family = json.loads((folder / "config.json").read_text()).get("model_type")
-    if family not in SUPPORTED_FAMILIES:
-        raise ConfigError(
-            f"model.path={folder} is a {family} model; supported are {', '.join(SUPPORTED_FAMILIES)}. Another "
-            "architecture begins with a file in learner/families"
-        )
-    for what, names in PROCESSOR_FILES.items():
-        if not any((folder / name).is_file() for name in names):
-            raise ConfigError(
-                f"model.path={folder} holds no {what} ({' or '.join(names)}); copy the processor's files of the "
-                "original checkpoint into it"
             )

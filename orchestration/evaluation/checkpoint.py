@@ -10,13 +10,13 @@ from pathlib import Path
 from learner import checkpoint
 from learner.store import FileStore, open_store
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.config.model import check_model_folder
 from orchestration.demo.settings import FAMILY_FRAMES
 from orchestration.errors import ConfigError
 from orchestration.inputs import model_folder
 from orchestration.persistence.checkpoints import newest_step
 from orchestration.persistence.state import RunFolder
 from orchestration.placement.seats import seated
+from orchestration.planning.model_folder import check_model_folder
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 

@@ -2,10 +2,12 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestration.errors import ResumeError
+
+LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -13,16 +15,32 @@ def exclusive(folder: Path, *, refusal: str) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; the lock goes with the process, however it ends.
 
     Args:
-        folder: Made where it does not exist.
+        folder: Made where it does not exist; gone again, with what was made above it, if the block leaves no file.
         refusal: What to say if another process is in it.
 
     Raises:
         ResumeError: Another process holds the lock.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ResumeError(refusal) from error
-        yield
+        try:
+            yield
+        finally:
+            if made:
+                _remove_unused(folder, made)
+
+
+def _remove_unused(folder: Path, made: list[Path]) -> None:
+    inside = sorted(folder.rglob("*"), reverse=True)
+    if any(not path.is_dir() and path != folder / LOCK_FILE for path in inside):
+        return
+    with suppress(OSError):  # another process may have come
+        for path in inside:
+            path.rmdir() if path.is_dir() else path.unlink()
+        for path in made:
+            path.rmdir()

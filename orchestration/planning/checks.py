@@ -31,6 +31,17 @@ def from_error(error: ConfigError | RolloutError, default_key: str) -> Finding:
     return Finding(severity="error", key=named.group() if named else default_key, message=str(error))
 
 
+def folder_is_there(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:
+    """A model that is planned by what is known of it, because its folder is not on this machine."""
+    if config.model.folder is not None and folder is None:
+        yield Finding(
+            severity="warning",
+            key="model.path",
+            message=f"{config.model.folder} is not there, so sizes are those of model.hf_config and nothing is known "
+            "of its files; plan where the run will be as well",
+        )
+
+
 def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: int | None) -> Iterator[Finding]:
     """What model and engine cannot do together.
 

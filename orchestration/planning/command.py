@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.planning.model_folder import check_model
 from orchestration.planning.plan import RunPlan, plan_run
 from orchestration.planning.records import MemoryUse
 
@@ -15,8 +16,11 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
     """Plan a run and print it; gives the exit code: 0 where it fits, 3 where it does not.
 
     Raises:
-        ConfigError: the model's sizes are not known or not understood.
+        ConfigError: the model's sizes are not known or not understood, or its folder is one that a run refuses.
     """
+    folder = config.model.folder
+    if folder is not None and (folder.exists() or config.model.hf_config is None):
+        check_model(config.model, config.reward)
     plan = plan_run(config)
     if as_json:
         print(json.dumps(plan_json(plan), indent=2))

@@ -63,8 +63,10 @@ class AssumeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanConfig:
-    """Assumptions of `mixed-r1 plan`."""
+    """Assumptions of `mixed-r1 plan`, and what a run makes of its verdict."""
 
+    enforce: bool
+    """`mixed-r1 train` refuses, before anything starts, what the plan says cannot fit."""
     gpus: Mapping[str, GpuConfig]
     """Kinds of GPU, by the names that `cluster.nodes` uses."""
     assume: AssumeConfig

@@ -20,7 +20,7 @@ from orchestration.planning.lengths import Lengths, expected_lengths
 from orchestration.planning.memory import MemoryPlan, plan_memory
 from orchestration.planning.memory_checks import memory_findings
 from orchestration.planning.parameters import ParameterCounts, count_parameters
-from orchestration.planning.processor_settings import check_stated_processor, processor_of
+from orchestration.planning.processor_settings import processor_of
 from orchestration.planning.prompts import PromptPlan, plan_prompts
 from orchestration.planning.records import Finding
 from orchestration.planning.routing import RoutingPlan, plan_routing
@@ -81,14 +81,18 @@ class RunPlan:
         return all(finding.severity != "error" for finding in self.findings)
 
 
-def plan_run(config: ExperimentConfig) -> RunPlan:
+def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPlan:
     """Plan a run.
+
+    Args:
+        config: of the run.
+        located: where its data lies; None looks for it.
 
     Raises:
         ConfigError: the model's sizes are not known or not understood.
         RolloutError: the dataset cannot be read.
     """
-    shape, folder, located = shape_of(config.model), known_model_folder(config), locate(config)
+    shape, folder, located = shape_of(config.model), known_model_folder(config), located or locate(config)
     prompts, routing, refusals = _read(config, located, _ruler(config, shape, folder))
     lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
     batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
@@ -98,7 +102,7 @@ def plan_run(config: ExperimentConfig) -> RunPlan:
     findings = [
         *unplaced,
         *refusals,
-        *_refused_processor(config),
+        *checks.folder_is_there(config, folder),
         *(checks.from_error(error, "config") for error in settings_errors(config)),
         *checks.shape_findings(config, shape, _max_positions(config, folder)),
         *memory_findings(config, shape, layout, memory, lengths),
@@ -154,14 +158,6 @@ def _read(
     pairs = table.tasks_and_sources()
     routing = plan_routing(config.reward, [pairs[index] for index in drawn], [*pairs, *held_out])
     return plan_prompts(config, table, drawn, ruler), routing, refusals
-
-
-def _refused_processor(config: ExperimentConfig) -> list[Finding]:
-    try:
-        check_stated_processor(config.model)
-    except ConfigError as error:
-        return [checks.from_error(error, "model.hf_processor")]
-    return []
 
 
 def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:

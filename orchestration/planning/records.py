@@ -60,3 +60,8 @@ class Finding:
     """The setting to change."""
     message: str
     """What is wrong, with its values, and what to do."""
+
+    @property
+    def line(self) -> str:
+        """The message behind its key."""
+        return self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"

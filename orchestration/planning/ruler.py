@@ -1,15 +1,13 @@
 """How long prompts are, from a model folder's own files, without transformers: the rows that nobody has measured."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from orchestration.errors import ConfigError
+from orchestration.planning.chat_template import ChatTemplate
 from orchestration.planning.image_tokens import image_tokens
 from orchestration.planning.shapes import ModelShape
 from rewards.tokenizer import load_tokenizer
@@ -41,12 +39,7 @@ class PromptRuler:
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
         image_tokens(shape, processor, *PROBE)  # settings of another model's processor are refused here, not row by row
-        # A template is a program that came with the model: the sandbox lets it compute text and nothing else.
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        try:
-            self._template = environment.from_string(chat_template(folder))
-        except TemplateError as error:
-            raise ConfigError(f"model.path={folder}: its chat template does not parse ({error})") from error
+        self._template = ChatTemplate(folder)
 
     def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
         """Give the length of every prompt; None where the processor refuses a picture.
@@ -55,7 +48,10 @@ class PromptRuler:
             questions: user turns.
             sizes: of the pictures of each.
         """
-        texts = [self._text(question, len(own)) for question, own in zip(questions, sizes, strict=True)]
+        texts = [
+            self._template.prompt(question, num_images=len(own), system_prompt=self._system_prompt)
+            for question, own in zip(questions, sizes, strict=True)
+        ]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [
             None if (pictures := self.pictures(own)) is None
@@ -69,26 +65,3 @@ class PromptRuler:
             return sum(image_tokens(self._shape, self._processor, width, height) for width, height in sizes)
         except ConfigError:
             return None
-
-    def _text(self, question: str, num_images: int) -> str:
-        content = [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": question}]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if self._system_prompt:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
-        return self._template.render(messages=messages, add_generation_prompt=True)
-
-
-def chat_template(folder: Path) -> str:
-    """Give the chat template of a model folder, from whichever of its files holds one.
-
-    Raises:
-        ConfigError: none does.
-    """
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text()
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            template = json.loads((folder / name).read_text()).get("chat_template")
-            if isinstance(template, str):
-                return template
-    raise ConfigError(f"model.path={folder} has no chat template; copy chat_template.jinja of the checkpoint into it")

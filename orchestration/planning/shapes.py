@@ -1,6 +1,5 @@
 """How large a model is: read from the words of its config.json, without torch and without weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any, Literal
 from orchestration.config.model import ModelConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.config_keys import WITHOUT_SIZE, ConfigKeys
+from orchestration.planning.folder_files import read_object
+from orchestration.planning.weight_files import INDEX_FILE, SINGLE_FILE, has_own_output_head, stored_tensors
 
 FamilyType = Literal["qwen2_5_vl", "internvl"]
 
@@ -104,9 +105,12 @@ def shape_of(config: ModelConfig) -> ModelShape:
         ConfigError: a path without config.json and no hf_config, or a key is missing or unknown.
     """
     if config.path is not None:
-        file = Path(config.path) / "config.json"
+        folder = Path(config.path)
+        file = folder / "config.json"
         if file.is_file():
-            return read_saved_shape(json.loads(file.read_text()))
+            has_weights = (folder / INDEX_FILE).is_file() or (folder / SINGLE_FILE).is_file()
+            head = has_own_output_head(stored_tensors(folder)) if has_weights else None
+            return read_saved_shape(read_object(file), where=str(file), has_own_head=head)
         if config.hf_config is None:
             raise ConfigError(
                 f"model.path={config.path} holds no config.json and model.hf_config is null; point model.path at a "
@@ -120,27 +124,36 @@ def shape_of(config: ModelConfig) -> ModelShape:
     return read_shape(demo_config(config.family))
 
 
-def read_shape(hf_config: Mapping[str, Any]) -> ModelShape:
+def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config") -> ModelShape:
     """Read sizes that somebody typed, in the words of a published config.json.
 
     Args:
         hf_config: of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
             transformers 5 writes them); or of InternVL in transformers' own layout.
+        where: it stands, for messages.
 
     Raises:
         ConfigError: naming the key that is missing, unknown, or of a size that nothing here knows.
     """
-    keys = ConfigKeys(hf_config, "model.hf_config")
+    keys = ConfigKeys(hf_config, where)
     family = keys.choice("model_type", ("qwen2_5_vl", "internvl"))
     if family == "qwen2_5_vl":
         return _read_qwen(keys)
     return _read_internvl(keys)
 
 
-def read_saved_shape(saved: Mapping[str, Any]) -> ModelShape:
+def read_saved_shape(
+    saved: Mapping[str, Any], *, where: str = "config.json", has_own_head: bool | None = None
+) -> ModelShape:
     """Read the config.json of a model folder.
 
     Such files carry much that has no size, and leave out what is transformers' default; both is forgiven here.
+
+    Args:
+        saved: what the file holds.
+        where: it lies, for messages.
+        has_own_head: whether the weights hold an output head of their own, which the file may leave unsaid or say
+            otherwise; None where there are no weights to be asked.
 
     Raises:
         ConfigError: see `read_shape`.
@@ -151,7 +164,9 @@ def read_saved_shape(saved: Mapping[str, Any]) -> ModelShape:
     text = values.get("text_config")
     inner = isinstance(text, Mapping) and bool(text.get("tie_word_embeddings", False))
     values.setdefault("tie_word_embeddings", values.get("model_type") == "internvl" or inner)
-    return read_shape(values)
+    if has_own_head:
+        values["tie_word_embeddings"] = False
+    return read_shape(values, where)
 
 
 def _known(saved: Mapping[str, Any]) -> dict[str, Any]:

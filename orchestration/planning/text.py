@@ -201,9 +201,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     if not findings:
         yield from _text("none")
     for finding in findings:
-        yield from _line(
-            finding.severity, f"{finding.key}: {finding.message}".replace(f"{finding.key}: {finding.key}", finding.key)
-        )
+        yield from _line(finding.severity, finding.line)
 
 
 def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:

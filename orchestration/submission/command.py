@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestration.config.experiment import ExperimentConfig, check_inputs_named
 from orchestration.config.strict import build
+from orchestration.planning.model_folder import check_model
 from orchestration.submission.attempts import run_attempts
 from orchestration.submission.client import RayJobServer, server_address
 from orchestration.submission.job import make_job
@@ -15,7 +16,8 @@ from orchestration.submission.job import make_job
 def submit_run(values: Mapping[str, Any], overrides: Sequence[str]) -> int:
     """Submit the run that these settings describe and give the command's exit code.
 
-    Folders are not looked at: they lie on the cluster's machines, and the job itself checks them.
+    Folders lie on the cluster's machines, and the job itself checks them; a model folder that is seen here too is
+    checked here first. Whether the run fits is the job's to say: `mixed-r1 plan` says it here.
 
     Args:
         values: composed settings, with folders as they were written.
@@ -27,6 +29,8 @@ def submit_run(values: Mapping[str, Any], overrides: Sequence[str]) -> int:
     """
     config = build(ExperimentConfig, values)
     check_inputs_named(config)
+    if config.model.folder is not None and config.model.folder.exists():
+        check_model(config.model, config.reward)
     job = make_job(config, overrides, os.environ)
     server = RayJobServer(server_address(config.submit, os.environ), config.submit)
     return run_attempts(job, config.submit, server, say=_say, wait=time.sleep)

@@ -21,6 +21,7 @@ from orchestration.persistence.lock import exclusive
 from orchestration.persistence.state import RunFolder
 from rollout.dataset import write_samples
 from rollout.records import Sample
+from tests.unit.model_folders import write_model_folder
 
 OLD = "/a_machine_that_is_gone"
 GPU_RUN = (
@@ -37,14 +38,6 @@ GPU_RUN = (
 )
 
 
-def save_folder(folder: Path, family: str) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": family}))
-    for name in ("tokenizer.json", "processor_config.json"):
-        (folder / name).write_text("{}")
-    return folder
-
-
 @cache
 def config_of(settings: tuple[str, ...]) -> str:
     """What a run with these settings writes as its config.json."""
@@ -56,7 +49,7 @@ def save_run(root: Path, *settings: str, export: bool = True) -> Path:
     root.mkdir()
     (root / "config.json").write_text(config_of(settings))
     if export:
-        save_folder(root / "export", "qwen2_5_vl")
+        write_model_folder(root / "export", "qwen2_5_vl")
     return root
 
 
@@ -172,7 +165,7 @@ def test_a_run_of_another_version_is_evaluated(evaluated: Any, tmp_path: Path) -
 
 
 def test_a_bare_copied_export_is_a_model_folder(evaluated: Any, tmp_path: Path) -> None:
-    folder = save_folder(tmp_path / "export", "qwen2_5_vl")
+    folder = write_model_folder(tmp_path / "export", "qwen2_5_vl")
     config, run = evaluated(f"checkpoint={folder}")
     assert run is None
     assert (config.rollout.system_prompt, config.rollout.engine.device) == ("", "cpu")
@@ -181,7 +174,7 @@ def test_a_bare_copied_export_is_a_model_folder(evaluated: Any, tmp_path: Path) 
 def test_sampling_that_only_training_refuses_is_allowed_in_an_evaluation(
     evaluated: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = save_folder(tmp_path / "model", "qwen2_5_vl")
+    folder = write_model_folder(tmp_path / "model", "qwen2_5_vl")
     config, _ = evaluated(f"checkpoint={folder}", "rollout.sampling.top_p=0.8", "rollout.sampling.temperature=0.6")
     assert (config.rollout.sampling.top_p, config.rollout.sampling.temperature) == (0.8, 0.6)
 
@@ -199,7 +192,7 @@ def settings(**evaluate: Any) -> ExperimentConfig:
 
 @pytest.mark.parametrize(("family", "frame"), [("qwen2_5_vl", "pixel_resized"), ("internvl", "norm1000")])
 def test_a_model_folder_is_read_in_the_frame_of_its_family(tmp_path: Path, family: str, frame: str) -> None:
-    config = settings(checkpoint=str(save_folder(tmp_path / "model", family)))
+    config = settings(checkpoint=str(write_model_folder(tmp_path / "model", family)))
     found = with_weights(config, find_weights(config, None), None).model
     assert (found.path, found.coord_mode, found.family) == (str(tmp_path / "model"), frame, None)
 
@@ -218,7 +211,7 @@ def test_a_checkpoint_that_was_exported_before_is_not_exported_again(tmp_path: P
     (step / "complete").touch()
     assert find_weights(settings(checkpoint=str(step)), run_of(str(step))).store is not None
 
-    save_folder(run / "exports" / "step_00000003", "qwen2_5_vl")
+    write_model_folder(run / "exports" / "step_00000003", "qwen2_5_vl")
     weights = find_weights(settings(checkpoint=str(step)), run_of(str(step)))
     assert (weights.folder, weights.store) == (run / "exports" / "step_00000003", None)
 

@@ -13,7 +13,7 @@ import pytest
 from orchestration import job
 from orchestration.errors import DataError, PayloadLostError, ResumeError
 from orchestration.inputs import Inputs, check_same_rows
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, write_json
 from orchestration.run import Run
 from orchestration.run_state import RunState
 from rollout.dataset import write_samples
@@ -141,11 +141,16 @@ def begun(root: Path, *, step: int | None) -> RunFolder:
     return folder
 
 
+def note_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool = False) -> None:
+    """Do what a run does when it begins."""
+    write_json(folder.data, check_same_rows(folder, inputs, is_change_allowed=is_change_allowed))
+
+
 def test_a_run_continues_with_its_rows_wherever_they_lie(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run", step=3)
     train, held_out = rows(tmp_path / "train", "1", "2"), rows(tmp_path / "held_out", "3")
     for _ in range(2):
-        check_same_rows(folder, Inputs(model=tmp_path, train=train, held_out=held_out), is_change_allowed=False)
+        note_rows(folder, Inputs(model=tmp_path, train=train, held_out=held_out))
         train = train.rename(tmp_path / "moved")
 
 
@@ -155,13 +160,13 @@ def test_other_rows_under_the_same_path_are_refused_by_name(tmp_path: Path, name
     inputs = Inputs(
         model=tmp_path, train=rows(tmp_path / "train", "1", "2"), held_out=rows(tmp_path / "held_out", "3", "4")
     )
-    check_same_rows(folder, inputs, is_change_allowed=False)
+    note_rows(folder, inputs)
     (tmp_path / name).rename(tmp_path / "old")
     rows(tmp_path / name, "1", "5")
     with pytest.raises(ResumeError, match=rf"data\.{name} .*restore them.*allow_config_change=true"):
         check_same_rows(folder, inputs, is_change_allowed=False)
-    check_same_rows(folder, inputs, is_change_allowed=True)
-    check_same_rows(folder, inputs, is_change_allowed=False)
+    note_rows(folder, inputs, is_change_allowed=True)
+    note_rows(folder, inputs)
 
 
 @pytest.mark.parametrize("is_old", [True, False], ids=["of an older version", "without a checkpoint"])
@@ -170,10 +175,9 @@ def test_a_run_that_noted_no_rows_or_has_done_no_step_takes_what_it_is_given(tmp
     held_out = rows(tmp_path / "held_out", "3")
     first = Inputs(model=tmp_path, train=rows(tmp_path / "first", "1"), held_out=held_out)
     if not is_old:
-        check_same_rows(folder, first, is_change_allowed=False)
+        note_rows(folder, first)
     other = Inputs(model=tmp_path, train=rows(tmp_path / "other", "2"), held_out=held_out)
-    check_same_rows(folder, other, is_change_allowed=False)
-    assert folder.data.is_file()
+    assert check_same_rows(folder, other, is_change_allowed=False)["data.train"]["num_rows"] == 1
 
 
 def test_a_list_of_rows_that_a_copy_cut_short_is_told_of(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Settings are built without a machine, and checked against it where a run begins."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from orchestration.config.experiment import build_config, build_settings, settin
 from orchestration.errors import ConfigError
 from orchestration.inputs import model_folder
 from orchestration.planning.demo_shape import demo_config
+from tests.unit.model_folders import write_model_folder
 from tests.unit.planning.runs import settings
 
 
@@ -64,20 +64,13 @@ def test_a_model_without_path_family_and_sizes_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("layers", [3, 4])
 def test_a_folder_must_hold_the_model_that_was_planned(layers: int, tmp_path: Path) -> None:
-    folder, stated = tmp_path / "model", demo_config("qwen2_5_vl")
-    held = json.loads(json.dumps(stated))
-    held["text_config"]["num_hidden_layers"] = layers
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(held))
-    for name in ("preprocessor_config.json", "tokenizer.json"):
-        (folder / name).write_text("{}")
+    folder, stated = write_model_folder(tmp_path / "model"), demo_config("qwen2_5_vl")
+    stated["text_config"]["num_hidden_layers"] = layers
     values = compose(run(tmp_path))
     values["model"] |= {"path": str(folder), "family": None, "hf_config": stated}
 
-    config = build_config(values)
-
-    if layers == stated["text_config"]["num_hidden_layers"]:
-        assert model_folder(config) == folder
+    if layers == 3:
+        assert model_folder(build_config(values)) == folder
     else:
         with pytest.raises(ConfigError, match=r"other sizes than model\.hf_config states"):
-            model_folder(config)
+            build_config(values)

@@ -1,0 +1,79 @@
+"""Small whole model folders, laid out as published ones, for tests that break them; made without torch in a moment."""
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.tiny_model import chat_template
+from orchestration.demo.tokenizer import train_tokenizer
+from orchestration.planning.demo_shape import demo_config, demo_processor
+from orchestration.planning.model_folder import IMAGE_PROCESSORS, INTERNVL_TOKENS
+from orchestration.planning.shapes import read_shape
+from orchestration.planning.tensors import model_tensors
+
+ITEM_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
+
+
+def write_safetensors(path: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes | None]]) -> None:
+    """Write (dtype, shape, bytes) by name; None for zeros."""
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name, (dtype, shape, data) in tensors.items():
+        data = bytes(prod(shape) * ITEM_BYTES[dtype]) if data is None else data
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + len(data)]}
+        parts.append(data)
+        end += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def tensors_of(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], bytes | None]]:
+    """Tensors of a configuration under the names of published checkpoints; the head is no copy of the table."""
+    family = config["model_type"]
+    found: dict[str, tuple[str, tuple[int, ...], bytes | None]] = {}
+    for tensor in model_tensors(read_shape(config)):
+        name = tensor.name
+        if family == "qwen2_5_vl":
+            name = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+        else:
+            name = name.replace("model.language_model.", "language_model.model.")
+            name = name.replace("model.vision_tower.", "vision_tower.").replace("model.multi_modal", "multi_modal")
+            name = name.replace("lm_head.", "language_model.lm_head.")
+        is_head = name.endswith("lm_head.weight")
+        found[name] = ("BF16", tensor.shape, b"\x01" * (2 * tensor.numel) if is_head else None)
+    return found
+
+
+def write_model_folder(folder: Path, family: str = "qwen2_5_vl") -> Path:
+    """Write a whole folder of the demo's sizes."""
+    tiny = FAMILIES[family]  # type: ignore[index]
+    folder.mkdir(parents=True)
+    tokenizer = train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens)
+    config = demo_config(family)  # type: ignore[arg-type]
+    config["image_token_id"] = tokenizer.token_to_id(tiny.image_token)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    if family == "internvl":
+        settings |= INTERNVL_TOKENS
+    processor = {**demo_processor(family), "image_processor_type": IMAGE_PROCESSORS[family]}  # type: ignore[arg-type]
+    write_json(folder / "config.json", config)
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "preprocessor_config.json", processor)
+    write_json(folder / "generation_config.json", {"eos_token_id": [1]})
+    (folder / "chat_template.jinja").write_text(chat_template(tiny))
+    write_safetensors(folder / "model.safetensors", tensors_of(config))
+    return folder
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))
+
+
+def change_json(path: Path, **changes: object) -> None:
+    """Set keys of a JSON file; None takes a key away."""
+    values = json.loads(path.read_text()) | changes
+    write_json(path, {key: value for key, value in values.items() if value is not None})
