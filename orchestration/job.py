@@ -44,7 +44,7 @@ def run_training(config: ExperimentConfig) -> None:
         with exclusive(folder.root, refusal=busy):
             if not is_new:
                 _settle(folder, config)
-            if check_finished(folder, config.training.num_steps):
+            if not is_new and check_finished(folder, config.training.num_steps):
                 say(f"{folder.root} has done all {config.training.num_steps} steps")
             else:
                 _train(config, folder, *(prepared or _prepare(config, folder)))

@@ -24,6 +24,8 @@ REWARD_BYTES = 300 * MIB
 """A reward actor with its tokenizer."""
 DRIVER_BYTES = 500 * MIB
 """The conductor on the first machine."""
+PROCESS_ITEMS = ("engines: front ends", "engines: workers", "learner: processes", "rewards: processes", "driver")
+"""What the items of these assumptions are called."""
 DEFAULT_IMAGE_BYTES = 300_000
 """Encoded pictures of a prompt, where nobody has looked at the data."""
 
@@ -61,6 +63,11 @@ def host_memory(
             MemoryUse(place=f"host memory of {machine.name}", items=tuple(items), limit_bytes=machine.memory_bytes)
         )
     return tuple(uses)
+
+
+def process_bytes(use: MemoryUse) -> int:
+    """Return what of a machine's memory is assumed of processes, not counted from the model."""
+    return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
 
 
 def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:

@@ -9,6 +9,7 @@ from orchestration.errors import ConfigError
 from orchestration.placement.layout import lay_out
 from orchestration.placement.machines import Layout
 from orchestration.planning.checks import KEY
+from orchestration.planning.host_memory import process_bytes
 from orchestration.planning.lengths import Lengths
 from orchestration.planning.memory import CachePlan, MemoryPlan, cache_of, device_memory, knows_engine
 from orchestration.planning.records import Finding, MemoryUse
@@ -36,8 +37,11 @@ def memory_findings(
     for use in memory.hosts:
         if use.excess_bytes:
             largest = max(use.items, key=lambda item: item.bytes)
+            # What processes take before they hold a model was measured on one machine. On this one, whose memory is
+            # known and no more than that, a run may be refused for what was counted alone.
+            is_sure = bool(config.cluster.nodes) or use.excess_bytes > process_bytes(use)
             yield Finding(
-                severity="error",
+                severity="error" if is_sure else "warning",
                 key="cluster.nodes",
                 message=f"{use.place}: {_too_much(use)}, most of it {largest.name} ({size(largest.bytes)}); spread the "
                 "actors over more machines, or keep less there",
@@ -92,9 +96,9 @@ def _cache(
 
 
 def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
-    """Whether the machines of the plan hold a changed run too."""
+    """Whether the machines of the plan hold a changed run too; actors share the cores of a machine that runs alone."""
     try:
-        return layout is None or bool(lay_out(config, layout.machines))
+        return layout is None or not config.cluster.nodes or bool(lay_out(config, layout.machines))
     except ConfigError:
         return False
 

@@ -7,6 +7,7 @@ from typing import Any
 from orchestration.config.experiment import ExperimentConfig
 
 MOST_HALVINGS = 6
+MOST_DOUBLINGS = 24
 FULL_UTILIZATION = 0.95
 """Share of a GPU that an engine may be given where nothing else stands on it."""
 
@@ -123,6 +124,9 @@ def engine_changes(config: ExperimentConfig, widths: list[int]) -> list[list[Cha
         widths: tensor-parallel sizes that the model divides by.
     """
     engine = config.rollout.engine
+    if engine.kv_cache_bytes is not None:  # a size that was set; nothing else makes it larger
+        return [[Change(key="rollout.engine.kv_cache_bytes", value=engine.kv_cache_bytes << power)
+                 for power in range(1, MOST_DOUBLINGS)]]  # fmt: skip
     ways = [[Change(key="rollout.engine.tensor_parallel_size", value=width) for width in widths
              if width > engine.tensor_parallel_size]]  # fmt: skip
     if config.cluster.layout == "colocated":

@@ -1,9 +1,11 @@
 """One change of a run that fits, and what the plan then says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestration.placement.local import this_machine
 from orchestration.planning.plan import plan_run
 from orchestration.planning.records import Finding
 from tests.unit.planning.runs import dataset, gpu_settings, row, settings
@@ -166,3 +168,30 @@ def test_a_stream_that_does_not_fit_the_dataset_is_an_error(tmp_path: Path) -> N
     [finding] = with_rows(tmp_path, FITTING, "data.stream.tasks=[iou]")
 
     assert (finding.severity, finding.key) == ("error", "data.stream.tasks")
+
+
+@pytest.mark.parametrize("chosen", [[], ["experiment=cpu_quick"]])
+def test_a_small_run_is_not_refused_on_a_small_machine(
+    chosen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_memory(3 << 30, monkeypatch)
+
+    plan = plan_run(settings(*chosen, f"run_dir={tmp_path}", f"cache_dir={tmp_path}"))
+
+    assert [(finding.severity, finding.key) for finding in plan.findings] == [("warning", "cluster.nodes")]
+
+
+def test_a_model_that_this_machine_cannot_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_memory(24 << 30, monkeypatch)
+    config = settings("model=internvl3_2b", f"run_dir={tmp_path}", f"cache_dir={tmp_path}")
+
+    assert "host memory" in next(
+        finding.message for finding in plan_run(config).findings if finding.severity == "error"
+    )
+
+
+def with_memory(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan for a machine with so much memory."""
+    monkeypatch.setattr(
+        "orchestration.planning.plan.this_machine", lambda needs: replace(this_machine(needs), memory_bytes=num_bytes)
+    )
