@@ -16,7 +16,7 @@ from orchestration.config.experiment import ExperimentConfig, build_settings
 from orchestration.errors import ResumeError
 from orchestration.inputs import check_same_model
 from orchestration.persistence.resume import MAY_CHANGE, MUST_STAY, deciding_entry, may_change
-from orchestration.persistence.state import RunFolder, read_config, settle_config
+from orchestration.persistence.state import RunFolder, read_config, settle_config, write_json
 
 
 def fields_of(record: Any, prefix: str = "") -> Iterator[str]:
@@ -138,8 +138,8 @@ def test_a_model_folder_may_be_moved_and_not_replaced_by_weights_of_the_same_sha
             weights = bytearray(b"\x01") * len(weights)
         (tmp_path / name / "model.safetensors").write_bytes(weights)
     for name in ("first", "moved"):
-        check_same_model(folder, tmp_path / name, is_change_allowed=False)
+        write_json(folder.model, check_same_model(folder, tmp_path / name, is_change_allowed=False))
     with pytest.raises(ResumeError, match="does not hold the model"):
         check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
-    check_same_model(folder, tmp_path / "tuned", is_change_allowed=True)
+    write_json(folder.model, check_same_model(folder, tmp_path / "tuned", is_change_allowed=True))
     check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
