@@ -16,7 +16,7 @@ from orchestration.inputs import model_folder
 from orchestration.persistence.checkpoints import newest_step
 from orchestration.persistence.state import RunFolder
 from orchestration.placement.seats import seated
-from orchestration.planning.model_folder import check_model_folder
+from orchestration.planning.model_folder import check_model, check_model_folder
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 
@@ -52,6 +52,7 @@ def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
             "RUN/checkpoints/step_..., or a Hugging Face folder"
         )
     if not named:
+        check_model(config.model, config.reward)
         return Weights(folder=Path(str(config.model.path)))
     path = Path(named).expanduser().absolute()
     if run is None:

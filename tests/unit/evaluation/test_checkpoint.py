@@ -301,7 +301,7 @@ def test_a_second_evaluation_into_one_folder_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(command, "check_rewards", lambda *_: None)
     data, out = tmp_path / "held_out.parquet", tmp_path / "out"
     write_samples(data, [Sample(sample_id="a", source="unit", task="chart", question="?", answer="1")])
-    model = save_folder(tmp_path / "model", "qwen2_5_vl")
+    model = write_model_folder(tmp_path / "model", "qwen2_5_vl")
     config = settings(checkpoint=str(model), data=str(data), out=str(out))
     with (
         exclusive(out, refusal="never said"),

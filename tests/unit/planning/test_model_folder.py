@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.cli import USER_ERRORS, compose, main
+from orchestration.cli import USER_ERRORS, main
+from orchestration.composition import compose
 from orchestration.config.experiment import build_config, build_settings
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import chat_template
