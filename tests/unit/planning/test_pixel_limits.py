@@ -116,8 +116,6 @@ def test_limits_that_leave_no_picture_are_refused(folder: Path, family: Any, tmp
         model_folder(config_of(folder, family, tmp_path, max_pixels=700))
     with pytest.raises(ConfigError, match=r"model\.min_pixels=30000 and model\.max_pixels=26000 leave no picture"):
         model_folder(config_of(folder, family, tmp_path, min_pixels=30_000, max_pixels=26_000))
-    with pytest.raises(ConfigError, match=r"model\.min_pixels is 0"):
-        config_of(folder, family, tmp_path, min_pixels=0)
 
 
 def test_a_stated_processor_that_the_folder_contradicts_is_refused(folder: Path, family: Any, tmp_path: Path) -> None:
