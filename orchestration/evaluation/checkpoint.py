@@ -16,7 +16,7 @@ from orchestration.inputs import model_folder
 from orchestration.persistence.checkpoints import newest_step
 from orchestration.persistence.state import RunFolder
 from orchestration.placement.seats import seated
-from orchestration.planning.model_folder import check_model, check_model_folder
+from orchestration.planning.model_folder import check_model, check_model_folder, check_opened_thinking
 from orchestration.pools.learner import LearnerGroup, start_learner
 from orchestration.seeds import derive_seed
 
@@ -59,6 +59,7 @@ def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
         if not (path / "config.json").is_file():
             raise _not_found(path)
         check_model_folder(path)
+        check_opened_thinking(path, config.reward)
         return Weights(folder=path)
     if path.parent == run.checkpoints:
         return _checkpoint(open_store(path.parent), path, run)

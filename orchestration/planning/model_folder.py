@@ -82,17 +82,26 @@ def check_model(model: ModelConfig, reward: RewardConfig) -> None:
         image_tokens(shape, processor_of(model), *PROBE_SIZE)
     except ConfigError as error:
         raise ConfigError(f"model.path={model.path}: {error}") from error
-    opens = ChatTemplate(model.folder).opens_thinking()
+    check_opened_thinking(model.folder, reward)
+
+
+def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
+    """Check that chat template and rewards agree on who opens the think block.
+
+    Raises:
+        ConfigError: naming the key and the value that agrees.
+    """
+    opens = ChatTemplate(folder).opens_thinking()
     if opens and not reward.format.think_prefilled:
         raise ConfigError(
-            f"reward.format.think_prefilled is false, but the chat template of model.path={model.path} ends its prompt "
-            "with an opened <think>, so completions only close it and none would count as well formed; set "
+            f"reward.format.think_prefilled is false, but the chat template of {folder} ends its prompt with an opened "
+            "<think>, so completions only close it and none would count as well formed; set "
             "reward.format.think_prefilled=true"
         )
     if reward.format.think_prefilled and not opens:
         raise ConfigError(
-            f"reward.format.think_prefilled is true, but the chat template of model.path={model.path} does not end its "
-            "prompt with an opened <think>; set reward.format.think_prefilled=false"
+            f"reward.format.think_prefilled is true, but the chat template of {folder} does not end its prompt with an "
+            "opened <think>; set reward.format.think_prefilled=false"
         )
 
 

@@ -190,6 +190,18 @@ def settings(**evaluate: Any) -> ExperimentConfig:
     return replace(config, evaluate=replace(config.evaluate, **evaluate))
 
 
+def test_a_model_folder_whose_template_opens_the_think_block_is_read_so_or_refused(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model", "qwen2_5_vl")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\\n{% endif %}")
+    config = settings(checkpoint=str(folder))
+    with pytest.raises(ConfigError, match=r"set reward\.format\.think_prefilled=true"):
+        find_weights(config, None)
+    prefilled = replace(config.reward.format, think_prefilled=True)
+    config = replace(config, reward=replace(config.reward, format=prefilled))
+    assert find_weights(config, None).folder == folder
+
+
 @pytest.mark.parametrize(("family", "frame"), [("qwen2_5_vl", "pixel_resized"), ("internvl", "norm1000")])
 def test_a_model_folder_is_read_in_the_frame_of_its_family(tmp_path: Path, family: str, frame: str) -> None:
     config = settings(checkpoint=str(write_model_folder(tmp_path / "model", family)))

@@ -355,8 +355,8 @@ CLOSED = TEMPLATE.replace("assistant\n", "assistant\n<think>\n\n</think>\n\n")
 @pytest.mark.parametrize(
     ("template", "prefilled", "words"),
     [
-        (THINKING, False, "reward.format.think_prefilled is false, but the chat template of model.path"),
-        (TEMPLATE, True, "reward.format.think_prefilled is true, but the chat template of model.path"),
+        (THINKING, False, "reward.format.think_prefilled is false, but the chat template of "),
+        (TEMPLATE, True, "reward.format.think_prefilled is true, but the chat template of "),
         (CLOSED, True, "reward.format.think_prefilled is true"),
     ],
 )
