@@ -60,7 +60,7 @@ def test_a_run_of_two_engines_and_two_ranks_of_deepspeed_outlives_a_kill_of_each
     run_dir = tmp_path / "run"
     weights = "+data.stream.weights={chart: 3, iou: 1, open: 0, match_mcq: 0, match_yesno: 0}"
     settings = [
-        "experiment=cpu_quick",
+        "experiment=cpu_smoke",
         f"run_dir={run_dir}",
         f"cache_dir={cache}",
         "model=tiny_internvl",

@@ -16,7 +16,7 @@ SAME = ("metrics.jsonl", "samples.jsonl", "ledger.jsonl", "export/model.safetens
 
 def run(folder: Path, cache: Path, *more: str) -> Path:
     run_dir = folder / "_".join(["run", *more]).replace("=", "_")
-    driver = Driver(folder, "train", "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *RUN, *more)
+    driver = Driver(folder, "train", "experiment=cpu_smoke", f"run_dir={run_dir}", f"cache_dir={cache}", *RUN, *more)
     assert driver.finish() == 0, driver.output
     assert driver.leftovers() == []
     return run_dir

@@ -26,7 +26,7 @@ def test_a_killed_build_leaves_nothing_behind_and_continues_where_it_was(
     arguments = [
         "data",
         "build",
-        "experiment=cpu_quick",
+        "experiment=cpu_smoke",
         "model=qwen2_5_vl",
         f"model.path={model}",
         f"run_dir={tmp_path / 'run'}",

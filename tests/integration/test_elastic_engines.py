@@ -33,7 +33,7 @@ def test_engine_joins_with_a_node_takes_groups_and_leaves_with_it(
         driver = Driver(
             tmp_path,
             "train",
-            "experiment=cpu_quick",
+            "experiment=cpu_smoke",
             f"run_dir={tmp_path / 'run'}",
             f"cache_dir={cache}",
             f"cluster.address={nodes.address}",

@@ -21,7 +21,7 @@ def run(tmp_path: Path, cache: Path, verb: str, model: Path, *more: str) -> None
     """Call a command about one step on the model, and expect success."""
     group = "internvl" if "internvl" in model.name else "qwen2_5_vl"
     arguments = (
-        "experiment=cpu_quick", f"run_dir={tmp_path / 'run'}", f"cache_dir={cache}", f"model={group}",
+        "experiment=cpu_smoke", f"run_dir={tmp_path / 'run'}", f"cache_dir={cache}", f"model={group}",
         f"model.path={model}", f"rollout.engine.max_model_len={MAX_MODEL_LEN}", *more,
     )  # fmt: skip
     driver = Driver(tmp_path, verb, *arguments)

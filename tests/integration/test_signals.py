@@ -47,7 +47,7 @@ def test_a_signal_to_the_whole_process_group_saves_the_run_and_the_same_command_
 
     def train() -> Driver:
         return Driver(
-            unkind, "train", "experiment=cpu_quick", f"run_dir={run}", f"cache_dir={cache}", "training.num_steps=1000",
+            unkind, "train", "experiment=cpu_smoke", f"run_dir={run}", f"cache_dir={cache}", "training.num_steps=1000",
             "training.checkpoint_every=1000", "evaluation.enabled=false",
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ def imports_torch(driver: int) -> bool:
 @pytest.mark.slow
 def test_ctrl_c_while_a_run_starts_is_one_line(unkind: Path, tmp_path: Path, cache: Path) -> None:
     def interrupted_when(folder: Path, reached: Callable[[Driver], bool]) -> str:
-        driver = Driver(unkind, "train", "experiment=cpu_quick", f"run_dir={tmp_path / 'run'}", f"cache_dir={folder}")
+        driver = Driver(unkind, "train", "experiment=cpu_smoke", f"run_dir={tmp_path / 'run'}", f"cache_dir={folder}")
         driver.poll(lambda: reached(driver), 300.0)
         os.killpg(driver.process.pid, signal.SIGINT)
         assert driver.finish() == 130, driver.output

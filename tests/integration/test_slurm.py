@@ -48,7 +48,7 @@ class Allocation:
 
     def batch(self, *, restarts: int = 0) -> subprocess.Popen[bytes]:
         settings = [
-            "experiment=cpu_quick", f"run_dir={self.run}", f"cache_dir={self._cache}", "evaluation.enabled=false",
+            "experiment=cpu_smoke", f"run_dir={self.run}", f"cache_dir={self._cache}", "evaluation.enabled=false",
             "cluster.reward_pool.num_actors=1", "training.checkpoint_every=100", f"training.num_steps={NUM_STEPS}",
         ]  # fmt: skip
         environment = {

@@ -45,7 +45,7 @@ def cluster(environment: None) -> Iterator[JobCluster]:
 
 def settings(folder: Path, cache: Path) -> list[str]:
     return [
-        "experiment=cpu_quick",
+        "experiment=cpu_smoke",
         "cluster=ray",
         "cluster.pin_cores=true",
         f"run_dir={folder / 'run'}",

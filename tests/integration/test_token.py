@@ -58,7 +58,7 @@ def test_a_run_joins_a_cluster_with_the_token_of_the_home_folder_or_says_how(tok
 @pytest.mark.slow
 def test_a_submission_without_the_token_says_how(token: str, tmp_path: Path) -> None:
     with job_cluster(head_cpus=1) as cluster:
-        submit = ["-m", "orchestration.cli", "submit", "experiment=cpu_quick", "cluster=ray", "run_dir=/shared/run"]
+        submit = ["-m", "orchestration.cli", "submit", "experiment=cpu_smoke", "cluster=ray", "run_dir=/shared/run"]
         said = run(*submit, "cache_dir=/shared/cache", f"submit.address={cluster.dashboard}", HOME=str(tmp_path))
         assert said.startswith(f"mixed-r1 submit: submit.address={cluster.dashboard} asks for a token"), said
 

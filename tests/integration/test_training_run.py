@@ -10,7 +10,7 @@ from tests.integration.driver import Driver
 
 
 def settings(run_dir: Path, cache: Path, *more: str, verb: str = "train") -> list[str]:
-    return [verb, "experiment=cpu_quick", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
+    return [verb, "experiment=cpu_smoke", f"run_dir={run_dir}", f"cache_dir={cache}", *more]
 
 
 def steps_of(run_dir: Path) -> list[dict[str, float]]:

@@ -46,7 +46,7 @@ def drive(folder: Path, cache: Path, nodes: TwoNodes, *more: str) -> Driver:
     return Driver(
         folder,
         "train",
-        "experiment=cpu_quick",
+        "experiment=cpu_smoke",
         f"run_dir={folder / 'run'}",
         f"cache_dir={cache}",
         f"cluster.address={nodes.address}",

@@ -107,7 +107,7 @@ def test_the_wheel_alone_shows_its_help_its_settings_and_its_plans(light: Enviro
 
     shown = light.run("mixed-r1", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    composed = light.run("mixed-r1", "config", "experiment=cpu_quick", "seed=5")
+    composed = light.run("mixed-r1", "config", "experiment=cpu_smoke", "seed=5")
     assert composed.returncode == 0, composed.stderr
     assert "seed: 5" in composed.stdout
     assert "num_steps: 3" in composed.stdout
@@ -127,7 +127,7 @@ def test_the_wheel_trains_and_writes_no_secret_of_its_environment(tmp_path: Path
     run = tmp_path / "run"
 
     done = environment.run(
-        "mixed-r1", "train", "experiment=cpu_quick", f"run_dir={run}", f"cache_dir={cache}",
+        "mixed-r1", "train", "experiment=cpu_smoke", f"run_dir={run}", f"cache_dir={cache}",
         HF_TOKEN=PLANTED, WANDB_API_KEY=PLANTED,
     )  # fmt: skip
 

@@ -170,7 +170,7 @@ def test_a_stream_that_does_not_fit_the_dataset_is_an_error(tmp_path: Path) -> N
     assert (finding.severity, finding.key) == ("error", "data.stream.tasks")
 
 
-@pytest.mark.parametrize("chosen", [[], ["experiment=cpu_quick"]])
+@pytest.mark.parametrize("chosen", [[], ["experiment=cpu_quick"], ["experiment=cpu_smoke"]])
 def test_a_small_run_is_not_refused_on_a_small_machine(
     chosen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
