@@ -7,7 +7,6 @@
 - bug: everything else. The run ends at once, with its traceback.
 """
 
-import json
 import math
 import time
 from collections import Counter, deque
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from orchestration.config.cluster import FaultsConfig
 from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
-from orchestration.persistence.state import read_json_lines, writing
+from orchestration.persistence.state import append_json_line, read_json_lines
 from rollout.errors import RolloutError
 
 
@@ -103,8 +102,7 @@ class FaultLog:
         fault = Fault(role=role, index=index, cause=cause, at=self._clock())
         self._counts[role] += 1
         if self._path is not None:
-            with writing(self._path), self._path.open("a") as file:
-                file.write(json.dumps(asdict(fault)) + "\n")
+            append_json_line(self._path, asdict(fault))
         recent = self._recent[role]
         recent.append(fault.at)
         while recent[0] < fault.at - self._window_s:

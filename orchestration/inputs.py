@@ -114,10 +114,7 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
     has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
     if has_begun and not is_change_allowed:
-        try:
-            began = json.loads(folder.data.read_text())
-        except ValueError as error:
-            raise ResumeError(f"{folder.data} is not whole JSON ({error}); restore or delete it") from error
+        began = _noted(folder.data)
         for key, path in tables.items():
             if began[key] != now[key]:
                 raise ResumeError(
@@ -152,15 +149,22 @@ def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool)
         What the run folder is to note of the model.
 
     Raises:
-        ResumeError: it holds another model.
+        ResumeError: it holds another model, or what was noted of the first one was cut short.
     """
     now = {"blake2b": model_digest(model)}
-    if folder.model.is_file() and not is_change_allowed and json.loads(folder.model.read_text()) != now:
+    if folder.model.is_file() and not is_change_allowed and _noted(folder.model) != now:
         raise ResumeError(
             f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
             "another run_dir, or accept the change with allow_config_change=true"
         )
     return now
+
+
+def _noted(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ResumeError(f"{path} is not whole JSON ({error}); restore or delete it") from error
 
 
 def model_digest(folder: Path) -> str:

@@ -6,7 +6,6 @@ weights - new weights go over - the learner's state leaves - engines wake their 
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 from learner.checkpoint import StagedShare
 from learner.store import FileEntry, FileStore
 from orchestration.config.experiment import ExperimentConfig
-from orchestration.persistence.state import writing
+from orchestration.persistence.state import append_json_line
 from orchestration.pools.generators import GeneratorPool
 from orchestration.pools.keeper import Engine
 from orchestration.pools.learner import LearnerGroup
@@ -223,8 +222,7 @@ class SharedGpus:
     def _note(self, turn: str, activity: Sequence[Any]) -> None:
         """Write whose turn begins, and what each engine was asked for before it."""
         engines = [{"num_requests": one.num_requests, "num_unfinished": one.num_unfinished} for one in activity]
-        with writing(self._record), self._record.open("a") as lines:
-            lines.write(json.dumps({"turn": turn, "engines": engines}) + "\n")
+        append_json_line(self._record, {"turn": turn, "engines": engines})
 
 
 class StagesInTurn:

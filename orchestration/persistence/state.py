@@ -144,17 +144,28 @@ def open_run(root: Path) -> RunFolder:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Give the lines of a file that a run appends to, up to one that a kill cut short; none where there is no file."""
+    """Give the lines of a file that a run appends to, without those that a kill cut short; none without the file."""
     if not path.is_file():
         return
     for line in path.read_text(errors="replace").splitlines():
-        try:
+        with suppress(json.JSONDecodeError):
             record = json.loads(line)
-        except json.JSONDecodeError:
-            return
-        if not isinstance(record, dict):  # the beginning of a number is a number too
-            return
-        yield record
+            if isinstance(record, dict):  # the beginning of a number is a number too
+                yield record
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a line to a file, on a line of its own where a kill cut the last one short.
+
+    Raises:
+        InfrastructureError: the disk does not take it.
+    """
+    with writing(path), path.open("a+b") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(record).encode() + b"\n")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -184,9 +195,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ResumeError(f"{folder.config} holds {type(values).__name__}, not the settings of a run; {remedy}")
     settings: dict[str, Any] = values
-    for line in folder.config_changes.read_text().splitlines() if folder.config_changes.is_file() else ():
-        with suppress(ValueError):  # cut short by a full disk
-            settings = json.loads(line)["settings"]
+    for change in read_json_lines(folder.config_changes):
+        settings = change["settings"]
     return settings
 
 
@@ -227,8 +237,7 @@ def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
         return []
     marked = checkpoint.marked_steps(open_store(before.get("training.checkpoint_dir") or folder.checkpoints))
     step = max(marked, default=0)
-    with writing(folder.config_changes), folder.config_changes.open("a") as file:
-        file.write(json.dumps({"step": step, "changes": changes, "settings": current}) + "\n")
+    append_json_line(folder.config_changes, {"step": step, "changes": changes, "settings": current})
     lines = [f"allow_config_change: from step {step + 1} on {shaping}"] if shaping else []
     return lines + _changed_schedule(config.learner.optimizer, before.get("learner.optimizer.total_steps"), step)
 

@@ -15,7 +15,7 @@ from orchestration.errors import (
     ScoringError,
     TooManyFaultsError,
 )
-from orchestration.faults import FaultKind, FaultLog, Role, kind_of
+from orchestration.faults import FaultKind, FaultLog, Role, kind_of, read_faults
 from rollout.errors import RolloutError, WeightSyncError
 from tests.unit.orchestration.fault_limits import fault_limits
 
@@ -93,3 +93,13 @@ def test_every_fault_is_a_line_of_the_file_the_last_one_too(tmp_path: Path) -> N
         {"role": "learner", "index": 1, "cause": 'died: "out of memory"', "at": 1000.0},
         {"role": "learner", "index": 0, "cause": "hangs", "at": 1005.0},
     ]
+
+
+def test_faults_after_one_that_a_kill_cut_short_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "faults.jsonl"
+    log = FaultLog(fault_limits(), path, clock=Clock())
+    log.record(Role.ENGINE, 0, "died")
+    log.record(Role.ENGINE, 1, "died")
+    path.write_bytes(path.read_bytes()[:-9])
+    log.record(Role.REWARD, 2, "hangs")
+    assert [(fault.role, fault.index) for fault in read_faults(path)] == [("engine", 0), ("reward", 2)]

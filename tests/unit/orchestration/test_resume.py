@@ -143,3 +143,24 @@ def test_a_model_folder_may_be_moved_and_not_replaced_by_weights_of_the_same_sha
         check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
     write_json(folder.model, check_same_model(folder, tmp_path / "tuned", is_change_allowed=True))
     check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
+
+
+@pytest.mark.parametrize("noted", ["", '{"blake2b": "0', "\udcff"])
+def test_a_note_of_the_model_that_was_cut_short_is_told_of(tmp_path: Path, noted: str) -> None:
+    (tmp_path / "model").mkdir()
+    folder = RunFolder(tmp_path)
+    folder.model.write_text(noted, errors="surrogateescape")
+    with pytest.raises(ResumeError, match=r"model\.json is not whole JSON"):
+        check_same_model(folder, tmp_path / "model", is_change_allowed=False)
+
+
+def test_a_change_after_one_that_a_kill_cut_short_is_kept_at_every_cut(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    settle_config(folder, settings(tmp_path))
+    settle_config(folder, settings(tmp_path, "algorithm.clip_low=0.1", "allow_config_change=true"))
+    whole = folder.config_changes.read_bytes()
+    for end in (*range(0, len(whole), 700), len(whole) - 1):
+        folder.config_changes.write_bytes(whole[:end])
+        settle_config(folder, settings(tmp_path, "algorithm.clip_low=0.05", "allow_config_change=true"))
+        assert read_config(folder)["algorithm"]["clip_low"] == 0.05
+        settle_config(folder, settings(tmp_path, "algorithm.clip_low=0.05"))
