@@ -17,6 +17,7 @@ from orchestration.planning.processor_settings import check_stated_processor, pr
 from orchestration.planning.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.planning.tensors import model_tensors
 from orchestration.planning.weight_files import StoredTensor, adapter_error, has_own_output_head, stored_tensors
+from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.tokenizer import load_tokenizer
 
@@ -67,7 +68,6 @@ def check_model(model: ModelConfig, reward: RewardConfig) -> None:
 
     Raises:
         ConfigError: in one line, naming the file and the remedy.
-        RewardError: there is no tokenizer.json, or it does not load.
     """
     if model.folder is None:
         return
@@ -110,7 +110,6 @@ def check_model_folder(folder: Path) -> ModelShape:
 
     Raises:
         ConfigError: in one line, naming the file and the remedy.
-        RewardError: there is no tokenizer.json, or it does not load.
     """
     _check_is_folder(folder)
     _check_pointers(folder)
@@ -307,7 +306,10 @@ def _check_image_processor(folder: Path, family: str) -> None:
 
 def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
     """Check tokenizer, chat template and the placeholder of a picture, which all three must agree about."""
-    tokenizer = load_tokenizer(folder)
+    try:
+        tokenizer = load_tokenizer(folder)
+    except RewardError as error:
+        raise ConfigError(f"model.path: {error}") from error
     settings_file = folder / "tokenizer_config.json"
     if not settings_file.is_file():
         raise ConfigError(

@@ -215,6 +215,7 @@ def test_a_broken_folder_is_refused_in_one_line_by_plan_and_train_alike(
     said = refusal(settings_of(folder))
 
     assert words in said
+    assert "model.path" in said
     assert str(folder) in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
