@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     verb = arguments[0]
     try:
         if verb not in verbs:
-            raise ConfigError(f"{unknown_key(verb, list(verbs), '')} (see mixed-r1 --help)")
+            raise ConfigError(f"{unknown_key(verb, list(verbs), '', kind='verb')} (see mixed-r1 --help)")
         if verb not in ("data", "score") and {"-h", "--help"} & set(arguments):
             keys = [argument.partition("=")[0] for argument in arguments[1:] if argument not in ("-h", "--help")]
             print(help_text(verb, keys), end="")
@@ -133,7 +133,7 @@ def _data(arguments: Sequence[str]) -> int:
         print(help_text("data", []), end="")
         return 0 if verb else EXIT_USER_ERROR
     if verb not in DATA_VERBS:
-        raise ConfigError(f"{unknown_key(verb, list(DATA_VERBS), '')} (see mixed-r1 data --help)")
+        raise ConfigError(f"{unknown_key(verb, list(DATA_VERBS), '', kind='verb')} (see mixed-r1 data --help)")
     if {"-h", "--help"} & set(arguments):
         print(help_text(f"data {verb}", []), end="")
         return 0
@@ -205,9 +205,11 @@ def _score(arguments: Sequence[str]) -> int:
         "options, image_size, coord, input_size, answer_type, source, truncated, guards. Exit code 3: some rows were "
         "bad; 4: a value differs from what its row expects.",
     )
-    parser.add_argument("input", type=Path, help="rows as JSON lines or .parquet")
-    parser.add_argument("-o", "--output", type=Path, help="write every row with its reward as JSON lines; - for stdout")
-    parser.add_argument("--embeddings", type=Path, help="checkpoint whose tokenizer and embedding table BMAS uses")
+    parser.add_argument("input", type=_path, help="rows as JSON lines or .parquet")
+    parser.add_argument(
+        "-o", "--output", type=_path, help="write every row with its reward as JSON lines; - for stdout"
+    )
+    parser.add_argument("--embeddings", type=_path, help="checkpoint whose tokenizer and embedding table BMAS uses")
     parser.add_argument("--preset", default="default", help="conf/reward/*.yaml: default or paper")
     parser.add_argument("--explain", metavar="ID", help="say how this one row is read")
     parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
@@ -221,6 +223,11 @@ def _score(arguments: Sequence[str]) -> int:
         source=chosen.input, output=chosen.output, embeddings=chosen.embeddings, explain=chosen.explain
     )
     return score_file(command, build(RewardConfig, values["reward"], "reward"))
+
+
+def _path(text: str) -> Path:
+    """Return the path of an argument; ~ is the home folder, as in settings."""
+    return Path(text).expanduser()
 
 
 def _config(overrides: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from rollout.errors import RolloutError
 
 MIN_TEMPERATURE = 0.01
-"""vLLM takes a lower one for this one."""
+"""vLLM raises lower temperatures to this value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,9 @@ class SamplingConfig:
     group_size: Annotated[int, Ge(2), Le(10_000)]
     """G, completions per prompt; advantages compare these with one another, so at least 2."""
     temperature: Annotated[float, Ge(MIN_TEMPERATURE)]
+    """Logits are divided by it before sampling; the learner divides by the same. Greedy scores do not use it."""
     max_completion_tokens: Annotated[int, Ge(1)]
+    """A completion that reaches it is cut and counts as truncated."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the probability that is sampled from, most likely tokens first; a run that trains takes all, 1."""
 

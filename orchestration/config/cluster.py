@@ -65,8 +65,8 @@ class NodesConfig:
     count: Annotated[int, Ge(1), Le(10_000)]
     gpus: Annotated[int, Ge(0), Le(1000)]
     """Of each machine."""
-    gpu: Annotated[str, MinLen(1)] | None
-    """What kind of GPU, a key of `plan.gpus`; null on machines without."""
+    gpu: Annotated[str, MinLen(1)] | None = None
+    """What kind of GPU, a key of `plan.gpus`; needed where `gpus` is above 0."""
     cpus: Annotated[int, Ge(1)]
     memory_gib: Annotated[float, Gt(0), Le(1_000_000)]
     """Host memory of each machine."""

@@ -59,10 +59,11 @@ def explain(key: str) -> str:
             raise ConfigError(unknown_key(part, list(_meanings(annotation)), path))
         annotation, path = inner, f"{path}.{part}" if path else part
     lines = [f"{key} ({_spell(annotation)})", *textwrap.wrap(meaning(key), 108)]
-    for kind in _records(annotation):
+    is_list = typing.get_origin(annotation) is tuple
+    for kind in _records(typing.get_args(annotation)[0] if is_list else annotation):
         lines[1:] = lines[1:] or [str(inspect.getdoc(kind)).partition("\n")[0]]
         for name, text in _meanings(kind).items():
-            line = f"  {key}.{name} ({_spell(_member(kind, name))})"
+            line = f"  {name if is_list else f'{key}.{name}'} ({_spell(_member(kind, name))})"
             lines.append(f"{line}: {text}" if text else line)
     return "\n".join(lines)
 

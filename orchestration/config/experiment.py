@@ -236,17 +236,26 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
 
 
 def check_machine(config: ExperimentConfig) -> None:
-    """Inputs that must exist and a run folder that must be writable; nothing is left there."""
-    inputs = {"data.train": config.data.train, "data.held_out": config.data.held_out}
-    for key, value in inputs.items():
+    """Check that all inputs exist, in one line for all, and that the run folder can be written; nothing is left there.
+
+    Raises:
+        ConfigError: an input is missing or cannot be used, or run_dir cannot be written.
+    """
+    refused: list[str] = []
+    for key, value in {"data.train": config.data.train, "data.held_out": config.data.held_out}.items():
         if value == NOT_SET:
-            raise ConfigError(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
-        if value is not None and not Path(value).exists():
-            raise ConfigError(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
+            refused.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
+        elif value is not None and not Path(value).exists():
+            refused.append(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
     if config.model.folder is not None:
-        check_model(config.model, config.reward)
+        try:
+            check_model(config.model, config.reward)
+        except ConfigError as error:
+            refused.append(str(error))
     elif config.model.family is None:
-        raise ConfigError("model.path is not set; point it at a Hugging Face folder with the model's weights")
+        refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
+    if refused:
+        raise ConfigError("; ".join(refused))
     if not config.run_path.is_absolute():
         raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
     check_writable("run_dir", config.run_path)

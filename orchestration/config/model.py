@@ -19,8 +19,8 @@ class ModelConfig:
     """Which model is trained."""
 
     path: Annotated[str, "path", MinLen(1)] | None
-    """Hugging Face folder; null takes the tiny model that the demo makes and warm-starts. null without a family, where
-    hf_config is given, is still to be set: `mixed-r1 plan` does not need the weights."""
+    """Hugging Face folder of the model. With a `family`, null takes the tiny model that the demo makes and warm-starts.
+    `mixed-r1 plan` of a recipe needs none: sizes are those of `hf_config`."""
     family: FamilyName | None
     """Which tiny model the demo makes. Not read where a path is given: a folder says itself what it holds."""
     coord_mode: Literal["pixel", "pixel_resized", "norm1000", "norm1"]

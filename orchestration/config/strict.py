@@ -44,11 +44,11 @@ def build(cls: type[T], values: object, path: str = "") -> T:
         raise ConfigError(str(error)) from error
 
 
-def unknown_key(key: str, known: list[str], path: str) -> str:
-    """Say that a key does not exist and which one was probably meant."""
+def unknown_key(key: str, known: list[str], path: str, *, kind: str = "setting") -> str:
+    """Say that a key, or another name of some kind, does not exist and which one was probably meant."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {_join(path, near[0])}?" if near else f"known keys: {', '.join(sorted(known))}"
-    return f"{_join(path, key)} is not a setting; {hint}"
+    hint = f"did you mean {_join(path, near[0])}?" if near else f"known {kind}s: {', '.join(sorted(known))}"
+    return f"{_join(path, key)} is not a {kind}; {hint}"
 
 
 def _join(path: str, name: str) -> str:

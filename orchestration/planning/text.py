@@ -208,11 +208,12 @@ def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:
     """The fullest machine, and how full the others are."""
     if not uses:
         return
-    fullest = max(uses, key=lambda use: use.total_bytes)
+    fullest, *others = sorted(uses, key=lambda use: -use.total_bytes)
     yield from _use(fullest)
-    if len(uses) > 1:
-        least = min(use.total_bytes for use in uses)
-        yield from _text(f"the other {len(uses) - 1} machines hold {size(least)} or more, none of them more than that")
+    if others:
+        most, least = size(others[0].total_bytes), size(others[-1].total_bytes)
+        each = "the other machine" if len(others) == 1 else f"each of the other {len(others)} machines"
+        yield from _text(f"{each}: {least}" + (f" to {most}" if most != least else ""))
 
 
 def _cache(memory: MemoryPlan) -> str:

@@ -38,7 +38,8 @@ def score_file(command: ScoreCommand, config: RewardConfig) -> int:
     """Score a file and give the exit code: 0; 3 with bad rows; 4 where a value differs from what its row expects.
 
     Raises:
-        DataError: If the file cannot be read, the output cannot be written, or no row has the id to explain.
+        DataError: If the file cannot be read or holds no row, the output cannot be written, or no row has the id to
+            explain.
         RewardError: If the settings or the checkpoint cannot be used.
     """
     with closing(RowScorer(config, command.embeddings)) as scorer:
@@ -69,8 +70,8 @@ def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: Row
     print(summary.table(), file=report)
     if num_open_on_words:
         print(
-            f"{num_open_on_words} open-ended rows were scored over a table of words, not of a model; "
-            "--embeddings CHECKPOINT takes a model's",
+            f"open-ended rows scored over a table of words, not a model's: {num_open_on_words}; "
+            "--embeddings CHECKPOINT takes the model's",
             file=report,
         )
     _report_expectations(expectations, report)

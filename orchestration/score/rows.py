@@ -66,11 +66,13 @@ def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
         config: Says which tasks and sources a reward reads.
 
     Raises:
-        DataError: If the file cannot be read at all.
+        DataError: If the file cannot be read at all, or holds no row.
     """
     if not path.is_file():
-        raise DataError(f"{path} does not exist; give a .jsonl or .parquet file of rows to score")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {found}; give a .jsonl or .parquet file of rows to score")
     read = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    line = 0
     for line, fields in read:
         if isinstance(fields, str):
             yield BadRow(line=line, reason=fields)
@@ -79,6 +81,8 @@ def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
             yield _row(line, fields, config)
         except (_BadRowError, RewardError) as error:
             yield BadRow(line=line, reason=str(error))
+    if not line:
+        raise DataError(f"{path} holds no row")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

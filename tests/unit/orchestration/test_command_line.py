@@ -75,6 +75,19 @@ def test_help_explains_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out) == (0, "training.keep_last (int)\nNewest complete checkpoints that stay.\n")
 
 
+def test_help_of_a_list_of_settings_says_what_each_entry_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "config", "--help", "cluster.nodes")
+
+    assert code == 0
+    assert "\n  memory_gib (float): Host memory of each machine.\n" in out
+
+
+def test_a_machine_without_gpus_needs_no_kind_of_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "config", "cluster.nodes=[{count: 1, gpus: 0, cpus: 8, memory_gib: 64}]")
+
+    assert (code, err) == (0, "")
+
+
 def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--version")
 
@@ -100,7 +113,14 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
         (["submit", "cluster=ray", "run_dir=~/r", "cache_dir=/s/c"], "run_dir=~/r is relative"),
         (["data", "sources", "all"], "takes no arguments"),
         (["data", "bild"], "did you mean build?"),
-        (["trian"], "did you mean train?"),
+        (["trian"], "trian is not a verb; did you mean train?"),
+        (["--verbose"], "--verbose is not a verb; known verbs: config, data"),
+        (
+            ["train", "data.train=/no/train", "data.held_out=/no/held_out", "model.path=/no/model"],
+            "data.train=/no/train does not exist; build it (mixed-r1 data build) or correct the path; "
+            "data.held_out=/no/held_out does not exist; build it (mixed-r1 data build) or correct the path; "
+            "model.path=/no/model does not exist",
+        ),
     ],
 )
 def test_a_mistake_names_the_way(arguments: list[str], phrase: str, capsys: pytest.CaptureFixture[str]) -> None:

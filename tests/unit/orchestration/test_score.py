@@ -76,6 +76,28 @@ def test_bad_rows_are_named_by_line_and_the_rest_is_scored(tmp_path: Path, capsy
     assert [row["id"] for row in read(tmp_path / "out.jsonl")] == ["a", "last"]
 
 
+@pytest.mark.parametrize("found", ["nothing", "blank lines"])
+def test_a_file_without_rows_is_an_error_and_leaves_no_result(
+    found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text("" if found == "nothing" else "\n\n")
+    assert run([tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl"]) == 2
+    assert "in.jsonl holds no row" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_folder_is_not_said_to_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([tmp_path]) == 2
+    assert f"{tmp_path} is a folder; give a .jsonl or .parquet file" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "in.jsonl", GOOD)
+    assert run(["~/in.jsonl", "-o", "~/out.jsonl"]) == 0
+    assert [row["id"] for row in read(tmp_path / "out.jsonl")] == ["a"]
+
+
 def test_text_that_is_not_utf8_spoils_its_own_line_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b'\n{"id": "\xff"}\n')
     assert run([tmp_path / "in.jsonl"]) == 3
