@@ -128,7 +128,14 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         header = json.loads(data)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        end = 0
+        ranges = {name: entry["data_offsets"] for name, entry in entries.items()}
+        spans = {name: (int(offsets[0]), int(offsets[1])) for name, offsets in ranges.items()}
+        for name, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
+            numel, bytes_each = prod(map(int, entries[name]["shape"])), ELEMENT_BYTES.get(entries[name]["dtype"])
+            if first != end or last < first or (bytes_each is not None and last - first != numel * bytes_each):
+                raise ValueError(f"bytes {first} to {last} are not those of {name}")
+            end = last
         found = {
             name: StoredTensor(
                 file=path,

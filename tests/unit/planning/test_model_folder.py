@@ -383,3 +383,35 @@ def test_a_think_block_that_a_system_prompt_speaks_of_is_not_opened(folder: Path
     (folder / "chat_template.jinja").write_text("Reason in <think> tags." + TEMPLATE)
 
     assert not ChatTemplate(folder).opens_thinking()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F64"},
+        {"data_offsets": [0, -1]},
+        {"data_offsets": [-5, 3]},
+        {"data_offsets": [3, 1]},
+    ],
+)
+def test_a_tensor_whose_bytes_do_not_fit_its_shape_is_refused(folder: Path, entry: dict[str, Any]) -> None:
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header[next(name for name in header if name.endswith("embed_tokens.weight"))] |= entry
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    assert "its header does not parse; download it again" in refusal(settings_of(folder))
+
+
+def test_two_tensors_that_share_bytes_are_refused(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    names = [name for name in header if name.endswith("input_layernorm.weight")]
+    header[names[1]]["data_offsets"] = header[names[0]]["data_offsets"]
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    assert "its header does not parse; download it again" in refusal(settings_of(folder))
