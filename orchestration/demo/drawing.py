@@ -5,11 +5,7 @@ import itertools
 
 from PIL import Image, ImageDraw
 
-SIDE = 112
-"""Width and height of every picture in pixels; a multiple of 28, so that the processor never resizes it."""
-
-CELL = 28
-"""Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
+from orchestration.demo.settings import CELL, SIDE
 
 COLOURS = {
     "red": (220, 30, 30),

@@ -4,10 +4,9 @@ import dataclasses
 import json
 import random
 
-from orchestration.demo.drawing import CELL, SIDE
 from orchestration.demo.samples import DemoSample, Question, Solution
 from orchestration.demo.scenes import Scene, Shape
-from orchestration.demo.settings import FrameName
+from orchestration.demo.settings import CELL, SIDE, FrameName
 
 
 def ask_box(scene: Scene, rng: random.Random) -> Question:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from orchestration.demo.drawing import CELL, COLOURS, draw_shapes
+from orchestration.demo.drawing import COLOURS, draw_shapes
+from orchestration.demo.settings import CELL
 
 SHAPES = ("oval", "triangle", "diamond", "cross")
 SIZES = {"small": 1, "big": 2}

@@ -7,6 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+SIDE = 112
+"""Width and height of every picture in pixels; a multiple of 28, so that the processor never resizes it."""
+
+CELL = 28
+"""Pixels of one image token of the language model (2 x 2 patches): scenes put shapes on this grid."""
+
 FamilyName = Literal["qwen2_5_vl", "internvl"]
 """Model families that the demo makes in miniature."""
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 from orchestration.demo.captions import ask_caption
 from orchestration.demo.charts import Chart, ask_chart, random_chart
-from orchestration.demo.drawing import SIDE, encode_png
+from orchestration.demo.drawing import encode_png
 from orchestration.demo.grounding import ask_box
 from orchestration.demo.matching import ask_choice, ask_yes_no
 from orchestration.demo.samples import DemoSample, Question, make_sample
 from orchestration.demo.scenes import Scene, random_scene
+from orchestration.demo.settings import SIDE
 
 Split = Literal["train", "held_out"]
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from orchestration.demo.drawing import SIDE
 from orchestration.demo.families.base import (
     MLP_WIDTH,
     NUM_HEADS,
@@ -11,7 +10,7 @@ from orchestration.demo.families.base import (
     VISION_LAYERS,
     WIDTH,
 )
-from orchestration.demo.settings import FamilyName
+from orchestration.demo.settings import SIDE, FamilyName
 from orchestration.demo.tokenizer import VOCAB_SIZE
 
 

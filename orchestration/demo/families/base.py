@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.demo.drawing import CELL, SIDE
 from orchestration.demo.samples import END_OF_TURN
+from orchestration.demo.settings import CELL, SIDE
 from orchestration.demo.tokenizer import MAX_TOKENS, PAD, VOCAB_SIZE
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.demo.drawing import SIDE
 from orchestration.demo.families.base import (
     IMAGE_TOKENS,
     INITIALIZER_RANGE,
@@ -24,6 +23,7 @@ from orchestration.demo.families.base import (
     decode_drawings,
     text_settings,
 )
+from orchestration.demo.settings import SIDE
 from orchestration.demo.tokenizer import wrap_tokenizer
 
 if TYPE_CHECKING:

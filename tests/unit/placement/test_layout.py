@@ -140,10 +140,10 @@ def test_role_that_no_machine_takes_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("cluster.gpus_per_learner_rank=2", "more for the learner learner.num_ranks"),
+        ("cluster.gpus_per_learner_rank=2", r"cluster.gpus_per_learner_rank is 2\.0; use 0\.0001 to 1"),
         ("cluster.gpus_per_engine_worker=0", "cluster.gpus_per_engine_worker is 0"),
         ("cluster.nodes=[{count:1,gpus:8,gpu:null,cpus:8,memory_gib:64,roles:[learner]}]", "ray start --resources"),
-        ("cluster.nodes=[{count:0,gpus:8,gpu:null,cpus:8,memory_gib:64}]", "count=0"),
+        ("cluster.nodes=[{count:0,gpus:8,gpu:null,cpus:8,memory_gib:64}]", r"cluster\.nodes\[0\]\.count is 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path: Path, setting: str, words: str) -> None:
