@@ -91,7 +91,10 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
             raise ConfigError(f"data.held_out={held_out}{whose} is not on this machine; name the data: data=...")
         return Path(held_out)
     if run is None:
-        return None
+        named = Path(config.evaluate.checkpoint or ".").expanduser().absolute()
+        if config.evaluate.checkpoint and named.parent != Path(config.cache_dir):
+            raise ConfigError(f"data is not given, and {named} belongs to no run that would name it; set data=...")
+        return None  # the demo's model and drawings
     if (known := read_inputs(run).get("held_out")) and Path(known).exists():
         return Path(known)
     recipe = config.data.recipe

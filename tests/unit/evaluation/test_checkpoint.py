@@ -171,6 +171,13 @@ def test_a_bare_copied_export_is_a_model_folder(evaluated: Any, tmp_path: Path) 
     assert (config.rollout.system_prompt, config.rollout.engine.device) == ("", "cpu")
 
 
+def test_a_model_folder_is_not_asked_the_drawings_of_the_demo_unless_it_is_the_demos(tmp_path: Path) -> None:
+    own = settings(checkpoint=str(tmp_path / "model"))
+    with pytest.raises(ConfigError, match=r"data is not given, and .*/model belongs to no run that would name it"):
+        find_data(own, None)
+    assert find_data(replace(own, cache_dir=str(tmp_path)), None) is None
+
+
 def test_sampling_that_only_training_refuses_is_allowed_in_an_evaluation(
     evaluated: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
