@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def give_usual_modes(folder: Path) -> None:
-    """Give all files below a folder the mode of a new file there, as the umask or the folder's default ACL has it.
+    """Set the mode of all files below a folder to that of a new file, as the umask or the folder's default ACL has it.
 
     A new file tells, because the umask itself can only be read by changing it, for all threads of the process.
     """

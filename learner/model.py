@@ -37,7 +37,7 @@ class Policy(torch.nn.Module):
         self._banned_token_ids = tuple(banned_token_ids)
 
     def forward(self, batch: MicroBatch, *, is_raw: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give (logprobs [C], entropy [C]) of the completion tokens, float32.
+        """Return (logprobs [C], entropy [C]) of the completion tokens, float32.
 
         Args:
             batch: The tokens.

@@ -52,7 +52,7 @@ class PretrainedWeights:
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        """Give the type in which a parameter's tensor is stored.
+        """Return the type in which a parameter's tensor is stored.
 
         Raises:
             LearnerError: it is none of floating-point weights.

@@ -22,7 +22,7 @@ class Weights(Protocol):
         ...
 
     def dtype(self, name: str) -> torch.dtype:
-        """Give the type in which a tensor is stored."""
+        """Return the type in which a tensor is stored."""
         ...
 
     def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:

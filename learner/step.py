@@ -165,7 +165,7 @@ class StepRunner:
         return {key: values for share in exchange(own) for key, values in share.items()}
 
     def raw_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Give the model's own logprobs [T] of each completion of a group; every rank passes the same group.
+        """Return the model's own logprobs [T] of each completion of a group; every rank passes the same group.
 
         Raises:
             LearnerError: an image does not decode or does not match its prompt.

@@ -130,7 +130,7 @@ class PolicyTrainer:
         return StepReport(step=step, weight_version=self.weight_version, metrics=metrics, seconds=seconds)
 
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Give the current weights' raw logprobs [T] of each completion of a group; every rank passes the same group.
+        """Return the current weights' raw logprobs [T] of each completion of a group; every rank passes the same group.
 
         Raw: at temperature 1 and with no token banned, as engines score given tokens.
 
@@ -144,7 +144,7 @@ class PolicyTrainer:
         return self._backend.full_tensors()
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shapes of `named_full_tensors` by name, in the same order; no collective."""
+        """Return the shapes of `named_full_tensors` by name, in the same order; no collective."""
         return self._backend.full_shapes()
 
     def stage(self, *, step: int) -> StagedShare:

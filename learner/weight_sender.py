@@ -229,7 +229,7 @@ class WeightSender:
         return [meta.name for meta in self._source.metadata()]
 
     def fingerprints(self, names: list[str], fingerprint: Callable[[torch.Tensor], F]) -> dict[str, F]:
-        """Give the fingerprints of the tensors `names` as they travel; a collective of all ranks.
+        """Return the fingerprints of the tensors `names` as they travel; a collective of all ranks.
 
         Args:
             names: of those that are compared.

@@ -1,10 +1,12 @@
-"""The failure taxonomy, and the log in which a run counts what it survives.
+"""The kinds of failure, and the log in which a run counts what it survives.
 
 - data: a sample, an image, a reference or a grader that cannot be used. The group is dropped and counted; the run ends
   above `training.max_drop_frac`.
 - infrastructure: a process, a node, an object or a transfer that went away. It is replaced and its work repeated,
   within the limits of `cluster.faults`.
 - bug: everything else. The run ends at once, with its traceback.
+
+Whatever ends a run, a healthy learner is saved first (`Run.rescue`).
 """
 
 import math
@@ -16,17 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from orchestration.config.cluster import FaultsConfig
-from orchestration.errors import DataError, InfrastructureError, ScoringError, TooManyFaultsError
+from orchestration.errors import TooManyFaultsError
 from orchestration.persistence.state import append_json_line, read_json_lines
-from rollout.errors import RolloutError
-
-
-class FaultKind(StrEnum):
-    """Whose fault a failure is."""
-
-    DATA = "data"
-    INFRASTRUCTURE = "infrastructure"
-    BUG = "bug"
 
 
 class Role(StrEnum):
@@ -39,18 +32,6 @@ class Role(StrEnum):
     LEARNER = "learner"
     TRANSFER = "transfer"
     CHECKPOINT = "checkpoint"
-
-
-def kind_of(error: BaseException) -> FaultKind:
-    """Sort a failure into the taxonomy.
-
-    What a Ray call raised goes through `orchestration.pools.lost` first, which knows Ray's words.
-    """
-    if isinstance(error, (RolloutError, ScoringError, DataError)):
-        return FaultKind.DATA
-    if isinstance(error, (InfrastructureError, ConnectionError, TimeoutError)):
-        return FaultKind.INFRASTRUCTURE
-    return FaultKind.BUG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

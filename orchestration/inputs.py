@@ -53,7 +53,7 @@ def model_folder(config: ExperimentConfig) -> Path:
 
 
 def _limited(folder: Path, config: ExperimentConfig) -> Path:
-    """Give a model folder whose image processor has the run's limits: links to the files of `folder`, one file written.
+    """Return a model folder whose image processor has the limits of the run: links to `folder`, and one file written.
 
     One folder for all, so engines, learner, prompts, box frames and the export cannot see different pictures.
     """

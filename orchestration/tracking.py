@@ -56,7 +56,7 @@ COLUMNS = (
 
 
 def reward_columns(metrics: Iterable[str], known: Sequence[Column] = ()) -> tuple[Column, ...]:
-    """Give a column for every reward function that has a metric, those that are known already first.
+    """Return a column for every reward function that has a metric, those that are known already first.
 
     Example:
         >>> [column.title for column in reward_columns(["reward/mean", "reward/math/mean", "reward/format/mean"])]

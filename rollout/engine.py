@@ -124,7 +124,7 @@ class GenerationEngine:
         self._desk.give_up(admission)
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Give the raw log-probabilities [T] that the current weights assign to a completion of a sample.
+        """Return the raw log-probabilities [T] that the current weights assign to a completion of a sample.
 
         Raw: vLLM scores given tokens at temperature 1 and with no token banned, whatever completions are sampled with.
         """
@@ -237,7 +237,7 @@ class GenerationEngine:
         return dict(await self._ask_worker("weight_layout", names))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Give the fingerprints of the engine's own tensors `names`."""
+        """Return the fingerprints of the engine's own tensors `names`."""
         prints = await self._ask_worker("weight_fingerprints", names)
         return {name: tuple(value) for name, value in prints.items()}
 

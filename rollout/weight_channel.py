@@ -200,7 +200,7 @@ class WeightInspector:
         return layout
 
     def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Give the fingerprints of own parameters."""
+        """Return the fingerprints of own parameters."""
         own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
         return {name: fingerprint(own[name]) for name in names}
 

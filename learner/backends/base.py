@@ -37,7 +37,7 @@ class TrainBackend(Protocol):
         ...
 
     def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        """Give the current policy's logprobs [C], without gradient; `is_raw` as in `Policy.forward`."""
+        """Return the current policy's logprobs [C], without gradient; `is_raw` as in `Policy.forward`."""
         ...
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
@@ -64,7 +64,7 @@ class TrainBackend(Protocol):
         ...
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
+        """Return the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
         ...
 
     def save(self, folder: Path) -> None:

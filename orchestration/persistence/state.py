@@ -144,7 +144,7 @@ def open_run(root: Path) -> RunFolder:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Give the lines of a file that a run appends to, without those that a kill cut short; none without the file."""
+    """Return the lines of a file that a run appends to, without those that a kill cut short; none without the file."""
     if not path.is_file():
         return
     for line in path.read_text(errors="replace").splitlines():

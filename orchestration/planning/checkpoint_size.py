@@ -47,7 +47,7 @@ def share_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
 
 
 def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
-    """Give the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
+    """Return the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
 
     An export has the types of the model that it began from: of model.path as its config.json says; published weights
     are bfloat16; the demo's are float32.
@@ -57,7 +57,7 @@ def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
 
 
 def stored_element_bytes(model: ModelConfig) -> int:
-    """Give the bytes of a weight in the folder that the run begins from."""
+    """Return the bytes of a weight in the folder that the run begins from."""
     if model.path is not None and (file := Path(model.path) / "config.json").is_file():
         saved = json.loads(file.read_text())
         text = saved.get("text_config", {})

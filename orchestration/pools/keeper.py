@@ -222,7 +222,7 @@ class EngineKeeper:
                 return engine.lost.result()
 
     async def _beat(self, engine: Engine) -> str | None:
-        """Give the cause if an engine does not answer, or has been at one step for too long."""
+        """Return the cause if an engine does not answer, or has been at one step for too long."""
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
                 busy_s: float = await _answer(engine.index, engine.handle.beat.remote())

@@ -83,7 +83,7 @@ class RandomWeights:
         return self.rows(name, 0, self._shapes[name][0])
 
     def dtype(self, name: str) -> torch.dtype:
-        """Give the type of published weights."""
+        """Return the type of published weights."""
         return torch.bfloat16
 
     def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:

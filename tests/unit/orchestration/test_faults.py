@@ -1,44 +1,13 @@
-"""The taxonomy, and the limits above which a run ends."""
+"""The limits of faults above which a run ends."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from orchestration.errors import (
-    DataError,
-    EngineLostError,
-    InfrastructureError,
-    LearnerLostError,
-    PayloadLostError,
-    RewardLostError,
-    ScoringError,
-    TooManyFaultsError,
-)
-from orchestration.faults import FaultKind, FaultLog, Role, kind_of, read_faults
-from rollout.errors import RolloutError, WeightSyncError
+from orchestration.errors import InfrastructureError, TooManyFaultsError
+from orchestration.faults import FaultLog, Role, read_faults
 from tests.unit.orchestration.fault_limits import fault_limits
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (RolloutError("image cannot be read"), FaultKind.DATA),
-        (ScoringError("two actors died over it"), FaultKind.DATA),
-        (DataError("too many drops"), FaultKind.DATA),
-        (EngineLostError("died"), FaultKind.INFRASTRUCTURE),
-        (LearnerLostError("died"), FaultKind.INFRASTRUCTURE),
-        (RewardLostError("died"), FaultKind.INFRASTRUCTURE),
-        (PayloadLostError("gone"), FaultKind.INFRASTRUCTURE),
-        (ConnectionResetError(), FaultKind.INFRASTRUCTURE),
-        (TimeoutError(), FaultKind.INFRASTRUCTURE),
-        (WeightSyncError("tensors differ"), FaultKind.BUG),
-        (ValueError(), FaultKind.BUG),
-        (KeyError("x"), FaultKind.BUG),
-    ],
-)
-def test_a_failure_is_of_one_kind(error: Exception, kind: FaultKind) -> None:
-    assert kind_of(error) is kind
 
 
 class Clock:
