@@ -262,7 +262,7 @@ def _no_choice(group: str, value: str) -> str:
 
 
 def _choices(group: str) -> Iterator[str]:
-    """Return the files of a group, without parts of others (`_...`) and without groups below it, such as learner/lora."""
+    """Return the files of a group, without parts of others (`_...`) or groups below it (learner/lora)."""
     for file in sorted((CONF / group).rglob("*.yaml")):
         parts = file.relative_to(CONF / group).with_suffix("").parts
         if not any(part.startswith("_") for part in parts) and (
