@@ -187,6 +187,7 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
     """Say in one line what is wrong with an override of settings that compose without it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import GrammarParseError
 
     key, _, value = override.partition("=")
     plain = _key(override)
@@ -220,9 +221,10 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
         return _unreadable(plain, value)
     if isinstance(level, Mapping) and "={" in override:
         return f"{override}: names that a setting does not have yet are added with a plus sign: +{override}"
-    if "nterpolation" in str(error):
+    if "nterpolation" in str(error) or isinstance(error.__cause__, GrammarParseError):
+        fault = "what follows ${ is not a name that ends with }" if error.__cause__ is not None else _one_line(error)
         return (
-            f"{override}: {_one_line(error)}; ${{name}} stands for the setting of that name, and \\${{name}} for the "
+            f"{override}: {fault}; ${{name}} stands for the setting of that name, and \\${{name}} for the "
             "characters themselves"
         )
     return f"{override}: {_one_line(error)}"

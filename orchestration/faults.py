@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -103,4 +103,4 @@ class FaultLog:
 
 def read_faults(path: Path) -> list[Fault]:
     """All faults of a file that `FaultLog` wrote, oldest first; a line that a kill cut short is left out."""
-    return [Fault(**record) for record in read_json_lines(path)]
+    return [Fault(**record) for record in read_json_lines(path, *(field.name for field in fields(Fault)))]

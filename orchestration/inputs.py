@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
 from orchestration.errors import ConfigError, ResumeError
 from orchestration.persistence.checkpoints import newest_step, store_of
-from orchestration.persistence.state import RunFolder
+from orchestration.persistence.state import RunFolder, flatten
 from orchestration.planning.dataset import Located
 from orchestration.planning.image_tokens import with_pixel_limits
 from orchestration.planning.plan import plan_run
@@ -114,7 +115,7 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
     has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
     if has_begun and not is_change_allowed:
-        began = _noted(folder.data)
+        began = _noted(folder.data, now)
         for key, path in tables.items():
             if began[key] != now[key]:
                 raise ResumeError(
@@ -152,7 +153,7 @@ def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool)
         ResumeError: it holds another model, or what was noted of the first one was cut short.
     """
     now = {"blake2b": model_digest(model)}
-    if folder.model.is_file() and not is_change_allowed and _noted(folder.model) != now:
+    if folder.model.is_file() and not is_change_allowed and _noted(folder.model, now) != now:
         raise ResumeError(
             f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
             "another run_dir, or accept the change with allow_config_change=true"
@@ -160,11 +161,16 @@ def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool)
     return now
 
 
-def _noted(path: Path) -> Any:
+def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file of the run folder notes, with at least the keys of `like`, whose own mappings count too."""
     try:
-        return json.loads(path.read_text())
+        noted: Any = json.loads(path.read_text())
     except ValueError as error:
         raise ResumeError(f"{path} is not whole JSON ({error}); restore or delete it") from error
+    found = dict(flatten(noted)) if isinstance(noted, dict) else {}
+    if missing := [key for key, _ in flatten(like) if key not in found]:
+        raise ResumeError(f"{path} lacks {', '.join(missing)}; restore or delete it")
+    return dict(noted)
 
 
 def model_digest(folder: Path) -> str:

@@ -250,7 +250,7 @@ def _keep_until(path: Path, first_step: int) -> None:
     """Drop lines of `first_step` and later, and a last line that a kill cut short."""
     if not path.is_file():
         return
-    kept = [json.dumps(record) for record in read_json_lines(path) if record["step"] < first_step]
+    kept = [json.dumps(record) for record in read_json_lines(path, "step") if record["step"] < first_step]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     partial.replace(path)
@@ -258,10 +258,10 @@ def _keep_until(path: Path, first_step: int) -> None:
 
 def read_held_out(folder: RunFolder) -> list[dict[str, float]]:
     """Return the held-out scores of a run in order; `step` counts the training steps that their weights have seen."""
-    return list(read_json_lines(folder.held_out))
+    return list(read_json_lines(folder.held_out, "step"))
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
     """All recorded steps of a run, in order, each with its metrics and timings."""
-    timings = {record["step"]: record for record in read_json_lines(folder.timings)}
-    return [timings.get(record["step"], {}) | record for record in read_json_lines(folder.metrics)]
+    timings = {record["step"]: record for record in read_json_lines(folder.timings, "step")}
+    return [timings.get(record["step"], {}) | record for record in read_json_lines(folder.metrics, "step")]

@@ -127,10 +127,22 @@ def _convert_scalar(hint: Any, value: object, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{path} must be {hint.__name__}; got {value!r} ({type(value).__name__})")
+        remedy = f"; write {number}" if hint is int and (number := _whole_number(value)) is not None else ""
+        raise ConfigError(f"{path} must be {hint.__name__}; got {value!r} ({type(value).__name__}){remedy}")
     if remedy := out_of_range(value):
         raise ConfigError(f"{path} is {value!r}; {remedy}")
     return value
+
+
+def _whole_number(value: object) -> int | None:
+    """Return the whole number that a value of another type, such as 1e6, stands for; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else None
 
 
 def _shown(value: object) -> str:

@@ -29,7 +29,7 @@ def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
     """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
     try:
         return dict(json.loads(folder.evaluation(name).read_text()))
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         return {}
 
 

@@ -143,14 +143,19 @@ def open_run(root: Path) -> RunFolder:
     raise ConfigError(f"run_dir={root} holds no run (no config.json); {hint}")
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Return the lines of a file that a run appends to, without those that a kill cut short; none without the file."""
+def read_json_lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
+    """Return the lines of a file that a run appends to, without those that a kill cut short; none without the file.
+
+    Args:
+        path: the file.
+        keys: what every line holds; one that lacks any of them was damaged, and is left out too.
+    """
     if not path.is_file():
         return
     for line in path.read_text(errors="replace").splitlines():
         with suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if isinstance(record, dict):  # the beginning of a number is a number too
+            if isinstance(record, dict) and record.keys() >= set(keys):  # the beginning of a number is a number too
                 yield record
 
 
@@ -195,7 +200,7 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ResumeError(f"{folder.config} holds {type(values).__name__}, not the settings of a run; {remedy}")
     settings: dict[str, Any] = values
-    for change in read_json_lines(folder.config_changes):
+    for change in read_json_lines(folder.config_changes, "settings"):
         settings = change["settings"]
     return settings
 
@@ -204,7 +209,7 @@ def read_inputs(folder: RunFolder) -> dict[str, str]:
     """Return where a run found its `model`, `train` and `held_out` data; empty where it says nothing of it."""
     try:
         return dict(json.loads(folder.inputs.read_text()))
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         return {}  # a run of an older version, or a copy without this file
 
 

@@ -27,8 +27,9 @@ def positions_html(folder: RunFolder) -> str:
     """How many positions of the prompt stream were trained on, replaced and dropped, with the commonest reasons."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for entry in read_json_lines(folder.ledger):
-        counts.update({fate: len(entry[fate]) for fate in ("trained", "replaced", "dropped")})
+    fates = ("trained", "replaced", "dropped")
+    for entry in read_json_lines(folder.ledger, *fates):
+        counts.update({fate: len(entry[fate]) for fate in fates})
         reasons.update(reason for _, reason in entry["dropped"])
     if not counts:
         return ""

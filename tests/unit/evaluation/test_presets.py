@@ -254,6 +254,12 @@ def test_tags_never_reach_another_scorer(text: str, answer: str) -> None:
     assert bare_answer(text) == answer
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("chartq", "chartqa"), ("ChartQA", "chartqa"), ("refcoc", "refcoco")])
+def test_a_misspelt_preset_names_the_one_that_was_meant(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"evaluate\.preset={typed} is not a preset; did you mean {meant}\?$"):
+        preset_of(typed)
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'mmmu' is unknown; use one of mixed: .*chartqa: "):
+    with pytest.raises(ConfigError, match=r"preset=mmmu is not a preset; use one of mixed: .*chartqa: "):
         preset_of("mmmu")

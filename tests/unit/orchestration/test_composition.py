@@ -6,6 +6,7 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.config.describe import explain, is_path, is_text, setting_type
+from orchestration.config.experiment import build_settings
 from orchestration.errors import ConfigError
 
 
@@ -32,7 +33,13 @@ def test_a_setting_that_is_text_is_taken_as_it_was_typed(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("'Think, then answer.'", "Think, then answer."), ('"a, b"', "a, b"), ("", ""), ("seed ${seed}", "seed 7")],
+    [
+        ("'Think, then answer.'", "Think, then answer."),
+        ('"a, b"', "a, b"),
+        ("", ""),
+        ("seed ${seed}", "seed 7"),
+        (r"a\${b", "a${b"),
+    ],
 )
 def test_quotes_around_the_whole_text_and_references_are_read(typed: str, meant: str) -> None:
     assert compose(["seed=7", f"rollout.system_prompt={typed}"])["rollout"]["system_prompt"] == meant
@@ -69,6 +76,17 @@ def test_folders_for_another_machine_stay_as_they_were_written() -> None:
     assert (values["run_dir"], values["cache_dir"]) == ("~/x", "here")
 
 
+@pytest.mark.parametrize("experiment", ["cpu_quick", "cpu_smoke"])
+def test_other_data_takes_the_place_of_an_experiments_rows(experiment: str) -> None:
+    recipe = compose([f"experiment={experiment}"])["data"]["recipe"]
+    assert recipe["name"] == "demo"
+    assert recipe["sources"]["demo"]["options"]["num_rows"] < 8192
+    files = ["data=parquet", "data.train=/train", "data.held_out=/held_out"]
+    assert build_settings(compose([f"experiment={experiment}", *files])).data.recipe is None
+    mixed = build_settings(compose([f"experiment={experiment}", "data=mixed_45k", "data.recipe.raw=/raw"]))
+    assert "demo" not in mixed.data.recipe.sources
+
+
 def test_of_two_values_for_one_key_the_last_counts() -> None:
     assert compose(["seed=1", "seed=2"])["seed"] == 2
     assert compose(["algorithm=gspo", "algorithm=dapo"])["algorithm"]["name"] == "dapo"
@@ -96,6 +114,8 @@ def test_of_two_values_for_one_key_the_last_counts() -> None:
         (["training.num_steps=1,2"], "training.num_steps must be int; got '1,2'"),
         (["learner.freeze=[a<b]"], r"cannot be read: .* put in quotes"),
         (["run_dir=${nothing}"], r"\$\{name\} stands for the setting of that name, and \\\$\{name\}"),
+        (["rollout.system_prompt=a${b"], r"what follows \$\{ is not a name that ends with \}; .* and \\\$\{name\} "),
+        (["rollout.system_prompt=${", "seed=1"], r"\\\$\{name\} for the characters themselves"),
         (["run_dir="], "run_dir is empty"),
         (["model.path="], "model.path is empty.*or null for none"),
         (["..."], "'...' has no key; leave it out"),

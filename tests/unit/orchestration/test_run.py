@@ -188,6 +188,15 @@ def test_a_list_of_rows_that_a_copy_cut_short_is_told_of(tmp_path: Path) -> None
         check_same_rows(folder, inputs, is_change_allowed=False)
 
 
+@pytest.mark.parametrize("noted", ["{}", "[]", "null", '{"data.train": {"num_rows": 1, "blake2b": ""}}'])
+def test_a_list_of_rows_that_lacks_one_of_them_is_told_of(tmp_path: Path, noted: str) -> None:
+    folder = begun(tmp_path / "run", step=3)
+    inputs = Inputs(model=tmp_path, train=rows(tmp_path / "train", "1"), held_out=rows(tmp_path / "held_out", "2"))
+    folder.data.write_text(noted)
+    with pytest.raises(ResumeError, match=r"data\.json lacks .*data\.held_out\.num_rows.*restore or delete it"):
+        check_same_rows(folder, inputs, is_change_allowed=False)
+
+
 def test_a_learner_whose_start_is_interrupted_leaves_no_error_behind() -> None:
     from tests.unit.orchestration.fake_actors import HANGS
     from tests.unit.orchestration.test_learner_group import Ranks

@@ -39,7 +39,7 @@ SUMMARIES = [
 ]
 
 
-@pytest.mark.parametrize("end", ['{"step": 1, "trai', "7", ""])
+@pytest.mark.parametrize("end", ['{"step": 1, "trai', "7", "", "{}", '{"st\ufffdp": 1}'])
 def test_the_page_of_a_run_leaves_out_a_line_that_a_kill_cut_short(tmp_path: Path, end: str) -> None:
     folder = RunFolder(tmp_path)
     for path in (folder.metrics, folder.timings):
@@ -53,6 +53,17 @@ def test_the_page_of_a_run_leaves_out_a_line_that_a_kill_cut_short(tmp_path: Pat
     assert ", 1 steps" in page
     assert "1 groups trained on" in page
     assert "gone" in page
+
+
+@pytest.mark.parametrize("text", ["null", '{"families": '])
+def test_the_page_of_a_run_leaves_out_scores_that_are_no_scores(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path)
+    for name in ("before", "after"):
+        folder.evaluation(name).write_text(text)
+
+    write_report(folder)
+
+    assert "Held-out" not in folder.report.read_text()
 
 
 def test_the_page_of_a_run_that_took_no_step_is_written(tmp_path: Path) -> None:
