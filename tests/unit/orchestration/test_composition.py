@@ -84,6 +84,7 @@ def test_other_data_takes_the_place_of_an_experiments_rows(experiment: str) -> N
     files = ["data=parquet", "data.train=/train", "data.held_out=/held_out"]
     assert build_settings(compose([f"experiment={experiment}", *files])).data.recipe is None
     mixed = build_settings(compose([f"experiment={experiment}", "data=mixed_45k", "data.recipe.raw=/raw"]))
+    assert mixed.data.recipe is not None
     assert "demo" not in mixed.data.recipe.sources
 
 
