@@ -127,8 +127,9 @@ def _convert_scalar(hint: Any, value: object, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        remedy = f"; write {number}" if hint is int and (number := _whole_number(value)) is not None else ""
-        raise ConfigError(f"{path} must be {hint.__name__}; got {value!r} ({type(value).__name__}){remedy}")
+        number = _whole_number(value) if hint is int else None
+        written = "" if number is None else f"; write {number}"
+        raise ConfigError(f"{path} must be {hint.__name__}; got {value!r} ({type(value).__name__}){written}")
     if remedy := out_of_range(value):
         raise ConfigError(f"{path} is {value!r}; {remedy}")
     return value
