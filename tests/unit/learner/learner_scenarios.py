@@ -53,6 +53,7 @@ CASES: dict[str, dict] = {
 def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **changes) -> PolicyTrainer:
     torch.set_num_threads(1)
     staging_dir, seed = changes.pop("staging_dir", None), changes.pop("seed", 1)
+    banned_token_ids = changes.pop("banned_token_ids", ())
     config = make_config(model_path, num_ranks=num_ranks, **{"micro_batch_tokens": 60, **changes})
     return PolicyTrainer(
         config,
@@ -62,6 +63,7 @@ def start_trainer(rank: int, num_ranks: int, port: int, model_path: Path, **chan
         master_port=port,
         seed=seed,
         staging_dir=staging_dir,
+        banned_token_ids=banned_token_ids,
     )
 
 

@@ -26,6 +26,7 @@ def padded_logprobs(
     sequences: Sequence[tuple[ScoredGroup, ImageInputs | None, int]],
     *,
     temperature: float,
+    banned_token_ids: Sequence[int] = (),
 ) -> list[torch.Tensor]:
     """Logprobs [T] of each (group, images, index), all in one padded batch, images repeated for every sequence."""
     rows = [
@@ -42,7 +43,9 @@ def padded_logprobs(
         if model.config.model_type == "qwen2_5_vl":
             inputs["image_grid_thw"] = torch.cat([image.grids for image in images])
             inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
-    log_softmax = torch.log_softmax(model(**inputs, use_cache=False).logits.float() / temperature, -1)
+    logits = model(**inputs, use_cache=False).logits.float() / temperature
+    logits[..., list(banned_token_ids)] = -torch.inf
+    log_softmax = torch.log_softmax(logits, -1)
     found = []
     for row, (group, _, index), scores in zip(rows, sequences, log_softmax, strict=True):
         length = group.sequences[index].num_tokens

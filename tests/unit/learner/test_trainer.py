@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from learner_scenarios import (
     weights_of,
     wrong_image_group,
 )
+from plain_model import load_plain, padded_logprobs
 from pyarrow import fs
 from safetensors.torch import load_file, save_file
 from tiny_learner import FAMILIES, make_group, mixed_groups
@@ -136,6 +138,25 @@ def test_logprobs_of_a_group_are_the_behaviour_of_the_next_step(start):
     assert metrics["policy/mismatch"] < 1e-5
     assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
     assert metrics["policy/clip_frac"] == 0
+
+
+def test_logprobs_of_a_step_and_its_reference_are_of_what_engines_sample_from(start, model_path):
+    """The behaviour is transformers' own, tempered and without the banned tokens: neither policy differs from it."""
+    temperature, banned = 0.7, tuple(range(7))  # make_group draws no such token
+    group = make_group("text", image_sizes=(), lengths=(3, 8))
+    pairs = [(group, None, index) for index in range(2)]
+    with torch.no_grad():
+        behaviour = padded_logprobs(load_plain(model_path), pairs, temperature=temperature, banned_token_ids=banned)
+    sequences = tuple(
+        replace(sequence, behaviour_logprobs=logprobs.numpy())
+        for sequence, logprobs in zip(group.sequences, behaviour, strict=True)
+    )
+    trainer = start(algorithm={"temperature": temperature, "kl_coef": 0.1}, banned_token_ids=banned)
+
+    metrics = trainer.train_step([replace(group, sequences=sequences)], step=0).metrics
+
+    assert metrics["policy/mismatch"] < 1e-5
+    assert metrics["policy/kl_ref"] < 1e-9
 
 
 def test_training_raises_rewarded_completions(start):
