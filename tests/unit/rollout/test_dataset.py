@@ -224,7 +224,9 @@ def test_the_digest_is_of_the_rows_wherever_they_lie(tmp_path: Path) -> None:
     [
         {"answer": "another"},
         {"question": "another?"},
-        {"images": (ImageBytes(data=b"1" * 50_000, width=9, height=9),)},
+        {"images": (ImageBytes(data=bytes([0, 1]), width=3, height=4),) * 2},
+        {"images": (ImageBytes(data=bytes([50, 1]), width=4, height=3),) * 2},
+        {"images": ()},
         {"prompt_tokens": 7},
         {"metadata": {"split": "test"}},
         {"stratum": "hard"},
