@@ -1,5 +1,6 @@
 """The envelope of a response: where thinking ends, where the answer stands. Tags are found without any regex."""
 
+import re
 from dataclasses import dataclass
 
 from rewards.base import Reason
@@ -20,6 +21,9 @@ END_OF_TURN = (
 )
 """Markers that a decoder may leave behind; they are the engine's, not the model's text."""
 
+_TRAILING_REVERSED = re.compile("(?:" + "|".join([r"\s", *(re.escape(marker[::-1]) for marker in END_OF_TURN)]) + ")*+")
+"""From the end backwards, which a pattern cannot do by itself; possessive, so that it never goes back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -30,15 +34,10 @@ class Answer:
 
 
 def strip_end_of_turn(response: str) -> str:
-    """Give the response without surrounding whitespace and without trailing end-of-turn markers."""
-    end = len(response)
-    while True:
-        # One slice at the very end: slicing per marker would be quadratic in a response made of markers.
-        while end and response[end - 1].isspace():
-            end -= 1
-        if not response.endswith(END_OF_TURN, 0, end):
-            return response[:end].lstrip()
-        end -= next(len(marker) for marker in END_OF_TURN if response.endswith(marker, 0, end))
+    """Return the response without surrounding whitespace and without trailing end-of-turn markers."""
+    trailing = _TRAILING_REVERSED.match(response[::-1])
+    assert trailing is not None  # it matches nothing as well
+    return response[: len(response) - trailing.end()].strip()
 
 
 def extract_answer(response: str, config: FormatConfig) -> Answer:
