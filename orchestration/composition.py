@@ -196,7 +196,10 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
     except HydraException:
         return _unreadable(plain, value)
     if _is_group(plain):
-        is_absent = isinstance(error, MissingConfigException | ValueError)
+        is_to_add = "No match in the defaults list" in str(error) and not key.startswith("~")
+        if is_to_add and value in _choices(plain):
+            return f"{override}: these settings have no {plain} yet; add it with a plus sign: +{override}"
+        is_absent = is_to_add or isinstance(error, MissingConfigException | ValueError)
         return _no_choice(plain, value) if is_absent else f"{override}: {_one_line(error)}"
     level: Any = known
     path = ""

@@ -126,15 +126,19 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     return now
 
 
-def check_plan(config: ExperimentConfig, inputs: Inputs) -> None:
+def check_plan(config: ExperimentConfig, located: Located) -> None:
     """Refuse a run of which `mixed-r1 plan` says that it does not fit, unless plan.enforce is false.
+
+    Args:
+        config: of the run.
+        located: its rows; without them, lengths of prompts are assumed.
 
     Raises:
         ConfigError: a line for each reason, with its key.
     """
     if not config.plan.enforce:
         return
-    plan = plan_run(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
+    plan = plan_run(config, located)
     if reasons := [finding.line for finding in plan.findings if finding.severity == "error"]:
         raise ConfigError(
             "\n".join(reasons) + " (as `mixed-r1 plan` counts; plan.enforce=false starts it all the same)"

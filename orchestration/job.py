@@ -24,6 +24,7 @@ from orchestration.persistence.finished import check_finished, read_before_after
 from orchestration.persistence.lock import exclusive
 from orchestration.persistence.state import RunFolder, settle_config, write_environment, write_json
 from orchestration.placement.seats import seated
+from orchestration.planning.dataset import Located, locate
 from orchestration.report.page import write_report
 from orchestration.report.tables import before_after_table
 from orchestration.run import Run
@@ -73,13 +74,15 @@ def _settle(folder: RunFolder, config: ExperimentConfig) -> None:
 
 def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[Path, dict[str, Any]]]:
     """Return what the run is fed with, and files that will note it, once all that needs no Ray is checked."""
+    if (located := locate(config)).train is None:
+        check_plan(config, located)  # what cannot fit is refused before model and rows are made
     inputs = prepare_inputs(config)
     notes = {folder.data: check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)}
     if config.model.path is not None:  # the demo's follows from the settings
         notes[folder.model] = check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
     notes[folder.inputs] = {name: str(path) for name, path in asdict(inputs).items()}
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
-    check_plan(config, inputs)
+    check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)
     return inputs, notes

@@ -5,6 +5,7 @@ split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. 
 `gpu_memory_utilization` of its GPU for everything but the buffers of a weight transfer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestration.config.experiment import ExperimentConfig
@@ -63,8 +64,13 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     engine = config.rollout.engine
     size = 4 if engine.dtype == "float32" else 2
     check_division(shape, engine.tensor_parallel_size)
-    fixed = [*_weight_items(shape, engine.tensor_parallel_size, size), *_working_items(config, shape, size)]
-    taken = sum(item.bytes for item in fixed)
+    weights, working = _weight_items(shape, engine.tensor_parallel_size, size), _working_items(config, shape, size)
+    buffers = transfer_items(config, shape, size)
+    if engine.device == "cpu":
+        # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
+        working, buffers = (working, []) if _total(working) >= _total(buffers) else ([], buffers)
+    fixed = [*weights, *working]
+    taken = _total(fixed)
     if engine.kv_cache_bytes is not None:
         cache = engine.kv_cache_bytes
         formula = f"rollout.engine.kv_cache_bytes={cache:,}"
@@ -77,7 +83,6 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         allowed = int(engine.gpu_memory_utilization * limit_bytes)
         cache = max(0, allowed - taken)
         formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B less {taken:,} B of the above"
-    buffers = transfer_items(config, shape, size)
     block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
     tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
     place = "GPU of an engine worker" if engine.device == "cuda" else "process of an engine's core"
@@ -91,6 +96,10 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         num_cache_tokens=tokens,
         num_whole_sequences=tokens // engine.max_model_len,
     )
+
+
+def _total(items: Sequence[MemoryItem]) -> int:
+    return sum(item.bytes for item in items)
 
 
 def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
@@ -144,23 +153,23 @@ def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
     return split, whole
 
 
-def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> tuple[MemoryItem, ...]:
+def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
     """Give what an engine's worker holds while new weights arrive."""
     channel = config.rollout.weight_channel
     total = size * sum(tensor.numel for tensor in model_tensors(shape))
     if channel.backend == "gloo":
         text = f"{size} B x all parameters: staged whole, so that a broken transfer changes nothing"
         bucket = min(channel.bucket_bytes, total)
-        return (
+        return [
             make_item("weights on arrival", total, text),
             make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
-        )
+        ]
     count = RECEIVE_BUFFERS.get(channel.backend, 2)
     layer = size * sum(tensor.numel for tensor in model_tensors(shape) if tensor.block == _first_text_block(shape))
-    return (
+    return [
         make_item("weight channel", count * channel.bucket_bytes, f"{count} x {channel.bucket_bytes:,} B"),
         make_item("a layer loaded anew", layer / config.rollout.engine.tensor_parallel_size, f"{size} B x one block"),
-    )
+    ]
 
 
 def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem]:

@@ -1,6 +1,7 @@
 """What the largest forward pass of the learner holds: prompts, completions, pictures."""
 
 from dataclasses import dataclass
+from math import ceil
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.planning.image_tokens import largest_image_tokens
@@ -51,10 +52,11 @@ class StreamLoad:
 
 
 def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
-    """Give a micro-batch at the token budget: longest prompts, as much image as they take, longest completions.
+    """Return a micro-batch at the token budget, or one update's groups where those are fewer tokens.
 
-    Shorter completions under long prompts would hold more image tokens, at most `learner.micro_batch_tokens`; whoever
-    knows the data passes a load of his own.
+    Prompts and completions are the longest, with as much image as prompts take. Shorter completions under long
+    prompts would hold more image tokens, at most `learner.micro_batch_tokens`; whoever knows the data passes a load of
+    his own.
     """
     sampling, engine = config.rollout.sampling, config.rollout.engine
     completion = sampling.max_completion_tokens
@@ -63,9 +65,12 @@ def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
     # A sequence longer than the budget stands alone.
     budget = max(config.learner.micro_batch_tokens, prompt + completion - 1)
     group = prompt + sampling.group_size * (completion - 1)
-    num_prompts, num_completions = budget // group, budget // group * sampling.group_size
+    groups_per_update = ceil(config.training.groups_per_step / config.algorithm.num_minibatches)
+    most_prompts = max(1, ceil(groups_per_update / config.learner.num_ranks))
+    num_prompts = min(most_prompts, budget // group)
+    num_completions = num_prompts * sampling.group_size
     left = budget - num_prompts * group
-    if left > prompt:
+    if left > prompt and num_prompts < most_prompts:
         num_prompts += 1
         num_completions += (left - prompt) // max(1, completion - 1)
     return StreamLoad(

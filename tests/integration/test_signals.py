@@ -91,3 +91,25 @@ def test_ctrl_c_while_a_run_starts_is_one_line(unkind: Path, tmp_path: Path, cac
         "starting engines, reward actors and learner ranks ...",
         "stopped; nothing is saved yet, and the same command continues from the beginning",
     ]
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_run_at_once(unkind: Path, tmp_path: Path, cache: Path) -> None:
+    run = tmp_path / "run"
+    # A step of 64 groups takes far longer than the moment between the two signals.
+    driver = Driver(
+        unkind, "train", "experiment=cpu_smoke", f"run_dir={run}", f"cache_dir={cache}", "training.groups_per_step=64",
+        "training.num_steps=1000", "evaluation.enabled=false",
+    )  # fmt: skip
+    driver.wait_for(run / "metrics.jsonl", 1)
+    driver.send(signal.SIGINT)
+    driver.poll(lambda: "Ctrl-C, and a second one leaves at once" in driver.output, 60.0)
+    driver.send(signal.SIGINT)
+
+    assert driver.finish() == 130, driver.output
+    # The first signal alone would have ended the step and saved it.
+    assert driver.output.splitlines()[-1] == (
+        "stopped; nothing is saved yet, and the same command continues from the beginning"
+    )
+    assert "Traceback" not in driver.output
+    assert driver.leftovers() == []

@@ -104,6 +104,8 @@ def test_of_two_values_for_one_key_the_last_counts() -> None:
         ),
         (["experiment=qwen2_5_vl_7b/8gpus"], r"did you mean experiment=qwen2_5_vl_7b/8_gpus\?"),
         (["+learner/lora=defualt"], r"did you mean learner/lora=default\?"),
+        (["learner/lora=defualt"], r"did you mean learner/lora=default\?"),
+        (["learner/lora=default"], r"no learner/lora yet; add it with a plus sign: \+learner/lora=default"),
         (["algorithm=null"], "algorithm=null is not there; choices: cispo"),
         (["learner.lora.rank=8"], r"add it first: \+learner/lora=default"),
         (["data=parquet", "data.recipe.raw=/raw"], "data.recipe is null in these settings.*choose data=demo"),

@@ -80,6 +80,18 @@ def test_what_does_not_fit_is_refused_by_plan_and_train_until_it_is_wanted(start
     assert "no room" in start([*ROWS, *LONG], "rollout.engine.kv_cache_bytes=100000", "plan.enforce=false")
 
 
+def test_what_cannot_fit_is_refused_before_the_model_and_the_rows_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["train", "experiment=cpu_smoke", "rollout.engine.kv_cache_bytes=100000",
+              f"run_dir={tmp_path / 'runs' / 'first'}", f"cache_dir={tmp_path / 'cache'}"])  # fmt: skip
+
+    assert left.value.code == 2
+    assert "less than one sequence of rollout.engine.max_model_len=256" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_lock_stays_with_a_folder_in_which_something_was_written(tmp_path: Path) -> None:
     with exclusive(tmp_path / "run", refusal="busy"):
         (tmp_path / "run" / "config.json").touch()

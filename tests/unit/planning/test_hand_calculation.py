@@ -117,3 +117,16 @@ def test_the_engine_holds_weights_once_and_56_kib_a_token(config: ExperimentConf
 def test_a_checkpoint_is_12_bytes_a_trained_parameter_and_4_a_fixed_one(config: ExperimentConfig) -> None:
     assert checkpoint_bytes(config, SHAPE) == pytest.approx(12 * TRAINED + 4 * TOWER, rel=1e-3)
     assert export_bytes(config, SHAPE) == pytest.approx(2 * TOTAL, rel=1e-3)
+
+
+def test_a_micro_batch_holds_no_more_than_the_groups_of_one_update(tmp_path: Path) -> None:
+    # 24 groups in 3 minibatches over 4 ranks: 2 groups a rank, 2 x (100 + 8 x 27) = 632 tokens of a budget of 32,768.
+    config = gpu_config(
+        tmp_path, "training.groups_per_step=24", "algorithm.num_minibatches=3", "rollout.engine.max_model_len=128",
+        "rollout.sampling.max_completion_tokens=28",
+    )  # fmt: skip
+
+    load = largest_load(config, SHAPE)
+
+    assert (config.rollout.sampling.group_size, config.learner.num_ranks) == (8, RANKS)
+    assert (load.num_prompts, load.num_completions, load.num_tokens) == (2, 16, 632)
