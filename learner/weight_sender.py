@@ -39,7 +39,11 @@ class PolicyWeights(WeightSource):
     """The policy's tensors in the type in which they travel, gathered one at a time."""
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], named_tensors: NamedTensors, dtype: torch.dtype) -> None:
-        """Stream `named_tensors()`, a collective of all learner ranks, as `dtype`; `shapes` has its names and order."""
+        """Stream `named_tensors()`, a collective of all learner ranks, as `dtype`; `shapes` has its names and order.
+
+        On a GPU the tensors are gathered on the stream that is current here, on which the learner trains.
+        """
+        self._stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
         self._named_tensors = named_tensors
         self._dtype = dtype
         self._metadata = [ParamMeta(name, dtype, tuple(shape)) for name, shape in shapes.items()]
@@ -49,9 +53,23 @@ class PolicyWeights(WeightSource):
         return self._metadata
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """One fresh pass over all tensors."""
-        for name, tensor in self._named_tensors():
-            yield name, tensor.detach().to(self._dtype)
+        """One fresh pass over all tensors.
+
+        vLLM packs on several streams in turn and asks for the next tensor on any of them. Whatever makes a tensor (the
+        optimiser's last step, a gather of a whole block, the cut out of it) runs on one stream all the same; the stream
+        that packs waits for it, and keeps the tensor's memory until it has packed it.
+        """
+        tensors = self._named_tensors()
+        while True:
+            with torch.cuda.stream(self._stream):
+                name, tensor = next(tensors, (None, None))
+                if name is None or tensor is None:
+                    return
+                tensor = tensor.detach().to(self._dtype)
+            if self._stream is not None and (packing := torch.cuda.current_stream()) != self._stream:
+                packing.wait_stream(self._stream)
+                tensor.record_stream(packing)
+            yield name, tensor
 
 
 @dataclass

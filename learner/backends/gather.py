@@ -43,7 +43,8 @@ class GatheredBlock:
         self._gathered = self._gathered.view(num_ranks, length)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Give a copy of one whole tensor."""
+        """Return a copy of one whole tensor."""
         shape, start = self._shapes[name], self._starts[name]
         rows = self._gathered[:, start : start + self._rows[name] * prod(shape[1:])]
-        return rows.reshape(-1, *shape[1:])[: shape[0]].clone()
+        # `reshape` would copy where ranks are several, and not where there is one.
+        return rows.clone(memory_format=torch.contiguous_format).view(-1, *shape[1:])[: shape[0]]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class EngineClient:
     """vLLM's weight-sync client for several independent engines.
 
-    Each engine gets ranks of its own behind the sender's rank 0. Stock senders do not pass a version, so it is set
-    here before each transfer.
+    Where the channel has ranks, each engine gets its own behind the sender's. Stock senders do not pass a version, so
+    it is set here before each transfer.
     """
 
     def __init__(self, engines: Sequence["ActorHandle"], *, workers_per_engine: int) -> None:
@@ -23,13 +23,9 @@ class EngineClient:
         self.weight_version = "0"
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Send every engine to the rendezvous with its own first rank."""
-        first = init_info["rank_offset"]
+        """Invite every engine; where the sender's invitation names a first rank, each with its own."""
         ray.get(
-            [
-                engine.init_weight_transfer_engine.remote({**init_info, "rank_offset": first + i * self._workers})
-                for i, engine in enumerate(self._engines)
-            ]
+            [e.init_weight_transfer_engine.remote(self._invitation(init_info, i)) for i, e in enumerate(self._engines)]
         )
 
     def start_weight_update(self) -> None:
@@ -44,3 +40,8 @@ class EngineClient:
         """Make the weights live everywhere."""
         version = weight_version or self.weight_version
         ray.get([engine.finish_weight_update.remote(version) for engine in self._engines])
+
+    def _invitation(self, init_info: dict[str, Any], index: int) -> dict[str, Any]:
+        if "rank_offset" not in init_info:  # ipc has no ranks
+            return init_info
+        return {**init_info, "rank_offset": init_info["rank_offset"] + index * self._workers}
