@@ -1,6 +1,6 @@
 """PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
-Every public method but `close`, `full_shapes` and `upload` is a collective: all ranks call it, each with its own share
+Every public method but `close`, `full_shapes`, `release_cache` and `upload` is a collective: all ranks call it, each with its own share
 where it takes one.
 """
 
@@ -243,6 +243,13 @@ class PolicyTrainer:
     def onload(self) -> None:
         """Move back what `offload` moved."""
         self._backend.onload()
+
+    def release_cache(self) -> None:
+        """Give the GPU the memory back that torch's allocator keeps and no tensor holds; no collective.
+
+        The allocator keeps what a training step took at its peak, and another process on the GPU cannot have it.
+        """
+        torch.cuda.empty_cache()  # does nothing in a process that uses no GPU
 
     def close(self) -> None:
         """Leave the process group and the local disk."""

@@ -1,8 +1,9 @@
 """Turns: who has the GPUs, where engines and learner ranks share them.
 
 Disaggregated, both sides have their own and nobody waits for a turn. Colocated, a step goes: engines generate all of
-its groups - engines sleep - the learner's state comes onto the GPUs - training step - engines wake the memory of their
-weights - new weights go over - the learner's state leaves - engines wake their cache and go on.
+its groups - engines sleep - the learner's state comes onto the GPUs - training step - the learner gives back what its
+allocator kept of the step - engines wake the memory of their weights - new weights go over - the learner's state
+leaves - engines wake their cache and go on.
 """
 
 import asyncio
@@ -172,6 +173,9 @@ class SharedGpus:
 
     async def meet(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
+        if self._moves_memory:
+            # Free for engines are only bytes that the ranks' allocators do not keep for later.
+            await self._learner.release_cache()
         await self._generators.on_each(engines, "wake_weights")
 
     async def part(self, engines: Sequence[Engine]) -> None:

@@ -66,8 +66,7 @@ class DeepSpeedBackend:
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
         groups = parameter_groups(self.policy, config.optimizer)
         self._fill_all(self.policy, weights)
-        is_on_gpu = device.type == "cuda" and not self._is_offloaded
-        self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer, is_fused=is_on_gpu))
+        self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer))
         self._reference: torch.nn.Module | None = None
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.

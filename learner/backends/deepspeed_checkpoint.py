@@ -19,6 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from learner.backends.optimizer import run_fused
 from learner.backends.plain_loading import weights_only
 from learner.errors import CheckpointError
 from learner.ranks import exchange
@@ -81,9 +82,12 @@ def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -
                 _load_universal(engine, folder, is_keeper=is_keeper)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{folder} is not read: {str(error).splitlines()[0]}; take another checkpoint") from error
-    for state in engine.optimizer.optimizer.state.values():
-        # Stage 3 gives all parameter groups one tensor for their number of steps, which each group would then count up.
-        state["step"] = state["step"].clone()
+    optimizer = engine.optimizer.optimizer
+    run_fused(optimizer.param_groups)
+    for parameter, state in optimizer.state.items():
+        # Stage 3 gives all parameter groups one tensor for their number of steps, which each group would then count up;
+        # and it is where the writer's state was, which may have been on the host.
+        state["step"] = state["step"].to(parameter.device, copy=True)
 
 
 def _own_classes() -> list[type]:

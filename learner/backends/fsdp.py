@@ -18,7 +18,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from learner.backends.base import WEIGHTS_FOLDER, LossFunction
 from learner.backends.gather import GatheredBlock
-from learner.backends.optimizer import make_optimizer, parameter_groups
+from learner.backends.optimizer import make_optimizer, parameter_groups, run_fused
 from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
@@ -54,9 +54,7 @@ class FsdpBackend:
         if config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
         self._shard_and_read(self.policy.train(), weights)
-        is_on_gpu = device.type == "cuda" and not config.fsdp.cpu_offload
-        groups = parameter_groups(self.policy, config.optimizer)
-        self._optimizer = make_optimizer(groups, config.optimizer, is_fused=is_on_gpu)
+        self._optimizer = make_optimizer(parameter_groups(self.policy, config.optimizer), config.optimizer)
         self._reference: Policy | None = None
         if config.algorithm.kl_coef > 0:
             # With adapters switched off, the policy is its own reference.
@@ -186,6 +184,7 @@ class FsdpBackend:
                 f"{folder} does not load into this model and optimiser ({_reasons(error)}); use the model, freeze "
                 "patterns and adapters with which it was written, or start a new run folder"
             ) from error
+        run_fused(state["optimizer"]["param_groups"])
         set_state_dict(
             self.policy,
             self._optimizer,

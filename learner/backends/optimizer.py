@@ -1,5 +1,6 @@
 """The optimiser, the same for every backend."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,14 +21,17 @@ def parameter_groups(policy: torch.nn.Module, config: OptimizerConfig) -> list[d
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, *, is_fused: bool) -> torch.optim.Optimizer:
-    """Give AdamW over parameter groups.
+def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return AdamW over parameter groups, as one kernel without temporaries: torch has it for GPUs and for CPUs.
 
     Args:
         groups: from `parameter_groups`.
         config: rates and decay.
-        is_fused: one kernel without temporaries, for parameters on a GPU; otherwise loops over lists of tensors.
     """
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=is_fused, foreach=not is_fused
-    )
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+
+
+def run_fused(groups: Iterable[dict[str, Any]]) -> None:
+    """Let parameter groups that a checkpoint brought run as `make_optimizer` has it, whichever kernel wrote them."""
+    for group in groups:
+        group.update(fused=True, foreach=None)

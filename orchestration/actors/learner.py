@@ -85,6 +85,10 @@ class LearnerActor:
         """Come back onto the GPU."""
         self._trainer.onload()
 
+    def release_cache(self) -> None:
+        """Give GPU memory back that no tensor holds."""
+        self._trainer.release_cache()
+
     def load(self, store: FileStore, step: int) -> None:
         """Restore weights, optimiser, schedule and random states."""
         self._trainer.load(store, step=step)

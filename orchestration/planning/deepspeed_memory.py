@@ -143,8 +143,6 @@ def _update(config: LearnerConfig, trained: int, size: int) -> tuple[MemoryItem,
         found.append(make_item("averaged gradients", FLOAT32 * trained / ranks, f"4 B x {share}"))
     if not is_flat and not (config.deepspeed.zero_stage < 3 and size < FLOAT32):
         found.append(make_item("gradients laid out flat", FLOAT32 * trained / ranks, f"4 B x {share}"))
-    if config.device == "cpu" or config.deepspeed.offload_optimizer:
-        found.append(make_item("AdamW's temporary", FLOAT32 * trained / ranks, f"4 B x {share}"))
     return tuple(found)
 
 

@@ -72,21 +72,17 @@ def fsdp_parts(
         reference = make_item(REFERENCE, weights.bytes, weights.formula)
         (host if config.fsdp.cpu_offload else kept).append(reference)
     on_device = () if config.fsdp.cpu_offload else (gradients,)
-    is_fused = config.device == "cuda" and not config.fsdp.cpu_offload
-    update = () if is_fused else (
-        make_item("AdamW's temporary", FLOAT32 * own_trained, "4 B x trained parameters of this rank"),
-    )  # fmt: skip
     passes = _passes(config, shape, load, split.all, split.trained)
     phases = {name: (*on_device, *items) for name, items in passes.items()}
     gathered = _gathered(split.all, ranks, size, is_on_gpu=config.device == "cuda")
     phases["weights to engines"] = (*gathered, *transfer)
     if not config.fsdp.cpu_offload:
-        phases["optimiser step"] = (gradients, *update)
+        phases["optimiser step"] = (gradients,)
     return LearnerParts(
         kept=tuple(kept),
         phases=phases,
         host_kept=tuple(host),
-        host_phases=(gradients, *update) if config.fsdp.cpu_offload else (),
+        host_phases=(gradients,) if config.fsdp.cpu_offload else (),
     )
 
 

@@ -109,6 +109,10 @@ class LearnerGroup:
         """Bring the state of every rank back onto its GPU."""
         await self._all("onload")
 
+    async def release_cache(self) -> None:
+        """Give the GPU memory back that no tensor of a rank holds, for engines that wake beside them."""
+        await self._all("release_cache")
+
     async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
         """Open the weight channel to these engines, in place of the one before.
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from offload_scenarios import live, resume_and_leave, same_bits, save_after_leaving
+from learner_scenarios import start_trainer
+from offload_scenarios import held_bytes, live, resume_and_leave, same_bits, save_after_leaving, weights_of
 from tiny_learner import run_ranks
 
 from learner.backends.parking import ParkingLot, reachable_tensors
@@ -45,6 +46,19 @@ def test_parking_again_holds_what_was_written_since_and_more_of_it():
 
     assert freed == 24_000
     assert (weight.unique().tolist(), momentum.unique().tolist()) == ([3.0], [2.0])
+
+
+def test_memory_that_no_tensor_holds_is_given_back_and_tensors_stay(model_path, monkeypatch):
+    trainer = start_trainer(0, 1, 0, model_path)
+    before, calls = weights_of(trainer), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(held_bytes(trainer)))
+
+    trainer.release_cache()
+
+    assert calls == [held_bytes(trainer)]
+    assert calls[0] > 0
+    assert same_bits(weights_of(trainer), before)
+    trainer.close()
 
 
 def test_optimiser_goes_on_with_the_state_that_was_parked():

@@ -47,6 +47,10 @@ class TurnLearner(FakeLearner):
         self.is_on_gpu = False
         return 1
 
+    async def release_cache(self) -> None:
+        assert self.is_on_gpu
+        self.story.append("release")
+
     async def send_weights(self, version: int) -> None:
         assert self.is_on_gpu
         await super().send_weights(version)
@@ -158,7 +162,7 @@ async def test_a_step_hands_the_gpus_over_and_back_in_order(tmp_path: Path) -> N
     async with shared(tmp_path / "turns", 1) as run:
         await run.step(1)
         assert run.story == [
-            "sleep 0a", "onload", "wake_weights 0a", "send 1", "offload", "wake_cache 0a", "resume 0a"
+            "sleep 0a", "onload", "release", "wake_weights 0a", "send 1", "offload", "wake_cache 0a", "resume 0a"
         ]  # fmt: skip
         assert (run.versions, run.live) == ([1], [0])
         lines = [json.loads(line) for line in (tmp_path / "turns").read_text().splitlines()]
@@ -215,7 +219,7 @@ async def test_only_engine_dies_asleep_and_the_learner_makes_way_for_its_success
         await run.sync.publish(1)
         await settle()
         assert run.story == [
-            "sleep 0a", "onload", "offload", "sleep 0b", "onload", "wake_weights 0b", "send 1", "offload",
+            "sleep 0a", "onload", "offload", "sleep 0b", "onload", "release", "wake_weights 0b", "send 1", "offload",
             "wake_cache 0b", "resume 0b",
         ]  # fmt: skip
         assert (run.versions, run.live) == ([1], [0])
