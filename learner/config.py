@@ -203,7 +203,8 @@ class LearnerConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of forward and backward; weights, optimiser and reductions are float32 always."""
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
-    """Kernel of the prefix-shared batch. auto: flash on a GPU where flash-attn is installed, sdpa elsewhere."""
+    """Kernel of the prefix-shared batch. auto: flash on a GPU that can in bfloat16, sdpa elsewhere. flash:
+    by the flash-attn package where it is installed, by torch otherwise."""
     prefix_sharing: Literal["auto", "always", "never"] = "auto"
     """Whether a prompt stands once for its completions. auto: where that feeds fewer tokens to the model."""
     micro_batch_tokens: Annotated[int, Ge(1)] = 8192

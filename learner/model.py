@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from learner.algorithms.logprobs import token_logprobs
-from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel
+from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel, register_tower
 from learner.families.base import ModelFamily
 from learner.families.registry import get_family
 from learner.packing import MicroBatch
@@ -87,8 +87,8 @@ def build_skeleton(
     with parameters_on_meta():
         # A copy, because the model writes its attention into it, which the next one would take for its own.
         model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)
-    # Towers attend within images or windows; with flash-attn at hand, transformers makes one call of them all.
-    tower = "flash_attention_2" if kernel.name == "flash" else "sdpa"
+    # Towers attend within images or windows.
+    tower = "sdpa" if kernel.tower is None else register_tower(kernel.tower)
     model.set_attn_implementation({"text_config": register_kernel(kernel), "vision_config": tower})
     return Policy(model, family, temperature=temperature, banned_token_ids=banned_token_ids)
 

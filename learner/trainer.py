@@ -1,7 +1,7 @@
 """PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
-Every public method but `close`, `full_shapes`, `release_cache` and `upload` is a collective: all ranks call it, each with its own share
-where it takes one.
+Every public method but `close`, `full_shapes`, `release_cache` and `upload` is a collective: all ranks call it, each
+with its own share where it takes one.
 """
 
 import socket

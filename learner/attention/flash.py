@@ -4,9 +4,14 @@ Stems attend to themselves. Branches attend twice: all branches of a stem togeth
 two results are merged by their log-sum-exps. A flash backward pass needs only the output and the log-sum-exp of the
 whole row, so each of the two passes runs backward with the merged ones, and gradients are exact.
 
+Two libraries have the functions: the flash-attn package, and torch itself, which is built with the same kernels.
+
 Source: FlashAttention-2, arXiv:2307.08691, sections 3.1 and 3.2. Axes: L tokens, H heads, D head size.
 """
 
+import importlib.metadata
+import importlib.util
+import logging
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from learner.attention.layout import StreamLayout
+
+logger = logging.getLogger(__name__)
+
+MIN_CAPABILITY = (8, 0)
+"""Compute capability (Ampere) from which both libraries run."""
+MIN_MAX_QUERIES = 2
+"""Both libraries take a longest run of one query for decoding, and the number of runs for that of queries; but runs may
+be empty. A bound that is too high costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +39,7 @@ class Spans:
     keys: torch.Tensor
     """int32 [runs + 1]"""
     max_queries: int
+    """At least MIN_MAX_QUERIES where runs may be empty."""
     max_keys: int
     is_causal: bool
 
@@ -36,17 +50,20 @@ class FlashPrepared:
 
     num_stem_tokens: int
     stems: Spans
-    branches_to_stems: Spans
-    branches: Spans
+    branches: tuple[Spans, Spans] | None
+    """Branches to their stems, and to themselves; None where there are none."""
 
 
 class VarlenFlash(Protocol):
-    """The two functions of a flash-attention library."""
+    """The two functions of a flash-attention library, on CUDA in bfloat16."""
+
+    title: str
+    """Which library, and its version."""
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give output [Lq, H, D] and log-sum-exp float32 [H, Lq]."""
+        """Return output [Lq, H, D] and log-sum-exp float32 [H, Lq]; a key head may serve several query heads."""
         ...
 
     def backward(
@@ -58,20 +75,30 @@ class VarlenFlash(Protocol):
         spans: Spans,
         scaling: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give gradients of query, key and value."""
+        """Return gradients of query, key and value; `log_sum_exp` is contiguous."""
         ...
 
 
 class FlashAttnLibrary:
-    """flash-attn 2 on CUDA."""
+    """The flash-attn package, version 2."""
+
+    def __init__(self) -> None:
+        """Load it.
+
+        Raises:
+            ImportError: it is not installed, or was built against another torch.
+        """
+        from flash_attn.flash_attn_interface import _flash_attn_varlen_backward, flash_attn_varlen_func
+
+        self.title = f"flash-attn {importlib.metadata.version('flash-attn')}"
+        self._forward = flash_attn_varlen_func
+        self._backward = _flash_attn_varlen_backward
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See VarlenFlash."""
-        from flash_attn.flash_attn_interface import flash_attn_varlen_func
-
-        out, log_sum_exp, _ = flash_attn_varlen_func(
+        out, log_sum_exp, _ = self._forward(
             query,
             key,
             value,
@@ -95,11 +122,9 @@ class FlashAttnLibrary:
         scaling: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See VarlenFlash."""
-        from flash_attn.flash_attn_interface import _flash_attn_varlen_backward
-
         query, key, value = saved
         grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
-        _flash_attn_varlen_backward(
+        self._backward(
             dout=grad_out,
             q=query,
             k=key,
@@ -125,15 +150,95 @@ class FlashAttnLibrary:
         return grads
 
 
+class TorchFlash:
+    """torch's own flash attention: the operators behind `torch.nn.attention.varlen`.
+
+    Not `varlen_attn` itself, whose backward pass takes the log-sum-exp of its own forward pass and no other; in torch
+    2.11 it also wants as many key heads as query heads, which the operators do not.
+    """
+
+    title = f"torch {torch.__version__}"
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See VarlenFlash."""
+        out, log_sum_exp, *_ = torch.ops.aten._flash_attention_forward(
+            query,
+            key,
+            value,
+            spans.queries,
+            spans.keys,
+            spans.max_queries,
+            spans.max_keys,
+            0.0,  # dropout
+            spans.is_causal,
+            False,  # return_debug_mask
+            scale=scaling,
+        )
+        return out, log_sum_exp
+
+    def backward(
+        self,
+        grad_out: torch.Tensor,
+        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        out: torch.Tensor,
+        log_sum_exp: torch.Tensor,
+        spans: Spans,
+        scaling: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See VarlenFlash."""
+        unused = torch.empty(0, device=grad_out.device)  # random state of dropout
+        grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten._flash_attention_backward(
+            grad_out,
+            *saved,
+            out,
+            log_sum_exp,
+            spans.queries,
+            spans.keys,
+            spans.max_queries,
+            spans.max_keys,
+            0.0,  # dropout
+            spans.is_causal,
+            unused,
+            unused,
+            scale=scaling,
+        )
+        return grads
+
+
+def flash_obstacle(device: torch.device) -> str | None:
+    """Say why flash attention does not run on a device; None where it does."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return "there is no GPU"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < MIN_CAPABILITY:
+        has, needs = (".".join(map(str, pair)) for pair in (capability, MIN_CAPABILITY))
+        return f"{torch.cuda.get_device_name(device)} has compute capability {has}, and it needs {needs}"
+    if importlib.util.find_spec("flash_attn") is None and not torch.backends.cuda.is_flash_attention_available():
+        return f"torch {torch.__version__} is built without it, and the flash-attn package is not installed"
+    return None
+
+
+def flash_library() -> VarlenFlash:
+    """Return flash-attn where it is installed and loads, and torch's own functions otherwise."""
+    if importlib.util.find_spec("flash_attn") is not None:
+        try:
+            return FlashAttnLibrary()
+        except ImportError as error:
+            logger.warning("flash-attn is installed and does not load (%s); torch's flash attention is used", error)
+    return TorchFlash()
+
+
 class FlashKernel:
     """Three variable-length passes a layer."""
 
     name = "flash"
     is_traceable = False
 
-    def __init__(self, library: VarlenFlash | None = None) -> None:
-        """Use flash-attn, or another library with the same two functions."""
-        self._library = library or FlashAttnLibrary()
+    def __init__(self, library: VarlenFlash) -> None:
+        """Use a library's two functions, in the vision tower too."""
+        self.tower = library
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> FlashPrepared:
         """See AttentionKernel."""
@@ -144,16 +249,38 @@ class FlashKernel:
         return FlashPrepared(
             num_stem_tokens=int(stems.sum()),
             stems=_spans(stems, stems, device, is_causal=True),
-            branches_to_stems=_spans(in_branches, stems, device, is_causal=False),
-            branches=_spans(branches, branches, device, is_causal=True),
+            branches=None
+            if not branches.sum()
+            else (
+                _spans(in_branches, stems, device, is_causal=False),
+                _spans(branches, branches, device, is_causal=True),
+            ),
         )
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: FlashPrepared, *, scaling: float
     ) -> torch.Tensor:
         """See AttentionKernel."""
-        out: torch.Tensor = _StreamAttention.apply(query, key, value, prepared, scaling, self._library)  # type: ignore[no-untyped-call]
+        out: torch.Tensor = _StreamAttention.apply(query, key, value, prepared, scaling, self.tower)  # type: ignore[no-untyped-call]
         return out
+
+
+def attend_within(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float, library: VarlenFlash
+) -> torch.Tensor:
+    """Return the attention [L, H, D] of runs that share nothing: images, or windows of images.
+
+    Args:
+        query: [L, H, D].
+        key: [L, KV heads, D].
+        value: [L, KV heads, D].
+        spans: the runs; of queries and keys the same.
+        scaling: factor on the scores.
+        library: that computes it.
+    """
+    prepared = FlashPrepared(num_stem_tokens=len(query), stems=spans, branches=None)
+    out: torch.Tensor = _StreamAttention.apply(query, key, value, prepared, scaling, library)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _StreamAttention(torch.autograd.Function):
@@ -170,11 +297,10 @@ class _StreamAttention(torch.autograd.Function):
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         cut = prepared.num_stem_tokens
         out, log_sum_exp = library.forward(query[:cut], key[:cut], value[:cut], prepared.stems, scaling)
-        if cut < len(query):
-            to_stem, stem_weight = library.forward(
-                query[cut:], key[:cut], value[:cut], prepared.branches_to_stems, scaling
-            )
-            to_self, self_weight = library.forward(query[cut:], key[cut:], value[cut:], prepared.branches, scaling)
+        if prepared.branches is not None:
+            stem_spans, own_spans = prepared.branches
+            to_stem, stem_weight = library.forward(query[cut:], key[:cut], value[:cut], stem_spans, scaling)
+            to_self, self_weight = library.forward(query[cut:], key[cut:], value[cut:], own_spans, scaling)
             merged = torch.logaddexp(stem_weight, self_weight)
             out = torch.cat([out, _merge(to_stem, stem_weight - merged, to_self, self_weight - merged)])
             log_sum_exp = torch.cat([log_sum_exp, merged], dim=1)
@@ -198,9 +324,10 @@ class _StreamAttention(torch.autograd.Function):
 
         stem, branch = slice(0, cut), slice(cut, len(query))
         grads = backward(stem, stem, prepared.stems)
-        if cut < len(query):
-            crossed = backward(branch, stem, prepared.branches_to_stems)
-            own = backward(branch, branch, prepared.branches)
+        if prepared.branches is not None:
+            stem_spans, own_spans = prepared.branches
+            crossed = backward(branch, stem, stem_spans)
+            own = backward(branch, branch, own_spans)
             grads = (
                 torch.cat([grads[0], crossed[0] + own[0]]),
                 torch.cat([grads[1] + crossed[1], own[1]]),
@@ -224,7 +351,7 @@ def _spans(queries: NDArray[np.int64], keys: NDArray[np.int64], device: torch.de
     return Spans(
         queries=cumulated(queries),
         keys=cumulated(keys),
-        max_queries=int(queries.max(initial=0)),
+        max_queries=int(queries.max(initial=MIN_MAX_QUERIES)),
         max_keys=int(keys.max(initial=0)),
         is_causal=is_causal,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from learner.attention.flash import VarlenFlash
 from learner.attention.layout import StreamLayout
 
 NO_STEM = -1
@@ -24,8 +25,9 @@ class FlexKernel:
     name = "flex"
     is_traceable = True
 
-    def __init__(self, *, is_compiled: bool = True) -> None:
-        """Compile, unless a test wants the slow exact form."""
+    def __init__(self, *, tower: VarlenFlash | None = None, is_compiled: bool = True) -> None:
+        """Compile, unless a test wants the slow exact form; `tower` as in AttentionKernel."""
+        self.tower = tower
         self._attend = torch.compile(flex_attention, dynamic=True) if is_compiled else flex_attention
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> FlexPrepared:

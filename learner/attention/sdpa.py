@@ -65,6 +65,7 @@ class SdpaKernel:
 
     name = "sdpa"
     is_traceable = False
+    tower = None
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> PaddedBlocks:
         """See AttentionKernel."""

@@ -60,7 +60,7 @@ class Activations:
 
 
 def kernel_of(config: LearnerConfig) -> Kernel:
-    """Give the attention kernel; `auto` on a GPU is counted as flash, for which flash-attn must be installed."""
+    """Give the attention kernel; `auto` on a GPU is counted as flash, which needs an Ampere GPU or a newer one."""
     if config.device == "cpu" or config.attention == "sdpa":
         return "sdpa"
     if config.attention == "flex":

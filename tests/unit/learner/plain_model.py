@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tiny_learner import IMAGE_TOKEN
 
+from learner.attention.registry import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
 from learner.families.base import ImageInputs
 from learner.model import Policy
@@ -54,9 +55,17 @@ def padded_logprobs(
     return found
 
 
-def whole_policy(model_path: Path, *, temperature: float = 1.0, banned_token_ids: Sequence[int] = ()) -> Policy:
+def whole_policy(
+    model_path: Path,
+    *,
+    kernel: AttentionKernel | None = None,
+    temperature: float = 1.0,
+    banned_token_ids: Sequence[int] = (),
+) -> Policy:
     """Our policy with all its weights in this process, without a backend."""
-    source = FolderSource(model_path, SdpaKernel(), temperature=temperature, banned_token_ids=banned_token_ids)
+    source = FolderSource(
+        model_path, kernel or SdpaKernel(), temperature=temperature, banned_token_ids=banned_token_ids
+    )
     policy = source.skeleton()
     weights = PretrainedWeights(model_path, policy.hf_model)
     buffers = {name: buffer.clone() for name, buffer in policy.named_buffers()}

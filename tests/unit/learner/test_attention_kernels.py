@@ -9,7 +9,6 @@ from learner.attention.flex import FlexKernel
 from learner.attention.layout import StreamLayout
 from learner.attention.registry import choose_kernel
 from learner.attention.sdpa import SdpaKernel, alike
-from learner.errors import LearnerError
 
 CPU = torch.device("cpu")
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
@@ -24,12 +23,14 @@ LAYOUTS = {
 class WrittenOut:
     """Flash attention's two functions, run by run in plain torch: what the library must compute."""
 
+    title = "written out"
+
     def forward(self, query, key, value, spans, scaling):
         outs, sums = [], []
         for rows, columns in runs(spans):
             scores = self.scores(query[rows], key[columns], spans, scaling)
             sums.append(torch.logsumexp(scores, -1))
-            outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value[columns])))
+            outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value[columns], query)))
         return torch.cat(outs), torch.cat(sums, dim=1).float()
 
     def backward(self, grad_out, saved, out, log_sum_exp, spans, scaling):
@@ -41,14 +42,16 @@ class WrittenOut:
             probabilities = torch.exp(scores - log_sum_exp[:, rows, None].to(scores.dtype))
             own = grad_out[rows]
             delta = (own * out[rows]).sum(-1).t()
-            of_scores = probabilities * (torch.einsum("qhd,khd->hqk", own, grouped(value[columns])) - delta[..., None])
-            grads[0][rows] += torch.einsum("hqk,khd->qhd", of_scores, grouped(key[columns])) * scaling
-            grads[1][columns] += ungrouped(torch.einsum("hqk,qhd->khd", of_scores, query[rows])) * scaling
-            grads[2][columns] += ungrouped(torch.einsum("hqk,qhd->khd", probabilities, own))
+            of_scores = probabilities * (
+                torch.einsum("qhd,khd->hqk", own, grouped(value[columns], query)) - delta[..., None]
+            )
+            grads[0][rows] += torch.einsum("hqk,khd->qhd", of_scores, grouped(key[columns], query)) * scaling
+            grads[1][columns] += ungrouped(torch.einsum("hqk,qhd->khd", of_scores, query[rows]), key) * scaling
+            grads[2][columns] += ungrouped(torch.einsum("hqk,qhd->khd", probabilities, own), key)
         return tuple(grads)
 
     def scores(self, query, key, spans, scaling):
-        scores = torch.einsum("qhd,khd->hqk", query, grouped(key)) * scaling
+        scores = torch.einsum("qhd,khd->hqk", query, grouped(key, query)) * scaling
         if spans.is_causal:
             is_future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
             scores = scores.masked_fill(is_future, -torch.inf)
@@ -62,12 +65,13 @@ def runs(spans):
     return [(slice(a, b), slice(c, d)) for a, b, c, d in bounds]
 
 
-def grouped(tensor):
-    return tensor.repeat_interleave(HEADS // KV_HEADS, dim=1)
+def grouped(tensor, query):
+    """As many key heads as there are query heads."""
+    return tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1)
 
 
-def ungrouped(tensor):
-    return tensor.unflatten(1, (KV_HEADS, HEADS // KV_HEADS)).sum(2)
+def ungrouped(tensor, key):
+    return tensor.unflatten(1, (key.shape[1], -1)).sum(2)
 
 
 def whole_softmax(query, key, value, layout, scaling):
@@ -79,9 +83,9 @@ def whole_softmax(query, key, value, layout, scaling):
         [j <= i and segment[j] in (segment[i], stem[segment[i]]) for j in range(len(segment))]
         for i in range(len(segment))
     ]
-    scores = torch.einsum("qhd,khd->hqk", query, grouped(key)) * scaling
+    scores = torch.einsum("qhd,khd->hqk", query, grouped(key, query)) * scaling
     scores = scores.masked_fill(~torch.tensor(sees), -torch.inf)
-    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value))
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), grouped(value, query))
 
 
 def make_layout(name):
@@ -128,11 +132,6 @@ def test_blocks_of_like_length_hold_every_row_once_and_little_padding():
     assert sorted(np.concatenate(blocks).tolist()) == np.flatnonzero(lengths).tolist()
     assert all(lengths[block].min() >= 0.5 * lengths[block].max() for block in blocks)
     assert len(blocks) < 12
-
-
-def test_flash_that_is_not_installed_is_refused():
-    with pytest.raises(LearnerError, match=r"learner\.attention is flash, but flash-attn is not installed; install it"):
-        choose_kernel("flash", device=CPU, dtype=torch.bfloat16)
 
 
 def test_auto_is_sdpa_on_a_cpu():
