@@ -8,6 +8,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from rollout.errors import RolloutError
 
+CPU_BATCHED_TOKENS = 8192
+"""Tokens that an engine on CPU computes in one step, where prompts are not cut; longer ones raise it."""
 MIN_TEMPERATURE = 0.01
 """vLLM raises lower temperatures to this value."""
 
@@ -36,6 +38,10 @@ class EngineConfig:
     """Prompt plus completion tokens; longer prompts are refused, never cut."""
     max_num_seqs: Annotated[int, Ge(1)]
     """Completions decoded at once."""
+    max_num_batched_tokens: Annotated[int, Ge(1)] | None = None
+    """Tokens computed in one step, those of prompts and one of each completion; on a GPU also the image tokens whose
+    features wait for their prompts. null is what vLLM's server takes on such a GPU: 8,192 on an H100 or H200, 2,048 on
+    an A100 or below 70 GiB, 16,384 from 160 GiB on."""
     tensor_parallel_size: Annotated[int, Ge(1)] = 1
     gpu_memory_utilization: Annotated[float, Gt(0), Le(1)] = 0.9
     kv_cache_bytes: Annotated[int, Ge(1)] | None = None
@@ -47,6 +53,32 @@ class EngineConfig:
     """True on CPU: no compilation, no graphs."""
     threads: Annotated[int, Ge(1)] = 1
     """OpenMP threads of a CPU engine."""
+
+    def __post_init__(self) -> None:
+        """Check that a step has room for every completion, and on CPU for a whole prompt."""
+        tokens = self.max_num_batched_tokens
+        if tokens is not None and tokens < self.max_num_seqs:
+            raise RolloutError(
+                f"rollout.engine.max_num_batched_tokens is {tokens}, fewer than rollout.engine.max_num_seqs="
+                f"{self.max_num_seqs}, each of which takes a token of a step; raise the one or lower the other"
+            )
+        if tokens is not None and self.device == "cpu" and tokens < self.max_model_len:
+            raise RolloutError(
+                f"rollout.engine.max_num_batched_tokens is {tokens} with rollout.engine.device=cpu, where a prompt is "
+                f"computed in one step; use rollout.engine.max_model_len={self.max_model_len} or more, or null"
+            )
+
+    def batched_tokens(self, server_default: int) -> int:
+        """Return how many tokens the engine computes in one step.
+
+        Args:
+            server_default: what vLLM's server takes on the engine's GPU; not read on CPU.
+        """
+        if self.max_num_batched_tokens is not None:
+            return self.max_num_batched_tokens
+        if self.device == "cpu":
+            return max(CPU_BATCHED_TOKENS, self.max_model_len, self.max_num_seqs)
+        return min(max(server_default, self.max_num_seqs), self.max_num_seqs * self.max_model_len)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

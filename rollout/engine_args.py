@@ -5,6 +5,7 @@ from typing import Any
 
 from vllm.config import WeightTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
 
 from rollout.config import RolloutConfig
 
@@ -29,7 +30,9 @@ def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
     if is_cpu:
         # A CPU generator cannot be rewound, which vLLM does when a chunk of a prompt ends before its last token; whole
         # prompts only, so that per-completion seeds hold.
-        options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, engine.max_model_len)}
+        options["enable_chunked_prefill"] = False
+    # Left alone, AsyncLLM takes 2,048 batched tokens on any GPU: vLLM's table knows its server and its LLM class only.
+    server_defaults, _ = AsyncEngineArgs.get_batch_defaults(engine.tensor_parallel_size)
     # One worker lives in the engine's process, one hop less. Several are its children: left to itself, vLLM would start
     # Ray actors for them when it finds itself in a placement group.
     options["distributed_executor_backend"] = "uni" if engine.tensor_parallel_size == 1 else "mp"
@@ -38,6 +41,7 @@ def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
         dtype=engine.dtype,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.batched_tokens(server_defaults[UsageContext.OPENAI_API_SERVER]),
         tensor_parallel_size=engine.tensor_parallel_size,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,

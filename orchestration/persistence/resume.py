@@ -24,6 +24,7 @@ MAY_CHANGE = {
     "rollout.max_engines": "moves work",
     "rollout.engine.device": "the same weights in the same type elsewhere",
     "rollout.engine.max_num_seqs": "memory: completions decoded at once",
+    "rollout.engine.max_num_batched_tokens": "memory: prompt tokens computed at once",
     "rollout.engine.tensor_parallel_size": "moves work",
     "rollout.engine.gpu_memory_utilization": "memory",
     "rollout.engine.kv_cache_bytes": "memory",

@@ -21,10 +21,9 @@ from orchestration.planning.texts import make_item
 
 VOCAB_PADDING = 64
 """vLLM rounds the vocabulary up to a multiple of this."""
-BATCHED_TOKENS = 2048
-"""Prompt tokens that a GPU engine computes at once (vLLM's default for an engine without a server)."""
-CPU_BATCHED_TOKENS = 8192
-"""What rollout/engine.py sets on a CPU, where prompts are not cut; longer ones raise it."""
+SERVER_BATCHED_TOKENS = {160: 16384, 70: 8192, 0: 2048}
+"""Tokens a step of vLLM's server, by the GiB that a GPU has at least. An A100 of 80 GB has 2,048 there and is counted
+with its size, which leaves it a little more cache than is told."""
 GPU_BLOCK = 16
 CPU_BLOCK = 128
 """Tokens of a cache block where `block_size` is null."""
@@ -64,7 +63,8 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     engine = config.rollout.engine
     size = 4 if engine.dtype == "float32" else 2
     check_division(shape, engine.tensor_parallel_size)
-    weights, working = _weight_items(shape, engine.tensor_parallel_size, size), _working_items(config, shape, size)
+    weights = _weight_items(shape, engine.tensor_parallel_size, size)
+    working = _working_items(config, shape, size, limit_bytes)
     buffers = transfer_items(config, shape, size)
     if engine.device == "cpu":
         # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
@@ -184,12 +184,12 @@ def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem
     ]
 
 
-def _working_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
+def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit_bytes: int | None) -> list[MemoryItem]:
     """The largest forward pass that vLLM tries when it starts, and what a GPU process holds anyway."""
     engine = config.rollout.engine
     is_gpu = engine.device == "cuda"
     text, workers = shape.text, engine.tensor_parallel_size
-    tokens = BATCHED_TOKENS if is_gpu else max(CPU_BATCHED_TOKENS, engine.max_model_len)
+    tokens = engine.batched_tokens(_server_batched_tokens(limit_bytes))
     pictures = min(engine.max_model_len, largest_image_tokens(shape, processor_of(config.model)))
     rows = vision_rows(shape, max(tokens, pictures))
     tower = shape.tower
@@ -220,6 +220,13 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int) -> li
         if not engine.enforce_eager:
             found.append(make_item("CUDA graphs", GRAPH_BYTES, "assumed"))
     return found
+
+
+def _server_batched_tokens(limit_bytes: int | None) -> int:
+    """Return the tokens a step of vLLM's server on a GPU of this size; of an H100 where the size is not known."""
+    if limit_bytes is None:
+        return SERVER_BATCHED_TOKENS[70]
+    return next(tokens for gib, tokens in SERVER_BATCHED_TOKENS.items() if limit_bytes >= gib << 30)
 
 
 def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:

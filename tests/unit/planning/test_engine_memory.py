@@ -96,6 +96,24 @@ def test_a_cpu_engine_takes_the_cache_it_is_told(tmp_path: Path) -> None:
     assert memory.num_whole_sequences == memory.num_cache_tokens // 256
 
 
+@pytest.mark.parametrize(
+    ("overrides", "gib", "tokens"),
+    [
+        ([], 39.5, 2048),
+        ([], 79.1, 8192),
+        ([], 179.0, 16384),
+        (["rollout.engine.max_num_batched_tokens=4096"], 79.1, 4096),
+    ],
+)
+def test_what_an_engine_computes_at_once_follows_its_gpu_and_its_setting(
+    overrides: list[str], gib: float, tokens: int, tmp_path: Path
+) -> None:
+    memory = engine_memory(gpu_config(tmp_path, *overrides), SHAPES["qwen2_5_vl_7b"], int(gib * GIB))
+
+    [batch] = [item.bytes for item in memory.use.items if item.name == "activations of a prompt batch"]
+    assert batch == 2 * tokens * (3 * 3584 + 3 * 18944)
+
+
 def test_a_shared_gpu_must_hold_each_phase_with_what_the_sleeping_side_keeps(tmp_path: Path) -> None:
     config = gpu_config(tmp_path, "rollout.engine.gpu_memory_utilization=0.8")
     shape = SHAPES["qwen2_5_vl_7b"]
