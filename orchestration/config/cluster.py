@@ -103,10 +103,11 @@ class ClusterConfig:
     pass_environment: tuple[Annotated[str, MinLen(1)], ...]
     """Names, or prefixes that end in *, of variables of the driver that every actor gets as well."""
     gpus_per_learner_rank: Annotated[float, Ge(0.0001), Le(1)]
-    """Below 1, ranks share a GPU; for tests. Ray counts in ten-thousandths. More GPUs are more learner.num_ranks."""
+    """Below 1, the only rank shares a GPU with engines, over gloo; for tests. Ray counts in ten-thousandths. More GPUs
+    are more learner.num_ranks."""
     gpus_per_engine_worker: Annotated[float, Ge(0.0001), Le(1)]
-    """Below 1, engines of one worker share a GPU; for tests. More GPUs an engine are
-    rollout.engine.tensor_parallel_size."""
+    """Below 1, engines of one worker share a GPU, with the gloo channel or in an evaluation; for tests. More GPUs an
+    engine are rollout.engine.tensor_parallel_size."""
     pin_cores: bool
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: Annotated[int, Ge(75 * 1024 * 1024)]

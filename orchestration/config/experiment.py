@@ -97,7 +97,7 @@ def build_settings(values: dict[str, Any]) -> ExperimentConfig:
 
 def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:
     """Give what the checks across rooms refuse, one error a check."""
-    for check in (*SETTINGS_CHECKS, check_sampling) if is_for_training else SETTINGS_CHECKS:
+    for check in (*SETTINGS_CHECKS, check_sampling, check_gpu_shares) if is_for_training else SETTINGS_CHECKS:
         try:
             check(config)
         except ConfigError as error:
@@ -197,6 +197,28 @@ def check_layout(config: ExperimentConfig) -> None:
             f"{engine.tensor_parallel_size} is {num_workers} and learner.num_ranks is {learner.num_ranks}; "
             f"set learner.num_ranks={num_workers}"
         )
+
+
+def check_gpu_shares(config: ExperimentConfig) -> None:
+    """NCCL takes one rank of a group a GPU: neither ranks that train together nor peers of a transfer share one."""
+    cluster, channel = config.cluster, config.rollout.weight_channel.backend
+    uses_channel = "rollout.weight_channel.backend=nccl" if channel == "nccl" else None
+    trains_together = f"learner.num_ranks={config.learner.num_ranks}" if config.learner.num_ranks > 1 else None
+    other = ", or cluster.layout=colocated, where an engine and a rank take turns on a GPU"
+    for key, share, device, reason in (
+        ("gpus_per_engine_worker", cluster.gpus_per_engine_worker, config.rollout.engine.device, uses_channel),
+        (
+            "gpus_per_learner_rank",
+            cluster.gpus_per_learner_rank,
+            config.learner.device,
+            uses_channel or trains_together,
+        ),
+    ):
+        if share < 1 and device == "cuda" and reason is not None:
+            raise ConfigError(
+                f"cluster.{key} is {share:g} with {reason}: NCCL cannot have two ranks on one GPU; set it to 1"
+                f"{other if cluster.layout == 'disaggregated' else ''}"
+            )
 
 
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (

@@ -20,7 +20,7 @@ from orchestration.placement.seats import Seats, reserved, seated
 from tests.integration.gpu_nodes import GPUS, gpu_nodes
 from tests.integration.probe import Place, Probe
 from tests.integration.two_nodes import ENVIRONMENT
-from tests.unit.placement.machines import colocated, run_on_gpus
+from tests.unit.placement.machines import colocated, run_on_gpus, sharing
 
 KINDS = "cluster.nodes=[" + ",".join(
     f"{{count:1,gpus:{gpus},gpu:null,cpus:4,memory_gib:1,roles:[{role}],resource:{mark}}}"
@@ -124,8 +124,7 @@ def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, clus
 
 
 def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: Cluster) -> None:
-    halves = ("cluster.gpus_per_learner_rank=0.5", "cluster.gpus_per_engine_worker=0.5")
-    config = configure(cluster, tmp_path, *halves, ranks=1, engines=1)
+    config = sharing(configure(cluster, tmp_path, ranks=1, engines=1), rank=0.5, worker=0.5)
     with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         learner, engine = places(seats, "learner")[0], places(seats, "engine")[0]
         seat = seats.layout.of("engine")[0]

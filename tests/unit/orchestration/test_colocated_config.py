@@ -3,11 +3,12 @@
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.experiment import ExperimentConfig, check_layout
+from orchestration.config.experiment import ExperimentConfig, check_layout, settings_errors
 from orchestration.config.strict import build
 from orchestration.errors import ConfigError
 from orchestration.placement.needs import needs_of
 from orchestration.placement.process import processes_of
+from orchestration.planning.plan import plan_run
 from rollout.errors import RolloutError
 
 COLOCATED = ("cluster.layout=colocated", "training.max_staleness=0")
@@ -76,3 +77,48 @@ def test_command_without_a_learner_gives_engines_gpus_of_their_own() -> None:
     needs = needs_of(config).only("engine", "reward")
     processes = processes_of(config, needs, cores=(), max_engines=4)
     assert [engine.num_gpus for engine in processes.engines] == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ("cluster.gpus_per_engine_worker=0.5",),
+            "cluster.gpus_per_engine_worker is 0.5 with rollout.weight_channel.backend=nccl: NCCL cannot have two "
+            "ranks on one GPU; set it to 1, or cluster.layout=colocated",
+        ),
+        (
+            ("cluster.gpus_per_learner_rank=0.5", "learner.num_ranks=1"),
+            "cluster.gpus_per_learner_rank is 0.5 with rollout.weight_channel.backend=nccl: NCCL cannot",
+        ),
+        (
+            ("cluster.gpus_per_learner_rank=0.25", "rollout.weight_channel.backend=gloo"),
+            "cluster.gpus_per_learner_rank is 0.25 with learner.num_ranks=4: NCCL cannot",
+        ),
+    ],
+)
+def test_two_ranks_of_nccl_on_one_gpu_are_refused_by_plan_and_train_alike(
+    overrides: tuple[str, ...], words: str
+) -> None:
+    config = build(ExperimentConfig, compose([*GPU, *overrides, "run_dir=/tmp/run", "cache_dir=/tmp/cache"]))
+    [error] = settings_errors(config)
+    assert str(error).startswith(words)
+    [finding] = [finding for finding in plan_run(config).findings if finding.message == str(error)]
+    assert (finding.severity, finding.key) == ("error", words.split(" ")[0])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("cluster.gpus_per_engine_worker=0.5", "rollout.weight_channel.backend=gloo"),
+        ("cluster.gpus_per_learner_rank=0.5", "learner.num_ranks=1", "rollout.weight_channel.backend=gloo"),
+    ],
+)
+def test_parts_of_a_gpu_without_nccl_are_taken(overrides: tuple[str, ...]) -> None:
+    config = build(ExperimentConfig, compose([*GPU, *overrides, "run_dir=/tmp/run", "cache_dir=/tmp/cache"]))
+    assert list(settings_errors(config)) == []
+
+
+def test_an_evaluation_may_take_parts_of_gpus() -> None:
+    config = build(ExperimentConfig, compose([*GPU, "cluster.gpus_per_engine_worker=0.5", "run_dir=/tmp/run"]))
+    assert list(settings_errors(config, is_for_training=False)) == []

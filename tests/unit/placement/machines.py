@@ -43,6 +43,12 @@ def resized(config: ExperimentConfig, *, ranks: int, engines: int, width: int) -
     return replace(config, rollout=rollout, learner=replace(config.learner, num_ranks=ranks))
 
 
+def sharing(config: ExperimentConfig, *, rank: float = 1.0, worker: float = 1.0) -> ExperimentConfig:
+    """The same run with parts of GPUs, whatever its weight channel."""
+    cluster = replace(config.cluster, gpus_per_learner_rank=rank, gpus_per_engine_worker=worker)
+    return replace(config, cluster=cluster)
+
+
 def colocated(config: ExperimentConfig) -> ExperimentConfig:
     """The same run with engines on the GPUs of the ranks."""
     return replace(config, cluster=replace(config.cluster, layout="colocated"))

@@ -10,7 +10,7 @@ from orchestration.cli import compose
 from orchestration.config.experiment import ExperimentConfig, build_config
 from orchestration.errors import ConfigError
 from orchestration.placement.layout import lay_out
-from tests.unit.placement.machines import colocated, gpus_of, machine, resized, run_on_gpus
+from tests.unit.placement.machines import colocated, gpus_of, machine, resized, run_on_gpus, sharing
 
 
 def test_one_machine_gives_its_first_gpus_to_the_learner_and_the_rest_to_engines(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_colocated_engines_must_cover_the_ranks(tmp_path: Path, engines: int, wo
 
 
 def test_shares_of_a_gpu_are_packed(tmp_path: Path) -> None:
-    halves = ("cluster.gpus_per_learner_rank=0.5", "cluster.gpus_per_engine_worker=0.25")
-    layout = lay_out(run_on_gpus(tmp_path, ranks=3, engines=4, more=halves), [machine(0, gpus=3)])
+    config = sharing(run_on_gpus(tmp_path, ranks=3, engines=4), rank=0.5, worker=0.25)
+    layout = lay_out(config, [machine(0, gpus=3)])
     assert gpus_of(layout, "learner") == [(0, (0,)), (0, (0,)), (0, (1,))]
     assert gpus_of(layout, "engine") == [(0, (1,)), (0, (1,)), (0, (2,)), (0, (2,))]
 
@@ -152,13 +152,13 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, setting: str, words
 
 
 def test_share_of_a_gpu_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
-    config = run_on_gpus(tmp_path, ranks=1, engines=1, width=2, more=("cluster.gpus_per_engine_worker=0.5",))
+    config = sharing(run_on_gpus(tmp_path, ranks=1, engines=1, width=2), worker=0.5)
     with pytest.raises(ConfigError, match="set one of them to 1"):
         lay_out(config, [machine(0)])
 
 
 def test_colocated_ranks_take_whole_gpus(tmp_path: Path) -> None:
-    config = run_on_gpus(tmp_path, ranks=1, engines=1, more=("cluster.gpus_per_learner_rank=0.5",))
+    config = sharing(run_on_gpus(tmp_path, ranks=1, engines=1), rank=0.5)
     with pytest.raises(ConfigError, match="whole GPUs there"):
         lay_out(colocated(config), [machine(0)])
 
