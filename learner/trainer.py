@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from conf.gpu_driver import driver_fault
 from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
 from learner.attention.registry import choose_kernel
@@ -275,7 +276,8 @@ def _pick_device(config: LearnerConfig, rank: int) -> torch.device:
     if config.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise LearnerError("learner.device is cuda, but this process sees no GPU; use learner=fsdp_cpu or free a GPU")
+        reason = driver_fault() or "this process sees no GPU; use learner=fsdp_cpu or free a GPU"
+        raise LearnerError(f"learner.device is cuda, but {reason}")
     # Ray shows each rank only its own GPU; on a plain machine all are visible.
     device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)

@@ -19,6 +19,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
+from conf.gpu_driver import driver_fault
 from rollout.admission import Admission, AdmissionDesk
 from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
@@ -60,6 +61,8 @@ class GenerationEngine:
 
         The thread that calls this must live as long as the engine, see `rollout.lifeline`.
         """
+        if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
+            raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
         self._prompts = PromptBuilder(
             model_path, system_prompt=config.system_prompt, max_images=config.engine.max_images_per_prompt
         )

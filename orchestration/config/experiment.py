@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
+from conf.gpu_driver import driver_fault
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
@@ -276,6 +277,10 @@ def check_machine(config: ExperimentConfig) -> None:
             refused.append(str(error))
     elif config.model.family is None:
         refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
+    # Where Ray runs already, the GPUs are on other machines; actors look there.
+    is_on_gpus_here = config.rollout.engine.device == "cuda" and config.cluster.address is None
+    if is_on_gpus_here and (fault := driver_fault()) is not None:
+        refused.append(f"rollout.engine.device is cuda, but {fault}")
     if refused:
         raise ConfigError("; ".join(refused))
     if not config.run_path.is_absolute():
