@@ -135,7 +135,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FsdpConfig:
-    """FSDP2: float32 shards, each block gathered around its own forward and backward."""
+    """FSDP2: shards, each block gathered around its own forward and backward."""
 
     reshard_after_forward: bool = True
     """Free a block's gathered weights after its forward pass: less memory, one more gather in the backward pass."""
@@ -201,7 +201,8 @@ class LearnerConfig:
     threads_per_rank: Annotated[int, Ge(1)] = 1
     """CPU threads of torch in each rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of forward and backward; weights, optimiser and reductions are float32 always."""
+    """Type of forward and backward, and of weights that are not trained; trained ones, optimiser and reductions are
+    float32 always."""
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     """Kernel of the prefix-shared batch. auto: flash on a GPU that can in bfloat16, sdpa elsewhere. flash:
     by the flash-attn package where it is installed, by torch otherwise."""

@@ -87,7 +87,9 @@ def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
 
 
 def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give (name in the model without adapters, weight + alpha / rank * B A), one at a time; adapters go in, not out.
+    """Return (name in the model without adapters, weight + alpha / rank * B A), one at a time; adapters go in, not out.
+
+    The sum is float32, whatever the type of the weight, so that it is rounded once: to the type in which it goes on.
 
     Args:
         tensors: by name; an adapter's factors stand together with their base weight.
@@ -100,7 +102,7 @@ def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Itera
             yield base_name(name), tensor
             continue
         factor_a, factor_b = (tensors[factor].float() for factor in adapters_of(name, tensors))
-        yield base_name(name), (tensor.float() + (factor_b @ factor_a) * (config.alpha / config.rank)).to(tensor.dtype)
+        yield base_name(name), torch.addmm(tensor.float(), factor_b, factor_a, alpha=config.alpha / config.rank)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
-"""The policy sharded over ranks with FSDP2: float32 shards, each block gathered around its own forward and backward."""
+"""The policy sharded over ranks with FSDP2: each block gathered around its own forward and backward.
 
-from collections.abc import Iterator, Sequence
+Shards of what is trained are float32. What is not (frozen parts, all but the adapters, the reference) is kept in the
+type of forward and backward, in which it is used alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,6 +75,7 @@ class FsdpBackend:
         if self._config.fsdp.compile:
             for block in policy.family.language_blocks(policy.hf_model):
                 block.compile(dynamic=True)
+        _narrow_fixed(policy, self.dtype)
         _shard(policy, self._mesh, self._config, self.dtype)
         buffers = {name: buffer.to(self.device) for name, buffer in policy.named_buffers()}
         policy.to_empty(device="cpu" if self._config.fsdp.cpu_offload else self.device)
@@ -134,16 +139,23 @@ class FsdpBackend:
         self._optimizer.zero_grad(set_to_none=True)
 
     def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """See TrainBackend; in the type of forward and backward."""
+        """See TrainBackend; in the type of forward and backward, and merged with adapters in float32."""
         named = dict(self.policy.hf_model.named_parameters())
         for names in self._units(list(named)):
-            block = GatheredBlock({name: named[name] for name in names}, device=self.device, dtype=self.dtype)
-            for name in names:
-                if is_adapter(name):
-                    continue
-                together = {part: block.tensor(part) for part in (name, *adapters_of(name, names))}
+            bases, factors = ([n for n in names if is_adapter(n) is wanted] for wanted in (False, True))
+            block = self._gather(named, bases, self.dtype)
+            adapters = self._gather(named, factors, torch.float32) if factors else None
+            for name in bases:
+                together = {name: block.tensor(name)}
+                if adapters is not None:
+                    together |= {factor: adapters.tensor(factor) for factor in adapters_of(name, factors)}
                 for own, tensor in merged(together, self._config.lora):
                     yield self._names[own], tensor
+
+    def _gather(
+        self, named: Mapping[str, torch.nn.Parameter], names: Sequence[str], dtype: torch.dtype
+    ) -> GatheredBlock:
+        return GatheredBlock({name: named[name] for name in names}, device=self.device, dtype=dtype)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """See TrainBackend."""
@@ -192,6 +204,7 @@ class FsdpBackend:
             optim_state_dict=state["optimizer"],
             options=self._state_options(),
         )
+        self._parking.forget()
 
     def offload(self) -> int:
         """See TrainBackend."""
@@ -200,12 +213,12 @@ class FsdpBackend:
             for module in policy.modules():
                 if isinstance(module, FSDPModule):
                     module.reshard()
-        return self._parking.park(self._held(policies))
+        weights = [parameter for policy in policies for parameter in policy.parameters()]
+        fixed, trained = ([_local(p) for p in weights if p.requires_grad is wanted] for wanted in (False, True))
+        buffers = [buffer for policy in policies for buffer in policy.buffers()]
+        return self._parking.park((*trained, *buffers, *self._optimizer_state()), fixed=fixed)
 
-    def _held(self, policies: Sequence[Policy]) -> Iterator[torch.Tensor]:
-        for policy in policies:
-            for tensor in (*policy.parameters(), *policy.buffers()):
-                yield _local(tensor)
+    def _optimizer_state(self) -> Iterator[torch.Tensor]:
         for state in self._optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):
@@ -226,6 +239,13 @@ class FsdpBackend:
         # Of a model with adapters only these are written: the rest is in the folder it was loaded from.
         has_adapters = self._config.lora is not None
         return StateDictOptions(ignore_frozen_params=has_adapters, strict=not has_adapters)
+
+
+def _narrow_fixed(policy: Policy, dtype: torch.dtype) -> None:
+    """Give what is not trained the type of forward and backward, before it has values."""
+    for parameter in policy.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
 
 
 def _shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, dtype: torch.dtype) -> None:

@@ -5,7 +5,7 @@ very objects they were, so nothing has to be told that the memory was away. Betw
 may be read or written: their storages have no bytes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,52 +17,62 @@ ALIGNMENT = 256
 class ParkingLot:
     """Holds the bytes of one device's storages.
 
-    The host memory is one block, kept from one parking to the next; for a GPU it is page-locked, so that copies run at
-    the full speed of the bus.
+    The host memory is two blocks, kept from one parking to the next: one of what changes in between, and one of what is
+    fixed, whose bytes are copied to the host once. For a GPU both are page-locked, so that copies run at the full speed
+    of the bus.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Hold nothing yet; storages of other devices are left alone."""
         self._device = device
-        self._block = torch.empty(0, dtype=torch.uint8)
-        self._parked: list[tuple[torch.UntypedStorage, int, int]] = []
-        """Storage, where its bytes begin in the block, how many there are."""
+        self._changing = torch.empty(0, dtype=torch.uint8)
+        self._fixed = torch.empty(0, dtype=torch.uint8)
+        self._parked: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
+        """Storage, and its bytes in one of the blocks."""
+        self._held: list[torch.UntypedStorage] = []
+        """Storages whose bytes the block of what is fixed holds, in its order."""
 
-    def park(self, tensors: Iterable[torch.Tensor]) -> int:
+    def park(self, tensors: Iterable[torch.Tensor], *, fixed: Iterable[torch.Tensor] = ()) -> int:
         """Copy what the tensors hold to host memory and free their device memory.
 
         Args:
             tensors: any, views and several of one storage included; those on other devices are passed over.
+            fixed: the same, of which nothing was written since they were parked last, or `forget` was called after.
 
         Returns:
             Bytes freed.
         """
         assert not self._parked, "parked twice without a restore"
-        offset = 0
-        for storage in self._storages(tensors):
-            self._parked.append((storage, offset, storage.nbytes()))
-            offset += -(-storage.nbytes() // ALIGNMENT) * ALIGNMENT
-        self._reserve(offset)
-        for storage, start, size in self._parked:
-            self._block[start : start + size].copy_(_bytes_of(storage), non_blocking=True)
+        seen: set[int] = set()
+        changing, unchanged = list(self._storages(tensors, seen)), list(self._storages(fixed, seen))
+        self._changing = self._reserve(self._changing, changing)
+        self._fixed = self._reserve(self._fixed, unchanged)
+        places = [*_places(self._changing, changing), *_places(self._fixed, unchanged)]
+        is_held = [storage._cdata for storage in unchanged] == [storage._cdata for storage in self._held]
+        for storage, place in places[: len(changing)] if is_held else places:
+            place.copy_(_bytes_of(storage), non_blocking=True)
         self._wait()
-        for storage, _, _ in self._parked:
+        self._parked, self._held = places, unchanged
+        for storage, _ in places:
             storage.resize_(0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()  # else the memory stays this process's own
-        return sum(size for _, _, size in self._parked)
+        return sum(place.nbytes for _, place in places)
 
     def restore(self) -> None:
         """Give every storage its device memory and its bytes back."""
-        for storage, start, size in self._parked:
-            storage.resize_(size)
-            _bytes_of(storage).copy_(self._block[start : start + size], non_blocking=True)
+        for storage, place in self._parked:
+            storage.resize_(place.nbytes)
+            _bytes_of(storage).copy_(place, non_blocking=True)
         self._wait()
         self._parked = []
 
-    def _storages(self, tensors: Iterable[torch.Tensor]) -> Iterator[torch.UntypedStorage]:
+    def forget(self) -> None:
+        """Copy what is fixed again when it is parked next: it was written."""
+        self._held = []
+
+    def _storages(self, tensors: Iterable[torch.Tensor], seen: set[int]) -> Iterator[torch.UntypedStorage]:
         """Give each storage once; those that torch cannot resize (borrowed memory) stay where they are."""
-        seen = set()
         for tensor in tensors:
             if tensor.device != self._device:
                 continue
@@ -71,16 +81,19 @@ class ParkingLot:
                 seen.add(storage._cdata)
                 yield storage
 
-    def _reserve(self, size: int) -> None:
-        if size <= self._block.nbytes:
-            return
+    def _reserve(self, block: torch.Tensor, storages: Sequence[torch.UntypedStorage]) -> torch.Tensor:
+        """Return a block with room for all of them: the one there is, where it suffices."""
+        size = sum(_aligned(storage) for storage in storages)
+        if size <= block.nbytes:
+            return block
         is_gpu = self._device.type == "cuda"
-        if is_gpu and self._block.nbytes:
-            _check(_runtime().cudaHostUnregister(self._block.data_ptr()))
+        if is_gpu and block.nbytes:
+            _check(_runtime().cudaHostUnregister(block.data_ptr()))
         # Not torch's own pinned memory, which is rounded up to a power of two.
-        self._block = torch.empty(size, dtype=torch.uint8)
+        block = torch.empty(size, dtype=torch.uint8)
         if is_gpu:
-            _check(_runtime().cudaHostRegister(self._block.data_ptr(), size, 0))
+            _check(_runtime().cudaHostRegister(block.data_ptr(), size, 0))
+        return block
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -110,6 +123,19 @@ def reachable_tensors(*roots: Any, packages: tuple[str, ...]) -> Iterator[torch.
             waiting.extend(found)
         elif isinstance(found, torch.optim.Optimizer) or type(found).__module__.split(".")[0] in packages:
             waiting.extend(getattr(found, "__dict__", {}).values())
+
+
+def _places(
+    block: torch.Tensor, storages: Iterable[torch.UntypedStorage]
+) -> Iterator[tuple[torch.UntypedStorage, torch.Tensor]]:
+    offset = 0
+    for storage in storages:
+        yield storage, block[offset : offset + storage.nbytes()]
+        offset += _aligned(storage)
+
+
+def _aligned(storage: torch.UntypedStorage) -> int:
+    return -(-storage.nbytes() // ALIGNMENT) * ALIGNMENT
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from learner.config import LearnerConfig
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.config.model import ModelConfig
-from orchestration.planning.activations import FLOAT32
+from orchestration.planning.activations import FLOAT32, element_bytes
 from orchestration.planning.shapes import ModelShape
 from orchestration.planning.tensors import model_tensors
 from orchestration.planning.trained import TrainedTensors, trained_tensors
@@ -30,8 +30,8 @@ EXPORT_HEADER_BYTES = 110
 def checkpoint_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
     """Give the bytes of one checkpoint, all ranks together.
 
-    Float32 weights and AdamW's two averages are 12 bytes a trained parameter; FSDP adds 4 for each fixed one (with
-    adapters none), DeepSpeed what its own files repeat.
+    Float32 weights and AdamW's two averages are 12 bytes a trained parameter; FSDP adds each fixed one in the type of
+    forward and backward (with adapters none), DeepSpeed what its own files repeat.
     """
     learner = replace(config.learner, algorithm=config.algorithm)
     split = trained_tensors(shape, learner.freeze, learner.lora)
@@ -72,11 +72,11 @@ def _fsdp(learner: LearnerConfig, split: TrainedTensors) -> int:
     num_weights = len(split.trained) + (0 if learner.lora else len(split.fixed))
     # Weights and averages are cut into a piece a rank; the count of steps of each tensor stands once.
     pieces = (num_weights + 2 * len(split.trained)) * learner.num_ranks + len(split.trained)
-    return 12 * trained + 4 * fixed + pieces * (STORED_TENSOR_BYTES + INDEX_ENTRY_BYTES)
+    return 12 * trained + element_bytes(learner) * fixed + pieces * (STORED_TENSOR_BYTES + INDEX_ENTRY_BYTES)
 
 
 def _deepspeed(learner: LearnerConfig, split: TrainedTensors) -> int:
-    size = 4 if learner.dtype == "float32" else 2
+    size = element_bytes(learner)
     trained, fixed = (sum(tensor.numel for tensor in part) for part in (split.trained, split.fixed))
     # Stages 1 and 2 write the copy of forward and backward once more; stage 3 of it only what is fixed.
     copy = fixed if learner.deepspeed.zero_stage == 3 else trained + fixed

@@ -1,4 +1,4 @@
-"""A learner rank under FSDP2, as learner/backends/fsdp.py sets it up: float32 shards, one block whole at a time.
+"""A learner rank under FSDP2, as learner/backends/fsdp.py sets it up: shards, and one block whole at a time.
 
 Read from torch 2.13's fully_shard: a group of parameters is gathered into one buffer and copied out; in the backward
 pass the next group's gather is under way; gradients are summed in float32; everything outside of blocks is one group,
@@ -27,7 +27,8 @@ ADAM_BYTES = 8
 """Of a trained parameter: two float32 averages."""
 WEIGHTS = "weights (float32 shards)"
 OPTIMISER = "optimiser state (AdamW)"
-REFERENCE = "reference model (float32 shards)"
+FIXED = "fixed weights (shards in the type of forward and backward)"
+REFERENCE = "reference model (shards in the type of forward and backward)"
 GRADIENTS = "gradients (float32 shards)"
 
 
@@ -55,10 +56,13 @@ def fsdp_parts(
     split = trained_tensors(shape, config.freeze, config.lora)
     ranks, size = config.num_ranks, element_bytes(config)
     everywhere = ranks_text(ranks)
-    own, own_trained = sharded(split.all, ranks), sharded(split.trained, ranks)
+    own_fixed, own_trained = sharded(split.fixed, ranks), sharded(split.trained, ranks)
     weights = make_item(
-        WEIGHTS, FLOAT32 * own, f"4 B x {_numel(split.all):,} parameters / {everywhere}, rows rounded up"
+        WEIGHTS,
+        FLOAT32 * own_trained,
+        f"4 B x {_numel(split.trained):,} trained parameters / {everywhere}, rows rounded up",
     )
+    fixed = make_item(FIXED, size * own_fixed, f"{size} B x {_numel(split.fixed):,} parameters / {everywhere}")
     state = make_item(
         OPTIMISER, ADAM_BYTES * own_trained, f"8 B x {_numel(split.trained):,} trained parameters / {everywhere}"
     )
@@ -67,15 +71,17 @@ def fsdp_parts(
     )
     kept: list[MemoryItem] = []
     host: list[MemoryItem] = []
-    (host if config.fsdp.cpu_offload else kept).extend([weights, state])
+    (host if config.fsdp.cpu_offload else kept).extend([weights, *([fixed] if split.fixed else []), state])
     if config.algorithm.kl_coef > 0 and config.lora is None:
-        reference = make_item(REFERENCE, weights.bytes, weights.formula)
+        reference = make_item(
+            REFERENCE, size * sharded(split.all, ranks), f"{size} B x {_numel(split.all):,} parameters / {everywhere}"
+        )
         (host if config.fsdp.cpu_offload else kept).append(reference)
     on_device = () if config.fsdp.cpu_offload else (gradients,)
     passes = _passes(config, shape, load, split.all, split.trained)
     phases = {name: (*on_device, *items) for name, items in passes.items()}
     gathered = _gathered(split.all, ranks, size, is_on_gpu=config.device == "cuda")
-    phases["weights to engines"] = (*gathered, *transfer)
+    phases["weights to engines"] = (*gathered, *_merged(split.trained, split.fixed), *transfer)
     if not config.fsdp.cpu_offload:
         phases["optimiser step"] = (gradients,)
     return LearnerParts(
@@ -205,6 +211,19 @@ def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: 
         make_item("tensors cut out", 3 * size * largest, f"3 x {size} B x {largest:,}: this one twice, the one before"),
     )
     return max((arriving, behind), cut, key=lambda items: sum(item.bytes for item in items))
+
+
+def _merged(trained: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> tuple[MemoryItem, ...]:
+    """What adapters take where they are merged: the weight and the sum in float32, and the sum before."""
+    adapted = {tensor.name.split(".lora_")[0] for tensor in trained if ".lora_" in tensor.name}
+    if not adapted:
+        return ()
+    largest = max(tensor.numel for tensor in fixed if tensor.name.removesuffix(".weight") in adapted)
+    return (
+        make_item(
+            "adapters merged", 3 * FLOAT32 * largest, f"3 x 4 B x {largest:,}: the weight, the sum, the one before"
+        ),
+    )
 
 
 def _largest_blocks(tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -17,7 +17,9 @@ from orchestration.planning.flops import (
     image_flops,
     train_flops,
 )
+from orchestration.planning.fsdp_memory import FIXED, REFERENCE
 from orchestration.planning.gpus import kinds_under
+from orchestration.planning.learner_memory import learner_parts
 from orchestration.planning.lengths import Lengths, is_drawn
 from orchestration.planning.parameters import count_parameters
 from orchestration.planning.shapes import ModelShape
@@ -25,8 +27,6 @@ from orchestration.planning.shapes import ModelShape
 BALANCE = 1.15
 """Rollout and learner count as balanced while neither takes so many times the other's time."""
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
-STATE_BYTES = 12
-"""Weight and two moments of Adam, float32."""
 
 Bound = Literal["rollout", "learner", "balanced", "turns"]
 
@@ -142,7 +142,7 @@ def plan_seconds(
     train = [forward_backward, *_host_traffic(config, shape, batches, rates)]
     publish = [_transfer(config, shape, rates)]
     if is_colocated and config.learner.device == "cuda":
-        publish.append(_hand_over(config, shape, rates))
+        publish.append(hand_over(config, shape, rates))
     rollout_s = max(prefill.seconds + decode.seconds, reward.seconds)
     train_s, publish_s = sum(phase.seconds for phase in train), sum(phase.seconds for phase in publish)
     takes_turns = is_colocated or config.training.steps_ahead == 0
@@ -236,13 +236,15 @@ def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phas
     )
 
 
-def _hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
-    """Colocated: the learner's state leaves the GPU for the engines and comes back."""
-    share = count_parameters(shape).total * STATE_BYTES / config.learner.num_ranks
+def hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
+    """Colocated: the learner's state leaves the GPU for the engines and comes back; what is fixed is on the host."""
+    kept = learner_parts(config, shape).kept
+    back = sum(item.bytes for item in kept)
+    away = sum(item.bytes for item in kept if item.name not in (FIXED, REFERENCE))
     return Phase(
         name="hand over",
-        seconds=2 * share / rates.host_bytes,
-        how=f"{words.size(share)} of a rank's state to the host and back",
+        seconds=(away + back) / rates.host_bytes,
+        how=f"{words.size(away)} of a rank's state to the host, {words.size(back)} back",
     )
 
 

@@ -119,7 +119,7 @@ def load(trainer: PolicyTrainer, folder: Path) -> None:
 
 
 def weights_of(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
-    return {name: tensor.clone().numpy() for name, tensor in trainer.named_full_tensors()}
+    return {name: tensor.float().clone().numpy() for name, tensor in trainer.named_full_tensors()}
 
 
 def train(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from learner_scenarios import load, save, start_trainer, train, weights_of
-from plain_model import whole_policy
+from plain_model import load_plain, whole_policy
 from torch.distributed.checkpoint import FileSystemReader
 
+from learner.backends import fsdp
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.lora import add_adapters, is_adapter
@@ -118,6 +119,46 @@ def test_an_exported_folder_holds_merged_weights_under_the_models_own_names(star
     base = whole_policy(model_path).hf_model
     name = "model.language_model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(loaded.get_parameter(name), base.get_parameter(name))
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora": None, "freeze": TOWER}], ids=["adapters", "a frozen tower"])
+def test_what_is_not_trained_is_held_in_the_type_of_forward_and_backward_and_training_is_the_same_to_the_bit(
+    changes, start, monkeypatch
+):
+    def trained():
+        trainer = start(dtype="bfloat16", algorithm={"kl_coef": 0.1}, **changes)
+        metrics = train(trainer, 0, 1, 0, 2)
+        backend = trainer._backend
+        assert {p.dtype for p in backend.policy.parameters() if p.requires_grad} == {torch.float32}
+        policies = (backend.policy, backend._reference)
+        fixed = [p for policy in policies for p in policy.parameters() if not p.requires_grad]
+        return metrics, {p.dtype for p in fixed}, weights_of(trainer)
+
+    metrics, fixed, weights = trained()
+    monkeypatch.setattr(fsdp, "_narrow_fixed", lambda policy, dtype: None)
+    wide_metrics, wide_fixed, wide_weights = trained()
+
+    assert (fixed, wide_fixed) == ({torch.bfloat16}, {torch.float32})
+    assert metrics == wide_metrics
+    assert all((weight == wide_weights[name]).all() for name, weight in weights.items())
+
+
+def test_merged_weights_are_rounded_once_from_a_sum_in_float32(start, tmp_path):
+    """The folder is float32: a step that bfloat16 would swallow is in the export."""
+    trainer = start(dtype="bfloat16", optimizer={"learning_rate": 1e-5})
+    train(trainer, 0, 1, 0, 2)
+    held = {name: weight.double() for name, weight in parameters_of(trainer).items()}
+    layer = "model.language_model.layers.0.self_attn.q_proj"
+    factor_a, factor_b = (held[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+    base = held[f"{layer}.base_layer.weight"]
+    expected = base + factor_b @ factor_a * (LORA.alpha / LORA.rank)
+
+    trainer.export(tmp_path / "exported")
+
+    exported = load_plain(tmp_path / "exported").get_parameter(f"{layer}.weight").detach()
+    moved = (expected - base).abs().max()
+    assert 0 < moved < 2**-9 * base.abs().max()
+    assert (exported - expected).abs().max() < 1e-2 * moved
 
 
 def test_frozen_parts_get_no_adapters(model_paths):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learner_scenarios import start_trainer
+from learner_scenarios import load, save, start_trainer
 from offload_scenarios import held_bytes, live, resume_and_leave, same_bits, save_after_leaving, weights_of
 from tiny_learner import run_ranks
 
@@ -46,6 +46,58 @@ def test_parking_again_holds_what_was_written_since_and_more_of_it():
 
     assert freed == 24_000
     assert (weight.unique().tolist(), momentum.unique().tolist()) == ([3.0], [2.0])
+
+
+def test_what_is_fixed_is_copied_to_the_host_once_and_back_each_time():
+    fixed, trained, lot = torch.ones(1000), torch.zeros(10), ParkingLot(CPU)
+
+    def leave_and_return():
+        assert lot.park([trained], fixed=[fixed, fixed[:7]]) == 4040
+        assert fixed.untyped_storage().nbytes() == 0
+        lot.restore()
+        return trained.unique().tolist(), fixed.unique().tolist()
+
+    assert leave_and_return() == ([0.0], [1.0])
+    trained.fill_(2.0)
+    fixed.fill_(3.0)  # against the rule, and so it is lost
+    assert leave_and_return() == ([2.0], [1.0])
+    fixed.fill_(4.0)
+    lot.forget()
+    assert leave_and_return() == ([2.0], [4.0])
+
+
+def test_another_tensor_among_the_fixed_ones_is_copied_with_all_of_them():
+    first, second, lot = torch.ones(10), torch.full((10,), 2.0), ParkingLot(CPU)
+    lot.park([], fixed=[first])
+    lot.restore()
+
+    lot.park([], fixed=[second, first])
+    lot.restore()
+
+    assert (first.unique().tolist(), second.unique().tolist()) == ([1.0], [2.0])
+
+
+def test_fixed_weights_that_a_checkpoint_brings_are_parked_anew(model_path, tmp_path):
+    writer = start_trainer(0, 1, 0, model_path, freeze=("vision_tower",), dtype="bfloat16")
+    with torch.no_grad():
+        for parameter in writer._backend.policy.parameters():
+            parameter.to_local().mul_(2.0)
+    folder, written = save(writer, tmp_path, step=1), weights_of(writer)
+    writer.close()
+
+    # Another type than the writer's: float32 holds every value of bfloat16.
+    reader = start_trainer(0, 1, 0, model_path, freeze=("vision_tower",))
+    reader.offload()
+    reader.onload()
+    load(reader, folder)
+    reader.offload()
+    reader.onload()
+    found = weights_of(reader)
+    reader.close()
+
+    towers = [name for name in written if name.startswith("visual.blocks")]
+    assert towers
+    assert all((found[name] == written[name]).all() for name in towers)
 
 
 def test_memory_that_no_tensor_holds_is_given_back_and_tensors_stay(model_path, monkeypatch):

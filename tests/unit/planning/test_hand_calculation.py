@@ -10,8 +10,11 @@ import pytest
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.planning.checkpoint_size import checkpoint_bytes, export_bytes
+from orchestration.planning.colocated import TRANSFER
 from orchestration.planning.engine_memory import engine_memory
+from orchestration.planning.fsdp_memory import FIXED
 from orchestration.planning.learner_memory import learner_memory, learner_parts
+from orchestration.planning.seconds import Rates, hand_over
 from orchestration.planning.shapes import read_shape
 from orchestration.planning.stream_load import largest_load
 from tests.unit.planning.configs import gpu_config
@@ -53,18 +56,19 @@ def test_the_assumed_micro_batch_holds_longest_prompts_and_completions(
     assert (load.num_tokens, load.num_predicted, load.num_image_tokens) == (L, PREDICTED, 2 * 6144)
 
 
-def test_trained_parameters_take_16_bytes_and_fixed_ones_4_over_four_ranks(
+def test_trained_parameters_take_16_bytes_and_fixed_ones_2_over_four_ranks(
     config: ExperimentConfig,
 ) -> None:
     use = learner_memory(config, SHAPE, None)
     items = {item.name: item.bytes for item in use.items}
 
     # Rows that do not divide by 4 are rounded up: a few kilobytes in all.
-    assert items["weights (float32 shards)"] == pytest.approx(4 * TOTAL / RANKS, rel=1e-4)
+    assert items["weights (float32 shards)"] == pytest.approx(4 * TRAINED / RANKS, rel=1e-4)
+    assert items[FIXED] == pytest.approx(2 * TOWER / RANKS, rel=1e-4)
     assert items["optimiser state (AdamW)"] == pytest.approx(8 * TRAINED / RANKS, rel=1e-4)
     assert items["gradients (float32 shards)"] == pytest.approx(4 * TRAINED / RANKS, rel=1e-4)
-    # 7.72 + 14.27 + 7.13 GiB
-    assert pytest.approx(29.13, abs=0.01) == (4 * TOTAL + 12 * TRAINED) / RANKS / GIB
+    # 7.13 + 0.29 + 14.27 + 7.13 GiB
+    assert pytest.approx(28.83, abs=0.01) == (16 * TRAINED + 2 * TOWER) / RANKS / GIB
 
 
 def test_the_fullest_moment_is_the_last_blocks_backward_pass_and_adds_up(
@@ -114,8 +118,25 @@ def test_the_engine_holds_weights_once_and_56_kib_a_token(config: ExperimentConf
     assert memory.num_whole_sequences == memory.num_cache_tokens // 8192
 
 
-def test_a_checkpoint_is_12_bytes_a_trained_parameter_and_4_a_fixed_one(config: ExperimentConfig) -> None:
-    assert checkpoint_bytes(config, SHAPE) == pytest.approx(12 * TRAINED + 4 * TOWER, rel=1e-3)
+def test_adapters_keep_the_model_in_bfloat16_and_travel_back_alone(tmp_path: Path) -> None:
+    """Rank 16 on all seven matrices of a block, one rank of a shared GPU."""
+    turns = ("cluster.layout=colocated", "training.max_staleness=0", "rollout.weight_channel.backend=ipc")
+    config = gpu_config(tmp_path, *turns, "+learner/lora=default", "learner.num_ranks=1", "rollout.engines=1")
+    factors = 16 * LAYERS * (4 * (D + D) - 2 * (D - 512) + 3 * (D + F))
+    lot = {item.name: item.bytes for item in learner_parts(config, SHAPE).kept}
+
+    assert lot == {"weights (float32 shards)": 4 * factors, "optimiser state (AdamW)": 8 * factors, FIXED: 2 * TOTAL}
+    # 16 GiB and not 31.5.
+    assert lot[FIXED] / GIB == pytest.approx(15.45, abs=0.01)
+    rates = Rates(engine_flops=1.0, decode_bytes=1.0, rank_flops=1.0, transfer_bytes=1.0, host_bytes=25e9)
+    assert hand_over(config, SHAPE, rates).seconds == pytest.approx((2 * 12 * factors + 2 * TOTAL) / 25e9)
+    # One weight of the MLP at a time is merged, and the one before not yet gone.
+    transfer = {item.name: item.bytes for item in learner_parts(config, SHAPE).phases[TRANSFER]}
+    assert transfer["adapters merged"] == 3 * 4 * D * F
+
+
+def test_a_checkpoint_is_12_bytes_a_trained_parameter_and_2_a_fixed_one(config: ExperimentConfig) -> None:
+    assert checkpoint_bytes(config, SHAPE) == pytest.approx(12 * TRAINED + 2 * TOWER, rel=1e-3)
     assert export_bytes(config, SHAPE) == pytest.approx(2 * TOTAL, rel=1e-3)
 
 

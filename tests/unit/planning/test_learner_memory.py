@@ -33,6 +33,12 @@ CASES = {
     ),
     "KL to a reference": Case(learner={"kl_coef": 0.1}),
     "adapters": Case(learner={"freeze": ("vision_tower",), "lora": LoraConfig(rank=8), "kl_coef": 0.1}),
+    "adapters, bfloat16": Case(
+        learner={"dtype": "bfloat16", "freeze": ("vision_tower",), "lora": LoraConfig(rank=8), "kl_coef": 0.1}
+    ),
+    "frozen tower, KL to a reference, bfloat16": Case(
+        learner={"dtype": "bfloat16", "freeze": ("vision_tower",), "kl_coef": 0.1}
+    ),
 }
 
 
