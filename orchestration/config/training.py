@@ -46,7 +46,8 @@ class TrainingConfig:
     weight_check_every: Annotated[int, Ge(1)]
     """Tensors of engine and learner are compared when a run starts or resumes, and after every k-th step."""
     max_mismatch: Annotated[float, Gt(0)]
-    """Mean log-probability difference between engine and learner above which the run stops."""
+    """Mean log-probability difference between engine and learner on the same weights and one completion of each step;
+    above it in three steps in a row, the run stops."""
     max_drop_frac: Annotated[float, Ge(0), Le(1)]
     """Share of a step's groups that may be dropped for bad data."""
     max_failed_frac: Annotated[float, Ge(0), Le(1)]

@@ -354,16 +354,51 @@ async def test_engine_that_was_replaced_while_others_were_compared_does_not_go_l
         assert run.counts("engine", "transfer") == [1, 0]
 
 
+async def mismatch_after(run: Parts, difference: float) -> float | None:
+    """Compare once; the second engine's last token is so far from the learner's, so the mean of two is half of it."""
+    run.engines.now(0).answers["score_completion"] = np.array([-1.0, -2.0], np.float32)
+    run.engines.now(1).answers["score_completion"] = np.array([-1.0, -2.0 - difference], np.float32)
+    return await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0)))
+
+
 @in_virtual_time
-async def test_mismatch_is_that_of_the_worst_engine_and_stops_the_run_above_the_limit() -> None:
+async def test_mismatch_is_that_of_the_worst_engine_and_stops_the_run_above_the_limit_for_the_third_time_in_a_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with parts(2) as run:
         await run.sync.publish(0)
-        run.engines.now(0).answers["score_completion"] = np.array([-1.0, -2.0], np.float32)
-        run.engines.now(1).answers["score_completion"] = np.array([-1.0, -2.1], np.float32)
-        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) == pytest.approx(0.05)
-        run.engines.now(1).answers["score_completion"] = np.array([-1.0, np.nan], np.float32)
+        assert await mismatch_after(run, 0.1) == pytest.approx(0.05)
+        assert not caplog.text
+        assert await mismatch_after(run, 0.5) == pytest.approx(0.25)
+        assert await mismatch_after(run, 0.3) == pytest.approx(0.15)
+        assert "disagree by 0.1500 in mean log-probability, more than training.max_mismatch=0.1; 3" in caplog.text
+        assert await mismatch_after(run, 0.18) == pytest.approx(0.09)  # the row is broken
+        assert await mismatch_after(run, 0.5) == pytest.approx(0.25)
+        assert await mismatch_after(run, 0.3) == pytest.approx(0.15)
+        with pytest.raises(WeightSyncError, match=r"by 0\.2000 .*mismatch=0\.1 \(0\.2500, 0\.1500, 0\.2000 in a row"):
+            await mismatch_after(run, 0.4)
+
+
+@in_virtual_time
+async def test_a_mismatch_that_is_no_number_stops_the_run_at_once() -> None:
+    async with parts(2) as run:
+        await run.sync.publish(0)
         with pytest.raises(WeightSyncError, match=r"disagree by nan .*max_mismatch=0.1"):
-            await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0)))
+            await mismatch_after(run, np.nan)
+
+
+@in_virtual_time
+async def test_a_comparison_without_an_answer_neither_counts_nor_breaks_the_row() -> None:
+    async with parts(2) as run:
+        await run.sync.publish(0)
+        for _ in range(2):
+            await mismatch_after(run, 0.5)
+        for engine in run.engines.pool.standing():
+            engine.lose(engine.handle, "no heartbeat")
+        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) is None
+        await asyncio.sleep(100.0)
+        with pytest.raises(WeightSyncError, match="in a row"):
+            await mismatch_after(run, 0.5)
 
 
 @in_virtual_time
