@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
 from learner.attention.flash import FlashKernel
 from learner.attention.flex import FlexKernel
 from learner.attention.layout import StreamLayout
 from learner.attention.registry import choose_kernel
 from learner.attention.sdpa import SdpaKernel, alike
+from tests.benchmarks.live_bytes import peak_live_bytes
 
 CPU = torch.device("cpu")
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
@@ -122,6 +124,50 @@ def test_flex_equals_the_softmax_written_out_in_value(name):
     out = kernel.attend(*inputs, kernel.prepare(layout, device=CPU, dtype=torch.float32), scaling=0.3)
 
     assert (out - whole_softmax(*inputs, layout, 0.3)).abs().max() < 1e-5
+
+
+STREAMS = {
+    **{name: make_layout(name) for name in LAYOUTS},
+    "many blocks": StreamLayout(
+        stem_lengths=np.array([400, 128, 1, 700]),
+        branch_lengths=np.array([300, 0, 90, 128, 5, 260]),
+        stem_of=np.array([0, 0, 0, 1, 3, 3]),
+    ),
+    "whole blocks": StreamLayout(
+        stem_lengths=np.array([256, 128]), branch_lengths=np.array([128, 256]), stem_of=np.array([0, 1])
+    ),
+    "short groups": StreamLayout(
+        stem_lengths=np.full(40, 9), branch_lengths=np.full(160, 3), stem_of=np.repeat(np.arange(40), 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", STREAMS.values(), ids=STREAMS)
+def test_the_block_mask_that_is_counted_from_lengths_is_the_one_that_torch_finds_by_looking(layout):
+    found = FlexKernel(is_compiled=False).prepare(layout, device=CPU, dtype=torch.float32).block_mask
+
+    expected = create_block_mask(found.mask_mod, None, None, layout.num_tokens, layout.num_tokens, device="cpu")
+
+    assert found.shape == expected.shape
+    for part in ("kv", "full_kv", "q", "full_q"):
+        number, order = (getattr(found, f"{part}_{what}")[0, 0].tolist() for what in ("num_blocks", "indices"))
+        numbers, orders = (getattr(expected, f"{part}_{what}")[0, 0].tolist() for what in ("num_blocks", "indices"))
+        assert number == numbers, part
+        assert [row[:n] for row, n in zip(order, number, strict=True)] == [
+            row[:n] for row, n in zip(orders, numbers, strict=True)
+        ]
+
+
+def test_the_block_mask_of_a_long_stream_takes_megabytes():
+    layout = StreamLayout(
+        stem_lengths=np.full(4, 2048), branch_lengths=np.full(32, 768), stem_of=np.repeat(np.arange(4), 8)
+    )
+    kernel = FlexKernel(is_compiled=False)
+
+    peak = peak_live_bytes(lambda: kernel.prepare(layout, device=CPU, dtype=torch.float32))
+
+    assert layout.num_tokens == 32_768
+    assert peak < 4 * 2**20
 
 
 def test_blocks_of_like_length_hold_every_row_once_and_little_padding():
