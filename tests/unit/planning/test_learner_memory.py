@@ -42,7 +42,10 @@ CASES = {
 }
 
 
-SLOW = ("bfloat16", "recomputation", "pictures are the peak", "KL to a reference")
+SLOW = (
+    *("bfloat16", "recomputation", "pictures are the peak", "KL to a reference"),
+    "frozen tower, KL to a reference, bfloat16",
+)
 """Seconds each, and close to one of the others."""
 
 Found = tuple[Case, Path, Measured]
