@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 FILES = [*sorted((ROOT / "tests" / "gpu").glob("*.py")), *sorted((ROOT / "tests" / "benchmarks").glob("gpu_*.py"))]
 ABSENT = ("ray", "flash_attn", "deepspeed", "hydra")
@@ -51,6 +53,7 @@ def imported(files: list[Path]) -> set[str]:
     return found
 
 
+@pytest.mark.slow  # it imports transformers in a fresh process, and all that a step needs
 def test_gpu_tests_and_benchmarks_import_without_ray_hydra_flash_attn_and_deepspeed() -> None:
     assert len(FILES) >= 4
     names = [name for name in sorted(imported(FILES)) if not name.startswith((*ABSENT, *ENGINE))]

@@ -121,7 +121,13 @@ def test_an_exported_folder_holds_merged_weights_under_the_models_own_names(star
     assert not torch.equal(loaded.get_parameter(name), base.get_parameter(name))
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora": None, "freeze": TOWER}], ids=["adapters", "a frozen tower"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="adapters"),
+        pytest.param({"lora": None, "freeze": TOWER}, id="a frozen tower", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_not_trained_is_held_in_the_type_of_forward_and_backward_and_training_is_the_same_to_the_bit(
     changes, start, monkeypatch
 ):
