@@ -90,7 +90,8 @@ def count_visible(layout: StreamLayout) -> NDArray[np.int64]:
     inside = np.maximum(inside, 0).astype(np.float64)
     own = np.tril(inside.T @ inside, -1) + np.diag((inside * (inside + 1) / 2).sum(0))
     of_stems = inside[len(layout.stem_lengths) :].T @ inside[layout.stem_of]
-    return (own + of_stems).astype(np.int64)
+    visible: NDArray[np.int64] = (own + of_stems).astype(np.int64)
+    return visible
 
 
 def _in_order(is_kept: NDArray[np.bool_], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
