@@ -221,9 +221,9 @@ class PolicyTrainer:
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, in the types in which the model it began from is stored.
 
-        Configuration, tokenizer and processor are those of that model. Training holds weights in float32 and engines
-        in `rollout.engine.dtype`: where a model is stored in less, what is exported is rounded, and its scores may
-        differ in the last digits from those of the run. Checkpoints are not rounded.
+        Configuration, tokenizer and processor are those of that model. Training holds what it trains in float32, and
+        engines weights in `rollout.engine.dtype`: where a model is stored in less, what is exported is rounded, and its
+        scores may differ in the last digits from those of the run. Checkpoints are not rounded.
         """
         tensors = self.named_full_tensors()
         if self._rank == 0:
