@@ -194,14 +194,20 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def device() -> str | None:
-    """Return what GPU torch sees, asked in a process of its own; None where it sees none."""
-    program = "import torch; print('device:', torch.cuda.get_device_name(), '| torch', torch.__version__)"
+def device() -> tuple[str | None, str]:
+    """Return what GPU torch sees, asked in a process of its own, and without one the reason."""
+    program = (
+        "import torch\n"
+        "if torch.cuda.is_available():\n"
+        "    print('device:', torch.cuda.get_device_name(), '| torch', torch.__version__)"
+    )
     asked = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
     )
     found = re.search(r"^device: (.*)$", asked.stdout, re.MULTILINE)
-    return found[1] if found else None
+    if found:
+        return found[1], ""
+    return None, driver_fault() or ("torch sees none" if asked.returncode == 0 else last_line(asked.stderr))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,8 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = parser.parse_args(arguments)
     started = time.perf_counter()
     unpacked = unpack(told.call)
-    if (name := device()) is None:
-        print(f"no GPU here: {driver_fault() or 'torch sees none'}; nothing was checked")
+    name, reason = device()
+    if name is None:
+        print(f"no GPU here: {reason}; nothing was checked")
         return 1
     sys.path.append(str(UNPACKED))
     missing = [package for package in OPTIONAL if importlib.util.find_spec(package) is None]
