@@ -21,7 +21,8 @@ packages=(
     propcache aiohappyeyeballs aiosignal frozenlist openai_harmony openai httpx2 uvloop xgrammar==0.2.8
     apache-tvm-ffi==0.1.11 fastapi==0.136.3 starlette annotated_doc opentelemetry-api==1.45.2 opentelemetry-sdk==1.45.2
     opentelemetry-semantic-conventions==0.66b2 opentelemetry-semantic-conventions-ai wrapt partial-json-parser
-    llguidance==1.7.6 math-verify==0.9.0 latex2sympy2_extended==1.11.0 pytest pluggy iniconfig
+    llguidance==1.7.6 math-verify==0.9.0 latex2sympy2_extended==1.11.0 urllib3 requests
+    charset-normalizer psutil sniffio pytest pluggy iniconfig
 )
 tags=(--python-version 3.12 --implementation cp "--only-binary=:all:")
 for platform in manylinux_2_34 manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1; do
