@@ -10,7 +10,9 @@ from rewards.base import RewardError
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
-    """Load `tokenizer.json` of a Hugging Face folder.
+    """Return the tokenizer of a Hugging Face folder, which encodes any text whole and adds nothing to it.
+
+    transformers writes the padding and truncation of its last call into `tokenizer.json`; both are taken off.
 
     Raises:
         RewardError: If the folder has none, or it does not load.
@@ -21,9 +23,12 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
             f"{folder} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(..).save_pretrained(..)"
         )
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise RewardError(f"{path} is no tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 class CompletionDecoder:

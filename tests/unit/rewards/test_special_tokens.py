@@ -3,20 +3,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rewards.base import RewardRequest
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
 from rewards.parameters import GroundingConfig
-from rewards.tokenizer import CompletionDecoder
+from rewards.tokenizer import CompletionDecoder, load_tokenizer
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|image_pad|>", "<ref>", "</ref>", "<box>", "</box>", "<think>",
     "</think>", "<answer>", "</answer>", "</s>", "<pad>",
 )  # fmt: skip
+WEIGHTS = "model.safetensors"
 DOG = [{"bbox_2d": [100, 200, 600, 700], "label": "dog"}]
 
 
@@ -56,6 +59,29 @@ def test_a_completion_is_read_with_its_marks_and_without_what_ends_or_pads_it(
     around = "<|im_start|>{}<|image_pad|><|im_end|></s><|endoftext|><pad>"
 
     assert decoder.decode([tokenizer.encode(around.format(text)).ids, []]) == [text, ""]
+
+
+def test_padding_and_truncation_stored_with_a_tokenizer_change_no_text_and_no_reward(
+    tokenizer: Tokenizer, folder: Path
+) -> None:
+    save_file({"model.embed_tokens.weight": np.eye(tokenizer.get_vocab_size(), dtype=np.float32)}, folder / WEIGHTS)
+    texts = ["a dog", "a dog rests on the lawn, and a cat is beside it"]
+    requests = [
+        RewardRequest(task="open", question="", response=f"<answer>{text}</answer>", answer=texts[1]) for text in texts
+    ]
+
+    def scored() -> list[float | None]:
+        with MixedReward.from_checkpoint(RewardConfig(), folder) as rewards:
+            return [result.task_reward for result in rewards.score(requests)]
+
+    as_made = scored()
+    saved_after_a_padded_call = Tokenizer.from_str(tokenizer.to_str())
+    saved_after_a_padded_call.enable_padding(length=16, pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>")
+    saved_after_a_padded_call.enable_truncation(max_length=16)
+    saved_after_a_padded_call.save(str(folder / "tokenizer.json"))
+
+    assert [len(load_tokenizer(folder).encode(text).ids) for text in texts] == [len(text) for text in texts]
+    assert scored() == as_made
 
 
 @pytest.mark.parametrize(
