@@ -20,9 +20,10 @@ ROWS = (f"{HERE}.records", f"{HERE}.rows", f"{HERE}.reasons", f"{HERE}.chunks")
 CHECKED = (*ROWS, f"{HERE}.stages.row_stages")
 REWARDS = (
     *("rewards.answer", "rewards.base", "rewards.bmas", "rewards.boxes", "rewards.chart", "rewards.choices"),
-    *("rewards.config", "rewards.embedding_table", "rewards.format", "rewards.grounding", "rewards.listing"),
-    *("rewards.matching", "rewards.math_worker", "rewards.mathematics", "rewards.mixed", "rewards.open_ended"),
-    *("rewards.plain_text", "rewards.quantities", "rewards.text_similarity", "rewards.tokenizer", "rewards.yes_no"),
+    *("rewards.config", "rewards.declaration", "rewards.embedding_table", "rewards.format", "rewards.grounding"),
+    *("rewards.listing", "rewards.matching", "rewards.math_worker", "rewards.mathematics", "rewards.mixed"),
+    *("rewards.open_ended", "rewards.plain_text", "rewards.quantities", "rewards.text_similarity"),
+    *("rewards.tokenizer", "rewards.yes_no"),
 )
 """What reads references and answers, and grades them."""
 PROMPT = ("rollout.prompt",)

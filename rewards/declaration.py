@@ -1,0 +1,84 @@
+"""What a short answer declares at its end: `Denver is the capital of Colorado. The answer is D.` declares D."""
+
+import re
+from typing import NamedTuple
+
+_IS = (
+    r"(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)\b"
+    r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|=|:(?=\s))\s*"
+)
+_CALLED_ANSWER = re.compile(
+    rf"\b(?:answers?|ans|options?|choices?)\b[^.;!?\n:=]{{0,60}}?{_IS}"
+    r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
+    "|(?<!\u4e0d)(?:\u7b54\u6848\\s*(?:\u662f|\u4e3a|\u9009|(?=:))|\u9009(?:\u62e9|\u9879)?(?:\u662f|\u4e3a)?)\\s*:?\\s*",
+    re.IGNORECASE,
+)
+"""The Chinese words: answer is, choose, option."""
+_FOLLOWS_IS = re.compile(_IS, re.IGNORECASE)
+_CONFIRMED = re.compile(
+    r"(?:\b(?:answers?|options?|choices?)\s+)?(?P<value>[^\s,;:]+)\s+(?:is|are|would\s+be|must\s+be)\s+(?:the\s+)?"
+    r"(?:(?:most\s+)?(?:correct|right|best|accurate|appropriate|likely|final)\s+)?"
+    r"(?:correct|right|accurate|answer|option|choice|one)s?$",
+    re.IGNORECASE,
+)
+_CLAUSE_END = re.compile(r"[.!?;]\s|\b(?:so|thus|hence|therefore|consequently|means|because|since)\b", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"\b(?:not|never|no(?!,)|nor|neither|none|cannot|\w+n't|if|whether|unless|either|might|could|maybe|perhaps|possibly"
+    r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|(?-i:may))\b"
+    r"|^\s*(?:what|which|who|why|how)\b",
+    re.IGNORECASE,
+)
+_REPEATED = re.compile(r"[)\]}\"'*]*(?:[.;!]\s|[.;!]?\s*(?:so|thus|hence|therefore)\b)")
+_AROUND = " \t.,;:!?()[]{}<>*\"'`$"
+
+
+class Declaration(NamedTuple):
+    """The last thing that an answer says, and what it said before."""
+
+    before: str
+    """All that stands in front of the declaration."""
+    value: str
+    """What is declared, up to the end of the text."""
+    is_explicit: bool
+    """Whether it is called the answer, option or choice; otherwise it only follows `is`, `equals`, `=` or `:`."""
+
+
+def declared(text: str) -> Declaration | None:
+    """Return what a text declares at its very end, or None.
+
+    A declaration in a clause that doubts, denies, asks or makes conditions is none, and so is one after another that
+    declares something else. The caller reads `value` strictly, as a whole, and checks that `before` states no rival.
+
+    Args:
+        text: Of capped length, through `plain_text.clean`.
+
+    Example:
+        >>> declared("Denver is the capital, so the answer is (D)").value
+        '(D)'
+        >>> declared("The number of deals in 2016 is 20").value
+        '20'
+        >>> declared("The answer is A. The answer is B"), declared("I doubt that the answer is B")
+        (None, None)
+    """
+    explicit = list(_CALLED_ANSWER.finditer(text))
+    if explicit:
+        start, value = explicit[-1].start(), text[explicit[-1].end() :]
+    elif (confirmed := _CONFIRMED.search(text)) is not None:
+        start, value = confirmed.start(), confirmed["value"]
+    else:
+        verbs = list(_FOLLOWS_IS.finditer(text))
+        if not verbs:
+            return None
+        start, value = verbs[-1].start(), text[verbs[-1].end() :]
+    before = text[:start]
+    bare = value.strip(_AROUND).casefold()
+    if not bare:
+        return None
+    clause_starts = [match.end() for match in _CLAUSE_END.finditer(before)]
+    if _UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]):
+        return None
+    for earlier in explicit[:-1]:
+        rest = text[earlier.end() :].lstrip(_AROUND).casefold()
+        if not (rest.startswith(bare) and _REPEATED.match(rest, len(bare))):
+            return None
+    return Declaration(before, value, bool(explicit) or confirmed is not None)
