@@ -1,25 +1,114 @@
 """Multiple choice: which options an answer names, by label or by text.
 
-Read in this order: a lone label; the exact text of exactly one option; a label, a delimiter and a rest that
-contradicts neither. A letter inside a word, or standing as an article, is no label.
+Read in this order: a lone label; the exact text of exactly one option; a label beside its own text; a list of labels; a
+label and an explanation that neither denies it nor names another option; a declaration at the end of a sentence. Every
+answer is read as one set of labels at most, whatever the reference is, so naming several is never worth anything.
+A letter inside a word, an article and a first person are no labels.
 """
 
 import re
 import string
 from collections.abc import Sequence
+from functools import cached_property
 
 from rewards.base import GoldError, Grade, Reason
-from rewards.plain_text import clean, without_article
+from rewards.declaration import declared
+from rewards.listing import read_list
+from rewards.plain_text import clean, compact, without_article
+from rewards.yes_no import read_yes_no
 
-_LONE = re.compile(r"[(\[{<\"'*#.\s]*([A-Za-z])[)\]}>\"'*.,:;!?\s]*")
-_OPTION_WORD = re.compile(r"(?:option|choice|letter|answer)\s+(?=[(\[{\"'*]*[A-Za-z]\b)", re.IGNORECASE)
-_LABEL_AND_REST = re.compile(r"[(\[{<\"'*]*([A-Za-z])(?:\s*[)\]}>\"'*.,:;!-]+\s*|\s+-+\s+)(\S.*)")
-_LABEL_AND_OWN_TEXT = re.compile(r"([A-Za-z])\s+(\S.*)")
-_SECOND_LABEL = re.compile(r"(?<![\w'])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))")
-_ARTICLE_USE = re.compile(r"A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}")
+_OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
+_LONE = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}")
+_OPTION_WORD = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s+)?"
+    r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final)\s+)?\[?(?:option|choice|letter|answer|ans\.?)\]?\s*[:-]?\s+)?"
+    r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
+    re.IGNORECASE,
+)
+_PROCLAIMED = re.compile(
+    r"\s*\b(?:is|are|would\s+be|must\s+be|should\s+be|seems)\s+(?:both\s+|clearly\s+)?(?:the\s+|my\s+)?"
+    r"(?:(?:correct|right|best|closest|only|final|most\s+\w+)\s+){0,2}"
+    r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-])"
+)
+"""`is correct`, `would be the best option`: what may follow a label without changing what is said."""
+_LABEL_AND_REST = re.compile(
+    r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
+    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=because\b|since\b))(?P<rest>\S.*)",
+    re.DOTALL,
+)
+_LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*\s+(\S.*)", re.DOTALL)
+_OWN_TEXT_AND_LABEL = re.compile(r"(.*\S)\s*(?:[(\[][\"'*]*([A-Za-z])[\"'*]*[)\]]|\s[-:,]?\s*([A-Z]))", re.DOTALL)
+_BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
+_LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
+_SECOND_LABEL = re.compile(
+    r"(?<![\w'\u2220])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))"
+    # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
+    r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not)\b)"
+    r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and)\b))"
+)
+_WORD_USE = re.compile(r"(?:A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}|I(?:'|\s+[a-z]))")
+"""`A cat`: an article; `I think`: a first person."""
+_NAMED_THING = re.compile(
+    r"\b(?:label(?:l?ed)?|marked|named|called|point|graph|figure|image|picture|panel|curve|line|angle|side|vertex|region"
+    r"|area|object|structure|circle|triangle|square|set|group|type|class|vitamin|hepatitis|influenza|plan|step|part|node"
+    r"|bar|column|row|box|section|sample|diagram|chart|table|circuit|factor|phase|player|person|city|country|event|model"
+    r"|case|species|solution|site|zone|team|company|product|material|block|path|wire|bulb|resistor)s?\s+[\"'(*]*$",
+    re.IGNORECASE,
+)
+"""Behind these words a letter names a thing in the picture."""
+_HEDGE = re.compile(r"(?:[Oo]r|nor|[Mm]aybe|[Pp]erhaps|[Pp]ossibly|unless|but\s+(?:also|maybe|perhaps|possibly))\b")
+_NOT = r"(?:not|never|hardly|\w+n't|cannot|can\s+not|no\s+longer)"
+_FALSE = (
+    r"(?:incorrect|inaccurate|wrong|false|untrue|invalid|unlikely|impossible|mistaken|(?:ruled|crossed)\s+out|out"
+    r"|eliminated|excluded|rejected|inappropriate|unsuitable|contradicted|no\s+(?:good|answer|option|match|fit))"
+)
+_DENIED = re.compile(
+    r"(?:(?:is|was|are|can|could|would|must|should|does|do|has|have|had|be|been|being|seems|looks)\b\s*){0,3}"
+    r"(?:(?:an?|the|clearly|definitely|obviously|certainly|probably|also|therefore|thus|most|simply|just)\s+){0,4}"
+    rf"(?:{_NOT}\b|{_FALSE}\b|no\b(?!\s+(?:other|more|doubt)))",
+    re.IGNORECASE,
+)
+"""At the start of what is said of a label: it denies that label."""
+_DENIED_LATER = re.compile(
+    r"\b(?:it|this|that|which|(?:this|that|the|my)\s+(?:option|choice|answer|one|statement))\s*"
+    r"(?:(?:is|was|'s|would\s+be|must\s+be|can|does)\b\s*)?"
+    rf"(?:(?:an?|the|clearly|therefore|thus)\s+)*(?:{_NOT}\s+(?:be\s+)?(?:the\s+|an?\s+|my\s+|quite\s+)?"
+    rf"(?:correct|right|true|answer|option|choice|accurate|it|one|fit|match|possible)|{_FALSE})\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"\bI\b[\s,.:'-]*(?:am|m|was|ve|d|have|as\b.{0,60}?|really|simply|just|do|must|will)?\b[\s,]*"
+    r"(?:\w+\s+){0,2}?(?:unable|sorry|afraid|cannot|can\s+not|\w+n't|not|no|unsure|apologi[sz]e|refuse|lack)\b",
+    re.IGNORECASE,
+)
+_FIRST_PERSON = re.compile(
+    r"(?:am|was|have|had|can|could|do|did|will|would|must|should|shall|think|believe|guess|see|need|want|hope|apologi[sz]e"
+    r"|as\s+an?|m|ve|d|ll|being|really|just|also|cannot|\w+n't|sorry|unfortunately|however|afraid|unable|unsure|not|no)\b",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(r"[-+\u2022>]\s+(?=[(\[\"'*]*[A-Za-z])")
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
+_SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
+_IS = re.compile(r"\b(?:is|are|was|were|equals?)\s+")
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
+_NUMBER = re.compile(
+    r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
+    r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf]|[\u4e00-\u9fff]{1,3}"
+    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
+    r"[a-z\u00b5]{2,12}(?:\^[23])?(?:/[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
+)
+"""A number with one unit at most, in compact text; letters that may be variables are no units."""
+_UNITS = {"degrees": "\u00b0", "degree": "\u00b0", "deg": "\u00b0", "percent": "%"}
+_LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
+_LONE_LABEL = {
+    form.format(letter): label
+    for label in string.ascii_uppercase
+    for letter in (label, label.lower())
+    for form in _LONE_SPELLINGS
+}
+"""The commonest spellings of a lone label, which need no reading; `_lone_label` reads these and all others."""
 
 
 class Choices:
@@ -32,7 +121,7 @@ class Choices:
     """
 
     def __init__(self, options: Sequence[str], answer: str) -> None:
-        """Normalise the options and resolve the reference.
+        """Resolve the reference; option texts are normalised when the first text is read.
 
         Args:
             options: Option texts in the order A, B, C, ...; empty allows every label, without texts.
@@ -43,12 +132,13 @@ class Choices:
         """
         if len(options) > len(string.ascii_uppercase):
             raise GoldError(f"match_mcq has {len(options)} options; labels A..Z allow 26")
+        self._options = options
         self._labels = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
-        self._texts = _option_texts(options, self._labels)
         self.gold: frozenset[str] = frozenset()
         """Labels of the right options."""
-        gold, _ = self._read_one(answer)
-        self.gold = frozenset(gold) if gold else frozenset(self._read_several(answer) or ())
+        named, reason = self._read(answer)
+        if reason is Reason.OK:
+            self.gold = named
         if not self.gold:
             raise GoldError(f"match_mcq reference {answer!r} names none of the {len(options)} options")
 
@@ -59,87 +149,267 @@ class Choices:
 
     def grade(self, answer: str) -> Grade:
         """Give 1 if the answer names exactly the right options, else 0."""
-        label, reason = self._read_one(answer)
-        named = frozenset(label) if label else frozenset()
-        if not named or len(self.gold) > 1:
-            several = self._read_several(answer)
-            if several:
-                named, reason = several, Reason.OK
-        if not named:
+        named, reason = self._read(answer)
+        parsed = ", ".join(sorted(named)) or None
+        if len(named) > 1 and (len(self.gold) == 1 or reason is not Reason.OK):
+            return Grade(0.0, Reason.AMBIGUOUS, parsed)
+        if not named or reason is not Reason.OK:
             return Grade(0.0, reason)
-        if len(named) > 1 and len(self.gold) == 1:
-            return Grade(0.0, Reason.AMBIGUOUS, parsed=", ".join(sorted(named)))
-        return Grade(float(named == self.gold), parsed=", ".join(sorted(named)))
+        return Grade(float(named == self.gold), Reason.OK, parsed)
 
-    def _read_one(self, answer: str) -> tuple[str | None, Reason]:
-        """Give the one label that the answer names, or None and why."""
+    def _read(self, answer: str) -> tuple[frozenset[str], Reason]:
+        """Return the labels that the answer names, and OK; or whatever it hints at, and why that does not count."""
+        label = _LONE_LABEL.get(answer)
+        if label is not None and label in self._labels:
+            return _LABEL_SETS[label], Reason.OK
+        return self._read_fully(answer)
+
+    def _read_fully(self, answer: str) -> tuple[frozenset[str], Reason]:
+        """Return what `_read` does, without its shortcut for lone labels."""
         text = clean(answer)
-        word = _OPTION_WORD.match(text)
-        if word is not None:
-            text = text[word.end() :]
-        lone = _LONE.fullmatch(text)
-        if lone is not None and lone.group(1).upper() in self._labels:
-            return lone.group(1).upper(), Reason.OK
-        by_text = self._with_text(text)
+        bare = _without_politeness(text)
+        for form in dict.fromkeys((text, bare)):
+            lone = _LONE.fullmatch(form)
+            if lone is not None and lone[1].upper() in self._labels:
+                return _LABEL_SETS[lone[1].upper()], Reason.OK
+        by_text = self._identical(answer.strip()) or self._with_text(text) or self._with_text(bare)
         if by_text:
-            return (by_text, Reason.OK) if len(by_text) == 1 else (None, Reason.AMBIGUOUS)
-        if lone is not None:
-            return None, Reason.UNREADABLE
-        own = _LABEL_AND_OWN_TEXT.fullmatch(text)
-        if own is not None and self._with_text(own.group(2).strip("()[] ")) == own.group(1).upper():
-            return own.group(1).upper(), Reason.OK
+            return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
+        bullet = _BULLET.match(text)
+        if bullet is not None:
+            return self._read_fully(text[bullet.end() :])
+        own = self._beside_own_text(bare) or self._yes_no_option(text)
+        if own is not None:
+            return _LABEL_SETS[own], Reason.OK
+        listed = self._listed_labels(bare)
+        if listed is not None:
+            return listed
         if "\n" in answer:
-            text = clean(re.sub(r"\s*\n\s*", ". ", answer.strip()))
-        parts = _LABEL_AND_REST.fullmatch(text)
-        if parts is None or parts.group(1).upper() not in self._labels:
-            return None, Reason.UNREADABLE
-        return self._check_rest(parts.group(1).upper(), parts.group(2))
+            bare = _without_politeness(clean(re.sub(r"\s*\n\s*", ". ", answer.strip())))
+        parts = _LABEL_AND_REST.fullmatch(bare)
+        label = (parts["double"] or parts["single"] or parts["plain"]).upper() if parts is not None else ""
+        reason = Reason.UNREADABLE
+        if parts is not None and label in self._labels:
+            reason = self._check_rest(label, parts["rest"])
+            if reason is Reason.OK:
+                return _LABEL_SETS[label], reason
+        several = self._read_several(answer) if parts is None or len(self.gold) != 1 else None
+        if several is not None:
+            return several, Reason.OK
+        return self._read_declared(text) if reason is Reason.UNREADABLE else (frozenset(), reason)
 
-    def _check_rest(self, label: str, rest: str) -> tuple[str | None, Reason]:
-        """Give the label unless the text behind it names another option."""
-        by_text = self._with_text(clean(rest))
-        if label in by_text:
-            return label, Reason.OK
+    def _beside_own_text(self, text: str) -> str | None:
+        """Return the label that stands in front of its own text or behind it: `B 12`, `B (12)`, `12 (B)`."""
+        front = _LABEL_AND_OWN_TEXT.fullmatch(text)
+        if front is not None and front[1].upper() in self._with_text(front[2]):
+            return front[1].upper()
+        behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
+        if behind is not None:
+            label = (behind[2] or behind[3]).upper()
+            if self._with_text(behind[1].rstrip(" .,;:-")) == label:
+                return label
+        return None
+
+    def _yes_no_option(self, text: str) -> str | None:
+        """Return the label of the option yes or no, where the options are these and an answer begins with one."""
+        meant = {read_yes_no(option)[0]: label for label, option in zip(self._labels, self._texts, strict=False)}
+        if True not in meant or False not in meant:
+            return None
+        value = read_yes_no(text)[0]
+        return None if value is None or self._names_another(text, meant[value]) else meant[value]
+
+    def _listed_labels(self, text: str) -> tuple[frozenset[str], Reason] | None:
+        """Return the labels of a text made of nothing but several: `A, b`, `['A', 'C']`, `B or C`, `AC`."""
+        if _LABELS_RUN.fullmatch(text) and list(text) == sorted(set(text)) and set(text) <= set(self._labels):
+            return (frozenset(text), Reason.OK) if len(self.gold) != 1 else None
+        words = [word for word in _BETWEEN_WORDS.split(text) if word]
+        letters = [word.upper() for word in words if len(word) == 1]
+        if len(letters) < 2 or any(len(word) > 1 and word.casefold() not in _LIST_WORDS for word in words):
+            return None
+        if any(letter not in self._labels for letter in letters):
+            return None
+        named = frozenset(letters)
+        is_open = any(word.casefold() in ("or", "nor", "vs", "either", "to", "through") for word in words)
+        return named, Reason.AMBIGUOUS if is_open and len(named) > 1 else Reason.OK
+
+    def _check_rest(self, label: str, rest: str) -> Reason:
+        """Return OK unless what follows a label denies it, hedges, refuses or names another option."""
+        by_text = self._with_text(clean(rest)) or self._with_text(rest)
         if by_text:
-            return None, Reason.CONTRADICTION
-        for match in _SECOND_LABEL.finditer(rest):
-            other = (match.group(1) or match.group(2)).upper()
-            if other != label and other in self._labels and not _ARTICLE_USE.match(rest, match.start()):
-                return None, Reason.AMBIGUOUS
-        return label, Reason.OK
+            return Reason.OK if label in by_text else Reason.CONTRADICTION
+        if (label == "I" and _FIRST_PERSON.match(rest)) or _REFUSAL.match(rest):
+            return Reason.UNREADABLE
+        proclaimed = _PROCLAIMED.match(rest)
+        said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
+        own_text = self._text_of(label)
+        without_own = (
+            re.sub(rf"(?<!\w){re.escape(own_text)}(?!\w)", " ", said, flags=re.IGNORECASE) if own_text else said
+        )
+        says_own = without_own != said
+        if _DENIED.match(without_own.lstrip(" .,;:!-")) or _DENIED_LATER.search(without_own):
+            return Reason.CONTRADICTION
+        if _HEDGE.match(without_own.lstrip(" .,;:!-")) or self._names_another(without_own, label):
+            return Reason.AMBIGUOUS
+        if not says_own and any(
+            label not in other
+            for other in (self._starting_with(said), *map(self._starting_with, _IS.split(said)[1:]))
+            if other
+        ):
+            return Reason.CONTRADICTION
+        return Reason.OK
 
-    def _with_text(self, text: str) -> str:
-        """Give the labels of all options with this text; articles are ignored when nothing matches with them."""
-        text = text.casefold()
-        if not text:
-            return ""
-        found = [self._labels[i] for i, option in enumerate(self._texts) if option == text]
-        if not found:
-            bare = without_article(text)
-            found = [self._labels[i] for i, option in enumerate(self._texts) if without_article(option) == bare]
-        return "".join(found)
+    def _names_another(self, text: str, label: str, *, denied_counts: bool = True) -> bool:
+        """Whether a text names an option other than `label` by its letter; letters of things and words do not."""
+        for match in _SECOND_LABEL.finditer(text):
+            other = (match[1] or match[2] or match[3]).upper()
+            if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):
+                continue
+            if _NAMED_THING.search(text, 0, match.start()):
+                continue
+            behind = text[match.end() :].lstrip(" )]\"'*.,:")
+            if denied_counts or not _DENIED.match(behind):
+                return True
+        return False
+
+    def _read_declared(self, text: str) -> tuple[frozenset[str], Reason]:
+        """Return the option that the text declares at its end, if it names no other before."""
+        declaration = declared(text)
+        if declaration is None:
+            return frozenset(), Reason.UNREADABLE
+        before, value = declaration.before, _without_politeness(clean(declaration.value))
+        lone = _LONE.fullmatch(value)
+        is_called = declaration.is_explicit or _SUBJECT_IT.search(before) is not None
+        if lone is not None and lone[1].upper() in self._labels:
+            label = lone[1].upper() if is_called else None
+        else:
+            by_text = self._with_text(value)
+            label = by_text if len(by_text) == 1 else self._beside_own_text(value)
+        if label is None:
+            return frozenset(), Reason.UNREADABLE
+        if self._names_another(before, label, denied_counts=False):
+            return frozenset(), Reason.AMBIGUOUS
+        if not is_called and any(
+            re.search(rf"(?<!\w){re.escape(text)}(?!\w)", before, re.IGNORECASE)
+            for other, text in zip(self._labels, self._texts, strict=False)
+            if other != label and text
+        ):
+            return frozenset(), Reason.AMBIGUOUS
+        for sentence in _SENTENCE_END.split(before):
+            earlier = declared(sentence)
+            if earlier is not None and self._with_text(clean(earlier.value)) not in ("", label):
+                return frozenset(), Reason.CONTRADICTION
+        return _LABEL_SETS[label], Reason.OK
 
     def _read_several(self, answer: str) -> frozenset[str] | None:
-        """Give the set of labels of a list such as `A, C`; None if any item names no option."""
-        text = clean(answer)
-        if _LABELS_RUN.fullmatch(text) and list(text) == sorted(set(text)) and set(text) <= set(self._labels):
-            return frozenset(text) if len(self.gold) != 1 else None
-        if "\n" in answer:
-            text = re.sub(r"\s*\n\s*", "\n", answer.strip())
+        """Return the labels of a list such as `cat, C. cow`; None if any item names no option."""
+        text = re.sub(r"\s*\n\s*", "\n", answer.strip()) if "\n" in answer else clean(answer)
         text = re.sub(r"^(?:(?:options|choices|answers)\s*:?|both)\s+", "", text.strip("()[]{} "), flags=re.IGNORECASE)
         items = [item for item in _SEPARATOR.split(text) if item]
-        if len(items) == 1:
-            items = text.split()
         if not 2 <= len(items) <= len(self._labels) + 1:
             return None
-        labels = [self._read_one(item)[0] for item in items]
+        labels = [self._read_item(_without_politeness(clean(item))) for item in items]
         return frozenset(label for label in labels if label) if all(labels) else None
+
+    def _read_item(self, text: str) -> str | None:
+        lone = _LONE.fullmatch(text)
+        if lone is not None and lone[1].upper() in self._labels:
+            return lone[1].upper()
+        by_text = self._with_text(text)
+        return by_text if len(by_text) == 1 else self._beside_own_text(text)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return _option_texts(self._options, self._labels)
+
+    @cached_property
+    def _labels_of(self) -> dict[str, str]:
+        """Labels by text: as compared, without article, compact. A key of an earlier kind is never extended."""
+        found: dict[str, str] = {}
+        for form in (lambda text: text, without_article, _key):
+            level: dict[str, str] = {}
+            for label, text in zip(self._labels, self._texts, strict=False):
+                level[form(text)] = level.get(form(text), "") + label
+            found = level | found
+        found.pop("", None)
+        return found
+
+    @cached_property
+    def _numbers(self) -> list[tuple[str, str, str]]:
+        numbers = ((label, _read_number(_key(text))) for label, text in zip(self._labels, self._texts, strict=False))
+        return [(label, *number) for label, number in numbers if number is not None]
+
+    def _text_of(self, label: str) -> str:
+        return self._texts[self._labels.index(label)] if self._texts else ""
+
+    def _identical(self, answer: str) -> str:
+        """Return the labels of all options written exactly so."""
+        return "".join(
+            label for label, option in zip(self._labels, self._options, strict=False) if option.strip() == answer
+        )
+
+    def _with_text(self, text: str) -> str:
+        """Return the labels of all options with this text, or with this number where only one side has a unit."""
+        text = text.casefold()
+        if not text or not self._options:
+            return ""
+        found = self._labels_of.get(text) or self._labels_of.get(without_article(text))
+        if found is None:
+            key = _key(text)
+            found = self._labels_of.get(key) or self._labels_of.get(without_article(key))
+            if found is None and key[0] in "([" and key[-1] in ")]":
+                found = self._labels_of.get(key[1:-1])
+            if found is None and (number := _read_number(key)) is not None:
+                value, unit = number
+                found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
+        return found or ""
+
+    def _starting_with(self, text: str) -> str:
+        """Return the labels of the longest option texts that a sentence begins with."""
+        text = without_article(text.casefold().lstrip())
+        longest, labels = 0, ""
+        for label, option in zip(self._labels, self._texts, strict=False):
+            option = without_article(option)
+            if len(option) >= longest and option and text.startswith(option) and not text[len(option) :][:1].isalnum():
+                labels = label if len(option) > longest else labels + label
+                longest = len(option)
+        return labels
+
+
+_LABEL_SETS = {label: frozenset(label) for label in string.ascii_uppercase}
+
+
+def _without_politeness(text: str) -> str:
+    """Return a text without the words around a label: `the option B is correct` is B."""
+    word = _OPTION_WORD.match(text)
+    if word is not None:
+        text = text[word.end() :]
+    for proclaimed in _PROCLAIMED.finditer(text):
+        if proclaimed.end() == len(text):
+            return text[: proclaimed.start()]
+    return text
+
+
+def _key(text: str) -> str:
+    """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
+    items = read_list(text) if text.startswith("[") else None
+    return compact(", ".join(items) if items else text)
+
+
+def _read_number(text: str) -> tuple[str, str] | None:
+    """Return the digits of a compact number without what changes no value, and its currency and unit."""
+    match = _NUMBER.fullmatch(text)
+    if match is None or not (match["whole"] or match["part"]):
+        return None
+    part = (match["part"] or "").rstrip("0")
+    value = (match["whole"].replace(",", "").lstrip("0") or "0") + (f".{part}" if part else "")
+    unit = match["unit"] or ""
+    return match["minus"] + value if value != "0" else value, match["currency"] + _UNITS.get(unit, unit)
 
 
 def _option_texts(options: Sequence[str], labels: str) -> list[str]:
-    """Give the normalised option texts, without the labels that some datasets store inside them (`A. cat`)."""
+    """Return the normalised option texts, without the labels that some datasets store inside them (`A. cat`)."""
     texts = [clean(option).casefold() for option in options]
     matches = [_STORED_LABEL.match(text) for text in texts]
-    if all(match is not None and match.group(1).upper() == labels[i] for i, match in enumerate(matches)):
+    if all(match is not None and match[1].upper() == labels[i] for i, match in enumerate(matches)):
         return [text[match.end() :] for text, match in zip(texts, matches, strict=True) if match is not None]
     return texts

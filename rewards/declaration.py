@@ -4,11 +4,11 @@ import re
 from typing import NamedTuple
 
 _IS = (
-    r"(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)\b"
+    r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"
     r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|=|:(?=\s))\s*"
 )
 _CALLED_ANSWER = re.compile(
-    rf"\b(?:answers?|ans|options?|choices?)\b[^.;!?\n:=]{{0,60}}?{_IS}"
+    rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion)\b[^.;!?\n:=]{{0,60}}?{_IS}"
     r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
     "|(?<!\u4e0d)(?:\u7b54\u6848\\s*(?:\u662f|\u4e3a|\u9009|(?=:))|\u9009(?:\u62e9|\u9879)?(?:\u662f|\u4e3a)?)\\s*:?\\s*",
     re.IGNORECASE,
@@ -16,7 +16,9 @@ _CALLED_ANSWER = re.compile(
 """The Chinese words: answer is, choose, option."""
 _FOLLOWS_IS = re.compile(_IS, re.IGNORECASE)
 _CONFIRMED = re.compile(
-    r"(?:\b(?:answers?|options?|choices?)\s+)?(?P<value>[^\s,;:]+)\s+(?:is|are|would\s+be|must\s+be)\s+(?:the\s+)?"
+    r"(?:^|(?<=[.,;:!?])\s+|\b(?:so|thus|hence|therefore|that|then|think|believe|conclude|means)\s+)(?:the\s+)?"
+    r"(?:(?:answers?|options?|choices?)\s+)?(?P<value>(?!(?:which|it|this|that|one|answer|none|nothing|all|both)\b)[^\s,;:]+)"
+    r"\s+(?:is|are|would\s+be|must\s+be)\s+(?:the\s+)?"
     r"(?:(?:most\s+)?(?:correct|right|best|accurate|appropriate|likely|final)\s+)?"
     r"(?:correct|right|accurate|answer|option|choice|one)s?$",
     re.IGNORECASE,
@@ -24,8 +26,8 @@ _CONFIRMED = re.compile(
 _CLAUSE_END = re.compile(r"[.!?;]\s|\b(?:so|thus|hence|therefore|consequently|means|because|since)\b", re.IGNORECASE)
 _UNSURE = re.compile(
     r"\b(?:not|never|no(?!,)|nor|neither|none|cannot|\w+n't|if|whether|unless|either|might|could|maybe|perhaps|possibly"
-    r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|(?-i:may))\b"
-    r"|^\s*(?:what|which|who|why|how)\b",
+    r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
+    r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall)\b",
     re.IGNORECASE,
 )
 _REPEATED = re.compile(r"[)\]}\"'*]*(?:[.;!]\s|[.;!]?\s*(?:so|thus|hence|therefore)\b)")
@@ -60,11 +62,13 @@ def declared(text: str) -> Declaration | None:
         >>> declared("The answer is A. The answer is B"), declared("I doubt that the answer is B")
         (None, None)
     """
-    explicit = list(_CALLED_ANSWER.finditer(text))
-    if explicit:
-        start, value = explicit[-1].start(), text[explicit[-1].end() :]
-    elif (confirmed := _CONFIRMED.search(text)) is not None:
+    explicit, confirmed = list(_CALLED_ANSWER.finditer(text)), _CONFIRMED.search(text)
+    if confirmed is not None:
         start, value = confirmed.start(), confirmed["value"]
+        explicit = [marker for marker in explicit if marker.end() <= start]
+        explicit.append(confirmed)
+    elif explicit:
+        start, value = explicit[-1].start(), text[explicit[-1].end() :]
     else:
         verbs = list(_FOLLOWS_IS.finditer(text))
         if not verbs:
@@ -81,4 +85,4 @@ def declared(text: str) -> Declaration | None:
         rest = text[earlier.end() :].lstrip(_AROUND).casefold()
         if not (rest.startswith(bare) and _REPEATED.match(rest, len(bare))):
             return None
-    return Declaration(before, value, bool(explicit) or confirmed is not None)
+    return Declaration(before, value, bool(explicit))

@@ -23,14 +23,13 @@ _GROUP_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 """Spaces that typographers put between groups of three digits."""
 _VULGAR_AFTER_DIGIT = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 
-_COMMAND = re.compile(
-    r"\\(?:boxed|fbox|text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mbox|emph)\s*\{([^{}]*)\}"
-)
+_COMMAND = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mbox|emph)\s*\{")
+_BRACE = re.compile(r"[{}]")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}")
 _LATEX_SYMBOLS = (
     ("\\%", "%"), ("\\$", "$"), ("\\&", "&"), ("\\_", "_"), ("\\#", "#"), ("{,}", ","), ("\\times", "\u00d7"),
     ("\\cdot", "\u00d7"), ("^{\\circ}", "\u00b0"), ("^\\circ", "\u00b0"), ("\\approx", "\u2248"), ("\\,", " "),
-    ("\\;", " "), ("\\!", ""), ("\\ ", " "),
+    ("\\;", " "), ("\\!", ""), ("\\ ", " "), ("\\(", " "), ("\\)", " "), ("\\[", " "), ("\\]", " "),
 )  # fmt: skip
 _BOLD = re.compile(r"\*\*([^*]+)\*\*|__([^_]+)__")
 _WRAPPERS = (
@@ -38,13 +37,35 @@ _WRAPPERS = (
     ("_", "_"), ('"', '"'), ("'", "'"), ("\u00ab", "\u00bb"),
 )  # fmt: skip
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:"
-    r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+){0,3}(?:answers?|options?|choices?|result|ans)\b"
+    r"(?:[-+\u2022>]\s+(?=[^\W\d_]{3}))?(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:"
+    r"(?:(?:the|my|our)\s+)?"
+    r"(?:(?:final|correct|right|best|closest|nearest|only|appropriate|accurate|suitable|likely|most)\s+){0,3}"
+    r"(?:answers?|options?|choices?|result|ans)\b(?:\s+(?:letter|number|choice|option|text|here)\b)?"
     r"\s*(?:(?:is|are|was|would\s+be|should\s+be|must\s+be)\b\s*:?|:|=)"
     r"|(?:it\s+is|it's|this\s+is)\b"
+    # Therefore / so / from the figure; (right) answer is / option is; (should) choose.
+    r"|(?:(?:\u56e0\u6b64|\u6240\u4ee5|\u6545|\u7efc\u4e0a(?:\u6240\u8ff0)?|\u7531\u6b64\u53ef\u77e5)\s*,?\s*)?"
+    r"(?:(?:\u6b63\u786e|\u6700\u7ec8|\u672c\u9898)\u7684?)?"
+    r"(?:(?:\u7b54\u6848|\u9009\u9879)(?:\u5e94\u8be5?|\u5c31)?(?:\u662f|\u4e3a|\u9009|(?=\s*:))|\u5e94?\u8be5?\u9009\u62e9?(?=\s*[(\[]?[A-Za-z]))"
+    r"\s*:?"
     r")\s*",
     re.IGNORECASE,
 )
+"""What may stand in front of an answer in English and Chinese."""
+_NAMED = {
+    "pi": "\u03c0", "theta": "\u03b8", "alpha": "\u03b1", "beta": "\u03b2", "angle": "\u2220", "infty": "\u221e",
+    "le": "\u2264", "leq": "\u2264", "ge": "\u2265", "geq": "\u2265", "ne": "\u2260", "neq": "\u2260", "pm": "\u00b1",
+    "sqrt": "\u221a",
+    "degree": "\u00b0", "circ": "\u00b0", "triangle": "\u25b3", "to": "\u2192", "rightarrow": "\u2192",
+    "dfrac": "\\frac", "tfrac": "\\frac", "left": "", "right": "", "displaystyle": "", "quad": " ", "qquad": " ",
+}  # fmt: skip
+_NAMED_COMMAND = re.compile(r"\\([a-z]+)")
+_SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_ONE_TERM = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[^\W\d_]|\u221a[0-9]+")
+_PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^]+")
+_TIMES = re.compile(r"(?<=[\w)])\s*(?:\*|\u00b7|\u22c5|\bx\b)\s*(?=[0-9(])")
+_FREE_BLANK = re.compile(r"\s+(?=[^\w\s])|(?<=[^\w\s])\s+|(?<=[0-9])\s+(?=[^\W\d_])")
 _MARKUP = frozenset("\\$*_`\"'\u00ab#{")
 _FINAL_PUNCTUATION = " \t\r\n.,;:!?"
 _ARTICLES = ("the ", "a ", "an ")
@@ -75,18 +96,40 @@ def unwrap(text: str) -> str:
     if _MARKUP.isdisjoint(text):
         return text
     if "\\" in text or "{," in text:
-        for _ in range(4):
-            text, count = _COMMAND.subn(r"\1", text)
-            if not count:
-                break
-        text = _FRACTION.sub(r"\1/\2", text)
+        text = _without_commands(text)
+        text = _FRACTION.sub(lambda match: f"{match[1]}/{_term(match[2])}", text)
         for command, plain in _LATEX_SYMBOLS:
             text = text.replace(command, plain)
+        text = " ".join(text.split())
     text = _BOLD.sub(lambda match: match.group(1) or match.group(2), text).lstrip("# ")
     for opening, closing in _WRAPPERS:
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)].strip()
     return text
+
+
+def _without_commands(text: str) -> str:
+    r"""Return the text with `\boxed{x}`, `\text{x}` and the like replaced by x, whatever braces x holds."""
+    parts: list[str] = []
+    depth_to_drop: list[int] = []
+    depth, at = 0, 0
+    while (brace := _BRACE.search(text, at)) is not None:
+        command = _COMMAND.search(text, at, brace.end()) if brace.group() == "{" else None
+        if command is not None and command.end() == brace.end():
+            parts.append(text[at : command.start()])
+            depth_to_drop.append(depth)
+            depth += 1
+        elif brace.group() == "{":
+            parts.append(text[at : brace.end()])
+            depth += 1
+        else:
+            depth -= 1
+            is_dropped = bool(depth_to_drop) and depth_to_drop[-1] == depth
+            parts.append(text[at : brace.start() if is_dropped else brace.end()])
+            if is_dropped:
+                depth_to_drop.pop()
+        at = brace.end()
+    return text if depth_to_drop else "".join((*parts, text[at:]))
 
 
 def clean(text: str) -> str:
@@ -125,3 +168,30 @@ def without_article(text: str) -> str:
         if text.startswith(article):
             return text[len(article) :]
     return text
+
+
+def compact(text: str) -> str:
+    r"""Return a normalised text without what sets two spellings of one formula apart: free blanks, braces, commands.
+
+    Example:
+        >>> compact(r"\frac{\sqrt{5} - 1}{2}"), compact(r"\dfrac{\sqrt5-1}2"), compact("9673j, 2218n")
+        ('(√5-1)/2', '(√5-1)/2', '9673j,2218n')
+    """
+    if text.isalnum():
+        return text
+    if "\\" in text or "{" in text or "$" in text or "~" in text:
+        text = _NAMED_COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text.replace("$", "").replace("~", " "))
+        for _ in range(6):
+            before = text
+            text = _SHORT_FRACTION.sub(lambda m: f"{_term(m[1] or m[2], _PRODUCT)}/{_term(m[3] or m[4])}", text)
+            if text == before:
+                text = _GROUP.sub(lambda match: _term(match[1]), text)
+            if text == before:
+                break
+    return _FREE_BLANK.sub("", _TIMES.sub("\u00d7", text))
+
+
+def _term(text: str | None, bare: re.Pattern[str] = _ONE_TERM) -> str:
+    """Return a part of a formula, in brackets unless it is one term and needs none."""
+    text = (text or "").strip()
+    return text if bare.fullmatch(text) else f"({text})"

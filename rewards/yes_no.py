@@ -1,16 +1,44 @@
-"""Yes and no (true and false) as the first whole word of an answer, with the opposite word nowhere in it."""
+"""Yes and no (true and false): the first whole word of an answer that says nothing against it, or what it declares."""
 
 import re
 
 from rewards.base import Reason
-from rewards.plain_text import normalise
+from rewards.declaration import declared
+from rewards.plain_text import clean
 
-_WORD = re.compile(r"[^\W_]+")
-_LABELS = {"yes": True, "true": True, "no": False, "false": False}
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_LABELS = {
+    "yes": True, "true": True, "no": False, "false": False,
+    # Chinese: yes (is), right; no (is not), wrong.
+    "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
+    "\u5426": False, "\u4e0d\u662f": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
+    "\u9519\u8bef": False, "\u4e0d\u6b63\u786e": False,
+}  # fmt: skip
+_QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
+_NEGATED = re.compile(
+    r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
+)
+_WITHDRAWN = re.compile(
+    r"[\s\"'*:,.;-]*(?:"
+    r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
+    r"|(?:or|nor|maybe|perhaps|possibly|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
+    r"|(?:incorrect|wrong)\W*$"
+    r")"
+)
+"""Behind the first word: the word itself is denied, or is one of several."""
+_NO_OF_NOTHING = re.compile(
+    r"no\s+(?:idea|clue|answer|comment|opinion|conclusion|information|info|data|context|way|response|input|image|picture"
+    r"|photo)s?\b"
+)
+"""`No idea`, `no image provided`: a refusal, not the answer no."""
 
 
 def read_yes_no(text: str) -> tuple[bool | None, Reason]:
-    """Give True for yes or true, False for no or false, None with a reason for anything else.
+    """Return True for yes or true, False for no or false, None with a reason for anything else.
+
+    The first word is the label, and the opposite one must not occur, unless it is quoted (`Yes, it says "no"`) or
+    negated (`No, it is not true`): a negated label counts as its opposite. A text that begins otherwise may declare
+    its label at its end.
 
     Args:
         text: A short answer; callers cap its length.
@@ -19,10 +47,30 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
         >>> read_yes_no("Yes, a dog."), read_yes_no("I know it")[0], read_yes_no("Yes and no")[1].value
         ((True, <Reason.OK: 'ok'>), None, 'contradiction')
     """
-    words = _WORD.findall(normalise(text))
-    label = _LABELS.get(words[0]) if words else None
-    if label is None:
+    label = _LABELS.get(text.casefold())
+    return (label, Reason.OK) if label is not None else _read_fully(text)
+
+
+def _read_fully(text: str) -> tuple[bool | None, Reason]:
+    """Return what `read_yes_no` does, without its shortcut for a lone word."""
+    cleaned = clean(text)
+    label, reason = _read_first_word(cleaned.casefold())
+    if reason is Reason.UNREADABLE and (declaration := declared(cleaned)) is not None and declaration.is_explicit:
+        return _read_first_word(clean(declaration.value).casefold())
+    return label, reason
+
+
+def _read_first_word(text: str) -> tuple[bool | None, Reason]:
+    first = _WORD.search(text)
+    label = _LABELS.get(first.group()) if first is not None else None
+    if first is None or label is None or _NO_OF_NOTHING.match(text, first.start()):
         return None, Reason.UNREADABLE
-    if any(_LABELS.get(word, label) != label for word in words):
+    if first.end() == len(text):
+        return label, Reason.OK
+    if _WITHDRAWN.match(text, first.end()):
+        return None, Reason.CONTRADICTION
+    said = _QUOTED.sub(" ", text[first.end() :])
+    said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)
+    if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION
     return label, Reason.OK

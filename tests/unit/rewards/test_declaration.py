@@ -20,7 +20,7 @@ from rewards.plain_text import clean
         ("The country that sold the most is Brazil.", "Brazil"),
         ("5 + 15 = 20", "20"),
         ("2 and 3 are odd, so 4 is the right answer", "4"),
-        ("\u56e0\u6b64\uff0c\u7b54\u6848\u662f D\u3002", "D"),
+        ("\u56fe\u4e2d\u662f\u72d7\uff0c\u7b54\u6848\u662f D\u3002", "D"),
         ("\u7531\u56fe\u53ef\u77e5\uff0c\u6545\u9009C\u3002", "C"),
     ],
 )
