@@ -35,6 +35,9 @@ class Answer:
 
 def strip_end_of_turn(response: str) -> str:
     """Return the response without surrounding whitespace and without trailing end-of-turn markers."""
+    response = response.strip()
+    if not response.endswith(END_OF_TURN):
+        return response
     trailing = _TRAILING_REVERSED.match(response[::-1])
     assert trailing is not None  # it matches nothing as well
     return response[: len(response) - trailing.end()].strip()

@@ -1,5 +1,6 @@
 """The words of this room: RewardRequest in, RewardResult out, RewardFunction between."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,7 +89,12 @@ class RewardRequest:
     """Whether sampling stopped without an end-of-turn token."""
 
     def __post_init__(self) -> None:
-        """Check the frame and the image sizes."""
+        """Check the frame and the image sizes; options that are lists or numbers become their JSON text."""
+        if any(type(option) is not str for option in self.options):
+            texts = (
+                option if isinstance(option, str) else json.dumps(option, ensure_ascii=False) for option in self.options
+            )
+            object.__setattr__(self, "options", tuple(texts))
         if self.coord_mode not in COORD_MODES:
             raise RewardError(f"RewardRequest.coord_mode is {self.coord_mode!r}; use one of {', '.join(COORD_MODES)}")
         for width, height in (*self.image_sizes, *self.image_input_sizes):

@@ -8,7 +8,7 @@ A letter inside a word, an article and a first person are no labels.
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from rewards.base import GoldError, Grade, Reason
@@ -31,6 +31,7 @@ _PROCLAIMED = re.compile(
     r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-])"
 )
 """`is correct`, `would be the best option`: what may follow a label without changing what is said."""
+_LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
     r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=because\b|since\b))(?P<rest>\S.*)",
@@ -136,7 +137,8 @@ class Choices:
         self._labels = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
         self.gold: frozenset[str] = frozenset()
         """Labels of the right options."""
-        named, reason = self._read(answer)
+        label = self._shortcut(answer)
+        named, reason = (_LABEL_SETS[label], Reason.OK) if label is not None else self._read_fully(answer)
         if reason is Reason.OK:
             self.gold = named
         if not self.gold:
@@ -148,8 +150,13 @@ class Choices:
         return "; ".join(f"{label} {text!r}" for label, text in zip(self._labels, self._texts, strict=False))
 
     def grade(self, answer: str) -> Grade:
-        """Give 1 if the answer names exactly the right options, else 0."""
-        named, reason = self._read(answer)
+        """Return 1 if the answer names exactly the right options, else 0."""
+        label = self._shortcut(answer)
+        if label is not None:
+            return (_RIGHT if label in self.gold and len(self.gold) == 1 else _WRONG)[label]
+        return self._graded(*self._read_fully(answer))
+
+    def _graded(self, named: frozenset[str], reason: Reason) -> Grade:
         parsed = ", ".join(sorted(named)) or None
         if len(named) > 1 and (len(self.gold) == 1 or reason is not Reason.OK):
             return Grade(0.0, Reason.AMBIGUOUS, parsed)
@@ -157,28 +164,41 @@ class Choices:
             return Grade(0.0, reason)
         return Grade(float(named == self.gold), Reason.OK, parsed)
 
-    def _read(self, answer: str) -> tuple[frozenset[str], Reason]:
-        """Return the labels that the answer names, and OK; or whatever it hints at, and why that does not count."""
+    def _shortcut(self, answer: str) -> str | None:
+        """Return the label of an answer in its commonest spellings; `_read_fully` says the same, in more time."""
         label = _LONE_LABEL.get(answer)
-        if label is not None and label in self._labels:
-            return _LABEL_SETS[label], Reason.OK
-        return self._read_fully(answer)
+        if label is not None:
+            return label if label in self._labels else None
+        parts = _LABEL_AND_RAW_TEXT.fullmatch(answer)
+        if parts is not None and answer not in self._options:
+            place = ord(parts[1]) - ord("A")
+            if place < len(self._options) and self._options[place] == parts[2]:
+                return parts[1]
+        return None
 
     def _read_fully(self, answer: str) -> tuple[frozenset[str], Reason]:
-        """Return what `_read` does, without its shortcut for lone labels."""
+        """Return the labels that the answer names, and OK; or whatever it hints at, and why that does not count."""
         text = clean(answer)
+        lone = _LONE.fullmatch(text)
+        if lone is not None and lone[1].upper() in self._labels:
+            return _LABEL_SETS[lone[1].upper()], Reason.OK
+        identical = self._identical(answer.strip())
+        if len(identical) == 1:
+            return _LABEL_SETS[identical], Reason.OK
         bare = _without_politeness(text)
-        for form in dict.fromkeys((text, bare)):
-            lone = _LONE.fullmatch(form)
-            if lone is not None and lone[1].upper() in self._labels:
-                return _LABEL_SETS[lone[1].upper()], Reason.OK
-        by_text = self._identical(answer.strip()) or self._with_text(text) or self._with_text(bare)
+        lone = _LONE.fullmatch(bare) if bare != text else None
+        if lone is not None and lone[1].upper() in self._labels and not self._with_text(text):
+            return _LABEL_SETS[lone[1].upper()], Reason.OK
+        own = self._beside_own_text(bare)
+        if own is not None:
+            return _LABEL_SETS[own], Reason.OK
+        by_text = self._with_text(text) or self._with_text(bare)
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         bullet = _BULLET.match(text)
         if bullet is not None:
             return self._read_fully(text[bullet.end() :])
-        own = self._beside_own_text(bare) or self._yes_no_option(text)
+        own = self._yes_no_option(text)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
         listed = self._listed_labels(bare)
@@ -201,8 +221,10 @@ class Choices:
     def _beside_own_text(self, text: str) -> str | None:
         """Return the label that stands in front of its own text or behind it: `B 12`, `B (12)`, `12 (B)`."""
         front = _LABEL_AND_OWN_TEXT.fullmatch(text)
-        if front is not None and front[1].upper() in self._with_text(front[2]):
-            return front[1].upper()
+        if front is not None and front[1].upper() in self._labels:
+            label = front[1].upper()
+            if label in self._with_text(front[2]) or (self._options and front[2] == self._option(label)):
+                return label
         behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
         if behind is not None:
             label = (behind[2] or behind[3]).upper()
@@ -323,20 +345,33 @@ class Choices:
 
     @cached_property
     def _labels_of(self) -> dict[str, str]:
-        """Labels by text: as compared, without article, compact. A key of an earlier kind is never extended."""
+        """Labels by text as compared."""
+        return self._by_form(_same)
+
+    @cached_property
+    def _labels_of_bare(self) -> dict[str, str]:
+        """Labels by text without article."""
+        return self._by_form(without_article)
+
+    @cached_property
+    def _labels_of_key(self) -> dict[str, str]:
+        """Labels by compact text, then by that without article."""
+        return self._by_form(lambda text: without_article(_key(text))) | self._by_form(_key)
+
+    def _by_form(self, form: Callable[[str], str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for form in (lambda text: text, without_article, _key):
-            level: dict[str, str] = {}
-            for label, text in zip(self._labels, self._texts, strict=False):
-                level[form(text)] = level.get(form(text), "") + label
-            found = level | found
-        found.pop("", None)
+        for label, text in zip(self._labels, self._texts, strict=False):
+            if text:
+                found[form(text)] = found.get(form(text), "") + label
         return found
 
     @cached_property
     def _numbers(self) -> list[tuple[str, str, str]]:
         numbers = ((label, _read_number(_key(text))) for label, text in zip(self._labels, self._texts, strict=False))
         return [(label, *number) for label, number in numbers if number is not None]
+
+    def _option(self, label: str) -> str:
+        return self._options[self._labels.index(label)]
 
     def _text_of(self, label: str) -> str:
         return self._texts[self._labels.index(label)] if self._texts else ""
@@ -352,15 +387,18 @@ class Choices:
         text = text.casefold()
         if not text or not self._options:
             return ""
-        found = self._labels_of.get(text) or self._labels_of.get(without_article(text))
-        if found is None:
-            key = _key(text)
-            found = self._labels_of.get(key) or self._labels_of.get(without_article(key))
-            if found is None and key[0] in "([" and key[-1] in ")]":
-                found = self._labels_of.get(key[1:-1])
-            if found is None and (number := _read_number(key)) is not None:
-                value, unit = number
-                found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
+        found = self._labels_of.get(text) or self._labels_of_bare.get(without_article(text))
+        if found is not None:
+            return found
+        key = _key(text)
+        if not key:
+            return ""
+        found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
+        if found is None and key[0] in "([" and key[-1] in ")]":
+            found = self._labels_of_key.get(key[1:-1])
+        if found is None and (number := _read_number(key)) is not None:
+            value, unit = number
+            found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
         return found or ""
 
     def _starting_with(self, text: str) -> str:
@@ -376,6 +414,8 @@ class Choices:
 
 
 _LABEL_SETS = {label: frozenset(label) for label in string.ascii_uppercase}
+_RIGHT = {label: Grade(1.0, Reason.OK, label) for label in string.ascii_uppercase}
+_WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercase}
 
 
 def _without_politeness(text: str) -> str:
@@ -386,6 +426,10 @@ def _without_politeness(text: str) -> str:
     for proclaimed in _PROCLAIMED.finditer(text):
         if proclaimed.end() == len(text):
             return text[: proclaimed.start()]
+    return text
+
+
+def _same(text: str) -> str:
     return text
 
 

@@ -26,12 +26,12 @@ def format_reward(response: str, config: FormatConfig) -> float:
     text = strip_end_of_turn(response)
     if config.think_prefilled:
         text = THINK_OPEN + text
-    counts = [text.count(tag) for tag in TAGS]
     if config.graded:
-        return 0.25 * sum(count == 1 for count in counts)
-    if counts != [1, 1, 1, 1]:
-        return 0.0
+        return 0.25 * sum(text.count(tag) == 1 for tag in TAGS)
     if not text.startswith(THINK_OPEN) or not text.endswith(ANSWER_CLOSE):
+        return 0.0
+    count = text.count
+    if not count(THINK_OPEN) == count(THINK_CLOSE) == count(ANSWER_OPEN) == count(ANSWER_CLOSE) == 1:
         return 0.0
     think_end, answer_start = text.index(THINK_CLOSE), text.index(ANSWER_OPEN)
     if answer_start < think_end or text[think_end + len(THINK_CLOSE) : answer_start].strip():

@@ -55,7 +55,7 @@ class MixedReward:
             embedding: [V, d] rows of a frozen input embedding table.
         """
         self._config = config
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str], tuple[Route, RewardFunction]] = {}
         self._functions: dict[FunctionConfig, RewardFunction] = {}
         for route in config.every_route():
             if route.parameters in self._functions:
@@ -97,7 +97,8 @@ class MixedReward:
         results: dict[int, RewardResult] = {}
         for indices in groups.values():
             members = [requests[index] for index in indices]
-            results.update(zip(indices, self._score_group(members), strict=True))
+            for index, result in zip(indices, self._score_group(members), strict=True):
+                results[index] = result
         return [results[index] for index in range(len(requests))]
 
     def explain(self, request: RewardRequest) -> list[str]:
@@ -143,15 +144,17 @@ class MixedReward:
 
     def _routed(self, request: RewardRequest) -> tuple[Route, RewardFunction]:
         pair = (request.task, request.source)
-        route = self._routes.get(pair)
-        if route is None:
-            route = self._routes[pair] = self._config.route(*pair)
+        routed = self._routes.get(pair)
+        if routed is not None:
+            return routed
+        route = self._config.route(*pair)
         function = self._functions.get(route.parameters)
         if function is None:
             raise RewardError(
                 f"task {request.task!r} is routed to {route.function}, which needs a tokenizer and an embedding table: "
                 "give MixedReward encode and embedding, or leave such rows out"
             )
+        self._routes[pair] = route, function
         return route, function
 
     def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:

@@ -27,6 +27,8 @@ class MatchingConfig:
 
     max_chars: Annotated[int, Ge(1)] = 256
     """Longer answers score 0."""
+    vqa_accuracy: bool = False
+    """True pays a text by how many of several accepted answers it equals, as VQA does; see matching.vqa_accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,9 +190,9 @@ def _answer(fields: Mapping[str, Any]) -> str:
 
 def _options(fields: Mapping[str, Any]) -> tuple[str, ...]:
     value = fields.get("options") or ()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, int, float)) for item in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, int, float, list)) for item in value):
         raise _BadRowError(f"options must be a list of texts, not {_kind(value)}")
-    return tuple(str(item) for item in value)
+    return tuple(json.dumps(item, ensure_ascii=False) if isinstance(item, list) else str(item) for item in value)
 
 
 def _size(fields: Mapping[str, Any], name: str) -> tuple[tuple[int, int], ...]:
