@@ -91,7 +91,7 @@ _BULLET = re.compile(r"[-+\u2022>]\s+(?=[(\[\"'*]*[A-Za-z])")
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
-_IS = re.compile(r"\b(?:is|are|was|were|equals?)\s+")
+_IS = re.compile(r"\b(?:is|are|was|were|equals?|reads?|shows?|says?|depicts?|displays?)\s+")
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _NUMBER = re.compile(
@@ -216,7 +216,10 @@ class Choices:
         several = self._read_several(answer) if parts is None or len(self.gold) != 1 else None
         if several is not None:
             return several, Reason.OK
-        return self._read_declared(text) if reason is Reason.UNREADABLE else (frozenset(), reason)
+        if reason is Reason.AMBIGUOUS:
+            return frozenset(), reason
+        named, why_not = self._read_declared(text)
+        return named, why_not if why_not is not Reason.UNREADABLE else reason
 
     def _beside_own_text(self, text: str) -> str | None:
         """Return the label that stands in front of its own text or behind it: `B 12`, `B (12)`, `12 (B)`."""

@@ -61,9 +61,10 @@ _NAMED = {
 }  # fmt: skip
 _NAMED_COMMAND = re.compile(r"\\([a-z]+)")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
-_GROUP = re.compile(r"\{([^{}]*)\}")
+_MATH_DOLLAR = re.compile(r"\$(?![0-9])")
+_GROUP = re.compile(r"\{([^{}]*)\}(\w?)")
 _ONE_TERM = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[^\W\d_]|\u221a[0-9]+")
-_PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^]+")
+_PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^\\]+")
 _TIMES = re.compile(r"(?<=[\w)])\s*(?:\*|\u00b7|\u22c5|\bx\b)\s*(?=[0-9(])")
 _FREE_BLANK = re.compile(r"\s+(?=[^\w\s])|(?<=[^\w\s])\s+|(?<=[0-9])\s+(?=[^\W\d_])")
 _MARKUP = frozenset("\\$*_`\"'\u00ab#{")
@@ -97,7 +98,7 @@ def unwrap(text: str) -> str:
         return text
     if "\\" in text or "{," in text:
         text = _without_commands(text)
-        text = _FRACTION.sub(lambda match: f"{match[1]}/{_term(match[2])}", text)
+        text = _FRACTION.sub(lambda match: f"{_term(match[1], _PRODUCT)}/{_term(match[2])}", text)
         for command, plain in _LATEX_SYMBOLS:
             text = text.replace(command, plain)
         text = " ".join(text.split())
@@ -163,9 +164,9 @@ def normalise(text: str) -> str:
 
 
 def without_article(text: str) -> str:
-    """Give a normalised text without its leading article, unless nothing else would remain."""
+    """Return a normalised text without its leading article, unless nothing else or no word would remain."""
     for article in _ARTICLES:
-        if text.startswith(article):
+        if text.startswith(article) and text[len(article) :][:1].isalpha():
             return text[len(article) :]
     return text
 
@@ -180,12 +181,13 @@ def compact(text: str) -> str:
     if text.isalnum():
         return text
     if "\\" in text or "{" in text or "$" in text or "~" in text:
-        text = _NAMED_COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text.replace("$", "").replace("~", " "))
+        text = _NAMED_COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text.replace("~", " "))
+        text = text.replace("$", "") if text.count("$") % 2 == 0 else _MATH_DOLLAR.sub("", text)
         for _ in range(6):
             before = text
             text = _SHORT_FRACTION.sub(lambda m: f"{_term(m[1] or m[2], _PRODUCT)}/{_term(m[3] or m[4])}", text)
             if text == before:
-                text = _GROUP.sub(lambda match: _term(match[1]), text)
+                text = _GROUP.sub(lambda m: f"({m[1]}){m[2]}" if m[2] else _term(m[1]), text)
             if text == before:
                 break
     return _FREE_BLANK.sub("", _TIMES.sub("\u00d7", text))
