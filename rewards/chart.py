@@ -9,16 +9,19 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.declaration import declared
 from rewards.listing import match_items, read_list, split_items
 from rewards.parameters import ChartConfig
 from rewards.plain_text import normalise, without_article
-from rewards.quantities import Quantity, read_quantity
+from rewards.quantities import Quantity, read_quantity, states_number
 from rewards.text_similarity import anls
 from rewards.yes_no import read_yes_no
 
 YEARS = (1800, 2100)
 """A bare four-digit integer within is a year, where the reference's type is not given."""
 
+MAX_WORDS_AFTER = 3
+"""Of a declared number: its unit, not a second sentence."""
 Grader = Callable[[str], Grade]
 
 
@@ -78,13 +81,14 @@ class ChartReward:
         return lambda answer: self._grade_text(answer, without_article(text))
 
     def _grade_number(self, answer: str, gold: Quantity, is_year: bool) -> Grade:
-        quantity, reason = read_quantity(normalise(answer))
+        quantity, reason = read_answer(answer)
         if quantity is None:
             return Grade(0.0, reason)
-        if is_year and quantity.percent:
-            return Grade(0.0, parsed=f"{_decimal(quantity.readings[0])}%")
+        spelled = _decimal(quantity.value) + ("%" if quantity.percent else "")
+        if is_year and (quantity.percent or quantity.scale != 1):
+            return Grade(0.0, parsed=spelled)
         value = max(self._closeness(p, g, is_year) for p, g in _comparable(quantity, gold))
-        return Grade(value, parsed=_decimal(quantity.readings[0]) + ("%" if quantity.percent else ""))
+        return Grade(value, parsed=spelled)
 
     def _closeness(self, prediction: Fraction, gold: Fraction, is_year: bool) -> float:
         if is_year or gold == 0:
@@ -109,7 +113,9 @@ def _spelled(text: str) -> str:
     quantity, _ = read_quantity(normalise(text))
     if quantity is None:
         return f"text {normalise(text)!r}"
-    values = " or ".join(map(_decimal, quantity.readings)) + ("%" if quantity.percent else "")
+    values = _decimal(quantity.value) + ("%" if quantity.percent else "")
+    if quantity.scale != 1:
+        values += f" (scaled by {quantity.scale})"
     kind = "a year or number" if _looks_like_year(quantity) else "number"
     return f"{kind} {values}" + ("" if _is_number_only(quantity) else f" in {normalise(text)!r}")
 
@@ -120,17 +126,47 @@ def _is_number_only(quantity: Quantity) -> bool:
 
 
 def _looks_like_year(quantity: Quantity) -> bool:
-    return quantity.bare_integer and YEARS[0] <= quantity.readings[0] <= YEARS[1]
+    return quantity.bare_integer and YEARS[0] <= quantity.value <= YEARS[1]
+
+
+def read_answer(text: str) -> tuple[Quantity | None, Reason]:
+    """Read the one number that an answer gives: its only one, or the one that it declares at its end.
+
+    A sentence that repeats the question's year (`The number of deals in 2016 is 20.`) declares 20. Where another
+    number was declared before (`It is 20. No, it is 30.`) there is none.
+
+    Args:
+        text: The answer, of capped length.
+    """
+    text = normalise(text)
+    quantity, reason = read_quantity(text)
+    if quantity is not None:
+        return quantity, reason
+    declaration = declared(text)
+    if declaration is None:
+        return None, reason
+    quantity, _ = read_quantity(declaration.value)
+    if quantity is None or quantity.words_before or quantity.words_after > MAX_WORDS_AFTER:
+        return None, reason
+    return (None, reason) if states_number(declaration.before) else (quantity, Reason.OK)
 
 
 def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
-    """Give the pairs to compare: as written, and as a fraction where only one side carries a percent sign."""
-    pairs = [(p, g) for p in prediction.readings for g in gold.readings]
+    """Give the pairs to compare: as written, and where only one side has a percent sign or scale word, without it."""
+    pairs = [(p, g) for p in _readings(prediction, gold) for g in _readings(gold, prediction)]
     if prediction.percent and not gold.percent:
         return pairs + [(p / 100, g) for p, g in pairs]
     if gold.percent and not prediction.percent:
         return pairs + [(p, g / 100) for p, g in pairs]
     return pairs
+
+
+def _readings(quantity: Quantity, other: Quantity) -> tuple[Fraction, ...]:
+    """Give what a number may mean beside another: charts leave out the unit of their axis, readers may not."""
+    is_axis_unit = other.scale == 1 and quantity.scale >= 1000
+    if quantity.may_be_unit or is_axis_unit:
+        return quantity.value, quantity.value / quantity.scale
+    return (quantity.value,)
 
 
 def _decimal(value: Fraction) -> str:

@@ -6,24 +6,75 @@ never gets a chance.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.declaration import declared
 from rewards.grader_process import GraderProcess, GraderTimeoutError
 from rewards.parameters import MathConfig
 from rewards.plain_text import unify
+from rewards.quantities import BOUND, number_word, states_number
+from rewards.units import Unit, split_unit
 
-_LEAD = re.compile(r"(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
-_DOLLARS = (("$$", "$$"), ("\\(", "\\)"), ("\\[", "\\]"), ("$", "$"), ("**", "**"))
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+|my\s+|our\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result)\s*"
+    r"(?:is|equals|:|=)\s*:?\s*",
+    re.IGNORECASE,
+)
+_ABOUT = re.compile(r"(?:\\approx|\u2248|~|\b(?:about|approximately|around|roughly)\b)\s*", re.IGNORECASE)
+_DOLLARS = (("$$", "$$"), ("\\(", "\\)"), ("\\[", "\\]"), ("$", "$"), ("**", "**"), ("`", "`"))
 _TOWER = re.compile(
     r"\^\s*(?:\{[^{}^]{0,64}\^|[-+(]*(?:[0-9]{1,8}|[A-Za-z])\s*\^|\{?\s*[-+]?[0-9]{5})"
     r"|[!)}]\s*!|[0-9]{4}\s*!|binom\s*\{\s*[0-9]{4}"
 )
 """Powers of powers, exponents and factorials that would fill memory before any clock rings."""
-_HEDGE = re.compile(r"\bor\b|\\lor\b|\\vee\b|[0-9]\s+[0-9]", re.IGNORECASE)
-_SQRT_CALL = re.compile(r"(?:\bsqrt|\u221a)\s*(?:\(([^()]{1,32})\)|([0-9]{1,12}))")
-_PERCENT = re.compile(r"([0-9.]+)\s*\\?%")
+_HEDGE = re.compile(r"\bor\b|\\lor\b|\\vee\b|\u6216|(?<!_)[0-9]\s+[0-9]", re.IGNORECASE)
+_FONT = re.compile(r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm)\s*\{([^{}]*)\}")
+_SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~")
+_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))")
+_PLAIN_POWER = re.compile(r"\^\s*(?:\(\s*([-+]?[0-9]{1,8}(?:/[0-9]{1,8})?)\s*\)|([-+]?[0-9]{2,8}|[-+][0-9]))")
+_ROOT = re.compile(r"\\?\bsqrt\b|(?<=[0-9A-Za-z)}])sqrt\b|\u221a|\u221b")
+_MIXED = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
+_DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))")
+_PERCENT = re.compile(r"([0-9.]+|\})\s*\\?%")
+_PERCENT_WORD = re.compile(r"(?<=[0-9}])\s*\b(?:percent(?:age)?|per\s+cent|pct)\b|(?<=[0-9}])\s*\uff05", re.IGNORECASE)
 _EXPONENT = re.compile(r"([0-9.])[eE]([-+]?[0-9]{1,3})(?![0-9A-Za-z])")
+_CLOCK = re.compile(r"([0-9]{1,2}):(0[0-9])(?::([0-5][0-9]))?")
+_RATIO = re.compile(r"[^:=,<>]{1,40}(?::[^:=,<>]{1,40}){1,3}")
+_WORDS = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z*]+\}|\\[A-Za-z]+|[A-Za-z]+")
+_PROSE = re.compile(r"(?:\\text\{[^{}]*\}|(?<![\\A-Za-z{])[A-Za-z]{2,})\s+(?:\\text\{|[A-Za-z]{2,})")
+_WORD = re.compile(r"[^\W\d_]{2,40}(?:[-'][^\W\d_]{1,40})*")
+_SHORT_WORD = re.compile(
+    "no|on|so|is|it|in|at|as|an|am|be|by|do|go|he|hi|if|me|my|of|or|to|up|us|we|ox|oh|ok|ma|pa", re.IGNORECASE
+)
+"""Two letters that are a word; any other two are a product."""
+_FUNCTION = re.compile("sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|lim|max|min|gcd|lcm|det")
+_GREEK = re.compile(
+    "alpha|beta|[Gg]amma|[Dd]elta|epsilon|zeta|eta|[Tt]heta|[Ll]ambda|mu|nu|[Xx]i|[Pp]i|rho|[Ss]igma|tau|[Pp]hi|chi"
+    "|[Pp]si|[Oo]mega"
+)
+_NAMED = {"inf": "\\infty ", "infinity": "\\infty ", "degrees": "^\\circ ", "degree": "^\\circ "}
+_SYMBOLS = (
+    ("\u03c0", "\\pi "), ("\u00d7", "\\times "), ("\u00b7", "\\cdot "), ("\u22c5", "\\cdot "), ("\u00f7", "\\div "),
+    ("\u221e", "\\infty "), ("\u2220", "\\angle "), ("\u25b3", "\\triangle "), ("\u03b1", "\\alpha "),
+    ("\u03b2", "\\beta "), ("\u03b8", "\\theta "), ("\u2264", "\\leq "), ("\u2265", "\\geq "),
+)  # fmt: skip
+_CURRENCY = re.compile(r"^(\s*[-+]?)\s*(?:\\\$|[$\u20ac\u00a3\u00a5\u20b9])\s*(?=[0-9.])")
 _KNOWN_GOLDS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """What an answer or a reference says."""
+
+    latex: str
+    """Without unit; the text itself where it is a word."""
+    unit: Unit | None
+    is_word: bool
+    """A word or a time of day, which is equal to itself alone: never a product of letters or a quotient."""
+    spelled: str
+    """For a reader."""
 
 
 class MathReward:
@@ -45,77 +96,248 @@ class MathReward:
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
         """Grade each answer as 1 or 0; see RewardFunction."""
-        gold, reason = _expression(request.answer, self._config.max_chars)
+        gold, reason = read_formula(request.answer, self._config.max_chars)
         if gold is None or not self._is_readable(gold):
             raise GoldError(f"math reference {request.answer[:80]!r} is no formula that math-verify reads ({reason})")
+        if number_word(request.answer.strip().casefold()) is not None:
+            raise GoldError(f"math reference {request.answer[:80]!r} is a number in words; write it in digits")
         return [self._grade_one(answer, gold) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
         """Say how reference and answer were read; see RewardFunction."""
-        read = [_expression(text, self._config.max_chars)[0] for text in (request.answer, answer)]
-        return [f"compared as LaTeX: {read[1]!r} with {read[0]!r}"]
+        read = [read_formula(text, self._config.max_chars)[0] for text in (request.answer, answer)]
+        spelled = ["nothing" if formula is None else repr(formula.latex) for formula in read]
+        units = [formula.unit for formula in read if formula is not None and formula.unit is not None]
+        return [f"compared as LaTeX: {spelled[1]} with {spelled[0]}", *(f"unit: {unit}" for unit in units)]
 
     def close(self) -> None:
         """End the grader process."""
         self._process.close()
 
-    def _is_readable(self, gold: str) -> bool:
-        if gold not in self._readable_golds:
+    def _is_readable(self, gold: Formula) -> bool:
+        if gold.is_word:
+            return True
+        if gold.latex not in self._readable_golds:
             if len(self._readable_golds) >= _KNOWN_GOLDS:
                 self._readable_golds.clear()
-            form = _percent_forms(gold, gold)[0][0]
+            form = _percent_forms(gold.latex, gold.latex)[0][0]
             try:
-                self._readable_golds[gold] = self._process.ask(form, form)["readable"]
+                self._readable_golds[gold.latex] = self._process.ask(form, form)["readable"]
             except GraderTimeoutError as error:
-                raise GoldError(f"math reference {gold!r}: {error}") from error
-        return self._readable_golds[gold]
+                raise GoldError(f"math reference {gold.latex!r}: {error}") from error
+        return self._readable_golds[gold.latex]
 
-    def _grade_one(self, answer: str, gold: str) -> Grade:
-        expression, reason = _expression(answer, self._config.max_chars)
-        if expression is None:
+    def _grade_one(self, answer: str, gold: Formula) -> Grade:
+        formula, reason = read_formula(answer, self._config.max_chars)
+        if formula is None:
             return Grade(0.0, reason)
-        if _HEDGE.search(expression) and not _HEDGE.search(gold):
-            return Grade(0.0, Reason.AMBIGUOUS, parsed=expression)
+        units_agree = gold.unit is None or gold.unit.measures_as(formula.unit)
+        if formula.latex == gold.latex and units_agree and _factor(gold, formula) == 1:
+            return Grade(1.0, parsed=formula.spelled)
+        if _HEDGE.search(formula.latex) and not _HEDGE.search(gold.latex):
+            return Grade(0.0, Reason.AMBIGUOUS, parsed=formula.spelled)
+        if formula.is_word or gold.is_word or not units_agree:
+            return Grade(0.0, parsed=formula.spelled)
         try:
-            verdicts = [self._process.ask(*forms) for forms in _percent_forms(gold, expression)]
+            verdicts = [self._process.ask(*forms) for forms in _percent_forms(*_in_one_unit(gold, formula))]
         except GraderTimeoutError:
-            return Grade(0.0, Reason.TIMEOUT, parsed=expression)
+            return Grade(0.0, Reason.TIMEOUT, parsed=formula.spelled)
         reason = Reason.OK if verdicts[0]["readable"] else Reason.UNREADABLE
-        return Grade(float(any(verdict["equal"] for verdict in verdicts)), reason, parsed=expression)
+        return Grade(float(any(verdict["equal"] for verdict in verdicts)), reason, parsed=formula.spelled)
 
 
-def _expression(text: str, max_chars: int) -> tuple[str | None, Reason]:
-    """Give the one expression of an answer in LaTeX, without box, dollars or lead phrase; or None and why."""
+def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
+    """Return the one formula of an answer, without box, dollars, lead phrase and unit; or None and why."""
     if len(text) > max_chars:
         return None, Reason.TOO_LONG
-    text = unify(text).strip()
+    text = unify(_GROUPED.sub("", text)).strip()
     if text.count("\\boxed") > 1:
         return None, Reason.AMBIGUOUS
-    for _ in range(3):
-        before = text
-        text = _without_box(_LEAD.sub("", text, count=1).strip().rstrip(" .,;:"))
-        for opening, closing in _DOLLARS:
-            if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
-                text = text[len(opening) : -len(closing)].strip()
-        if text == before:
-            break
+    text = _bare(text)
+    if "\\boxed" in text:
+        boxed = _box_in_sentence(text)
+        if boxed is None:
+            return None, Reason.AMBIGUOUS
+        text = _bare(boxed)
+    declaration = None if text.startswith("\\") or "\\text" in text else declared(text)
+    if declaration is not None and _HEDGE.search(text) is None and _is_sentence(declaration.before):
+        if states_number(declaration.before.casefold()):
+            return None, Reason.AMBIGUOUS
+        text = _bare(declaration.value)
+    text = _ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text
     if not text or "**" in text or _TOWER.search(text):
         return None, Reason.UNREADABLE
-    text = text.replace("\u00b0", "^\\circ").replace("\u03c0", "\\pi ").replace("\u00d7", "\\times ")
-    text = _EXPONENT.sub(r"\1\\times 10^{\2}", text)
-    return _SQRT_CALL.sub(lambda match: f"\\sqrt{{{match.group(1) or match.group(2)}}}", text), Reason.OK
+    return _formula(text)
+
+
+def _bare(text: str) -> str:
+    """Return the text without what stands around a formula: a lead phrase, a box, dollars, a full stop."""
+    for _ in range(4):
+        before = text
+        text = _without_box(_LEAD.sub("", text.strip(), count=1).strip().rstrip(" .,;:"))
+        for opening, closing in _DOLLARS:
+            if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+                inner = text[len(opening) : -len(closing)].strip()
+                text = text if opening in inner else inner
+        if text == before:
+            break
+    return text
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether what stands before `is` or `=` is prose, not the side of an equation; numbers in it may be rivals."""
+    words = re.findall(r"[A-Za-z]{2,}", text)
+    return len(words) >= 2 and not any(char in text for char in "=^\\")
+
+
+def _formula(text: str) -> tuple[Formula | None, Reason]:
+    """Return the formula that a text without its surroundings spells."""
+    for _ in range(3):
+        text = _FONT.sub(r" \1 ", text)
+    for symbol, command in _SYMBOLS:
+        text = text.replace(symbol, command)
+    text = _SPACING.sub(" ", _DEGREES.sub("\u00b0", text)).strip()
+    text = _PERCENT_WORD.sub(r"\\%", _CURRENCY.sub(r"\1", text))
+    if _WORD.fullmatch(text) and (len(text) > 2 or _SHORT_WORD.fullmatch(text)):
+        name = text.casefold()
+        if name not in _NAMED and _GREEK.fullmatch(text) is None:
+            number = number_word(name)
+            return Formula(str(number) if number is not None else name, None, number is None, text), Reason.OK
+    if BOUND.search(text.casefold()):
+        return None, Reason.UNREADABLE
+    text = re.sub(r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi ", text)
+    has_functions = _FUNCTION.search(text) is not None
+    value, unit = (text, None) if has_functions and "\u00b0" in text else split_unit(text)
+    clock = _CLOCK.fullmatch(value)
+    if clock is not None:
+        return Formula("\\text{time " + value.lstrip("0") + "}", unit, True, value), Reason.OK
+    latex = _roots(_MIXED.sub(r"\1\\frac{\2}{\3}", value))
+    if latex is None:
+        return None, Reason.UNREADABLE
+    latex = _PLAIN_POWER.sub(lambda match: f"^{{{match[1] or match[2]}}}", latex)
+    latex = _WORDS.sub(_command, _EXPONENT.sub(r"\1\\times 10^{\2}", latex.replace("*", "\\cdot ")))
+    if _PROSE.search(latex):
+        return None, Reason.UNREADABLE
+    if "\u00b0" in latex:
+        latex = latex.replace("\u00b0", "\\cdot\\frac{\\pi}{180}" if has_functions else " ")
+    latex = " ".join(latex.split())
+    if _RATIO.fullmatch(latex):
+        parts = [part.strip() for part in latex.split(":")]
+        latex = (
+            f"\\frac{{{parts[0]}}}{{{parts[1]}}}"
+            if len(parts) == 2
+            else ",".join(
+                f"{name}=\\frac{{{part}}}{{{parts[-1]}}}" for name, part in zip("uvw", parts[:-1], strict=False)
+            )
+        )
+    return Formula(latex, unit, False, value), Reason.OK
+
+
+def _command(match: re.Match[str]) -> str:
+    """Return what a run of letters is in LaTeX: a command, one name, or letters of algebra."""
+    run = match.group()
+    if run.startswith("\\") or len(run) == 1 or run == "and":
+        return run
+    if _GREEK.fullmatch(run) or _FUNCTION.fullmatch(run):
+        return f"\\{run} "
+    if run.casefold() in _NAMED:
+        return _NAMED[run.casefold()]
+    return f"\\text{{{min(run, run[::-1]) if run.isupper() else run}}}" if len(run) > 2 else run
+
+
+def _roots(text: str) -> str | None:
+    """Return the text with every root as LaTeX writes it; None where a root has no readable radicand."""
+    parts: list[str] = []
+    while (match := _ROOT.search(text)) is not None:
+        parts.append(text[: match.start()])
+        rest = text[match.end() :].lstrip()
+        index = "[3]" if match.group() == "\u221b" else ""
+        if rest.startswith("[") and "]" in rest:
+            index, rest = rest[: rest.index("]") + 1], rest[rest.index("]") + 1 :].lstrip()
+        if rest[:1] in ("(", "{"):
+            end = _closing(rest)
+            if end is None:
+                return None
+            body, rest = rest[1:end], rest[end + 1 :]
+            inner = _roots(body)
+            if inner is None:
+                return None
+        else:
+            plain = re.match(r"[0-9]+(?:\.[0-9]+)?|\\[A-Za-z]+|[A-Za-z]", rest)
+            if plain is None or (match.group() == "\\sqrt" and plain.group()[:1] == "\\"):
+                return None
+            length = 1 if match.group() == "\\sqrt" else plain.end()
+            inner, rest = rest[:length], rest[length:]
+        parts.append(f"\\sqrt{index}{{{inner}}}")
+        text = rest
+    return "".join(parts) + text
+
+
+def _closing(text: str) -> int | None:
+    """Return where the bracket that opens a text is closed."""
+    depth = 0
+    for at, char in enumerate(text):
+        depth += (char in "({") - (char in ")}")
+        if depth == 0:
+            return at
+    return None
 
 
 def _without_box(text: str) -> str:
-    r"""Give the content of `\boxed{..}` if the text is exactly one box, else the text."""
-    if not (text.startswith("\\boxed{") and text.endswith("}")):
-        return text
-    return text[len("\\boxed{") : -1].strip()
+    r"""Return the content of `\boxed{..}` if the text is exactly one box, else the text."""
+    if text.startswith("\\boxed{") and _closing(text[len("\\boxed") :]) == len(text) - len("\\boxed") - 1:
+        return text[len("\\boxed{") : -1].strip()
+    return text
+
+
+def _box_in_sentence(text: str) -> str | None:
+    r"""Return the content of the only box of a sentence; None where it is part of a formula or has a rival behind it.
+
+    Example:
+        >>> _box_in_sentence(r"The lines divide it into $\boxed{8}$ parts."), _box_in_sentence(r"\boxed{4} or 5")
+        ('8', None)
+    """
+    before, _, behind = text.partition("\\boxed")
+    end = _closing(behind) if behind.startswith("{") else None
+    if end is None:
+        return None
+    content, after = behind[1:end].strip(), behind[end + 1 :]
+    is_apart = before[-1:] in ("", "$", "=", ":", "(") or before[-1:].isspace()
+    clause = re.split(r"[.;!?]\s", before)[-1]
+    rivals = set(re.findall(r"[0-9]+(?:\.[0-9]+)?", after)) - set(re.findall(r"[0-9]+(?:\.[0-9]+)?", content))
+    if (
+        not is_apart
+        or after[:1] in tuple("+*/^!{_-")
+        or rivals
+        or _HEDGE.search(after)
+        or BOUND.search(clause.casefold())
+    ):
+        return None
+    return content
+
+
+def _factor(gold: Formula, formula: Formula) -> Fraction:
+    """Return what an answer is multiplied by to be in the reference's unit: 1 where either has none."""
+    if gold.unit is None or formula.unit is None or not (gold.unit.dimension and formula.unit.dimension):
+        return Fraction(1)
+    return formula.unit.size / gold.unit.size
+
+
+def _in_one_unit(gold: Formula, formula: Formula) -> tuple[str, str]:
+    """Return both in LaTeX, the answer in the reference's unit where both have one."""
+    factor = _factor(gold, formula)
+    if factor == 1:
+        return gold.latex, formula.latex
+    # The right side of `h = 80` is what is measured.
+    name, equals, value = formula.latex.rpartition("=")
+    return gold.latex, f"{name}{equals}({value})\\cdot\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
 
 
 def _percent_forms(gold: str, expression: str) -> list[tuple[str, str]]:
-    """Give the pairs to compare: as written, and as a fraction where only one side has a percent sign."""
+    """Return the pairs to compare: as written, and as a fraction where only one side has a percent sign."""
     forms = [(_PERCENT.sub(r"\1", gold), _PERCENT.sub(r"\1", expression))]
     if ("%" in gold) != ("%" in expression):
-        forms.append((_PERCENT.sub(r"\\frac{\1}{100}", gold), _PERCENT.sub(r"\\frac{\1}{100}", expression)))
+        forms.append(
+            (_PERCENT.sub(r"\1\\cdot\\frac{1}{100}", gold), _PERCENT.sub(r"\1\\cdot\\frac{1}{100}", expression))
+        )
     return forms

@@ -28,16 +28,46 @@ _SPACED_SLASH = re.compile(r"(?<=[0-9])\s*/\s*(?=[0-9.])")
 _MIXED = re.compile(r"(?<![0-9.,/])([0-9]{1,9})\s+([0-9]{1,3})/([0-9]{1,3})(?![0-9.,/])")
 """`2 1/2` is 5/2."""
 _SIGN_WORD = re.compile(r"\b(?:minus|negative)\s+(?=[$\u20ac\u00a3\u00a5]?[0-9.])")
-_BOUND = re.compile(
-    r"\b(?:not|never|isn't|cannot|less|more|fewer|greater|at least|at most|up to|over|under|above|below)\b"
+BOUND = re.compile(
+    r"(?<!\\)\b(?:not|never|isn't|aren't|wasn't|cannot|less|more|fewer|greater|over|under|above|below|beyond|within"
+    r"|[a-z]{2,}er\s+than|at\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum|min|max)|up\s*to|exceed(?:s|ed|ing)?"
+    r"|upwards?\s+of|(?:in\s+)?excess\s+of|north\s+of|south\s+of|starting\s+(?:at|from)|capped\s+at|limited\s+to"
+    r"|as\s+(?:many|much|few|little|high|low|large|great|small)\s+as|between|until|except|anything\s+but)\b"
+    r"|(?<!\\)\b(?:min|max)(?:imum)?\b\.?(?:\s+of)?\s*(?=[-+$\u20ac\u00a3]?[0-9])"
 )
+"""Words that make a bound, a range or a denial of the number behind them. `about 45` is 45, read as exactly."""
+_BOUND_SIGN = re.compile(
+    r"[<>]=?\s*(?=[-+$\u20ac\u00a3]?[0-9.])|(?<=[0-9])\s*[<>](?!\s*/)|[\u2264\u2265\u2266\u2267\u226e\u226f\u2a7d\u2a7e\u2260\u226a\u226b]|\\(?:[gl](?:e|t|eq)|neq?)\b"
+)
+_BOUND_AFTER = re.compile(
+    r"^\W*(?:\w+\W+){0,2}?(?:or|and|&|/)\s*(?:\w+\s+){0,2}(?:more|less|fewer|above|over|under|below|up|upwards?|down|beyond"
+    r"|(?!other|neither|together)[a-z]{2,}er)\b"
+    r"|^\W*(?:(?!is\b|was\b)\w+\W+)?(?:plus|upwards?|min(?:imum)?|max(?:imum)?|tops|and\s+(?:up|counting))\b"
+    r"|\bat\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum|min|max)\b|^[\s%]*(?:[^\W\d_]+\s*)?\+|^\W*-\s*$"
+)
+"""What makes a bound of the number in front of it: `45 or more`, `45 at most`."""
 _SCALES = {
     "hundred": 100, "k": 10**3, "thousand": 10**3, "thousands": 10**3,
-    "m": 10**6, "mn": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
-    "b": 10**9, "bn": 10**9, "billion": 10**9, "billions": 10**9,
-    "tn": 10**12, "trillion": 10**12, "trillions": 10**12,
+    "m": 10**6, "mn": 10**6, "mln": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
+    "b": 10**9, "bn": 10**9, "bln": 10**9, "billion": 10**9, "billions": 10**9,
+    "tn": 10**12, "trn": 10**12, "trillion": 10**12, "trillions": 10**12,
+    "lakh": 10**5, "crore": 10**7, "\u4e07": 10**4, "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
+}  # fmt: skip
+_STATED = re.compile(
+    r"(?:\b(?:is|are|was|were|be|equals?|answer|not|or)\b|=|:|^|[.;!?]\s)\s*(?:(?:about|approximately|around|roughly)\s+)?"
+    r"[-+$\u20ac\u00a3]?[0-9][0-9.,]*%?(?=\s*(?:$|[.;,!?]|\b(?:or|and|but|no|so)\b)|\s+[a-z]+\s*[.;,!?])"
+)
+_WRITTEN = frozenset("0123456789\u4e07\u4ebf\u767e\u5343")
+"""Numerals that are read: digits, and the Chinese scale words."""
+_SMALL_WORDS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+    "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
 _PERCENT_WORDS = ("%", "percent", "pct", "percents", "percentage")
+_OPERATION = re.compile("[/*+\u00d7\u00f7\u221a][0-9(]")
+"""A word does not hold it: n/2 is a formula."""
 _CHUNK_EDGES = "()[]{}\"'*,;:!?#\u2248~="
 
 
@@ -46,12 +76,16 @@ class Quantity:
     """One number with what its spelling says about it.
 
     Example:
-        >>> read_quantity("$1.2 million")[0].readings
-        (Fraction(1200000, 1),)
+        >>> read_quantity("$1.2 million")[0].value
+        Fraction(1200000, 1)
     """
 
-    readings: tuple[Fraction, ...]
-    """The value; two values where a spaced `m` may mean million or metre."""
+    value: Fraction
+    """As a charted value: scale word applied, percent sign not."""
+    scale: int
+    """What a scale word multiplied the number by, else 1."""
+    may_be_unit: bool
+    """Whether the scale word is an `m`, which may be a metre."""
     percent: bool
     """Whether a percent sign or word follows."""
     bare_integer: bool
@@ -69,21 +103,76 @@ def read_quantity(text: str) -> tuple[Quantity | None, Reason]:
     Returns:
         The quantity and OK; or None with NOT_A_NUMBER (none, several, a range, a bound, malformed, overflow).
     """
-    if not text.isascii() and any(char.isnumeric() and not "0" <= char <= "9" for char in text):
+    if not text.isascii() and any(char.isnumeric() and char not in _WRITTEN for char in text):
         return None, Reason.NOT_A_NUMBER
     chunks = _chunks(text)
     numeric = [i for i, chunk in enumerate(chunks) if any("0" <= char <= "9" for char in chunk) and not _is_name(chunk)]
+    if not numeric:
+        words = number_word(text.removeprefix("about ").strip(_CHUNK_EDGES))
+        if words is not None:
+            return Quantity(Fraction(words), 1, False, False, False, 0, 0), Reason.OK
     if len(numeric) != 1:
         return None, Reason.NOT_A_NUMBER
     at = numeric[0]
     match = _NUMBER.fullmatch(chunks[at])
-    if match is None or _BOUND.search(" ".join(chunks[:at])):
+    if match is None:
         return None, Reason.NOT_A_NUMBER
+    if len(chunks) > 1 or not text.isascii():
+        after = text.partition(match["top"])[2]
+        if BOUND.search(text[: len(text) - len(after)]) or _BOUND_SIGN.search(text) or _BOUND_AFTER.search(after):
+            return None, Reason.NOT_A_NUMBER
     value = _value(match)
     if value is None:
         return None, Reason.NOT_A_NUMBER
-    quantity = _with_tail(value, match, chunks, at)
-    return quantity, Reason.OK
+    return _with_tail(value, match, chunks, at), Reason.OK
+
+
+def number_word(text: str) -> int | None:
+    """Return the whole number that English words spell, below a million million; None for anything else.
+
+    Args:
+        text: Case-folded.
+
+    Example:
+        >>> number_word("three"), number_word("one hundred and forty-five"), number_word("cat")
+        (3, 145, None)
+    """
+    words = text.replace("-", " ").split()
+    if not words or len(words) > 16 or words[0] == "and" or words[-1] == "and":
+        return None
+    total, part, last = 0, -1, 10**12
+    for word in words:
+        if word == "and" and (part >= 100 or (part < 0 and total)):
+            continue
+        if word == "hundred" and 0 < part < 10:
+            part *= 100
+        elif word in ("thousand", "million", "billion") and part > 0 and _SCALES[word] < last:
+            last = _SCALES[word]
+            total, part = total + part * last, -1
+        elif word in _SMALL_WORDS:
+            number = _SMALL_WORDS[word]
+            # `forty five` adds up, `five forty` and `twenty twenty` do not.
+            if part > 0 and not (number and (part % 100 == 0 or (part % 10 == 0 and part % 100 >= 20 and number < 10))):
+                return None
+            if part == 0 or (part < 0 and total and number == 0):
+                return None
+            part = max(part, 0) + number
+        else:
+            return None
+    return total + max(part, 0)
+
+
+def states_number(text: str) -> bool:
+    """Whether a text already gives a number as an answer: behind `is`, or as a clause of its own.
+
+    Args:
+        text: What stands before a declaration, case-folded, of capped length.
+
+    Example:
+        >>> states_number("it is 20. no, the value"), states_number("the number of deals in 2016")
+        (True, False)
+    """
+    return _STATED.search(text) is not None
 
 
 def _chunks(text: str) -> list[str]:
@@ -100,7 +189,7 @@ def _chunks(text: str) -> list[str]:
 
 def _is_name(chunk: str) -> bool:
     """Whether digits belong to a word such as q3 or co2, not to a number with a currency."""
-    return chunk[0].isalpha() and _NUMBER.fullmatch(chunk) is None
+    return chunk[0].isalpha() and _OPERATION.search(chunk) is None and _NUMBER.fullmatch(chunk) is None
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -128,16 +217,14 @@ def _with_tail(value: Fraction, match: re.Match[str], chunks: list[str], at: int
     tail = match["tail"]
     after = chunks[at + 1 :]
     percent = tail.startswith("%") or tail.lstrip("-") in _PERCENT_WORDS
-    scale, ambiguous = 1, False
-    attached = tail.lstrip("-")
-    if attached in _SCALES:
-        scale, ambiguous = _SCALES[attached], attached == "m"
-    elif not tail and after and after[0] in _SCALES:
+    word = tail.lstrip("-")
+    if word not in _SCALES and word[:1] in ("\u4e07", "\u4ebf"):
+        word = word[0]  # 90\u4e07\u5143 is a scale and a currency in one run of letters
+    if word not in _SCALES and not tail and after and after[0] in _SCALES:
         word = after.pop(0)
-        scale, ambiguous = _SCALES[word], word == "m"
+    scale = _SCALES.get(word, 1)
     if after and (after[0] in _PERCENT_WORDS or after[:2] == ["per", "cent"]):
         percent = True
         after = after[2:] if after[0] == "per" else after[1:]
-    readings = (value * scale, value) if ambiguous else (value * scale,)
     bare = match["top"].isdigit() and match.group() == match["top"] and scale == 1 and not percent
-    return Quantity(readings, percent, bare, at, len(after))
+    return Quantity(value * scale, scale, word == "m", percent, bare, at, len(after))

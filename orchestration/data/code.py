@@ -23,7 +23,7 @@ REWARDS = (
     *("rewards.config", "rewards.declaration", "rewards.embedding_table", "rewards.format", "rewards.grounding"),
     *("rewards.listing", "rewards.matching", "rewards.math_worker", "rewards.mathematics", "rewards.mixed"),
     *("rewards.open_ended", "rewards.plain_text", "rewards.quantities", "rewards.text_similarity"),
-    *("rewards.tokenizer", "rewards.yes_no"),
+    *("rewards.tokenizer", "rewards.units", "rewards.yes_no"),
 )
 """What reads references and answers, and grades them."""
 PROMPT = ("rollout.prompt",)

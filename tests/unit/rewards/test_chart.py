@@ -7,6 +7,7 @@ import pytest
 from rewards.base import GoldError, RewardRequest
 from rewards.chart import ChartReward
 from rewards.parameters import ChartConfig
+from rewards.quantities import number_word
 from rewards.text_similarity import levenshtein
 
 
@@ -43,7 +44,7 @@ WRONG = [
     ("1,23", "1.23"), ("1_000", "1000"), ("3:45", "345"), ("40-50", "45"), ("45\u201350", "45"), ("40 - 50", "45"),
     ("45~50", "45"), ("45 to 50", "45"), ("45 or 46", "45"), ("45, 46", "45"), ("45\u00b11", "45"), (">45", "45"),
     ("more than 45", "45"), ("at most 45", "45"), ("not 45", "45"), ("nan", "45"), ("inf", "45"), ("1e999", "45"),
-    ("9" * 200, "45"), ("-45", "45"), ("Q3", "3"), ("CO2", "2"), ("forty-five", "45"), ("\u0661\u0662", "12"),
+    ("9" * 200, "45"), ("-45", "45"), ("Q3", "3"), ("CO2", "2"), ("\u0661\u0662", "12"),
     ("\u5341\u4e8c", "12"),
     ("2**3", "8"), ("2 hundred", "2"), ("1e-30", "0"), ("-100", "0"), ("1/0", "1"), ("45/0", "45"),
     ("45 in 2015", "45"), ("", "45"),
@@ -61,6 +62,82 @@ def test_right_answers_however_written(answer: str, gold: str) -> None:
 @pytest.mark.parametrize(("answer", "gold"), WRONG)
 def test_wrong_hedged_and_malformed_answers(answer: str, gold: str) -> None:
     assert value(answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("90 million euros", "90"), ("78.2 thousand", "78.2"), ("144.29 billion U.S. dollars", "144.29"),
+        ("90", "90 million"), ("1.2 million", "1,200,000"), ("45k", "45"), ("45 thousand", "45,000"),
+        ("28 percent", "28%"), ("28", "28%"), ("0.28", "28%"), ("28%", "28"), ("about 45", "45"),
+        ("approximately 45", "45"), ("~45", "45"), ("45 or so", "45"),
+        ("The number of deals that PwC had in 2016 is 20.", "20"),
+        ("The sum of the highest value (86.9) and the lowest value (32.53) of the blue bars is 119.43.", "119.43"),
+        ("In 2016, the value was 45%.", "45"), ("three", "3"), ("Twenty-one", "21"), ("one hundred and five", "105"),
+        ("The answer is 45.", "45"), ("Therefore, the answer is 45 million.", "45"), ("The highest bar is 45", "45"),
+        ("The maximum value is 45", "45"), ("45 more than last year", "45"),
+        ("The difference between 2010 and 2012 is 5.", "5"), ("The value in 2015 is equal to 20", "20"),
+        ("From 2010 to 2012, the share is 12.5%", "12.5"), ("90\u4e07", "900000"), ("90\u4e07", "90"),
+        ("9\u4ebf\u5143", "900000000"), ("25\u6d77\u91cc", "25"), ("9\u7c73", "9"), ("3.6\u79d2", "3.6"),
+        ("36 cm\xb2", "36"), ("$45", "45"), ("45 dollars", "$45"), ("45.0", "45"), ("forty five", "45"),
+        ("1.5 crore", "15000000"), ("The average of 40 and 50 is 45.", "45"), ("2015", "2015"),
+        ("The year is 2015.", "2015"), ("The year with the 3 highest bars is 2015.", "2015"),
+        ("the value is about 45", "45"), ("It was nearly 45", "45"), ("roughly 45 percent", "45%"),
+        ("There were 45 deals", "45"),
+    ],
+)  # fmt: skip
+def test_scale_words_number_words_units_and_declared_numbers_are_read(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("larger than 45", "45"), ("lower than 45", "45"), ("smaller than 45", "45"), ("higher than 45", "45"),
+        ("bigger than 45", "45"), ("older than 45", "45"), ("\u2265 45", "45"), ("\u226445", "45"), ("> 45", "45"),
+        ("<45", "45"), ("< 45", "45"), ("45 or more", "45"), ("45 or less", "45"), ("45 or fewer", "45"),
+        ("45 and above", "45"), ("45 or higher", "45"), ("45 at most", "45"), ("45 at least", "45"),
+        ("at least 45", "45"), ("at most 45", "45"), ("up to 45", "45"), ("no fewer than 45", "45"),
+        ("no more than 45", "45"), ("not less than 45", "45"), ("minimum of 45", "45"), ("a maximum of 45", "45"),
+        ("max 45", "45"), ("min. 45", "45"), ("45+", "45"), ("45 +", "45"), ("45 plus", "45"), ("45 minimum", "45"),
+        ("45 max", "45"), ("45% or more", "45%"), ("45 million or more", "45 million"), ("45 cm or more", "45"),
+        ("45 or older", "45"), ("45 and up", "45"), ("upwards of 45", "45"), ("in excess of 45", "45"),
+        ("exceeds 45", "45"), ("exceeding 45", "45"), ("over 45", "45"), ("under 45", "45"), ("below 45", "45"),
+        ("beyond 45", "45"), ("as many as 45", "45"), ("between 40 and 50", "45"), ("starting at 45", "45"),
+        ("the value is more than 45", "45"), ("The value is at least 45.", "45"), ("The answer is 45 or more", "45"),
+        ("two bars with values larger than 4", "4"), ("the value is 20 or 30", "20"), ("the value is 20 or 30", "30"),
+        ("It is 20. No, the value is 30.", "30"), ("It is 20. No, the value is 30.", "20"),
+        ("20. No, the value is 30", "30"), ("20 or 30; the answer is 30", "30"),
+        ("The answer is 20, or the answer is 30", "30"), ("I am not sure the value is 20 in 2016", "20"),
+        ("The value in 2016 is not 20", "20"), ("90 thousand", "90 million"), ("90 billion", "90 million"),
+        ("2015 thousand", "2015"), ("2 hundred", "2"), ("twenty or thirty", "20"), ("three four", "3"),
+        ("not three", "3"), ("more than three", "3"), ("three or more", "3"), ("nan", "45"), ("40-50", "45"),
+        ("45 to 50", "45"), ("\u2260 45", "45"), ("x > 45", "45"), ("\\geq 45", "45"), ("\\ge 45", "45"),
+        ("somewhere above 45", "45"), ("less than or equal to 45", "45"), ("greater than or equal to 45", "45"),
+        ("45 or greater", "45"), ("45 upwards", "45"), ("45 & up", "45"), ("at minimum 45", "45"),
+        ("45 at the very least", "45"), ("a minimum 45", "45"), ("the minimum of 45", "45"),
+        ("anything but 45", "45"), ("until 45", "45"), ("within 45", "45"), ("45-", "45"),
+        ("The number in 2016 might be 20", "20"), ("Is the value in 2016 20?", "20"), ("two", "3"), ("20", "30"),
+        ("If it was 2016, the value is 20", "20"), ("It is 20, not 30", "30"), ("45 and 46", "45"), ("45/46", "45"),
+        ("not 45", "45"), ("no less than 45", "45"), ("nothing over 45", "45"), ("45 \u2013 50", "45"),
+        ("+45 to -45", "45"), ("(n/2) + 1", "1"), ("n/2 + 1", "1"),
+    ],
+)  # fmt: skip
+def test_bounds_denials_and_rival_declarations_are_no_single_number(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("zero", 0), ("nineteen", 19), ("forty two", 42), ("forty-two", 42), ("one hundred", 100),
+        ("two thousand and five", 2005), ("three million two hundred thousand", 3_200_000), ("five forty", None),
+        ("twenty twenty", None), ("three four", None), ("hundred", None), ("and", None), ("one thousand million", None),
+        ("cat", None), ("", None), ("zero one", None),
+    ],
+)  # fmt: skip
+def test_number_words_add_up_or_are_refused(text: str, number: int | None) -> None:
+    assert number_word(text) == number
 
 
 def test_the_type_of_the_reference_overrides_its_form() -> None:

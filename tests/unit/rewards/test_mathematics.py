@@ -13,7 +13,7 @@ from rewards.parameters import MathConfig
 
 @pytest.fixture(scope="module")
 def math() -> Iterator[MathReward]:
-    reward = MathReward(MathConfig(timeout_s=10.0))
+    reward = MathReward(MathConfig(timeout_s=60.0))
     yield reward
     reward.close()
 
@@ -88,3 +88,84 @@ def test_worker_errors_are_crashes_not_zeros(math: MathReward, monkeypatch: pyte
     monkeypatch.setattr(math._process, "_read", lambda worker, limit: {"error": "ValueError: broken"})
     with pytest.raises(GraderCrashError, match="broken"):
         math._process.ask("5", "6")
+    math._process.close()  # the true answer was never read
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("2\u221a3", "2\u221a{3}"), ("\\sqrt{3}", "\u221a{3}"), ("2\u221a{3}", "2\\sqrt{3}"), ("9", "9\u7c73"),
+        ("8", "8\u5398\u7c73"), ("25\u6d77\u91cc", "25"), ("36", "36cm^{2}"), ("9\u03c0", "9\u03c0cm^{2}"),
+        ("36cm\xb2", "36"), ("36\\text{ cm}^2", "36cm\xb2"), ("36cm^2", "36 square cm"), ("12:00", "12:00"),
+        ("1 - \\frac{1}{\\mathrm{e}}", "1 - \\frac{1}{\\mathrm{e}}"), ("1-1/e", "1 - \\frac{1}{\\mathrm{e}}"),
+        ("9pi", "9\u03c0"), ("pi", "\u03c0"), ("4 * pi", "4\u03c0"), ("4\xb7\u03c0", "4\\pi"), ("10^-3", "0.001"),
+        ("10^{-3}", "10^-3"), ("\u221e", "\\infty"), ("28 percent", "28\\%"), ("28\\%", "28 percent"),
+        ("0.28", "28\\%"), ("\\frac{3\\sqrt{3}}{2}", "\\frac{3}{2}\u221a{3}"),
+        ("\\frac{\u221a{3}}{2}", "\\frac{\\sqrt3}{2}"), ("3.6", "3.6\u79d2"), ("3.6 s", "3.6\u79d2"),
+        ("80 mm", "8cm"), ("30 degrees", "30\xb0"), ("30\xb0", "30"), ("30^\\circ", "30\u5ea6"), ("east", "East"),
+        ("\\text{east}", "east"), ("\\boxed{5}", "5"), ("(\u221a3+1)", "(\u221a{3}+1)\u5c0f\u65f6"),
+        ("\u221a3+1 hours", "(\u221a{3}+1)\u5c0f\u65f6"), ("\\sqrt{2(3+5)}", "4"), ("sqrt(2(3+5))", "4"),
+        ("\u221b8", "2"), ("\\sqrt[3]{8}", "2"), ("2 1/2", "2.5"), ("2\\frac{1}{2}", "2.5"), ("1,234", "1234"),
+        ("1{,}234", "1234"), ("x = 5", "5"), ("h = 5 m", "5m"), ("h = 5 m", "5"), ("5 apples", "5"),
+        ("5", "5 apples"), ("\\$5", "5"), ("theta", "\\theta"), ("2ab", "2ba"), ("xy", "yx"), ("x^2y^2", "y^2x^2"),
+        ("1:2", "1/2"), ("2:4", "1:2"), ("1:2:3", "2:4:6"), ("(1,2)", "(1,2)"), ("(2,1)", "(2,1)"),
+        ("\\angle ABC", "\u2220ABC"), ("\u2220ABC = 30\xb0", "30\xb0"), ("sin 30\xb0", "1/2"),
+        ("\\sin 30^\\circ", "0.5"), ("log_2 8", "3"), ("7685413092", "7685413092"), ("8.0", "8"), ("0.333333", "1/3"),
+        ("The answer is 5.", "5"), ("so the value is 20.", "20"), ("The length of the segment AB is 5 cm.", "5"),
+        ("The area is 9\u03c0.", "9\\pi"), ("5 or 6", "6 or 5"), ("x=1 or x=2", "x=2 or x=1"),
+        ("6 km/h", "6 km per hour"), ("5 m/s", "18 km/h"), ("60km", "60 kilometers"), ("2\\pi\\text{ cm}", "2\u03c0"),
+        ("\\frac{24}{5}cm", "4.8"), ("4\u221a{3}cm\xb2", "4\\sqrt{3}"), ("2.5\\times 10^{3}", "2500"),
+        ("1.6e-19", "1.6\\times 10^{-19}"), ("5\\%", "0.05"), ("about 5", "5"), ("2\u03c0r", "2\\pi r"), ("C", "C"),
+        ("24+4\\pi", "4\\pi+24"), ("seven", "7"), ("-2", "\u22122"), ("\\frac{-1}{2}", "-\\frac12"),
+        ("\\dfrac{1}{2}", "0.5"), ("x\\geq 5", "x\u22655"), ("160\u221a{3}m", "160\\sqrt3"),
+        ("160\\sqrt{3} meters", "160\u221a{3}m"), ("3/4", "0.75"), ("\\frac{\\pi}{3}", "\u03c0/3"),
+        ("\\pi/3", "pi/3"), ("2\\sqrt{3} - 2", "2\u221a{3}-2"), ("5 \\text{ cm}", "5cm"), ("5 \\mathrm{~cm}", "5cm"),
+        ("9\\text{ square units}", "9"), ("9 units^2", "9"), ("6 sq. cm", "6cm^2"),
+        ("6\u5e73\u65b9\u5398\u7c73", "6cm\xb2"), ("3\u7acb\u65b9\u7c73", "3m^3"), ("2 L", "2000 mL"),
+        ("1 h", "60 min"), ("12:30", "12:30"), ("3:05", "3:05"), ("n=3k+1", "n=3k+1"), ("f(x)=2x", "f(x)=2x"),
+        ("-\\infty", "-\u221e"), ("\\{1,2\\}", "1, 2"), ("[0, 1]", "[0,1]"), ("\\frac{1}{2}mv^2", "mv^2/2"),
+        ("The four lines divide the paper into \\boxed{8} sections.", "8"),
+        ("There are $\\boxed{6}$ routes. The answer is: 6", "6"),
+        ("AB = 1.8 * BC / 1.5 = 1.8 * 9.0 / 1.5 = 10.8", "10.8m"), ("5 = x", "5"), ("Two", "2"),
+    ],
+)  # fmt: skip
+def test_a_value_is_right_however_it_is_spelled_and_every_reference_is_right_for_itself(
+    math: MathReward, answer: str, gold: str
+) -> None:
+    assert grade(math, answer, gold).value == 1.0
+    assert grade(math, gold, gold).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("1.5", "\\frac{3}{2}\u221a{3}"), ("\u221a3", "2\u221a{3}"), ("seat", "east"), ("neve", "even"),
+        ("silent", "listen"), ("\\angle BAC", "\\angle ABC"), ("1.6e-19", "9.1e-31"), ("0.0000001", "0.0000002"),
+        ("8pi", "9\u03c0"), ("8 cm", "8 m"), ("36 cm", "36 cm^2"), ("4 or 5", "5"), ("4, 5", "5"), ("4=5", "5"),
+        ("x=6=5", "5"), ("more than 5", "5"), ("at least 5", "5"), ("5 or more", "5"), ("\u22655", "5"), (">5", "5"),
+        ("x > 5", "5"), ("\\geq 5", "5"), ("5+", "5"), ("not 5", "5"), ("5 6", "11"), ("28", "0.28"),
+        ("(1,2)", "(2,1)"), ("(0,0)", "(5,3)"), ("(3,1)", "(2,1)"), ("[1,2]", "(1,2)"), ("1.6e-19x", "9.1e-31x"),
+        ("\\frac{3}{2}", "\\frac{3}{2}\\sqrt{3}"), ("3\u221a", "3"), ("no", "on"), ("30", "60\xb0"), ("5 kg", "5 g"),
+        ("5\\text{ not}", "5"), ("5 less", "5"), ("between 4 and 6", "5"), ("10^-3", "10^-4"), ("1000001", "1000000"),
+        ("3.14", "\\pi"), ("5 seconds", "5 minutes"), ("The value is 20 or 30", "20"),
+        ("It is 20. No, the value is 30.", "30"), ("Not 20", "20"), ("2*3*", "6"), ("\\frac{1}{2", "1/2"),
+        ("the 5th or 6th", "5"), ("5 \xb1 1", "5"), ("\\pm 5", "5"), ("x^2", "x^3"), ("\\sqrt{\\sqrt{2}", "2"),
+        ("\\boxed{4} \\boxed{5}", "5"), ("AB", "CD"), ("7 cats 8", "7"), ("\\infty", "-\\infty"), ("tea", "eat"),
+        ("2east", "2seat"), ("4*", "4"), ("(5", "5"), ("5)", "5"), ("4=5=5", "5"), ("3 m/s", "3 m/s^2"),
+        ("There are at least \\boxed{6} routes.", "6"), ("\\boxed{6} or 7", "6"), ("\\boxed{6} or 7", "7"),
+        ("\\boxed{3}+3", "3"), ("5 cats", "5 dogs"),
+    ],
+)  # fmt: skip
+def test_half_read_formulas_bounds_anagrams_units_and_hedges_earn_nothing(
+    math: MathReward, answer: str, gold: str
+) -> None:
+    assert grade(math, answer, gold).value == 0.0
+
+
+@pytest.mark.parametrize(
+    "gold",
+    ["forty two", "the area of a circle", "7 cats and dogs went home", "", "???", "forty-two", "seven", "9^9^9", "1/0"],
+)
+def test_a_reference_in_prose_or_without_a_value_is_a_failure(math: MathReward, gold: str) -> None:
+    with pytest.raises(GoldError):
+        grade(math, gold, gold)

@@ -1,0 +1,152 @@
+"""Units at the end of a number: which there are, what they measure, how they compare.
+
+Sizes are exact, so that `80 mm` is `8 cm` and not something near to it.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rewards.quantities import BOUND
+
+_BASES: dict[str, dict[str, str | int]] = {
+    # Dimension: {size in its base unit: names}. A name in Latin letters of three or more also takes a plural s.
+    "length": {
+        "1/1000": "mm millimeter millimetre 毫米", "1/100": "cm centimeter centimetre 厘米 公分",
+        "1/10": "dm decimeter decimetre 分米", "1": "m meter metre 米", "1000": "km kilometer kilometre 千米 公里",
+        "1852": "海里 nmi nauticalmile", "127/5000": "in inch inches 英寸", "381/1250": "ft foot feet 英尺",
+        "1143/1250": "yd yard 码", "201168/125": "mi mile 英里", "1/1000000": "μm micrometer micrometre 微米",
+        "1/1000000000": "nm nanometer nanometre 纳米",
+    },
+    "area": {"10000": "ha hectare 公顷", "316160658/78125": "acre 英亩"},
+    "volume": {"1/1000": "l L liter litre 升", "1/1000000": "ml mL milliliter millilitre 毫升 cc"},
+    "mass": {
+        "1": "g gram gramme 克", "1000": "kg kilogram kilo 千克 公斤", "1/1000": "mg milligram 毫克",
+        "1000000": "ton tonne 吨", "45359237/100000": "lb lbs pound 磅",
+    },
+    "time": {
+        "1": "s sec second 秒 秒钟", "60": "min mins minute 分 分钟", "3600": "h hr hrs hour 小时 时",
+        "86400": "d day 天 日", "604800": "week 周 星期", "1/1000": "ms millisecond 毫秒",
+    },
+    "month": {"1": "month 月 个月", "12": "year yr yrs 年"},
+    "angle": {"1": "° deg degree 度"},
+    "radian": {"1": "rad radian 弧度"},
+    "temperature in celsius": {"1": "°C ℃ celsius 摄氏度"},
+    "temperature in fahrenheit": {"1": "°F ℉ fahrenheit 华氏度"},
+    "temperature": {"1": "K kelvin"},
+    "force": {"1": "N newton 牛 牛顿", "1000": "kN kilonewton 千牛"},
+    "energy": {"1": "J joule 焦 焦耳", "1000": "kJ kilojoule 千焦"},
+    "power": {"1": "W watt 瓦 瓦特", "1000": "kW kilowatt 千瓦", "1000000": "MW megawatt"},
+    "voltage": {"1": "V volt 伏 伏特", "1000": "kV kilovolt", "1/1000": "mV millivolt"},
+    "current": {"1": "A amp ampere 安 安培", "1/1000": "mA milliampere 毫安"},
+    "resistance": {"1": "Ω Ω ohm 欧 欧姆", "1000": "kΩ kΩ kiloohm"},
+    "pressure": {"1": "Pa pascal 帕", "1000": "kPa kilopascal", "1000000": "MPa megapascal"},
+    "frequency": {"1": "Hz hertz 赫兹", "1000": "kHz kilohertz", "1000000": "MHz megahertz"},
+    "amount": {"1": "mol mole 摩尔"},
+    "yuan": {"1": "元 yuan rmb cny 块", "10000": "万元"},
+    "dollar": {"1": "dollar usd", "1/100": "cent"},
+    "euro": {"1": "euro eur"},
+    "speed": {"5/18": "kmh kph kmph", "1397/3125": "mph"},
+    "": {"1": "unit 单位 个 次 人 条 只 支 种 块钱 本 张 辆 棵 朵 名 位 件"},
+}  # fmt: skip
+"""Dimension "" is that of a bare count."""
+_UNITS = {
+    name: (dimension, Fraction(size))
+    for dimension, names_of in _BASES.items()
+    for size, names in names_of.items()
+    for name in str(names).split()
+}
+_UNITS.update({f"{name}s": unit for name, unit in list(_UNITS.items()) if len(name) > 2 and name.isascii()})
+_COMPOSED = {
+    "area": (("length", 2),),
+    "volume": (("length", 3),),
+    "speed": (("length", 1), ("time", -1)),
+}
+_AMBIGUOUS = frozenset("mshgldLNJWVAK")
+"""Names that are also letters of algebra: a unit only behind a number without any letters."""
+_POWER_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
+
+_ATOM = r"(?:°[CF]?|[^\W\d_]+)"
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9]))?"
+_TAIL = re.compile(
+    rf"(?<![^\W\d_\\])(?<!\\)(?P<unit>(?:(?:square|cubic|sq|cu)\b\.?\s*|nautical\s+)?{_ATOM}{_POWER}"
+    rf"(?:\s*(?:/|\\cdot|\bper\b)\s*{_ATOM}{_POWER})*)\.?\s*$",
+    re.IGNORECASE,
+)
+_FACTOR = re.compile(
+    rf"(?P<sep>/|\\cdot|per\b)?\s*(?P<word>(?:square|cubic|sq|cu)\b\.?|平方|立方)?\s*"
+    rf"(?P<atom>{_ATOM})\s*(?:\^\s*\{{?\s*(?P<power>-?[1-9])\s*\}}?)?\s*",
+    re.IGNORECASE,
+)
+_LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
+_LETTER = re.compile(r"[^\W\d_]")
+_VALUE = re.compile(r"[0-9]|\\(?:pi|infty|sqrt)")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts.
+
+    Example:
+        >>> split_unit("36 cm^2")[1].measures_as(split_unit("0.0036 square metres")[1])
+        True
+    """
+
+    dimension: tuple[tuple[str, int], ...]
+    """Base quantities and their powers; a bare count (units, apples) has none."""
+    size: Fraction
+    """In base units, as a factor."""
+
+    def measures_as(self, other: "Unit | None") -> bool:
+        """Whether the two may stand for one another: the same quantity, or a unit on one side only."""
+        return other is None or not self.dimension or not other.dimension or self.dimension == other.dimension
+
+
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    r"""Return a number or formula without the unit at its end, and that unit; the text and None if it has none.
+
+    Args:
+        text: LaTeX or plain, of capped length, with neither font commands nor a bare pi in it.
+
+    Example:
+        >>> split_unit(r"9\pi cm^{2}")[0], split_unit("2x")[0]
+        ('9\\pi', '2x')
+    """
+    match = _TAIL.search(text)
+    if match is None:
+        return text, None
+    value = text[: match.start()].strip()
+    last = value.rpartition("=")[2]
+    if _VALUE.search(last) is None:
+        return text, None
+    has_letters = _LETTER.search(_LATEX_COMMAND.sub(" ", last)) is not None
+    spelled = match["unit"].replace("\u6bcf", "/")
+    unit = _read_unit(spelled)
+    if unit is None:
+        # A word that is no unit names what is counted: `5 apples`.
+        is_count = not has_letters and len(spelled) > 2 and spelled.isalpha() and not BOUND.search(spelled)
+        name = spelled.casefold().removesuffix("s")
+        return (value, Unit(((name, 1),), Fraction(1))) if is_count else (text, None)
+    return (text, None) if has_letters and spelled in _AMBIGUOUS else (value, unit)
+
+
+def _read_unit(text: str) -> Unit | None:
+    """Return the unit that a text spells, or None."""
+    powers: dict[str, int] = {}
+    size = Fraction(1)
+    text = re.sub(r"nautical\s+", "nautical", text, flags=re.IGNORECASE)
+    for match in _FACTOR.finditer(text):
+        name = match["atom"]
+        for prefix in ("\u5e73\u65b9", "\u7acb\u65b9"):
+            name = name.removeprefix(prefix) if name not in _UNITS else name
+        word = (match["word"] or match["atom"][: len(match["atom"]) - len(name)]).casefold().rstrip(".")
+        known = _UNITS.get(name) or (_UNITS.get(name.casefold()) if len(name) > 1 else None)
+        if known is None:
+            return None
+        power = int(match["power"] or 1) * _POWER_WORDS.get(word, 1)
+        power = -power if (match["sep"] or "").casefold() in ("/", "per") else power
+        dimension, factor = known
+        size *= factor**power
+        for base, times in _COMPOSED.get(dimension, ((dimension, 1),)):
+            powers[base] = powers.get(base, 0) + times * power
+    return Unit(tuple(sorted((base, power) for base, power in powers.items() if base and power)), size)
