@@ -1,4 +1,4 @@
-"""Boxes in text: JSON, `bbox_2d` objects, code fences, bracketed numbers or two corner points in prose; their frames.
+"""Boxes in text: JSON under any key, code fences, bracketed numbers or two corner points in prose; their frames.
 
 A malformed entry stays an entry (None): it is a guess that cannot be right. Nothing is evaluated or repaired.
 """
@@ -15,7 +15,26 @@ from rewards.base import GoldError, RewardRequest
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
 
-BOX_KEYS = ("bbox_2d", "bbox", "box")
+BOX_KEYS = ("bbox_2d", "bbox", "box", "bboxes", "boxes", "bounding_box", "bounding_boxes", "coordinates", "coords")
+LABEL_KEYS = ("label", "name", "category", "class", "object", "phrase")
+CORNER_KEYS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"))
+CONTAINER_KEYS = frozenset(
+    (
+        "objects",
+        "detections",
+        "results",
+        "result",
+        "predictions",
+        "annotations",
+        "answer",
+        "output",
+        "instances",
+        "items",
+    )
+)
+"""Keys over boxes that say nothing of what is in them; any other key is a label."""
+MAX_DEPTH = 4
+"""Of objects within objects: an answer, its objects, an object, its box."""
 EMPTY_WORDS = frozenset(("none", "null", "no box", "no boxes", "no bounding boxes", "no object", "no objects"))
 """Words that claim, as an empty list does, that there is nothing to find."""
 
@@ -23,14 +42,22 @@ PIXEL_BOUND = 1e6
 """Clip limit in pixels where the image size is unknown."""
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[eE][-+]?[0-9]{1,4})?")
+_PLAIN = re.compile(
+    r"\[{1,2}\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" + r"\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" * 3 + r"\s*\]{1,2}"
+)
+"""One box and nothing else, as most answers and references are: read as by the JSON parser, and twice as fast."""
 _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
 )
 _REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>|<\|object_ref_start\|>([^<>]{1,256})<\|object_ref_end\|>")
 """How InternVL and Qwen-VL name what a box is around; special tokens of both."""
+_BETWEEN_OBJECTS = re.compile(r"\}\s*,?\s*\{")
 _FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
 """Their special tokens around coordinates, which say nothing that the brackets do not say."""
 _REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
+_CLAUSE = re.compile(r"[,.;:\n\[\](){}<>]")
+_OPENING_WORDS = frozenset(("a", "an", "the", "and", "is", "are", "of", "there", "one", "two", "my", "see"))
+_CLOSING_WORDS = frozenset(("is", "are", "at", "in", "located", "found", "box", "boxes", "bbox", "-", "=", "=>", "->"))
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -67,19 +94,41 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         >>> parse_boxes("[]"), parse_boxes("banana")
         ([], None)
     """
+    plain = _PLAIN.fullmatch(text.strip())
+    if plain is not None and text.count("[") == text.count("]"):
+        x1, y1, x2, y2 = map(float, plain.groups())
+        return [BoxEntry((x1, y1, x2, y2))]
     text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
     text = _FRAME_MARKS.sub("", text) if "<" in text else text
-    if text.strip(" .!*`").casefold() in EMPTY_WORDS:
+    if text[:1] not in ("[", "{") and text.strip(" .!*`").casefold() in EMPTY_WORDS:
         return []
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return _scan(text)
+    value = _json(text)
     if isinstance(value, dict):
         return _entries_of_dict(value)
     if isinstance(value, list):
         return _entries_of_list(value)
-    return None
+    return _scan(text) if value is _NOT_JSON else None
+
+
+_NOT_JSON = object()
+
+
+def _json(text: str) -> object:
+    """Give what a text is as JSON, also with single quotes or one object a line; else _NOT_JSON."""
+    if text[:1] not in tuple('[{-0123456789"tfn'):
+        return _NOT_JSON
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if text[:1] not in ("[", "{") or not ("'" in text or text.startswith("{")):
+        return _NOT_JSON
+    if "'" in text and '"' not in text:
+        text = text.replace("'", '"')
+    try:
+        return json.loads(text if text.startswith("[") else f"[{_BETWEEN_OBJECTS.sub('},{', text)}]")
+    except (ValueError, RecursionError):
+        return _NOT_JSON
 
 
 def to_pixels(box: Box, request: RewardRequest) -> Box | None:
@@ -132,22 +181,53 @@ def _unfence(text: str) -> str:
     return text
 
 
-def _entries_of_list(values: list[object]) -> list[BoxEntry]:
+def _entries_of_list(values: list[object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
+    """Give the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
     if values and not any(isinstance(value, (list, dict)) for value in values):
-        return [BoxEntry(_box(values))]
+        return [BoxEntry(_box(values), label)]
+    if len(values) == 2 and all(isinstance(value, list) and len(value) == 2 for value in values):
+        return [BoxEntry(_box([*values[0], *values[1]]), label)]  # type: ignore[misc]
     entries: list[BoxEntry] = []
     for value in values:
-        entries.extend(_entries_of_dict(value) if isinstance(value, dict) else [BoxEntry(_box(value))])
+        if isinstance(value, dict):
+            entries.extend(_entries_of_dict(value, label, depth + 1))
+        else:
+            entries.append(BoxEntry(_box(value), label))
     return entries
 
 
-def _entries_of_dict(value: dict[object, object]) -> list[BoxEntry]:
-    label = value.get("label")
-    label = label if isinstance(label, str) else None
-    boxes = next((value[key] for key in BOX_KEYS if key in value), None)
-    if isinstance(boxes, list) and boxes and all(isinstance(box, list) for box in boxes):
-        return [BoxEntry(_box(box), label) for box in boxes]
-    return [BoxEntry(_box(boxes), label)]
+def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
+    """Give the boxes of an object: under a box key with its label, as four corners, or under keys that are labels."""
+    named = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), str)), label)
+    label = named if isinstance(named, str) else None
+    if depth > MAX_DEPTH:
+        return [BoxEntry(None, label)]
+    key = next((key for key in BOX_KEYS if key in value), None)
+    if key is not None:
+        boxes, labels = value[key], value.get("labels")
+        entries = _entries_of(boxes, label, depth)
+        if isinstance(labels, list) and len(labels) == len(entries):
+            return [
+                BoxEntry(entry.box, name if isinstance(name, str) else None)
+                for entry, name in zip(entries, labels, strict=True)
+            ]
+        return entries
+    for corners in CORNER_KEYS:
+        if all(corner in value for corner in corners):
+            return [BoxEntry(_box([value[corner] for corner in corners]), label)]
+    entries = []
+    num_lists = 0
+    for key, item in value.items():
+        if isinstance(item, (list, dict)):
+            num_lists += 1
+            entries.extend(_entries_of(item, label if key.casefold() in CONTAINER_KEYS else key, depth))
+    return entries if entries or num_lists == 1 else [BoxEntry(None, label)]
+
+
+def _entries_of(value: object, label: str | None, depth: int) -> list[BoxEntry]:
+    if isinstance(value, dict):
+        return _entries_of_dict(value, label, depth + 1)
+    return _entries_of_list(value, label, depth) if isinstance(value, list) else [BoxEntry(None, label)]
 
 
 def _box(value: object) -> Box | None:
@@ -187,9 +267,10 @@ def _scan(text: str) -> list[BoxEntry] | None:
         if char in _CLOSING:
             opened = at
         elif opened >= 0 and char == _CLOSING[text[opened]]:
-            numbers = _numbers(text[opened + 1 : at])
-            if numbers is not None:
-                groups.append(_Group(opened, at + 1, text[opened], numbers))
+            # CogVLM writes the boxes of one phrase between one pair of brackets, with semicolons.
+            parts = [_numbers(part) for part in text[opened + 1 : at].split(";")]
+            if None not in parts:
+                groups.extend(_Group(opened, at + 1, text[opened], numbers) for numbers in parts if numbers is not None)
             opened = -1
     entries = _entries_of_groups(groups, text)
     if opened >= 0 and _numbers(text[opened + 1 :].rstrip(", ")) is not None:
@@ -207,6 +288,9 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
         while next_label < len(labels) and labels[next_label][0] <= group.start:
             label = labels[next_label][1]
             next_label += 1
+        if not labels:
+            said = text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start].rstrip("[( ")
+            label = _named_before(said) if said.strip(" ,;]") else label
         follower = groups[at + 1] if at + 1 < len(groups) else None
         if follower is not None and _are_corners(group, follower, text):
             entries.append(BoxEntry(_box([*group.numbers, *follower.numbers]), label))
@@ -217,6 +301,16 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
     return entries
 
 
+def _named_before(text: str) -> str | None:
+    """Give what a sentence calls the thing whose box comes next: `dog` of `a dog [[..]]` and of `the dog: [..]`."""
+    clauses = [clause.split() for clause in _CLAUSE.split(text) if clause.strip()]
+    words = clauses[-1] if clauses else []
+    while words and words[-1].casefold() in _CLOSING_WORDS:
+        words = words[:-1]
+    openings = [place for place, word in enumerate(words) if word.casefold() in _OPENING_WORDS]
+    return " ".join(words[openings[-1] + 1 if openings else 0 :]).strip("\"'*` ") or None
+
+
 def _are_corners(first: _Group, second: _Group, text: str) -> bool:
     between = text[first.end : second.start]
     points = all(group.opening == "(" and len(group.numbers) == 2 for group in (first, second))
@@ -225,7 +319,7 @@ def _are_corners(first: _Group, second: _Group, text: str) -> bool:
 
 def _numbers(body: str) -> tuple[float | None, ...] | None:
     """Give the numbers of a bracket's body; None if anything else stands in it."""
-    parts = [part.strip() for part in body.split(",")]
+    parts = [part.strip() for part in body.split(",")] if "," in body else body.split() or [""]
     if not all(_NUMBER.fullmatch(part) or part.casefold() in _NOT_NUMBERS for part in parts):
         return None
     return tuple(float(part) if _NUMBER.fullmatch(part) else None for part in parts)

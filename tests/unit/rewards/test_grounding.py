@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.base import GoldError, Reason, RewardRequest
-from rewards.boxes import parse_boxes
+from rewards.boxes import BoxEntry, parse_boxes
 from rewards.grounding import GroundingReward, iou
 from rewards.parameters import GroundingConfig
 
@@ -44,6 +44,18 @@ def grade(answer: str, gold: str, *, settings: dict[str, object] | None = None, 
         "<|box_start|>(0,0),(100,100)<|box_end|>",
         "(0, 0), (100, 100)",
         "the dog: (0, 0) (100, 100)",
+        "[[0, 0], [100, 100]]",
+        "[0 0 100 100]",
+        "[[000, 000, 100, 100]]",
+        '{"dog": [0, 0, 100, 100]}',
+        "{'dog': [0, 0, 100, 100]}",
+        '{"dog": [[0, 0, 100, 100]]}',
+        '{"objects": [{"bbox_2d": [0, 0, 100, 100], "label": "dog"}]}',
+        '{"bboxes": [[0, 0, 100, 100]]}',
+        '{"result": {"box": [0, 0, 100, 100]}}',
+        '{"boxes": [[0, 0, 100, 100]], "labels": ["dog"]}',
+        '{"x1": 0, "y1": 0, "x2": 100, "y2": 100}',
+        '{"label": "dog", "score": 0.9, "bbox": [[0, 0], [100, 100]]}',
     ],
 )
 def test_a_box_is_found_however_wrapped(answer: str) -> None:
@@ -57,7 +69,8 @@ def test_a_box_is_found_however_wrapped(answer: str) -> None:
         "[0, 0, Infinity, 1e999]", "[true, true, true, true]", '["0","0","100","100"]', "[0, 0, 100]",
         "[[[0, 0, 100, 100]]]",
         "0 0 100 100", "[500, 400, 600, 500]", "{}", "[{}]", "[null]", "5", '"x"', "top left", "[" * 5000, "{" * 5000,
-        f"[{'9' * 5000}, 0, 1, 1]", "[x1, y1, x2, y2]", "[[0, 0], [100, 100]]",
+        f"[{'9' * 5000}, 0, 1, 1]", "[x1, y1, x2, y2]", '{"dog": 5}', '{"dog": [0, 0, 100]}',
+        "[[0, 0], [100, 100], [1, 2]]",
     ],
 )  # fmt: skip
 def test_malformed_boxes_earn_exactly_nothing(answer: str) -> None:
@@ -128,6 +141,62 @@ def test_labels_count_only_when_asked() -> None:
     assert grade(right, gold, settings={"label_aware": True}).value == 1.0
     assert grade(wrong, gold, settings={"label_aware": True}).value == 0.0
     assert grade("[0, 0, 100, 100]", gold, settings={"label_aware": True}).value == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "dogs [[0,0,100,100;200,0,300,100]] on the lawn", "[[0,0,100,100;200,0,300,100]]",
+        '{"dog": [[0, 0, 100, 100], [200, 0, 300, 100]]}', '{"dog": [0, 0, 100, 100], "cat": [200, 0, 300, 100]}',
+        '{"bbox_2d": [0, 0, 100, 100]}\n{"bbox_2d": [200, 0, 300, 100]}', '{"answer": [[0,0,100,100],[200,0,300,100]]}',
+        '[{"dog": [0, 0, 100, 100]}, {"dog": [200, 0, 300, 100]}]', "[0, 0, 100, 100]; [200, 0, 300, 100]",
+    ],
+)  # fmt: skip
+def test_several_boxes_are_found_however_wrapped(answer: str) -> None:
+    assert grade(answer, "[[0, 0, 100, 100], [200, 0, 300, 100]]").value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ('{"dog": [0, 0, 100, 100], "cat": [200, 0, 300, 100]}', 1.0),
+        ('{"cat": [0, 0, 100, 100], "dog": [200, 0, 300, 100]}', 0.0),
+        ("a dog [[0,0,100,100]] and a cat [[200,0,300,100]]", 1.0),
+        ("a cat [[0,0,100,100]] and a dog [[200,0,300,100]]", 0.0),
+        ("dog: [0, 0, 100, 100]\ncat: [200, 0, 300, 100]", 1.0),
+        ("The dog is at [0, 0, 100, 100], and the cat is at [200, 0, 300, 100].", 1.0),
+        ("hot dog: [0, 0, 100, 100], cat: [200, 0, 300, 100]", 0.5),
+        ("dog [0, 0, 100, 100] [200, 0, 300, 100]", 0.5),
+        ("[{'bbox': [0, 0, 100, 100], 'label': 'dog'}, {'bbox': [200, 0, 300, 100], 'label': 'cat'}]", 1.0),
+        ('{"boxes": [[0, 0, 100, 100], [200, 0, 300, 100]], "labels": ["dog", "cat"]}', 1.0),
+        ('{"bboxes": [[0, 0, 100, 100], [200, 0, 300, 100]]}', 0.0),
+        ('{"objects": [{"name": "dog", "bbox": [0,0,100,100]}, {"category": "cat", "box": [200,0,300,100]}]}', 1.0),
+    ],
+)
+def test_labels_are_read_wherever_they_stand(answer: str, value: float) -> None:
+    gold = '[{"bbox_2d": [0, 0, 100, 100], "label": "dog"}, {"bbox_2d": [200, 0, 300, 100], "label": "cat"}]'
+    assert grade(answer, gold, settings={"label_aware": True}).value == value
+
+
+def test_an_empty_list_under_one_key_is_emptiness_and_objects_without_boxes_are_not() -> None:
+    assert grade('{"objects": []}', "[]").value == 1.0
+    assert grade('{"a": "x"}', "[]").value == 0.0
+    assert grade('{"a":' * 50 + "[0, 0, 100, 100]" + "}" * 50, "[0, 0, 100, 100]").value == 0.0
+
+
+@given(
+    st.lists(
+        st.one_of(st.integers(-10, 2000), st.floats(-10, 2000, allow_nan=False).map(lambda x: round(x, 3))),
+        min_size=4,
+        max_size=4,
+    ),
+    st.sampled_from(["[%s]", "[[%s]]", " [ %s ]\n"]),
+)
+def test_the_short_way_reads_one_box_as_json_does(numbers, form: str) -> None:
+    text = form % ", ".join(map(str, numbers))
+    value = json.loads(text)
+    box = tuple(map(float, value[0] if isinstance(value[0], list) else value))
+    assert parse_boxes(text) == [BoxEntry(box)]
 
 
 def test_shaping_options() -> None:
