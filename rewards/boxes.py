@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rewards.base import GoldError, RewardRequest
 
@@ -42,9 +43,7 @@ PIXEL_BOUND = 1e6
 """Clip limit in pixels where the image size is unknown."""
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[eE][-+]?[0-9]{1,4})?")
-_PLAIN = re.compile(
-    r"\[{1,2}\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" + r"\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" * 3 + r"\s*\]{1,2}"
-)
+_PLAIN = re.compile(r"\[\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" + r"\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" * 3 + r"\s*\]")
 """One box and nothing else, as most answers and references are: read as by the JSON parser, and twice as fast."""
 _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
@@ -55,14 +54,14 @@ _BETWEEN_OBJECTS = re.compile(r"\}\s*,?\s*\{")
 _FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
 """Their special tokens around coordinates, which say nothing that the brackets do not say."""
 _REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
+_LETTER = re.compile(r"[^\W\d_]")
 _CLAUSE = re.compile(r"[,.;:\n\[\](){}<>]")
 _OPENING_WORDS = frozenset(("a", "an", "the", "and", "is", "are", "of", "there", "one", "two", "my", "see"))
 _CLOSING_WORDS = frozenset(("is", "are", "at", "in", "located", "found", "box", "boxes", "bbox", "-", "=", "=>", "->"))
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 
-@dataclass(frozen=True, slots=True)
-class BoxEntry:
+class BoxEntry(NamedTuple):
     """One guess: a box, or None where the entry is malformed, with its label if it has one."""
 
     box: Box | None
@@ -94,10 +93,10 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         >>> parse_boxes("[]"), parse_boxes("banana")
         ([], None)
     """
-    plain = _PLAIN.fullmatch(text.strip())
-    if plain is not None and text.count("[") == text.count("]"):
-        x1, y1, x2, y2 = map(float, plain.groups())
-        return [BoxEntry((x1, y1, x2, y2))]
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        x1, y1, x2, y2 = plain.groups()
+        return [BoxEntry((float(x1), float(y1), float(x2), float(y2)))]
     text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
     text = _FRAME_MARKS.sub("", text) if "<" in text else text
     if text[:1] not in ("[", "{") and text.strip(" .!*`").casefold() in EMPTY_WORDS:
@@ -140,22 +139,30 @@ def to_pixels(box: Box, request: RewardRequest) -> Box | None:
     Raises:
         GoldError: If the frame needs an image size that the request lacks.
     """
-    scale_x, scale_y = _scale(request)
+    if request.coord_mode == "pixel":
+        return clip(box, request)
+    scale_x, scale_y = frame_scale(request)
     return clip((box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y), request)
 
 
 def clip(box: Box, request: RewardRequest) -> Box | None:
     """Clip a box in original pixels to the image; None if it is not finite, reversed or empty."""
-    if not all(map(math.isfinite, box)):
+    x1, y1, x2, y2 = box
+    # Not below infinity is said of infinity and of no number alike.
+    if not (abs(x1) < math.inf and abs(y1) < math.inf and abs(x2) < math.inf and abs(y2) < math.inf):
         return None
     width, height = request.image_sizes[0] if request.image_sizes else (PIXEL_BOUND, PIXEL_BOUND)
-    x1, x2 = (min(max(value, 0.0), float(width)) for value in (box[0], box[2]))
-    y1, y2 = (min(max(value, 0.0), float(height)) for value in (box[1], box[3]))
+    x1, y1 = 0.0 if x1 < 0.0 else x1, 0.0 if y1 < 0.0 else y1
+    x2, y2 = float(width) if x2 > width else x2, float(height) if y2 > height else y2
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _scale(request: RewardRequest) -> tuple[float, float]:
-    """Give original pixels per unit of the model's frame, along x and y."""
+def frame_scale(request: RewardRequest) -> tuple[float, float]:
+    """Give original pixels per unit of the model's frame, along x and y.
+
+    Raises:
+        GoldError: If the frame needs an image size that the request lacks.
+    """
     if request.coord_mode == "pixel":
         return 1.0, 1.0
     if not request.image_sizes:
@@ -290,7 +297,7 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
             next_label += 1
         if not labels:
             said = text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start].rstrip("[( ")
-            label = _named_before(said) if said.strip(" ,;]") else label
+            label = _named_before(said) if _LETTER.search(said) else label
         follower = groups[at + 1] if at + 1 < len(groups) else None
         if follower is not None and _are_corners(group, follower, text):
             entries.append(BoxEntry(_box([*group.numbers, *follower.numbers]), label))

@@ -5,6 +5,7 @@ Source:
     ChartQAPro (2025).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -20,6 +21,9 @@ from rewards.yes_no import read_yes_no
 YEARS = (1800, 2100)
 """A bare four-digit integer within is a year, where the reference's type is not given."""
 
+_PLAIN = re.compile(r"-?(?=[0-9.]{1,15}$)[0-9]+(?:\.[0-9]+)?")
+NEAR_EDGE = 1e-9
+"""Relative; floats of such numbers are exact to 1e-15."""
 MAX_WORDS_AFTER = 3
 """Of a declared number: its unit, not a second sentence."""
 Grader = Callable[[str], Grade]
@@ -57,6 +61,8 @@ class ChartReward:
         """Give the rule for one reference, read once for the whole group."""
         if answer_type not in ("", "number", "year", "text", "list", "bool"):
             raise GoldError(f"chart answer_type is {answer_type!r}; use number, year, text, list, bool or nothing")
+        if answer_type in ("", "number", "year") and _PLAIN.fullmatch(gold) is not None:
+            return self._plain_grader(gold, answer_type)
         items = read_list(gold) if answer_type in ("", "list") else None
         if answer_type == "list" and items is None:
             items = split_items(gold, None)
@@ -79,6 +85,32 @@ class ChartReward:
         if not without_article(text):
             raise GoldError(f"chart reference {gold!r} normalises to nothing")
         return lambda answer: self._grade_text(answer, without_article(text))
+
+    def _plain_grader(self, gold: str, answer_type: str) -> Grader:
+        """Give the rule for a reference in plain digits, which plain digits meet without exact fractions.
+
+        Numbers of up to fifteen digits are different floats where they differ at all; on the edge of the tolerance, and
+        for all other answers, the long way decides.
+        """
+        value, tolerance = float(gold), float(self._tolerance)
+        is_year = answer_type == "year" or (not answer_type and gold.isdigit() and YEARS[0] <= value <= YEARS[1])
+        is_exact = is_year or value == 0.0
+        is_graded = self._config.graded
+        allowed = tolerance * abs(value)
+
+        def grade(answer: str) -> Grade:
+            if _PLAIN.fullmatch(answer) is None or (is_graded and not is_exact):
+                return self._grade_number(answer, _quantity(gold), is_year)
+            number = float(answer)
+            error = abs(number - value)
+            if not is_exact and abs(error - allowed) <= NEAR_EDGE * (allowed + error):
+                return self._grade_number(answer, _quantity(gold), is_year)
+            is_right = error == 0.0 if is_exact else error < allowed
+            return Grade(
+                1.0 if is_right else 0.0, Reason.OK, str(int(number)) if number.is_integer() else f"{number:g}"
+            )
+
+        return grade
 
     def _grade_number(self, answer: str, gold: Quantity, is_year: bool) -> Grade:
         quantity, reason = read_answer(answer)
@@ -127,6 +159,13 @@ def _is_number_only(quantity: Quantity) -> bool:
 
 def _looks_like_year(quantity: Quantity) -> bool:
     return quantity.bare_integer and YEARS[0] <= quantity.value <= YEARS[1]
+
+
+def _quantity(gold: str) -> Quantity:
+    """Give the number that a reference in plain digits is."""
+    quantity, _ = read_quantity(gold)
+    assert quantity is not None
+    return quantity
 
 
 def read_answer(text: str) -> tuple[Quantity | None, Reason]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from scipy.optimize import linear_sum_assignment
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.boxes import Box, BoxEntry, clip, parse_boxes, to_pixels
+from rewards.boxes import Box, BoxEntry, clip, frame_scale, parse_boxes, to_pixels
 from rewards.parameters import GroundingConfig
 from rewards.plain_text import normalise
 
@@ -55,7 +55,11 @@ class GroundingReward:
         if not guesses or not gold:
             return Grade(float(not guesses and not gold), parsed=parsed)
         converted = [BoxEntry(entry.box and to_pixels(entry.box, request), entry.label) for entry in guesses]
-        reason = Reason.BAD_BOX if any(entry.box is None for entry in converted) else Reason.OK
+        reason = Reason.OK
+        for entry in converted:
+            reason = Reason.BAD_BOX if entry.box is None else reason
+        if len(converted) == len(gold) == 1:
+            return Grade(self._pair(converted[0], gold[0]), reason, parsed)
         total = best_sum([[self._pair(guess, truth) for truth in gold] for guess in converted])
         if self._config.shaping == "soft_f1":
             return Grade(min(1.0, 2.0 * total / (len(guesses) + len(gold))), reason, parsed)
@@ -85,12 +89,15 @@ def iou(left: Box, right: Box) -> float:
     """
     if left == right:
         return 1.0
-    width = min(left[2], right[2]) - max(left[0], right[0])
-    height = min(left[3], right[3]) - max(left[1], right[1])
+    left_x1, left_y1, left_x2, left_y2 = left
+    right_x1, right_y1, right_x2, right_y2 = right
+    width = (left_x2 if left_x2 < right_x2 else right_x2) - (left_x1 if left_x1 > right_x1 else right_x1)
+    height = (left_y2 if left_y2 < right_y2 else right_y2) - (left_y1 if left_y1 > right_y1 else right_y1)
     if width <= 0.0 or height <= 0.0:
         return 0.0
     intersection = width * height
-    union = _area(left) + _area(right) - intersection
+    areas = (left_x2 - left_x1) * (left_y2 - left_y1) + (right_x2 - right_x1) * (right_y2 - right_y1)
+    union = areas - intersection
     return min(1.0, intersection / union) if union > 0.0 else 0.0
 
 
@@ -108,10 +115,6 @@ def best_sum(values: Sequence[Sequence[float]]) -> float:
     return float(sum(values[row][column] for row, column in zip(rows, columns, strict=True)))
 
 
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
 def _label(entry: BoxEntry) -> str:
     return normalise(entry.label[:256]) if entry.label is not None else ""
 
@@ -125,13 +128,16 @@ def _gold_entries(request: RewardRequest) -> list[BoxEntry]:
     entries = parse_boxes(request.answer)
     if entries is None:
         raise GoldError(f"iou reference {request.answer[:80]!r} holds no boxes; write JSON, [] for nothing to find")
-    to_pixels((0.0, 0.0, 1.0, 1.0), request)
+    frame_scale(request)
     gold = [BoxEntry(entry.box and clip(entry.box, request), entry.label) for entry in entries]
-    if any(entry.box is None for entry in gold):
+    if None in [entry.box for entry in gold]:
         raise GoldError(f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image")
     return gold
 
 
 def _spell(entries: Sequence[BoxEntry]) -> str:
-    boxes = [f"[{', '.join(f'{value:g}' for value in entry.box)}]" if entry.box else "invalid" for entry in entries]
-    return f"[{', '.join(boxes[:10])}{', ...' if len(boxes) > 10 else ''}]"
+    boxes = []
+    for entry in entries[:10]:
+        x1, y1, x2, y2 = entry.box or (0.0,) * 4
+        boxes.append(f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]" if entry.box else "invalid")
+    return f"[{', '.join(boxes)}{', ...' if len(entries) > 10 else ''}]"

@@ -1,8 +1,11 @@
 """Chart: numbers as people write them, years, text, lists; hedges and tricks earn nothing."""
 
 import dataclasses
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rewards.base import GoldError, RewardRequest
 from rewards.chart import ChartReward
@@ -157,6 +160,25 @@ def test_tolerance_is_relative_to_the_reference_not_to_the_answer() -> None:
     # |100 - 95| is 5 % of 100 but 5.3 % of 95.
     assert value("95", "100") == 1.0
     assert value("100", "95") == 0.0
+
+
+@given(
+    st.decimals(-3000, 3000, allow_nan=False, places=3).map(lambda x: x.normalize()),
+    st.sampled_from([-0.0500001, -0.05, -0.0499999, 0.0, 0.0499999, 0.05, 0.0500001, 1.0]),
+    st.sampled_from(["", "number", "year"]),
+)
+def test_plain_digits_are_judged_as_the_exact_way_judges_them(gold: Decimal, error: float, answer_type: str) -> None:
+    text = f"{gold:f}"
+    near = [f"{gold + gold * Decimal(str(error)):f}", text, f"{gold + 1:f}"]
+    # A sign or a space in front changes nothing but the way that is taken.
+    spelled = [answer if answer.startswith("-") else f"+{answer}" for answer in near]
+    if answer_type != "year":
+        assert [value(answer, text, answer_type=answer_type) for answer in near] == [
+            value(f"{answer} units", text, answer_type=answer_type) for answer in near
+        ]
+    assert [value(answer, text, answer_type=answer_type) for answer in near] == [
+        value(answer, text, answer_type=answer_type) for answer in spelled
+    ]
 
 
 def test_graded_option_falls_linearly_inside_the_tolerance() -> None:
