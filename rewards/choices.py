@@ -42,7 +42,7 @@ _OWN_TEXT_AND_LABEL = re.compile(r"(.*\S)\s*(?:[(\[][\"'*]*([A-Za-z])[\"'*]*[)\]
 _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
 _SECOND_LABEL = re.compile(
-    r"(?<![\w'\u2220])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))"
+    r"(?<![\w'\u2220\u00b0])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))"
     # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
     r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not)\b)"
     r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and)\b))"
@@ -53,7 +53,9 @@ _NAMED_THING = re.compile(
     r"\b(?:label(?:l?ed)?|marked|named|called|point|graph|figure|image|picture|panel|curve|line|angle|side|vertex|region"
     r"|area|object|structure|circle|triangle|square|set|group|type|class|vitamin|hepatitis|influenza|plan|step|part|node"
     r"|bar|column|row|box|section|sample|diagram|chart|table|circuit|factor|phase|player|person|city|country|event|model"
-    r"|case|species|solution|site|zone|team|company|product|material|block|path|wire|bulb|resistor)s?\s+[\"'(*]*$",
+    r"|case|species|solution|site|zone|team|company|product|material|block|path|wire|bulb|resistor|investment"
+    r"|project|expansion|stock|asset|substance|compound|element|gene|allele|cell|lens|car|train|ball|tank|beaker|tube|map"
+    r"|view|state|station|trial|experiment|method|design|plane|force|vector|wave|house|tree|shape|piece|tile|symbol)s?\s+[\"'(*]*$",
     re.IGNORECASE,
 )
 """Behind these words a letter names a thing in the picture."""
@@ -219,6 +221,9 @@ class Choices:
         if reason is Reason.AMBIGUOUS:
             return frozenset(), reason
         named, why_not = self._read_declared(text)
+        if why_not is Reason.UNREADABLE and answer.find("\\boxed{") > 0:
+            # A box at the end of a sentence is what the sentence declares.
+            named, why_not = self._read_declared(clean(answer.replace("\\boxed{", " the answer is \\boxed{")))
         return named, why_not if why_not is not Reason.UNREADABLE else reason
 
     def _beside_own_text(self, text: str) -> str | None:
@@ -307,8 +312,10 @@ class Choices:
         if lone is not None and lone[1].upper() in self._labels:
             label = lone[1].upper() if is_called else None
         else:
-            by_text = self._with_text(value)
+            by_text, listed = self._with_text(value), self._listed_labels(value)
             label = by_text if len(by_text) == 1 else self._beside_own_text(value)
+            if label is None and listed is not None and len(listed[0]) == 1:
+                label = min(listed[0])
         if label is None:
             return frozenset(), Reason.UNREADABLE
         if self._names_another(before, label, denied_counts=False):

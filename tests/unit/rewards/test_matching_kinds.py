@@ -139,6 +139,9 @@ def test_a_denied_option_is_not_named(answer: str) -> None:
         "B or D. The answer is B",
         "D. The answer is B",
         "It is D. So the answer is B",
+        "It is not \\boxed{B}",
+        "The roof is made of \\boxed{B} or \\boxed{D}",
+        "The roof is made of \\boxed{B}, D",
     ],
 )
 def test_a_hedge_in_any_spelling_earns_nothing(answer: str) -> None:
@@ -259,6 +262,8 @@ def test_blanks_brackets_and_units_of_an_options_own_text_do_not_hide_it(
         "(A) is wrong, so the answer is (B).",
         "The roof marked A shines. Answer: B",
         "The metal on the roof is zinc.",
+        "The roof is made of $\\boxed{B}$.",
+        "Water boils at 100 \u00b0C, so the answer is (B).\n\n\\boxed{B}",
         "B because it does not rust",
         "\u7b54\u6848\uff1aB",
         "\u56e0\u6b64\uff0c\u6b63\u786e\u7b54\u6848\u662f (B) zinc\u3002",
