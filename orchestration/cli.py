@@ -212,6 +212,9 @@ def _score(arguments: Sequence[str]) -> int:
     parser.add_argument("--embeddings", type=_path, help="checkpoint whose tokenizer and embedding table BMAS uses")
     parser.add_argument("--preset", default="default", help="conf/reward/*.yaml: default or paper")
     parser.add_argument("--explain", metavar="ID", help="say how this one row is read")
+    parser.add_argument(
+        "--against", metavar="COLUMN", help="compare with another verdict of each row: true, false, or 0 to 1"
+    )
     parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
     chosen = parser.parse_intermixed_args(arguments)
     from orchestration.config.strict import build
@@ -220,7 +223,11 @@ def _score(arguments: Sequence[str]) -> int:
 
     values = compose([f"reward={chosen.preset}", *chosen.overrides])
     command = ScoreCommand(
-        source=chosen.input, output=chosen.output, embeddings=chosen.embeddings, explain=chosen.explain
+        source=chosen.input,
+        output=chosen.output,
+        embeddings=chosen.embeddings,
+        explain=chosen.explain,
+        against=chosen.against,
     )
     return score_file(command, build(RewardConfig, values["reward"], "reward"))
 

@@ -11,15 +11,18 @@ from conf.ranges import out_of_range
 from rewards.base import RewardError, look_up
 from rewards.parameters import (
     ChartConfig,
+    CountingConfig,
     FormatConfig,
     FunctionConfig,
     GroundingConfig,
     MatchingConfig,
     MathConfig,
     OpenEndedConfig,
+    PointingConfig,
+    ReadingConfig,
 )
 
-FUNCTION_NAMES = ("matching", "chart", "grounding", "open_ended", "math")
+FUNCTION_NAMES = ("matching", "chart", "grounding", "open_ended", "math", "counting", "reading", "pointing")
 """The reward functions a task may be routed to."""
 
 DEFAULT_ROUTES = {
@@ -30,6 +33,9 @@ DEFAULT_ROUTES = {
     "iou": "grounding",
     "open": "open_ended",
     "math": "math",
+    "counting": "counting",
+    "ocr": "reading",
+    "pointing": "pointing",
 }
 
 
@@ -93,6 +99,9 @@ class RewardConfig:
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     open_ended: OpenEndedConfig = field(default_factory=OpenEndedConfig)
     math: MathConfig = field(default_factory=MathConfig)
+    counting: CountingConfig = field(default_factory=CountingConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    pointing: PointingConfig = field(default_factory=PointingConfig)
 
     def __post_init__(self) -> None:
         """Check that every route leads somewhere, that weights keep their promise and that rules fit."""
@@ -135,6 +144,9 @@ class RewardConfig:
             "grounding": self.grounding,
             "open_ended": self.open_ended,
             "math": self.math,
+            "counting": self.counting,
+            "reading": self.reading,
+            "pointing": self.pointing,
         }
         return sections[function]
 

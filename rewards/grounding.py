@@ -30,12 +30,12 @@ class GroundingReward:
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
         """Grade each answer in [0, 1]; see RewardFunction."""
-        gold = _gold_entries(request)
+        gold = gold_entries(request)
         return [self._grade_one(answer, gold, request) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
         """Say how reference and answer were read, in original pixels; see RewardFunction."""
-        gold = _gold_entries(request)
+        gold = gold_entries(request)
         lines = [f"reference {_spell(gold)} in original pixels; answers are in {request.coord_mode}"]
         for entry in (parse_boxes(answer[: self._config.max_chars]) or [])[:10]:
             box = entry.box and to_pixels(entry.box, request)
@@ -58,10 +58,10 @@ class GroundingReward:
         reason = Reason.OK
         for entry in converted:
             reason = Reason.BAD_BOX if entry.box is None else reason
-        if len(converted) == len(gold) == 1:
+        if len(converted) == len(gold) == 1 and self._config.shaping not in ("soft_f1", "f1"):
             return Grade(self._pair(converted[0], gold[0]), reason, parsed)
         total = best_sum([[self._pair(guess, truth) for truth in gold] for guess in converted])
-        if self._config.shaping == "soft_f1":
+        if self._config.shaping in ("soft_f1", "f1"):
             return Grade(min(1.0, 2.0 * total / (len(guesses) + len(gold))), reason, parsed)
         return Grade(min(1.0, total / max(len(guesses), len(gold))), reason, parsed)
 
@@ -74,6 +74,8 @@ class GroundingReward:
         value = iou(guess.box, truth.box)
         if self._config.shaping == "threshold":
             return value if value >= self._config.threshold else 0.0
+        if self._config.shaping == "f1":
+            return float(value >= self._config.threshold)
         return value**self._config.power if self._config.shaping == "power" else value
 
 
@@ -119,7 +121,7 @@ def _label(entry: BoxEntry) -> str:
     return normalise(entry.label[:256]) if entry.label is not None else ""
 
 
-def _gold_entries(request: RewardRequest) -> list[BoxEntry]:
+def gold_entries(request: RewardRequest) -> list[BoxEntry]:
     """Read the reference.
 
     Raises:

@@ -35,6 +35,23 @@ def read_list(text: str) -> list[str] | None:
     return split_items(text, None)
 
 
+def accepted_texts(reference: str) -> list[str]:
+    """Give the texts that a reference accepts: itself, or the members of the JSON list that it is.
+
+    Example:
+        >>> accepted_texts("3"), accepted_texts('["cat", 3]')
+        (['3'], ['cat', '3'])
+    """
+    if reference.lstrip().startswith("["):
+        try:
+            values = json.loads(reference)
+        except (ValueError, RecursionError):
+            return [reference]
+        if not any(isinstance(value, (list, dict)) or value is None for value in values):
+            return [str(value) for value in values]
+    return [reference]
+
+
 def split_items(text: str, num_items: int | None) -> list[str]:
     """Split a list in words at commas, semicolons, line breaks and `and`.
 

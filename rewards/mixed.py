@@ -16,7 +16,16 @@ from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, 
 from rewards.boxes import without_marks
 from rewards.config import RewardConfig, Route
 from rewards.format import format_reward
-from rewards.parameters import ChartConfig, FunctionConfig, GroundingConfig, MatchingConfig, MathConfig
+from rewards.parameters import (
+    ChartConfig,
+    CountingConfig,
+    FunctionConfig,
+    GroundingConfig,
+    MatchingConfig,
+    MathConfig,
+    PointingConfig,
+    ReadingConfig,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,7 +200,7 @@ class MixedReward:
 
 def _as_read(text: str, route: Route) -> str:
     """An answer as its function reads it: marks of objects and boxes mean something to grounding alone."""
-    return text if route.function == "grounding" else without_marks(text)
+    return text if route.function in ("grounding", "pointing") else without_marks(text)
 
 
 def _no_answer(answer: Answer, request: RewardRequest) -> Grade:
@@ -235,6 +244,18 @@ def _build(parameters: FunctionConfig) -> RewardFunction:
         from rewards.grounding import GroundingReward
 
         return GroundingReward(parameters)
+    if isinstance(parameters, CountingConfig):
+        from rewards.counting import CountingReward
+
+        return CountingReward(parameters)
+    if isinstance(parameters, ReadingConfig):
+        from rewards.reading import ReadingReward
+
+        return ReadingReward(parameters)
+    if isinstance(parameters, PointingConfig):
+        from rewards.pointing import PointingReward
+
+        return PointingReward(parameters)
     from rewards.mathematics import MathReward
 
     assert isinstance(parameters, MathConfig)

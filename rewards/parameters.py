@@ -48,9 +48,9 @@ class ChartConfig:
 class GroundingConfig:
     """Intersection over union of boxes."""
 
-    shaping: Literal["raw", "threshold", "power", "soft_f1"] = "raw"
+    shaping: Literal["raw", "threshold", "power", "soft_f1", "f1"] = "raw"
     threshold: Annotated[float, Ge(0), Le(1)] = 0.5
-    """With shaping=threshold: pairs below it count 0."""
+    """With shaping=threshold and f1: pairs below it count 0; with f1 all others count 1."""
     power: Annotated[float, Gt(0)] = 2.0
     """With shaping=power: exponent of each pair's IoU."""
     label_aware: bool = False
@@ -60,8 +60,8 @@ class GroundingConfig:
 
     def __post_init__(self) -> None:
         """Check the shape, which a rule may set without `Literal` being looked at."""
-        if self.shaping not in ("raw", "threshold", "power", "soft_f1"):
-            raise RewardError(f"reward.grounding.shaping is {self.shaping!r}; use raw, threshold, power or soft_f1")
+        if self.shaping not in ("raw", "threshold", "power", "soft_f1", "f1"):
+            raise RewardError(f"reward.grounding.shaping is {self.shaping!r}; use raw, threshold, power, soft_f1 or f1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,5 +98,43 @@ class MathConfig:
     max_chars: Annotated[int, Ge(1)] = 128
 
 
-FunctionConfig = MatchingConfig | ChartConfig | GroundingConfig | OpenEndedConfig | MathConfig
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountingConfig:
+    """The exact whole number."""
+
+    graded: bool = False
+    """True pays 1 - |answer - reference| / reference, at least 0."""
+    max_chars: Annotated[int, Ge(1)] = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingConfig:
+    """Text read from an image, by edit distance (ANLS)."""
+
+    threshold: Annotated[float, Ge(0), Le(1)] = 0.5
+    """A similarity below it counts 0: another text, not a misreading."""
+    max_chars: Annotated[int, Ge(1)] = 256
+    """The distance takes time in proportion to the product of both lengths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointingConfig:
+    """Points in boxes."""
+
+    distance: bool = False
+    """True pays 1 at a box's centre and less in proportion to the distance, 0 from half its diagonal on."""
+    max_points: Annotated[int, Ge(1)] = 100
+    max_chars: Annotated[int, Ge(1)] = 20_000
+
+
+FunctionConfig = (
+    MatchingConfig
+    | ChartConfig
+    | GroundingConfig
+    | OpenEndedConfig
+    | MathConfig
+    | CountingConfig
+    | ReadingConfig
+    | PointingConfig
+)
 """The parameters of one reward function."""

@@ -14,15 +14,16 @@ def levenshtein(left: str, right: str) -> int:
     return row[-1]
 
 
-def anls(text: str, gold: str) -> float:
-    """Give 1 - distance / longer length, or 0 below 0.5.
+def anls(text: str, gold: str, threshold: float = ANLS_THRESHOLD) -> float:
+    """Give 1 - distance / longer length, or 0 below the threshold.
 
     Args:
         text: Normalised answer, of capped length.
         gold: Normalised reference.
+        threshold: Below it a string is another answer.
 
     Returns:
-        0 or a value in [0.5, 1].
+        0 or a value in [threshold, 1].
 
     Source:
         Average normalised Levenshtein similarity, Biten et al., 2019.
@@ -35,7 +36,7 @@ def anls(text: str, gold: str) -> float:
     if longest == 0:
         return 1.0
     # A large difference in length settles it without the quadratic table.
-    if abs(len(text) - len(gold)) > ANLS_THRESHOLD * longest:
+    if abs(len(text) - len(gold)) > (1.0 - threshold) * longest:
         return 0.0
     similarity = 1.0 - levenshtein(text, gold) / longest
-    return similarity if similarity >= ANLS_THRESHOLD else 0.0
+    return similarity if similarity >= threshold else 0.0

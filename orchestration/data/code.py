@@ -23,6 +23,7 @@ REWARDS = (
     *("rewards.config", "rewards.declaration", "rewards.embedding_table", "rewards.format", "rewards.grounding"),
     *("rewards.listing", "rewards.matching", "rewards.math_worker", "rewards.mathematics", "rewards.mixed"),
     *("rewards.open_ended", "rewards.plain_text", "rewards.quantities", "rewards.text_similarity"),
+    *("rewards.counting", "rewards.pointing", "rewards.reading"),
     *("rewards.tokenizer", "rewards.units", "rewards.yes_no"),
 )
 """What reads references and answers, and grades them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from orchestration.errors import DataError
+from orchestration.score.agreement import Agreement
 from orchestration.score.expectations import Expectations
 from orchestration.score.rows import BadRow, ScoreRow, read_rows
 from orchestration.score.scorer import RowScorer
@@ -32,14 +33,16 @@ class ScoreCommand:
     embeddings: Path | None
     explain: str | None
     """Id of the one row to explain."""
+    against: str | None = None
+    """Column with another verdict on each row, to be compared with the rewards; None compares nothing."""
 
 
 def score_file(command: ScoreCommand, config: RewardConfig) -> int:
     """Score a file and give the exit code: 0; 3 with bad rows; 4 where a value differs from what its row expects.
 
     Raises:
-        DataError: If the file cannot be read or holds no row, the output cannot be written, or no row has the id to
-            explain.
+        DataError: If the file cannot be read or holds no row, the output cannot be written, no row has the id to
+            explain, or none has the verdict to compare with.
         RewardError: If the settings or the checkpoint cannot be used.
     """
     with closing(RowScorer(config, command.embeddings)) as scorer:
@@ -51,6 +54,7 @@ def score_file(command: ScoreCommand, config: RewardConfig) -> int:
 
 def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: RowScorer) -> int:
     summary, expectations = Summary(), Expectations()
+    agreement = None if command.against is None else Agreement(command.against)
     num_bad = num_open_on_words = 0
     with _writer(command) as output:
         for scored in scorer.score(rows):
@@ -61,6 +65,8 @@ def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: Row
             row, result = scored
             task = str(row.fields["task"])
             summary.add(task, result)
+            if agreement is not None:
+                agreement.add(row.row_id, row.fields, result)
             num_open_on_words += command.embeddings is None and "open_ended" in result.breakdown
             as_expected = expectations.check(row.row_id, row.fields, result.task_reward)
             if output is not None:
@@ -74,6 +80,12 @@ def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: Row
             "--embeddings CHECKPOINT takes the model's",
             file=report,
         )
+    if agreement is not None:
+        if not agreement.num_stated:
+            raise DataError(
+                f"no row of {command.source} states {agreement.column!r}; name a column of true, false or 0 to 1"
+            )
+        print(agreement.report(), file=report)
     _report_expectations(expectations, report)
     if num_bad:
         print(f"{num_bad} bad rows were left out", file=sys.stderr)

@@ -145,6 +145,27 @@ def test_a_value_that_is_not_as_expected_is_a_miss_unless_it_is_policy(
     assert "policy  choice: 1.0000, expected 0" in printed
 
 
+def test_rewards_are_compared_with_another_verdict_and_disagreements_have_reasons_and_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {**GOOD, "id": "both", "official": True},
+        {**GOOD, "id": "ours", "official": False},
+        {**GOOD, "id": "theirs", "response": "<think>a</think><answer>45 or 47</answer>", "official": 1},
+        {**GOOD, "id": "silent"},
+    ]
+    source = write(tmp_path / "in.jsonl", *rows)
+    assert run([source, "--against", "official"]) == 0
+    out = capsys.readouterr().out
+    assert "chart: 1 of 3 rows agree with official (33.3%)" in out
+    assert "1 rows state no official" in out
+    assert "1  chart: paid, official says wrong (reason ok)" in out
+    assert "1  chart: not paid, official says right (reason not_a_number)" in out
+    assert "theirs: '45 or 47' against" in out
+    assert run([source, "--against", "oficial"]) == 2
+    assert "no row of" in capsys.readouterr().err
+
+
 def test_one_row_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.jsonl", {**GOOD, "id": "x"}, {**GOOD, "id": 7, "expected": 1.0})
     assert run([source, "--explain", "7"]) == 0

@@ -1,0 +1,71 @@
+"""Counting reward: the exact whole number, in digits or in words."""
+
+from collections.abc import Sequence
+
+from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.chart import read_answer
+from rewards.listing import accepted_texts
+from rewards.parameters import CountingConfig
+from rewards.plain_text import normalise
+
+_NOTHING = frozenset(("none", "no", "nothing", "0"))
+
+
+class CountingReward:
+    """Grades answers to `How many ..?`; a reference that is a JSON list holds several accepted counts.
+
+    Example:
+        >>> request = RewardRequest(task="counting", question="How many dogs?", response="", answer="3")
+        >>> [grade.value for grade in CountingReward(CountingConfig()).grade(request, ["three dogs", "3 or 4"])]
+        [1.0, 0.0]
+    """
+
+    def __init__(self, config: CountingConfig) -> None:
+        """Keep the settings."""
+        self._config = config
+
+    def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
+        """Grade each answer in [0, 1]; see RewardFunction."""
+        golds = _golds(request)
+        return [self._grade_one(answer, golds) for answer in answers]
+
+    def explain(self, request: RewardRequest, answer: str) -> list[str]:
+        """Say how reference and answer were read; see RewardFunction."""
+        count, reason = _count(answer[: self._config.max_chars])
+        spelled = str(reason) if count is None else str(count)
+        return [f"counts: {spelled} against {' or '.join(map(str, _golds(request)))}"]
+
+    def _grade_one(self, answer: str, golds: Sequence[int]) -> Grade:
+        if len(answer) > self._config.max_chars:
+            return Grade(0.0, Reason.TOO_LONG)
+        count, reason = _count(answer)
+        if count is None:
+            return Grade(0.0, reason)
+        if not self._config.graded:
+            return Grade(float(count in golds), parsed=str(count))
+        return Grade(max(max(0.0, 1.0 - abs(count - gold) / max(gold, 1)) for gold in golds), parsed=str(count))
+
+
+def _count(text: str) -> tuple[int | None, Reason]:
+    """Give the whole number that a text says, or None and why."""
+    if normalise(text) in _NOTHING:
+        return 0, Reason.OK
+    quantity, reason = read_answer(text)
+    if quantity is None:
+        return None, reason
+    if quantity.percent or quantity.value.denominator != 1 or quantity.value < 0:
+        return None, Reason.NOT_A_NUMBER
+    return int(quantity.value), Reason.OK
+
+
+def _golds(request: RewardRequest) -> list[int]:
+    """Read the reference.
+
+    Raises:
+        GoldError: If it, or one of its members, is no whole number.
+    """
+    counts = [_count(text)[0] for text in accepted_texts(request.answer)]
+    golds = [count for count in counts if count is not None]
+    if not counts or len(golds) < len(counts):
+        raise GoldError(f"counting reference is {request.answer[:80]!r}; give a whole number, or a JSON list of them")
+    return golds

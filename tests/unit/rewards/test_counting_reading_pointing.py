@@ -1,0 +1,99 @@
+"""Counting, reading and pointing: values worked by hand, hedges, and how a row comes to them."""
+
+import pytest
+
+from rewards import MixedReward, RewardConfig, RewardRequest
+from rewards.base import RewardError
+from rewards.config import RewardRule
+from rewards.parameters import CountingConfig, GroundingConfig, PointingConfig, ReadingConfig
+
+TWO = "[[0, 0, 100, 100], [200, 0, 300, 100]]"
+
+
+def value(task: str, answer: str, gold: str, config: RewardConfig | None = None) -> float | None:
+    request = RewardRequest(
+        task=task, question="", response=f"<think>a</think><answer>{answer}</answer>", answer=gold,
+        image_sizes=((400, 300),),
+    )  # fmt: skip
+    with MixedReward(config or RewardConfig()) as rewards:
+        return rewards.score([request])[0].task_reward
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("3", "3", 1.0), ("three", "3", 1.0), ("There are three dogs.", "3", 0.0), ("There are 3 dogs.", "3", 1.0),
+        ("4", "3", 0.0), ("3.0", "3", 1.0), ("3.5", "3", 0.0), ("3 or 4", "3", 0.0), ("at least 3", "3", 0.0),
+        ("none", "0", 1.0), ("-3", "3", 0.0), ("3%", "3", 0.0), ("The answer is 3.", "3", 1.0), ("5", "[4, 5]", 1.0),
+        ("6", "[4, 5]", 0.0), ("3", "many", None), ("3", "[]", None), ("21", "twenty-one", 1.0), ("", "3", 0.0),
+    ],
+)  # fmt: skip
+def test_a_count_is_exact_in_digits_or_words(answer: str, gold: str, expected: float | None) -> None:
+    assert value("counting", answer, gold) == expected
+
+
+def test_a_graded_count_falls_with_the_relative_error() -> None:
+    config = RewardConfig(counting=CountingConfig(graded=True))
+    # |3 - 4| / 4 and |9 - 4| / 4; a reference of 0 counts as 1 in the denominator.
+    assert value("counting", "3", "4", config) == 0.75
+    assert value("counting", "9", "4", config) == 0.0
+    assert value("counting", "1", "0", config) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("STOP", "stop", 1.0), ("stob", "stop", 0.75), ("stxx", "stop", 0.5), ("sxxx", "stop", 0.0),
+        ("halt", '["stop", "halt"]', 1.0), ("s t o p", "stop", 4 / 7), ("x", "stop", 0.0), ("stop", "!!!", None),
+        ("stop halt", '["stop", "halt"]', 0.0), ("stop", "[]", None),
+    ],
+)  # fmt: skip
+def test_a_text_earns_its_similarity_to_the_best_reference_from_one_half_on(
+    answer: str, gold: str, expected: float | None
+) -> None:
+    assert value("ocr", answer, gold) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_the_threshold_of_reading_is_a_setting() -> None:
+    assert value("ocr", "stob", "stop", RewardConfig(reading=ReadingConfig(threshold=0.8))) == 0.0
+    assert value("ocr", "sxxx", "stop", RewardConfig(reading=ReadingConfig(threshold=0.0))) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("(50, 50)", 0.5), ("(50, 50), (250, 50)", 1.0), ("[[50, 50], [250, 50]]", 1.0), ("50, 50", 0.5),
+        ('[{"point_2d": [50, 50]}, {"point_2d": [250, 50]}]', 1.0), ('{"points": [[50, 50], [250, 50]]}', 1.0),
+        ('{"x": 50, "y": 50}', 0.5), ("(50, 50) (60, 60)", 0.5), ("(150, 50)", 0.0), ("[50, 50, 60]", 0.0),
+        ("[NaN, 50]", 0.0), ("[true, true]", 0.0), ("banana", 0.0), ("[]", 0.0), ("(100, 100)", 0.5),
+        ("(50, 50), (250, 50), (1, 1), (2, 2)", 0.5), ("the dog (50, 50) and the cat (250, 50)", 1.0),
+    ],
+)  # fmt: skip
+def test_a_point_meets_one_box_and_every_guess_costs(answer: str, expected: float) -> None:
+    assert value("pointing", answer, TWO) == expected
+
+
+def test_a_distance_falls_to_nothing_at_half_the_diagonal() -> None:
+    config = RewardConfig(pointing=PointingConfig(distance=True))
+    # The box 60 x 80 has its centre at (30, 40) and half a diagonal of 50; (30, 65) is 25 away.
+    assert value("pointing", "(30, 40)", "[0, 0, 60, 80]", config) == 1.0
+    assert value("pointing", "(30, 65)", "[0, 0, 60, 80]", config) == pytest.approx(0.5)
+    assert value("pointing", "(80, 40)", "[0, 0, 60, 80]", config) == 0.0
+
+
+def test_detection_f1_counts_pairs_above_the_threshold_with_the_right_label() -> None:
+    config = RewardConfig(grounding=GroundingConfig(shaping="f1", label_aware=True))
+    gold = '[{"bbox": [0, 0, 100, 100], "label": "dog"}, {"bbox": [200, 0, 300, 100], "label": "cat"}]'
+    # One of two guesses is right and one of two boxes is found: 2 x 1 / 4. A third guess: 2 x 1 / 5.
+    assert value("iou", '{"dog": [0, 0, 100, 100], "cow": [200, 0, 300, 100]}', gold, config) == 0.5
+    assert value("iou", '{"dog": [0, 0, 90, 100], "a": [1, 1, 2, 2], "b": [3, 3, 4, 4]}', gold, config) == 0.4
+    assert value("iou", '{"dog": [0, 0, 90, 100], "cat": [200, 0, 290, 100]}', gold, config) == 1.0
+    assert value("iou", '{"dog": [0, 0, 40, 100]}', gold, config) == 0.0
+
+
+def test_a_rule_sends_the_rows_of_a_source_to_counting_and_its_parameters_are_checked() -> None:
+    rule = RewardRule(source="tally", function="counting", parameters={"graded": True})
+    route = RewardConfig(rules=(rule,)).route("chart", "tally")
+    assert (route.function, route.parameters) == ("counting", CountingConfig(graded=True))
+    with pytest.raises(RewardError, match="threshold"):
+        RewardConfig(rules=(RewardRule(task="ocr", parameters={"threshold": 2.0}),))
