@@ -7,6 +7,7 @@ from rewards.chart import read_answer
 from rewards.listing import accepted_texts
 from rewards.parameters import CountingConfig
 from rewards.plain_text import normalise
+from rewards.quantities import number_in_words
 
 _NOTHING = frozenset(("none", "no", "nothing", "0"))
 
@@ -52,7 +53,8 @@ def _count(text: str) -> tuple[int | None, Reason]:
         return 0, Reason.OK
     quantity, reason = read_answer(text)
     if quantity is None:
-        return None, reason
+        count = number_in_words(normalise(text))
+        return (None, reason) if count is None else (count, Reason.OK)
     if quantity.percent or quantity.value.denominator != 1 or quantity.value < 0:
         return None, Reason.NOT_A_NUMBER
     return int(quantity.value), Reason.OK

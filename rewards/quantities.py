@@ -59,6 +59,8 @@ _STATED = re.compile(
 )
 _WRITTEN = frozenset("0123456789\u4e07\u4ebf\u767e\u5343")
 """Numerals that are read: digits, and the Chinese scale words."""
+MAX_WORDS = 8
+"""Of a sentence with a number in words: in longer ones `one` is seldom a number."""
 _SMALL_WORDS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
@@ -160,6 +162,26 @@ def number_word(text: str) -> int | None:
         else:
             return None
     return total + max(part, 0)
+
+
+def number_in_words(text: str) -> int | None:
+    """Return the only number of a short text that has it in words, none in digits and no bound: `there are two dogs`.
+
+    Args:
+        text: Through `plain_text.normalise`.
+
+    Example:
+        >>> number_in_words("there are twenty-one dogs"), number_in_words("two or more")
+        (21, None)
+    """
+    words = [word.strip(".,;:!?()") for word in text.split()]
+    places = [place for place, word in enumerate(words) if word == "hundred" or number_word(word) is not None]
+    if not places or len(words) > MAX_WORDS or any(char.isdigit() for char in text):
+        return None
+    rest = " ".join(words[places[-1] + 1 :])
+    if BOUND.search(text) or _BOUND_AFTER.search(f" {rest}"):
+        return None
+    return number_word(" ".join(words[places[0] : places[-1] + 1]))
 
 
 def states_number(text: str) -> bool:

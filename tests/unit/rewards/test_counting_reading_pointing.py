@@ -22,10 +22,13 @@ def value(task: str, answer: str, gold: str, config: RewardConfig | None = None)
 @pytest.mark.parametrize(
     ("answer", "gold", "expected"),
     [
-        ("3", "3", 1.0), ("three", "3", 1.0), ("There are three dogs.", "3", 0.0), ("There are 3 dogs.", "3", 1.0),
+        ("3", "3", 1.0), ("three", "3", 1.0), ("There are three dogs.", "3", 1.0), ("There are 3 dogs.", "3", 1.0),
         ("4", "3", 0.0), ("3.0", "3", 1.0), ("3.5", "3", 0.0), ("3 or 4", "3", 0.0), ("at least 3", "3", 0.0),
         ("none", "0", 1.0), ("-3", "3", 0.0), ("3%", "3", 0.0), ("The answer is 3.", "3", 1.0), ("5", "[4, 5]", 1.0),
         ("6", "[4, 5]", 0.0), ("3", "many", None), ("3", "[]", None), ("21", "twenty-one", 1.0), ("", "3", 0.0),
+        ("three dogs", "3", 1.0), ("two or three", "3", 0.0), ("three or more dogs", "3", 0.0),
+        ("more than three", "3", 0.0),
+        ("two dogs and three cats", "3", 0.0), ("not three", "3", 0.0), ("one hundred and five people", "105", 1.0),
     ],
 )  # fmt: skip
 def test_a_count_is_exact_in_digits_or_words(answer: str, gold: str, expected: float | None) -> None:
