@@ -31,6 +31,7 @@ _PROCLAIMED = re.compile(
     r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-])"
 )
 """`is correct`, `would be the best option`: what may follow a label without changing what is said."""
+_PROCLAIMING = ("correct", "right", "accurate", "answer", "option", "choice", "one", "s")
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
@@ -242,8 +243,12 @@ class Choices:
 
     def _yes_no_option(self, text: str) -> str | None:
         """Return the label of the option yes or no, where the options are these and an answer begins with one."""
-        meant = {read_yes_no(option)[0]: label for label, option in zip(self._labels, self._texts, strict=False)}
-        if True not in meant or False not in meant:
+        meant = {
+            _YES_NO[option]: label
+            for label, option in zip(self._labels, self._texts, strict=False)
+            if option in _YES_NO
+        }
+        if len(meant) < 2:
             return None
         value = read_yes_no(text)[0]
         return None if value is None or self._names_another(text, meant[value]) else meant[value]
@@ -354,6 +359,10 @@ class Choices:
         return _option_texts(self._options, self._labels)
 
     @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._texts), default=0)
+
+    @cached_property
     def _labels_of(self) -> dict[str, str]:
         """Labels by text as compared."""
         return self._by_form(_same)
@@ -397,12 +406,15 @@ class Choices:
         text = text.casefold()
         if not text or not self._options:
             return ""
-        found = self._labels_of.get(text) or self._labels_of_bare.get(without_article(text))
+        found = self._labels_of.get(text)
         if found is not None:
             return found
         key = _key(text)
-        if not key:
+        if not key or len(key) > self._longest + 24:  # an article, a pair of brackets and a unit at most
             return ""
+        found = self._labels_of_bare.get(without_article(text))
+        if found is not None:
+            return found
         found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
         if found is None and key[0] in "([" and key[-1] in ")]":
             found = self._labels_of_key.get(key[1:-1])
@@ -423,6 +435,7 @@ class Choices:
         return labels
 
 
+_YES_NO = {"yes": True, "true": True, "no": False, "false": False}
 _LABEL_SETS = {label: frozenset(label) for label in string.ascii_uppercase}
 _RIGHT = {label: Grade(1.0, Reason.OK, label) for label in string.ascii_uppercase}
 _WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercase}
@@ -433,6 +446,8 @@ def _without_politeness(text: str) -> str:
     word = _OPTION_WORD.match(text)
     if word is not None:
         text = text[word.end() :]
+    if not text.endswith(_PROCLAIMING):
+        return text
     for proclaimed in _PROCLAIMED.finditer(text):
         if proclaimed.end() == len(text):
             return text[: proclaimed.start()]

@@ -66,6 +66,7 @@ _GROUP = re.compile(r"\{([^{}]*)\}(\w?)")
 _ONE_TERM = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[^\W\d_]|\u221a[0-9]+")
 _PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^\\]+")
 _TIMES = re.compile(r"(?<=[\w)])\s*(?:\*|\u00b7|\u22c5|\bx\b)\s*(?=[0-9(])")
+_TIMES_MARKS = frozenset("*x\u00b7\u22c5")
 _FREE_BLANK = re.compile(r"\s+(?=[^\w\s])|(?<=[^\w\s])\s+|(?<=[0-9])\s+(?=[^\W\d_])")
 _MARKUP = frozenset("\\$*_`\"'\u00ab#{")
 _FINAL_PUNCTUATION = " \t\r\n.,;:!?"
@@ -178,7 +179,7 @@ def compact(text: str) -> str:
         >>> compact(r"\frac{\sqrt{5} - 1}{2}"), compact(r"\dfrac{\sqrt5-1}2"), compact("9673j, 2218n")
         ('(√5-1)/2', '(√5-1)/2', '9673j,2218n')
     """
-    if text.isalnum():
+    if text.replace(" ", "").isalpha():
         return text
     if "\\" in text or "{" in text or "$" in text or "~" in text:
         text = _NAMED_COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text.replace("~", " "))
@@ -190,7 +191,9 @@ def compact(text: str) -> str:
                 text = _GROUP.sub(lambda m: f"({m[1]}){m[2]}" if m[2] else _term(m[1]), text)
             if text == before:
                 break
-    return _FREE_BLANK.sub("", _TIMES.sub("\u00d7", text))
+    if not _TIMES_MARKS.isdisjoint(text):
+        text = _TIMES.sub("\u00d7", text)
+    return _FREE_BLANK.sub("", text) if " " in text else text
 
 
 def _term(text: str | None, bare: re.Pattern[str] = _ONE_TERM) -> str:

@@ -47,7 +47,7 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
         >>> read_yes_no("Yes, a dog."), read_yes_no("I know it")[0], read_yes_no("Yes and no")[1].value
         ((True, <Reason.OK: 'ok'>), None, 'contradiction')
     """
-    label = _LABELS.get(text.casefold())
+    label = _LABELS.get(text.casefold().rstrip("."))
     return (label, Reason.OK) if label is not None else _read_fully(text)
 
 

@@ -218,7 +218,11 @@ def test_formulas_are_one_text_however_latex_sets_them(answer: str, gold: str, e
             ["36", "36.0", "36 degrees", "A. 36", "36^\\circ"],
             ["36%", "3.6", "-36"],
         ),
-        (("4", "5", "45"), ["4.0", "4 cm", "4\u00b0", "$4", "04"], ["4 or 5", "4x", "4\u03c0", "4th", "4 more", "0.4"]),
+        (
+            ("4", "5", "45"),
+            ["4.0", "4 cm", "The angle is equal to 4 degrees", "4\u00b0", "$4", "04"],
+            ["4 or 5", "4x", "4\u03c0", "4th", "4 more", "0.4"],
+        ),
         (("5 m", "5 cm", "9 m"), ["5 m", "5m"], ["5", "5 km"]),
         (("15%", "20%"), ["15", "15 percent", "15 %"], ["0.15", "15\u00b0"]),
         (("$12.50", "$9"), ["12.5", "$12.5", "12.50"], ["\u20ac12.50"]),
@@ -340,7 +344,7 @@ def test_the_shortcut_for_common_spellings_reads_what_the_full_reading_does(opti
 
 
 def test_the_shortcut_for_yes_and_no_reads_what_the_full_reading_does() -> None:
-    for word in ("yes", "No", "TRUE", "false", "\u662f", "\u4e0d\u662f", "maybe", "y", "", "no."):
+    for word in ("yes", "No", "TRUE", "false", "\u662f", "\u4e0d\u662f", "maybe", "y", "", "no.", "Yes..", "."):
         assert read_yes_no(word) == _read_fully(word)
 
 
