@@ -1,13 +1,18 @@
 """BMAS: how well each token of one text finds a counterpart in the other, by cosine of static embeddings.
 
-forward F = mean over reply tokens of their best cosine in the gold (precision), backward B = mean over gold tokens of
-their best cosine in the reply (recall), BMAS = (F + B) / 2. Order, negation and facts are invisible to it.
+    F = sum_i u_i max_j c_ij / sum_i u_i      over the reply's tokens i with weights u (precision)
+    B = sum_j v_j max_i c_ij / sum_j v_j      over the reference's tokens j with weights v (recall)
+    BMAS = (F + B) / 2,                       c_ij = cos_ij |cos_ij|^(sharpness - 1)
+
+The literal formula has all weights 1 and sharpness 1. The default reward (rewards/open_ended.py) lets function words
+weigh 0.05, takes sharpness 3 and multiplies by `composition_factor` and `repetition_factor`, which are nearly 1 on
+prose. Order, negation and facts are invisible to all of it.
 
 Axes: U distinct ids of all replies of a group, R distinct ids of one reply, G distinct ids of the gold, d width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,117 +31,134 @@ number in whatever order, block, thread or machine it is summed, and a reward ne
 _UNIT = 2.0 ** (-2 * FRACTION_BITS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BmasOptions:
-    """Variants of the formula; the defaults are the literal one."""
+FREQUENT_SHARE = 0.55
+"""More function words than in 99 of 100 written captions; counted in words."""
+KEPT_SHARE = 0.6
+"""A reply with less than this part of the reference's share of function words is a list, not a sentence."""
+LIST_FACTOR = 0.5
+"""What a reply without any function word keeps."""
+REPETITION_POWER = 0.15
+"""A text said twice keeps 0.9 of its value: enough to lose against the text said once, and no more, as honest captions
+that sum themselves up repeat half of their words."""
+NGRAM = 4
 
-    f1: bool = False
-    """Harmonic instead of arithmetic mean of F and B."""
-    distinct: bool = False
-    """Each distinct token counts once."""
-    idf: NDArray[np.float32] | None = None
-    """[V] weight of each token id."""
+
+class Text(NamedTuple):
+    """Token ids and what each occurrence weighs; no weights are equal weights."""
+
+    ids: Sequence[int]
+    weights: Sequence[float] | None = None
 
 
-def bmas_group(
-    gold_ids: Sequence[int],
-    reply_ids: Sequence[Sequence[int]],
-    table: EmbeddingTable,
-    *,
-    options: BmasOptions,
-) -> list[float]:
-    """Give BMAS of each reply against one gold text.
+def bmas_group(gold: Text, replies: Sequence[Text], table: EmbeddingTable, *, sharpness: float = 1.0) -> list[float]:
+    """Return BMAS of each reply against one gold text.
 
-    Only distinct ids enter the product, one product serves all replies, and counts weight the means.
+    Only distinct ids enter the product, and one product serves all replies.
 
     Args:
-        gold_ids: Token ids, not empty.
-        reply_ids: Token ids of each reply; an empty one scores 0.
+        gold: Not empty.
+        replies: An empty one scores 0.
         table: Input embeddings of the frozen initial policy.
-        options: Variants.
+        sharpness: At least 1; what a cosine is raised to. Unrelated tokens have cosines well above 0 in most tables.
 
     Returns:
-        One value in [0, 1] per reply; exactly 1 for identical ids; independent of the other replies.
+        One value in [0, 1] per reply; exactly 1 for the same ids and weights; independent of the other replies.
 
     Raises:
         RewardError: If an id is outside of the table.
 
     Example:
-        >>> bmas_group([0, 1], [[1, 0], [0, 0]], EmbeddingTable(np.eye(2, dtype=np.float32)), options=BmasOptions())
+        >>> bmas_group(Text([0, 1]), [Text([1, 0]), Text([0, 0])], EmbeddingTable(np.eye(2, dtype=np.float32)))
         [1.0, 0.75]
     """
-    directions = group_directions(gold_ids, reply_ids, table, options=options)
-    return [_combine(forward, backward, f1=options.f1) for forward, backward in directions]
+    directions = group_directions(gold, replies, table, sharpness=sharpness)
+    return [min(1.0, max(0.0, (forward + backward) / 2.0)) for forward, backward in directions]
 
 
 def group_directions(
-    gold_ids: Sequence[int],
-    reply_ids: Sequence[Sequence[int]],
-    table: EmbeddingTable,
-    *,
-    options: BmasOptions,
+    gold: Text, replies: Sequence[Text], table: EmbeddingTable, *, sharpness: float = 1.0
 ) -> list[tuple[float, float]]:
-    """Give (F, B) of each reply against one gold text; see `bmas_group`. An empty reply has (0, 0)."""
-    gold, gold_weights = _weighted(gold_ids, options)
-    replies = [_weighted(ids, options) for ids in reply_ids]
-    union = np.unique(np.concatenate([ids for ids, _ in replies])) if replies else np.empty(0, np.int64)
+    """Return (F, B) of each reply against one gold text; see `bmas_group`. An empty reply has (0, 0)."""
+    gold_ids, gold_weights = _distinct(gold)
+    weighted = [_distinct(reply) for reply in replies]
+    union = np.unique(np.concatenate([ids for ids, _ in weighted])) if weighted else np.empty(0, np.int64)
     if not union.size:
-        return [(0.0, 0.0) for _ in replies]
-    similarity = _similarity(union, gold, table)
-    best_in_gold = similarity.max(axis=1).astype(np.float64)
+        return [(0.0, 0.0) for _ in weighted]
+    similarity = _similarity(union, gold_ids, table)
+    best_in_gold = _sharpened(similarity.max(axis=1), sharpness)
     directions = []
-    for ids, weights in replies:
+    for ids, weights in weighted:
         if not ids.size:
             directions.append((0.0, 0.0))
             continue
         at = np.searchsorted(union, ids)
         forward = _mean(best_in_gold[at], weights)
-        backward = _mean(similarity[at].max(axis=0).astype(np.float64), gold_weights)
+        backward = _mean(_sharpened(similarity[at].max(axis=0), sharpness), gold_weights)
         directions.append((forward, backward))
     return directions
 
 
-def inverse_document_frequencies(documents: Sequence[Sequence[int]], vocab_size: int) -> NDArray[np.float32]:
-    """Give log((N + 1) / (n_t + 1)) of each token id over N documents.
+def composition_factor(reply_share: float, gold_share: float) -> float:
+    """Return what a reply keeps for its share of function words.
 
-    Returns:
-        [V] float32, save it as .npy for `reward.open_ended.idf_path`.
-
-    Source:
-        BERTScore (Zhang et al., 2020), with plus-one smoothing.
-    """
-    counts = np.zeros(vocab_size, np.int64)
-    for ids in documents:
-        counts[np.unique(np.asarray(ids, np.int64))] += 1
-    return np.log((len(documents) + 1) / (counts + 1)).astype(np.float32)
-
-
-def calibrate_baseline(texts: Sequence[Sequence[int]], table: EmbeddingTable, *, options: BmasOptions) -> float:
-    """Give the mean BMAS of each text against the next: what unrelated texts earn under this table.
+    1 for prose. Above max(0.55, the reference's share) it falls to 0 at function words alone, so padding with them
+    costs more than it finds; below 0.6 x min(0.55, the reference's share) it falls to 0.5 at a list of keywords.
 
     Args:
-        texts: At least two texts of one kind, as token ids, none empty.
-        table: The table that will be scored with.
-        options: The variants that will be scored with.
+        reply_share: Function words of all words, in [0, 1].
+        gold_share: The same of the reference.
+
+    Example:
+        >>> composition_factor(0.5, 0.4), composition_factor(0.875, 0.75), composition_factor(0.0, 0.4)
+        (1.0, 0.5, 0.5)
+    """
+    most, least = max(gold_share, FREQUENT_SHARE), KEPT_SHARE * min(gold_share, FREQUENT_SHARE)
+    if reply_share > most:
+        return (1.0 - reply_share) / (1.0 - most)
+    return 1.0 if reply_share >= least else LIST_FACTOR + (1.0 - LIST_FACTOR) * reply_share / least
+
+
+def repetition_factor(reply: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
+    """Return (1 - d)^0.15, d = how much more of the reply than of the reference are repeated 4-grams of words.
+
+    Texts of fewer than eight words are judged by n-grams of half their length, so that `dog dog` is a repetition too.
 
     Returns:
-        A value in [0, 1] for `reward.open_ended.baseline`.
+        In (0, 1]; strictly less than 1 for any text that is said twice.
+
+    Example:
+        >>> words = "a dog runs over the wide lawn".split()
+        >>> repetition_factor(words, words), round(repetition_factor(words * 2, words), 3)
+        (1.0, 0.934)
     """
-    pairs = zip(texts, (*texts[1:], texts[0]), strict=True)
-    return float(np.mean([bmas_group(gold, [reply], table, options=options)[0] for gold, reply in pairs]))
+    size = min(NGRAM, max(1, len(reply) // 2))
+    return float((1.0 - max(0.0, duplicate_frac(reply, size) - duplicate_frac(gold, size))) ** REPETITION_POWER)
 
 
-def _weighted(ids: Sequence[int], options: BmasOptions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give distinct ids, sorted, and what each weighs in its mean."""
-    distinct, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
-    weights = np.ones(len(distinct)) if options.distinct else counts.astype(np.float64)
-    if options.idf is not None:
-        weights = weights * options.idf[distinct]
-    return distinct, weights
+def duplicate_frac(words: Sequence[Hashable], size: int = NGRAM) -> float:
+    """Return the share of n-grams that occurred before; 0 for fewer than `size` words."""
+    total = len(words) - size + 1
+    if total < 1:
+        return 0.0
+    return 1.0 - len(set(zip(*(words[offset : offset + total] for offset in range(size)), strict=True))) / total
+
+
+def _distinct(text: Text) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return distinct ids, sorted, and what all occurrences of each weigh."""
+    ids, places, counts = np.unique(np.asarray(text.ids, np.int64), return_inverse=True, return_counts=True)
+    if text.weights is None:
+        return ids, counts.astype(np.float64)
+    return ids, np.bincount(places, np.asarray(text.weights, np.float64), minlength=len(ids)).astype(np.float64)
+
+
+def _sharpened(cosines: NDArray[np.float32], sharpness: float) -> NDArray[np.float64]:
+    """Return cos |cos|^(sharpness - 1), which keeps order, sign, 0 and 1; so it may follow the maximum."""
+    wide = cosines.astype(np.float64)
+    return wide if sharpness == 1.0 else wide * np.abs(wide) ** (sharpness - 1.0)
 
 
 def _similarity(union: NDArray[np.int64], gold: NDArray[np.int64], table: EmbeddingTable) -> NDArray[np.float32]:
-    """Give cosines [U, G]; equal ids are exactly 1, so that rounding neither lowers nor exceeds identity."""
+    """Return cosines [U, G]; equal ids are exactly 1, so that rounding neither lowers nor exceeds identity."""
     gold_rows = _unit_rows(gold, table)
     similarity = np.empty((len(union), len(gold)), np.float32)
     _, in_union, in_gold = np.intersect1d(union, gold, assume_unique=True, return_indices=True)
@@ -152,7 +174,7 @@ def _similarity(union: NDArray[np.int64], gold: NDArray[np.int64], table: Embedd
 
 
 def _unit_rows(token_ids: NDArray[np.int64], table: EmbeddingTable) -> NDArray[np.float64]:
-    """Give rows [k, d] of length 2^FRACTION_BITS in whole numbers; a zero row has no direction and stays zero.
+    """Return rows [k, d] of length 2^FRACTION_BITS in whole numbers; a zero row has no direction and stays zero.
 
     Raises:
         RewardError: If a row is not finite.
@@ -168,12 +190,3 @@ def _unit_rows(token_ids: NDArray[np.int64], table: EmbeddingTable) -> NDArray[n
 def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     total = float(weights.sum())
     return float((values * weights).sum()) / total if total > 0.0 else 0.0
-
-
-def _combine(forward: float, backward: float, *, f1: bool) -> float:
-    if f1:
-        both = forward + backward
-        value = 2.0 * forward * backward / both if forward > 0.0 and backward > 0.0 else 0.0
-    else:
-        value = (forward + backward) / 2.0
-    return min(1.0, max(0.0, value))

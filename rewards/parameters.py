@@ -69,21 +69,15 @@ class OpenEndedConfig:
     """BMAS over static token embeddings, and the guards against gaming it."""
 
     guards: bool = True
-    """False gives the literal formula."""
-    min_length_ratio: Annotated[float, Gt(0), Le(1)] = 0.5
-    """Replies shorter than this share of the reference (in tokens) lose in proportion."""
-    max_length_ratio: Annotated[float, Ge(1)] = 2.0
-    """Replies longer than this multiple lose in proportion."""
-    max_duplicate_frac: Annotated[float, Ge(0), Le(1)] = 0.3
-    """Share of repeated 4-grams that costs nothing, unless the reference repeats more."""
-    f1: bool = False
-    """True takes the harmonic mean of the two directions, as BERTScore does."""
-    distinct: bool = False
-    """True counts every distinct token once, whatever its multiplicity."""
+    """True compares words by what they tell and guards the value; False gives the literal formula and ignores the
+    settings below but `max_chars` and `max_distinct_tokens`."""
+    sharpness: Annotated[float, Ge(1), Le(16)] = 3.0
+    """Power of a cosine: keeps the likeness of unrelated words from drowning what matches."""
+    function_word_weight: Annotated[float, Gt(0), Le(1)] = 0.05
+    """What a function word (`the`, `with`, `image`) weighs in the means; other words weigh 1, or by `idf_path`."""
     idf_path: str = ""
-    """A .npy file of float weights [V], one per token id; empty = no weighting."""
-    baseline: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Rescales to max(0, (bmas - baseline) / (1 - baseline)); 0 = off."""
+    """A JSON file of `rewards.open_ended.word_frequencies` over the training references: words of many references weigh
+    less; empty = all words but function words weigh 1."""
     max_chars: Annotated[int, Ge(1)] = 10_000
     max_distinct_tokens: Annotated[int, Ge(1)] = 896
     """Replies with more different tokens score 0, because each costs a row of the product. English prose of ten

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.bmas import BmasOptions, bmas_group
+from rewards.bmas import Text, bmas_group
 from rewards.embedding_table import EmbeddingTable
 from rewards.parameters import OpenEndedConfig
 
@@ -31,7 +31,6 @@ REPEATS = 7
 HOSTILE_TOKENS = OpenEndedConfig().max_distinct_tokens
 """All different, none in the reference: the most that one answer can cost."""
 CHUNK_ROWS = 8192
-LITERAL = BmasOptions()
 
 
 def write_checkpoint(folder: Path, num_rows: int, width: int) -> None:
@@ -86,7 +85,7 @@ def hostile_milliseconds(gold: list[int], table: EmbeddingTable, seed: int) -> f
     """Time one reply of different tokens whose rows nobody has read yet."""
     reply = np.random.default_rng(seed).choice(table.shape[0], HOSTILE_TOKENS, replace=False).tolist()
     started = time.process_time()
-    bmas_group(gold, [reply], table, options=LITERAL)
+    bmas_group(Text(gold), [Text(reply)], table)
     return 1e3 * (time.process_time() - started)
 
 
@@ -112,12 +111,12 @@ def main() -> None:
             started = time.process_time()
             loop_over_pairs(gold, replies, table)
             middle = time.process_time()
-            values = bmas_group(gold, replies, table, options=LITERAL)
+            values = bmas_group(Text(gold), [Text(reply) for reply in replies], table)
             seconds["loop"].append(middle - started)
             seconds["group"].append(time.process_time() - middle)
         exact = loop_over_pairs(gold, replies, table, np.float64)
         tracemalloc.start()
-        bmas_group(gold, replies, table, options=LITERAL)
+        bmas_group(Text(gold), [Text(reply) for reply in replies], table)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         hostile_ms = [hostile_milliseconds(gold, table, seed) for seed in range(REPEATS)]

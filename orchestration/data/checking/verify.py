@@ -21,10 +21,10 @@ class ReferenceCheck:
     """
 
     def __init__(self, config: RewardConfig) -> None:
-        """Build the rewards that the run will use; token weights, which belong to one tokenizer, are left out."""
+        """Build the rewards that the run will use; weights of words, which its own data may give, are left out."""
         self._config = config
         words = WordTable()
-        self._rewards = MixedReward(_without_token_weights(config), words.encode, words)
+        self._rewards = MixedReward(_without_word_weights(config), words.encode, words)
 
     def check(self, candidate: Candidate) -> None:
         """Accept a candidate whose reference its reward can use.
@@ -71,13 +71,13 @@ class ReferenceCheck:
         self.close()
 
 
-def _without_token_weights(config: RewardConfig) -> RewardConfig:
+def _without_word_weights(config: RewardConfig) -> RewardConfig:
     return replace(
         config,
         open_ended=replace(config.open_ended, idf_path=""),
-        rules=tuple(_rule_without_token_weights(rule) for rule in config.rules),
+        rules=tuple(_rule_without_word_weights(rule) for rule in config.rules),
     )
 
 
-def _rule_without_token_weights(rule: RewardRule) -> RewardRule:
+def _rule_without_word_weights(rule: RewardRule) -> RewardRule:
     return replace(rule, parameters={key: value for key, value in rule.parameters.items() if key != "idf_path"})

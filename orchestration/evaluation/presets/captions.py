@@ -7,7 +7,7 @@ mean that rises together with length ratio or repetition is a warning, not a suc
 from orchestration.evaluation.answers import UNANSWERED, bare_answer
 from orchestration.evaluation.presets.base import Preset, RowScore, mean_of
 from orchestration.evaluation.records import Completion, EvaluatedSample
-from rewards.open_ended import duplicate_frac
+from rewards.bmas import duplicate_frac
 
 
 def _score(sample: EvaluatedSample, completion: Completion) -> RowScore | None:

@@ -128,7 +128,7 @@ def test_variants_of_the_rewards_accept_references_too() -> None:
         format=FormatConfig(think_prefilled=True),
         chart=ChartConfig(graded=True, anls=True),
         grounding=GroundingConfig(label_aware=True, shaping="soft_f1"),
-        open_ended=OpenEndedConfig(f1=True, baseline=0.3, distinct=True),
+        open_ended=OpenEndedConfig(sharpness=1.5, function_word_weight=1.0),
     )
     labelled = '[{"bbox_2d": [1, 2, 3, 4], "label": "dog"}, {"bbox_2d": [5, 6, 7, 8]}]'
     with ReferenceCheck(config) as check:
@@ -136,10 +136,10 @@ def test_variants_of_the_rewards_accept_references_too() -> None:
             check.check(row)
 
 
-def test_token_weights_of_a_tokenizer_are_not_asked_for() -> None:
+def test_weights_of_words_are_not_asked_for() -> None:
     config = RewardConfig(
-        open_ended=OpenEndedConfig(idf_path="/nowhere/idf.npy"),
-        rules=(RewardRule(task="open", source="src", parameters={"idf_path": "/nowhere/else.npy"}),),
+        open_ended=OpenEndedConfig(idf_path="/nowhere/word_frequencies.json"),
+        rules=(RewardRule(task="open", source="src", parameters={"idf_path": "/nowhere/else.json"}),),
     )
     with ReferenceCheck(config) as check:
         check.check(candidate("open", CAPTION))

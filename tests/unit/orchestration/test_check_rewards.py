@@ -48,12 +48,12 @@ def test_unrouted_rows_are_listed_with_their_counts(tmp_path: Path, model: Path)
 
 def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, model: Path) -> None:
     path = data(tmp_path / "rows.parquet", ("open", "captions"))
-    np.save(tmp_path / "idf.npy", np.ones(5, np.float32))
-    config = RewardConfig(open_ended=OpenEndedConfig(idf_path=str(tmp_path / "idf.npy")))
-    with pytest.raises(RewardError, match=r"idf_path holds \(5,\); the table needs \(2,\)"):
+    (tmp_path / "idf.json").write_text('{"num_references": 2, "words": {"dog": 3}}')
+    config = RewardConfig(open_ended=OpenEndedConfig(idf_path=str(tmp_path / "idf.json")))
+    with pytest.raises(RewardError, match=r"idf_path .*idf.json .*counts lie outside of 1..num_references"):
         check_rewards(config, model, path)
-    config = RewardConfig(open_ended=OpenEndedConfig(idf_path=str(tmp_path / "absent.npy")))
-    with pytest.raises(RewardError, match=r"idf_path .*absent.npy"):
+    config = RewardConfig(open_ended=OpenEndedConfig(idf_path=str(tmp_path / "absent.json")))
+    with pytest.raises(RewardError, match=r"idf_path .*absent.json"):
         check_rewards(config, model, path)
     (model / "tokenizer.json").unlink()
     with pytest.raises(RewardError, match=r"has no tokenizer.json"):

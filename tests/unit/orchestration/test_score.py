@@ -204,7 +204,7 @@ def test_embeddings_come_from_a_checkpoint(tmp_path: Path) -> None:
     row = {"id": "o", "task": "open", "response": "<think>x</think><answer>blue</answer>", "answer": "red"}
     out = tmp_path / "out.jsonl"
     assert run([write(tmp_path / "in.jsonl", row), "--embeddings", folder, "-o", out]) == 0
-    assert read(out)[0]["task_reward"] == pytest.approx(0.6)
+    assert read(out)[0]["task_reward"] == pytest.approx(0.6**3)  # sharpness 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""How well the open-ended reward tells captions of the same image from those of another, and what hacks earn.
+
+    python -m tests.benchmarks.table_captions CAPTIONS --embeddings FOLDER [--columns human:model other:model ...]
+
+CAPTIONS holds JSON lines, gzipped or not: {"image": .., "captions": {"writer": "text", ..}}. A column `reference:reply`
+takes the first writer's captions as references and the second's as replies. AUC is the chance that a reply about the
+same image earns more than one about another image; beside it stands the share of images for which a hack earns at least
+what the honest reply earns. `--part 0` and `--part 1` take every other image: settings are chosen on one and told of
+the other.
+`--idf` weighs words by how many references of the other part hold them.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from rewards.base import RewardRequest
+from rewards.embedding_table import EmbeddingTable
+from rewards.open_ended import FUNCTION_WORDS, OpenEndedReward, word_frequencies
+from rewards.parameters import OpenEndedConfig
+from rewards.tokenizer import load_tokenizer
+from rewards.word_table import WordTable
+
+NUM_OTHERS = 4
+STOP_WORDS = "the a and of with on in at by to is that"
+QUESTION = "Describe this image in detail."
+PARAGRAPH = (
+    "The image shows a scene with several objects and people. There are various elements in the background, and the "
+    "overall atmosphere is calm and pleasant. Some items are on the left side, while others are on the right side. In "
+    "the foreground, there is a person near a table, and the colors are bright and natural."
+)
+SHORT_PARAGRAPH = "A person standing next to a table with food in a room."
+
+
+def keywords(text: str) -> str:
+    """Return a caption's words that tell something, once each."""
+    return ", ".join(dict.fromkeys(word for word in re.findall(r"\w+", text.lower()) if word not in FUNCTION_WORDS))
+
+
+HACKS: dict[str, Callable[[str], str]] = {
+    "x 3": lambda text: f"{text} {text} {text}",
+    "stop words": lambda text: STOP_WORDS,
+    "padded": lambda text: f"{text} {' '.join([STOP_WORDS] * max(1, round(len(text.split()) / 12)))}",
+    "question": lambda text: QUESTION,
+    "full stop": lambda text: ".",
+    "paragraph": lambda text: PARAGRAPH,
+    "short paragraph": lambda text: SHORT_PARAGRAPH,
+    "keywords": keywords,
+}
+
+
+def main() -> None:
+    """Print one table a preset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("captions", type=Path)
+    parser.add_argument("--embeddings", type=Path, help="checkpoint; without it the table of words")
+    parser.add_argument("--columns", nargs="+", required=True, help="reference:reply, names of writers")
+    parser.add_argument("--part", type=int, choices=(0, 1), default=1)
+    parser.add_argument("--images", type=int, default=150)
+    parser.add_argument("--idf", action="store_true")
+    chosen = parser.parse_args()
+    images = read_captions(chosen.captions)
+    columns = [tuple(column.split(":")) for column in chosen.columns]
+    presets = {"paper": OpenEndedConfig(guards=False), "default": OpenEndedConfig()}
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen.idf:
+            path = Path(folder) / "word_frequencies.json"
+            path.write_text(json.dumps(word_frequencies(references(images, columns, 1 - chosen.part))))
+            presets["default, idf_path"] = replace(OpenEndedConfig(), idf_path=str(path))
+        for name, config in presets.items():
+            reward = open_reward(config, chosen.embeddings)
+            print(f"\n{name}\n| reference <- reply | images | AUC | " + " | ".join(HACKS) + " |")
+            print("|---|---|---|" + "---|" * len(HACKS))
+            for reference, reply in columns:
+                pairs = list(islice(pairs_of(images, reference, reply, chosen.part), chosen.images))
+                area, shares = measure(reward, pairs)
+                cells = [
+                    f"{reference} <- {reply}",
+                    str(len(pairs)),
+                    f"{area:.3f}",
+                    *(f"{share:.2f}" for share in shares),
+                ]
+                print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def read_captions(path: Path) -> list[dict[str, str]]:
+    """Return the captions of each image by writer."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line)["captions"] for line in file]
+
+
+def pairs_of(images: Sequence[dict[str, str]], reference: str, reply: str, part: int) -> list[tuple[str, str]]:
+    """Return (reference, reply) of every other image that both wrote about."""
+    both = [(image[reference], image[reply]) for image in images if reference in image and reply in image]
+    return both[part::2]
+
+
+def references(images: Sequence[dict[str, str]], columns: Sequence[tuple[str, ...]], part: int) -> list[str]:
+    """Return the references of one part, as a training set of all columns would hold them."""
+    return [gold for reference, reply in columns for gold, _ in pairs_of(images, reference, reply, part)]
+
+
+def open_reward(config: OpenEndedConfig, folder: Path | None) -> OpenEndedReward:
+    """Return the reward over a checkpoint's table, or the table of words."""
+    if folder is None:
+        words = WordTable()
+        return OpenEndedReward(config, words.encode, words)
+    tokenizer = load_tokenizer(folder)
+    table = EmbeddingTable.from_checkpoint(folder)
+    return OpenEndedReward(config, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, table)
+
+
+def measure(reward: OpenEndedReward, pairs: Sequence[tuple[str, str]]) -> tuple[float, list[float]]:
+    """Return the AUC and, for each hack, the share of images where it earns at least the honest reply's value."""
+    same, others, hacked = [], [], []
+    for index, (gold, honest) in enumerate(pairs):
+        wrong = [pairs[(index + 1 + 7 * step) % len(pairs)][1] for step in range(NUM_OTHERS)]
+        answers = [honest, *wrong, *(hack(honest) for hack in HACKS.values())]
+        grades = reward.grade(RewardRequest(task="open", question="", response="", answer=gold), answers)
+        values = np.array([grade.value for grade in grades], np.float64)
+        same.append(values[0])
+        others.extend(values[1 : 1 + NUM_OTHERS])
+        hacked.append(values[1 + NUM_OTHERS :] >= values[0])
+    differences = np.subtract.outer(np.array(same), np.array(others))
+    area = float(((differences > 0) + 0.5 * (differences == 0)).mean())
+    return area, np.mean(hacked, axis=0).tolist()
+
+
+if __name__ == "__main__":
+    main()
