@@ -14,7 +14,7 @@ from rewards.declaration import declared
 from rewards.listing import match_items, read_list, split_items
 from rewards.parameters import ChartConfig
 from rewards.plain_text import normalise, without_article
-from rewards.quantities import Quantity, read_quantity, states_number
+from rewards.quantities import Quantity, number_word, read_quantity, states_number
 from rewards.text_similarity import anls
 from rewards.yes_no import read_yes_no
 
@@ -22,8 +22,10 @@ YEARS = (1800, 2100)
 """A bare four-digit integer within is a year, where the reference's type is not given."""
 
 _PLAIN = re.compile(r"-?(?=[0-9.]{1,15}$)[0-9]+(?:\.[0-9]+)?")
+_PLAIN_ANSWER = re.compile(r"-?(?=[0-9.,]{1,15}%?$)(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?%?")
 NEAR_EDGE = 1e-9
 """Relative; floats of such numbers are exact to 1e-15."""
+_DIGIT = re.compile("[0-9]")
 MAX_WORDS_AFTER = 3
 """Of a declared number: its unit, not a second sentence."""
 Grader = Callable[[str], Grade]
@@ -99,16 +101,18 @@ class ChartReward:
         allowed = tolerance * abs(value)
 
         def grade(answer: str) -> Grade:
-            if _PLAIN.fullmatch(answer) is None or (is_graded and not is_exact):
+            if _PLAIN_ANSWER.fullmatch(answer) is None or (is_graded and not is_exact):
                 return self._grade_number(answer, _quantity(gold), is_year)
-            number = float(answer)
-            error = abs(number - value)
-            if not is_exact and abs(error - allowed) <= NEAR_EDGE * (allowed + error):
-                return self._grade_number(answer, _quantity(gold), is_year)
-            is_right = error == 0.0 if is_exact else error < allowed
-            return Grade(
-                1.0 if is_right else 0.0, Reason.OK, str(int(number)) if number.is_integer() else f"{number:g}"
-            )
+            percent = "%" if answer[-1] == "%" else ""
+            number = float((answer[:-1] if percent else answer).replace(",", ""))
+            is_right = False
+            for reading in (number, number / 100.0) if percent else (number,):
+                error = abs(reading - value)
+                if not is_exact and abs(error - allowed) <= NEAR_EDGE * (allowed + error):
+                    return self._grade_number(answer, _quantity(gold), is_year)
+                is_right |= error == 0.0 if is_exact else error < allowed
+            spelled = f"{int(number) if number.is_integer() else format(number, 'g')}{percent}"
+            return Grade(1.0 if is_right and not (is_year and percent) else 0.0, Reason.OK, spelled)
 
         return grade
 
@@ -178,6 +182,11 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
         text: The answer, of capped length.
     """
     text = normalise(text)
+    if (
+        _DIGIT.search(text) is None
+        and number_word(text.removeprefix("about ").partition(" ")[0].partition("-")[0]) is None
+    ):
+        return None, Reason.NOT_A_NUMBER
     quantity, reason = read_quantity(text)
     if quantity is not None:
         return quantity, reason

@@ -170,6 +170,7 @@ def test_tolerance_is_relative_to_the_reference_not_to_the_answer() -> None:
 def test_plain_digits_are_judged_as_the_exact_way_judges_them(gold: Decimal, error: float, answer_type: str) -> None:
     text = f"{gold:f}"
     near = [f"{gold + gold * Decimal(str(error)):f}", text, f"{gold + 1:f}"]
+    near += [f"{near[0]}%", f"{gold * 100:,f}%", f"{gold + 1:,f}"]
     # A sign or a space in front changes nothing but the way that is taken.
     spelled = [answer if answer.startswith("-") else f"+{answer}" for answer in near]
     if answer_type != "year":
