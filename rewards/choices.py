@@ -43,7 +43,7 @@ _OWN_TEXT_AND_LABEL = re.compile(r"(.*\S)\s*(?:[(\[][\"'*]*([A-Za-z])[\"'*]*[)\]
 _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
 _SECOND_LABEL = re.compile(
-    r"(?<![\w'\u2220\u00b0])(?:([A-Z])(?![\w'])|([a-z])(?=[)\]:.](?:\s|$)))"
+    r"(?<![A-Za-z0-9_'\u2220\u00b0])(?:([A-Z])(?![A-Za-z0-9_'])|([a-z])(?=[)\]:.](?:\s|$)))"
     # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
     r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not)\b)"
     r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and)\b))"
@@ -332,6 +332,8 @@ class Choices:
         ):
             return frozenset(), Reason.AMBIGUOUS
         for sentence in _SENTENCE_END.split(before):
+            if self._with_text(clean(sentence)) not in ("", label):
+                return frozenset(), Reason.CONTRADICTION
             earlier = declared(sentence)
             if earlier is not None and self._with_text(clean(earlier.value)) not in ("", label):
                 return frozenset(), Reason.CONTRADICTION

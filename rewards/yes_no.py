@@ -19,10 +19,10 @@ _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
 )
 _WITHDRAWN = re.compile(
-    r"[\s\"'*:,.;-]*(?:"
+    r"[\s\"'*:,.;/-]*(?:and\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
-    r"|(?:or|nor|maybe|perhaps|possibly|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
-    r"|(?:incorrect|wrong)\W*$"
+    r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
+    r"|(?:incorrect|wrong|(?:i\s+\w+\s+)?not)\W*$"
     r")"
 )
 """Behind the first word: the word itself is denied, or is one of several."""
