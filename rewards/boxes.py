@@ -192,8 +192,9 @@ def _entries_of_list(values: list[object], label: str | None = None, depth: int 
     """Give the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
     if values and not any(isinstance(value, (list, dict)) for value in values):
         return [BoxEntry(_box(values), label)]
-    if len(values) == 2 and all(isinstance(value, list) and len(value) == 2 for value in values):
-        return [BoxEntry(_box([*values[0], *values[1]]), label)]  # type: ignore[misc]
+    corners = [item for value in values if isinstance(value, list) and len(value) == 2 for item in value]
+    if len(values) == 2 and len(corners) == 4:
+        return [BoxEntry(_box(corners), label)]
     entries: list[BoxEntry] = []
     for value in values:
         if isinstance(value, dict):

@@ -227,7 +227,8 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
             f"\\frac{{{parts[0]}}}{{{parts[1]}}}"
             if len(parts) == 2
             else ",".join(
-                f"{name}=\\frac{{{part}}}{{{parts[-1]}}}" for name, part in zip("uvw", parts[:-1], strict=False)
+                f"{name}=\\frac{{{part}}}{{{parts[-1]}}}"
+                for name, part in zip("uvw"[: len(parts) - 1], parts[:-1], strict=True)
             )
         )
     return Formula(latex, unit, False, value), Reason.OK
