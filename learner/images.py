@@ -13,7 +13,7 @@ from PIL import Image
 
 from learner.errors import LearnerError
 from learner.families.base import ImageInputs, ModelFamily, join_images
-from learner.records import ScoredGroup
+from learner.records import EncodedImage, ScoredGroup
 
 
 class ImageEncoder:
@@ -48,7 +48,7 @@ class ImageEncoder:
             LearnerError: an image does not decode, or the image tokens of a prompt are not as many as its images
                 make; names the group.
         """
-        decoded = [_decode(group) for group in groups]
+        decoded = [_decode(group.images, f"group {group.group_id}") for group in groups]
         flat = [image for images in decoded for image in images]
         encoded = self._family.encode(self._processor, flat) if flat else []
         inputs: list[ImageInputs | None] = []
@@ -59,6 +59,14 @@ class ImageEncoder:
             self._check_tokens(group, own)
             inputs.append(join_images(own) if own else None)
         return inputs
+
+    def encode_pictures(self, images: Sequence[EncodedImage]) -> list[ImageInputs]:
+        """Process images that belong to no group.
+
+        Raises:
+            LearnerError: one does not decode.
+        """
+        return self._family.encode(self._processor, _decode(images, "a picture")) if images else []
 
     def _check_tokens(self, group: ScoredGroup, images: Sequence[ImageInputs]) -> None:
         grids: list[list[int]] = torch.cat([image.grids for image in images]).tolist() if images else []
@@ -71,14 +79,14 @@ class ImageEncoder:
             )
 
 
-def _decode(group: ScoredGroup) -> list[Image.Image]:
-    images = []
-    for index, image in enumerate(group.images):
+def _decode(images: Sequence[EncodedImage], owner: str) -> list[Image.Image]:
+    decoded = []
+    for index, image in enumerate(images):
         try:
-            images.append(Image.open(io.BytesIO(image.data)).convert("RGB"))
+            decoded.append(Image.open(io.BytesIO(image.data)).convert("RGB"))
         except (OSError, Image.DecompressionBombError) as error:
             raise LearnerError(
-                f"group {group.group_id}: image {index} of {len(group.images)} does not decode ({error}); drop the "
+                f"{owner}: image {index} of {len(images)} does not decode ({error}); drop the "
                 "row or store the image again"
             ) from error
-    return images
+    return decoded

@@ -1,10 +1,18 @@
-"""Small talk between learner ranks."""
+"""Small talk between learner ranks, and what one of them can tell of its device."""
 
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
+from learner.records import RankMemory
+
 T = TypeVar("T")
+ROUNDS = 3
+"""Of a measurement, of which the fastest counts."""
 
 
 def exchange(own: T) -> list[T]:
@@ -12,3 +20,60 @@ def exchange(own: T) -> list[T]:
     told: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(told, own)
     return told
+
+
+def round_trips(num_bytes: int, device: torch.device) -> list[float]:
+    """Return the seconds that some bytes take from rank 0 to each other rank and back, the fastest of three.
+
+    A collective: every rank calls it, and one pair after the other exchanges.
+
+    Args:
+        num_bytes: one way.
+        device: on which they lie.
+
+    Returns:
+        [ranks - 1] on rank 0, for ranks 1, 2, ...; empty on the others.
+    """
+    buffer = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    rank, found = dist.get_rank(), []
+    for peer in range(1, dist.get_world_size()):
+        dist.barrier()
+        if rank == peer:
+            for _ in range(ROUNDS + 1):
+                dist.recv(buffer, 0)
+                dist.send(buffer, 0)
+        if rank == 0:
+            rounds = [_timed(buffer, peer) for _ in range(ROUNDS + 1)]
+            found.append(min(rounds[1:]))  # the first one opens the connection
+    dist.barrier()
+    return found
+
+
+def _timed(buffer: torch.Tensor, peer: int) -> float:
+    started = time.perf_counter()
+    dist.send(buffer, peer)
+    dist.recv(buffer, peer)
+    if buffer.device.type == "cuda":
+        torch.cuda.synchronize(buffer.device)
+    return time.perf_counter() - started
+
+
+def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
+    """Return what this process holds of its device, and held at most since `begin_again` was last true."""
+    if device.type == "cuda":
+        found = RankMemory(
+            device=torch.cuda.get_device_name(device),
+            held_bytes=torch.cuda.memory_reserved(device),
+            peak_bytes=torch.cuda.max_memory_reserved(device),
+            total_bytes=torch.cuda.mem_get_info(device)[1],
+        )
+        if begin_again:
+            torch.cuda.reset_peak_memory_stats(device)
+        return found
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    total = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())["MemTotal"]
+    if begin_again:
+        with suppress(OSError):  # some containers keep it closed; the peak is then one of the whole life
+            Path("/proc/self/clear_refs").write_text("5")  # the kernel's word for resetting VmHWM
+    held, peak, whole = (int(text.split()[0]) * 1024 for text in (status["VmRSS"], status["VmHWM"], total))
+    return RankMemory(device="cpu", held_bytes=held, peak_bytes=peak, total_bytes=whole)

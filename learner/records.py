@@ -1,4 +1,4 @@
-"""What the learner takes in and gives out: EncodedImage, ScoredSequence, ScoredGroup, StepReport.
+"""What the learner takes in and gives out: EncodedImage, ScoredSequence, ScoredGroup, StepReport, RankMemory.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
@@ -143,6 +143,25 @@ class StepReport:
     """Path-like name -> value; defined in learner/README.md."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Phase -> wall time on rank 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """What a rank holds of its device: its GPU, or this machine's memory.
+
+    Example:
+        >>> RankMemory(device="cpu", held_bytes=10, peak_bytes=20, total_bytes=100).peak_bytes
+        20
+    """
+
+    device: str
+    """Name of the GPU, or cpu."""
+    held_bytes: int
+    """Now: reserved by torch on a GPU, resident of a process."""
+    peak_bytes: int
+    """At most since the last beginning."""
+    total_bytes: int
+    """Of the whole device."""
 
 
 def read_only(values: object, dtype: type[ScalarT]) -> NDArray[ScalarT]:

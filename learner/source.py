@@ -1,5 +1,6 @@
 """Where a backend gets a policy from: its shape, then its weights, a tensor or some rows of one at a time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from learner.errors import LearnerError
 from learner.families.registry import get_family
 from learner.model import Policy, build_skeleton
 from learner.pretrained import PretrainedWeights, checkpoint_names, has_own_output_head
+from learner.random_state import derive_seed
 
 
 class Weights(Protocol):
@@ -84,15 +86,18 @@ class FolderSource:
         Raises:
             LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
         """
-        get_family(self._config)
+        get_family(self._config)  # before the weights are looked for, which it may not have at all
         if has_own_output_head(Path(self._model_path)):
             self._config.tie_word_embeddings = False
             self._config.get_text_config().tie_word_embeddings = False
+        return self._build()
+
+    def _build(self) -> Policy:
         return build_skeleton(
             self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
         )
 
-    def weights(self, policy: Policy) -> PretrainedWeights:
+    def weights(self, policy: Policy) -> Weights:
         """See PolicySource.
 
         Raises:
@@ -107,3 +112,54 @@ class FolderSource:
             LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
         """
         return checkpoint_names(policy.hf_model)
+
+
+class RandomSource(FolderSource):
+    """A Hugging Face folder of which the weights are not read: they are drawn, always the same ones."""
+
+    def skeleton(self) -> Policy:
+        """See PolicySource; whether the output head is tied is what the configuration says."""
+        return self._build()
+
+    def weights(self, policy: Policy) -> "RandomWeights":
+        """See PolicySource."""
+        shapes = {name: tuple(parameter.shape) for name, parameter in policy.hf_model.named_parameters()}
+        return RandomWeights(shapes, self._config.dtype or torch.float32)
+
+
+class RandomWeights:
+    """Tensors that are a function of their names: matrices keep the size of what goes through them, norms are 1."""
+
+    BLOCK_ROWS = 4096
+    """Rows that are drawn at once, so that some rows of a tensor are those of the whole one."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+        """Draw tensors of these shapes, by name, in one type."""
+        self._shapes = shapes
+        self._dtype = dtype
+
+    def full(self, name: str) -> torch.Tensor:
+        """See Weights."""
+        return self.rows(name, 0, None)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """See Weights."""
+        return self._dtype
+
+    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+        """See Weights."""
+        shape = self._shapes[name] or (1,)
+        first, last, _ = slice(start, stop).indices(shape[0])
+        blocks = range(first // self.BLOCK_ROWS, -(-last // self.BLOCK_ROWS))
+        drawn = [self._block(name, block, shape) for block in blocks] or [torch.empty(0, *shape[1:])]
+        offset = blocks.start * self.BLOCK_ROWS
+        rows = torch.cat(drawn)[first - offset : last - offset]
+        return rows.to(self._dtype) if self._shapes[name] else rows[0].to(self._dtype)
+
+    def _block(self, name: str, block: int, shape: tuple[int, ...]) -> torch.Tensor:
+        num_rows = min(self.BLOCK_ROWS, shape[0] - block * self.BLOCK_ROWS)
+        generator = torch.Generator().manual_seed(derive_seed(0, name, block))
+        drawn = torch.randn(num_rows, *shape[1:], generator=generator)
+        if len(shape) > 1:
+            return drawn / math.sqrt(math.prod(shape[1:]))
+        return 1.0 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn

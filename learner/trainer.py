@@ -1,7 +1,7 @@
 """PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
 
-Every public method but `close`, `full_shapes`, `release_cache` and `upload` is a collective: all ranks call it, each
-with its own share where it takes one.
+Every public method but `close`, `encode_pictures`, `full_shapes`, `memory`, `release_cache` and `upload` is a
+collective: all ranks call it, each with its own share where it takes one.
 """
 
 import socket
@@ -23,14 +23,15 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
+from learner.families.base import ImageInputs
 from learner.images import ImageEncoder
 from learner.packing import MicroBatchBuilder
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
-from learner.ranks import exchange
-from learner.records import ScoredGroup, StepReport
+from learner.ranks import exchange, rank_memory, round_trips
+from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
 from learner.rendezvous import meet
 from learner.schedule import learning_rate_at
-from learner.source import FolderSource, PolicySource
+from learner.source import FolderSource, PolicySource, RandomSource
 from learner.staging import StagingArea
 from learner.step import StepRunner
 from learner.store import FileEntry, FileStore
@@ -61,6 +62,7 @@ class PolicyTrainer:
         seed: int = 0,
         staging_dir: Path | None = None,
         banned_token_ids: Sequence[int] = (),
+        random_weights: bool = False,
     ) -> None:
         """Join the other ranks and load the policy.
 
@@ -73,6 +75,7 @@ class PolicyTrainer:
             seed: of the run; each rank derives its own.
             staging_dir: where checkpoints wait on fast local disk; None is the system's temporary directory.
             banned_token_ids: tokens that the rollout never samples; they have no share in the policy.
+            random_weights: draw the weights instead of reading them; the folder then needs none.
 
         Raises:
             LearnerError: model folder, freeze pattern or algorithm name does not fit.
@@ -95,16 +98,18 @@ class PolicyTrainer:
             timeout=COLLECTIVE_TIMEOUT,
         )
         seed_process(derive_seed(seed, "learner", rank))
-        source = FolderSource(
+        source = (RandomSource if random_weights else FolderSource)(
             config.model_path, kernel, temperature=config.algorithm.temperature, banned_token_ids=banned_token_ids
         )
         self._backend = _make_backend(config, device, source)
         family = self._backend.policy.family
+        self._device = device
+        self._images = ImageEncoder.from_pretrained(config.model_path, family)
         self._steps = StepRunner(
             config,
             algorithm,
             backend=self._backend,
-            images=ImageEncoder.from_pretrained(config.model_path, family),
+            images=self._images,
             builder=MicroBatchBuilder(family, kernel, device=device, dtype=self._backend.dtype),
             seed=seed,
         )
@@ -139,6 +144,22 @@ class PolicyTrainer:
             LearnerError: an image does not decode or does not match its prompt.
         """
         return self._steps.raw_logprobs(group)
+
+    def encode_pictures(self, images: Sequence[EncodedImage]) -> list[ImageInputs]:
+        """Return images as the vision tower gets them, one by one; no collective.
+
+        Raises:
+            LearnerError: one does not decode.
+        """
+        return self._images.encode_pictures(images)
+
+    def round_trips(self, num_bytes: int) -> list[float]:
+        """Return the seconds that `num_bytes` take from rank 0 to each other rank and back: see `learner.ranks`."""
+        return round_trips(num_bytes, self._device)
+
+    def memory(self, *, begin_again: bool) -> RankMemory:
+        """Return what the rank holds, and held at most since it was asked to begin again; no collective."""
+        return rank_memory(self._device, begin_again=begin_again)
 
     def named_full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(0)
     verbs: dict[str, Callable[[Sequence[str]], int]] = {
         "plan": _plan,
+        "check": _check,
         "train": _train,
         "submit": _submit,
         "data": _data,
@@ -106,6 +107,16 @@ def _plan(arguments: Sequence[str]) -> int:
 
     overrides = [argument for argument in arguments if argument != "--json"]
     return print_plan(build_settings(compose(overrides)), as_json="--json" in arguments)
+
+
+def _check(overrides: Sequence[str]) -> int:
+    from orchestration.config.experiment import build_config
+
+    config = build_config(compose(overrides), is_for_check=True)
+    _end_in_order()
+    from orchestration.check.command import run_check
+
+    return run_check(config)
 
 
 def _train(overrides: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
 from orchestration.tickets import GroupSummary, RecordedCompletion
 from rewards.base import RewardRequest, RewardResult
-from rollout.records import RolloutGroup
+from rollout.records import RolloutGroup, Sample
 
 
 def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
@@ -57,9 +57,14 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
         source=sample.source,
         task=sample.task,
         prompt_token_ids=group.prompt_token_ids,
-        images=tuple(EncodedImage(data=i.data, width=i.width, height=i.height) for i in sample.images),
+        images=encoded_images(sample),
         sequences=sequences,
     )
+
+
+def encoded_images(sample: Sample) -> tuple[EncodedImage, ...]:
+    """Return a sample's images as the learner takes them."""
+    return tuple(EncodedImage(data=image.data, width=image.width, height=image.height) for image in sample.images)
 
 
 def summarise(

@@ -10,6 +10,7 @@ from orchestration.host.commit import project_commit
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
   plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
+  check    prove on the run's own machines that engines, learner, links and storage agree; exit code 1: a fault
   train    train, or continue the run in run_dir
   submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
   data     build a dataset from raw sources (mixed-r1 data --help)
@@ -34,6 +35,14 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Say where every actor of a run would stand, what fills each GPU, which rows would be refused and how long a "
         "step may take. Nothing is started and no weights are needed. Exit code 3: it does not fit.",
         ("model.path", "data.train", "cluster.nodes", "plan.assume.prompt_tokens", "plan.assume.completion_frac"),
+    ),
+    "check": (
+        "mixed-r1 check [key=value ...]",
+        "Start the engines and learner ranks of a run on its own machines, take one step on prompts of its own, and "
+        "compare: versions, links, every tensor, prompts, pictures, logprobs, memory, storage. No dataset is needed. "
+        "The table is in run_dir/check/check.json too. Exit code 1: a fault was found.",
+        ("model.path", "check.random_weights", "rollout.engines", "learner.num_ranks", "cluster.layout",
+         "cluster.address"),
     ),
     "train": (
         "mixed-r1 train [key=value ...]",

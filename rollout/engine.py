@@ -26,8 +26,9 @@ from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
 from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
-from rollout.records import Activity, Fingerprint, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
+    encoded,
     generations,
     has_failed,
     num_tokens,
@@ -56,10 +57,15 @@ class GenerationEngine:
     engine's core process is gone.
     """
 
-    def __init__(self, config: RolloutConfig, model_path: Path) -> None:
+    def __init__(self, config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> None:
         """Build the engine from a checkpoint folder; takes seconds to minutes.
 
         The thread that calls this must live as long as the engine, see `rollout.lifeline`.
+
+        Args:
+            config: of the rollout.
+            model_path: the folder.
+            loads_weights: False leaves its weights unread: the engine is of no use before the learner's have come.
         """
         if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
             raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
@@ -71,7 +77,7 @@ class GenerationEngine:
         self._version = 0
         self._num_updates = 0
         self._can_sleep = can_sleep(config)
-        self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path))
+        self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path, loads_weights=loads_weights))
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
         self._desk = AdmissionDesk(self._held)
         self._switching = asyncio.Lock()  # of the scheduler: a pause for weights and an admission exclude each other
@@ -135,6 +141,21 @@ class GenerationEngine:
         token_ids = [*prompt.token_ids, *map(int, completion_token_ids)]
         requests = await self._submit(prompt, token_ids, scoring_params(), sample.sample_id, priority=PROBE_PRIORITY)
         return scores(await self._collect(requests, sample.sample_id), completion_token_ids)
+
+    async def encode(self, sample: Sample) -> EncodedPrompt:
+        """Return a prompt as the engine's core would get it; nothing is computed.
+
+        Raises:
+            RolloutError: as `generate_group`.
+        """
+        prompt = self._prompts.build(sample)
+        request = await self._engine.input_processor.process_inputs_async(
+            f"encode-{sample.sample_id}",
+            self._tokens_prompt(prompt, prompt.token_ids),
+            scoring_params(),
+            supported_tasks=await self._engine.get_supported_tasks(),
+        )
+        return encoded(request, prompt, self._prompts)
 
     async def pause(self) -> None:
         """Stop for new weights; `rollout.weight_channel.in_flight` says what becomes of running completions."""
@@ -237,11 +258,15 @@ class GenerationEngine:
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
-        return dict(await self._ask_worker("weight_layout", names))
+        return dict(await self._ask_worker("weight_layout", names=names))
+
+    async def weight_names(self) -> list[str]:
+        """Return the engine's own names of all its tensors."""
+        return list(await self._ask_worker("weight_names"))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Return the fingerprints of the engine's own tensors `names`."""
-        prints = await self._ask_worker("weight_fingerprints", names)
+        prints = await self._ask_worker("weight_fingerprints", names=names)
         return {name: tuple(value) for name, value in prints.items()}
 
     async def beat(self) -> float:
@@ -258,23 +283,16 @@ class GenerationEngine:
         """End the engine and its processes."""
         self._engine.shutdown()
 
-    async def _ask_worker(self, method: str, names: list[str]) -> Any:
-        answers = await self._watch.during(self._engine.collective_rpc(method, kwargs={"names": names}))
+    async def _ask_worker(self, method: str, **told: Any) -> Any:
+        answers = await self._watch.during(self._engine.collective_rpc(method, kwargs=told))
         return answers[0]
 
     async def _submit(
         self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str, *, priority: int = 0
     ) -> RequestOutputCollector:
-        """Return when the engine has the request; of those that wait in it, the lowest priority starts first.
-
-        What caches hold of it is found again under the same weights only: both names below count weight updates.
-        """
+        """Return when the engine has the request; of those that wait in it, the lowest priority starts first."""
         self._num_requests += 1
-        engine_prompt = TokensPrompt(prompt_token_ids=token_ids, cache_salt=str(self._num_updates))
-        if prompt.images:
-            engine_prompt["multi_modal_data"] = {"image": prompt.images}
-            names = [f"{self._num_updates}-{digest}" for digest in prompt.image_digests]
-            engine_prompt["multi_modal_uuids"] = {"image": names}
+        engine_prompt = self._tokens_prompt(prompt, token_ids)
         request_id = f"{self._num_requests}-{sample_id}"
         try:
             return await self._watch.during(
@@ -282,6 +300,18 @@ class GenerationEngine:
             )
         except (VLLMValidationError, ValueError) as error:  # the second is what the model's processor raises
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
+
+    def _tokens_prompt(self, prompt: EnginePrompt, token_ids: list[int]) -> TokensPrompt:
+        """Return a prompt in vLLM's words.
+
+        What caches hold of it is found again under the same weights only: both names below count weight updates.
+        """
+        found = TokensPrompt(prompt_token_ids=token_ids, cache_salt=str(self._num_updates))
+        if prompt.images:
+            found["multi_modal_data"] = {"image": prompt.images}
+            names = [f"{self._num_updates}-{digest}" for digest in prompt.image_digests]
+            found["multi_modal_uuids"] = {"image": names}
+        return found
 
     async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:
         """Wait for the last completion; a caller that no longer waits ends the requests."""

@@ -12,14 +12,23 @@ from rollout.config import RolloutConfig
 # The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, see weight_channel.
 VLLM_BACKENDS = {"nccl": "nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
+# Our model loader, see weight_channel, whose weights are none of the model's.
+BLANK = "blank"
+
 
 def can_sleep(config: RolloutConfig) -> bool:
     """Whether an engine must be able to free its GPU: one that gets weights by ipc shares it with a learner rank."""
     return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
 
 
-def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
-    """Give what AsyncLLM is built with."""
+def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> AsyncEngineArgs:
+    """Give what AsyncLLM is built with.
+
+    Args:
+        config: of the rollout.
+        model_path: Hugging Face folder.
+        loads_weights: False begins with small random weights, of which none is the model's.
+    """
     engine = config.engine
     is_cpu = engine.device == "cpu"
     options: dict[str, Any] = {}
@@ -38,6 +47,7 @@ def engine_args(config: RolloutConfig, model_path: Path) -> AsyncEngineArgs:
     options["distributed_executor_backend"] = "uni" if engine.tensor_parallel_size == 1 else "mp"
     return AsyncEngineArgs(
         model=str(model_path),
+        load_format="auto" if loads_weights else BLANK,
         dtype=engine.dtype,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,

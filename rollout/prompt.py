@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from rollout.errors import RolloutError
-from rollout.records import ImageBytes, Sample
+from rollout.records import EncodedPicture, ImageBytes, Sample
+
+if TYPE_CHECKING:
+    import torch
 
 # Tokens that stand for vision features. A sampled or typed one would claim features that do not exist.
 PLACEHOLDER_TOKENS = (
@@ -39,6 +42,8 @@ class EnginePrompt:
     input_sizes: tuple[tuple[int, int], ...]
     """(width, height) of each image after the processor's resize: the frame in which Qwen2.5-VL answers boxes. The
     original size for InternVL, whose frame knows no pixels."""
+    template: str
+    """Digest of the chat template that made it, in hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,7 @@ class PromptBuilder:
         self._tokenizer = self._processor.tokenizer
         if self._processor.chat_template is None:  # older folders keep it in tokenizer_config.json alone
             self._processor.chat_template = self._tokenizer.chat_template
+        self._template_digest = blake2b(str(self._processor.chat_template).encode(), digest_size=8).hexdigest()
         self._system_prompt = system_prompt
         self._max_images = max_images
 
@@ -98,7 +104,42 @@ class PromptBuilder:
             images=images,
             image_digests=tuple(blake2b(image.data, digest_size=16).hexdigest() for image in sample.images),
             input_sizes=tuple(self._input_size(image) for image in sample.images),
+            template=self._template_digest,
         )
+
+    def expanded_ids(self, sample: Sample) -> list[int]:
+        """Return the token ids [P] of a prompt, image tokens in place, as the checkpoint's own processor puts them.
+
+        The engine expands its prompts by itself; this is what it must come to.
+
+        Raises:
+            RolloutError: as `build`.
+        """
+        images = self.build(sample).images
+        text = self._text(sample.question, len(images))
+        found = self._processor(images=images or None, text=[text], add_special_tokens=False)
+        ids: list[int] = [int(token) for token in found["input_ids"][0]]
+        return ids
+
+    def encoded_picture(self, pixels: "torch.Tensor", grid: Sequence[int]) -> EncodedPicture:
+        """Return what a vision tower gets of one picture.
+
+        Args:
+            pixels: [rows, ...] as an image processor made them, channels first in a row; uint8 before normalisation.
+            grid: their shape; see `EncodedPicture`.
+        """
+        import torch
+
+        from rollout.fingerprint import fingerprint
+
+        if pixels.dtype != torch.uint8:
+            processor = self._processor.image_processor
+            mean, std = (torch.tensor(v).view(1, -1, 1) for v in (processor.image_mean, processor.image_std))
+            values = (
+                pixels.float().reshape(len(pixels), len(mean.flatten()), -1) * std + mean
+            ) / processor.rescale_factor
+            pixels = values.round().clamp(0, 255).to(torch.uint8)
+        return EncodedPicture(grid=tuple(grid), pixels=fingerprint(pixels), num_values=len(pixels.unique()))
 
     def measure(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> PromptLength:
         """Give the length of a prompt from the sizes of its images, without their pixels.

@@ -201,6 +201,42 @@ class RolloutGroup:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPicture:
+    """One picture as a vision tower gets it.
+
+    Example:
+        >>> EncodedPicture(grid=(1, 8, 8), pixels=(75264, 12, 34), num_values=200).grid
+        (1, 8, 8)
+    """
+
+    grid: tuple[int, ...]
+    """Its shape in rows of the family's tower: (frames, patch rows, patch columns), or (tiles,)."""
+    pixels: Fingerprint
+    """Of its rows in whole numbers of 0 to 255: some families are normalised on the GPU, and differ before that."""
+    num_values: int
+    """Different ones among them; hardly any where pixels were lost on the way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPrompt:
+    """One prompt as a model gets it, whichever side has encoded it.
+
+    Example:
+        >>> EncodedPrompt(token_ids=(5, 7, 7, 6), pictures=(), input_sizes=(), template="9f").token_ids
+        (5, 7, 7, 6)
+    """
+
+    token_ids: tuple[int, ...]
+    """[P] with every image token in place."""
+    pictures: tuple[EncodedPicture, ...]
+    """In the order in which their tokens stand in the prompt."""
+    input_sizes: tuple[tuple[int, int], ...]
+    """(width, height) of each picture in which boxes are read; see `EnginePrompt`."""
+    template: str
+    """Digest of the chat template."""
+
+
 def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
     """Give a read-only array of `dtype`; copies only when the input is writable or of another type."""
     array = np.asarray(values, dtype=dtype)

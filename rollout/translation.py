@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine import EngineCoreRequest
 
-from rollout.records import Generation, SamplingSpec
+from rollout.prompt import EnginePrompt, PromptBuilder
+from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingSpec
 
 
 def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> SamplingParams:
@@ -71,6 +73,23 @@ def generations(output: RequestOutput, *, cached_since: int | None = None) -> tu
             then is at least as old.
     """
     return tuple(_generation(completion, cached_since) for completion in output.outputs)
+
+
+def encoded(request: EngineCoreRequest, prompt: EnginePrompt, builder: PromptBuilder) -> EncodedPrompt:
+    """Return what vLLM's processor has made of a prompt, as it would go to the engine's core."""
+    return EncodedPrompt(
+        token_ids=tuple(request.prompt_token_ids or ()),
+        pictures=tuple(_picture(feature.data, builder) for feature in request.mm_features or ()),
+        input_sizes=prompt.input_sizes,
+        template=prompt.template,
+    )
+
+
+def _picture(data: Any, builder: PromptBuilder) -> EncodedPicture:
+    values = {name: element.data for name, element in data.items()}
+    [pixels] = [tensor for name, tensor in values.items() if name.startswith("pixel_values")]
+    grid = values.get("image_grid_thw")
+    return builder.encoded_picture(pixels, [len(pixels)] if grid is None else grid.tolist())
 
 
 def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -13,14 +13,19 @@ from typing import Any
 
 import torch
 from torch.storage import TypedStorage
+from vllm.config import ModelConfig
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.model_loader import register_model_loader
+from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.weight_utils import initialize_single_dummy_weight
 from vllm.platforms import current_platform
 
+from rollout.engine_args import BLANK
 from rollout.fingerprint import fingerprint
 from rollout.lifeline import die_with_parent
 from rollout.records import Fingerprint
@@ -176,6 +181,18 @@ def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
     return (torch.Tensor, torch.Size(size), tuple(stride), offset, TypedStorage, torch.uint8, *rest)
 
 
+class BlankLoader(DummyModelLoader):
+    """Reads no weights: parameters are small random numbers, and all that the model computes for itself is right.
+
+    vLLM's own dummy loader draws buffers too, those among them with which the engine normalises pixels.
+    """
+
+    def load_weights(self, model: torch.nn.Module, model_config: ModelConfig) -> None:
+        """Draw every parameter."""
+        for parameter in model.parameters():
+            initialize_single_dummy_weight(parameter)
+
+
 class WeightInspector:
     """Worker extension: reads live weights back, so that engine and learner can be compared."""
 
@@ -199,6 +216,10 @@ class WeightInspector:
                 layout[name] = candidate
         return layout
 
+    def weight_names(self) -> list[str]:
+        """Return the names of own parameters."""
+        return [name for name, own in self.model_runner.get_model().named_parameters() if own.numel() > 0]  # type: ignore[attr-defined]
+
     def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Return the fingerprints of own parameters."""
         own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
@@ -206,7 +227,8 @@ class WeightInspector:
 
 
 def register_channels() -> None:
-    """Make our channels known to vLLM; calling twice is harmless."""
+    """Make our channels and our loader known to vLLM; calling twice is harmless."""
+    register_model_loader(BLANK)(BlankLoader)
     for name, engine in (("gloo", GlooWeightTransferEngine), ("plain_ipc", PlainIpcEngine)):
         if name not in WeightTransferEngineFactory._registry:
             WeightTransferEngineFactory.register_engine(name, engine)

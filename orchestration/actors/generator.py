@@ -13,7 +13,7 @@ from orchestration.actors.process import settle
 from orchestration.placement.process import Placement
 from rollout.admission import Admission
 from rollout.config import RolloutConfig
-from rollout.records import Activity, Fingerprint, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 
 
 @ray.remote
@@ -28,12 +28,13 @@ class GeneratorActor:
         placement: Placement,
         log_dir: Path,
         devices: str | None = None,
+        loads_weights: bool = True,
     ) -> None:
         """Build the engine; vLLM is imported only after the process is settled."""
         settle(f"engine_{index}", placement, log_dir, devices)
         from rollout.engine import GenerationEngine
 
-        self._engine = GenerationEngine(config, model_path)
+        self._engine = GenerationEngine(config, model_path, loads_weights=loads_weights)
 
     async def ready(self) -> int:
         """Return the process id once the engine stands."""
@@ -47,6 +48,14 @@ class GeneratorActor:
         """Return the group, which stays in the object store, and its seconds, which tell the driver that it is done."""
         group = await self._engine.generate_group(group_id, sample, spec, admission)
         return group, group.seconds
+
+    async def answer(self, group_id: str, sample: Sample, spec: SamplingSpec) -> RolloutGroup:
+        """Return the group itself, for who asks this engine and no other."""
+        return await self._engine.generate_group(group_id, sample, spec)
+
+    async def encode(self, sample: Sample) -> EncodedPrompt:
+        """Return a prompt as the engine's core would get it."""
+        return await self._engine.encode(sample)
 
     async def give_up_seat(self, admission: Admission) -> None:
         """Let a batch in without one of its groups, which was lost on its way here."""
@@ -99,6 +108,10 @@ class GeneratorActor:
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Checkpoint name -> the engine's own name."""
         return await self._engine.weight_layout(names)
+
+    async def weight_names(self) -> list[str]:
+        """The engine's own names of all its tensors."""
+        return await self._engine.weight_names()
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Fingerprints of the engine's own tensors."""

@@ -1,5 +1,6 @@
 """LearnerActor: one learner rank under Ray."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +13,20 @@ from ray.exceptions import ObjectLostError
 
 from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
-from learner.records import ScoredGroup, StepReport
+from learner.records import RankMemory, ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.actors.engine_client import EngineClient
 from orchestration.actors.process import settle
+from orchestration.handoff import encoded_images
 from orchestration.placement.colocated import RankDevices
 from orchestration.placement.process import Placement
 from rollout.config import WeightChannelConfig
-from rollout.records import Fingerprint
+from rollout.records import EncodedPrompt, Fingerprint, Sample
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from learner.families.base import ImageInputs
     from learner.weight_sender import WeightSender
 
 
@@ -32,13 +35,20 @@ class LearnerActor:
     """One rank of the learner. Methods of a concurrency group run in a thread beside the others."""
 
     def __init__(
-        self, rank: int, config: LearnerConfig, placement: Placement, log_dir: Path, staging_dir: Path | None
+        self,
+        rank: int,
+        config: LearnerConfig,
+        placement: Placement,
+        log_dir: Path,
+        staging_dir: Path | None,
+        random_weights: bool = False,
     ) -> None:
         """Settle the process; the model is loaded in `build`, when all ranks are there."""
         settle(f"learner_{rank}", placement, log_dir)
         self._rank = rank
         self._config = config
         self._staging_dir = staging_dir
+        self._random_weights = random_weights
         self._sender: WeightSender | None = None
 
     @ray.method(concurrency_group="health")
@@ -68,6 +78,7 @@ class LearnerActor:
             seed=seed,
             staging_dir=self._staging_dir,
             banned_token_ids=banned_token_ids(Path(self._config.model_path)),
+            random_weights=self._random_weights,
         )
         return os.getpid()
 
@@ -152,6 +163,30 @@ class LearnerActor:
         """Raw logprobs of a group's completions under the current weights; every rank calls it."""
         return self._trainer.sequence_logprobs(group)
 
+    def encode(self, sample: Sample, system_prompt: str, max_images: int) -> EncodedPrompt:
+        """Return a prompt as this rank's own model folder and image processor make it; no collective."""
+        from rollout.prompt import PromptBuilder
+
+        builder = PromptBuilder(Path(self._config.model_path), system_prompt=system_prompt, max_images=max_images)
+        prompt, token_ids = builder.build(sample), builder.expanded_ids(sample)
+        return EncodedPrompt(
+            token_ids=tuple(token_ids),
+            pictures=tuple(
+                builder.encoded_picture(one.pixel_values, _rows(one))
+                for one in self._trainer.encode_pictures(encoded_images(sample))
+            ),
+            input_sizes=prompt.input_sizes,
+            template=prompt.template,
+        )
+
+    def round_trips(self, num_bytes: int) -> list[float]:
+        """Seconds that bytes take from rank 0 to each other rank and back; every rank calls it."""
+        return self._trainer.round_trips(num_bytes)
+
+    def memory(self, begin_again: bool) -> RankMemory:
+        """What this rank holds of its device."""
+        return self._trainer.memory(begin_again=begin_again)
+
     def weight_names(self) -> list[str]:
         """Names of all tensors, as the checkpoint writes them."""
         return self._connected().names()
@@ -165,6 +200,13 @@ class LearnerActor:
     def _connected(self) -> "WeightSender":
         assert self._sender is not None, "weights are asked for before `connect`"
         return self._sender
+
+
+def _rows(image: "ImageInputs") -> tuple[int, ...]:
+    """Return the shape of an image in rows of its tower; of a tile, the rows inside are none of the tower's."""
+    [grid] = image.grids.tolist()
+    num_rows = len(image.pixel_values)
+    return tuple(grid) if math.prod(grid) == num_rows else (num_rows,)
 
 
 def lost_among(payloads: Sequence[ray.ObjectRef]) -> list[int]:

@@ -11,6 +11,7 @@ from annotated_types import Ge, MinLen
 
 from conf.gpu_driver import driver_fault
 from learner.config import AlgorithmConfig, LearnerConfig
+from orchestration.check.config import CheckConfig
 from orchestration.config.cluster import ClusterConfig
 from orchestration.config.data import DataConfig
 from orchestration.config.model import NOT_SET, ModelConfig
@@ -56,6 +57,8 @@ class ExperimentConfig:
     evaluation: EvaluationConfig
     evaluate: EvaluateConfig
     """Read by `mixed-r1 evaluate` alone."""
+    check: CheckConfig
+    """Read by `mixed-r1 check` alone."""
     cluster: ClusterConfig
     plan: PlanConfig
     """Read by `mixed-r1 plan`, by which `mixed-r1 train` refuses what cannot fit."""
@@ -68,12 +71,15 @@ class ExperimentConfig:
         return Path(self.run_dir)
 
 
-def build_config(values: dict[str, Any], *, is_for_training: bool = True) -> ExperimentConfig:
+def build_config(
+    values: dict[str, Any], *, is_for_training: bool = True, is_for_check: bool = False
+) -> ExperimentConfig:
     """Build the record from composed YAML, check it across rooms, and check that this machine can begin such a run.
 
     Args:
         values: Composed settings.
         is_for_training: Whether a learner will have to follow the engines; False for commands that have none.
+        is_for_check: Whether it is `mixed-r1 check` that begins: no dataset is read then, and weights may be drawn.
 
     Raises:
         ConfigError: naming the dotted key, its value and the remedy.
@@ -81,9 +87,10 @@ def build_config(values: dict[str, Any], *, is_for_training: bool = True) -> Exp
     config = build_settings(values)
     for error in settings_errors(config, is_for_training=is_for_training):
         raise error
-    if is_for_training:
+    if is_for_training and not is_for_check:
         check_inputs_named(config)
-    check_machine(config)
+    draws_weights = is_for_check and config.check.random_weights
+    check_machine(config, needs_data=not is_for_check, needs_weights=not draws_weights)
     return config
 
 
@@ -258,21 +265,27 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
         raise ConfigError("; ".join(missing))
 
 
-def check_machine(config: ExperimentConfig) -> None:
+def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True) -> None:
     """Check that all inputs exist, in one line for all, and that the run folder can be written; nothing is left there.
+
+    Args:
+        config: of the run.
+        needs_data: whether datasets are among the inputs.
+        needs_weights: whether those of the model are.
 
     Raises:
         ConfigError: an input is missing or cannot be used, or run_dir cannot be written.
     """
     refused: list[str] = []
-    for key, value in {"data.train": config.data.train, "data.held_out": config.data.held_out}.items():
+    data = {"data.train": config.data.train, "data.held_out": config.data.held_out} if needs_data else {}
+    for key, value in data.items():
         if value == NOT_SET:
             refused.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
         elif value is not None and not Path(value).exists():
             refused.append(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
     if config.model.folder is not None:
         try:
-            check_model(config.model, config.reward)
+            check_model(config.model, config.reward, needs_weights=needs_weights)
         except ConfigError as error:
             refused.append(str(error))
     elif config.model.family is None:

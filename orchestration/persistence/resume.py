@@ -60,6 +60,7 @@ MAY_CHANGE = {
     "training.recorded_groups_per_step": "a record only",
     "evaluation": "observes",
     "evaluate": "read by mixed-r1 evaluate",
+    "check": "read by mixed-r1 check",
     "cluster": "processes and machines",
     "plan": "read by mixed-r1 plan",
     "submit": "read by mixed-r1 submit",

@@ -63,15 +63,20 @@ RENAMINGS = (
 )
 
 
-def check_model(model: ModelConfig, reward: RewardConfig) -> None:
+def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
     """Check the folder at model.path, and that the settings fit it; where no path is set there is nothing to check.
+
+    Args:
+        model: of the settings.
+        reward: of the settings.
+        needs_weights: whether its weights are read; False asks for all other files alone.
 
     Raises:
         ConfigError: in one line, naming the file and the remedy.
     """
     if model.folder is None:
         return
-    shape = check_model_folder(model.folder)
+    shape = check_model_folder(model.folder, needs_weights=needs_weights)
     if model.hf_config is not None and read_shape(model.hf_config) != shape:
         raise ConfigError(
             f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
@@ -105,8 +110,12 @@ def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
         )
 
 
-def check_model_folder(folder: Path) -> ModelShape:
+def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
     """Check that a Hugging Face folder holds a whole model that the learner can train, and return its shape.
+
+    Args:
+        folder: of the model.
+        needs_weights: whether its weights are read; False asks for all other files alone.
 
     Raises:
         ConfigError: in one line, naming the file and the remedy.
@@ -116,9 +125,11 @@ def check_model_folder(folder: Path) -> ModelShape:
     config = read_object(folder / "config.json")
     _check_architecture(folder, config)
     _check_quantisation(folder, config)
-    tensors = stored_tensors(folder)
-    shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=has_own_output_head(tensors))
-    _check_tensors(folder, shape, tensors)
+    tensors = stored_tensors(folder) if needs_weights else {}
+    head = has_own_output_head(tensors) if needs_weights else None
+    shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
+    if needs_weights:
+        _check_tensors(folder, shape, tensors)
     _check_image_processor(folder, shape.family)
     _check_tokens(folder, config, shape)
     return shape

@@ -265,6 +265,7 @@ def start_generators(
     faults: FaultsConfig,
     log: FaultLog,
     devices_of: DevicesOf | None = None,
+    loads_weights: bool = True,
 ) -> GeneratorPool:
     """Make a pool of the engines that have seats, and of those that may come later.
 
@@ -276,12 +277,13 @@ def start_generators(
         faults: Heartbeats and time limits.
         log: Counts engines lost.
         devices_of: Colocated, the GPUs of the learner ranks that the engine of an index shares.
+        loads_weights: False lets engines begin with weights of which none is the model's.
     """
 
     def start(index: int) -> Any:
         placement = seats.placements("engine")[index]
         devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
-        told = index, config, model_path, placement, log_dir, devices
+        told = index, config, model_path, placement, log_dir, devices, loads_weights
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
         return seats.start(GeneratorActor, "engine", index, *told, max_concurrency=10_000)
 

@@ -99,19 +99,19 @@ class LearnerGroup:
 
     async def locate(self) -> None:
         """Learn where the ranks stand."""
-        self.devices = await self._all("devices")
+        self.devices = await self.on_each("devices")
 
     async def offload(self) -> int:
         """Move the state of every rank to host memory; gives the bytes freed on all GPUs."""
-        return sum(await self._all("offload"))
+        return sum(await self.on_each("offload"))
 
     async def onload(self) -> None:
         """Bring the state of every rank back onto its GPU."""
-        await self._all("onload")
+        await self.on_each("onload")
 
     async def release_cache(self) -> None:
         """Give the GPU memory back that no tensor of a rank holds, for engines that wake beside them."""
-        await self._all("release_cache")
+        await self.on_each("release_cache")
 
     async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
         """Open the weight channel to these engines, in place of the one before.
@@ -135,11 +135,11 @@ class LearnerGroup:
 
     async def load(self, store: FileStore, step: int) -> None:
         """Restore a checkpoint on every rank."""
-        await self._all("load", store, step)
+        await self.on_each("load", store, step)
 
     async def stage(self, step: int) -> StagedShare:
         """Write the state of every rank to its local disk; training waits for this alone."""
-        share: StagedShare = (await self._all("stage", step))[0]
+        share: StagedShare = (await self.on_each("stage", step))[0]
         return share
 
     async def upload(self, store: FileStore, step: int) -> list[FileEntry]:
@@ -161,7 +161,7 @@ class LearnerGroup:
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""
-        await self._all("export", folder)
+        await self.on_each("export", folder)
 
     async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
         """Fetch the payloads of a step to where they are needed; gives the positions whose payload is gone."""
@@ -207,7 +207,7 @@ class LearnerGroup:
 
     async def weight_version(self) -> int:
         """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
-        return int((await self._all("weight_version"))[0])
+        return int((await self.on_each("weight_version"))[0])
 
     async def weight_names(self) -> list[str]:
         """Names of all tensors that travel to the engines."""
@@ -215,8 +215,17 @@ class LearnerGroup:
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Fingerprints of the learner's tensors as they travel."""
-        prints: dict[str, Fingerprint] = (await self._all("weight_fingerprints", names))[0]
+        prints: dict[str, Fingerprint] = (await self.on_each("weight_fingerprints", names))[0]
         return prints
+
+    async def on_each(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every rank; gives their answers by rank.
+
+        Raises:
+            LearnerLostError: a rank is gone.
+        """
+        calls = [getattr(handle, method).remote(*arguments) for handle in self._ranks]
+        return await self._gather(calls, self._faults.call_timeout_s)
 
     def _shares(self, tickets: Sequence[GroupTicket]) -> list[list[int]]:
         lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
@@ -224,7 +233,7 @@ class LearnerGroup:
 
     async def _transfer(self, method: str, *arguments: Any) -> None:
         try:
-            await self._all(method, *arguments)
+            await self.on_each(method, *arguments)
         except (LearnerLostError, LearnerError):
             raise
         except Exception as error:
@@ -236,10 +245,6 @@ class LearnerGroup:
         if not self._heartbeats:
             raise LearnerLostError("the learner is being built again")
         return self.handles
-
-    async def _all(self, method: str, *arguments: Any) -> list[Any]:
-        calls = [getattr(handle, method).remote(*arguments) for handle in self._ranks]
-        return await self._gather(calls, self._faults.call_timeout_s)
 
     async def _gather(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
         return list(await self._guarded(asyncio.gather(*calls), timeout_s))
@@ -303,14 +308,24 @@ def _take_note(answer: "asyncio.Future[Any]") -> None:
         answer.exception()
 
 
-def start_learner(config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path) -> LearnerGroup:
-    """Make a group of the learner ranks that have seats, told which model and which algorithm."""
+def start_learner(
+    config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path, *, random_weights: bool = False
+) -> LearnerGroup:
+    """Make a group of the learner ranks that have seats, told which model and which algorithm.
+
+    Args:
+        config: of the run.
+        model_path: Hugging Face folder of the policy.
+        seats: where the ranks stand.
+        log_dir: where their log files are.
+        random_weights: draw the weights instead of reading them.
+    """
     told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
     staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
 
     def start(rank: int) -> Any:
         placement = seats.placements("learner")[rank]
-        return seats.start(LearnerActor, "learner", rank, rank, told, placement, log_dir, staging_dir)
+        return seats.start(LearnerActor, "learner", rank, rank, told, placement, log_dir, staging_dir, random_weights)
 
     return LearnerGroup(start, stop=ray.kill, num_ranks=config.learner.num_ranks, faults=config.cluster.faults)

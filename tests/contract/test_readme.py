@@ -12,7 +12,7 @@ from orchestration.cli import compose
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "conf" / "README.md", ROOT / "docker" / "README.md"]
 ROOMS = ("orchestration", "rollout", "rewards", "learner")
-VERBS = ("train", "plan", "submit", "evaluate", "data build", "config", "report")
+VERBS = ("train", "plan", "check", "submit", "evaluate", "data build", "config", "report")
 
 
 def explained_messages() -> list[str]:

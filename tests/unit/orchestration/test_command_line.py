@@ -114,7 +114,7 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
         (["data", "sources", "all"], "takes no arguments"),
         (["data", "bild"], "did you mean build?"),
         (["trian"], "trian is not a verb; did you mean train?"),
-        (["--verbose"], "--verbose is not a verb; known verbs: config, data"),
+        (["--verbose"], "--verbose is not a verb; known verbs: check, config, data"),
         (
             ["train", "data.train=/no/train", "data.held_out=/no/held_out", "model.path=/no/model"],
             "data.train=/no/train does not exist; build it (mixed-r1 data build) or correct the path; "

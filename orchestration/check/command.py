@@ -1,0 +1,192 @@
+"""`mixed-r1 check`: look at the machines and the parts of a run before it begins; a table, JSON, and an exit code."""
+
+import asyncio
+import secrets
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from learner.store import open_store
+from orchestration.check.facts import Facts, NodeFacts
+from orchestration.check.node import TOKEN_FILE, look_at_node, seen_nodes
+from orchestration.check.probes import Probes
+from orchestration.check.prompts import check_prompts
+from orchestration.check.verdicts import Expectations, Row, judge
+from orchestration.cluster import while_ray_lives
+from orchestration.config.experiment import ExperimentConfig
+from orchestration.demo.settings import FAMILY_FRAMES
+from orchestration.faults import FaultLog
+from orchestration.inputs import check_plan, model_folder
+from orchestration.persistence.lock import exclusive
+from orchestration.persistence.state import write_json
+from orchestration.placement.colocated import colocated_devices, ranks_under
+from orchestration.placement.seats import Seats, seated
+from orchestration.planning.dataset import Located
+from orchestration.planning.learner_memory import learner_memory
+from orchestration.planning.shapes import PatchTower, shape_of
+from orchestration.pools.generators import start_generators
+from orchestration.pools.learner import start_learner
+from orchestration.pools.nodes import hold, on_every_node
+from orchestration.turns import start_turns
+from rewards.tokenizer import load_tokenizer
+from rollout.prompt import PLACEHOLDER_TOKENS
+
+MIN_LEARNING_RATE = 1e-4
+"""Of the step, so that in bfloat16 too it moves every tensor that is trained."""
+MIN_IMAGES = 2
+EXIT_FAULT = 1
+
+
+def run_check(config: ExperimentConfig) -> int:
+    """Check as configured, print the table and write check.json; gives the exit code: 0 all right, 1 a fault.
+
+    Raises:
+        ConfigError: the settings, the model or the machines cannot begin such a run.
+        ResumeError: another process checks into the same folder.
+    """
+    folder = config.run_path / "check"
+    model = model_folder(config)
+    check_plan(config, Located(train=None, held_out=None, note=""))
+    busy = f"another process checks in {folder}; wait for it, or use another run_dir"
+    with exclusive(folder, refusal=busy):
+        facts = _look(as_checked(config), config, model, folder)
+        rows = judge(facts, expectations(config, model))
+        write_json(folder / "check.json", {"rows": [asdict(row) for row in rows], "facts": asdict(facts)})
+        print_table(rows)
+    num = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("ok", "open", "fault")}
+    print(f"{num['ok']} all right, {num['open']} not conclusive, {num['fault']} faults; {folder / 'check.json'}")
+    return EXIT_FAULT if num["fault"] else 0
+
+
+def as_checked(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the settings of the run, with room for a prompt of two pictures and a step that moves the weights."""
+    engine, optimizer = config.rollout.engine, config.learner.optimizer
+    moving = replace(
+        optimizer,
+        learning_rate=max(MIN_LEARNING_RATE, optimizer.learning_rate),
+        schedule="constant",
+        warmup_steps=0,
+    )
+    images = max(MIN_IMAGES, engine.max_images_per_prompt)
+    return replace(
+        config,
+        rollout=replace(config.rollout, max_engines=None, engine=replace(engine, max_images_per_prompt=images)),
+        learner=replace(config.learner, optimizer=moving, abort_grad_norm=None),
+    )
+
+
+def expectations(config: ExperimentConfig, model: Path) -> Expectations:
+    """Return what the settings and the model's family say should be found."""
+    shape = shape_of(replace(config.model, path=str(model)))
+    dtypes = config.rollout.engine.dtype, config.learner.dtype
+    return Expectations(
+        device=config.learner.device,
+        dtype="float32" if set(dtypes) == {"float32"} else "bfloat16",
+        coord_mode=config.model.coord_mode,
+        family_frame=FAMILY_FRAMES[shape.family],
+        patch_side=shape.tower.patch_side if isinstance(shape.tower, PatchTower) else None,
+        grounding=config.reward.grounding,
+        learns=True,
+    )
+
+
+def planned_bytes(config: ExperimentConfig, model: Path) -> int:
+    """Return what `mixed-r1 plan` counts for a learner rank's tensors and its allocator."""
+    use = learner_memory(config, shape_of(replace(config.model, path=str(model))), None)
+    return sum(item.bytes for item in use.items if item.name != "CUDA context")
+
+
+def _look(config: ExperimentConfig, planned: ExperimentConfig, model: Path, folder: Path) -> Facts:
+    """Start the actors of a run but for those that score, and probe them."""
+    logs, record, limits = folder / "logs", folder / "turns.jsonl", config.cluster.faults
+    record.unlink(missing_ok=True)
+    checkpoints = config.training.checkpoint_dir or folder
+    tokenizer = load_tokenizer(model)
+    ids = ((tokenizer.token_to_id(token), token) for token in PLACEHOLDER_TOKENS)
+    known = {index: token for index, token in ids if index is not None}
+
+    async def look(seats: Seats) -> Facts:
+        learner = start_learner(config, model, seats, logs, random_weights=config.check.random_weights)
+
+        def devices_of(engine: int) -> str:
+            return colocated_devices([learner.devices[rank] for rank in ranks_under(seats.layout, engine)])
+
+        generators = start_generators(
+            config.rollout,
+            model,
+            seats,
+            logs,
+            faults=limits,
+            log=FaultLog(limits, folder / "faults.jsonl"),
+            devices_of=devices_of,
+            loads_weights=False,
+        )
+        probes = Probes(
+            config,
+            generators=generators,
+            learner=learner,
+            turns=start_turns(config, generators, learner, record=record),
+            prompts=check_prompts(),
+            placeholders=known,
+            planned_bytes=planned_bytes(planned, model),
+            store=open_store(f"{checkpoints}/check"),
+            record=record,
+            look_at_nodes=lambda: look_at_nodes(config, model, folder / "shared"),
+            hold=hold,
+            say=say,
+        )
+        probes.facts.places = places_of(seats)
+        try:
+            await while_ray_lives(probes.look())
+        except asyncio.CancelledError:
+            # Calls to processes that end now fail unheard.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+            raise
+        finally:
+            await generators.close()
+            await learner.close()
+            open_store(checkpoints).delete_folder("check")
+        return probes.facts
+
+    with seated(config, logs, roles=("learner", "engine")) as seats:
+        return asyncio.run(look(seats))
+
+
+async def look_at_nodes(config: ExperimentConfig, model: Path, shared: Path) -> list[NodeFacts]:
+    """Return what every machine is and sees."""
+    token = secrets.token_hex(8)
+    shared.mkdir(parents=True, exist_ok=True)
+    try:
+        (shared / TOKEN_FILE).write_text(token)
+        found = await on_every_node(config.cluster.nodes, look_at_node, model, shared, token)
+        seen = seen_nodes(shared, token)
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+    return [replace(node, is_seen=node.node in seen) for node in found]
+
+
+def places_of(seats: Seats) -> dict[str, str]:
+    """Return the machine of every engine and rank."""
+    names = [machine.name for machine in seats.layout.machines]
+    engines = {f"engine {seat.index}": names[seat.machine] for seat in seats.layout.of("engine")}
+    return engines | {f"rank {seat.index}": names[seat.machine] for seat in seats.layout.of("learner")}
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print the rows, as wide as the terminal, or as 140 columns where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("what", "found", "expected", "verdict", "remedy"):
+        table.add_column(name, overflow="fold", no_wrap=name == "verdict")
+    for row in rows:
+        table.add_row(row.what, row.found, row.expected, row.verdict, row.remedy)
+    console = Console(highlight=False, markup=False)
+    console = console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+    console.print(table)
+
+
+def say(line: str) -> None:
+    """Print one line to the user, at once."""
+    print(line, flush=True)
