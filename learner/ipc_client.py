@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
+from learner.engine_calls import begin, within
 from learner.errors import LearnerError
 
 
@@ -35,41 +36,49 @@ class IpcClient:
     error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
     """
 
-    def __init__(self, client: Engines) -> None:
-        """Speak through `client`."""
+    def __init__(self, client: Engines, timeout_s: float | None = None) -> None:
+        """Speak through `client`; a call that is not answered within `timeout_s` has failed."""
         self._client = client
+        self._timeout_s = timeout_s
         self._failure: Exception | None = None
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Tell the engines how buckets are packed."""
-        self._client.init_weight_transfer_engine(init_info)
+        self._ask("init_weight_transfer_engine", init_info)
 
     def start_weight_update(self) -> None:
         """Open an update on every engine."""
         self._failure = None
-        self._try(self._client.start_weight_update)
+        self._try("start_weight_update")
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Let every engine read one bucket; returns when all have."""
-        handles = {uuid: plain_handle(handle) for uuid, handle in update_info["ipc_handles"].items()}
-        filled = {key: value for key, value in update_info.items() if value is not None}
-        self._try(lambda: self._client.update_weights({**filled, "ipc_handles": handles}))
+        self._try("update_weights", lambda: _plain(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Make the weights live everywhere."""
-        self._try(lambda: self._client.finish_weight_update(weight_version))
+        self._try("finish_weight_update", lambda: weight_version)
 
     def check(self) -> None:
         """Raise what went wrong since the update was opened."""
         if self._failure is not None:
             raise self._failure
 
-    def _try(self, call: Callable[[], None]) -> None:
+    def _try(self, method: str, *arguments: Callable[[], Any]) -> None:
         if self._failure is None:
             try:
-                call()
+                self._ask(method, *(argument() for argument in arguments))
             except Exception as error:
                 self._failure = error
+
+    def _ask(self, method: str, *arguments: Any) -> None:
+        within(self._timeout_s, method, begin(getattr(self._client, method), *arguments))
+
+
+def _plain(update_info: dict[str, Any]) -> dict[str, Any]:
+    """Return a bucket's description without what it leaves open, its handles as plain values."""
+    filled = {key: value for key, value in update_info.items() if value is not None}
+    return {**filled, "ipc_handles": {uuid: plain_handle(handle) for uuid, handle in filled["ipc_handles"].items()}}
 
 
 def plain_handle(handle: tuple[Any, ...]) -> list[Any]:

@@ -235,20 +235,16 @@ class GenerationEngine:
         await self._watch.during(self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
     async def start_weight_update(self) -> None:
-        """Open an update, in place of one that the learner left open because another engine broke the transfer."""
+        """Open an update, in place of one that broke."""
         if self._is_updating:
-            await self._watch.during(self._engine.finish_weight_update())
-        await self._watch.during(self._engine.start_weight_update())
+            await self._watch.during(self._engine.collective_rpc("forget_weight_update"))
         self._is_updating = True
+        await self._watch.during(self._engine.start_weight_update())
         self._num_updates += 1
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive the tensors that `update_info` describes."""
-        try:
-            await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
-        except BaseException:
-            self._is_updating = False  # vLLM has closed it
-            raise
+        await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, weight_version: str) -> None:
         """Make the received weights live and stamp them."""

@@ -9,8 +9,9 @@ from vllm.usage.usage_lib import UsageContext
 
 from rollout.config import RolloutConfig
 
-# The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, see weight_channel.
-VLLM_BACKENDS = {"nccl": "nccl", "gloo": "gloo", "ipc": "plain_ipc"}
+# The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, and its own "nccl" waits
+# for a lost peer for ever: see weight_channel.
+VLLM_BACKENDS = {"nccl": "watched_nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
 # Our model loader, see weight_channel, whose weights are none of the model's.
 BLANK = "blank"
@@ -65,6 +66,7 @@ def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool 
         trust_remote_code=False,
         disable_log_stats=True,
         weight_transfer_config=WeightTransferConfig(backend=VLLM_BACKENDS[config.weight_channel.backend]),
+        additional_config={"weight_channel_timeout_s": config.weight_channel.timeout_s},
         worker_extension_cls="rollout.weight_channel.WeightInspector",
         scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
         **options,

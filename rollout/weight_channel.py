@@ -1,20 +1,27 @@
 """The engine's half of the weight wire: our channels, and a look at the live weights.
 
-A gloo channel for machines without GPUs; vLLM's CUDA IPC, with handles that travel as plain values. Read beside
-learner/weight_sender.py, the other half. NCCL is vLLM's own and needs nothing here. vLLM imports this module in its
-worker process because `WeightInspector` is its worker extension, which is what makes the channels known there.
+A gloo channel for machines without GPUs; vLLM's NCCL, which gives a broken transfer up; vLLM's CUDA IPC, with handles
+that travel as plain values. Read beside learner/weight_sender.py and learner/broadcast.py, the other half. vLLM imports
+this module in its worker process because `WeightInspector` is its worker extension, which is what makes the channels
+known there.
 """
 
 import ctypes
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.storage import TypedStorage
 from vllm.config import ModelConfig
+from vllm.config.weight_transfer import WeightTransferConfig
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer import nccl_engine
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
@@ -29,6 +36,16 @@ from rollout.engine_args import BLANK
 from rollout.fingerprint import fingerprint
 from rollout.lifeline import die_with_parent
 from rollout.records import Fingerprint
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+T = TypeVar("T")
+
+GIVEN_UP = "given_up"
+"""Key of the group's store under which the learner says why it has given a transfer up."""
+LOOK_S = 0.2
+"""Between two looks at that key; one is a message of a few bytes."""
 
 
 @dataclass(kw_only=True)
@@ -142,7 +159,150 @@ def _repack_output_heads(model: torch.nn.Module) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
-class PlainIpcEngine(IPCWeightTransferEngine):
+class LayersLetGo:
+    """A receiver that loads tensors as they come: an update may begin in place of one that broke."""
+
+    _is_open = False
+
+    def start_weight_update(self) -> None:
+        """Begin; layers that wait for the rest of a broken update's tensors let go of those that they have."""
+        if self._is_open:
+            finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[attr-defined]
+        super().start_weight_update()  # type: ignore[misc]
+        self._is_open = True
+
+    def finish_weight_update(self) -> None:
+        """Make the weights live."""
+        super().finish_weight_update()  # type: ignore[misc]
+        self._is_open = False
+
+
+class NcclEngine(LayersLetGo, nccl_engine.NCCLWeightTransferEngine):
+    """vLLM's NCCL receiver, which leaves a transfer that the learner has given up.
+
+    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it. So while tensors arrive, a second
+    thread looks whether the learner has given the transfer up, or is gone, and destroys the group.
+    """
+
+    def __init__(
+        self, config: WeightTransferConfig, vllm_config: "VllmConfig", device: torch.device, model: torch.nn.Module
+    ) -> None:
+        """See `nccl_engine.NCCLWeightTransferEngine`."""
+        super().__init__(config, vllm_config, device, model)
+        self._timeout_s = float(vllm_config.additional_config["weight_channel_timeout_s"])
+
+    def init_transfer_engine(self, init_info: nccl_engine.NCCLWeightTransferInitInfo) -> None:
+        """Join the learner's group; a second call replaces the first, whose communicator is destroyed.
+
+        Raises:
+            TimeoutError: the learner, or another engine, did not come.
+        """
+        self.shutdown()
+        self.packed = init_info.packed
+        self.packed_buffer_size_bytes = init_info.packed_buffer_size_bytes
+        # Buffers of a receiver take turns on streams that do not wait for one another, although a layer is loaded on
+        # one stream from buffers of several. One buffer is one stream; how tensors are packed does not depend on it.
+        self.packed_num_buffers = 1
+        joined = _begin(nccl_engine.worker_init_process_group, init_info, self.parallel_config)
+        if not wait([joined], self._timeout_s).done:
+            joined.add_done_callback(lambda late: None if late.exception() else late.result().destroy())
+            raise TimeoutError(
+                f"weight channel: not everyone has joined within rollout.weight_channel.timeout_s={self._timeout_s:g}"
+            )
+        self.model_update_group = _WatchedGroup(joined.result(), self._timeout_s)
+
+    def receive_weights(self, update_info: nccl_engine.NCCLWeightTransferUpdateInfo) -> None:
+        """Receive and load all tensors.
+
+        Raises:
+            ConnectionError: the learner has given the transfer up, is gone, or sends nothing for too long.
+        """
+        if self.model_update_group is None:
+            raise RuntimeError("nccl weight channel: update_weights before init_weight_transfer_engine")
+        with self.model_update_group.watched():
+            super().receive_weights(update_info)
+
+
+class _WatchedGroup:
+    """The NCCL group of learner and engines, destroyed by another thread when a transfer breaks.
+
+    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it, until its communicator is aborted.
+    """
+
+    def __init__(self, group: Any, timeout_s: float) -> None:
+        self._group = group
+        self._timeout_s = timeout_s
+        self._moved_at = 0.0
+        self._cause: str | None = None
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        """Enqueue a broadcast, to which the learner's corresponds."""
+        if self._cause is not None:
+            raise ConnectionError(self._cause)
+        self._moved_at = time.monotonic()
+        self._group.broadcast(tensor, src=src)
+
+    def destroy(self) -> None:
+        """Abort what runs, and give the communicator's memory back; twice is harmless."""
+        self._group.destroy()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within the block broadcasts end, if need be by an abort.
+
+        Raises:
+            ConnectionError: the transfer was given up.
+        """
+        is_over = threading.Event()
+        self._moved_at = time.monotonic()
+        watch = _begin(self._watch, is_over)
+        try:
+            yield
+        except Exception as error:
+            if self._cause is not None:
+                # NCCL's own errors, or tensors that make no sense, come of the destroyed group.
+                raise ConnectionError(self._cause) from error
+            raise
+        finally:
+            is_over.set()
+            wait([watch])
+        if self._cause is not None:
+            raise ConnectionError(self._cause)
+
+    def _watch(self, is_over: threading.Event) -> None:
+        """Look whether the learner has given the transfer up. Woken by: time, and the end of the block."""
+        store = self._group.group.store
+        while not is_over.wait(LOOK_S):
+            try:
+                if store.check([GIVEN_UP]):
+                    self._cause = f"the learner has given the transfer up: {store.get(GIVEN_UP).decode()}"
+            except Exception as error:
+                self._cause = f"the learner is gone: {error}"
+            if time.monotonic() - self._moved_at > self._timeout_s:
+                self._cause = f"nothing has come for rollout.weight_channel.timeout_s={self._timeout_s:g} s"
+            if self._cause is not None:
+                self._group.destroy()
+                return
+
+
+def _begin(call: Callable[..., T], *arguments: Any) -> "Future[T]":
+    """Return the result to come of a call in a thread of its own, on the GPU that is current here."""
+    result: Future[T] = Future()
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    def run() -> None:
+        try:
+            if device is not None:
+                torch.cuda.set_device(device)
+            result.set_result(call(*arguments))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result
+
+
+class PlainIpcEngine(LayersLetGo, IPCWeightTransferEngine):
     """vLLM's CUDA IPC receiver, for handles that come as plain values.
 
     vLLM describes a shared buffer by the arguments of torch's `rebuild_cuda_tensor`, Python classes among them. Those
@@ -150,20 +310,6 @@ class PlainIpcEngine(IPCWeightTransferEngine):
     which would open that socket to anyone's code. Numbers and bytes pass as they are, and the classes are always the
     same three: they are put back here.
     """
-
-    _is_open = False
-
-    def start_weight_update(self) -> None:
-        """Begin, in place of an update that broke: layers that wait for the rest of their tensors let them go."""
-        if self._is_open:
-            finalize_layerwise_reload(self.model, self.model_config)
-        super().start_weight_update()
-        self._is_open = True
-
-    def finish_weight_update(self) -> None:
-        """Make the weights live."""
-        super().finish_weight_update()
-        self._is_open = False
 
     def parse_update_info(self, update_dict: dict[str, Any]) -> IPCWeightTransferUpdateInfo:
         """Read one bucket's description."""
@@ -220,6 +366,12 @@ class WeightInspector:
         """Return the names of own parameters."""
         return [name for name, own in self.model_runner.get_model().named_parameters() if own.numel() > 0]  # type: ignore[attr-defined]
 
+    def forget_weight_update(self) -> None:
+        """Close an update that broke. Some workers may have had all its tensors, and hold it open."""
+        if self._weight_update_active:  # type: ignore[has-type]
+            self._weight_update_active = False
+            self.weight_transfer_engine.reset_weight_update_target()  # type: ignore[attr-defined]
+
     def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
         """Return the fingerprints of own parameters."""
         own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
@@ -230,6 +382,12 @@ def register_channels() -> None:
     """Make our channels and our loader known to vLLM; calling twice is harmless."""
     register_model_loader(BLANK)(BlankLoader)
     for name, engine in (("gloo", GlooWeightTransferEngine), ("plain_ipc", PlainIpcEngine)):
+    """Make our channels known to vLLM; calling twice is harmless."""
+    for name, engine in (
+        ("gloo", GlooWeightTransferEngine),
+        ("watched_nccl", NcclEngine),
+        ("plain_ipc", PlainIpcEngine),
+    ):
         if name not in WeightTransferEngineFactory._registry:
             WeightTransferEngineFactory.register_engine(name, engine)
 

@@ -11,8 +11,8 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 from vllm.distributed.weight_transfer import nccl_engine
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-import learner.weight_sender as weight_sender
 import rollout.weight_channel  # noqa: F401  makes our channels known to vLLM
+from learner import broadcast
 from learner.weight_sender import WeightSender
 from orchestration.actors import engine_client
 from orchestration.actors.engine_client import EngineClient
@@ -44,7 +44,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: type("Device", (), {"uuid": "GPU-1"})())
     monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda info: "endpoint")
-    monkeypatch.setattr(weight_sender, "stateless_init_torch_distributed_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(broadcast, "stateless_init_torch_distributed_process_group", lambda *_, **__: None)
     return [Engine() for _ in range(NUM_ENGINES)]
 
 

@@ -1,0 +1,296 @@
+"""Senders that broadcast from rank 0 to every engine: one over gloo, one over NCCL.
+
+A transfer that breaks, by a call to an engine that fails or by an engine that is silent, raises on rank 0 within
+`timeout_s` and leaves no other rank in a gather. Read beside rollout/weight_channel.py, the engines' half.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import torch
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer import nccl_engine
+from vllm.distributed.weight_transfer.base import (
+    ParamMeta,
+    TrainerInitInfo,
+    TrainerWeightTransferEngine,
+    VLLMWeightSyncClient,
+    WeightSource,
+)
+from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
+from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+
+from learner.engine_calls import LIMIT, begin, meet, within
+from learner.errors import LearnerError
+from learner.rendezvous import bound_socket
+
+GIVEN_UP = "given_up"
+"""Key of the group's store under which the sender says why it has given a transfer up; engines look for it."""
+
+
+class BroadcastSender(TrainerWeightTransferEngine[Any]):
+    """Runs an update around a broadcast; ranks other than 0 only join the gathers."""
+
+    _timeout_s: float
+
+    def send_weights(self) -> None:
+        """Run one whole update; every rank calls it.
+
+        Raises:
+            TimeoutError: on rank 0, an engine is silent.
+            Exception: on rank 0, what a call to the engines raised.
+        """
+        assert self.source is not None
+        tensors = iter(self.source)
+        try:
+            if self.is_sender:
+                self._update(tensors, self.source.metadata())
+        finally:
+            # The other ranks stand in the gathers of the tensors that are left.
+            for _ in tensors:
+                pass
+
+    def _update(self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta]) -> None:
+        within(self._timeout_s, "start_weight_update", begin(self.client.start_weight_update))
+        received = begin(self.client.update_weights, self._describe(metadata))
+        try:
+            self._broadcast(tensors, metadata, received)
+        except BaseException:
+            # Engines that wait for the rest wait for nothing: without the group they hear of it at once.
+            self.shutdown()
+            raise
+        within(self._timeout_s, "finish_weight_update", begin(self.client.finish_weight_update))
+
+    def _describe(self, metadata: list[ParamMeta]) -> dict[str, Any]:
+        """Return what engines are told of the tensors that come."""
+        return {
+            "names": [m.name for m in metadata],
+            "dtype_names": [str(m.dtype).removeprefix("torch.") for m in metadata],
+            "shapes": [list(m.shape) for m in metadata],
+        }
+
+    def _broadcast(
+        self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"
+    ) -> None:
+        """Broadcast all tensors, and wait until engines have `received` them."""
+        raise NotImplementedError
+
+
+@dataclass
+class GlooTrainerInitInfo(TrainerInitInfo):
+    """Where the sender waits for the engines."""
+
+    backend: ClassVar[str] = "gloo"
+
+    master_address: str
+    master_port: int
+    world_size: int
+    bucket_bytes: int
+    timeout_s: float
+
+
+class GlooSender(BroadcastSender):
+    """Broadcasts buckets of tensors over gloo."""
+
+    init_info_cls = GlooTrainerInitInfo
+    _group: torch.distributed.ProcessGroup | None = None
+    _bucket_bytes: int = 0
+
+    @classmethod
+    def trainer_init(
+        cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
+    ) -> Self:
+        """Meet the engines; returns when all of them have come."""
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
+        engine._bucket_bytes, engine._timeout_s = init_info.bucket_bytes, init_info.timeout_s
+        if not engine.is_sender:
+            return engine
+        invitation = {
+            "master_address": init_info.master_address,
+            "master_port": init_info.master_port,
+            "rank_offset": 1,
+            "world_size": init_info.world_size,
+            "timeout_s": init_info.timeout_s,
+        }
+
+        def join() -> torch.distributed.ProcessGroup:
+            group: torch.distributed.ProcessGroup = stateless_init_torch_distributed_process_group(
+                init_info.master_address,
+                init_info.master_port,
+                0,
+                init_info.world_size,
+                backend="gloo",
+                listen_socket=bound_socket(init_info.master_address, init_info.master_port),
+                timeout=timedelta(seconds=init_info.timeout_s),
+            )
+            return group
+
+        engine._group = meet(
+            lambda: client.init_weight_transfer_engine(invitation), join, lambda group: group.shutdown(),
+            init_info.timeout_s,
+        )  # fmt: skip
+        return engine
+
+    def _describe(self, metadata: list[ParamMeta]) -> dict[str, Any]:
+        return {**super()._describe(metadata), "bucket_counts": self._buckets(metadata)}
+
+    def _broadcast(
+        self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"
+    ) -> None:
+        assert self._group is not None
+        expected = iter(metadata)
+        for count in self._buckets(metadata):
+            pieces = []
+            for _ in range(count):
+                name, tensor = next(tensors)
+                promised = next(expected)
+                if (name, tensor.dtype, tuple(tensor.shape)) != (promised.name, promised.dtype, promised.shape):
+                    raise LearnerError(f"weight {name} does not match its announcement {promised}")
+                pieces.append(tensor.cpu().contiguous().view(-1).view(torch.uint8))
+            self._group.broadcast(torch.cat(pieces), 0).wait()
+        within(self._timeout_s, "update_weights", received)
+
+    def _buckets(self, metadata: list[ParamMeta]) -> list[int]:
+        return bucket_counts([m.dtype.itemsize * torch.Size(m.shape).numel() for m in metadata], self._bucket_bytes)
+
+    def shutdown(self) -> None:
+        """Leave the group."""
+        if self._group is not None:
+            self._group.shutdown()
+            self._group = None
+
+
+def bucket_counts(sizes: list[int], limit: int) -> list[int]:
+    """Split tensors, in order, into runs of at most `limit` bytes; a larger tensor travels alone.
+
+    Example:
+        >>> bucket_counts([3, 3, 9, 1], 6)
+        [2, 1, 1]
+    """
+    counts: list[int] = []
+    filled = 0
+    for size in sizes:
+        if counts and filled + size <= limit:
+            counts[-1] += 1
+            filled += size
+        else:
+            counts.append(1)
+            filled = size
+    return counts
+
+
+@dataclass
+class NcclTrainerInitInfo(nccl_engine.NCCLTrainerInitInfo):
+    """Where the sender waits for the engines, and for how long."""
+
+    timeout_s: float = field(kw_only=True)
+
+
+class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
+    """Broadcasts packed buffers over NCCL, by vLLM's producer, and gives up a transfer that does not move.
+
+    A kernel of NCCL waits for a lost engine for ever, and whoever synchronises with it. `_Watch` ends that.
+    """
+
+    init_info_cls = NcclTrainerInitInfo
+
+    @classmethod
+    def trainer_init(
+        cls, init_info: NcclTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
+    ) -> Self:
+        """Meet the engines; returns when all of them have come."""
+        packing = {
+            "packed": init_info.packed,
+            "packed_buffer_size_bytes": init_info.packed_buffer_size_bytes,
+            "packed_num_buffers": init_info.packed_num_buffers,
+        }
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender, **packing)
+        engine._timeout_s = init_info.timeout_s
+        if not engine.is_sender:
+            return engine
+        invitation = NCCLWeightTransferInitInfo(
+            master_address=init_info.master_address,
+            master_port=init_info.master_port,
+            rank_offset=1,
+            world_size=init_info.world_size,
+            **packing,
+        )
+        engine.model_update_group = meet(
+            lambda: client.init_weight_transfer_engine(worker_init_payload(invitation)),
+            lambda: nccl_engine.open_trainer_endpoint(init_info),
+            lambda group: group.destroy(),
+            init_info.timeout_s,
+        )
+        return engine
+
+    def _broadcast(
+        self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"
+    ) -> None:
+        with _Watch(self.model_update_group, received, self._timeout_s) as group:
+            packed_nccl_broadcast_producer(
+                iterator=self._checked_iter(tensors, metadata),
+                group=group,
+                src=0,
+                post_iter_func=lambda item: item[1],
+                buffer_size_bytes=self.packed_buffer_size_bytes,
+                num_buffers=self.packed_num_buffers,
+            )
+            within(self._timeout_s, "update_weights", received)
+
+
+class _Watch:
+    """An NCCL group within a transfer, destroyed by another thread if the transfer breaks; engines are told.
+
+    Consumes: broadcasts, and the engines' answer. Woken by: either, the end of the block, or `timeout_s` without any.
+    """
+
+    def __init__(self, group: Any, received: "Future[None]", timeout_s: float) -> None:
+        self._group = group
+        self._received = received
+        self._timeout_s = timeout_s
+        self._news: queue.SimpleQueue[BaseException | str] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._received.add_done_callback(self._note_answer)
+        return self
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        """Enqueue a broadcast."""
+        if self._error is not None:
+            raise self._error
+        self._news.put("moved")
+        self._group.broadcast(tensor, src=src)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._news.put(error or "over")
+        self._thread.join()
+        if self._error is not None and self._error is not error:
+            # What came first is the cause: NCCL's own errors come of the destroyed group.
+            raise self._error from error
+
+    def _note_answer(self, answer: "Future[None]") -> None:
+        self._news.put(answer.exception() or "moved")
+
+    def _watch(self) -> None:
+        while self._error is None:
+            try:
+                news = self._news.get(timeout=self._timeout_s)
+            except queue.Empty:
+                news = TimeoutError(f"send_weights: no engine has taken anything for {LIMIT}={self._timeout_s:g} s")
+            if news == "over":
+                return
+            if isinstance(news, BaseException):
+                self._error = news
+        try:
+            self._group.group.store.set(GIVEN_UP, str(self._error))
+        finally:
+            self._group.destroy()
