@@ -20,6 +20,7 @@ from orchestration.tickets import GroupTicket
 from orchestration.turns import Turns
 from rollout.config import RolloutConfig
 from rollout.errors import WeightSyncError
+from rollout.fingerprint import as_int64
 from rollout.records import Fingerprint, Sample
 
 MAX_COMPARED_TENSORS = 64
@@ -242,14 +243,14 @@ def compare_fingerprints(
         members: checkpoint name -> the engine's name; names of one merged tensor in the order of its parts.
 
     Returns:
-        The engine's names that differ, and how many could be compared: a shard of a tensor, or one padded to a
-        rounder size, cannot.
+        The engine's names that differ, and how many could be compared: a tensor of which the engine cannot tell all
+        cannot. Of one of which it holds more than there is, its workers hold different copies.
     """
     parts: dict[str, list[Fingerprint]] = defaultdict(list)
     for name, own in members.items():
         parts[own].append(sent[name])
     joined = {own: join_fingerprints(prints) for own, prints in parts.items()}
-    compared = [own for own, expected in joined.items() if held[own][0] == expected[0]]
+    compared = [own for own, expected in joined.items() if held[own][0] >= expected[0]]
     return [own for own in compared if held[own] != joined[own]], len(compared)
 
 
@@ -264,8 +265,4 @@ def join_fingerprints(parts: Sequence[Fingerprint]) -> Fingerprint:
     for own_size, own_total, own_weighted in parts:
         weighted += own_weighted + size * own_total
         size, total = size + own_size, total + own_total
-    return size, _as_int64(total), _as_int64(weighted)
-
-
-def _as_int64(value: int) -> int:
-    return (value + 2**63) % 2**64 - 2**63
+    return size, as_int64(total), as_int64(weighted)

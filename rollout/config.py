@@ -89,8 +89,8 @@ class WeightChannelConfig:
     """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
     where there is no GPU."""
     timeout_s: Annotated[float, Gt(0), Le(10**9)] = 60.0
-    """For so long learner and engines wait for one another: to meet, for an answer to a call, for the next bytes. Then the
-    transfer is given up on both sides and repeated with the engines that live. Keep it below
+    """For so long learner and engines wait for one another: to meet, for an answer to a call, for the next bytes. Then
+    the transfer is given up on both sides and repeated with the engines that live. Keep it below
     cluster.faults.heartbeat_timeout_s: an engine that waits for tensors answers no heartbeat."""
     bucket_bytes: Annotated[int, Ge(1)] = 64 * 1024 * 1024
     """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,

@@ -25,6 +25,7 @@ from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
+from rollout.fingerprint import join_shards
 from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
 from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
@@ -254,16 +255,16 @@ class GenerationEngine:
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
-        return dict(await self._ask_worker("weight_layout", names=names))
+        return dict((await self._ask_workers("weight_layout", names=names))[0])
 
     async def weight_names(self) -> list[str]:
         """Return the engine's own names of all its tensors."""
-        return list(await self._ask_worker("weight_names"))
+        return list((await self._ask_workers("weight_names"))[0])
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Return the fingerprints of the engine's own tensors `names`."""
-        prints = await self._ask_worker("weight_fingerprints", names=names)
-        return {name: tuple(value) for name, value in prints.items()}
+        """Return the fingerprints of the engine's own tensors `names`, whole, whatever each worker holds of them."""
+        workers = await self._ask_workers("weight_fingerprints", names=names)
+        return {name: join_shards(tuple(share) for worker in workers for share in worker[name]) for name in names}
 
     async def beat(self) -> float:
         """Return for how many seconds the engine's core has been at one step; 0 once it answers from its loop.
@@ -279,9 +280,9 @@ class GenerationEngine:
         """End the engine and its processes."""
         self._engine.shutdown()
 
-    async def _ask_worker(self, method: str, **told: Any) -> Any:
-        answers = await self._watch.during(self._engine.collective_rpc(method, kwargs=told))
-        return answers[0]
+    async def _ask_workers(self, method: str, **told: Any) -> list[Any]:
+        answers: list[Any] = await self._watch.during(self._engine.collective_rpc(method, kwargs=told))
+        return answers
 
     async def _submit(
         self, prompt: EnginePrompt, token_ids: list[int], params: SamplingParams, sample_id: str, *, priority: int = 0

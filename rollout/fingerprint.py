@@ -1,5 +1,8 @@
 """What tells whether two processes hold the same tensor: exact sums over its bits, computed on both sides alike."""
 
+from collections.abc import Iterable, Sequence
+from math import prod
+
 import torch
 
 from rollout.records import Fingerprint
@@ -37,3 +40,69 @@ def fingerprint(tensor: torch.Tensor) -> Fingerprint:
             weighted += bits.mul_(positions[: len(bits)]).sum() + start * in_slice
             start += len(piece)
     return values.numel(), int(total), int(weighted)
+
+
+def shard_fingerprint(
+    tensor: torch.Tensor, indices: Sequence[torch.Tensor], shape: Sequence[int], *, first: int = 0
+) -> tuple[int, int, int, int]:
+    """Return the sum of a shard's positions in the whole tensor, and its share in the whole's fingerprint.
+
+    The shares of all shards of a tensor add up to its fingerprint, see `join_shards`. Two shards of one tensor of which
+    one is not the other have other positions.
+
+    Args:
+        tensor: holds the shard, and perhaps something else around it; of one dimension or more.
+        indices: for each dimension of `tensor`, int64 [its size], the index in the whole; -1 where there is none.
+        shape: of the whole, with as many dimensions.
+        first: position of the whole's first element, where it is itself a part of something.
+
+    Example:
+        >>> shard_fingerprint(torch.tensor([9.0, 1.0]), [torch.tensor([-1, 3])], [4])
+        (3, 1, 1065353216, 3196059648)
+    """
+    own = [torch.nonzero(index >= 0).flatten() for index in indices]
+    offsets = [index[kept] * prod(shape[d + 1 :]) for d, (index, kept) in enumerate(zip(indices, own, strict=True))]
+    within_row = torch.zeros(1, dtype=torch.int64)
+    for offset in offsets[1:]:
+        within_row = (within_row[:, None] + offset[None, :]).flatten()
+    within_row = (within_row + first).to(tensor.device)
+    sums = torch.zeros(3, dtype=torch.int64, device=tensor.device)
+    num_rows = max(1, SLICE_ELEMENTS // max(1, len(within_row)))
+    for rows, starts in zip(own[0].split(num_rows), offsets[0].split(num_rows), strict=True):
+        part = tensor.detach().index_select(0, rows.to(tensor.device))
+        for dimension, kept in enumerate(own[1:], start=1):
+            if len(kept) < tensor.shape[dimension]:
+                part = part.index_select(dimension, kept.to(tensor.device))
+        bits = part.reshape(len(rows), len(within_row)).float().view(torch.int32).long()
+        positions = starts.to(tensor.device)[:, None] + within_row[None, :]
+        sums += torch.stack([positions.sum(), bits.sum(), bits.mul_(positions).sum()])
+    place, total, weighted = map(int, sums)
+    return place, len(own[0]) * len(within_row), total, weighted
+
+
+def join_shards(shards: Iterable[tuple[int, int, int, int]]) -> Fingerprint:
+    """Return the fingerprint of what shards make up; several processes may hold one and the same, which counts once.
+
+    Shards that should be the same and are not count each: the size is then larger than the whole's.
+
+    Args:
+        shards: place, size, sum and weighted sum of each.
+
+    Example:
+        >>> join_shards([(0, 2, 5, 1), (0, 2, 5, 1), (7, 1, 3, 9)])
+        (3, 8, 10)
+    """
+    size = total = weighted = 0
+    for _, own_size, own_total, own_weighted in set(shards):
+        size, total, weighted = size + own_size, total + own_total, weighted + own_weighted
+    return size, as_int64(total), as_int64(weighted)
+
+
+def as_int64(value: int) -> int:
+    """Return what a sum of int64 numbers that has run over is in torch.
+
+    Example:
+        >>> as_int64(2**63)
+        -9223372036854775808
+    """
+    return (value + 2**63) % 2**64 - 2**63

@@ -9,16 +9,18 @@ known there.
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.storage import TypedStorage
-from vllm.config import ModelConfig
+from vllm.config import ModelConfig, set_current_vllm_config
 from vllm.config.weight_transfer import WeightTransferConfig
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer import nccl_engine
@@ -33,9 +35,9 @@ from vllm.model_executor.model_loader.weight_utils import initialize_single_dumm
 from vllm.platforms import current_platform
 
 from rollout.engine_args import BLANK
-from rollout.fingerprint import fingerprint
+from rollout.fingerprint import fingerprint, shard_fingerprint
 from rollout.lifeline import die_with_parent
-from rollout.records import Fingerprint
+from rollout.shards import find_shards
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -46,6 +48,19 @@ GIVEN_UP = "given_up"
 """Key of the group's store under which the learner says why it has given a transfer up."""
 LOOK_S = 0.2
 """Between two looks at that key; one is a message of a few bytes."""
+
+
+class ShapesKnown:
+    """A receiver that remembers the shapes of the tensors that it was sent."""
+
+    shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
+    """By checkpoint name."""
+
+    def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
+        """Read the description of tensors that come."""
+        info = super().parse_update_info(update_dict)  # type: ignore[misc]
+        self.shapes = {**self.shapes, **dict(zip(info.names, info.shapes, strict=True))}
+        return info
 
 
 @dataclass(kw_only=True)
@@ -69,7 +84,7 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
     bucket_counts: list[int]
 
 
-class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
+class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
     """Receives weights over gloo in two phases: stage everything, then load.
 
     A transfer that breaks half-way leaves the engine on its old weights, because the model is touched only in
@@ -177,7 +192,7 @@ class LayersLetGo:
         self._is_open = False
 
 
-class NcclEngine(LayersLetGo, nccl_engine.NCCLWeightTransferEngine):
+class NcclEngine(LayersLetGo, ShapesKnown, nccl_engine.NCCLWeightTransferEngine):
     """vLLM's NCCL receiver, which leaves a transfer that the learner has given up.
 
     A kernel of NCCL waits for a lost peer for ever, and the whole engine with it. So while tensors arrive, a second
@@ -302,7 +317,7 @@ def _begin(call: Callable[..., T], *arguments: Any) -> "Future[T]":
     return result
 
 
-class PlainIpcEngine(LayersLetGo, IPCWeightTransferEngine):
+class PlainIpcEngine(LayersLetGo, ShapesKnown, IPCWeightTransferEngine):
     """vLLM's CUDA IPC receiver, for handles that come as plain values.
 
     vLLM describes a shared buffer by the arguments of torch's `rebuild_cuda_tensor`, Python classes among them. Those
@@ -372,17 +387,36 @@ class WeightInspector:
             self._weight_update_active = False
             self.weight_transfer_engine.reset_weight_update_target()  # type: ignore[attr-defined]
 
-    def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Return the fingerprints of own parameters."""
-        own = dict(self.model_runner.get_model().named_parameters())  # type: ignore[attr-defined]
-        return {name: fingerprint(own[name]) for name in names}
+    def weight_fingerprints(self, names: list[str]) -> dict[str, list[tuple[int, int, int, int]]]:
+        """Return what this worker's share adds to the fingerprints of own parameters, see `join_shards`.
+
+        Tensors that one parameter merges (q, k and v) are taken to lie in it whole, one after the other, whatever the
+        number of workers: then all workers' shares add up to what the learner makes of the whole tensors.
+        """
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        own = dict(model.named_parameters())
+        shapes = self.weight_transfer_engine.shapes  # type: ignore[attr-defined]
+        wanted = set(names)
+        members = {name: mine for name, mine in self.weight_layout(list(shapes)).items() if mine in wanted}
+        firsts, sizes = {}, dict.fromkeys(names, 0)
+        for name, mine in members.items():
+            firsts[name] = sizes[mine]
+            sizes[mine] += prod(shapes[name])
+        shares: dict[str, list[tuple[int, int, int, int]]] = {}
+        for name in names:
+            if sizes[name] in (own[name].numel(), 0):  # it holds all of them, or nothing was ever sent
+                shares[name] = [(0, *fingerprint(own[name]))]
+        cut = {name: shapes[name] for name, mine in members.items() if mine not in shares}
+        with set_current_vllm_config(self.vllm_config):  # type: ignore[attr-defined]
+            for shard in find_shards(model, cut):
+                share = shard_fingerprint(own[shard.parameter], shard.indices, shard.shape, first=firsts[shard.name])
+                shares.setdefault(shard.parameter, []).append(share)
+        return {name: shares.get(name, []) for name in names}
 
 
 def register_channels() -> None:
     """Make our channels and our loader known to vLLM; calling twice is harmless."""
     register_model_loader(BLANK)(BlankLoader)
-    for name, engine in (("gloo", GlooWeightTransferEngine), ("plain_ipc", PlainIpcEngine)):
-    """Make our channels known to vLLM; calling twice is harmless."""
     for name, engine in (
         ("gloo", GlooWeightTransferEngine),
         ("watched_nccl", NcclEngine),
