@@ -168,13 +168,15 @@ class FsdpBackend:
         }
 
     def _units(self, names: list[str]) -> Iterator[list[str]]:
-        """Give the names of each block's parameters, then those of the rest."""
+        """Give the names of each block's parameters, then those of each other layer: a table and a head are large."""
         prefix_of = {id(module): f"{name}." for name, module in self.policy.hf_model.named_modules()}
         for block in self.policy.blocks():
             own = [name for name in names if name.startswith(prefix_of[id(block)])]
             names = [name for name in names if name not in own]
             yield own
-        yield names
+        for name in names:
+            if not is_adapter(name):
+                yield [name, *adapters_of(name, names)]
 
     def save(self, folder: Path) -> None:
         """See TrainBackend."""

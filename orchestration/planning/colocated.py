@@ -31,6 +31,7 @@ def colocated_memory(
     learner = learner_memory(config, shape, limit_bytes, load=load)
     parts = learner_parts(config, shape, load=load)
     weights = tuple(item for item in engine.use.items if item.name.startswith("weights"))
+    arriving = [item for item in engine.use.items if item.name in ("weight channel", "a layer loaded anew")]
     kept = (*parts.kept, *parts.phases[TRANSFER])
     return (
         MemoryUse(
@@ -48,7 +49,7 @@ def colocated_memory(
             items=(
                 *kept,
                 *reserve(sum(item.bytes for item in kept)),
-                *(make_item(f"engine's {item.name}", item.bytes, item.formula) for item in weights),
+                *(make_item(f"engine's {item.name}", item.bytes, item.formula) for item in (*weights, *arriving)),
                 _residue("engine", config, has_graphs=True),
             ),
             limit_bytes=limit_bytes,

@@ -7,12 +7,13 @@ split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from orchestration.config.experiment import ExperimentConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.activations import FLOAT32
 from orchestration.planning.image_tokens import largest_image_tokens, vision_rows
-from orchestration.planning.learner_memory import CONTEXT_BYTES
+from orchestration.planning.learner_memory import CONTEXT_BYTES, packed_buffers, shared_buffer
 from orchestration.planning.processor_settings import processor_of
 from orchestration.planning.records import MemoryItem, MemoryUse
 from orchestration.planning.shapes import ModelShape, PatchTower
@@ -31,8 +32,6 @@ GRAPH_BYTES = 1024 * 2**20
 """CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
 SAMPLER_COPIES = 3
 """Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
-RECEIVE_BUFFERS = {"nccl": 2, "ipc": 0, "gloo": 0}
-"""Packed buffers of a receiver; under ipc it reads the sender's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +163,19 @@ def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> li
             make_item("weights on arrival", total, text),
             make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
         ]
-    count = RECEIVE_BUFFERS.get(channel.backend, 2)
-    layer = size * sum(tensor.numel for tensor in model_tensors(shape) if tensor.block == _first_text_block(shape))
+    layer = size * max(*(tensor.numel for tensor in model_tensors(shape)), 2 * shape.text.mlp_width * shape.text.width)
+    workers = config.rollout.engine.tensor_parallel_size
+    anew = make_item("a layer loaded anew", layer / workers, f"{size} B x the largest, by {workers} workers")
+    if channel.backend == "ipc":
+        clones = shared_buffer(config, shape)
+        return [
+            make_item("weight channel", clones + layer, f"copies of {clones:,} B, and of a layer that waits for more"),
+            anew,
+        ]
+    peak = max(before + now for before, now in pairwise([0, *packed_buffers(config, shape)]))
     return [
-        make_item("weight channel", count * channel.bucket_bytes, f"{count} x {channel.bucket_bytes:,} B"),
-        make_item("a layer loaded anew", layer / config.rollout.engine.tensor_parallel_size, f"{size} B x one block"),
+        make_item("weight channel", peak, f"two buffers of {channel.bucket_bytes:,} B and a tensor, by every worker"),
+        anew,
     ]
 
 
@@ -252,7 +259,3 @@ def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
     if last in columns or (last in rows and not is_bias):
         return tensor.numel // workers
     return None
-
-
-def _first_text_block(shape: ModelShape) -> str:
-    return next(t.block for t in model_tensors(shape) if t.part == "language_model" and t.block is not None)

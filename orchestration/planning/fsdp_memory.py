@@ -190,12 +190,12 @@ def _block_items(
 
 
 def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: bool) -> tuple[MemoryItem, ...]:
-    """What learner/backends/gather.py holds at its largest: everything outside of blocks, or one block.
+    """What learner/backends/gather.py holds at its largest: a tensor outside of blocks, or one block.
 
     The block before is let go only when the next one is there.
     """
     root, (block, _) = _of_block(tensors, None), _largest_blocks(tensors)
-    unit = max((root, block), key=_numel)
+    unit = max(*((tensor,) for tensor in root), block, key=_numel)
     whole, before = size * _padded(unit, ranks), size * _padded(block, ranks)
     # gloo copies what it gathers.
     copies = 1 if is_on_gpu else 2
@@ -206,10 +206,10 @@ def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: 
     )
     behind = make_item("the block before", before, f"{size} B x {_numel(block):,}")
     largest = max(_numel([tensor]) for tensor in unit)
-    cut = (
-        make_item("tensors gathered together", whole, f"{size} B x {_numel(unit):,}"),
-        make_item("tensors cut out", 3 * size * largest, f"3 x {size} B x {largest:,}: this one twice, the one before"),
-    )
+    cut: tuple[MemoryItem, ...] = (make_item("tensors gathered together", whole, f"{size} B x {_numel(unit):,}"),)
+    if not is_on_gpu:  # there, they are what fills the weight channel's buffer
+        text = f"2 x {size} B x {largest:,}: this one, and the one before"
+        cut += (make_item("tensors cut out", 2 * size * largest, text),)
     return max((arriving, behind), cut, key=lambda items: sum(item.bytes for item in items))
 
 

@@ -1,6 +1,7 @@
 """Memory of a learner rank at its fullest, item by item."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 from learner.config import LearnerConfig
 from orchestration.config.experiment import ExperimentConfig
@@ -12,6 +13,7 @@ from orchestration.planning.parameters import count_parameters
 from orchestration.planning.records import MemoryItem, MemoryUse
 from orchestration.planning.shapes import ModelShape, PatchTower
 from orchestration.planning.stream_load import StreamLoad, largest_load
+from orchestration.planning.tensors import model_tensors
 from orchestration.planning.texts import make_item
 
 CONTEXT_BYTES = 1_200 * 2**20
@@ -20,12 +22,6 @@ FRAGMENTATION_FRAC = 0.05
 """Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
 FLOAT32 = 4
 WIRE_BYTES = {"float32": 4, "bfloat16": 2}
-SENDER_BUFFERS = {
-    "nccl": (3, "two packed buffers on their way, and what fills the next"),
-    "ipc": (3, "what fills a buffer, the packed buffer, and the one that the engine sees"),
-    "gloo": (2, "what fills a bucket, and the bucket"),
-}
-"""Of the weight channel's backends."""
 
 
 def learner_memory(
@@ -69,9 +65,36 @@ def reserve(used: int) -> tuple[MemoryItem, ...]:
 def sender_items(config: ExperimentConfig, shape: ModelShape) -> tuple[MemoryItem, ...]:
     """Give the buffers in which rank 0 packs weights."""
     channel = config.rollout.weight_channel
-    size = min(channel.bucket_bytes, WIRE_BYTES[config.rollout.engine.dtype] * count_parameters(shape).total)
-    copies, what = SENDER_BUFFERS.get(channel.backend, SENDER_BUFFERS["nccl"])
-    return (make_item("weight channel", copies * size, f"{copies} x {size:,} B: {what}"),)
+    size = WIRE_BYTES[config.rollout.engine.dtype]
+    if channel.backend == "gloo":
+        bucket = min(channel.bucket_bytes, size * count_parameters(shape).total)
+        return (make_item("weight channel", 2 * bucket, f"2 x {bucket:,} B: what fills a bucket, and the bucket"),)
+    if channel.backend == "ipc":
+        largest = size * max(tensor.numel for tensor in model_tensors(shape))
+        text = f"{shared_buffer(config, shape):,} B that engines see, and {largest:,} B of a tensor on its way into it"
+        return (make_item("weight channel", shared_buffer(config, shape) + largest, text),)
+    buffers = packed_buffers(config, shape)
+    peak = max(before + 2 * now for before, now in pairwise([0, *buffers]))
+    text = f"buffers of {channel.bucket_bytes:,} B and a tensor: one on its way, the next, and what fills it"
+    return (make_item("weight channel", peak, text),)
+
+
+def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
+    """Return the bytes of NCCL's buffers, one after the other: each ends with the tensor that overflows it."""
+    size = WIRE_BYTES[config.rollout.engine.dtype]
+    buffers = [0]
+    # Blocks first: the order of learner/backends/fsdp.py.
+    for tensor in sorted(model_tensors(shape), key=lambda tensor: tensor.block is None):
+        if buffers[-1] > config.rollout.weight_channel.bucket_bytes:
+            buffers.append(0)
+        buffers[-1] += size * tensor.numel
+    return buffers
+
+
+def shared_buffer(config: ExperimentConfig, shape: ModelShape) -> int:
+    """Return the bytes of the buffer that both sides of ipc see: nothing larger can travel."""
+    size = WIRE_BYTES[config.rollout.engine.dtype]
+    return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in model_tensors(shape)))
 
 
 def step_pictures(config: ExperimentConfig, shape: ModelShape, load: StreamLoad) -> MemoryItem:

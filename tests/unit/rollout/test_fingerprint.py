@@ -1,45 +1,18 @@
 """Fingerprints of tensors: exact, in little memory, and another one for whatever is another tensor."""
 
 import gc
-import weakref
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestration.weight_sync import join_fingerprints
 from rollout import fingerprint as module
-from rollout.fingerprint import fingerprint
+from rollout.fingerprint import fingerprint, join_shards, shard_fingerprint
+from tests.unit.rollout.held_bytes import HeldBytes
 
 ROWS = (37_984, 2_048)
 """A quarter of the embedding of Qwen2.5-VL-3B; whole tensors in float64 would take 0.58 GiB each."""
-
-
-class HeldBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that were made within and still live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, list | tuple) else (made,):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in self.known and key not in self.held:
-                    self.held[key] = storage.nbytes()
-                    weakref.finalize(storage, self.held.pop, key, None)
-        self.peak = max(self.peak, sum(self.held.values()))
-        return made
-
-    def counting(self, *existing: torch.Tensor) -> "HeldBytes":
-        self.known = {tensor.untyped_storage()._cdata for tensor in existing}
-        return self
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +95,15 @@ def test_a_large_tensor_needs_a_few_megabytes_beside_it() -> None:
     count = ROWS[0] * ROWS[1]
     assert found[:2] == (count, count * 0x3F800000)
     assert 2**20 < memory.peak < 64 * 2**20
+
+
+def test_half_of_a_large_tensor_needs_no_more_whichever_way_it_is_cut() -> None:
+    rows, columns = 8_000, 2_048
+    tensor = torch.ones((), dtype=torch.bfloat16).expand(rows, columns)
+    every_second = torch.where(torch.arange(columns) % 2 == 0, torch.arange(columns), -1)
+    gc.collect()
+    with HeldBytes().counting(tensor, every_second) as memory:
+        found = shard_fingerprint(tensor, [torch.arange(rows), every_second], (rows, columns))
+
+    assert join_shards([found])[:2] == (rows * columns // 2, rows * columns // 2 * 0x3F800000)
+    assert 2**20 < memory.peak < 128 * 2**20
