@@ -32,7 +32,7 @@ _UNIT = 2.0 ** (-2 * FRACTION_BITS)
 
 
 FREQUENT_SHARE = 0.55
-"""More function words than in 99 of 100 written captions; counted in words."""
+"""Share of function words, counted in words, above which a reply counts as padded; see the table in README.md."""
 KEPT_SHARE = 0.6
 """A reply with less than this part of the reference's share of function words is a list, not a sentence."""
 LIST_FACTOR = 0.5
