@@ -364,7 +364,8 @@ class WeightInspector:
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         own = dict(model.named_parameters())
-        packed = model.packed_modules_mapping
+        # InternVL's own mapping is empty, and its language model has one.
+        packed = model.get_language_model().packed_modules_mapping | model.packed_modules_mapping
         merged = {part: whole for whole, parts in packed.items() for part in parts}
         places = {part: place for parts in packed.values() for place, part in enumerate(parts)}
         layout = {}
