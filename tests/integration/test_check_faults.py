@@ -139,24 +139,6 @@ def test_dropped_pixels_are_named(run: LocalRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pixels_that_the_engines_processor_empties_are_named(
-    run: LocalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    processor = run.engine._engine.renderer.mm_processor
-    process = processor._apply_hf_processor_main
-
-    def emptied(**arguments: Any) -> Any:
-        token_ids, data, *rest = process(**arguments)
-        if "pixel_values" in data:
-            data["pixel_values"].zero_()
-        return token_ids, data, *rest
-
-    monkeypatch.setattr(processor, "_apply_hf_processor_main", emptied)
-    found = wrong(run.check(tmp_path))
-    assert "one picture: engine 0 has pictures without pixels" in found["pictures"]
-
-
-@pytest.mark.slow
 def test_shifted_positions_are_named(run: LocalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = run.trainer._backend.policy.family
     place = family.prompt_positions
