@@ -45,7 +45,7 @@ class StageRules:
 
 STAGES = {
     "read": StageRules(
-        version=1,
+        version=2,  # counts in words are numbers, as rewards read them
         modules=(
             *ROWS,
             *(f"{HERE}.stages.read", f"{HERE}.sources", f"{HERE}.files"),

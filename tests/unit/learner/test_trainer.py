@@ -327,8 +327,10 @@ def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
     tensors = dict(trainer.named_full_tensors())
 
     assert sum(gathered) == sum(tensor.numel() for tensor in tensors.values())
-    assert len(gathered) == len(trainer._backend.policy.blocks()) + 1
-    assert max(gathered[:-1]) == largest
+    # Blocks first, then one by one the large layers outside of them.
+    num_blocks = len(trainer._backend.policy.blocks())
+    assert max(gathered[:num_blocks]) == largest
+    assert len(gathered) > num_blocks
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, target_modules=("q_proj", "down_proj"))])

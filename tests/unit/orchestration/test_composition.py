@@ -110,7 +110,7 @@ def test_of_two_values_for_one_key_the_last_counts() -> None:
         (["learner.lora.rank=8"], r"add it first: \+learner/lora=default"),
         (["data=parquet", "data.recipe.raw=/raw"], "data.recipe is null in these settings.*choose data=demo"),
         (["+seed=1"], "seed is a setting already; leave the plus sign out: seed=1"),
-        (["reward.routes.ocr=matching"], r"added with a plus sign: \+reward.routes.ocr=matching"),
+        (["reward.routes.music=matching"], r"added with a plus sign: \+reward.routes.music=matching"),
         (["rollout.enginess=2"], r"rollout.enginess is not a setting; did you mean rollout.engines\?"),
         (["seed.x=2"], "seed is one value and has no x"),
         (["training.num_steps=5)"], r"training.num_steps must be int; got '5\)'"),

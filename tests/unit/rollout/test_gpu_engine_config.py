@@ -41,7 +41,11 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     }
     command = [sys.executable, "-m", "tests.unit.rollout.h100_config", json.dumps(list(entries.values()))]
     ran = subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parents[3], env=os.environ, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
     )
     lines = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == len(entries), ran.stdout + ran.stderr
@@ -62,7 +66,7 @@ def test_an_engine_on_an_h100_is_what_the_documentation_says(name: str, configs:
         "sleep": name == "colocated",
         "logprobs": "processed_logprobs",
         "executor": "mp" if name == "three workers" else "uni",
-        "weights": "plain_ipc" if name == "colocated" else "nccl",
+        "weights": "plain_ipc" if name == "colocated" else "watched_nccl",
     }
 
 

@@ -41,6 +41,9 @@ class Model(torch.nn.Module):
     }
     hf_to_vllm_mapper = SimpleNamespace(apply_list=lambda names: names)
 
+    def get_language_model(self) -> torch.nn.Module:
+        return self
+
     def __init__(self) -> None:
         super().__init__()
         self.embed_tokens = VocabParallelEmbedding(VOCAB_SIZE, WIDTH)

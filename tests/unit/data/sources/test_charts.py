@@ -97,12 +97,12 @@ def test_plotqa_asks_which_of_two_question_files_is_meant(tmp_path: Path) -> Non
         read("plotqa", tmp_path, split="test")
 
 
-def test_dvqa_keeps_counts_in_words_as_text() -> None:
+def test_dvqa_takes_counts_in_words_for_numbers() -> None:
     rows = read("dvqa", GOLDEN / "dvqa")
     assert [(row.task, row.answer, row.answer_type, row.metadata["template"]) for row in good(rows)] == [
         ("match_yesno", "no", "", "structure"),
         ("chart", "3", "number", "data"),
-        ("chart", "two", "text", "structure"),
+        ("chart", "two", "number", "structure"),
     ]
     assert good(rows)[0].images == (RawImage(path="images/bar_train_00000001.png", image_id="dvqa/bar_train_00000001"),)
     assert bad(rows) == [("qa/train_qa/3", "missing_field")]
