@@ -1,9 +1,10 @@
-"""What stays fixed: whole parts of the model by name, or parameters by shell pattern."""
+"""What stays fixed: whole parts of the model by name, or parameters by shell pattern; and what can change."""
 
 import fnmatch
 
 from learner.errors import LearnerError
 from learner.families.base import PARTS
+from learner.lora import base_name
 from learner.model import Policy
 
 
@@ -36,3 +37,26 @@ def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
     if pattern in PARTS:
         return [name for name in names if name.startswith(policy.family.parts[pattern])]
     return fnmatch.filter(names, pattern)
+
+
+def layer_of(name: str) -> str:
+    """Return the layer that a parameter belongs to: its transformer block, or else its module.
+
+    An engine loads a layer as a whole, and merges layers of one block (q, k and v) into one of its own.
+
+    Example:
+        >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")
+        'model.language_model.layers.3'
+        >>> layer_of("model.multi_modal_projector.linear_1.bias")
+        'model.multi_modal_projector.linear_1'
+    """
+    parts = base_name(name).partition(".lora_")[0].split(".")
+    place = next((place for place, part in enumerate(parts) if part.isdigit()), None)
+    if place is not None:
+        return ".".join(parts[: place + 1])
+    return ".".join(parts[:-1] if parts[-1] in ("weight", "bias") else parts)
+
+
+def changing_layers(policy: Policy) -> set[str]:
+    """Return the layers, by `layer_of`, in which something is trained."""
+    return {layer_of(name) for name, parameter in policy.hf_model.named_parameters() if parameter.requires_grad}

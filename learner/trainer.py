@@ -5,7 +5,7 @@ collective: all ranks call it, each with its own share where it takes one.
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -161,13 +161,21 @@ class PolicyTrainer:
         """Return what the rank holds, and held at most since it was asked to begin again; no collective."""
         return rank_memory(self._device, begin_again=begin_again)
 
-    def named_full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator."""
-        return self._backend.full_tensors()
+    def named_full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator.
+
+        Args:
+            names: those wanted, the same on every rank; None for all.
+        """
+        return self._backend.full_tensors(names)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `named_full_tensors` by name, in the same order; no collective."""
         return self._backend.full_shapes()
+
+    def changing_names(self) -> frozenset[str]:
+        """Return the checkpoint names of all tensors of the layers in which something is trained; no collective."""
+        return self._backend.changing_names()
 
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.

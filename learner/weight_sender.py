@@ -7,7 +7,7 @@ With ipc, whose sender is vLLM's, every rank puts the same bucket into a buffer 
 handles of all of them, by the GPU's UUID: each engine worker opens the one on the GPU that it shares with a rank.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -27,34 +27,48 @@ from learner.ipc_client import IpcClient
 NCCL_BUFFERS = 2
 
 F = TypeVar("F")
-NamedTensors = Callable[[], Iterator[tuple[str, torch.Tensor]]]
+NamedTensors = Callable[[Collection[str]], Iterator[tuple[str, torch.Tensor]]]
 
 
 class PolicyWeights(WeightSource):
     """The policy's tensors in the type in which they travel, gathered one at a time."""
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], named_tensors: NamedTensors, dtype: torch.dtype) -> None:
-        """Stream `named_tensors()`, a collective of all learner ranks, as `dtype`; `shapes` has its names and order.
+        """Stream `named_tensors(names)`, a collective of all learner ranks, as `dtype`.
 
-        On a GPU the tensors are gathered on the stream that is current here, on which the learner trains.
+        `shapes` has the names and order of all tensors; a pass is of all of them until others are chosen. On a GPU
+        tensors are gathered on the stream that is current here, on which the learner trains.
         """
         self._stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
         self._named_tensors = named_tensors
         self._dtype = dtype
-        self._metadata = [ParamMeta(name, dtype, tuple(shape)) for name, shape in shapes.items()]
+        self._metadata = {name: ParamMeta(name, dtype, tuple(shape)) for name, shape in shapes.items()}
+        self._chosen: Collection[str] = shapes.keys()
+
+    def choose(self, names: Collection[str]) -> None:
+        """Let the next passes be of these tensors alone."""
+        self._chosen = names
+
+    def names(self) -> list[str]:
+        """Return the names of all tensors, chosen or not."""
+        return list(self._metadata)
 
     def metadata(self) -> list[ParamMeta]:
         """Names, wire type and full shapes, in the order of a pass; nothing is gathered."""
-        return self._metadata
+        return [meta for name, meta in self._metadata.items() if name in self._chosen]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """One fresh pass over all tensors.
+        """Return a fresh pass over the chosen tensors."""
+        return self.tensors(self._chosen)
+
+    def tensors(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors `names` in the order of `shapes`; every rank consumes the whole iterator.
 
         vLLM packs on several streams in turn and asks for the next tensor on any of them. Whatever makes a tensor (the
         optimiser's last step, a gather of a whole block, the cut out of it) runs on one stream all the same; the stream
         that packs waits for it, and keeps the tensor's memory until it has packed it.
         """
-        tensors = self._named_tensors()
+        tensors = self._named_tensors(names)
         while True:
             with torch.cuda.stream(self._stream):
                 name, tensor = next(tensors, (None, None))
@@ -84,12 +98,13 @@ class WeightSender:
         port: int,
         bucket_bytes: int,
         timeout_s: float,
+        changing: Collection[str] | None = None,
     ) -> None:
         """Meet the engines. Called on every learner rank; only rank 0 speaks to them.
 
         Args:
             shapes: of the full tensors by checkpoint name, in the order in which `named_tensors` gives them.
-            named_tensors: gives (checkpoint name, full tensor) pairs; a collective of all ranks.
+            named_tensors: gives (checkpoint name, full tensor) pairs of given names; a collective of all ranks.
             client: line to the engines.
             backend: nccl | ipc | gloo.
             dtype: type in which tensors travel: the engines' own.
@@ -99,12 +114,15 @@ class WeightSender:
             port: a free port there.
             bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor travels alone.
             timeout_s: patience with an engine that is silent.
+            changing: names of the tensors that travel once engines have them all; None for all. By ipc all travel
+                every time: its engines drop their weights while they sleep.
 
         Raises:
             TimeoutError: an engine did not come within `timeout_s`.
             Exception: what the call to an engine raised.
         """
         self._source = PolicyWeights(shapes, named_tensors, getattr(torch, dtype))
+        self._changing = self._source.names() if changing is None or backend == "ipc" else changing
         self._ipc: IpcClient | None = None
         self._engine: TrainerWeightTransferEngine[Any]
         group: dict[str, Any] = {"master_address": address, "master_port": port, "world_size": num_receivers + 1}
@@ -129,7 +147,10 @@ class WeightSender:
             )
 
     def send(self) -> None:
-        """Stream all weights and make them live in every engine; every rank calls it, and none is left in a gather.
+        """Stream the weights and make them live in every engine; every rank calls it, and none is left in a gather.
+
+        The first time all of them, after that those that can have changed. After an error a new sender is needed, which
+        begins with all of them again.
 
         Raises:
             TimeoutError: on rank 0, an engine was silent for `timeout_s`.
@@ -138,10 +159,11 @@ class WeightSender:
         self._engine.send_weights()
         if self._ipc is not None:
             self._ipc.check()
+        self._source.choose(self._changing)
 
     def names(self) -> list[str]:
-        """Names of all tensors that travel."""
-        return [meta.name for meta in self._source.metadata()]
+        """Names of all tensors, whether they travel each time or the first time only."""
+        return self._source.names()
 
     def fingerprints(self, names: list[str], fingerprint: Callable[[torch.Tensor], F]) -> dict[str, F]:
         """Return the fingerprints of the tensors `names` as they travel; a collective of all ranks.
@@ -150,8 +172,7 @@ class WeightSender:
             names: of those that are compared.
             fingerprint: the engines' own, so that both sides compute the same.
         """
-        wanted = set(names)
-        return {name: fingerprint(tensor) for name, tensor in self._source if name in wanted}
+        return {name: fingerprint(tensor) for name, tensor in self._source.tensors(frozenset(names))}
 
     def close(self) -> None:
         """Leave the channel."""

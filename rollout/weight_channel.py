@@ -7,6 +7,7 @@ known there.
 """
 
 import ctypes
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -415,8 +416,14 @@ class WeightInspector:
         return {name: shares.get(name, []) for name in names}
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line of vLLM's is one to show: layers that an update leaves as they are, are left on purpose."""
+    return "Failed to load weights" not in record.getMessage()
+
+
 def register_channels() -> None:
     """Make our channels and our loader known to vLLM; calling twice is harmless."""
+    logging.getLogger(initialize_layerwise_reload.__module__).addFilter(_is_news)
     register_model_loader(BLANK)(BlankLoader)
     for name, engine in (
         ("gloo", GlooWeightTransferEngine),

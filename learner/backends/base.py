@@ -1,6 +1,6 @@
 """What the trainer asks of whatever holds the policy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -56,15 +56,22 @@ class TrainBackend(Protocol):
         """Forget the gradient."""
         ...
 
-    def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Give (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
 
         Each tensor is the receiver's to keep. Of the model, no more than one block is whole at a time.
+
+        Args:
+            names: those wanted, the same on every rank; None for all.
         """
         ...
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
+        ...
+
+    def changing_names(self) -> frozenset[str]:
+        """Return the checkpoint names of all tensors of the layers in which something is trained."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.freezing import freeze_parameters
+from learner.freezing import changing_layers, freeze_parameters, layer_of
 from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
 from learner.model import Policy
 from learner.packing import MicroBatch
@@ -203,7 +203,7 @@ class DeepSpeedBackend:
             # In place: parameters hold on to these dictionaries.
             sums.update(dict.fromkeys(sums))
 
-    def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See TrainBackend.
 
         Trained tensors are the optimiser's float32 values, so that a bfloat16 policy is exported without loss; frozen
@@ -211,7 +211,7 @@ class DeepSpeedBackend:
         """
         named = dict(self.policy.hf_model.named_parameters())
         for name in named:
-            if is_adapter(name):
+            if is_adapter(name) or (names is not None and self._names[base_name(name)] not in names):
                 continue
             together = {part: self._full_tensor(named[part]) for part in (name, *adapters_of(name, named))}
             for own, tensor in merged(together, self._config.lora):
@@ -226,6 +226,11 @@ class DeepSpeedBackend:
             for name, parameter in self.policy.hf_model.named_parameters()
             if not is_adapter(name)
         }
+
+    def changing_names(self) -> frozenset[str]:
+        """See TrainBackend."""
+        layers = changing_layers(self.policy)
+        return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter.requires_grad:

@@ -4,7 +4,7 @@ Shards of what is trained are float32. What is not (frozen parts, all but the ad
 type of forward and backward, in which it is used alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
-from learner.freezing import freeze_parameters
+from learner.freezing import changing_layers, freeze_parameters, layer_of
 from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
 from learner.model import Policy
 from learner.packing import MicroBatch
@@ -138,11 +138,14 @@ class FsdpBackend:
         """See TrainBackend."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def full_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """See TrainBackend; in the type of forward and backward, and merged with adapters in float32."""
         named = dict(self.policy.hf_model.named_parameters())
-        for names in self._units(list(named)):
-            bases, factors = ([n for n in names if is_adapter(n) is wanted] for wanted in (False, True))
+        for unit in self._units(list(named)):
+            bases = [n for n in unit if not is_adapter(n) and (names is None or self._names[base_name(n)] in names)]
+            if not bases:
+                continue
+            factors = [factor for n in bases for factor in adapters_of(n, named)]
             block = self._gather(named, bases, self.dtype)
             adapters = self._gather(named, factors, torch.float32) if factors else None
             for name in bases:
@@ -151,6 +154,11 @@ class FsdpBackend:
                     together |= {factor: adapters.tensor(factor) for factor in adapters_of(name, factors)}
                 for own, tensor in merged(together, self._config.lora):
                     yield self._names[own], tensor
+
+    def changing_names(self) -> frozenset[str]:
+        """See TrainBackend."""
+        layers = changing_layers(self.policy)
+        return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)
 
     def _gather(
         self, named: Mapping[str, torch.nn.Parameter], names: Sequence[str], dtype: torch.dtype

@@ -140,6 +140,7 @@ class LearnerActor:
             port=port,
             bucket_bytes=config.bucket_bytes,
             timeout_s=config.timeout_s,
+            changing=self._trainer.changing_names(),
         )
 
     def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:

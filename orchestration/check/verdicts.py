@@ -214,13 +214,14 @@ def weight_rows(weights: Sequence[WeightFacts], device: str) -> Iterator[Row]:
             remedy = "names or layout differ between the learner's model and vLLM's: use the pinned versions"
             yield Row(what=what, found="; ".join(faults), expected=expected, verdict="fault", remedy=remedy)
             continue
-        rate = facts.num_bytes / max(facts.seconds, 1e-9) / 1e9
         num_packed = max(map(len, facts.unread.values()))
         packed = f" ({num_packed} that are sent are kept packed by CPU kernels)" if num_packed else ""
         equal = f"{min(facts.compared.values())} of each engine's compared, equal{packed}"
-        found = f"{equal}; {facts.seconds:.2f} s, {rate:.2f} GB/s"
-        if facts.num_moved is not None:
-            found = f"{facts.num_moved} moved by the step; {found}"
+        if facts.num_moved is None:
+            rate = facts.num_bytes / max(facts.seconds, 1e-9) / 1e9
+            found = f"{equal}; {facts.seconds:.2f} s, {rate:.2f} GB/s"
+        else:  # where layers are frozen not all of them travel
+            found = f"{facts.num_moved} moved by the step; {equal}; {facts.seconds:.2f} s"
         is_telling = min(facts.compared.values()) > 0 and facts.num_moved != 0
         yield Row(
             what=what,

@@ -23,6 +23,7 @@ from orchestration.planning.learner_memory import learner_parts
 from orchestration.planning.lengths import Lengths, is_drawn
 from orchestration.planning.parameters import count_parameters
 from orchestration.planning.shapes import ModelShape
+from orchestration.planning.trained import changing_tensors
 
 BALANCE = 1.15
 """Rollout and learner count as balanced while neither takes so many times the other's time."""
@@ -228,7 +229,11 @@ def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPla
 
 
 def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
-    size = count_parameters(shape).total * DTYPE_BYTES[config.rollout.engine.dtype]
+    """After a step: engines that slept take all weights, others those of the layers in which something is trained."""
+    num = count_parameters(shape).total
+    if config.rollout.weight_channel.backend != "ipc":
+        num = sum(tensor.numel for tensor in changing_tensors(shape, config.learner.freeze, config.learner.lora))
+    size = num * DTYPE_BYTES[config.rollout.engine.dtype]
     return Phase(
         name="new weights",
         seconds=size / rates.transfer_bytes + config.plan.assume.pause_s,

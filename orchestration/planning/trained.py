@@ -55,6 +55,17 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
     return TrainedTensors(trained=trained, fixed=fixed)
 
 
+def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
+    """Return all tensors of the layers in which something is trained: what travels to engines after a step."""
+    layers = {_layer_of(tensor) for tensor in trained_tensors(shape, freeze, lora).trained}
+    return [tensor for tensor in model_tensors(shape) if _layer_of(tensor) in layers]
+
+
+def _layer_of(tensor: Tensor) -> str:
+    """Return the block that holds a tensor, or else its module; see learner.freezing."""
+    return tensor.block or tensor.name.partition(".lora_")[0].removesuffix(".weight").removesuffix(".bias")
+
+
 def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:
     return any(
         tensor.part == pattern if pattern in PARTS else fnmatch.fnmatchcase(tensor.name, pattern) for pattern in freeze

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,9 +59,9 @@ class LocalLearner(LearnerActor.__ray_metadata__.modified_class):  # type: ignor
     def build(self, *_: Any) -> int:
         return os.getpid()
 
-    def tensors(self) -> Iterator[tuple[str, Any]]:
+    def tensors(self, names: Collection[str]) -> Iterator[tuple[str, Any]]:
         """What travels."""
-        yield from self._trainer.named_full_tensors()
+        yield from self._trainer.named_full_tensors(names)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self._trainer.full_shapes())
@@ -74,6 +74,7 @@ class LocalLearner(LearnerActor.__ray_metadata__.modified_class):  # type: ignor
         self._sender = WeightSender(
             self.shapes(), self.tensors, client=self._client, backend="gloo", dtype=dtype, rank=0, num_receivers=1,
             address=address, port=port, bucket_bytes=config.bucket_bytes, timeout_s=config.timeout_s,
+            changing=self._trainer.changing_names(),
         )  # fmt: skip
 
     def train_step(self, step: int, payloads: Any) -> Any:

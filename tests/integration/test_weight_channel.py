@@ -1,7 +1,7 @@
 """Both ends of the gloo weight wire against a real engine: what is generated after a sync is what was sent."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,19 @@ BROKEN_S = 6.0
 """After which an engine gives up on a sender that died; the test waits for it."""
 
 
-def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) -> Any:
+def new_sender(
+    model: Any, client: LoopClient, *, fail_at: int | None = None, changing: Collection[str] | None = None
+) -> Any:
     import socket
 
     from learner.weight_sender import WeightSender
 
-    def tensors() -> Iterator[tuple[str, Any]]:
+    def tensors(names: Collection[str]) -> Iterator[tuple[str, Any]]:
         for i, (name, tensor) in enumerate(model.named_parameters()):
             if i == fail_at:
                 raise RuntimeError("the learner died here")
-            yield name, tensor
+            if name in names:
+                yield name, tensor
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,6 +39,7 @@ def new_sender(model: Any, client: LoopClient, *, fail_at: int | None = None) ->
     return WeightSender(
         shapes, tensors, client=client, backend="gloo", dtype="float32", rank=0, num_receivers=1, address="127.0.0.1",
         port=port, bucket_bytes=100_000, timeout_s=TIMEOUT_S if fail_at is None else BROKEN_S,
+        changing=changing,
     )  # fmt: skip
 
 
@@ -77,11 +81,16 @@ def test_synced_engine_generates_what_a_fresh_engine_of_the_new_weights_generate
         await engine.resume()
         survived = await generate(engine)
 
-        sender = await asyncio.to_thread(new_sender, model, client)
-        client.weight_version = "7"
+        # Then of one block alone: what did not travel again stays as it was sent.
+        block = [name for name, _ in model.named_parameters() if "language_model.layers.1." in name]
+        sender = await asyncio.to_thread(new_sender, model, client, changing=block)
         await engine.pause()
         await asyncio.to_thread(sender.send)
+        perturb(model.get_submodule(block[0].partition(".layers.1.")[0]).layers[1])
+        client.weight_version = "7"
+        await asyncio.to_thread(sender.send)
         await engine.resume()
+        assert [meta.name for meta in sender._source.metadata()] == block
         after = await generate(engine)
         layout = await engine.weight_layout(sender.names())
         held = await engine.weight_fingerprints(sorted(set(layout.values())))

@@ -39,6 +39,8 @@ def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory
             "shapes": list(trainer.full_shapes().items()),
             "logprobs": trainer.sequence_logprobs(make_group("probe")),
         }
+        chosen = {name for name in result["trained"] if ".layers.1." in name}
+        result["block"] = {name: tensor.numpy() for name, tensor in trainer.named_full_tensors(chosen)}
 
         def go_on() -> None:
             result["drawn"] = torch.rand(3).tolist()

@@ -1,7 +1,7 @@
 """An engine that dies in any call of a transfer: rank 0 raises, and no other rank is left in a gather."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
@@ -76,9 +76,9 @@ class Ranks:
 
         return [answer.result() for answer in [begin(told, rank) for rank in range(2)]]
 
-    def gathered(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def gathered(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """A pass over all tensors; both ranks must be in the same one."""
-        for i in range(NUM_TENSORS):
+        for i in range(len(names)):
             mine = torch.tensor([float(i), 1.0])
             every = [torch.empty(2), torch.empty(2)]
             self._groups[self._own.rank].allgather([every], [mine]).wait()

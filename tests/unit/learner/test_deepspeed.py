@@ -104,6 +104,9 @@ def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, 
     first, second = two_rank_lives(stage)
 
     assert [(name, array.shape) for name, array in first["trained"].items()] == first["shapes"] == second["shapes"]
+    block = {name: array for name, array in first["trained"].items() if name in first["block"]}
+    assert len(block) == 12
+    assert_same_weights(first["block"], block, atol=0)
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
     loss, expected = ([metrics["policy/loss"] for metrics in life["metrics"]] for life in (first, fsdp_life))
     differences.check(f"{what}: gradients", "plain", first["gradients"], fsdp_life["gradients"], atol=1e-5)

@@ -77,6 +77,26 @@ def test_only_adapters_move_and_what_travels_is_what_peft_merges(start, model_pa
         np.testing.assert_allclose(tensor, merged[own], rtol=0, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora": None, "freeze": TOWER}, {"lora": None, "freeze": ("*embed_tokens*",)}]
+)
+def test_only_layers_in_which_something_is_trained_travel_after_a_step(start, changes):
+    trainer = start(**changes)
+    before, changing = weights_of(trainer), trainer.changing_names()
+    train(trainer, 0, 1, 0, 2)
+    after = weights_of(trainer)
+
+    assert {name for name in after if not np.array_equal(before[name], after[name])} <= changing < set(after)
+    travelling = dict(trainer.named_full_tensors(changing))
+    assert list(travelling) == [name for name in after if name in changing]
+    for name, tensor in travelling.items():
+        np.testing.assert_array_equal(tensor.float().numpy(), after[name], err_msg=name)
+    # An engine merges q, k and v into one tensor, and loads all of it or nothing.
+    for name in changing:
+        beside = name.replace("q_proj", "k_proj")
+        assert beside in changing, beside
+
+
 def test_the_reference_is_the_policy_without_its_adapters(start):
     trainer = start(algorithm={"kl_coef": 0.1}, optimizer={"learning_rate": 1e-2})
 

@@ -1,6 +1,6 @@
 """Weights are gathered, cut and converted on the stream that trains, whichever streams vLLM packs them on."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def test_no_tensor_of_a_gathered_block_is_cut_beside_its_gather(
 def test_tensors_that_are_gathered_one_by_one_are_packed_after_a_wait_too(streams: Streams) -> None:
     shapes = {f"w{i}": (200, 50) for i in range(9)}
 
-    def gathered() -> Iterator[tuple[str, torch.Tensor]]:
+    def gathered(_: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
         for name, shape in shapes.items():
             streams.work(name)
             yield name, torch.zeros(shape)
@@ -145,7 +145,7 @@ def test_tensors_that_are_gathered_one_by_one_are_packed_after_a_wait_too(stream
 
 
 def test_on_the_stream_that_trains_nothing_waits(streams: Streams) -> None:
-    source = PolicyWeights({"w": (2,)}, lambda: iter([("w", torch.zeros(2))]), torch.float32)
+    source = PolicyWeights({"w": (2,)}, lambda _: iter([("w", torch.zeros(2))]), torch.float32)
 
     assert [name for name, _ in source] == ["w"]
     assert (streams.kept, streams.training.waited) == ([], {})

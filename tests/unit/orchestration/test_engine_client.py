@@ -51,7 +51,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
 @pytest.mark.parametrize("backend", ["nccl", "ipc", "gloo"])
 def test_every_worker_takes_the_invitation_that_its_backends_sender_sends(backend: str, engines: list[Engine]) -> None:
     WeightSender(
-        {"w": (4, 4)}, lambda: iter(()), client=EngineClient(engines, workers_per_engine=WORKERS), backend=backend,
+        {"w": (4, 4)}, lambda _: iter(()), client=EngineClient(engines, workers_per_engine=WORKERS), backend=backend,
         dtype="bfloat16", rank=0, num_receivers=NUM_ENGINES * WORKERS, address="127.0.0.1", port=0, bucket_bytes=1024,
         timeout_s=1.0,
     )  # fmt: skip

@@ -4,7 +4,7 @@ Sender and receivers are the product's, vLLM's packed producer and consumer run 
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -207,7 +207,7 @@ class Learner:
             port=self._num_connections, bucket_bytes=BUFFER_BYTES, timeout_s=self._timeout_s,
         )  # fmt: skip
 
-    def _gathered(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, tensor in TENSORS.items():
+    def _gathered(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name in names:
             self._gather.wait(PATIENCE_S)
-            yield name, tensor
+            yield name, TENSORS[name]

@@ -1,6 +1,6 @@
 """Both ends of vLLM's NCCL channel are told the same packing; the network itself needs two GPUs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ class Engines:
         self.invited = init_info
 
 
-def gather_too_early() -> Iterator[tuple[str, torch.Tensor]]:
+def gather_too_early(names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
     raise AssertionError("shapes are known: nothing is gathered before the first transfer")
 
 
