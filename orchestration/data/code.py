@@ -70,7 +70,7 @@ STAGES = {
         modules=(
             *CHECKED,
             *(f"{HERE}.checking.normalise", f"{HERE}.checking.options"),
-            *(f"{HERE}.checking.boxes", f"{HERE}.checking.verify", "rewards.word_table"),
+            *(f"{HERE}.checking.boxes", f"{HERE}.checking.verify", "rewards.proof", "rewards.word_table"),
             *REWARDS,
         ),
         libraries=("math-verify", "numpy"),

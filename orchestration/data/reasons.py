@@ -43,6 +43,7 @@ class RejectReason(Explained):
     TOO_MANY_BOXES = "too_many_boxes", "more reference boxes than limits.max_boxes"
     REFERENCE_UNUSABLE = "reference_unusable", "the row's own reward cannot grade against the reference"
     REFERENCE_NOT_RIGHT = "reference_not_right", "the reference, given as an answer, does not score 1 by its own reward"
+    REFERENCE_UNEARNED = "reference_unearned", "its own reward pays no plain spelling of the reference"
 
     # deduplicate
     DUPLICATE = "duplicate", "an earlier row has the same images and question"

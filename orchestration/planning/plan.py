@@ -23,6 +23,7 @@ from orchestration.planning.parameters import ParameterCounts, count_parameters
 from orchestration.planning.processor_settings import processor_of
 from orchestration.planning.prompts import PromptPlan, plan_prompts
 from orchestration.planning.records import Finding
+from orchestration.planning.references import reference_findings
 from orchestration.planning.routing import RoutingPlan, plan_routing
 from orchestration.planning.ruler import PromptRuler
 from orchestration.planning.seconds import SecondsPlan, plan_seconds, rates_of
@@ -155,6 +156,8 @@ def _read(
     except RolloutError as error:
         drawn = np.arange(len(table), dtype=np.int32)
         refusals.append(checks.from_error(error, "data.stream"))
+    if config.data.train is not None:  # of a recipe's rows the data engine has proved every reference
+        refusals += reference_findings(config.reward, table, drawn)
     pairs = table.tasks_and_sources()
     routing = plan_routing(config.reward, [pairs[index] for index in drawn], [*pairs, *held_out])
     return plan_prompts(config, table, drawn, ruler), routing, refusals

@@ -109,6 +109,42 @@ def test_references_that_would_not_be_right_as_answers_are_refused(
     assert detail in error.detail
 
 
+@pytest.mark.parametrize(
+    ("row", "spelling"),
+    [
+        (candidate("chart", r"$\sqrt{2}$", answer_type="text"), "'sqrt(2)'"),
+        (candidate("chart", "\u03b1 \u2192 \u03b2"), "'alpha\u2192beta'"),
+    ],
+)
+def test_references_that_only_their_own_characters_earn_are_refused(
+    check: ReferenceCheck, row: Candidate, spelling: str
+) -> None:
+    error = refusal(check, row)
+    assert error.reason is RejectReason.REFERENCE_UNEARNED
+    assert error.detail == f"{row.answer!r} is not earned by {spelling}"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        candidate("math", r"$\frac{3}{2}\sqrt{3}$"),
+        candidate("math", "2\u221a{3}"),
+        candidate("math", "36cm\u00b2"),
+        candidate("math", "9\u03c0cm^{2}"),
+        candidate("math", "45^{\\circ}"),
+        candidate("chart", "45\u00b0"),
+        candidate("chart", "\u20ac3.5"),
+        candidate("match_text", "na\u00efve caf\u00e9"),
+        candidate("match_mcq", r"$\sqrt{17}$", options=(r"$\sqrt{17}$", "4")),
+    ],
+    ids=lambda row: f"{row.task} {row.answer}",
+)
+def test_references_in_latex_and_with_signs_are_earned_by_a_plain_spelling(
+    check: ReferenceCheck, row: Candidate
+) -> None:
+    check.check(row)
+
+
 def test_a_task_that_no_reward_reads_is_refused(check: ReferenceCheck) -> None:
     error = refusal(check, candidate("summary", "text"))
     assert error.reason is RejectReason.UNKNOWN_TASK
