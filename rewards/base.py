@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 Item = TypeVar("Item")
 
@@ -116,9 +116,8 @@ class RewardRequest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardResult:
-    """What one completion earned, and why.
+class RewardResult(NamedTuple):
+    """What one completion earned, and why. A named tuple, as one is made for every completion.
 
     Example:
         >>> RewardResult(reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"format": 1.0, "chart": 1.0},
@@ -141,8 +140,7 @@ class RewardResult:
     """What broke in the reference or the grader; None in all ordinary cases, wrong answers included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grade:
+class Grade(NamedTuple):
     """What a reward function says about one answer."""
 
     value: float | None

@@ -44,6 +44,7 @@ class ChartReward:
         """Keep the settings."""
         self._config = config
         self._tolerance = Fraction(str(config.tolerance))
+        self._float_tolerance = float(self._tolerance)
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
         """Grade each answer in [0, 1] by the type of the reference; see RewardFunction."""
@@ -80,7 +81,7 @@ class ChartReward:
                 raise GoldError(f"chart reference {gold!r} of type {answer_type} holds no single number")
             if quantity is not None and (answer_type or _is_number_only(quantity)):
                 is_year = answer_type == "year" or (not answer_type and _looks_like_year(quantity))
-                return lambda answer: self._grade_number(answer, quantity, is_year)
+                return lambda answer: self._grade_number(answer, lambda: quantity, is_year)
         label, _ = read_yes_no(gold)
         if label is not None and text in ("yes", "no", "true", "false"):
             return lambda answer: _grade_bool(answer, label)
@@ -94,36 +95,36 @@ class ChartReward:
         Numbers of up to fifteen digits are different floats where they differ at all; on the edge of the tolerance, and
         for all other answers, the long way decides.
         """
-        value, tolerance = float(gold), float(self._tolerance)
+        value = float(gold)
         is_year = answer_type == "year" or (not answer_type and gold.isdigit() and YEARS[0] <= value <= YEARS[1])
         is_exact = is_year or value == 0.0
         is_graded = self._config.graded
-        allowed = tolerance * abs(value)
+        allowed = self._float_tolerance * abs(value)
 
         def grade(answer: str) -> Grade:
             if _PLAIN_ANSWER.fullmatch(answer) is None or (is_graded and not is_exact):
-                return self._grade_number(answer, _quantity(gold), is_year)
+                return self._grade_number(answer, lambda: _quantity(gold), is_year)
             percent = "%" if answer[-1] == "%" else ""
             number = float((answer[:-1] if percent else answer).replace(",", ""))
             is_right = False
             for reading in (number, number / 100.0) if percent else (number,):
                 error = abs(reading - value)
                 if not is_exact and abs(error - allowed) <= NEAR_EDGE * (allowed + error):
-                    return self._grade_number(answer, _quantity(gold), is_year)
+                    return self._grade_number(answer, lambda: _quantity(gold), is_year)
                 is_right |= error == 0.0 if is_exact else error < allowed
             spelled = f"{int(number) if number.is_integer() else format(number, 'g')}{percent}"
             return Grade(1.0 if is_right and not (is_year and percent) else 0.0, Reason.OK, spelled)
 
         return grade
 
-    def _grade_number(self, answer: str, gold: Quantity, is_year: bool) -> Grade:
+    def _grade_number(self, answer: str, read_gold: Callable[[], Quantity], is_year: bool) -> Grade:
         quantity, reason = read_answer(answer)
         if quantity is None:
             return Grade(0.0, reason)
         spelled = _decimal(quantity.value) + ("%" if quantity.percent else "")
         if is_year and (quantity.percent or quantity.scale != 1):
             return Grade(0.0, parsed=spelled)
-        value = max(self._closeness(p, g, is_year) for p, g in _comparable(quantity, gold))
+        value = max(self._closeness(p, g, is_year) for p, g in _comparable(quantity, read_gold()))
         return Grade(value, parsed=spelled)
 
     def _closeness(self, prediction: Fraction, gold: Fraction, is_year: bool) -> float:

@@ -54,24 +54,23 @@ class GroundingReward:
             return Grade(0.0, Reason.TOO_LONG, parsed=f"{len(guesses)} boxes")
         if not guesses or not gold:
             return Grade(float(not guesses and not gold), parsed=parsed)
-        converted = [BoxEntry(entry.box and to_pixels(entry.box, request), entry.label) for entry in guesses]
-        reason = Reason.OK
-        for entry in converted:
-            reason = Reason.BAD_BOX if entry.box is None else reason
-        if len(converted) == len(gold) == 1 and self._config.shaping not in ("soft_f1", "f1"):
-            return Grade(self._pair(converted[0], gold[0]), reason, parsed)
-        total = best_sum([[self._pair(guess, truth) for truth in gold] for guess in converted])
+        boxes = [box and to_pixels(box, request) for box, _ in guesses]
+        reason = Reason.BAD_BOX if None in boxes else Reason.OK
+        if len(boxes) == len(gold) == 1 and self._config.shaping not in ("soft_f1", "f1"):
+            return Grade(self._pair(boxes[0], guesses[0].label, gold[0]), reason, parsed)
+        pairs = zip(boxes, guesses, strict=True)
+        total = best_sum([[self._pair(box, guess.label, truth) for truth in gold] for box, guess in pairs])
         if self._config.shaping in ("soft_f1", "f1"):
             return Grade(min(1.0, 2.0 * total / (len(guesses) + len(gold))), reason, parsed)
         return Grade(min(1.0, total / max(len(guesses), len(gold))), reason, parsed)
 
-    def _pair(self, guess: BoxEntry, truth: BoxEntry) -> float:
+    def _pair(self, box: Box | None, label: str | None, truth: BoxEntry) -> float:
         """Give the shaped IoU of a pair; 0 for malformed guesses and, if label-aware, for differing labels."""
-        if guess.box is None or truth.box is None:
+        if box is None or truth.box is None:
             return 0.0
-        if self._config.label_aware and truth.label is not None and _label(guess) != _label(truth):
+        if self._config.label_aware and truth.label is not None and _label(label) != _label(truth.label):
             return 0.0
-        value = iou(guess.box, truth.box)
+        value = iou(box, truth.box)
         if self._config.shaping == "threshold":
             return value if value >= self._config.threshold else 0.0
         if self._config.shaping == "f1":
@@ -117,8 +116,8 @@ def best_sum(values: Sequence[Sequence[float]]) -> float:
     return float(sum(values[row][column] for row, column in zip(rows, columns, strict=True)))
 
 
-def _label(entry: BoxEntry) -> str:
-    return normalise(entry.label[:256]) if entry.label is not None else ""
+def _label(label: str | None) -> str:
+    return normalise(label[:256]) if label is not None else ""
 
 
 def gold_entries(request: RewardRequest) -> list[BoxEntry]:
@@ -131,8 +130,8 @@ def gold_entries(request: RewardRequest) -> list[BoxEntry]:
     if entries is None:
         raise GoldError(f"iou reference {request.answer[:80]!r} holds no boxes; write JSON, [] for nothing to find")
     frame_scale(request)
-    gold = [BoxEntry(entry.box and clip(entry.box, request), entry.label) for entry in entries]
-    if None in [entry.box for entry in gold]:
+    gold = [BoxEntry(box and clip(box, request), label) for box, label in entries]
+    if any(box is None for box, _ in gold):
         raise GoldError(f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image")
     return gold
 
@@ -140,6 +139,5 @@ def gold_entries(request: RewardRequest) -> list[BoxEntry]:
 def _spell(entries: Sequence[BoxEntry]) -> str:
     boxes = []
     for entry in entries[:10]:
-        x1, y1, x2, y2 = entry.box or (0.0,) * 4
-        boxes.append(f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]" if entry.box else "invalid")
+        boxes.append("[{:g}, {:g}, {:g}, {:g}]".format(*entry.box) if entry.box else "invalid")
     return f"[{', '.join(boxes)}{', ...' if len(entries) > 10 else ''}]"

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rewards.answer import Answer, extract_answer
+from rewards.answer import extract_answer
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
 from rewards.boxes import without_marks
 from rewards.config import RewardConfig, Route
-from rewards.format import format_reward
+from rewards.format import Envelope, read_envelope
 from rewards.parameters import (
     ChartConfig,
     CountingConfig,
@@ -168,34 +168,21 @@ class MixedReward:
 
     def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
         route, function = self._routed(requests[0])
-        answers = [extract_answer(request.response, self._config.format) for request in requests]
-        texts = [_as_read(answer.text, route) for answer in answers if answer.text is not None]
+        envelopes = [read_envelope(request.response, self._config.format) for request in requests]
+        texts = [_as_read(envelope.answer, route) for envelope in envelopes if envelope.answer is not None]
         try:
             grades = iter(_grade_each(function, requests[0], texts))
         except GoldError as error:
             bad_gold = Grade(None, Reason.BAD_GOLD, failure=f"{route.function}: {error}")
-            return [self._result(request, route, bad_gold) for request in requests]
+            return [_result(route, envelope.format_reward, bad_gold) for envelope in envelopes]
         return [
-            self._result(request, route, _no_answer(answer, request) if answer.text is None else next(grades))
-            for request, answer in zip(requests, answers, strict=True)
+            _result(
+                route,
+                envelope.format_reward,
+                next(grades) if envelope.answer is not None else _no_answer(envelope, request),
+            )
+            for request, envelope in zip(requests, envelopes, strict=True)
         ]
-
-    def _result(self, request: RewardRequest, route: Route, grade: Grade) -> RewardResult:
-        format_value = format_reward(request.response, self._config.format)
-        breakdown = {"format": format_value}
-        total = None
-        if grade.value is not None:
-            breakdown[route.function] = grade.value
-            total = route.format_weight * format_value + route.task_weight * grade.value
-        return RewardResult(
-            reward=total,
-            task_reward=grade.value,
-            format_reward=format_value,
-            breakdown=breakdown,
-            parsed_answer=grade.parsed,
-            reason=grade.reason,
-            failure=grade.failure,
-        )
 
 
 def _as_read(text: str, route: Route) -> str:
@@ -203,9 +190,18 @@ def _as_read(text: str, route: Route) -> str:
     return text if route.function in ("grounding", "pointing") else without_marks(text)
 
 
-def _no_answer(answer: Answer, request: RewardRequest) -> Grade:
-    cut = request.truncated and answer.reason is Reason.NO_ANSWER
-    return Grade(0.0, Reason.TRUNCATED if cut else answer.reason)
+def _no_answer(envelope: Envelope, request: RewardRequest) -> Grade:
+    cut = request.truncated and envelope.reason is Reason.NO_ANSWER
+    return Grade(0.0, Reason.TRUNCATED if cut else envelope.reason)
+
+
+def _result(route: Route, format_value: float, grade: Grade) -> RewardResult:
+    value, reason, parsed, failure = grade
+    breakdown, total = {"format": format_value}, None
+    if value is not None:
+        breakdown[route.function] = value
+        total = route.format_weight * format_value + route.task_weight * value
+    return RewardResult(total, value, format_value, breakdown, parsed, reason, failure)
 
 
 def _grade_each(function: RewardFunction, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:

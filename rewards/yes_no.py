@@ -14,6 +14,12 @@ _LABELS = {
     "\u5426": False, "\u4e0d\u662f": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
     "\u9519\u8bef": False, "\u4e0d\u6b63\u786e": False,
 }  # fmt: skip
+_LONE = {
+    spelling: (_LABELS[word], Reason.OK)
+    for word in ("yes", "no", "true", "false")
+    for spelling in (word, word.title(), word.upper(), f"{word}.", f"{word.title()}.")
+}
+"""Answers that need no reading."""
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
@@ -47,8 +53,7 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
         >>> read_yes_no("Yes, a dog."), read_yes_no("I know it")[0], read_yes_no("Yes and no")[1].value
         ((True, <Reason.OK: 'ok'>), None, 'contradiction')
     """
-    label = _LABELS.get(text.casefold().rstrip("."))
-    return (label, Reason.OK) if label is not None else _read_fully(text)
+    return _LONE.get(text) or _read_fully(text)
 
 
 def _read_fully(text: str) -> tuple[bool | None, Reason]:

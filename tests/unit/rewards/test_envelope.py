@@ -1,10 +1,12 @@
 """The envelope: format reward, answer block, and what a completion earns that was cut or hedged."""
 
+import random
+
 import pytest
 
 from rewards.answer import extract_answer
 from rewards.base import Reason
-from rewards.format import format_reward
+from rewards.format import format_reward, read_envelope
 from rewards.parameters import FormatConfig
 
 STRICT = FormatConfig()
@@ -86,3 +88,30 @@ def test_fallback_reads_untagged_text_after_think_only() -> None:
     assert extract_answer("<think>a</think> B ", fallback).text == "B"
     assert extract_answer("B", fallback).text is None
     assert extract_answer("<think>a</think><answer>B", fallback).text is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FormatConfig(),
+        FormatConfig(think_prefilled=True),
+        FormatConfig(fallback="after_think"),
+        FormatConfig(graded=True),
+        FormatConfig(allow_empty_think=True),
+    ],
+    ids=repr,
+)
+def test_one_reading_of_an_envelope_says_what_its_two_functions_say(config: FormatConfig) -> None:
+    generator = random.Random(0)
+    pieces = ("<think>", "</think>", "<answer>", "</answer>", "a", " ", "\n", "<|im_end|>", "k>", "answer>")
+    asked = ("<think>", "a", "</think>", "\n", "<answer>", "b", "</answer>")[config.think_prefilled :]
+    num_asked = 0
+    for _ in range(20_000):
+        parts = list(asked) if generator.random() < 0.7 else generator.choices(pieces, k=generator.randrange(10))
+        for _ in range(generator.randrange(3)):
+            parts.insert(generator.randrange(len(parts) + 1), generator.choice(pieces))
+        response = "".join(parts)
+        envelope, answer = read_envelope(response, config), extract_answer(response, config)
+        assert envelope == (answer.text, answer.reason, format_reward(response, config)), response
+        num_asked += envelope.format_reward == 1.0
+    assert num_asked > 1000
