@@ -81,6 +81,5 @@ def test_a_transfer_of_all_weights_is_planned_within_15_percent(found: Found) ->
     case, folder, measured = found
     parts, _ = plan(case, folder)
 
-    # With what stays: gloo's own threads let go of copies when they please, which is much of so little.
     planned = sum(item.bytes for item in (*parts.kept, *parts.phases[TRANSFER]))
     assert planned == pytest.approx(measured.kept + measured.phases["transfer"], rel=TOLERANCE)

@@ -1,7 +1,7 @@
 """What a publication over NCCL holds at its fullest: vLLM's own producer and consumer, counted on the meta device."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +69,7 @@ def sent(shape: ModelShape, num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> 
     units = in_order(shape)
     parameters: Any = {t.name: Sharded(tuple(t.shape), num_ranks) for unit in units for t in unit}
 
-    def gathered() -> Iterator[tuple[str, torch.Tensor]]:
+    def gathered(_: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
         for unit in units:
             block = GatheredBlock({t.name: parameters[t.name] for t in unit}, device=META, dtype=torch.bfloat16)
             for tensor in unit:
