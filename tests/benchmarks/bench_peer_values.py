@@ -1,7 +1,8 @@
 """Chart numbers and boxes against the rules of peers, in one process and one run: microseconds a row, and the ratio.
 
 The peers' rules are written anew from their published descriptions: ChartQA's relaxed accuracy, and one IoU of two JSON
-boxes. Neither reads units, hedges, several boxes or frames.
+boxes. Neither reads units, hedges, several boxes or frames. `function` is the reward function on the answer's text,
+`whole` is MixedReward with envelope, format and result, on the same responses the peers read.
 
 python -m tests.benchmarks.bench_peer_values
 """
@@ -11,8 +12,13 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rewards import MixedReward, RewardConfig, RewardRequest
+from rewards.base import RewardFunction
+from rewards.chart import ChartReward
+from rewards.grounding import GroundingReward
+from rewards.parameters import ChartConfig, GroundingConfig
 
 NUM_ROWS = 4000
 ROUNDS = 7
@@ -90,12 +96,27 @@ def main() -> None:
         for row in rows:
             single_iou(row.response, row.answer)
 
+    functions: dict[str, RewardFunction] = {
+        "chart": ChartReward(ChartConfig()),
+        "iou": GroundingReward(GroundingConfig()),
+    }
     with MixedReward(RewardConfig()) as rewards:
         for name, rows, peer in (("chart", chart, relaxed), ("iou", boxes, single)):
-            rewards.score(rows[:10])
-            ours = _best_us(lambda rows=rows: rewards.score(rows), len(rows))  # type: ignore[misc]
-            theirs = _best_us(lambda rows=rows, peer=peer: peer(rows), len(rows))  # type: ignore[misc]
-            print(f"{name:6} {ours:6.2f} us a row, peer {theirs:5.2f} us, ratio {ours / theirs:.1f}")
+            answers = [row.response.partition("<answer>")[2].removesuffix("</answer>") for row in rows]
+            grade, pairs = functions[name].grade, list(zip(rows, answers, strict=True))
+            theirs = _best_us(partial(peer, rows), len(rows))
+            works: dict[str, Callable[[], object]] = {
+                "function": partial(_grade_all, grade, pairs),
+                "whole": partial(rewards.score, rows),
+            }
+            for what, work in works.items():
+                ours = _best_us(work, len(rows))
+                print(f"{name:6} {what:9} {ours:6.2f} us a row, peer {theirs:5.2f} us, ratio {ours / theirs:.1f}")
+
+
+def _grade_all(grade: Callable[..., object], pairs: Sequence[tuple[RewardRequest, str]]) -> None:
+    for request, answer in pairs:
+        grade(request, (answer,))
 
 
 if __name__ == "__main__":
