@@ -8,13 +8,13 @@ A letter inside a word, an article and a first person are no labels.
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
-from rewards.listing import read_list
-from rewards.plain_text import clean, compact, without_article
+from rewards.option_texts import OptionTexts
+from rewards.plain_text import clean
 from rewards.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
@@ -95,16 +95,7 @@ _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
 _IS = re.compile(r"\b(?:is|are|was|were|equals?|reads?|shows?|says?|depicts?|displays?)\s+")
-_STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
-_NUMBER = re.compile(
-    r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
-    r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf]|[\u4e00-\u9fff]{1,3}"
-    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
-    r"[a-z\u00b5]{2,12}(?:\^[23])?(?:/[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
-)
-"""A number with one unit at most, in compact text; letters that may be variables are no units."""
-_UNITS = {"degrees": "\u00b0", "degree": "\u00b0", "deg": "\u00b0", "percent": "%"}
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
 _LONE_LABEL = {
     form.format(letter): label
@@ -147,10 +138,17 @@ class Choices:
         if not self.gold:
             raise GoldError(f"match_mcq reference {answer!r} names none of the {len(options)} options")
 
+    @cached_property
+    def _option_texts(self) -> OptionTexts:
+        """Made when the first answer needs them: most name a label."""
+        return OptionTexts(self._options, self._labels)
+
     @property
     def spelled(self) -> str:
         """The options as they are compared, each behind its label."""
-        return "; ".join(f"{label} {text!r}" for label, text in zip(self._labels, self._texts, strict=False))
+        return "; ".join(
+            f"{label} {text!r}" for label, text in zip(self._labels, self._option_texts.normalised, strict=False)
+        )
 
     def grade(self, answer: str) -> Grade:
         """Return 1 if the answer names exactly the right options, else 0."""
@@ -185,17 +183,17 @@ class Choices:
         lone = _LONE.fullmatch(text)
         if lone is not None and lone[1].upper() in self._labels:
             return _LABEL_SETS[lone[1].upper()], Reason.OK
-        identical = self._identical(answer.strip())
+        identical = self._option_texts.identical(answer.strip())
         if len(identical) == 1:
             return _LABEL_SETS[identical], Reason.OK
         bare = _without_politeness(text)
         lone = _LONE.fullmatch(bare) if bare != text else None
-        if lone is not None and lone[1].upper() in self._labels and not self._with_text(text):
+        if lone is not None and lone[1].upper() in self._labels and not self._option_texts.with_text(text):
             return _LABEL_SETS[lone[1].upper()], Reason.OK
         own = self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
-        by_text = self._with_text(text) or self._with_text(bare)
+        by_text = self._option_texts.with_text(text) or self._option_texts.with_text(bare)
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         bullet = _BULLET.match(text)
@@ -232,12 +230,14 @@ class Choices:
         front = _LABEL_AND_OWN_TEXT.fullmatch(text)
         if front is not None and front[1].upper() in self._labels:
             label = front[1].upper()
-            if label in self._with_text(front[2]) or (self._options and front[2] == self._option(label)):
+            if label in self._option_texts.with_text(front[2]) or (
+                self._options and front[2] == self._option_texts.written(label)
+            ):
                 return label
         behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
         if behind is not None:
             label = (behind[2] or behind[3]).upper()
-            if self._with_text(behind[1].rstrip(" .,;:-")) == label:
+            if self._option_texts.with_text(behind[1].rstrip(" .,;:-")) == label:
                 return label
         return None
 
@@ -245,7 +245,7 @@ class Choices:
         """Return the label of the option yes or no, where the options are these and an answer begins with one."""
         meant = {
             _YES_NO[option]: label
-            for label, option in zip(self._labels, self._texts, strict=False)
+            for label, option in zip(self._labels, self._option_texts.normalised, strict=False)
             if option in _YES_NO
         }
         if len(meant) < 2:
@@ -269,14 +269,14 @@ class Choices:
 
     def _check_rest(self, label: str, rest: str) -> Reason:
         """Return OK unless what follows a label denies it, hedges, refuses or names another option."""
-        by_text = self._with_text(clean(rest)) or self._with_text(rest)
+        by_text = self._option_texts.with_text(clean(rest)) or self._option_texts.with_text(rest)
         if by_text:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
         if (label == "I" and _FIRST_PERSON.match(rest)) or _REFUSAL.match(rest):
             return Reason.UNREADABLE
         proclaimed = _PROCLAIMED.match(rest)
         said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
-        own_text = self._text_of(label)
+        own_text = self._option_texts.text_of(label)
         without_own = (
             re.sub(rf"(?<!\w){re.escape(own_text)}(?!\w)", " ", said, flags=re.IGNORECASE) if own_text else said
         )
@@ -287,7 +287,10 @@ class Choices:
             return Reason.AMBIGUOUS
         if not says_own and any(
             label not in other
-            for other in (self._starting_with(said), *map(self._starting_with, _IS.split(said)[1:]))
+            for other in (
+                self._option_texts.starting_with(said),
+                *map(self._option_texts.starting_with, _IS.split(said)[1:]),
+            )
             if other
         ):
             return Reason.CONTRADICTION
@@ -317,7 +320,7 @@ class Choices:
         if lone is not None and lone[1].upper() in self._labels:
             label = lone[1].upper() if is_called else None
         else:
-            by_text, listed = self._with_text(value), self._listed_labels(value)
+            by_text, listed = self._option_texts.with_text(value), self._listed_labels(value)
             label = by_text if len(by_text) == 1 else self._beside_own_text(value)
             if label is None and listed is not None and len(listed[0]) == 1:
                 label = min(listed[0])
@@ -327,15 +330,15 @@ class Choices:
             return frozenset(), Reason.AMBIGUOUS
         if not is_called and any(
             re.search(rf"(?<!\w){re.escape(text)}(?!\w)", before, re.IGNORECASE)
-            for other, text in zip(self._labels, self._texts, strict=False)
+            for other, text in zip(self._labels, self._option_texts.normalised, strict=False)
             if other != label and text
         ):
             return frozenset(), Reason.AMBIGUOUS
         for sentence in _SENTENCE_END.split(before):
-            if self._with_text(clean(sentence)) not in ("", label):
+            if self._option_texts.with_text(clean(sentence)) not in ("", label):
                 return frozenset(), Reason.CONTRADICTION
             earlier = declared(sentence)
-            if earlier is not None and self._with_text(clean(earlier.value)) not in ("", label):
+            if earlier is not None and self._option_texts.with_text(clean(earlier.value)) not in ("", label):
                 return frozenset(), Reason.CONTRADICTION
         return _LABEL_SETS[label], Reason.OK
 
@@ -353,88 +356,8 @@ class Choices:
         lone = _LONE.fullmatch(text)
         if lone is not None and lone[1].upper() in self._labels:
             return lone[1].upper()
-        by_text = self._with_text(text)
+        by_text = self._option_texts.with_text(text)
         return by_text if len(by_text) == 1 else self._beside_own_text(text)
-
-    @cached_property
-    def _texts(self) -> list[str]:
-        return _option_texts(self._options, self._labels)
-
-    @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._texts), default=0)
-
-    @cached_property
-    def _labels_of(self) -> dict[str, str]:
-        """Labels by text as compared."""
-        return self._by_form(_same)
-
-    @cached_property
-    def _labels_of_bare(self) -> dict[str, str]:
-        """Labels by text without article."""
-        return self._by_form(without_article)
-
-    @cached_property
-    def _labels_of_key(self) -> dict[str, str]:
-        """Labels by compact text, then by that without article."""
-        return self._by_form(lambda text: without_article(_key(text))) | self._by_form(_key)
-
-    def _by_form(self, form: Callable[[str], str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for label, text in zip(self._labels, self._texts, strict=False):
-            if text:
-                found[form(text)] = found.get(form(text), "") + label
-        return found
-
-    @cached_property
-    def _numbers(self) -> list[tuple[str, str, str]]:
-        numbers = ((label, _read_number(_key(text))) for label, text in zip(self._labels, self._texts, strict=False))
-        return [(label, *number) for label, number in numbers if number is not None]
-
-    def _option(self, label: str) -> str:
-        return self._options[self._labels.index(label)]
-
-    def _text_of(self, label: str) -> str:
-        return self._texts[self._labels.index(label)] if self._texts else ""
-
-    def _identical(self, answer: str) -> str:
-        """Return the labels of all options written exactly so."""
-        return "".join(
-            label for label, option in zip(self._labels, self._options, strict=False) if option.strip() == answer
-        )
-
-    def _with_text(self, text: str) -> str:
-        """Return the labels of all options with this text, or with this number where only one side has a unit."""
-        text = text.casefold()
-        if not text or not self._options:
-            return ""
-        found = self._labels_of.get(text)
-        if found is not None:
-            return found
-        key = _key(text)
-        if not key or len(key) > self._longest + 24:  # an article, a pair of brackets and a unit at most
-            return ""
-        found = self._labels_of_bare.get(without_article(text))
-        if found is not None:
-            return found
-        found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
-        if found is None and key[0] in "([" and key[-1] in ")]":
-            found = self._labels_of_key.get(key[1:-1])
-        if found is None and (number := _read_number(key)) is not None:
-            value, unit = number
-            found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
-        return found or ""
-
-    def _starting_with(self, text: str) -> str:
-        """Return the labels of the longest option texts that a sentence begins with."""
-        text = without_article(text.casefold().lstrip())
-        longest, labels = 0, ""
-        for label, option in zip(self._labels, self._texts, strict=False):
-            option = without_article(option)
-            if len(option) >= longest and option and text.startswith(option) and not text[len(option) :][:1].isalnum():
-                labels = label if len(option) > longest else labels + label
-                longest = len(option)
-        return labels
 
 
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
@@ -454,33 +377,3 @@ def _without_politeness(text: str) -> str:
         if proclaimed.end() == len(text):
             return text[: proclaimed.start()]
     return text
-
-
-def _same(text: str) -> str:
-    return text
-
-
-def _key(text: str) -> str:
-    """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
-    items = read_list(text) if text.startswith("[") else None
-    return compact(", ".join(items) if items else text)
-
-
-def _read_number(text: str) -> tuple[str, str] | None:
-    """Return the digits of a compact number without what changes no value, and its currency and unit."""
-    match = _NUMBER.fullmatch(text)
-    if match is None or not (match["whole"] or match["part"]):
-        return None
-    part = (match["part"] or "").rstrip("0")
-    value = (match["whole"].replace(",", "").lstrip("0") or "0") + (f".{part}" if part else "")
-    unit = match["unit"] or ""
-    return match["minus"] + value if value != "0" else value, match["currency"] + _UNITS.get(unit, unit)
-
-
-def _option_texts(options: Sequence[str], labels: str) -> list[str]:
-    """Return the normalised option texts, without the labels that some datasets store inside them (`A. cat`)."""
-    texts = [clean(option).casefold() for option in options]
-    matches = [_STORED_LABEL.match(text) for text in texts]
-    if all(match is not None and match[1].upper() == labels[i] for i, match in enumerate(matches)):
-        return [text[match.end() :] for text, match in zip(texts, matches, strict=True) if match is not None]
-    return texts

@@ -192,6 +192,7 @@ class Probes:
         self._seconds[version] = asyncio.get_running_loop().time() - started
 
     async def _publish_first(self) -> None:
+        self._connected = []  # a new channel: the first transfer of one is of all weights
         await self._publish(0)
         self._held[0] = await self._read_engines()
 

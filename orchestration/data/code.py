@@ -21,7 +21,14 @@ CHECKED = (*ROWS, f"{HERE}.stages.row_stages")
 REWARDS = (
     *("rewards.answer", "rewards.base", "rewards.bmas", "rewards.boxes", "rewards.chart", "rewards.choices"),
     *("rewards.config", "rewards.declaration", "rewards.embedding_table", "rewards.format", "rewards.grounding"),
-    *("rewards.listing", "rewards.matching", "rewards.math_worker", "rewards.mathematics", "rewards.mixed"),
+    *(
+        "rewards.listing",
+        "rewards.option_texts",
+        "rewards.matching",
+        "rewards.math_worker",
+        "rewards.mathematics",
+        "rewards.mixed",
+    ),
     *("rewards.open_ended", "rewards.plain_text", "rewards.quantities", "rewards.text_similarity"),
     *("rewards.counting", "rewards.pointing", "rewards.reading"),
     *("rewards.tokenizer", "rewards.units", "rewards.yes_no"),

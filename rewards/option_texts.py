@@ -1,0 +1,153 @@
+"""The texts of a question's options: which of them an answer spells, whatever its quotes, blanks, LaTeX or unit."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from rewards.listing import read_list
+from rewards.plain_text import clean, compact, without_article
+
+_STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
+_NUMBER = re.compile(
+    r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
+    r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf]|[\u4e00-\u9fff]{1,3}"
+    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
+    r"[a-z\u00b5]{2,12}(?:\^[23])?(?:/[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
+)
+"""A number with one unit at most, in compact text; letters that may be variables are no units."""
+_UNITS = {"degrees": "\u00b0", "degree": "\u00b0", "deg": "\u00b0", "percent": "%"}
+
+
+class OptionTexts:
+    """Finds options by their text.
+
+    Example:
+        >>> texts = OptionTexts(("10 cm", "the red bird"), "AB")
+        >>> texts.with_text("10"), texts.with_text("red bird"), texts.with_text("10 m")
+        ('A', 'B', '')
+    """
+
+    def __init__(self, options: Sequence[str], labels: str) -> None:
+        """Keep the options; their texts are normalised when the first answer is compared.
+
+        Args:
+            options: Texts in the order of `labels`; empty where only labels are known.
+            labels: Of the options.
+        """
+        self._options = options
+        self._labels = labels
+
+    @cached_property
+    def normalised(self) -> list[str]:
+        """The texts as they are compared, in the order of the labels."""
+        return _option_texts(self._options, self._labels)
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.normalised), default=0)
+
+    @cached_property
+    def _labels_of(self) -> dict[str, str]:
+        """Labels by text as compared."""
+        return self._by_form(_same)
+
+    @cached_property
+    def _labels_of_bare(self) -> dict[str, str]:
+        """Labels by text without article."""
+        return self._by_form(without_article)
+
+    @cached_property
+    def _labels_of_key(self) -> dict[str, str]:
+        """Labels by compact text, then by that without article."""
+        return self._by_form(lambda text: without_article(_key(text))) | self._by_form(_key)
+
+    def _by_form(self, form: Callable[[str], str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for label, text in zip(self._labels, self.normalised, strict=False):
+            if text:
+                found[form(text)] = found.get(form(text), "") + label
+        return found
+
+    @cached_property
+    def _numbers(self) -> list[tuple[str, str, str]]:
+        numbers = (
+            (label, _read_number(_key(text))) for label, text in zip(self._labels, self.normalised, strict=False)
+        )
+        return [(label, *number) for label, number in numbers if number is not None]
+
+    def written(self, label: str) -> str:
+        """Return the text of an option as it stands in the row."""
+        return self._options[self._labels.index(label)]
+
+    def text_of(self, label: str) -> str:
+        """Return the normalised text of an option; empty where options have none."""
+        return self.normalised[self._labels.index(label)] if self.normalised else ""
+
+    def identical(self, answer: str) -> str:
+        """Return the labels of all options written exactly so."""
+        return "".join(
+            label for label, option in zip(self._labels, self._options, strict=False) if option.strip() == answer
+        )
+
+    def with_text(self, text: str) -> str:
+        """Return the labels of all options with this text, or with this number where only one side has a unit."""
+        text = text.casefold()
+        if not text or not self._options:
+            return ""
+        found = self._labels_of.get(text)
+        if found is not None:
+            return found
+        key = _key(text)
+        if not key or len(key) > self._longest + 24:  # an article, a pair of brackets and a unit at most
+            return ""
+        found = self._labels_of_bare.get(without_article(text))
+        if found is not None:
+            return found
+        found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
+        if found is None and key[0] in "([" and key[-1] in ")]":
+            found = self._labels_of_key.get(key[1:-1])
+        if found is None and (number := _read_number(key)) is not None:
+            value, unit = number
+            found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
+        return found or ""
+
+    def starting_with(self, text: str) -> str:
+        """Return the labels of the longest option texts that a sentence begins with."""
+        text = without_article(text.casefold().lstrip())
+        longest, labels = 0, ""
+        for label, option in zip(self._labels, self.normalised, strict=False):
+            option = without_article(option)
+            if len(option) >= longest and option and text.startswith(option) and not text[len(option) :][:1].isalnum():
+                labels = label if len(option) > longest else labels + label
+                longest = len(option)
+        return labels
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _key(text: str) -> str:
+    """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
+    items = read_list(text) if text.startswith("[") else None
+    return compact(", ".join(items) if items else text)
+
+
+def _read_number(text: str) -> tuple[str, str] | None:
+    """Return the digits of a compact number without what changes no value, and its currency and unit."""
+    match = _NUMBER.fullmatch(text)
+    if match is None or not (match["whole"] or match["part"]):
+        return None
+    part = (match["part"] or "").rstrip("0")
+    value = (match["whole"].replace(",", "").lstrip("0") or "0") + (f".{part}" if part else "")
+    unit = match["unit"] or ""
+    return match["minus"] + value if value != "0" else value, match["currency"] + _UNITS.get(unit, unit)
+
+
+def _option_texts(options: Sequence[str], labels: str) -> list[str]:
+    """Return the normalised option texts, without the labels that some datasets store inside them (`A. cat`)."""
+    texts = [clean(option).casefold() for option in options]
+    matches = [_STORED_LABEL.match(text) for text in texts]
+    if all(match is not None and match[1].upper() == labels[i] for i, match in enumerate(matches)):
+        return [text[match.end() :] for text, match in zip(texts, matches, strict=True) if match is not None]
+    return texts
