@@ -2,9 +2,12 @@
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.integration.driver import STARTED
 
 # Ray settles once a process whether it wants a token; this one joins clusters of tests that have none. Processes that
 # tests start are told what they shall have: see `token`.
@@ -27,3 +30,11 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     return made
+
+
+@pytest.fixture(autouse=True)
+def _end_commands() -> Iterator[None]:
+    """A test that fails half-way leaves no command running."""
+    yield
+    while STARTED:
+        STARTED.pop().end()

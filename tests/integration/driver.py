@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 MARK = "MIXED_R1_TEST_MARK"
+STARTED: "list[Driver]" = []
+"""By the test that runs; whatever of them it leaves running, after a failure, ends with it."""
 
 
 class Driver:
@@ -28,6 +30,13 @@ class Driver:
                 env={**os.environ, MARK: self.mark},
                 start_new_session=True,
             )
+        STARTED.append(self)
+
+    def end(self) -> None:
+        """End the command if it still runs; its children end with it."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     @property
     def output(self) -> str:
