@@ -40,21 +40,23 @@ def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
 
 
 def layer_of(name: str) -> str:
-    """Return the layer that a parameter belongs to: its transformer block, or else its module.
+    """Return the layer that a parameter belongs to: its transformer block, or else the module that holds it.
 
-    An engine loads a layer as a whole, and merges layers of one block (q, k and v) into one of its own.
+    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v) into
+    one of its own.
 
     Example:
         >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")
         'model.language_model.layers.3'
         >>> layer_of("model.multi_modal_projector.linear_1.bias")
         'model.multi_modal_projector.linear_1'
+        >>> layer_of("model.vision_tower.embeddings.cls_token")
+        'model.vision_tower.embeddings'
     """
-    parts = base_name(name).partition(".lora_")[0].split(".")
-    place = next((place for place, part in enumerate(parts) if part.isdigit()), None)
-    if place is not None:
-        return ".".join(parts[: place + 1])
-    return ".".join(parts[:-1] if parts[-1] in ("weight", "bias") else parts)
+    module, is_adapter, _ = base_name(name).partition(".lora_")
+    parts = (module if is_adapter else module.rpartition(".")[0]).split(".")
+    place = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: place + 1])
 
 
 def changing_layers(policy: Policy) -> set[str]:

@@ -181,6 +181,19 @@ def compact(text: str) -> str:
     """
     if text.replace(" ", "").isalpha():
         return text
+    text = without_latex(text)
+    if not _TIMES_MARKS.isdisjoint(text):
+        text = _TIMES.sub("\u00d7", text)
+    return _FREE_BLANK.sub("", text) if " " in text else text
+
+
+def without_latex(text: str) -> str:
+    r"""Return a normalised text with commands as signs, fractions as quotients and groups in brackets; blanks are kept.
+
+    Example:
+        >>> without_latex(r"3 \frac{1}{2} \pi")
+        '3 1/2 \u03c0'
+    """
     if "\\" in text or "{" in text or "$" in text or "~" in text:
         text = _NAMED_COMMAND.sub(lambda match: _NAMED.get(match[1], match[0]), text.replace("~", " "))
         text = text.replace("$", "") if text.count("$") % 2 == 0 else _MATH_DOLLAR.sub("", text)
@@ -191,9 +204,7 @@ def compact(text: str) -> str:
                 text = _GROUP.sub(lambda m: f"({m[1]}){m[2]}" if m[2] else _term(m[1]), text)
             if text == before:
                 break
-    if not _TIMES_MARKS.isdisjoint(text):
-        text = _TIMES.sub("\u00d7", text)
-    return _FREE_BLANK.sub("", text) if " " in text else text
+    return text
 
 
 def _term(text: str | None, bare: re.Pattern[str] = _ONE_TERM) -> str:

@@ -1,27 +1,32 @@
 """Whether a reference can be earned: given as the answer it must score 1, and so must a plain spelling of it."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from rewards.base import RewardRequest
+from rewards.base import RewardRequest, RewardResult
+from rewards.boxes import parse_boxes
 from rewards.config import RewardConfig, RewardRule
 from rewards.mixed import MixedReward
-from rewards.plain_text import clean, compact
+from rewards.plain_text import clean, compact, without_latex
 from rewards.units import split_unit
 from rewards.word_table import WordTable
 
 TOLERANCE = 1e-6
 """BMAS of a text with itself is a sum of 32-bit products."""
 SHOWN_CHARS = 80
+_LATEX = re.compile(r"\\[A-Za-z]|[_^]\{|\u221a\{")
+_MIXED = re.compile(r"(?<=[0-9])(?=\\[dt]?frac)")
+"""Between a whole number and the fraction behind it."""
 _ROOT = re.compile(r"\u221a(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
-_LATEX = re.compile(r"[\\$]|[_^]\{")
 _WRITTEN_OUT = (
     ("\u03c0", "pi "), ("\u00b0", " degrees"), ("\u00d7", "*"), ("\u00f7", "/"), ("\u2264", "<="), ("\u2265", ">="),
-    ("\u03b8", "theta"), ("\u03b1", "alpha"), ("\u03b2", "beta"), ("\u221e", "infinity"), ("\u20ac", "EUR "),
-    ("\u00a3", "GBP "),
+    ("\u03b8", "theta"), ("\u03b1", "alpha"), ("\u03b2", "beta"), ("\u221e", "infinity"), ("\\", ""),
 )  # fmt: skip
+_LISTS_ANSWERS = ("matching", "counting", "reading")
+"""Functions to which a JSON list is several accepted answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class ReferenceFault:
 
     kind: Literal["unusable", "not_right", "unearned"]
     """unusable: nothing can be graded against it. not_right: it scores less than 1 against itself. unearned: only its
-    own characters score 1, and nobody writes those by hand."""
+    own LaTeX scores 1, and no plain spelling of it does."""
     detail: str
 
 
@@ -48,6 +53,7 @@ class ReferenceProof:
     def __init__(self, config: RewardConfig) -> None:
         """Build the rewards that the run will use; weights of words, which its own data may give, are left out."""
         words = WordTable()
+        self._config = config
         self._rewards = MixedReward(_without_word_weights(config), words.encode, words)
 
     def fault(self, request: RewardRequest) -> ReferenceFault | None:
@@ -56,22 +62,25 @@ class ReferenceProof:
         Args:
             request: Of a task that has a route; its response is not read.
         """
-        own = replace(request, response=_answering(request.answer))
-        result = self._rewards.score([own])[0]
-        if result.task_reward is None:
-            return ReferenceFault("unusable", result.failure or result.reason.meaning)
-        if result.task_reward < 1.0 - TOLERANCE:
-            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {result.task_reward:.6g}"
-            return ReferenceFault("not_right", f"{scored} ({result.reason}: {result.reason.meaning})")
-        tried = list(plain_spellings(request.answer)) if not request.options else [request.answer]
-        for spelling in tried:
-            if spelling == request.answer:
-                return None
-            value = self._rewards.score([replace(request, response=_answering(spelling))])[0].task_reward
-            if value is not None and value >= 1.0 - TOLERANCE:
-                return None
-        told = " and ".join(repr(spelling[:SHOWN_CHARS]) for spelling in tried)
+        function = self._config.route(request.task, request.source).function
+        best = max((self._score(request, answer) for answer in _own_answers(request, function)), key=_value)
+        if best.task_reward is None:
+            return ReferenceFault("unusable", best.failure or best.reason.meaning)
+        if best.task_reward < 1.0 - TOLERANCE:
+            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {best.task_reward:.6g}"
+            return ReferenceFault("not_right", f"{scored} ({best.reason}: {best.reason.meaning})")
+        if request.options or function in ("open_ended", "grounding", "pointing"):
+            return None
+        tried = [spelling for answer in _own_answers(request, function) for spelling in plain_spellings(answer)]
+        if any(spelling == request.answer for spelling in tried):
+            return None
+        if any(_value(self._score(request, spelling)) >= 1.0 - TOLERANCE for spelling in tried):
+            return None
+        told = " or ".join(repr(spelling[:SHOWN_CHARS]) for spelling in dict.fromkeys(tried))
         return ReferenceFault("unearned", f"{request.answer[:SHOWN_CHARS]!r} is not earned by {told}")
+
+    def _score(self, request: RewardRequest, answer: str) -> RewardResult:
+        return self._rewards.score([replace(request, response=f"<think>.</think><answer>{answer}</answer>")])[0]
 
     def close(self) -> None:
         """End the grader process, if one was started."""
@@ -87,31 +96,48 @@ class ReferenceProof:
 
 
 def plain_spellings(reference: str) -> Iterator[str]:
-    r"""Yield what a person would type for a reference: itself, unless it holds LaTeX or signs that keyboards lack.
+    r"""Yield what one would type for a reference: itself, unless it holds LaTeX.
 
     Example:
-        >>> list(plain_spellings("12 cm")), list(plain_spellings(r"$\frac{\sqrt{3}}{2}$"))
-        (['12 cm'], ['sqrt(3)/2'])
-        >>> list(plain_spellings("36cm\u00b2")), list(plain_spellings("45\u00b0"))
-        (['36cm^2', '36'], ['45 degrees', '45'])
+        >>> list(plain_spellings("12 \u20ac")), next(plain_spellings(r"$\frac{\sqrt{3}}{2}$"))
+        (['12 \u20ac'], '\u221a3/2')
+        >>> list(plain_spellings(r"36\text{ cm}^{2}")), next(plain_spellings(r"3\frac{1}{2}"))
+        (['36 cm^2', '36cm^2', '36'], '3 1/2')
     """
-    if _LATEX.search(reference) is None and all(char.isascii() or char.isalpha() for char in reference):
+    if _LATEX.search(reference) is None:
         yield reference
         return
-    text = compact(clean(reference))
-    while (root := _ROOT.search(text)) is not None:
-        times = "*" if text[: root.start()][-1:].isdigit() else ""
-        text = f"{text[: root.start()]}{times}sqrt({root[1] or root[2]}){text[root.end() :]}"
-    for sign, written in _WRITTEN_OUT:
-        text = text.replace(sign, written)
-    yield text.strip()
-    value, unit = split_unit(text.strip())
+    spaced = without_latex(clean(_MIXED.sub(" ", reference)))
+    for text in dict.fromkeys((spaced, compact(clean(reference)))):
+        typed = text
+        while (root := _ROOT.search(typed)) is not None:
+            times = "*" if typed[: root.start()][-1:].isdigit() else ""
+            typed = f"{typed[: root.start()]}{times}sqrt({root[1] or root[2]}){typed[root.end() :]}"
+        for sign, written in _WRITTEN_OUT:
+            typed = typed.replace(sign, written)
+        yield from dict.fromkeys((text, typed.strip()))
+    value, unit = split_unit(typed.strip())
     if unit is not None:
         yield value.strip()
 
 
-def _answering(answer: str) -> str:
-    return f"<think>.</think><answer>{answer}</answer>"
+def _own_answers(request: RewardRequest, function: str) -> list[str]:
+    """Return the answers that a reference is: itself, each text of a list of accepted ones, the middle of each box."""
+    if function == "pointing":
+        boxes = [box for box, _ in parse_boxes(request.answer) or [] if box is not None]
+        points = ", ".join(f"[{(x1 + x2) / 2}, {(y1 + y2) / 2}]" for x1, y1, x2, y2 in boxes)
+        return [f"[{points}]"]
+    if function not in _LISTS_ANSWERS or request.options or not request.answer.lstrip().startswith("["):
+        return [request.answer]
+    try:
+        values = json.loads(request.answer)
+    except (ValueError, RecursionError):
+        return [request.answer]
+    return [str(value) for value in values] or [request.answer]
+
+
+def _value(result: RewardResult) -> float:
+    return -1.0 if result.task_reward is None else result.task_reward
 
 
 def _without_word_weights(config: RewardConfig) -> RewardConfig:

@@ -63,7 +63,8 @@ def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfi
 
 def _layer_of(tensor: Tensor) -> str:
     """Return the block that holds a tensor, or else its module; see learner.freezing."""
-    return tensor.block or tensor.name.partition(".lora_")[0].removesuffix(".weight").removesuffix(".bias")
+    module, is_adapter, _ = tensor.name.partition(".lora_")
+    return tensor.block or (module if is_adapter else module.rpartition(".")[0])
 
 
 def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:

@@ -23,7 +23,7 @@ def start(model_path):
     def start_one(**changes):
         while trainers:
             trainers.pop().close()
-        trainers.append(start_trainer(0, 1, 0, model_path, **{"lora": LORA, **changes}))
+        trainers.append(start_trainer(0, 1, 0, changes.pop("model_path", model_path), **{"lora": LORA, **changes}))
         return trainers[0]
 
     yield start_one
@@ -95,6 +95,15 @@ def test_only_layers_in_which_something_is_trained_travel_after_a_step(start, ch
     for name in changing:
         beside = name.replace("q_proj", "k_proj")
         assert beside in changing, beside
+
+
+@pytest.mark.parametrize("frozen", ["*position_embeddings", "*cls_token"])
+def test_what_a_module_holds_by_itself_travels_together(frozen, start, model_paths):
+    trainer = start(model_path=model_paths["internvl"], lora=None, freeze=(frozen,))
+
+    embeddings = {name for name in trainer.full_shapes() if name.endswith(("position_embeddings", "cls_token"))}
+    assert len(embeddings) == 2
+    assert embeddings <= trainer.changing_names()
 
 
 def test_the_reference_is_the_policy_without_its_adapters(start):

@@ -7,7 +7,7 @@ import pytest
 from learner.config import LoraConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.shapes import read_shape
-from orchestration.planning.trained import trained_tensors
+from orchestration.planning.trained import changing_tensors, trained_tensors
 from tests.benchmarks.memory_cases import Case, shape_in, trainer_of, write_model
 from tests.unit.planning.published import PUBLISHED
 
@@ -21,10 +21,13 @@ def test_adapters_and_patterns_give_the_learners_own_parameters(family: str, tmp
     write_model(case, tmp_path)
     with trainer_of(case, tmp_path) as trainer:
         real = {n: tuple(p.shape) for n, p in trainer._backend.policy.hf_model.named_parameters() if p.requires_grad}
+        travelling = [shape for name, shape in trainer.full_shapes().items() if name in trainer.changing_names()]
 
     split = trained_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
 
     assert {tensor.name: tensor.shape for tensor in split.trained} == real
+    changing = changing_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
+    assert sorted(tensor.shape for tensor in changing) == sorted(travelling)
 
 
 def test_parts_and_patterns_leave_the_rest_to_train() -> None:
