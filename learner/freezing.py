@@ -42,8 +42,8 @@ def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
 def layer_of(name: str) -> str:
     """Return the layer that a parameter belongs to: its transformer block, or else the module that holds it.
 
-    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v) into
-    one of its own.
+    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v)
+    into one of its own.
 
     Example:
         >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -60,7 +61,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
         if config.address is None:
             folder = stack.enter_context(private_folder())
             marks = stack.enter_context(guarded())
-            with starting_local_ray(folder, marks):
+            with starting_local_ray(folder, marks), _own_signals():
                 # Without an address Ray would join whatever cluster was last started on this machine.
                 ray.init(
                     address="local",
@@ -72,9 +73,21 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
                     **QUIET,
                 )
         else:
-            _join(config.address)
+            with _own_signals():
+                _join(config.address)
         with _told_by_ray(log_dir):
             yield
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Within the block Ray takes SIGTERM over, in Python and in C++; after it the handlers are those from before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _join(address: str) -> None:

@@ -5,6 +5,7 @@ never gets a chance.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,11 +16,11 @@ from rewards.grader_process import GraderProcess, GraderTimeoutError
 from rewards.parameters import MathConfig
 from rewards.plain_text import unify
 from rewards.quantities import BOUND, number_word, states_number
-from rewards.units import Unit, split_unit
+from rewards.units import Unit, named_unit, split_unit
 
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+|my\s+|our\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result)\s*"
-    r"(?:is|equals|:|=)\s*:?\s*",
+    r"(?:is|equals|:|=)\s*:?\s*|(?:so|thus|hence|therefore)\b[,:]?\s+(?=[-+($\\0-9])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(r"(?:\\approx|\u2248|~|\b(?:about|approximately|around|roughly)\b)\s*", re.IGNORECASE)
@@ -33,8 +34,28 @@ _HEDGE = re.compile(r"\bor\b|\\lor\b|\\vee\b|\u6216|(?<!_)[0-9]\s+[0-9]", re.IGN
 _FONT = re.compile(r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~")
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))")
-_PLAIN_POWER = re.compile(r"\^\s*(?:\(\s*([-+]?[0-9]{1,8}(?:/[0-9]{1,8})?)\s*\)|([-+]?[0-9]{2,8}|[-+][0-9]))")
-_ROOT = re.compile(r"\\?\bsqrt\b|(?<=[0-9A-Za-z)}])sqrt\b|\u221a|\u221b")
+_PLAIN_POWER = re.compile(
+    r"\^\s*(?:\(\s*([-+]?[0-9]{1,8}(?:/[0-9]{1,8})?)\s*\)|([-+]?[0-9]{1,8}\.[0-9]{1,8}|[-+]?[0-9]{2,8}|[-+][0-9]))"
+)
+_ROOT = re.compile(r"\\?(?<![A-Za-z])sqrt(?![A-Za-z])|(?<=[0-9A-Za-z)}])sqrt(?![A-Za-z])|\u221a|\u221b")
+_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
+_QUOTIENT_OF_ROOT = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})/([0-9]{1,9})\s+(?=\\?sqrt|\u221a|\\pi|\u03c0)")
+"""`1/2 sqrt(3)`, with a blank, is half of the root."""
+_REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|dot|bar)\s*\{([0-9]{1,9})\}")
+_TIMES_TEN = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)")
+_SCALES = {
+    "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+    "dozen": "12",
+}  # fmt: skip
+_SCALE = re.compile(rf"(?<=[0-9}}])\s*\b({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_SUBSCRIPTED = re.compile(r"[0-9}]\s*_")
+"""A number with an index, as of its base: equal to itself alone, as the grader drops the index."""
+_INDEX = re.compile(r"_\s*\{\s*(\w)\s*\}")
+_PLAIN_SET = re.compile(r"\{[^{}]*,[^{}]*\}")
+_SET = re.compile(r"\\\{[^{}]*,[^{}]*\\\}")
+_TUPLE = re.compile(r"(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*(?:\\right)?[)\]]")
+_PRIME = re.compile(r"[0-9.]+'{1,2}")
+"""Feet or minutes of arc; which of them, nobody can tell."""
 _MIXED = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
 _DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))")
 _PERCENT = re.compile(r"([0-9.]+|\})\s*\\?%")
@@ -59,8 +80,14 @@ _SYMBOLS = (
     ("\u03c0", "\\pi "), ("\u00d7", "\\times "), ("\u00b7", "\\cdot "), ("\u22c5", "\\cdot "), ("\u00f7", "\\div "),
     ("\u221e", "\\infty "), ("\u2220", "\\angle "), ("\u25b3", "\\triangle "), ("\u03b1", "\\alpha "),
     ("\u03b2", "\\beta "), ("\u03b8", "\\theta "), ("\u2264", "\\leq "), ("\u2265", "\\geq "),
+    ("\\lg ", "\\log_{10} "),
 )  # fmt: skip
-_CURRENCY = re.compile(r"^(\s*[-+]?)\s*(?:\\\$|[$\u20ac\u00a3\u00a5\u20b9])\s*(?=[0-9.])")
+_CURRENCY = re.compile(
+    r"^(?P<before>\s*[-+]?)\s*(?:\\?(?P<front>[$\u20ac\u00a3\u00a5\u20b9]))\s*(?=[0-9.])"
+    r"|(?<=[0-9])\s*\\?(?P<behind>[$\u20ac\u00a3\u00a5\u20b9])\s*$"
+)
+_CURRENCIES = {"$": "dollar", "\u20ac": "euro"}
+"""Signs of one currency alone."""
 _KNOWN_GOLDS = 4096
 
 
@@ -132,11 +159,13 @@ class MathReward:
         if formula is None:
             return Grade(0.0, reason)
         units_agree = gold.unit is None or gold.unit.measures_as(formula.unit)
+        if "%" in gold.latex + formula.latex and any(one.unit and one.unit.dimension for one in (gold, formula)):
+            units_agree = False  # a percentage is no length, angle or price
         if formula.latex == gold.latex and units_agree and _factor(gold, formula) == 1:
             return Grade(1.0, parsed=formula.spelled)
         if _HEDGE.search(formula.latex) and not _HEDGE.search(gold.latex):
             return Grade(0.0, Reason.AMBIGUOUS, parsed=formula.spelled)
-        if formula.is_word or gold.is_word or not units_agree:
+        if formula.is_word or gold.is_word or not units_agree or _are_of_two_kinds(gold.latex, formula.latex):
             return Grade(0.0, parsed=formula.spelled)
         try:
             verdicts = [self._process.ask(*forms) for forms in _percent_forms(*_in_one_unit(gold, formula))]
@@ -146,11 +175,37 @@ class MathReward:
         return Grade(float(any(verdict["equal"] for verdict in verdicts)), reason, parsed=formula.spelled)
 
 
+def _are_of_two_kinds(gold: str, expression: str) -> bool:
+    """Whether the grader would call equal what is not: a set and a point or interval, 12 and 12 with an index."""
+    if _SUBSCRIPTED.search(gold) or _SUBSCRIPTED.search(expression):
+        return True
+    pair = (gold, expression)
+    return any(_SET.fullmatch(one) for one in pair) and any(_TUPLE.fullmatch(one) for one in pair)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """Return a vulgar fraction in LaTeX."""
+    top, _, bottom = unicodedata.normalize("NFKC", match.group()).partition("\u2044")
+    return f"\\frac{{{top}}}{{{bottom}}}"
+
+
+def _whole_quotient(number: str) -> str:
+    """Return an exponent such as 0.5 as 1/2, which is compared exactly."""
+    return str(Fraction(number)) if "." in number else number
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """Return a repeating decimal as the fraction that it is: 0.1666.. is (16 - 1) / 90."""
+    whole, plain, period = match.groups()
+    digits = int(whole + plain + period) - int(whole + plain or "0")
+    return f"\\frac{{{digits}}}{{{'9' * len(period)}{'0' * len(plain)}}}"
+
+
 def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     """Return the one formula of an answer, without box, dollars, lead phrase and unit; or None and why."""
     if len(text) > max_chars:
         return None, Reason.TOO_LONG
-    text = unify(_GROUPED.sub("", text)).strip()
+    text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, text))).strip()
     if text.count("\\boxed") > 1:
         return None, Reason.AMBIGUOUS
     text = _bare(text)
@@ -197,7 +252,14 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
     for symbol, command in _SYMBOLS:
         text = text.replace(symbol, command)
     text = _SPACING.sub(" ", _DEGREES.sub("\u00b0", text)).strip()
-    text = _PERCENT_WORD.sub(r"\\%", _CURRENCY.sub(r"\1", text))
+    currency = _CURRENCY.search(text)
+    if currency is not None:
+        text = text[: currency.start()] + (currency["before"] or "") + text[currency.end() :]
+    text = _PERCENT_WORD.sub(r"\\%", text)
+    text = _REPEATING.sub(_repeating, _QUOTIENT_OF_ROOT.sub(r"\\frac{\1}{\2}", _TIMES_TEN.sub(r"\\times ", text)))
+    text = _SCALE.sub(lambda match: f"\\times {_SCALES[match[1].casefold()]} ", text)
+    if _PLAIN_SET.fullmatch(text):
+        text = f"\\{text[:-1]}\\}}"
     if _WORD.fullmatch(text) and (len(text) > 2 or _SHORT_WORD.fullmatch(text)):
         name = text.casefold()
         if name not in _NAMED and _GREEK.fullmatch(text) is None:
@@ -207,14 +269,19 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
         return None, Reason.UNREADABLE
     text = re.sub(r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi ", text)
     has_functions = _FUNCTION.search(text) is not None
-    value, unit = (text, None) if has_functions and "\u00b0" in text else split_unit(text)
+    value, unit = (text, None) if has_functions and "\u00b0" in text else split_unit(text.strip())
+    if unit is None and currency is not None:
+        unit = named_unit(_CURRENCIES.get(currency["front"] or currency["behind"], ""))
+    if _PRIME.fullmatch(value):
+        value, unit = value.rstrip("'"), Unit((("foot or minute", 1),), Fraction(1))
     clock = _CLOCK.fullmatch(value)
     if clock is not None:
         return Formula("\\text{time " + value.lstrip("0") + "}", unit, True, value), Reason.OK
     latex = _roots(_MIXED.sub(r"\1\\frac{\2}{\3}", value))
     if latex is None:
         return None, Reason.UNREADABLE
-    latex = _PLAIN_POWER.sub(lambda match: f"^{{{match[1] or match[2]}}}", latex)
+    latex = _PLAIN_POWER.sub(lambda match: f"^{{{match[1] or _whole_quotient(match[2])}}}", latex)
+    latex = _INDEX.sub(r"_\1", latex)
     latex = _WORDS.sub(_command, _EXPONENT.sub(r"\1\\times 10^{\2}", latex.replace("*", "\\cdot ")))
     if _PROSE.search(latex):
         return None, Reason.UNREADABLE

@@ -130,6 +130,11 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     return (text, None) if has_letters and spelled in _AMBIGUOUS else (value, unit)
 
 
+def named_unit(name: str) -> Unit | None:
+    """Return the unit of a name, or None."""
+    return _read_unit(name) if name else None
+
+
 def _read_unit(text: str) -> Unit | None:
     """Return the unit that a text spells, or None."""
     powers: dict[str, int] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestration import cluster
 from orchestration.config.cluster import ActorRole
-from orchestration.config.experiment import ExperimentConfig
+from orchestration.config.experiment import ExperimentConfig, check_writable
 from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.code import STAGES
@@ -36,11 +36,13 @@ def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
         model: Hugging Face folder.
 
     Raises:
-        ConfigError: A setting of the recipe cannot be used, or its result would replace another dataset.
+        ConfigError: A setting of the recipe cannot be used, its result cannot be written or would replace another
+            dataset.
         DataError: Files of a source are missing, or a strict quota cannot be filled.
     """
     job = plan_build(config, model)
     if not is_built(job):
+        check_writable("data.recipe.out", job.out)
         busy = f"another process is building data in {job.store}; wait for it, or use another cache_dir"
         with exclusive(job.store, refusal=busy):
             _clear_half_chunks(job.store)

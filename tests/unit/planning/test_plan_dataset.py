@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from orchestration.config.experiment import ExperimentConfig
+from orchestration.data import command
 from orchestration.demo.families.registry import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.errors import ConfigError
 from orchestration.planning.dataset import locate
 from orchestration.planning.plan import plan_run
 from tests.unit.data.building import build, plan
@@ -61,3 +63,14 @@ def test_another_dataset_in_the_recipe_s_place_is_told(built: Path, tmp_path: Pa
 
     assert located.train is None
     assert "holds a dataset of other settings" in located.note
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_a_row_is_read(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    monkeypatch.setattr(command, "_build", lambda *_: pytest.fail("rows are read"))
+
+    with pytest.raises(ConfigError, match=r"data\.recipe\.out=.*/file/x cannot be written"):
+        command.build_from_config(run(built, f"data.recipe.out={file / 'x'}"), built / "model")

@@ -169,3 +169,35 @@ def test_half_read_formulas_bounds_anagrams_units_and_hedges_earn_nothing(
 def test_a_reference_in_prose_or_without_a_value_is_a_failure(math: MathReward, gold: str) -> None:
     with pytest.raises(GoldError):
         grade(math, gold, gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("2", "2 thousand"), ("25", "25 million"), ("24", "24 dozen"), ("12", "12_2"), ("25", "25_a"),
+        ("1010", "1010_2"),
+        ("60\u00b0", "60%"), ("60\u00b0", "60'"), ("5 m", "5%"), ("$20", "20%"), ("$20", "20 cents"),
+        ("$20", "\u20ac20"), ("\u20ac5", "5 dollars"), ("(2,5)", "{2,5}"), ("(1,-2)", "\\{1,-2\\}"),
+        ("\\{1,2\\}", "(1,2)"), ("[0, 3]", "{0, 3}"),
+    ],
+)  # fmt: skip
+def test_scales_indices_percentages_currencies_and_brackets_are_part_of_the_value(
+    math: MathReward, gold: str, answer: str
+) -> None:
+    assert grade(math, answer, gold).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("2 million", "2,000,000"), ("2 million", "2 million"), ("144", "12 dozen"), ("1010_2", "1010_{2}"),
+        ("$20", "20 dollars"), ("$20", "2000 cents"), ("25", "25\u20ac"), ("\\{1,2\\}", "{2, 1}"),
+        ("\\{1,2\\}", "1, 2"),
+        ("3\\sqrt{2}", "sqrt18"), ("3\\sqrt{2}", "3sqrt2"), ("3\\sqrt{2}", "3*2^0.5"),
+        ("\\frac{\\sqrt{3}}{2}", "\u00bd\u221a3"), ("\\frac{\\sqrt{3}}{2}", "1/2 \u221a3"), ("3.5", "3\u00bd"),
+        ("\\frac{1}{3}", "0.\\overline{3}"), ("\\frac{1}{6}", "0.1\\dot{6}"), ("1500", "1.5x10^3"),
+        ("1.6e-19", "1.6 x 10^-19"), ("25", "Therefore, 25"), ("2", "\\lg 100"), ("5", "5'"), ("60\u00b0", "60"),
+    ],
+)  # fmt: skip
+def test_scales_roots_and_decimals_are_read_in_any_spelling(math: MathReward, gold: str, answer: str) -> None:
+    assert grade(math, answer, gold).value == 1.0
