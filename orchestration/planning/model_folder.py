@@ -12,7 +12,7 @@ from orchestration.config.model import ModelConfig
 from orchestration.errors import ConfigError
 from orchestration.planning.chat_template import PROBE, ChatTemplate
 from orchestration.planning.folder_files import LFS_POINTER, lfs_error, read_object
-from orchestration.planning.image_tokens import image_tokens
+from orchestration.planning.image_tokens import image_tokens, pixel_limits
 from orchestration.planning.processor_settings import check_stated_processor, processor_of
 from orchestration.planning.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.planning.tensors import model_tensors
@@ -307,6 +307,14 @@ def _check_image_processor(folder: Path, family: str) -> None:
             raise ConfigError(
                 f"model.path: {path} names the image processor {kind}, which transformers does not know for "
                 f'{family}; write "image_processor_type": "{wanted}" into it'
+            )
+        is_patched = family == "qwen2_5_vl"
+        low, high = pixel_limits(found) if is_patched else (found.get("min_patches", 1), found.get("max_patches", 12))
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            what = "pixels" if is_patched else "patches"
+            raise ConfigError(
+                f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
+                "the file of the original checkpoint"
             )
         return
     raise ConfigError(

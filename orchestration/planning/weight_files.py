@@ -55,12 +55,21 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Return every tensor of a model folder, by the name that its file gives it.
 
     Raises:
-        ConfigError: there are no safetensors, one that the index names is missing, or a file is not whole.
+        ConfigError: there are no safetensors, one that the index names is missing, a file is not whole, or the index
+            names another file for a tensor.
     """
     found: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         for name, tensor in _read_header(path).items():
             found[name] = tensor
+    if (index := folder / INDEX_FILE).is_file():
+        for name, file in read_object(index)["weight_map"].items():
+            if name not in found or found[name].file.name != file:
+                where = f"it is in {found[name].file.name}" if name in found else "no file of the folder has it"
+                raise ConfigError(
+                    f"model.path: {index} says that {name} is in {file}, and {where}; index and files must be of one "
+                    "checkpoint: download it again"
+                )
     return found
 
 

@@ -83,6 +83,13 @@ def shards(folder: Path, *, drop: str = "") -> None:
         (folder / drop).unlink()
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Give two files one another's name."""
+    kept = one.read_bytes()
+    other.rename(one)
+    other.write_bytes(kept)
+
+
 def cut(folder: Path, keep: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
@@ -133,6 +140,12 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "quantised (quantization_config in config.json, text_config: compressed-tensors)"),
     "bitsandbytes": (
         lambda f: change_json(f / "config.json", quantization_config={"quant_method": "bitsandbytes"}), "bitsandbytes"),
+    "files that changed names": (
+        lambda f: (shards(f), exchange(f / "model-00001-of-00002.safetensors", f / "model-00002-of-00002.safetensors")),
+        "is in model-00001-of-00002.safetensors, and it is in model-00002-of-00002.safetensors"),
+    "limits between which no picture lies": (
+        lambda f: change_json(f / "preprocessor_config.json", min_pixels=3136, max_pixels=100),
+        "says min_pixels=3136 and max_pixels=100, between which no picture lies"),
     "gptq file alone": (lambda f: write_json(f / "quantize_config.json", {"bits": 4}), "quantize_config.json"),
     "awq without its config": (lambda f: reweigh(f, lambda t: quantise(t, "qweight", "scales", "qzeros")),
                                "quantised (model.safetensors: model.layers.0.mlp.up_proj.qweight)"),
