@@ -9,12 +9,15 @@ from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import GoldError, Reason
 from rewards.choices import Choices
 from rewards.matching import MatchingReward, vqa_accuracy
-from rewards.parameters import MatchingConfig
+from rewards.parameters import MatchingConfig, ReadingConfig
+from rewards.reading import ReadingReward
 from rewards.yes_no import _read_fully, read_yes_no
 
 METALS = ("iron", "zinc", "lead", "tin")
 CITIES = ("Oslo", "Rome", "Lima", "Bern", "Cairo", "Delhi", "Quito", "Hanoi", "Paris", "Tunis")
 ROOTS = ("$\\sqrt{19}$", "5", "$\\sqrt{11}$", "$\\frac{\\sqrt{7}-1}{3}$", "$\\frac{\\pi}{4} + 2$")
+CAPITALS = ("Paris, France", "London, England", "Rome, Italy", "Oslo")
+COLOURS = ("red", "dark red", "blue", "not red")
 AMPERES = ("$3 \\pi x 10^-2 A$", "$\\pi x 10^-1 A$", "$4 \\pi x 10^-2 A$")
 
 
@@ -363,6 +366,18 @@ def test_the_shortcut_for_yes_and_no_reads_what_the_full_reading_does() -> None:
         ("\u662f\u7684\uff0c\u6709\u4e00\u53ea\u72d7\u3002", True),
         ("\u7b54\u6848\u662f\u5426", False),
         ("No dogs are in sight", False),
+        ("I would say yes", True),
+        ("I think no", False),
+        ("There is a bicycle, so yes.", True),
+        ("There is no bicycle, therefore no.", False),
+        ("So, yes.", True),
+        ("I see a cat, which means yes", True),
+        ("I'd have to say no", False),
+        ("No, I don't think so", False),
+        ("No, that is incorrect.", False),
+        ("No, not really", False),
+        ("Yes, the wrong sign is shown", True),
+        ("Nope", False),
     ],
 )
 def test_yes_and_no_may_say_the_same_twice_or_in_a_sentence(answer: str, label: bool) -> None:
@@ -392,6 +407,20 @@ def test_yes_and_no_may_say_the_same_twice_or_in_a_sentence(answer: str, label: 
         "Maybe yes",
         "Yes. Or no.",
         "\u662f\uff0c\u4e0d\u662f",
+        "Yes (wrong)",
+        "Yes (false)",
+        "Yes, this is a mistake",
+        "Yes, though I doubt it",
+        "yes, not really",
+        "yes, just kidding",
+        "Yes, that is incorrect",
+        "Yes, this isn't right.",
+        "Yes... I take that back",
+        "yes, but I was wrong",
+        "No, only joking",
+        "Yes - nope",
+        "I would not say yes",
+        "I would say yes or no",
     ],
 )
 def test_yes_and_no_hedged_denied_or_refused_are_neither(answer: str) -> None:
@@ -401,6 +430,37 @@ def test_yes_and_no_hedged_denied_or_refused_are_neither(answer: str) -> None:
 def graded_text(answer: str, gold: str, **settings: bool) -> float | None:
     request = RewardRequest(task="match_text", question="", response="", answer=gold)
     return MatchingReward(MatchingConfig(**settings)).grade(request, [answer])[0].value
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("it says stop", 1.0),
+        ("It reads: STOP.", 1.0),
+        ('The sign on the left says "stop"', 1.0),
+        ("The word is stop", 1.0),
+        ("I'd say stop", 1.0),
+        ("It is red, so stop", 1.0),
+        ("The sign never says stop", 0.0),
+        ("No sign says stop", 0.0),
+        ("It says stop or go", 0.0),
+        ("Suppose it moves, the answer is stop", 0.0),
+        ("If so, the answer is stop", 0.0),
+        ("The opposite of the answer is stop", 0.0),
+    ],
+)
+def test_a_text_may_be_quoted_in_a_sentence(answer: str, expected: float) -> None:
+    assert graded_text(answer, "stop") == expected
+
+
+def test_text_read_from_an_image_may_be_quoted_in_a_sentence() -> None:
+    def read(answer: str, gold: str) -> float | None:
+        request = RewardRequest(task="ocr", question="", response="", answer=gold)
+        return ReadingReward(ReadingConfig()).grade(request, [answer])[0].value
+
+    answers = ("it says stop", "The sign reads: stob", "no sign says stop")
+    assert [read(answer, "stop") for answer in answers] == [1.0, 0.75, 0.0]
+    assert read("it says stop", "It says STOP") == 1.0
 
 
 def test_the_best_of_several_accepted_texts_counts() -> None:
