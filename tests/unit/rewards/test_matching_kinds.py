@@ -181,6 +181,128 @@ def test_label_and_sentence_must_agree(answer: str, options: tuple[str, ...], ri
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "B. Paris",
+        "B, Rome",
+        "B. The capital is Paris",
+        "B. I mean Oslo",
+        "B \u2014 but Oslo",
+        "B. Since it lies north, it must be Oslo.",
+        "B. No wait, Oslo",
+        "B. Correction: Rome",
+        "B. Rather Rome, Italy",
+        "B, also Paris",
+        "B: London and Paris",
+        "B. London. Oslo is right.",
+        "B. London, Oslo too",
+        "B. London, England; but Rome, Italy is likelier",
+        "B. It may be Oslo",
+        "B. Let's go with Oslo",
+    ],
+)
+def test_a_label_that_turns_to_another_option_contradicts_itself(answer: str) -> None:
+    assert [value(answer, gold, CAPITALS) for gold in "ABCD"] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A. Actually, blue.",
+        "A. red. Also blue.",
+        "A. red; but blue is likelier",
+        "A. red and blue",
+        "A. red. Also dark red",
+        "A: nope",
+        "A: nah",
+        "A, etc.",
+        "A, among others",
+        "A. Just kidding",
+        "A, I take that back",
+    ],
+)
+def test_a_label_taken_back_or_widened_is_not_named(answer: str) -> None:
+    assert value(answer, "A", COLOURS) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "options"),
+    [
+        ("B. London, since Paris is in France", "B", CAPITALS),
+        ("B. London lies north of Paris", "B", CAPITALS),
+        ("B. The image shows London. Paris, Rome and Oslo have no such bridge.", "B", CAPITALS),
+        ("B. Unlike Oslo, it is large", "B", CAPITALS),
+        ("B. London, England. Oslo is wrong", "B", CAPITALS),
+        ("B. Actually, London", "B", CAPITALS),
+        ("A, because blue would need more light", "A", COLOURS),
+        ("A. red, but not blue", "A", COLOURS),
+    ],
+)
+def test_an_explanation_may_mention_another_option(answer: str, gold: str, options: tuple[str, ...]) -> None:
+    assert value(answer, gold, options) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "B, not D",
+        "B (not D)",
+        "(B), not (D)",
+        "B rather than D",
+        "D is wrong, so B",
+        "A and D are wrong, so B",
+        "It can't be D, so B",
+        "It isn't D, it's B",
+        "D? No, B.",
+        "Not D. Not A. B.",
+        "B, neither A nor D",
+        "It is zinc, not tin.",
+        "zinc, not tin or lead",
+        "tin? No, zinc.",
+        "tin is wrong, so zinc",
+    ],
+)
+def test_a_denied_option_is_no_rival(answer: str) -> None:
+    assert value(answer) == 1.0
+    assert value(answer, "D") == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["B, not B", "B, not only D", "D is not wrong, so B", "D is not the only one, B", "B or C, not D", "B? No."],
+)
+def test_a_denial_leaves_one_option_or_earns_nothing(answer: str) -> None:
+    assert value(answer) == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Only B",
+        "B only",
+        "B alone",
+        "Only zinc",
+        "zinc (option B)",
+        "zinc, which is B",
+        "zinc, i.e. B",
+        "so B",
+        "I would say B",
+    ],
+)
+def test_words_that_add_nothing_to_an_option_are_read_over(answer: str) -> None:
+    assert value(answer) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["- A\n- C", "- iron\n- lead", "* A) iron\n* C) lead", "\u2022 **iron**\n\u2022 **lead**", "1. iron\n2. lead"],
+)
+def test_options_may_stand_on_lines_with_bullets(answer: str) -> None:
+    assert value(answer, "A, C") == 1.0
+    assert value(answer, "A") == 0.0
+
+
+@pytest.mark.parametrize(
     ("answer", "gold", "expected"),
     [
         ("$\\boxed{\\sqrt{19}}$", "A", 1.0),
@@ -230,6 +352,10 @@ def test_formulas_are_one_text_however_latex_sets_them(answer: str, gold: str, e
             ["4 or 5", "4x", "4\u03c0", "4th", "4 more", "0.4"],
         ),
         (("5 m", "5 cm", "9 m"), ["5 m", "5m"], ["5", "5 km"]),
+        (("16 cm", "14 cm"), ["16 centimeters", "16 centimetres", "16 cm, not 14 cm"], ["16 metres", "14 centimeters"]),
+        (("3 kg", "3 g"), ["3 kilograms", "A. 3 kilos"], ["3 grams", "3 pounds"]),
+        (("5 km/h", "5 m/s"), ["5 kilometers per hour"], ["5 meters per second"]),
+        (("16 cm^2", "16 cm"), ["16 square centimeters"], ["16 centimeters"]),
         (("15%", "20%"), ["15", "15 percent", "15 %"], ["0.15", "15\u00b0"]),
         (("$12.50", "$9"), ["12.5", "$12.5", "12.50"], ["\u20ac12.50"]),
     ],
