@@ -273,8 +273,8 @@ class Choices:
         by_text = self._option_texts.with_text(text) or self._option_texts.with_text(bare)
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
-        if _BULLET.match(answer) is not None and (bare_lines := _BULLET.sub("", answer)) != answer:
-            return self._read(bare_lines)
+        if _BULLET.match(answer) is not None:
+            return self._read(_BULLET.sub("", answer))
         own = self._yes_no_option(text)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
