@@ -10,28 +10,34 @@ import re
 import string
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import zip_longest
 
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean
-from rewards.yes_no import read_yes_no
+from rewards.yes_no import TAKEN_BACK, read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
 _LONE = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}")
+_LEADING_WORD = re.compile(
+    r"(?:(?:so|thus|hence|therefore|but|rather|only|just|solely|definitely|certainly|clearly|surely)\b,?\s+)+(?=\S)",
+    re.IGNORECASE,
+)
+"""Words in front of an answer that change nothing."""
 _OPTION_WORD = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s+)?"
     r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final)\s+)?\[?(?:option|choice|letter|answer|ans\.?)\]?\s*[:-]?\s+)?"
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
 _PROCLAIMED = re.compile(
-    r"\s*\b(?:is|are|would\s+be|must\s+be|should\s+be|seems)\s+(?:both\s+|clearly\s+)?(?:the\s+|my\s+)?"
+    r"\s*\b(?:(?:only|alone)(?![\w'-])"
+    r"|(?:is|are|would\s+be|must\s+be|should\s+be|seems)\s+(?:both\s+|clearly\s+)?(?:the\s+|my\s+)?"
     r"(?:(?:correct|right|best|closest|only|final|most\s+\w+)\s+){0,2}"
-    r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-])"
+    r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-]))"
 )
-"""`is correct`, `would be the best option`: what may follow a label without changing what is said."""
-_PROCLAIMING = ("correct", "right", "accurate", "answer", "option", "choice", "one", "s")
+"""`is correct`, `would be the best option`, `only`: what may follow a label without changing what is said."""
+_PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "option", "choice", "one", "s")
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
@@ -39,7 +45,10 @@ _LABEL_AND_REST = re.compile(
     re.DOTALL,
 )
 _LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*\s+(\S.*)", re.DOTALL)
-_OWN_TEXT_AND_LABEL = re.compile(r"(.*\S)\s*(?:[(\[][\"'*]*([A-Za-z])[\"'*]*[)\]]|\s[-:,]?\s*([A-Z]))", re.DOTALL)
+_LINK = r"(?:(?:which|that|this)\s+is\s+|i\.e\.,?\s+)?(?:(?:option|choice|answer)\s+)?"
+_OWN_TEXT_AND_LABEL = re.compile(
+    rf"(.*?\S)\s*(?:[(\[][\"'*]*{_LINK}([A-Za-z])[\"'*]*[)\]]|\s[-:,]?\s*{_LINK}[(\[]?([A-Z])[)\]]?)", re.DOTALL
+)
 _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
 _SECOND_LABEL = re.compile(
@@ -60,7 +69,10 @@ _NAMED_THING = re.compile(
     re.IGNORECASE,
 )
 """Behind these words a letter names a thing in the picture."""
-_HEDGE = re.compile(r"(?:[Oo]r|nor|[Mm]aybe|[Pp]erhaps|[Pp]ossibly|unless|but\s+(?:also|maybe|perhaps|possibly))\b")
+_HEDGE = re.compile(
+    r"(?:or|nor|etc|and\s+so\s+on|among\s+others|maybe|perhaps|possibly|unless|but\s+(?:also|maybe|perhaps|possibly))\b",
+    re.IGNORECASE,
+)
 _NOT = r"(?:not|never|hardly|\w+n't|cannot|can\s+not|no\s+longer)"
 _FALSE = (
     r"(?:incorrect|inaccurate|wrong|false|untrue|invalid|unlikely|impossible|mistaken|(?:ruled|crossed)\s+out|out"
@@ -69,7 +81,7 @@ _FALSE = (
 _DENIED = re.compile(
     r"(?:(?:is|was|are|can|could|would|must|should|does|do|has|have|had|be|been|being|seems|looks)\b\s*){0,3}"
     r"(?:(?:an?|the|clearly|definitely|obviously|certainly|probably|also|therefore|thus|most|simply|just)\s+){0,4}"
-    rf"(?:{_NOT}\b|{_FALSE}\b|no\b(?!\s+(?:other|more|doubt)))",
+    rf"(?:{_NOT}\b|{_FALSE}\b|nope\b|nah\b|no\b(?!\s+(?:other|more|doubt)))",
     re.IGNORECASE,
 )
 """At the start of what is said of a label: it denies that label."""
@@ -80,6 +92,31 @@ _DENIED_LATER = re.compile(
     rf"(?:correct|right|true|answer|option|choice|accurate|it|one|fit|match|possible)|{_FALSE})\b",
     re.IGNORECASE,
 )
+_NO_RIVAL = re.compile(
+    r"(?:(?:and|but|so|it|this|that|is|it's|because|since|as)\s+)*(?:(?:(?P<said>.+?)\s+(?:and\s+|but\s+)?)??"
+    r"(?:not|neither|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of)\s+"
+    r"(?!(?:only|just|sure|necessarily)\b)(?P<denied>.+)"
+    r"|(?P<subject>.+?)\s+(?P<verb>(?:is|isn't|are|aren't|was|can't|cannot|can|must|does|doesn't)\b.*))",
+    re.IGNORECASE,
+)
+"""A clause that may deny an option, and what it says before: `not B`, `C rather than B`, `because B is wrong`."""
+_UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{_FALSE}|(?:the\s+)?only|alone|just)\b", re.IGNORECASE)
+"""Behind a denial: `not wrong` and `not the only one` deny no option."""
+_BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
+_NO = re.compile(r"(?:no|nope|not|hardly)\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(r"([;:!?()]+\s*|[.,]+(?:\s+|$)|\s-+\s|\s(?=(?:but|so|because|since)\s))", re.IGNORECASE)
+_CLAUSE_START = re.compile(r"^\s*|[.;:!?]+(?:\s+|$)|[,()]\s*|\s-+\s|\s(?=(?:but|and|plus|as\s+well\s+as)\s)")
+_TURN = re.compile(
+    r"(?:and\s+)?(?P<turn>(?:(?:actually|rather|better|instead|but|however|also|plus|as\s+well\s+as|both|or|no|wait|sorry"
+    r"|oops|apologies|correction|well|hmm|then|so|thus|hence|therefore|in\s+fact|definitely|clearly|perhaps|maybe|probably|likely"
+    r"|alternatively|on\s+(?:second\s+thought|reflection)|looks\s+like|make\s+(?:it|that)|let's\s+(?:say|go\s+with)"
+    r"|i(?:\s+would|'d)?\s+(?:meant?|say|choose|pick|think|believe|guess|go\s+with)(?:\s+to\s+say)?(?:\s+that)?"
+    r"|(?:(?:it|this|that|(?:the|my)\s+(?:\w+\s+)?answer)(?:\s+|(?=')))?"
+    r"(?:'s|is|(?:must|should|would|could|may|might|has\s+to)\s+be))\b[\s,:]*)*)",
+    re.IGNORECASE,
+)
+"""Turns of phrase behind which a second answer stands: `actually`, `I mean`, `but also`, `no wait`."""
+_TOO = re.compile(r"(?:too|also|as\s+well|instead)\b", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\bI\b[\s,.:'-]*(?:am|m|was|ve|d|have|as\b.{0,60}?|really|simply|just|do|must|will)?\b[\s,]*"
     r"(?:\w+\s+){0,2}?(?:unable|sorry|afraid|cannot|can\s+not|\w+n't|not|no|unsure|apologi[sz]e|refuse|lack)\b",
@@ -90,11 +127,14 @@ _FIRST_PERSON = re.compile(
     r"|as\s+an?|m|ve|d|ll|being|really|just|also|cannot|\w+n't|sorry|unfortunately|however|afraid|unable|unsure|not|no)\b",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"[-+\u2022>]\s+(?=[(\[\"'*]*[A-Za-z])")
+_BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
+_LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
-_IS = re.compile(r"\b(?:is|are|was|were|equals?|reads?|shows?|says?|depicts?|displays?)\s+")
+_IS = re.compile(
+    r"\b(?:is|are|was|were|(?:must|should|would|has\s+to)\s+be|equals?|reads?|shows?|says?|depicts?|displays?)\s+"
+)
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
 _LONE_LABEL = {
@@ -179,6 +219,43 @@ class Choices:
 
     def _read_fully(self, answer: str) -> tuple[frozenset[str], Reason]:
         """Return the labels that the answer names, and OK; or whatever it hints at, and why that does not count."""
+        named, reason = self._read(answer)
+        if reason is not Reason.OK:
+            said, denied = self._without_denied(clean(answer))
+            if said and denied:
+                rest = self._read(said)
+                if rest[1] is Reason.OK and not rest[0] & denied:
+                    return rest
+        return named, reason
+
+    def _without_denied(self, text: str) -> tuple[str, frozenset[str]]:
+        """Return an answer without the clauses that deny an option (`C, not B`), and the labels that these deny."""
+        pieces = _CLAUSE_END.split(_BRACKETED.sub(r"\1", text))  # clauses, and between them what ends each
+        clauses, ends = pieces[::2], [*pieces[1::2], ""]
+        kept, denied = "", frozenset[str]()
+        for i, clause in enumerate(clauses):
+            parts = _NO_RIVAL.fullmatch(clause)
+            said, refused = clause, frozenset[str]()
+            if "?" in ends[i] and _NO.match(clauses[i + 1]):
+                said, refused = "", self._items(clause)
+            elif i and "?" in ends[i - 1] and denied and _NO.fullmatch(clause):
+                continue
+            elif parts is not None and (parts["denied"] or _is_denied(parts["verb"])):
+                said, refused = parts["said"] or "", self._items(parts["denied"] or parts["subject"])
+            denied |= refused
+            kept += (said if refused else clause) + (ends[i] if said or not refused else "")
+        return kept.strip(" ,;:.-()"), denied
+
+    def _items(self, text: str) -> frozenset[str]:
+        """Return the labels of `B`, `iron` or `B nor iron`; none if any item names no option."""
+        labels = [
+            self._read_item(_without_politeness(clean(item))) or self._option_texts.with_part(item)
+            for item in _LISTED.split(text)
+        ]
+        return frozenset("".join(label or "" for label in labels)) if all(labels) else frozenset()
+
+    def _read(self, answer: str) -> tuple[frozenset[str], Reason]:
+        """Return what `_read_fully` does for an answer that denies no other option."""
         text = clean(answer)
         lone = _LONE.fullmatch(text)
         if lone is not None and lone[1].upper() in self._labels:
@@ -196,9 +273,8 @@ class Choices:
         by_text = self._option_texts.with_text(text) or self._option_texts.with_text(bare)
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
-        bullet = _BULLET.match(text)
-        if bullet is not None:
-            return self._read_fully(text[bullet.end() :])
+        if _BULLET.match(answer) is not None:
+            return self._read(_BULLET.sub("", answer))
         own = self._yes_no_option(text)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
@@ -281,20 +357,43 @@ class Choices:
             re.sub(rf"(?<!\w){re.escape(own_text)}(?!\w)", " ", said, flags=re.IGNORECASE) if own_text else said
         )
         says_own = without_own != said
-        if _DENIED.match(without_own.lstrip(" .,;:!-")) or _DENIED_LATER.search(without_own):
+        begun = without_own.lstrip(" .,;:!-")
+        if _DENIED.match(begun) or _DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
             return Reason.CONTRADICTION
-        if _HEDGE.match(without_own.lstrip(" .,;:!-")) or self._names_another(without_own, label):
+        if _HEDGE.match(begun) or self._names_another(without_own, label):
             return Reason.AMBIGUOUS
         if not says_own and any(
-            label not in other
-            for other in (
-                self._option_texts.starting_with(said),
-                *map(self._option_texts.starting_with, _IS.split(said)[1:]),
-            )
-            if other
+            label not in other for other in map(self._stated_first, (said, *_IS.split(said)[1:])) if other
         ):
             return Reason.CONTRADICTION
-        return Reason.OK
+        return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
+
+    def _stated_first(self, text: str) -> str:
+        """Return the labels of the options whose text, or part of it, is what a text begins with."""
+        clause = _CLAUSE_START.split(text.lstrip(), maxsplit=2)[1]
+        return self._option_texts.starting_with(text)[0] or self._option_texts.with_part(clause)
+
+    def _states_another(self, text: str, label: str) -> bool:
+        """Whether a clause of a text is another option's text or part of it, or turns to that: `rather Oslo`."""
+        starts = list(_CLAUSE_START.finditer(text))
+        for start, following in zip_longest(starts, starts[1:]):
+            clause = text[start.end() : following.start() if following is not None else None]
+            opening = _TURN.match(clause)
+            assert opening is not None  # it may be empty
+            stated = clause[opening.end() :]
+            if not stated.strip():
+                continue
+            # Between two commas a text may be one of many in a sentence: `Rome, Oslo and Paris have none`.
+            is_whole = not start.start() or following is None or following.group()[0] in ".;:!?)"
+            if is_whole or opening["turn"]:
+                other = self._option_texts.with_text(clean(stated)) or self._option_texts.with_part(stated)
+                if other and label not in other:
+                    return True
+            other, behind = self._option_texts.starting_with(text[start.end() + opening.end() :])
+            is_meant = opening["turn"] or _PROCLAIMED.match(behind) or _TOO.match(behind)
+            if other and label not in other and is_meant and not _is_denied(behind):
+                return True
+        return False
 
     def _names_another(self, text: str, label: str, *, denied_counts: bool = True) -> bool:
         """Whether a text names an option other than `label` by its letter; letters of things and words do not."""
@@ -305,7 +404,7 @@ class Choices:
             if _NAMED_THING.search(text, 0, match.start()):
                 continue
             behind = text[match.end() :].lstrip(" )]\"'*.,:")
-            if denied_counts or not _DENIED.match(behind):
+            if denied_counts or not _is_denied(behind):
                 return True
         return False
 
@@ -366,8 +465,17 @@ _RIGHT = {label: Grade(1.0, Reason.OK, label) for label in string.ascii_uppercas
 _WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercase}
 
 
+def _is_denied(text: str) -> bool:
+    """Whether what is said of an option denies it."""
+    denial = _DENIED.match(text)
+    return denial is not None and _UNDONE.match(text, denial.end()) is None
+
+
 def _without_politeness(text: str) -> str:
     """Return a text without the words around a label: `the option B is correct` is B."""
+    word = _LEADING_WORD.match(text)
+    if word is not None:
+        text = text[word.end() :]
     word = _OPTION_WORD.match(text)
     if word is not None:
         text = text[word.end() :]

@@ -8,12 +8,14 @@ _IS = (
     r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|=|:(?=\s))\s*"
 )
 _CALLED_ANSWER = re.compile(
-    rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion)\b[^.;!?\n:=]{{0,60}}?{_IS}"
+    rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion|guess)\b[^.;!?\n:=]{{0,60}}?{_IS}"
     r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
+    r"|(?:\bI(?:\s+(?:would|will|must)|'d|'ll)?(?:\s+have\s+to)?\s+(?:say|answer|think|believe|guess)"
+    r"|(?<=\bso)|(?<=\bthus)|(?<=\bhence)|(?<=\bmeans)|(?<=\btherefore))[\s,:]+(?=[^\s,;:]+$)"
     "|(?<!\u4e0d)(?:\u7b54\u6848\\s*(?:\u662f|\u4e3a|\u9009|(?=:))|\u9009(?:\u62e9|\u9879)?(?:\u662f|\u4e3a)?)\\s*:?\\s*",
     re.IGNORECASE,
 )
-"""The Chinese words: answer is, choose, option."""
+"""Behind `so` and `I say` only a last word is called the answer. The Chinese words: answer is, choose, option."""
 _FOLLOWS_IS = re.compile(_IS, re.IGNORECASE)
 _CONFIRMED = re.compile(
     r"(?:^|(?<=[.,;:!?])\s+|\b(?:so|thus|hence|therefore|that|then|think|believe|conclude|means)\s+)(?:the\s+)?"
@@ -23,11 +25,26 @@ _CONFIRMED = re.compile(
     r"(?:correct|right|accurate|answer|option|choice|one)s?$",
     re.IGNORECASE,
 )
-_CLAUSE_END = re.compile(r"[.!?;]\s|\b(?:so|thus|hence|therefore|consequently|means|because|since)\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(
+    r"[.!?;]\s|(?<!\bif\s)\bso\b(?!,)|(?:^|(?<=,\s))so,"
+    r"|\b(?:thus|hence|therefore|consequently|means|because|since)\b",
+    re.IGNORECASE,
+)
+"""A `so` with a comma behind it ends a clause only where it also begins one: `if so, ..` goes on."""
 _UNSURE = re.compile(
     r"\b(?:not|never|no(?!,)|nor|neither|none|cannot|\w+n't|if|whether|unless|either|might|could|maybe|perhaps|possibly"
+    r"|hardly|nobody|few\s+(?:people\s+)?(?:would|will|say|think|believe)|suppos(?:e|ing)|assum(?:e|ing)|imagin(?:e|ing)|pretend"
+    r"|hypothetically|otherwise|whenever|in\s+case|as\s+long\s+as|(?:provided|condition)\s+that|in\s+the\s+event"
     r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
-    r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall)\b",
+    r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall|had|were|provided)\b"
+    r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
+    re.IGNORECASE,
+)
+"""What doubts, denies, asks or makes conditions."""
+_QUOTING = re.compile(
+    r"(?:I\s+(?:think|believe)\s+|(?:in|on)\s+the\s+\w+,?\s+)?"
+    r"(?P<subject>it|they|(?:the|this|that|these|those|its)\s[^.,;:!?\"]{1,40}?)\s+"
+    r"(?:(?:says?|reads?|states?|spells?|shows?|displays?)(?:\s+that)?|(?<=\bword\s)is|(?<=\btext\s)is)\b[\s:,]*(?=\S)",
     re.IGNORECASE,
 )
 _REPEATED = re.compile(r"[)\]}\"'*]*(?:[.;!]\s|[.;!]?\s*(?:so|thus|hence|therefore)\b)")
@@ -86,3 +103,19 @@ def declared(text: str) -> Declaration | None:
         if not (rest.startswith(bare) and _REPEATED.match(rest, len(bare))):
             return None
     return Declaration(before, value, bool(explicit))
+
+
+def quoted(text: str) -> str | None:
+    """Return what a text says that something says, or None.
+
+    Args:
+        text: Of capped length, through `plain_text.clean`.
+
+    Example:
+        >>> quoted("The sign says stop"), quoted("it reads: Stop"), quoted("No sign says stop")
+        ('stop', 'Stop', None)
+    """
+    quoting = _QUOTING.match(text)
+    if quoting is None or _UNSURE.search(quoting["subject"]):
+        return None
+    return text[quoting.end() :]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.choices import Choices
-from rewards.declaration import declared
+from rewards.declaration import declared, quoted
 from rewards.parameters import MatchingConfig
 from rewards.plain_text import clean, compact, normalise, without_article
 from rewards.yes_no import read_yes_no
@@ -71,8 +71,12 @@ class MatchingReward:
         text = _key(answer)
         if not text:
             return Grade(0.0, Reason.UNREADABLE)
-        if text not in accepted and (declaration := declared(clean(answer))) is not None and declaration.is_explicit:
-            text = _key(declaration.value)
+        if text not in accepted:
+            said = clean(answer)
+            if (declaration := declared(said)) is not None and declaration.is_explicit:
+                text = _key(declaration.value)
+            elif (quotation := quoted(said)) is not None:
+                text = _key(quotation)
         num_equal = accepted.count(text)
         value = vqa_accuracy(num_equal, len(accepted)) if self._vqa_accuracy else float(num_equal > 0)
         return Grade(value, parsed=text)

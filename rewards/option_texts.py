@@ -2,20 +2,26 @@
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from rewards.listing import read_list
 from rewards.plain_text import clean, compact, without_article
+from rewards.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _NUMBER = re.compile(
     r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
     r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf]|[\u4e00-\u9fff]{1,3}"
     r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
-    r"[a-z\u00b5]{2,12}(?:\^[23])?(?:/[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
+    r"(?:(?:square|cubic)\s)?[a-z\u00b5]{2,12}(?:\^[23])?(?:(?:/|\sper\s)[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
 )
 """A number with one unit at most, in compact text; letters that may be variables are no units."""
-_UNITS = {"degrees": "\u00b0", "degree": "\u00b0", "deg": "\u00b0", "percent": "%"}
+_SIGNS = {
+    "degrees": "\u00b0", "degree": "\u00b0", "deg": "\u00b0", "percent": "%",
+    "dollars": "$", "dollar": "$", "euros": "\u20ac", "euro": "\u20ac",
+}  # fmt: skip
+"""Units that are also written as a sign."""
+_WORD = re.compile(r"\w+")
 
 
 class OptionTexts:
@@ -69,6 +75,11 @@ class OptionTexts:
         return found
 
     @cached_property
+    def _words_of(self) -> list[str]:
+        """The words of each text, between blanks."""
+        return [f" {_words(text)} " for text in self.normalised]
+
+    @cached_property
     def _numbers(self) -> list[tuple[str, str, str]]:
         numbers = (
             (label, _read_number(_key(text))) for label, text in zip(self._labels, self.normalised, strict=False)
@@ -108,11 +119,18 @@ class OptionTexts:
             found = self._labels_of_key.get(key[1:-1])
         if found is None and (number := _read_number(key)) is not None:
             value, unit = number
-            found = "".join(a for a, v, u in self._numbers if v == value and (u == unit or not u or not unit))
+            found = "".join(a for a, v, u in self._numbers if v == value and (not u or not unit or _is_same(u, unit)))
         return found or ""
 
-    def starting_with(self, text: str) -> str:
-        """Return the labels of the longest option texts that a sentence begins with."""
+    def with_part(self, text: str) -> str:
+        """Return the labels of all options that hold these words, side by side: `Paris` of `Paris, France`."""
+        words = _words(text.casefold())
+        if len(words) < 3:
+            return ""
+        return "".join(label for label, held in zip(self._labels, self._words_of, strict=False) if f" {words} " in held)
+
+    def starting_with(self, text: str) -> tuple[str, str]:
+        """Return the labels of the longest option texts that a sentence begins with, and how it goes on."""
         text = without_article(text.casefold().lstrip())
         longest, labels = 0, ""
         for label, option in zip(self._labels, self.normalised, strict=False):
@@ -120,7 +138,11 @@ class OptionTexts:
             if len(option) >= longest and option and text.startswith(option) and not text[len(option) :][:1].isalnum():
                 labels = label if len(option) > longest else labels + label
                 longest = len(option)
-        return labels
+        return labels, text[longest:].lstrip()
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(without_article(text)))
 
 
 def _same(text: str) -> str:
@@ -141,7 +163,17 @@ def _read_number(text: str) -> tuple[str, str] | None:
     part = (match["part"] or "").rstrip("0")
     value = (match["whole"].replace(",", "").lstrip("0") or "0") + (f".{part}" if part else "")
     unit = match["unit"] or ""
-    return match["minus"] + value if value != "0" else value, match["currency"] + _UNITS.get(unit, unit)
+    return match["minus"] + value if value != "0" else value, match["currency"] + _SIGNS.get(unit, unit)
+
+
+def _is_same(unit: str, other: str) -> bool:
+    """Whether two units are one, however spelled: `cm` and `centimeters`."""
+    return unit == other or ((known := _unit(unit)) is not None and known == _unit(other))
+
+
+@lru_cache(maxsize=1024)
+def _unit(spelled: str) -> Unit | None:
+    return split_unit(f"1 {spelled}")[1]
 
 
 def _option_texts(options: Sequence[str], labels: str) -> list[str]:

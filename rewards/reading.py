@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.declaration import quoted
 from rewards.listing import accepted_texts
 from rewards.parameters import ReadingConfig
-from rewards.plain_text import normalise
+from rewards.plain_text import clean, normalise
 from rewards.text_similarity import anls
 
 
@@ -32,18 +33,29 @@ class ReadingReward:
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
         """Say how reference and answer were read; see RewardFunction."""
-        text = normalise(answer[: self._config.max_chars])
         return [
-            f"{text!r} against {gold!r}: {anls(text, gold, self._config.threshold):.4f}" for gold in _golds(request)
+            f"{text!r} against {gold!r}: {anls(text, gold, self._config.threshold):.4f}"
+            for text in _readings(answer[: self._config.max_chars])
+            for gold in _golds(request)
         ]
 
     def _grade_one(self, answer: str, golds: Sequence[str]) -> Grade:
         if len(answer) > self._config.max_chars:
             return Grade(0.0, Reason.TOO_LONG)
-        text = normalise(answer)
-        if not text:
+        readings = [text for text in _readings(answer) if text]
+        if not readings:
             return Grade(0.0, Reason.UNREADABLE)
-        return Grade(max(anls(text, gold, self._config.threshold) for gold in golds), parsed=text)
+        value, text = max(
+            ((anls(text, gold, self._config.threshold), text) for text in readings for gold in golds),
+            key=lambda read: read[0],
+        )
+        return Grade(value, parsed=text)
+
+
+def _readings(answer: str) -> list[str]:
+    """Return the text of an answer and, of `the sign says X`, also X: the sign may hold those words itself."""
+    quotation = quoted(clean(answer))
+    return [normalise(answer)] if quotation is None else [normalise(answer), normalise(quotation)]
 
 
 def _golds(request: RewardRequest) -> list[str]:

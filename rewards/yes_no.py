@@ -8,7 +8,7 @@ from rewards.plain_text import clean
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _LABELS = {
-    "yes": True, "true": True, "no": False, "false": False,
+    "yes": True, "true": True, "yeah": True, "yep": True, "no": False, "false": False, "nope": False, "nah": False,
     # Chinese: yes (is), right; no (is not), wrong.
     "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
     "\u5426": False, "\u4e0d\u662f": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
@@ -24,14 +24,28 @@ _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
 )
+TAKEN_BACK = re.compile(
+    r"(?:i(?:'m|\s+am|\s+was)\s+)?(?:only\s+|just\s+)?(?:kidding|joking)\b|i(?:'m|\s+am|\s+was)\s+(?:wrong|mistaken)\b"
+    r"|(?:i\s+lied|i\s+take\s+(?:it|that)\s+back|scratch\s+that|strike\s+that|on\s+second\s+thought)\b",
+    re.IGNORECASE,
+)
+"""What takes back any answer before it."""
 _WITHDRAWN = re.compile(
-    r"[\s\"'*:,.;/-]*(?:and\s+)?(?:"
+    r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
     r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
-    r"|(?:incorrect|wrong|(?:i\s+\w+\s+)?not)\W*$"
+    r"|(?:incorrect|wrong|untrue|(?:i\s+\w+\s+)?not)\W*$"
+    rf"|{TAKEN_BACK.pattern}"
     r")"
 )
-"""Behind the first word: the word itself is denied, or is one of several."""
+"""Behind the first word, in its own brackets or not: it is denied, taken back, or one of several."""
+_YES_DENIED = re.compile(
+    r"^\W*(?:well\W+)?(?:actually\W+)?(?:not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never)\W*$"
+    r"|\b(?:that|this|which|it)(?:'s|\s+is|\s+was|\s+would\s+be)(?:\s+\w+ly|\s+just|\s+quite)?"
+    r"(?:(?:\s+not|n't)\s+(?:so|correct|right|the\s+case)|\s+(?:an?\s+)?(?:incorrect|wrong|untrue|mistaken?|error|lie))\s*(?:$|[.,;:!)])"
+    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
+)
+"""What takes a yes back, where it would confirm a no: `not really`, `that is wrong`."""
 _NO_OF_NOTHING = re.compile(
     r"no\s+(?:idea|clue|answer|comment|opinion|conclusion|information|info|data|context|way|response|input|image|picture"
     r"|photo)s?\b"
@@ -75,6 +89,8 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
     said = _QUOTED.sub(" ", text[first.end() :])
+    if label and _YES_DENIED.search(said):
+        return None, Reason.CONTRADICTION
     said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)
     if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION

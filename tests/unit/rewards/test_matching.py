@@ -60,6 +60,8 @@ def value(answer: str, gold: str, *, task: str = "match_mcq", options: tuple[str
         '"12"',
         "B 12",
         "```\nB\n```",
+        "B, not A",
+        "B because A is wrong",
     ],
 )
 def test_the_right_option_is_recognised(answer: str) -> None:
@@ -97,8 +99,8 @@ def test_the_right_option_is_recognised(answer: str) -> None:
         "12 14",
         "-12",
         "1.2",
-        "B, not A",
-        "B because A is wrong",
+        "B, not B",
+        "B because A or C is right",
     ],
 )
 def test_wrong_hedged_and_contradictory_options_earn_nothing(answer: str) -> None:

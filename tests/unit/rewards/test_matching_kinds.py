@@ -9,12 +9,15 @@ from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import GoldError, Reason
 from rewards.choices import Choices
 from rewards.matching import MatchingReward, vqa_accuracy
-from rewards.parameters import MatchingConfig
+from rewards.parameters import MatchingConfig, ReadingConfig
+from rewards.reading import ReadingReward
 from rewards.yes_no import _read_fully, read_yes_no
 
 METALS = ("iron", "zinc", "lead", "tin")
 CITIES = ("Oslo", "Rome", "Lima", "Bern", "Cairo", "Delhi", "Quito", "Hanoi", "Paris", "Tunis")
 ROOTS = ("$\\sqrt{19}$", "5", "$\\sqrt{11}$", "$\\frac{\\sqrt{7}-1}{3}$", "$\\frac{\\pi}{4} + 2$")
+CAPITALS = ("Paris, France", "London, England", "Rome, Italy", "Oslo")
+COLOURS = ("red", "dark red", "blue", "not red")
 AMPERES = ("$3 \\pi x 10^-2 A$", "$\\pi x 10^-1 A$", "$4 \\pi x 10^-2 A$")
 
 
@@ -178,6 +181,128 @@ def test_label_and_sentence_must_agree(answer: str, options: tuple[str, ...], ri
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "B. Paris",
+        "B, Rome",
+        "B. The capital is Paris",
+        "B. I mean Oslo",
+        "B \u2014 but Oslo",
+        "B. Since it lies north, it must be Oslo.",
+        "B. No wait, Oslo",
+        "B. Correction: Rome",
+        "B. Rather Rome, Italy",
+        "B, also Paris",
+        "B: London and Paris",
+        "B. London. Oslo is right.",
+        "B. London, Oslo too",
+        "B. London, England; but Rome, Italy is likelier",
+        "B. It may be Oslo",
+        "B. Let's go with Oslo",
+    ],
+)
+def test_a_label_that_turns_to_another_option_contradicts_itself(answer: str) -> None:
+    assert [value(answer, gold, CAPITALS) for gold in "ABCD"] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A. Actually, blue.",
+        "A. red. Also blue.",
+        "A. red; but blue is likelier",
+        "A. red and blue",
+        "A. red. Also dark red",
+        "A: nope",
+        "A: nah",
+        "A, etc.",
+        "A, among others",
+        "A. Just kidding",
+        "A, I take that back",
+    ],
+)
+def test_a_label_taken_back_or_widened_is_not_named(answer: str) -> None:
+    assert value(answer, "A", COLOURS) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "options"),
+    [
+        ("B. London, since Paris is in France", "B", CAPITALS),
+        ("B. London lies north of Paris", "B", CAPITALS),
+        ("B. The image shows London. Paris, Rome and Oslo have no such bridge.", "B", CAPITALS),
+        ("B. Unlike Oslo, it is large", "B", CAPITALS),
+        ("B. London, England. Oslo is wrong", "B", CAPITALS),
+        ("B. Actually, London", "B", CAPITALS),
+        ("A, because blue would need more light", "A", COLOURS),
+        ("A. red, but not blue", "A", COLOURS),
+    ],
+)
+def test_an_explanation_may_mention_another_option(answer: str, gold: str, options: tuple[str, ...]) -> None:
+    assert value(answer, gold, options) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "B, not D",
+        "B (not D)",
+        "(B), not (D)",
+        "B rather than D",
+        "D is wrong, so B",
+        "A and D are wrong, so B",
+        "It can't be D, so B",
+        "It isn't D, it's B",
+        "D? No, B.",
+        "Not D. Not A. B.",
+        "B, neither A nor D",
+        "It is zinc, not tin.",
+        "zinc, not tin or lead",
+        "tin? No, zinc.",
+        "tin is wrong, so zinc",
+    ],
+)
+def test_a_denied_option_is_no_rival(answer: str) -> None:
+    assert value(answer) == 1.0
+    assert value(answer, "D") == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["B, not B", "B, not only D", "D is not wrong, so B", "D is not the only one, B", "B or C, not D", "B? No."],
+)
+def test_a_denial_leaves_one_option_or_earns_nothing(answer: str) -> None:
+    assert value(answer) == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Only B",
+        "B only",
+        "B alone",
+        "Only zinc",
+        "zinc (option B)",
+        "zinc, which is B",
+        "zinc, i.e. B",
+        "so B",
+        "I would say B",
+    ],
+)
+def test_words_that_add_nothing_to_an_option_are_read_over(answer: str) -> None:
+    assert value(answer) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["- A\n- C", "- iron\n- lead", "* A) iron\n* C) lead", "\u2022 **iron**\n\u2022 **lead**", "1. iron\n2. lead"],
+)
+def test_options_may_stand_on_lines_with_bullets(answer: str) -> None:
+    assert value(answer, "A, C") == 1.0
+    assert value(answer, "A") == 0.0
+
+
+@pytest.mark.parametrize(
     ("answer", "gold", "expected"),
     [
         ("$\\boxed{\\sqrt{19}}$", "A", 1.0),
@@ -227,6 +352,10 @@ def test_formulas_are_one_text_however_latex_sets_them(answer: str, gold: str, e
             ["4 or 5", "4x", "4\u03c0", "4th", "4 more", "0.4"],
         ),
         (("5 m", "5 cm", "9 m"), ["5 m", "5m"], ["5", "5 km"]),
+        (("16 cm", "14 cm"), ["16 centimeters", "16 centimetres", "16 cm, not 14 cm"], ["16 metres", "14 centimeters"]),
+        (("3 kg", "3 g"), ["3 kilograms", "A. 3 kilos"], ["3 grams", "3 pounds"]),
+        (("5 km/h", "5 m/s"), ["5 kilometers per hour"], ["5 meters per second"]),
+        (("16 cm^2", "16 cm"), ["16 square centimeters"], ["16 centimeters"]),
         (("15%", "20%"), ["15", "15 percent", "15 %"], ["0.15", "15\u00b0"]),
         (("$12.50", "$9"), ["12.5", "$12.5", "12.50"], ["\u20ac12.50"]),
     ],
@@ -363,6 +492,18 @@ def test_the_shortcut_for_yes_and_no_reads_what_the_full_reading_does() -> None:
         ("\u662f\u7684\uff0c\u6709\u4e00\u53ea\u72d7\u3002", True),
         ("\u7b54\u6848\u662f\u5426", False),
         ("No dogs are in sight", False),
+        ("I would say yes", True),
+        ("I think no", False),
+        ("There is a bicycle, so yes.", True),
+        ("There is no bicycle, therefore no.", False),
+        ("So, yes.", True),
+        ("I see a cat, which means yes", True),
+        ("I'd have to say no", False),
+        ("No, I don't think so", False),
+        ("No, that is incorrect.", False),
+        ("No, not really", False),
+        ("Yes, the wrong sign is shown", True),
+        ("Nope", False),
     ],
 )
 def test_yes_and_no_may_say_the_same_twice_or_in_a_sentence(answer: str, label: bool) -> None:
@@ -392,6 +533,20 @@ def test_yes_and_no_may_say_the_same_twice_or_in_a_sentence(answer: str, label: 
         "Maybe yes",
         "Yes. Or no.",
         "\u662f\uff0c\u4e0d\u662f",
+        "Yes (wrong)",
+        "Yes (false)",
+        "Yes, this is a mistake",
+        "Yes, though I doubt it",
+        "yes, not really",
+        "yes, just kidding",
+        "Yes, that is incorrect",
+        "Yes, this isn't right.",
+        "Yes... I take that back",
+        "yes, but I was wrong",
+        "No, only joking",
+        "Yes - nope",
+        "I would not say yes",
+        "I would say yes or no",
     ],
 )
 def test_yes_and_no_hedged_denied_or_refused_are_neither(answer: str) -> None:
@@ -401,6 +556,37 @@ def test_yes_and_no_hedged_denied_or_refused_are_neither(answer: str) -> None:
 def graded_text(answer: str, gold: str, **settings: bool) -> float | None:
     request = RewardRequest(task="match_text", question="", response="", answer=gold)
     return MatchingReward(MatchingConfig(**settings)).grade(request, [answer])[0].value
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("it says stop", 1.0),
+        ("It reads: STOP.", 1.0),
+        ('The sign on the left says "stop"', 1.0),
+        ("The word is stop", 1.0),
+        ("I'd say stop", 1.0),
+        ("It is red, so stop", 1.0),
+        ("The sign never says stop", 0.0),
+        ("No sign says stop", 0.0),
+        ("It says stop or go", 0.0),
+        ("Suppose it moves, the answer is stop", 0.0),
+        ("If so, the answer is stop", 0.0),
+        ("The opposite of the answer is stop", 0.0),
+    ],
+)
+def test_a_text_may_be_quoted_in_a_sentence(answer: str, expected: float) -> None:
+    assert graded_text(answer, "stop") == expected
+
+
+def test_text_read_from_an_image_may_be_quoted_in_a_sentence() -> None:
+    def read(answer: str, gold: str) -> float | None:
+        request = RewardRequest(task="ocr", question="", response="", answer=gold)
+        return ReadingReward(ReadingConfig()).grade(request, [answer])[0].value
+
+    answers = ("it says stop", "The sign reads: stob", "no sign says stop")
+    assert [read(answer, "stop") for answer in answers] == [1.0, 0.75, 0.0]
+    assert read("it says stop", "It says STOP") == 1.0
 
 
 def test_the_best_of_several_accepted_texts_counts() -> None:
