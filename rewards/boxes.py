@@ -24,6 +24,7 @@ CORNER_KEYS = (
     ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
     ("x0", "y0", "x1", "y1"),
+    ("top_left", "bottom_right"),
 )
 CONTAINER_KEYS = frozenset(
     (

@@ -31,9 +31,9 @@ _FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
 """`40!`, which is not 40, where the number stands alone; `It is 40!` is a sentence."""
 _RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
 """What joins the ends of a range, `18 - 24`, in a reference that is text."""
-_NO_YEAR = ("s", "'s", "bc", "bce")
-"""Behind the digits: `1990s` is a decade."""
-_UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "per", "each", "old"))
+_NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
+"""What attached to its digits makes a decade or an era of a year: `1990s`."""
+_UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "each", "old"))
 """Words that may follow a unit: `20 kg of rice`."""
 MAX_WORDS_AFTER = 3
 """Of a declared number: its unit, not a second sentence."""

@@ -10,12 +10,12 @@ from rewards.parameters import CountingConfig
 from rewards.plain_text import normalise
 from rewards.quantities import holds_number, number_in_words
 
-_THERE = r"there\s+(?:is|are|was|were)"
+_THERE = r"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?(?:see|count|find))"
 _NOTHING = re.compile(
     rf"(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those)|at\s+all|visible|here))?"
     rf"|(?:{_THERE}\s+no|{_THERE}n't\s+any|no)\s+(?!.*\b(?:but|except|not|than|unless|if)\b)"
     r"(?!(?:other|further|more|less|fewer|longer|one|idea|clue|answer|response|way|doubt|information|data|image|picture|problem)\b)"
-    r"[a-z-]+(?:\s+[a-z-]+){0,5}"
+    r"[a-z-]+(?:\s+[a-z-]+){0,8}"
 )
 """What says that there is nothing to count: `none`, `no dogs`; not `no idea`, `no more dogs`."""
 

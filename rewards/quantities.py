@@ -43,15 +43,15 @@ BOUND = re.compile(
 _ANOTHER_BEFORE = re.compile(
     r"\b(?:(?:"
     # Another year: one before or after it, or any but it.
-    r"before|after|since|till|through|past|pre|post|prior\s+to|(?:previous|next)(?:\s+year)?\s+to|ahead|instead|unlike"
-    r"|than|(?:apart|aside)\s+from|exclusive|exception"
-    r"|(?:preced|follow|succeed|exclud)(?:e|es|ed|s|ing)|(?:any|every|all|each|none|no|nothing)(?:\s+\w+)?\s+but|without"
+    r"before|after|since|till|through|past|pre|post|(?:prior|opposed)\s+to|(?:previous|next)(?:\s+year)?\s+to|ahead"
+    r"|(?:apart|aside|away|different|far|up|down)\s+from|than|instead|unlike|besides|barring|exclusive|exception"
+    r"|(?:preced|follow|succeed|exclud)(?:e|es|ed|s|ing)|(?:any|every|all|each|none|no|nothing)\w*(?:\s+\w+)?\s+but|without"
     # Another number: a part or a multiple of it, less or more than it, none of it.
     r"|half|twice|thrice|double|triple|treble|quadruple|times|minus|negative|plus|no(?:ne)?|neither"
-    r"|hardly|barely|scarcely|shy|short|top(?:s|ped|ping)|surpass(?:es|ed|ing)|at\s+(?:the\s+)?(?:be|wor|earlie|late)st"
+    r"|root|sqrt|log(?:arithm)?|factorial|hardly|barely|scarcely|nowhere\s+near|shy|short|top(?:s|ped|ping)|surpass(?:es|ed|ing)|at\s+(?:the\s+)?(?:be|wor|earlie|late)st"
     r")\b\.?"
     r"|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?\s+of"
-    r"|(?:square|cube|root|log(?:arithm)?|factorial|reciprocal|inverse|opposite|multiple|fraction)\s+of"
+    r"|(?:square|cube|reciprocal|inverse|opposite|multiple|fraction)\s+of"
     # The name of a part of a document.
     r"|(?<!\bthe\s)(?:page|figure|fig|table|slide|section|chapter|appendix|footnote|equation)(?!\s+of\b)\b\.?)"
     rf"(?:\s+(?:of|that|the|these|those|years?))*\s*[-+(\"'~]?{_CURRENCY}?$"
@@ -63,6 +63,7 @@ _ANOTHER_AFTER = re.compile(
     rf"^\s+(?:(?:{_PART}s|halves)\b|(?:and\s+(?:(?:a|one|two|three)\s+)?)?{_PART}s?(?=$|\s+of\b)|and\s+(?:a|one)\s+{_PART}\b)"
     r"|^\s+(?:squared|cubed|doubled|tripled|halved|factorial|minus|divided|multiplied|(?:short|shy)\W*$)\b"
     r"|^\s*b\.?\s?c(?:\.?\s?e)?\b|^\s*(?:(?:and|or)\s+)?(?:(?:on|for)wards?|on|before)\W*$"
+    r"|^\s*(?:(?:to|until|till|through)\s+)?(?:the\s+)?(?:present|now|today)\W*$"
     r"|\bat\s+(?:best|worst)\b|\bat\s+(?:the\s+)?(?:best|worst|earliest|latest|outside)$|\b(?:unless|if|assuming|provided|depending)\b"
 )
 """What makes another number or a condition of the one in front of it: `40 squared`, `2 and a half`, `2014 BC`."""
@@ -103,7 +104,7 @@ _SMALL_WORDS = {
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
-_ABOUT = r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some)\s+)?"
+_ABOUT = r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some|exactly|just|only)\s+)?"
 _IN_WORDS = re.compile(
     rf"{_ABOUT}(?P<sign>-|(?:minus|negative)\s+)?(?P<number>[a-z][a-z -]*?)"
     r"(?P<percent>%|\s(?:percent|per\scent|pct))?"
@@ -296,9 +297,9 @@ def _joined(text: str) -> str:
     text = _TIMES_TEN.sub(r"e\1", text)
     text = _SPACED_SIGN.sub(r"\1", text)
     text = _SIGN_WORD.sub("-", text)
-    text = _SPACED_CURRENCY.sub(r"\1", text)
     text = _SPACED_SLASH.sub("/", text)
     text = _SPACED_GROUPS.sub(lambda match: re.sub(r"\s", ",", match.group()), text)
+    text = _SPACED_CURRENCY.sub(r"\1", text)
     return _MIXED.sub(lambda match: f"{int(match[1]) * int(match[3]) + int(match[2])}/{match[3]}", text)
 
 

@@ -259,6 +259,7 @@ def test_corner_points_pair_up_and_a_lone_point_is_a_wrong_guess() -> None:
         "[[[0,0],[100,100]],[[200,0],[300,100]]]", "[ [0,0], [100,100] ]\n[ [200,0], [300,100] ]",
         '{"dog": [[0, 0], [100, 100]], "cat": [[200, 0], [300, 100]]}',
         '[{"left": 0, "top": 0, "right": 100, "bottom": 100}, {"top": 0, "left": 200, "bottom": 100, "right": 300}]',
+        '[{"top_left": [0, 0], "bottom_right": [100, 100]}, {"top_left": [200, 0], "bottom_right": [300, 100]}]',
         '[{"x0": 0, "y0": 0, "x1": 100, "y1": 100}, {"bbox": {"left": 200, "top": 0, "right": 300, "bottom": 100}}]',
     ],
 )  # fmt: skip
