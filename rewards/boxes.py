@@ -18,7 +18,14 @@ Box = tuple[float, float, float, float]
 
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bboxes", "boxes", "bounding_box", "bounding_boxes", "coordinates", "coords")
 LABEL_KEYS = ("label", "name", "category", "class", "object", "phrase")
-CORNER_KEYS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"))
+CORNER_KEYS = (
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+    ("x0", "y0", "x1", "y1"),
+    ("top_left", "bottom_right"),
+)
 CONTAINER_KEYS = frozenset(
     (
         "objects",
@@ -36,7 +43,10 @@ CONTAINER_KEYS = frozenset(
 """Keys over boxes that say nothing of what is in them; any other key is a label."""
 MAX_DEPTH = 4
 """Of objects within objects: an answer, its objects, an object, its box."""
-EMPTY_WORDS = frozenset(("none", "null", "no box", "no boxes", "no bounding boxes", "no object", "no objects"))
+_EMPTY = re.compile(
+    r"(?:there\s+(?:is|are)\s+)?(?:none|null|nothing|no\s+(?:(?:bounding\s+)?box(?:es)?|objects?|points?))",
+    re.IGNORECASE,
+)
 """Words that claim, as an empty list does, that there is nothing to find."""
 
 PIXEL_BOUND = 1e6
@@ -78,6 +88,11 @@ def without_marks(text: str) -> str:
     return _REFERENCE_MARKS.sub("", _FRAME_MARKS.sub("", text)) if "<" in text else text
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a text claims in words that there is nothing to find: `none`, `There is none.`."""
+    return text[:1] not in ("[", "{") and _EMPTY.fullmatch(text.strip(" .!*`")) is not None
+
+
 def parse_boxes(text: str) -> list[BoxEntry] | None:
     """Read all boxes of a text.
 
@@ -99,7 +114,7 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         return [BoxEntry((float(x1), float(y1), float(x2), float(y2)))]
     text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
     text = _FRAME_MARKS.sub("", text) if "<" in text else text
-    if text[:1] not in ("[", "{") and text.strip(" .!*`").casefold() in EMPTY_WORDS:
+    if says_nothing(text):
         return []
     value = _json(text)
     if isinstance(value, dict):
@@ -192,9 +207,8 @@ def _entries_of_list(values: list[object], label: str | None = None, depth: int 
     """Give the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
     if values and not any(isinstance(value, (list, dict)) for value in values):
         return [BoxEntry(_box(values), label)]
-    corners = [item for value in values if isinstance(value, list) and len(value) == 2 for item in value]
-    if len(values) == 2 and len(corners) == 4:
-        return [BoxEntry(_box(corners), label)]
+    if _is_corner_pair(values):
+        return [BoxEntry(_box(values), label)]
     entries: list[BoxEntry] = []
     for value in values:
         if isinstance(value, dict):
@@ -238,8 +252,20 @@ def _entries_of(value: object, label: str | None, depth: int) -> list[BoxEntry]:
     return _entries_of_list(value, label, depth) if isinstance(value, list) else [BoxEntry(None, label)]
 
 
+def _is_corner_pair(value: object) -> bool:
+    """Whether a JSON value is two corner points: `[[x1, y1], [x2, y2]]`."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(corner, list) and len(corner) == 2 for corner in value)
+        and not any(isinstance(item, (list, dict)) for corner in value for item in corner)
+    )
+
+
 def _box(value: object) -> Box | None:
-    """Give the box that a JSON value spells, or None unless it is a list of four finite numbers."""
+    """Give the box that a JSON value spells, or None unless it is four finite numbers, or two points of them."""
+    if isinstance(value, list) and len(value) == 2 and _is_corner_pair(value):
+        value = [item for corner in value for item in corner]
     if not isinstance(value, list) or len(value) != 4:
         return None
     numbers = [_finite(item) for item in value]
@@ -320,9 +346,14 @@ def _named_before(text: str) -> str | None:
 
 
 def _are_corners(first: _Group, second: _Group, text: str) -> bool:
+    """Whether two groups are the corners of one box: `(x1, y1), (x2, y2)`, or `[[x1, y1], [x2, y2]]`."""
     between = text[first.end : second.start]
-    points = all(group.opening == "(" and len(group.numbers) == 2 for group in (first, second))
-    return points and len(between) <= 3 and between.strip() in ("", ",")
+    if len(first.numbers) != 2 or len(second.numbers) != 2 or len(between) > 3 or between.strip() not in ("", ","):
+        return False
+    if first.opening == second.opening == "(":
+        return True
+    opened, closed = text[max(0, first.start - 3) : first.start], text[second.end : second.end + 3]
+    return opened.rstrip().endswith("[") and closed.lstrip().startswith("]")
 
 
 def _numbers(body: str) -> tuple[float | None, ...] | None:

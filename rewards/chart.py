@@ -13,9 +13,10 @@ from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.declaration import declared
 from rewards.listing import match_items, read_list, split_items
 from rewards.parameters import ChartConfig
-from rewards.plain_text import normalise, without_article
-from rewards.quantities import Quantity, number_word, read_quantity, states_number
+from rewards.plain_text import clean, normalise, without_article
+from rewards.quantities import Quantity, begins_in_words, read_quantity, states_number
 from rewards.text_similarity import anls
+from rewards.units import Unit, split_unit
 from rewards.yes_no import read_yes_no
 
 YEARS = (1800, 2100)
@@ -26,8 +27,18 @@ _PLAIN_ANSWER = re.compile(r"-?(?=[0-9.,]{1,15}%?$)(?:[0-9]+|[0-9]{1,3}(?:,[0-9]
 NEAR_EDGE = 1e-9
 """Relative; floats of such numbers are exact to 1e-15."""
 _DIGIT = re.compile("[0-9]")
+_FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
+"""`40!`, which is not 40, where the number stands alone; `It is 40!` is a sentence."""
+_RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
+"""What joins the ends of a range, `18 - 24`, in a reference that is text."""
+_NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
+"""What attached to its digits makes a decade or an era of a year: `1990s`."""
+_UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "each", "old"))
+"""Words that may follow a unit: `20 kg of rice`."""
 MAX_WORDS_AFTER = 3
 """Of a declared number: its unit, not a second sentence."""
+_PERCENT = Unit((("percent", 1),), Fraction(1))
+_DEGREE = Unit((("angle", 1),), Fraction(1))
 Grader = Callable[[str], Grade]
 
 
@@ -81,7 +92,8 @@ class ChartReward:
                 raise GoldError(f"chart reference {gold!r} of type {answer_type} holds no single number")
             if quantity is not None and (answer_type or _is_number_only(quantity)):
                 is_year = answer_type == "year" or (not answer_type and _looks_like_year(quantity))
-                return lambda answer: self._grade_number(answer, lambda: quantity, is_year)
+                unit = _unit(quantity, gold)
+                return lambda answer: self._grade_number(answer, lambda: quantity, is_year, unit)
         label, _ = read_yes_no(gold)
         if label is not None and text in ("yes", "no", "true", "false"):
             return lambda answer: _grade_bool(answer, label)
@@ -117,14 +129,20 @@ class ChartReward:
 
         return grade
 
-    def _grade_number(self, answer: str, read_gold: Callable[[], Quantity], is_year: bool) -> Grade:
+    def _grade_number(
+        self, answer: str, read_gold: Callable[[], Quantity], is_year: bool, gold_unit: Unit | None = None
+    ) -> Grade:
         quantity, reason = read_answer(answer)
         if quantity is None:
             return Grade(0.0, reason)
         spelled = _decimal(quantity.value) + ("%" if quantity.percent else "")
-        if is_year and (quantity.percent or quantity.scale != 1):
+        if is_year and (quantity.percent or quantity.scale != 1 or quantity.after in _NO_YEAR):
             return Grade(0.0, parsed=spelled)
-        value = max(self._closeness(p, g, is_year) for p, g in _comparable(quantity, read_gold()))
+        gold = read_gold()
+        factor = Fraction(1) if gold_unit is None else _conversion(_unit(quantity, answer), gold_unit)
+        if factor is None or (quantity.ordinal and not gold.ordinal):
+            return Grade(0.0, parsed=spelled)
+        value = max((self._closeness(p * factor, g, is_year) for p, g in _comparable(quantity, gold)), default=0.0)
         return Grade(value, parsed=spelled)
 
     def _closeness(self, prediction: Fraction, gold: Fraction, is_year: bool) -> float:
@@ -139,6 +157,8 @@ class ChartReward:
         text = without_article(normalise(answer))
         if not text:
             return Grade(0.0, Reason.UNREADABLE)
+        if _DIGIT.search(gold) is not None:
+            text, gold = _RANGE.sub("-", text), _RANGE.sub("-", gold)
         return Grade(anls(text, gold) if self._config.anls else float(text == gold), parsed=text)
 
 
@@ -182,11 +202,10 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
     Args:
         text: The answer, of capped length.
     """
+    if "!" in text and _FACTORIAL.search(text) is not None:
+        return None, Reason.NOT_A_NUMBER
     text = normalise(text)
-    if (
-        _DIGIT.search(text) is None
-        and number_word(text.removeprefix("about ").partition(" ")[0].partition("-")[0]) is None
-    ):
+    if _DIGIT.search(text) is None and not begins_in_words(text):
         return None, Reason.NOT_A_NUMBER
     quantity, reason = read_quantity(text)
     if quantity is not None:
@@ -200,9 +219,48 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
     return (None, reason) if states_number(declaration.before) else (quantity, Reason.OK)
 
 
+def _unit(quantity: Quantity, text: str) -> Unit | None:
+    """Give the unit of a number that `text` holds, or None where it has none that is known.
+
+    A percent sign is one beside others.
+
+    Args:
+        quantity: The number.
+        text: What it was read from, in its own case: a case-folded `MW` could be milliwatts.
+    """
+    if quantity.percent:
+        return _PERCENT
+    if quantity.currency:
+        return split_unit(f"1 {quantity.currency}")[1]
+    text = clean(text)
+    behind = text[len(text) - len(quantity.after) :] if text.casefold().endswith(quantity.after) else quantity.after
+    words = behind.split()
+    if quantity.scale != 1 and not quantity.may_be_unit:
+        words = words[1:]
+    end = next((place for place, word in enumerate(words) if place and word.casefold() in _UNIT_ENDS), len(words))
+    spelled = " ".join(words[:end])
+    # Behind letters, split_unit neither takes a word for what is counted nor a letter for a unit.
+    _, unit = split_unit(f"1 {spelled}" if len(spelled) <= 2 else f"1x {spelled}")
+    return unit if unit is not None and unit.dimension else None
+
+
+def _conversion(unit: Unit | None, gold_unit: Unit) -> Fraction | None:
+    """Give the factor from an answer's unit to the reference's; None where the two measure different things."""
+    if unit is None or _is_bare_degree(unit, gold_unit) or _is_bare_degree(gold_unit, unit):
+        return Fraction(1)
+    return unit.size / gold_unit.size if unit.measures_as(gold_unit) else None
+
+
+def _is_bare_degree(unit: Unit, other: Unit) -> bool:
+    """Whether a degree of no name stands beside one of temperature: `20\u00b0` and `20 \u00b0C`."""
+    return unit.dimension == _DEGREE.dimension and other.dimension[0][0].startswith("temperature")
+
+
 def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
     """Give the pairs to compare: as written, and where only one side has a percent sign or scale word, without it."""
-    pairs = [(p, g) for p in _readings(prediction, gold) for g in _readings(gold, prediction)]
+    if (prediction.percent and gold.scale != 1) or (gold.percent and prediction.scale != 1):
+        return []
+    pairs = [(p, g) for p in _readings(prediction, gold, 1000) for g in _readings(gold, prediction, 2)]
     if prediction.percent and not gold.percent:
         return pairs + [(p / 100, g) for p, g in pairs]
     if gold.percent and not prediction.percent:
@@ -210,9 +268,15 @@ def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fr
     return pairs
 
 
-def _readings(quantity: Quantity, other: Quantity) -> tuple[Fraction, ...]:
-    """Give what a number may mean beside another: charts leave out the unit of their axis, readers may not."""
-    is_axis_unit = other.scale == 1 and quantity.scale >= 1000
+def _readings(quantity: Quantity, other: Quantity, smallest: int) -> tuple[Fraction, ...]:
+    """Give what a number may mean beside another: charts leave out the unit of their axis, readers may not.
+
+    Args:
+        quantity: The number.
+        other: What it is compared with.
+        smallest: The smallest scale that may be left out: an answer to `7 pairs` may, one to 7 may not.
+    """
+    is_axis_unit = other.scale == 1 and quantity.scale >= smallest
     if quantity.may_be_unit or is_axis_unit:
         return quantity.value, quantity.value / quantity.scale
     return (quantity.value,)

@@ -1,5 +1,6 @@
 """Counting reward: the exact whole number, in digits or in words."""
 
+import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
@@ -7,9 +8,16 @@ from rewards.chart import read_answer
 from rewards.listing import accepted_texts
 from rewards.parameters import CountingConfig
 from rewards.plain_text import normalise
-from rewards.quantities import number_in_words
+from rewards.quantities import holds_number, number_in_words
 
-_NOTHING = frozenset(("none", "no", "nothing", "0"))
+_THERE = r"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?(?:see|count|find))"
+_NOTHING = re.compile(
+    rf"(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those)|at\s+all|visible|here))?"
+    rf"|(?:{_THERE}\s+no|{_THERE}n't\s+any|no)\s+(?!.*\b(?:but|except|not|than|unless|if)\b)"
+    r"(?!(?:other|further|more|less|fewer|longer|one|idea|clue|answer|response|way|doubt|information|data|image|picture|problem)\b)"
+    r"[a-z-]+(?:\s+[a-z-]+){0,8}"
+)
+"""What says that there is nothing to count: `none`, `no dogs`; not `no idea`, `no more dogs`."""
 
 
 class CountingReward:
@@ -49,13 +57,14 @@ class CountingReward:
 
 def _count(text: str) -> tuple[int | None, Reason]:
     """Give the whole number that a text says, or None and why."""
-    if normalise(text) in _NOTHING:
+    cleaned = normalise(text)
+    if _NOTHING.fullmatch(cleaned) and not holds_number(cleaned):
         return 0, Reason.OK
     quantity, reason = read_answer(text)
     if quantity is None:
-        count = number_in_words(normalise(text))
+        count = number_in_words(cleaned)
         return (None, reason) if count is None else (count, Reason.OK)
-    if quantity.percent or quantity.value.denominator != 1 or quantity.value < 0:
+    if quantity.percent or quantity.ordinal or quantity.value.denominator != 1 or quantity.value < 0:
         return None, Reason.NOT_A_NUMBER
     return int(quantity.value), Reason.OK
 

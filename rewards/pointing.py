@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rewards.base import Grade, Reason, RewardRequest
-from rewards.boxes import Box, frame_scale
+from rewards.boxes import Box, frame_scale, says_nothing
 from rewards.grounding import best_sum, gold_entries
 from rewards.parameters import PointingConfig
 
@@ -15,7 +15,10 @@ Point = tuple[float, float]
 
 _POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*[\])]")
 _BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
+_BETWEEN_PAIRS = re.compile(r";\s*|\n\s*")
 _GROUP = re.compile(r"[\[(][^\[\]()]*[0-9][^\[\]()]*[\])]")
+MAX_DEPTH = 3
+"""Of objects within objects."""
 _KEYS = ("point_2d", "point", "points", "coordinates")
 
 
@@ -75,19 +78,22 @@ class PointingReward:
 
 
 def read_points(text: str) -> list[Point | None] | None:
-    """Read all points of a text: JSON lists, `point_2d` objects, `(x, y)` in prose, or two bare numbers.
+    """Read all points of a text: JSON lists and objects, `(x, y)` in prose, or bare pairs of numbers.
 
     Returns:
-        One entry per guess, None where it is malformed; empty only for an explicit empty list; None without a guess.
+        One entry per guess, None where it is malformed; empty only for an explicit empty list or `none`; None without
+        a guess.
 
     Example:
         >>> read_points('[{"point_2d": [3, 4]}]'), read_points("(3, 4) and [5, 6, 7]"), read_points("banana")
         ([(3.0, 4.0)], [(3.0, 4.0), None], None)
     """
     text = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
-    bare = _BARE.fullmatch(text)
-    if bare is not None:
-        return [(float(bare[1]), float(bare[2]))]
+    if says_nothing(text):
+        return []
+    bare = [_BARE.fullmatch(pair) for pair in _BETWEEN_PAIRS.split(text)]
+    if None not in bare:
+        return [(float(pair[1]), float(pair[2])) for pair in bare if pair is not None]
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -101,8 +107,9 @@ def _points_of(value: object, depth: int) -> list[Point | None] | None:
     if isinstance(value, dict):
         if {"x", "y"} <= value.keys():
             return [_point([value["x"], value["y"]])]
-        inner = next((value[key] for key in _KEYS if key in value), next(iter(value.values()), None))
-        return _points_of(inner, depth + 1) if depth < 3 and isinstance(inner, (list, dict)) else [None]
+        named = [value[key] for key in _KEYS if key in value][:1] or list(value.values())
+        inner = [item for item in named if isinstance(item, (list, dict))] if depth < MAX_DEPTH else []
+        return [point for item in inner for point in _points_of(item, depth + 1) or []] if inner else [None]
     if not isinstance(value, list):
         return None
     if value and not any(isinstance(item, (list, dict)) for item in value):

@@ -19,23 +19,54 @@ _CURRENCY = (
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]{1,4})?"
 _LETTERS = r"[^\W\d_]+(?:\^?-?[0-9]{1,2})?"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]?){_CURRENCY}?(?P<sign2>[-+]?)(?P<top>{_PLAIN})(?:/(?P<bottom>{_PLAIN}))?"
+    rf"(?P<sign>[-+]?)(?P<currency>{_CURRENCY})?(?P<sign2>[-+]?)(?P<top>{_PLAIN})(?:/(?P<bottom>{_PLAIN}))?"
     rf"(?P<tail>%?(?:{_CURRENCY}|\u00b0[cf]?|[-/]?{_LETTERS}(?:[-/]{_LETTERS}){{0,2}}|'s)?|[\"'])"
 )
 _TIMES_TEN = re.compile(r"\s*[x\u00d7*\u00b7\u22c5]\s*10\s*\^\s*\{?\s*([-+]?[0-9]{1,3})\s*\}?")
 _SPACED_SIGN = re.compile(r"(?<![^\s(\[])([-+])\s+(?=[$\u20ac\u00a3\u00a5]?\s?[0-9.])")
+_SPACED_CURRENCY = re.compile(rf"(?<![^\W_])({_CURRENCY})\s+(?=[-+]?\.?[0-9])")
+"""`$ 20`, `rs 20`."""
+_SPACED_GROUPS = re.compile(r"(?<![\w.,/])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9/])")
+"""`1 500 000`, but not `1 500/3`."""
 _SPACED_SLASH = re.compile(r"(?<=[0-9])\s*/\s*(?=[0-9.])")
 _MIXED = re.compile(r"(?<![0-9.,/])([0-9]{1,9})\s+([0-9]{1,3})/([0-9]{1,3})(?![0-9.,/])")
 """`2 1/2` is 5/2."""
 _SIGN_WORD = re.compile(r"\b(?:minus|negative)\s+(?=[$\u20ac\u00a3\u00a5]?[0-9.])")
 BOUND = re.compile(
-    r"(?<!\\)\b(?:not|never|isn't|aren't|wasn't|cannot|less|more|fewer|greater|over|under|above|below|beyond|within"
+    r"(?<!\\)\b(?:not|never|[a-z]+n't|cannot|less|more|fewer|greater|over|under|above|below|beyond|within"
     r"|[a-z]{2,}er\s+than|at\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum|min|max)|up\s*to|exceed(?:s|ed|ing)?"
     r"|upwards?\s+of|(?:in\s+)?excess\s+of|north\s+of|south\s+of|starting\s+(?:at|from)|capped\s+at|limited\s+to"
     r"|as\s+(?:many|much|few|little|high|low|large|great|small)\s+as|between|until|except|anything\s+but)\b"
     r"|(?<!\\)\b(?:min|max)(?:imum)?\b\.?(?:\s+of)?\s*(?=[-+$\u20ac\u00a3]?[0-9])"
 )
 """Words that make a bound, a range or a denial of the number behind them. `about 45` is 45, read as exactly."""
+_ANOTHER_BEFORE = re.compile(
+    r"\b(?:(?:"
+    # Another year: one before or after it, or any but it.
+    r"before|after|since|till|through|past|pre|post|(?:prior|opposed)\s+to|(?:previous|next)(?:\s+year)?\s+to|ahead"
+    r"|(?:apart|aside|away|different|far|up|down)\s+from|than|instead|unlike|besides|barring|exclusive|exception"
+    r"|(?:preced|follow|succeed|exclud)(?:e|es|ed|s|ing)|(?:any|every|all|each|none|no|nothing)\w*(?:\s+\w+)?\s+but|without"
+    # Another number: a part or a multiple of it, less or more than it, none of it.
+    r"|half|twice|thrice|double|triple|treble|quadruple|times|minus|negative|plus|no(?:ne)?|neither"
+    r"|root|sqrt|log(?:arithm)?|factorial|hardly|barely|scarcely|nowhere\s+near|shy|short|top(?:s|ped|ping)|surpass(?:es|ed|ing)|at\s+(?:the\s+)?(?:be|wor|earlie|late)st"
+    r")\b\.?"
+    r"|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?\s+of"
+    r"|(?:square|cube|reciprocal|inverse|opposite|multiple|fraction)\s+of"
+    # The name of a part of a document.
+    r"|(?<!\bthe\s)(?:page|figure|fig|table|slide|section|chapter|appendix|footnote|equation)(?!\s+of\b)\b\.?)"
+    rf"(?:\s+(?:of|that|the|these|those|years?))*\s*[-+(\"'~]?{_CURRENCY}?$"
+)
+"""Words that make another number of the one right behind them: half of 40 is not 40, and neither is page 40."""
+# What a whole is divided into; plurals take an s.
+_PART = r"(?:half|third|quarter|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]+teen|hundred|thousand|million)th)"
+_ANOTHER_AFTER = re.compile(
+    rf"^\s+(?:(?:{_PART}s|halves)\b|(?:and\s+(?:(?:a|one|two|three)\s+)?)?{_PART}s?(?=$|\s+of\b)|and\s+(?:a|one)\s+{_PART}\b)"
+    r"|^\s+(?:squared|cubed|doubled|tripled|halved|factorial|minus|divided|multiplied|(?:short|shy)\W*$)\b"
+    r"|^\s*b\.?\s?c(?:\.?\s?e)?\b|^\s*(?:(?:and|or)\s+)?(?:(?:on|for)wards?|on|before)\W*$"
+    r"|^\s*(?:(?:to|until|till|through)\s+)?(?:the\s+)?(?:present|now|today)\W*$"
+    r"|\bat\s+(?:best|worst)\b|\bat\s+(?:the\s+)?(?:best|worst|earliest|latest|outside)$|\b(?:unless|if|assuming|provided|depending)\b"
+)
+"""What makes another number or a condition of the one in front of it: `40 squared`, `2 and a half`, `2014 BC`."""
 _BOUND_SIGN = re.compile(
     r"[<>]=?\s*(?=[-+$\u20ac\u00a3]?[0-9.])|(?<=[0-9])\s*[<>](?!\s*/)|[\u2264\u2265\u2266\u2267\u226e\u226f\u2a7d\u2a7e\u2260\u226a\u226b]|\\(?:[gl](?:e|t|eq)|neq?)\b"
 )
@@ -51,12 +82,18 @@ _SCALES = {
     "m": 10**6, "mn": 10**6, "mln": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
     "b": 10**9, "bn": 10**9, "bln": 10**9, "billion": 10**9, "billions": 10**9,
     "tn": 10**12, "trn": 10**12, "trillion": 10**12, "trillions": 10**12,
+    "pair": 2, "pairs": 2, "dozen": 12, "dozens": 12, "score": 20,
     "lakh": 10**5, "crore": 10**7, "\u4e07": 10**4, "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
 }  # fmt: skip
+_SCALE_WORDS = frozenset(word for word in _SCALES if len(word) > 3)
+"""Those that are not abbreviated."""
+_GROUPS = frozenset(("pair", "pairs", "dozen", "dozens", "score"))
+"""Those that are counted in words as well: `two dozen`, `a pair`."""
 _STATED = re.compile(
     r"(?:\b(?:is|are|was|were|be|equals?|answer|not|or)\b|=|:|^|[.;!?]\s)\s*(?:(?:about|approximately|around|roughly)\s+)?"
     r"[-+$\u20ac\u00a3]?[0-9][0-9.,]*%?(?=\s*(?:$|[.;,!?]|\b(?:or|and|but|no|so)\b)|\s+[a-z]+\s*[.;,!?])"
 )
+_ORDINALS = ("st", "nd", "rd", "th", "ths")
 _WRITTEN = frozenset("0123456789\u4e07\u4ebf\u767e\u5343")
 """Numerals that are read: digits, and the Chinese scale words."""
 MAX_WORDS = 8
@@ -67,9 +104,18 @@ _SMALL_WORDS = {
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
+_ABOUT = r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some|exactly|just|only)\s+)?"
+_IN_WORDS = re.compile(
+    rf"{_ABOUT}(?P<sign>-|(?:minus|negative)\s+)?(?P<number>[a-z][a-z -]*?)"
+    r"(?P<percent>%|\s(?:percent|per\scent|pct))?"
+)
+"""A number in words, with what may stand around it."""
+_FIRST_WORD = re.compile(rf"{_ABOUT}(?:-|(?:minus|negative)\s+)?(?:an?\s+)?([a-z]+)")
 _PERCENT_WORDS = ("%", "percent", "pct", "percents", "percentage")
 _OPERATION = re.compile("[/*+\u00d7\u00f7\u221a][0-9(]")
 """A word does not hold it: n/2 is a formula."""
+_CURRENCY_NAMES = {"$": "dollar", "usd": "usd", "\u00a2": "cent", "\u20ac": "euro", "eur": "eur"}
+"""As units.py knows them. The names of other currencies are not known there."""
 _CHUNK_EDGES = "()[]{}\"'*,;:!?#\u2248~="
 
 
@@ -94,6 +140,12 @@ class Quantity:
     """Written as ASCII digits only: a year can be nothing else."""
     words_before: int
     words_after: int
+    ordinal: bool
+    """Written as `2nd`, which counts nothing."""
+    after: str
+    """What is written behind its digits, case-folded."""
+    currency: str
+    """The name of the dollar, cent or euro sign at it, if it has one."""
 
 
 def read_quantity(text: str) -> tuple[Quantity | None, Reason]:
@@ -107,26 +159,57 @@ def read_quantity(text: str) -> tuple[Quantity | None, Reason]:
     """
     if not text.isascii() and any(char.isnumeric() and char not in _WRITTEN for char in text):
         return None, Reason.NOT_A_NUMBER
+    text = _joined(text)
     chunks = _chunks(text)
     numeric = [i for i, chunk in enumerate(chunks) if any("0" <= char <= "9" for char in chunk) and not _is_name(chunk)]
     if not numeric:
-        words = number_word(text.removeprefix("about ").strip(_CHUNK_EDGES))
+        words = _quantity_in_words(text.strip(_CHUNK_EDGES))
         if words is not None:
-            return Quantity(Fraction(words), 1, False, False, False, 0, 0), Reason.OK
+            return words, Reason.OK
     if len(numeric) != 1:
         return None, Reason.NOT_A_NUMBER
     at = numeric[0]
     match = _NUMBER.fullmatch(chunks[at])
     if match is None:
         return None, Reason.NOT_A_NUMBER
-    if len(chunks) > 1 or not text.isascii():
-        after = text.partition(match["top"])[2]
-        if BOUND.search(text[: len(text) - len(after)]) or _BOUND_SIGN.search(text) or _BOUND_AFTER.search(after):
-            return None, Reason.NOT_A_NUMBER
+    before, _, after = text.partition(match["top"])
+    is_bare = len(chunks) == 1 and text.isascii()
+    if not is_bare and (_BOUND_SIGN.search(text) or _is_another(before, match["top"], after)):
+        return None, Reason.NOT_A_NUMBER
     value = _value(match)
     if value is None:
         return None, Reason.NOT_A_NUMBER
-    return _with_tail(value, match, chunks, at), Reason.OK
+    return _with_tail(value, match, chunks, at, after), Reason.OK
+
+
+def _is_another(before: str, number: str, after: str) -> bool:
+    """Whether the words around a number bound or deny it, or make another number of it."""
+    return (
+        BOUND.search(before + number) is not None
+        or _ANOTHER_BEFORE.search(before) is not None
+        or _BOUND_AFTER.search(after) is not None
+        or _ANOTHER_AFTER.search(after) is not None
+    )
+
+
+def begins_in_words(text: str) -> bool:
+    """Whether a text may be a number in words, by its first word: `about thirty-five`, `a hundred`.
+
+    Args:
+        text: Through `plain_text.normalise`.
+    """
+    first = _FIRST_WORD.match(text)
+    return first is not None and (first[1] in _SMALL_WORDS or first[1] in _SCALES)
+
+
+def _quantity_in_words(text: str) -> Quantity | None:
+    """Return what a text is that spells a number and nothing else: `minus two`, `about thirty-five percent`."""
+    match = _IN_WORDS.fullmatch(text)
+    number = number_word(match["number"]) if match is not None else None
+    if match is None or number is None:
+        return None
+    value = Fraction(-number if match["sign"] else number)
+    return Quantity(value, 1, False, match["percent"] is not None, False, 0, 0, False, "", "")
 
 
 def number_word(text: str) -> int | None:
@@ -140,6 +223,8 @@ def number_word(text: str) -> int | None:
         (3, 145, None)
     """
     words = text.replace("-", " ").split()
+    if len(words) > 1 and words[0] == "a" and words[1] in _SCALES:
+        words[0] = "one"
     if not words or len(words) > 16 or words[0] == "and" or words[-1] == "and":
         return None
     total, part, last = 0, -1, 10**12
@@ -148,6 +233,8 @@ def number_word(text: str) -> int | None:
             continue
         if word == "hundred" and 0 < part < 10:
             part *= 100
+        elif word in _GROUPS and word == words[-1] and not total and 0 < part < 100:
+            part *= _SCALES[word]
         elif word in ("thousand", "million", "billion") and part > 0 and _SCALES[word] < last:
             last = _SCALES[word]
             total, part = total + part * last, -1
@@ -175,13 +262,21 @@ def number_in_words(text: str) -> int | None:
         (21, None)
     """
     words = [word.strip(".,;:!?()") for word in text.split()]
-    places = [place for place, word in enumerate(words) if word == "hundred" or number_word(word) is not None]
+    places = [place for place, word in enumerate(words) if word in _SCALE_WORDS or number_word(word) is not None]
     if not places or len(words) > MAX_WORDS or any(char.isdigit() for char in text):
         return None
-    rest = " ".join(words[places[-1] + 1 :])
-    if BOUND.search(text) or _BOUND_AFTER.search(f" {rest}"):
+    first, last = places[0], places[-1] + 1
+    if words[:first][-1:] == ["a"]:
+        first -= 1
+    number, behind = " ".join(words[first:last]), f" {' '.join(words[last:])}"
+    if BOUND.search(behind) or _is_another(f"{' '.join(words[:first])} ", number, behind):
         return None
-    return number_word(" ".join(words[places[0] : places[-1] + 1]))
+    return number_word(number)
+
+
+def holds_number(text: str) -> bool:
+    """Whether a word of a case-folded text is a number above 0: `no dogs and two cats`."""
+    return any(number_word(word) for word in text.split())
 
 
 def states_number(text: str) -> bool:
@@ -197,13 +292,19 @@ def states_number(text: str) -> bool:
     return _STATED.search(text) is not None
 
 
-def _chunks(text: str) -> list[str]:
-    """Split at spaces, `=` and `word:`, after joining what spaces tore apart, and trim punctuation."""
+def _joined(text: str) -> str:
+    """Join what blanks tear apart: signs, currencies, groups of digits, fractions, powers of ten."""
     text = _TIMES_TEN.sub(r"e\1", text)
     text = _SPACED_SIGN.sub(r"\1", text)
     text = _SIGN_WORD.sub("-", text)
     text = _SPACED_SLASH.sub("/", text)
-    text = _MIXED.sub(lambda match: f"{int(match[1]) * int(match[3]) + int(match[2])}/{match[3]}", text)
+    text = _SPACED_GROUPS.sub(lambda match: re.sub(r"\s", ",", match.group()), text)
+    text = _SPACED_CURRENCY.sub(r"\1", text)
+    return _MIXED.sub(lambda match: f"{int(match[1]) * int(match[3]) + int(match[2])}/{match[3]}", text)
+
+
+def _chunks(text: str) -> list[str]:
+    """Split at spaces, `=` and `word:`, and trim punctuation."""
     text = re.sub(r"(?<=[^\W\d]):|=", " ", text)
     chunks = [chunk.strip(_CHUNK_EDGES).rstrip(".") for chunk in text.split()]
     return [chunk for chunk in chunks if chunk]
@@ -234,7 +335,7 @@ def _exact(digits: str) -> Fraction | None:
     return Fraction(plain)
 
 
-def _with_tail(value: Fraction, match: re.Match[str], chunks: list[str], at: int) -> Quantity:
+def _with_tail(value: Fraction, match: re.Match[str], chunks: list[str], at: int, behind: str) -> Quantity:
     """Apply the scale and percent sign that are attached to the number or follow it."""
     tail = match["tail"]
     after = chunks[at + 1 :]
@@ -248,5 +349,9 @@ def _with_tail(value: Fraction, match: re.Match[str], chunks: list[str], at: int
     if after and (after[0] in _PERCENT_WORDS or after[:2] == ["per", "cent"]):
         percent = True
         after = after[2:] if after[0] == "per" else after[1:]
+    mark = match["currency"] or (tail.lstrip("%") or (after[0] if after else ""))
+    currency = _CURRENCY_NAMES.get(mark) or _CURRENCY_NAMES.get(mark[-1:], "")
     bare = match["top"].isdigit() and match.group() == match["top"] and scale == 1 and not percent
-    return Quantity(value * scale, scale, word == "m", percent, bare, at, len(after))
+    return Quantity(
+        value * scale, scale, word == "m", percent, bare, at, len(after), tail in _ORDINALS, behind, currency
+    )

@@ -131,10 +131,105 @@ def test_bounds_denials_and_rival_declarations_are_no_single_number(answer: str,
 
 
 @pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("the year before 2014", "2014"), ("the year after 2014", "2014"), ("one year after 2014", "2014"),
+        ("before 2014", "2014"), ("prior to 2014", "2014"), ("after 2014", "2014"), ("since 2014", "2014"),
+        ("any year but 2014", "2014"), ("excluding 2014", "2014"), ("2014 BC", "2014"), ("2014 B.C.E.", "2014"),
+        ("2014 onwards", "2014"), ("from 2014 on", "2014"), ("2014 and on", "2014"), ("2014s", "2014"),
+        ("2014th", "2014"), ("the year following the year 2014", "2014"), ("all but 2014", "2014"),
+        ("other than 2014", "2014"), ("apart from 2014", "2014"), ("2014 or before", "2014"),
+        ("2014 to the present", "2014"), ("2014-present", "2014"), ("besides 2014", "2014"),
+        ("far from 40", "40"), ("down from 40", "40"), ("the square root 40", "40"),
+        ("half of 40", "40"), ("half of $40", "40"), ("twice 40", "40"), ("double 40", "40"), ("40 squared", "40"),
+        ("double that of 40", "40"), ("a third of 40", "40"), ("the square root of 40", "40"), ("ten times 40", "40"),
+        ("40 halved", "40"), ("40 minus one", "40"), ("40 and a half", "40"), ("40 hundredths", "40"),
+        ("40 dozen", "40"), ("40th", "40"), ("the 40th percentile", "40"), ("40!", "40"), ("\\boxed{40!}", "40"),
+        ("hardly 40", "40"), ("shy of 40", "40"), ("just short of 40", "40"), ("tops 40", "40"), ("no 40", "40"),
+        ("none of the 40", "40"), ("I don't see 40", "40"), ("page 40", "40"), ("40 unless it rained", "40"),
+        ("72 at best", "72"), ("at the best 72", "72"), ("72 at the latest", "72"),
+        ("half of fifty", "50"), ("minus fifty", "50"), ("fifty thousand", "50"),
+    ],
+)  # fmt: skip
+def test_words_that_make_another_number_of_it(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("the year 2014", "2014"), ("in 2014", "2014"), ("2014 AD", "2014"), ("The peak year was 2014", "2014"),
+        ("45 people", "45"), ("a figure of 45", "45"), ("a total of 45", "45"), ("an increase of 45", "45"),
+        ("After rounding, it is 45", "45"), ("45 after rounding", "45"), ("45 times", "45"), ("45 months", "45"),
+        ("The bar before the red bar shows 45", "45"), ("Third quarter: 45", "45"), ("45 in the third quarter", "45"),
+        ("45 half marathons", "45"), ("45 short stories", "45"), ("The answer is 45!", "45"), ("45 each", "45"),
+        ("the table shows 45", "45"), ("At the best point it is 45", "45"), ("45 on the left", "45"),
+        ("45 square km", "45"), ("Number of times: 45", "45"), ("20th", "20th"), ("20", "20th"), ("7", "7 pairs"),
+        ("2 dozen", "24"), ("24", "2 dozen"),
+    ],
+)  # fmt: skip
+def test_words_that_leave_it_the_same_number(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("20 kg", ["20000 g", "20,000 grams", "20", "20kg", "20 apples", "20 kg of rice", "It weighs 20 kg."],
+         ["20 g", "20 km", "20 lbs", "20%", "$20", "20 g of rice", "It weighs 20 g"]),
+        ("20 km", ["2,000,000 cm", "20 km away", "20 in total"], ["20 m", "20 miles", "20 km/h", "20 km^2"]),
+        ("20 \u00b0C", ["20", "20\u00b0", "20 degrees", "20 degrees Celsius"], ["20 \u00b0F", "20 kg", "20%"]),
+        ("60 km/h", ["60 km per hour", "60 kmh"], ["60 mph", "60 m/s", "60 km"]),
+        ("20 MW", ["20000 kW", "20 megawatts"], ["20 kW", "20 W"]),
+        ("5 hours", ["300 minutes", "5 h", "5 hours per day"], ["5 minutes", "5 days"]),
+        ("3 years", ["36 months", "3 years old"], ["3 months"]),
+        ("$20", ["20 dollars", "USD 20", "2000 cents", "20"], ["20 euros", "\u20ac20", "20%", "20 cents"]),
+        ("20%", ["20", "20 percent", "20 people"], ["20 kg", "$20", "20 million"]),
+        ("40 million", ["40", "40 million people"], ["40%", "40 percent"]),
+    ],
+)  # fmt: skip
+def test_units_of_both_sides_are_compared_and_converted(gold: str, right: list[str], wrong: list[str]) -> None:
+    assert [value(answer, gold) for answer in right + wrong] == [1.0] * len(right) + [0.0] * len(wrong)
+    assert value(f"The weight in 2014 is {right[0]}", gold) == 1.0
+    assert value(f"The weight in 2014 is {wrong[0]}", gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("3.5 million", "$ 3.5 million"), ("$3.5 million", "$ 3.5 million"), ("3.5", "$ 3.5 million"),
+        ("\u20ac20", "\u20ac 20"), ("20", "\u20ac 20"), ("\u20b920", "\u20b9 20"), ("Rs. 20", "\u20b9 20"),
+        ("-$20", "-$ 20"), ("45", "USD 45"), ("$ 45", "45"), ("1500", "1 500"), ("1,500", "1 500"),
+        ("1 500 000", "1500000"), ("1 500 000 people", "1,500,000"), ("\u00a31,500", "\u00a3 1 500"),
+        ("12345.6", "12 345.6"), ("1500", "Rs 1 500"), ("exactly thirty-five", "35"),
+        ("a hundred", "100"), ("about a hundred", "100"), ("one hundred percent", "100"),
+        ("one hundred per cent", "100%"), ("thirty-five percent", "35"), ("Fifty Percent.", "50%"),
+        ("roughly seventy two", "72"), ("about thirty-five", "35"), ("a thousand", "1000"), ("minus two", "-2"),
+        ("18 - 24", "18-24"), ("18 \u2013 24", "18-24"), ("18 to 24", "18-24"), ("$10 - $20", "$10-$20"),
+        ("18-24 years", "18 - 24 years"),
+    ],
+)  # fmt: skip
+def test_blanks_within_numbers_and_numbers_in_words(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("1 500 or more", "1500"), ("1 50", "150"), ("2 1 500", "1500"), ("18 24", "18-24"), ("18 - 25", "18-24"),
+        ("fifty-sixty percent", "50"), ("at least fifty percent", "50"), ("a fifty", "50"),
+    ],
+)  # fmt: skip
+def test_blanks_and_words_join_nothing_else(answer: str, gold: str) -> None:
+    assert value(answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
     ("text", "number"),
     [
         ("zero", 0), ("nineteen", 19), ("forty two", 42), ("forty-two", 42), ("one hundred", 100),
-        ("two thousand and five", 2005), ("three million two hundred thousand", 3_200_000), ("five forty", None),
+        ("two thousand and five", 2005), ("three million two hundred thousand", 3_200_000),
+        ("two dozen", 24), ("a hundred and five", 105), ("a two", None), ("dozen two", None), ("five forty", None),
         ("twenty twenty", None), ("three four", None), ("hundred", None), ("and", None), ("one thousand million", None),
         ("cat", None), ("", None), ("zero one", None),
     ],

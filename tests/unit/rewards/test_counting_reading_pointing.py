@@ -35,6 +35,39 @@ def test_a_count_is_exact_in_digits_or_words(answer: str, gold: str, expected: f
     assert value("counting", answer, gold) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("minus two", "2"), ("-two", "2"), ("there are minus two dogs", "2"), ("two and a half", "2"),
+        ("2 and a half", "2"), ("two thirds", "2"), ("two hundredths", "2"), ("three quarters", "3"),
+        ("one half", "1"), ("one third of the dogs", "1"), ("2 dozen", "2"), ("two dozen eggs", "2"), ("2 score", "2"),
+        ("two pairs", "2"), ("7 pairs", "7"), ("two thousand dogs", "2"), ("half of two", "2"), ("2nd", "2"),
+        ("the 2nd one", "2"), ("none of the 2", "2"), ("neither of the two", "2"), ("I don't see 2", "2"),
+        ("I can't see two", "2"), ("page 2", "2"), ("see figure 2", "2"), ("2!", "2"), ("2 unless hidden", "2"),
+        ("two if hidden ones count", "2"), ("no idea", "0"), ("There is no way to tell", "0"),
+        ("no fewer than two", "0"), ("There are no other dogs", "0"), ("No, there are dogs", "0"),
+        ("no dogs but cats", "0"), ("no dogs and two cats", "0"), ("none of the above", "0"),
+    ],
+)  # fmt: skip
+def test_words_that_make_another_count_of_it(answer: str, gold: str) -> None:
+    assert value("counting", answer, gold) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("There are no dogs.", "0"), ("no dogs", "0"), ("There are none.", "0"), ("none of them", "0"),
+        ("I see no dogs in this picture of a beach.", "0"),
+        ("There's none", "0"), ("There aren't any dogs", "0"), ("There is no dog under the table.", "0"),
+        ("no dogs or cats", "0"),
+        ("two dozen", "24"), ("2 dozen eggs", "24"), ("a pair of dogs", "2"), ("14", "7 pairs"), ("one of them", "1"),
+        ("In the picture 2 dogs are visible", "2"), ("there are two of them", "2"), ("three third graders", "3"),
+    ],
+)  # fmt: skip
+def test_nothing_and_counts_by_the_dozen(answer: str, gold: str) -> None:
+    assert value("counting", answer, gold) == 1.0
+
+
 def test_a_graded_count_falls_with_the_relative_error() -> None:
     config = RewardConfig(counting=CountingConfig(graded=True))
     # |3 - 4| / 4 and |9 - 4| / 4; a reference of 0 counts as 1 in the denominator.
@@ -100,3 +133,22 @@ def test_a_rule_sends_the_rows_of_a_source_to_counting_and_its_parameters_are_ch
     assert (route.function, route.parameters) == ("counting", CountingConfig(graded=True))
     with pytest.raises(RewardError, match="threshold"):
         RewardConfig(rules=(RewardRule(task="ocr", parameters={"threshold": 2.0}),))
+
+
+@pytest.mark.parametrize("answer", ["[]", "none", "There is none.", "no points"])
+def test_no_point_is_right_where_nothing_is_to_be_found(answer: str) -> None:
+    assert value("pointing", answer, "[]") == 1.0
+    assert value("pointing", answer, TWO) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("50,50; 250,50", 1.0), ("50, 50\n250, 50", 1.0), ("50.5,50;\n250,50.", 1.0), ("50,50; 350,250", 0.5),
+        ('{"dog":[50,50],"cat":[250,50]}', 1.0), ('{"dog": {"x": 50, "y": 50}, "cat": {"point": [250, 50]}}', 1.0),
+        ('[{"dog": [50, 50]}, {"cat": [250, 50]}]', 1.0), ('{"dog": [50, 50], "label": "a"}', 0.5),
+        ("50,50; 250,50; 350,250", 2 / 3), ('{"dog": [50, 50], "cat": [250, 50], "cow": [250]}', 2 / 3),
+    ],
+)  # fmt: skip
+def test_several_points_are_found_however_wrapped(answer: str, expected: float) -> None:
+    assert value("pointing", answer, TWO) == pytest.approx(expected)

@@ -252,6 +252,27 @@ def test_corner_points_pair_up_and_a_lone_point_is_a_wrong_guess() -> None:
     assert grade("(0, 0) is not (100, 100)", "[0, 0, 100, 100]").value == 0.0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[[0,0],[100,100]],[[200,0],[300,100]]", "[[0, 0], [100, 100]] and [[200, 0], [300, 100]]",
+        "[[[0,0],[100,100]],[[200,0],[300,100]]]", "[ [0,0], [100,100] ]\n[ [200,0], [300,100] ]",
+        '{"dog": [[0, 0], [100, 100]], "cat": [[200, 0], [300, 100]]}',
+        '[{"left": 0, "top": 0, "right": 100, "bottom": 100}, {"top": 0, "left": 200, "bottom": 100, "right": 300}]',
+        '[{"top_left": [0, 0], "bottom_right": [100, 100]}, {"top_left": [200, 0], "bottom_right": [300, 100]}]',
+        '[{"x0": 0, "y0": 0, "x1": 100, "y1": 100}, {"bbox": {"left": 200, "top": 0, "right": 300, "bottom": 100}}]',
+    ],
+)  # fmt: skip
+def test_corners_are_read_as_lists_of_points_and_by_name(answer: str) -> None:
+    assert grade(answer, "[[0, 0, 100, 100], [200, 0, 300, 100]]").value == 1.0
+
+
+@pytest.mark.parametrize("answer", ["none", "There is none.", "There are no objects", "nothing"])
+def test_emptiness_may_be_said_in_a_sentence(answer: str) -> None:
+    assert grade(answer, "[]").value == 1.0
+    assert grade(f"{answer} [0, 0, 1, 1]", "[]").value == 0.0
+
+
 def test_ref_names_the_box_behind_it() -> None:
     gold = '[{"bbox_2d": [0, 0, 100, 100], "label": "dog"}, {"bbox_2d": [200, 0, 300, 100], "label": "cat"}]'
     answer = "<ref>{}</ref><box>[[0, 0, 100, 100]]</box><ref>{}</ref><box>[[200, 0, 300, 100]]</box>"
