@@ -19,7 +19,7 @@ from tests.integration.two_nodes import ENVIRONMENT
 from tests.unit.model_folders import write_model_folder
 
 ROOT = Path(__file__).parents[2]
-NUM_STEPS = 8
+NUM_STEPS = 16
 GROUPS_PER_STEP = 4
 ACTORS = ("GeneratorActor", "RewardActor", "LearnerActor")
 
@@ -119,16 +119,16 @@ def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
     tmp_path: Path, cache: Path, cluster: JobCluster
 ) -> None:
     driver = submit(tmp_path, cache, cluster)
-    driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
-    assert sum(len(node.actors("GeneratorActor")) for node in cluster.nodes) == 2
-    assert sum(any(node.actors(name) for name in ACTORS) for node in cluster.nodes) >= 2
-
     # Whoever submits the same run meanwhile is told so.
+    driver.poll(lambda: "Running entrypoint for job story-1" in driver.output, 120.0)
     second = submit(tmp_path, cache, cluster)
     assert second.finish() == 2
     assert "story-1 is RUNNING" in second.output
     assert "submit.if_running=follow" in second.output
 
+    driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
+    assert sum(len(node.actors("GeneratorActor")) for node in cluster.nodes) == 2
+    assert sum(any(node.actors(name) for name in ACTORS) for node in cluster.nodes) >= 2
     [victim] = cluster.pids("orchestration.cli", "train")
     assert "_ray_pkg_" in os.readlink(f"/proc/{victim}/cwd")  # the code that was shipped
     os.kill(victim, signal.SIGKILL)
