@@ -1,7 +1,7 @@
 """A real engine and a real learner rank under `mixed-r1 check`: nothing is reported, until something is planted."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,17 @@ def test_a_healthy_engine_and_rank_are_all_right(run: LocalRun, tmp_path: Path) 
 class StaleSource(LocalLearner):
     """Sends its first weights for ever."""
 
-    def tensors(self) -> Any:
+    def tensors(self, names: Collection[str]) -> Any:
         if not hasattr(self, "kept"):
-            self.kept = [(name, tensor.clone()) for name, tensor in super().tensors()]
-        yield from self.kept
+            self.kept = [(name, tensor.clone()) for name, tensor in super().tensors(names)]
+        yield from ((name, tensor) for name, tensor in self.kept if name in names)
 
 
 class ForgetfulSender(LocalLearner):
     """One tensor is never sent."""
 
-    def tensors(self) -> Any:
-        yield from ((name, tensor) for name, tensor in super().tensors() if name not in FORGOTTEN)
+    def tensors(self, names: Collection[str]) -> Any:
+        yield from ((name, tensor) for name, tensor in super().tensors(names) if name not in FORGOTTEN)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in super().shapes().items() if name not in FORGOTTEN}
@@ -71,8 +71,8 @@ class SpoiltTensor(LocalLearner):
         super().send_weights(version)
         self.is_sending = False
 
-    def tensors(self) -> Any:
-        for name, tensor in super().tensors():
+    def tensors(self, names: Collection[str]) -> Any:
+        for name, tensor in super().tensors(names):
             if name in FORGOTTEN and getattr(self, "is_sending", False):
                 tensor = tensor.clone()
                 tensor[0] += 1.0
