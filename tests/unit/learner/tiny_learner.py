@@ -2,9 +2,12 @@
 
 import io
 import multiprocessing
+import multiprocessing.connection
 import pickle
+import random
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +202,14 @@ def make_config(model_path: Path, **changes: Any) -> LearnerConfig:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and below those that the system gives away: it is still free minutes later."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(10_000, max(11_000, first_given))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def run_ranks(num_ranks: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
@@ -219,6 +227,13 @@ def run_ranks(num_ranks: int, function: Callable[..., Any], folder: Path, *argum
     ]
     for process in processes:
         process.start()
+    running = set(processes)
+    while running:
+        multiprocessing.connection.wait([process.sentinel for process in running])
+        running = {process for process in running if process.is_alive()}
+        if any(process.exitcode for process in processes):
+            for process in running:  # it would wait for the one that failed
+                process.kill()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * num_ranks
