@@ -1,6 +1,7 @@
 """What stays fixed: whole parts of the model by name, or parameters by shell pattern; and what can change."""
 
 import fnmatch
+from collections.abc import Mapping
 
 from learner.errors import LearnerError
 from learner.families.base import PARTS
@@ -59,6 +60,12 @@ def layer_of(name: str) -> str:
     return ".".join(parts[: place + 1])
 
 
-def changing_layers(policy: Policy) -> set[str]:
-    """Return the layers, by `layer_of`, in which something is trained."""
-    return {layer_of(name) for name, parameter in policy.hf_model.named_parameters() if parameter.requires_grad}
+def changing_names(policy: Policy, stored: Mapping[str, str]) -> frozenset[str]:
+    """Return the checkpoint names of all tensors of the layers, by `layer_of`, in which something is trained.
+
+    Args:
+        policy: its frozen parameters need no gradient.
+        stored: checkpoint name by the model's own, adapters left out.
+    """
+    layers = {layer_of(name) for name, parameter in policy.hf_model.named_parameters() if parameter.requires_grad}
+    return frozenset(kept for name, kept in stored.items() if layer_of(name) in layers)

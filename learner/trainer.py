@@ -162,7 +162,7 @@ class PolicyTrainer:
         return rank_memory(self._device, begin_again=begin_again)
 
     def named_full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator.
+        """Yield (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator.
 
         Args:
             names: those wanted, the same on every rank; None for all.

@@ -46,7 +46,7 @@ class PolicyWeights(WeightSource):
         self._chosen: Collection[str] = shapes.keys()
 
     def choose(self, names: Collection[str]) -> None:
-        """Let the next passes be of these tensors alone."""
+        """Restrict the next passes to these tensors."""
         self._chosen = names
 
     def names(self) -> list[str]:

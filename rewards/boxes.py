@@ -263,7 +263,7 @@ def _is_corner_pair(value: object) -> bool:
 
 
 def _box(value: object) -> Box | None:
-    """Give the box that a JSON value spells, or None unless it is four finite numbers, or two points of them."""
+    """Return the box that a JSON value spells, or None unless it is four finite numbers, or two points of them."""
     if isinstance(value, list) and len(value) == 2 and _is_corner_pair(value):
         value = [item for corner in value for item in corner]
     if not isinstance(value, list) or len(value) != 4:

@@ -220,7 +220,7 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
 
 
 def _unit(quantity: Quantity, text: str) -> Unit | None:
-    """Give the unit of a number that `text` holds, or None where it has none that is known.
+    """Return the unit of a number that `text` holds, or None where it has none that is known.
 
     A percent sign is one beside others.
 
@@ -245,7 +245,7 @@ def _unit(quantity: Quantity, text: str) -> Unit | None:
 
 
 def _conversion(unit: Unit | None, gold_unit: Unit) -> Fraction | None:
-    """Give the factor from an answer's unit to the reference's; None where the two measure different things."""
+    """Return the factor from an answer's unit to the reference's; None where the two measure different things."""
     if unit is None or _is_bare_degree(unit, gold_unit) or _is_bare_degree(gold_unit, unit):
         return Fraction(1)
     return unit.size / gold_unit.size if unit.measures_as(gold_unit) else None
@@ -269,7 +269,7 @@ def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fr
 
 
 def _readings(quantity: Quantity, other: Quantity, smallest: int) -> tuple[Fraction, ...]:
-    """Give what a number may mean beside another: charts leave out the unit of their axis, readers may not.
+    """Return what a number may mean beside another: charts leave out the unit of their axis, readers may not.
 
     Args:
         quantity: The number.

@@ -24,7 +24,7 @@ from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.freezing import changing_layers, freeze_parameters, layer_of
+from learner.freezing import changing_names, freeze_parameters
 from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
 from learner.model import Policy
 from learner.packing import MicroBatch
@@ -229,8 +229,7 @@ class DeepSpeedBackend:
 
     def changing_names(self) -> frozenset[str]:
         """See TrainBackend."""
-        layers = changing_layers(self.policy)
-        return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)
+        return changing_names(self.policy, self._names)
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter.requires_grad:

@@ -27,7 +27,7 @@ from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
-from learner.freezing import changing_layers, freeze_parameters, layer_of
+from learner.freezing import changing_names, freeze_parameters
 from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
 from learner.model import Policy
 from learner.packing import MicroBatch
@@ -157,8 +157,7 @@ class FsdpBackend:
 
     def changing_names(self) -> frozenset[str]:
         """See TrainBackend."""
-        layers = changing_layers(self.policy)
-        return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)
+        return changing_names(self.policy, self._names)
 
     def _gather(
         self, named: Mapping[str, torch.nn.Parameter], names: Sequence[str], dtype: torch.dtype

@@ -64,11 +64,10 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             found[name] = tensor
     if (index := folder / INDEX_FILE).is_file():
         for name, file in read_object(index)["weight_map"].items():
-            if name not in found or found[name].file.name != file:
-                where = f"it is in {found[name].file.name}" if name in found else "no file of the folder has it"
+            if name in found and found[name].file.name != file:  # what no file has is missed where it is needed
                 raise ConfigError(
-                    f"model.path: {index} says that {name} is in {file}, and {where}; index and files must be of one "
-                    "checkpoint: download it again"
+                    f"model.path: {index} says that {name} is in {file}, and it is in {found[name].file.name}; index "
+                    "and files must be of one checkpoint: download it again"
                 )
     return found
 

@@ -84,7 +84,7 @@ def shards(folder: Path, *, drop: str = "") -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Give two files one another's name."""
+    """Swap the names of two files."""
     kept = one.read_bytes()
     other.rename(one)
     other.write_bytes(kept)
