@@ -5,8 +5,9 @@
     BMAS = (F + B) / 2,                       c_ij = cos_ij |cos_ij|^(sharpness - 1)
 
 The literal formula has all weights 1 and sharpness 1. The default reward (rewards/open_ended.py) lets function words
-weigh 0.05, takes sharpness 3 and multiplies by `composition_factor` and `repetition_factor`, which are nearly 1 on
-prose. Order, negation and facts are invisible to all of it.
+weigh 0.05 and words that fit any picture 0.3, takes sharpness 3 and multiplies by `composition_factor`,
+`repetition_factor` and `specificity_factor`, which are nearly 1 on honest prose. Order, negation and facts are
+invisible to all of it.
 
 Axes: U distinct ids of all replies of a group, R distinct ids of one reply, G distinct ids of the gold, d width.
 """
@@ -133,6 +134,20 @@ def repetition_factor(reply: Sequence[Hashable], gold: Sequence[Hashable]) -> fl
     """
     size = min(NGRAM, max(1, len(reply) // 2))
     return float((1.0 - max(0.0, duplicate_frac(reply, size) - duplicate_frac(gold, size))) ** REPETITION_POWER)
+
+
+def specificity_factor(reply_weight: float, gold_weight: float) -> float:
+    """Return what a reply keeps for saying less of this one picture than the reference does: min(1, reply / gold).
+
+    Args:
+        reply_weight: Mean weight of the reply's distinct content words, in (0, 1].
+        gold_weight: The same of the reference.
+
+    Example:
+        >>> specificity_factor(0.3, 0.6), specificity_factor(0.9, 0.6)
+        (0.5, 1.0)
+    """
+    return min(1.0, reply_weight / gold_weight)
 
 
 def duplicate_frac(words: Sequence[Hashable], size: int = NGRAM) -> float:

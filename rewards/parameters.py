@@ -74,10 +74,12 @@ class OpenEndedConfig:
     sharpness: Annotated[float, Ge(1), Le(16)] = 3.0
     """Power of a cosine: keeps the likeness of unrelated words from drowning what matches."""
     function_word_weight: Annotated[float, Gt(0), Le(1)] = 0.05
-    """What a function word (`the`, `with`, `image`) weighs in the means; other words weigh 1, or by `idf_path`."""
+    """What a function word (`the`, `with`, `image`) or number weighs in the means."""
+    general_word_weight: Annotated[float, Gt(0), Le(1)] = 0.3
+    """What a word that fits any picture (`scene`, `background`, `person`, `standing`) weighs; other words weigh 1."""
     idf_path: str = ""
-    """A JSON file of `rewards.open_ended.word_frequencies` over the training references: words of many references weigh
-    less; empty = all words but function words weigh 1."""
+    """A JSON file of `rewards.caption_words.word_frequencies` over the training references: words of many references
+    weigh less than the above."""
     max_chars: Annotated[int, Ge(1)] = 10_000
     max_distinct_tokens: Annotated[int, Ge(1)] = 896
     """Replies with more different tokens score 0, because each costs a row of the product. English prose of ten

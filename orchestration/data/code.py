@@ -30,7 +30,7 @@ REWARDS = (
         "rewards.mixed",
     ),
     *("rewards.open_ended", "rewards.plain_text", "rewards.quantities", "rewards.text_similarity"),
-    *("rewards.counting", "rewards.pointing", "rewards.reading"),
+    *("rewards.caption_words", "rewards.counting", "rewards.pointing", "rewards.reading"),
     *("rewards.tokenizer", "rewards.units", "rewards.yes_no"),
 )
 """What reads references and answers, and grades them."""

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from rewards.base import RewardRequest
+from rewards.caption_words import FUNCTION_WORDS, word_frequencies
 from rewards.embedding_table import EmbeddingTable
-from rewards.open_ended import FUNCTION_WORDS, OpenEndedReward, word_frequencies
+from rewards.open_ended import OpenEndedReward
 from rewards.parameters import OpenEndedConfig
 from rewards.tokenizer import load_tokenizer
 from rewards.word_table import WordTable
@@ -38,6 +39,14 @@ PARAGRAPH = (
     "the foreground, there is a person near a table, and the colors are bright and natural."
 )
 SHORT_PARAGRAPH = "A person standing next to a table with food in a room."
+LISTED = (
+    "In this photo there is a man with a dog next to a car, and a woman holds a cup beside a chair. A bottle, a plate "
+    "with food and a phone lie on the table, trees and a street are seen through the window, a clock is on the wall."
+)
+NUMBERS = (
+    "There are 1 or 2 main things here, 3 smaller ones behind them, 4 on the left and 5 on the right. The colors are "
+    "white, black, red, blue, green, yellow and brown."
+)
 
 
 def keywords(text: str) -> str:
@@ -53,6 +62,8 @@ HACKS: dict[str, Callable[[str], str]] = {
     "full stop": lambda text: ".",
     "paragraph": lambda text: PARAGRAPH,
     "short paragraph": lambda text: SHORT_PARAGRAPH,
+    "things listed": lambda text: LISTED,
+    "numbers listed": lambda text: NUMBERS,
     "keywords": keywords,
 }
 

@@ -19,9 +19,11 @@ from rewards.bmas import (
     composition_factor,
     duplicate_frac,
     repetition_factor,
+    specificity_factor,
 )
+from rewards.caption_words import function_word_share, is_content_word, load_idf, word_frequencies, words_of
 from rewards.embedding_table import EmbeddingTable
-from rewards.open_ended import OpenEndedReward, function_word_share, load_idf, word_frequencies, words_of
+from rewards.open_ended import OpenEndedReward
 from rewards.parameters import OpenEndedConfig
 from rewards.word_table import WordTable
 
@@ -186,6 +188,29 @@ def test_every_hack_earns_less_than_the_honest_caption() -> None:
         assert value(hack) < honest, hack
 
 
+def test_words_that_fit_any_picture_and_numbers_earn_little() -> None:
+    general = "The scene shows two people standing in the foreground, and various objects are in the background."
+    listed = "There are 1 or 2 of them, 3 or 4 on the left and 5 on the right."
+    for text in (general, listed):
+        assert value(text) < 0.1 * value(HONEST)
+        assert value(text) < 0.8 * value(text, general_word_weight=1.0)
+        # A reference that is general itself is earned by itself.
+        assert value(text, text) == 1.0
+
+
+def test_a_reply_keeps_the_share_of_what_it_tells_of_this_picture() -> None:
+    # Content words of the reply: `person` 0.3 and `dog` 1; of the reference: `dog` and `lawn`, 1 each.
+    assert specificity_factor(1.3 / 2, 1.0) == 0.65
+    assert specificity_factor(1.0, 0.3) == 1.0
+    lines = reward().explain(
+        RewardRequest(task="open", question="", response="", answer="a dog on a lawn"), "a person and two dogs"
+    )
+    assert lines[-1].endswith("specificity 0.6500")
+    # Numbers and function words are no content.
+    words = ["the", "dog", "sees", "12", "or", "two", "things"]
+    assert [word for word in words if is_content_word(word)] == ["dog", "sees", "things"]
+
+
 def test_the_literal_formula_pays_for_repetition_and_stop_words_and_is_kept() -> None:
     assert value(f"{GOLD} {GOLD}", guards=False) == 1.0
     assert value("the", guards=False) > 0.5
@@ -312,7 +337,7 @@ def test_an_explanation_names_directions_and_guards() -> None:
     assert reward().explain(request, "a dog a dog") == [
         "4 tokens against 2",
         "forward (answer found in reference) 1.0000, backward (reference found in answer) 1.0000",
-        "guards: composition 1.0000 (function words 50% against 50%), repetition 0.9410",
+        "guards: composition 1.0000 (function words 50% against 50%), repetition 0.9410, specificity 1.0000",
     ]
     assert len(reward(guards=False).explain(request, "a dog")) == 2
     assert reward().explain(request, "...") == ["0 tokens against 2"]
