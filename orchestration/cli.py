@@ -13,9 +13,8 @@ if __name__ == "__main__" and Path(sys.path[0]).absolute() == Path.cwd() != Path
     del sys.path[0]
 
 from learner.errors import CheckpointError, DivergedError, LearnerError
-from orchestration.composition import compose
-from orchestration.config.strict import unknown_key
-from orchestration.errors import (
+from orchestration.settings.composition import compose
+from orchestration.settings.errors import (
     ConfigError,
     DataError,
     InfrastructureError,
@@ -23,6 +22,7 @@ from orchestration.errors import (
     ResumeError,
     StoppedError,
 )
+from orchestration.settings.strict import unknown_key
 from orchestration.usage import USAGE, help_text, version_text
 from rewards.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
@@ -102,25 +102,31 @@ def _end_in_order() -> None:
 
 
 def _plan(arguments: Sequence[str]) -> int:
-    from orchestration.config.experiment import build_settings
-    from orchestration.planning.command import print_plan
+    from orchestration.plan.command import print_plan
+    from orchestration.settings.experiment import build_settings
 
     overrides = [argument for argument in arguments if argument != "--json"]
     return print_plan(build_settings(compose(overrides)), as_json="--json" in arguments)
 
 
 def _check(overrides: Sequence[str]) -> int:
-    from orchestration.config.experiment import build_config
+    from orchestration.inputs.machine import build_config
 
     config = build_config(compose(overrides), is_for_check=True)
     _end_in_order()
     from orchestration.check.command import run_check
+    from orchestration.inputs.dataset import Located
+    from orchestration.inputs.prepare import model_folder
+    from orchestration.plan.learner_memory import planned_bytes
+    from orchestration.plan.plan import check_plan
 
-    return run_check(config)
+    model = model_folder(config)
+    check_plan(config, Located(train=None, held_out=None, note=""))
+    return run_check(config, model, planned_bytes=planned_bytes(config, model))
 
 
 def _train(overrides: Sequence[str]) -> int:
-    from orchestration.config.experiment import build_config
+    from orchestration.inputs.machine import build_config
 
     config = build_config(compose(overrides))
     _end_in_order()
@@ -133,7 +139,7 @@ def _train(overrides: Sequence[str]) -> int:
 def _submit(overrides: Sequence[str]) -> int:
     values = compose(overrides, is_for_here=False)
     _end_in_order()
-    from orchestration.submission.command import submit_run
+    from orchestration.submit.command import submit_run
 
     return submit_run(values, overrides)
 
@@ -160,7 +166,8 @@ def _data(arguments: Sequence[str]) -> int:
 
         print(describe_schema())
         return 0
-    from orchestration.config.experiment import build_config, build_settings, check_inputs_named
+    from orchestration.inputs.machine import build_config
+    from orchestration.settings.experiment import build_settings, check_inputs_named
 
     values = compose(arguments[1:])
     settings = build_settings(values)
@@ -170,7 +177,7 @@ def _data(arguments: Sequence[str]) -> int:
     config = build_config(values, is_for_training=False)
     _end_in_order()
     from orchestration.data.command import build_from_config
-    from orchestration.inputs import model_folder
+    from orchestration.inputs.prepare import model_folder
 
     dataset = build_from_config(config, model_folder(config))
     print("\n".join(str(path) for path in sorted(dataset.root.iterdir())))
@@ -180,8 +187,8 @@ def _data(arguments: Sequence[str]) -> int:
 def _evaluate(overrides: Sequence[str]) -> int:
     from dataclasses import fields
 
-    from orchestration.evaluation.config import EvaluateConfig
-    from orchestration.evaluation.of_run import build_evaluation, run_of, settings_of_run
+    from orchestration.evaluate.of_run import build_evaluation, run_of, settings_of_run
+    from orchestration.settings.evaluate import EvaluateConfig
 
     own = {field.name for field in fields(EvaluateConfig)}
     settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]
@@ -191,16 +198,16 @@ def _evaluate(overrides: Sequence[str]) -> int:
         values = compose(settings, base=base)
     config = build_evaluation(values, base)
     _end_in_order()
-    from orchestration.evaluation.command import run_evaluation
+    from orchestration.evaluate.command import run_evaluation
 
     run_evaluation(config, run)
     return 0
 
 
 def _report(overrides: Sequence[str]) -> int:
-    from orchestration.config.experiment import build_settings
-    from orchestration.persistence.state import open_run, read_config
-    from orchestration.report.page import write_report
+    from orchestration.settings.experiment import build_settings
+    from orchestration.storage.run_folder import open_run, read_config
+    from orchestration.train.report import write_report
 
     folder = open_run(build_settings(compose(overrides)).run_path)
     read_config(folder)  # a copy that was cut short is told of before anything is written
@@ -228,8 +235,8 @@ def _score(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
     chosen = parser.parse_intermixed_args(arguments)
-    from orchestration.config.strict import build
     from orchestration.score.command import ScoreCommand, score_file
+    from orchestration.settings.strict import build
     from rewards.config import RewardConfig
 
     values = compose([f"reward={chosen.preset}", *chosen.overrides])
@@ -251,7 +258,7 @@ def _path(text: str) -> Path:
 def _config(overrides: Sequence[str]) -> int:
     import yaml
 
-    from orchestration.config.experiment import build_settings
+    from orchestration.settings.experiment import build_settings
 
     values = compose(overrides)
     build_settings(values)

@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from learner.errors import DivergedError
-from orchestration.cluster import while_ray_lives
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.errors import InterruptedRunError, StoppedError
-from orchestration.faults import read_faults
-from orchestration.host.garbage import collect_rarely
-from orchestration.host.object_store import check_object_store
-from orchestration.inputs import Inputs, check_plan, check_rewards, check_same_model, check_same_rows, prepare_inputs
+from orchestration.cluster.garbage import collect_rarely
+from orchestration.cluster.object_store import check_object_store
+from orchestration.cluster.reservations import seated
+from orchestration.cluster.session import while_ray_lives
+from orchestration.inputs.dataset import Located, locate
+from orchestration.inputs.prepare import Inputs, check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
-from orchestration.persistence.checkpoints import newest_step, store_of
-from orchestration.persistence.finished import check_finished, read_before_after
-from orchestration.persistence.lock import exclusive
-from orchestration.persistence.state import RunFolder, settle_config, write_environment, write_json
-from orchestration.placement.seats import seated
-from orchestration.planning.dataset import Located, locate
-from orchestration.report.page import write_report
-from orchestration.report.tables import before_after_table
-from orchestration.run import Run
+from orchestration.page.tables import before_after_table
+from orchestration.plan.plan import check_plan
+from orchestration.settings.errors import InterruptedRunError, StoppedError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.checkpoints import newest_step, store_of
+from orchestration.storage.faults import read_faults
+from orchestration.storage.finished import check_finished, read_before_after
+from orchestration.storage.lock import exclusive
+from orchestration.storage.run_folder import RunFolder, settle_config, write_environment, write_json
+from orchestration.train.report import write_report
+from orchestration.train.run import Run
 
 
 def run_training(config: ExperimentConfig) -> None:

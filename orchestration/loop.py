@@ -3,14 +3,14 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from orchestration.buffer import GroupBuffer
-from orchestration.dispatch import Seat
-from orchestration.errors import LearnerLostError, PayloadLostError, ScoringError
-from orchestration.tickets import GroupTicket, StepGroups
+from orchestration.settings.errors import LearnerLostError, PayloadLostError, ScoringError
+from orchestration.train.buffer import GroupBuffer
+from orchestration.workers.dispatch import Seat
+from orchestration.workers.tickets import GroupTicket, StepGroups
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
-    from orchestration.run import Run
+    from orchestration.train.run import Run
 
 
 async def train_and_finish(run: "Run") -> None:

@@ -4,8 +4,8 @@ import importlib.metadata
 import textwrap
 from collections.abc import Sequence
 
-from orchestration.config.describe import explain, meaning
-from orchestration.host.commit import project_commit
+from orchestration.settings.describe import explain, meaning
+from orchestration.storage.commit import project_commit
 
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 

@@ -12,22 +12,19 @@ from orchestration.check.node import TOKEN_FILE, look_at_node, seen_nodes
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import Expectations, Row, judge
-from orchestration.cluster import while_ray_lives
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.demo.settings import FAMILY_FRAMES
-from orchestration.faults import FaultLog
-from orchestration.inputs import check_plan, model_folder
-from orchestration.persistence.lock import exclusive
-from orchestration.persistence.state import write_json
-from orchestration.placement.colocated import colocated_devices, ranks_under
-from orchestration.placement.seats import Seats, seated
-from orchestration.planning.dataset import Located
-from orchestration.planning.learner_memory import learner_memory
-from orchestration.planning.shapes import PatchTower, shape_of
-from orchestration.pools.generators import start_generators
-from orchestration.pools.learner import start_learner
-from orchestration.pools.nodes import hold, on_every_node
-from orchestration.turns import start_turns
+from orchestration.cluster.colocated import colocated_devices, ranks_under
+from orchestration.cluster.node_calls import hold, on_every_node
+from orchestration.cluster.reservations import Seats, seated
+from orchestration.cluster.session import while_ray_lives
+from orchestration.models.shapes import PatchTower, shape_of
+from orchestration.settings.demo import FAMILY_FRAMES
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.faults import FaultLog
+from orchestration.storage.lock import exclusive
+from orchestration.storage.run_folder import write_json
+from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.learner_group import start_learner
+from orchestration.workers.turns import start_turns
 from rewards.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 
@@ -37,7 +34,7 @@ MIN_IMAGES = 2
 EXIT_FAULT = 1
 
 
-def run_check(config: ExperimentConfig) -> int:
+def run_check(config: ExperimentConfig, model: Path, *, planned_bytes: int) -> int:
     """Check as configured, print the table and write check.json; gives the exit code: 0 all right, 1 a fault.
 
     Raises:
@@ -45,11 +42,9 @@ def run_check(config: ExperimentConfig) -> int:
         ResumeError: another process checks into the same folder.
     """
     folder = config.run_path / "check"
-    model = model_folder(config)
-    check_plan(config, Located(train=None, held_out=None, note=""))
     busy = f"another process checks in {folder}; wait for it, or use another run_dir"
     with exclusive(folder, refusal=busy):
-        facts = _look(as_checked(config), config, model, folder)
+        facts = _look(as_checked(config), model, folder, planned_bytes=planned_bytes)
         rows = judge(facts, expectations(config, model))
         write_json(folder / "check.json", {"rows": [asdict(row) for row in rows], "facts": asdict(facts)})
         print_table(rows)
@@ -90,13 +85,7 @@ def expectations(config: ExperimentConfig, model: Path) -> Expectations:
     )
 
 
-def planned_bytes(config: ExperimentConfig, model: Path) -> int:
-    """Return what `mixed-r1 plan` counts for a learner rank's tensors and its allocator."""
-    use = learner_memory(config, shape_of(replace(config.model, path=str(model))), None)
-    return sum(item.bytes for item in use.items if item.name != "CUDA context")
-
-
-def _look(config: ExperimentConfig, planned: ExperimentConfig, model: Path, folder: Path) -> Facts:
+def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes: int) -> Facts:
     """Start the actors of a run but for those that score, and probe them."""
     logs, record, limits = folder / "logs", folder / "turns.jsonl", config.cluster.faults
     record.unlink(missing_ok=True)
@@ -128,7 +117,7 @@ def _look(config: ExperimentConfig, planned: ExperimentConfig, model: Path, fold
             turns=start_turns(config, generators, learner, record=record),
             prompts=check_prompts(),
             placeholders=known,
-            planned_bytes=planned_bytes(planned, model),
+            planned_bytes=planned_bytes,
             store=open_store(f"{checkpoints}/check"),
             record=record,
             look_at_nodes=lambda: look_at_nodes(config, model, folder / "shared"),

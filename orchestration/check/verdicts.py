@@ -16,7 +16,7 @@ from orchestration.check.facts import (
     StepFacts,
     WeightFacts,
 )
-from orchestration.planning.words import size
+from orchestration.page.formatting import size
 from rewards.base import RewardRequest
 from rewards.grounding import GroundingReward
 from rewards.parameters import GroundingConfig

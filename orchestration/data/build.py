@@ -7,20 +7,20 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from orchestration.data.chunks import Chunk
-from orchestration.data.code import stage_code
 from orchestration.data.duplicates.deduplicate import Deduplicator
 from orchestration.data.job import BuildJob
 from orchestration.data.plan import read_sources
-from orchestration.data.progress import Advance, StageBars
 from orchestration.data.publish import of_role, publish
-from orchestration.data.reasons import Refused
-from orchestration.data.rows import candidate_from_json
+from orchestration.data.rows.chunks import Chunk
+from orchestration.data.rows.code import stage_code
+from orchestration.data.rows.progress import Advance, StageBars
+from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows.tables import candidate_from_json
+from orchestration.data.rows.workers import Workers
 from orchestration.data.selection.select import Selectable, answer_class, select_rows
 from orchestration.data.stages.row_stages import MeasureStage, NormaliseStage, ValidateStage
 from orchestration.data.stages.runner import RowStage, Verdict, rows_in_order, run_stage, sift
-from orchestration.data.workers import Workers
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
 from rewards.config import RewardConfig
 from rollout.records import Difficulty
 

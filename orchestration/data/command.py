@@ -5,23 +5,23 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestration import cluster
-from orchestration.config.cluster import ActorRole
-from orchestration.config.experiment import ExperimentConfig, check_writable
+from orchestration.cluster.reservations import Seats, num_actors, reserved
+from orchestration.cluster.session import ray_session
 from orchestration.data.build import Attempt, build_dataset
-from orchestration.data.chunks import Chunk, ImageReader
-from orchestration.data.code import STAGES
 from orchestration.data.job import BuildJob
-from orchestration.data.progress import Advance, StageBars
-from orchestration.data.ray_workers import RayWorkers
 from orchestration.data.result import Dataset, is_built, plan_build
+from orchestration.data.rows.chunks import Chunk, ImageReader
+from orchestration.data.rows.code import STAGES
+from orchestration.data.rows.progress import Advance, StageBars
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import PoolPolicy, sample_chunks
-from orchestration.faults import FaultLog
-from orchestration.persistence.lock import exclusive
-from orchestration.placement.seats import Seats, num_actors, reserved
-from orchestration.pools.generators import start_generators
-from orchestration.pools.rewards import start_reward_pool
+from orchestration.settings.cluster import ActorRole
+from orchestration.settings.experiment import ExperimentConfig, check_writable
+from orchestration.storage.faults import FaultLog
+from orchestration.storage.lock import exclusive
+from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.reward_pool import start_reward_pool
+from orchestration.workers.row_tasks import RayWorkers
 from rollout.records import SamplingSpec
 
 POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
@@ -61,7 +61,7 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
     is_tried = job.recipe.difficulty.enabled
     logs = job.store / "logs"
     cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
-    with cluster.ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
+    with ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
         workers = RayWorkers(job.recipe.num_workers)
         build_dataset(job, workers, _attempt(config, job, model, logs) if is_tried else None, bars)
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestration.data.chunks import digest_of
-from orchestration.data.code import STAGES, stage_code
-from orchestration.data.config import RecipeConfig
 from orchestration.data.plan import SourcePlan
+from orchestration.data.rows.chunks import digest_of
+from orchestration.data.rows.code import STAGES, stage_code
 from orchestration.data.stages.measure import Ruler
+from orchestration.settings.recipe import RecipeConfig
 from rewards.config import RewardConfig
 
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from orchestration.data.chunks import Chunk, digest_of
-from orchestration.data.code import stage_code
-from orchestration.data.config import RecipeConfig, SourceConfig
-from orchestration.data.files import FileDigests
-from orchestration.data.progress import Advance
+from orchestration.data.rows.chunks import Chunk, digest_of
+from orchestration.data.rows.code import stage_code
+from orchestration.data.rows.files import FileDigests
+from orchestration.data.rows.progress import Advance
+from orchestration.data.rows.workers import Workers
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.stages.read import STAGE, PartTask, lots, read_part
-from orchestration.data.workers import Workers
-from orchestration.errors import ConfigError, DataError
+from orchestration.settings.errors import ConfigError, DataError
+from orchestration.settings.recipe import RecipeConfig, SourceConfig
 
 ROLE_ORDER = ("guard", "held_out", "train")
 """Evaluation sets come first, so that of two equal rows the one for training goes."""

@@ -6,18 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestration.data.chunks import Chunk, ImageReader, digest_of
-from orchestration.data.code import STAGES, stage_code
 from orchestration.data.job import BuildJob
 from orchestration.data.plan import SourcePlan
-from orchestration.data.progress import Advance
 from orchestration.data.report.count import LAST_STAGE, Count, CountTask, count_chunk
 from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
 from orchestration.data.report.page import dataset_page
-from orchestration.data.rows import to_sample
+from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of
+from orchestration.data.rows.code import STAGES, stage_code
+from orchestration.data.rows.progress import Advance
+from orchestration.data.rows.tables import to_sample
+from orchestration.data.rows.workers import Workers
 from orchestration.data.stages.write import plan_shards, write_shard
-from orchestration.data.workers import Workers
-from orchestration.host.commit import project_commit
+from orchestration.storage.commit import project_commit
 
 MANIFEST, PAGE = "manifest.json", "page.html"
 

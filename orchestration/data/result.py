@@ -3,15 +3,15 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.data.chunks import digest_of
-from orchestration.data.code import stage_code
-from orchestration.data.files import FileDigests
 from orchestration.data.job import BuildJob
 from orchestration.data.plan import plan_sources
 from orchestration.data.publish import MANIFEST, read_key
+from orchestration.data.rows.chunks import digest_of
+from orchestration.data.rows.code import stage_code
+from orchestration.data.rows.files import FileDigests
 from orchestration.data.stages.measure import Ruler, processor_files
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig
 
 
 @dataclass(frozen=True, slots=True)

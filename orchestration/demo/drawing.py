@@ -5,7 +5,7 @@ import itertools
 
 from PIL import Image, ImageDraw
 
-from orchestration.demo.settings import CELL, SIDE
+from orchestration.settings.demo import CELL, SIDE
 
 COLOURS = {
     "red": (220, 30, 30),

@@ -6,7 +6,7 @@ import random
 
 from orchestration.demo.samples import DemoSample, Question, Solution
 from orchestration.demo.scenes import Scene, Shape
-from orchestration.demo.settings import CELL, SIDE, FrameName
+from orchestration.settings.demo import CELL, SIDE, FrameName
 
 
 def ask_box(scene: Scene, rng: random.Random) -> Question:

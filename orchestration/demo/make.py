@@ -7,10 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from orchestration.cluster.guard import guarded
 from orchestration.demo.prepare import DemoProgress, model_folder, prepare_demo
-from orchestration.demo.settings import DemoSettings, FamilyName
-from orchestration.errors import DataError
-from orchestration.host.guard import guarded
+from orchestration.settings.demo import DemoSettings, FamilyName
+from orchestration.settings.errors import DataError
 
 BAR_TITLE = "supervised warm start"
 NUM_MARKS = 8

@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learner.file_mode import give_usual_modes
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.grounding import with_boxes_in
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.settings import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.demo.tasks import WARM_START_WEIGHTS, generate_samples
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import WarmStartProgress, warm_start
-from orchestration.seeds import derive_seed
+from orchestration.models import tiny
+from orchestration.settings import demo
+from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
+from orchestration.settings.seeds import derive_seed
 
+SHAPE_FILES = (str(tiny.__file__), str(demo.__file__))
+"""Outside of this folder, because plans read them too."""
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
 """Enough text for the tokenizer to meet every word of the demo many times."""
@@ -90,7 +94,7 @@ def _digest(parts: list[int | float | str]) -> str:
     hasher = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in (*sorted(Path(__file__).parent.rglob("*.py")), *map(Path, SHAPE_FILES)):
         hasher.update(file.read_bytes())
     return hasher.hexdigest()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from orchestration.demo.drawing import COLOURS, draw_shapes
-from orchestration.demo.settings import CELL
+from orchestration.settings.demo import CELL
 
 SHAPES = ("oval", "triangle", "diamond", "cross")
 SIZES = {"small": 1, "big": 2}

@@ -12,7 +12,7 @@ from orchestration.demo.grounding import ask_box
 from orchestration.demo.matching import ask_choice, ask_yes_no
 from orchestration.demo.samples import DemoSample, Question, make_sample
 from orchestration.demo.scenes import Scene, random_scene
-from orchestration.demo.settings import SIDE
+from orchestration.settings.demo import SIDE
 
 Split = Literal["train", "held_out"]
 

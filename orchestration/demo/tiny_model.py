@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.demo.families.base import TinyFamily
+from orchestration.demo.family import TinyFamily
 from orchestration.demo.samples import END_OF_TURN
 from orchestration.demo.tokenizer import PAD, train_tokenizer
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from orchestration.demo.samples import END_OF_TURN, TAGS
+from orchestration.models.tiny import VOCAB_SIZE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
 
 PAD = "<|endoftext|>"
 CHAT_TOKENS = (PAD, "<|im_start|>", END_OF_TURN)
-VOCAB_SIZE = 576
-"""Room for 256 bytes, 11 added tokens, and every word of the demo as one token."""
-
 MAX_TOKENS = 512
 """Longest text that the tiny models are made for."""
 

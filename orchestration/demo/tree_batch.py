@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestration.demo.families.base import TinyFamily
+from orchestration.demo.family import TinyFamily
 from orchestration.demo.samples import DemoSample
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from orchestration.errors import DataError
 from orchestration.score.agreement import Agreement
 from orchestration.score.expectations import Expectations
 from orchestration.score.rows import BadRow, ScoreRow, read_rows
 from orchestration.score.scorer import RowScorer
 from orchestration.score.summary import Summary
+from orchestration.settings.errors import DataError
 from rewards.base import RewardResult
 from rewards.config import RewardConfig
 

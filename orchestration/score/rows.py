@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.errors import DataError
 from orchestration.score.expectations import RELATIONS
+from orchestration.settings.errors import DataError
 from rewards.base import RewardError, RewardRequest
 from rewards.config import RewardConfig
 

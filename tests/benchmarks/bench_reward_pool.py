@@ -20,12 +20,12 @@ import ray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from orchestration.actors.reward import RewardActor
-from orchestration.config.cluster import FaultsConfig, RewardPoolConfig
-from orchestration.faults import FaultLog
-from orchestration.handoff import to_reward_requests
-from orchestration.placement.process import Placement
-from orchestration.pools.rewards import RewardPool
+from orchestration.cluster.process import Placement
+from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
+from orchestration.storage.faults import FaultLog
+from orchestration.workers.handoff import to_reward_requests
+from orchestration.workers.reward_actor import RewardActor
+from orchestration.workers.reward_pool import RewardPool
 from rewards import MixedReward, RewardConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_config
 from orchestration.data.command import build_from_config
+from orchestration.inputs.machine import build_config
 from tests.benchmarks.hardware import describe_hardware
 
 LOOK_EVERY_S = 0.5
@@ -51,7 +51,7 @@ def main() -> None:
 
 def make_model(folder: Path) -> None:
     """Write a tiny model, for its processor."""
-    from orchestration.demo.families.registry import FAMILIES
+    from orchestration.demo.families import FAMILIES
     from orchestration.demo.tiny_model import make_tiny_model
 
     make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["how high is the red bar?"] * 3, seed=0)

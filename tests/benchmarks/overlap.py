@@ -18,14 +18,15 @@ from statistics import fmean
 from typing import Literal
 
 from orchestration.cli import compose
-from orchestration.config.experiment import ExperimentConfig, build_config
-from orchestration.inputs import Inputs, prepare_inputs
+from orchestration.cluster.reservations import Seats, seated
+from orchestration.inputs.machine import build_config
+from orchestration.inputs.prepare import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
-from orchestration.persistence.state import RunFolder, settle_config
-from orchestration.placement.seats import Seats, seated
-from orchestration.run import Run
-from orchestration.tickets import GroupTicket
-from orchestration.tracking import read_metrics
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.run_folder import RunFolder, settle_config
+from orchestration.train.run import Run
+from orchestration.train.tracking import read_metrics
+from orchestration.workers.tickets import GroupTicket
 from tests.benchmarks.hardware import describe_hardware
 
 WARM_UP = 2

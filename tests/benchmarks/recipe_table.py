@@ -9,8 +9,8 @@ from pathlib import Path
 
 import conf
 from orchestration.cli import compose
-from orchestration.config.experiment import ExperimentConfig, build_settings
-from orchestration.planning.plan import RunPlan, plan_run
+from orchestration.plan.plan import RunPlan, plan_run
+from orchestration.settings.experiment import ExperimentConfig, build_settings
 
 EXPERIMENTS = Path(str(conf.__file__)).parent / "experiment"
 MACHINES = ("1_gpu", "8_gpus", "2_nodes", "4_nodes", "16_nodes")

@@ -20,14 +20,14 @@ from typing import Any
 
 import ray
 
-from orchestration.actors.generator import GeneratorActor
-from orchestration.actors.process import settle
-from orchestration.cluster import ray_session
-from orchestration.config.experiment import build_config
-from orchestration.faults import FaultLog
-from orchestration.placement.local import available_cores
-from orchestration.placement.process import Placement
-from orchestration.pools.generators import GeneratorPool
+from orchestration.cluster.local import available_cores
+from orchestration.cluster.process import Placement
+from orchestration.cluster.session import ray_session
+from orchestration.inputs.machine import build_config
+from orchestration.storage.faults import FaultLog
+from orchestration.workers.actor_process import settle
+from orchestration.workers.engine_actor import GeneratorActor
+from orchestration.workers.engine_pool import GeneratorPool
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 from tests.benchmarks.hardware import describe_hardware

@@ -34,12 +34,12 @@ async def blocked(work: "asyncio.Task[None]") -> tuple[float, float]:
 
 def main() -> None:
     """Print both, their ratio, and the hardware."""
-    from orchestration.draws import Draws
+    from orchestration.train.draws import Draws
     from rollout.config import StreamConfig
     from rollout.dataset import SampleTable, write_samples
     from rollout.records import ImageBytes, Sample
     from tests.benchmarks.hardware import describe_hardware
-    from tests.unit.orchestration.run_records import training
+    from tests.unit.train.run_records import training
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=512)

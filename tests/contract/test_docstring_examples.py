@@ -7,21 +7,21 @@ import pkgutil
 import pytest
 
 import orchestration.data
-import orchestration.evaluation
-import orchestration.planning
-import orchestration.submission
+import orchestration.evaluate
+import orchestration.plan
+import orchestration.submit
 import rewards
 
 # A worker reads standard input when it is imported; Ray's and vLLM's modules take seconds and hold no examples.
-LEFT_OUT = {"rewards.math_worker", "orchestration.data.ray_workers"}
+LEFT_OUT = {"rewards.math_worker", "orchestration.workers.row_tasks"}
 MODULES = [
     module.name
     for package in (
         rewards,
         orchestration.data,
-        orchestration.evaluation,
-        orchestration.planning,
-        orchestration.submission,
+        orchestration.evaluate,
+        orchestration.plan,
+        orchestration.submit,
     )
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not module.ispkg and module.name not in LEFT_OUT

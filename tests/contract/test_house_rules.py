@@ -28,18 +28,22 @@ def test_house_rule_holds(name: str) -> None:
     ("modules", "absent"),
     [
         (
-            "orchestration.loop orchestration.buffer orchestration.handoff orchestration.persistence.state",
+            "orchestration.loop orchestration.train.buffer orchestration.train.draws orchestration.train.steps "
+            "orchestration.workers.dispatch orchestration.workers.handoff orchestration.storage.run_folder",
             "torch vllm ray",
         ),
         (
-            "orchestration.faults orchestration.errors orchestration.host.object_store",
+            "orchestration.storage.faults orchestration.settings.errors orchestration.cluster.object_store",
             "torch vllm ray transformers hydra",
         ),
-        ("orchestration.config rollout.config learner.config rewards", "torch vllm ray transformers hydra"),
-        ("orchestration.placement.layout orchestration.placement.process", "torch vllm ray transformers hydra"),
+        (
+            "orchestration.settings.experiment rollout.config learner.config rewards",
+            "torch vllm ray transformers hydra",
+        ),
+        ("orchestration.cluster.layout orchestration.cluster.process", "torch vllm ray transformers hydra"),
         ("rollout.records learner.records rewards.base orchestration.cli", "torch vllm ray transformers hydra"),
         (
-            "orchestration.planning.prompts orchestration.planning.seconds orchestration.data.result",
+            "orchestration.plan.prompts orchestration.plan.seconds orchestration.data.result",
             "torch vllm ray transformers hydra",
         ),
     ],

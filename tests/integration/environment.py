@@ -2,6 +2,6 @@
 
 import os
 
-from orchestration.placement.process import Placement
+from orchestration.cluster.process import Placement
 
 os.environ.update(Placement(num_gpus=0, cores=(), threads=1).environment())

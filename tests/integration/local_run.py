@@ -11,25 +11,26 @@ from typing import Any
 
 import tests.integration.environment  # noqa: F401
 from learner.store import open_store
-from orchestration.actors.generator import GeneratorActor
-from orchestration.actors.learner import LearnerActor
-from orchestration.check.command import as_checked, expectations, planned_bytes
+from orchestration.check.command import as_checked, expectations
 from orchestration.check.facts import Facts
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import Row, judge
-from orchestration.composition import compose
-from orchestration.config.experiment import ExperimentConfig, build_settings
-from orchestration.faults import FaultLog
-from orchestration.pools.generators import GeneratorPool
-from orchestration.pools.learner import LearnerGroup
-from orchestration.turns import OwnGpus
+from orchestration.plan.learner_memory import planned_bytes
+from orchestration.settings.composition import compose
+from orchestration.settings.experiment import ExperimentConfig, build_settings
+from orchestration.storage.faults import FaultLog
+from orchestration.workers.engine_actor import GeneratorActor
+from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.learner_actor import LearnerActor
+from orchestration.workers.learner_group import LearnerGroup
+from orchestration.workers.turns import OwnGpus
 from rewards.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 from tests.integration.loop_client import LoopClient
 from tests.unit.check.healthy import node
 from tests.unit.learner.tiny_learner import free_port
-from tests.unit.orchestration.fault_limits import fault_limits
+from tests.unit.storage.fault_limits import fault_limits
 
 HOST = "127.0.0.1"
 

@@ -12,13 +12,13 @@ import ray
 from learner import checkpoint
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.store import FileEntry, FileStore, open_store
-from orchestration.actors.learner import LearnerActor
-from orchestration.cluster import leave_ray
-from orchestration.persistence.checkpoints import Checkpoints
-from orchestration.placement.process import Placement
-from orchestration.pools.learner import LearnerGroup
+from orchestration.cluster.process import Placement
+from orchestration.cluster.session import leave_ray
+from orchestration.storage.checkpoints import Checkpoints
+from orchestration.workers.learner_actor import LearnerActor
+from orchestration.workers.learner_group import LearnerGroup
 from tests.unit.learner.tiny_learner import make_group, write_tiny_model
-from tests.unit.orchestration.fault_limits import fault_limits
+from tests.unit.storage.fault_limits import fault_limits
 
 NUM_RANKS = 2
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.faults import Role
+from orchestration.storage.faults import Role
 from tests.integration.driver import Driver
 from tests.integration.two_nodes import ENVIRONMENT, two_nodes
 

@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray._private.worker import global_worker
 
-from orchestration import cluster
+from orchestration.cluster import session as cluster
 
 
 def test_a_listener_that_never_stops_holds_nobody(

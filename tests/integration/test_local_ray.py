@@ -6,10 +6,10 @@ import psutil
 import ray
 
 from orchestration.cli import compose
-from orchestration.cluster import ray_session
-from orchestration.config.experiment import build_config
-from orchestration.host.guard import TOKEN_VARIABLE
-from orchestration.host.local_ray import VARIABLES
+from orchestration.cluster.guard import TOKEN_VARIABLE
+from orchestration.cluster.local_ray import VARIABLES
+from orchestration.cluster.session import ray_session
+from orchestration.inputs.machine import build_config
 
 
 @ray.remote

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestration.cluster import leave_ray
+from orchestration.cluster.session import leave_ray
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 STORE_BYTES = 80 << 20  # about the least that Ray accepts

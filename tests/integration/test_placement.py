@@ -11,16 +11,16 @@ from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from orchestration.cluster import leave_ray
-from orchestration.config.cluster import ActorRole
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.errors import ConfigError, InfrastructureError
-from orchestration.placement.colocated import RankDevices, colocated_devices, ranks_under
-from orchestration.placement.seats import Seats, reserved, seated
+from orchestration.cluster.colocated import RankDevices, colocated_devices, ranks_under
+from orchestration.cluster.reservations import Seats, reserved, seated
+from orchestration.cluster.session import leave_ray
+from orchestration.settings.cluster import ActorRole
+from orchestration.settings.errors import ConfigError, InfrastructureError
+from orchestration.settings.experiment import ExperimentConfig
 from tests.integration.gpu_nodes import GPUS, gpu_nodes
 from tests.integration.probe import Place, Probe
 from tests.integration.two_nodes import ENVIRONMENT
-from tests.unit.placement.machines import colocated, run_on_gpus, sharing
+from tests.unit.cluster.machines import colocated, run_on_gpus, sharing
 
 KINDS = "cluster.nodes=[" + ",".join(
     f"{{count:1,gpus:{gpus},gpu:null,cpus:4,memory_gib:1,roles:[{role}],resource:{mark}}}"

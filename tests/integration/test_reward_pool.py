@@ -13,12 +13,12 @@ import pytest
 import ray
 from safetensors.numpy import save_file
 
-from orchestration.cluster import leave_ray
-from orchestration.config.cluster import RewardPoolConfig
-from orchestration.errors import ScoringError
-from orchestration.faults import FaultLog
-from orchestration.pools.rewards import RewardPool
-from tests.unit.orchestration.fault_limits import fault_limits
+from orchestration.cluster.session import leave_ray
+from orchestration.settings.cluster import RewardPoolConfig
+from orchestration.settings.errors import ScoringError
+from orchestration.storage.faults import FaultLog
+from orchestration.workers.reward_pool import RewardPool
+from tests.unit.storage.fault_limits import fault_limits
 
 TABLE_ROWS, TABLE_WIDTH = 40_000, 512
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.host.folder import PREFIX
-from orchestration.host.guard import processes
+from orchestration.cluster.guard import processes
+from orchestration.cluster.ray_folder import PREFIX
 from tests.integration.driver import Driver
 
 ROOT = Path(__file__).parents[2]

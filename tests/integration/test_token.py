@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 import ray
 from orchestration.cli import compose
-from orchestration.cluster import ray_session
-from orchestration.config.experiment import build_settings
-from orchestration.errors import ConfigError
+from orchestration.cluster.session import ray_session
+from orchestration.settings.experiment import build_settings
+from orchestration.settings.errors import ConfigError
 config = build_settings(compose([f"cluster.address={sys.argv[1]}"]))
 try:
     with ray_session(config.cluster, 1, Path(tempfile.mkdtemp())):

@@ -10,15 +10,15 @@ import pytest
 import ray
 from numpy.typing import NDArray
 
-from orchestration.actors.learner import lost_among
 from orchestration.cli import compose
-from orchestration.cluster import leave_ray
-from orchestration.config.experiment import build_config
-from orchestration.errors import ConfigError, PayloadLostError, RewardLostError
-from orchestration.faults import Role
-from orchestration.placement.process import Placement
-from orchestration.placement.seats import seated
-from orchestration.pools.lost import in_our_words
+from orchestration.cluster.process import Placement
+from orchestration.cluster.ray_errors import in_our_words
+from orchestration.cluster.reservations import seated
+from orchestration.cluster.session import leave_ray
+from orchestration.inputs.machine import build_config
+from orchestration.settings.errors import ConfigError, PayloadLostError, RewardLostError
+from orchestration.storage.faults import Role
+from orchestration.workers.learner_actor import lost_among
 from tests.integration.driver import Driver
 from tests.integration.two_nodes import ENVIRONMENT, TwoNodes, two_nodes
 

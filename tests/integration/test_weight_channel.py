@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tests.integration.environment  # noqa: F401
-from orchestration.demo.settings import FamilyName
+from orchestration.settings.demo import FamilyName
 from tests.integration.loop_client import LoopClient
 from tests.integration.tiny import copy_processor, image_sample, perturb, rollout_config, save_tiny_model
 

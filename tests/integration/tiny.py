@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from orchestration.demo.settings import FamilyName
+from orchestration.settings.demo import FamilyName
 from rollout.config import RolloutConfig
 from rollout.records import ImageBytes, Sample
 
@@ -21,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def rollout_config(**engine: Any) -> RolloutConfig:
     """The CPU rollout of the default run, for a handful of short completions."""
-    from orchestration.config.strict import build
+    from orchestration.settings.strict import build
 
     values = yaml.safe_load((CONF / "rollout" / "vllm_cpu.yaml").read_text())
     values["engine"] |= {"max_num_seqs": 32, "max_model_len": 192, **engine}
@@ -35,7 +35,7 @@ def save_tiny_model(
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from orchestration.demo.families.registry import FAMILIES
+    from orchestration.demo.families import FAMILIES
     from orchestration.demo.tiny_model import make_tiny_model
 
     make_tiny_model(folder, FAMILIES[family], corpus=CORPUS, seed=0)

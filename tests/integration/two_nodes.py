@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestration.host.guard import processes
+from orchestration.cluster.guard import processes
 
 MARK = "MIXED_R1_TEST_NODE"
 OBJECT_STORE_BYTES = 100 << 20

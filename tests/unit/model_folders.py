@@ -6,13 +6,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import chat_template
 from orchestration.demo.tokenizer import train_tokenizer
-from orchestration.planning.demo_shape import demo_config, demo_processor
-from orchestration.planning.model_folder import IMAGE_PROCESSORS, INTERNVL_TOKENS
-from orchestration.planning.shapes import read_shape
-from orchestration.planning.tensors import model_tensors
+from orchestration.models.model_folder import IMAGE_PROCESSORS, INTERNVL_TOKENS
+from orchestration.models.shapes import read_shape
+from orchestration.models.tensors import model_tensors
+from orchestration.models.tiny import tiny_config, tiny_processor
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
 
@@ -53,13 +53,13 @@ def write_model_folder(folder: Path, family: str = "qwen2_5_vl") -> Path:
     tiny = FAMILIES[family]  # type: ignore[index]
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens)
-    config = demo_config(family)  # type: ignore[arg-type]
+    config = tiny_config(family)  # type: ignore[arg-type]
     config["image_token_id"] = tokenizer.token_to_id(tiny.image_token)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     if family == "internvl":
         settings |= INTERNVL_TOKENS
-    processor = {**demo_processor(family), "image_processor_type": IMAGE_PROCESSORS[family]}  # type: ignore[arg-type]
+    processor = {**tiny_processor(family), "image_processor_type": IMAGE_PROCESSORS[family]}  # type: ignore[arg-type]
     write_json(folder / "config.json", config)
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "preprocessor_config.json", processor)

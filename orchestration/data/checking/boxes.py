@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from orchestration.data.config import LimitsConfig
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import BoxForm, BoxFrame, RawBox, RawRow
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import BoxForm, BoxFrame, RawBox, RawRow
+from orchestration.settings.recipe import LimitsConfig
 from rewards.boxes import Box, parse_boxes
 
 DECIMALS = 2

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orchestration.data.checking.containers import is_truncated
-from orchestration.data.config import LimitsConfig
 from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import StoredImage
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import StoredImage
+from orchestration.settings.recipe import LimitsConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 BOMB_FACTOR = 4

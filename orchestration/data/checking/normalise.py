@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from orchestration.data.checking.boxes import box_answer
 from orchestration.data.checking.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
-from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import Candidate, RawRow, Role, StoredImage
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import Candidate, RawRow, StoredImage
+from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
 from rewards.yes_no import read_yes_no
 
 CHART_TYPES = ("", "number", "year", "text", "list", "bool")

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from orchestration.data.checking.images import CheckedImage, check_image
-from orchestration.data.config import LimitsConfig
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import RawRow
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import RawRow
+from orchestration.settings.recipe import LimitsConfig
 from rewards.answer import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
 

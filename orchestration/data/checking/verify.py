@@ -2,8 +2,8 @@
 
 from typing import Self
 
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import Candidate
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import Candidate
 from rewards.base import RewardRequest
 from rewards.config import RewardConfig
 from rewards.proof import ReferenceProof

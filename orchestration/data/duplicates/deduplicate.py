@@ -5,15 +5,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestration.data.config import DeduplicateConfig
 from orchestration.data.duplicates.leaks import decide_leaks
 from orchestration.data.duplicates.looks import Looks
 from orchestration.data.duplicates.near_rows import decide_near_rows
 from orchestration.data.duplicates.questions import Questions
 from orchestration.data.duplicates.row_index import RowIndex
 from orchestration.data.duplicates.row_keys import row_keys
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import Candidate
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import Candidate
+from orchestration.settings.recipe import DeduplicateConfig
 
 # Rows of one key: `first`, and `other`, the first whose answer is not the first one's; null for descriptions, which
 # may well differ.

@@ -8,7 +8,7 @@ from orchestration.data.duplicates.looks import Looks
 from orchestration.data.duplicates.near_pairs import Pairs, Places, first_matches
 from orchestration.data.duplicates.questions import Questions
 from orchestration.data.duplicates.row_index import RowIndex
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4

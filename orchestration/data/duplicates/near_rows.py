@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.config import DeduplicateConfig
 from orchestration.data.duplicates.looks import Looks
 from orchestration.data.duplicates.near_pairs import Pairs, Places, buckets, first_matches
 from orchestration.data.duplicates.questions import Questions
 from orchestration.data.duplicates.row_index import RowIndex
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.settings.recipe import DeduplicateConfig
 
 LARGE_BUCKET = 4096
 """Members up to which all pairs are compared at once (8 million, about 40 ms); larger buckets are split first."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestration.data.duplicates.row_keys import RowKeys, signature
-from orchestration.data.records import Candidate
+from orchestration.data.rows.records import Candidate
 
 BATCH_ROWS = 1000
 CACHE_KIB = 8 * 1024

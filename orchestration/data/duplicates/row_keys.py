@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 
 from orchestration.data.duplicates.fingerprints import normalised_question, question_words
-from orchestration.data.records import Candidate, StoredImage
+from orchestration.data.rows.records import Candidate, StoredImage
 
 HASH_BYTES = 32
 THUMBNAIL_BYTES = 16 * 16 * 3

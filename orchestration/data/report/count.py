@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestration.data.chunks import Chunk
-from orchestration.data.records import Candidate, Role
 from orchestration.data.report.tally import DatasetTally
-from orchestration.data.rows import candidate_from_json, rejected_from_json
-from orchestration.seeds import derive_seed
+from orchestration.data.rows.chunks import Chunk
+from orchestration.data.rows.records import Candidate
+from orchestration.data.rows.tables import candidate_from_json, rejected_from_json
+from orchestration.settings.recipe import Role
+from orchestration.settings.seeds import derive_seed
 from rewards.config import RewardConfig
 
 CARDS_PER_FUNCTION = 4

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestration.data.config import RecipeConfig
-from orchestration.data.reasons import RejectReason
 from orchestration.data.report.tally import ContentTally, DatasetTally, Histogram
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.settings.recipe import RecipeConfig
 
 MANIFEST_VERSION = 1
 FLOAT_DIGITS = 6

@@ -7,8 +7,8 @@ from typing import Any
 from orchestration.data.report.histograms import histogram_svg, stacked_bars_svg
 from orchestration.data.report.sample_cards import cards
 from orchestration.data.report.tally import REWARD_EDGES
-from orchestration.report.curves import COLOURS
-from orchestration.report.style import STYLE
+from orchestration.page.curves import COLOURS
+from orchestration.page.style import STYLE
 from rollout.records import Sample
 
 PAGE_STYLE = """

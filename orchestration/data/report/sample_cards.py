@@ -4,7 +4,7 @@ import html
 from base64 import b64encode
 from collections.abc import Sequence
 
-from orchestration.report.pictures import REFERENCE_COLOUR
+from orchestration.page.pictures import REFERENCE_COLOUR
 from rewards.boxes import parse_boxes
 from rollout.records import ImageBytes, Sample
 

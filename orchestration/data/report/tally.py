@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from orchestration.data.records import Candidate, Rejected, Role
+from orchestration.data.rows.records import Candidate, Rejected
+from orchestration.settings.recipe import Role
 from rewards.boxes import Box, parse_boxes
 
 Name = TypeVar("Name")

@@ -4,9 +4,9 @@ import bisect
 import hashlib
 from collections.abc import Mapping
 
-from orchestration.data.config import BandConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.errors import ConfigError
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import BandConfig
 from rollout.records import Difficulty
 
 ALL_RIGHT_MIN = 1.0 - 1e-6

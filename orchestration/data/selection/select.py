@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.config import SelectConfig
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.selection.bands import Strata, digest_of, judge
 from orchestration.data.selection.quotas import choose, divide_quotas
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
+from orchestration.settings.recipe import SelectConfig
 from rollout.records import Difficulty
 
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import from_index
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_image, file_image, stem
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "data/test-*.parquet (lmms-lab/ai2d), or questions/<image>.json, images/ and ai2d_test_ids.csv (ai2d-all)"
 TEST_IDS = "ai2d_test_ids.csv"

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow, Role
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import from_index
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, require_file
 from orchestration.data.sources.pictures import coco_id, file_image
 from orchestration.data.sources.streams import Record, json_array, read_rows
+from orchestration.settings.recipe import Role, SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "aokvqa_v1p0_<split>.json and <split>2017/<12 digits>.jpg (COCO 2017); splits train, val"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.settings.recipe import SourceConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

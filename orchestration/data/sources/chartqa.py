@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawImage, RawRow
+from orchestration.data.rows.records import BadRow, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import Fields, as_answer, as_fields, as_texts
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_image, file_image
 from orchestration.data.sources.short_answers import as_list, chart_type
 from orchestration.data.sources.streams import Record, json_array, parquet_rows, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "data/train-*.parquet (HuggingFaceM4/ChartQA), or train/train_human.json and train/png/ (ChartQA Dataset)"
 _PARTS = {0: "human", 1: "augmented", "human": "human", "machine": "augmented"}

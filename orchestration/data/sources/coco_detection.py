@@ -6,16 +6,16 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar, Literal
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BadRow, RawBox, RawImage, RawRow
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.coco_tables import CocoTables
 from orchestration.data.sources.files import file_parts, require_file
 from orchestration.data.sources.pictures import file_image
-from orchestration.errors import ConfigError
-from orchestration.seeds import derive_seed
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.seeds import derive_seed
+from orchestration.settings.strict import build
 
 LAYOUT = "annotations/instances_<split>.json and <split>/<file_name>; split as in train2017"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BadRow, RawBox
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BadRow, RawBox
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers
 from orchestration.data.sources.streams import Record, json_array
 

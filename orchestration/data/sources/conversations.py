@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestration.data.records import RawImage, RawRow
+from orchestration.data.rows.records import RawImage, RawRow
 from orchestration.data.sources.fields import Fields, as_fields, refuse
 from orchestration.data.sources.pictures import file_image, without_markers
 

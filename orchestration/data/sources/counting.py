@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow, Role
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, require_file
 from orchestration.data.sources.pictures import file_image, stem
 from orchestration.data.sources.short_answers import short_task
 from orchestration.data.sources.streams import Record, json_array, read_rows
+from orchestration.settings.recipe import Role, SourceConfig
+from orchestration.settings.strict import build
 
 CLEVR_LAYOUT = "questions/CLEVR_<split>_questions.json and images/<split>/CLEVR_<split>_<number>.png (CLEVR_v1.0)"
 TALLYQA_LAYOUT = "train.json, test.json, train2014/, val2014/ (COCO), VG_100K/, VG_100K_2/ (Visual Genome)"

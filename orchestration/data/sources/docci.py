@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.conversations import without_opening
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, require_file
 from orchestration.data.sources.pictures import file_image
 from orchestration.data.sources.streams import Record, json_lines, of_split, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "docci_descriptions.jsonlines and images/<image_file>; splits train, test, qual_dev, qual_test"
 

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawBox, RawImage, RawRow
+from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.tasks import generate_samples
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

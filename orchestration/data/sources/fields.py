@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
 
 MAX_INTEGER = 10**15
 """Ids, indices and years stay far below; longer integers are damage, and printing very long ones raises."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestration.data.sources.base import Part
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
 
 
 def missing(root: Path, expected: str, layout: str) -> DataError:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawImage, RawRow
+from orchestration.data.rows.records import BadRow, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import LETTERS, from_letters, from_text
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_images, file_image, require_images, without_markers
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "data/train-*.parquet (hiyouga/geometry3k), or <split>/<id>/data.json and <split>/<id>/img_diagram.png"
 

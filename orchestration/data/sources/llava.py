@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.conversations import read_images, read_turns, turn_rows, without_opening
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, require_file
 from orchestration.data.sources.pictures import require_images
 from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LLAVA_LAYOUT = "the files of options.annotations (JSON arrays or .jsonl), images under options.images"
 SHAREGPT4V_LAYOUT = (

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.mapping import AnswerIs, RowMapping, build_mapping
 from orchestration.data.sources.streams import Records, arrow_rows, json_array, json_lines, parquet_rows, read_rows
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 SAVED_LAYOUT = (
     "<split>-*.parquet here, in data/ or in the folder of a configuration (hub download), or state.json with the "

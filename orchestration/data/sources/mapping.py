@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from orchestration.config.strict import unknown_key
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BoxForm, BoxFrame, RawBox, RawRow
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BoxForm, BoxFrame, RawBox, RawRow
 from orchestration.data.sources import choices
 from orchestration.data.sources.fields import RowError, as_answer, as_fields, as_numbers, as_texts, is_number, refuse
 from orchestration.data.sources.pictures import cell_images, without_markers
 from orchestration.data.sources.short_answers import as_list
 from orchestration.data.sources.streams import Record
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.strict import unknown_key
 
 KEYS = (
     "id", "question", "answer", "options", "images", "image_id", "task", "answer_type", "boxes", "box_labels",

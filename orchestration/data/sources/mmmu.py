@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import from_letters
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_texts, shown
@@ -18,6 +16,8 @@ from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_image, require_images
 from orchestration.data.sources.short_answers import short_task
 from orchestration.data.sources.streams import Record, parquet_rows, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "<subject>/validation-*.parquet (MMMU/MMMU) or data/validation-*.parquet (lmms-lab/MMMU)"
 MAX_LIST_CHARS = 20_000

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import RawImage
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import RawImage
 from orchestration.data.sources.fields import RowError, refuse
 
 _COCO_NAME = re.compile(r"COCO_(?:train|val|test)(?:2014|2015)_([0-9]{12})(?![0-9])")

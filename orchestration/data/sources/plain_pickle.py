@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
 
 
 def load_plain_pickle(path: Path) -> object:

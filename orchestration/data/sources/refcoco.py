@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BadRow, BoxForm, RawBox, RawImage, RawRow
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BadRow, BoxForm, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, refuse
 from orchestration.data.sources.files import file_parts, missing, require_file, split_files
@@ -23,7 +21,9 @@ from orchestration.data.sources.streams import (
     parquet_rows,
     read_rows,
 )
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = (
     "<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/mscoco/images/train2014/ (as in the refer repo)"

@@ -20,7 +20,7 @@ from orchestration.data.sources.refcoco import RefCOCO, RefCOCOTable
 from orchestration.data.sources.scienceqa import ScienceQA
 from orchestration.data.sources.synthetic_plots import DVQA, PlotQA
 from orchestration.data.sources.tagged_problems import ClevrCogent, GeoQA
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
 
 ADAPTERS: Mapping[str, type[Adapter]] = MappingProxyType(
     {

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import BadRow, RawImage, RawRow
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import BadRow, RawImage, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.choices import from_index
 from orchestration.data.sources.fields import Fields, RowError, as_fields
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_images, file_image
 from orchestration.data.sources.streams import Record, json_members, of_split, parquet_rows, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "data/train-*.parquet (derek-thomas/ScienceQA), or problems.json and images/<split>/<id>/image.png"
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.files import file_parts, missing, require_file
 from orchestration.data.sources.pictures import file_image, stem
 from orchestration.data.sources.short_answers import chart_type, is_yes_no
 from orchestration.data.sources.streams import Record, json_array, read_rows
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 PLOTQA_LAYOUT = "<split>/qa_pairs_v1.json or qa_pairs_v2.json, and <split>/png/<image_index>.png"
 DVQA_LAYOUT = "qa/<split>_qa.json and images/bar_<split>_<number>.png; splits train, val_easy, val_hard"

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from orchestration.config.strict import build
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.base import Licence, Part
 from orchestration.data.sources.fields import Fields, as_fields
 from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_images, require_images, without_markers
 from orchestration.data.sources.short_answers import short_task
 from orchestration.data.sources.streams import Record, parquet_rows, read_rows
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 LAYOUT = "data/<split>-*.parquet with image or images, problem, and solution or answer"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import Candidate
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import Candidate
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 

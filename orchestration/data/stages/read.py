@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.chunks import Chunk, ChunkWriter
-from orchestration.data.config import SourceConfig
-from orchestration.data.files import Stamp, is_unchanged, read_image
-from orchestration.data.reasons import Refused
-from orchestration.data.records import EXCERPT_CHARS, BadRow, RawRow, Rejected
-from orchestration.data.rows import raw_to_json
+from orchestration.data.rows.chunks import Chunk, ChunkWriter
+from orchestration.data.rows.files import Stamp, is_unchanged, read_image
+from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows.records import EXCERPT_CHARS, BadRow, RawRow, Rejected
+from orchestration.data.rows.tables import raw_to_json
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
+from orchestration.settings.recipe import SourceConfig
 
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from orchestration.data.checking.normalise import guard, normalise
 from orchestration.data.checking.validate import validate
 from orchestration.data.checking.verify import ReferenceCheck
-from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
-from orchestration.data.code import stage_code
-from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.records import StoredImage
-from orchestration.data.rows import candidate_from_json, candidate_to_json, raw_from_json
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
+from orchestration.data.rows.code import stage_code
+from orchestration.data.rows.records import StoredImage
+from orchestration.data.rows.tables import candidate_from_json, candidate_to_json, raw_from_json
 from orchestration.data.stages.measure import Ruler, measure
+from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from rewards.config import RewardConfig
 
 Values = dict[str, Any]

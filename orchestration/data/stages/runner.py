@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.progress import Advance
-from orchestration.data.reasons import Refused
-from orchestration.data.records import EXCERPT_CHARS, Rejected
-from orchestration.data.workers import Workers
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.rows.progress import Advance
+from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows.records import EXCERPT_CHARS, Rejected
+from orchestration.data.rows.workers import Workers
 
 
 class RowStage(Protocol):

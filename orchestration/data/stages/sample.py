@@ -8,14 +8,14 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Protocol
 
-from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import EXCERPT_CHARS, Candidate, Rejected
-from orchestration.data.rows import candidate_from_json, candidate_to_json, to_sample
-from orchestration.errors import ScoringError
-from orchestration.pools.summaries import summary_of
-from orchestration.seeds import derive_seed
-from orchestration.tickets import GroupSummary, RecordedCompletion
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import EXCERPT_CHARS, Candidate, Rejected
+from orchestration.data.rows.tables import candidate_from_json, candidate_to_json, to_sample
+from orchestration.settings.errors import ScoringError
+from orchestration.settings.seeds import derive_seed
+from orchestration.workers.summaries import summary_of
+from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rollout.errors import RolloutError
 from rollout.records import Difficulty, Sample, SamplingSpec
 

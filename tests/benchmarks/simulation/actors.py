@@ -4,7 +4,7 @@ import math
 import random
 from typing import Any, Protocol
 
-from orchestration.seeds import derive_seed
+from orchestration.settings.seeds import derive_seed
 from tests.benchmarks.simulation.handles import Mortal, SimulatedEngine, SimulatedReward
 from tests.benchmarks.simulation.learner import SimulatedLearner
 from tests.benchmarks.simulation.settings import Costs

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.tickets import GroupSummary
+from orchestration.workers.tickets import GroupSummary
 from rollout.dataset import write_samples
 from rollout.records import ImageBytes, Sample, SamplingSpec
 from tests.benchmarks.simulation.batch_server import GroupRequest

@@ -13,20 +13,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import orchestration.run
-from orchestration.buffer import GroupBuffer, Progress
-from orchestration.config.cluster import FaultsConfig
-from orchestration.config.experiment import ExperimentConfig
-from orchestration.config.training import TrainingConfig
-from orchestration.faults import FaultLog
-from orchestration.inputs import Inputs
+import orchestration.train.run
+from orchestration.inputs.prepare import Inputs
 from orchestration.loop import train_and_finish
-from orchestration.persistence.state import RunFolder, settle_config
-from orchestration.pools.generators import GeneratorPool
-from orchestration.pools.learner import LearnerGroup
-from orchestration.pools.rewards import RewardPool
-from orchestration.run import Run
-from orchestration.tickets import StepGroups
+from orchestration.settings.cluster import FaultsConfig
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.training import TrainingConfig
+from orchestration.storage.faults import FaultLog
+from orchestration.storage.run_folder import RunFolder, settle_config
+from orchestration.train.buffer import GroupBuffer, Progress
+from orchestration.train.run import Run
+from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.learner_group import LearnerGroup
+from orchestration.workers.reward_pool import RewardPool
+from orchestration.workers.tickets import StepGroups
 from tests.benchmarks.simulation.actors import Actors
 
 PATIENCE_S = 86_400.0
@@ -209,7 +209,7 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
 
     Run calls three functions of its own module that start Ray actors; they are the only place where Ray is needed.
     """
-    module: Any = orchestration.run
+    module: Any = orchestration.train.run
     kept = module.start_generators, module.start_learner, module.start_reward_pool
 
     def start_generators(

@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import fmean
 
 from orchestration.cli import compose
-from orchestration.config.experiment import ExperimentConfig, build_config
-from orchestration.faults import Role
-from orchestration.host.garbage import collect_rarely
-from orchestration.persistence.state import RunFolder
+from orchestration.cluster.garbage import collect_rarely
+from orchestration.inputs.machine import build_config
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.faults import Role
+from orchestration.storage.run_folder import RunFolder
 from tests.benchmarks.simulation.actors import Actors, SimulatedActors
 from tests.benchmarks.simulation.groups import write_prompts
 from tests.benchmarks.simulation.instant import NOTHING, InstantActors, InstantWorld

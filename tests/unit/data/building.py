@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_config
 from orchestration.data.build import build_dataset
-from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.job import BuildJob
-from orchestration.data.progress import Advance
 from orchestration.data.result import plan_build
+from orchestration.data.rows.chunks import Chunk, ImageReader
+from orchestration.data.rows.progress import Advance
 from orchestration.data.stages.runner import result_folder
 from orchestration.data.stages.sample import sample_chunks
-from orchestration.tickets import GroupSummary, RecordedCompletion
+from orchestration.inputs.machine import build_config
+from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
-from tests.unit.orchestration.run_records import SUMMARY
+from tests.unit.train.run_records import SUMMARY
 
 
 class SerialWorkers:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from orchestration.data.config import BandConfig, RecipeConfig, SelectConfig, SourceConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import Candidate, Rejected, StoredImage
 from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest
 from orchestration.data.report.tally import DatasetTally
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import Candidate, Rejected, StoredImage
+from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
 from rollout.records import Difficulty
 
 STAGES = ("read", "deduplicate", "select")

@@ -3,8 +3,8 @@
 import pytest
 
 from orchestration.data.checking.images import CheckedImage, check_image
-from orchestration.data.config import LimitsConfig
-from orchestration.data.reasons import Refused
+from orchestration.data.rows.reasons import Refused
+from orchestration.settings.recipe import LimitsConfig
 
 LIMITS = LimitsConfig()
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestration.data.config import DeduplicateConfig
 from orchestration.data.duplicates.fingerprints import jaccard, normalised_question, question_words
-from orchestration.data.records import Candidate, Role, StoredImage
+from orchestration.data.rows.records import Candidate, StoredImage
+from orchestration.settings.recipe import DeduplicateConfig, Role
 
 Verdict = tuple[str, str]
 

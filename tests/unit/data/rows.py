@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from orchestration.data.checking.normalise import normalise
-from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.reasons import Refused
-from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 
 LIMITS = LimitsConfig()
 PLAIN = NormaliseConfig()

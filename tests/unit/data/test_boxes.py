@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from orchestration.data.checking.normalise import normalise
-from orchestration.data.config import LimitsConfig
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import RawBox
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import RawBox
+from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.rows import IMAGE, IOU, LIMITS, PLAIN, boxes, candidate, refusal
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.chunks import Chunk, ChunkWriter
+from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.data.stages import write
 from orchestration.data.stages.measure import Ruler, prompt_builder
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build, content, plan
 

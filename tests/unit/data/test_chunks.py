@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, digest_of
-from orchestration.data.reasons import RejectReason
-from orchestration.data.records import Rejected
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader, digest_of
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows.records import Rejected
 
 GONE = Rejected(
     stage="read",

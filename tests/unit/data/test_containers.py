@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from orchestration.data.checking.containers import is_truncated
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
 from tests.unit.data.checks import accepted, refusal
 from tests.unit.data.pictures import WITH_AN_END, encoded, file, png_claiming
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.config import DeduplicateConfig
 from orchestration.data.duplicates import near_pairs, near_rows
 from orchestration.data.duplicates.deduplicate import Deduplicator
-from orchestration.data.records import Candidate
+from orchestration.data.rows.records import Candidate
+from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
 
 CAT = Picture("cat", bits=1 << 200)

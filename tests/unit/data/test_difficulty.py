@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestration.data.reasons import Refused
+from orchestration.data.rows.reasons import Refused
 from orchestration.data.stages.sample import difficulty_of
-from orchestration.tickets import RecordedCompletion
+from orchestration.workers.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.files import FileDigests, is_unchanged, read_image
-from orchestration.data.reasons import Refused
-from orchestration.data.records import RawImage
+from orchestration.data.rows.files import FileDigests, is_unchanged, read_image
+from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows.records import RawImage
 
 
 @pytest.fixture

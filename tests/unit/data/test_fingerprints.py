@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestration.data.config import DeduplicateConfig
 from orchestration.data.duplicates.fingerprints import (
     dhash256,
     jaccard,
@@ -15,6 +14,7 @@ from orchestration.data.duplicates.fingerprints import (
     question_words,
     thumbnail,
 )
+from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.pictures import encoded, picture
 
 CONFIG = DeduplicateConfig()

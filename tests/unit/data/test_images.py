@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestration.data.checking.images import CheckedImage, check_image
-from orchestration.data.config import LimitsConfig
 from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
-from orchestration.data.reasons import Refused, RejectReason
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.checks import LIMITS, accepted, refusal
 from tests.unit.data.pictures import (
     FILES,

@@ -2,9 +2,9 @@ import hashlib
 
 import pytest
 
-from orchestration.data.config import NormaliseConfig
-from orchestration.data.reasons import RejectReason
-from orchestration.errors import ConfigError
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import IMAGE, MCQ, SHUFFLED, candidate, refusal
 
 

@@ -3,8 +3,8 @@ from collections import Counter
 import pytest
 
 from orchestration.data.checking.options import LETTERS, can_shuffle
-from orchestration.data.config import NormaliseConfig
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import MCQ, SHUFFLED, candidate, refusal
 
 

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestration.data.reasons import RejectReason
 from orchestration.data.report.histograms import BAND_COLOUR, histogram_svg, stacked_bars_svg
 from orchestration.data.report.manifest import canonical_json
 from orchestration.data.report.page import dataset_page
 from orchestration.data.report.tally import DatasetTally
-from orchestration.report.pictures import REFERENCE_COLOUR
+from orchestration.data.rows.reasons import RejectReason
+from orchestration.page.pictures import REFERENCE_COLOUR
 from rollout.records import ImageBytes, Sample
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected
 

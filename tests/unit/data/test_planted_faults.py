@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_settings
 from orchestration.data.result import plan_build
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.settings.experiment import build_settings
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build
 from tests.unit.data.faults import FAULTS, GOOD, HELD_OUT, write_source

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.chunks import Chunk, ImageReader
-from orchestration.data.config import RecipeConfig, SourceConfig
-from orchestration.data.files import FileDigests
 from orchestration.data.plan import plan_sources, read_sources
+from orchestration.data.rows.chunks import Chunk, ImageReader
+from orchestration.data.rows.files import FileDigests
+from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from tests.unit.data.building import SerialWorkers
 from tests.unit.data.faults import encoded, picture
 

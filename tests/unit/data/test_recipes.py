@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.experiment import build_settings
-from orchestration.data.files import FileDigests
 from orchestration.data.plan import plan_sources
 from orchestration.data.result import plan_build
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.data.rows.files import FileDigests
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.errors import DataError
+from orchestration.settings.errors import DataError
+from orchestration.settings.experiment import build_settings
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build
 

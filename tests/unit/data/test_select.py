@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.data.config import BandConfig, SelectConfig
-from orchestration.data.reasons import RejectReason
+from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.selection.bands import Strata
 from orchestration.data.selection.quotas import divide_quotas, share_out
 from orchestration.data.selection.select import Selectable, Selection, Shortage, answer_class, select_rows
-from orchestration.errors import ConfigError, DataError
+from orchestration.settings.errors import ConfigError, DataError
+from orchestration.settings.recipe import BandConfig, SelectConfig
 from rollout.records import Difficulty
 
 QUARTERS = {"hard": (0.0, 0.25), "medium": (0.25, 0.75), "easy": (0.75, 1.0)}

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data import code
+from orchestration.data.rows import code
 
 NO_RULES = {
     "orchestration/data/__init__.py": "holds nothing",
     "orchestration/data/build.py": "calls one stage after the other",
-    "orchestration/data/code.py": "makes the keys",
+    "orchestration/data/rows/code.py": "makes the keys",
     "orchestration/data/command.py": "the command line",
-    "orchestration/data/config.py": "its values are part of every key",
+    "orchestration/settings/recipe.py": "its values are part of every key",
     "orchestration/data/job.py": "makes the key of the whole",
     "orchestration/data/plan.py": "makes the keys of what is read",
-    "orchestration/data/progress.py": "shows how far a stage is",
+    "orchestration/data/rows/progress.py": "shows how far a stage is",
     "orchestration/data/publish.py": "states what was written",
-    "orchestration/data/ray_workers.py": "where tasks run",
     "orchestration/data/result.py": "names the folder",
-    "orchestration/data/workers.py": "where tasks run",
+    "orchestration/data/rows/workers.py": "where tasks run",
     "orchestration/data/checking/__init__.py": "holds nothing",
     "orchestration/data/stages/__init__.py": "holds nothing",
+    "orchestration/data/rows/__init__.py": "holds nothing",
     "orchestration/data/stages/runner.py": "hands chunks to workers",
 }
 
@@ -89,8 +89,8 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
         ("orchestration/data/stages/row_stages.py", '"""The stages that', '"""Those stages that'),
         ("rewards/yes_no.py", '"""', '"""In other words. '),
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
-        ("orchestration/placement/layout.py", "import", "import os\nimport"),
-        ("orchestration/data/progress.py", "import", "import os\nimport"),
+        ("orchestration/cluster/layout.py", "import", "import os\nimport"),
+        ("orchestration/data/rows/progress.py", "import", "import os\nimport"),
     ],
 )
 def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):

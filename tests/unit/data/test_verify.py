@@ -6,9 +6,9 @@ import pytest
 
 from orchestration.data.checking.normalise import normalise
 from orchestration.data.checking.verify import ReferenceCheck
-from orchestration.data.config import LimitsConfig, NormaliseConfig
-from orchestration.data.reasons import Refused, RejectReason
-from orchestration.data.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from rewards.config import RewardConfig, RewardRule
 from rewards.parameters import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig
 

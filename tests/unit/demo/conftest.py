@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.families.base import TinyFamily
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
+from orchestration.demo.family import TinyFamily
 from orchestration.demo.grounding import with_boxes_in
 from orchestration.demo.samples import DemoSample
-from orchestration.demo.settings import FAMILY_FRAMES, FamilyName
 from orchestration.demo.tasks import generate_samples
 from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.settings.demo import FAMILY_FRAMES, FamilyName
 
 
 @pytest.fixture(scope="session")

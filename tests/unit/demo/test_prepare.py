@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES
 from orchestration.demo.prepare import DemoProgress, model_digest, prepare_demo
-from orchestration.demo.settings import DemoSettings, FamilyName
+from orchestration.settings.demo import DemoSettings, FamilyName
 
 SETTINGS = DemoSettings(
     seed=1,

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from orchestration.demo.families.base import TinyFamily
+from orchestration.demo.family import TinyFamily
 from orchestration.demo.samples import END_OF_TURN, TAGS, DemoSample
-from orchestration.demo.settings import FamilyName
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.tokenizer import CHAT_TOKENS
 from orchestration.demo.tree_batch import TreeCollator, pictures_of, prompt_text
+from orchestration.settings.demo import FamilyName
 
 IMAGE_MARKUP = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "internvl": "<IMG_CONTEXT>\n"}
 

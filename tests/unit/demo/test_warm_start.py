@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor
 
-from orchestration.demo.families.base import TinyFamily
+from orchestration.demo.family import TinyFamily
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.warm_start import WarmStartProgress, schedule, warm_start
 

@@ -27,7 +27,7 @@ from learner.algorithms.registry import ALGORITHMS, get_algorithm
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError
 from orchestration.cli import compose
-from orchestration.config.strict import build
+from orchestration.settings.strict import build
 
 CONF = Path(__file__).parents[3] / "conf" / "algorithm"
 LENGTHS = [1, 3, 2, 2]

@@ -57,9 +57,12 @@ def imported(files: list[Path]) -> set[str]:
 def test_gpu_tests_and_benchmarks_import_without_ray_hydra_flash_attn_and_deepspeed() -> None:
     assert len(FILES) >= 4
     names = [name for name in sorted(imported(FILES)) if not name.startswith((*ABSENT, *ENGINE))]
-    assert {"learner.trainer", "orchestration.handoff", "orchestration.demo.tiny_model", "learner_scenarios"} <= {
-        *names
-    }
+    assert {
+        "learner.trainer",
+        "orchestration.workers.handoff",
+        "orchestration.demo.tiny_model",
+        "learner_scenarios",
+    } <= {*names}
     folders = [str(ROOT), str(ROOT / "tests" / "unit" / "learner")]
 
     done = subprocess.run(

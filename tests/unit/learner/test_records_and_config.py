@@ -20,7 +20,7 @@ from learner.families.registry import FAMILIES
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence, StepReport
 from learner.schedule import learning_rate_at
 from orchestration.cli import compose
-from orchestration.config.strict import build
+from orchestration.settings.strict import build
 
 CONF = Path(__file__).parents[3] / "conf"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.config.strict import build
+from orchestration.settings.strict import build
 from rewards import MixedReward, Reason, RewardConfig, RewardError, RewardRequest, RewardResult
 from rewards.base import Grade
 from rewards.config import FUNCTION_NAMES, RewardRule

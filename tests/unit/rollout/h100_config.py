@@ -70,7 +70,7 @@ platforms.vllm_version_matches_substr = lambda _: False
 
 import conf
 import rollout.weight_channel  # noqa: F401
-from orchestration.config.strict import build
+from orchestration.settings.strict import build
 from rollout.config import RolloutConfig
 from rollout.engine_args import engine_args
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from orchestration.weight_sync import join_fingerprints
+from orchestration.workers.weight_sync import join_fingerprints
 from rollout import fingerprint as module
 from rollout.fingerprint import fingerprint, join_shards, shard_fingerprint
 from tests.unit.rollout.held_bytes import HeldBytes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.planning.engine_memory import SERVER_BATCHED_TOKENS
+from orchestration.plan.engine_memory import SERVER_BATCHED_TOKENS
 from rollout.config import EngineConfig
 from rollout.errors import RolloutError
 from tests.unit.model_folders import write_model_folder

@@ -21,7 +21,7 @@ from vllm.model_executor.layers.linear import (
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
-from orchestration.weight_sync import compare_fingerprints
+from orchestration.workers.weight_sync import compare_fingerprints
 from rollout.fingerprint import fingerprint, join_shards
 from rollout.weight_channel import WeightInspector
 

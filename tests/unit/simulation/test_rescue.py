@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from learner.errors import LearnerError, NonFiniteLossError
-from orchestration.errors import DataError, InfrastructureError, LearnerLostError, TooManyFaultsError
 from orchestration.job import _train_or_rescue
-from orchestration.pools.learner import LearnerGroup
-from orchestration.pools.rewards import RewardPool
-from orchestration.tracking import Tracker
+from orchestration.settings.errors import DataError, InfrastructureError, LearnerLostError, TooManyFaultsError
+from orchestration.train.tracking import Tracker
+from orchestration.workers.learner_group import LearnerGroup
+from orchestration.workers.reward_pool import RewardPool
 from rollout.errors import WeightSyncError
 from tests.benchmarks.simulation import run as simulated_run
 from tests.benchmarks.simulation.policies import Policy

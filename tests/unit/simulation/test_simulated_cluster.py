@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.buffer import Progress
-from orchestration.errors import StoppedError
-from orchestration.evaluation.held_out import HeldOut
+from orchestration.settings.errors import StoppedError
+from orchestration.train.buffer import Progress
+from orchestration.train.held_out import HeldOut
 from rollout.errors import WeightSyncError
 from tests.benchmarks.simulation import handles
 from tests.benchmarks.simulation.learner import SimulatedRank

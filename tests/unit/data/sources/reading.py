@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.data.config import SourceConfig
-from orchestration.data.records import BadRow, RawRow, Role
+from orchestration.data.rows.records import BadRow, RawRow
 from orchestration.data.sources.registry import find_adapter
+from orchestration.settings.recipe import Role, SourceConfig
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "sources"
 PNG = (GOLDEN / "jsonl" / "pictures" / "0.png").read_bytes()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestration.data.records import BadRow
+from orchestration.data.rows.records import BadRow
 from orchestration.data.sources import streams
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
 
 ROW = '{"answer": 1, "image": "a.jpg", "question": "How many?", "question_id": %d}'

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.records import RawImage, RawRow
+from orchestration.data.rows.records import RawImage, RawRow
 from orchestration.data.sources.conversations import without_opening
-from orchestration.errors import ConfigError, DataError
+from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read
 
 

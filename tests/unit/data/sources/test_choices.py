@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.records import RawImage, RawRow
+from orchestration.data.rows.records import RawImage, RawRow
 from orchestration.data.sources import choices
-from orchestration.errors import ConfigError, DataError
+from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 

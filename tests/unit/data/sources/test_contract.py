@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.config.strict import build
 from orchestration.data import sources
-from orchestration.data.config import SourceConfig
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import ADAPTERS, find_adapter
-from orchestration.errors import ConfigError, DataError
+from orchestration.settings.errors import ConfigError, DataError
+from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 from tests.unit.data.sources.reading import GOLDEN
 
 TESTS = Path(__file__).parent

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.records import RawImage, RawRow
-from orchestration.errors import DataError
+from orchestration.data.rows.records import RawImage, RawRow
+from orchestration.settings.errors import DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.errors import ConfigError
+from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import good, read
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.records import RawBox, RawImage, RawRow
-from orchestration.errors import ConfigError, DataError
+from orchestration.data.rows.records import RawBox, RawImage, RawRow
+from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
 
 

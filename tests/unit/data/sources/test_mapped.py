@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestration.data.records import RawBox, RawImage, RawRow
-from orchestration.errors import ConfigError, DataError
+from orchestration.data.rows.records import RawBox, RawImage, RawRow
+from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 CHOICES = {

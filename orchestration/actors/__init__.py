@@ -1,1 +1,0 @@
-"""Thin Ray classes around engine, reward and trainer: each settles its process, then forwards calls."""

@@ -1,0 +1,87 @@
+"""The machines of a live Ray cluster."""
+
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import ray
+from ray._private.state import available_resources_per_node
+
+from orchestration.cluster.machines import Machine
+from orchestration.settings.cluster import ActorRole, NodesConfig
+
+PROBE_S = 1.0
+"""Time for one connection within a cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMachine:
+    """One node of the cluster."""
+
+    node_id: str
+    machine: Machine
+    """With all that it has."""
+    free: Machine
+    """With what nobody has reserved."""
+
+
+def find_machines(nodes: Sequence[NodesConfig]) -> list[FoundMachine]:
+    """The live nodes of the cluster, the driver's first; `nodes` says which roles they take.
+
+    A node that has the custom resource of a kind is of that kind. Others are of the kind without a resource; where
+    `nodes` names none such, they are left alone.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: (node["NodeID"] != own, node["NodeManagerAddress"], node["NodeID"]))
+    free = available_resources_per_node()
+    addresses = Counter(node["NodeManagerAddress"] for node in alive)
+    found = []
+    for node in alive:
+        kind = kind_of(node["Resources"], nodes)
+        if nodes and kind is None:
+            continue
+        address, node_id = node["NodeManagerAddress"], node["NodeID"]
+        machine = _machine(
+            address if addresses[address] == 1 else f"{address} ({node_id[:6]})", node["Resources"], kind
+        )
+        left = _count(free.get(node_id, {}))
+        found.append(FoundMachine(node_id=node_id, machine=machine, free=replace(machine, **left)))
+    return found
+
+
+def is_reachable(node_id: str) -> bool:
+    """Whether a node's raylet takes a connection now; Ray itself needs about ten seconds to miss one."""
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return False
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=PROBE_S):
+            return True
+    except OSError:
+        return False
+
+
+def kind_of(resources: Mapping[str, float], nodes: Sequence[NodesConfig]) -> NodesConfig | None:
+    """Which kind of `cluster.nodes` a node with these resources is."""
+    marked = [kind for kind in nodes if kind.resource is not None and kind.resource in resources]
+    plain = [kind for kind in nodes if kind.resource is None]
+    return next(iter(marked + plain), None)
+
+
+def _machine(name: str, resources: Mapping[str, float], kind: NodesConfig | None) -> Machine:
+    roles: tuple[ActorRole, ...] = kind.roles if kind else get_args(ActorRole)
+    return Machine(
+        name=name,
+        gpu=kind.gpu if kind else None,
+        memory_bytes=int(resources.get("memory", 0)),
+        roles=roles,
+        resource=kind.resource if kind else None,
+        **_count(resources),
+    )
+
+
+def _count(resources: Mapping[str, float]) -> dict[str, Any]:
+    return {"gpus": int(resources.get("GPU", 0)), "cpus": int(resources.get("CPU", 0))}

@@ -1,0 +1,102 @@
+"""Whether the groups of a run find room in the object store that is started for it, asked before anything starts.
+
+A full store slows a run down and does not break it: Ray writes what it cannot hold to disk and reads it back. It breaks
+where that disk is full too.
+"""
+
+import shutil
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from orchestration.cluster.ray_folder import temporary_base
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig
+from rollout.dataset import SampleTable
+
+BYTES_PER_TOKEN = 8
+"""A token id and its log-probability."""
+
+SAMPLED_ROWS = 16
+"""Rows whose pictures are weighed."""
+
+SPILL_DISK_FRAC = 0.95
+"""Ray writes to a disk until so much of it is used (its setting local_fs_capacity_threshold)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreNeed:
+    """What a run keeps in the object store at its fullest."""
+
+    num_groups: int
+    """Groups between their first token and the step that trains on them; one that is being scored is there twice."""
+    group_bytes: int
+    """Encoded pictures and tokens of one group."""
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.num_groups * self.group_bytes
+
+
+def store_need(config: ExperimentConfig, image_bytes: float) -> StoreNeed:
+    """Count the groups that a run holds at once.
+
+    Args:
+        config: The run.
+        image_bytes: Encoded pictures of one prompt.
+    """
+    training, sampling, pool = config.training, config.rollout.sampling, config.cluster.reward_pool
+    carried = (training.max_staleness - training.steps_ahead) * training.groups_per_step
+    ahead = ceil((training.steps_ahead + 1) * training.groups_per_step * training.oversampling)
+    tokens = config.rollout.engine.max_model_len + sampling.group_size * sampling.max_completion_tokens
+    return StoreNeed(
+        num_groups=ahead + carried + pool.num_actors * pool.calls_per_actor,
+        group_bytes=int(image_bytes) + tokens * BYTES_PER_TOKEN,
+    )
+
+
+def check_object_store(config: ExperimentConfig, train: Path) -> str | None:
+    """Compare what a run needs with the store that Ray gets on this machine; a cluster that is joined has its own.
+
+    Returns:
+        A line for the user where groups will travel over the disk; None where they fit.
+
+    Raises:
+        ConfigError: they fit neither in memory nor on the disk.
+    """
+    if config.cluster.address is not None:
+        return None
+    table = SampleTable(train)
+    rows = {int(index) for index in np.linspace(0, len(table) - 1, SAMPLED_ROWS)}
+    image_bytes = fmean(sum(len(image.data) for image in table[index].images) for index in sorted(rows))
+    disk = shutil.disk_usage(temporary_base())
+    return check_room(
+        store_need(config, image_bytes),
+        store_bytes=config.cluster.object_store_bytes,
+        disk_bytes=max(0, int(SPILL_DISK_FRAC * disk.total) - disk.used),
+    )
+
+
+def check_room(need: StoreNeed, *, store_bytes: int, disk_bytes: int) -> str | None:
+    """Compare a need with memory and with what may be written to disk; see `check_object_store`."""
+    if need.total_bytes <= store_bytes:
+        return None
+    told = (
+        f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB are on their way at once, "
+        f"{_gb(need.total_bytes)} in all, and cluster.object_store_bytes={store_bytes} holds {_gb(store_bytes)}"
+    )
+    if need.total_bytes > store_bytes + disk_bytes:
+        raise ConfigError(
+            f"{told}; the disk of {temporary_base()}, to which Ray writes the rest, takes {_gb(disk_bytes)} more. "
+            "Raise cluster.object_store_bytes, free that disk, or lower training.groups_per_step, training.run_ahead, "
+            "training.max_staleness or training.oversampling"
+        )
+    return f"{told}; the rest travels over the disk of {temporary_base()}, which is slower"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

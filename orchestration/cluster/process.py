@@ -1,0 +1,132 @@
+"""What one actor's process runs with: cores, threads, GPUs and environment. Pure; nothing is reserved."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestration.cluster.needs import Needs
+from orchestration.settings.experiment import ExperimentConfig
+
+NO_VARIABLES: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one actor runs on."""
+
+    num_gpus: float
+    """GPUs that Ray reserves for the process and shows it."""
+    cores: tuple[int, ...]
+    """Cores the process is bound to; empty leaves it to the operating system."""
+    threads: int
+    """OpenMP threads. Two busy pools on one core make both ten times slower, so these are counted, not guessed."""
+    borrows_gpus: bool = False
+    """Works on GPUs that learner ranks have reserved, see `colocated_devices`."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment that the user chose. It reaches the process as an argument, not through Ray, which writes down what
+    it is given; and it is left out of every message."""
+
+    def actor_options(self) -> dict[str, Any]:
+        """What Ray reserves and sets for the actor.
+
+        Ray is never told to restart an actor or to repeat a call: an engine that comes back without the weights of
+        the step, or a call that is answered twice, is worse than one that is gone. The pools replace and repeat.
+        """
+        return {
+            "num_cpus": 1,
+            "num_gpus": self.num_gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "runtime_env": {"env_vars": {**self.environment(), **self._devices()}},
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the actor's process; read by OpenMP, torch and vLLM at import."""
+        variables = {
+            "HF_HUB_OFFLINE": "1",
+            # An engine's own processes start as `python -c`, which would import from the working directory first.
+            "PYTHONSAFEPATH": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        }
+        if not self._is_on_gpu:
+            variables |= {
+                "OMP_NUM_THREADS": str(self.threads),
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "TORCHDYNAMO_DISABLE": "1",  # compiling vLLM's small functions costs half a minute and gains nothing
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                # Keeps the worker inside the engine's process: one process and one import of vLLM less per engine.
+                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            }
+        return variables
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return self.num_gpus > 0 or self.borrows_gpus
+
+    def _devices(self) -> dict[str, str]:
+        """Who says which GPUs the process sees: Ray where it reserves some, else we."""
+        if self.num_gpus > 0:
+            # Some clusters tell Ray not to: then every process would take the first GPU.
+            return {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
+        # Ray must leave alone what is set here, or by the process itself, whatever the environment of its nodes says.
+        ours = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        return ours if self.borrows_gpus else {**ours, "CUDA_VISIBLE_DEVICES": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """The placements of every role, by index."""
+
+    engines: tuple[Placement, ...]
+    """As many as there may be; those beyond `rollout.engines` come when there is room."""
+    learner_ranks: tuple[Placement, ...]
+    rewards: tuple[Placement, ...]
+
+
+def processes_of(
+    config: ExperimentConfig,
+    needs: Needs,
+    *,
+    cores: Sequence[int],
+    max_engines: int,
+    variables: Mapping[str, str] = NO_VARIABLES,
+) -> Processes:
+    """Hand out cores and threads.
+
+    Engines take cores from the front and learner ranks from the back, so that both sides have cores of their own
+    whenever there are enough. Colocated, both sides have all cores, and engines no GPUs beside those of the ranks.
+    """
+    engine, learner = config.rollout.engine, config.learner
+    pinned = config.cluster.pin_cores and bool(cores)
+    backwards = tuple(reversed(cores))
+    engine_gpus = 0.0 if needs.is_colocated else needs.engine.gpus * needs.engine.share
+    engine_cores = len(cores) if needs.is_colocated else engine.threads
+    rank_cores = len(cores) if needs.is_colocated else learner.threads_per_rank
+    engines = tuple(
+        Placement(
+            num_gpus=engine_gpus,
+            cores=_slice(cores, i, engine_cores) if pinned else (),
+            threads=engine.threads,
+            borrows_gpus=needs.is_colocated and needs.engine.gpus > 0,
+            variables=variables,
+        )
+        for i in range(max_engines)
+    )
+    ranks = tuple(
+        Placement(
+            num_gpus=needs.learner.gpus * needs.learner.share,
+            cores=_slice(backwards, i, rank_cores) if pinned else (),
+            threads=learner.threads_per_rank,
+            variables=variables,
+        )
+        for i in range(needs.learner.count)
+    )
+    reward = Placement(num_gpus=0, cores=(), threads=1, variables=variables)
+    return Processes(engines=engines, learner_ranks=ranks, rewards=(reward,) * needs.reward.count)
+
+
+def _slice(cores: Sequence[int], index: int, width: int) -> tuple[int, ...]:
+    """The `index`-th run of `width` cores, starting over where they end."""
+    return tuple(sorted({cores[(index * width + k) % len(cores)] for k in range(width)}))

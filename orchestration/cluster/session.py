@@ -1,0 +1,187 @@
+"""Ray's start and stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._private.worker import global_worker
+from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTaskError
+from ray.job_config import JobConfig
+
+from orchestration.cluster.guard import checkout, guarded
+from orchestration.cluster.local import available_cores
+from orchestration.cluster.local_ray import starting_local_ray
+from orchestration.cluster.ray_errors import cause_of
+from orchestration.cluster.ray_folder import private_folder
+from orchestration.settings.cluster import TOKEN_HINT, ClusterConfig
+from orchestration.settings.errors import ConfigError, InfrastructureError, RayDiedError
+
+FATAL_PROCESSES = ("raylet", "gcs_server")
+"""Of a Ray that was started here; without one of them no actor can be started any more."""
+LOOK_S = 1.0
+"""Between two looks at them."""
+LISTENER_S = 10.0
+"""For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterator[None]:
+    """Join the cluster, or start one on this machine, for the length of the block.
+
+    Args:
+        config: Which cluster.
+        num_actors: Actors that will reserve a core each; a Ray started here says that it has so many.
+        log_dir: Where the actors' logs are, for messages.
+
+    Raises:
+        ConfigError: the cluster cannot be joined.
+        InfrastructureError: an actor died that nobody replaced.
+    """
+    log_dir.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Every call is waited for by its first reference; Ray would print what the others hold when they are dropped.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    # Ray's default of 15 leaves its workers 4% of a core that anything else wants.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with ExitStack() as stack:
+        if config.address is None:
+            folder = stack.enter_context(private_folder())
+            marks = stack.enter_context(guarded())
+            with starting_local_ray(folder, marks), _own_signals():
+                # Without an address Ray would join whatever cluster was last started on this machine.
+                ray.init(
+                    address="local",
+                    num_cpus=max(num_actors, len(available_cores())),
+                    include_dashboard=False,
+                    object_store_memory=config.object_store_bytes,
+                    _temp_dir=str(folder),
+                    job_config=_job_config(),
+                    **QUIET,
+                )
+        else:
+            with _own_signals():
+                _join(config.address)
+        with _told_by_ray(log_dir):
+            yield
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Within the block Ray takes SIGTERM over, in Python and in C++; after it the handlers are those from before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _join(address: str) -> None:
+    # Ray sends a token that lies in the home folder to the cluster that it finds itself, and to no other.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        # A job's configuration comes from its submission, with the folder of its code.
+        job_config = None if RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ else _job_config()
+        ray.init(address=address, job_config=job_config, **QUIET)
+    except (AuthenticationError, ConnectionError) as error:
+        raise ConfigError(
+            f"cluster.address={address} cannot be joined: {_last_line(error)}. If it asks for a token, {TOKEN_HINT}"
+        ) from error
+
+
+def _job_config() -> JobConfig:
+    """Return how workers find modules: where they are installed, or in our checkout; not in the working directory."""
+    root = checkout()
+    # Ray adds the working directory of every driver but of those that come through its client.
+    return JobConfig(_client_job=True, _py_driver_sys_path=[str(root)] if root else [])
+
+
+@contextmanager
+def _told_by_ray(log_dir: Path) -> Iterator[None]:
+    """Within the block, errors that Ray wraps come out as what they are; Ray is left at its end."""
+    try:
+        yield
+    except RayError as error:
+        cause = cause_of(error)
+        if isinstance(cause, RayActorError):
+            raise InfrastructureError(
+                f"an actor of the run died: {_last_line(cause)}; its last words are in {log_dir}"
+            ) from error
+        if isinstance(error, RayTaskError):
+            raise cause from error
+        raise
+    finally:
+        leave_ray()
+
+
+async def while_ray_lives(work: Coroutine[Any, Any, None]) -> None:
+    """Do some work, and look meanwhile at the processes of the Ray that `ray_session` started on this machine.
+
+    A Ray that was joined is looked after elsewhere, and its loss of a node can be survived.
+
+    Raises:
+        RayDiedError: one of them is gone; the work is cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=LOOK_S))[0]:
+            _check_processes()
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+def _check_processes() -> None:
+    for name, process in global_worker.node.dead_processes():
+        if name in FATAL_PROCESSES:
+            raise RayDiedError(
+                f"Ray's {name} on this machine ended with exit code {process.returncode}, and the run's actors go with "
+                "it; see whether memory ran out (dmesg). The same command continues from the latest checkpoint"
+            )
+
+
+def leave_ray() -> None:
+    """Do what `ray.shutdown` does, but wait no more than `LISTENER_S` for Ray's own listener.
+
+    Ray waits without a limit for its thread that listens for error messages. Now and then that thread's cancelled poll
+    never returns (Ray issue 44836 tells of it), and a run that has done all its work would hold its machines for ever.
+    """
+    worker = global_worker
+    if worker.connected and hasattr(worker, "listener_thread"):
+        worker.threads_stopped.set()
+        subscribers = (worker.gcs_error_subscriber, worker.gcs_log_subscriber)
+        stopping = threading.Thread(target=_stop, args=(subscribers, worker.listener_thread), daemon=True)
+        stopping.start()
+        stopping.join(LISTENER_S)
+        if stopping.is_alive():
+            logger.warning("Ray's listener for error messages did not stop within %s s; leaving without it", LISTENER_S)
+            # It is a daemon and keeps its own event, which stays set.
+            del worker.listener_thread, worker.gcs_error_subscriber, worker.gcs_log_subscriber
+            worker.threads_stopped = threading.Event()
+    ray.shutdown()
+
+
+def _stop(subscribers: Sequence[Any], listener: threading.Thread) -> None:
+    for subscriber in subscribers:
+        subscriber.close()
+    listener.join()
+
+
+def _last_line(error: Exception) -> str:
+    """Ray's errors of actors end with the reason."""
+    return str(error).strip().splitlines()[-1].strip()

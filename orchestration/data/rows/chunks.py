@@ -1,0 +1,172 @@
+"""Results of stages on disk, a chunk of rows at a time: found again by key, whole or not there.
+
+A chunk is a folder `stage/key` with rows.jsonl, rejected.jsonl, info.json and, where a stage made images, images.arrow.
+Its key is a digest of everything that shapes it, so a rerun finds what is done and a changed setting finds nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from orchestration.data.rows.records import Rejected
+
+ROWS, REJECTED, INFO, IMAGES = "rows.jsonl", "rejected.jsonl", "info.json", "images.arrow"
+IMAGE_SCHEMA = pa.schema([pa.field("data", pa.large_binary(), nullable=False)])
+
+
+def digest_of(*parts: Any) -> str:
+    """Give 20 hexadecimal digits that stand for some JSON values.
+
+    Example:
+        >>> digest_of("validate", {"min_side": 28}) == digest_of("validate", {"min_side": 28})
+        True
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A finished chunk."""
+
+    folder: Path
+    num_rows: int
+    num_rejected: int
+    digest: str
+    """Of what its rows and images hold."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else the stage noted: files it read, how often it repaired an image."""
+
+    @property
+    def address(self) -> str:
+        """`stage/key`, by which rows name the chunk that holds their images."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Source and role, which every stage hands on: a chunk holds rows of one source."""
+        return {name: str(self.facts[name]) for name in ("source", "role")}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Read the rows one by one."""
+        return read_lines(self.folder / ROWS)
+
+    def rejected(self) -> Iterator[dict[str, Any]]:
+        """Read what the stage left out, one by one."""
+        return read_lines(self.folder / REJECTED)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Chunk | None":
+        """Give the chunk of a folder; None where it is not finished."""
+        try:
+            info = json.loads((folder / INFO).read_text())
+        except FileNotFoundError:
+            return None
+        return cls(folder=folder, **info)
+
+
+class ChunkWriter:
+    """Fills one chunk under another name; `finish` makes it appear whole."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin anew beside `folder`."""
+        self._folder = folder
+        self._partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
+        self._rows = (self._partial / ROWS).open("w")
+        self._rejected = (self._partial / REJECTED).open("w")
+        self._images: list[bytes] = []
+        self._hash = hashlib.sha256()
+        self._num_rows = self._num_rejected = self.num_image_bytes = 0
+
+    @property
+    def address(self) -> str:
+        """What Chunk.address will be."""
+        return f"{self._folder.parent.name}/{self._folder.name}"
+
+    @property
+    def num_rows(self) -> int:
+        """Rows written so far, those left out included."""
+        return self._num_rows + self._num_rejected
+
+    def add_image(self, data: bytes) -> int:
+        """Store an image and give its place."""
+        self._images.append(data)
+        self._hash.update(hashlib.sha256(data).digest())
+        self.num_image_bytes += len(data)
+        return len(self._images) - 1
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Store a row."""
+        line = json.dumps(row, separators=(",", ":")) + "\n"
+        self._hash.update(line.encode())
+        self._rows.write(line)
+        self._num_rows += 1
+
+    def reject(self, row: Rejected) -> None:
+        """Store a row that is left out."""
+        self._rejected.write(json.dumps(rejected_to_json(row), separators=(",", ":")) + "\n")
+        self._num_rejected += 1
+
+    def finish(self, facts: dict[str, Any] | None = None) -> Chunk:
+        """Make the chunk appear and give it."""
+        self._rows.close()
+        self._rejected.close()
+        if self._images:
+            write_images(self._partial / IMAGES, self._images)
+        info: dict[str, Any] = {
+            "num_rows": self._num_rows,
+            "num_rejected": self._num_rejected,
+            "digest": self._hash.hexdigest()[:20],
+            "facts": facts or {},
+        }
+        (self._partial / INFO).write_text(json.dumps(info))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._partial.rename(self._folder)
+        return Chunk(folder=self._folder, **info)
+
+
+def write_images(path: Path, images: Sequence[bytes]) -> None:
+    """Write encoded images uncompressed, so that one is read through a memory map without touching the others."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, IMAGE_SCHEMA) as writer:
+        writer.write_batch(pa.record_batch([pa.array(images, pa.large_binary())], schema=IMAGE_SCHEMA))
+
+
+class ImageReader:
+    """Gives images by the address of their chunk; keeps the last few chunks mapped."""
+
+    def __init__(self, root: Path, max_open: int = 8) -> None:
+        """Read chunks under `root`."""
+        self._root = root
+        self._max_open = max_open
+        self._open: dict[str, pa.Array] = {}
+
+    def read(self, chunk: str, index: int) -> bytes:
+        """Give one encoded image."""
+        if chunk not in self._open:
+            while len(self._open) >= self._max_open:
+                self._open.pop(next(iter(self._open)))
+            reader = pa.ipc.open_file(pa.memory_map(str(self._root / chunk / IMAGES)))
+            self._open[chunk] = reader.get_batch(0).column(0)
+        data: bytes = self._open[chunk][index].as_py()
+        return data
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of JSON lines one by one."""
+    with path.open() as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def rejected_to_json(row: Rejected) -> dict[str, Any]:
+    """Give a left-out row as JSON values."""
+    return {name: getattr(row, name) for name in Rejected.__dataclass_fields__}

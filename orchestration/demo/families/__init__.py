@@ -1,1 +1,0 @@
-"""The model families that the demo makes in miniature, one a file."""

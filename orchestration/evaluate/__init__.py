@@ -1,0 +1,1 @@
+"""`mixed-r1 evaluate`: answers of a checkpoint on a dataset, as tables, a page and files for other toolkits."""

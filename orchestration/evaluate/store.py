@@ -1,0 +1,118 @@
+"""The folder of one evaluation: evaluation.json says of what, predictions.jsonl holds a line per row.
+
+Two evaluations may be compared when they saw the same data: the digests in their manifests are equal.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from orchestration.settings.errors import DataError
+from orchestration.workers.answers import EvaluatedSample
+
+SCHEMA_VERSION = "mixed-r1.evaluation.v1"
+MANIFEST = "evaluation.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an evaluation was made of.
+
+    Example:
+        >>> Manifest(model="base", data="bench", data_digest="5f3c", num_rows=2, sampling={"temperature": 1.0}).schema
+        'mixed-r1.evaluation.v1'
+    """
+
+    model: str
+    """Name or path of the checkpoint."""
+    data: str
+    """Name or path of the dataset."""
+    data_digest: str
+    """Digest of the rows that were asked for; equal for evaluations that may be compared."""
+    num_rows: int
+    """Lines of predictions.jsonl, failed rows included."""
+    sampling: dict[str, int | float | str] = field(default_factory=dict)
+    """Settings that a score depends on: temperature, seed, limits, prompt."""
+    schema: str = SCHEMA_VERSION
+
+
+def write_evaluation(folder: Path, manifest: Manifest, samples: Iterable[EvaluatedSample]) -> None:
+    """Write predictions and then the manifest, so that a folder with a manifest is whole.
+
+    Raises:
+        DataError: The number of rows is not the manifest's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    partial = folder / f"{PREDICTIONS}.partial"
+    num_rows = 0
+    with partial.open("w", encoding="ascii") as file:
+        for sample in samples:
+            file.write(sample.to_json() + "\n")
+            num_rows += 1
+    if num_rows != manifest.num_rows:
+        raise DataError(f"{folder}: {num_rows} rows were written, the manifest says {manifest.num_rows}")
+    partial.replace(folder / PREDICTIONS)
+    write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+
+
+def read_evaluation(folder: Path) -> tuple[Manifest, list[EvaluatedSample]]:
+    """Read a folder back.
+
+    Raises:
+        DataError: A file is missing, of another version, or not whole.
+    """
+    try:
+        values = json.loads((folder / MANIFEST).read_text())
+        lines = (folder / PREDICTIONS).read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}); {folder} is no whole evaluation"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{folder} is no evaluation that can be read: {error}") from error
+    found = values.get("schema") if isinstance(values, dict) else None
+    if found != SCHEMA_VERSION or values.keys() != {item.name for item in fields(Manifest)}:
+        raise DataError(
+            f"{folder / MANIFEST} has schema {found!r}; this version reads {SCHEMA_VERSION!r}: evaluate again"
+        )
+    manifest = Manifest(**values)
+    samples = [_sample(line, folder, number) for number, line in enumerate(lines, start=1)]
+    if len(samples) != manifest.num_rows:
+        raise DataError(f"{folder / PREDICTIONS} holds {len(samples)} rows, its manifest says {manifest.num_rows}")
+    return manifest, samples
+
+
+def check_comparable(before: Manifest, after: Manifest) -> None:
+    """Refuse two evaluations of different data.
+
+    Raises:
+        DataError: The digests differ.
+    """
+    if before.data_digest != after.data_digest:
+        raise DataError(
+            f"before was evaluated on {before.data} (digest {before.data_digest[:16]}, {before.num_rows} rows), after "
+            f"on {after.data} (digest {after.data_digest[:16]}, {after.num_rows} rows); evaluate both on the same data"
+        )
+
+
+def write_json(path: Path, values: dict[str, object]) -> None:
+    """Write a summary or a comparison."""
+    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears under its name only when it is whole; surrogate halves become question marks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(text.encode("utf-8", "replace"))
+    partial.replace(path)
+
+
+def _sample(line: str, folder: Path, number: int) -> EvaluatedSample:
+    try:
+        return EvaluatedSample.from_json(line)
+    except (DataError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / PREDICTIONS}:{number}: {error}") from error

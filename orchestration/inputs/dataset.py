@@ -1,0 +1,92 @@
+"""Where a run's data lies, if it is there yet."""
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+from orchestration.demo.prepare import model_folder
+from orchestration.settings.errors import ConfigError, DataError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.model import NOT_SET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where the rows are, or what makes them.
+
+    Example:
+        >>> Located(train=None, held_out=None, note="the first run builds it").train is None
+        True
+    """
+
+    train: Path | None
+    """File or folder of shards; None where there is none yet."""
+    held_out: Path | None
+    note: str
+    """What to do where it is not there; else empty."""
+
+
+def known_model_folder(config: ExperimentConfig) -> Path | None:
+    """Give the model's folder if it is there: the configured one, or what the demo has made."""
+    folder = config.model.folder
+    if folder is None and config.model.family is not None:
+        try:
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+        except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
+            return None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def locate(config: ExperimentConfig) -> Located:
+    """Find the dataset without building or writing anything but remembered digests of its raw files."""
+    if config.data.train is not None and config.data.held_out is not None:
+        return _of_files(config.data.train, config.data.held_out)
+    recipe = config.data.recipe
+    assert recipe is not None  # checked where the configuration was built
+    built = Path(config.cache_dir) / "data" / "built"
+    out = Path(recipe.out).expanduser().absolute() if recipe.out else None
+    candidates = [out] if out else sorted(built.glob(f"{recipe.name}-*"))
+    if not any(folder.is_dir() for folder in candidates):
+        return _absent(recipe.name)
+    folder = known_model_folder(config)
+    if folder is None:
+        return _absent(recipe.name, "datasets are kept by the model's processor, and the model is not there; ")
+    from orchestration.data.result import Dataset, is_built, plan_build  # adapters of all formats, seldom needed here
+
+    try:
+        job = plan_build(config, folder)
+        if not is_built(job):
+            return _absent(recipe.name)
+    except (ConfigError, DataError, OSError) as error:
+        return _absent(recipe.name, f"{str(error).splitlines()[0]}; ")
+    dataset = Dataset(job.out)
+    return Located(train=dataset.train, held_out=dataset.held_out if dataset.held_out.is_dir() else None, note="")
+
+
+def _of_files(train: str, held_out: str) -> Located:
+    files = {"data.train": train, "data.held_out": held_out}
+    missing = [
+        f"{key} is not set" if value == NOT_SET else f"{key}={value} is not there"
+        for key, value in files.items()
+        if not _is_there(value)
+    ]
+    return Located(
+        train=Path(train) if _is_there(train) else None,
+        held_out=Path(held_out) if _is_there(held_out) else None,
+        note=f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else "",
+    )
+
+
+def _is_there(path: str) -> bool:
+    return path != NOT_SET and Path(path).exists()
+
+
+def _absent(name: str, why: str = "") -> Located:
+    if name == "demo":
+        return Located(train=None, held_out=None, note=f"{why}the first `mixed-r1 train` draws the rows, in seconds")
+    return Located(
+        train=None,
+        held_out=None,
+        note=f"{why}recipe {name} is not built: mixed-r1 data build with the same settings, before or as the first "
+        "step of train",
+    )

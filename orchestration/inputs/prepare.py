@@ -1,0 +1,193 @@
+"""What a run is fed with: a model folder and two datasets; what is not configured, demo and recipe make."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.data.command import build_from_config
+from orchestration.demo.make import make_in_subprocess
+from orchestration.models.image_tokens import with_pixel_limits
+from orchestration.models.processor_settings import saved_processor
+from orchestration.models.shapes import read_saved_shape
+from orchestration.settings.errors import ConfigError, ResumeError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.checkpoints import newest_step, store_of
+from orchestration.storage.run_folder import RunFolder, flatten
+from rewards.base import RewardError
+from rewards.config import RewardConfig
+from rewards.mixed import MixedReward
+from rollout.dataset import SampleTable
+
+MODEL_FILES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
+SAMPLES, SAMPLE_BYTES = 128, 64 * 1024
+"""Of a file that is larger than all its samples: 8 MiB, the first and the last bytes among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Everything that lies on disk before a run begins."""
+
+    model: Path
+    """Hugging Face folder."""
+    train: Path
+    """Dataset: a Parquet file or a folder of shards."""
+    held_out: Path
+
+
+def model_folder(config: ExperimentConfig) -> Path:
+    """Return the configured model, or the demo's, made now where it is not there; under the limits of a picture's size.
+
+    Raises:
+        ConfigError: no picture lies within model.min_pixels and model.max_pixels.
+    """
+    if config.model.path is not None:
+        return _limited(Path(config.model.path), config)
+    assert config.model.family is not None  # checked where the configuration was built
+    return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family), config)
+
+
+def _limited(folder: Path, config: ExperimentConfig) -> Path:
+    """Return a model folder whose image processor has the limits of the run: links to `folder`, and one file written.
+
+    One folder for all, so engines, learner, prompts, box frames and the export cannot see different pictures.
+    """
+    model, saved = config.model, saved_processor(folder)
+    if (model.min_pixels is None and model.max_pixels is None) or saved is None:
+        return folder
+    file, settings = saved
+    tower = read_saved_shape(json.loads((folder / "config.json").read_text())).tower
+    limited = with_pixel_limits(settings, tower, min_pixels=model.min_pixels, max_pixels=model.max_pixels)
+    if limited == settings:
+        return folder
+    whole = json.loads((folder / file).read_text())
+    text = json.dumps({**whole, "image_processor": limited} if "image_processor" in whole else limited, indent=2)
+    others = sorted(path.absolute() for path in folder.iterdir() if path.name != file)
+    digest = hashlib.sha256("\n".join([text, *map(str, others)]).encode()).hexdigest()[:12]
+    target = Path(config.cache_dir) / "models" / f"{folder.name}-{digest}"
+    if target.is_dir():
+        return target
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    for path in others:
+        (unfinished / path.name).symlink_to(path)
+    (unfinished / file).write_text(text)
+    try:
+        unfinished.rename(target)
+    except OSError:  # another process was faster, and made the same
+        shutil.rmtree(unfinished)
+    return target
+
+
+def prepare_inputs(config: ExperimentConfig) -> Inputs:
+    """Give model and data, making what is not there yet."""
+    model = model_folder(config)
+    if config.data.train is not None and config.data.held_out is not None:
+        return Inputs(model=model, train=Path(config.data.train), held_out=Path(config.data.held_out))
+    dataset = build_from_config(config, model)
+    if not dataset.held_out.is_dir():
+        raise ConfigError(
+            "data.recipe has no row of role held_out, and a run is scored on such rows before and after; give one of "
+            "its sources role: held_out"
+        )
+    return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
+
+
+def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> dict[str, Any]:
+    """Compare the rows of both datasets with those that a run has trained on so far, wherever they lie now.
+
+    A run without a checkpoint, or of a version that noted nothing, goes on with what it is given.
+
+    Returns:
+        What the run folder is to note of the rows.
+
+    Raises:
+        ResumeError: they are other rows, or in another order.
+    """
+    tables = {"data.train": inputs.train, "data.held_out": inputs.held_out}
+    found = {key: SampleTable(path) for key, path in tables.items()}
+    now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
+    has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
+    if has_begun and not is_change_allowed:
+        began = _noted(folder.data, now)
+        for key, path in tables.items():
+            if began[key] != now[key]:
+                raise ResumeError(
+                    f"{key} ({path}) holds {now[key]['num_rows']} rows, and they are not the {began[key]['num_rows']} "
+                    f"rows, in their order, with which {folder.root} began; restore them, use another run_dir, or "
+                    "accept the change with allow_config_change=true"
+                )
+    return now
+
+
+def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> dict[str, Any]:
+    """Compare a model folder with the one from which a run began, wherever it lies now.
+
+    Checkpoints hold what is trained; frozen weights, the reference of the KL term and the tokenizer come from here.
+
+    Returns:
+        What the run folder is to note of the model.
+
+    Raises:
+        ResumeError: it holds another model, or what was noted of the first one was cut short.
+    """
+    now = {"blake2b": model_digest(model)}
+    if folder.model.is_file() and not is_change_allowed and _noted(folder.model, now) != now:
+        raise ResumeError(
+            f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
+            "another run_dir, or accept the change with allow_config_change=true"
+        )
+    return now
+
+
+def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file of the run folder notes, with at least the keys of `like`, whose own mappings count too."""
+    try:
+        noted: Any = json.loads(path.read_text())
+    except ValueError as error:
+        raise ResumeError(f"{path} is not whole JSON ({error}); restore or delete it") from error
+    found = dict(flatten(noted)) if isinstance(noted, dict) else {}
+    if missing := [key for key, _ in flatten(like) if key not in found]:
+        raise ResumeError(f"{path} lacks {', '.join(missing)}; restore or delete it")
+    return dict(noted)
+
+
+def model_digest(folder: Path) -> str:
+    """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
+
+    Fine-tuning moves nearly every weight, so samples tell two models apart, and a copy from itself in a moment.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            for number in range(SAMPLES):
+                file.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
+    """Find rows that no reward reads, and settings that do not fit the model, before anything is reserved.
+
+    Raises:
+        RewardError: with a table of the unrouted rows, or naming the setting.
+    """
+    for path in files:
+        missing = config.unrouted(SampleTable(path).tasks_and_sources())
+        if missing:
+            table = "".join(f"\n{num:10d}  {task}  {source}" for (task, source), num in sorted(missing.items()))
+            raise RewardError(
+                f"{path} has {sum(missing.values())} rows that no reward reads; add their tasks to reward.routes or "
+                f"reward.rules, or leave them out (known tasks: {', '.join(config.routes)}):\n"
+                f"{'rows':>10}  task  source{table}"
+            )
+    MixedReward.from_checkpoint(config, model_path).close()

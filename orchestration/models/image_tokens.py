@@ -1,0 +1,172 @@
+"""How many prompt tokens a picture takes: the arithmetic of the image processors, without pixels.
+
+Source: Qwen2.5-VL, arXiv:2502.13923, section 2.1.1, and InternVL's tiles, arXiv:2404.16821, section 3.3; both as the
+processors of transformers 5.19 compute them, which engine and learner run.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from orchestration.models.shapes import ModelShape, PatchTower, TileTower
+from orchestration.settings.errors import ConfigError
+
+MAX_ASPECT = 200
+"""Qwen2.5-VL's processor refuses pictures whose longer side is more than so many times the shorter."""
+DEFAULT_MIN_PIXELS = 56 * 56
+DEFAULT_MAX_PIXELS = 28 * 28 * 1280
+"""Areas of Qwen2.5-VL's processor where its file says nothing; published files do, 12,845,056 at most."""
+DEFAULT_MAX_TILES = 12
+TILE_MARKS = 2
+"""InternVL's processor puts one token before a picture's tokens and one behind."""
+
+
+def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> int:
+    """Count the tokens that the processor puts in a picture's place, InternVL's two marks included.
+
+    Args:
+        shape: of the model.
+        processor: what preprocessor_config.json says; an empty one leaves all at the processor's defaults.
+        width: of the picture in its own pixels.
+        height: the same.
+
+    Raises:
+        ConfigError: the processor refuses such a picture, or its settings are not of this family.
+    """
+    if isinstance(shape.tower, PatchTower):
+        rows, columns = resized(shape.tower, processor, width, height)
+        return (rows // shape.tower.patch_side) * (columns // shape.tower.patch_side) // shape.tower.patches_per_token
+    return TILE_MARKS + num_tiles(shape.tower, processor, width, height) * shape.tower.tokens_per_tile
+
+
+def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
+    """Give the most tokens that the processor makes of any picture."""
+    if isinstance(shape.tower, PatchTower):
+        _, highest = pixel_limits(processor)
+        return max(1, highest // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
+    most = int(processor.get("max_patches", DEFAULT_MAX_TILES))
+    return TILE_MARKS + (most + 1 if most > 1 else 1) * shape.tower.tokens_per_tile
+
+
+def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
+    """Give the rows that a vision tower computes for so many image tokens: patches, and InternVL's class tokens."""
+    if isinstance(shape.tower, PatchTower):
+        return num_image_tokens * shape.tower.patches_per_token
+    tiles = math.ceil(num_image_tokens / shape.tower.tokens_per_tile)
+    return tiles * (shape.tower.patches_per_tile + 1)
+
+
+def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
+    """Give (height, width) to which Qwen2.5-VL's processor resizes a picture.
+
+    Raises:
+        ConfigError: the picture is too long and narrow.
+    """
+    for key in ("patch_size", "merge_size"):
+        ours = tower.patch_side if key == "patch_size" else tower.merge_side
+        if processor.get(key, ours) != ours:
+            raise ConfigError(
+                f"model.hf_processor.{key} is {processor[key]}, but the vision tower takes {ours}; processor and model "
+                "must be of one checkpoint"
+            )
+    lowest, highest = pixel_limits(processor)
+    if max(width, height) / min(width, height) > MAX_ASPECT:
+        raise ConfigError(f"a picture of {width} x {height} is longer than {MAX_ASPECT} times its width; drop it")
+    unit = tower.patch_side * tower.merge_side
+    rows, columns = round(height / unit) * unit, round(width / unit) * unit
+    if rows * columns > highest:
+        shrink = math.sqrt((height * width) / highest)
+        rows = max(unit, math.floor(height / shrink / unit) * unit)
+        columns = max(unit, math.floor(width / shrink / unit) * unit)
+    elif rows * columns < lowest:
+        grow = math.sqrt(lowest / (height * width))
+        rows, columns = math.ceil(height * grow / unit) * unit, math.ceil(width * grow / unit) * unit
+    return rows, columns
+
+
+def pixel_limits(processor: Mapping[str, Any]) -> tuple[int, int]:
+    """Give the least and the largest area of a resized picture; min_pixels and max_pixels go before size."""
+    size = processor.get("size") or {}
+    lowest = processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_MIN_PIXELS
+    highest = processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS
+    return int(lowest), int(highest)
+
+
+def with_pixel_limits(
+    processor: Mapping[str, Any], tower: PatchTower | TileTower, *, min_pixels: int | None, max_pixels: int | None
+) -> dict[str, Any]:
+    """Return the settings of an image processor under other limits of a picture's area.
+
+    Args:
+        processor: what the checkpoint says.
+        tower: of the model. Tiles have one size, so their number is limited: at least one, without the thumbnail.
+        min_pixels: least area of a picture as the model sees it; None leaves the checkpoint's.
+        max_pixels: largest area; None leaves the checkpoint's.
+
+    Raises:
+        ConfigError: no picture lies within the limits.
+    """
+    if isinstance(tower, PatchTower):
+        lowest, highest = pixel_limits(processor)
+        unit, what = (tower.patch_side * tower.merge_side) ** 2, "image token"
+    else:
+        unit, what = tower.tile_side**2, "tile"
+        lowest = processor.get("min_patches", 1) * unit
+        highest = processor.get("max_patches", DEFAULT_MAX_TILES) * unit
+    lowest = lowest if min_pixels is None else min_pixels
+    highest = highest if max_pixels is None else max_pixels
+    if highest < unit:
+        raise ConfigError(f"model.max_pixels is {highest}, less than one {what}; use {unit} or more")
+    if not isinstance(tower, PatchTower):
+        lowest, highest = math.ceil(lowest / unit) * unit, highest // unit * unit
+    if lowest > highest:
+        raise ConfigError(
+            f"model.min_pixels={min_pixels} and model.max_pixels={max_pixels} leave no picture: with the checkpoint's "
+            f"own for what is null, in units of one {what} ({unit} pixels), at least {lowest} and at most {highest}; "
+            "set both"
+        )
+    if isinstance(tower, PatchTower):
+        # Both spellings: transformers reads the first over the second, vLLM reads what transformers made of them.
+        size = {"shortest_edge": lowest, "longest_edge": highest}
+        return {**processor, "min_pixels": lowest, "max_pixels": highest, "size": size}
+    return {**processor, "min_patches": lowest // unit, "max_patches": highest // unit}
+
+
+def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height: int) -> int:
+    """Give the tiles of a picture, the thumbnail of a cut one included.
+
+    `crop_to_patches` of the file is not read: InternVL's processor, which the engine runs, cuts always.
+
+    Raises:
+        ConfigError: the processor's tiles are not as large as the vision tower's.
+    """
+    size = processor.get("size") or {"height": tower.tile_side, "width": tower.tile_side}
+    if (size.get("height"), size.get("width")) != (tower.tile_side, tower.tile_side):
+        raise ConfigError(
+            f"model.hf_processor.size is {dict(size)}, but the vision tower takes tiles of {tower.tile_side} x "
+            f"{tower.tile_side}; processor and model must be of one checkpoint"
+        )
+    fewest, most = processor.get("min_patches", 1), processor.get("max_patches", DEFAULT_MAX_TILES)
+    if most <= 1:
+        return 1
+    columns, rows = _canvas(width, height, tower.tile_side, int(fewest), int(most))
+    return columns * rows + 1 if columns * rows > 1 else 1
+
+
+@lru_cache(maxsize=64)
+def _canvases(fewest: int, most: int) -> list[tuple[int, int]]:
+    sides = range(1, most + 1)
+    found = [(columns, rows) for columns in sides for rows in sides if fewest <= columns * rows <= most]
+    return sorted(found, key=lambda canvas: canvas[0] * canvas[1])
+
+
+def _canvas(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
+    """Choose (columns, rows) nearest to the picture's aspect; of equals the larger, while the picture fills half."""
+    best, least = (1, 1), math.inf
+    for columns, rows in _canvases(fewest, most):
+        difference = abs(width / height - columns / rows)
+        is_filled = width * height > 0.5 * side * side * columns * rows
+        if difference < least or (difference == least and is_filled):
+            best, least = (columns, rows), difference
+    return best

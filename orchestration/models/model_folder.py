@@ -1,0 +1,380 @@
+"""Whether a model folder holds what a run needs: asked by every command, from small files and headers alone."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from learner.config import SUPPORTED_FAMILIES
+from orchestration.models.chat_template import PROBE, ChatTemplate
+from orchestration.models.folder_files import LFS_POINTER, lfs_error, read_object
+from orchestration.models.image_tokens import image_tokens, pixel_limits
+from orchestration.models.processor_settings import check_stated_processor, processor_of
+from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
+from orchestration.models.tensors import model_tensors
+from orchestration.models.weight_files import StoredTensor, adapter_error, has_own_output_head, stored_tensors
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.model import ModelConfig
+from rewards.base import RewardError
+from rewards.config import RewardConfig
+from rewards.tokenizer import load_tokenizer
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""The newer file holds all processors of a model, one a key, and goes before the older, as in transformers."""
+IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
+"""What transformers 5.19 calls each family's image processor; it also takes the endings Fast and Pil."""
+IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
+"""What transformers takes where config.json says nothing."""
+INTERNVL_TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+"""What InternVLProcessor of transformers 5.19 asks its tokenizer for, and the published checkpoints' tokens."""
+QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+QUANTISED_NAME = re.compile(
+    r"\.(qweight|qzeros|scales|g_idx|weight_packed|weight_scale(_2|_inv)?|weight_zero_point|input_scale|absmax"
+    r"|quant_map|quant_state\b.*|SCB)$"
+)
+"""Tensors that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes put beside a quantised weight."""
+TRAINED_DTYPES = ("BF16", "F16", "F32", "F64")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CACHE_NAME = re.compile(r"models--(.+)")
+POINTERS_IN = (".json", ".jinja", ".txt", ".model", ".safetensors")
+"""Kinds of files that Git LFS may have left pointers of."""
+OTHER_JSON = (
+    "generation_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "video_preprocessor_config.json",
+)
+PROBE_SIZE = (224, 224)
+"""A picture that every processor takes."""
+
+# Checkpoints name tensors as their makers did; transformers renames while loading, and these are its rules.
+RENAMINGS = (
+    (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
+    (re.compile(r"^(model\.)?language_model\.(model\.)?"), "model.language_model."),
+    (re.compile(r"^(visual|vision_tower|multi_modal_projector)\."), r"model.\1."),
+    (re.compile(r"^model\.(?=embed_tokens\.|layers\.|norm\.)"), "model.language_model."),
+)
+
+
+def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
+    """Check the folder at model.path, and that the settings fit it; where no path is set there is nothing to check.
+
+    Args:
+        model: of the settings.
+        reward: of the settings.
+        needs_weights: whether its weights are read; False asks for all other files alone.
+
+    Raises:
+        ConfigError: in one line, naming the file and the remedy.
+    """
+    if model.folder is None:
+        return
+    shape = check_model_folder(model.folder, needs_weights=needs_weights)
+    if model.hf_config is not None and read_shape(model.hf_config) != shape:
+        raise ConfigError(
+            f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
+            "that folder, or set model.hf_config=null and plan again: plans read the folder then"
+        )
+    check_stated_processor(model)
+    try:
+        image_tokens(shape, processor_of(model), *PROBE_SIZE)
+    except ConfigError as error:
+        raise ConfigError(f"model.path={model.path}: {error}") from error
+    check_opened_thinking(model.folder, reward)
+
+
+def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
+    """Check that chat template and rewards agree on who opens the think block.
+
+    Raises:
+        ConfigError: naming the key and the value that agrees.
+    """
+    opens = ChatTemplate(folder).opens_thinking()
+    if opens and not reward.format.think_prefilled:
+        raise ConfigError(
+            f"reward.format.think_prefilled is false, but the chat template of {folder} ends its prompt with an opened "
+            "<think>, so completions only close it and none would count as well formed; set "
+            "reward.format.think_prefilled=true"
+        )
+    if reward.format.think_prefilled and not opens:
+        raise ConfigError(
+            f"reward.format.think_prefilled is true, but the chat template of {folder} does not end its prompt with an "
+            "opened <think>; set reward.format.think_prefilled=false"
+        )
+
+
+def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
+    """Check that a Hugging Face folder holds a whole model that the learner can train, and return its shape.
+
+    Args:
+        folder: of the model.
+        needs_weights: whether its weights are read; False asks for all other files alone.
+
+    Raises:
+        ConfigError: in one line, naming the file and the remedy.
+    """
+    _check_is_folder(folder)
+    _check_pointers(folder)
+    config = read_object(folder / "config.json")
+    _check_architecture(folder, config)
+    _check_quantisation(folder, config)
+    tensors = stored_tensors(folder) if needs_weights else {}
+    head = has_own_output_head(tensors) if needs_weights else None
+    shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
+    if needs_weights:
+        _check_tensors(folder, shape, tensors)
+    _check_image_processor(folder, shape.family)
+    _check_tokens(folder, config, shape)
+    return shape
+
+
+def _check_is_folder(folder: Path) -> None:
+    if not folder.exists():
+        if HUB_ID.fullmatch(str(folder)):
+            raise ConfigError(
+                f"model.path={folder} is no folder here; if it is a name on the Hugging Face Hub, download it "
+                f"(hf download {folder} --local-dir DIR) and set model.path=DIR"
+            )
+        raise ConfigError(f"model.path={folder} does not exist; point it at a Hugging Face folder")
+    if not folder.is_dir():
+        quantised = "; GGUF weights are quantised and cannot be trained" if folder.suffix == ".gguf" else ""
+        raise ConfigError(f"model.path={folder} is a file{quantised}; point it at a Hugging Face folder")
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise ConfigError(f"model.path={folder} cannot be read ({os.strerror(error.errno or 0)})") from error
+    if "config.json" in names:
+        return
+    if "snapshots" in names and (found := _snapshot(folder)) is not None:
+        raise ConfigError(
+            f"model.path={folder} is the cache of the Hugging Face Hub around a model; point it at the model: "
+            f"model.path={found}"
+        )
+    if (inner := [name for name in names if CACHE_NAME.fullmatch(name)]) and folder.name in ("hub", "huggingface"):
+        raise ConfigError(
+            f"model.path={folder} is the cache of the Hugging Face Hub; point it at one model's snapshot, as in "
+            f"{folder / inner[0] / 'snapshots' / 'HASH'}"
+        )
+    if "adapter_config.json" in names:
+        raise adapter_error(folder)
+    if any(name.endswith(".gguf") for name in names):
+        raise ConfigError(
+            f"model.path={folder} holds GGUF weights, which are quantised and cannot be trained; take the original "
+            "checkpoint in safetensors"
+        )
+    raise ConfigError(f"model.path={folder} holds no config.json; point it at a Hugging Face folder")
+
+
+def _snapshot(folder: Path) -> Path | None:
+    """Return the snapshot that the cache of the Hub calls main, else the newest."""
+    main = folder / "refs" / "main"
+    if main.is_file() and (found := folder / "snapshots" / main.read_text().strip()).is_dir():
+        return found
+    there = [path for path in (folder / "snapshots").iterdir() if path.is_dir()]
+    return max(there, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _check_pointers(folder: Path) -> None:
+    """Refuse Git LFS pointers, and small files that are no JSON though they are called so."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in POINTERS_IN and path.is_file():
+            try:
+                with path.open("rb") as file:
+                    is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+            except OSError as error:
+                raise ConfigError(f"model.path: {path} cannot be read ({os.strerror(error.errno or 0)})") from error
+            if is_pointer:
+                raise lfs_error(path)
+            if path.name in OTHER_JSON:
+                read_object(path)
+
+
+def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
+    if "training" in config and "rollout" in config:
+        raise ConfigError(f"model.path={folder} is a run folder; the model that it exported is {folder / 'export'}")
+    family = config.get("model_type")
+    if family == "internvl_chat":
+        raise ConfigError(
+            f"model.path={folder} is an internvl_chat model, InternVL's original layout with code of its own; take the "
+            "same model in transformers' layout (its name ends in -hf), or convert it with transformers' "
+            "models/internvl/convert_internvl_weights_to_hf.py"
+        )
+    if family is None:
+        raise ConfigError(
+            f"model.path: {folder / 'config.json'} names no model_type; point it at a Hugging Face folder"
+        )
+    if family not in SUPPORTED_FAMILIES:
+        own_code = " with code of its own (auto_map)" if "auto_map" in config else ""
+        raise ConfigError(
+            f"model.path={folder} is a {family} model{own_code}; supported are {', '.join(SUPPORTED_FAMILIES)}. "
+            "Another architecture begins with a file in learner/families"
+        )
+    if "auto_map" in config:
+        raise ConfigError(
+            f"model.path={folder} brings code of its own (auto_map in config.json), which is not run; take the "
+            f"checkpoint of transformers' own {family}, or remove auto_map if its modules are the same"
+        )
+    text = config.get("text_config")
+    if family == "internvl" and isinstance(text, Mapping) and (kind := text.get("model_type", "qwen2")) != "qwen2":
+        raise ConfigError(
+            f"model.path={folder} is an internvl model around a {kind} language model; supported is qwen2, as in "
+            "InternVL3 (InternVL3.5 has qwen3)"
+        )
+
+
+def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
+    for where, found in _parts(config, "config.json"):
+        settings = found.get("quantization_config") or found.get("compression_config")
+        if settings:
+            method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+            raise _quantised(folder, f"quantization_config in {where}", str(method or "method not named"))
+    for name in QUANTISED_FILES:
+        if (folder / name).is_file():
+            raise _quantised(folder, name, "settings of a quantised checkpoint")
+
+
+def _parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield where, config
+    for name, value in config.items():
+        if isinstance(value, Mapping) and name.endswith("_config") and name != "quantization_config":
+            yield from _parts(value, f"{where}, {name}")
+
+
+def _quantised(folder: Path, where: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"model.path={folder} is quantised ({where}: {what}), and such weights cannot be trained; take the unquantised "
+        "checkpoint"
+    )
+
+
+def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredTensor]) -> None:
+    """Compare names, types and shapes with those of the architecture; what is there beyond it is not read."""
+    for name, tensor in stored.items():
+        if QUANTISED_NAME.search(name):
+            raise _quantised(folder, tensor.file.name, name)
+    found = {_renamed(name): tensor for name, tensor in stored.items()}
+    wanted = {tensor.name: tensor.shape for tensor in model_tensors(shape)}
+    for name, tensor in found.items():
+        if name in wanted and tensor.dtype not in TRAINED_DTYPES:
+            raise _quantised(folder, tensor.file.name, f"{name} of type {tensor.dtype}")
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ConfigError(
+            f"model.path={folder}: the weight files lack {len(missing)} of {len(wanted)} tensors that config.json asks "
+            f"for, one is {missing[0]}; the folder is incomplete or config.json is of another model: download the "
+            "whole checkpoint"
+        )
+    for name, sizes in wanted.items():
+        if found[name].shape != sizes:
+            raise ConfigError(
+                f"model.path: {found[name].file} holds {name} of shape {list(found[name].shape)}, and config.json "
+                f"asks for {list(sizes)}; both must be of one checkpoint: download it again"
+            )
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in RENAMINGS:
+        renamed = pattern.sub(replacement, name)
+        if renamed != name:
+            return renamed
+    return name
+
+
+def _check_image_processor(folder: Path, family: str) -> None:
+    wanted = IMAGE_PROCESSORS[family]
+    for name in PROCESSOR_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        found = read_object(path)
+        if name == "processor_config.json":
+            found = found.get("image_processor")  # type: ignore[assignment]
+            if found is None:
+                continue
+            if not isinstance(found, dict):
+                raise ConfigError(
+                    f"model.path: {path}: image_processor is {found!r}, no JSON object; download it again"
+                )
+        kind = str(found.get("image_processor_type", wanted))
+        if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
+            raise ConfigError(
+                f"model.path: {path} names the image processor {kind}, which transformers does not know for "
+                f'{family}; write "image_processor_type": "{wanted}" into it'
+            )
+        is_patched = family == "qwen2_5_vl"
+        low, high = pixel_limits(found) if is_patched else (found.get("min_patches", 1), found.get("max_patches", 12))
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            what = "pixels" if is_patched else "patches"
+            raise ConfigError(
+                f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
+                "the file of the original checkpoint"
+            )
+        return
+    raise ConfigError(
+        f"model.path={folder} holds no image processor ({' or '.join(PROCESSOR_FILES)}); copy the processor's files of "
+        "the original checkpoint into it"
+    )
+
+
+def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
+    """Check tokenizer, chat template and the placeholder of a picture, which all three must agree about."""
+    try:
+        tokenizer = load_tokenizer(folder)
+    except RewardError as error:
+        raise ConfigError(f"model.path: {error}") from error
+    settings_file = folder / "tokenizer_config.json"
+    if not settings_file.is_file():
+        raise ConfigError(
+            f"model.path={folder} holds no tokenizer_config.json; copy the tokenizer's files of the original "
+            "checkpoint into it"
+        )
+    settings = read_object(settings_file)
+    if shape.family == "internvl":
+        _check_internvl_tokens(settings_file, settings, tokenizer.get_vocab(with_added_tokens=True))
+    image_id = config.get("image_token_id", IMAGE_TOKEN_IDS[shape.family])
+    if not isinstance(image_id, int) or not 0 <= image_id < shape.text.vocab_size:
+        raise ConfigError(
+            f"model.path: {folder / 'config.json'} says image_token_id={image_id}, and the model has ids below "
+            f"vocab_size={shape.text.vocab_size}; both must be as published"
+        )
+    token = tokenizer.id_to_token(image_id)
+    if token is None:
+        raise ConfigError(
+            f"model.path: {folder / 'tokenizer.json'} has no token of id {image_id}, which config.json names as "
+            "image_token_id; copy the tokenizer's files of the original checkpoint"
+        )
+    placed = ChatTemplate(folder).prompt(PROBE, num_images=1, system_prompt="").count(token)
+    if placed != 1:
+        raise ConfigError(
+            f"model.path={folder}: its chat template puts {placed} {token} in the place of one picture; copy the "
+            "template of the original checkpoint, which knows pictures"
+        )
+
+
+def _check_internvl_tokens(file: Path, settings: Mapping[str, Any], vocabulary: Iterable[str]) -> None:
+    """Refuse tokenizer files of InternVL's first conversions, which lack what the processor asks for."""
+    named: dict[str, Any] = {}
+    for part in (settings, settings.get("extra_special_tokens"), settings.get("model_specific_special_tokens")):
+        if isinstance(part, Mapping):
+            named |= {key: part[key] for key in INTERNVL_TOKENS if part.get(key) is not None}
+    missing = {key: token for key, token in INTERNVL_TOKENS.items() if key not in named}
+    if missing:
+        raise ConfigError(
+            f"model.path: {file} does not name {', '.join(missing)}, which transformers' InternVL processor needs; add "
+            f"{json.dumps(missing)[1:-1]} to it, or take newer tokenizer files of the checkpoint"
+        )
+    known = set(vocabulary)
+    for key, token in named.items():
+        text = token.get("content") if isinstance(token, Mapping) else token
+        if text not in known:
+            raise ConfigError(
+                f"model.path: {file} says {key}={text}, which tokenizer.json does not hold; copy the tokenizer's files "
+                "of the original checkpoint"
+            )

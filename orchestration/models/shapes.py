@@ -1,0 +1,278 @@
+"""How large a model is: read from the words of its config.json, without torch and without weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestration.models.config_keys import WITHOUT_SIZE, ConfigKeys
+from orchestration.models.folder_files import read_object
+from orchestration.models.weight_files import INDEX_FILE, SINGLE_FILE, has_own_output_head, stored_tensors
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.model import ModelConfig
+
+FamilyType = Literal["qwen2_5_vl", "internvl"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextShape:
+    """A Qwen2 language model: grouped-query attention with biases on queries, keys and values; a gated MLP."""
+
+    vocab_size: int
+    width: int
+    mlp_width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    is_tied: bool
+    """Whether the output head is the embedding table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchTower:
+    """Qwen2.5-VL's vision tower: patches of any resolution, most blocks attend within windows; gated MLP, RMS norms."""
+
+    width: int
+    mlp_width: int
+    num_layers: int
+    num_heads: int
+    num_channels: int
+    patch_side: int
+    temporal_patch: int
+    merge_side: int
+    """merge_side x merge_side patches become one token."""
+    window_side: int
+    """Pixels of an attention window's side."""
+    full_blocks: tuple[int, ...]
+    """Blocks that attend over the whole picture."""
+
+    @property
+    def patches_per_token(self) -> int:
+        """Patches of one image token."""
+        return self.merge_side**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileTower:
+    """InternViT: square tiles of one size, a class token before each, plain MLP, a learned scale on each branch."""
+
+    width: int
+    mlp_width: int
+    num_layers: int
+    num_heads: int
+    num_channels: int
+    patch_side: int
+    tile_side: int
+    merge_side: int
+    """merge_side x merge_side patches become one token (pixel shuffle)."""
+    has_qkv_bias: bool
+    has_qk_norm: bool
+    norm: Literal["layer_norm", "rms_norm"]
+    has_mask_token: bool
+    has_positions: bool
+    has_last_norm: bool
+
+    @property
+    def patches_per_tile(self) -> int:
+        """Patches of a tile, the class token left out."""
+        return (self.tile_side // self.patch_side) ** 2
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Image tokens of a tile."""
+        return (self.tile_side // self.patch_side // self.merge_side) ** 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """A vision-language model.
+
+    Example:
+        >>> shape_of(ModelConfig(path=None, family="qwen2_5_vl", coord_mode="pixel_resized")).text.num_layers
+        3
+    """
+
+    family: FamilyType
+    text: TextShape
+    tower: PatchTower | TileTower
+
+
+def shape_of(config: ModelConfig) -> ModelShape:
+    """Give the shape of a run's model: of the folder at model.path, else of model.hf_config, else of the demo's model.
+
+    Raises:
+        ConfigError: a path without config.json and no hf_config, or a key is missing or unknown.
+    """
+    if config.path is not None:
+        folder = Path(config.path)
+        file = folder / "config.json"
+        if file.is_file():
+            has_weights = (folder / INDEX_FILE).is_file() or (folder / SINGLE_FILE).is_file()
+            head = has_own_output_head(stored_tensors(folder)) if has_weights else None
+            return read_saved_shape(read_object(file), where=str(file), has_own_head=head)
+        if config.hf_config is None:
+            raise ConfigError(
+                f"model.path={config.path} holds no config.json and model.hf_config is null; point model.path at a "
+                "Hugging Face folder, or choose a model that states its sizes, such as model=qwen2_5_vl_7b"
+            )
+    if config.hf_config is not None:
+        return read_shape(config.hf_config)
+    from orchestration.models.tiny import tiny_config
+
+    assert config.family is not None, "ModelConfig has checked that there is a path or a family"
+    return read_shape(tiny_config(config.family))
+
+
+def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config") -> ModelShape:
+    """Read sizes that somebody typed, in the words of a published config.json.
+
+    Args:
+        hf_config: of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
+            transformers 5 writes them); or of InternVL in transformers' own layout.
+        where: it stands, for messages.
+
+    Raises:
+        ConfigError: naming the key that is missing, unknown, or of a size that nothing here knows.
+    """
+    keys = ConfigKeys(hf_config, where)
+    family = keys.choice("model_type", ("qwen2_5_vl", "internvl"))
+    if family == "qwen2_5_vl":
+        return _read_qwen(keys)
+    return _read_internvl(keys)
+
+
+def read_saved_shape(
+    saved: Mapping[str, Any], *, where: str = "config.json", has_own_head: bool | None = None
+) -> ModelShape:
+    """Read the config.json of a model folder.
+
+    Such files carry much that has no size, and leave out what is transformers' default; both is forgiven here.
+
+    Args:
+        saved: what the file holds.
+        where: it lies, for messages.
+        has_own_head: whether the weights hold an output head of their own, which the file may leave unsaid or say
+            otherwise; None where there are no weights to be asked.
+
+    Raises:
+        ConfigError: see `read_shape`.
+    """
+    values = _known(saved)
+    # transformers ties InternVL's head unless the top of the file says otherwise, and Qwen2.5-VL's only if some part
+    # of it says so.
+    text = values.get("text_config")
+    inner = isinstance(text, Mapping) and bool(text.get("tie_word_embeddings", False))
+    values.setdefault("tie_word_embeddings", values.get("model_type") == "internvl" or inner)
+    if has_own_head:
+        values["tie_word_embeddings"] = False
+    return read_shape(values, where)
+
+
+def _known(saved: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _known(value) if name in ("text_config", "vision_config") and isinstance(value, Mapping) else value
+        for name, value in saved.items()
+        if name in SIZE_KEYS or name in WITHOUT_SIZE
+    }
+
+
+def _read_text(keys: ConfigKeys, *, is_tied: bool) -> TextShape:
+    if keys.has("use_sliding_window") and keys.flag("use_sliding_window"):
+        raise ConfigError("model.hf_config: use_sliding_window is true, which the learner's attention does not compute")
+    if keys.has("tie_word_embeddings"):
+        keys.flag("tie_word_embeddings")
+    width, num_heads = keys.count("hidden_size"), keys.count("num_attention_heads")
+    num_kv_heads = keys.count("num_key_value_heads", num_heads)
+    if num_heads % num_kv_heads:
+        raise ConfigError(
+            f"model.hf_config: num_attention_heads={num_heads} does not divide by num_key_value_heads={num_kv_heads}; "
+            "one of the two is not as published"
+        )
+    if not keys.has("head_dim") and width % num_heads:
+        raise ConfigError(
+            f"model.hf_config: hidden_size={width} does not divide by num_attention_heads={num_heads}; one of the two "
+            "is not as published"
+        )
+    return TextShape(
+        vocab_size=keys.count("vocab_size"),
+        width=width,
+        mlp_width=keys.count("intermediate_size"),
+        num_layers=keys.count("num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=keys.count("head_dim", width // num_heads),
+        is_tied=is_tied,
+    )
+
+
+def _read_qwen(keys: ConfigKeys) -> ModelShape:
+    is_tied = keys.flag("tie_word_embeddings")
+    if keys.has("text_config"):
+        inner = keys.part("text_config")
+        text = _read_text(inner, is_tied=is_tied)
+        inner.close()
+    else:
+        text = _read_text(keys, is_tied=is_tied)
+    vision = keys.part("vision_config")
+    tower = PatchTower(
+        width=vision.count("hidden_size"),
+        mlp_width=vision.count("intermediate_size"),
+        num_layers=vision.count("depth"),
+        num_heads=vision.count("num_heads"),
+        num_channels=vision.count("in_channels", 3),  # transformers does not read the published in_chans
+        patch_side=vision.count("patch_size", 14),
+        temporal_patch=vision.count("temporal_patch_size", 2),
+        merge_side=vision.count("spatial_merge_size", 2),
+        window_side=vision.count("window_size", 112),
+        full_blocks=vision.counts("fullatt_block_indexes", (7, 15, 23, 31)),
+    )
+    if (out := vision.count("out_hidden_size", text.width)) != text.width:
+        raise ConfigError(
+            f"model.hf_config.vision_config.out_hidden_size is {out}, but hidden_size of the language model is "
+            f"{text.width}; they must be equal"
+        )
+    vision.close()
+    keys.close()
+    return ModelShape(family="qwen2_5_vl", text=text, tower=tower)
+
+
+def _read_internvl(keys: ConfigKeys) -> ModelShape:
+    inner = keys.part("text_config")
+    inner.choice("model_type", ("qwen2",), "qwen2")
+    text = _read_text(inner, is_tied=keys.flag("tie_word_embeddings"))
+    inner.close()
+    vision = keys.part("vision_config")
+    tower = TileTower(
+        width=vision.count("hidden_size"),
+        mlp_width=vision.count("intermediate_size"),
+        num_layers=vision.count("num_hidden_layers"),
+        num_heads=vision.count("num_attention_heads"),
+        num_channels=vision.count("num_channels", 3),
+        patch_side=vision.count("patch_size", 14),
+        tile_side=vision.count("image_size", 448),
+        merge_side=round(1 / keys.fraction("downsample_ratio", 0.5)),
+        has_qkv_bias=vision.flag("attention_bias", False),
+        has_qk_norm=vision.flag("use_qk_norm", False),
+        norm="rms_norm" if vision.choice("norm_type", ("layer_norm", "rms_norm"), "layer_norm") == "rms_norm"
+        else "layer_norm",
+        has_mask_token=vision.flag("use_mask_token", False),
+        has_positions=vision.flag("use_absolute_position_embeddings", True),
+        has_last_norm=not vision.flag("use_mean_pooling", True),
+    )  # fmt: skip
+    vision.close()
+    keys.close()
+    return ModelShape(family="internvl", text=text, tower=tower)
+
+
+SIZE_KEYS = frozenset(
+    {
+        "text_config", "vision_config", "tie_word_embeddings", "use_sliding_window", "hidden_size",
+        "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "intermediate_size",
+        "num_hidden_layers", "depth", "num_heads", "in_channels", "num_channels", "patch_size",
+        "temporal_patch_size", "spatial_merge_size", "window_size", "fullatt_block_indexes", "out_hidden_size",
+        "image_size", "downsample_ratio", "attention_bias", "use_qk_norm", "norm_type", "use_mask_token",
+        "use_absolute_position_embeddings", "use_mean_pooling",
+    }
+)  # fmt: skip
+"""Keys from which sizes are read, of either family and at any place."""

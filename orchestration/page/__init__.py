@@ -1,0 +1,1 @@
+"""The parts of the HTML pages and of the tables in the terminal."""

@@ -1,1 +1,0 @@
-"""What a run keeps on disk: its folder, its checkpoints, and whether it is over."""

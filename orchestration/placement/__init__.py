@@ -1,1 +1,0 @@
-"""Which actor stands on which machine and GPU."""

@@ -1,0 +1,261 @@
+"""Memory of one worker of a vLLM engine, and how many tokens its key-value cache holds.
+
+What a worker keeps whole and what it shares with the others of its engine is read from vLLM 0.32: the language model is
+split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. A worker may take
+`gpu_memory_utilization` of its GPU for everything but the buffers of a weight transfer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from orchestration.models.image_tokens import largest_image_tokens, vision_rows
+from orchestration.models.processor_settings import processor_of
+from orchestration.models.shapes import ModelShape, PatchTower
+from orchestration.models.tensors import Tensor, model_tensors
+from orchestration.plan.activations import FLOAT32
+from orchestration.plan.learner_memory import CONTEXT_BYTES, packed_buffers, shared_buffer
+from orchestration.plan.records import MemoryItem, MemoryUse
+from orchestration.plan.texts import make_item
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig
+
+VOCAB_PADDING = 64
+"""vLLM rounds the vocabulary up to a multiple of this."""
+SERVER_BATCHED_TOKENS = {160: 16384, 70: 8192, 0: 2048}
+"""Tokens a step of vLLM's server, by the GiB that a GPU has at least. An A100 of 80 GB has 2,048 there and is counted
+with its size, which leaves it a little more cache than is told."""
+GPU_BLOCK = 16
+CPU_BLOCK = 128
+"""Tokens of a cache block where `block_size` is null."""
+GRAPH_BYTES = 1024 * 2**20
+"""CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
+SAMPLER_COPIES = 3
+"""Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """One worker of an engine, and the cache that the engine's workers hold together."""
+
+    use: MemoryUse
+    kv_cache_bytes: int
+    """Of one worker; 0 where nothing is left for it."""
+    num_cache_tokens: int
+    """Tokens whose keys and values the engine holds at once; completions of a group share their prompt's."""
+    num_whole_sequences: int
+    """Sequences of max_model_len that fit at once, were nothing shared."""
+
+
+def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> EngineMemory:
+    """Count one worker.
+
+    Args:
+        config: of the run.
+        shape: of its model.
+        limit_bytes: memory of the GPU; None where unknown. Not read on a CPU.
+
+    Raises:
+        ConfigError: the model does not divide by tensor_parallel_size; or the cache's size depends on a GPU that nobody
+            has described.
+    """
+    engine = config.rollout.engine
+    size = 4 if engine.dtype == "float32" else 2
+    check_division(shape, engine.tensor_parallel_size)
+    weights = _weight_items(shape, engine.tensor_parallel_size, size)
+    working = _working_items(config, shape, size, limit_bytes)
+    buffers = transfer_items(config, shape, size)
+    if engine.device == "cpu":
+        # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
+        working, buffers = (working, []) if _total(working) >= _total(buffers) else ([], buffers)
+    fixed = [*weights, *working]
+    taken = _total(fixed)
+    if engine.kv_cache_bytes is not None:
+        cache = engine.kv_cache_bytes
+        formula = f"rollout.engine.kv_cache_bytes={cache:,}"
+    elif limit_bytes is None:
+        raise ConfigError(
+            "rollout.engine.kv_cache_bytes is null, so the cache takes what a GPU has left, and nothing says how large "
+            "the GPU is; set cluster.nodes with a kind of plan.gpus, or rollout.engine.kv_cache_bytes"
+        )
+    else:
+        allowed = int(engine.gpu_memory_utilization * limit_bytes)
+        cache = max(0, allowed - taken)
+        formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B less {taken:,} B of the above"
+    block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
+    tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
+    place = "GPU of an engine worker" if engine.device == "cuda" else "process of an engine's core"
+    return EngineMemory(
+        use=MemoryUse(
+            place=place,
+            items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
+            limit_bytes=limit_bytes if engine.device == "cuda" else None,
+        ),
+        kv_cache_bytes=cache,
+        num_cache_tokens=tokens,
+        num_whole_sequences=tokens // engine.max_model_len,
+    )
+
+
+def _total(items: Sequence[MemoryItem]) -> int:
+    return sum(item.bytes for item in items)
+
+
+def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
+    """Give the bytes of a token's keys and values on one worker; with more workers than key heads, heads repeat.
+
+    Example:
+        >>> from orchestration.models.shapes import shape_of
+        >>> from orchestration.settings.model import ModelConfig
+        >>> token_bytes(shape_of(ModelConfig(path=None, family="internvl", coord_mode="norm1000")), 1, 4)
+        2304
+    """
+    heads = max(1, shape.text.num_kv_heads // workers)
+    return 2 * heads * shape.text.head_dim * shape.text.num_layers * size
+
+
+def check_division(shape: ModelShape, workers: int) -> None:
+    """Refuse a tensor-parallel size into which vLLM cannot cut the model.
+
+    Raises:
+        ConfigError: naming what does not divide.
+    """
+    text = shape.text
+    parts = {"attention heads of the language model": text.num_heads, "width of its MLP": text.mlp_width}
+    if isinstance(shape.tower, PatchTower):
+        parts["attention heads of the vision tower"] = shape.tower.num_heads
+    parts["width of the vision tower's MLP"] = shape.tower.mlp_width
+    for what, count in parts.items():
+        if count % workers:
+            fitting = [str(n) for n in range(1, 17) if all(number % n == 0 for number in parts.values())]
+            raise ConfigError(
+                f"rollout.engine.tensor_parallel_size={workers} does not divide the {count} {what}; use "
+                f"{', '.join(fitting)}"
+            )
+    heads = text.num_kv_heads
+    if heads % workers and workers % heads:
+        raise ConfigError(
+            f"rollout.engine.tensor_parallel_size={workers} fits the model's {heads} key heads neither way; use a "
+            "divisor or a multiple of them"
+        )
+
+
+def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
+    """Give (parameters that a worker holds its share of, parameters that every worker holds), as elements of one."""
+    split = whole = 0
+    for tensor in model_tensors(shape):
+        shared = _share(tensor, shape, workers)
+        if shared is None:
+            whole += tensor.numel
+        else:
+            split += shared
+    return split, whole
+
+
+def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
+    """Give what an engine's worker holds while new weights arrive."""
+    channel = config.rollout.weight_channel
+    total = size * sum(tensor.numel for tensor in model_tensors(shape))
+    if channel.backend == "gloo":
+        text = f"{size} B x all parameters: staged whole, so that a broken transfer changes nothing"
+        bucket = min(channel.bucket_bytes, total)
+        return [
+            make_item("weights on arrival", total, text),
+            make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
+        ]
+    layer = size * max(*(tensor.numel for tensor in model_tensors(shape)), 2 * shape.text.mlp_width * shape.text.width)
+    workers = config.rollout.engine.tensor_parallel_size
+    anew = make_item("a layer loaded anew", layer / workers, f"{size} B x the largest, by {workers} workers")
+    if channel.backend == "ipc":
+        clones = shared_buffer(config, shape)
+        return [
+            make_item("weight channel", clones + layer, f"copies of {clones:,} B, and of a layer that waits for more"),
+            anew,
+        ]
+    peak = max(before + now for before, now in pairwise([0, *packed_buffers(config, shape)]))
+    return [
+        make_item("weight channel", peak, f"two buffers of {channel.bucket_bytes:,} B and a tensor, by every worker"),
+        anew,
+    ]
+
+
+def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem]:
+    split, whole = worker_parameters(shape, workers)
+    if workers == 1:
+        return [make_item("weights", size * (split + whole), f"{size} B x {split + whole:,}")]
+    return [
+        make_item("weights, this worker's share", size * split, f"{size} B x {split:,} of {workers} workers"),
+        make_item(
+            "weights, whole on each worker", size * whole, f"{size} B x {whole:,} (norms, what vLLM does not split)"
+        ),
+    ]
+
+
+def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit_bytes: int | None) -> list[MemoryItem]:
+    """The largest forward pass that vLLM tries when it starts, and what a GPU process holds anyway."""
+    engine = config.rollout.engine
+    is_gpu = engine.device == "cuda"
+    text, workers = shape.text, engine.tensor_parallel_size
+    tokens = engine.batched_tokens(_server_batched_tokens(limit_bytes))
+    pictures = min(engine.max_model_len, largest_image_tokens(shape, processor_of(config.model)))
+    rows = vision_rows(shape, max(tokens, pictures))
+    tower = shape.tower
+    found = [
+        make_item(
+            "activations of a prompt batch",
+            size * tokens * (3 * text.width + 3 * text.mlp_width / workers),
+            f"{size} B x {tokens:,} tokens x (3 D + 3 F / {workers})",
+        ),
+        make_item(
+            "logits and log-probabilities",
+            SAMPLER_COPIES * FLOAT32 * engine.max_num_seqs * text.vocab_size,
+            f"{SAMPLER_COPIES} x 4 B x {engine.max_num_seqs} sequences x {text.vocab_size:,}",
+        ),
+        make_item(
+            "vision tower at work",
+            size * rows * (8 * tower.width + 3 * tower.mlp_width / workers),
+            f"{size} B x {rows:,} rows x (8 W + 3 F / {workers})",
+        ),
+        make_item(
+            "image features kept",
+            size * max(tokens, pictures) * text.width,
+            f"{size} B x {max(tokens, pictures):,} image tokens x D",
+        ),
+    ]
+    if is_gpu:
+        found.append(make_item("CUDA context", CONTEXT_BYTES, "assumed"))
+        if not engine.enforce_eager:
+            found.append(make_item("CUDA graphs", GRAPH_BYTES, "assumed"))
+    return found
+
+
+def _server_batched_tokens(limit_bytes: int | None) -> int:
+    """Return the tokens a step of vLLM's server on a GPU of this size; of an H100 where the size is not known."""
+    if limit_bytes is None:
+        return SERVER_BATCHED_TOKENS[70]
+    return next(tokens for gib, tokens in SERVER_BATCHED_TOKENS.items() if limit_bytes >= gib << 30)
+
+
+def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
+    """Give the elements of a worker's share of a tensor; None where every worker holds it whole."""
+    layer, _, kind = tensor.name.rpartition(".")
+    last = layer.rpartition(".")[2]
+    is_bias = kind == "bias"
+    if tensor.part == "language_model":
+        if last in ("embed_tokens", "lm_head"):
+            padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
+            return -(-padded // workers) * tensor.shape[1]
+        if last in ("k_proj", "v_proj"):
+            return tensor.numel * max(1, shape.text.num_kv_heads // workers) // shape.text.num_kv_heads
+        if last in ("q_proj", "gate_proj", "up_proj") or (last in ("o_proj", "down_proj") and not is_bias):
+            return tensor.numel // workers
+        return None
+    columns: tuple[str, ...] = ("fc1",)
+    rows: tuple[str, ...] = ("fc2",)
+    if isinstance(shape.tower, PatchTower):
+        columns, rows = ("qkv", "gate_proj", "up_proj", "0"), ("proj", "down_proj", "2")
+        if last == "proj" and tensor.block is None:
+            return None  # of the patch embedding
+    if last in columns or (last in rows and not is_bias):
+        return tensor.numel // workers
+    return None

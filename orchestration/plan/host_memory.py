@@ -1,0 +1,144 @@
+"""Host memory of each machine: processes, what GPUs have handed over, and what is on its way."""
+
+from orchestration.cluster.machines import Layout, Seating
+from orchestration.cluster.object_store import store_need
+from orchestration.models.shapes import ModelShape
+from orchestration.plan.checkpoint_size import share_bytes
+from orchestration.plan.engine_memory import engine_memory
+from orchestration.plan.learner_memory import learner_memory, learner_parts, step_pictures
+from orchestration.plan.records import MemoryItem, MemoryUse
+from orchestration.plan.stream_load import StreamLoad, largest_load
+from orchestration.plan.texts import make_item
+from orchestration.settings.experiment import ExperimentConfig
+
+MIB = 2**20
+ENGINE_FRONT_BYTES = 1_000 * MIB
+"""The actor around an engine: Ray, vLLM and the demo's processor. Measured on a CPU."""
+VOCABULARY_BYTES = 4_700
+"""What a token of the vocabulary adds to it: 1.65 GiB were measured with Qwen2.5-VL's 151,936."""
+ENGINE_CORE_BYTES = {"cpu": 1_000 * MIB, "cuda": 3_000 * MIB}
+"""Each of its workers beside cache and weights; with CUDA's libraries an assumption."""
+LEARNER_BYTES = {"cpu": 700 * MIB, "cuda": 2_500 * MIB}
+"""A learner rank before it holds a tensor; with CUDA's libraries an assumption."""
+REWARD_BYTES = 300 * MIB
+"""A reward actor with its tokenizer."""
+DRIVER_BYTES = 500 * MIB
+"""The conductor on the first machine."""
+PROCESS_ITEMS = ("engines: front ends", "engines: workers", "learner: processes", "rewards: processes", "driver")
+"""What the items of these assumptions are called."""
+DEFAULT_IMAGE_BYTES = 300_000
+"""Encoded pictures of a prompt, where nobody has looked at the data."""
+
+
+def host_memory(
+    config: ExperimentConfig,
+    shape: ModelShape,
+    layout: Layout,
+    *,
+    image_bytes: float = DEFAULT_IMAGE_BYTES,
+    load: StreamLoad | None = None,
+) -> tuple[MemoryUse, ...]:
+    """Count every machine of a layout, in its order.
+
+    Args:
+        config: of the run.
+        shape: of its model.
+        layout: which actor stands where.
+        image_bytes: encoded pictures of one prompt.
+        load: of the learner's largest micro-batch; None assumes `largest_load`.
+    """
+    load = load or largest_load(config, shape)
+    uses = []
+    for index, machine in enumerate(layout.machines):
+        seats = [seat for seat in layout.seats if seat.machine == index]
+        items = [
+            *_engines(config, shape, [seat for seat in seats if seat.role == "engine"]),
+            *_learners(config, shape, [seat for seat in seats if seat.role == "learner"], load),
+            *_rewards(config, shape, [seat for seat in seats if seat.role == "reward"]),
+        ]
+        if index == 0:
+            items.append(make_item("driver", DRIVER_BYTES, "assumed"))
+        items.append(_store(config, layout, image_bytes))
+        uses.append(
+            MemoryUse(place=f"host memory of {machine.name}", items=tuple(items), limit_bytes=machine.memory_bytes)
+        )
+    return tuple(uses)
+
+
+def process_bytes(use: MemoryUse) -> int:
+    """Return what of a machine's memory is assumed of processes, not counted from the model."""
+    return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
+
+
+def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
+    if not seats:
+        return []
+    engine = config.rollout.engine
+    cores = len(seats) * engine.tensor_parallel_size
+    front = ENGINE_FRONT_BYTES + VOCABULARY_BYTES * shape.text.vocab_size
+    found = [
+        make_item("engines: front ends", len(seats) * front, f"{len(seats)} x {front:,} B, the tokenizer included"),
+        make_item(
+            "engines: workers",
+            cores * ENGINE_CORE_BYTES[engine.device],
+            f"{cores} x {ENGINE_CORE_BYTES[engine.device]:,} B, beside what they hold on GPUs",
+        ),
+    ]
+    if engine.device == "cpu":
+        for item in engine_memory(config, shape, None).use.items:
+            found.append(make_item(f"engines: {item.name}", cores * item.bytes, f"{cores} x ({item.formula})"))
+    return found
+
+
+def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating], load: StreamLoad) -> list[MemoryItem]:
+    count = len(seats)
+    if not count:
+        return []
+    learner = config.learner
+    found = [
+        make_item(
+            "learner: processes",
+            count * LEARNER_BYTES[learner.device],
+            f"{count} x {LEARNER_BYTES[learner.device]:,} B",
+        ),
+        make_item(
+            "learner: checkpoint on its way",
+            count * share_bytes(config, shape),
+            f"{count} shares: pages of training.staging_dir, or its memory where that is a memory file system",
+        ),
+    ]
+    if learner.device == "cpu":
+        inside = learner_memory(config, shape, None, load=load).items
+    else:
+        parts = learner_parts(config, shape, load=load)
+        inside = (*parts.host_kept, *parts.host_phases, step_pictures(config, shape, load))
+        if config.cluster.layout == "colocated":
+            parked = sum(item.bytes for item in parts.kept)
+            inside += (make_item("state parked for the engines' turn", parked, "all that the GPU keeps between steps"),)
+    return [
+        *found,
+        *(make_item(f"learner: {item.name}", count * item.bytes, f"{count} x ({item.formula})") for item in inside),
+    ]
+
+
+def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
+    if not seats:
+        return []
+    table = 2 * shape.text.vocab_size * shape.text.width
+    return [
+        make_item("rewards: processes", len(seats) * REWARD_BYTES, f"{len(seats)} x {REWARD_BYTES:,} B"),
+        make_item("rewards: embedding table", table, "2 B x V x D, mapped once for all actors of the machine"),
+    ]
+
+
+def _store(config: ExperimentConfig, layout: Layout, image_bytes: float) -> MemoryItem:
+    """Groups lie where their engine stands until a step has used them; a store that Ray makes here has a fixed size."""
+    if config.cluster.address is None:
+        size = config.cluster.object_store_bytes
+        return make_item("object store", size, f"cluster.object_store_bytes={size:,}")
+    need = store_need(config, image_bytes)
+    return make_item(
+        "object store",
+        need.total_bytes / len(layout.machines),
+        f"{need.num_groups} groups x {need.group_bytes:,} B / {len(layout.machines)} machines",
+    )

@@ -1,0 +1,239 @@
+"""The whole plan as one record. Nothing is reserved, loaded or written, and no GPU is asked."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from orchestration.cluster.layout import lay_out
+from orchestration.cluster.local import available_cores, this_machine
+from orchestration.cluster.machines import Layout, Machine, planned_machines
+from orchestration.cluster.needs import Needs, needs_of
+from orchestration.cluster.object_store import store_need
+from orchestration.inputs.dataset import Located, known_model_folder, locate
+from orchestration.models.parameters import ParameterCounts, count_parameters
+from orchestration.models.processor_settings import processor_of
+from orchestration.models.shapes import ModelShape, shape_of
+from orchestration.plan import checks
+from orchestration.plan.batches import BatchPlan, plan_batches
+from orchestration.plan.lengths import Lengths, expected_lengths
+from orchestration.plan.memory import MemoryPlan, plan_memory
+from orchestration.plan.memory_checks import memory_findings
+from orchestration.plan.prompts import PromptPlan, plan_prompts
+from orchestration.plan.records import Finding
+from orchestration.plan.references import reference_findings
+from orchestration.plan.routing import RoutingPlan, plan_routing
+from orchestration.plan.ruler import PromptRuler
+from orchestration.plan.seconds import SecondsPlan, plan_seconds, rates_of
+from orchestration.plan.streamed import streamed_rows
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig, settings_errors
+from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
+
+FAMILY_NAMES = {"qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is trained."""
+
+    name: str
+    parameters: ParameterCounts
+    folder: str | None
+    """Where its files are; None where they are not there, which a plan does not need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuNeeds:
+    """GPUs and cores of the whole run."""
+
+    gpus: float
+    cpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a user wants to know before a run."""
+
+    model: ModelFacts
+    layout_name: str
+    """disaggregated or colocated."""
+    tensor_parallel: int
+    needs: GpuNeeds
+    layout: Layout | None
+    """None where no machines are named, or they cannot hold the run."""
+    lengths: Lengths
+    batches: BatchPlan
+    data: Located
+    prompts: PromptPlan | None
+    """None where the dataset is not there."""
+    routing: RoutingPlan
+    memory: MemoryPlan
+    seconds: SecondsPlan | None
+    """None where the kind of GPU is not known."""
+    findings: tuple[Finding, ...]
+    """Errors first."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stands against the run."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+
+def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPlan:
+    """Plan a run.
+
+    Args:
+        config: of the run.
+        located: where its data lies; None looks for it.
+
+    Raises:
+        ConfigError: the model's sizes are not known or not understood.
+        RolloutError: the dataset cannot be read.
+    """
+    shape, folder, located = shape_of(config.model), known_model_folder(config), located or locate(config)
+    prompts, routing, refusals = _read(config, located, _ruler(config, shape, folder))
+    lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
+    batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
+    needs, layout, unplaced = _place(config)
+    memory = plan_memory(config, shape, layout, prompts.image_bytes if prompts else None)
+    rates = rates_of(config, layout)
+    findings = [
+        *unplaced,
+        *refusals,
+        *checks.folder_is_there(config, folder),
+        *(checks.from_error(error, "config") for error in settings_errors(config)),
+        *checks.shape_findings(config, shape, _max_positions(config, folder)),
+        *memory_findings(config, shape, layout, memory, lengths),
+        *checks.batch_findings(config, batches, lengths),
+        *checks.placement_findings(config, layout),
+        *checks.folder_findings(config, len(layout.machines) if layout else 0),
+        *checks.data_findings(config, prompts, routing),
+        *checks.store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
+    ]
+    return RunPlan(
+        model=ModelFacts(
+            name=_name(config, shape, folder),
+            parameters=count_parameters(shape),
+            folder=None if folder is None else str(folder),
+        ),
+        layout_name=config.cluster.layout,
+        tensor_parallel=config.rollout.engine.tensor_parallel_size,
+        needs=needs,
+        layout=layout,
+        lengths=lengths,
+        batches=batches,
+        data=located,
+        prompts=prompts,
+        routing=routing,
+        memory=memory,
+        seconds=plan_seconds(
+            config,
+            shape,
+            lengths=lengths,
+            batches=batches,
+            rates=rates,
+            cache_tokens=memory.cache.num_tokens if memory.cache else None,
+        )
+        if rates
+        else None,
+        findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
+    )
+
+
+def _read(
+    config: ExperimentConfig, located: Located, ruler: PromptRuler | None
+) -> tuple[PromptPlan | None, RoutingPlan, list[Finding]]:
+    """Read the dataset, as far as it is there."""
+    held_out = SampleTable(located.held_out).tasks_and_sources() if located.held_out else []
+    if located.train is None:
+        return None, plan_routing(config.reward, None, held_out), []
+    table, refusals = SampleTable(located.train), []
+    try:
+        drawn = streamed_rows(table, config.data.stream)
+    except RolloutError as error:
+        drawn = np.arange(len(table), dtype=np.int32)
+        refusals.append(checks.from_error(error, "data.stream"))
+    if config.data.train is not None:  # of a recipe's rows the data engine has proved every reference
+        refusals += reference_findings(config.reward, table, drawn)
+    pairs = table.tasks_and_sources()
+    routing = plan_routing(config.reward, [pairs[index] for index in drawn], [*pairs, *held_out])
+    return plan_prompts(config, table, drawn, ruler), routing, refusals
+
+
+def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:
+    if folder is None:
+        return None
+    return PromptRuler(folder, shape, processor_of(config.model), config.rollout.system_prompt)
+
+
+def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:
+    """Seat every actor on the machines that the settings name, or on this one where no GPU is asked for."""
+    try:
+        needs = needs_of(config)
+    except ConfigError as error:
+        return GpuNeeds(gpus=0, cpus=0), None, [checks.from_error(error, "cluster.layout")]
+    summed = _sum(needs)
+    machines = _machines(config, needs)
+    if not machines:
+        told = (
+            f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
+            f"{summed.cpus} cores: name the machines, or choose a cluster that does"
+        )
+        return summed, None, [Finding(severity="warning", key="cluster.nodes", message=told)]
+    try:
+        layout = lay_out(config, machines)
+        if (
+            not config.cluster.nodes
+        ):  # Ray is told of more cores where there are more actors; the plan says what is there
+            layout = replace(layout, machines=(replace(machines[0], cpus=len(available_cores())),))
+        return summed, layout, []
+    except ConfigError as error:
+        return summed, None, [checks.from_error(error, "cluster.nodes")]
+
+
+def _sum(needs: Needs) -> GpuNeeds:
+    every = (needs.learner, needs.reward, needs.engine)
+    counted = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
+    return GpuNeeds(gpus=sum(need.total_gpus for need in counted), cpus=sum(need.count * need.cpus for need in every))
+
+
+def _machines(config: ExperimentConfig, needs: Needs) -> tuple[Machine, ...]:
+    if config.cluster.nodes:
+        return planned_machines(config.cluster.nodes)
+    needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
+    return (this_machine(needs),) if needs_no_gpu and config.cluster.address is None else ()
+
+
+def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
+    if folder is not None and (folder / "config.json").is_file():
+        return checks.max_positions(json.loads((folder / "config.json").read_text()))
+    return None if config.model.hf_config is None else checks.max_positions(config.model.hf_config)
+
+
+def _name(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> str:
+    family = FAMILY_NAMES[shape.family]
+    if config.model.folder is not None:
+        return f"{family} ({config.model.folder.name})"
+    return family if config.model.hf_config is not None else f"the demo's tiny {family}"
+
+
+def check_plan(config: ExperimentConfig, located: Located) -> None:
+    """Refuse a run of which `mixed-r1 plan` says that it does not fit, unless plan.enforce is false.
+
+    Args:
+        config: of the run.
+        located: its rows; without them, lengths of prompts are assumed.
+
+    Raises:
+        ConfigError: a line for each reason, with its key.
+    """
+    if not config.plan.enforce:
+        return
+    plan = plan_run(config, located)
+    if reasons := [finding.line for finding in plan.findings if finding.severity == "error"]:
+        raise ConfigError(
+            "\n".join(reasons) + " (as `mixed-r1 plan` counts; plan.enforce=false starts it all the same)"
+        )

@@ -1,0 +1,292 @@
+"""Seconds a step, estimated: operations and bytes over assumed rates. Nothing here has been measured on a GPU."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from orchestration.cluster.machines import Layout
+from orchestration.models.parameters import count_parameters
+from orchestration.models.shapes import ModelShape
+from orchestration.page import formatting
+from orchestration.plan.batches import BatchPlan
+from orchestration.plan.flops import (
+    FORWARD,
+    attention_flops,
+    block_parameters,
+    head_parameters,
+    image_flops,
+    train_flops,
+)
+from orchestration.plan.fsdp_memory import FIXED, REFERENCE
+from orchestration.plan.gpus import kinds_under
+from orchestration.plan.learner_memory import learner_parts
+from orchestration.plan.lengths import Lengths, is_drawn
+from orchestration.plan.trained import changing_tensors
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.plan import AssumeConfig
+
+BALANCE = 1.15
+"""Rollout and learner count as balanced while neither takes so many times the other's time."""
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+
+Bound = Literal["rollout", "learner", "balanced", "turns"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of a step.
+
+    Example:
+        >>> Phase(name="decode", seconds=12.0, how="400 completions at once, 23 ms a token").seconds
+        12.0
+    """
+
+    name: str
+    seconds: float
+    how: str
+    """From what it was reckoned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondsPlan:
+    """A step's time."""
+
+    phases: tuple[Phase, ...]
+    rollout_s: float
+    train_s: float
+    publish_s: float
+    """In which neither works: new weights travel; colocated, GPUs change hands."""
+    step_s: float
+    run_s: float
+    """All steps, without start, evaluation and checkpoints."""
+    concurrency: int
+    """Completions that an engine decodes at once."""
+    bound: Bound
+    advice: str
+    """Which key would help."""
+    assumptions: Mapping[str, float]
+    """Those of plan.assume that entered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the hardware is taken to do; operations, bytes and seconds."""
+
+    engine_flops: float
+    """A second, of one engine that reads prompts."""
+    decode_bytes: float | None
+    """A second, of one engine; None on CPU, where decoding is counted in operations."""
+    rank_flops: float
+    transfer_bytes: float
+    host_bytes: float
+
+
+def rates_of(config: ExperimentConfig, layout: Layout | None) -> Rates | None:
+    """Give the rates of the slowest machines under each role; None where the kind of a GPU is not known."""
+    assume, engine = config.plan.assume, config.rollout.engine
+    engine_gpu = min(kinds_under(config, layout, "engine"), key=lambda gpu: gpu.memory_gb_s, default=None)
+    learner_gpu = min(kinds_under(config, layout, "learner"), key=lambda gpu: gpu.bf16_tflops, default=None)
+    if (engine.device == "cuda" and engine_gpu is None) or (config.learner.device == "cuda" and learner_gpu is None):
+        return None
+    width = engine.tensor_parallel_size
+    return Rates(
+        engine_flops=engine_gpu.bf16_tflops * 1e12 * assume.prefill_mfu * width
+        if engine_gpu
+        else assume.cpu_engine_gflop_s * 1e9,
+        decode_bytes=engine_gpu.memory_gb_s * 1e9 * assume.decode_bandwidth_frac * width if engine_gpu else None,
+        rank_flops=learner_gpu.bf16_tflops * 1e12 * assume.learner_mfu
+        if learner_gpu
+        else assume.cpu_learner_gflop_s * 1e9,
+        transfer_bytes=(assume.transfer_gb_s if engine_gpu else assume.cpu_transfer_gb_s) * 1e9,
+        host_bytes=assume.host_link_gb_s * 1e9,
+    )
+
+
+def plan_seconds(
+    config: ExperimentConfig,
+    shape: ModelShape,
+    *,
+    lengths: Lengths,
+    batches: BatchPlan,
+    rates: Rates,
+    cache_tokens: int | None,
+) -> SecondsPlan:
+    """Estimate.
+
+    Args:
+        config: of the run.
+        shape: of the model.
+        lengths: of prompts and completions.
+        batches: of a step.
+        rates: of the hardware.
+        cache_tokens: that an engine's key-value cache holds; None where nobody knows.
+    """
+    assume, pool = config.plan.assume, config.cluster.reward_pool
+    is_colocated = config.cluster.layout == "colocated"
+    concurrency = _concurrency(config, lengths, batches, cache_tokens)
+    prefill, decode = (
+        _prefill(config, shape, lengths, batches, rates),
+        _decode(config, shape, lengths, batches, rates, concurrency),
+    )
+    reward = Phase(
+        name="reward",
+        seconds=(batches.groups * assume.reward_group_s + batches.completion_tokens * assume.reward_token_s)
+        / pool.num_actors,
+        how=f"{batches.groups} groups over {formatting.some(pool.num_actors, 'actor')}, beside sampling",
+    )
+    flops = train_flops(config, shape, lengths, batches)
+    forward_backward = Phase(
+        name="train",
+        seconds=flops / (batches.ranks * rates.rank_flops),
+        how=f"forward and backward, {flops:.3g} operations on {formatting.some(batches.ranks, 'rank')}",
+    )
+    train = [forward_backward, *_host_traffic(config, shape, batches, rates)]
+    publish = [_transfer(config, shape, rates)]
+    if is_colocated and config.learner.device == "cuda":
+        publish.append(hand_over(config, shape, rates))
+    rollout_s = max(prefill.seconds + decode.seconds, reward.seconds)
+    train_s, publish_s = sum(phase.seconds for phase in train), sum(phase.seconds for phase in publish)
+    takes_turns = is_colocated or config.training.steps_ahead == 0
+    step_s = publish_s + (rollout_s + train_s if takes_turns else max(rollout_s, train_s))
+    bound, advice = _bound(config, rollout_s, train_s, reward.seconds, takes_turns=takes_turns)
+    return SecondsPlan(
+        phases=(prefill, decode, reward, *train, *publish),
+        rollout_s=rollout_s,
+        train_s=train_s,
+        publish_s=publish_s,
+        step_s=step_s,
+        run_s=step_s * config.training.num_steps,
+        concurrency=concurrency,
+        bound=bound,
+        advice=advice,
+        assumptions=_assumptions(config, assume, lengths),
+    )
+
+
+def _concurrency(config: ExperimentConfig, lengths: Lengths, batches: BatchPlan, cache_tokens: int | None) -> int:
+    """Completions that an engine decodes at once: its slots, what there is to do, what its cache holds."""
+    bounds = [config.rollout.engine.max_num_seqs, batches.completions_per_engine]
+    if cache_tokens is not None:
+        share_of_prompt = lengths.prompt / batches.group_size  # the group's completions share its cache blocks
+        bounds.append(int(cache_tokens / (share_of_prompt + lengths.completion)))
+    return max(1, min(bounds))
+
+
+def _prefill(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan, rates: Rates) -> Phase:
+    per_prompt = (
+        FORWARD * block_parameters(shape) * lengths.prompt
+        + lengths.prompt * attention_flops(shape, lengths.prompt / 2)
+        + image_flops(shape, lengths.image)
+    )
+    prompts = batches.groups / config.rollout.engines
+    return Phase(
+        name="prefill",
+        seconds=prompts * per_prompt / rates.engine_flops,
+        how=f"{prompts:,.4g} prompts an engine, pictures included",
+    )
+
+
+def _decode(
+    config: ExperimentConfig,
+    shape: ModelShape,
+    lengths: Lengths,
+    batches: BatchPlan,
+    rates: Rates,
+    concurrency: int,
+) -> Phase:
+    """Every token step reads the weights once, and the cache of all completions that it serves."""
+    text, engine = shape.text, config.rollout.engine
+    weights = block_parameters(shape) + head_parameters(shape)
+    context = lengths.prompt + lengths.completion / 2
+    operations = concurrency * (FORWARD * weights + attention_flops(shape, context))
+    token_s = operations / rates.engine_flops
+    if rates.decode_bytes is not None:
+        size = DTYPE_BYTES[engine.dtype]
+        cache = 2 * text.num_layers * text.num_kv_heads * text.head_dim * size * context * concurrency
+        token_s = max(token_s, (weights * size + cache) / rates.decode_bytes)
+    rounds = batches.completion_tokens / config.rollout.engines / concurrency
+    if config.training.steps_ahead == 0:
+        rounds = max(rounds, lengths.completion_most)  # a synchronous step waits for its longest completion
+    return Phase(
+        name="decode",
+        seconds=rounds * token_s,
+        how=f"{concurrency} completions at once, {token_s * 1000:.3g} ms a token",
+    )
+
+
+def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPlan, rates: Rates) -> list[Phase]:
+    """What offloaded state moves between GPU and host: gradients down and weights up, once an update."""
+    learner = config.learner
+    keeps_optimizer = learner.backend == "deepspeed" and learner.deepspeed.offload_optimizer
+    keeps_weights = learner.fsdp.cpu_offload if learner.backend == "fsdp" else learner.deepspeed.offload_params
+    if learner.device == "cpu" or not (keeps_optimizer or keeps_weights):
+        return []
+    share = count_parameters(shape).total * DTYPE_BYTES["float32"] / batches.ranks
+    passes = 2 * batches.updates
+    if keeps_weights:
+        passes += 2 * batches.updates * batches.expected.num_micro_batches  # once forward, once backward
+    return [Phase(name="host memory", seconds=share * passes / rates.host_bytes, how="offloaded weights and gradients")]
+
+
+def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
+    """After a step: engines that slept take all weights, others those of the layers in which something is trained."""
+    num = count_parameters(shape).total
+    if config.rollout.weight_channel.backend != "ipc":
+        num = sum(tensor.numel for tensor in changing_tensors(shape, config.learner.freeze, config.learner.lora))
+    size = num * DTYPE_BYTES[config.rollout.engine.dtype]
+    return Phase(
+        name="new weights",
+        seconds=size / rates.transfer_bytes + config.plan.assume.pause_s,
+        how=f"{formatting.size(size)} to every engine at once",
+    )
+
+
+def hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
+    """Colocated: the learner's state leaves the GPU for the engines and comes back; what is fixed is on the host."""
+    kept = learner_parts(config, shape).kept
+    back = sum(item.bytes for item in kept)
+    away = sum(item.bytes for item in kept if item.name not in (FIXED, REFERENCE))
+    return Phase(
+        name="hand over",
+        seconds=(away + back) / rates.host_bytes,
+        how=f"{formatting.size(away)} of a rank's state to the host, {formatting.size(back)} back",
+    )
+
+
+def _bound(
+    config: ExperimentConfig, rollout_s: float, train_s: float, reward_s: float, *, takes_turns: bool
+) -> tuple[Bound, str]:
+    if rollout_s <= reward_s:
+        return "rollout", "scoring takes longer than sampling: raise cluster.reward_pool.num_actors"
+    if takes_turns:
+        share = rollout_s / (rollout_s + train_s)
+        longer = f"rollout takes {share:.0%} of the two"
+        if config.cluster.layout == "colocated":
+            return "turns", f"engines and learner take turns on the same GPUs; {longer}"
+        return "turns", f"engines and learner take turns; {longer}; training.max_staleness=1 lets them overlap"
+    what = "GPUs" if config.learner.device == "cuda" else "cores"
+    if rollout_s > BALANCE * train_s:
+        idle = 1 - train_s / rollout_s
+        return "rollout", (
+            f"the learner waits {idle:.0%} of the time: raise rollout.engines, or take {what} from learner.num_ranks"
+        )
+    if train_s > BALANCE * rollout_s:
+        idle = 1 - rollout_s / train_s
+        return "learner", (
+            f"engines wait {idle:.0%} of the time: raise learner.num_ranks, or take {what} from rollout.engines"
+        )
+    return "balanced", "neither side waits long for the other"
+
+
+def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Lengths) -> dict[str, float]:
+    """The keys of plan.assume that entered the estimate."""
+    unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
+    for device, keys in (
+        (
+            config.rollout.engine.device,
+            ("prefill_mfu", "decode_bandwidth_frac", "transfer_gb_s", "cpu_engine_gflop_s", "cpu_transfer_gb_s"),
+        ),
+        (config.learner.device, ("learner_mfu", "cpu_learner_gflop_s")),
+    ):
+        unused |= {key for key in keys if key.startswith("cpu_") is (device == "cuda")}
+    return {field.name: getattr(assume, field.name) for field in fields(assume) if field.name not in unused}

@@ -1,1 +1,0 @@
-"""What a run will need, told before anything is reserved."""

@@ -1,1 +1,0 @@
-"""Awaitable clients of the actors: decisions live here, work in the actors."""

@@ -1,0 +1,118 @@
+"""Ray, the machines under it, and how many of their faults a run bears."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from orchestration.settings.environment import check_environment
+from orchestration.settings.errors import ConfigError
+
+TOKEN_HINT = (
+    "export RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the token of the cluster's head, or put it in "
+    "~/.ray/auth_token; on the head, `ray get-auth-token` prints it"
+)
+"""What to do where a Ray cluster asks for a token that this process does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardPoolConfig:
+    """The actors that score groups."""
+
+    num_actors: Annotated[int, Ge(1)]
+    calls_per_actor: Annotated[int, Ge(1)] = 2
+    """Groups that one actor may hold, the one at work included; further groups wait in the driver."""
+    timeout_s: Annotated[float, Gt(0), Le(10**9)] = 120.0
+    """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultsConfig:
+    """How faults of processes and machines are noticed, and how many of them a run bears."""
+
+    heartbeat_s: Annotated[float, Gt(0), Le(10**9)]
+    """Between two heartbeats of an engine or a learner rank."""
+    heartbeat_timeout_s: Annotated[float, Gt(0), Le(10**9)]
+    """A process that does not answer a heartbeat for so long is taken for dead. An engine that is at work does not
+    answer before its step ends: while its core uses CPU time, the limit is `step_timeout_s`."""
+    step_timeout_s: Annotated[float, Gt(0), Le(10**9)] = 600.0
+    """An engine that has been at one step for so long is taken for dead: a first batch of pictures, a compilation."""
+    start_timeout_s: Annotated[float, Gt(0), Le(10**9)]
+    """Time in which an engine must stand, or a learner must have loaded."""
+    call_timeout_s: Annotated[float, Gt(0), Le(10**9)]
+    """Time for one training step, weight transfer or checkpoint of the learner; longer is a hang."""
+    window_s: Annotated[float, Gt(0), Le(10**9)]
+    """Faults older than this no longer count against the limits."""
+    max_engine_faults: Annotated[int, Ge(0)]
+    """Engines lost within the window, over all engines."""
+    max_reward_faults: Annotated[int, Ge(0)]
+    max_learner_faults: Annotated[int, Ge(0)]
+    """Learners lost within the window; each costs the steps since the last checkpoint."""
+    max_transfer_faults: Annotated[int, Ge(0)]
+    """Objects lost, and weight transfers that broke though every engine lives, within the window."""
+    max_checkpoint_faults: Annotated[int, Ge(0)]
+    """Checkpoints that could not be written within the window; the ones before stay."""
+
+
+ActorRole = Literal["engine", "learner", "reward"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodesConfig:
+    """Machines of one kind."""
+
+    count: Annotated[int, Ge(1), Le(10_000)]
+    gpus: Annotated[int, Ge(0), Le(1000)]
+    """Of each machine."""
+    gpu: Annotated[str, MinLen(1)] | None = None
+    """What kind of GPU, a key of `plan.gpus`; needed where `gpus` is above 0."""
+    cpus: Annotated[int, Ge(1)]
+    memory_gib: Annotated[float, Gt(0), Le(1_000_000)]
+    """Host memory of each machine."""
+    roles: Annotated[tuple[ActorRole, ...], MinLen(1)] = ("engine", "learner", "reward")
+    """Which actors may stand there."""
+    resource: Annotated[str, MinLen(1)] | None = None
+    """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
+    leaves one out."""
+
+    def __post_init__(self) -> None:
+        """Check what only machines of this kind must have."""
+        if set(self.roles) != set(get_args(ActorRole)) and self.resource is None:
+            raise ConfigError(
+                f"cluster.nodes has a kind with roles={list(self.roles)} and no resource, by which Ray could tell its "
+                "machines from others; start them with ray start --resources='{\"NAME\": 1}' and set resource: NAME"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Ray and the machines under it."""
+
+    address: Annotated[str, MinLen(1)] | None
+    """Address of a running cluster; null starts Ray on this machine for the length of the run."""
+    reward_pool: RewardPoolConfig
+    faults: FaultsConfig
+    layout: Literal["disaggregated", "colocated"]
+    """disaggregated: engines and learner ranks have GPUs of their own. colocated: they share the same GPUs and take
+    turns, so a run is synchronous; engines sleep while the learner trains."""
+    nodes: tuple[NodesConfig, ...]
+    """The machines that a run is planned for; empty takes what Ray finds. A run checks that Ray has what it needs."""
+    environment: Mapping[str, str]
+    """Set in every actor's process, such as NCCL_SOCKET_IFNAME."""
+    pass_environment: tuple[Annotated[str, MinLen(1)], ...]
+    """Names, or prefixes that end in *, of variables of the driver that every actor gets as well."""
+    gpus_per_learner_rank: Annotated[float, Ge(0.0001), Le(1)]
+    """Below 1, the only rank shares a GPU with engines, over gloo; for tests. Ray counts in ten-thousandths. More GPUs
+    are more learner.num_ranks."""
+    gpus_per_engine_worker: Annotated[float, Ge(0.0001), Le(1)]
+    """Below 1, engines of one worker share a GPU, with the gloo channel or in an evaluation; for tests. More GPUs an
+    engine are rollout.engine.tensor_parallel_size."""
+    pin_cores: bool
+    """Bind each engine and learner rank to cores of its own (CPU runs)."""
+    object_store_bytes: Annotated[int, Ge(75 * 1024 * 1024)]
+    """Shared memory of a Ray started here, which itself demands 75 MiB."""
+
+    def __post_init__(self) -> None:
+        """Check the environment."""
+        check_environment(self.environment, self.pass_environment)

@@ -1,0 +1,255 @@
+"""The whole run as one frozen record, and the checks that need more than one group of settings to see."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, MinLen
+
+from learner.config import AlgorithmConfig, LearnerConfig
+from orchestration.settings.check import CheckConfig
+from orchestration.settings.cluster import ClusterConfig
+from orchestration.settings.data import DataConfig
+from orchestration.settings.demo import DemoSettings
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.evaluate import EvaluateConfig
+from orchestration.settings.model import NOT_SET, ModelConfig
+from orchestration.settings.plan import PlanConfig
+from orchestration.settings.strict import build
+from orchestration.settings.submit import SubmitConfig
+from orchestration.settings.training import (
+    EvaluationConfig,
+    TrainingConfig,
+    check_best,
+    check_folders,
+    check_pipeline,
+)
+from rewards.config import RewardConfig
+from rollout.config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """Everything one run needs."""
+
+    run_dir: Annotated[str, "path", MinLen(1)]
+    """Folder of the run: settings, metrics, checkpoints, the trained model and its report."""
+    cache_dir: Annotated[str, "path", MinLen(1)]
+    """Where the demo keeps what it made, so that the second run starts at once."""
+    seed: Annotated[int, Ge(0)]
+    tensorboard: bool
+    allow_config_change: bool
+    """Continue a run folder although settings that shape the result differ from those it began with."""
+    model: ModelConfig
+    data: DataConfig
+    demo: DemoSettings
+    reward: RewardConfig
+    rollout: RolloutConfig
+    training: TrainingConfig
+    algorithm: AlgorithmConfig
+    """After those from which conf takes some of its values, so that a value out of range is named where it was set."""
+    learner: LearnerConfig
+    evaluation: EvaluationConfig
+    evaluate: EvaluateConfig
+    """Read by `mixed-r1 evaluate` alone."""
+    check: CheckConfig
+    """Read by `mixed-r1 check` alone."""
+    cluster: ClusterConfig
+    plan: PlanConfig
+    """Read by `mixed-r1 plan`, by which `mixed-r1 train` refuses what cannot fit."""
+    submit: SubmitConfig
+    """Read by `mixed-r1 submit` alone."""
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder."""
+        return Path(self.run_dir)
+
+
+def build_settings(values: dict[str, Any]) -> ExperimentConfig:
+    """Build the record alone: no check across rooms, nothing on this machine is looked at.
+
+    Raises:
+        ConfigError: a key, a type or a value that its own group of settings refuses.
+    """
+    return build(ExperimentConfig, values)
+
+
+def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:
+    """Give what the checks across rooms refuse, one error a check."""
+    for check in (*SETTINGS_CHECKS, check_sampling, check_gpu_shares) if is_for_training else SETTINGS_CHECKS:
+        try:
+            check(config)
+        except ConfigError as error:
+            yield error
+
+
+def check_division(config: ExperimentConfig) -> None:
+    """Batches that must divide."""
+    training, ranks = config.training, config.learner.num_ranks
+    if training.groups_per_step % ranks:
+        nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
+        raise ConfigError(
+            f"training.groups_per_step={training.groups_per_step} does not divide by learner.num_ranks={ranks}; "
+            f"use {nearest} or {nearest + ranks}"
+        )
+
+
+def check_replacement(config: ExperimentConfig) -> None:
+    """What goes together with steps whose prompts are not known before their groups are there."""
+    training = config.training
+    if training.oversampling > 1.0 and config.algorithm.name == "reinforce_plus_plus":
+        raise ConfigError(
+            f"training.oversampling is {training.oversampling}, but reinforce_plus_plus compares completions across "
+            "groups: a group of equal rewards has a signal there; set oversampling=1"
+        )
+    is_open = training.oversampling > 1.0 or training.straggler_deadline_s is not None
+    if is_open and config.data.stream.curriculum.kind == "adaptive":
+        raise ConfigError(
+            "data.stream.curriculum.kind is adaptive, which follows fixed steps of prompts; set "
+            "training.oversampling=1 and training.straggler_deadline_s=null, or another curriculum"
+        )
+
+
+def check_tasks(config: ExperimentConfig) -> None:
+    """Tasks that are trained on alone must be tasks that something scores."""
+    known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
+    for task in config.data.stream.tasks:
+        if task not in known:
+            raise ConfigError(
+                f"data.stream.tasks names {task}, which no reward scores; tasks are {', '.join(sorted(known))} "
+                "(reward.routes)"
+            )
+
+
+def check_sampling(config: ExperimentConfig) -> None:
+    """Completions that a learner trains on must come from a distribution that it can compute."""
+    sampling = config.rollout.sampling
+    if sampling.top_p != 1.0:
+        raise ConfigError(
+            f"rollout.sampling.top_p is {sampling.top_p}; the learner computes logprobs over the whole vocabulary, so "
+            "training needs rollout.sampling.top_p=1.0"
+        )
+    if sampling.temperature != config.algorithm.temperature:
+        raise ConfigError(
+            f"algorithm.temperature is {config.algorithm.temperature} and rollout.sampling.temperature "
+            f"{sampling.temperature}; engines and learner need one temperature: set rollout.sampling.temperature alone"
+        )
+
+
+def check_layout(config: ExperimentConfig) -> None:
+    """What engines and learner ranks on the same GPUs ask of the other settings, and the weight channel of a layout."""
+    engine, learner, channel = config.rollout.engine, config.learner, config.rollout.weight_channel.backend
+    if config.cluster.layout == "disaggregated":
+        if channel == "ipc":
+            raise ConfigError(
+                "rollout.weight_channel.backend is ipc, which reaches an engine on the learner rank's own GPU alone; "
+                "set nccl, or cluster.layout=colocated"
+            )
+        return
+    if config.training.max_staleness != 0:
+        raise ConfigError(
+            f"training.max_staleness is {config.training.max_staleness} with cluster.layout=colocated, where engines "
+            "sleep while the learner trains; set training.max_staleness=0, or cluster.layout=disaggregated"
+        )
+    if engine.device != learner.device:
+        raise ConfigError(
+            f"rollout.engine.device={engine.device} and learner.device={learner.device} with cluster.layout=colocated: "
+            "both sides take turns on the same devices; set both alike, or cluster.layout=disaggregated"
+        )
+    wanted = "ipc" if engine.device == "cuda" else "gloo"
+    if channel != wanted:
+        reason = "; NCCL cannot have two ranks on one GPU" if channel == "nccl" else ""
+        raise ConfigError(
+            f"rollout.weight_channel.backend is {channel} with cluster.layout=colocated and "
+            f"rollout.engine.device={engine.device}{reason}; set {wanted}"
+        )
+    if config.rollout.most_engines > config.rollout.engines:
+        raise ConfigError(
+            f"rollout.max_engines is {config.rollout.max_engines} with cluster.layout=colocated, where engines stand "
+            "on the learner's GPUs; set it to null, or cluster.layout=disaggregated"
+        )
+    num_workers = config.rollout.engines * engine.tensor_parallel_size
+    if engine.device == "cuda" and num_workers != learner.num_ranks:
+        raise ConfigError(
+            f"cluster.layout is colocated, where every GPU holds an engine's worker and a learner rank, but "
+            f"rollout.engines={config.rollout.engines} x rollout.engine.tensor_parallel_size="
+            f"{engine.tensor_parallel_size} is {num_workers} and learner.num_ranks is {learner.num_ranks}; "
+            f"set learner.num_ranks={num_workers}"
+        )
+
+
+def check_gpu_shares(config: ExperimentConfig) -> None:
+    """NCCL takes one rank of a group a GPU: neither ranks that train together nor peers of a transfer share one."""
+    cluster, channel = config.cluster, config.rollout.weight_channel.backend
+    uses_channel = "rollout.weight_channel.backend=nccl" if channel == "nccl" else None
+    trains_together = f"learner.num_ranks={config.learner.num_ranks}" if config.learner.num_ranks > 1 else None
+    other = ", or cluster.layout=colocated, where an engine and a rank take turns on a GPU"
+    for key, share, device, reason in (
+        ("gpus_per_engine_worker", cluster.gpus_per_engine_worker, config.rollout.engine.device, uses_channel),
+        (
+            "gpus_per_learner_rank",
+            cluster.gpus_per_learner_rank,
+            config.learner.device,
+            uses_channel or trains_together,
+        ),
+    ):
+        if share < 1 and device == "cuda" and reason is not None:
+            raise ConfigError(
+                f"cluster.{key} is {share:g} with {reason}: NCCL cannot have two ranks on one GPU; set it to 1"
+                f"{other if cluster.layout == 'disaggregated' else ''}"
+            )
+
+
+SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
+    lambda config: check_pipeline(config.training),
+    check_replacement,
+    lambda config: check_best(config.training, config.evaluation),
+    lambda config: check_folders(config.training),
+    check_layout,
+    check_division,
+    check_tasks,
+)
+"""Checks that need no machine, only the settings."""
+
+
+def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> None:
+    """Refuse settings that leave out what only the user can name: model, data, raw files; all of it in one line.
+
+    Args:
+        config: of a run, or of a build.
+        is_build: whether data.recipe is built, whatever data.train says.
+    """
+    data = config.data
+    missing: list[str] = []
+    recipe = data.recipe if is_build or data.train is None else None
+    raw = [source for source in recipe.sources.values() if source.adapter != "drawn"] if recipe is not None else []
+    for key, value in {"data.train": data.train, "data.held_out": data.held_out}.items():
+        if value == NOT_SET and not is_build:
+            missing.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
+    has_root = recipe is None or recipe.raw not in (None, NOT_SET)
+    if not has_root and not all(Path(source.path or "").is_absolute() for source in raw):
+        missing.append("data.recipe.raw is not set; point it at the folder of the raw downloads")
+    if config.model.folder is None and (config.model.family is None or raw):
+        why = " that will be trained: its processor measures the prompts" if raw else "'s weights"
+        missing.append(f"model.path is not set; point it at a Hugging Face folder with the model{why}")
+    if missing:
+        raise ConfigError("; ".join(missing))
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Check that a folder can be written, or made, and leave everything as it was.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        # A nameless file, or a folder that is gone at once: some file systems refuse new names to everybody.
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{key}={folder} cannot be written ({os.strerror(error.errno or 0)})") from error

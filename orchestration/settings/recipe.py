@@ -1,0 +1,187 @@
+"""The settings of the data engine: a recipe is the sources of a dataset and what every stage does to their rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from orchestration.settings.errors import ConfigError
+
+Role = Literal["train", "held_out", "guard"]
+"""What a source's rows are for; guard rows are evaluation sets whose rows training must not hold."""
+REWARD_FUNCTIONS = ("matching", "chart", "grounding", "open_ended", "math")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """One raw dataset of a recipe."""
+
+    adapter: Annotated[str, MinLen(1)]
+    """Which file of orchestration/data/sources reads it."""
+    path: Annotated[str, "path", MinLen(1)] | None = None
+    """Folder of the raw files, relative to data.recipe.raw or absolute; null for drawn sources."""
+    label: str = ""
+    """Name under which its rows are counted; empty takes its name in the recipe."""
+    role: Role = "train"
+    split: Annotated[str, MinLen(1)] = "train"
+    """Which split of the raw dataset, in the source's own words."""
+    license: str = ""
+    """Overrides the adapter's licence note."""
+    max_rows: Annotated[int, Ge(1)] | None = None
+    """Rows drawn at random before anything else is done to them; null takes all."""
+    quota: Annotated[int, Ge(1)] | None = None
+    """Rows of this source in the result, at most."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the adapter alone understands; each adapter documents its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """What validate and normalise accept."""
+
+    max_images: Annotated[int, Ge(0)] = 8
+    max_image_bytes: Annotated[int, Ge(1)] = 30_000_000
+    min_side: Annotated[int, Ge(1)] = 28
+    """Pixels; Qwen2.5-VL's processor needs 28."""
+    max_aspect: Annotated[float, Ge(1)] = 100.0
+    """Longer side over shorter; Qwen's processor raises at 200."""
+    max_pixels: Annotated[int, Ge(1)] = 50_000_000
+    cmyk: Literal["quarantine", "convert"] = "quarantine"
+    exif: Literal["quarantine", "rotate"] = "quarantine"
+    """Rows with boxes are quarantined in either case: nobody knows which way up their boxes were drawn."""
+    max_question_chars: Annotated[int, Ge(1)] = 8_000
+    max_answer_chars: Annotated[int, Ge(1)] = 8_000
+    box_slack: Annotated[float, Ge(0)] = 2.0
+    """Pixels that an annotation may leave its image by; it is clipped."""
+    max_box_frac: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the image that one reference box may cover."""
+    max_boxes: Annotated[int, Ge(1)] = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormaliseConfig:
+    """How a raw question becomes the user turn."""
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """By task: a text with {question} and, for options, {options}; a task that is not named keeps its question."""
+    shuffle_options: bool = False
+    """Put options into a random order, drawn from the seed and the row, and move the letter of the answer along."""
+
+    def __post_init__(self) -> None:
+        """Check that no template drops the question."""
+        for task, template in self.prompts.items():
+            if "{question}" not in template:
+                raise ConfigError(f"data.recipe.normalise.prompts.{task} is {template!r}; it must hold {{question}}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeduplicateConfig:
+    """When two rows are one, and when a row gives an evaluation set away."""
+
+    perceptual: bool = True
+    """Look for near-duplicates by image hash beside exact ones."""
+    max_hash_distance: Annotated[int, Ge(0), Le(256)] = 10
+    """Bits of 256 in which two difference hashes may differ."""
+    max_thumbnail_difference: Annotated[int, Ge(0), Le(255)] = 24
+    """Largest difference, of 255, between the 16 x 16 thumbnails of two images that count as nearly the same."""
+    min_question_similarity: Annotated[float, Ge(0), Le(1)] = 0.8
+    """Jaccard similarity of the questions' words, above which questions count as nearly the same."""
+    max_rows_per_image: Annotated[int, Ge(1)] | None = None
+    """Questions about one image; null takes all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureConfig:
+    """Prompt lengths under the model's own processor."""
+
+    max_prompt_tokens: Annotated[int, Ge(1)] | None = None
+    """Null takes what rollout.engine.max_model_len leaves after rollout.sampling.max_completion_tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifficultyConfig:
+    """Whether and how often the current policy tries every row; it samples as rollout.sampling says."""
+
+    enabled: bool = False
+    num_completions: Annotated[int, Ge(1)] = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandConfig:
+    """Which rows of one reward function are worth training on; read only where difficulty was measured."""
+
+    drop_all_right: bool = True
+    drop_all_wrong: bool = True
+    keep_all_right_frac: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the all-right rows that stays, so that what is known is not forgotten."""
+    min_mean: Annotated[float, Ge(0), Le(1)] = 0.0
+    max_mean: Annotated[float, Ge(0), Le(1)] = 1.0
+    """Rows outside go as too_hard or too_easy. A mean says little of IoU and BMAS: use min_std there."""
+    min_std: Annotated[float, Ge(0)] = 0.0
+    doubt_agreement: Annotated[float, Ge(0), Le(1)] = 0.75
+    """An all-wrong row of which at least this share of completions gives one answer has a doubted reference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectConfig:
+    """From the rows that fit to the rows that are written."""
+
+    bands: Mapping[str, BandConfig] = field(default_factory=dict)
+    """By reward function; a function that is not named keeps everything."""
+    quotas: Mapping[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
+    """Rows by reward function; a function that is not named has no limit."""
+    strata: Mapping[str, tuple[Annotated[float, Ge(0), Le(1)], Annotated[float, Ge(0), Le(1)]]] = field(
+        default_factory=dict
+    )
+    """Difficulty classes: name -> [low, high) of the mean task reward; the last one includes 1."""
+    balance_strata: bool = True
+    """Fill quotas evenly from the strata where there are enough rows."""
+    balance_answers: bool = True
+    """Fill quotas evenly from the answers of yes/no and lettered rows where there are enough."""
+    strict: bool = False
+    """Refuse a result that does not fill every quota, instead of stating the shortage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsConfig:
+    """The files that are written."""
+
+    rows_per_shard: Annotated[int, Ge(1)] = 4096
+    images: Literal["bytes", "paths"] = "bytes"
+    """Inside the Parquet rows, or as files in images/ under the dataset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeConfig:
+    """A dataset: its sources and what every stage does to their rows."""
+
+    name: Annotated[str, MinLen(1)]
+    seed: Annotated[int, Ge(0)]
+    sources: Mapping[str, SourceConfig]
+    raw: Annotated[str, "path", MinLen(1)] | None = None
+    """Folder under which the sources' folders lie."""
+    out: Annotated[str, "path", MinLen(1)] | None = None
+    """Folder of the result; null puts it into cache_dir under a digest of everything that shapes it."""
+    chunk_rows: Annotated[int, Ge(1)] = 256
+    """Rows that one task works on, and that a kill can cost."""
+    num_workers: Annotated[int, Ge(1)] | None = None
+    """Tasks at once; null takes every core."""
+    limits: LimitsConfig = LimitsConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
+    deduplicate: DeduplicateConfig = DeduplicateConfig()
+    measure: MeasureConfig = MeasureConfig()
+    difficulty: DifficultyConfig = DifficultyConfig()
+    select: SelectConfig = SelectConfig()
+    shards: ShardsConfig = ShardsConfig()
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        if not any(source.role == "train" for source in self.sources.values()):
+            raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
+        for key in ("quotas", "bands"):
+            for name in getattr(self.select, key):
+                if name not in REWARD_FUNCTIONS:
+                    raise ConfigError(
+                        f"data.recipe.select.{key} names {name}; reward functions are {', '.join(REWARD_FUNCTIONS)}"
+                    )

@@ -1,0 +1,196 @@
+"""Checkpoints: the run's checkpoints, from the moment the learner stops for one to the day it is deleted.
+
+begin: the learner stages its state on local disk, and trains on. Then, beside training: copy, mark, delete what need
+not stay. One checkpoint is on its way at a time.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from learner import checkpoint, retention
+from learner.checkpoint import Checkpoint, StagedShare
+from learner.errors import CheckpointError, DamagedCheckpointError
+from learner.store import FileEntry, FileStore, open_store
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.run_folder import RunFolder, read_config
+
+
+class StagingLearner(Protocol):
+    """What a checkpoint asks of the learner."""
+
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk."""
+        ...
+
+    async def upload(self, store: FileStore, step: int) -> Sequence[FileEntry]:
+        """Copy what was staged into the store, beside training."""
+        ...
+
+
+class Checkpoints:
+    """All checkpoints of a run.
+
+    Consumes: the learner's state, scores. Produces: marked checkpoints in the store. Waits for: the one before.
+    """
+
+    def __init__(
+        self,
+        store: FileStore,
+        learner: StagingLearner,
+        *,
+        keep_last: int,
+        keep_best: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Look at a store; nothing is written.
+
+        Args:
+            store: where they are kept; see `store_of`.
+            learner: asked to stage and to copy.
+            keep_last: newest complete checkpoints that stay.
+            keep_best: whether the best by macro mean and by each reward function stay too.
+            say: told of damaged checkpoints that are passed over.
+        """
+        self.store = store
+        self.learner = learner
+        self._keep_last = keep_last
+        self._keep_best = keep_best
+        self._say = say
+        self._damaged: set[int] = set()
+        self._on_its_way: asyncio.Task[None] | None = None
+        self._staged: StagedShare | None = None
+
+    async def stage(self, step: int) -> None:
+        """Let the learner stage its state now, because it will be away when `begin` is called for the same step.
+
+        Raises:
+            CheckpointError: the checkpoint before this one failed; or nothing could be staged.
+        """
+        await self.settle()
+        self._staged = await self.learner.stage(step)
+
+    async def begin(self, step: int, *, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
+        """Let the learner stage its state; returns when it may train on, and the rest goes on by itself.
+
+        Args:
+            step: names the checkpoint; one of the same step is replaced.
+            extra: what the run needs to go on, as JSON.
+            scores: by reward function, of the weights that are saved.
+
+        Raises:
+            CheckpointError: the checkpoint before this one failed, and this one was not begun; or nothing could be
+                staged.
+        """
+        await self.settle()
+        share, self._staged = self._staged, None
+        if share is None or share.step != step:
+            share = await self.learner.stage(step)
+        self._on_its_way = asyncio.create_task(self._complete(share, dict(extra), dict(scores or {})))
+
+    async def settle(self) -> None:
+        """Wait until what was begun is complete.
+
+        Raises:
+            CheckpointError: it failed; the checkpoints before it are as they were.
+        """
+        if self._on_its_way is None:
+            return
+        try:
+            # Whoever waits may be cancelled; the checkpoint is not.
+            await asyncio.shield(self._on_its_way)
+        finally:
+            if self._on_its_way.done():
+                self._on_its_way = None
+
+    async def abandon(self) -> None:
+        """Wait until what was begun has ended, well or not, and forget its failure.
+
+        For when the learner that had staged it is gone: its death ends the copying. What was copied marks nothing.
+        """
+        task, self._on_its_way, self._staged = self._on_its_way, None, None
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _complete(self, share: StagedShare, extra: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+        try:
+            await asyncio.to_thread(checkpoint.remove, self.store, share.step)
+            files = await self.learner.upload(self.store, share.step)
+            await asyncio.to_thread(checkpoint.mark, self.store, share, files, extra=extra, scores=scores)
+        except CheckpointError as error:
+            await self._clear(share.step)
+            raise CheckpointError(
+                f"the checkpoint of step {share.step} in {self.store} failed, and older ones are as they were: {error}"
+            ) from error
+        self._damaged.discard(share.step)
+        await asyncio.to_thread(self._tidy, share.step)
+
+    async def _clear(self, step: int) -> None:
+        """Give back the space of a checkpoint that failed; it does not count, whether that succeeds or not."""
+        await asyncio.gather(asyncio.to_thread(checkpoint.remove, self.store, step), return_exceptions=True)
+
+    def _tidy(self, newest: int) -> None:
+        """Delete what need not stay, and what partial or damaged ones have left."""
+        scores_of = {one.step: one.scores for one in self._whole()}
+        keep = retention.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
+        for step in checkpoint.steps(self.store):
+            if step not in keep | {newest}:
+                checkpoint.remove(self.store, step)
+
+    def _whole(self) -> list[Checkpoint]:
+        """Give the marked ones but for those that are known to be damaged, oldest first; only markers are read."""
+        found = []
+        for step in checkpoint.marked_steps(self.store):
+            try:
+                found.append(checkpoint.read(self.store, step))
+            except DamagedCheckpointError as error:
+                self._pass_over(step, str(error))
+        return [one for one in found if one.step not in self._damaged]
+
+    def latest(self) -> Checkpoint | None:
+        """Give the newest checkpoint whose files are all as they were written, or None.
+
+        Reads every file of it once. A damaged one is passed over with a word, and deleted when the next one is
+        complete.
+        """
+        return checkpoint.newest_whole(self.store, pass_over=self._pass_over)
+
+    def has_any(self) -> bool:
+        """Whether a checkpoint was once complete here, whatever its files are now; a marker cut short never was one."""
+        return newest_step(self.store) is not None
+
+    def _pass_over(self, step: int, reason: str) -> None:
+        if step not in self._damaged:
+            self._say(f"passed over the checkpoint of step {step}: {reason}")
+        self._damaged.add(step)
+
+    def best(self) -> dict[str, Checkpoint]:
+        """Give the checkpoint with the highest score by each reward function, and by `macro`; files are not read."""
+        found = {one.step: one for one in self._whole()}
+        best = retention.best_steps({step: one.scores for step, one in found.items()})
+        return {name: found[step] for name, step in best.items()}
+
+
+def store_of(folder: RunFolder) -> FileStore:
+    """Open the store of a run's checkpoints, where the settings in its folder have put it."""
+    training = read_config(folder).get("training", {})
+    return open_store(training.get("checkpoint_dir") or folder.checkpoints)
+
+
+def newest_step(store: FileStore) -> int | None:
+    """Give the step of the newest checkpoint with a readable marker, None where there is none; files are not read."""
+    for step in reversed(checkpoint.marked_steps(store)):
+        try:
+            return checkpoint.read(store, step).step
+        except DamagedCheckpointError:
+            continue
+    return None
+
+
+def config_digest(config: ExperimentConfig) -> str:
+    """Give the blake2b of the settings as canonical JSON, in hex."""
+    canonical = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()

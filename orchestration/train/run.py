@@ -1,0 +1,362 @@
+"""Run: everything a training run holds, from its folder to its actors; built once, closed once."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.errors import LearnerError
+from learner.records import StepReport
+from orchestration.cluster.colocated import colocated_devices, ranks_under
+from orchestration.cluster.reservations import Seats
+from orchestration.inputs.prepare import Inputs
+from orchestration.settings.errors import PayloadLostError, StoppedError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.seeds import derive_seed
+from orchestration.storage.checkpoints import Checkpoints, store_of
+from orchestration.storage.faults import FaultLog, Role
+from orchestration.storage.run_folder import RunFolder
+from orchestration.train.allocation import Allocation
+from orchestration.train.buffer import GroupBuffer, Progress
+from orchestration.train.draws import Draws
+from orchestration.train.held_out import HeldOut
+from orchestration.train.run_state import RunState
+from orchestration.train.scores import Evaluation
+from orchestration.train.tracking import Tracker
+from orchestration.workers.dispatch import Seat
+from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.learner_group import start_learner
+from orchestration.workers.reward_pool import start_reward_pool
+from orchestration.workers.tickets import StepGroups
+from orchestration.workers.turns import StagesInTurn, start_turns
+from orchestration.workers.weight_sync import WeightSync
+from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
+
+Say = Callable[[str], None]
+
+
+class Run:
+    """A training run and its actors.
+
+    Life: constructed -> `start` -> `loop.train` -> `finish` -> `close`.
+    """
+
+    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, seats: Seats, say: Say) -> None:
+        """Open the data and settle how actors are made; none is started."""
+        self.config = config
+        self.folder = RunFolder(config.run_path)
+        self._say = say
+        self.faults = FaultLog(config.cluster.faults, self.folder.faults)
+        logs, limits = self.folder.logs, config.cluster.faults
+        self._seats = seats
+        self.generators = start_generators(
+            config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults, devices_of=self._devices_of
+        )
+        self.rewards = start_reward_pool(config, inputs.model, seats, logs, self.faults)
+        self.learner = start_learner(config, inputs.model, seats, logs)
+        training = config.training
+        self.turns = start_turns(config, self.generators, self.learner, record=self.folder.turns)
+        self.weight_sync = WeightSync(
+            self.generators,
+            self.learner,
+            self.turns,
+            config=config.rollout,
+            log=self.faults,
+            check_every=training.weight_check_every,
+            max_mismatch=training.max_mismatch,
+        )
+        checkpoints = Checkpoints(
+            store_of(self.folder),
+            StagesInTurn(self.learner, self.turns),
+            keep_last=training.keep_last,
+            keep_best=training.keep_best,
+            say=say,
+        )
+        self.draws = Draws(SampleTable(inputs.train), config)
+        self.state = RunState(
+            config, checkpoints, draws=self.draws, lengths=self.generators.lengths, faults=self.faults, say=say
+        )
+        self._held_out = HeldOut(
+            config,
+            SampleTable(inputs.held_out),
+            generators=self.generators,
+            rewards=self.rewards,
+            folder=self.folder,
+            say=say,
+        )
+        self.tracker = Tracker(
+            self.folder,
+            first_step=self.step,
+            num_steps=config.training.num_steps,
+            tensorboard=config.tensorboard,
+            say=say,
+        )
+        self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
+        self._buffer: GroupBuffer | None = None
+        self._num_batches = 0
+        self._stop_reason: str | None = None
+        self._learner_is_lost = False
+        self._newest_step: tuple[StepGroups, asyncio.Task[StepReport]] | None = None
+        """The groups of the step that the learner is at, or was at last, and its report."""
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.state.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further step is to be taken."""
+        is_done = self.step >= self.config.training.num_steps and not self._learner_is_lost
+        return self._stop_reason is not None or is_done
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether nothing is sampled but what the next step trains on, under the weights that it begins with."""
+        return self.config.training.max_staleness == 0
+
+    async def start(self) -> None:
+        """Start the actors, restore the latest checkpoint, publish its weights, score the untrained model."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        self._say("starting engines, reward actors and learner ranks ...")
+        engines, learner = partial(self.generators.ready, self.weight_sync.admit), self._build_learner
+        if self.turns.is_shared:  # the engines stand where the ranks do, and after them on their GPUs
+            await asyncio.gather(self.rewards.ready(), learner())
+            await engines()
+            await self.turns.to_learner()
+        else:
+            await asyncio.gather(self.rewards.ready(), learner(), engines())
+        sync = await self.weight_sync.publish(self.step)
+        self._say(
+            f"ready after {clock() - started:.0f} s; weights published in {sync.transfer_s:.2f} s, "
+            f"{sync.num_compared} engine tensors equal the learner's"
+        )
+        if self.step == 0 and self.config.evaluation.enabled:
+            await self._evaluate("before")
+
+    async def finish(self) -> None:
+        """Keep the final weights: checkpoint, Hugging Face folder, held-out scores.
+
+        Raises:
+            StoppedError: the run was asked to leave; all steps done are saved, or those up to the last checkpoint
+                where the learner is lost.
+        """
+        if self._stop_reason is not None:
+            await (self.state.go_back() if self._learner_is_lost else self.state.settle())
+            raise StoppedError(f"{self._stop_reason}: {self.state}")
+        await self.state.settle()
+        if self.config.training.keep_best:
+            for name, best in self.state.best().items():
+                self._say(f"best by {name}: {best}")
+        if self.config.evaluation.enabled:
+            await self._evaluate("after")
+        await self.turns.to_learner()
+        await self.learner.export(self.folder.export)
+
+    async def rescue(self) -> None:
+        """Save what is done before the run ends with an error, if the learner lives and stands between two steps.
+
+        A step that the learner is at is waited for. After a step that failed in the learner nothing is saved, because
+        some of its updates may have been applied, unless it was a group that the only update could not use.
+        """
+        algorithm = self.config.algorithm
+        try:
+            if self._newest_step is not None:
+                await asyncio.wait([self._newest_step[1]])
+                failure = self._newest_step[1].exception()
+                is_refusal = isinstance(failure, LearnerError) and algorithm.num_epochs * algorithm.num_minibatches == 1
+                if failure is not None and not is_refusal:
+                    return
+            if self._learner_is_lost or await self.learner.weight_version() != self.step:
+                return
+            await self.state.settle()
+            self._say(str(self.state))
+            if self._newest_step is not None and self.tracker.next_step < self.step:
+                groups, report = self._newest_step
+                self.tracker.log_step(groups, report.result(), None, None, {}, counts=self.counts())
+        except Exception as error:  # the one that ends the run says more
+            self._say(f"while step {self.step} was saved and recorded: {error}")
+
+    async def close(self) -> None:
+        """Close files and end the actors, all of them.
+
+        Raises:
+            Exception: the first that one of them raised.
+        """
+        errors = []
+        for close in (
+            self._drop_step,
+            self._close_files,
+            self._close_rewards,
+            self.generators.close,
+            self.learner.close,
+        ):
+            try:
+                await close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def request_stop(self, reason: str) -> None:
+        """Leave after the step that is being trained; `finish` saves a checkpoint first."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._say(f"{reason}: saving a checkpoint after the current step, then leaving ...")
+        if self._buffer is not None:
+            self._buffer.close()
+
+    def lose_learner(self, error: BaseException) -> None:
+        """Note that the learner is gone.
+
+        Raises:
+            TooManyFaultsError: too often within the window.
+        """
+        self._learner_is_lost = True
+        self._say(f"step {self.step + 1}: {error}; it is built again from the last checkpoint ...")
+        self.faults.record(Role.LEARNER, 0, str(error))
+
+    def lose_payloads(self, group_ids: Sequence[str], cause: str) -> None:
+        """Note that groups vanished between two actors; they are sampled again.
+
+        Raises:
+            TooManyFaultsError: too often within the window.
+        """
+        self.faults.record(Role.TRANSFER, 0, f"groups {', '.join(group_ids[:8])}: {cause}")
+
+    async def recover(self) -> None:
+        """Build a lost learner again and go back to the last checkpoint; nothing to do while it lives."""
+        if not self._learner_is_lost:
+            return
+        await self._drop_step()
+        await self.learner.close()
+        await self.state.go_back()
+        self._held_out.forget()
+        self.tracker.rewind(first_step=self.step)
+        await self.turns.make_room()
+        async with self.weight_sync.closed():
+            await self._build_learner()
+        await self.weight_sync.publish(self.step)
+        self._learner_is_lost = False
+
+    def new_buffer(self) -> GroupBuffer:
+        """A buffer that goes on where the run stands."""
+        self._newest_step = None
+        self._buffer = GroupBuffer(
+            self.config.training, range_epsilon=self.config.algorithm.range_epsilon, start=self.state.progress
+        )
+        return self._buffer
+
+    async def train_step(self, groups: StepGroups) -> StepReport:
+        """Let the learner take a step, which is done then, whatever becomes of the run before new weights are out.
+
+        Raises:
+            LearnerLostError: a rank is gone.
+            LearnerError: a group is unusable; no weight was changed.
+            DivergedError: loss or gradient is not finite, or explodes.
+        """
+        taking = asyncio.create_task(self._take_step(groups))
+        self._newest_step = groups, taking
+        return await asyncio.shield(taking)
+
+    async def _take_step(self, groups: StepGroups) -> StepReport:
+        assert self._buffer is not None
+        report = await self.learner.train_step(groups.step, groups.tickets)
+        self.observe(groups)
+        self.state.progress = self._buffer.progress()
+        return report
+
+    async def conclude(self, progress: Progress, step_s: float) -> None:
+        """Note where the run stands; evaluate and save where that is due, and leave when the allocation ends."""
+        self.state.progress = progress
+        evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
+        scores: Mapping[str, float] = {}
+        if evaluation.enabled and evaluation.every_steps and self.step % evaluation.every_steps == 0:
+            found = await self._evaluate(f"step_{self.step:08d}")
+            scores = {name: score.sampled for name, score in found.families.items()}
+        await self.state.save_if_due(scores)
+        if not self.is_over and self._allocation.is_ending(next_s=step_s):
+            self.request_stop(f"the allocation ends in less than {leave_before_s:g} s and a step")
+
+    def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
+        """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
+        if not self.is_synchronous:
+            return {}
+        self._num_batches += 1
+        samples = self.draws.samples(positions)
+        return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
+
+    async def take_leave(self, groups: StepGroups) -> NDArray[np.float32] | None:
+        """Ask of the learner, before the publication that ends its turn, what it can give in its turn alone.
+
+        Returns:
+            Its logprobs of one completion of the step, another group every step; for `compare`.
+        """
+        if self.turns.is_shared:
+            await self.state.stage_if_due(groups.step + 1)
+        return await self.weight_sync.expect(groups.probed) if groups.tickets else None
+
+    async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
+        """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`.
+
+        None without them, or where the row or the group is gone meanwhile.
+        """
+        if expected is None:
+            return None
+        position = groups.probed.position
+        await self.draws.read([position])
+        try:
+            return await self.weight_sync.mismatch(groups.probed, self.draws.at(position).sample, expected)
+        except RolloutError as error:
+            self._say(f"step {groups.step + 1}: engines and learner are not compared: {error}")
+        except PayloadLostError as error:
+            self.lose_payloads([groups.probed.group_id], str(error))
+        return None
+
+    def observe(self, groups: StepGroups) -> None:
+        """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
+        self.draws.observe(groups)
+        self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
+
+    def counts(self) -> dict[str, float]:
+        """What went wrong so far in this process, and how many engines there are, as metrics."""
+        return {
+            **self.faults.counts(),
+            "faults/groups_repeated": float(self.generators.num_repeated),
+            "rollout/num_engines": float(self.generators.num_live),
+            "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
+        }
+
+    async def _drop_step(self) -> None:
+        """Forget a step that nobody waits for any more; the ranks that are at it are ended."""
+        if self._newest_step is not None:
+            (_, taking), self._newest_step = self._newest_step, None
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+
+    async def _close_files(self) -> None:
+        self.tracker.__exit__(None, None, None)
+
+    async def _close_rewards(self) -> None:
+        self.rewards.close()
+
+    def _devices_of(self, engine: int) -> str:
+        """GPUs of the ranks that an engine stands on, where the layout is colocated."""
+        return colocated_devices([self.learner.devices[rank] for rank in ranks_under(self._seats.layout, engine)])
+
+    async def _build_learner(self) -> None:
+        await self.learner.build(derive_seed(self.config.seed, "learner"))
+        await self.state.load_into(self.learner)
+        await self.turns.settle_learner()
+
+    async def _evaluate(self, name: str) -> Evaluation:
+        """Score held-out samples under the weights of this step, and keep the scores under a name."""
+        if self.turns.is_learners:
+            await self.weight_sync.publish(self.step)
+        found = await self._held_out.score(name, self.step)
+        self.tracker.log_held_out(found)
+        return found

@@ -1,0 +1,125 @@
+"""RunState: where a run stands; what its checkpoints hold beside the learner's state, and when they are due."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from learner.checkpoint import Checkpoint
+from orchestration.settings.errors import ResumeError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.checkpoints import Checkpoints, config_digest
+from orchestration.storage.faults import FaultLog
+from orchestration.storage.saving import Saver
+from orchestration.train.buffer import Progress
+from orchestration.train.draws import Draws
+from orchestration.workers.dispatch import LengthEstimates
+from orchestration.workers.learner_group import LearnerGroup
+
+
+class RunState:
+    """Steps done, prompt stream and length estimates: saved together with the learner, and restored with it.
+
+    Consumes: progress, scores. Produces: checkpoints when they are due. Waits for: the learner to stage its state.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        checkpoints: Checkpoints,
+        *,
+        draws: Draws,
+        lengths: LengthEstimates,
+        faults: FaultLog,
+        say: Callable[[str], None],
+    ) -> None:
+        """Stand where the latest checkpoint left the run, or at its beginning.
+
+        Raises:
+            ResumeError: there are checkpoints, but none is whole.
+        """
+        self._config = config
+        self._checkpoints = checkpoints
+        self._saver = Saver(checkpoints, faults, say)
+        self._draws = draws
+        self._lengths = lengths
+        self._say = say
+        self._stand_at(self._latest())
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.progress.step
+
+    async def go_back(self) -> None:
+        """Stand where the latest checkpoint left the run; for when the learner is gone, and what it was copying too."""
+        await self._checkpoints.abandon()
+        self._stand_at(await asyncio.to_thread(self._latest))
+
+    async def load_into(self, learner: LearnerGroup) -> None:
+        """Give a learner that was just built the state that belongs to this step; it has that of step 0 already."""
+        if self._checkpoint is not None:
+            await learner.load(self._checkpoints.store, self._checkpoint.step)
+            num_steps = self._config.training.num_steps
+            self._say(f"resumed {self._checkpoint.name}: {self.step} of {num_steps} steps are done")
+
+    async def save_if_due(self, scores: Mapping[str, float]) -> None:
+        """Begin the checkpoint of a step that is to have one; it is written beside training.
+
+        Args:
+            scores: held-out scores of this step by reward function; empty where it was not evaluated.
+        """
+        if self._is_due(self.step):
+            await self._saver.begin(self.step, self._extra(), scores)
+
+    async def stage_if_due(self, step: int) -> None:
+        """Let the learner stage its state now for a checkpoint of `step`: when that is due, it will be away."""
+        if self._is_due(step):
+            await self._saver.stage(step)
+
+    async def settle(self) -> None:
+        """Wait until a checkpoint of this step is complete, which is begun if it was not."""
+        await self._saver.settle(self.step, self._extra)
+
+    def best(self) -> dict[str, str]:
+        """Reward function, or `macro` -> the checkpoint with the highest score by it."""
+        return {name: checkpoint.name for name, checkpoint in self._checkpoints.best().items()}
+
+    def __str__(self) -> str:
+        """Say what the next process will find."""
+        num_steps = self._config.training.num_steps
+        if self._saver.saved_step is None:
+            return "nothing is saved yet; the same command begins again"
+        return (
+            f"step {self._saver.saved_step} of {num_steps} is saved in {self._checkpoints.store}; "
+            "the same command continues"
+        )
+
+    def _latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; reads all of its files, which takes as long as they are large."""
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is None and self._checkpoints.has_any():
+            raise ResumeError(
+                f"{self._checkpoints.store} holds checkpoints, but none whose files are as they were written; restore "
+                "one, or use another run_dir: a run from the beginning would replace them"
+            )
+        return checkpoint
+
+    def _stand_at(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._saver.saved_step = checkpoint.step if checkpoint else None
+        extra = checkpoint.extra if checkpoint else {}
+        self.progress = Progress.from_json(extra["progress"]) if extra else Progress(step=0, next_position=0)
+        self._draws.go_to(extra["prompts"] if extra else {})
+        self._lengths.load_state_dict(extra.get("lengths", {}))
+
+    def _is_due(self, step: int) -> bool:
+        training = self._config.training
+        return step % training.checkpoint_every == 0 or step == training.num_steps
+
+    def _extra(self) -> dict[str, Any]:
+        return {
+            "progress": self.progress.to_json(),
+            "prompts": self._draws.stream.state_dict(self.step),
+            "lengths": self._lengths.state_dict(),
+            "config_digest": config_digest(self._config),
+        }

@@ -1,0 +1,252 @@
+"""EvaluatedSample: one held-out row with what the model answered and what that earned.
+
+One line of predictions.jsonl is one of them.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from orchestration.settings.errors import DataError
+from rewards.base import Reason, RewardRequest
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+PASS_AT = {"matching": 1.0, "chart": 1.0, "math": 1.0, "grounding": 0.5}
+"""Task reward from which a completion counts as passed, by reward function; open-ended text neither passes nor fails.
+0.5 for boxes is the IoU that detection and RefCOCO call a hit."""
+ROUNDING = 1e-9
+"""Rewards are sums of floats; one that misses its threshold by less than this has reached it."""
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One completion with its reward.
+
+    Example:
+        >>> Completion(text="<think>a</think><answer>B</answer>", reward=1.0, task_reward=1.0, format_reward=1.0,
+        ...            reason="ok", parsed_answer="B", num_tokens=9, truncated=False).is_unreadable
+        False
+    """
+
+    text: str
+    """As decoded, tags included."""
+    reward: float | None
+    """Weighted total in [0, 1]; None where the reference or the grader failed."""
+    task_reward: float | None
+    """Without the format part, in [0, 1]; None together with reward."""
+    format_reward: float
+    """In [0, 1]."""
+    reason: str
+    """How the answer was read, a word of rewards.base.Reason."""
+    parsed_answer: str | None
+    """What the reward took the answer to be."""
+    num_tokens: int
+    """Tokens of the completion, end-of-turn token included."""
+    truncated: bool
+    """Whether sampling stopped at the limit, without an end-of-turn token."""
+
+    def __post_init__(self) -> None:
+        """Check the reason, and that rewards are there together."""
+        if self.reason not in _REASONS:
+            raise DataError(f"Completion.reason is {self.reason!r}; use one of {', '.join(_REASONS)}")
+        if (self.reward is None) is not (self.task_reward is None):
+            raise DataError(
+                f"Completion has reward {self.reward} and task_reward {self.task_reward}; give both, or None for both"
+            )
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether no answer could be read: no block, cut off, or not what the task asks for."""
+        return _REASONS[self.reason].is_parse_failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedSample:
+    """One held-out row and its completions; holds no image bytes.
+
+    Example:
+        >>> sample = EvaluatedSample(sample_id="7f", source="demo/bar", task="chart", function="chart",
+        ...                          question="How tall is red?", answer="4", greedy=None, failure="prompt too long")
+        >>> EvaluatedSample.from_json(sample.to_json()) == sample
+        True
+    """
+
+    sample_id: str
+    """Unique within the dataset; two evaluations are matched by it."""
+    source: str
+    task: str
+    function: str
+    """Reward function that scored it: matching, chart, grounding, open_ended, math."""
+    question: str
+    answer: str
+    """The reference; boxes as JSON in original pixels."""
+    greedy: Completion | None
+    """The completion at temperature 0; None where none was asked for, or the row failed."""
+    source_id: str = ""
+    """The row's name inside its source; what other toolkits call index or doc_id."""
+    options: tuple[str, ...] = ()
+    """Option texts in the order A, B, C, ..."""
+    answer_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else the source says of the row: category, split, original image."""
+    image_sizes: tuple[Size, ...] = ()
+    """Original size of each image."""
+    image_input_sizes: tuple[Size, ...] = ()
+    """Size of each image as the model saw it."""
+    coord_mode: str = "pixel"
+    """Frame of the model's boxes; see RewardRequest.coord_mode."""
+    sampled: tuple[Completion, ...] = ()
+    """Completions at the sampling temperature, in seed order."""
+    failure: str | None = None
+    """Why the row has no scores (engine, grader or reference); such rows are counted apart and enter no mean."""
+
+    def to_json(self) -> str:
+        """Give one line of JSON, without the line break; ASCII, so that no character of a completion ends the line."""
+        return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> "EvaluatedSample":
+        """Read a line of `to_json`.
+
+        Raises:
+            DataError: The line is no JSON object, or a field is missing, unknown or of another form.
+        """
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"an evaluated sample is not JSON: {error}") from error
+        _check_keys(values, cls)
+        values["options"] = tuple(values["options"])
+        for key in ("image_sizes", "image_input_sizes"):
+            values[key] = tuple((width, height) for width, height in values[key])
+        values["greedy"] = None if values["greedy"] is None else _completion(values["greedy"])
+        values["sampled"] = tuple(map(_completion, values["sampled"]))
+        return cls(**values)
+
+    def graded(self) -> tuple[Completion, ...]:
+        """Give the sampled completions that have a reward."""
+        return tuple(completion for completion in self.sampled if completion.task_reward is not None)
+
+    def request(self, response: str = "") -> RewardRequest:
+        """Give the row as the rewards read it; `response` matters to nothing but format."""
+        return RewardRequest(
+            task=self.task,
+            question=self.question,
+            response=response,
+            answer=self.answer,
+            options=self.options,
+            source=self.source,
+            image_sizes=self.image_sizes,
+            image_input_sizes=self.image_input_sizes,
+            coord_mode=self.coord_mode,
+            answer_type=self.answer_type,
+        )
+
+
+def is_passed(completion: Completion, function: str) -> bool | None:
+    """Say whether a graded completion reached the pass mark of its function; None where there is no such mark."""
+    if function not in PASS_AT or completion.task_reward is None:
+        return None
+    return completion.task_reward >= PASS_AT[function] - ROUNDING
+
+
+def _completion(values: Any) -> Completion:
+    _check_keys(values, Completion)
+    return Completion(**values)
+
+
+def _check_keys(values: Any, record: type[Completion] | type[EvaluatedSample]) -> None:
+    known = {item.name for item in fields(record)}
+    if not isinstance(values, dict):
+        raise DataError(f"{record.__name__} is {type(values).__name__}; a JSON object is needed")
+    if values.keys() != known:
+        missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+        raise DataError(
+            f"{record.__name__} lacks {missing} and has unknown {unknown}; write it again with this version"
+        )
+
+
+def row_metrics(sample: EvaluatedSample, pass_ks: Sequence[int] = ()) -> dict[str, float]:
+    """Give the value of every metric that a row has.
+
+    `greedy/...` is the greedy completion; `sampled/...` the mean over the graded sampled ones (mean@k with k as many
+    as were sampled); `pass@k` the unbiased estimate from them. A completion without a reward counts in no metric.
+
+    Example:
+        >>> right, wrong = (Completion(text="", reward=r, task_reward=r, format_reward=1.0, reason="ok",
+        ...                            parsed_answer=None, num_tokens=3, truncated=False) for r in (1.0, 0.0))
+        >>> sample = EvaluatedSample(sample_id="a", source="s", task="chart", function="chart", question="", answer="",
+        ...                          greedy=None, sampled=(right, wrong))
+        >>> row_metrics(sample, (2,))["sampled/reward"], row_metrics(sample, (2,))["pass@2"]
+        (0.5, 1.0)
+    """
+    if sample.failure is not None:
+        return {}
+    metrics: dict[str, float] = {}
+    if sample.greedy is not None and sample.greedy.task_reward is not None:
+        metrics.update(_means("greedy", [sample.greedy]))
+    graded = sample.graded()
+    if graded:
+        metrics.update(_means("sampled", graded))
+    passes = [is_passed(completion, sample.function) for completion in graded]
+    if None not in passes:
+        metrics.update(
+            {f"pass@{k}": pass_at_k(len(passes), passes.count(True), k) for k in pass_ks if k <= len(passes)}
+        )
+    return metrics
+
+
+def _means(name: str, completions: Sequence[Completion]) -> dict[str, float]:
+    return {
+        f"{name}/task_reward": fmean(completion.task_reward or 0.0 for completion in completions),
+        f"{name}/reward": fmean(completion.reward or 0.0 for completion in completions),
+        f"{name}/format": fmean(completion.format_reward for completion in completions),
+        f"{name}/truncated_frac": fmean(completion.truncated for completion in completions),
+        f"{name}/unreadable_frac": fmean(completion.is_unreadable for completion in completions),
+        f"{name}/num_tokens": fmean(completion.num_tokens for completion in completions),
+    }
+
+
+def split_rows(
+    samples: Iterable[EvaluatedSample], key: Callable[[EvaluatedSample], str]
+) -> dict[str, list[EvaluatedSample]]:
+    """Return the rows by a key, names in order."""
+    groups: dict[str, list[EvaluatedSample]] = defaultdict(list)
+    for sample in samples:
+        groups[key(sample)].append(sample)
+    return {name: groups[name] for name in sorted(groups)}
+
+
+def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
+    """Give the unbiased estimate of the chance that one of k completions passes.
+
+    Args:
+        num_completions: n, completions that were sampled.
+        num_passed: c, how many of them passed.
+        k: At most n.
+
+    Returns:
+        1 - C(n - c, k) / C(n, k), as the product of 1 - k / i over i = n - c + 1 .. n, which overflows nowhere.
+
+    Source:
+        Chen et al., 2021, Evaluating Large Language Models Trained on Code, equation 1 and figure 3.
+
+    Example:
+        >>> round(pass_at_k(4, 1, 2), 6)  # 1 - C(3, 2) / C(4, 2) = 1 - 3 / 6
+        0.5
+    """
+    if not 1 <= k <= num_completions or not 0 <= num_passed <= num_completions:
+        raise ValueError(f"pass@k needs 1 <= k <= n and 0 <= c <= n; got n={num_completions}, c={num_passed}, k={k}")
+    failed = num_completions - num_passed
+    if failed < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(failed + 1, num_completions + 1)))

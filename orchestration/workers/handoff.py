@@ -1,0 +1,116 @@
+"""Where the rooms' words meet: a rollout group becomes reward requests, and with their results a scored group."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from orchestration.workers.tickets import GroupSummary, RecordedCompletion
+from rewards.base import RewardRequest, RewardResult
+from rollout.records import RolloutGroup, Sample
+
+
+def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
+    """Make one request per completion; all share the sample's reference answer.
+
+    Args:
+        group: the rollout of one prompt.
+        responses: decoded completions [G], in the order of `group.generations`.
+        coord_mode: frame in which the model answers boxes.
+    """
+    sample = group.sample
+    return [
+        RewardRequest(
+            task=sample.task,
+            question=sample.question,
+            response=response,
+            answer=sample.answer,
+            options=sample.options,
+            source=sample.source,
+            image_sizes=tuple(image.size for image in sample.images),
+            image_input_sizes=group.image_input_sizes,
+            coord_mode=coord_mode,
+            answer_type=sample.answer_type,
+            truncated=generation.finish_reason != "stop",
+        )
+        for response, generation in zip(responses, group.generations, strict=True)
+    ]
+
+
+def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> ScoredGroup:
+    """Join tokens and rewards of one group; a completion whose grader failed is masked."""
+    sample = group.sample
+    sequences = tuple(
+        ScoredSequence(
+            completion_token_ids=generation.token_ids,
+            behaviour_logprobs=generation.logprobs,
+            reward=0.0 if result.reward is None else result.reward,
+            breakdown=dict(result.breakdown),
+            weight_version=generation.weight_version_start,
+            truncated=generation.finish_reason != "stop",
+            masked=result.reward is None,
+        )
+        for generation, result in zip(group.generations, results, strict=True)
+    )
+    return ScoredGroup(
+        group_id=group.group_id,
+        sample_id=sample.sample_id,
+        source=sample.source,
+        task=sample.task,
+        prompt_token_ids=group.prompt_token_ids,
+        images=encoded_images(sample),
+        sequences=sequences,
+    )
+
+
+def encoded_images(sample: Sample) -> tuple[EncodedImage, ...]:
+    """Return a sample's images as the learner takes them."""
+    return tuple(EncodedImage(data=image.data, width=image.width, height=image.height) for image in sample.images)
+
+
+def summarise(
+    group: RolloutGroup, results: Sequence[RewardResult], *, family: str, score_s: float, texts: Sequence[str] = ()
+) -> GroupSummary:
+    """Boil a scored group down to what the driver logs.
+
+    Args:
+        group: the rollout.
+        results: one result per completion.
+        family: reward function that gave them.
+        score_s: seconds that they took.
+        texts: decoded completions, where their words are kept; else empty.
+    """
+    graded = [result for result in results if result.reward is not None]
+    return GroupSummary(
+        family=family,
+        source=group.sample.source,
+        rewards=tuple(float(result.reward) for result in graded if result.reward is not None),
+        task_rewards=tuple(float(result.task_reward or 0.0) for result in graded),
+        format_rewards=tuple(float(result.format_reward) for result in graded),
+        num_prompt_tokens=len(group.prompt_token_ids),
+        num_completion_tokens=sum(len(generation.token_ids) for generation in group.generations),
+        num_truncated=sum(generation.finish_reason != "stop" for generation in group.generations),
+        failures=tuple(result.failure for result in results if result.failure is not None),
+        reasons=tuple(result.reason.value for result in results),
+        weight_version=min(generation.weight_version_start for generation in group.generations),
+        num_spanning=sum(g.weight_version_start != g.weight_version_end for g in group.generations),
+        rollout_s=group.seconds,
+        score_s=score_s,
+        num_aborted_tokens=group.num_aborted_tokens,
+        image_input_sizes=group.image_input_sizes,
+        completions=_recorded(group, results, texts) if texts else (),
+        sample=replace(group.sample, images=()) if texts else None,
+    )
+
+
+def _recorded(
+    group: RolloutGroup, results: Sequence[RewardResult], texts: Sequence[str]
+) -> tuple[RecordedCompletion, ...]:
+    return tuple(
+        RecordedCompletion(
+            text=text,
+            result=result,
+            num_tokens=len(generation.token_ids),
+            truncated=generation.finish_reason != "stop",
+        )
+        for text, result, generation in zip(texts, results, group.generations, strict=True)
+    )

@@ -1,0 +1,227 @@
+"""LearnerActor: one learner rank under Ray."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError
+
+from learner.checkpoint import StagedShare
+from learner.config import LearnerConfig
+from learner.records import RankMemory, ScoredGroup, StepReport
+from learner.store import FileEntry, FileStore
+from orchestration.cluster.colocated import RankDevices
+from orchestration.cluster.process import Placement
+from orchestration.workers.actor_process import settle
+from orchestration.workers.engine_client import EngineClient
+from orchestration.workers.handoff import encoded_images
+from rollout.config import WeightChannelConfig
+from rollout.records import EncodedPrompt, Fingerprint, Sample
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from learner.families.base import ImageInputs
+    from learner.weight_sender import WeightSender
+
+
+@ray.remote(concurrency_groups={"io": 1, "health": 1})
+class LearnerActor:
+    """One rank of the learner. Methods of a concurrency group run in a thread beside the others."""
+
+    def __init__(
+        self,
+        rank: int,
+        config: LearnerConfig,
+        placement: Placement,
+        log_dir: Path,
+        staging_dir: Path | None,
+        random_weights: bool = False,
+    ) -> None:
+        """Settle the process; the model is loaded in `build`, when all ranks are there."""
+        settle(f"learner_{rank}", placement, log_dir)
+        self._rank = rank
+        self._config = config
+        self._staging_dir = staging_dir
+        self._random_weights = random_weights
+        self._sender: WeightSender | None = None
+
+    @ray.method(concurrency_group="health")
+    def beat(self) -> None:
+        """Answer, whatever the rank is at."""
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Give an address and a free port where the ranks can meet."""
+        import socket
+
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+
+    def build(self, address: str, port: int, seed: int) -> int:
+        """Join the other ranks and load the policy; returns the process id."""
+        from learner.trainer import PolicyTrainer
+        from rollout.prompt import banned_token_ids
+
+        self._trainer = PolicyTrainer(
+            self._config,
+            rank=self._rank,
+            world_size=self._config.num_ranks,
+            master_address=address,
+            master_port=port,
+            seed=seed,
+            staging_dir=self._staging_dir,
+            banned_token_ids=banned_token_ids(Path(self._config.model_path)),
+            random_weights=self._random_weights,
+        )
+        return os.getpid()
+
+    def devices(self) -> RankDevices:
+        """Where the rank stands."""
+        return RankDevices(
+            node_id=ray.get_runtime_context().get_node_id(), visible=os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        )
+
+    def offload(self) -> int:
+        """Leave the GPU; gives the bytes freed."""
+        return self._trainer.offload()
+
+    def onload(self) -> None:
+        """Come back onto the GPU."""
+        self._trainer.onload()
+
+    def release_cache(self) -> None:
+        """Give GPU memory back that no tensor holds."""
+        self._trainer.release_cache()
+
+    def load(self, store: FileStore, step: int) -> None:
+        """Restore weights, optimiser, schedule and random states."""
+        self._trainer.load(store, step=step)
+
+    def stage(self, step: int) -> StagedShare:
+        """Write this rank's part of a checkpoint to local disk, together with the other ranks."""
+        return self._trainer.stage(step=step)
+
+    @ray.method(concurrency_group="io")
+    def upload(self, store: FileStore, step: int) -> tuple[FileEntry, ...]:
+        """Copy what was staged into the checkpoint directory, beside training."""
+        return self._trainer.upload(store, step=step)
+
+    def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        self._trainer.export(folder)
+
+    def connect(
+        self, engines: Sequence["ActorHandle"], config: WeightChannelConfig, dtype: str, workers_per_engine: int,
+        address: str, port: int,
+    ) -> None:  # fmt: skip
+        """Open the weight channel to these engines, in place of the one before."""
+        from learner.weight_sender import WeightSender
+
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+        self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
+        self._sender = WeightSender(
+            self._trainer.full_shapes(),
+            self._trainer.named_full_tensors,
+            client=self._client,
+            backend=config.backend,
+            dtype=dtype,
+            rank=self._rank,
+            num_receivers=len(engines) * workers_per_engine,
+            address=address,
+            port=port,
+            bucket_bytes=config.bucket_bytes,
+            timeout_s=config.timeout_s,
+            changing=self._trainer.changing_names(),
+        )
+
+    def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:
+        """Bring this rank's groups to this node before a step; gives the places of those that are gone."""
+        return lost_among(payloads)
+
+    def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
+        """Fetch this rank's groups and take one training step with the other ranks."""
+        return self._trainer.train_step(ray.get(list(payloads)), step=step)
+
+    def send_weights(self, version: int) -> None:
+        """Stream the weights to the engines; every rank calls it."""
+        self._client.weight_version = str(version)
+        self._connected().send()
+
+    def weight_version(self) -> int:
+        """Training steps behind the current weights."""
+        return self._trainer.weight_version
+
+    def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
+        """Raw logprobs of a group's completions under the current weights; every rank calls it."""
+        return self._trainer.sequence_logprobs(group)
+
+    def encode(self, sample: Sample, system_prompt: str, max_images: int) -> EncodedPrompt:
+        """Return a prompt as this rank's own model folder and image processor make it; no collective."""
+        from rollout.prompt import PromptBuilder
+
+        builder = PromptBuilder(Path(self._config.model_path), system_prompt=system_prompt, max_images=max_images)
+        prompt, token_ids = builder.build(sample), builder.expanded_ids(sample)
+        return EncodedPrompt(
+            token_ids=tuple(token_ids),
+            pictures=tuple(
+                builder.encoded_picture(one.pixel_values, _rows(one))
+                for one in self._trainer.encode_pictures(encoded_images(sample))
+            ),
+            input_sizes=prompt.input_sizes,
+            template=prompt.template,
+        )
+
+    def round_trips(self, num_bytes: int) -> list[float]:
+        """Seconds that bytes take from rank 0 to each other rank and back; every rank calls it."""
+        return self._trainer.round_trips(num_bytes)
+
+    def memory(self, begin_again: bool) -> RankMemory:
+        """What this rank holds of its device."""
+        return self._trainer.memory(begin_again=begin_again)
+
+    def weight_names(self) -> list[str]:
+        """Names of all tensors, as the checkpoint writes them."""
+        return self._connected().names()
+
+    def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
+        """Fingerprints of tensors in the type in which they travel; every rank calls it."""
+        from rollout.fingerprint import fingerprint
+
+        return self._connected().fingerprints(names, fingerprint)
+
+    def _connected(self) -> "WeightSender":
+        assert self._sender is not None, "weights are asked for before `connect`"
+        return self._sender
+
+
+def _rows(image: "ImageInputs") -> tuple[int, ...]:
+    """Return the shape of an image in rows of its tower; of a tile, the rows inside are none of the tower's."""
+    [grid] = image.grids.tolist()
+    num_rows = len(image.pixel_values)
+    return tuple(grid) if math.prod(grid) == num_rows else (num_rows,)
+
+
+def lost_among(payloads: Sequence[ray.ObjectRef]) -> list[int]:
+    """Bring objects to this node, all at once; gives the places of those that went down with a node."""
+    try:
+        ray.get(list(payloads))
+    except ObjectLostError:
+        return [place for place, payload in enumerate(payloads) if _is_lost(payload)]
+    return []
+
+
+def _is_lost(payload: ray.ObjectRef) -> bool:
+    try:
+        ray.get(payload)
+    except ObjectLostError:
+        return True
+    return False

@@ -1,0 +1,331 @@
+"""LearnerGroup: all learner ranks as one trainer; every call enters every rank, and losing one loses all."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+
+from learner.batching import partition_groups
+from learner.checkpoint import StagedShare
+from learner.config import LearnerConfig
+from learner.errors import LearnerError
+from learner.records import StepReport
+from learner.store import FileEntry, FileStore
+from orchestration.cluster.colocated import RankDevices
+from orchestration.cluster.ray_errors import in_our_words, translate
+from orchestration.cluster.reservations import Seats
+from orchestration.settings.cluster import FaultsConfig
+from orchestration.settings.errors import LearnerLostError, PayloadLostError, TransferBrokenError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.faults import Role
+from orchestration.workers.learner_actor import LearnerActor
+from orchestration.workers.tickets import GroupTicket
+from rollout.config import RolloutConfig
+from rollout.records import Fingerprint
+
+T = TypeVar("T")
+Start = Callable[[int], Any]
+Stop = Callable[[Any], None]
+
+
+class LearnerGroup:
+    """All learner ranks as one trainer; every call enters every rank.
+
+    A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`
+    is through: the others stand in a collective that will never end.
+    """
+
+    def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
+        """Remember how ranks are made; `build` starts them.
+
+        Args:
+            start: Makes the actor of a rank, again after a loss.
+            stop: Ends an actor at once.
+            num_ranks: Ranks in all.
+            faults: Heartbeats and time limits.
+        """
+        self._start = start
+        self._stop = stop
+        self._num_ranks = num_ranks
+        self._faults = faults
+        self._lost: asyncio.Future[LearnerLostError] | None = None
+        self._heartbeats: list[asyncio.Task[None]] = []
+        self.handles: list[Any] = []
+        self.devices: list[RankDevices] = []
+        """Where each rank stands, once `locate` was called."""
+
+    async def build(self, seed: int) -> list[int]:
+        """Start the ranks, let them meet and load the policy; gives their process ids."""
+        self._lost = asyncio.get_running_loop().create_future()
+        self.handles = [self._start(rank) for rank in range(self._num_ranks)]
+        address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.start_timeout_s)
+        calls = [handle.build.remote(address, port, seed) for handle in self.handles]
+        pids = await self._gather(calls, self._faults.start_timeout_s)
+        self._heartbeats = [asyncio.create_task(self._watch(rank)) for rank in range(self._num_ranks)]
+        return pids
+
+    async def close(self) -> None:
+        """End the ranks."""
+        for task in self._heartbeats:
+            task.cancel()
+        await asyncio.gather(*self._heartbeats, return_exceptions=True)
+        self._heartbeats = []
+        for handle in self.handles:
+            self._stop(handle)
+        self.handles = []
+
+    async def beside(self, others: Awaitable[T]) -> T:
+        """Wait for something that others do.
+
+        Raises:
+            LearnerLostError: a rank is gone meanwhile; the others may wait for the learner, and nobody else would tell.
+        """
+        assert self._lost is not None
+        waiting = asyncio.ensure_future(others)
+        try:
+            either: tuple[asyncio.Future[Any], ...] = (waiting, self._lost)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                raise self._lost.result()
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def locate(self) -> None:
+        """Learn where the ranks stand."""
+        self.devices = await self.on_each("devices")
+
+    async def offload(self) -> int:
+        """Move the state of every rank to host memory; gives the bytes freed on all GPUs."""
+        return sum(await self.on_each("offload"))
+
+    async def onload(self) -> None:
+        """Bring the state of every rank back onto its GPU."""
+        await self.on_each("onload")
+
+    async def release_cache(self) -> None:
+        """Give the GPU memory back that no tensor of a rank holds, for engines that wake beside them."""
+        await self.on_each("release_cache")
+
+    async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
+        """Open the weight channel to these engines, in place of the one before.
+
+        Raises:
+            TransferBrokenError: an engine did not come.
+        """
+        address, port = await self._guarded(self._ranks[0].rendezvous.remote(), self._faults.call_timeout_s)
+        workers = config.engine.tensor_parallel_size
+        await self._transfer(
+            "connect", list(engines), config.weight_channel, config.engine.dtype, workers, address, port
+        )
+
+    async def send_weights(self, version: int) -> None:
+        """Stream the weights to the engines.
+
+        Raises:
+            TransferBrokenError: an engine went away before it had all.
+        """
+        await self._transfer("send_weights", version)
+
+    async def load(self, store: FileStore, step: int) -> None:
+        """Restore a checkpoint on every rank."""
+        await self.on_each("load", store, step)
+
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk; training waits for this alone."""
+        share: StagedShare = (await self.on_each("stage", step))[0]
+        return share
+
+    async def upload(self, store: FileStore, step: int) -> list[FileEntry]:
+        """Copy what every rank has staged into the checkpoint directory, beside training; gives all files.
+
+        Ends when every rank has ended, so that no rank still copies when the next checkpoint is staged.
+        """
+        calls = (self._upload(rank, store, step) for rank in range(self._num_ranks))
+        entries: list[FileEntry] = []
+        for share in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(share, BaseException):
+                raise share
+            entries.extend(share)
+        return entries
+
+    async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
+        with in_our_words(Role.LEARNER, rank):
+            return await self._ranks[rank].upload.remote(store, step)  # type: ignore[no-any-return]
+
+    async def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        await self.on_each("export", folder)
+
+    async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
+        """Fetch the payloads of a step to where they are needed; gives the positions whose payload is gone."""
+        shares = self._shares(tickets)
+        found = await self._gather(
+            [
+                handle.fetch.remote([tickets[i].payload for i in share])
+                for handle, share in zip(self._ranks, shares, strict=True)
+            ],
+            self._faults.call_timeout_s,
+        )
+        return [tickets[share[k]].position for share, lost in zip(shares, found, strict=True) for k in lost]
+
+    async def train_step(self, step: int, tickets: Sequence[GroupTicket]) -> StepReport:
+        """Share the step's groups between the ranks by tokens and take one optimiser step.
+
+        Raises:
+            LearnerLostError: a rank is gone, or one lost a payload and left the others alone in the step.
+        """
+        calls = [
+            handle.train_step.remote(step, [tickets[i].payload for i in share])
+            for handle, share in zip(self._ranks, self._shares(tickets), strict=True)
+        ]
+        report: StepReport = (await self._together(calls))[0]
+        return report
+
+    async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
+        """Logprobs of the first completion of a scored group under the current weights.
+
+        Raises:
+            LearnerLostError: as `train_step`.
+        """
+        calls = [handle.sequence_logprobs.remote(payload) for handle in self._ranks]
+        first: list[NDArray[np.float32]] = (await self._together(calls))[0]
+        return first[0]
+
+    async def _together(self, calls: Sequence[Any]) -> list[Any]:
+        """Wait for a collective; a rank that cannot fetch what it needs leaves the others in it."""
+        try:
+            return await self._gather(calls, self._faults.call_timeout_s)
+        except PayloadLostError as error:
+            raise self._lose(str(error)) from error
+
+    async def weight_version(self) -> int:
+        """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
+        return int((await self.on_each("weight_version"))[0])
+
+    async def weight_names(self) -> list[str]:
+        """Names of all tensors that travel to the engines."""
+        return list(await self._guarded(self._ranks[0].weight_names.remote(), self._faults.call_timeout_s))
+
+    async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
+        """Fingerprints of the learner's tensors as they travel."""
+        prints: dict[str, Fingerprint] = (await self.on_each("weight_fingerprints", names))[0]
+        return prints
+
+    async def on_each(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every rank; gives their answers by rank.
+
+        Raises:
+            LearnerLostError: a rank is gone.
+        """
+        calls = [getattr(handle, method).remote(*arguments) for handle in self._ranks]
+        return await self._gather(calls, self._faults.call_timeout_s)
+
+    def _shares(self, tickets: Sequence[GroupTicket]) -> list[list[int]]:
+        lengths = [t.summary.num_prompt_tokens + t.summary.num_completion_tokens for t in tickets]
+        return partition_groups(lengths, self._num_ranks)
+
+    async def _transfer(self, method: str, *arguments: Any) -> None:
+        try:
+            await self.on_each(method, *arguments)
+        except (LearnerLostError, LearnerError):
+            raise
+        except Exception as error:
+            raise TransferBrokenError(f"{method}: {error}") from error
+
+    @property
+    def _ranks(self) -> list[Any]:
+        """The ranks, when all have built their part of the policy."""
+        if not self._heartbeats:
+            raise LearnerLostError("the learner is being built again")
+        return self.handles
+
+    async def _gather(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
+        return list(await self._guarded(asyncio.gather(*calls), timeout_s))
+
+    async def _guarded(self, call: Any, timeout_s: float) -> Any:
+        """Wait for an answer, for news that a rank is lost, or for the end of patience."""
+        assert self._lost is not None
+        answer = asyncio.ensure_future(call)
+        answer.add_done_callback(_take_note)
+        try:
+            done, _ = await asyncio.wait([answer, self._lost], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        if answer in done and answer.exception() is None:
+            return answer.result()
+        answer.cancel()
+        if self._lost.done():
+            raise self._lost.result()
+        if answer not in done:
+            raise self._lose(f"no answer within {timeout_s:g} s (cluster.faults.call_timeout_s)")
+        error = answer.exception()
+        assert error is not None
+        told = translate(error, Role.LEARNER, 0) if isinstance(error, RayError) else error
+        # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
+        causes = [str(told)] if isinstance(told, LearnerLostError) else []
+        causes += filter(None, await asyncio.gather(*(self._beat(rank) for rank in range(self._num_ranks))))
+        raise (self._lose(causes[0]) if causes else told) from error
+
+    async def _watch(self, rank: int) -> None:
+        """Give up the learner when a rank does not answer its heartbeat."""
+        while True:
+            await asyncio.sleep(self._faults.heartbeat_s)
+            if (cause := await self._beat(rank)) is not None:
+                self._lose(cause)
+                return
+
+    async def _beat(self, rank: int) -> str | None:
+        try:
+            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
+                with in_our_words(Role.LEARNER, rank):
+                    await self.handles[rank].beat.remote()
+        except TimeoutError:
+            limit = self._faults.heartbeat_timeout_s
+            return f"rank {rank}: no heartbeat within cluster.faults.heartbeat_timeout_s={limit:g}"
+        except Exception as error:
+            return f"rank {rank}: {error}"
+        return None
+
+    def _lose(self, cause: str) -> LearnerLostError:
+        assert self._lost is not None
+        error = LearnerLostError(f"the learner is lost: {cause}")
+        if not self._lost.done():
+            self._lost.set_result(error)
+        return self._lost.result()
+
+
+def _take_note(answer: "asyncio.Future[Any]") -> None:
+    """See to it that an answer that nobody waits for any more, because the ranks are ended, is not told of as lost."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def start_learner(
+    config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path, *, random_weights: bool = False
+) -> LearnerGroup:
+    """Make a group of the learner ranks that have seats, told which model and which algorithm.
+
+    Args:
+        config: of the run.
+        model_path: Hugging Face folder of the policy.
+        seats: where the ranks stand.
+        log_dir: where their log files are.
+        random_weights: draw the weights instead of reading them.
+    """
+    told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
+
+    staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
+
+    def start(rank: int) -> Any:
+        placement = seats.placements("learner")[rank]
+        return seats.start(LearnerActor, "learner", rank, rank, told, placement, log_dir, staging_dir, random_weights)
+
+    return LearnerGroup(start, stop=ray.kill, num_ranks=config.learner.num_ranks, faults=config.cluster.faults)

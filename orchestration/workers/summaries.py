@@ -1,0 +1,32 @@
+"""A group for its summary alone: sampled, scored, and its tokens forgotten."""
+
+from typing import TYPE_CHECKING
+
+from orchestration.settings.errors import PayloadLostError, ScoringError
+from orchestration.workers.tickets import GroupSummary
+from rollout.records import Sample, SamplingSpec
+
+if TYPE_CHECKING:
+    from orchestration.workers.engine_pool import GeneratorPool
+    from orchestration.workers.reward_pool import RewardPool
+
+TRIES = 3
+"""A group that vanishes with a node is sampled again; one that vanishes so often finds no room anywhere."""
+
+
+async def summary_of(
+    generators: "GeneratorPool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
+) -> GroupSummary:
+    """Sample and score one group; gives what it earned, with its texts.
+
+    Raises:
+        RolloutError: the sample cannot be a prompt.
+        ScoringError: no reward actor could score the group, or it was lost `TRIES` times.
+    """
+    for _ in range(TRIES):
+        try:
+            group = await generators.generate_group(group_id, sample, spec)
+            return (await rewards.score(group, keep_texts=True))[1]
+        except PayloadLostError as error:
+            lost = error
+    raise ScoringError(f"the group was lost {TRIES} times: {lost}")

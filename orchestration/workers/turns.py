@@ -1,0 +1,258 @@
+"""Turns: who has the GPUs, where engines and learner ranks share them.
+
+Disaggregated, both sides have their own and nobody waits for a turn. Colocated, a step goes: engines generate all of
+its groups - engines sleep - the learner's state comes onto the GPUs - training step - the learner gives back what its
+allocator kept of the step - engines wake the memory of their weights - new weights go over - the learner's state
+leaves - engines wake their cache and go on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from learner.checkpoint import StagedShare
+from learner.store import FileEntry, FileStore
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.run_folder import append_json_line
+from orchestration.workers.engine_keeper import Engine
+from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.learner_group import LearnerGroup
+
+
+class Turns(Protocol):
+    """What the run asks of a layout."""
+
+    is_shared: bool
+    """Whether engines and learner share their GPUs."""
+
+    @property
+    def is_learners(self) -> bool:
+        """Whether engines must wait for the next publication."""
+        ...
+
+    async def to_learner(self) -> None:
+        """Give the GPUs to the learner; it keeps them until the next publication has ended."""
+        ...
+
+    async def make_room(self) -> None:
+        """The same for a learner that is yet to be built, and will be on its GPUs then."""
+        ...
+
+    async def settle_learner(self) -> None:
+        """A learner was just built: let engines be built beside it."""
+        ...
+
+    async def some_standing(self) -> list[Engine]:
+        """Wait for at least one engine that can take weights."""
+        ...
+
+    async def meet(self, engines: Sequence[Engine]) -> None:
+        """Bring engines to where they take weights."""
+        ...
+
+    async def part(self, engines: Sequence[Engine]) -> None:
+        """Let engines go on under the weights that they have taken."""
+        ...
+
+    def end(self) -> None:
+        """The publication has ended that the learner's turn ends with."""
+        ...
+
+    def borrowed(self) -> Any:
+        """Within the block no step gets a turn, so that weights may be published for which no step asks."""
+        ...
+
+
+class OwnGpus:
+    """Disaggregated: engines generate beside training and stop for the transfer alone."""
+
+    is_shared = False
+    is_learners = False
+
+    def __init__(self, generators: GeneratorPool) -> None:
+        """Pause and resume these engines."""
+        self._generators = generators
+
+    async def to_learner(self) -> None:
+        """See Turns; the learner has its own."""
+
+    async def make_room(self) -> None:
+        """See Turns; nothing is in its way."""
+
+    async def settle_learner(self) -> None:
+        """See Turns; engines have their own."""
+
+    async def some_standing(self) -> list[Engine]:
+        """See Turns."""
+        return await self._generators.some_standing()
+
+    async def meet(self, engines: Sequence[Engine]) -> None:
+        """See Turns."""
+        await self._generators.on_each(engines, "pause")
+
+    async def part(self, engines: Sequence[Engine]) -> None:
+        """See Turns."""
+        await self._generators.on_each(engines, "resume")
+
+    def end(self) -> None:
+        """See Turns."""
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[None]:
+        """See Turns."""
+        yield
+
+
+class SharedGpus:
+    """Colocated: one side works, the other one's state waits in host memory or is gone.
+
+    Consumes: an engine's or the learner's wish to work. Produces: turns, one line each in the run's `turns.jsonl`.
+    Waits for: engines that are being built, the other turn. An engine that is lost is built again in the engines' next
+    turn, because building takes the memory that the learner has.
+    """
+
+    is_shared = True
+
+    def __init__(self, generators: GeneratorPool, learner: LearnerGroup, *, moves_memory: bool, record: Path) -> None:
+        """Begin with the engines' turn.
+
+        Args:
+            generators: their engines.
+            learner: its ranks.
+            moves_memory: whether there is memory to free (GPUs); else the sides only take turns at the cores.
+            record: file for one line a turn.
+        """
+        self._generators = generators
+        self._learner = learner
+        self._moves_memory = moves_memory
+        self._record = record
+        self._turn = asyncio.Lock()
+        """Held by the step, or the repair, for which the learner has its turn."""
+        self._is_steps = False
+        """Whether a step holds it."""
+        self._is_cleared = False
+        """Whether engines sleep and none is being built."""
+        self._is_on_gpu = True
+        """Whether the learner's state is where it can work; after a build it is."""
+
+    @property
+    def is_learners(self) -> bool:
+        """See Turns."""
+        return self._is_cleared
+
+    async def to_learner(self) -> None:
+        """See Turns; twice is as good as once."""
+        await self.make_room()
+        await self._bring_learner()
+
+    async def make_room(self) -> None:
+        """See Turns."""
+        if not self._is_steps:
+            await self._turn.acquire()
+            self._is_steps = True
+        await self._clear()
+
+    async def settle_learner(self) -> None:
+        """See Turns."""
+        await self._learner.locate()
+        self._is_on_gpu = True
+        if not self._is_cleared:
+            await self._send_learner_away()
+
+    async def some_standing(self) -> list[Engine]:
+        """See Turns; with none left the engines get their turn back until one is built."""
+        if not self._generators.standing():
+            await self._send_learner_away()
+            self._open()
+            await self._generators.some_standing()
+        await self._clear()
+        await self._bring_learner()
+        return self._generators.standing()
+
+    async def meet(self, engines: Sequence[Engine]) -> None:
+        """See Turns."""
+        if self._moves_memory:
+            # Free for engines are only bytes that the ranks' allocators do not keep for later.
+            await self._learner.release_cache()
+        await self._generators.on_each(engines, "wake_weights")
+
+    async def part(self, engines: Sequence[Engine]) -> None:
+        """See Turns; an engine that dies here has nothing to do with the others' weights."""
+        await self._send_learner_away()
+        activity = await self._generators.on_those_left("wake_cache")
+        self._note("engines", activity)
+        self._open()
+        await self._generators.on_those_left("resume")
+
+    def end(self) -> None:
+        """See Turns."""
+        if self._is_steps:
+            self._is_steps = False
+            self._turn.release()
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[None]:
+        """See Turns; waits for the step that has the turn."""
+        async with self._turn:
+            yield
+
+    async def _clear(self) -> None:
+        """Let all engines sleep, and none be built."""
+        if self._is_cleared:
+            return
+        await self._generators.gate.close()
+        activity = await self._generators.on_those_left("sleep")
+        self._is_cleared = True
+        self._note("learner", activity)
+
+    def _open(self) -> None:
+        self._is_cleared = False
+        self._generators.gate.open()
+
+    async def _bring_learner(self) -> None:
+        if not self._is_on_gpu:
+            if self._moves_memory:
+                await self._learner.onload()
+            self._is_on_gpu = True
+
+    async def _send_learner_away(self) -> None:
+        if self._is_on_gpu:
+            if self._moves_memory:
+                await self._learner.offload()
+            self._is_on_gpu = False
+
+    def _note(self, turn: str, activity: Sequence[Any]) -> None:
+        """Write whose turn begins, and what each engine was asked for before it."""
+        engines = [{"num_requests": one.num_requests, "num_unfinished": one.num_unfinished} for one in activity]
+        append_json_line(self._record, {"turn": turn, "engines": engines})
+
+
+class StagesInTurn:
+    """The learner as `Checkpoints` sees it: staging takes the learner's turn first, where it has not got it.
+
+    In a run's usual course it has: a checkpoint that is due is staged before the publication. What is left are those
+    that are tried again, or made on the way out, when no engine has anything to do.
+    """
+
+    def __init__(self, learner: LearnerGroup, turns: Turns) -> None:
+        """Stage with this learner."""
+        self._learner = learner
+        self._turns = turns
+
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk."""
+        await self._turns.to_learner()
+        return await self._learner.stage(step)
+
+    async def upload(self, store: FileStore, step: int) -> Sequence[FileEntry]:
+        """Copy what was staged into the store; that needs no turn."""
+        return await self._learner.upload(store, step)
+
+
+def start_turns(config: ExperimentConfig, generators: GeneratorPool, learner: LearnerGroup, *, record: Path) -> Turns:
+    """Give the turns of the run's layout."""
+    if config.cluster.layout == "disaggregated":
+        return OwnGpus(generators)
+    return SharedGpus(generators, learner, moves_memory=config.learner.device == "cuda", record=record)

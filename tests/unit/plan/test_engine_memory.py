@@ -1,0 +1,127 @@
+"""Memory of engines: what vLLM splits over the workers of an engine and what every worker holds."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.models.parameters import count_parameters
+from orchestration.models.shapes import read_shape
+from orchestration.models.tiny import tiny_config
+from orchestration.plan.colocated import colocated_memory, fullest
+from orchestration.plan.engine_memory import check_division, engine_memory, token_bytes, worker_parameters
+from orchestration.settings.errors import ConfigError
+from tests.unit.plan.configs import cpu_config, gpu_config
+from tests.unit.plan.published import PUBLISHED
+
+GIB = 2**30
+LIMIT = int(79.1 * GIB)
+SHAPES = {name: read_shape(values) for name, values in PUBLISHED.items()}
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_72b", "internvl3_38b"])
+def test_a_single_worker_holds_every_parameter(name: str) -> None:
+    shape = SHAPES[name]
+    split, whole = worker_parameters(shape, 1)
+
+    # The vocabulary is rounded up to a multiple of 64.
+    padding = -shape.text.vocab_size % 64 * shape.text.width * (1 if shape.text.is_tied else 2)
+    assert split + whole == count_parameters(shape).total + padding
+
+
+def test_two_workers_share_all_of_qwen_but_norms_biases_of_outputs_and_the_patch_embedding() -> None:
+    shape = SHAPES["qwen2_5_vl_7b"]
+    split, whole = worker_parameters(shape, 2)
+
+    norms = 28 * 2 * 3584 + 3584 + 32 * 2 * 1280 + 1280
+    output_biases = 32 * (1280 + 1280) + 3584
+    assert whole == norms + output_biases + 1280 * 1176
+    assert 2 * split + whole == count_parameters(shape).total
+
+
+def test_attention_of_internvits_tower_stands_whole_on_every_worker() -> None:
+    _, whole = worker_parameters(SHAPES["internvl3_38b"], 4)
+
+    attention = 45 * 4 * 3200 * 3200
+    projector = 12800 * 5120 + 5120 * 5120
+    assert whole == pytest.approx(attention + projector, rel=0.01)
+
+
+def test_key_heads_repeat_where_there_are_more_workers_than_heads() -> None:
+    shape = SHAPES["qwen2_5_vl_7b"]
+
+    assert [token_bytes(shape, workers, 2) for workers in (1, 2, 4)] == [57344, 28672, 14336]
+    assert token_bytes(SHAPES["qwen2_5_vl_3b"], 8, 2) == token_bytes(SHAPES["qwen2_5_vl_3b"], 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "message"),
+    [
+        ("qwen2_5_vl_7b", 8, r"tensor_parallel_size=8 does not divide the 28 attention heads .*; use 1, 2, 4$"),
+        ("qwen2_5_vl_32b", 16, r"does not divide the 40 attention heads"),
+        ("internvl3_8b", 3, r"does not divide the 28 attention heads"),
+    ],
+)
+def test_a_size_that_does_not_divide_names_those_that_do(name: str, workers: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_division(SHAPES[name], workers)
+
+
+def test_without_a_known_gpu_the_cache_cannot_be_sized(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"kv_cache_bytes is null, .*set cluster.nodes"):
+        engine_memory(gpu_config(tmp_path), SHAPES["qwen2_5_vl_7b"], None)
+
+
+def test_a_model_that_leaves_nothing_holds_no_token_and_exceeds_the_gpu(tmp_path: Path) -> None:
+    memory = engine_memory(gpu_config(tmp_path), SHAPES["qwen2_5_vl_72b"], LIMIT)
+
+    assert (memory.num_cache_tokens, memory.num_whole_sequences) == (0, 0)
+    assert memory.use.excess_bytes > 50 * GIB
+
+
+def test_four_workers_hold_the_72b_with_a_cache(tmp_path: Path) -> None:
+    config = gpu_config(tmp_path, "rollout.engine.tensor_parallel_size=4", "rollout.engines=2")
+    memory = engine_memory(config, SHAPES["qwen2_5_vl_72b"], LIMIT)
+
+    assert memory.use.excess_bytes == 0
+    assert memory.num_whole_sequences > 30
+
+
+def test_a_cpu_engine_takes_the_cache_it_is_told(tmp_path: Path) -> None:
+    config = cpu_config(tmp_path)
+    memory = engine_memory(config, read_shape(tiny_config("qwen2_5_vl")), None)
+
+    # Three blocks of 96 float32 keys and values: 2,304 bytes a token.
+    assert memory.kv_cache_bytes == 134217728
+    assert memory.num_cache_tokens == 134217728 // (2304 * 32) * 32
+    assert memory.num_whole_sequences == memory.num_cache_tokens // 256
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gib", "tokens"),
+    [
+        ([], 39.5, 2048),
+        ([], 79.1, 8192),
+        ([], 179.0, 16384),
+        (["rollout.engine.max_num_batched_tokens=4096"], 79.1, 4096),
+    ],
+)
+def test_what_an_engine_computes_at_once_follows_its_gpu_and_its_setting(
+    overrides: list[str], gib: float, tokens: int, tmp_path: Path
+) -> None:
+    memory = engine_memory(gpu_config(tmp_path, *overrides), SHAPES["qwen2_5_vl_7b"], int(gib * GIB))
+
+    [batch] = [item.bytes for item in memory.use.items if item.name == "activations of a prompt batch"]
+    assert batch == 2 * tokens * (3 * 3584 + 3 * 18944)
+
+
+def test_a_shared_gpu_must_hold_each_phase_with_what_the_sleeping_side_keeps(tmp_path: Path) -> None:
+    config = gpu_config(tmp_path, "rollout.engine.gpu_memory_utilization=0.8")
+    shape = SHAPES["qwen2_5_vl_7b"]
+    generating, training, travelling = colocated_memory(config, shape, LIMIT)
+
+    assert generating.total_bytes > engine_memory(config, shape, LIMIT).use.total_bytes
+    assert fullest((generating, training, travelling)) in (generating, training)
+    # Weights of both, nothing of the cache, no gradients.
+    names = {item.name for item in travelling.items}
+    assert "engine's weights" in names
+    assert not any("cache" in name or "gradients" in name for name in names)

@@ -1,0 +1,137 @@
+"""Shapes and counts against transformers' own models, built without weights from the same config.json."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.families.registry import FAMILIES
+from orchestration.demo.families import FAMILIES as TINY
+from orchestration.models.parameters import ParameterCounts, count_parameters
+from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape, shape_of
+from orchestration.models.tensors import model_tensors
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.model import ModelConfig
+from tests.unit.plan.published import PUBLISHED
+
+
+def meta_model(config: Any) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if isinstance(config, dict):
+        values = copy.deepcopy(config)
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def assert_same(shape: ModelShape, model: Any) -> None:
+    named = dict(model.named_parameters())
+    assert {tensor.name: tensor.shape for tensor in model_tensors(shape)} == {
+        n: tuple(p.shape) for n, p in named.items()
+    }
+    parts = FAMILIES[shape.family](model.config).parts
+    assert all(tensor.name.startswith(parts[tensor.part]) for tensor in model_tensors(shape))
+    counts = count_parameters(shape)
+    assert counts.total == sum(parameter.numel() for parameter in named.values())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_tensor_of_a_published_model_has_its_name_shape_and_part(name: str) -> None:
+    assert_same(read_shape(PUBLISHED[name]), meta_model(PUBLISHED[name]))
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_the_demo_models_are_counted_without_their_folder(family: Any, tmp_path: Path) -> None:
+    from orchestration.demo.tiny_model import chat_template
+    from orchestration.demo.tokenizer import train_tokenizer
+
+    tiny = TINY[family]
+    processor = tiny.make_processor(train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens))
+    processor.chat_template = chat_template(tiny)
+    config = tiny.make_config(processor.tokenizer)
+    frame = {"qwen2_5_vl": "pixel_resized", "internvl": "norm1000"}[family]
+
+    assert_same(shape_of(ModelConfig(path=None, family=family, coord_mode=frame)), meta_model(config))  # type: ignore[arg-type]
+    config.save_pretrained(tmp_path)
+    assert_same(shape_of(ModelConfig(path=str(tmp_path), family=None, coord_mode=frame)), meta_model(config))  # type: ignore[arg-type]
+
+
+def test_parts_of_the_7b_model_are_counted_by_hand() -> None:
+    # Block of the language model: q, k, v with biases, o, three MLP matrices, two norms.
+    attention = 3584 * 3584 + 3584 + 2 * (3584 * 512 + 512) + 3584 * 3584
+    block = attention + 3 * 3584 * 18944 + 2 * 3584
+    # Block of the tower: qkv and proj with biases, three MLP matrices with biases, two norms.
+    tower_block = 1280 * 3840 + 3840 + 1280 * 1280 + 1280 + 3 * 1280 * 3420 + 2 * 3420 + 1280 + 2 * 1280
+
+    counts = count_parameters(read_shape(PUBLISHED["qwen2_5_vl_7b"]))
+
+    assert counts == ParameterCounts(
+        vision_tower=32 * tower_block + 1280 * 3 * 2 * 14 * 14,
+        projector=1280 + 5120 * 5120 + 5120 + 5120 * 3584 + 3584,
+        language_model=28 * block + 152064 * 3584 + 3584,
+        lm_head=152064 * 3584,
+    )
+    assert counts.total == 8_292_166_656
+
+
+def test_both_layouts_of_qwen_are_read_alike() -> None:
+    flat = PUBLISHED["qwen2_5_vl_3b"]
+    text = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "vocab_size", "rope_theta", "use_sliding_window"}  # fmt: skip
+    nested = {key: value for key, value in flat.items() if key not in text}
+    nested["text_config"] = {key: flat[key] for key in text}
+
+    assert read_shape(nested) == read_shape(flat)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "internvl3_38b"])
+def test_a_folder_written_by_transformers_is_read_as_what_was_published(name: str, tmp_path: Path) -> None:
+    meta_model(PUBLISHED[name]).config.save_pretrained(tmp_path)
+
+    assert read_saved_shape(json.loads((tmp_path / "config.json").read_text())) == read_shape(PUBLISHED[name])
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        ((), {"model_type": "llava"}, r"model_type is 'llava'; planned for are internvl, qwen2_5_vl"),
+        ((), {"hidden_size": None}, r"hf_config.hidden_size is missing; copy it from"),
+        ((), {"tie_word_embeddings": None}, r"tie_word_embeddings is missing"),
+        ((), {"hiden_size": 2}, r"hf_config.hiden_size is not known .* did you mean hidden_size\?"),
+        ((), {"num_hidden_layers": 0}, r"num_hidden_layers is 0; it must be a whole number"),
+        ((), {"use_sliding_window": True}, r"use_sliding_window is true"),
+        (("vision_config",), {"depth": None}, r"hf_config.vision_config.depth is missing"),
+        (("vision_config",), {"out_hidden_size": 7}, r"out_hidden_size is 7, but hidden_size .* is 2048"),
+        (("vision_config",), {"patch_size": [14, 16]}, r"patch_size is \[14, 16\]"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_named(place: tuple[str, ...], change: dict[str, Any], message: str) -> None:
+    values = copy.deepcopy(PUBLISHED["qwen2_5_vl_3b"])
+    inner = values
+    for key in place:
+        inner = inner[key]
+    inner |= change
+
+    with pytest.raises(ConfigError, match=message):
+        read_shape(values)
+
+
+def test_an_internvl_of_another_language_model_is_refused() -> None:
+    values = copy.deepcopy(PUBLISHED["internvl3_8b"])
+    values["text_config"]["model_type"] = "llama"
+
+    with pytest.raises(ConfigError, match=r"text_config.model_type is 'llama'; planned for are qwen2"):
+        read_shape(values)
+
+
+def test_a_path_without_a_folder_falls_back_to_the_stated_sizes(tmp_path: Path) -> None:
+    absent = str(tmp_path / "nowhere")
+    stated = ModelConfig(path=absent, family=None, coord_mode="pixel_resized", hf_config=PUBLISHED["qwen2_5_vl_3b"])
+
+    assert shape_of(stated) == read_shape(PUBLISHED["qwen2_5_vl_3b"])
+    with pytest.raises(ConfigError, match=r"holds no config.json and model.hf_config is null"):
+        shape_of(ModelConfig(path=absent, family=None, coord_mode="pixel_resized"))

@@ -1,0 +1,127 @@
+"""Limits of a picture's area: one setting, and every reader of the model folder sees the same pictures."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from transformers import AutoConfig, AutoProcessor
+
+from learner.families.registry import get_family
+from learner.images import ImageEncoder
+from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from orchestration.cli import compose
+from orchestration.demo.families import FAMILIES
+from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.inputs.prepare import model_folder
+from orchestration.models.image_tokens import image_tokens
+from orchestration.models.processor_settings import check_stated_processor, processor_of
+from orchestration.models.shapes import shape_of
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig, build_settings
+from rollout.prompt import PromptBuilder
+from rollout.records import ImageBytes, Sample
+
+SIZES = [(28, 28), (112, 112), (300, 100), (90, 400)]
+LIMITS: dict[str, list[tuple[int | None, int | None]]] = {
+    "qwen2_5_vl": [(None, 6272), (20_000, None), (8_000, 20_000)],
+    "internvl": [(None, 80_000), (25_000, 60_000), (3 * 112 * 112, 112 * 112 * 3)],
+}
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, family: Any) -> Path:
+    folder = tmp_path_factory.mktemp(family) / "tiny"
+    make_tiny_model(folder, FAMILIES[family], corpus=["where is the red oval?"] * 3, seed=0)
+    return folder
+
+
+def config_of(folder: Path, family: Any, tmp_path: Path, **model: Any) -> ExperimentConfig:
+    config = build_settings(compose([f"model=tiny_{family}", f"run_dir={tmp_path / 'run'}", f"cache_dir={tmp_path}"]))
+    return replace(config, model=replace(config.model, path=str(folder), family=None, **model))
+
+
+def sample(size: tuple[int, int]) -> Sample:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, "PNG")
+    image = ImageBytes(data=file.getvalue(), width=size[0], height=size[1])
+    return Sample(sample_id="a", source="unit", task="iou", question="where?", answer="[1, 2, 3, 4]", images=(image,))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_engine_learner_prompts_and_plan_see_one_picture(
+    folder: Path, family: Any, which: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    fewest, most = LIMITS[family][which]
+    config = config_of(folder, family, tmp_path, min_pixels=fewest, max_pixels=most)
+    limited = model_folder(config)
+    shown = sample(size)
+    prompt = PromptBuilder(limited, system_prompt="", max_images=1).build(shown)
+    # The engine expands prompts with this processor of this folder (test_engine holds that).
+    processor = AutoProcessor.from_pretrained(limited)
+    text = processor.tokenizer.decode(prompt.token_ids)
+    engine = processor(text=[text], images=prompt.images, return_tensors="pt")
+    group = ScoredGroup(
+        group_id="g", sample_id="a", source="unit", task="iou",
+        prompt_token_ids=engine["input_ids"][0].numpy(),
+        images=(EncodedImage(data=shown.images[0].data, width=size[0], height=size[1]),),
+        sequences=(ScoredSequence(
+            completion_token_ids=[7], behaviour_logprobs=[0.0], reward=0.0, breakdown={}, weight_version=0,
+            truncated=False,
+        ),),
+    )  # fmt: skip
+    family_of_learner = get_family(AutoConfig.from_pretrained(limited))
+
+    [learner] = ImageEncoder.from_pretrained(limited, family_of_learner).encode([group])
+
+    assert learner is not None
+    assert (learner.pixel_values == engine["pixel_values"]).all()
+    length = PromptBuilder(limited, system_prompt="", max_images=1).measure("where?", [size], "a")
+    assert length.num_tokens == len(group.prompt_token_ids)
+    assert image_tokens(shape_of(config.model), processor_of(config.model), *size) == length.num_image_tokens
+    width, height = prompt.input_sizes[0]
+    if family == "qwen2_5_vl":
+        assert (fewest or 0) <= width * height <= (most or 10**9)
+        assert width * height == 28 * 28 * length.num_image_tokens
+    else:
+        num_tiles = len(learner.pixel_values) - (len(learner.pixel_values) > 1)
+        assert (fewest or 0) <= num_tiles * 112 * 112 <= (most or 10**9)
+
+
+def test_a_limited_folder_is_made_once_holds_all_files_and_needs_no_other_one(
+    folder: Path, family: Any, tmp_path: Path
+) -> None:
+    limits = dict(zip(("min_pixels", "max_pixels"), LIMITS[family][1], strict=True))
+    limited = model_folder(config_of(folder, family, tmp_path, **limits))
+
+    assert model_folder(config_of(folder, family, tmp_path, **limits)) == limited
+    assert [path.name for path in limited.parent.iterdir()] == [limited.name]
+    assert {path.name for path in limited.iterdir()} == {path.name for path in folder.iterdir()}
+    # An export of a run holds the limits, so evaluating it needs no copy.
+    assert model_folder(config_of(limited, family, tmp_path, **limits)) == limited
+    assert model_folder(config_of(folder, family, tmp_path)) == folder
+
+
+def test_limits_that_leave_no_picture_are_refused(folder: Path, family: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.max_pixels is 700, less than one (image token|tile)"):
+        model_folder(config_of(folder, family, tmp_path, max_pixels=700))
+    with pytest.raises(ConfigError, match=r"model\.min_pixels=30000 and model\.max_pixels=26000 leave no picture"):
+        model_folder(config_of(folder, family, tmp_path, min_pixels=30_000, max_pixels=26_000))
+
+
+def test_a_stated_processor_that_the_folder_contradicts_is_refused(folder: Path, family: Any, tmp_path: Path) -> None:
+    stated = {"qwen2_5_vl": {"max_pixels": 1024}, "internvl": {"max_patches": 6}}[family]
+
+    with pytest.raises(ConfigError, match=r"model\.hf_processor states .* limit pictures with model\.max_pixels"):
+        check_stated_processor(config_of(folder, family, tmp_path, hf_processor=stated).model)
+    own = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    check_stated_processor(config_of(folder, family, tmp_path, hf_processor=own).model)

@@ -1,0 +1,67 @@
+import pytest
+
+from orchestration.plan.batches import plan_batches, rank_share
+from orchestration.plan.lengths import Lengths
+from tests.unit.plan.runs import gpu_settings
+
+LENGTHS = Lengths(
+    prompt=1000.0, image=800.0, prompt_most=6000, completion=500.0, completion_most=2000, are_measured=True
+)
+
+
+def test_a_step_of_128_groups_on_four_ranks() -> None:
+    batches = plan_batches(gpu_settings("training.num_steps=90"), LENGTHS, num_rows=5760)
+
+    assert (batches.completions, batches.updates, batches.groups_per_update) == (1024, 1, 128)
+    assert batches.groups_per_rank == 32
+    # A group feeds its prompt once and all but the last token of each completion.
+    assert batches.expected.num_tokens == 32 * (1000 + 8 * 499)
+    # 6 groups of 4,992 tokens fit into 32,768, so 32 groups take 6 micro-batches.
+    assert (batches.expected.num_micro_batches, batches.expected.largest_micro_batch) == (6, 6 * 4992)
+    # 6,000 + 8 * 1,999 = 21,992 tokens: one group a micro-batch.
+    assert (batches.at_most.num_micro_batches, batches.at_most.largest_micro_batch) == (32, 21992)
+    assert batches.completion_tokens == 128 * 8 * 500
+    assert batches.epochs == 90 * 128 / 5760
+
+
+def test_a_run_one_step_ahead_has_two_steps_on_their_way() -> None:
+    ahead = plan_batches(gpu_settings("training.max_staleness=1"), LENGTHS, None)
+    in_turns = plan_batches(gpu_settings("training.max_staleness=0"), LENGTHS, None)
+    carried = plan_batches(gpu_settings("training.max_staleness=4", "training.run_ahead=1"), LENGTHS, None)
+
+    assert (in_turns.groups_in_flight, ahead.groups_in_flight, carried.groups_in_flight) == (128, 256, 5 * 128)
+    assert (in_turns.completions_per_engine, ahead.completions_per_engine) == (256, 512)
+    assert ahead.engine_capacity == 4 * 256
+    assert ahead.epochs is None
+
+
+def test_minibatches_cut_a_step_and_epochs_repeat_it() -> None:
+    batches = plan_batches(gpu_settings("algorithm.num_minibatches=4", "algorithm.num_epochs=2"), LENGTHS, None)
+
+    assert (batches.updates, batches.groups_per_update) == (8, 32)
+    assert batches.expected.num_tokens == 8 * (1000 + 8 * 499)
+
+
+@pytest.mark.parametrize(
+    ("prefix_sharing", "tokens"), [("auto", 100 + 4 * 9), ("always", 100 + 4 * 9), ("never", 4 * (100 + 9))]
+)
+def test_prompts_stand_as_often_as_the_learner_puts_them(prefix_sharing: str, tokens: int) -> None:
+    learner = gpu_settings(f"learner.prefix_sharing={prefix_sharing}").learner
+
+    assert rank_share(learner, 1, 4, prompt=100, completion=10).num_tokens == tokens
+
+
+def test_a_group_longer_than_the_budget_is_cut_and_repeats_its_prompt() -> None:
+    learner = gpu_settings("learner.micro_batch_tokens=150").learner
+
+    share = rank_share(learner, 1, 4, prompt=100, completion=21)
+
+    assert (share.num_micro_batches, share.num_tokens, share.largest_micro_batch) == (2, 2 * (100 + 2 * 20), 140)
+
+
+def test_one_completion_over_the_budget_stands_alone() -> None:
+    learner = gpu_settings("learner.micro_batch_tokens=50").learner
+
+    share = rank_share(learner, 1, 2, prompt=100, completion=21)
+
+    assert (share.num_micro_batches, share.largest_micro_batch) == (2, 120)

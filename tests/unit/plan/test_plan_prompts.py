@@ -1,0 +1,122 @@
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from orchestration.demo.families import FAMILIES
+from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.models.processor_settings import saved_processor
+from orchestration.models.shapes import shape_of
+from orchestration.plan.prompts import PromptPlan, plan_prompts
+from orchestration.plan.ruler import PromptRuler
+from orchestration.plan.streamed import streamed_rows
+from orchestration.settings.demo import FamilyName
+from orchestration.settings.experiment import ExperimentConfig
+from rollout.dataset import SampleTable
+from rollout.errors import RolloutError
+from rollout.prompt import PromptBuilder
+from tests.unit.plan.runs import dataset, gpu_settings, row
+
+WORDS = ["how", "tall", "is", "the", "third", "bar", "of", "left", "red", "chart", "and", "where"]
+
+
+def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:
+    rng = random.Random(seed)
+    rows = []
+    for index in range(number):
+        question = " ".join(rng.choices(WORDS, k=rng.randrange(1, 60)))
+        if rng.random() < 0.1:
+            question += rng.choice(["<image>", "<|image_pad|>"])
+        sizes = tuple((rng.randrange(1, 900), rng.randrange(28, 900)) for _ in range(rng.randrange(4)))
+        rows.append(row(index, question=question, sizes=sizes, prompt_tokens=None, image_tokens=None))
+    return rows
+
+
+def planned(config: ExperimentConfig, path: Path, ruler: PromptRuler | None = None) -> PromptPlan:
+    table = SampleTable(path)
+    return plan_prompts(config, table, streamed_rows(table, config.data.stream), ruler)
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "internvl"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[FamilyName, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    make_tiny_model(folder, FAMILIES[request.param], corpus=WORDS * 3, seed=0)
+    return request.param, folder
+
+
+@pytest.mark.parametrize("system_prompt", ["", "first think"])
+def test_lengths_and_refusals_are_those_of_the_run(
+    system_prompt: str, model: tuple[FamilyName, Path], tmp_path: Path
+) -> None:
+    family, folder = model
+    config = gpu_settings(
+        f"model=tiny_{family}", "rollout.engine.max_model_len=300", "rollout.sampling.max_completion_tokens=120",
+        "rollout.engine.max_images_per_prompt=2",
+    )  # fmt: skip
+    rows = drawn_rows(0, 200)
+    saved = saved_processor(folder)
+    assert saved is not None
+    ruler = PromptRuler(folder, shape_of(config.model), saved[1], system_prompt)
+
+    found = planned(config, dataset(tmp_path / "rows.parquet", rows), ruler)
+
+    builder = PromptBuilder(folder, system_prompt=system_prompt, max_images=2)
+    taken, reasons = [], Counter[str]()
+    for drawn in rows:
+        sizes = [(image["width"], image["height"]) for image in drawn["images"]]  # type: ignore[attr-defined]
+        try:
+            length = builder.measure(str(drawn["question"]), sizes, "")
+        except RolloutError as error:
+            reasons["refused" if "processor" in str(error) else str(error).split(" ", 2)[2][:8]] += 1
+            continue
+        if length.num_tokens >= 300:
+            reasons["prompt_too_long"] += 1
+            continue
+        reasons["completion_cut"] += length.num_tokens > 180
+        taken.append(length)
+    assert found.prompts is not None
+    assert found.images is not None
+    assert sum(found.prompts.counts) == len(taken)
+    assert found.prompts.mean == pytest.approx(sum(length.num_tokens for length in taken) / len(taken))
+    assert found.images.mean == pytest.approx(sum(length.num_image_tokens for length in taken) / len(taken))
+    counted = {outlier.reason: outlier.num_rows for outlier in found.outliers}
+    assert counted.get("prompt_too_long", 0) == reasons["prompt_too_long"]
+    assert counted.get("completion_cut", 0) == reasons["completion_cut"]
+    assert found.num_refused == 200 - len(taken)
+    assert found.num_unmeasured == 0
+    assert found.num_refused > 0
+    assert counted["too_many_images"] > 0
+    assert counted["placeholder_in_question"] > 0
+
+
+def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) -> None:
+    rows = [row(i, prompt_tokens=100 + i, image_tokens=64) for i in range(10)]
+
+    found = planned(gpu_settings(), dataset(tmp_path / "rows.parquet", rows))
+
+    assert found.prompts is not None
+    assert (found.prompts.mean, found.prompts.most, found.num_rows) == (104.5, 109, 10)
+    assert found.measured_by == "the data engine, when the dataset was built"
+    assert (found.images_per_prompt, found.image_bytes) == (1.0, float(len(b"never opened")))
+
+
+def test_rows_that_nobody_measured_are_counted_as_such(tmp_path: Path) -> None:
+    rows = [row(0), row(1, prompt_tokens=None, image_tokens=None)]
+
+    found = planned(gpu_settings(), dataset(tmp_path / "rows.parquet", rows))
+
+    assert found.num_unmeasured == 1
+    assert found.prompts is not None
+    assert sum(found.prompts.counts) == 1
+
+
+def test_rows_that_the_stream_leaves_out_do_not_count(tmp_path: Path) -> None:
+    rows = [row(i, task=("chart", "iou")[i % 2], prompt_tokens=100 * (1 + i % 2)) for i in range(10)]
+    path = dataset(tmp_path / "rows.parquet", rows)
+
+    of_task = planned(gpu_settings("data.stream.tasks=[iou]"), path)
+    of_weight = planned(gpu_settings("data.stream.mixture_by=task", "+data.stream.weights={chart: 1, iou: 0}"), path)
+
+    assert (of_task.num_rows, of_task.num_others, of_task.prompts and of_task.prompts.mean) == (5, 5, 200.0)
+    assert (of_weight.num_rows, of_weight.num_others, of_weight.prompts and of_weight.prompts.mean) == (5, 5, 100.0)

@@ -1,0 +1,35 @@
+"""Which model a run takes: a folder, or a tiny one of a family that the demo knows."""
+
+import pytest
+
+from orchestration.cli import compose
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.model import ModelConfig
+from orchestration.settings.strict import build
+
+
+def model(*overrides: str) -> ModelConfig:
+    return build(ModelConfig, compose(overrides)["model"], "model")
+
+
+@pytest.mark.parametrize(("choice", "frame"), [("qwen2_5_vl", "pixel_resized"), ("internvl", "norm1000")])
+def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> None:
+    tiny = model(f"model=tiny_{choice}")
+    large = model(f"model={choice}", "model.path=/models/large")
+
+    assert (tiny.family, tiny.coord_mode) == (choice, frame)
+    assert (large.family, large.coord_mode) == (None, frame)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.family=internvl2", "model.family is 'internvl2'; allowed: qwen2_5_vl, internvl; did you mean internvl"),
+        ("model.family=null", "model.path and model.family are both null"),
+        ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
+        ("+model.famly=internvl", "did you mean model.family"),
+    ],
+)
+def test_a_model_that_the_demo_cannot_make_is_refused_with_the_remedy(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model(override)

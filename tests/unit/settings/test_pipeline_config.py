@@ -1,0 +1,71 @@
+"""Settings of the pipeline that do not go together are refused with the remedy."""
+
+import pytest
+
+from orchestration.cli import compose
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig, check_replacement
+from orchestration.settings.strict import build
+from orchestration.settings.training import check_best, check_pipeline
+
+
+def check(*overrides: str) -> None:
+    config = build(ExperimentConfig, compose([*overrides, "run_dir=/tmp/run", "cache_dir=/tmp/cache"]))
+    check_pipeline(config.training)
+    check_replacement(config)
+    check_best(config.training, config.evaluation)
+
+
+OPEN_STEPS = ("training.max_staleness=2", "training.run_ahead=1", "training.straggler_deadline_s=0")
+SCORED = ("training.keep_best=true", "training.checkpoint_every=4")
+ADAPTIVE = "data.stream.curriculum.kind=adaptive"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.max_staleness=0", "training.run_ahead=0"),
+        OPEN_STEPS,
+        ("training.oversampling=2",),
+        (*SCORED, "evaluation.every_steps=2"),
+        (ADAPTIVE,),
+        ("algorithm=reinforce_plus_plus", "training.oversampling=1"),
+    ],
+)
+def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None:
+    check(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("training.max_staleness=-1",), r"training\.max_staleness is -1; use 0 or more"),
+        (
+            ("training.max_staleness=1", "training.run_ahead=2"),
+            r"training\.run_ahead is 2 and training\.max_staleness 1; use 0 to 1, or null for 1",
+        ),
+        (("training.run_ahead=-1",), r"training\.run_ahead is -1; use 0 or more, or null"),
+        (("training.straggler_deadline_s=-1",), r"straggler_deadline_s is -1\.0; use 0 to 1000000000, or null"),
+        (
+            ("training.max_staleness=1", "training.straggler_deadline_s=5"),
+            r"run_ahead=1 takes all of max_staleness=1; raise max_staleness or lower run_ahead",
+        ),
+        (("training.oversampling=0.5",), r"training\.oversampling is 0\.5; use 1 to 1000"),
+        (
+            ("training.oversampling=2", "algorithm=reinforce_plus_plus"),
+            r"oversampling is 2\.0, but reinforce_plus_plus compares .*set oversampling=1",
+        ),
+        (("training.oversampling=2", ADAPTIVE), r"curriculum\.kind is adaptive.*training\.oversampling=1"),
+        ((*OPEN_STEPS, ADAPTIVE), r"curriculum\.kind is adaptive.*straggler_deadline_s=null"),
+        (("evaluation.every_steps=0",), r"evaluation\.every_steps is 0; use 1 or more, or null"),
+        (SCORED, r"keep_best needs .*checkpoint_every=4; got enabled=True, every_steps=None"),
+        ((*SCORED, "evaluation.every_steps=3"), r"divisor of training\.checkpoint_every=4; .*every_steps=3"),
+        (
+            (*SCORED, "evaluation.every_steps=2", "evaluation.enabled=false"),
+            r"set evaluation\.enabled=true .*got enabled=False",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_with_the_remedy(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(*overrides)

@@ -1,0 +1,75 @@
+"""One group's way over the two borders: text and frames to the reward, tokens and rewards to the learner."""
+
+import numpy as np
+import pytest
+
+from orchestration.workers.handoff import summarise, to_reward_requests, to_scored_group
+from rewards.base import Reason, RewardResult
+from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
+
+SAMPLE = Sample(
+    sample_id="s1",
+    source="demo/box",
+    task="iou",
+    question="Where is the red circle?",
+    answer="[0, 0, 28, 28]",
+    images=(ImageBytes(data=b"png", width=200, height=100),),
+)
+
+
+def generation(*tokens: int, version: tuple[int, int] = (3, 4), finish: str = "stop") -> Generation:
+    return Generation(
+        token_ids=tokens,
+        logprobs=[-0.5] * len(tokens),
+        finish_reason=finish,  # type: ignore[arg-type]
+        weight_version_start=version[0],
+        weight_version_end=version[1],
+    )
+
+
+GROUP = RolloutGroup(
+    group_id="0-9",
+    sample=SAMPLE,
+    prompt_token_ids=[1, 2, 3],
+    generations=(generation(5, 6), generation(7, 8, 9, version=(2, 4), finish="length")),
+    image_input_sizes=((196, 112),),
+    seconds=0.5,
+)
+GOOD = RewardResult(
+    reward=0.9, task_reward=1.0, format_reward=0.0, breakdown={"grounding": 1.0}, parsed_answer="x", reason=Reason.OK
+)
+FAILED = RewardResult(
+    reward=None, task_reward=None, format_reward=1.0, breakdown={}, parsed_answer=None,
+    reason=Reason.GRADER_FAILED, failure="crashed",
+)  # fmt: skip
+
+
+def test_requests_carry_the_frame_in_which_the_model_saw_the_image() -> None:
+    first, second = to_reward_requests(GROUP, ["a", "b"], coord_mode="pixel_resized")
+    assert (first.image_sizes, first.image_input_sizes) == (((200, 100),), ((196, 112),))
+    assert (first.coord_mode, first.answer, first.response) == ("pixel_resized", "[0, 0, 28, 28]", "a")
+    assert (first.truncated, second.truncated) == (False, True)
+
+
+def test_every_completion_needs_its_text_and_its_result() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        to_reward_requests(GROUP, ["a"], coord_mode="pixel")
+    with pytest.raises(ValueError, match="zip"):
+        to_scored_group(GROUP, [GOOD])
+
+
+def test_failed_grader_masks_its_completion_instead_of_scoring_zero() -> None:
+    scored = to_scored_group(GROUP, [GOOD, FAILED])
+    assert [s.masked for s in scored.sequences] == [False, True]
+    assert [s.reward for s in scored.sequences] == [0.9, 0.0]
+    assert [s.truncated for s in scored.sequences] == [False, True]
+    assert [s.weight_version for s in scored.sequences] == [3, 2]
+    np.testing.assert_array_equal(scored.sequences[1].completion_token_ids, [7, 8, 9])
+    assert (scored.group_id, scored.images[0].width) == ("0-9", 200)
+
+
+def test_summary_counts_what_the_driver_logs() -> None:
+    summary = summarise(GROUP, [GOOD, FAILED], family="grounding", score_s=0.1, texts=["a", "b"])
+    assert (summary.rewards, summary.failures, summary.num_truncated) == ((0.9,), ("crashed",), 1)
+    assert (summary.num_prompt_tokens, summary.num_completion_tokens, summary.weight_version) == (3, 5, 2)
+    assert summary.reasons == ("ok", "grader_failed")
