@@ -9,8 +9,11 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import json
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,7 +121,7 @@ def stage_files(stage: str) -> list[Path]:
     found: set[Path] = set()
     for module in STAGES[stage].modules:
         path = ROOT.joinpath(*module.split("."))
-        files = list(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        files = [*path.rglob("*.py"), *path.rglob("*.yaml")] if path.is_dir() else [path.with_suffix(".py")]
         found.update(files)
     missing = sorted(str(path) for path in found if not path.is_file())
     if missing:
@@ -135,7 +138,9 @@ def _installed(library: str) -> str:
 
 @functools.cache
 def _code(path: Path) -> str:
-    """Return a file as its syntax tree, without comments, docstrings and positions."""
+    """Return a file without comments, docstrings and positions: the syntax tree of Python, the values of YAML."""
+    if path.suffix == ".yaml":
+        return json.dumps({**yaml.safe_load(path.read_bytes()), "description": ""}, default=str)
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -4,13 +4,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from orchestration.data.rows.records import BadRow, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.choices import from_index
+from orchestration.data.sources.answers import from_index
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import as_fields
-from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_image, file_image, stem
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
 from orchestration.settings.errors import ConfigError
@@ -30,7 +28,7 @@ class Options:
     """Folder of the diagrams whose labels were replaced by letters, for questions that are about letters."""
 
 
-class AI2D:
+class AI2D(Adapter):
     """Reads AI2D in either of its two downloads; Parquet is taken where both are there.
 
     lmms-lab/ai2d:
@@ -46,14 +44,13 @@ class AI2D:
     Options: images, letter_images.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="unverified",
         note="terms of the diagrams were not found: check before sharing",
         url_hint="the authors' page (Allen Institute for AI)",
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the files of the split; see Adapter."""
         build(Options, config.options, "options")
         tables = split_files(root, config.split)
         if tables:
@@ -68,7 +65,6 @@ class AI2D:
         return [Part(name="questions", files=tuple(wanted))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read a table, or all question files; see Adapter."""
         options = build(Options, config.options, "options")
         if part.files and part.files[0].suffix == ".parquet":
             return read_rows(parquet_rows(part.files[0]), lambda record: [_table_row(record, part.name)], part.name)

@@ -1,17 +1,21 @@
-"""What an adapter is: it finds the raw files of a source and reads rows from them, one file at a time."""
+"""The interface of an adapter: it finds the raw files of a source and reads rows from them, one file at a time."""
 
-from collections.abc import Iterator
+import glob
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
-    """What is known of a source's terms; stands in the manifest, is no legal advice.
+    """What is known of a source's terms; written to the manifest, not legal advice.
 
     Example:
         >>> Licence(name="CC BY 4.0", note="as on its dataset card", url_hint="the authors' page").name
@@ -28,34 +32,79 @@ class Licence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of a source that can be read on its own: an annotation file, or a stretch of drawn rows."""
+    """A piece of a source that is read by one task: an annotation file, or all drawn rows of a split."""
 
     name: str
-    """Unique within the source; joins the ids of rows that have none of their own."""
+    """Unique within the source; prefixes the ids of rows that have none of their own."""
     files: tuple[Path, ...] = ()
-    """Annotation files it is read from: their content decides whether a kept result still holds."""
+    """Annotation files it is read from; cached results are valid as long as their content is the same."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """JSON values that `rows` needs to know beside the files."""
+    """JSON values that `rows` needs besides the files."""
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """Reads one raw format. Stateless: made anew in every worker."""
 
-    licence: ClassVar[Licence]
+    licence: Licence
 
+    @property
+    def description(self) -> str:
+        """Raw layout, conversion, ids and options; the first line is a summary."""
+        return inspect.getdoc(type(self)) or ""
+
+    @abstractmethod
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
         """Find what there is to read for `config.split`.
 
         Raises:
-            DataError: Files that the format needs are missing; names them and where they come from.
-            ConfigError: `config.options` holds what this adapter does not know.
+            DataError: Files that the format needs are missing; names them and the expected layout.
+            ConfigError: `config.options` has a key or value that this adapter does not know.
         """
-        ...
 
+    @abstractmethod
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         """Read the rows of a part in a fixed order, without loading large files whole.
 
-        A row that cannot be read is given as BadRow; nothing that stands in a file may raise. Image files are named,
-        not opened.
+        A row that cannot be read is returned as BadRow; no content of a file may raise. Image files are named, not
+        opened.
         """
-        ...
+
+
+def missing(root: Path, expected: str, layout: str) -> DataError:
+    """Return the error that names the files a source lacks and how its download is laid out."""
+    state = "" if root.is_dir() else " (the folder does not exist)"
+    return DataError(f"{root}{state} holds no {expected}; expected layout: {layout}. Check the source's path and split")
+
+
+def require_file(root: Path, name: str, layout: str) -> Path:
+    """Return `root/name`.
+
+    Raises:
+        DataError: The file does not exist.
+    """
+    if not (root / name).is_file():
+        raise missing(root, name, layout)
+    return root / name
+
+
+def split_files(root: Path, split: str, suffix: str = ".parquet") -> list[Path]:
+    """Return the files of one split as hub downloads lay them out, sorted by name.
+
+    `train-00000-of-00003.parquet`, `train.parquet` or `train/0000.parquet`, in the root, in `data/`, or in the folder
+    of a configuration.
+    """
+    if not split:
+        return []
+    name = glob.escape(split)
+    found: set[Path] = set()
+    for pattern in (f"{name}-*{suffix}", f"{name}{suffix}", f"{name}/*{suffix}"):
+        found.update(path for path in [*root.glob(pattern), *root.glob(f"*/{pattern}")] if path.is_file())
+    return sorted(found)
+
+
+def file_parts(root: Path, files: Iterable[Path], **arguments: object) -> list[Part]:
+    """Return one part for each file, named by its path without suffix."""
+    return [
+        Part(name=path.relative_to(root).with_suffix("").as_posix(), files=(path,), arguments=dict(arguments))
+        for path in files
+    ]

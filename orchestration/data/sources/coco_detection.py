@@ -1,23 +1,26 @@
 """Detection sets in COCO form: all objects of a category in an image."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import ClassVar, Literal
+from typing import Literal
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.coco_tables import CocoTables
-from orchestration.data.sources.files import file_parts, require_file
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
+from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers
 from orchestration.data.sources.pictures import file_image
+from orchestration.data.sources.streams import Record, json_array
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.seeds import derive_seed
 from orchestration.settings.strict import build
 
 LAYOUT = "annotations/instances_<split>.json and <split>/<file_name>; split as in train2017"
+_WIDTH = 5
+"""Numbers that are kept of an annotation: category, x, y, width, height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,68 @@ class Options:
             )
 
 
-class CocoDetection:
+@dataclass(slots=True)
+class CocoTables:
+    """Categories and images by number; of annotations five doubles each, in one array an image."""
+
+    categories: dict[int, str] = field(default_factory=dict)
+    images: dict[int, str] = field(default_factory=dict)
+    """File names."""
+    crowds: dict[int, set[int]] = field(default_factory=dict)
+    """By image: categories with a region that stands for many objects."""
+    broken: dict[int, dict[int, str]] = field(default_factory=dict)
+    """By image and category: why an annotation cannot be read; the truth of that category is not known."""
+    _boxes: "dict[int, array[float]]" = field(default_factory=dict)
+
+    def read(self, path: Path, part: str) -> Iterator[BadRow]:
+        """Fill the tables; gives what cannot be read and belongs to no image."""
+        keepers: dict[str, Callable[[Fields], None]] = {
+            "categories": self._keep_category,
+            "images": self._keep_image,
+            "annotations": self._keep_annotation,
+        }
+        for name, keep in keepers.items():
+            for record in json_array(path, name):
+                bad = record if isinstance(record, BadRow) else _kept(record, keep, f"{part}/{name}")
+                if bad is not None:
+                    yield bad
+
+    def boxes_of(self, image: int) -> list[tuple[int, RawBox]]:
+        """Give (category, box) of an image in the order of the file; the label of an unknown category is empty."""
+        flat = self._boxes.get(image, array("d"))
+        found = []
+        for start in range(0, len(flat), _WIDTH):
+            category = int(flat[start])
+            values = tuple(flat[start + 1 : start + _WIDTH])
+            found.append((category, RawBox(values=values, label=self.categories.get(category, ""))))
+        return found
+
+    def _keep_category(self, row: Fields) -> None:
+        self.categories[row.integer("id")] = row.text("name")
+
+    def _keep_image(self, row: Fields) -> None:
+        self.images[row.integer("id")] = row.text("file_name")
+
+    def _keep_annotation(self, row: Fields) -> None:
+        image, category = row.integer("image_id"), row.integer("category_id")
+        if image not in self.images:
+            raise RowError(RejectReason.MISSING_FIELD, f"image {image} is not among the images")
+        if row.raw("iscrowd") in (1, True):
+            self.crowds.setdefault(image, set()).add(category)
+            return
+        try:
+            values = as_numbers(row.raw("bbox"), "bbox")
+        except RowError as error:
+            self.broken.setdefault(image, {})[category] = f"annotation {row.label('id')}: {error}"
+            return
+        if len(values) != _WIDTH - 1:
+            detail = f"annotation {row.label('id')}: bbox has {len(values)} numbers; it should have 4"
+            self.broken.setdefault(image, {})[category] = detail
+            return
+        self._boxes.setdefault(image, array("d")).extend((float(category), *values))
+
+
+class CocoDetection(Adapter):
     """Reads COCO, and sets in its form: Objects365, V3Det, ODinW.
 
     Raw: `annotations/instances_<split>.json` with `images` [{id, file_name, width, height}], `annotations` [{id,
@@ -66,7 +130,7 @@ class CocoDetection:
     Options: annotations, images, image_ids, rows, question, crowds, negatives, seed.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="unverified",
         note="COCO's page is said to give annotations under CC BY 4.0 and photographs under Flickr terms; other "
         "sets in this form have terms of their own: set the source's license",
@@ -74,12 +138,10 @@ class CocoDetection:
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the annotation file; see Adapter."""
         options = build(Options, config.options, "options")
         return file_parts(root, [require_file(root, options.annotations.replace("{split}", config.split), LAYOUT)])
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read the tables, then give the rows in the order of the images; see Adapter."""
         options = build(Options, config.options, "options")
         tables = CocoTables()
         yield from tables.read(part.files[0], part.name)
@@ -145,3 +207,11 @@ def _row(source_id: str, category: str, image: RawImage, boxes: list[RawBox], op
 
 def _bad(source_id: str, detail: str) -> BadRow:
     return BadRow(source_id=source_id, reason=RejectReason.UNREADABLE_ROW, detail=detail)
+
+
+def _kept(record: Record, keep: Callable[[Fields], None], place: str) -> BadRow | None:
+    try:
+        keep(as_fields(record.value))
+    except RowError as error:
+        return BadRow(source_id=f"{place}/{record.place}", reason=error.reason, detail=str(error))
+    return None

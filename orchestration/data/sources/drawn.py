@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
-from orchestration.data.sources.base import Licence, Part
+from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.demo.samples import DemoSample
 from orchestration.demo.tasks import generate_samples
 from orchestration.settings.errors import ConfigError
@@ -24,7 +23,7 @@ class DrawnOptions:
     """Another seed draws others."""
 
 
-class Drawn:
+class Drawn(Adapter):
     """Draws pictures of 112 x 112 pixels with questions of four reward families; nothing to download.
 
     Raw: none; the generator of the demo.
@@ -35,17 +34,15 @@ class Drawn:
     Options: num_rows (required), seed.
     """
 
-    licence: ClassVar[Licence] = Licence(name="Apache-2.0", note="drawn by this project, so its own licence holds")
+    licence = Licence(name="Apache-2.0", note="drawn by this project, so its own licence holds")
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """One part: all rows of the split."""
         options = build(DrawnOptions, config.options, "options")
         if config.split not in ("train", "held_out"):
             raise ConfigError(f"split is {config.split!r}; drawn sources have train and held_out")
         return [Part(name=config.split, arguments=asdict(options))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Draw them."""
         drawn = generate_samples(
             seed=part.arguments["seed"],
             split=part.name,  # type: ignore[arg-type]

@@ -31,44 +31,39 @@ class Fields:
     values: Mapping[object, object]
 
     def raw(self, name: str) -> object:
-        """Give the value as it stands, None where there is none."""
+        """Return the value unconverted, None where there is none."""
         return self.values.get(name)
 
     def text(self, name: str) -> str:
-        """Give a text; numbers are no text here."""
-        value = self.raw(name)
-        return value if isinstance(value, str) else refuse(name, value, "a text")
+        return as_text(self.raw(name), name)
 
     def text_or(self, name: str, default: str = "") -> str:
-        """Give a text, or `default` where the field is absent or null."""
+        """Return a text, or `default` where the field is absent or null."""
         return default if self.raw(name) is None else self.text(name)
 
     def answer(self, name: str) -> str:
-        """Give a text, number or truth value as an answer is written."""
         return as_answer(self.raw(name), name)
 
     def integer(self, name: str) -> int:
-        """Give a whole number, also one that is written 3.0 or "3"."""
         return as_integer(self.raw(name), name)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Give a list of texts; numbers in it are written out."""
         return as_texts(self.raw(name), name)
 
     def label(self, name: str) -> str:
-        """Give a metadata value as text, empty where there is none or it is no plain value: no reason to lose a row."""
-        value = self.raw(name)
-        try:
-            return as_answer(value, name)
-        except RowError:
-            return ""
+        return as_label(self.raw(name))
 
 
 def as_fields(value: object) -> Fields:
-    """Take a raw row that must be an object with named fields."""
+    """Return the fields of a raw row, which must be an object with named fields."""
     if not isinstance(value, Mapping):
         raise RowError(RejectReason.UNREADABLE_ROW, f"the row is {shown(value)}, no object with named fields")
     return Fields(value)
+
+
+def as_text(value: object, name: str) -> str:
+    """Read a text; numbers are refused."""
+    return value if isinstance(value, str) else refuse(name, value, "a text")
 
 
 def as_answer(value: object, name: str) -> str:
@@ -87,6 +82,14 @@ def as_answer(value: object, name: str) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < MAX_INTEGER else repr(value)
     return refuse(name, value, "a text or a number")
+
+
+def as_label(value: object) -> str:
+    """Write a metadata value as text, empty where it is not a plain value: that is no reason to reject a row."""
+    try:
+        return as_answer(value, "metadata")
+    except RowError:
+        return ""
 
 
 def as_integer(value: object, name: str) -> int:
@@ -115,12 +118,12 @@ def as_numbers(value: object, name: str) -> tuple[float, ...]:
 
 
 def is_number(value: object) -> bool:
-    """Tell numbers from truth values, texts and the rest."""
+    """Return whether a value is an int or float; truth values are not numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def refuse(name: str, value: object, wanted: str) -> NoReturn:
-    """Say that a field is missing or of another type.
+    """Raise the error of a field that is missing or of another type.
 
     Raises:
         RowError: MISSING_FIELD for null or nothing, else UNREADABLE_ROW.
@@ -131,7 +134,7 @@ def refuse(name: str, value: object, wanted: str) -> NoReturn:
 
 
 def shown(value: object) -> str:
-    """Write a value for a message: type, and the beginning of texts and small numbers."""
+    """Return a value as messages show it: the beginning of a text, a small number, else the type."""
     if isinstance(value, str):
         return repr(value[:SHOWN_CHARS])
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_INTEGER):

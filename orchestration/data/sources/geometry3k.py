@@ -4,13 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from orchestration.data.rows.records import BadRow, RawImage, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.choices import LETTERS, from_letters, from_text
+from orchestration.data.sources.answers import LETTERS, from_letters, from_text
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import as_fields
-from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_images, file_image, require_images, without_markers
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
@@ -27,7 +26,7 @@ class Options:
     """free: the value is the answer, task math. choices: the letter is, task match_mcq."""
 
 
-class Geometry3K:
+class Geometry3K(Adapter):
     """Reads Geometry3K in either of its two downloads; Parquet is taken where both are there.
 
     hiyouga/geometry3k:
@@ -42,14 +41,13 @@ class Geometry3K:
     Options: form.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="mit",
         note="as on the card of hiyouga/geometry3k; the problems come from textbooks: compare with the authors' page",
         url_hint="dataset card; repository of the authors (lupantech/InterGPS)",
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the files of the split; see Adapter."""
         build(Options, config.options, "options")
         tables = split_files(root, config.split)
         if tables:
@@ -60,7 +58,6 @@ class Geometry3K:
         return [Part(name=config.split, files=tuple(problems))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read a table, or all problem files; see Adapter."""
         form = build(Options, config.options, "options").form
         if part.files[0].suffix == ".parquet":
             return read_rows(

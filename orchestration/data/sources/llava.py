@@ -1,16 +1,16 @@
 """LLaVA's captions and conversations, ShareGPT4V's captions, and other sets of that form."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
-from orchestration.data.rows.records import BadRow, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.conversations import read_images, read_turns, turn_rows, without_opening
-from orchestration.data.sources.fields import as_fields
-from orchestration.data.sources.files import file_parts, require_file
-from orchestration.data.sources.pictures import require_images
+from orchestration.data.rows.records import BadRow, RawImage, RawRow
+from orchestration.data.sources.answers import without_opening
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
+from orchestration.data.sources.fields import Fields, as_fields, refuse
+from orchestration.data.sources.pictures import file_image, require_images, without_markers
 from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
@@ -51,7 +51,7 @@ class ShareGPT4VOptions:
     """Take "The image shows" and the like off the captions."""
 
 
-class Llava:
+class Llava(Adapter):
     """Reads sets of LLaVA's form.
 
     Raw: a JSON array, or JSON lines, of {id, image (a path or a list; absent in text), conversations: [{from: human or
@@ -65,23 +65,21 @@ class Llava:
     Options: annotations (required), images, task, turns, text_only, strip_openings.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="unverified",
         note="replies were written by OpenAI's models, whose terms apply; images have terms of their own: check",
         url_hint="card of the dataset",
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the annotation files; see Adapter."""
         options = build(LlavaOptions, config.options, "options")
         return file_parts(root, [require_file(root, name, LLAVA_LAYOUT) for name in options.annotations])
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one annotation file; see Adapter."""
         return _rows(part, build(LlavaOptions, config.options, "options"))
 
 
-class ShareGPT4V:
+class ShareGPT4V(Adapter):
     """Reads ShareGPT4V's captions, of Lin-Chen/ShareGPT4V.
 
     Raw: `sharegpt4v_instruct_gpt4-vision_cap100k.json` (or share-captioner_coco_lcs_sam_1246k_1107.json), a JSON array
@@ -95,7 +93,7 @@ class ShareGPT4V:
     Options: annotations, images, strip_openings.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="cc-by-nc-4.0",
         note="as on the card of Lin-Chen/ShareGPT4V, and OpenAI's terms apply: opt in knowingly; images have terms of "
         "their own",
@@ -103,12 +101,10 @@ class ShareGPT4V:
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the annotation files; see Adapter."""
         options = build(ShareGPT4VOptions, config.options, "options")
         return file_parts(root, [require_file(root, name, SHAREGPT4V_LAYOUT) for name in options.annotations])
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one annotation file; see Adapter."""
         options = build(ShareGPT4VOptions, config.options, "options")
         captions = LlavaOptions(
             annotations=options.annotations, images=options.images, strip_openings=options.strip_openings
@@ -131,3 +127,56 @@ def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list
     source_id = row.label("id") or f"{part}/{record.place}"
     rows = turn_rows(source_id, turns if options.turns == "all" else turns[:1], images, options.task)
     return [replace(row, answer=without_opening(row.answer)) for row in rows] if options.strip_openings else rows
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question of the human and the reply to it.
+
+    Example:
+        >>> Turn("What is this?", "A dog.").reply
+        'A dog.'
+    """
+
+    question: str
+    reply: str
+
+
+def read_turns(row: Fields) -> list[Turn]:
+    """Pair each human turn with the reply that follows it; `<image>` markers are dropped.
+
+    Raises:
+        RowError: There is no such pair, or a turn is no object with `from` and `value`.
+    """
+    turns = row.raw("conversations")
+    if not isinstance(turns, list):
+        refuse("conversations", turns, "a list of turns")
+    spoken = [(fields.text("from"), fields.text("value")) for fields in map(as_fields, turns)]
+    pairs = [
+        Turn(without_markers(asked), told.strip())
+        for (speaker, asked), (listener, told) in pairwise(spoken)
+        if speaker in ("human", "user") and listener in ("gpt", "assistant")
+    ]
+    return pairs or refuse("conversations", None, "a question and its reply")
+
+
+def read_images(row: Fields, folder: str) -> tuple[RawImage, ...]:
+    """Give the files under `image`, one or a list, or none."""
+    value = row.raw("image")
+    paths = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    texts = [path if isinstance(path, str) else refuse("image", value, "a path or a list of paths") for path in paths]
+    return tuple(file_image(folder, path) for path in texts)
+
+
+def turn_rows(source_id: str, turns: Iterable[Turn], images: tuple[RawImage, ...], task: str) -> list[RawRow]:
+    """Make a row of every turn; further ones have their number in the id."""
+    return [
+        RawRow(
+            source_id=f"{source_id}-{index}" if index else source_id,
+            task=task,
+            question=turn.question,
+            answer=turn.reply,
+            images=images,
+        )
+        for index, turn in enumerate(turns)
+    ]

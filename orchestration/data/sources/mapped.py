@@ -1,20 +1,35 @@
-"""Sources without an adapter of their own: JSON lines, Parquet, Hugging Face datasets, read by a mapping."""
+"""Sources read by a mapping: JSON lines, Parquet and Hugging Face datasets by a recipe's, known formats by a file's."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+
+import yaml
 
 from orchestration.data.rows.records import BadRow, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.files import file_parts, missing, split_files
+from orchestration.data.sources.answers import without_opening
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
+from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.mapping import AnswerIs, RowMapping, build_mapping
-from orchestration.data.sources.streams import Records, arrow_rows, json_array, json_lines, parquet_rows, read_rows
+from orchestration.data.sources.streams import (
+    Record,
+    Records,
+    arrow_rows,
+    json_array,
+    json_lines,
+    of_split,
+    parquet_rows,
+    read_rows,
+)
 from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
 
+FORMATS = Path(__file__).parent / "formats"
 SAVED_LAYOUT = (
     "<split>-*.parquet here, in data/ or in the folder of a configuration (hub download), or state.json with the "
     ".arrow files it names, here or in <split>/ (save_to_disk)"
@@ -24,7 +39,7 @@ UNKNOWN_TERMS = Licence(name="unverified", note="set the source's license: the f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What sources with a mapping understand; orchestration/data/sources/mapping.py has the keys of `mapping`."""
+    """Options of sources with a mapping in the recipe; orchestration/data/sources/mapping.py has the mapping's keys."""
 
     mapping: Mapping[str, Any]
     """Our fields from theirs: {question: prompt, answer: meta.answer, task: {constant: chart}}."""
@@ -37,7 +52,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonlOptions(Options):
-    """What JSON sources understand beside that."""
+    """Options of JSON sources."""
 
     files: tuple[str, ...] = ("*.jsonl",)
     """Name patterns under the source's folder; {split} stands for the split. Files that end in .json are arrays."""
@@ -45,13 +60,13 @@ class JsonlOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetOptions(Options):
-    """What Parquet sources understand beside that."""
+    """Options of Parquet sources."""
 
     files: tuple[str, ...] = ("*.parquet",)
     """Name patterns under the source's folder; {split} stands for the split."""
 
 
-class Jsonl:
+class Jsonl(Adapter):
     """Reads JSON lines, or JSON arrays, by a mapping.
 
     Raw: files that match options.files, one JSON object a line (any ending) or one array a file (ending .json).
@@ -63,22 +78,18 @@ class Jsonl:
     Options: mapping (required), files, answer_is, images, remove_markers.
     """
 
-    licence: ClassVar[Licence] = UNKNOWN_TERMS
+    licence = UNKNOWN_TERMS
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the files of the patterns; see Adapter."""
         options = build(JsonlOptions, config.options, "options")
         _mapping(options)
         return file_parts(root, _matching(root, options.files, config.split))
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one file; see Adapter."""
-        path = part.files[0]
-        records = json_array(path) if path.suffix == ".json" else json_lines(path)
-        return _rows(records, part, _mapping(build(JsonlOptions, config.options, "options")))
+        return _rows(_json_records(part.files[0]), part, build(JsonlOptions, config.options, "options"))
 
 
-class Parquet:
+class Parquet(Adapter):
     """Reads Parquet by a mapping.
 
     Raw: files that match options.files. An image cell is a struct of bytes and path, bytes, or a path relative to
@@ -89,20 +100,18 @@ class Parquet:
     Options: mapping (required), files, answer_is, images, remove_markers.
     """
 
-    licence: ClassVar[Licence] = UNKNOWN_TERMS
+    licence = UNKNOWN_TERMS
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the files of the patterns; see Adapter."""
         options = build(ParquetOptions, config.options, "options")
         _mapping(options)
         return file_parts(root, _matching(root, options.files, config.split))
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one file; see Adapter."""
-        return _rows(parquet_rows(part.files[0]), part, _mapping(build(ParquetOptions, config.options, "options")))
+        return _rows(parquet_rows(part.files[0]), part, build(ParquetOptions, config.options, "options"))
 
 
-class HuggingFace:
+class HuggingFace(Adapter):
     """Reads a dataset folder of the `datasets` library by a mapping, without that library.
 
     Raw, a hub download:
@@ -119,10 +128,9 @@ class HuggingFace:
     Options: mapping (required), answer_is, images, remove_markers.
     """
 
-    licence: ClassVar[Licence] = UNKNOWN_TERMS
+    licence = UNKNOWN_TERMS
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the tables of the split; see Adapter."""
         _mapping(build(Options, config.options, "options"))
         saved = next((folder for folder in (root / config.split, root) if (folder / "state.json").is_file()), None)
         files = _saved_files(saved) if saved else split_files(root, config.split)
@@ -131,18 +139,131 @@ class HuggingFace:
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one table; see Adapter."""
         path = part.files[0]
         records = arrow_rows(path) if path.suffix == ".arrow" else parquet_rows(path)
-        return _rows(records, part, _mapping(build(Options, config.options, "options")))
+        return _rows(records, part, build(Options, config.options, "options"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """One of the forms in which a known format is published: its files, and the mapping that reads them."""
+
+    mapping: Mapping[str, Any]
+    """See mapping.py."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Paths of annotation files, each with the part that its rows belong to (may be empty); empty: the split's tables
+    as hub downloads have them. {split} stands for the split."""
+    array: str = ""
+    """Name of the array inside an outermost JSON object; empty where the file is the array."""
+    split_field: str = ""
+    """Field that names the split of a row; rows of other splits are left out."""
+    images: str = ""
+    """Folder that image paths start from; {split} stands for the split."""
+    answer_is: AnswerIs = "text"
+    remove_markers: bool = False
+    guards_lack_answers: bool = False
+    """Rows of role guard without an answer are kept with an empty one; others are rejected as missing_field."""
+    strip_openings: bool = False
+    """Take "The image shows" and the like off the answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A file in formats/: everything about a raw format whose rows a mapping converts."""
+
+    description: str
+    """Raw layout, conversion, ids and options; the first line is a summary."""
+    licence: Licence
+    layout: str
+    """How a download is laid out, for the message about missing files."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Names and defaults of what a recipe may set; "{options.name}" in `downloads` stands for the value."""
+    downloads: tuple[Mapping[str, Any], ...]
+    """The first one whose files are there is read; each is a Download once its options are filled in."""
+
+
+@functools.cache
+def load_format(name: str) -> Format:
+    """Return the format of a file in formats/."""
+    return build(Format, yaml.safe_load((FORMATS / f"{name}.yaml").read_text(encoding="utf-8")), name)
+
+
+class FormatAdapter(Adapter):
+    """Reads a format that a file in formats/ describes."""
+
+    def __init__(self, name: str) -> None:
+        self._format = load_format(name)
+        self.licence = self._format.licence
+
+    @property
+    def description(self) -> str:
+        return self._format.description
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        wanted = []
+        for index, download in enumerate(self._downloads(config)):
+            files = {name.replace("{split}", config.split): half for name, half in download.files.items()}
+            if files:
+                found = {root / name: half for name, half in files.items() if (root / name).is_file()}
+                wanted.append(next(iter(files)))
+            else:
+                found = dict.fromkeys(split_files(root, config.split), "")
+                wanted.append(f"{config.split}-*.parquet")
+            if found:
+                return [
+                    part for path, half in found.items() for part in file_parts(root, [path], download=index, part=half)
+                ]
+        raise missing(root, " and no ".join(wanted), self._format.layout)
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        download = self._downloads(config)[part.arguments["download"]]
+        images = download.images.replace("{split}", config.split)
+        mapping = build_mapping(download.mapping, download.answer_is, images, download.remove_markers, is_strict=True)
+        needs_answer = not (download.guards_lack_answers and config.role == "guard")
+
+        def convert(record: Record) -> list[RawRow]:
+            if download.split_field:
+                as_fields(record.value).text(download.split_field)
+            row = mapping.row(record, part.name, needs_answer=needs_answer)
+            answer = without_opening(row.answer) if download.strip_openings else row.answer
+            return [dataclasses.replace(row, answer=answer, part=part.arguments["part"] or row.part)]
+
+        path = part.files[0]
+        records = parquet_rows(path) if path.suffix == ".parquet" else _json_records(path, download.array)
+        return read_rows(of_split(records, config.split) if download.split_field else records, convert, part.name)
+
+    def _downloads(self, config: SourceConfig) -> list[Download]:
+        defaults = self._format.options
+        fields = [(name, type(value), field(default=value)) for name, value in defaults.items()]
+        options: Any = build(dataclasses.make_dataclass("Options", fields, frozen=True), config.options, "options")
+        filled = _filled(self._format.downloads, {name: getattr(options, name) for name in defaults})
+        return [build(Download, download, "downloads") for download in filled]
+
+
+def _filled(value: Any, options: Mapping[str, Any]) -> Any:
+    """Return a piece of YAML in which "{options.name}" is the option's value."""
+    if isinstance(value, Mapping):
+        return {_filled(key, options): _filled(item, options) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(item, options) for item in value]
+    if isinstance(value, str):
+        for name, option in options.items():
+            if value == f"{{options.{name}}}":
+                return option
+    return value
 
 
 def _mapping(options: Options) -> RowMapping:
     return build_mapping(options.mapping, options.answer_is, options.images, options.remove_markers)
 
 
-def _rows(records: Records, part: Part, mapping: RowMapping) -> Iterator[RawRow | BadRow]:
+def _rows(records: Records, part: Part, options: Options) -> Iterator[RawRow | BadRow]:
+    mapping = _mapping(options)
     return read_rows(records, lambda record: [mapping.row(record, part.name)], part.name)
+
+
+def _json_records(path: Path, array: str = "") -> Records:
+    return json_array(path, array) if path.suffix == ".json" else json_lines(path)
 
 
 def _matching(root: Path, patterns: tuple[str, ...], split: str) -> list[Path]:
@@ -157,7 +278,7 @@ def _matching(root: Path, patterns: tuple[str, ...], split: str) -> list[Path]:
 
 
 def _saved_files(folder: Path) -> list[Path]:
-    """Give the Arrow files that state.json names, in its order.
+    """Return the Arrow files that state.json names, in its order.
 
     Raises:
         DataError: state.json is broken, or names files that are not there.

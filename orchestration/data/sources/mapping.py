@@ -1,15 +1,26 @@
-"""A recipe's mapping: which field of a raw row becomes which field of ours, for sources without an adapter."""
+"""Conversion of raw rows by a mapping: which field of a source becomes which field of ours."""
 
+import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, cast
 
 from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BoxForm, BoxFrame, RawBox, RawRow
-from orchestration.data.sources import choices
-from orchestration.data.sources.fields import RowError, as_answer, as_fields, as_numbers, as_texts, is_number, refuse
-from orchestration.data.sources.pictures import cell_images, without_markers
-from orchestration.data.sources.short_answers import as_list
+from orchestration.data.rows.records import BoxForm, BoxFrame, RawBox, RawImage, RawRow
+from orchestration.data.sources.answers import READERS, TASKS
+from orchestration.data.sources.fields import (
+    RowError,
+    as_answer,
+    as_fields,
+    as_integer,
+    as_label,
+    as_numbers,
+    as_text,
+    as_texts,
+    is_number,
+    refuse,
+)
+from orchestration.data.sources.pictures import cell_images, stem, without_markers
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key
@@ -22,13 +33,31 @@ BOX_FORMS = ("xyxy", "xywh")
 BOX_FRAMES = ("pixel", "norm1", "norm1000")
 PATH = "options.mapping"
 
-AnswerIs = Literal["text", "index", "letter", "option"]
-"""How a source writes its answers: as text; as an option's index from 0, letter, or text, each turned into letters."""
+AnswerIs = Literal["text", "single", "integer", "index", "letter", "option", "tagged", "caption"]
+"""How a source writes its answers; see answers.READERS."""
+
+
+class Reference(Protocol):
+    """Where a value comes from."""
+
+    @property
+    def name(self) -> str:
+        """Name of the raw field in messages; empty where there is none."""
+        ...
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether rows may lack the value."""
+        ...
+
+    def of(self, row: object) -> object:
+        """Return the value in a raw row, None where there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value that all rows share, written {constant: chart} in the recipe.
+    """A value that all rows share, written {constant: chart}.
 
     Example:
         >>> Constant("chart").of({"task": "iou"})
@@ -36,9 +65,10 @@ class Constant:
     """
 
     value: object
+    name: str = ""
+    is_optional: bool = False
 
     def of(self, row: object) -> object:
-        """Give the value."""
         return self.value
 
 
@@ -46,8 +76,8 @@ class Constant:
 class FieldPath:
     """A field of the raw row, written meta.answer, choices.0, or as a list of steps where names hold dots.
 
-    A path that ends with ? may lead nowhere: such rows have no images, boxes or answer. Any other mapped field
-    must be there, so that a misspelt path is not taken for a set without pictures.
+    A path that ends with ? may be absent: such rows have no images, boxes or answer. Any other mapped field must be
+    there, so that a misspelt path is not taken for a set without pictures.
 
     Example:
         >>> FieldPath(("meta", "answers", "0")).of({"meta": {"answers": ["cat"]}})
@@ -57,8 +87,11 @@ class FieldPath:
     steps: tuple[str, ...]
     is_optional: bool = False
 
+    @property
+    def name(self) -> str:
+        return ".".join(self.steps)
+
     def of(self, row: object) -> object:
-        """Give the value, or None where a step leads nowhere."""
         value = row
         for step in self.steps:
             if isinstance(value, Mapping):
@@ -70,90 +103,173 @@ class FieldPath:
         return value
 
 
-Reference = Constant | FieldPath
+@dataclass(frozen=True, slots=True)
+class FirstOf:
+    """The first of several fields that is there, written {first: [solution, answer]}.
+
+    Example:
+        >>> FirstOf((FieldPath(("solution",)), FieldPath(("answer",)))).of({"answer": "3"})
+        '3'
+    """
+
+    references: tuple[Reference, ...]
+    is_optional: bool = False
+
+    @property
+    def name(self) -> str:
+        return " or ".join(reference.name for reference in self.references)
+
+    def of(self, row: object) -> object:
+        return next((value for ref in self.references if (value := ref.of(row)) is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text with fields in it, written {format: "{image_id:012d}.jpg"}.
+
+    {field} is a text, {field:stem} its file name without folder and suffix, {field:d} and the like a whole number.
+
+    Example:
+        >>> Template("coco/{image_id:d}").of({"image_id": 9})
+        'coco/9'
+    """
+
+    text: str
+    name: str = ""
+    is_optional: bool = False
+
+    def of(self, row: object) -> object:
+        pieces = []
+        for literal, field, spec, _ in string.Formatter().parse(self.text):
+            pieces.append(literal)
+            if field is not None:
+                value = FieldPath(tuple(field.split("."))).of(row)
+                pieces.append(self._formatted(value, field, spec or ""))
+        return "".join(pieces)
+
+    def _formatted(self, value: object, field: str, spec: str) -> str:
+        if spec.endswith("d"):
+            return format(as_integer(value, field), spec)
+        return stem(as_text(value, field)) if spec == "stem" else as_text(value, field)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A value by that of a field, written {field: issimple, values: {true: simple, false: complex}}; else nothing.
+
+    Example:
+        >>> Lookup(FieldPath(("human_or_machine",)), {0: "human", 1: "augmented"}).of({"human_or_machine": 1})
+        'augmented'
+    """
+
+    reference: Reference
+    values: Mapping[object, object]
+    is_optional: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.reference.name
+
+    def of(self, row: object) -> object:
+        found = self.reference.of(row)
+        # Compared with their types: 1 and true are one key of a dictionary.
+        return next((value for key, value in self.values.items() if type(key) is type(found) and key == found), None)
 
 
 @dataclass(frozen=True, slots=True)
 class RowMapping:
-    """What a recipe says about the fields of a source."""
+    """The mapping of one source, as `build_mapping` makes it."""
 
     references: Mapping[str, Reference]
-    metadata: Mapping[str, Reference] = field(default_factory=dict)
+    metadata: Mapping[str, Reference]
+    task_by_answer: str = ""
+    """Key of answers.TASKS where the answer decides the task and its type; empty where the mapping states the task."""
     answer_is: AnswerIs = "text"
     images: str = ""
     """Folder that image paths start from."""
     remove_markers: bool = True
     """Whether `<image>` markers are taken out of the question."""
+    is_strict: bool = False
+    """Whether id and question must be texts and options a list."""
 
-    def row(self, record: Record, part: str) -> RawRow:
+    def row(self, record: Record, part: str, *, needs_answer: bool = True) -> RawRow:
         """Convert one record.
+
+        Args:
+            record: A raw row.
+            part: Name of the part; prefixes the ids of rows that have none of their own.
+            needs_answer: False where a row without an answer is kept with an empty one.
 
         Raises:
             RowError: A mapped field is missing or of a type that its place does not take.
         """
         as_fields(record.value)
-        question = as_answer(self._value("question", record), "question")
+        as_words = as_text if self.is_strict else as_answer
+        question = as_words(*self._named("question", record))
         options = self._options(record)
+        answer = self._answer(record, options, needs_answer)
+        if self.task_by_answer:
+            task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
+        else:
+            task = as_answer(*self._named("task", record))
+            answer_type = self._optional("answer_type", record)
         return RawRow(
-            source_id=as_answer(self._value("id", record), "id")
-            if "id" in self.references
-            else f"{part}/{record.place}",
-            task=as_answer(self._value("task", record), "task"),
+            source_id=as_words(*self._named("id", record)) if "id" in self.references else f"{part}/{record.place}",
+            task=task,
             question=without_markers(question) if self.remove_markers else question,
-            answer="" if self._is_absent("answer", record) else self._answer(record, options),
+            answer=answer,
             images=self._images(record),
             options=options,
-            answer_type=self._optional("answer_type", record),
+            answer_type=answer_type,
             boxes=None if self._is_absent("boxes", record) else self._boxes(record),
             box_form=cast(BoxForm, self._one_of("box_form", BOX_FORMS, record)),
             box_frame=cast(BoxFrame, self._one_of("box_frame", BOX_FRAMES, record)),
             part=self._optional("part", record),
-            metadata={name: _plain(reference.of(record.value)) for name, reference in self.metadata.items()},
+            metadata={name: as_label(reference.of(record.value)) for name, reference in self.metadata.items()},
         )
 
-    def _value(self, name: str, record: Record) -> object:
-        reference = self.references.get(name)
+    def _value(self, key: str, record: Record) -> object:
+        reference = self.references.get(key)
         return reference.of(record.value) if reference else None
 
-    def _is_absent(self, name: str, record: Record) -> bool:
-        """Whether a row may lack this field, and does."""
-        reference = self.references.get(name)
-        if reference is None:
-            return True
-        return isinstance(reference, FieldPath) and reference.is_optional and reference.of(record.value) is None
+    def _named(self, key: str, record: Record) -> tuple[object, str]:
+        """Return the value of a key and the name of the raw field that it comes from."""
+        reference = self.references.get(key)
+        return self._value(key, record), reference.name if reference and reference.name else key
 
-    def _optional(self, name: str, record: Record) -> str:
-        value = self._value(name, record)
+    def _is_absent(self, key: str, record: Record) -> bool:
+        """Return whether a row may lack this field, and does."""
+        reference = self.references.get(key)
+        return reference is None or (reference.is_optional and reference.of(record.value) is None)
+
+    def _optional(self, key: str, record: Record) -> str:
+        value, name = self._named(key, record)
         return "" if value is None else as_answer(value, name)
 
-    def _one_of(self, name: str, allowed: tuple[str, ...], record: Record) -> str:
-        value = self._value(name, record) if name in self.references else allowed[0]
-        return value if isinstance(value, str) and value in allowed else refuse(name, value, " or ".join(allowed))
+    def _one_of(self, key: str, allowed: tuple[str, ...], record: Record) -> str:
+        value = self._value(key, record) if key in self.references else allowed[0]
+        return value if isinstance(value, str) and value in allowed else refuse(key, value, " or ".join(allowed))
 
-    def _answer(self, record: Record, options: tuple[str, ...]) -> str:
-        value = self._value("answer", record)
-        if self.answer_is == "index":
-            return choices.from_index(value, "answer")
-        if self.answer_is == "letter":
-            return choices.from_letters(value, "answer")
-        if self.answer_is == "option":
-            several = value if isinstance(value, list) else [value]
-            return ", ".join(choices.from_text(item, options, "answer") for item in several)
-        texts = as_texts(value, "answer") if isinstance(value, list) else (as_answer(value, "answer"),)
-        return "".join(texts) if len(texts) < 2 else as_list(texts)
+    def _answer(self, record: Record, options: tuple[str, ...], needs_answer: bool) -> str:
+        value, name = self._named("answer", record)
+        if self._is_absent("answer", record) or (value is None and not needs_answer):
+            return ""
+        return READERS[self.answer_is](value, name, options)
 
     def _options(self, record: Record) -> tuple[str, ...]:
-        value = self._value("options", record)
+        value, name = self._named("options", record)
+        if self.is_strict and "options" in self.references:
+            return as_texts(value, name)
         if isinstance(value, Mapping):
             value = [text for text in value.values() if text is not None]
-        return () if value is None else as_texts(value, "options")
+        return () if value is None else as_texts(value, name)
 
-    def _images(self, record: Record) -> Any:
-        images = cell_images(self._value("images", record), "images", self.images)
+    def _images(self, record: Record) -> tuple[RawImage, ...]:
+        value, name = self._named("images", record)
+        images = cell_images(value, name, self.images)
         reference = self.references.get("images")
-        may_lack = reference is None or (isinstance(reference, FieldPath) and reference.is_optional)
-        if not images and not may_lack:
-            raise RowError(RejectReason.MISSING_FIELD, "images is missing")
+        if not images and reference is not None and not reference.is_optional:
+            raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
         known = self._optional("image_id", record)
         return (replace(images[0], image_id=known), *images[1:]) if images and known else images
 
@@ -177,16 +293,23 @@ class RowMapping:
 
 
 def build_mapping(
-    mapping: Mapping[str, Any], answer_is: AnswerIs = "text", images: str = "", remove_markers: bool = True
+    mapping: Mapping[str, Any],
+    answer_is: AnswerIs = "text",
+    images: str = "",
+    remove_markers: bool = True,
+    *,
+    is_strict: bool = False,
 ) -> RowMapping:
-    """Read the mapping of a recipe.
+    """Read a mapping from YAML.
 
     Args:
-        mapping: From our names (KEYS) to a field path, a list of steps, or {constant: value}; `metadata` holds a
-            mapping of such. `question`, `task`, and `answer` or `boxes` are needed.
+        mapping: From our names (KEYS) to a field path, a list of steps, or one of the other forms below; `metadata`
+            holds a mapping of such. `question`, `task`, and `answer` or `boxes` are needed. `task: {by_answer: chart}`
+            derives task and answer_type from the answer.
         answer_is: How the source writes answers.
         images: Folder that image paths start from.
         remove_markers: Whether `<image>` markers are taken out of the question.
+        is_strict: Whether id and question must be texts and options a list.
 
     Raises:
         ConfigError: An unknown key, naming the nearest; a missing one; or a reference of no known form.
@@ -206,18 +329,33 @@ def build_mapping(
     extra = mapping.get("metadata", {})
     if not isinstance(extra, Mapping):
         raise ConfigError(f"{PATH}.metadata must be a mapping from names to fields; got {extra!r}")
-    references = {key: _reference(value, f"{PATH}.{key}") for key, value in mapping.items() if key != "metadata"}
+    by_answer = _by_answer(mapping["task"])
+    references = {
+        key: _reference(value, f"{PATH}.{key}")
+        for key, value in mapping.items()
+        if key != "metadata" and not (key == "task" and by_answer)
+    }
     for key, allowed in (("box_form", BOX_FORMS), ("box_frame", BOX_FRAMES)):
         reference = references.get(key)
         if isinstance(reference, Constant) and reference.value not in allowed:
             raise ConfigError(f"{PATH}.{key} is {reference.value!r}; allowed: {', '.join(allowed)}")
     return RowMapping(
-        references,
-        {str(name): _reference(value, f"{PATH}.metadata.{name}") for name, value in extra.items()},
-        answer_is,
-        images,
-        remove_markers,
+        references=references,
+        metadata={str(name): _reference(value, f"{PATH}.metadata.{name}") for name, value in extra.items()},
+        task_by_answer=by_answer,
+        answer_is=answer_is,
+        images=images,
+        remove_markers=remove_markers,
+        is_strict=is_strict,
     )
+
+
+def _by_answer(task: object) -> str:
+    if not (isinstance(task, Mapping) and set(task) == {"by_answer"}):
+        return ""
+    if task["by_answer"] not in TASKS:
+        raise ConfigError(f"{PATH}.task.by_answer is {task['by_answer']!r}; allowed: {', '.join(TASKS)}")
+    return str(task["by_answer"])
 
 
 def _reference(value: object, path: str) -> Reference:
@@ -225,23 +363,35 @@ def _reference(value: object, path: str) -> Reference:
         return FieldPath(tuple(value.removesuffix("?").split(".")), value.endswith("?"))
     if isinstance(value, (list, tuple)) and value and all(isinstance(step, (str, int)) for step in value):
         return FieldPath(tuple(map(str, value)))
-    if isinstance(value, Mapping) and set(value) == {"constant"}:
-        return Constant(value["constant"])
+    if isinstance(value, Mapping):
+        if set(value) == {"constant"}:
+            return Constant(value["constant"])
+        if set(value) == {"first"} and isinstance(value["first"], (list, tuple)) and value["first"]:
+            return FirstOf(tuple(_reference(item, f"{path}.first") for item in value["first"]))
+        if set(value) == {"format"} and isinstance(value["format"], str):
+            return Template(_checked_template(value["format"], path))
+        if set(value) == {"field", "values"} and isinstance(value["values"], Mapping):
+            return Lookup(_reference(value["field"], f"{path}.field"), value["values"])
     raise ConfigError(
-        f"{path} is {value!r}; write a field path such as meta.answer, a list of steps, or {{constant: x}}"
+        f"{path} is {value!r}; write a field path such as meta.answer, a list of steps, {{constant: x}}, "
+        "{first: [a, b]}, {format: a text with {fields}}, or {field: a, values: {raw: ours}}"
     )
+
+
+def _checked_template(text: str, path: str) -> str:
+    try:
+        for _, _, spec, _ in string.Formatter().parse(text):
+            if spec and spec.endswith("d"):
+                format(0, spec)
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}.format is {text!r}: {error}; write fields as {{name}}, {{name:stem}} or {{name:d}}"
+        ) from error
+    return text
 
 
 def _box(value: object, name: str) -> RawBox:
     if isinstance(value, Mapping):
         box = value.get("bbox_2d", value.get("bbox"))
-        label = value.get("label")
-        return RawBox(values=as_numbers(box, f"{name}.bbox"), label=_plain(label))
+        return RawBox(values=as_numbers(box, f"{name}.bbox"), label=as_label(value.get("label")))
     return RawBox(values=as_numbers(value, name))
-
-
-def _plain(value: object) -> str:
-    try:
-        return as_answer(value, "metadata")
-    except RowError:
-        return ""

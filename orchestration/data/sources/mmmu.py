@@ -5,16 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.rows.records import BadRow, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.choices import from_letters
+from orchestration.data.sources.answers import from_letters, short_task
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_texts, shown
-from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_image, require_images
-from orchestration.data.sources.short_answers import short_task
 from orchestration.data.sources.streams import Record, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
@@ -31,7 +28,7 @@ class Options:
     """MMMU has no options."""
 
 
-class MMMU:
+class MMMU(Adapter):
     """Reads MMMU, by subject or merged.
 
     Raw: `<subject>/{dev,validation,test}-*.parquet` with `id`, `question`, `options` (a list written as Python source:
@@ -44,7 +41,7 @@ class MMMU:
     them, which for role guard does not matter. Ids: id. Options: none.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="unverified",
         note="apache-2.0 was seen on copies and on MMMU_Pro; images come from textbooks and the web. A benchmark: use "
         "it as guard, not for training",
@@ -52,7 +49,6 @@ class MMMU:
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the tables of the split, of all subjects; see Adapter."""
         build(Options, config.options, "options")
         files = split_files(root, config.split)
         if not files:
@@ -60,7 +56,6 @@ class MMMU:
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one table; see Adapter."""
         return read_rows(parquet_rows(part.files[0]), lambda record: [_row(record)], part.name)
 
 

@@ -1,17 +1,16 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: one object by what people call it."""
 
+import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, NoReturn
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.rows.records import BadRow, BoxForm, RawBox, RawImage, RawRow
-from orchestration.data.sources.base import Licence, Part
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file, split_files
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, refuse
-from orchestration.data.sources.files import file_parts, missing, require_file, split_files
 from orchestration.data.sources.pictures import coco_id, file_image
-from orchestration.data.sources.plain_pickle import load_plain_pickle
 from orchestration.data.sources.streams import (
     Record,
     Records,
@@ -61,7 +60,7 @@ class TableOptions:
     """All expressions of an object, each a row of its own, or the first alone."""
 
 
-class RefCOCO:
+class RefCOCO(Adapter):
     """Reads the authors' download, one of its three datasets at a time.
 
     Raw: `<dataset>/refs(<split_by>).p`, a pickled list of {ref_id, ann_id, image_id, category_id, split, file_name,
@@ -76,10 +75,9 @@ class RefCOCO:
     Options: dataset, split_by, images, expressions.
     """
 
-    licence: ClassVar[Licence] = LICENCE
+    licence = LICENCE
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find both files, and see that the pickle is plain; see Adapter."""
         options = build(Options, config.options, "options")
         refs = require_file(root, f"{options.dataset}/refs({options.split_by}).p", LAYOUT)
         instances = require_file(root, f"{options.dataset}/instances.json", LAYOUT)
@@ -87,7 +85,6 @@ class RefCOCO:
         return [Part(name=f"{options.dataset}-{options.split_by}-{config.split}", files=(refs, instances))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read the expressions of the split; see Adapter."""
         options = build(Options, config.options, "options")
         try:
             refs = load_plain_pickle(part.files[0])
@@ -100,7 +97,7 @@ class RefCOCO:
         yield from read_rows(iter(wanted), lambda record: _ref_rows(record, boxes, names, options), part.name)
 
 
-class RefCOCOTable:
+class RefCOCOTable(Adapter):
     """Reads the Parquet form of jxu124: refcoco, refcocoplus and refcocog, each a source of its own.
 
     Raw: `data/{train,validation,test,testB}-*.parquet` with `ref_id`, `image_id`, `image_path`
@@ -112,10 +109,9 @@ class RefCOCOTable:
     Options: images, expressions.
     """
 
-    licence: ClassVar[Licence] = LICENCE
+    licence = LICENCE
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the tables of the split; see Adapter."""
         build(TableOptions, config.options, "options")
         files = split_files(root, config.split)
         if not files:
@@ -123,7 +119,6 @@ class RefCOCOTable:
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one table; see Adapter."""
         options = build(TableOptions, config.options, "options")
         return read_rows(parquet_rows(part.files[0]), lambda record: _table_rows(record, options), part.name)
 
@@ -191,3 +186,31 @@ def _rows(row: Fields, values: tuple[float, ...], form: BoxForm, image: RawImage
             )
         )
     return rows
+
+
+def load_plain_pickle(path: Path) -> object:
+    """Load lists, tuples, sets, dicts, texts, bytes, numbers, truth values and null.
+
+    Texts of Python 2 are read as UTF-8.
+
+    Raises:
+        DataError: The file is broken, or names a class or function: a pickle can run any program when it is loaded.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(f"{path} is no readable pickle ({type(error).__name__}: {error}); download it again") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> NoReturn:
+        raise DataError(
+            f"the pickle names {module_name}.{global_name}; only plain containers, texts and numbers are loaded, "
+            "because anything else may run a program. Get the file from its authors, or convert it to JSON"
+        )
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise DataError("the pickle refers to objects outside it; only plain containers, texts and numbers are loaded")

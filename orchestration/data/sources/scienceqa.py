@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.rows.records import BadRow, RawImage, RawRow
-from orchestration.data.sources.base import Licence, Part
-from orchestration.data.sources.choices import from_index
+from orchestration.data.sources.answers import from_index
+from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import Fields, RowError, as_fields
-from orchestration.data.sources.files import file_parts, missing, split_files
 from orchestration.data.sources.pictures import cell_images, file_image
 from orchestration.data.sources.streams import Record, json_members, of_split, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
@@ -31,7 +29,7 @@ class Options:
     """Folder of the images beside problems.json."""
 
 
-class ScienceQA:
+class ScienceQA(Adapter):
     """Reads ScienceQA in either of its two downloads; Parquet is taken where both are there.
 
     derek-thomas/ScienceQA and lmms-lab/ScienceQA:
@@ -47,7 +45,7 @@ class ScienceQA:
     Options: text_only, hint, images.
     """
 
-    licence: ClassVar[Licence] = Licence(
+    licence = Licence(
         name="cc-by-sa-4.0",
         note="as on the card of derek-thomas/ScienceQA; its loading script says CC BY-NC-SA 4.0: compare with the "
         "authors' page before commercial use",
@@ -55,7 +53,6 @@ class ScienceQA:
     )
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find the files of the split; see Adapter."""
         build(Options, config.options, "options")
         files = split_files(root, config.split)
         if not files and (root / "problems.json").is_file():
@@ -65,7 +62,6 @@ class ScienceQA:
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read one file; see Adapter."""
         options = build(Options, config.options, "options")
         path = part.files[0]
         if path.suffix == ".parquet":

@@ -74,7 +74,8 @@ def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
         ("orchestration/data/stages/row_stages.py", '!= "guard"', '== "train"', {"validate", "normalise", "measure"}),
         ("rewards/yes_no.py", "def read_yes_no(", "def read_yes_or_no(", {"normalise", "sample"}),
         ("orchestration/data/selection/bands.py", "import bisect", "import bisect, math", {"select"}),
-        ("orchestration/data/sources/chartqa.py", 'row.text("query")', 'row.text("question")', {"read"}),
+        ("orchestration/data/sources/plotqa.py", 'row.text("question_string")', 'row.text("question")', {"read"}),
+        ("orchestration/data/sources/formats/chartqa.yaml", "question: query", "question: question", {"read"}),
     ],
 )
 def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, stages):
@@ -89,6 +90,7 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
         ("orchestration/data/stages/row_stages.py", '"""The stages that', '"""Those stages that'),
         ("rewards/yes_no.py", '"""', '"""In other words. '),
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
+        ("orchestration/data/sources/formats/chartqa.yaml", "Reads ChartQA", "Reads the ChartQA"),
         ("orchestration/cluster/layout.py", "import", "import os\nimport"),
         ("orchestration/data/rows/progress.py", "import", "import os\nimport"),
     ],

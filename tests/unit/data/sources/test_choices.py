@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.data.rows.records import RawImage, RawRow
-from orchestration.data.sources import choices
+from orchestration.data.sources import answers
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
@@ -147,4 +147,4 @@ def test_mmmu_numbers_images_by_their_place_and_reads_options_written_as_python(
     ("value", "letters"), [(0, "A"), ("3", "D"), (2.0, "C"), (25, "Z"), (26, "26"), (-1, "-1"), ([0, 2], "A, C")]
 )
 def test_an_index_becomes_a_letter_or_stays_a_number(value: object, letters: str) -> None:
-    assert choices.from_index(value, "answer") == letters
+    assert answers.from_index(value, "answer") == letters

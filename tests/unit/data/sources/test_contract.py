@@ -33,7 +33,7 @@ def test_an_adapter_states_what_is_known_of_its_terms(name: str) -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_documents_its_raw_form_its_conversion_and_its_options(name: str) -> None:
-    text = inspect.getdoc(ADAPTERS[name]) or ""
+    text = find_adapter(name).description
     assert "Conversion:" in text
     assert "Ids:" in text or "Ids are" in text
     assert "Options:" in text

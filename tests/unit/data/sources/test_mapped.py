@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestration.data.rows.records import RawBox, RawImage, RawRow
+from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
@@ -45,11 +45,37 @@ def test_a_mapping_reads_fields_and_constants() -> None:
         ({**SHORT, "id": {"constnt": 1}}, "options.mapping.id is {'constnt': 1}; write a field path"),
         ({**SHORT, "box_form": {"constant": "yxyx"}}, "options.mapping.box_form is 'yxyx'; allowed: xyxy, xywh"),
         ({**SHORT, "metadata": "a"}, "options.mapping.metadata must be a mapping"),
+        ({**SHORT, "task": {"by_answer": "word"}}, "options.mapping.task.by_answer is 'word'; allowed: chart, plot"),
+        ({**SHORT, "images": {"format": "{name"}}, "options.mapping.images.format is '{name': expected '}'"),
+        ({**SHORT, "part": {"first": "a"}}, "options.mapping.part is {'first': 'a'}; write a field path"),
     ],
 )
 def test_a_mapping_that_cannot_be_used_is_explained(mapping: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("{", r"\{")):
         read("jsonl", GOLDEN / "jsonl", mapping=mapping)
+
+
+def test_values_are_looked_up_put_into_texts_and_taken_from_the_first_field_that_is_there(tmp_path: Path) -> None:
+    rows = [
+        {"q": "How many?", "a": None, "b": " <answer> 3 </answer>", "number": 7, "file": "x/1.png", "easy": True},
+        {"q": "Is it?", "a": "yes", "number": "8", "file": "2.png", "easy": 1},
+        {"q": "Is it?", "number": "8", "file": "2.png"},
+        {"q": "Is it?", "a": "yes", "number": "eight", "file": "2.png"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    mapping = {
+        "question": "q", "answer": {"first": ["a", "b"]}, "task": {"by_answer": "short"},
+        "images": {"format": "{file:stem}-{number:03d}.png"}, "part": {"field": "easy", "values": {True: "easy"}},
+    }  # fmt: skip
+    found = read("jsonl", tmp_path, mapping=mapping, answer_is="tagged")
+    assert [(row.task, row.answer, row.answer_type, row.images[0].path, row.part) for row in good(found)] == [
+        ("chart", "3", "number", "1-007.png", "easy"),
+        ("match_yesno", "yes", "", "2-008.png", ""),
+    ]
+    assert [row.detail for row in found if isinstance(row, BadRow)] == [
+        "a or b is missing",
+        "number is 'eight'; it should be a whole number",
+    ]
 
 
 def test_json_arrays_and_patterns_by_split_are_read(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestration.data.sources.short_answers import chart_type, short_task
+from orchestration.data.sources.answers import chart_type, short_task
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""Reference answers as sources write them: options as letters, short answers and their kind, captions."""
+
+import json
+import re
+import string
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from orchestration.data.sources.fields import as_answer, as_integer, as_text, as_texts
+from rewards.plain_text import normalise
+from rewards.quantities import read_quantity
+
+LETTERS = string.ascii_uppercase
+YEARS = (1800, 2100)
+MAX_CHARS = 256
+"""Longer references are text: the chart reward reads no more of an answer."""
+
+_TIME = re.compile(r"\byears?\b(?!\s+(?:of\s+)?[0-9])|^\s*(?:since\s+|until\s+|in\s+)?when\b|\bdecade\b", re.IGNORECASE)
+_QUANTITY = re.compile(
+    r"\b(?:values?|number|amount|total|sum|average|mean|median|difference|ratio|percent(?:age)?|share|rate|population"
+    r"|price|cost|count|size)\b",
+    re.IGNORECASE,
+)
+_HOW_MANY = re.compile(r"\bhow\s+(?:many|much|long|often|large|big|high|old)\b", re.IGNORECASE)
+_YEAR = re.compile(r"[0-9]{4}")
+_OPENING = re.compile(
+    r"(?:in (?:the|this) (?:image|picture|photo|photograph),? |(?:the|this) (?:image|picture|photo|photograph)"
+    r"(?: vividly| prominently| clearly)? (?:shows|depicts|features|presents|captures|displays|showcases|portrays"
+    r"|illustrates) |(?:the image|this) is (?:a|an) (?:image|picture|photo|photograph) of )",
+    re.IGNORECASE,
+)
+
+
+def letter(index: int) -> str:
+    """Give the letter of an option by its index from 0; a number without a letter stays a number.
+
+    An index beyond the options gives its letter all the same: a later stage sees that no such option exists.
+
+    Example:
+        >>> letter(1), letter(30), letter(-1)
+        ('B', '30', '-1')
+    """
+    return LETTERS[index] if 0 <= index < len(LETTERS) else str(index)
+
+
+def from_index(value: object, name: str) -> str:
+    """Read one index or a list of indices, from 0, as letters.
+
+    Example:
+        >>> from_index(2, "answer"), from_index([0, 2], "answer")
+        ('C', 'A, C')
+    """
+    if isinstance(value, (list, tuple)):
+        return ", ".join(letter(as_integer(item, name)) for item in value)
+    return letter(as_integer(value, name))
+
+
+def from_letters(value: object, name: str) -> str:
+    """Read one letter or several; anything else is passed on as it stands, for a later stage to refuse.
+
+    Example:
+        >>> from_letters("b", "answer"), from_letters(["A", "C"], "answer"), from_letters("?", "answer")
+        ('B', 'A, C', '?')
+    """
+    if isinstance(value, (list, tuple)):
+        return ", ".join(from_letters(item, name) for item in value)
+    text = as_answer(value, name).strip()
+    return text.upper() if len(text) == 1 else text
+
+
+def from_text(value: object, options: tuple[str, ...], name: str) -> str:
+    """Read an answer that repeats the text of an option as the letter of the first such option.
+
+    Example:
+        >>> from_text("cat", ("dog", "cat"), "answer"), from_text("cow", ("dog", "cat"), "answer")
+        ('B', 'cow')
+    """
+    text = as_answer(value, name)
+    return letter(options.index(text)) if text in options else text
+
+
+def is_yes_no(answer: str) -> bool:
+    """Tell whether the whole answer is yes or no."""
+    return answer.strip().casefold() in ("yes", "no")
+
+
+def is_quantity(answer: str) -> bool:
+    """Tell whether the answer is one number, perhaps with a unit, as the chart reward reads it: 3, $1 million, 45%."""
+    if len(answer) > MAX_CHARS:
+        return False
+    quantity, _ = read_quantity(normalise(answer))
+    return quantity is not None and quantity.words_before == 0 and quantity.words_after <= 1
+
+
+def asks_for_year(question: str, answer: str) -> bool:
+    """Tell whether a bare four-digit integer is a year, so that 2010 for 2015 is wrong and not within 5 %.
+
+    It is one in 1800..2100 if the question asks for a time: it has `year` (not `year 2010`), a leading `when`, or
+    `decade`, and no `how many`, and no word for a quantity (value, number, total, share ...) before that.
+
+    Example:
+        >>> asks_for_year("Which year has the highest value?", "2015")
+        True
+        >>> asks_for_year("What is the number of deaths in the year 2010?", "1950")
+        False
+        >>> asks_for_year("How many people voted that year?", "1950")
+        False
+    """
+    answer = answer.strip()
+    if not _YEAR.fullmatch(answer) or not YEARS[0] <= int(answer) <= YEARS[1]:
+        return False
+    time = _TIME.search(question)
+    if time is None or _HOW_MANY.search(question):
+        return False
+    quantity = _QUANTITY.search(question)
+    return quantity is None or time.start() < quantity.start()
+
+
+def chart_type(question: str, answer: str) -> str:
+    """Give the answer_type of a chart reference: list, year, number or text.
+
+    Example:
+        >>> chart_type("Which countries?", "[India, Brazil]"), chart_type("What share?", "45%")
+        ('list', 'number')
+    """
+    text = answer.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return "list"
+    if asks_for_year(question, answer):
+        return "year"
+    return "number" if is_quantity(answer) else "text"
+
+
+def as_list(answers: tuple[str, ...]) -> str:
+    """Write several answers that belong together as the list that the chart reward reads."""
+    return json.dumps(answers, ensure_ascii=False)
+
+
+def short_task(answer: str) -> tuple[str, str]:
+    """Return (task, answer_type) of a short answer outside charts: yes/no, counts and other numbers, words.
+
+    Example:
+        >>> short_task("yes"), short_task("3"), short_task("rubber")
+        (('match_yesno', ''), ('chart', 'number'), ('match_text', ''))
+    """
+    if is_yes_no(answer):
+        return "match_yesno", ""
+    return ("chart", "number") if is_quantity(answer) else ("match_text", "")
+
+
+def without_opening(caption: str) -> str:
+    """Take boilerplate off the beginning of a caption: words that earn overlap and describe nothing.
+
+    Example:
+        >>> without_opening("The image shows a dog."), without_opening("In this picture, two men talk.")
+        ('A dog.', 'Two men talk.')
+    """
+    opening = _OPENING.match(caption)
+    rest = caption[opening.end() :] if opening else caption
+    return rest[:1].upper() + rest[1:] if opening else caption
+
+
+def answer_text(value: object, name: str) -> str:
+    """Read one answer, or several that belong together as the list that the chart reward reads."""
+    texts = as_texts(value, name) if isinstance(value, list) else (as_answer(value, name),)
+    return "".join(texts) if len(texts) < 2 else as_list(texts)
+
+
+def between_tags(text: str) -> str:
+    """Return the text between the last pair of answer tags, or the whole text.
+
+    Example:
+        >>> between_tags("<answer> 145 </answer>"), between_tags("145")
+        ('145', '145')
+    """
+    start, end = text.rfind("<answer>"), text.rfind("</answer>")
+    return text[start + len("<answer>") : end].strip() if 0 <= start < end else text.strip()
+
+
+def _from_option(value: object, name: str, options: tuple[str, ...]) -> str:
+    return ", ".join(from_text(item, options, name) for item in (value if isinstance(value, list) else [value]))
+
+
+READERS: Mapping[str, Callable[[object, str, tuple[str, ...]], str]] = MappingProxyType(
+    {
+        "text": lambda value, name, options: answer_text(value, name),
+        "single": lambda value, name, options: as_answer(value, name),
+        "integer": lambda value, name, options: str(as_integer(value, name)),
+        "index": lambda value, name, options: from_index(value, name),
+        "letter": lambda value, name, options: from_letters(value, name),
+        "option": _from_option,
+        "tagged": lambda value, name, options: between_tags(as_answer(value, name)),
+        "caption": lambda value, name, options: as_text(value, name),
+    }
+)
+"""How a source writes its answers. text: a text, a number, or a list of those; single: the same without lists;
+integer: a whole number; index (from 0), letter, option (its text): become letters; tagged: between <answer> tags;
+caption: a text."""
+
+
+def _chart(question: str, answer: str) -> tuple[str, str, str]:
+    return "chart", answer, chart_type(question, answer)
+
+
+def _plot(question: str, answer: str) -> tuple[str, str, str]:
+    return ("match_yesno", answer.strip().lower(), "") if is_yes_no(answer) else _chart(question, answer)
+
+
+def _short(question: str, answer: str) -> tuple[str, str, str]:
+    task, answer_type = short_task(answer)
+    return task, answer, answer_type
+
+
+TASKS: Mapping[str, Callable[[str, str], tuple[str, str, str]]] = MappingProxyType(
+    {"chart": _chart, "plot": _plot, "short": _short}
+)
+"""(question, answer) -> (task, answer, answer_type) where the answer decides. chart: typed for the chart reward; plot:
+the same, but yes and no go to matching; short: see short_task."""
