@@ -187,7 +187,7 @@ def _data(arguments: Sequence[str]) -> int:
 def _evaluate(overrides: Sequence[str]) -> int:
     from dataclasses import fields
 
-    from orchestration.evaluate.of_run import build_evaluation, run_of, settings_of_run
+    from orchestration.evaluate.checkpoint import build_evaluation, run_of, settings_of_run
     from orchestration.settings.evaluate import EvaluateConfig
 
     own = {field.name for field in fields(EvaluateConfig)}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from orchestration.data.job import BuildJob
 from orchestration.data.plan import SourcePlan
-from orchestration.data.report.count import LAST_STAGE, Count, CountTask, count_chunk
 from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
 from orchestration.data.report.page import dataset_page
+from orchestration.data.report.tally import LAST_STAGE, Count, CountTask, count_chunk
 from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of
 from orchestration.data.rows.code import STAGES, stage_code
 from orchestration.data.rows.progress import Advance

@@ -1,26 +1,128 @@
-"""Which weights `checkpoint=` means: a Hugging Face folder, a run's export, or one checkpoint of a run."""
+"""What `checkpoint=` means: the run that it belongs to, the settings taken from that run, and the weights.
 
-import asyncio
+A run is asked as it was trained: prompt, lengths, images, sampling, device, reward, seed and held-out data are its own.
+Settings of where work is done (`run_dir`, `cluster`, numbers of engines, the weight channel) come from the machine that
+evaluates. Settings typed on the command line override both.
+"""
+
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from learner import checkpoint
 from learner.store import FileStore, open_store
-from orchestration.cluster.reservations import seated
-from orchestration.inputs.prepare import model_folder
 from orchestration.models.model_folder import check_model, check_model_folder, check_opened_thinking
-from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.seeds import derive_seed
+from orchestration.settings.experiment import ExperimentConfig, build_settings
+from orchestration.settings.model import NOT_SET
 from orchestration.storage.checkpoints import newest_step
-from orchestration.storage.run_folder import RunFolder
-from orchestration.workers.learner_group import LearnerGroup, start_learner
+from orchestration.storage.run_folder import RunFolder, flatten, read_config
 
 NUM_HINTS = 3
+TAKEN = ("seed", "model", "data", "demo", "reward", "rollout", "algorithm", "learner", "training")
+"""Groups of settings that come from the run; the last three matter where a checkpoint has to be exported."""
+OF_THE_MACHINE = ("engines", "max_engines", "weight_channel")
+"""Settings of `rollout` that come from the evaluation's own."""
+COMPARED = ("seed", "model.coord_mode", "model.min_pixels", "model.max_pixels", "reward.", "rollout.")
+"""Settings, or groups of them (ending in a dot), whose difference from the run is printed."""
+
+
+def run_of(checkpoint: str | None) -> RunFolder | None:
+    """Return the run that `checkpoint=` belongs to; None where it belongs to none.
+
+    Args:
+        checkpoint: A run folder, its `export`, or a folder under its `checkpoints` or `exports`.
+
+    Raises:
+        ResumeError: The config.json of the folder is no JSON.
+    """
+    if not checkpoint:
+        return None
+    path = Path(checkpoint).expanduser().absolute()
+    if _is_run(path):
+        return RunFolder(path)
+    if path.name == "export" and _is_run(path.parent):
+        return RunFolder(path.parent)
+    if path.parent.name in ("checkpoints", "exports") and _is_run(path.parent.parent):
+        return RunFolder(path.parent.parent)
+    return None
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether config.json is that of a run, not of a Hugging Face model."""
+    folder = RunFolder(path)
+    return folder.config.is_file() and read_config(folder).keys() >= {"training", "rollout"}
+
+
+def settings_of_run(run: RunFolder, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with which a run is evaluated where the command names no others.
+
+    Args:
+        run: Its config.json may be that of another version: settings that it lacks are those of `defaults`, and those
+            that this version does not have are left out.
+        defaults: The composed settings without a typed one.
+
+    Raises:
+        ResumeError: The run's config.json is no JSON.
+    """
+    began = _adopted(ExperimentConfig, read_config(run), defaults)
+    values = {**defaults, **{name: began[name] for name in TAKEN}, "run_dir": str(run.root)}
+    values["rollout"] = {**began["rollout"], **{name: defaults["rollout"][name] for name in OF_THE_MACHINE}}
+    values["cluster"] = {**defaults["cluster"], "faults": began["cluster"]["faults"]}
+    if Path(began["cache_dir"]).is_dir():
+        values["cache_dir"] = began["cache_dir"]
+    return values
+
+
+def _adopted(cls: type, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    found = {}
+    for name in (field.name for field in fields(cls) if field.name in values or field.name in defaults):
+        value, default = values.get(name, defaults.get(name)), defaults.get(name)
+        if is_dataclass(hints[name]) and isinstance(value, Mapping) and isinstance(default, Mapping):
+            value = _adopted(hints[name], value, default)
+        found[name] = value
+    return found
+
+
+def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> ExperimentConfig:
+    """Build the settings of an evaluation, without reading the file system.
+
+    Args:
+        values: Composed settings, typed ones included.
+        own: Those of `settings_of_run`; None where no run is evaluated. A typed experiment that leaves model or data to
+            be set leaves them to the run.
+
+    Raises:
+        ConfigError: A key, a type or a value that its own group of settings refuses.
+    """
+    values = dict(values)
+    for name, keys in (("model", ("path", "family")), ("data", ("held_out", "recipe"))):
+        if own is not None and all(values[name].get(key) in (None, NOT_SET) for key in keys):
+            values[name] = own[name]
+    # No weights travel in an evaluation; the channel only has to suit the device.
+    backend = "gloo" if values["rollout"]["engine"].get("device") == "cpu" else "nccl"
+    channel = {**values["rollout"]["weight_channel"], "backend": backend}
+    values["rollout"] = {**values["rollout"], "weight_channel": channel}
+    return build_settings(values)
+
+
+def differences(run: RunFolder, config: ExperimentConfig) -> Iterator[str]:
+    """Yield a line for every setting that shapes an answer or its score and is not as in the run.
+
+    Raises:
+        ResumeError: The run's config.json is no JSON.
+    """
+    now = json.loads(json.dumps(asdict(config)))
+    began, here = dict(flatten(_adopted(ExperimentConfig, read_config(run), now))), dict(flatten(now))
+    not_compared = tuple(f"rollout.{name}" for name in ("engines", "max_engines", "weight_channel."))
+    for key in sorted(began.keys() | here.keys()):
+        if key.startswith(COMPARED) and not key.startswith(not_compared) and began.get(key) != here.get(key):
+            yield f"{key}={here.get(key)!r} here, {began.get(key)!r} in the run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +132,9 @@ class Weights:
     folder: Path
     """Hugging Face folder."""
     store: FileStore | None = None
-    """Checkpoints of the run, where `folder` has to be written from one of them first."""
+    """Checkpoints of the run, where `folder` must first be exported from one of them; else None."""
     step: int = 0
-    """Of that checkpoint."""
+    """Step of that checkpoint."""
 
 
 def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
@@ -98,7 +200,7 @@ def _of_step(store: FileStore, step: int, run: RunFolder) -> Weights:
 
 
 def _not_found(path: Path) -> ConfigError:
-    """Say what is there in place of a checkpoint, and which name was probably meant."""
+    """Return an error with what the path holds instead, and which name was probably meant."""
     if path.is_dir():
         found = {
             file.parent.name for name in ("config.json", checkpoint.COMPLETE_MARKER) for file in path.glob(f"*/{name}")
@@ -120,44 +222,3 @@ def _not_found(path: Path) -> ConfigError:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:NUM_HINTS]) + (", ..." if len(names) > NUM_HINTS else "")
-
-
-def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | None) -> ExperimentConfig:
-    """Return settings whose `model.path` is what engines load; a run's own checkpoint is exported first.
-
-    Boxes are read in the frame that the run was trained with, or that the family of a model folder is known for.
-
-    Raises:
-        CheckpointError: A file of the checkpoint is not what was written.
-    """
-    if weights.store is not None:
-        assert run is not None  # only a run has checkpoints
-        _export(config, weights.store, weights.step, weights.folder, run)
-    frame = config.model.coord_mode
-    if run is None and config.evaluate.checkpoint:
-        family = json.loads((weights.folder / "config.json").read_text())["model_type"]
-        frame = FAMILY_FRAMES.get(family, frame)
-    # What describes the base model says nothing of these weights; limits of a picture's size that are typed hold.
-    model = replace(
-        config.model, path=str(weights.folder), family=None, coord_mode=frame, hf_config=None, hf_processor=None
-    )
-    config = replace(config, model=model)
-    return replace(config, model=replace(model, path=str(model_folder(config))))
-
-
-def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path, run: RunFolder) -> None:
-    """Write a checkpoint as a Hugging Face folder beside the run's others, by a learner as the run had."""
-    checkpoint.verify(store, checkpoint.read(store, step))
-    base = model_folder(config)
-    with seated(config, run.logs, roles=("learner",)) as seats:
-        learner = start_learner(config, base, seats, run.logs)
-        asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
-
-
-async def _load_and_export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
-    await learner.build(seed)
-    try:
-        await learner.load(store, step)
-        await learner.export(target)
-    finally:
-        await learner.close()

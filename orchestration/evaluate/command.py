@@ -1,38 +1,48 @@
-"""`mixed-r1 evaluate`: a checkpoint answers a dataset; tables, a page, and files for other toolkits come out."""
+"""`mixed-r1 evaluate`: scores of a checkpoint on a dataset, as tables, a page and files for other toolkits."""
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
 
+from learner import checkpoint
+from learner.store import FileStore
 from orchestration.cluster.local import has_gpu
 from orchestration.cluster.reservations import Seats, seated
-from orchestration.evaluate.checkpoint import find_weights, with_weights
-from orchestration.evaluate.of_run import differences
-from orchestration.evaluate.partial import PartialAnswers
-from orchestration.evaluate.presets.registry import preset_of
+from orchestration.evaluate.benchmarks import preset_of
+from orchestration.evaluate.checkpoint import Weights, differences, find_weights
 from orchestration.evaluate.publish import list_files, publish, publish_comparison, say
-from orchestration.evaluate.store import MANIFEST, Manifest, check_comparable, read_evaluation, write_evaluation
-from orchestration.inputs.prepare import check_rewards, prepare_inputs
+from orchestration.evaluate.store import (
+    MANIFEST,
+    Manifest,
+    PartialAnswers,
+    check_comparable,
+    read_evaluation,
+    write_evaluation,
+)
+from orchestration.inputs.prepare import check_rewards, model_folder, prepare_inputs
+from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
+from orchestration.settings.seeds import derive_seed
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.lock import exclusive
 from orchestration.storage.run_folder import RunFolder, flatten, read_inputs
 from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.collect import Questioning, collect
+from orchestration.workers.collect import Bench, Questioning, collect, open_bench
 from orchestration.workers.engine_pool import start_generators
-from orchestration.workers.question_set import Bench, open_bench
+from orchestration.workers.learner_group import LearnerGroup, start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from rollout.records import SamplingSpec
 
 
 def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
-    """Evaluate as configured; what was answered before a stop is not asked again.
+    """Evaluate as configured; answers from before a stop are kept.
 
     Nothing is written, and no actor started, before everything that can be checked has been.
 
@@ -53,7 +63,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     _check_devices(config, needs_learner=weights.store is not None)
     config = with_weights(config, weights, run)
     model = Path(str(config.model.path))
-    _tell_how_it_is_asked(config, run, weights.folder)
+    _say_how_it_is_asked(config, run, weights.folder)
     if data is None:
         data = prepare_inputs(config).held_out
     check_rewards(config.reward, model, data)
@@ -72,7 +82,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
 
 
 def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
-    """Return the dataset that is asked; None where the recipe of the settings has to be built or found.
+    """Return the dataset to ask; None where the recipe of the settings must be built or found.
 
     Raises:
         ConfigError: It is not on this machine.
@@ -107,6 +117,47 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
     return None
 
 
+def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | None) -> ExperimentConfig:
+    """Return settings whose `model.path` is what engines load; a run's own checkpoint is exported first.
+
+    Boxes are read in the frame that the run was trained with, or that the family of a model folder is known for.
+
+    Raises:
+        CheckpointError: A file of the checkpoint is not what was written.
+    """
+    if weights.store is not None:
+        assert run is not None  # only a run has checkpoints
+        _export(config, weights.store, weights.step, weights.folder, run)
+    frame = config.model.coord_mode
+    if run is None and config.evaluate.checkpoint:
+        family = json.loads((weights.folder / "config.json").read_text())["model_type"]
+        frame = FAMILY_FRAMES.get(family, frame)
+    # What describes the base model may be wrong for these weights; typed limits of image sizes stay.
+    model = replace(
+        config.model, path=str(weights.folder), family=None, coord_mode=frame, hf_config=None, hf_processor=None
+    )
+    config = replace(config, model=model)
+    return replace(config, model=replace(model, path=str(model_folder(config))))
+
+
+def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path, run: RunFolder) -> None:
+    """Export a checkpoint of the run as a Hugging Face folder, with a learner of the run's settings."""
+    checkpoint.verify(store, checkpoint.read(store, step))
+    base = model_folder(config)
+    with seated(config, run.logs, roles=("learner",)) as seats:
+        learner = start_learner(config, base, seats, run.logs)
+        asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
+
+
+async def _load_and_export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
+    await learner.build(seed)
+    try:
+        await learner.load(store, step)
+        await learner.export(target)
+    finally:
+        await learner.close()
+
+
 def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
     """Refuse an engine, or a learner that exports a checkpoint, on GPUs where a Ray started here would find none.
 
@@ -125,8 +176,8 @@ def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
         )
 
 
-def _tell_how_it_is_asked(config: ExperimentConfig, run: RunFolder | None, model: Path) -> None:
-    """Say with which prompt, lengths and device the model is asked, and what of it is not as the run had it."""
+def _say_how_it_is_asked(config: ExperimentConfig, run: RunFolder | None, model: Path) -> None:
+    """Print prompt, lengths and device with which the model is asked, and what differs from its run."""
     rollout = config.rollout
     engine, sampling = rollout.engine, rollout.sampling
     text = shorten(rollout.system_prompt, 60, placeholder=" ...")
@@ -181,7 +232,7 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -
 
 
 def _weights_stamp(model: Path) -> str:
-    """Say which weight files these are, by size and time; a rewritten checkpoint is asked again."""
+    """Return a digest of the weight files' sizes and times; a rewritten checkpoint is asked again."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(model.glob("*.safetensors"))]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
@@ -189,7 +240,7 @@ def _weights_stamp(model: Path) -> str:
 def _answers(
     config: ExperimentConfig, model: Path, bench: Bench, folder: Path, manifest: Manifest
 ) -> list[EvaluatedSample]:
-    """Give the evaluated rows in order: from the folder where they are there, else from the engines."""
+    """Return the evaluated rows in order: from the folder if it is complete, else from the engines."""
     if (folder / MANIFEST).is_file():
         found, samples = read_evaluation(folder)
         if found != manifest:
@@ -212,7 +263,7 @@ def _answers(
 
 
 def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers) -> None:
-    """Refuse an evaluation of failures alone, and forget them, so that the same command asks again.
+    """Refuse an evaluation in which every row failed, and delete its answers, so that the same command asks again.
 
     Raises:
         DataError: Not one row has a score.

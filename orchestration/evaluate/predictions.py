@@ -32,11 +32,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Literal
 
-from orchestration.evaluate.presets.answer_text import UNANSWERED, bare_answer
-from orchestration.evaluate.presets.refcoco import model_boxes
 from orchestration.evaluate.store import write_whole
 from orchestration.settings.errors import DataError
-from orchestration.workers.answers import EvaluatedSample
+from orchestration.workers.answers import UNANSWERED, EvaluatedSample, bare_answer, model_boxes
 from rewards.yes_no import read_yes_no
 
 BoxFrame = Literal["as_given", "pixel", "norm1", "norm1000"]
@@ -48,7 +46,7 @@ LABEL_COLUMNS = ("category", "l2-category", "split")
 def write_vlmevalkit(
     folder: Path, samples: Sequence[EvaluatedSample], *, model: str, dataset: str, boxes: BoxFrame = "as_given"
 ) -> Path:
-    """Write `{model}_{dataset}.tsv` and give its path; failed rows are written as unanswered.
+    """Write `{model}_{dataset}.tsv` and return its path; failed rows are written as unanswered.
 
     Args:
         folder: Where to write.
@@ -81,7 +79,7 @@ def write_vlmevalkit(
 def write_lmms_eval(
     folder: Path, samples: Sequence[EvaluatedSample], *, model: str, task: str, boxes: BoxFrame = "as_given"
 ) -> tuple[Path, Path]:
-    """Write `{task}_samples.jsonl` and `{task}_from_log.json` and give their paths; see the module's text.
+    """Write `{task}_samples.jsonl` and `{task}_from_log.json` and return their paths; see the module's docstring.
 
     Args:
         folder: Where to write.
@@ -123,7 +121,7 @@ def write_lmms_eval(
 
 
 def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
-    """Give the greedy answer without tags, its boxes in the frame asked for.
+    """Return the greedy answer without tags, its boxes in the given frame.
 
     Boxes are written as `[x1, y1, x2, y2]`, one behind the other, without exponents; malformed ones are left out, and
     an answer without a usable box is left as it is.
@@ -135,7 +133,7 @@ def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
         return UNANSWERED
     if sample.task != "iou" or boxes == "as_given":
         return bare_answer(sample.greedy.text)
-    found = [box for box in model_boxes(sample, sample.greedy) if box is not None]
+    found = [box for box in model_boxes(sample.request(sample.greedy.text)) if box is not None]
     if not found:
         return bare_answer(sample.greedy.text)
     scale = _scale(sample, boxes)
@@ -143,7 +141,7 @@ def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
 
 
 def _scale(sample: EvaluatedSample, frame: BoxFrame) -> Callable[[float, int], str]:
-    """Give the function that spells a value of original pixels along axis 0 (x) or 1 (y) in a frame."""
+    """Return the function that formats a value in original pixels along axis 0 (x) or 1 (y) in a frame."""
     if frame == "pixel":
         return lambda value, axis: f"{value:.2f}"
     if not sample.image_sizes:
@@ -153,7 +151,7 @@ def _scale(sample: EvaluatedSample, frame: BoxFrame) -> Callable[[float, int], s
 
 
 def _target(sample: EvaluatedSample) -> str:
-    """Give the reference as VLMEvalKit compares it: Yes and No with capitals, all else as it is."""
+    """Return the reference as VLMEvalKit compares it: Yes and No with capitals, all else as it is."""
     label = read_yes_no(sample.answer)[0] if sample.task == "match_yesno" else None
     return sample.answer if label is None else ("Yes" if label else "No")
 

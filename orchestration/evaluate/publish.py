@@ -1,20 +1,20 @@
-"""What comes out of an evaluation: tables on the terminal, summary and pages, files for other toolkits."""
+"""Results of an evaluation: tables on the terminal, summary and pages, files for other toolkits."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from orchestration.evaluate.compare import compare
 from orchestration.evaluate.page import comparison_page, evaluation_page
 from orchestration.evaluate.predictions import write_lmms_eval, write_vlmevalkit
-from orchestration.evaluate.presets.base import Preset, PresetResult, apply_preset
-from orchestration.evaluate.presets.statistics import Resampling
+from orchestration.evaluate.presets import Preset, PresetResult, apply_preset
+from orchestration.evaluate.statistics import Resampling
 from orchestration.evaluate.store import Manifest, write_json, write_whole
-from orchestration.evaluate.summary import SummarySettings, summarise
-from orchestration.evaluate.table import comparison_table, preset_table, summary_table
+from orchestration.evaluate.summary import SummarySettings, compare, summarise
+from orchestration.evaluate.tables import comparison_table, preset_table, summary_table
 from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.question_set import Bench
+from orchestration.workers.collect import Bench
 
 
 def publish(
@@ -37,7 +37,8 @@ def publish(
         result = apply_preset(
             preset, samples, cluster_key=settings.cluster_key, resampling=summary_settings(config).resampling
         )
-    write_json(folder / "summary.json", {**summary.to_json(), "preset": None if result is None else result.to_json()})
+    values = {item.name: getattr(summary, item.name) for item in fields(summary)}
+    write_json(folder / "summary.json", {**values, "preset": result})
     title = f"{Path(manifest.model).name} on {Path(manifest.data).name}"
     write_whole(
         folder / "page.html",
@@ -60,10 +61,10 @@ def publish(
 
 
 def check_preset_scored(result: PresetResult) -> None:
-    """Refuse the result of a preset that no row of the data was for.
+    """Refuse the result of a preset that scored no row.
 
     Raises:
-        DataError: It scored nothing.
+        DataError: There is no scored row.
     """
     if result.num_rows == 0:
         raise DataError(
@@ -78,7 +79,7 @@ def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequenc
         rows = [sample for sample in samples if sample.source == source]
         name = source.replace("/", "-")
         write_vlmevalkit(folder / "vlmevalkit", rows, model="mixed-r1", dataset=name, boxes=boxes)
-        if all(row.source_id.isdigit() for row in rows):  # lmms-eval knows rows by their place in a split alone
+        if all(row.source_id.isdigit() for row in rows):  # lmms-eval finds rows only by their place in a split
             write_lmms_eval(folder / "lmms_eval", rows, model="mixed-r1", task=name, boxes=boxes)
 
 
@@ -93,7 +94,7 @@ def publish_comparison(
     comparisons = compare(earlier[1], later[1], settings=summary_settings(config), allow_unmatched=True)
     write_json(
         folder / "comparison.json",
-        {"before": earlier[0].model, "after": later[0].model, "metrics": [c.to_json() for c in comparisons]},
+        {"before": earlier[0].model, "after": later[0].model, "metrics": comparisons},
     )
     write_whole(
         folder / "comparison.html",
@@ -111,7 +112,7 @@ def publish_comparison(
 
 
 def summary_settings(config: ExperimentConfig) -> SummarySettings:
-    """Give what is computed, as the settings ask for it."""
+    """Return what is computed, from the settings."""
     settings = config.evaluate
     return SummarySettings(
         pass_ks=settings.pass_ks if settings.num_completions else (),
@@ -121,7 +122,7 @@ def summary_settings(config: ExperimentConfig) -> SummarySettings:
 
 
 def list_files(folder: Path) -> None:
-    """Print where everything is."""
+    """Print the paths of all files."""
     say("")
     for path in sorted(folder.glob("[!.]*")):
         say(f"{path}")

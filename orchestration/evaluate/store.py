@@ -1,24 +1,29 @@
-"""The folder of one evaluation: evaluation.json says of what, predictions.jsonl holds a line per row.
+"""The folder of one evaluation: evaluation.json describes it, predictions.jsonl holds a line per row.
 
-Two evaluations may be compared when they saw the same data: the digests in their manifests are equal.
+Two evaluations may be compared when they saw the same data: the digests in their manifests are equal. Until all rows
+are answered, the answers are in answers.partial.jsonl.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+from orchestration.evaluate.statistics import Estimate
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import EvaluatedSample
 
 SCHEMA_VERSION = "mixed-r1.evaluation.v1"
 MANIFEST = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
+PARTIAL = "answers.partial.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What an evaluation was made of.
+    """Which model answered which data, and how.
 
     Example:
         >>> Manifest(model="base", data="bench", data_digest="5f3c", num_rows=2, sampling={"temperature": 1.0}).schema
@@ -98,9 +103,15 @@ def check_comparable(before: Manifest, after: Manifest) -> None:
         )
 
 
-def write_json(path: Path, values: dict[str, object]) -> None:
-    """Write a summary or a comparison."""
-    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, values: Any) -> None:
+    """Write a summary or a comparison; records become objects with their fields as keys, estimates intervals."""
+    write_whole(path, json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n")
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    if isinstance(record, Estimate):
+        return {"value": record.value, "interval": [record.low, record.high], "num_samples": record.num_samples}
+    return {item.name: getattr(record, item.name) for item in fields(record)}
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -116,3 +127,64 @@ def _sample(line: str, folder: Path, number: int) -> EvaluatedSample:
         return EvaluatedSample.from_json(line)
     except (DataError, TypeError, ValueError) as error:
         raise DataError(f"{folder / PREDICTIONS}:{number}: {error}") from error
+
+
+class PartialAnswers:
+    """Answers as they arrive, so that an evaluation that is stopped asks no question twice.
+
+    The first line of the file is the key of what was asked. The file is only appended to, so a kill at any moment costs
+    at most the line that was being written. The caller holds the lock of the folder.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Read what an earlier evaluation of the same key left in `folder`, or begin anew.
+
+        Answers of another key are kept in a file of their own name, `answers.partial.jsonl.<key>`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / PARTIAL
+        self.found: dict[str, EvaluatedSample] = {}
+        """By sample id."""
+        first, *lines = self._read()
+        is_same = first == key
+        if lines and not is_same:
+            self._path.replace(folder / f"{PARTIAL}.{first[:16] if first.isalnum() else 'damaged'}")
+        for line in lines if is_same else ():
+            try:
+                sample = EvaluatedSample.from_json(line)
+            except DataError:
+                continue  # cut short by a kill
+            self.found[sample.sample_id] = sample
+        self._file = self._path.open("a", encoding="ascii")
+        if not is_same:
+            self._file.write(key + "\n")
+            self._file.flush()
+
+    def _read(self) -> list[str]:
+        """Return the lines of the file, the last one ended if a kill cut it; one empty line where there is no file."""
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return [""]
+        text = self._path.read_text(encoding="ascii", errors="replace")
+        if not text.endswith("\n"):
+            with self._path.open("a", encoding="ascii") as file:
+                file.write("\n")
+        return text.split("\n")
+
+    def add(self, sample: EvaluatedSample) -> None:
+        """Append one answer."""
+        self.found[sample.sample_id] = sample
+        self._file.write(sample.to_json() + "\n")
+        self._file.flush()
+
+    def remove(self) -> None:
+        """Delete the file, once everything is written elsewhere."""
+        self._file.close()
+        self._path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

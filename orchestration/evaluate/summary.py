@@ -1,20 +1,26 @@
-"""Summary of one evaluation: greedy and sampled scores with intervals, overall and by task, source and function."""
+"""Scores of one evaluation with intervals, and the change between two: overall and by task, source and function."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from orchestration.evaluate.presets.base import clusters_of
-from orchestration.evaluate.presets.statistics import Estimate, Ratio, Resampling, estimate_macro_mean, estimate_ratios
-from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
+from orchestration.evaluate.presets import clusters_of
+from orchestration.evaluate.statistics import (
+    Estimate,
+    PairedComparison,
+    Ratio,
+    Resampling,
+    estimate_macro_mean,
+    estimate_ratios,
+    holm,
+    paired_comparison,
+)
+from orchestration.settings.errors import DataError
+from orchestration.workers.answers import EvaluatedSample, Part, row_metrics, split_rows
 
+DEFAULT_METRICS = ("greedy/task_reward", "sampled/task_reward")
 MACRO_METRICS = ("greedy/task_reward", "greedy/reward", "sampled/task_reward", "sampled/reward")
-PARTS: dict[str, Callable[[EvaluatedSample], str]] = {
-    "task": lambda sample: sample.task,
-    "source": lambda sample: sample.source,
-    "function": lambda sample: sample.function,
-}
-"""How the rows are split into the tables of a summary or a comparison."""
+PARTS: tuple[Part, ...] = ("task", "source", "function")
 NUM_FAILURES_NAMED = 20
 
 
@@ -44,14 +50,6 @@ class Block:
     metrics: Mapping[str, Estimate]
     """By name; a metric that no row has is left out."""
 
-    def to_json(self) -> dict[str, object]:
-        """As plain values."""
-        return {
-            "num_samples": self.num_samples,
-            "num_failed": self.num_failed,
-            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -68,23 +66,11 @@ class Summary:
     failures: Mapping[str, int]
     """Why rows have no scores, the most frequent causes."""
 
-    def to_json(self) -> dict[str, object]:
-        """As plain values, ready for summary.json."""
-        return {
-            "overall": self.overall.to_json(),
-            "macro": {name: estimate.to_json() for name, estimate in self.macro.items()},
-            "by_task": {name: block.to_json() for name, block in self.by_task.items()},
-            "by_source": {name: block.to_json() for name, block in self.by_source.items()},
-            "by_function": {name: block.to_json() for name, block in self.by_function.items()},
-            "reasons": dict(self.reasons),
-            "failures": dict(self.failures),
-        }
-
 
 def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | None = None) -> Summary:
-    """Sum up the rows of one evaluation; failed rows are counted and enter no mean."""
+    """Summarise the rows of one evaluation; failed rows are counted and enter no mean."""
     settings = settings or SummarySettings()
-    parts = {name: split_rows(samples, key) for name, key in PARTS.items()}
+    parts = {name: split_rows(samples, name) for name in PARTS}
     blocks = {name: {group: _block(rows, settings) for group, rows in groups.items()} for name, groups in parts.items()}
     completions = [c for sample in samples for c in (*([sample.greedy] if sample.greedy else []), *sample.sampled)]
     failures = Counter(sample.failure for sample in samples if sample.failure is not None)
@@ -102,7 +88,7 @@ def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | No
 def _block(samples: Sequence[EvaluatedSample], settings: SummarySettings) -> Block:
     rows = [(sample, metrics) for sample in samples if (metrics := row_metrics(sample, settings.pass_ks))]
     names = dict.fromkeys(name for _, metrics in rows for name in metrics)
-    # A row counts below the line of the metrics that it has.
+    # A row counts in the denominators of the metrics that it has.
     columns = [{**metrics, **{f"has {name}": 1.0 for name in metrics}} for _, metrics in rows]
     ratios = {
         name: Ratio(numerator={name: 1.0}, denominator={f"has {name}": 1.0}, is_share=not name.endswith("num_tokens"))
@@ -134,3 +120,119 @@ def _macro(tasks: Mapping[str, Sequence[EvaluatedSample]], settings: SummarySett
                 resampling=settings.resampling,
             )
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The change of one metric.
+
+    p-values of each table (by task, by source, by function) carry Holm's correction over the rows of that table; the
+    overall one stands alone.
+    """
+
+    metric: str
+    """Name as in a summary."""
+    overall: PairedComparison
+    by_task: Mapping[str, PairedComparison]
+    by_source: Mapping[str, PairedComparison]
+    by_function: Mapping[str, PairedComparison]
+
+
+def compare(
+    before: Sequence[EvaluatedSample],
+    after: Sequence[EvaluatedSample],
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    settings: SummarySettings | None = None,
+    allow_unmatched: bool = False,
+) -> list[Comparison]:
+    """Compare two evaluations of the same rows; a metric that either side lacks altogether is left out.
+
+    Args:
+        before: Rows of one evaluation.
+        after: Rows of the other, matched by sample id.
+        metrics: Names as in a summary.
+        settings: pass@k, clusters, resampling.
+        allow_unmatched: Compare the rows that both have a score for, instead of refusing.
+
+    Raises:
+        DataError: The rows differ in id, question or reference, or in which of them have a score.
+    """
+    settings = settings or SummarySettings()
+    rows = _matched_rows(before, after)
+    found = []
+    for metric in metrics:
+        old, new = (_values(side, metric, settings) for side in (before, after))
+        if old and new:
+            found.append(_comparison(metric, rows, old, new, settings, allow_unmatched))
+    return found
+
+
+def _comparison(
+    metric: str,
+    rows: Mapping[str, EvaluatedSample],
+    old: Mapping[str, float],
+    new: Mapping[str, float],
+    settings: SummarySettings,
+    allow_unmatched: bool,
+) -> Comparison:
+    labels = clusters_of(list(rows.values()), settings.cluster_key)
+    clusters = None if labels is None else dict(zip(rows, labels, strict=True))
+
+    def pair(names: Sequence[str]) -> PairedComparison:
+        return paired_comparison(
+            {name: old[name] for name in names if name in old},
+            {name: new[name] for name in names if name in new},
+            clusters=clusters,
+            allow_unmatched=allow_unmatched,
+            resampling=settings.resampling,
+        )
+
+    def table(part: Part) -> dict[str, PairedComparison]:
+        groups = {group: [row.sample_id for row in split] for group, split in split_rows(rows.values(), part).items()}
+        pairs = {
+            group: pair(names) for group, names in groups.items() if any(name in old and name in new for name in names)
+        }
+        adjusted = holm([row.p_value for row in pairs.values()])
+        return {
+            group: replace(row, adjusted_p_value=value)
+            for (group, row), value in zip(pairs.items(), adjusted, strict=True)
+        }
+
+    return Comparison(
+        metric=metric,
+        overall=pair(list(rows)),
+        by_task=table("task"),
+        by_source=table("source"),
+        by_function=table("function"),
+    )
+
+
+def _matched_rows(before: Sequence[EvaluatedSample], after: Sequence[EvaluatedSample]) -> dict[str, EvaluatedSample]:
+    """Return all rows by id, those of both sides once.
+
+    Raises:
+        DataError: An id occurs twice on one side, or names different questions.
+    """
+    found: dict[str, EvaluatedSample] = {}
+    for side, rows in (("before", before), ("after", after)):
+        if len({row.sample_id for row in rows}) < len(rows):
+            raise DataError(f"the evaluation {side} holds a sample id twice; each row must have its own")
+        for row in rows:
+            other = found.setdefault(row.sample_id, row)
+            if (row.question, row.answer, row.options, row.task) != (
+                other.question,
+                other.answer,
+                other.options,
+                other.task,
+            ):
+                raise DataError(
+                    f"sample {row.sample_id} asks or expects something else after than before; compare evaluations "
+                    "of the same data"
+                )
+    return found
+
+
+def _values(rows: Sequence[EvaluatedSample], metric: str, settings: SummarySettings) -> dict[str, float]:
+    metrics = {row.sample_id: row_metrics(row, settings.pass_ks) for row in rows}
+    return {name: values[metric] for name, values in metrics.items() if metric in values}

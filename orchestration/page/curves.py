@@ -1,4 +1,4 @@
-"""Curves of a run as one SVG."""
+"""Curves of a run over its steps, as SVG drawn by Matplotlib."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -6,31 +6,27 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
+
+from orchestration.page.figures import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {
-    "matching": "#3b6fb6",
-    "chart": "#c8731b",
-    "grounding": "#2f8f6b",
-    "open_ended": "#8a4fa3",
-    "math": "#a33b4a",
-}
 INK = "#2b2b33"
 SMOOTHING_STEPS = 7
 
 Metrics = Sequence[dict[str, float]]
 
 
-def curves_svg(metrics: Metrics) -> str:
+def curves_svg(metrics: Metrics) -> Markup:
     """Draw reward by function, format, lengths, policy change, mismatch and time over the steps."""
     panels = (_rewards, _format, _lengths, _policy, _mismatch, _time)
     return _svg(2, 3, [partial(panel, metrics=metrics) for panel in panels])
 
 
-def _svg(num_rows: int, num_columns: int, panels: Sequence[Callable[["Axes"], None]]) -> str:
-    """Draw panels, each of which fills one axis whose x is the step."""
+def _svg(num_rows: int, num_columns: int, panels: Sequence[Callable[["Axes"], None]]) -> Markup:
+    """Draw panels, each on axes whose x is the step."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -48,10 +44,10 @@ def _svg(num_rows: int, num_columns: int, panels: Sequence[Callable[["Axes"], No
     out = io.StringIO()
     figure.savefig(out, format="svg")
     pyplot.close(figure)
-    return out.getvalue()[out.getvalue().index("<svg") :]
+    return Markup(out.getvalue()[out.getvalue().index("<svg") :])
 
 
-def held_out_svg(records: Metrics) -> str:
+def held_out_svg(records: Metrics) -> Markup:
     """Draw held-out reward over the steps, by reward function, sampled and greedy.
 
     Args:

@@ -17,7 +17,7 @@ class EvaluateConfig:
     data: Annotated[str, "path", MinLen(1)] | None
     """Parquet file or folder of shards; null takes the held-out data of the other settings."""
     preset: Annotated[str, MinLen(1)]
-    """Scoring rules of a benchmark; see orchestration/evaluate/presets."""
+    """Scoring rules of a benchmark; see orchestration/evaluate/benchmarks.py."""
     greedy: bool
     """Whether every row gets one completion at temperature 0."""
     num_completions: Annotated[int, Ge(0)]

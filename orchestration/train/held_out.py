@@ -9,8 +9,7 @@ from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.finished import read_evaluation
 from orchestration.storage.run_folder import RunFolder, write_json
 from orchestration.train.scores import Evaluation, evaluate, rows_digest
-from orchestration.workers.collect import Questioning
-from orchestration.workers.question_set import draw_rows
+from orchestration.workers.collect import Questioning, draw_rows
 from rollout.dataset import SampleTable
 from rollout.records import Sample, SamplingSpec
 

@@ -1,6 +1,5 @@
-"""Scores of held-out samples under one step's weights: sampled and greedy, by reward function."""
+"""Scores of held-out samples under one step's weights: sampled and greedy, by reward function and source."""
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +8,10 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from orchestration.page.figures import data_uri
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
 from orchestration.workers.collect import Questioning, collect
-from rollout.records import ImageBytes, Sample
+from rollout.records import Sample
 
 if TYPE_CHECKING:
     from orchestration.workers.engine_pool import GeneratorPool
@@ -126,13 +126,13 @@ async def evaluate(
     # What could not be scored is reported when training meets its like; here the sample has no score.
     scored = [(sample, result) for sample, result in pairs if row_metrics(result).keys() >= {*NEEDED}]
     results = [result for _, result in scored]
-    families = split_rows(results, lambda result: result.function)
+    families = split_rows(results, "function")
     failures = Counter(result.failure for _, result in pairs if result.failure is not None)
     return Evaluation(
         step=step,
         rows=rows_digest(samples),
         families={name: _score(rows) for name, rows in families.items()},
-        sources={name: _score(rows) for name, rows in split_rows(results, lambda result: result.source).items()},
+        sources={name: _score(rows) for name, rows in split_rows(results, "source").items()},
         examples=[e for name in families for e in _examples(scored, name, max(1, num_examples // len(families)))],
         failure=next((reason for reason, _ in failures.most_common(1)), None),
     )
@@ -167,7 +167,14 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
             "question": sample.question,
             "answer": sample.answer,
             "images": [
-                _embedded(image, size) for image, size in zip(sample.images, result.image_input_sizes, strict=True)
+                {
+                    "width": image.width,
+                    "height": image.height,
+                    "input_width": input_width,
+                    "input_height": input_height,
+                    "data": data_uri(image),
+                }
+                for image, (input_width, input_height) in zip(sample.images, result.image_input_sizes, strict=True)
             ],
             "greedy": result.greedy.text,
             "greedy_reward": result.greedy.reward,
@@ -177,14 +184,3 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
         for sample, result in chosen
         if result.greedy is not None
     ]
-
-
-def _embedded(image: ImageBytes, input_size: tuple[int, int]) -> dict[str, Any]:
-    kind = "jpeg" if image.data.startswith(b"\xff\xd8") else "png"
-    return {
-        "width": image.width,
-        "height": image.height,
-        "input_width": input_size[0],
-        "input_height": input_size[1],
-        "data": f"data:image/{kind};base64,{b64encode(image.data).decode()}",
-    }

@@ -1,20 +1,22 @@
-"""EvaluatedSample: one held-out row with what the model answered and what that earned.
-
-One line of predictions.jsonl is one of them.
-"""
+"""EvaluatedSample: one held-out row with the model's answers and their rewards; a line of predictions.jsonl."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from orchestration.settings.errors import DataError
-from rewards.base import Reason, RewardRequest
+from rewards.answer import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, extract_answer, strip_end_of_turn
+from rewards.base import GoldError, Reason, RewardRequest
+from rewards.boxes import Box, clip, parse_boxes, to_pixels
+from rewards.parameters import FormatConfig
 
+Part = Literal["task", "source", "function"]
+"""Fields of a row by which results are split."""
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -23,6 +25,11 @@ PASS_AT = {"matching": 1.0, "chart": 1.0, "math": 1.0, "grounding": 0.5}
 0.5 for boxes is the IoU that detection and RefCOCO call a hit."""
 ROUNDING = 1e-9
 """Rewards are sums of floats; one that misses its threshold by less than this has reached it."""
+
+UNANSWERED = "[unanswered]"
+"""Written in place of a missing answer. An empty cell would be read back as NaN, and `no answer` as a no."""
+MAX_BOX_CHARS = 20_000
+"""Longer answers are searched for boxes up to here; one box needs a few dozen characters."""
 
 _REASONS = {reason.value: reason for reason in Reason}
 
@@ -46,7 +53,7 @@ class Completion:
     format_reward: float
     """In [0, 1]."""
     reason: str
-    """How the answer was read, a word of rewards.base.Reason."""
+    """How the answer was read, a value of rewards.base.Reason."""
     parsed_answer: str | None
     """What the reward took the answer to be."""
     num_tokens: int
@@ -55,7 +62,6 @@ class Completion:
     """Whether sampling stopped at the limit, without an end-of-turn token."""
 
     def __post_init__(self) -> None:
-        """Check the reason, and that rewards are there together."""
         if self.reason not in _REASONS:
             raise DataError(f"Completion.reason is {self.reason!r}; use one of {', '.join(_REASONS)}")
         if (self.reward is None) is not (self.task_reward is None):
@@ -110,7 +116,7 @@ class EvaluatedSample:
     """Why the row has no scores (engine, grader or reference); such rows are counted apart and enter no mean."""
 
     def to_json(self) -> str:
-        """Give one line of JSON, without the line break; ASCII, so that no character of a completion ends the line."""
+        """Return one line of JSON without its line break, in ASCII, so that no character of a completion ends it."""
         return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
 
     @classmethod
@@ -133,11 +139,11 @@ class EvaluatedSample:
         return cls(**values)
 
     def graded(self) -> tuple[Completion, ...]:
-        """Give the sampled completions that have a reward."""
+        """Return the sampled completions that have a reward."""
         return tuple(completion for completion in self.sampled if completion.task_reward is not None)
 
     def request(self, response: str = "") -> RewardRequest:
-        """Give the row as the rewards read it; `response` matters to nothing but format."""
+        """Return the row as the rewards read it, with a completion's text as `response`."""
         return RewardRequest(
             task=self.task,
             question=self.question,
@@ -153,7 +159,7 @@ class EvaluatedSample:
 
 
 def is_passed(completion: Completion, function: str) -> bool | None:
-    """Say whether a graded completion reached the pass mark of its function; None where there is no such mark."""
+    """Return whether a graded completion reached the threshold of its function; None where there is no threshold."""
     if function not in PASS_AT or completion.task_reward is None:
         return None
     return completion.task_reward >= PASS_AT[function] - ROUNDING
@@ -176,7 +182,7 @@ def _check_keys(values: Any, record: type[Completion] | type[EvaluatedSample]) -
 
 
 def row_metrics(sample: EvaluatedSample, pass_ks: Sequence[int] = ()) -> dict[str, float]:
-    """Give the value of every metric that a row has.
+    """Return the value of every metric that a row has.
 
     `greedy/...` is the greedy completion; `sampled/...` the mean over the graded sampled ones (mean@k with k as many
     as were sampled); `pass@k` the unbiased estimate from them. A completion without a reward counts in no metric.
@@ -216,18 +222,16 @@ def _means(name: str, completions: Sequence[Completion]) -> dict[str, float]:
     }
 
 
-def split_rows(
-    samples: Iterable[EvaluatedSample], key: Callable[[EvaluatedSample], str]
-) -> dict[str, list[EvaluatedSample]]:
-    """Return the rows by a key, names in order."""
+def split_rows(samples: Iterable[EvaluatedSample], part: Part) -> dict[str, list[EvaluatedSample]]:
+    """Return the rows by one of their fields, names in order."""
     groups: dict[str, list[EvaluatedSample]] = defaultdict(list)
     for sample in samples:
-        groups[key(sample)].append(sample)
+        groups[getattr(sample, part)].append(sample)
     return {name: groups[name] for name in sorted(groups)}
 
 
 def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
-    """Give the unbiased estimate of the chance that one of k completions passes.
+    """Return the unbiased estimate of the chance that one of k completions passes.
 
     Args:
         num_completions: n, completions that were sampled.
@@ -250,3 +254,47 @@ def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
     if failed < k:
         return 1.0
     return float(1.0 - np.prod(1.0 - k / np.arange(failed + 1, num_completions + 1)))
+
+
+def bare_answer(text: str) -> str:
+    """Return the answer of a completion without tags, for a scorer that knows none.
+
+    The one answer block, if there is one; else what follows the last think block, without tags. Two blocks come out
+    one behind the other, so that a hedge stays a hedge. Thinking that never ended is no answer.
+
+    Example:
+        >>> bare_answer("<think>a</think><answer>B</answer>"), bare_answer("So it is B."), bare_answer("<think>B")
+        ('B', 'So it is B.', '[unanswered]')
+    """
+    body = extract_answer(text, FormatConfig()).text
+    if body is None:
+        after = strip_end_of_turn(text).rpartition(THINK_CLOSE)[2]
+        body = after.partition(THINK_OPEN)[0]
+    for tag in (ANSWER_OPEN, ANSWER_CLOSE, THINK_OPEN, THINK_CLOSE):
+        body = body.replace(tag, " ")
+    return strip_end_of_turn(body) or UNANSWERED
+
+
+def reference_boxes(request: RewardRequest) -> list[Box]:
+    """Return the reference boxes in original pixels, clipped to the image; unusable ones are left out."""
+    boxes = [entry.box and clip(entry.box, request) for entry in parse_boxes(request.answer) or []]
+    return [box for box in boxes if box is not None]
+
+
+def model_boxes(request: RewardRequest) -> list[Box | None]:
+    """Return the boxes of the response in original pixels, clipped to the image; None for each malformed one.
+
+    Raises:
+        GoldError: The request lacks the image size that its frame needs.
+    """
+    entries = parse_boxes(bare_answer(request.response)[:MAX_BOX_CHARS]) or []
+    return [entry.box and to_pixels(entry.box, request) for entry in entries]
+
+
+def drawable_boxes(request: RewardRequest) -> dict[str, list[Box]]:
+    """Return the usable boxes, `reference` and `given`; none are given where the frame needs a missing image size."""
+    try:
+        given = [box for box in model_boxes(request) if box is not None]
+    except GoldError:
+        given = []
+    return {"reference": reference_boxes(request), "given": given}

@@ -1,18 +1,21 @@
-"""Samples through engines and rewards: each comes back with its greedy and its sampled completions, scored."""
+"""Held-out rows: which a dataset is asked, how the model is asked, and each answer with its reward."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.settings.errors import ScoringError
+from orchestration.settings.errors import DataError, ScoringError
 from orchestration.settings.seeds import derive_seed
-from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.evaluated import completion_of, evaluated_sample
+from orchestration.workers.answers import Completion, EvaluatedSample
 from orchestration.workers.summaries import summary_of
-from orchestration.workers.tickets import GroupSummary
+from orchestration.workers.tickets import GroupSummary, RecordedCompletion
+from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.records import Sample, SamplingSpec
+from rollout.records import ImageBytes, Sample, SamplingSpec
 
 if TYPE_CHECKING:
     from orchestration.workers.engine_pool import GeneratorPool
@@ -20,6 +23,69 @@ if TYPE_CHECKING:
 
 MAX_IN_FLIGHT = 128
 """Samples whose images are in memory; enough to fill engines, few enough to keep the host's memory flat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A dataset as one evaluation asks it."""
+
+    table: SampleTable
+    rows: tuple[int, ...]
+    """Which rows, in their order."""
+    ids: dict[str, int]
+    """Row of each sample id asked for."""
+    digest: str
+    """Of questions, references and images; equal digests may be compared."""
+
+    def samples(self, done: Mapping[str, EvaluatedSample]) -> Iterator[Sample]:
+        """Read those that are not answered yet."""
+        for sample_id, row in self.ids.items():
+            if sample_id not in done:
+                yield self.table[row]
+
+    def images_of(self, sample_id: str) -> Sequence[ImageBytes]:
+        """Return the images of one row."""
+        return self.table[self.ids[sample_id]].images
+
+
+def draw_rows(table: SampleTable, rows: Sequence[int], *, seed: int, max_rows: int) -> list[int]:
+    """Return at most `max_rows` of some rows, in their order, drawn by the seed over all tasks and sources.
+
+    Each (task, source) gets its share, the first row of each before the second of any. A smaller draw is part of a
+    larger one, and the rows of one task and source stand in the same order in every draw, so what a run scores of its
+    held-out data is what an evaluation of the same seed asks first.
+    """
+    columns = table.columns("sample_id", "task", "source")
+    strata: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for row in rows:
+        sample_id, task, source = columns[row]
+        strata[task, source].append((derive_seed(seed, "evaluate", sample_id), row))
+    order = sorted(
+        (place / len(members), lot, row)
+        for members in strata.values()
+        for place, (lot, row) in enumerate(sorted(members))
+    )
+    return sorted(row for _, _, row in order[:max_rows])
+
+
+def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
+    """Open a dataset and choose its rows.
+
+    Raises:
+        DataError: Two rows share an id.
+    """
+    table = SampleTable(data)
+    columns = table.columns("sample_id", "question", "answer")
+    rows = range(len(columns))
+    chosen = tuple(rows if max_samples is None else draw_rows(table, rows, seed=seed, max_rows=max_samples))
+    ids = {str(columns[row][0]): row for row in chosen}
+    if len(ids) < len(chosen):
+        raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")
+    images = table.image_digests()
+    hasher = hashlib.sha256()
+    for row in chosen:
+        hasher.update(repr((columns[row], images[row])).encode(errors="replace"))
+    return Bench(table=table, rows=chosen, ids=ids, digest=hasher.hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +104,7 @@ class Questioning:
     """Frame in which the model answers boxes."""
 
     def specs(self, sample: Sample) -> dict[str, SamplingSpec]:
-        """Give the groups to ask for, by name."""
+        """Return the groups to ask for, by name."""
         found = {}
         if self.greedy:
             found["greedy"] = SamplingSpec(
@@ -80,7 +146,8 @@ async def collect(
                     groups[name] = await summary_of(generators, rewards, group_id, sample, spec)
                 except (RolloutError, ScoringError) as error:
                     failure = str(error)
-            finished(_evaluated(sample, groups, failure, questioning, function_of(sample.task, sample.source)))
+            function = function_of(sample.task, sample.source)
+            finished(evaluated_sample(sample, groups, failure, function=function, coord_mode=questioning.coord_mode))
         finally:
             places.release()
 
@@ -90,22 +157,57 @@ async def collect(
             tasks.create_task(ask(sample))
 
 
-def _evaluated(
-    sample: Sample, groups: dict[str, GroupSummary], failure: str | None, questioning: Questioning, function: str
+def evaluated_sample(
+    sample: Sample,
+    groups: Mapping[str, GroupSummary],
+    failure: str | None = None,
+    *,
+    function: str,
+    coord_mode: str,
 ) -> EvaluatedSample:
-    completions = {
-        name: [
-            completion_of(c.result, text=c.text, num_tokens=c.num_tokens, truncated=c.truncated)
-            for c in group.completions
-        ]
-        for name, group in groups.items()
-    }
-    return evaluated_sample(
-        sample,
+    """Return the record of one row; a row of which no completion has a reward is a failed one, whatever else is known.
+
+    Args:
+        sample: The row.
+        groups: Its completions: `greedy` (one, at temperature 0) and `sampled`.
+        failure: What broke, if anything did.
+        function: Reward function that scored it.
+        coord_mode: Frame of the model's boxes.
+    """
+    completions = {name: tuple(map(_completion, group.completions)) for name, group in groups.items()}
+    greedy, sampled = completions.get("greedy", ())[:1], completions.get("sampled", ())
+    if failure is None and all(completion.reward is None for completion in (*greedy, *sampled)):
+        reasons = sorted({completion.reason for completion in (*greedy, *sampled)})
+        failure = f"no completion has a reward: {', '.join(reasons) or 'there is none'}"
+    return EvaluatedSample(
+        sample_id=sample.sample_id,
+        source=sample.source,
+        source_id=sample.source_id,
+        task=sample.task,
         function=function,
-        coord_mode=questioning.coord_mode,
-        image_input_sizes=next((group.image_input_sizes for group in groups.values()), ()),
-        greedy=next(iter(completions.get("greedy", ())), None),
-        sampled=completions.get("sampled", ()),
+        question=sample.question,
+        answer=sample.answer,
+        options=sample.options,
+        answer_type=sample.answer_type,
+        metadata=dict(sample.metadata),
+        image_sizes=tuple(image.size for image in sample.images),
+        image_input_sizes=next((tuple(group.image_input_sizes) for group in groups.values()), ()),
+        coord_mode=coord_mode,
+        greedy=greedy[0] if greedy else None,
+        sampled=sampled,
         failure=failure,
+    )
+
+
+def _completion(recorded: RecordedCompletion) -> Completion:
+    result = recorded.result
+    return Completion(
+        text=recorded.text,
+        reward=result.reward,
+        task_reward=result.task_reward,
+        format_reward=result.format_reward,
+        reason=result.reason.value,
+        parsed_answer=result.parsed_answer,
+        num_tokens=recorded.num_tokens,
+        truncated=recorded.truncated,
     )

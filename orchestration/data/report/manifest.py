@@ -1,4 +1,4 @@
-"""The manifest of a built dataset: where its rows come from, what became of them, and what is in the result."""
+"""The manifest of a built dataset: sources, losses by stage and reason, and the content of the result."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestration.data.report.tally import ContentTally, DatasetTally, Histogram
+from orchestration.data.report.tally import ContentTally, DatasetTally
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.settings.recipe import RecipeConfig
 
@@ -37,7 +37,7 @@ class CodeVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """What is known of one source beside its settings in the recipe."""
+    """License and files of one source."""
 
     license: str
     license_note: str = ""
@@ -67,7 +67,7 @@ def build_manifest(
     shards: Sequence[ShardFacts],
     times: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Put together what manifest.json holds; equal inputs give equal files but for the key `times`.
+    """Return the content of manifest.json; equal inputs give equal files but for the key `times`.
 
     Args:
         recipe: Settings of the build.
@@ -105,7 +105,7 @@ def build_manifest(
 
 
 def canonical_json(manifest: Mapping[str, Any]) -> str:
-    """Give the one text of a manifest: sorted keys, floats to six digits, no NaN."""
+    """Return the text of a manifest in one form: sorted keys, floats to six digits, no NaN."""
     return json.dumps(_rounded(manifest), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -119,7 +119,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _funnel(tally: DatasetTally, stages: Sequence[str]) -> list[dict[str, Any]]:
-    """Give one entry per role and source, with every stage that it entered; no row is lost between two stages."""
+    """Return one entry per role and source, with every stage that it entered; no row is lost between two stages."""
     losses: Counter[tuple[str, str, str]] = Counter()
     for (role, source, stage, _), count in tally.rejected.items():
         losses[role, source, stage] += count
@@ -173,7 +173,7 @@ def _content(content: ContentTally) -> dict[str, Any]:
     for (task, source), count in content.mix.items():
         mix.setdefault(task, {})[source] = count
     by = {name: dict(counts) for name, counts in content.by.items()}
-    histograms = {name: _histogram(histogram) for name, histogram in content.histograms.items()}
+    histograms = {name: asdict(histogram) for name, histogram in content.histograms.items()}
     years = content.by.get("chart_year", Counter())
     return {
         "num_rows": content.num_rows,
@@ -187,12 +187,12 @@ def _content(content: ContentTally) -> dict[str, Any]:
 def _difficulty(tally: DatasetTally) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for (function, when, name), histogram in tally.difficulty.items():
-        found.setdefault(function, {}).setdefault(when, {})[name] = _histogram(histogram)
+        found.setdefault(function, {}).setdefault(when, {})[name] = asdict(histogram)
     return found
 
 
 def _quotas(recipe: RecipeConfig, tally: DatasetTally) -> list[dict[str, Any]]:
-    """Give wished and found rows of every quota; a source with parts counts with all of them."""
+    """Return wished and found rows of every quota; a source with parts counts with all of them."""
     train = tally.content.get("train", ContentTally())
     functions = train.by.get("function", Counter())
     found = [("function", name, wished, functions[name]) for name, wished in recipe.select.quotas.items()]
@@ -205,7 +205,3 @@ def _quotas(recipe: RecipeConfig, tally: DatasetTally) -> list[dict[str, Any]]:
         {"kind": kind, "name": name, "wished": wished, "found": rows, "missing": max(0, wished - rows)}
         for kind, name, wished, rows in sorted(found)
     ]
-
-
-def _histogram(histogram: Histogram) -> dict[str, Any]:
-    return {"edges": list(histogram.edges), "counts": list(histogram.counts)}

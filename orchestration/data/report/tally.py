@@ -1,18 +1,26 @@
-"""What is counted while rows pass through the data engine: funnel, rejections, and the content of the result."""
+"""Counts of the rows that pass through the data engine: funnel, rejections, content of the result, rows to show."""
 
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self, TypeVar
 
+from orchestration.data.rows.chunks import Chunk
 from orchestration.data.rows.records import Candidate, Rejected
+from orchestration.data.rows.tables import candidate_from_json, rejected_from_json
 from orchestration.settings.recipe import Role
+from orchestration.settings.seeds import derive_seed
 from rewards.boxes import Box, parse_boxes
+from rewards.config import RewardConfig
 
 Name = TypeVar("Name")
 
 NUM_EXAMPLES = 3
+CARDS_PER_FUNCTION = 4
+LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
+"""Where the rows of a role leave the engine."""
 
 # The ends have bins of their own: what is always wrong or always right is not trained on.
 REWARD_EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
@@ -38,7 +46,6 @@ class Histogram:
     counts: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start empty."""
         self.counts = [0] * len(self.edges)
 
     def add(self, value: float) -> None:
@@ -53,7 +60,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class ContentTally:
-    """What the rows of one role look like in the result."""
+    """Properties of the rows of one role in the result."""
 
     num_rows: int = 0
     by: dict[str, Counter[str]] = field(default_factory=dict)
@@ -115,7 +122,7 @@ Key = tuple[str, str, str, str]
 
 @dataclass(slots=True)
 class DatasetTally:
-    """Everything that a manifest counts; takes row by row, holds none, and adds up from parts in any order."""
+    """Everything that a manifest counts; holds no row, and parts can be merged in any order."""
 
     entered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(role, source, stage) -> rows that came into the stage."""
@@ -180,3 +187,71 @@ def _area(box: Box) -> float:
 def _merge_histograms(into: dict[Name, Histogram], other: dict[Name, Histogram]) -> None:
     for name, histogram in other.items():
         into.setdefault(name, Histogram(histogram.edges)).merge(histogram)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTask:
+    """A chunk to count, in a worker."""
+
+    chunk: Path
+    reward: RewardConfig
+    seed: int
+    stages: tuple[str, ...]
+    """Stages of this build, in order."""
+    is_result: bool
+    """Whether its rows leave the engine; else only its rejected rows count."""
+    is_tried: bool
+    """Whether its rows have the difficulty that selection used."""
+
+
+@dataclass(slots=True)
+class Count:
+    """Counts of some chunks, and the rows that the page shows: a few drawn by hash of each reward function."""
+
+    tally: DatasetTally = field(default_factory=DatasetTally)
+    cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
+
+    def merge(self, other: "Count") -> None:
+        """Add another count."""
+        self.tally.merge(other.tally)
+        for function, cards in other.cards.items():
+            merged = sorted([*self.cards.get(function, []), *cards], key=lambda card: card[0])
+            self.cards[function] = merged[:CARDS_PER_FUNCTION]
+
+
+def count_chunk(task: CountTask) -> Count:
+    """Count one chunk."""
+    chunk = Chunk.open(task.chunk)
+    assert chunk is not None, task.chunk
+    count = Count()
+    for values in chunk.rejected():
+        row = rejected_from_json(values)
+        count.tally.reject(row)
+        _enter(count.tally, row.role, row.source, task.stages, row.stage)
+    if task.is_result or task.is_tried:
+        for values in chunk.rows():
+            _count_row(count, candidate_from_json(values), task)
+    return count
+
+
+def _count_row(count: Count, row: Candidate, task: CountTask) -> None:
+    if task.is_result:
+        _enter(count.tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
+    if row.role == "guard":  # it is never graded, so its task may be one that no reward knows
+        return
+    function = task.reward.route(row.task, row.source).function
+    if task.is_tried:
+        count.tally.measure(row, function)
+    if task.is_result:
+        count.tally.select(row, function)
+        draw = derive_seed(task.seed, "page", row.role, row.sample_id)
+        count.cards[function] = sorted([*count.cards.get(function, []), (draw, row)], key=lambda card: card[0])
+        del count.cards[function][CARDS_PER_FUNCTION:]
+
+
+def _enter(tally: DatasetTally, role: Role, source: str, stages: Sequence[str], last: str) -> None:
+    """Count a row into every stage up to the one where it stayed or left."""
+    for stage in stages:
+        tally.enter(stage, role, source)
+        if stage == last:
+            return

@@ -7,12 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestration.data.report.histograms import BAND_COLOUR, histogram_svg, stacked_bars_svg
 from orchestration.data.report.manifest import canonical_json
 from orchestration.data.report.page import dataset_page
 from orchestration.data.report.tally import DatasetTally
 from orchestration.data.rows.reasons import RejectReason
-from orchestration.page.pictures import REFERENCE_COLOUR
+from orchestration.page.figures import BAND_COLOUR, REFERENCE_COLOUR, histogram_svg, stacked_bars_svg
 from rollout.records import ImageBytes, Sample
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected
 
@@ -44,7 +43,8 @@ class Balance(HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        self.text.append(data)
+        if data.strip():
+            self.text.append(data)
 
 
 def parsed(page: str) -> Balance:
@@ -105,7 +105,6 @@ def test_reference_boxes_are_drawn_in_green_in_pixels_of_the_image():
     page = dataset_page(manifest(), [sample("iou", '[{"bbox_2d": [10, 20, 30, 60], "label": "dog"}]')])
     [box] = [rect for rect in re.findall("<rect [^>]*>", page) if f'stroke="{REFERENCE_COLOUR}"' in rect]
     assert 'x="10" y="20" width="20" height="40"' in box
-    assert 'stroke-width="2.00"' in box
 
 
 @pytest.mark.parametrize(("data", "kind"), [(PNG, "png"), (b"\xff\xd8x", "jpeg"), (b"RIFF....WEBP", "webp")])

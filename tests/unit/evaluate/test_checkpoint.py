@@ -11,9 +11,8 @@ import pytest
 
 from orchestration import cli
 from orchestration.evaluate import command
-from orchestration.evaluate.checkpoint import find_weights, with_weights
-from orchestration.evaluate.command import find_data, run_evaluation
-from orchestration.evaluate.of_run import differences, run_of
+from orchestration.evaluate.checkpoint import differences, find_weights, run_of
+from orchestration.evaluate.command import find_data, run_evaluation, with_weights
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig, build_settings

@@ -5,13 +5,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestration.evaluate.compare import compare
+from orchestration.evaluate.benchmarks import PRESETS
 from orchestration.evaluate.page import comparison_page, evaluation_page, worst_samples
-from orchestration.evaluate.presets.base import apply_preset
-from orchestration.evaluate.presets.registry import PRESETS
-from orchestration.evaluate.presets.statistics import Resampling
-from orchestration.evaluate.summary import SummarySettings, summarise
-from orchestration.page.pictures import MODEL_COLOUR, REFERENCE_COLOUR, data_uri
+from orchestration.evaluate.presets import apply_preset
+from orchestration.evaluate.statistics import Resampling
+from orchestration.evaluate.summary import SummarySettings, compare, summarise
+from orchestration.page.figures import MODEL_COLOUR, REFERENCE_COLOUR, data_uri
 from orchestration.workers.answers import EvaluatedSample
 from rollout.records import ImageBytes
 from tests.unit.evaluate.builders import completion, sample, tagged
@@ -169,7 +168,7 @@ def test_boxes_of_both_sides_are_drawn_on_a_picture_each() -> None:
 
     assert shelf.asked == ["a"]
     drawn = [rect for rect in re.findall("<rect [^>]*>", page) if f'stroke="{MODEL_COLOUR}"' in rect]
-    assert [re.findall(r' x="([0-9.]+)"', rect) for rect in drawn] == [["0.0"], ["100.0"]]
+    assert [re.findall(r' x="([0-9.]+)"', rect) for rect in drawn] == [["0"], ["100"]]
 
 
 def test_a_small_p_value_is_spelled_without_markup() -> None:

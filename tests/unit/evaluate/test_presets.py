@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.evaluate.presets.answer_text import bare_answer
-from orchestration.evaluate.presets.base import PresetResult, apply_preset, row_columns
-from orchestration.evaluate.presets.chartqa import relaxed_match
-from orchestration.evaluate.presets.registry import PRESETS, preset_of
-from orchestration.evaluate.presets.statistics import Resampling
-from orchestration.settings.errors import ConfigError
-from orchestration.workers.answers import EvaluatedSample
+from orchestration.evaluate.benchmarks import PRESETS, preset_of, relaxed_match
+from orchestration.evaluate.presets import PresetResult, apply_preset, row_columns
+from orchestration.evaluate.publish import check_preset_scored
+from orchestration.evaluate.statistics import Resampling
+from orchestration.settings.errors import ConfigError, DataError
+from orchestration.workers.answers import EvaluatedSample, bare_answer
 from rewards import MixedReward, RewardConfig, RewardRequest
 from tests.unit.evaluate.builders import completion, golden_rows, sample, tagged
 
@@ -263,3 +262,9 @@ def test_a_misspelt_preset_names_the_one_that_was_meant(typed: str, meant: str) 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"preset=mmmu is not a preset; use one of mixed: .*chartqa: "):
         preset_of("mmmu")
+
+
+def test_a_preset_that_scores_no_row_is_refused() -> None:
+    found = apply_preset(preset_of("refcoco"), [sample("a")])
+    with pytest.raises(DataError, match="preset=refcoco scored no row: 1 are of other tasks and 0 failed"):
+        check_preset_scored(found)

@@ -1,11 +1,21 @@
-"""An evaluation's folder: what is written comes back, what is broken or of other data is refused."""
+"""An evaluation's folder: files are read back equal, broken ones are refused, a stopped evaluation goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestration.evaluate.store import Manifest, check_comparable, read_evaluation, write_evaluation, write_json
+from orchestration.evaluate.command import check_any_scored
+from orchestration.evaluate.store import (
+    PARTIAL,
+    Manifest,
+    PartialAnswers,
+    check_comparable,
+    read_evaluation,
+    write_evaluation,
+    write_json,
+)
 from orchestration.settings.errors import DataError
 from tests.unit.evaluate.builders import sample
 
@@ -80,3 +90,54 @@ def test_evaluations_of_other_data_are_not_compared() -> None:
 def test_a_summary_that_is_no_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "summary.json", {"value": float("nan")})
+
+
+def test_answers_of_a_stopped_evaluation_are_taken_up(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        answers.add(sample("a"))
+        answers.add(sample("b"))
+    with (tmp_path / PARTIAL).open("a") as file:
+        file.write('{"sample_id": "c", "sou')  # a kill in the middle of a line
+
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert list(answers.found) == ["a", "b"]
+        answers.add(sample("c"))
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert list(answers.found) == ["a", "b", "c"]
+        answers.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_to_other_questions_are_not_taken_up_and_not_lost(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        answers.add(sample("a"))
+    kept = (tmp_path / PARTIAL).read_text()
+    with PartialAnswers(tmp_path, "another") as answers:
+        assert answers.found == {}
+    assert (tmp_path / f"{PARTIAL}.key").read_text() == kept
+
+
+def test_taking_answers_up_changes_no_byte_of_them(tmp_path: Path) -> None:
+    with PartialAnswers(tmp_path, "key") as answers:
+        for name in "abc":
+            answers.add(sample(name))
+    written = (tmp_path / PARTIAL).read_bytes()
+    for cut in (len(written), len(written) - 1, len(written) - 9):
+        (tmp_path / PARTIAL).write_bytes(written[:cut])
+        inode = (tmp_path / PARTIAL).stat().st_ino
+        with PartialAnswers(tmp_path, "key") as answers:
+            assert len(answers.found) == (3 if cut >= len(written) - 1 else 2)
+        assert (tmp_path / PARTIAL).stat().st_ino == inode
+        assert (tmp_path / PARTIAL).read_bytes().startswith(written[:cut])
+
+
+def test_an_evaluation_of_failures_alone_is_refused_and_asked_again(tmp_path: Path) -> None:
+    failed = [replace(sample(name), failure="prompt of 900 tokens") for name in "ab"]
+    with PartialAnswers(tmp_path, "key") as answers:
+        for row in failed:
+            answers.add(row)
+        with pytest.raises(DataError, match="not one of 2 rows could be scored; 2 of them: prompt of 900 tokens"):
+            check_any_scored(failed, answers)
+    with PartialAnswers(tmp_path, "key") as answers:
+        assert answers.found == {}
+        check_any_scored([failed[0], sample("c")], answers)

@@ -2,15 +2,16 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from orchestration.evaluate.compare import compare
-from orchestration.evaluate.presets.base import apply_preset
-from orchestration.evaluate.presets.registry import PRESETS
-from orchestration.evaluate.presets.statistics import Resampling
-from orchestration.evaluate.summary import SummarySettings, summarise
-from orchestration.evaluate.table import WIDTH, comparison_table, preset_table, summary_table
+from orchestration.evaluate.benchmarks import PRESETS
+from orchestration.evaluate.presets import apply_preset
+from orchestration.evaluate.statistics import Resampling
+from orchestration.evaluate.store import write_json
+from orchestration.evaluate.summary import SummarySettings, compare, summarise
+from orchestration.evaluate.tables import WIDTH, comparison_table, preset_table, summary_table
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import EvaluatedSample, row_metrics
 from tests.unit.evaluate.builders import completion, sample
@@ -73,10 +74,13 @@ def test_the_macro_mean_gives_every_task_one_vote() -> None:
     assert summarise(ROWS, FEW).macro["greedy/task_reward"].value == pytest.approx((0.5 + 0.6 + 0.8) / 3)
 
 
-def test_every_number_of_a_summary_comes_with_its_interval_as_json() -> None:
-    values = json.loads(json.dumps(summarise(ROWS, FEW).to_json(), allow_nan=False))
+def test_every_number_of_a_summary_is_written_with_its_interval(tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", summarise(ROWS, FEW))
 
+    values = json.loads((tmp_path / "summary.json").read_text())
+    assert list(values) == ["overall", "macro", "by_task", "by_source", "by_function", "reasons", "failures"]
     for block in (values["overall"], *values["by_task"].values(), *values["by_source"].values()):
+        assert list(block) == ["num_samples", "num_failed", "metrics"]
         for estimate in block["metrics"].values():
             low, high = estimate["interval"]
             assert low - 1e-12 <= estimate["value"] <= high + 1e-12

@@ -207,7 +207,7 @@ def test_held_out_scores_reach_tensorboard_and_the_report(tmp_path: Path, monkey
     page = folder.report.read_text()
     assert "held-out reward, sampled" in page
     assert "<tr><td>2</td><td>0.875 / 0.500</td>" in page
-    assert "source/maps" in page
+    assert "source/<wbr>maps" in page
 
 
 def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
-"""Estimates with intervals: pass@k, means and ratios with a bootstrap over samples.
+"""Estimates with intervals, and paired comparisons with p-values.
 
-Everything here is deterministic: the same numbers and the same seed give the same interval.
+The same numbers and the same seed give the same interval and p-value. Resampling is written here, not taken from
+scipy.stats: one set of resamples serves all metrics of a table, ten times faster than `bootstrap` for each (2,000 rows,
+14 metrics), and sign patterns are drawn eighty times faster than by `permutation_test`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
-# Elements of one block of resampling counts. Such a block stays in the cache, and its product is too small for the
-# threads of a matrix library, which cost more than they give on shared cores (measured: up to twentyfold).
+from orchestration.settings.errors import DataError
+
+EXACT_UNITS = 16
+"""Up to so many differing units all 2^n sign patterns are enumerated: 65,536 at most."""
+# Elements of one block of resampling counts or sign patterns. Such a block stays in the cache, and its product is too
+# small for the threads of a matrix library, which cost more than they save on shared cores (measured: up to 20 times).
 _BLOCK_ELEMENTS = 16_384
 
 
@@ -36,8 +41,8 @@ class Estimate:
     """A value with its interval.
 
     Example:
-        >>> estimate_mean([1.0, 0.0, 1.0, 1.0]).to_json()
-        {'value': 0.75, 'interval': [0.25, 1.0], 'num_samples': 4}
+        >>> estimate_mean([1.0, 0.0, 1.0, 1.0])
+        Estimate(value=0.75, low=0.25, high=1.0, num_samples=4)
     """
 
     value: float
@@ -45,10 +50,6 @@ class Estimate:
     high: float
     num_samples: int
     """Rows that enter it, those with a lower sum of 0 left out."""
-
-    def to_json(self) -> dict[str, object]:
-        """As plain values."""
-        return {"value": self.value, "interval": [self.low, self.high], "num_samples": self.num_samples}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +70,6 @@ class Ratio:
     """Whether a row adds to the upper sum at most what it adds to the lower one: a share or a reward, no length."""
 
 
-def wilson_interval(num_hits: int, num_rows: int, level: float = 0.95) -> tuple[float, float]:
-    """Give Wilson's score interval of a share.
-
-    Source:
-        Wilson, 1927, Probable inference, the law of succession, and statistical inference.
-
-    Example:
-        >>> [round(bound, 4) for bound in wilson_interval(0, 20)]
-        [0.0, 0.1611]
-    """
-    z = NormalDist().inv_cdf(0.5 + level / 2.0)
-    share, spread = num_hits / num_rows, z * z / num_rows
-    centre = share + spread / 2.0
-    half = z * sqrt(share * (1.0 - share) / num_rows + spread / (4.0 * num_rows))
-    return max(0.0, (centre - half) / (1.0 + spread)), min(1.0, (centre + half) / (1.0 + spread))
-
-
 def estimate_mean(
     values: Sequence[float],
     *,
@@ -93,7 +77,7 @@ def estimate_mean(
     clusters: Sequence[str] | None = None,
     resampling: Resampling | None = None,
 ) -> Estimate:
-    """Give the mean of a value per row with its interval; see `Ratio` and `estimate_ratios`."""
+    """Return the mean of a value per row with its interval; see `Ratio` and `estimate_ratios`."""
     rows = [{"value": value, "rows": 1.0} for value in values]
     metric = Ratio(numerator={"value": 1.0}, is_share=is_share)
     return estimate_ratios({"mean": metric}, rows, clusters=clusters, resampling=resampling)["mean"]
@@ -106,13 +90,13 @@ def estimate_ratios(
     clusters: Sequence[str] | None = None,
     resampling: Resampling | None = None,
 ) -> dict[str, Estimate]:
-    """Give metrics of rows with their percentile bootstrap intervals, all from the same resamples.
+    """Return metrics of rows with their percentile bootstrap intervals, all from the same resamples.
 
     Rows are drawn with replacement; with `clusters`, all rows of one cluster (questions about one image, say) are
     drawn together, because they are right or wrong together and count for less than as many independent ones.
 
     A bootstrap of shares that are all 0, or all 1, has no width, as if 20 failures of 20 proved that none ever
-    passes; Wilson's interval over the number of clusters stands in.
+    passes; Wilson's score interval over the number of clusters is used instead.
 
     Args:
         metrics: What to compute, by name.
@@ -135,7 +119,7 @@ def estimate_ratios(
         value = float(_ratio(columns[:, here].sum(axis=0)))
         counted = units[units[:, 2 * number + 1] > 0.0, here]
         if metric.is_share and len(counted) and value in (0.0, 1.0) and np.all(counted[:, 0] == value * counted[:, 1]):
-            low, high = wilson_interval(round(value) * len(counted), len(counted), resampling.level)
+            low, high = _wilson_interval(round(value) * len(counted), len(counted), resampling.level)
         else:
             low, high = _percentiles(_ratio(drawn[:, here]), resampling.level)
         num_samples = int(np.count_nonzero(columns[:, 2 * number + 1]))
@@ -149,7 +133,7 @@ def estimate_macro_mean(
     clusters: Mapping[str, Sequence[str]] | None = None,
     resampling: Resampling | None = None,
 ) -> Estimate:
-    """Give the mean over groups of each group's mean, so that a large group does not outvote a small one.
+    """Return the mean over groups of each group's mean, so that a large group does not outvote a small one.
 
     The interval resamples within each group and averages; a cluster that reaches into two groups is drawn
     independently in both, which makes the interval a little too narrow where that happens often. Groups whose values
@@ -192,12 +176,12 @@ def cluster_sums(columns: NDArray[np.float64], clusters: Sequence[str] | None) -
 
 
 def resampled_sums(units: NDArray[np.float64], resampling: Resampling, *, stream: int = 0) -> NDArray[np.float64]:
-    """Give the column sums of resamples of the units.
+    """Return the column sums of resamples of the units.
 
     Args:
         units: [m, c].
         resampling: Seed and number of resamples R.
-        stream: Tells independent draws of one seed apart.
+        stream: Number of an independent draw of the same seed.
 
     Returns:
         [R, c].
@@ -216,6 +200,11 @@ def resampled_sums(units: NDArray[np.float64], resampling: Resampling, *, stream
     return np.concatenate(found)
 
 
+def _wilson_interval(num_hits: int, num_rows: int, level: float) -> tuple[float, float]:
+    interval = binomtest(num_hits, num_rows).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def _weighted(sums: Mapping[str, float], weights: Mapping[str, float]) -> float:
     return sum(weight * sums.get(name, 0.0) for name, weight in weights.items())
 
@@ -228,3 +217,126 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 def _percentiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [0.5 - level / 2.0, 0.5 + level / 2.0])
     return float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedComparison:
+    """Before against after on the samples that both have.
+
+    Example:
+        >>> change = paired_comparison({"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
+        >>> change.difference.value, change.p_value
+        (0.5, 1.0)
+    """
+
+    num_pairs: int
+    num_only_before: int
+    num_only_after: int
+    before: float
+    """Mean over the pairs."""
+    after: float
+    difference: Estimate
+    """Mean of after - before."""
+    p_value: float
+    """Two-sided, of a difference at least as large if the names before and after were exchanged at random."""
+    adjusted_p_value: float | None = None
+    """After Holm's correction over the rows of its table."""
+
+
+def paired_comparison(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    clusters: Mapping[str, str] | None = None,
+    allow_unmatched: bool = False,
+    resampling: Resampling | None = None,
+) -> PairedComparison:
+    """Compare a value per sample, matched by sample id.
+
+    Args:
+        before: Value by sample id.
+        after: Value by sample id.
+        clusters: Cluster by sample id; rows of one cluster are drawn, and change sign, together.
+        allow_unmatched: Compare the common samples although the sets differ.
+        resampling: Seed, number of resamples, level.
+
+    Raises:
+        DataError: The sets differ and that is not allowed, or nothing is common.
+    """
+    resampling = resampling or Resampling()
+    common = sorted(before.keys() & after.keys())
+    only_before, only_after = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
+    if not common:
+        raise DataError("the two evaluations have no sample with a score in common; compare runs over the same data")
+    if (only_before or only_after) and not allow_unmatched:
+        raise DataError(
+            f"{len(only_before)} samples are scored before only (first: {', '.join(only_before[:3]) or 'none'}) and "
+            f"{len(only_after)} after only (first: {', '.join(only_after[:3]) or 'none'}); evaluate the same rows, or "
+            "allow unmatched samples to compare the common ones"
+        )
+    labels = None if clusters is None else [clusters[name] for name in common]
+    differences = np.array([after[name] - before[name] for name in common])
+    return PairedComparison(
+        num_pairs=len(common),
+        num_only_before=len(only_before),
+        num_only_after=len(only_after),
+        before=float(np.mean([before[name] for name in common])),
+        after=float(np.mean([after[name] for name in common])),
+        difference=estimate_mean(list(differences), is_share=False, clusters=labels, resampling=resampling),
+        p_value=sign_flip_p_value(cluster_sums(differences[:, None], labels)[:, 0], resampling),
+    )
+
+
+def sign_flip_p_value(differences: NDArray[np.float64], resampling: Resampling) -> float:
+    """Return the two-sided p-value of the paired permutation test.
+
+    If before and after do not differ, each difference is as likely with the other sign; the p-value is the share of
+    sign patterns whose sum is at least as far from 0 as the one found. Differences of 0 change nothing and are left
+    out. Up to 16 others every pattern is tried; above, `num_resamples` random ones, and the found pattern is counted
+    among them so that the p-value is never 0.
+
+    Args:
+        differences: [m], one per sample, or the sum of one cluster.
+        resampling: Seed and number of random patterns.
+
+    Source:
+        Fisher, 1935, The Design of Experiments, section 21; the count of one: Phipson and Smyth, 2010, Permutation
+        P-values Should Never Be Zero.
+    """
+    found = differences[differences != 0.0]
+    if not len(found):
+        return 1.0
+    # Sums of floats in another order differ in the last bits; a pattern that equals the found one must count.
+    limit = abs(float(found.sum())) - 1e-9 * float(np.abs(found).sum())
+    if len(found) <= EXACT_UNITS:
+        patterns = (np.arange(2 ** len(found))[:, None] >> np.arange(len(found))) & 1
+        return float(np.mean(np.abs((1.0 - 2.0 * patterns) @ found) >= limit))
+    generator = np.random.default_rng((resampling.seed, len(found)))
+    block = max(1, _BLOCK_ELEMENTS // len(found))
+    extreme = 0
+    for done in range(0, resampling.num_resamples, block):
+        size = (min(block, resampling.num_resamples - done), len(found))
+        signs = 1.0 - 2.0 * generator.integers(0, 2, size=size, dtype=np.int8)
+        extreme += int(np.count_nonzero(np.abs(signs @ found) >= limit))
+    return (extreme + 1) / (resampling.num_resamples + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of one table, so that the chance of any false alarm in it stays at the given level.
+
+    Returns:
+        Adjusted values in the given order: the i-th smallest (from 0) of m times m - i, never below a smaller one's.
+
+    Source:
+        Holm, 1979, A Simple Sequentially Rejective Multiple Test Procedure.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted

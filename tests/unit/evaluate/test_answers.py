@@ -1,12 +1,14 @@
-"""A row survives its line of JSON exactly, whatever the model wrote."""
+"""A row survives its line of JSON exactly, whatever the model wrote; passes are counted without bias."""
 
 import pickle
 from dataclasses import replace
+from itertools import combinations
+from math import comb
 
 import pytest
 
 from orchestration.settings.errors import DataError
-from orchestration.workers.answers import EvaluatedSample, is_passed
+from orchestration.workers.answers import EvaluatedSample, is_passed, pass_at_k
 from tests.unit.evaluate.builders import completion, sample
 
 HOSTILE = 'line\nbreak \u2028 \u0085 "quote" \\ <script> \ud800 \x00 \U0001f600'
@@ -71,3 +73,25 @@ def test_a_box_passes_at_half_and_a_caption_never() -> None:
 def test_completions_without_a_reward_are_not_graded() -> None:
     assert FULL.graded() == (FULL.sampled[1],)
     assert replace(FULL, sampled=()).graded() == ()
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 2), (10, 3, 5), (8, 0, 1), (8, 8, 8), (200, 7, 100), (5, 4, 2)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n: int, c: int, k: int) -> None:
+    assert pass_at_k(n, c, k) == pytest.approx(1 - comb(n - c, k) / comb(n, k), abs=1e-12)
+
+
+def test_pass_at_k_agrees_with_counting_every_subset() -> None:
+    passed = [True, False, False, True, False]
+    subsets = list(combinations(passed, 2))  # 10 pairs, 3 of them without a pass
+
+    assert pass_at_k(5, 2, 2) == pytest.approx(sum(map(any, subsets)) / len(subsets)) == pytest.approx(0.7)
+
+
+def test_pass_at_one_is_the_mean() -> None:
+    assert pass_at_k(8, 3, 1) == pytest.approx(3 / 8)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 5), (4, 5, 1), (4, -1, 1), (4, 1, 0)])
+def test_pass_at_k_refuses_what_has_no_meaning(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="1 <= k <= n"):
+        pass_at_k(n, c, k)

@@ -1,23 +1,23 @@
-"""Preset, RowScore and PresetResult, and how the one is applied to rows to give the other."""
+"""Presets, the scoring rules of benchmarks: which rows one takes, how an answer is scored, what the metrics are."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestration.evaluate.presets.statistics import Estimate, Ratio, Resampling, estimate_ratios
+from orchestration.evaluate.statistics import Estimate, Ratio, Resampling, estimate_ratios
 from orchestration.workers.answers import Completion, EvaluatedSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowScore:
-    """What one answer earned under a preset."""
+    """Score of one answer under a preset."""
 
     official: float
     """By the rule of the benchmark's usual scorer, over the answer without tags; in [0, 1]."""
     strict: float
     """By the rule that this project trains with: format and hedges matter; in [0, 1]."""
     columns: Mapping[str, float] = field(default_factory=dict)
-    """What the preset's other metrics are sums of."""
+    """Summands of the preset's other metrics."""
 
 
 ScoreRow = Callable[[EvaluatedSample, Completion], RowScore | None]
@@ -39,7 +39,7 @@ class Preset:
     accepts: Callable[[EvaluatedSample], bool] = lambda sample: True
     """Whether a row of its tasks can be scored by it."""
     groups: Callable[[EvaluatedSample], Sequence[str]] = lambda sample: ()
-    """Names of the parts of the table that a row also counts in."""
+    """Names of the groups of the table in which a row also counts."""
 
     def takes(self, sample: EvaluatedSample) -> bool:
         """Whether the row is of this benchmark."""
@@ -60,21 +60,7 @@ class PresetResult:
     metrics: Mapping[str, Estimate]
     """Over all scored rows; empty where there is none."""
     groups: Mapping[str, Mapping[str, Estimate]]
-    """The same by part."""
-
-    def to_json(self) -> dict[str, object]:
-        """As plain values."""
-        return {
-            "preset": self.preset,
-            "num_rows": self.num_rows,
-            "num_skipped": self.num_skipped,
-            "num_failed": self.num_failed,
-            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
-            "groups": {
-                group: {name: estimate.to_json() for name, estimate in metrics.items()}
-                for group, metrics in self.groups.items()
-            },
-        }
+    """The same by group."""
 
 
 def apply_preset(
@@ -120,7 +106,7 @@ def apply_preset(
 
 
 def row_columns(preset: Preset, sample: EvaluatedSample) -> dict[str, float] | None:
-    """Give the columns of a row, `official`, `strict` and `rows` among them; None where it cannot be scored."""
+    """Return the columns of a row, `official`, `strict` and `rows` among them; None where it cannot be scored."""
     if sample.failure is not None:
         return None
     completions = sample.sampled if sample.greedy is None else (sample.greedy,)
@@ -135,7 +121,7 @@ def row_columns(preset: Preset, sample: EvaluatedSample) -> dict[str, float] | N
 
 
 def clusters_of(samples: Sequence[EvaluatedSample], key: str) -> list[str] | None:
-    """Give the cluster of each row: what its metadata holds under `key`, or the row itself; None without a key."""
+    """Return the cluster of each row: its metadata under `key`, or the row itself; None without a key."""
     if not key:
         return None
     # The prefixes keep a row's own id from being taken for a cluster of that name.
@@ -145,7 +131,7 @@ def clusters_of(samples: Sequence[EvaluatedSample], key: str) -> list[str] | Non
 
 
 def mean_of(column: str, *, is_share: bool = True) -> Ratio:
-    """Give the metric that is the mean of a column over rows."""
+    """Return the metric that is the mean of a column over rows."""
     return Ratio(numerator={column: 1.0}, is_share=is_share)
 
 

@@ -15,8 +15,7 @@ from orchestration.storage.finished import read_before_after
 from orchestration.storage.run_folder import RunFolder
 from orchestration.train.held_out import HeldOut, choose_samples
 from orchestration.train.scores import evaluate
-from orchestration.workers.collect import Questioning
-from orchestration.workers.question_set import open_bench
+from orchestration.workers.collect import Questioning, open_bench
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples

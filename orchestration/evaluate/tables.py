@@ -1,12 +1,10 @@
-"""Tables of text for a terminal: one evaluation, one preset, a comparison of two; 120 columns at most."""
+"""Tables for a terminal of 120 columns: one evaluation, one preset, a comparison of two."""
 
 from collections.abc import Mapping, Sequence
 
-from orchestration.evaluate.compare import Comparison
-from orchestration.evaluate.paired import PairedComparison
-from orchestration.evaluate.presets.base import PresetResult
-from orchestration.evaluate.presets.statistics import Estimate
-from orchestration.evaluate.summary import Block, Summary
+from orchestration.evaluate.presets import PresetResult
+from orchestration.evaluate.statistics import Estimate, PairedComparison
+from orchestration.evaluate.summary import Block, Comparison, Summary
 
 WIDTH = 120
 NAME_WIDTH = 34
@@ -16,7 +14,7 @@ NUM_COLUMNS = 3
 
 
 def summary_table(summary: Summary) -> str:
-    """Give one line per task, source and function: task reward greedy and sampled, pass@k or format.
+    """Return one line per task, source and function: task reward greedy and sampled, pass@k or format.
 
     Example:
         >>> from orchestration.evaluate.summary import summarise
@@ -34,13 +32,13 @@ def summary_table(summary: Summary) -> str:
         lines += [_block_row(f"  {name}", block, metrics) for name, block in blocks.items()]
     lines += ["", _block_row("all rows", summary.overall, metrics)]
     if len(summary.by_task) > 1:
-        lines.append(_row("mean over tasks", ["", ""], [_spell(summary.macro.get(name)) for name in metrics]))
+        lines.append(_row("mean over tasks", ["", ""], [_format(summary.macro.get(name)) for name in metrics]))
     lines += [f"failed {count}: {cause}"[:WIDTH] for cause, count in summary.failures.items()]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def preset_table(result: PresetResult) -> str:
-    """Give one line per metric of a preset, and one block per part.
+    """Return one line per metric of a preset, and one block per group.
 
     Example:
         >>> print(preset_table(PresetResult(preset="pope", num_rows=1, num_skipped=2, num_failed=0, groups={},
@@ -59,10 +57,10 @@ def preset_table(result: PresetResult) -> str:
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Give one line per task, source and function: before, after, change with interval, p-value.
+    """Return one line per task, source and function: before, after, change with interval, p-value.
 
     Example:
-        >>> from orchestration.evaluate.paired import paired_comparison
+        >>> from orchestration.evaluate.statistics import paired_comparison
         >>> change = paired_comparison({"a": 0.0, "b": 0.5}, {"a": 1.0, "b": 0.5})
         >>> print(comparison_table(Comparison(metric="greedy/reward", overall=change, by_task={}, by_source={},
         ...                                   by_function={})))
@@ -91,18 +89,18 @@ def comparison_table(comparison: Comparison) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def spell_p_value(value: float) -> str:
-    """Give a p-value with three decimals, or say that it is smaller.
+def format_p_value(value: float) -> str:
+    """Return a p-value with three decimals, or that it is smaller.
 
     Example:
-        >>> spell_p_value(0.0301), spell_p_value(0.0001)
+        >>> format_p_value(0.0301), format_p_value(0.0001)
         ('0.030', '<0.001')
     """
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _shown_metrics(block: Block) -> list[str]:
-    """Choose the columns: task reward greedy and sampled, then the largest pass@k, else the format."""
+    """Return the columns: task reward greedy and sampled, then the largest pass@k, else the format."""
     passes = [name for name in block.metrics if name.startswith("pass@")]
     wanted = ["greedy/task_reward", "sampled/task_reward", *passes[-1:], "greedy/format", "sampled/format"]
     return [name for name in wanted if name in block.metrics][:NUM_COLUMNS]
@@ -110,7 +108,7 @@ def _shown_metrics(block: Block) -> list[str]:
 
 def _block_row(name: str, block: Block, metrics: Sequence[str]) -> str:
     counts = [str(block.num_samples), str(block.num_failed)]
-    return _row(name, counts, [_spell(block.metrics.get(metric)) for metric in metrics])
+    return _row(name, counts, [_format(block.metrics.get(metric)) for metric in metrics])
 
 
 def _row(name: str, counts: Sequence[str], cells: Sequence[str]) -> str:
@@ -121,18 +119,18 @@ def _row(name: str, counts: Sequence[str], cells: Sequence[str]) -> str:
 
 def _comparison_row(name: str, row: PairedComparison) -> str:
     interval = f"[{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
-    adjusted = "" if row.adjusted_p_value is None else spell_p_value(row.adjusted_p_value)
+    adjusted = "" if row.adjusted_p_value is None else format_p_value(row.adjusted_p_value)
     return (
         f"{_cut(name, NAME_WIDTH)}{row.num_pairs:>7}{row.before:>8.3f}{row.after:>8.3f}{row.difference.value:>+9.3f}"
-        f"{interval:>19}{spell_p_value(row.p_value):>10}{adjusted:>10}"
+        f"{interval:>19}{format_p_value(row.p_value):>10}{adjusted:>10}"
     )
 
 
 def _metric_lines(metrics: Mapping[str, Estimate]) -> list[str]:
-    return [f"  {_cut(name, 35)}{_spell(estimate)}" for name, estimate in metrics.items()]
+    return [f"  {_cut(name, 35)}{_format(estimate)}" for name, estimate in metrics.items()]
 
 
-def _spell(estimate: Estimate | None) -> str:
+def _format(estimate: Estimate | None) -> str:
     return "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

@@ -1,0 +1,343 @@
+"""The presets of `evaluate.preset`: Mixed-Reward, ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions."""
+
+import difflib
+import re
+from string import ascii_uppercase
+
+from orchestration.evaluate.presets import Preset, RowScore, mean_of
+from orchestration.evaluate.statistics import Ratio
+from orchestration.settings.errors import ConfigError
+from orchestration.workers.answers import (
+    ROUNDING,
+    UNANSWERED,
+    Completion,
+    EvaluatedSample,
+    bare_answer,
+    model_boxes,
+    reference_boxes,
+)
+from rewards.answer import extract_answer
+from rewards.base import GoldError, Reason
+from rewards.bmas import duplicate_frac
+from rewards.choices import Choices
+from rewards.grounding import iou
+from rewards.parameters import FormatConfig
+from rewards.yes_no import read_yes_no
+
+MAX_RELATIVE_ERROR = 0.05
+"""Of ChartQA's relaxed accuracy."""
+IOU_THRESHOLD = 0.5
+MAX_CHARS = 256
+"""Longer answers to multiple choice and yes or no are prose; they count as unreadable, as in the reward."""
+_WORD = re.compile(r"[^\W_]+")
+
+
+def _metadata_groups(sample: EvaluatedSample, *keys: str) -> list[str]:
+    return [f"{key} {sample.metadata[key]}" for key in keys if key in sample.metadata]
+
+
+def _has_full_reward(completion: Completion) -> float:
+    return float(completion.task_reward is not None and completion.task_reward >= 1.0 - ROUNDING)
+
+
+def _score_mixed(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score by Mixed-Reward as it is trained with; for data that is no public benchmark."""
+    if completion.task_reward is None or completion.reward is None:
+        return None
+    return RowScore(
+        official=completion.task_reward,
+        strict=completion.task_reward,
+        columns={
+            "reward": completion.reward,
+            "format": completion.format_reward,
+            "unreadable": float(completion.is_unreadable),
+        },
+    )
+
+
+MIXED = Preset(
+    name="mixed",
+    summary="the training reward, its task part and its format part, by task and source",
+    tasks=frozenset(),
+    score=_score_mixed,
+    groups=lambda sample: (f"task {sample.task}", f"source {sample.source}"),
+    metrics={
+        "task_reward": mean_of("official"),
+        "reward": mean_of("reward"),
+        "format": mean_of("format"),
+        "unreadable_frac": mean_of("unreadable"),
+    },
+)
+
+
+def relaxed_match(prediction: str, target: str) -> bool:
+    """Return whether the public scorers accept the prediction.
+
+    Example:
+        >>> relaxed_match("2010", "2015"), relaxed_match("1,000", "1000"), relaxed_match("12%", "0.12")
+        (True, False, True)
+    """
+    number, reference = _number(prediction), _number(target)
+    if number is None or not reference:
+        return prediction.lower() == target.lower()
+    return abs(number - reference) / abs(reference) <= MAX_RELATIVE_ERROR
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score ChartQA by the relaxed accuracy of public scorers, and by our chart reward (`strict`).
+
+    The public rule (pix2struct, VLMEvalKit, lmms-eval) reads both sides as Python floats, a trailing % dividing by 100.
+    Where the prediction is a number and the reference a number other than 0, the relative error may be 5 %; in all
+    other cases the texts must be equal but for case. It therefore accepts wrong years (2010 for 2015), refuses `1,000`
+    for 1000 and `$12` for 12, and takes `0.0` for a wrong answer to 0. The chart reward does the opposite in all of
+    these.
+
+    Source:
+        Masry et al., 2022, ChartQA, section 5.1; Methani et al., 2020, PlotQA.
+    """
+    if completion.task_reward is None:
+        return None
+    return RowScore(
+        official=float(relaxed_match(bare_answer(completion.text), sample.answer)),
+        strict=_has_full_reward(completion),
+        columns={"unreadable": float(completion.is_unreadable)},
+    )
+
+
+def _chartqa_groups(sample: EvaluatedSample) -> list[str]:
+    """Separate ChartQA's human and augmented questions, as it reports them."""
+    return _metadata_groups(sample, "split", "type")
+
+
+CHARTQA = Preset(
+    name="chartqa",
+    summary="relaxed accuracy as the public scorers compute it, and the strict chart reward at 1",
+    tasks=frozenset({"chart"}),
+    score=_score_chartqa,
+    groups=_chartqa_groups,
+    metrics={
+        "relaxed_accuracy": mean_of("official"),
+        "strict_accuracy": mean_of("strict"),
+        "unreadable_frac": mean_of("unreadable"),
+    },
+)
+
+
+def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score RefCOCO, RefCOCO+ and RefCOCOg: whether the box has an IoU of at least 0.5 with the reference.
+
+    Boxes are read in the model's own frame and compared in original pixels. A referring expression names one thing, so
+    more than one box is wrong unless all are the same box, and a malformed one beside a good one counts as a second
+    (`accuracy`). Public scorers take the first box that they find, and so does `official`. `strict` is accuracy where
+    the box is also inside the answer block.
+
+    Rows whose reference is not exactly one box are not of this benchmark and are skipped.
+    """
+    if completion.task_reward is None:
+        return None
+    try:
+        boxes = model_boxes(sample.request(completion.text))
+    except GoldError:
+        return None
+    target = reference_boxes(sample.request())[0]
+    overlaps = [0.0 if box is None else iou(box, target) for box in boxes]
+    hits = [float(overlap >= IOU_THRESHOLD - ROUNDING) for overlap in overlaps]
+    is_one = len(set(boxes)) == 1
+    hit = hits[0] if is_one else 0.0
+    return RowScore(
+        official=hits[0] if hits else 0.0,
+        strict=hit if extract_answer(completion.text, FormatConfig()).text is not None else 0.0,
+        columns={
+            "hit": hit,
+            "iou": overlaps[0] if is_one else 0.0,
+            "unreadable": float(not boxes),
+            "several": float(len(set(boxes)) > 1),
+        },
+    )
+
+
+REFCOCO = Preset(
+    name="refcoco",
+    summary="share of boxes with IoU of at least 0.5 in original pixels; several different boxes are wrong",
+    tasks=frozenset({"iou"}),
+    score=_score_refcoco,
+    accepts=lambda sample: len(reference_boxes(sample.request())) == 1,
+    groups=lambda sample: _metadata_groups(sample, "split"),
+    metrics={
+        "accuracy": mean_of("hit"),
+        "first_box_accuracy": mean_of("official"),
+        "strict_accuracy": mean_of("strict"),
+        "mean_iou": mean_of("iou"),
+        "unreadable_frac": mean_of("unreadable"),
+        "several_boxes_frac": mean_of("several"),
+    },
+)
+
+
+def _score_mcq(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score multiple choice (MMMU, AI2D, MMBench and similar), and count how often each letter is chosen and right.
+
+    An answer that names no option is wrong; nothing is drawn at random for it, unlike in MMMU's own parser, which gives
+    such answers the accuracy of a guess. `official` reads the answer without tags, also where the model wrote none;
+    `strict` is the reward, which requires the answer block. The letters show a model that always answers A.
+    """
+    if completion.task_reward is None:
+        return None
+    try:
+        choices = Choices(sample.options, sample.answer)
+    except GoldError:
+        return None
+    answer = bare_answer(completion.text)
+    grade = choices.grade(answer) if len(answer) <= MAX_CHARS else None
+    # A hedge (`B. 14` where 14 is C) chooses nothing: it counts as unreadable, as in the reward's reasons.
+    chosen = [] if grade is None or grade.parsed is None or grade.reason is not Reason.OK else grade.parsed.split(", ")
+    columns = {"unreadable": float(not chosen)}
+    for letter in sorted({*chosen, *choices.gold}):
+        columns[f"chosen_{letter}"] = float(letter in chosen)
+        columns[f"right_{letter}"] = float(letter in choices.gold)
+    return RowScore(
+        official=0.0 if grade is None or grade.value is None else grade.value,
+        strict=_has_full_reward(completion),
+        columns=columns,
+    )
+
+
+def _mcq_groups(sample: EvaluatedSample) -> list[str]:
+    names = _metadata_groups(sample, "split", "category")
+    return [*names, f"answer {sample.answer}"] if len(sample.answer) == 1 else names
+
+
+MCQ = Preset(
+    name="mcq",
+    summary="accuracy of multiple choice without random guesses, and the balance of letters",
+    tasks=frozenset({"match_mcq"}),
+    score=_score_mcq,
+    groups=_mcq_groups,
+    metrics={
+        "accuracy": mean_of("official"),
+        "strict_accuracy": mean_of("strict"),
+        "unreadable_frac": mean_of("unreadable"),
+        **{
+            f"{verb}_frac/{letter}": mean_of(f"{verb}_{letter}")
+            for letter in ascii_uppercase
+            for verb in ("chosen", "right")
+        },
+    },
+)
+
+
+def _score_pope(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score POPE and other yes-or-no sets, with yes as the positive class.
+
+    An unreadable answer is wrong, and a false negative for a yes question. Public scorers differ here: POPE's own takes
+    whatever holds no negation for a yes, lmms-eval leaves unreadable answers out of recall. `official_accuracy` is
+    VLMEvalKit's: the answer contains the word yes and not the word no, or the reverse. Ours requires the label as the
+    first word.
+
+    Source:
+        Li et al., 2023, Evaluating Object Hallucination in Large Vision-Language Models (POPE).
+    """
+    truth, _ = read_yes_no(sample.answer)
+    if truth is None or completion.task_reward is None:
+        return None
+    answer = bare_answer(completion.text)
+    label = read_yes_no(answer)[0] if len(answer) <= MAX_CHARS else None
+    words = _WORD.findall(answer.lower())
+    by_words = None if ("yes" in words) is ("no" in words) else "yes" in words
+    return RowScore(
+        official=float(by_words is truth),
+        strict=_has_full_reward(completion),
+        columns={
+            "correct": float(label is truth),
+            "tp": float(truth and label is True),
+            "fp": float(not truth and label is True),
+            "fn": float(truth and label is not True),
+            "yes": float(label is True),
+            "unreadable": float(label is None),
+        },
+    )
+
+
+def _pope_groups(sample: EvaluatedSample) -> list[str]:
+    """Separate POPE's categories random, popular and adversarial; a row may be of several, divided by commas."""
+    return [f"category {name.strip()}" for name in sample.metadata.get("category", "").split(",") if name.strip()]
+
+
+POPE = Preset(
+    name="pope",
+    summary="yes or no: accuracy, precision, recall and F1 of yes, and the yes-ratio, by category",
+    tasks=frozenset({"match_yesno"}),
+    score=_score_pope,
+    groups=_pope_groups,
+    metrics={
+        "accuracy": mean_of("correct"),
+        "f1": Ratio(numerator={"tp": 2.0}, denominator={"tp": 2.0, "fp": 1.0, "fn": 1.0}),
+        "precision": Ratio(numerator={"tp": 1.0}, denominator={"tp": 1.0, "fp": 1.0}),
+        "recall": Ratio(numerator={"tp": 1.0}, denominator={"tp": 1.0, "fn": 1.0}),
+        "yes_ratio": mean_of("yes"),
+        "unreadable_frac": mean_of("unreadable"),
+        "official_accuracy": mean_of("official"),
+        "strict_accuracy": mean_of("strict"),
+    },
+)
+
+
+def _score_captions(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+    """Score captions by BMAS, with the length relative to the reference and the share of repeated 4-grams.
+
+    There is no official scorer: `official` and `strict` are both the task reward. BMAS sees neither order nor facts, so
+    a mean that rises together with length ratio or repetition is a sign of reward hacking.
+    """
+    reference = sample.answer.split()
+    if completion.task_reward is None or not reference:
+        return None
+    answer = bare_answer(completion.text)
+    words = [] if answer == UNANSWERED else answer.casefold().split()
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    return RowScore(
+        official=completion.task_reward,
+        strict=completion.task_reward,
+        columns={
+            "length_ratio": len(words) / len(reference),
+            "duplicates": duplicate_frac([numbers[word] for word in words]),
+            "unreadable": float(completion.is_unreadable),
+        },
+    )
+
+
+CAPTIONS = Preset(
+    name="captions",
+    summary="mean BMAS with length ratio and share of repeated 4-grams, both in words",
+    tasks=frozenset({"open"}),
+    score=_score_captions,
+    metrics={
+        "bmas": mean_of("official"),
+        "length_ratio": mean_of("length_ratio", is_share=False),
+        "duplicate_4gram_frac": mean_of("duplicates"),
+        "unreadable_frac": mean_of("unreadable"),
+    },
+)
+
+
+PRESETS = {preset.name: preset for preset in (MIXED, CHARTQA, REFCOCO, MCQ, POPE, CAPTIONS)}
+
+
+def preset_of(name: str) -> Preset:
+    """Return the preset called `name`.
+
+    Raises:
+        ConfigError: There is none; the message names the one that was probably meant, or lists them.
+    """
+    if name not in PRESETS:
+        if near := difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.5):
+            raise ConfigError(f"evaluate.preset={name} is not a preset; did you mean {near[0]}?")
+        known = "; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values())
+        raise ConfigError(f"evaluate.preset={name} is not a preset; use one of {known}")
+    return PRESETS[name]
