@@ -33,8 +33,7 @@ from orchestration.check.facts import (
 from orchestration.check.prompts import CheckPrompt
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.seeds import derive_seed
-from orchestration.workers.engine_keeper import Engine
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_pool import Engine, GeneratorPool
 from orchestration.workers.handoff import summarise, to_scored_group
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.tickets import GroupTicket

@@ -1,6 +1,7 @@
-"""GeneratorPool: all engines behind one call, whatever happens to the engines in between."""
+"""GeneratorPool: all engines behind one call; lost ones are replaced, and their groups go to others."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -18,17 +19,62 @@ from orchestration.settings.errors import EngineLostError, PayloadLostError
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.workers.dispatch import FULLNESS, Assignment, LengthEstimates, Seat
 from orchestration.workers.engine_actor import GeneratorActor
-from orchestration.workers.engine_keeper import Engine, EngineKeeper, Start, Stop
 from orchestration.workers.gate import BuildGate
 from orchestration.workers.places import Places
+from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
+
+logger = logging.getLogger(__name__)
 
 MAX_PROBED = 8
 """Engines compared with the learner after one publication."""
 
 DevicesOf = Callable[[int], str]
 Admit = Callable[["Engine"], Awaitable[None]]
+
+
+class Engine(SupervisedActor):
+    """One engine of the pool."""
+
+    def __init__(
+        self, index: int, start: Start, stop: Stop, faults: FaultsConfig, *, leave: Callable[[int], None],
+        is_elastic: bool = False,
+    ) -> None:  # fmt: skip
+        """Start the first actor.
+
+        Args:
+            index: Of the engine in the pool.
+            start: See `SupervisedActor`.
+            stop: See `SupervisedActor`.
+            faults: Heartbeats and time limits.
+            leave: Called at once when the engine is lost, with its index.
+            is_elastic: Beyond `rollout.engines`: it joins when there is room and may go with its machine.
+        """
+        self.is_elastic = is_elastic
+        self._leave = leave
+        super().__init__(Role.ENGINE, index, start, stop, faults)
+
+    def begin(self) -> None:
+        """Start an actor, which takes no groups yet."""
+        self.has_stood = False
+        self.is_live = False
+        """Whether it takes groups."""
+        super().begin()
+
+    async def ready(self) -> int:
+        """See `SupervisedActor`."""
+        pid = await super().ready()
+        self.has_stood = True
+        return pid
+
+    def lose(self, handle: Any, cause: str) -> bool:
+        """See `SupervisedActor`; no group goes to the engine from then on."""
+        is_news = super().lose(handle, cause)
+        if is_news:
+            self.is_live = False
+            self._leave(self.index)
+        return is_news
 
 
 class GeneratorPool:
@@ -48,27 +94,30 @@ class GeneratorPool:
         faults: FaultsConfig,
         log: FaultLog,
     ) -> None:
-        """Settle how engines are made; `ready` starts them.
+        """Keep how engines are made; `ready` starts them.
 
         Args:
-            start: Makes the actor of an index, again after a loss.
+            start: Makes the actor of an index, again after a loss; of elastic engines it may wait for room.
             stop: Ends an actor at once.
             config: How many engines there are, how many completions one decodes at once, and how many a group has.
             faults: Heartbeats and time limits.
             log: Counts engines lost.
         """
-        self._keeper = EngineKeeper(
-            start,
-            stop=stop,
-            num_engines=config.engines,
-            max_engines=config.most_engines,
-            faults=faults,
-            log=log,
-            owner=self,
-        )
+        self._start = start
+        self._stop = stop
+        self._config = config
+        self._faults = faults
+        self._log = log
         self._admit: Admit | None = None
+        self._engines: list[Engine] = []
+        self._supervision: list[asyncio.Task[None]] = []
+        self._admissions: set[asyncio.Task[None]] = set()
+        self._stood = asyncio.Event()
+        self._failure: Exception | None = None
         self._places = Places(capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size)))
         self._num_probes = 0
+        self.gate = BuildGate()
+        """Lost engines are built again only while it is open."""
         self.lengths = LengthEstimates(first_guess=config.sampling.max_completion_tokens / 2)
         self.num_repeated = 0
         """Groups begun again because their engine was lost."""
@@ -76,7 +125,7 @@ class GeneratorPool:
         """Groups sampled by engines beyond `rollout.engines`."""
 
     async def ready(self, admit: Admit | None = None) -> list[int]:
-        """Start the engines, wait until they stand, and look after them from then on; gives their process ids.
+        """Start the engines, wait until all answer, and supervise them from then on; returns their process ids.
 
         Further engines, up to `rollout.max_engines`, join whenever there is room for them.
 
@@ -85,11 +134,18 @@ class GeneratorPool:
                 it engines keep the weights that they load and go live at once.
         """
         self._admit = admit
-        pids = await self._keeper.ready()
+        self._engines = [self._engine(index) for index in range(self._config.engines)]
+        pids = list(await asyncio.gather(*(engine.ready() for engine in self._engines)))
+        self._stood.set()
         if admit is None:
-            self.go_live(self._keeper.engines)
-        self._keeper.begin()
+            self.go_live(self._engines)
+        elastic = range(self._config.engines, self._config.most_engines)
+        self._engines += [self._engine(index, is_elastic=True) for index in elastic]
+        self._supervision = [asyncio.create_task(self._supervise(engine)) for engine in self._engines]
         return pids
+
+    def _engine(self, index: int, *, is_elastic: bool = False) -> Engine:
+        return Engine(index, self._start, self._stop, self._faults, leave=self._places.leave, is_elastic=is_elastic)
 
     async def generate_group(
         self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, seat: Seat | None = None
@@ -109,14 +165,14 @@ class GeneratorPool:
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
         while True:
-            self._keeper.check()
+            self._check()
             tokens = self.lengths.expected_tokens(sample, spec.group_size)
             place = self._places.sit(seat, tokens) if seat is not None else None
             admission = seat.admission if seat is not None and place is not None else None
             seat = None
             if place is None:
                 place = await self._places.take(tokens, urgency=urgency)
-            engine = self._keeper.engines[place.engine]
+            engine = self._engines[place.engine]
             if not engine.is_live:  # lost since it was chosen
                 self._places.give_back(place)
                 continue
@@ -150,13 +206,17 @@ class GeneratorPool:
         return self._places.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
     def standing(self) -> list[Engine]:
-        """Engines that answer, live or still without the current weights."""
-        return self._keeper.standing()
+        """Return the engines that answer, live or still without the current weights."""
+        return [engine for engine in self._engines if engine.is_standing]
 
     @property
     def num_live(self) -> int:
         """Engines that take groups."""
         return len(self._places.engines)
+
+    def is_any_live(self) -> bool:
+        """Return whether any engine takes groups."""
+        return any(engine.is_live for engine in self._engines)
 
     async def some_standing(self) -> list[Engine]:
         """Wait for at least one engine that answers.
@@ -164,16 +224,28 @@ class GeneratorPool:
         Raises:
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
-        return await self._keeper.some_standing()
+        while not (found := self.standing()):
+            self._check()
+            self._stood.clear()
+            await self._stood.wait()
+        self._check()
+        return found
 
-    @property
-    def gate(self) -> BuildGate:
-        """Before which engines that were lost wait to be built."""
-        return self._keeper.gate
+    async def find_lost(self, handles: Mapping[Engine, Any]) -> int:
+        """Ask engines for a heartbeat and give up those that do not answer.
 
-    def is_any_live(self) -> bool:
-        """Whether any engine takes groups."""
-        return any(engine.is_live for engine in self._keeper.engines)
+        Args:
+            handles: Engines, and the actors that they had when they were last called.
+
+        Returns:
+            How many of these actors are lost, replaced ones included.
+        """
+        asked = [engine for engine, handle in handles.items() if engine.handle is handle and engine.is_standing]
+        causes = await asyncio.gather(*(engine.heartbeat() for engine in asked))
+        for engine, cause in zip(asked, causes, strict=True):
+            if cause is not None:
+                engine.lose(handles[engine], cause)
+        return len(handles) - len(asked) + sum(cause is not None for cause in causes)
 
     async def on_those_left(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every engine that answers; one that dies under the call is given up and gives nothing."""
@@ -183,10 +255,6 @@ class GeneratorPool:
             if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, BaseException)]
-
-    async def find_lost(self, engines: Sequence[Engine]) -> int:
-        """Ask engines for a heartbeat and give up those that do not answer; gives how many are lost in all."""
-        return await self._keeper.find_lost(engines)
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Let engines take groups; they have the current weights."""
@@ -214,8 +282,7 @@ class GeneratorPool:
             raise EngineLostError(f"engine {engine.index} was lost meanwhile")
         handle = engine.handle
         try:
-            with in_our_words(Role.ENGINE, engine.index):
-                return await getattr(handle, method).remote(*arguments)
+            return await engine.call(method, *arguments)
         except EngineLostError as error:
             engine.lose(handle, str(error))
             raise
@@ -225,7 +292,7 @@ class GeneratorPool:
 
         An engine that is lost meanwhile gives none.
         """
-        everyone = [engine for engine in self._keeper.engines if engine.is_live]
+        everyone = [engine for engine in self._engines if engine.is_live]
         first = self._num_probes % max(1, len(everyone))
         live = (everyone[first:] + everyone[:first])[:MAX_PROBED]
         self._num_probes += MAX_PROBED
@@ -238,22 +305,98 @@ class GeneratorPool:
 
     async def close(self) -> None:
         """End the engines' processes, then the actors."""
-        await self._keeper.close()
+        tasks = [*self._supervision, *self._admissions]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        standing = [engine.handle for engine in self.standing()]
+        try:
+            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
+                await asyncio.gather(*(handle.close.remote() for handle in standing), return_exceptions=True)
+        except TimeoutError:
+            logger.warning("an engine did not close within %g s and is killed", self._faults.heartbeat_timeout_s)
+        for engine in self._engines:
+            engine.end()
 
-    def engine_lost(self, engine: Engine) -> None:
-        """See `Owner`."""
-        self._places.leave(engine.index)
-
-    async def engine_stands(self, engine: Engine) -> None:
-        """See `Owner`."""
-        if self._admit is None:
-            self.go_live([engine])
-        else:
-            await self._admit(engine)
-
-    def engines_failed(self, error: Exception) -> None:
-        """See `Owner`."""
+    def fail(self, error: Exception) -> None:
+        """Raise an error in every call that waits for an engine: none will come any more."""
+        self._failure = error
+        self._stood.set()
         self._places.fail(error)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _supervise(self, engine: Engine) -> None:
+        """Watch one engine and build it again each time it is lost.
+
+        Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
+        """
+        try:
+            if engine.is_elastic and await self._is_up(engine):
+                self._introduce(engine)
+            while True:
+                cause = await engine.watch()
+                logger.warning("engine %d is built again: %s", engine.index, cause)
+                # An elastic engine may go at any time; one that does not even start will not do so the next time.
+                self._log.record(
+                    Role.ELASTIC if engine.is_elastic and engine.has_stood else Role.ENGINE, engine.index, cause
+                )
+                engine.end()
+                async with self.gate.passed():
+                    engine.begin()
+                    is_up = await self._is_up(engine)
+                if is_up:
+                    self._introduce(engine)
+        except Exception as error:
+            self.fail(error)
+
+    async def _is_up(self, engine: Engine) -> bool:
+        """Wait until a new engine answers; one that does not is lost."""
+        try:
+            await self._until_ready(engine)
+        except Exception as error:
+            engine.lose(engine.handle, f"it did not start: {error}")
+            engine.end()
+            return False
+        self._stood.set()
+        return True
+
+    async def _until_ready(self, engine: Engine) -> None:
+        """Wait until a new engine answers.
+
+        There is no time limit while other engines work, because no node may have room for it yet; unless a turn waits
+        at the gate. No run waits for an elastic engine.
+        """
+        ready = asyncio.ensure_future(engine.ready())
+        try:
+            while not ready.done():
+                await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
+                is_needed = self.gate.is_closed or not (engine.is_elastic or self.standing())
+                if not ready.done() and is_needed:
+                    raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
+            ready.result()
+        finally:
+            ready.cancel()  # otherwise asyncio logs the death of an engine that nobody waits for any more
+
+    def _introduce(self, engine: Engine) -> None:
+        """Give a new engine the current weights, beside its supervision.
+
+        It may wait for a publication, which itself may wait for the successor of an engine that is lost.
+        """
+        task = asyncio.create_task(self._give_weights(engine))
+        self._admissions.add(task)
+        task.add_done_callback(self._admissions.discard)
+
+    async def _give_weights(self, engine: Engine) -> None:
+        try:
+            if self._admit is None:
+                self.go_live([engine])
+            else:
+                await self._admit(engine)
+        except Exception as error:
+            self.fail(error)
 
 
 def start_generators(

@@ -1,7 +1,7 @@
 """LearnerGroup: all learner ranks as one trainer; every call enters every rank, and losing one loses all."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,20 +18,19 @@ from learner.errors import LearnerError
 from learner.records import StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.cluster.colocated import RankDevices
-from orchestration.cluster.ray_errors import in_our_words, translate
+from orchestration.cluster.ray_errors import translate
 from orchestration.cluster.reservations import Seats
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import LearnerLostError, PayloadLostError, TransferBrokenError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import Role
 from orchestration.workers.learner_actor import LearnerActor
+from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from orchestration.workers.tickets import GroupTicket
 from rollout.config import RolloutConfig
 from rollout.records import Fingerprint
 
 T = TypeVar("T")
-Start = Callable[[int], Any]
-Stop = Callable[[Any], None]
 
 
 class LearnerGroup:
@@ -55,30 +54,38 @@ class LearnerGroup:
         self._num_ranks = num_ranks
         self._faults = faults
         self._lost: asyncio.Future[LearnerLostError] | None = None
-        self._heartbeats: list[asyncio.Task[None]] = []
-        self.handles: list[Any] = []
+        self._supervision: list[asyncio.Task[None]] = []
+        self._actors: list[SupervisedActor] = []
         self.devices: list[RankDevices] = []
         """Where each rank stands, once `locate` was called."""
 
     async def build(self, seed: int) -> list[int]:
         """Start the ranks, let them meet and load the policy; gives their process ids."""
         self._lost = asyncio.get_running_loop().create_future()
-        self.handles = [self._start(rank) for rank in range(self._num_ranks)]
+        self._actors = [
+            SupervisedActor(Role.LEARNER, rank, self._start, self._stop, self._faults)
+            for rank in range(self._num_ranks)
+        ]
         address, port = await self._guarded(self.handles[0].rendezvous.remote(), self._faults.start_timeout_s)
         calls = [handle.build.remote(address, port, seed) for handle in self.handles]
         pids = await self._gather(calls, self._faults.start_timeout_s)
-        self._heartbeats = [asyncio.create_task(self._watch(rank)) for rank in range(self._num_ranks)]
+        self._supervision = [asyncio.create_task(self._watch(actor)) for actor in self._actors]
         return pids
 
     async def close(self) -> None:
         """End the ranks."""
-        for task in self._heartbeats:
+        for task in self._supervision:
             task.cancel()
-        await asyncio.gather(*self._heartbeats, return_exceptions=True)
-        self._heartbeats = []
-        for handle in self.handles:
-            self._stop(handle)
-        self.handles = []
+        await asyncio.gather(*self._supervision, return_exceptions=True)
+        self._supervision = []
+        for actor in self._actors:
+            actor.end()
+        self._actors = []
+
+    @property
+    def handles(self) -> list[Any]:
+        """The Ray actors by rank."""
+        return [actor.handle for actor in self._actors]
 
     async def beside(self, others: Awaitable[T]) -> T:
         """Wait for something that others do.
@@ -156,8 +163,8 @@ class LearnerGroup:
         return entries
 
     async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
-        with in_our_words(Role.LEARNER, rank):
-            return await self._ranks[rank].upload.remote(store, step)  # type: ignore[no-any-return]
+        handle = self._ranks[rank]
+        return await self._actors[rank].answer(handle.upload.remote(store, step))  # type: ignore[no-any-return]
 
     async def export(self, folder: Path) -> None:
         """Write a Hugging Face folder."""
@@ -242,7 +249,7 @@ class LearnerGroup:
     @property
     def _ranks(self) -> list[Any]:
         """The ranks, when all have built their part of the policy."""
-        if not self._heartbeats:
+        if not self._supervision:
             raise LearnerLostError("the learner is being built again")
         return self.handles
 
@@ -271,28 +278,15 @@ class LearnerGroup:
         told = translate(error, Role.LEARNER, 0) if isinstance(error, RayError) else error
         # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
         causes = [str(told)] if isinstance(told, LearnerLostError) else []
-        causes += filter(None, await asyncio.gather(*(self._beat(rank) for rank in range(self._num_ranks))))
+        causes += filter(None, await asyncio.gather(*(self._cause(actor) for actor in self._actors)))
         raise (self._lose(causes[0]) if causes else told) from error
 
-    async def _watch(self, rank: int) -> None:
-        """Give up the learner when a rank does not answer its heartbeat."""
-        while True:
-            await asyncio.sleep(self._faults.heartbeat_s)
-            if (cause := await self._beat(rank)) is not None:
-                self._lose(cause)
-                return
+    async def _watch(self, actor: SupervisedActor) -> None:
+        self._lose(f"rank {actor.index}: {await actor.watch()}")
 
-    async def _beat(self, rank: int) -> str | None:
-        try:
-            async with asyncio.timeout(self._faults.heartbeat_timeout_s):
-                with in_our_words(Role.LEARNER, rank):
-                    await self.handles[rank].beat.remote()
-        except TimeoutError:
-            limit = self._faults.heartbeat_timeout_s
-            return f"rank {rank}: no heartbeat within cluster.faults.heartbeat_timeout_s={limit:g}"
-        except Exception as error:
-            return f"rank {rank}: {error}"
-        return None
+    async def _cause(self, actor: SupervisedActor) -> str | None:
+        cause = await actor.heartbeat()
+        return None if cause is None else f"rank {actor.index}: {cause}"
 
     def _lose(self, cause: str) -> LearnerLostError:
         assert self._lost is not None

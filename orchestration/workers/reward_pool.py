@@ -2,135 +2,82 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
 
-from orchestration.cluster.ray_errors import in_our_words
 from orchestration.cluster.reservations import Seats
 from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.settings.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.workers.reward_actor import RewardActor
+from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from orchestration.workers.tickets import GroupSummary
 
 logger = logging.getLogger(__name__)
-
-Start = Callable[[int], ActorHandle]
-Stop = Callable[[ActorHandle], None]
 
 TRIES = 2
 """A call is repeated once: what takes two actors with it is the group's own doing."""
 
 
-class _Lane:
-    """The actor of one index, whichever plays it now, and the calls that wait for it; it answers them in order.
+class RewardLane(SupervisedActor):
+    """One reward actor and the calls that wait for it; it answers them in order.
 
-    Consumes: calls. Produces: answers, or RewardLostError for the call that took the actor with it.
-    Waits for: its turn, then the answer, `timeout_s` at most; beside that the actor's heartbeats.
+    Consumes: calls. Produces: answers, or RewardLostError for the call that was at work when the actor was lost.
+    Waits for: its turn, then the answer, `timeout_s` at most.
     """
 
     def __init__(
-        self, index: int, start: Start, stop: Stop, timeout_s: float, faults: FaultsConfig, log: FaultLog
+        self, index: int, start: Start, stop: Stop, faults: FaultsConfig, log: FaultLog, timeout_s: float
     ) -> None:
-        self.num_calls = 0
-        self.is_standing = False
-        self.watcher: asyncio.Task[None] | None = None
-        self._index = index
-        self._start = start
-        self._stop = stop
-        self._timeout_s = timeout_s
-        self._faults = faults
+        """Start the first actor."""
+        super().__init__(Role.REWARD, index, start, stop, faults)
         self._log = log
+        self.num_calls = 0
+        self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
-        self._is_replaced = asyncio.Event()
-        self._handle = start(index)
 
-    async def stand(self) -> int:
-        """Wait until the actor answers; gives its process id."""
-        with in_our_words(Role.REWARD, self._index):
-            pid = int(await self._handle.ready.remote())
-        self._is_replaced.clear()
-        self.is_standing = True
-        return pid
+    def lose(self, handle: ActorHandle, cause: str) -> bool:
+        """See `SupervisedActor`; counts the loss.
 
-    async def call(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
-        """Ask the actor; None if it went before this call's turn came, which is not this call's fault."""
+        Raises:
+            TooManyFaultsError: too many reward actors were lost within the window.
+        """
+        is_news = super().lose(handle, cause)
+        if is_news:
+            logger.warning("reward actor %d is replaced: %s", self.index, cause)
+            self._log.record(Role.REWARD, self.index, cause)
+        return is_news
+
+    async def score(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
+        """Score a group; returns None if the actor was lost before this call's turn, which is not this call's fault."""
         self.num_calls += 1
         try:
-            return await self._ask(self._handle, group, keep_texts)
+            return await self._score(self.handle, group, keep_texts)
         finally:
             self.num_calls -= 1
 
-    async def _ask(
-        self, asked: ActorHandle, group: ray.ObjectRef, keep_texts: bool
+    async def _score(
+        self, handle: ActorHandle, group: ray.ObjectRef, keep_texts: bool
     ) -> tuple[ray.ObjectRef, GroupSummary] | None:
-        payload, summary = asked.score.remote(group, keep_texts)
-        # The clock starts when the calls before this one are through: waiting in line is not hanging.
+        payload, summary = handle.score.remote(group, keep_texts)
+        # The clock starts when the calls before this one have ended: waiting in line is not hanging.
         async with self._turn:
-            if asked is not self._handle:
+            if handle is not self.handle or not self.is_standing:
                 return None
             try:
                 async with asyncio.timeout(self._timeout_s) as limit:
-                    with in_our_words(Role.REWARD, self._index):
-                        return payload, await summary
+                    return payload, await self.answer(summary)
             except TimeoutError:
                 if not limit.expired():
                     raise
                 lost = RewardLostError(f"no answer within cluster.reward_pool.timeout_s={self._timeout_s:g}")
             except RewardLostError as error:
                 lost = error
-            self._replace(asked, str(lost))
+            self.lose(handle, str(lost))
         raise lost
-
-    async def rise(self) -> None:
-        """Wait until the actor stands, or another in its place if it dies on its way; there may be no room for long."""
-        while not self.is_standing:
-            risen = self._handle
-            try:
-                await self.stand()
-            except RewardLostError as error:
-                self._replace(risen, str(error))
-
-    async def beat(self) -> None:
-        """Ask the actor for heartbeats until it is replaced, by a call that missed it or for a missing heartbeat."""
-        watched, limit_s = self._handle, self._faults.heartbeat_timeout_s
-        try:
-            while not await self._is_replaced_within(self._faults.heartbeat_s):
-                async with asyncio.timeout(limit_s):
-                    with in_our_words(Role.REWARD, self._index):
-                        await watched.beat.remote()
-        except TimeoutError:
-            self._replace(watched, f"no heartbeat within cluster.faults.heartbeat_timeout_s={limit_s:g}")
-        except RewardLostError as error:
-            self._replace(watched, str(error))
-
-    async def _is_replaced_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._is_replaced.wait()
-        except TimeoutError:
-            return False
-
-    def _replace(self, lost: ActorHandle, cause: str) -> None:
-        """Start another actor, unless someone else who missed this one already has."""
-        if lost is not self._handle:
-            return
-        self._log.record(Role.REWARD, self._index, cause)
-        logger.warning("reward actor %d is replaced: %s", self._index, cause)
-        self._stop(lost)
-        self.is_standing = False
-        self._is_replaced.set()
-        self._handle = self._start(self._index)
-
-    def stop(self) -> None:
-        """End the watch and the actor."""
-        if self.watcher is not None:
-            self.watcher.cancel()
-        self._stop(self._handle)
 
 
 class RewardPool:
@@ -156,25 +103,27 @@ class RewardPool:
             stop: Ends an actor at once.
         """
         self._faults = faults
-        self._lanes = [_Lane(index, start, stop, config.timeout_s, faults, log) for index in range(config.num_actors)]
+        self._lanes = [
+            RewardLane(index, start, stop, faults, log, config.timeout_s) for index in range(config.num_actors)
+        ]
+        self._supervision: list[asyncio.Task[None]] = []
         self._places = asyncio.Semaphore(config.num_actors * config.calls_per_actor)
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
 
     async def ready(self) -> list[int]:
-        """Wait until every actor stands, and watch them from now on; gives their process ids.
+        """Wait until every actor answers, and supervise them from then on; returns their process ids.
 
         Raises:
-            InfrastructureError: they do not stand in time.
-            RewardLostError: one died on its way.
+            InfrastructureError: they do not answer in time.
+            RewardLostError: one died before it answered.
         """
         try:
             async with asyncio.timeout(self._faults.start_timeout_s):
-                pids = list(await asyncio.gather(*(lane.stand() for lane in self._lanes)))
+                pids = list(await asyncio.gather(*(lane.ready() for lane in self._lanes)))
         except TimeoutError as error:
-            raise self._nobody_stands() from error
-        for lane in self._lanes:
-            lane.watcher = asyncio.create_task(self._watch(lane))
+            raise self._none_is_ready() from error
+        self._supervision = [asyncio.create_task(self._supervise(lane)) for lane in self._lanes]
         return pids
 
     async def score(self, group: ray.ObjectRef, *, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary]:
@@ -190,53 +139,56 @@ class RewardPool:
             while len(causes) < TRIES:
                 lane = await self._least_busy()
                 try:
-                    if (scored := await lane.call(group, keep_texts)) is not None:
+                    if (scored := await lane.score(group, keep_texts)) is not None:
                         return scored
                 except RewardLostError as error:
                     causes.append(str(error))
         raise ScoringError(f"the group was lost by {TRIES} reward actors: {'; '.join(causes)}")
 
     def close(self) -> None:
-        """End the watch and the actors."""
+        """End supervision and the actors."""
+        for task in self._supervision:
+            task.cancel()
         for lane in self._lanes:
-            lane.stop()
+            lane.end()
 
-    async def _least_busy(self) -> _Lane:
-        """The standing actor with the fewest calls; waits where none stands."""
+    async def _least_busy(self) -> RewardLane:
+        """Return the actor with the fewest calls; waits while none is ready."""
         while True:
             if self._failure is not None:
                 raise self._failure
             standing = [lane for lane in self._lanes if lane.is_standing]
             if standing:
-                return min(standing, key=_num_calls)
+                return min(standing, key=lambda lane: lane.num_calls)
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._faults.start_timeout_s):
                     await self._changed.wait()
             except TimeoutError as error:
-                raise self._nobody_stands() from error
+                raise self._none_is_ready() from error
 
-    async def _watch(self, lane: _Lane) -> None:
-        """Watch one lane's actors, one after the other; what ends the watch ends the calls that wait for an actor."""
+    async def _supervise(self, lane: RewardLane) -> None:
+        """Replace the actor of a lane each time it is lost; what ends this ends the calls that wait for an actor."""
         try:
             while True:
-                await lane.rise()
+                await lane.watch()
+                lane.end()
+                lane.begin()
+                try:
+                    await lane.ready()  # without limit: there may be no room for it for long
+                except RewardLostError as error:
+                    lane.lose(lane.handle, str(error))
                 self._changed.set()
-                await lane.beat()
         except Exception as error:
             self._failure = error
             self._changed.set()
 
-    def _nobody_stands(self) -> InfrastructureError:
+    def _none_is_ready(self) -> InfrastructureError:
         missing = [index for index, lane in enumerate(self._lanes) if not lane.is_standing]
         return InfrastructureError(
             f"reward actors {missing} do not stand after cluster.faults.start_timeout_s="
             f"{self._faults.start_timeout_s:g}; their logs say why; without a log the cluster has no free CPU"
         )
-
-
-def _num_calls(lane: _Lane) -> int:
-    return lane.num_calls
 
 
 def start_reward_pool(

@@ -4,17 +4,17 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestration.settings.errors import EngineLostError, InfrastructureError, LearnerLostError, TransferBrokenError
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.workers.engine_keeper import Engine
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_pool import Engine, GeneratorPool
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.tickets import GroupTicket
 from orchestration.workers.turns import Turns
@@ -94,11 +94,12 @@ class WeightSync:
             started = clock()
             while True:
                 engines = await self._turns.some_standing()
+                handles = {engine: engine.handle for engine in engines}
                 try:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
-                    await self._blame(engines, error)
+                    await self._blame(handles, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             # An engine that was built again meanwhile does not have them.
             self._generators.go_live([engine for engine in engines if engine.handle in self._connected])
@@ -143,7 +144,7 @@ class WeightSync:
     def _tell_those_who_wait(self, error: LearnerLostError) -> None:
         """No group will ever come, and nobody else would hear of it."""
         if not self._generators.is_any_live():
-            self._generators.engines_failed(error)
+            self._generators.fail(error)
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
@@ -200,9 +201,9 @@ class WeightSync:
         await self._turns.part(engines)
         return num_compared
 
-    async def _blame(self, engines: Sequence[Engine], error: InfrastructureError) -> None:
+    async def _blame(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
-        if not await self._generators.find_lost(engines):
+        if not await self._generators.find_lost(handles):
             self._log.record(Role.TRANSFER, 0, str(error))
 
     async def _compare_tensors(self, engines: Sequence[Engine]) -> int:

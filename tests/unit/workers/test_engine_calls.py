@@ -38,7 +38,7 @@ async def test_lost_engines_are_counted_also_where_they_are_being_built_again() 
         everyone = fakes.pool.standing()
         everyone[0].lose(everyone[0].handle, "gone")
         fakes.now(1).die()
-        assert await fakes.pool.find_lost(everyone) == 2
+        assert await fakes.pool.find_lost({engine: engine.handle for engine in everyone}) == 2
         assert [engine.index for engine in fakes.pool.standing()] == [2]
 
 

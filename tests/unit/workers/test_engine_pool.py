@@ -7,7 +7,7 @@ import pytest
 from ray.exceptions import ObjectLostError, ObjectStoreFullError
 
 from orchestration.settings.errors import PayloadLostError, TooManyFaultsError
-from orchestration.workers.engine_keeper import Engine
+from orchestration.workers.engine_pool import Engine
 from rollout.admission import Admission
 from rollout.errors import RolloutError
 from tests.unit.train.virtual_time import in_virtual_time, settle
