@@ -188,7 +188,7 @@ def _evaluate(overrides: Sequence[str]) -> int:
     from dataclasses import fields
 
     from orchestration.evaluate.checkpoint import build_evaluation, run_of, settings_of_run
-    from orchestration.settings.evaluate import EvaluateConfig
+    from orchestration.settings.commands import EvaluateConfig
 
     own = {field.name for field in fields(EvaluateConfig)}
     settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]

@@ -13,7 +13,7 @@ from typing import Any
 from learner.errors import DivergedError
 from orchestration.cluster.garbage import collect_rarely
 from orchestration.cluster.object_store import check_object_store
-from orchestration.cluster.reservations import seated
+from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.inputs.dataset import Located, locate
 from orchestration.inputs.prepare import Inputs, check_rewards, check_same_model, check_same_rows, prepare_inputs
@@ -22,9 +22,8 @@ from orchestration.page.tables import before_after_table
 from orchestration.plan.plan import check_plan
 from orchestration.settings.errors import InterruptedRunError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.checkpoints import newest_step, store_of
+from orchestration.storage.checkpoints import check_finished, newest_step, read_before_after, store_of
 from orchestration.storage.faults import read_faults
-from orchestration.storage.finished import check_finished, read_before_after
 from orchestration.storage.lock import exclusive
 from orchestration.storage.run_folder import RunFolder, settle_config, write_environment, write_json
 from orchestration.train.report import write_report
@@ -91,7 +90,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
 
 def _train(config: ExperimentConfig, folder: RunFolder, inputs: Inputs, notes: dict[Path, dict[str, Any]]) -> None:
     started = time.perf_counter()
-    with seated(config, folder.logs) as seats:
+    with actors_reserved(config, folder.logs) as seats:
         _settle(folder, config)
         write_environment(folder)
         for path, value in notes.items():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from orchestration.settings.errors import LearnerLostError, PayloadLostError, ScoringError
 from orchestration.train.buffer import GroupBuffer
-from orchestration.workers.dispatch import Seat
+from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.tickets import GroupTicket, StepGroups
 from rollout.errors import RolloutError
 
@@ -47,17 +47,17 @@ async def take_steps(run: "Run") -> None:
     async with asyncio.TaskGroup() as tasks:
         rolling_out = tasks.create_task(roll_out(run, buffer))
         started = clock()
-        while (groups := await run.learner.beside(buffer.take_step())) is not None:
+        while (groups := await run.learner.or_learner_lost(buffer.take_step())) is not None:
             groups = await fetch(run, groups)
             taken = clock()
 
             await run.turns.to_learner()
             report = await run.train_step(groups)
-            expected = await run.take_leave(groups)
+            probe = await run.probe_logprobs(groups)
             trained = clock()
 
             sync = await run.weight_sync.publish(groups.step + 1)
-            comparing = tasks.create_task(run.compare(groups, expected))
+            comparing = tasks.create_task(run.check_mismatch(groups, probe))
             if run.is_synchronous:
                 await comparing  # its batches stand alone in the engines
             buffer.advance(groups.step + 1)
@@ -66,7 +66,7 @@ async def take_steps(run: "Run") -> None:
 
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
             run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
-            await run.conclude(buffer.progress(), step_s=synced - started)
+            await run.end_step(buffer.progress(), step_s=synced - started)
             started = clock()
         rolling_out.cancel()  # whoever asks the run to leave must not wait for groups of later steps
 
@@ -80,21 +80,21 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
     async with asyncio.TaskGroup() as groups:
         while positions := await buffer.wait_for_slots():
             await run.draws.read(positions)
-            seats = run.seats(positions)
+            slots = run.assign_batch(positions)
             for position in positions:
-                groups.create_task(fill_slot(run, buffer, position, seats.get(position)))
+                groups.create_task(fill_slot(run, buffer, position, slots.get(position)))
 
 
-async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, seat: Seat | None) -> None:
+async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, slot: BatchSlot | None) -> None:
     """Give the buffer the group of one position, or the reason for which it cannot be one."""
-    match await sample_group(run, position, seat):
+    match await sample_group(run, position, slot):
         case GroupTicket() as ticket:
             buffer.add(ticket)
         case str(reason):
             buffer.drop(position, reason)
 
 
-async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> GroupTicket | str:
+async def sample_group(run: "Run", position: int, slot: BatchSlot | None = None) -> GroupTicket | str:
     """One prompt's way from its row, which `draws.read` has read, to a scored group; begun again where it is lost.
 
     Returns:
@@ -107,12 +107,12 @@ async def sample_group(run: "Run", position: int, seat: Seat | None = None) -> G
         while True:
             try:
                 urgency = run.draws.urgency(position)
-                group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, seat=seat)
+                group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, slot=slot)
                 payload, summary = await run.rewards.score(group, keep_texts=run.draws.is_recorded(position))
                 break
             except PayloadLostError as error:
                 run.lose_payloads([group_id], str(error))
-                seat = None  # the batch is through
+                slot = None  # the batch is through
     except (RolloutError, ScoringError) as error:
         return str(error)
     sample_id = draw.sample.sample_id

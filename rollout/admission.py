@@ -54,7 +54,7 @@ class AdmissionDesk:
         """Submit inside `hold()`, which keeps the engine from starting on half a batch."""
         self._hold = hold
         self._batches: dict[str, dict[int, _Seat[Any] | None]] = {}
-        """Seats that have come, by index; None for one that was given up."""
+        """Reservations that have come, by index; None for one that was given up."""
         self._entering: set[asyncio.Task[None]] = set()
 
     async def enter(self, admission: Admission, submit: Callable[[], Awaitable[T]]) -> T:

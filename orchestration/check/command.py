@@ -13,8 +13,8 @@ from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import Expectations, Row, judge
 from orchestration.cluster.colocated import colocated_devices, ranks_under
-from orchestration.cluster.node_calls import hold, on_every_node
-from orchestration.cluster.reservations import Seats, seated
+from orchestration.cluster.found import hold, on_every_node
+from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.shapes import PatchTower, shape_of
 from orchestration.settings.demo import FAMILY_FRAMES
@@ -94,7 +94,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
     ids = ((tokenizer.token_to_id(token), token) for token in PLACEHOLDER_TOKENS)
     known = {index: token for index, token in ids if index is not None}
 
-    async def look(seats: Seats) -> Facts:
+    async def look(seats: Reservations) -> Facts:
         learner = start_learner(config, model, seats, logs, random_weights=config.check.random_weights)
 
         def devices_of(engine: int) -> str:
@@ -137,7 +137,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             open_store(checkpoints).delete_folder("check")
         return probes.facts
 
-    with seated(config, logs, roles=("learner", "engine")) as seats:
+    with actors_reserved(config, logs, roles=("learner", "engine")) as seats:
         return asyncio.run(look(seats))
 
 
@@ -154,7 +154,7 @@ async def look_at_nodes(config: ExperimentConfig, model: Path, shared: Path) -> 
     return [replace(node, is_seen=node.node in seen) for node in found]
 
 
-def places_of(seats: Seats) -> dict[str, str]:
+def places_of(seats: Reservations) -> dict[str, str]:
     """Return the machine of every engine and rank."""
     names = [machine.name for machine in seats.layout.machines]
     engines = {f"engine {seat.index}": names[seat.machine] for seat in seats.layout.of("engine")}

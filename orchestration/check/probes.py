@@ -172,7 +172,7 @@ class Probes:
     async def _send(self, engines: Sequence[Engine], version: int) -> float:
         """Send the weights as a publication does; gives the seconds of the transfer."""
         clock = asyncio.get_running_loop().time
-        await self._turns.meet(engines)
+        await self._turns.pause_for_weights(engines)
         handles = [engine.handle for engine in engines]
         if handles != self._connected:
             await self._learner.connect(handles, self._config.rollout)
@@ -180,7 +180,7 @@ class Probes:
         started = clock()
         await self._learner.send_weights(version)
         seconds = clock() - started
-        await self._turns.part(engines)
+        await self._turns.resume_with_weights(engines)
         return seconds
 
     async def _publish(self, version: int) -> None:

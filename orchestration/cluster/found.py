@@ -1,13 +1,15 @@
-"""The machines of a live Ray cluster."""
+"""The machines of the cluster as Ray sees them, and function calls on each of them."""
 
+import asyncio
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.cluster.machines import Machine
 from orchestration.settings.cluster import ActorRole, NodesConfig
@@ -85,3 +87,30 @@ def _machine(name: str, resources: Mapping[str, float], kind: NodesConfig | None
 
 def _count(resources: Mapping[str, float]) -> dict[str, Any]:
     return {"gpus": int(resources.get("GPU", 0)), "cpus": int(resources.get("CPU", 0))}
+
+
+T = TypeVar("T")
+
+
+async def on_every_node(nodes: Sequence[NodesConfig], function: Callable[..., T], *arguments: Any) -> list[T]:
+    """Call a function in a process of its own on every machine of the cluster that a run may use.
+
+    Args:
+        nodes: `cluster.nodes`, which says which machines these are; empty takes all.
+        function: found by its module on the other side.
+        arguments: after the first, which is the machine's name.
+
+    Returns:
+        Its answers, the driver's machine first.
+    """
+    calls = []
+    for found in find_machines(nodes):
+        strategy = NodeAffinitySchedulingStrategy(found.node_id, soft=False)
+        task = ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy)
+        calls.append(task.remote(found.machine.name, *arguments))
+    return list(await asyncio.gather(*calls))
+
+
+def hold(value: Any) -> ray.ObjectRef:
+    """Put a value into the object store and return the reference that actors take."""
+    return ray.put(value)

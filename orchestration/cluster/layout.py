@@ -1,13 +1,71 @@
-"""Which machine and GPU every actor gets: pure, the same for a plan and for a run."""
+"""Which actor is placed on which machine and GPU: the same function for `mixed-r1 plan` and for a run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from orchestration.cluster.machines import Layout, Machine
-from orchestration.cluster.needs import Need, Needs, needs_of
-from orchestration.cluster.rooms import Room, open_rooms
-from orchestration.cluster.shortage import check_sizes, shortage
+from orchestration.cluster.machines import Layout, Machine, Seating
+from orchestration.cluster.needs import Need, Needs, check_sizes, needs_of, shortage
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
+
+UNITS = 10_000
+"""Parts of a GPU that Ray tells apart."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """What is still free on one machine."""
+
+    index: int
+    """Of the machine."""
+    machine: Machine
+    cpus: int
+    units: list[int]
+    """Free parts of each GPU, of `UNITS`."""
+    seats: list[Seating] = field(default_factory=list)
+
+    def count(self, role: str) -> int:
+        """Actors of a role that stand here."""
+        return sum(seat.role == role for seat in self.seats)
+
+    def slots(self, need: Need) -> int:
+        """How many more actors of a role find room here."""
+        if need.role not in self.machine.roles:
+            return 0
+        by_cpus = self.cpus // need.cpus if need.cpus else len(self.units)
+        if need.gpus == 0:
+            return by_cpus
+        share = units_of(need)
+        return min(by_cpus, sum(free // share for free in self.units) // need.gpus)
+
+    def seat(self, need: Need, index: int) -> None:
+        """Seat one actor, on the GPUs that Ray would give it: those in use first, then by number."""
+        self.cpus -= need.cpus
+        share = units_of(need)
+        free = sorted((units, gpu) for gpu, units in enumerate(self.units) if units >= share)
+        gpus = tuple(sorted(gpu for _, gpu in free[: need.gpus]))
+        for gpu in gpus:
+            self.units[gpu] -= share
+        self.seats.append(Seating(role=need.role, index=index, machine=self.index, gpus=gpus))
+
+    def share(self, need: Need, index: int, gpus: tuple[int, ...]) -> None:
+        """Seat one actor on GPUs that are others' already."""
+        self.cpus -= need.cpus
+        self.seats.append(Seating(role=need.role, index=index, machine=self.index, gpus=gpus))
+
+
+def open_rooms(machines: Sequence[Machine]) -> list[Room]:
+    """Empty machines."""
+    return [
+        Room(index=index, machine=machine, cpus=machine.cpus, units=[UNITS] * machine.gpus)
+        for index, machine in enumerate(machines)
+    ]
+
+
+def units_of(need: Need) -> int:
+    """Parts of a GPU that one actor takes of each of its GPUs."""
+    return max(1, round(need.share * UNITS))
+
 
 Shares = list[tuple[int, int]]
 """Learner ranks by machine: index of the machine, ranks there."""

@@ -1,4 +1,4 @@
-"""Machines and what stands on them: the records of a layout."""
+"""Machines: their cores and GPUs, stated or found on this host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Layout:
     seats: tuple[Seating, ...]
 
     def of(self, role: ActorRole) -> tuple[Seating, ...]:
-        """Seats of one role, by index."""
+        """The actors of one role, by index."""
         return tuple(sorted((seat for seat in self.seats if seat.role == role), key=_index))
 
     def learner_machines(self) -> tuple[int, ...]:

@@ -1,11 +1,65 @@
-"""What one actor's process runs with: cores, threads, GPUs and environment. Pure; nothing is reserved."""
+"""What a process of a run gets from its placement: cores, variables, network interface, log file."""
 
+import fcntl
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.cluster.needs import Needs
+from orchestration.settings.cluster import ClusterConfig
 from orchestration.settings.experiment import ExperimentConfig
+
+OWN_TO_A_PROCESS = frozenset(
+    {"CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "VLLM_HOST_IP", "VLLM_PORT"}
+)
+"""What is true of one process or machine and wrong on every other; a prefix does not take it along."""
+
+
+def actor_environment(cluster: ClusterConfig, driver: Mapping[str, str]) -> dict[str, str]:
+    """Give what `cluster.pass_environment` takes from the driver's environment, and `cluster.environment` over it.
+
+    A name that the driver does not have is left out: most of them are of use on some clusters only.
+    """
+    passed = {name: value for name, value in driver.items() if _is_passed(name, cluster.pass_environment)}
+    return passed | dict(cluster.environment)
+
+
+def _is_passed(name: str, patterns: tuple[str, ...]) -> bool:
+    if name in patterns:
+        return True
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    return name.startswith(prefixes) and name not in OWN_TO_A_PROCESS
+
+
+SIOCGIFADDR = 0x8915
+"""Linux's request for the IPv4 address of an interface."""
+
+NAME_BYTES = 15
+
+
+def interface_of(address: str) -> str | None:
+    """Give the interface that has an IPv4 address; None where none has.
+
+    Gloo binds to what the machine's own name resolves to, which on many machines is a loopback address that no other
+    machine can reach. The address under which Ray knows the machine is reachable, so its interface is.
+
+    Example:
+        >>> interface_of("127.0.0.1")
+        'lo'
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:NAME_BYTES])
+            try:
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+            except OSError:
+                continue  # an interface without an IPv4 address
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
+
 
 NO_VARIABLES: Mapping[str, str] = {}
 

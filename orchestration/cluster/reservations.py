@@ -1,4 +1,4 @@
-"""Seats: where every actor of a job is started, and with what."""
+"""Reservations: room in the cluster for every actor of a job, and with what each is started."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,23 +6,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestration.cluster.bundles import bundles_of, further_engine
-from orchestration.cluster.environment import actor_environment
 from orchestration.cluster.found import FoundMachine, find_machines
-from orchestration.cluster.groups import Groups
+from orchestration.cluster.groups import Groups, bundles_of, further_engine
 from orchestration.cluster.layout import lay_out_needs
-from orchestration.cluster.local import available_cores
 from orchestration.cluster.machines import Layout
-from orchestration.cluster.needs import Needs, needs_of
-from orchestration.cluster.process import Placement, Processes, processes_of
+from orchestration.cluster.needs import Needs, available_cores, needs_of
+from orchestration.cluster.process import Placement, Processes, actor_environment, processes_of
 from orchestration.cluster.session import ray_session
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
 
-class Seats:
-    """Room for every actor, reserved in Ray."""
+class Reservations:
+    """Room for every actor of a job, reserved in Ray."""
 
     def __init__(self, layout: Layout, needs: Needs, processes: Processes, groups: Groups) -> None:
         """Hold what was reserved."""
@@ -63,9 +60,9 @@ class Seats:
 
 
 @contextmanager
-def seated(
+def actors_reserved(
     config: ExperimentConfig, log_dir: Path, *, roles: Sequence[ActorRole] = ("learner", "engine", "reward")
-) -> Iterator[Seats]:
+) -> Iterator[Reservations]:
     """Start or join Ray and reserve room for the actors of some roles, for the length of the block.
 
     Raises:
@@ -82,8 +79,8 @@ def num_actors(config: ExperimentConfig, roles: Sequence[ActorRole]) -> int:
 
 
 @contextmanager
-def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterator[Seats]:
-    """Reserve room in the cluster that this process has joined; see `seated`."""
+def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterator[Reservations]:
+    """Reserve room in the cluster that this process has joined; see `actors_reserved`."""
     needs = needs_of(config).only(*roles)
     machines = find_machines(config.cluster.nodes)
     layout = _lay_out(needs, machines)
@@ -97,7 +94,7 @@ def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterato
     groups = Groups(machines)
     try:
         groups.reserve(bundles_of(layout, needs), timeout_s=config.cluster.faults.start_timeout_s)
-        yield Seats(layout, needs, processes, groups)
+        yield Reservations(layout, needs, processes, groups)
     finally:
         groups.close()
 

@@ -18,8 +18,8 @@ from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTask
 from ray.job_config import JobConfig
 
 from orchestration.cluster.guard import checkout, guarded
-from orchestration.cluster.local import available_cores
 from orchestration.cluster.local_ray import starting_local_ray
+from orchestration.cluster.needs import available_cores
 from orchestration.cluster.ray_errors import cause_of
 from orchestration.cluster.ray_folder import private_folder
 from orchestration.settings.cluster import TOKEN_HINT, ClusterConfig

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestration.cluster.reservations import Seats, num_actors, reserved
+from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.job import BuildJob
@@ -76,7 +76,7 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
         max_completion_tokens=sampling.max_completion_tokens,
     )
 
-    async def run(seats: Seats, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
+    async def run(seats: Reservations, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
         generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)

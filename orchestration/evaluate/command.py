@@ -11,8 +11,8 @@ from textwrap import shorten
 
 from learner import checkpoint
 from learner.store import FileStore
-from orchestration.cluster.local import has_gpu
-from orchestration.cluster.reservations import Seats, seated
+from orchestration.cluster.needs import has_gpu
+from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.evaluate.benchmarks import preset_of
 from orchestration.evaluate.checkpoint import Weights, differences, find_weights
 from orchestration.evaluate.publish import list_files, publish, publish_comparison, say
@@ -144,7 +144,7 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
     """Export a checkpoint of the run as a Hugging Face folder, with a learner of the run's settings."""
     checkpoint.verify(store, checkpoint.read(store, step))
     base = model_folder(config)
-    with seated(config, run.logs, roles=("learner",)) as seats:
+    with actors_reserved(config, run.logs, roles=("learner",)) as seats:
         learner = start_learner(config, base, seats, run.logs)
         asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
 
@@ -296,7 +296,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
         coord_mode=config.model.coord_mode,
     )
 
-    async def ask(seats: Seats, finished: Callable[[EvaluatedSample], None]) -> None:
+    async def ask(seats: Reservations, finished: Callable[[EvaluatedSample], None]) -> None:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
         generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)
@@ -316,7 +316,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             await generators.close()
 
     columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with seated(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
+    with actors_reserved(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
         bar = bars.add_task("", total=len(bench.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:

@@ -2,8 +2,8 @@
 
 from orchestration.cluster.machines import Layout
 from orchestration.settings.cluster import ActorRole
+from orchestration.settings.commands import GpuConfig
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.plan import GpuConfig
 
 
 def kinds_under(config: ExperimentConfig, layout: Layout | None, role: ActorRole) -> tuple[GpuConfig, ...]:

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from orchestration.cluster.layout import lay_out
-from orchestration.cluster.local import available_cores, this_machine
 from orchestration.cluster.machines import Layout, Machine, planned_machines
-from orchestration.cluster.needs import Needs, needs_of
+from orchestration.cluster.needs import Needs, available_cores, needs_of, this_machine
 from orchestration.cluster.object_store import store_need
 from orchestration.inputs.dataset import Located, known_model_folder, locate
 from orchestration.models.parameters import ParameterCounts, count_parameters

@@ -22,8 +22,8 @@ from orchestration.plan.gpus import kinds_under
 from orchestration.plan.learner_memory import learner_parts
 from orchestration.plan.lengths import Lengths, is_drawn
 from orchestration.plan.trained import changing_tensors
+from orchestration.settings.commands import AssumeConfig
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.plan import AssumeConfig
 
 BALANCE = 1.15
 """Rollout and learner count as balanced while neither takes so many times the other's time."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from orchestration.settings.environment import check_environment
 from orchestration.settings.errors import ConfigError
+from orchestration.settings.secrecy import check_environment
 
 TOKEN_HINT = (
     "export RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the token of the cluster's head, or put it in "

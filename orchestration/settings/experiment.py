@@ -10,16 +10,13 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 
 from learner.config import AlgorithmConfig, LearnerConfig
-from orchestration.settings.check import CheckConfig
 from orchestration.settings.cluster import ClusterConfig
-from orchestration.settings.data import DataConfig
+from orchestration.settings.commands import CheckConfig, EvaluateConfig, PlanConfig, SubmitConfig
 from orchestration.settings.demo import DemoSettings
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.evaluate import EvaluateConfig
 from orchestration.settings.model import NOT_SET, ModelConfig
-from orchestration.settings.plan import PlanConfig
+from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
-from orchestration.settings.submit import SubmitConfig
 from orchestration.settings.training import (
     EvaluationConfig,
     TrainingConfig,

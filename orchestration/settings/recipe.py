@@ -1,4 +1,4 @@
-"""The settings of the data engine: a recipe is the sources of a dataset and what every stage does to their rows."""
+"""Datasets of a run, and recipes of the data engine: sources, and what each stage does to their rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from orchestration.settings.errors import ConfigError
+from rollout.config import StreamConfig
 
 Role = Literal["train", "held_out", "guard"]
 """What a source's rows are for; guard rows are evaluation sets whose rows training must not hold."""
@@ -185,3 +186,24 @@ class RecipeConfig:
                     raise ConfigError(
                         f"data.recipe.select.{key} names {name}; reward functions are {', '.join(REWARD_FUNCTIONS)}"
                     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which samples are trained on and which are held out."""
+
+    train: Annotated[str, "path", MinLen(1)] | None
+    """Parquet file or folder of shards; null builds the recipe."""
+    held_out: Annotated[str, "path", MinLen(1)] | None
+    """The same for evaluation."""
+    recipe: RecipeConfig | None
+    """What is built where train and held_out are null."""
+    stream: StreamConfig
+    """In which order and mixture the rows are trained on."""
+
+    def __post_init__(self) -> None:
+        """Data is either there, or has a recipe."""
+        if (self.train is None) != (self.held_out is None):
+            raise ConfigError("data.train and data.held_out must both be set, or both be null to build data.recipe")
+        if self.train is None and self.recipe is None:
+            raise ConfigError("data.train and data.recipe are both null; set the files, or choose a recipe (data=demo)")

@@ -1,8 +1,4 @@
-"""Checkpoints: the run's checkpoints, from the moment the learner stops for one to the day it is deleted.
-
-begin: the learner stages its state on local disk, and trains on. Then, beside training: copy, mark, delete what need
-not stay. One checkpoint is on its way at a time.
-"""
+"""Checkpoints of a run: written beside training, kept by rule, found again; and whether a run is complete."""
 
 import asyncio
 import hashlib
@@ -15,7 +11,9 @@ from learner import checkpoint, retention
 from learner.checkpoint import Checkpoint, StagedShare
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
+from orchestration.settings.errors import ResumeError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.run_folder import RunFolder, read_config
 
 
@@ -194,3 +192,89 @@ def config_digest(config: ExperimentConfig) -> str:
     """Give the blake2b of the settings as canonical JSON, in hex."""
     canonical = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
+
+
+class Saver:
+    """Saves a run within the limits of its fault log."""
+
+    def __init__(self, checkpoints: Checkpoints, faults: FaultLog, say: Callable[[str], None]) -> None:
+        """Take nothing for saved."""
+        self._checkpoints = checkpoints
+        self._faults = faults
+        self._say = say
+        self.saved_step: int | None = None
+        """The newest step that is saved or on its way."""
+
+    async def begin(self, step: int, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
+        """Stage a checkpoint; it is written beside training, and the ones before stay until it is whole.
+
+        Raises:
+            TooManyFaultsError: too many failed within the window.
+        """
+        while self.saved_step != step:
+            try:
+                await self._checkpoints.begin(step, extra=extra, scores=scores)
+                self.saved_step = step
+            except CheckpointError as error:
+                self._note(step, error)
+
+    async def stage(self, step: int) -> None:
+        """Let the learner stage its state now, for a `begin` of the same step.
+
+        Raises:
+            TooManyFaultsError: too many failed within the window.
+        """
+        while True:
+            try:
+                return await self._checkpoints.stage(step)
+            except CheckpointError as error:
+                self._note(step, error)
+
+    async def settle(self, step: int, extra: Callable[[], Mapping[str, Any]]) -> None:
+        """Wait until a checkpoint of `step` is complete, which is begun if it was not.
+
+        Raises:
+            TooManyFaultsError: too many failed within the window.
+        """
+        while True:
+            await self.begin(step, extra())
+            try:
+                return await self._checkpoints.settle()
+            except CheckpointError as error:
+                self._note(step, error)
+
+    def _note(self, step: int, error: CheckpointError) -> None:
+        self.saved_step = None
+        self._say(f"step {step}: {error}")
+        self._faults.record(Role.CHECKPOINT, 0, str(error))
+
+
+def check_finished(folder: RunFolder, num_steps: int) -> bool:
+    """Whether the run needs nothing more: all steps done, model exported.
+
+    Raises:
+        ResumeError: the folder holds more steps than are asked for.
+    """
+    step = newest_step(store_of(folder))
+    if step is None:
+        return False
+    if step > num_steps:
+        raise ResumeError(
+            f"{folder.root} is at step {step}, beyond training.num_steps={num_steps}; raise num_steps or use another "
+            "run_dir"
+        )
+    return step == num_steps and (folder.export / "config.json").is_file()
+
+
+def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
+    """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
+    try:
+        return dict(json.loads(folder.evaluation(name).read_text()))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+def read_before_after(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the scores before and after training; those before are empty where they are of other rows."""
+    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
+    return (before if before.get("rows") == after.get("rows") else {}), after

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ResumeError
-from orchestration.settings.submit import SubmitConfig
 from orchestration.submit.ending import EXIT_INTERRUPTED, JobState, JobStatus, exit_code, is_worth_repeating
 from orchestration.submit.job import Job, attempt_of, job_id
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.settings.cluster import TOKEN_HINT
+from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError, InfrastructureError, ResumeError
-from orchestration.settings.submit import SubmitConfig
 from orchestration.submit.ending import JobState, JobStatus
 from orchestration.submit.job import Job
 from orchestration.submit.package import source_folder, stage_code

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.submit import SubmitConfig
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"

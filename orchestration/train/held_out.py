@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestration.page.tables import scores_table
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.finished import read_evaluation
+from orchestration.storage.checkpoints import read_evaluation
 from orchestration.storage.run_folder import RunFolder, write_json
 from orchestration.train.scores import Evaluation, evaluate, rows_digest
 from orchestration.workers.collect import Questioning, draw_rows

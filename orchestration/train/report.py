@@ -10,8 +10,8 @@ from markupsafe import Markup
 from orchestration.page.curves import curves_svg, held_out_svg
 from orchestration.page.figures import images_svg
 from orchestration.page.render import render
+from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.faults import Fault, read_faults
-from orchestration.storage.finished import read_before_after
 from orchestration.storage.run_folder import RunFolder, read_config, read_json_lines
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from learner.errors import LearnerError
 from learner.records import StepReport
 from orchestration.cluster.colocated import colocated_devices, ranks_under
-from orchestration.cluster.reservations import Seats
+from orchestration.cluster.reservations import Reservations
 from orchestration.inputs.prepare import Inputs
 from orchestration.settings.errors import PayloadLostError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig
@@ -25,7 +25,7 @@ from orchestration.train.held_out import HeldOut
 from orchestration.train.run_state import RunState
 from orchestration.train.scores import Evaluation
 from orchestration.train.tracking import Tracker
-from orchestration.workers.dispatch import Seat
+from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.engine_pool import start_generators
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
@@ -44,7 +44,7 @@ class Run:
     Life: constructed -> `start` -> `loop.train` -> `finish` -> `close`.
     """
 
-    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, seats: Seats, say: Say) -> None:
+    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, seats: Reservations, say: Say) -> None:
         """Open the data and settle how actors are made; none is started."""
         self.config = config
         self.folder = RunFolder(config.run_path)
@@ -266,11 +266,11 @@ class Run:
     async def _take_step(self, groups: StepGroups) -> StepReport:
         assert self._buffer is not None
         report = await self.learner.train_step(groups.step, groups.tickets)
-        self.observe(groups)
+        self.update_estimates(groups)
         self.state.progress = self._buffer.progress()
         return report
 
-    async def conclude(self, progress: Progress, step_s: float) -> None:
+    async def end_step(self, progress: Progress, step_s: float) -> None:
         """Note where the run stands; evaluate and save where that is due, and leave when the allocation ends."""
         self.state.progress = progress
         evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
@@ -282,15 +282,15 @@ class Run:
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
             self.request_stop(f"the allocation ends in less than {leave_before_s:g} s and a step")
 
-    def seats(self, positions: Sequence[int]) -> dict[int, Seat]:
+    def assign_batch(self, positions: Sequence[int]) -> dict[int, BatchSlot]:
         """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
         if not self.is_synchronous:
             return {}
         self._num_batches += 1
         samples = self.draws.samples(positions)
-        return self.generators.seats(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
+        return self.generators.assign_batch(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
-    async def take_leave(self, groups: StepGroups) -> NDArray[np.float32] | None:
+    async def probe_logprobs(self, groups: StepGroups) -> NDArray[np.float32] | None:
         """Ask of the learner, before the publication that ends its turn, what it can give in its turn alone.
 
         Returns:
@@ -300,8 +300,8 @@ class Run:
             await self.state.stage_if_due(groups.step + 1)
         return await self.weight_sync.expect(groups.probed) if groups.tickets else None
 
-    async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
-        """Mean difference of what engines answer now from the logprobs that the learner gave in `take_leave`.
+    async def check_mismatch(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
+        """Mean difference of what engines answer now from the logprobs that the learner gave in `probe_logprobs`.
 
         None without them, or where the row or the group is gone meanwhile.
         """
@@ -317,7 +317,7 @@ class Run:
             self.lose_payloads([groups.probed.group_id], str(error))
         return None
 
-    def observe(self, groups: StepGroups) -> None:
+    def update_estimates(self, groups: StepGroups) -> None:
         """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
         self.draws.observe(groups)
         self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))

@@ -7,9 +7,8 @@ from typing import Any
 from learner.checkpoint import Checkpoint
 from orchestration.settings.errors import ResumeError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.checkpoints import Checkpoints, config_digest
+from orchestration.storage.checkpoints import Checkpoints, Saver, config_digest
 from orchestration.storage.faults import FaultLog
-from orchestration.storage.saving import Saver
 from orchestration.train.buffer import Progress
 from orchestration.train.draws import Draws
 from orchestration.workers.dispatch import LengthEstimates

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import ray
 
-from orchestration.cluster.network import interface_of
-from orchestration.cluster.process import Placement
+from orchestration.cluster.process import Placement, interface_of
 
 
 def settle(role: str, placement: Placement, log_dir: Path, devices: str | None = None) -> None:

@@ -1,12 +1,9 @@
-"""Which engine gets which group next: by urgency, expected length and load. Pure, no tasks.
+"""Which engine gets which group next: estimates, queue, capacity, and the gate for engines that are built again."""
 
-A group goes whole to one engine, so that its completions share the prompt's cache blocks and vision features. Engines
-hold a little more than they can decode at once, so that a finished completion's load is taken without asking the
-driver; what is beyond that waits here, where it can still go to whichever engine is free first.
-"""
-
+import asyncio
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -76,7 +73,7 @@ class _Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class BatchSlot:
     """A group's engine and its place in the batch that this engine takes at once."""
 
     engine: int
@@ -130,7 +127,7 @@ class Dispatcher:
         """Take back a group that waits; it will go to no engine."""
         work.is_withdrawn = True
 
-    def seats(self, batch: str, tokens: Mapping[int, float]) -> dict[int, Seat]:
+    def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
         """Share a whole batch between the engines, longest groups first; depends on nothing but its arguments.
 
         Args:
@@ -144,7 +141,7 @@ class Dispatcher:
             chosen[engine].append(position)
             heapq.heappush(loads, (load + tokens[position], engine))
         return {
-            position: Seat(engine=engine, admission=Admission(batch=batch, index=index, size=len(positions)))
+            position: BatchSlot(engine=engine, admission=Admission(batch=batch, index=index, size=len(positions)))
             for engine, positions in chosen.items()
             for index, position in enumerate(sorted(positions))
         }
@@ -190,3 +187,136 @@ class Dispatcher:
                 return engine
             heapq.heappop(self._by_load)
         return None
+
+
+class Places:
+    """Room on the engines that take groups.
+
+    Consumes: groups that want an engine. Produces: assignments. Waits for: an engine with room.
+    Woken by: a call that ends, an engine that joins.
+    """
+
+    def __init__(self, *, capacity: int) -> None:
+        """Let no engine hold more than `capacity` groups, those with a seat aside."""
+        self._dispatcher = Dispatcher(capacity=capacity)
+        self._waiting: set[Work] = set()
+
+    @property
+    def engines(self) -> list[int]:
+        """Engines that take groups."""
+        return self._dispatcher.engines
+
+    def join(self, engines: Iterable[int]) -> None:
+        """Let engines take groups."""
+        for engine in engines:
+            self._dispatcher.join(engine)
+        self._match()
+
+    def leave(self, engine: int) -> None:
+        """Give an engine no more groups and forget those that it has."""
+        self._dispatcher.leave(engine)
+
+    def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
+        """See `Dispatcher.assign_batch`."""
+        return self._dispatcher.assign_batch(batch, tokens)
+
+    def take_slot(self, slot: BatchSlot, tokens: float) -> Assignment | None:
+        """Take a place that was kept; None if its engine is lost."""
+        return self._dispatcher.assign(Work(urgency=0, tokens=tokens, payload=None), slot.engine)
+
+    async def take(self, tokens: float, *, urgency: int) -> Assignment:
+        """Wait for an engine with room.
+
+        Args:
+            tokens: Expected of the group.
+            urgency: The lowest goes first.
+
+        Raises:
+            Exception: what `fail` was told meanwhile.
+        """
+        future: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
+        work = Work(urgency=urgency, tokens=tokens, payload=future)
+        self._dispatcher.submit(work)
+        self._match()
+        self._waiting.add(work)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._dispatcher.withdraw(work)
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.give_back(future.result())
+            raise
+        finally:
+            self._waiting.discard(work)
+
+    def give_back(self, place: Assignment) -> None:
+        """Leave a place, whatever came of the group."""
+        self._dispatcher.finish(place)
+        self._match()
+
+    async def hold(self, place: Assignment, call: "asyncio.Future[Any]") -> None:
+        """Wait for a call; the engine's load counts until it ends, even if nobody waits for it any more."""
+
+        def ended(done: "asyncio.Future[Any]") -> None:
+            self.give_back(place)
+            if not done.cancelled():
+                done.exception()
+
+        call.add_done_callback(ended)
+        await asyncio.shield(call)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everyone who waits that no engine will come."""
+        for work in self._waiting:
+            if not work.payload.done():
+                work.payload.set_exception(error)
+
+    def _match(self) -> None:
+        while (assignment := self._dispatcher.match()) is not None:
+            future: asyncio.Future[Assignment] = assignment.work.payload
+            if future.done():
+                self._dispatcher.finish(assignment)
+            else:
+                future.set_result(assignment)
+
+
+class BuildGate:
+    """Lets engines be built while the GPUs are theirs, and nobody else onto the GPUs while one is being built.
+
+    Open for ever where engines have GPUs of their own.
+    """
+
+    def __init__(self) -> None:
+        """Begin open."""
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._left = asyncio.Event()
+        self._left.set()
+        self._num_inside = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether builds that have not begun must wait, and those that have should end."""
+        return not self._opened.is_set()
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Within the block one engine is built; waits for the gate."""
+        await self._opened.wait()
+        self._num_inside += 1
+        self._left.clear()
+        try:
+            yield
+        finally:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._left.set()
+
+    async def close(self) -> None:
+        """Let no further build begin; returns when none is under way."""
+        self._opened.clear()
+        await self._left.wait()
+
+    def open(self) -> None:
+        """Let builds begin."""
+        self._opened.set()

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from orchestration.cluster.ray_errors import in_our_words
-from orchestration.cluster.reservations import Seats
+from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import EngineLostError, PayloadLostError
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.workers.dispatch import FULLNESS, Assignment, LengthEstimates, Seat
+from orchestration.workers.dispatch import FULLNESS, Assignment, BatchSlot, BuildGate, LengthEstimates, Places
 from orchestration.workers.engine_actor import GeneratorActor
-from orchestration.workers.gate import BuildGate
-from orchestration.workers.places import Places
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
@@ -148,7 +146,7 @@ class GeneratorPool:
         return Engine(index, self._start, self._stop, self._faults, leave=self._places.leave, is_elastic=is_elastic)
 
     async def generate_group(
-        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, seat: Seat | None = None
+        self, group_id: str, sample: Sample, spec: SamplingSpec, *, urgency: int = 0, slot: BatchSlot | None = None
     ) -> ray.ObjectRef:
         """Sample one group; the group itself stays where it was made.
 
@@ -157,7 +155,7 @@ class GeneratorPool:
             sample: Its prompt.
             spec: How its completions are sampled.
             urgency: Among waiting groups the lowest goes first.
-            seat: The group's place in a batch; lost with its engine.
+            slot: The group's place in a batch; lost with its engine.
 
         Raises:
             RolloutError: the sample cannot be a prompt.
@@ -167,9 +165,9 @@ class GeneratorPool:
         while True:
             self._check()
             tokens = self.lengths.expected_tokens(sample, spec.group_size)
-            place = self._places.sit(seat, tokens) if seat is not None else None
-            admission = seat.admission if seat is not None and place is not None else None
-            seat = None
+            place = self._places.take_slot(slot, tokens) if slot is not None else None
+            admission = slot.admission if slot is not None and place is not None else None
+            slot = None
             if place is None:
                 place = await self._places.take(tokens, urgency=urgency)
             engine = self._engines[place.engine]
@@ -200,10 +198,10 @@ class GeneratorPool:
             raise
         return group, seconds
 
-    def seats(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, Seat]:
+    def assign_batch(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, BatchSlot]:
         """Share a batch of groups, by position, between the live engines."""
         expected = self.lengths.expected_tokens
-        return self._places.seats(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
+        return self._places.assign_batch(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
     def standing(self) -> list[Engine]:
         """Return the engines that answer, live or still without the current weights."""
@@ -402,7 +400,7 @@ class GeneratorPool:
 def start_generators(
     config: RolloutConfig,
     model_path: Path,
-    seats: Seats,
+    seats: Reservations,
     log_dir: Path,
     *,
     faults: FaultsConfig,

@@ -19,7 +19,7 @@ from learner.records import StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.cluster.colocated import RankDevices
 from orchestration.cluster.ray_errors import translate
-from orchestration.cluster.reservations import Seats
+from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import LearnerLostError, PayloadLostError, TransferBrokenError
 from orchestration.settings.experiment import ExperimentConfig
@@ -87,7 +87,7 @@ class LearnerGroup:
         """The Ray actors by rank."""
         return [actor.handle for actor in self._actors]
 
-    async def beside(self, others: Awaitable[T]) -> T:
+    async def or_learner_lost(self, others: Awaitable[T]) -> T:
         """Wait for something that others do.
 
         Raises:
@@ -303,7 +303,7 @@ def _take_note(answer: "asyncio.Future[Any]") -> None:
 
 
 def start_learner(
-    config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path, *, random_weights: bool = False
+    config: ExperimentConfig, model_path: Path, seats: Reservations, log_dir: Path, *, random_weights: bool = False
 ) -> LearnerGroup:
     """Make a group of the learner ranks that have seats, told which model and which algorithm.
 

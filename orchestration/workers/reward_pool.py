@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
-from orchestration.cluster.reservations import Seats
+from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.settings.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.settings.experiment import ExperimentConfig
@@ -192,7 +192,7 @@ class RewardPool:
 
 
 def start_reward_pool(
-    config: ExperimentConfig, model_path: Path, seats: Seats, log_dir: Path, faults: FaultLog
+    config: ExperimentConfig, model_path: Path, seats: Reservations, log_dir: Path, faults: FaultLog
 ) -> RewardPool:
     """Start the reward actors that have seats."""
 

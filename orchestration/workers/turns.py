@@ -47,11 +47,11 @@ class Turns(Protocol):
         """Wait for at least one engine that can take weights."""
         ...
 
-    async def meet(self, engines: Sequence[Engine]) -> None:
+    async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """Bring engines to where they take weights."""
         ...
 
-    async def part(self, engines: Sequence[Engine]) -> None:
+    async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """Let engines go on under the weights that they have taken."""
         ...
 
@@ -87,11 +87,11 @@ class OwnGpus:
         """See Turns."""
         return await self._generators.some_standing()
 
-    async def meet(self, engines: Sequence[Engine]) -> None:
+    async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
         await self._generators.on_each(engines, "pause")
 
-    async def part(self, engines: Sequence[Engine]) -> None:
+    async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
         await self._generators.on_each(engines, "resume")
 
@@ -170,14 +170,14 @@ class SharedGpus:
         await self._bring_learner()
         return self._generators.standing()
 
-    async def meet(self, engines: Sequence[Engine]) -> None:
+    async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
         if self._moves_memory:
             # Free for engines are only bytes that the ranks' allocators do not keep for later.
             await self._learner.release_cache()
         await self._generators.on_each(engines, "wake_weights")
 
-    async def part(self, engines: Sequence[Engine]) -> None:
+    async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns; an engine that dies here has nothing to do with the others' weights."""
         await self._send_learner_away()
         activity = await self._generators.on_those_left("wake_cache")

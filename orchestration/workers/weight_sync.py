@@ -186,7 +186,7 @@ class WeightSync:
 
     async def _transfer(self, engines: Sequence[Engine], version: int, is_due: bool) -> int:
         handles = [engine.handle for engine in engines]
-        await self._turns.meet(engines)
+        await self._turns.pause_for_weights(engines)
         both_sides = [*self._learner.handles, *handles]
         if both_sides != self._connected:
             self._connected = []
@@ -198,7 +198,7 @@ class WeightSync:
             self._connected = []
             raise
         num_compared = await self._compare_tensors(engines) if is_due else 0
-        await self._turns.part(engines)
+        await self._turns.resume_with_weights(engines)
         return num_compared
 
     async def _blame(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Literal
 
 from orchestration.cli import compose
-from orchestration.cluster.reservations import Seats, seated
+from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.inputs.machine import build_config
 from orchestration.inputs.prepare import Inputs, prepare_inputs
 from orchestration.loop import sample_group, train
@@ -98,7 +98,7 @@ async def together(run: Run) -> dict[str, float]:
 def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
     """All phases, each with actors of its own on the same cores."""
 
-    def fresh(seats: Seats, name: str, max_staleness: int, in_flight: InFlight = "keep") -> Run:
+    def fresh(seats: Reservations, name: str, max_staleness: int, in_flight: InFlight = "keep") -> Run:
         training = dataclasses.replace(
             config.training,
             max_staleness=max_staleness,
@@ -117,7 +117,7 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         settle_config(RunFolder(own.run_path), own)
         return Run(own, inputs=inputs, seats=seats, say=lambda line: None)
 
-    with seated(config, config.run_path / "logs") as seats:
+    with actors_reserved(config, config.run_path / "logs") as seats:
         rollout_s, learner_s = asyncio.run(parts(fresh(seats, "parts", 1), num_steps))
         for name, alone_s in {"rollout alone": rollout_s, "learner alone": learner_s}.items():
             print(f"{name:<27} {alone_s:6.2f} s a step", flush=True)

@@ -92,7 +92,7 @@ def test_the_production_client_brings_weights_over_by_ipc(
     if "ray" not in sys.modules:  # a machine may be without it; nothing of it is used here
         monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     from learner.weight_sender import WeightSender
-    from orchestration.workers import engine_client
+    from orchestration.workers import learner_actor as engine_client
     from rollout.engine import GenerationEngine
 
     monkeypatch.setattr(

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
 from orchestration.cluster.colocated import RankDevices, colocated_devices, ranks_under
-from orchestration.cluster.reservations import Seats, reserved, seated
+from orchestration.cluster.reservations import Reservations, actors_reserved, reserved
 from orchestration.cluster.session import leave_ray
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import ConfigError, InfrastructureError
@@ -41,12 +41,12 @@ def configure(cluster: Cluster, folder: Path, *more: str, **sizes: int) -> Exper
     return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster.address}", *more))
 
 
-def probe(seats: Seats, role: ActorRole, index: int) -> Any:
+def probe(seats: Reservations, role: ActorRole, index: int) -> Any:
     variables = seats.placements(role)[index].variables
     return Probe.options(**seats.options(role, index)).remote(variables)
 
 
-def places(seats: Seats, role: ActorRole) -> list[Place]:
+def places(seats: Reservations, role: ActorRole) -> list[Place]:
     actors = [probe(seats, role, index) for index in range(len(seats.placements(role)))]
     return ray.get([actor.place.remote() for actor in actors])
 
@@ -73,7 +73,7 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
 ) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     config = configure(cluster, tmp_path, KINDS, ranks=4, engines=2, width=2)
-    with seated(config, tmp_path / "logs") as seats:
+    with actors_reserved(config, tmp_path / "logs") as seats:
         ranks, engines, rewards = (places(seats, role) for role in ("learner", "engine", "reward"))
         fast, cheap, plain = (node_of(mark) for mark in ("fast", "cheap", "plain"))
         assert [(rank.node_id, rank.gpus) for rank in ranks] == [(fast, (str(gpu),)) for gpu in range(4)]
@@ -103,14 +103,14 @@ def test_groups_are_given_back_on_errors_too(tmp_path: Path, cluster: Cluster) -
 def test_run_that_can_never_fit_is_refused_at_once(tmp_path: Path, cluster: Cluster) -> None:
     config = configure(cluster, tmp_path, ranks=4, engines=3, width=2)
     refusal = r"no room for 1 of 3 engines.*4 learner ranks.*3 engines of 2 GPUs.*with 4 GPUs and 8 cores each"
-    with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
+    with pytest.raises(ConfigError, match=refusal), actors_reserved(config, tmp_path / "logs"):
         pass
 
 
 def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, cluster: Cluster) -> None:
     first = configure(cluster, tmp_path, ranks=4, engines=1)
     second = configure(cluster, tmp_path, "cluster.faults.start_timeout_s=0.5", ranks=4, engines=1)
-    with seated(first, tmp_path / "logs"):
+    with actors_reserved(first, tmp_path / "logs"):
         with (
             pytest.raises(InfrastructureError) as refused,
             reserved(second, roles=("learner", "engine")),
@@ -125,7 +125,7 @@ def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, clus
 
 def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: Cluster) -> None:
     config = sharing(configure(cluster, tmp_path, ranks=1, engines=1), rank=0.5, worker=0.5)
-    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         learner, engine = places(seats, "learner")[0], places(seats, "engine")[0]
         seat = seats.layout.of("engine")[0]
         assert (engine.node_id == learner.node_id) == (seat.machine == seats.layout.of("learner")[0].machine)
@@ -134,7 +134,7 @@ def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: Cluster) -> None:
 
 def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: Cluster) -> None:
     config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
-    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         ranks = places(seats, "learner")
         under = ranks_under(seats.layout, 1)
         told = [RankDevices(node_id=ranks[rank].node_id, visible=",".join(ranks[rank].gpus)) for rank in under]
@@ -147,7 +147,7 @@ def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: Cl
 
 def test_replacement_stands_elsewhere_at_once_when_a_node_is_gone(tmp_path: Path, cluster: Cluster) -> None:
     config = configure(cluster, tmp_path, ranks=2, engines=1)
-    with seated(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
         rank, engine = (ray.get(probe(seats, role, 0).place.remote()) for role in ("learner", "engine"))
         assert rank.node_id != engine.node_id
         lost = next(node for node in cluster.list_all_nodes() if node.node_id == engine.node_id)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestration.cli import compose
 from orchestration.cluster.process import Placement
 from orchestration.cluster.ray_errors import in_our_words
-from orchestration.cluster.reservations import seated
+from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import leave_ray
 from orchestration.inputs.machine import build_config
 from orchestration.settings.errors import ConfigError, PayloadLostError, RewardLostError
@@ -144,5 +144,5 @@ def test_a_cluster_with_too_few_cores_is_refused_at_once(tmp_path: Path, nodes: 
     settings = [f"cluster.address={nodes.address}", "cluster.reward_pool.num_actors=20", f"run_dir={tmp_path}"]
     config = build_config(compose(settings))
     refusal = r"no room for 10 of 20 reward actors.*each actor reserves a core.*Lower cluster.reward_pool.num_actors"
-    with pytest.raises(ConfigError, match=refusal), seated(config, tmp_path / "logs"):
+    with pytest.raises(ConfigError, match=refusal), actors_reserved(config, tmp_path / "logs"):
         pass

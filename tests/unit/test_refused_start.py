@@ -24,7 +24,7 @@ Start = Callable[..., str]
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Start:
     """Train on rows up to where Ray would start, which refuses as a cluster without room does; gives the refusal."""
     model = write_model_folder(tmp_path / "model")
-    monkeypatch.setattr(job, "seated", no_room)
+    monkeypatch.setattr(job, "actors_reserved", no_room)
 
     def train(rows: list[dict[str, Any]], *overrides: str) -> str:
         data = dataset(tmp_path / "rows.parquet", rows)

@@ -88,10 +88,10 @@ class MeasuredRun(Run):
             self.begun = self._look()
         return super().new_buffer()
 
-    async def compare(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
+    async def check_mismatch(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
         """Take notes, now that the new weights are live, and compare."""
         self._note(groups)
-        return await super().compare(groups, expected)
+        return await super().check_mismatch(groups, expected)
 
     def _note(self, groups: StepGroups) -> None:
         signal = [s.has_signal(self.config.algorithm.range_epsilon) for s in groups.summaries]
@@ -110,9 +110,9 @@ class MeasuredRun(Run):
             )
         )
 
-    async def conclude(self, progress: Progress, step_s: float) -> None:
+    async def end_step(self, progress: Progress, step_s: float) -> None:
         """Count a step as done."""
-        await super().conclude(progress, step_s)
+        await super().end_step(progress, step_s)
         self.snapshots.append(self._look())
 
     def _look(self) -> Snapshot:

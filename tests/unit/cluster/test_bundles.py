@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cluster.bundles import bundles_of, further_engine
 from orchestration.cluster.colocated import RankDevices, colocated_devices, ranks_under
+from orchestration.cluster.groups import bundles_of, further_engine
 from orchestration.cluster.layout import lay_out
 from orchestration.cluster.needs import needs_of
 from orchestration.settings.errors import InfrastructureError

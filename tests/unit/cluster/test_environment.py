@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cluster.environment import actor_environment
-from orchestration.cluster.process import Placement
+from orchestration.cluster.process import Placement, actor_environment
 from orchestration.settings.cluster import ClusterConfig
 from orchestration.settings.errors import ConfigError
 from tests.unit.cluster.machines import run_on_gpus

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from orchestration.cli import compose
 from orchestration.cluster.layout import lay_out
-from orchestration.cluster.local import this_machine
-from orchestration.cluster.needs import needs_of
+from orchestration.cluster.needs import needs_of, this_machine
 from orchestration.inputs.machine import build_config
 
 

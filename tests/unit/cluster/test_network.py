@@ -1,6 +1,6 @@
 """The interface of an address is found, or none."""
 
-from orchestration.cluster.network import interface_of
+from orchestration.cluster.process import interface_of
 
 
 def test_loopback_has_its_interface() -> None:

@@ -182,7 +182,7 @@ def test_what_one_function_cannot_use_of_a_source_goes_to_another() -> None:
 
 
 def test_shares_are_webster_seats() -> None:
-    # Seats at 1/6, 3/6, 5/6 of three claims and at 1/2 of one: the middle one of the large claim is named first.
+    # Reservations at 1/6, 3/6, 5/6 of three claims and at 1/2 of one: the middle one of the large claim is named first.
     assert share_out([3, 1], 2) == [2, 0]
     assert share_out([3, 1], 3) == [2, 1]
     assert share_out([], 0) == []

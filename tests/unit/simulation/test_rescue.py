@@ -62,7 +62,7 @@ def raise_in(owner: type, method: str, error: Exception, monkeypatch: pytest.Mon
 def test_a_step_whose_weights_could_not_be_proved_is_saved_and_recorded(
     policy: Policy, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raise_in(MeasuredRun, "compare", error, monkeypatch, at_call=3)
+    raise_in(MeasuredRun, "check_mismatch", error, monkeypatch, at_call=3)
     assert train_until(type(error), monkeypatch, policy) == (3, [0, 1, 2])
 
 

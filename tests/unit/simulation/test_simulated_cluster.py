@@ -111,7 +111,7 @@ def test_asked_to_leave_without_a_learner_a_run_leaves_what_the_last_checkpoint_
     dies_in: str, at: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call: remote_method = SimulatedRank.__dict__[dies_in]
-    lose, conclude = MeasuredRun.lose_learner, MeasuredRun.conclude
+    lose, end_step = MeasuredRun.lose_learner, MeasuredRun.end_step
 
     def die(rank: SimulatedRank, step: int, *arguments: Any) -> Any:
         if step == at:
@@ -122,14 +122,14 @@ def test_asked_to_leave_without_a_learner_a_run_leaves_what_the_last_checkpoint_
         lose(run, error)
         run.request_stop("SIGTERM received")
 
-    async def leave_and_conclude(run: MeasuredRun, progress: Progress, step_s: float) -> None:
+    async def leave_and_end_step(run: MeasuredRun, progress: Progress, step_s: float) -> None:
         if dies_in == "stage" and progress.step == at:
             run.request_stop("SIGTERM received")
-        await conclude(run, progress, step_s)
+        await end_step(run, progress, step_s)
 
     monkeypatch.setattr(SimulatedRank, dies_in, remote_method(die))
     monkeypatch.setattr(MeasuredRun, "lose_learner", lose_and_leave)
-    monkeypatch.setattr(MeasuredRun, "conclude", leave_and_conclude)
+    monkeypatch.setattr(MeasuredRun, "end_step", leave_and_end_step)
     with pytest.raises(StoppedError, match=words):
         run(dataclasses.replace(POLICIES["ahead_1"], checkpoint_every=2))
 

@@ -10,10 +10,9 @@ import pytest
 
 from learner.errors import CheckpointError
 from orchestration.settings.errors import ResumeError, TooManyFaultsError
+from orchestration.storage.checkpoints import Saver, check_finished
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.storage.finished import check_finished
 from orchestration.storage.run_folder import RunFolder
-from orchestration.storage.saving import Saver
 from orchestration.train.allocation import SLURM_END, Allocation
 from tests.unit.storage.fault_limits import fault_limits
 
@@ -104,13 +103,13 @@ def test_a_run_without_a_marked_checkpoint_is_not_finished(tmp_path: Path) -> No
 
 
 def test_a_run_beyond_its_last_step_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.storage.finished.newest_step", lambda store: 7)
+    monkeypatch.setattr("orchestration.storage.checkpoints.newest_step", lambda store: 7)
     with pytest.raises(ResumeError, match=r"step 7, beyond training.num_steps=3"):
         check_finished(folder_at(tmp_path, 7), num_steps=3)
 
 
 def test_a_run_is_finished_when_its_model_is_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.storage.finished.newest_step", lambda store: 3)
+    monkeypatch.setattr("orchestration.storage.checkpoints.newest_step", lambda store: 3)
     folder = folder_at(tmp_path, 3)
     assert not check_finished(folder, num_steps=3)
     folder.export.mkdir()

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from orchestration.cli import compose
+from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ResumeError
 from orchestration.settings.strict import build
-from orchestration.settings.submit import SubmitConfig
 from orchestration.submit.attempts import run_attempts
 from orchestration.submit.ending import LOST_DRIVER, JobState, JobStatus
 from orchestration.submit.job import Job

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import build_settings
-from orchestration.storage.finished import read_before_after
+from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.run_folder import RunFolder
 from orchestration.train.held_out import HeldOut, choose_samples
 from orchestration.train.scores import evaluate

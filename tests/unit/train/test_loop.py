@@ -90,13 +90,13 @@ class FakeRun:
     def urgency(self, position: int) -> int:
         return position
 
-    def seats(self, positions: Sequence[int]) -> dict[int, int]:
+    def assign_batch(self, positions: Sequence[int]) -> dict[int, int]:
         return dict.fromkeys(positions, 1)
 
-    async def generate_group(self, group_id: str, sample: Any, spec: None, *, urgency: int, seat: Any) -> str:
+    async def generate_group(self, group_id: str, sample: Any, spec: None, *, urgency: int, slot: Any) -> str:
         position = int(group_id.removeprefix("0-"))
         self.sampled.append(position)
-        self.seated += [position] if seat is not None else []
+        self.seated += [position] if slot is not None else []
         await asyncio.sleep(self.order.random() * 3.0)
         if (wait := self._at("generate_group", position)) is not None:
             await wait
@@ -109,7 +109,7 @@ class FakeRun:
     async def finish(self) -> None:
         self._at("finish", self.progress.step)
 
-    async def beside(self, others: Awaitable[Any]) -> Any:
+    async def or_learner_lost(self, others: Awaitable[Any]) -> Any:
         return await others
 
     async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
@@ -126,14 +126,14 @@ class FakeRun:
     async def to_learner(self) -> None:
         self._at("to_learner")
 
-    async def take_leave(self, groups: StepGroups) -> str:
-        self._at("take_leave", groups.step)
+    async def probe_logprobs(self, groups: StepGroups) -> str:
+        self._at("probe_logprobs", groups.step)
         return f"logprobs of step {groups.step}"
 
-    async def compare(self, groups: StepGroups, expected: str) -> None:
+    async def check_mismatch(self, groups: StepGroups, expected: str) -> None:
         assert expected == f"logprobs of step {groups.step}"
         await asyncio.sleep(0.5)
-        self._at("compare", groups.step)
+        self._at("check_mismatch", groups.step)
 
     def counts(self) -> dict[str, float]:
         return {}
@@ -141,9 +141,9 @@ class FakeRun:
     def log_step(self, groups: StepGroups, *_: Any, counts: dict[str, float]) -> None:
         self.ledger.append(groups)
 
-    async def conclude(self, progress: Progress, *, step_s: float) -> None:
+    async def end_step(self, progress: Progress, *, step_s: float) -> None:
         self.progress = progress
-        self._at("conclude", progress.step)
+        self._at("end_step", progress.step)
         if progress.step % self.training.checkpoint_every == 0:
             self.checkpoint = progress
 
@@ -195,7 +195,7 @@ def test_every_position_is_trained_on_once(pace: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize(("place", "at"), [("train_step", 0), ("train_step", 3), ("publish", 4), ("conclude", 6)])
+@pytest.mark.parametrize(("place", "at"), [("train_step", 0), ("train_step", 3), ("publish", 4), ("end_step", 6)])
 def test_lost_learner_is_built_again_and_the_run_goes_on_from_the_last_checkpoint(
     pace: dict[str, Any], place: str, at: int
 ) -> None:
@@ -213,7 +213,7 @@ def test_slots_come_back_as_soon_as_weights_are_live_but_never_beside_a_comparis
 ) -> None:
     run = FakeRun(max_staleness=max_staleness)
     begun: list[int] = []
-    run.on["compare"] = lambda step: begun.append(len(run.sampled))
+    run.on["check_mismatch"] = lambda step: begun.append(len(run.sampled))
     run.train()
     assert begun[0] == num_begun
 

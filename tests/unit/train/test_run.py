@@ -116,7 +116,7 @@ def test_a_comparison_whose_row_or_group_is_gone_is_left_out(error: Exception) -
         _say=said.append,
     )
     groups: Any = SimpleNamespace(probed=ticket(4), step=2)
-    assert asyncio.run(Run.compare(run, groups, "logprobs")) is None  # type: ignore[arg-type]
+    assert asyncio.run(Run.check_mismatch(run, groups, "logprobs")) is None  # type: ignore[arg-type]
     assert (len(said), lost) == ((1, []) if isinstance(error, RolloutError) else (0, ["0-4"]))
 
 

@@ -95,10 +95,10 @@ def test_what_an_engine_had_before_it_was_built_again_does_not_lighten_its_load(
 
 def test_batch_is_shared_by_length_and_counted_through_on_each_engine() -> None:
     dispatcher = Dispatcher(capacity=1)
-    assert dispatcher.seats("b", {7: 1.0}) == {}
+    assert dispatcher.assign_batch("b", {7: 1.0}) == {}
     dispatcher.join(0)
     dispatcher.join(1)
-    seats = dispatcher.seats("b", {4: 5.0, 5: 3.0, 6: 3.0, 7: 1.0, 8: 1.0})
+    seats = dispatcher.assign_batch("b", {4: 5.0, 5: 3.0, 6: 3.0, 7: 1.0, 8: 1.0})
     assert {p: (s.engine, s.admission.batch, s.admission.index, s.admission.size) for p, s in seats.items()} == {
         4: (0, "b", 0, 3),  # 5 tokens against 3, 6
         7: (0, "b", 1, 3),  # 6 against 6

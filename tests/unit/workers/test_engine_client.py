@@ -14,8 +14,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 import rollout.weight_channel  # noqa: F401  makes our channels known to vLLM
 from learner import broadcast
 from learner.weight_sender import WeightSender
-from orchestration.workers import engine_client
-from orchestration.workers.engine_client import EngineClient
+from orchestration.workers import learner_actor as engine_client
+from orchestration.workers.learner_actor import EngineClient
 from rollout.engine_args import VLLM_BACKENDS
 
 WORKERS = 2

@@ -257,9 +257,9 @@ async def test_group_whose_engine_is_lost_before_it_begins_goes_elsewhere() -> N
 @in_virtual_time
 async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> None:
     async with engines(2) as fakes:
-        seats = fakes.pool.seats("1", dict.fromkeys(range(6), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(6), SAMPLE), 2)
         tasks = [
-            asyncio.create_task(fakes.pool.generate_group(str(p), SAMPLE, SPEC, seat=seat)) for p, seat in seats.items()
+            asyncio.create_task(fakes.pool.generate_group(str(p), SAMPLE, SPEC, slot=slot)) for p, slot in seats.items()
         ]
         await settle()
         assert fakes.groups == [["0", "2", "4"], ["1", "3", "5"]]
@@ -278,12 +278,12 @@ async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> N
 @in_virtual_time
 async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> None:
     async with engines(2) as fakes:
-        seats = fakes.pool.seats("1", dict.fromkeys(range(4), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(4), SAMPLE), 2)
         given_up: list[Admission] = []
         fakes.now(0).answers["give_up_seat"] = given_up.append
         fakes.now(0).answers["generate_group"] = ObjectLostError("ab" * 28, None, "")
         with pytest.raises(PayloadLostError):
-            await fakes.pool.generate_group("0", SAMPLE, SPEC, seat=seats[0])
+            await fakes.pool.generate_group("0", SAMPLE, SPEC, slot=seats[0])
         assert given_up == [Admission(batch="1", index=0, size=2)]
         assert fakes.now(1).num("give_up_seat") == 0
 
@@ -291,7 +291,7 @@ async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> Non
 @in_virtual_time
 async def test_group_whose_images_find_no_room_before_they_leave_the_driver_takes_no_place() -> None:
     async with engines(1) as fakes:
-        seats = fakes.pool.seats("1", dict.fromkeys(range(2), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(2), SAMPLE), 2)
         given_up: list[Admission] = []
 
         def full(*_: Any) -> None:
@@ -299,9 +299,9 @@ async def test_group_whose_images_find_no_room_before_they_leave_the_driver_take
 
         fakes.now(0).answers["give_up_seat"] = given_up.append
         fakes.now(0).answers["generate_group"] = full
-        for seat in seats.values():
+        for slot in seats.values():
             with pytest.raises(PayloadLostError, match="no room in the object store"):
-                await fakes.pool.generate_group("0", SAMPLE, SPEC, seat=seat)
+                await fakes.pool.generate_group("0", SAMPLE, SPEC, slot=slot)
         assert [admission.index for admission in given_up] == [0, 1]
         fakes.now(0).answers["generate_group"] = HANGS
         tasks = [fakes.ask(name) for name in "ab"]

@@ -216,13 +216,13 @@ async def test_no_call_meets_ranks_that_are_gone_or_still_loading() -> None:
 @in_virtual_time
 async def test_who_waits_for_others_hears_at_once_of_a_lost_rank() -> None:
     async with ranks(heartbeat_s=2.0, heartbeat_timeout_s=5.0) as fakes:
-        assert await fakes.group.beside(asyncio.sleep(1.0, "groups")) == "groups"
+        assert await fakes.group.or_learner_lost(asyncio.sleep(1.0, "groups")) == "groups"
         with pytest.raises(KeyError, match="bug"):
-            await fakes.group.beside(asyncio.wait_for(broken(), 1.0))
+            await fakes.group.or_learner_lost(asyncio.wait_for(broken(), 1.0))
         never = asyncio.get_running_loop().create_future()
         fakes.now(1).die()
         with pytest.raises(LearnerLostError, match=r"rank 1|learner 1"):
-            await fakes.group.beside(never)
+            await fakes.group.or_learner_lost(never)
         assert never.cancelled()
 
 

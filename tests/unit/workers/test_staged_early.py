@@ -9,9 +9,8 @@ import pytest
 from learner.checkpoint import StagedShare, newest_whole
 from learner.errors import CheckpointError
 from learner.store import FileEntry, FileStore, open_store
-from orchestration.storage.checkpoints import Checkpoints
+from orchestration.storage.checkpoints import Checkpoints, Saver
 from orchestration.storage.faults import FaultLog
-from orchestration.storage.saving import Saver
 from tests.unit.storage.fault_limits import fault_limits
 
 
