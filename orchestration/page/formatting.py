@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 GIB, MIB = 1 << 30, 1 << 20
 THOUSAND, MILLION, BILLION = 10**3, 10**6, 10**9
@@ -6,7 +6,7 @@ MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
 
 def size(num_bytes: float) -> str:
-    """Say bytes.
+    """Return a number of bytes as text.
 
     Example:
         >>> size(3 << 29), size(5 << 20)
@@ -16,7 +16,7 @@ def size(num_bytes: float) -> str:
 
 
 def count(number: float) -> str:
-    """Say a large number, to three figures.
+    """Return a large number as text, to three figures.
 
     Example:
         >>> count(8_292_166_656), count(1_240_000), count(512)
@@ -29,7 +29,7 @@ def count(number: float) -> str:
 
 
 def seconds(duration_s: float) -> str:
-    """Say a duration.
+    """Return a duration as text.
 
     Example:
         >>> seconds(0.0312), seconds(6.0), seconds(41.3), seconds(7_200), seconds(200_000)
@@ -47,7 +47,7 @@ def seconds(duration_s: float) -> str:
 
 
 def span(first: int, last: int) -> str:
-    """Say a range of numbers.
+    """Return a range of numbers as text.
 
     Example:
         >>> span(0, 7), span(3, 3)
@@ -57,7 +57,7 @@ def span(first: int, last: int) -> str:
 
 
 def some(number: float, noun: str) -> str:
-    """Say how many of something.
+    """Return a number with its noun, in the plural where due.
 
     Example:
         >>> some(1, "GPU"), some(8, "GPU")

@@ -1,4 +1,4 @@
-"""Held-out scores before and after, as a table of text."""
+"""Tables of held-out scores for the terminal."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 def before_after_table(before: Scores, after: Scores) -> str:
-    """One line per reward function: sampled and greedy reward before and after, and the change.
+    """Return one line per reward function: sampled and greedy reward before and after, and the change.
 
     Example:
         >>> print(before_after_table({}, {}).splitlines()[0])
@@ -29,7 +29,7 @@ def before_after_table(before: Scores, after: Scores) -> str:
 
 
 def scores_table(scores: Scores, before: Scores) -> str:
-    """One line per reward function: sampled and greedy reward, and the change against the untrained model.
+    """Return one line per reward function: sampled and greedy reward, and the change from the untrained model.
 
     Args:
         scores: By reward function.

@@ -1,21 +1,22 @@
-"""The flow of `mixed-r1 score`: read, score, write, sum up, say what was wrong."""
+"""`mixed-r1 score`: read rows, score them, write the results, print the summary and what was wrong."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from orchestration.score.agreement import Agreement
-from orchestration.score.expectations import Expectations
-from orchestration.score.rows import BadRow, ScoreRow, read_rows
-from orchestration.score.scorer import RowScorer
-from orchestration.score.summary import Summary
+from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
+from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
-from rewards.base import RewardResult
+from rewards.answer import extract_answer
+from rewards.base import Reason, RewardResult
 from rewards.config import RewardConfig
+from rewards.format import format_reward
+from rewards.mixed import MixedReward
 
 EXIT_OK = 0
 EXIT_BAD_ROWS = 3
@@ -25,7 +26,7 @@ MAX_BAD_ROWS_SHOWN = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreCommand:
-    """What the user asked for."""
+    """Arguments of the command."""
 
     source: Path
     output: Path | None
@@ -37,8 +38,82 @@ class ScoreCommand:
     """Column with another verdict on each row, to be compared with the rewards; None compares nothing."""
 
 
+class RowScorer:
+    """Scores rows in batches under one configuration; rows that set `guards` themselves get a copy with that value."""
+
+    def __init__(self, config: RewardConfig, embeddings: Path | None) -> None:
+        """Build the rewards.
+
+        Args:
+            config: Routes, rules, weights and parameters.
+            embeddings: Checkpoint whose tokenizer and input embedding table BMAS uses; None takes the table of words.
+
+        Raises:
+            RewardError: If the checkpoint lacks a tokenizer or a table.
+        """
+        self._config = config
+        self._embeddings = embeddings
+        self._rewards: dict[bool | None, MixedReward] = {}
+        self._reward(None)
+
+    def score(self, rows: Iterable[ScoreRow | BadRow]) -> Iterator[tuple[ScoreRow, RewardResult] | BadRow]:
+        """Yield every row with its result, in order; bad rows pass through."""
+        remaining = iter(rows)
+        while batch := list(islice(remaining, BATCH_ROWS)):
+            results = self._score_batch([row for row in batch if isinstance(row, ScoreRow)])
+            yield from (row if isinstance(row, BadRow) else (row, results[row.line]) for row in batch)
+
+    def explain(self, row: ScoreRow) -> list[str]:
+        """Return, line by line, how one row is read."""
+        if row.is_format_only:
+            return [f"format     {format_reward(row.request.response, self._config.format):g}"]
+        return self._reward(row.guards).explain(row.request)
+
+    def close(self) -> None:
+        """End the grader processes."""
+        for reward in self._rewards.values():
+            reward.close()
+
+    def _score_batch(self, rows: Sequence[ScoreRow]) -> dict[int, RewardResult]:
+        """Return results by line."""
+        results = {row.line: self._format_result(row) for row in rows if row.is_format_only}
+        for guards in (None, False, True):
+            members = [row for row in rows if not row.is_format_only and row.guards is guards]
+            if members:
+                scored = self._reward(guards).score([row.request for row in members])
+                results.update(zip((row.line for row in members), scored, strict=True))
+        return results
+
+    def _format_result(self, row: ScoreRow) -> RewardResult:
+        """Score format alone, which is the whole task of such a row."""
+        value = format_reward(row.request.response, self._config.format)
+        answer = extract_answer(row.request.response, self._config.format)
+        return RewardResult(
+            reward=value,
+            task_reward=value,
+            format_reward=value,
+            breakdown={"format": value},
+            parsed_answer=answer.text,
+            reason=Reason.OK if value else answer.reason,
+        )
+
+    def _reward(self, guards: bool | None) -> MixedReward:
+        if guards not in self._rewards:
+            open_ended = self._config.open_ended if guards is None else replace(self._config.open_ended, guards=guards)
+            self._rewards[guards] = self._build(replace(self._config, open_ended=open_ended))
+        return self._rewards[guards]
+
+    def _build(self, config: RewardConfig) -> MixedReward:
+        if self._embeddings is not None:
+            return MixedReward.from_checkpoint(config, self._embeddings)
+        from rewards.word_table import WordTable
+
+        words = WordTable()
+        return MixedReward(config, words.encode, words)
+
+
 def score_file(command: ScoreCommand, config: RewardConfig) -> int:
-    """Score a file and give the exit code: 0; 3 with bad rows; 4 where a value differs from what its row expects.
+    """Score a file and return the exit code: 0; 3 with bad rows; 4 where a value differs from what its row expects.
 
     Raises:
         DataError: If the file cannot be read or holds no row, the output cannot be written, no row has the id to
@@ -70,7 +145,7 @@ def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: Row
             num_open_on_words += command.embeddings is None and "open_ended" in result.breakdown
             as_expected = expectations.check(row.row_id, row.fields, result.task_reward)
             if output is not None:
-                output.write(json.dumps(_output(row, result, as_expected), default=_spell) + "\n")
+                output.write(json.dumps(_output(row, result, as_expected), default=_as_text) + "\n")
     expectations.check_relations()
     report = sys.stderr if str(command.output) == "-" else sys.stdout
     print(summary.table(), file=report)
@@ -107,7 +182,7 @@ def _explain(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: R
 
 
 def _output(row: ScoreRow, result: RewardResult, as_expected: bool | None) -> dict[str, Any]:
-    """Give the row as it came, with what it earned."""
+    """Return the row as it was read, with its rewards."""
     verdict = {} if as_expected is None else {"as_expected": as_expected}
     return {
         **row.fields,
@@ -121,14 +196,14 @@ def _output(row: ScoreRow, result: RewardResult, as_expected: bool | None) -> di
     }
 
 
-def _spell(value: object) -> str:
-    """Stand for what JSON has no word for, such as a Parquet file's image bytes."""
+def _as_text(value: object) -> str:
+    """Return text for what JSON cannot hold, such as a Parquet file's image bytes."""
     return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
 
 
 @contextmanager
 def _writer(command: ScoreCommand) -> Iterator[TextIO | None]:
-    """Give the stream of result rows; a file appears under its name only when it is whole."""
+    """Open the stream of result rows; a file appears under its name only when it is whole."""
     if command.output is None:
         yield None
     elif str(command.output) == "-":

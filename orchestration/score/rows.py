@@ -1,4 +1,4 @@
-"""Rows to score, read one by one from JSON lines or Parquet; a row that cannot be scored says why and where."""
+"""Rows to score, read one by one from JSON lines or Parquet; bad rows come with their line and reason."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.score.expectations import RELATIONS
+from orchestration.score.summary import RELATIONS
 from orchestration.settings.errors import DataError
 from rewards.base import RewardError, RewardRequest
 from rewards.config import RewardConfig
 
 FORMAT_TASK = "format"
-"""Rows of this task are about the envelope alone and need no answer."""
+"""Rows of this task are scored for format alone and need no answer."""
 
 FRAMES = {
     "pixel": "pixel",
@@ -28,20 +28,20 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """One row as it stands in the file, and what the rewards need of it."""
+    """One row of the file, and its request to the rewards."""
 
     line: int
     """1-based line of a JSONL file, 1-based row of a Parquet file."""
     row_id: str
     fields: Mapping[str, Any]
-    """Everything the row holds; unknown fields travel through."""
+    """Everything the row holds; unknown fields are written out again."""
     request: RewardRequest
     guards: bool | None
-    """Whether the guards of open-ended rewards hold for this row; None leaves it to the settings."""
+    """Whether the guards of open-ended rewards apply to this row; None leaves it to the settings."""
 
     @property
     def is_format_only(self) -> bool:
-        """Whether the row is about the envelope alone."""
+        """Whether the row is scored for format alone."""
         return self.request.task == FORMAT_TASK
 
 
@@ -54,7 +54,7 @@ class BadRow:
 
 
 class _BadRowError(ValueError):
-    """What is wrong with the row at hand."""
+    """The row cannot be scored, and why."""
 
 
 def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
@@ -86,7 +86,7 @@ def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Give (line, object), or (line, what is wrong with it)."""
+    """Yield (line, object), or (line, what is wrong with it)."""
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):
             try:
@@ -183,7 +183,7 @@ def _identifier(fields: Mapping[str, Any]) -> str:
 
 
 def _answer(fields: Mapping[str, Any]) -> str:
-    """Give the reference as text; numbers and lists are spelled as JSON spells them."""
+    """Return the reference as text; numbers and lists as JSON."""
     value = _need(fields, "answer")
     return value if isinstance(value, str) else json.dumps(value)
 

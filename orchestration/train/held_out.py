@@ -1,15 +1,20 @@
-"""HeldOut: a run's held-out samples, scored before, during and after training."""
+"""Held-out samples of a run, scored before, during and after training: sampled and greedy, by function and source."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from math import sqrt
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
+from orchestration.page.figures import data_uri
 from orchestration.page.tables import scores_table
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.checkpoints import read_evaluation
 from orchestration.storage.run_folder import RunFolder, write_json
-from orchestration.train.scores import Evaluation, evaluate, rows_digest
-from orchestration.workers.collect import Questioning, draw_rows
+from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
+from orchestration.workers.collect import Questioning, collect, draw_rows
 from rollout.dataset import SampleTable
 from rollout.records import Sample, SamplingSpec
 
@@ -17,11 +22,167 @@ if TYPE_CHECKING:
     from orchestration.workers.engine_pool import GeneratorPool
     from orchestration.workers.reward_pool import RewardPool
 
+NEEDED = ("sampled/reward", "greedy/reward")
+"""Metrics that a sample must have to count, so that both means are over the same samples."""
+
+KINDS = ("sampled", "sampled_task", "greedy", "greedy_task", "format")
+"""Means of a score that are metrics of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyScore:
+    """Held-out score of one reward function, or one source.
+
+    Example:
+        >>> FamilyScore(num_samples=2, sampled=0.5, sampled_se=0.1, sampled_task=0.4, greedy=0.6, greedy_se=0.1,
+        ...             greedy_task=0.5, format=1.0).sampled
+        0.5
+    """
+
+    num_samples: int
+    sampled: float
+    """Mean weighted reward of completions sampled as in training."""
+    sampled_se: float
+    """Standard error over samples."""
+    sampled_task: float
+    """The same without the format part."""
+    greedy: float
+    greedy_se: float
+    greedy_task: float
+    format: float
+    """Mean format reward of the sampled completions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Scores by reward function and source, and a few completions to show."""
+
+    step: int
+    """Training steps that the weights have taken."""
+    rows: str
+    """Digest of the samples; scores of equal digests may be compared."""
+    families: dict[str, FamilyScore]
+    sources: dict[str, FamilyScore]
+    """The same samples by source."""
+    examples: list[dict[str, Any]]
+    failure: str | None
+    """The most frequent reason for which samples have no score; None where all have one."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "failure"}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scores by metric name: of reward functions, their mean, and of sources where there are several.
+
+        Example:
+            >>> Evaluation(step=0, rows="", families={}, sources={}, examples=[], failure=None).metrics()
+            {}
+        """
+        found: dict[str, float] = {}
+        for name, score in self.families.items():
+            values = asdict(score)
+            found |= {f"held_out/{name}/{kind}": values[kind] for kind in KINDS}
+        if self.families:
+            found["held_out/mean/sampled"] = fmean(score.sampled for score in self.families.values())
+            found["held_out/mean/greedy"] = fmean(score.greedy for score in self.families.values())
+        for name, score in self.sources.items() if len(self.sources) > 1 else ():
+            found |= {f"held_out/source/{name}/sampled": score.sampled, f"held_out/source/{name}/greedy": score.greedy}
+        return found
+
+
+def rows_digest(samples: Sequence[Sample]) -> str:
+    """Return a digest of which samples these are, whatever their order."""
+    return sha256("\n".join(sorted(sample.sample_id for sample in samples)).encode(errors="replace")).hexdigest()
+
+
+async def evaluate(
+    samples: Sequence[Sample],
+    *,
+    generators: "GeneratorPool",
+    rewards: "RewardPool",
+    questioning: Questioning,
+    function_of: Mapping[tuple[str, str], str],
+    step: int,
+    num_examples: int = 12,
+) -> Evaluation:
+    """Score every sample with its sampled completions and its greedy one; both must be asked for."""
+    found: dict[str, EvaluatedSample] = {}
+    await collect(
+        samples,
+        generators=generators,
+        rewards=rewards,
+        questioning=questioning,
+        function_of=lambda task, source: function_of[task, source],
+        finished=lambda result: found.update({result.sample_id: result}),
+    )
+    pairs = [(sample, found[sample.sample_id]) for sample in samples]
+    # A sample that could not be scored is left out here; training reports such rows.
+    scored = [(sample, result) for sample, result in pairs if row_metrics(result).keys() >= {*NEEDED}]
+    results = [result for _, result in scored]
+    families = split_rows(results, "function")
+    failures = Counter(result.failure for _, result in pairs if result.failure is not None)
+    return Evaluation(
+        step=step,
+        rows=rows_digest(samples),
+        families={name: _score(rows) for name, rows in families.items()},
+        sources={name: _score(rows) for name, rows in split_rows(results, "source").items()},
+        examples=[e for name in families for e in _examples(scored, name, max(1, num_examples // len(families)))],
+        failure=next((reason for reason, _ in failures.most_common(1)), None),
+    )
+
+
+def _score(results: Sequence[EvaluatedSample]) -> FamilyScore:
+    rows = [row_metrics(result) for result in results]
+    mean = {name: fmean(row[name] for row in rows) for name in rows[0]}
+    return FamilyScore(
+        num_samples=len(rows),
+        sampled=mean["sampled/reward"],
+        sampled_se=_standard_error([row["sampled/reward"] for row in rows]),
+        sampled_task=mean["sampled/task_reward"],
+        greedy=mean["greedy/reward"],
+        greedy_se=_standard_error([row["greedy/reward"] for row in rows]),
+        greedy_task=mean["greedy/task_reward"],
+        format=mean["sampled/format"],
+    )
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, count: int) -> list[dict[str, Any]]:
+    chosen = [(sample, result) for sample, result in scored if result.function == family][:count]
+    return [
+        {
+            "sample_id": sample.sample_id,
+            "family": family,
+            "task": sample.task,
+            "question": sample.question,
+            "answer": sample.answer,
+            "images": [
+                {
+                    "width": image.width,
+                    "height": image.height,
+                    "input_width": input_width,
+                    "input_height": input_height,
+                    "data": data_uri(image),
+                }
+                for image, (input_width, input_height) in zip(sample.images, result.image_input_sizes, strict=True)
+            ],
+            "greedy": result.greedy.text,
+            "greedy_reward": result.greedy.reward,
+            "sampled": [completion.text for completion in result.sampled],
+            "sampled_rewards": [completion.reward or 0.0 for completion in result.sampled],
+        }
+        for sample, result in chosen
+        if result.greedy is not None
+    ]
+
 
 class HeldOut:
-    """Scores always the same samples, with the same seeds.
+    """Scores the same samples with the same seeds each time.
 
-    Consumes: the weights that are live. Produces: one file of scores a name, in the run folder.
+    Consumes: the weights that are live. Produces: a file of scores in the run folder for each name.
     """
 
     def __init__(
@@ -34,7 +195,6 @@ class HeldOut:
         folder: RunFolder,
         say: Callable[[str], None],
     ) -> None:
-        """Choose the samples; nothing is asked yet."""
         pairs = set(table.tasks_and_sources())
         sampling = config.rollout.sampling
         self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
@@ -59,7 +219,7 @@ class HeldOut:
         self._say_if_incomparable()
 
     def _say_if_incomparable(self) -> None:
-        """Say that a run which an older version began, or with other settings, was scored on other rows before."""
+        """Warn where the scores before training are of other rows: other settings, or an older version."""
         if self._before and self._before.get("rows") != rows_digest(self._samples):
             self._say(
                 f"{self._folder.evaluation('before')} scores other held-out rows than this sitting will (other "
@@ -83,38 +243,40 @@ class HeldOut:
                 function_of=self._function_of,
                 step=step,
             )
-            self._tell(self._newest, is_last=name == "after")
+            self._print(self._newest, is_last=name == "after")
             if name == "before":
                 self._before = self._newest.to_json()
         write_json(self._folder.evaluation(name), self._newest.to_json())
         return self._newest
 
-    def _tell(self, scores: Evaluation, *, is_last: bool) -> None:
-        """Say how the samples scored; a run whose scores before it are known ends with a table of both instead."""
+    def _print(self, scores: Evaluation, *, is_last: bool) -> None:
+        """Print the scores; at the end of a run whose scores before are known, job.py prints both instead."""
         if not scores.families:
             self._say(f"not one of {len(self._samples)} held-out samples could be scored: {scores.failure}")
         elif not (is_last and self._before):
             self._say(scores_table(scores.to_json()["families"], self._before.get("families", {})))
 
     def forget(self) -> None:
-        """A run that goes back to a checkpoint comes to the same steps with other weights."""
+        """Drop the newest scores: a run that goes back to a checkpoint has other weights at the same steps."""
         self._newest = None
 
 
 def choose_samples(
-    table: SampleTable, family_of: Mapping[tuple[str, str], str], per_family: int, *, seed: int = 0
+    table: SampleTable, function_of: Mapping[tuple[str, str], str], per_function: int, *, seed: int = 0
 ) -> list[Sample]:
-    """Return `per_family` rows of every reward function, drawn as `mixed-r1 evaluate max_samples=` draws them.
+    """Return `per_function` rows of every reward function, drawn as `mixed-r1 evaluate max_samples=` draws them.
 
     Args:
         table: held-out samples.
-        family_of: reward function of each (task, source).
-        per_family: how many of each function.
-        seed: of the run; the same rows come with the same seed, whatever became of the run in between.
+        function_of: reward function of each (task, source).
+        per_function: how many of each function.
+        seed: of the run; the same seed draws the same rows, also after a resume.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(table.tasks_and_sources()):
-        rows[family_of[pair]].append(index)
+        rows[function_of[pair]].append(index)
     return [
-        table[index] for indices in rows.values() for index in draw_rows(table, indices, seed=seed, max_rows=per_family)
+        table[index]
+        for indices in rows.values()
+        for index in draw_rows(table, indices, seed=seed, max_rows=per_function)
     ]

@@ -21,9 +21,8 @@ from orchestration.storage.run_folder import RunFolder
 from orchestration.train.allocation import Allocation
 from orchestration.train.buffer import GroupBuffer, Progress
 from orchestration.train.draws import Draws
-from orchestration.train.held_out import HeldOut
+from orchestration.train.held_out import Evaluation, HeldOut
 from orchestration.train.run_state import RunState
-from orchestration.train.scores import Evaluation
 from orchestration.train.tracking import Tracker
 from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.engine_pool import start_generators

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self, TextIO
 
 from learner.records import StepReport
 from orchestration.storage.run_folder import RunFolder, read_json_lines, writing
+from orchestration.train.held_out import Evaluation
 from orchestration.train.metrics import step_metrics, step_timings
-from orchestration.train.scores import Evaluation
 from orchestration.workers.tickets import GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
 

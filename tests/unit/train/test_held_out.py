@@ -13,8 +13,7 @@ from orchestration.settings.composition import compose
 from orchestration.settings.experiment import build_settings
 from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.run_folder import RunFolder
-from orchestration.train.held_out import HeldOut, choose_samples
-from orchestration.train.scores import evaluate
+from orchestration.train.held_out import HeldOut, choose_samples, evaluate
 from orchestration.workers.collect import Questioning, open_bench
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult

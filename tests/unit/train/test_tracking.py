@@ -14,9 +14,9 @@ from orchestration.settings.errors import InfrastructureError
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.run_folder import RunFolder, write_json
 from orchestration.train import tracking
+from orchestration.train.held_out import Evaluation, FamilyScore
 from orchestration.train.metrics import step_metrics, step_timings
 from orchestration.train.report import write_report
-from orchestration.train.scores import Evaluation, FamilyScore
 from orchestration.train.tracking import Tracker, read_held_out, read_metrics
 from orchestration.workers.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.workers.weight_sync import SyncReport
