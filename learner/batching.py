@@ -1,6 +1,6 @@
-"""Which groups go where: to ranks by tokens, to minibatches by chance, to micro-batches by a token budget. No torch.
+"""Assignment of groups: to ranks by tokens, to minibatches at random, to micro-batches by a token budget. No torch.
 
-A *piece* is a group with those of its sequences that stand in one micro-batch; a group that fits is one piece.
+A *piece* is a group with those of its sequences that are in one micro-batch; a group that fits is one piece.
 """
 
 import heapq
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from learner.records import ScoredGroup
 
 MIN_SHARING = 2
-"""Completions from which on a prompt is worth standing apart from them."""
+"""Minimum number of completions for which their prompt is fed once for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Piece:
     group: ScoredGroup
     sequences: tuple[TrainSequence, ...]
     is_shared: bool
-    """Whether the prompt stands once for all of them, or once before each."""
+    """Whether the prompt is fed once for all of them, or once before each."""
 
     @property
     def num_tokens(self) -> int:
@@ -50,7 +50,7 @@ class Piece:
 
 
 def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Share groups between ranks so that tokens balance: longest first, each to the rank with least so far.
+    """Distribute groups over ranks so that tokens balance: longest first, each to the rank with least so far.
 
     Args:
         token_counts: tokens of each group.
@@ -74,7 +74,7 @@ def partition_groups(token_counts: Sequence[int], num_ranks: int) -> list[list[i
 
 
 def split_minibatches(group_ids: Sequence[str], num_minibatches: int, *, seed: int) -> list[frozenset[str]]:
-    """Deal a step's groups out to minibatches by chance, the same on every rank.
+    """Distribute a step's groups over minibatches at random, the same on every rank.
 
     Args:
         group_ids: of the whole step, in any order.
@@ -93,7 +93,7 @@ def split_minibatches(group_ids: Sequence[str], num_minibatches: int, *, seed: i
 def make_pieces(
     group: ScoredGroup, sequences: Sequence[TrainSequence], *, micro_batch_tokens: int, prefix_sharing: str
 ) -> list[Piece]:
-    """Cut a group's sequences, in order, into pieces that fit the token budget; a longer one stands alone.
+    """Cut a group's sequences, in order, into pieces that fit the token budget; a longer one is a piece of its own.
 
     Args:
         group: of the sequences.
@@ -115,7 +115,7 @@ def make_pieces(
 
 
 def plan_micro_batches(pieces: Sequence[Piece], micro_batch_tokens: int) -> list[list[Piece]]:
-    """Pack pieces into micro-batches within the token budget, longest first; neighbours in length stand together."""
+    """Pack pieces into micro-batches within the token budget, longest first, so that similar lengths are together."""
     batches: list[list[Piece]] = []
     filled = 0
     for piece in sorted(pieces, key=lambda p: (-p.num_tokens, p.group.group_id, p.sequences[0].index)):

@@ -6,12 +6,12 @@ A transfer that breaks, by a call to an engine that fails or by an engine that i
 
 import queue
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
@@ -26,12 +26,73 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
 from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
-from learner.engine_calls import LIMIT, begin, meet, within
 from learner.errors import LearnerError
-from learner.rendezvous import bound_socket
+from learner.ranks import bound_socket
+
+T = TypeVar("T")
+
+LIMIT = "rollout.weight_channel.timeout_s"
+
+
+def begin(call: Callable[..., T], *arguments: Any) -> "Future[T]":
+    """Return the answer to come of a call that is made in a thread of its own, on the GPU that is current here.
+
+    The thread does not keep the process from ending, unlike an executor's: its call may never return.
+    """
+    answer: Future[T] = Future()
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    def run() -> None:
+        try:
+            if device is not None:
+                torch.cuda.set_device(device)
+            answer.set_result(call(*arguments))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
+
+
+def within(timeout_s: float | None, what: str, answer: "Future[T]") -> T:
+    """Return an answer to come.
+
+    Raises:
+        TimeoutError: it has not come within `timeout_s` seconds.
+        Exception: what the call raised.
+    """
+    if not wait([answer], timeout_s).done:
+        raise TimeoutError(f"{what}: no answer from every engine within {LIMIT}={timeout_s}")
+    return answer.result()
+
+
+def meet(invite: Callable[[], None], join: Callable[[], T], leave: Callable[[T], None], timeout_s: float) -> T:
+    """Return a group that this process has joined together with the engines.
+
+    Args:
+        invite: calls the engines; returns when all have joined.
+        join: joins the group; returns when all have, or never.
+        leave: of a group that comes when nobody waits for it any more.
+        timeout_s: for all of them to come.
+
+    Raises:
+        TimeoutError: someone did not come.
+        Exception: what an engine, or the group, raised; at once.
+    """
+    invited, joined = begin(invite), begin(join)
+    both: list[Future[Any]] = [invited, joined]
+    done, missing = wait(both, timeout_s, return_when=FIRST_EXCEPTION)
+    failed = [call for call in both if call in done and call.exception() is not None]
+    if not failed and not missing:
+        return joined.result()
+    joined.add_done_callback(lambda late: None if late.exception() else leave(late.result()))
+    if failed:
+        failed[0].result()
+    raise TimeoutError(f"connect: not every engine has joined the weight channel within {LIMIT}={timeout_s:g}")
+
 
 GIVEN_UP = "given_up"
-"""Key of the group's store under which the sender says why it has given a transfer up; engines look for it."""
+"""Key of the group's store under which the sender writes why it gave up a transfer; engines read it."""
 
 
 class BroadcastSender(TrainerWeightTransferEngine[Any]):
@@ -52,7 +113,7 @@ class BroadcastSender(TrainerWeightTransferEngine[Any]):
             if self.is_sender:
                 self._update(tensors, self.source.metadata())
         finally:
-            # The other ranks stand in the gathers of the tensors that are left.
+            # The other ranks wait in the gathers of the remaining tensors.
             for _ in tensors:
                 pass
 
@@ -62,13 +123,13 @@ class BroadcastSender(TrainerWeightTransferEngine[Any]):
         try:
             self._broadcast(tensors, metadata, received)
         except BaseException:
-            # Engines that wait for the rest wait for nothing: without the group they hear of it at once.
+            # Engines would wait for the rest in vain: without the group they fail at once.
             self.shutdown()
             raise
         within(self._timeout_s, "finish_weight_update", begin(self.client.finish_weight_update))
 
     def _describe(self, metadata: list[ParamMeta]) -> dict[str, Any]:
-        """Return what engines are told of the tensors that come."""
+        """Return the description of the coming tensors that engines receive."""
         return {
             "names": [m.name for m in metadata],
             "dtype_names": [str(m.dtype).removeprefix("torch.") for m in metadata],
@@ -84,7 +145,7 @@ class BroadcastSender(TrainerWeightTransferEngine[Any]):
 
 @dataclass
 class GlooTrainerInitInfo(TrainerInitInfo):
-    """Where the sender waits for the engines."""
+    """Address of the sender, and its limits."""
 
     backend: ClassVar[str] = "gloo"
 
@@ -106,7 +167,7 @@ class GlooSender(BroadcastSender):
     def trainer_init(
         cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
     ) -> Self:
-        """Meet the engines; returns when all of them have come."""
+        """Connect to the engines; returns when all of them have joined."""
         engine = cls(client=client, source=source, is_sender=init_info.is_sender)
         engine._bucket_bytes, engine._timeout_s = init_info.bucket_bytes, init_info.timeout_s
         if not engine.is_sender:
@@ -167,7 +228,7 @@ class GlooSender(BroadcastSender):
 
 
 def bucket_counts(sizes: list[int], limit: int) -> list[int]:
-    """Split tensors, in order, into runs of at most `limit` bytes; a larger tensor travels alone.
+    """Split tensors, in order, into buckets of at most `limit` bytes; a larger tensor travels alone.
 
     Example:
         >>> bucket_counts([3, 3, 9, 1], 6)
@@ -187,7 +248,7 @@ def bucket_counts(sizes: list[int], limit: int) -> list[int]:
 
 @dataclass
 class NcclTrainerInitInfo(nccl_engine.NCCLTrainerInitInfo):
-    """Where the sender waits for the engines, and for how long."""
+    """Address of the sender, and how long it waits for the engines."""
 
     timeout_s: float = field(kw_only=True)
 
@@ -204,7 +265,7 @@ class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
     def trainer_init(
         cls, init_info: NcclTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
     ) -> Self:
-        """Meet the engines; returns when all of them have come."""
+        """Connect to the engines; returns when all of them have joined."""
         packing = {
             "packed": init_info.packed,
             "packed_buffer_size_bytes": init_info.packed_buffer_size_bytes,
@@ -245,7 +306,7 @@ class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
 
 
 class _Watch:
-    """An NCCL group within a transfer, destroyed by another thread if the transfer breaks; engines are told.
+    """An NCCL group within a transfer, destroyed by another thread if the transfer breaks; engines are notified.
 
     Consumes: broadcasts, and the engines' answer. Woken by: either, the end of the block, or `timeout_s` without any.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints in a store: files first, the marker last. No torch, so that the driver may import it.
+"""Checkpoints in a store, and which of them to keep. No torch, so that the driver may import it.
 
 <checkpoint directory>/step_00000012/
     weights/           sharded weights and optimiser state, in the backend's own files
@@ -10,11 +10,13 @@ A marker that was cut short is no JSON, so it marks nothing. A checkpoint is del
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from learner.errors import CheckpointError, DamagedCheckpointError
@@ -30,7 +32,7 @@ READERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedShare:
-    """What a rank tells of the state it has staged; the same on every rank."""
+    """Report of a rank about the state it has staged; the same on every rank."""
 
     step: int
     weight_version: int
@@ -39,7 +41,7 @@ class StagedShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A marked checkpoint: what its marker and its meta.json say."""
+    """A marked checkpoint, as its marker and its meta.json describe it."""
 
     step: int
     weight_version: int
@@ -69,14 +71,14 @@ def step_name(step: int) -> str:
 def remove(store: FileStore, step: int) -> None:
     """Delete the checkpoint of a step, whole or partial.
 
-    Unmarked first, so that a deletion cut short leaves nothing that looks whole.
+    The marker goes first, so that an interrupted deletion leaves nothing that looks complete.
     """
     store.delete_file(f"{step_name(step)}/{COMPLETE_MARKER}")
     store.delete_folder(step_name(step))
 
 
 def put_share(store: FileStore, step: int, folder: Path) -> tuple[FileEntry, ...]:
-    """Copy what one rank has staged; gives the files, named below the checkpoint's folder.
+    """Copy what one rank has staged; returns the files, named below the checkpoint's folder.
 
     Raises:
         CheckpointError: the store does not take it.
@@ -93,7 +95,7 @@ def mark(
     extra: Mapping[str, Any],
     scores: Mapping[str, float],
 ) -> Checkpoint:
-    """Describe a checkpoint whose files are all there, and mark it; from here on it counts.
+    """Write meta.json and the marker of a checkpoint whose files are all there; from here on it counts.
 
     Args:
         store: where the files are.
@@ -125,12 +127,12 @@ def _to_json(value: Mapping[str, Any]) -> bytes:
 
 
 def steps(store: FileStore) -> list[int]:
-    """Give the steps of all checkpoints, whole or not, oldest first."""
+    """Return the steps of all checkpoints, whole or not, oldest first."""
     return sorted(int(found[1]) for name in store.folders() if (found := STEP_PATTERN.fullmatch(name)))
 
 
 def marked_steps(store: FileStore) -> list[int]:
-    """Give the steps of all marked checkpoints, oldest first; their files are not looked at."""
+    """Return the steps of all marked checkpoints, oldest first; their files are not checked."""
     return [step for step in steps(store) if store.read(f"{step_name(step)}/{COMPLETE_MARKER}") is not None]
 
 
@@ -172,15 +174,15 @@ def verify(store: FileStore, checkpoint: Checkpoint) -> None:
     for entry in checkpoint.files:
         num_bytes = sizes.get(entry.name)
         if num_bytes != entry.num_bytes:
-            told = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
-            raise _damaged(store, checkpoint, entry, f"{told}, and {entry.num_bytes} were written")
+            difference = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
+            raise _damaged(store, checkpoint, entry, f"{difference}, and {entry.num_bytes} were written")
     readers = ThreadPoolExecutor(READERS)
     try:
         read_through = readers.map(lambda entry: store.digest(f"{checkpoint.name}/{entry.name}"), checkpoint.files)
         for entry, found in zip(checkpoint.files, read_through, strict=True):
             _check(store, checkpoint, entry, found)
     finally:
-        readers.shutdown(cancel_futures=True)  # after the first damaged file, or an interrupt, the rest tells nothing
+        readers.shutdown(cancel_futures=True)  # after the first damaged file, or an interrupt, the rest is not needed
 
 
 def _check(store: FileStore, checkpoint: Checkpoint, written: FileEntry, found: FileEntry) -> None:
@@ -193,11 +195,11 @@ def _damaged(store: FileStore, checkpoint: Checkpoint, entry: FileEntry, what: s
 
 
 def newest_whole(store: FileStore, *, pass_over: Callable[[int, str], None]) -> Checkpoint | None:
-    """Give the newest checkpoint whose files are all as they were written, or None.
+    """Return the newest checkpoint whose files are all as they were written, or None.
 
     Args:
         store: where to look.
-        pass_over: told step and reason of every marked checkpoint that is damaged and newer.
+        pass_over: called with step and reason for every newer marked checkpoint that is damaged.
     """
     for step in reversed(marked_steps(store)):
         try:
@@ -210,7 +212,7 @@ def newest_whole(store: FileStore, *, pass_over: Callable[[int, str], None]) -> 
 
 
 def fetch(store: FileStore, step: int, target: Path) -> Path:
-    """Give a local folder with a checkpoint's files: its own where the store is local, else a checked copy in `target`.
+    """Return a local folder with a checkpoint's files: its own in a local store, else a checked copy in `target`.
 
     Raises:
         DamagedCheckpointError: a file that arrived is not what was written.
@@ -222,3 +224,56 @@ def fetch(store: FileStore, step: int, target: Path) -> Path:
         found = store.fetch(f"{checkpoint.name}/{entry.name}", target / entry.name)
         _check(store, checkpoint, entry, found)
     return target
+
+
+MACRO = "macro"
+"""Name of the mean over reward functions, beside the functions' own."""
+
+
+def with_macro(scores: Mapping[str, float]) -> dict[str, float]:
+    """Add the macro mean, the mean over the reward functions; scores that are not finite are left out.
+
+    Example:
+        >>> with_macro({"chart": 0.5, "grounding": 1.0})
+        {'chart': 0.5, 'grounding': 1.0, 'macro': 0.75}
+    """
+    finite = {name: score for name, score in scores.items() if math.isfinite(score)}
+    return {**finite, MACRO: fmean(finite.values())} if finite else {}
+
+
+def best_steps(scores_of: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
+    """Return the step with the highest score by each name, the macro mean included; of equal ones the newest.
+
+    Args:
+        scores_of: by step, the scores by reward function; a checkpoint without scores is best at nothing.
+
+    Example:
+        >>> best_steps({1: {"chart": 0.5}, 2: {"chart": 0.4}})
+        {'chart': 1, 'macro': 1}
+    """
+    best: dict[str, tuple[float, int]] = {}
+    for step, scores in scores_of.items():
+        for name, score in with_macro(scores).items():
+            best[name] = max(best.get(name, (score, step)), (score, step))
+    return {name: step for name, (_, step) in best.items()}
+
+
+def steps_to_keep(scores_of: Mapping[int, Mapping[str, float]], *, keep_last: int, keep_best: bool) -> set[int]:
+    """Return the steps of the checkpoints that stay.
+
+    Args:
+        scores_of: by step of every whole checkpoint, its scores by reward function.
+        keep_last: newest checkpoints that stay.
+        keep_best: whether the best by macro mean and by each reward function stay too.
+
+    Raises:
+        CheckpointError: keep_last is below 1.
+
+    Example:
+        >>> sorted(steps_to_keep({1: {"chart": 0.9}, 2: {"chart": 0.1}, 3: {}}, keep_last=1, keep_best=True))
+        [1, 3]
+    """
+    if keep_last < 1:
+        raise CheckpointError(f"training.keep_last is {keep_last}; keep at least 1, or nothing could be resumed")
+    newest = set(sorted(scores_of)[-keep_last:])
+    return newest | set(best_steps(scores_of).values()) if keep_best else newest

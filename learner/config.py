@@ -1,5 +1,6 @@
 """LearnerConfig and its parts: what a user may set of the learner."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from learner.errors import LearnerError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectionConfig:
-    """What happens where engine and learner disagree about tokens that the same weights sampled.
+    """Correction where engine and learner disagree about tokens that the same weights sampled.
 
     The weight of a token (or sequence) is old probability / behaviour probability.
 
@@ -60,7 +61,7 @@ class AlgorithmConfig:
     """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """In the loss k2 or k3: the gradient of k1 is zero on average, so it pulls nowhere. In the reward k1 or k3, whose
-    values are unbiased. See learner/algorithms/kl.py."""
+    values are unbiased. See learner/algorithms/losses.py."""
     kl_in: Literal["loss", "reward"] = "loss"
     """Whether the KL term is added to the loss or taken from the reward before advantages: from the completion's
     reward its sum over tokens, but for reinforce_plus_plus from each token's return what is still to come."""
@@ -93,7 +94,6 @@ class AlgorithmConfig:
     """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
 
     def __post_init__(self) -> None:
-        """Check that settings fit one another."""
         if self.max_completion_tokens == 0 and (self.aggregation == "constant" or self.overlong_buffer_frac > 0):
             raise LearnerError(
                 "algorithm.max_completion_tokens is 0, but aggregation=constant or overlong_buffer_frac reads it; set "
@@ -125,7 +125,6 @@ class OptimizerConfig:
     """Training steps of the run; needed by linear and cosine."""
 
     def __post_init__(self) -> None:
-        """Check that a falling schedule knows its end."""
         if self.schedule != "constant" and (self.total_steps is None or self.total_steps <= self.warmup_steps):
             raise LearnerError(
                 f"optimizer.total_steps is {self.total_steps}; schedule {self.schedule} falls to 0 there, so set it "
@@ -157,7 +156,6 @@ class DeepSpeedConfig:
     """Keep weights in host memory; stage 3."""
 
     def __post_init__(self) -> None:
-        """Check that what is offloaded is sharded."""
         if self.offload_params and self.zero_stage != 3:
             raise LearnerError(
                 f"learner.deepspeed.offload_params needs zero_stage 3, which shards weights; it is {self.zero_stage}"
@@ -207,7 +205,7 @@ class LearnerConfig:
     """Kernel of the prefix-shared batch. auto: flash on a GPU that can in bfloat16, sdpa elsewhere. flash:
     by the flash-attn package where it is installed, by torch otherwise."""
     prefix_sharing: Literal["auto", "always", "never"] = "auto"
-    """Whether a prompt stands once for its completions. auto: where that feeds fewer tokens to the model."""
+    """Whether a prompt is fed once for all of its completions. auto: where that feeds fewer tokens to the model."""
     micro_batch_tokens: Annotated[int, Ge(1)] = 8192
     """Most tokens of one forward pass: prompts once a group, plus completions. A longer group is split."""
     activation_checkpointing: bool = False
@@ -222,7 +220,6 @@ class LearnerConfig:
     """null trains whole matrices."""
 
     def __post_init__(self) -> None:
-        """Check that settings fit one another."""
         if self.device == "cpu":
             self._check_without_gpu()
         if self.attention == "flash" and self.dtype != "bfloat16":
@@ -246,3 +243,25 @@ class LearnerConfig:
 
 SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
 """`model_type` of the checkpoints that learner/families knows; here, because whoever asks may not import torch."""
+
+
+def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:
+    """Return the learning rate of the next training step.
+
+    Args:
+        num_steps_taken: training steps before this one.
+        config: peak, warm-up and schedule.
+
+    Example:
+        Two steps of warm-up to 0.1, then constant: the first step uses half.
+
+        >>> learning_rate_at(0, OptimizerConfig(learning_rate=0.1, warmup_steps=2))
+        0.05
+    """
+    if num_steps_taken < config.warmup_steps:
+        return config.learning_rate * (num_steps_taken + 1) / config.warmup_steps
+    if config.schedule == "constant" or config.total_steps is None:
+        return config.learning_rate
+    progress = min(1.0, (num_steps_taken - config.warmup_steps) / (config.total_steps - config.warmup_steps))
+    remaining = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.learning_rate * remaining

@@ -1,4 +1,4 @@
-"""Whole tensors -> a Hugging Face folder that transformers and vLLM load."""
+"""Export of whole tensors as a Hugging Face folder that transformers and vLLM load."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from learner.errors import LearnerError
-from learner.file_mode import give_usual_modes
+from learner.store import set_default_modes
 
 # Loaders read shard after shard; 4 GB keeps their peak memory low.
 MAX_SHARD_BYTES = 4 * 10**9
@@ -48,7 +48,7 @@ def export_model(
             shutil.copyfile(path, written / path.name)
     shapes = _write_shards(tensors, written, dtypes, max_shard_bytes)
     _check(written, shapes)
-    give_usual_modes(written)
+    set_default_modes(written)
     if target.exists():
         shutil.rmtree(target)
     written.rename(target)
@@ -84,7 +84,7 @@ def _write_shards(
 
 
 def _name_shards(folder: Path, shards: list[list[str]], total_bytes: int) -> None:
-    """Give the parts the names that transformers expects, which hold their number, and write the index."""
+    """Rename the parts as transformers expects them, with their number, and write the index."""
     if len(shards) == 1:
         (folder / "part_0.safetensors").rename(folder / "model.safetensors")
         return

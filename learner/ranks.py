@@ -1,7 +1,9 @@
-"""Small talk between learner ranks, and what one of them can tell of its device."""
+"""Learner ranks: how they meet, small collectives, measurements of their links, and the memory of one of them."""
 
+import socket
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +18,10 @@ ROUNDS = 3
 
 
 def exchange(own: T) -> list[T]:
-    """Give what every rank passed in, by rank; a collective of all of them."""
-    told: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(told, own)
-    return told
+    """Return what every rank passed in, by rank; a collective of all of them."""
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered
 
 
 def round_trips(num_bytes: int, device: torch.device) -> list[float]:
@@ -59,7 +61,7 @@ def _timed(buffer: torch.Tensor, peer: int) -> float:
 
 
 def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
-    """Return what this process holds of its device, and held at most since `begin_again` was last true."""
+    """Return the memory that this process holds on its device, and its peak since `begin_again` was last true."""
     if device.type == "cuda":
         found = RankMemory(
             device=torch.cuda.get_device_name(device),
@@ -74,6 +76,29 @@ def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
     total = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())["MemTotal"]
     if begin_again:
         with suppress(OSError):  # some containers keep it closed; the peak is then one of the whole life
-            Path("/proc/self/clear_refs").write_text("5")  # the kernel's word for resetting VmHWM
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     held, peak, whole = (int(text.split()[0]) * 1024 for text in (status["VmRSS"], status["VmHWM"], total))
     return RankMemory(device="cpu", held_bytes=held, peak_bytes=peak, total_bytes=whole)
+
+
+def bound_socket(address: str, port: int) -> socket.socket:
+    """Return a listening socket that is bound to this address alone, and not to every interface of the machine."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family)
+
+
+def join_store(address: str, port: int, *, rank: int, world_size: int, timeout: timedelta) -> dist.TCPStore:
+    """Join torch's store of a group of ranks, which rank 0 serves; returns when all have joined.
+
+    Args:
+        address: of rank 0's machine, as the others reach it.
+        port: a free port there.
+        rank: of this process.
+        world_size: number of ranks.
+        timeout: to wait for the others, and for an answer of the store later on.
+    """
+    if rank > 0:
+        return dist.TCPStore(address, port, world_size, is_master=False, timeout=timeout)
+    # The store owns the descriptor from here on.
+    listener = bound_socket(address, port).detach()
+    return dist.TCPStore(address, port, world_size, is_master=True, timeout=timeout, master_listen_fd=listener)

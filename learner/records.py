@@ -1,4 +1,4 @@
-"""What the learner takes in and gives out: EncodedImage, ScoredSequence, ScoredGroup, StepReport, RankMemory.
+"""Inputs and outputs of the learner: EncodedImage, ScoredSequence, ScoredGroup, StepReport, RankMemory.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
@@ -33,7 +33,6 @@ class EncodedImage:
     """Original height in pixels."""
 
     def __post_init__(self) -> None:
-        """Check that there are bytes and a size."""
         if not self.data:
             raise LearnerError("EncodedImage.data is empty; pass the encoded image file")
         if self.width < 1 or self.height < 1:
@@ -66,7 +65,6 @@ class ScoredSequence:
     """Whether the grader failed: the sequence is left out of group statistics and of the loss."""
 
     def __post_init__(self) -> None:
-        """Freeze the arrays and check that they align."""
         object.__setattr__(self, "completion_token_ids", read_only(self.completion_token_ids, np.int32))
         object.__setattr__(self, "behaviour_logprobs", read_only(self.behaviour_logprobs, np.float32))
         tokens, logprobs = self.completion_token_ids.shape, self.behaviour_logprobs.shape
@@ -110,7 +108,6 @@ class ScoredGroup:
     """The G completions."""
 
     def __post_init__(self) -> None:
-        """Freeze the prompt and check that nothing is empty."""
         object.__setattr__(self, "prompt_token_ids", read_only(self.prompt_token_ids, np.int32))
         if self.prompt_token_ids.ndim != 1 or len(self.prompt_token_ids) == 0:
             raise LearnerError(
@@ -128,7 +125,7 @@ class ScoredGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one training step did; the same on every rank.
+    """Report of one training step; the same on every rank.
 
     Example:
         >>> StepReport(step=0, weight_version=1, metrics={"policy/loss": 0.01}, seconds={"forward_backward": 0.4}).step
@@ -147,7 +144,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMemory:
-    """What a rank holds of its device: its GPU, or this machine's memory.
+    """Memory that a rank holds on its device: its GPU, or this machine.
 
     Example:
         >>> RankMemory(device="cpu", held_bytes=10, peak_bytes=20, total_bytes=100).peak_bytes
@@ -165,7 +162,7 @@ class RankMemory:
 
 
 def read_only(values: object, dtype: type[ScalarT]) -> NDArray[ScalarT]:
-    """Give a read-only array of `dtype`; copies only when the input is writable or of another type."""
+    """Return a read-only array of `dtype`; copies only when the input is writable or of another type."""
     array: NDArray[ScalarT] = np.asarray(values, dtype=dtype)
     if array.flags.writeable:
         array = array.copy()

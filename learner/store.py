@@ -1,15 +1,21 @@
-"""FileStore: a folder on a POSIX file system or in object storage, spoken to in words that both know.
+"""Where files of a checkpoint lie: FileStore, the checkpoint directory, and StagingArea, on local disk. No torch.
 
-Files are written from their first byte to their last, read, listed and deleted. Nothing is renamed, appended to or
-locked, because object storage can do none of that. Checksums are blake2b of 32 bytes: collision-safe, in the standard
-library, and faster than sha256 where the processor has no instructions for that.
+FileStore: a folder on a POSIX file system or in object storage. Files are written from their first byte to their last,
+read, listed and deleted. Nothing is renamed, appended to or locked, because object storage can do none of that.
+Checksums are blake2b of 32 bytes: collision-safe, in the standard library, and faster than sha256 where the processor
+has no instructions for that.
 """
 
+import fcntl
 import hashlib
 import io
 import os
+import secrets
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,7 +63,7 @@ class FileStore:
         return f"{self.root}/{name}"
 
     def put(self, source: Path, name: str) -> FileEntry:
-        """Copy a local file here and give what was written.
+        """Copy a local file here; returns what was written.
 
         Raises:
             CheckpointError: the store does not take it.
@@ -93,7 +99,7 @@ class FileStore:
                 _flush(path)
 
     def read(self, name: str) -> bytes | None:
-        """Give the content of a small file, or None where there is none."""
+        """Return the content of a small file, or None where there is none."""
         with _blaming(f"{name} in {self} was not read", "look at the storage"):
             if self.filesystem.get_file_info(self._at(name)).type != fs.FileType.File:
                 return None
@@ -101,7 +107,7 @@ class FileStore:
                 return bytes(stream.read())
 
     def digest(self, name: str) -> FileEntry:
-        """Read a file through and give what it is now."""
+        """Read a file through; returns its present size and checksum."""
         with (
             _blaming(f"{name} in {self} was not read", "look at the storage"),
             self.filesystem.open_input_stream(self._at(name), compression=None) as stream,
@@ -109,7 +115,7 @@ class FileStore:
             return _copy(stream, None, name)
 
     def fetch(self, name: str, target: Path) -> FileEntry:
-        """Copy a file to local disk and give what arrived."""
+        """Copy a file to local disk; returns what arrived."""
         with _blaming(f"{name} in {self} was not fetched to {target}", "free space there, see staging_dir"):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
@@ -119,15 +125,15 @@ class FileStore:
                 return _copy(stream, out, name)
 
     def local_path(self, name: str) -> Path | None:
-        """Give where a file or folder lies, if that is this machine's file system."""
+        """Return the path of a file or folder, if it is on this machine's file system."""
         return Path(self._at(name)) if self._is_local else None
 
     def folders(self) -> list[str]:
-        """Give the names of the folders directly below the root."""
+        """Return the names of the folders directly below the root."""
         return [info.base_name for info in self._list(self.root, recursive=False) if info.type == fs.FileType.Directory]
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Give the size in bytes of every file below a folder, by its path below it."""
+        """Return the size in bytes of every file below a folder, by its path below it."""
         found = self._list(self._at(folder), recursive=True)
         prefix = len(self._at(folder).lstrip("/")) + 1
         return {info.path.lstrip("/")[prefix:]: info.size for info in found if info.type == fs.FileType.File}
@@ -172,7 +178,7 @@ def open_store(location: str | Path) -> FileStore:
 
 
 def describe(data: bytes, name: str) -> FileEntry:
-    """Give the entry of a file with this content."""
+    """Return the entry of a file with this content."""
     return _copy(io.BytesIO(data), None, name)
 
 
@@ -202,3 +208,127 @@ def _blaming(what: str, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{what} ({error.strerror or error}); {remedy}") from error
+
+
+PREFIX = "mixed-r1-staging-"
+
+
+class StagingArea:
+    """A process's own folder on fast local disk, removed with the process that made it.
+
+        <parent>/mixed-r1-staging-<random>/       files to or from the checkpoint directory; readable by its user
+        <parent>/mixed-r1-staging-<random>.lock   locked as long as that exists and the process lives
+
+    The operating system releases the lock when a process ends, however it ends. So a lock that can be taken belongs to
+    a dead process, and the next process to start removes what that left. Threads may share it: one stages while another
+    removes what was copied.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        """Remove what dead processes of this user left.
+
+        Args:
+            parent: on fast local disk, with room for this process's share of a checkpoint; None is the system's
+                temporary directory.
+
+        Raises:
+            CheckpointError: nothing can be written there.
+        """
+        self._parent = Path(tempfile.gettempdir()) if parent is None else parent
+        self._held: tuple[Path, int] | None = None
+        self._one_at_a_time = threading.RLock()
+        with self._blaming():
+            self._parent.mkdir(parents=True, exist_ok=True)
+            for lock in self._parent.glob(f"{PREFIX}*.lock"):
+                _remove_if_dead(lock)
+        # A folder that cannot be written must fail now, and not an hour later with the first checkpoint.
+        self.folder("probe")
+        self.remove("probe")
+
+    def folder(self, name: str) -> Path:
+        """Return an empty folder; the contents of the last one of that name are deleted.
+
+        Raises:
+            CheckpointError: nothing can be written there.
+        """
+        with self._one_at_a_time, self._blaming():
+            root, _ = self._held = self._held or self._take_name()
+            shutil.rmtree(root / name, ignore_errors=True)
+            (root / name).mkdir()
+        return root / name
+
+    def path(self, name: str) -> Path:
+        """Return the path of a folder made by `folder`, without touching it."""
+        assert self._held is not None, f"nothing is staged as {name}"
+        return self._held[0] / name
+
+    def remove(self, name: str) -> None:
+        """Delete a folder, if it is there; with the last one, everything."""
+        with self._one_at_a_time:
+            if self._held is None:
+                return
+            root, _ = self._held
+            shutil.rmtree(root / name, ignore_errors=True)
+            if not any(root.iterdir()):
+                self.close()
+
+    def close(self) -> None:
+        """Delete everything of this process."""
+        with self._one_at_a_time:
+            if self._held is None:
+                return
+            (root, descriptor), self._held = self._held, None
+            shutil.rmtree(root, ignore_errors=True)
+            root.with_suffix(".lock").unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _take_name(self) -> tuple[Path, int]:
+        while True:
+            root = self._parent / f"{PREFIX}{secrets.token_hex(8)}"
+            lock = root.with_suffix(".lock")
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Between the two lines above, another process may have taken the new file for a dead one's.
+            if lock.exists():
+                root.mkdir(mode=0o700)
+                return root, descriptor
+            os.close(descriptor)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"training.staging_dir: {self._parent} cannot be written ({error.strerror or error}); name a folder on "
+                "local disk with room for a checkpoint"
+            ) from error
+
+
+def _remove_if_dead(lock: Path) -> None:
+    # Gone meanwhile, or of another user: neither is ours to remove.
+    with suppress(FileNotFoundError, PermissionError):
+        descriptor = os.open(lock, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def set_default_modes(folder: Path) -> None:
+    """Set the mode of all files below a folder to that of a new file, as the umask or the folder's default ACL has it.
+
+    safetensors writes to a temporary file, which only its owner may read, and renames it. The mode is taken from a new
+    file, because the umask itself can only be read by changing it, for all threads of the process.
+    """
+    probe = folder / ".mode"
+    probe.touch(exist_ok=False)
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)

@@ -1,4 +1,4 @@
-"""The learner's half of the weight wire: streams every tensor to the engines through vLLM's transfer protocol.
+"""The learner's half of the weight transfer: streams every tensor to the engines through vLLM's transfer protocol.
 
 Read beside rollout/weight_channel.py, the other half. Of the learner only this file and broadcast.py, which holds the
 senders for gloo and NCCL, import vLLM.
@@ -8,7 +8,7 @@ handles of all of them, by the GPU's UUID: each engine worker opens the one on t
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -19,11 +19,96 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo, IPCTrainerWeightTransferEngine
 
-from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclTrainerInitInfo
+from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclTrainerInitInfo, begin, within
 from learner.errors import LearnerError
-from learner.ipc_client import IpcClient
 
-# Buckets in flight: while one is broadcast, the next is packed. vLLM tells the engines, so both ends agree.
+
+class Engines(Protocol):
+    """A line to all engines: vLLM's weight-sync client."""
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Meet them."""
+        ...
+
+    def start_weight_update(self) -> None:
+        """Open an update."""
+        ...
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Let them receive; returns when all have."""
+        ...
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Make the weights live."""
+        ...
+
+
+class IpcClient:
+    """Ships the handles of shared buffers to the engines as plain values, and keeps ranks together when one breaks.
+
+    All ranks pack buckets in step, so rank 0 must not leave the others alone in it because an engine is gone: the first
+    error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
+    """
+
+    def __init__(self, client: Engines, timeout_s: float | None = None) -> None:
+        """Speak through `client`; a call that is not answered within `timeout_s` has failed."""
+        self._client = client
+        self._timeout_s = timeout_s
+        self._failure: Exception | None = None
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Send the engines the packing of buckets."""
+        self._ask("init_weight_transfer_engine", init_info)
+
+    def start_weight_update(self) -> None:
+        """Open an update on every engine."""
+        self._failure = None
+        self._try("start_weight_update")
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Have every engine read one bucket; returns when all have."""
+        self._try("update_weights", lambda: _plain(update_info))
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Make the weights live everywhere."""
+        self._try("finish_weight_update", lambda: weight_version)
+
+    def check(self) -> None:
+        """Raise what went wrong since the update was opened."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _try(self, method: str, *arguments: Callable[[], Any]) -> None:
+        if self._failure is None:
+            try:
+                self._ask(method, *(argument() for argument in arguments))
+            except Exception as error:
+                self._failure = error
+
+    def _ask(self, method: str, *arguments: Any) -> None:
+        within(self._timeout_s, method, begin(getattr(self._client, method), *arguments))
+
+
+def _plain(update_info: dict[str, Any]) -> dict[str, Any]:
+    """Return a bucket's description without what it leaves open, its handles as plain values."""
+    filled = {key: value for key, value in update_info.items() if value is not None}
+    return {**filled, "ipc_handles": {uuid: plain_handle(handle) for uuid, handle in filled["ipc_handles"].items()}}
+
+
+def plain_handle(handle: tuple[Any, ...]) -> list[Any]:
+    """Return the arguments of torch's `rebuild_cuda_tensor` for a shared buffer of bytes, without its constant classes.
+
+    Example:
+        >>> plain_handle((torch.Tensor, torch.Size([8]), (1,), 0, torch.storage.TypedStorage, torch.uint8, 0, b"x"))
+        [[8], [1], 0, 0, b'x']
+    """
+    tensor_class, size, stride, offset, storage_class, dtype, *rest = handle
+    if (tensor_class, storage_class, dtype) != (torch.Tensor, torch.storage.TypedStorage, torch.uint8):
+        raise LearnerError(f"the ipc weight channel shares buffers of bytes, and not {tensor_class} of {dtype}")
+    return [list(size), list(stride), offset, *rest]
+
+
+# Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree.
 NCCL_BUFFERS = 2
 
 F = TypeVar("F")
@@ -58,7 +143,6 @@ class PolicyWeights(WeightSource):
         return [meta for name, meta in self._metadata.items() if name in self._chosen]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Return a fresh pass over the chosen tensors."""
         return self.tensors(self._chosen)
 
     def tensors(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -100,11 +184,11 @@ class WeightSender:
         timeout_s: float,
         changing: Collection[str] | None = None,
     ) -> None:
-        """Meet the engines. Called on every learner rank; only rank 0 speaks to them.
+        """Connect to the engines. Called on every learner rank; only rank 0 talks to them.
 
         Args:
-            shapes: of the full tensors by checkpoint name, in the order in which `named_tensors` gives them.
-            named_tensors: gives (checkpoint name, full tensor) pairs of given names; a collective of all ranks.
+            shapes: of the full tensors by checkpoint name, in the order in which `named_tensors` yields them.
+            named_tensors: yields (checkpoint name, full tensor) pairs of given names; a collective of all ranks.
             client: line to the engines.
             backend: nccl | ipc | gloo.
             dtype: type in which tensors travel: the engines' own.
@@ -113,7 +197,7 @@ class WeightSender:
             address: where rank 0 waits.
             port: a free port there.
             bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor travels alone.
-            timeout_s: patience with an engine that is silent.
+            timeout_s: how long to wait for an engine that does not answer.
             changing: names of the tensors that travel once engines have them all; None for all. By ipc all travel
                 every time: its engines drop their weights while they sleep.
 

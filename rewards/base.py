@@ -89,7 +89,6 @@ class RewardRequest:
     """Whether sampling stopped without an end-of-turn token."""
 
     def __post_init__(self) -> None:
-        """Check the frame and the image sizes; options that are lists or numbers become their JSON text."""
         if any(type(option) is not str for option in self.options):
             texts = (
                 option if isinstance(option, str) else json.dumps(option, ensure_ascii=False) for option in self.options

@@ -52,7 +52,6 @@ class ChartReward:
     """
 
     def __init__(self, config: ChartConfig) -> None:
-        """Keep the settings."""
         self._config = config
         self._tolerance = Fraction(str(config.tolerance))
         self._float_tolerance = float(self._tolerance)

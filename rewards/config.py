@@ -104,7 +104,6 @@ class RewardConfig:
     pointing: PointingConfig = field(default_factory=PointingConfig)
 
     def __post_init__(self) -> None:
-        """Check that every route leads somewhere, that weights keep their promise and that rules fit."""
         for task, name in self.routes.items():
             _check_function(f"reward.routes.{task}", name)
         if abs(self.format_weight + self.task_weight - 1.0) > 1e-9:

@@ -30,7 +30,6 @@ class CountingReward:
     """
 
     def __init__(self, config: CountingConfig) -> None:
-        """Keep the settings."""
         self._config = config
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:

@@ -25,7 +25,6 @@ class GroundingReward:
     """
 
     def __init__(self, config: GroundingConfig) -> None:
-        """Keep the settings."""
         self._config = config
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:

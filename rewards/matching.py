@@ -31,7 +31,6 @@ class MatchingReward:
     """
 
     def __init__(self, config: MatchingConfig) -> None:
-        """Keep the settings."""
         self._max_chars = config.max_chars
         self._vqa_accuracy = config.vqa_accuracy
 

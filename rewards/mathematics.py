@@ -116,7 +116,6 @@ class MathReward:
     """
 
     def __init__(self, config: MathConfig) -> None:
-        """Keep the settings; nothing is started yet."""
         self._config = config
         self._process = GraderProcess(timeout_s=config.timeout_s)
         self._readable_golds: dict[str, bool] = {}

@@ -144,11 +144,9 @@ class MixedReward:
                 function.close()
 
     def __enter__(self) -> Self:
-        """Give the reward itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close."""
         self.close()
 
     def _routed(self, request: RewardRequest) -> tuple[Route, RewardFunction]:

@@ -59,7 +59,6 @@ class GroundingConfig:
     max_chars: Annotated[int, Ge(1)] = 20_000
 
     def __post_init__(self) -> None:
-        """Check the shape, which a rule may set without `Literal` being looked at."""
         if self.shaping not in ("raw", "threshold", "power", "soft_f1", "f1"):
             raise RewardError(f"reward.grounding.shaping is {self.shaping!r}; use raw, threshold, power, soft_f1 or f1")
 

@@ -36,7 +36,6 @@ class PointingReward:
     """
 
     def __init__(self, config: PointingConfig) -> None:
-        """Keep the settings."""
         self._config = config
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:

@@ -87,11 +87,9 @@ class ReferenceProof:
         self._rewards.close()
 
     def __enter__(self) -> Self:
-        """Return the proof itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close."""
         self.close()
 
 

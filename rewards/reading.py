@@ -23,7 +23,6 @@ class ReadingReward:
     """
 
     def __init__(self, config: ReadingConfig) -> None:
-        """Keep the settings."""
         self._config = config
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:

@@ -45,7 +45,6 @@ class WordTable(EmbeddingTable):
     """
 
     def __init__(self) -> None:
-        """Start with no rows; each is drawn when it is first asked for."""
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._base_of = {word_id(word): word_id(base) for word, base in SYNONYMS.items()}
 

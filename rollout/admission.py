@@ -32,7 +32,6 @@ class Admission:
     """Groups in the batch; the engine waits until it has been asked for all of them."""
 
     def __post_init__(self) -> None:
-        """Check that the seat exists."""
         if not 0 <= self.index < self.size:
             raise RolloutError(f"Admission.index is {self.index} in a batch of {self.size}; use 0 to {self.size - 1}")
 

@@ -54,7 +54,6 @@ class BucketOrder:
     """
 
     def __init__(self, buckets: Buckets, shares: Shares, *, seed: int, groups_per_step: int) -> None:
-        """Begin at step 0."""
         num = len(buckets.names)
         self._buckets = buckets
         self._shares = shares

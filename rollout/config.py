@@ -55,7 +55,6 @@ class EngineConfig:
     """OpenMP threads of a CPU engine."""
 
     def __post_init__(self) -> None:
-        """Check that a step has room for every completion, and on CPU for a whole prompt."""
         tokens = self.max_num_batched_tokens
         if tokens is not None and tokens < self.max_num_seqs:
             raise RolloutError(
@@ -123,7 +122,6 @@ class RolloutConfig:
         return self.engines if self.max_engines is None else self.max_engines
 
     def __post_init__(self) -> None:
-        """Check the numbers of engines and that a whole prompt can be scheduled."""
         if self.most_engines < self.engines:
             raise RolloutError(
                 f"rollout.max_engines is {self.max_engines}, fewer than rollout.engines={self.engines}, for which a "
@@ -163,7 +161,6 @@ class CurriculumConfig:
     """adaptive: weight that an estimate keeps with every further group; 0.98 looks back on about 50."""
 
     def __post_init__(self) -> None:
-        """Check that a static curriculum has shares."""
         if self.kind == "static":
             check_shares("data.stream.curriculum.start", self.start)
             check_shares("data.stream.curriculum.end", self.end)
@@ -182,7 +179,6 @@ class StreamConfig:
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
-        """Check that weights and what they speak of come together."""
         if self.mixture_by != "none":
             check_shares("data.stream.weights", self.weights)
         elif self.weights:

@@ -98,7 +98,6 @@ class SampleTable:
             raise RolloutError(f"{path} holds no rows")
 
     def __len__(self) -> int:
-        """Rows of all shards."""
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:

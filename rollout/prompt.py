@@ -79,7 +79,6 @@ class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
     def __init__(self, model_path: Path, *, system_prompt: str, max_images: int) -> None:
-        """Load the processor of the checkpoint folder."""
         from transformers import AutoProcessor
 
         self._processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=False)

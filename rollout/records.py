@@ -34,7 +34,6 @@ class ImageBytes:
     """Original height in pixels."""
 
     def __post_init__(self) -> None:
-        """Check that there are bytes and a size."""
         if not self.data:
             raise RolloutError("ImageBytes.data is empty; store the encoded image file")
         if self.width < 1 or self.height < 1:
@@ -156,7 +155,6 @@ class Generation:
     """Weight version that sampled the last token."""
 
     def __post_init__(self) -> None:
-        """Freeze the arrays and check that they align."""
         object.__setattr__(self, "token_ids", read_only(self.token_ids, np.int32))
         object.__setattr__(self, "logprobs", read_only(self.logprobs, np.float32))
         if self.token_ids.shape != self.logprobs.shape or self.token_ids.ndim != 1:
@@ -190,7 +188,6 @@ class RolloutGroup:
     """Sampled and thrown away, because new weights arrived first (`in_flight: abort`)."""
 
     def __post_init__(self) -> None:
-        """Freeze the prompt and check that sizes go with images."""
         object.__setattr__(self, "prompt_token_ids", read_only(self.prompt_token_ids, np.int32))
         if not self.generations:
             raise RolloutError(f"RolloutGroup {self.group_id} holds no generation")

@@ -203,7 +203,6 @@ class NcclEngine(LayersLetGo, ShapesKnown, nccl_engine.NCCLWeightTransferEngine)
     def __init__(
         self, config: WeightTransferConfig, vllm_config: "VllmConfig", device: torch.device, model: torch.nn.Module
     ) -> None:
-        """See `nccl_engine.NCCLWeightTransferEngine`."""
         super().__init__(config, vllm_config, device, model)
         self._timeout_s = float(vllm_config.additional_config["weight_channel_timeout_s"])
 

@@ -26,7 +26,7 @@ def token_logprobs(
     banned_token_ids: Sequence[int] = (),
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give log-probability of each target token and entropy of each next-token distribution.
+    """Return the log-probability of each target token and entropy of each next-token distribution.
 
     Logits are computed in the type of the hidden states; softmax, sums and the weight's gradient are float32.
 
@@ -121,7 +121,7 @@ def _chunk_grad(
     entropy: torch.Tensor,
     grad_entropy: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Give the gradient of a chunk's scaled logits [rows, V]."""
+    """Return the gradient of a chunk's scaled logits [rows, V]."""
     if grad_entropy is None:
         assert grad_logprobs is not None
         # d logprob_t / d logit_v = [v = t] - softmax_v

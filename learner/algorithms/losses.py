@@ -4,18 +4,103 @@ Axes: S sequences, C completion tokens of all of them, flat, sequence by sequenc
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
-from learner.algorithms.correction import CorrectionAction, CorrectionLevel, correction_weights
-from learner.algorithms.kl import KlEstimator, kl_estimate
 from learner.algorithms.objectives import (
     Objective,
     ObjectiveTerms,
     cispo_objective,
     clip_objective,
     gspo_objective,
+    sequence_sums,
 )
+
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(logprobs: torch.Tensor, other_logprobs: torch.Tensor, *, estimator: KlEstimator) -> torch.Tensor:
+    """Estimate KL(policy || other) per token, with d = other - policy: k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1.
+
+    As values, k1 and k3 are unbiased for tokens sampled from the policy; k2 is not, but has little variance. In a loss
+    the gradient counts: that of k1 is zero on average, so k1 has no effect; that of k2 is the gradient of the KL; that
+    of k3 is the gradient of the KL with both sides exchanged, which agrees where the two are close (Tang and Munos
+    2025, arXiv:2506.09477). Use k2 or k3 in the loss, k1 or k3 in the reward.
+
+    Nothing is clamped: exp(d) overflows float32 at d = 88, where one of the two models is broken, and the loss is then
+    not finite.
+
+    Source: Schulman 2020, http://joschu.net/blog/kl-approx.html.
+
+    Args:
+        logprobs: [C] under the policy, which sampled the tokens.
+        other_logprobs: [C] under the other model.
+        estimator: k1, k2 or k3.
+
+    Returns:
+        [C], nats; k2 and k3 are at least 0.
+    """
+    difference = other_logprobs - logprobs
+    if estimator == "k1":
+        return -difference
+    if estimator == "k2":
+        return difference.square() / 2
+    return torch.expm1(difference) - difference
+
+
+CorrectionLevel = Literal["none", "token", "sequence"]
+CorrectionAction = Literal["truncate", "mask"]
+
+
+def correction_weights(
+    old_logprobs: torch.Tensor,
+    behaviour_logprobs: torch.Tensor,
+    *,
+    lengths: Sequence[int],
+    level: Literal["token", "sequence"],
+    action: CorrectionAction,
+    low: float,
+    high: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return w = old probability / behaviour probability, bounded.
+
+    The engine samples with other probabilities than the learner computes for the same weights.
+
+    truncate: min(w, high); `low` is not read. mask: w inside [low, high], 0 outside: such tokens, or sequences, do not
+    train. A NaN is neither truncated nor masked: it must reach the loss and end the step.
+
+    Args:
+        old_logprobs: [C], the learner's for the weights before the update, nats.
+        behaviour_logprobs: [C], the engine's.
+        lengths: [S] tokens of each sequence, C in all.
+        level: token: each token its own w. sequence: one for all tokens of a sequence, the product of theirs.
+        action: truncate or mask.
+        low: of the interval.
+        high: of the interval.
+
+    Returns:
+        (weights [C], corrected bool [C]: truncated or masked), without gradient.
+
+    Sources: truncated importance sampling, IMPALA, arXiv:1802.01561, eq. 1, for engine and learner Yao et al. 2025,
+    "Your efficient RL framework secretly brings you off-policy RL training"; masking, IcePop in arXiv:2510.18855.
+
+    Example:
+        Old probability 0.9 where the engine had 0.3: w is 3, truncated to 2.
+
+        >>> correction_weights(torch.tensor([0.9]).log(), torch.tensor([0.3]).log(), lengths=[1], level="token",
+        ...                    action="truncate", low=0.0, high=2.0)
+        (tensor([2.]), tensor([True]))
+    """
+    log_weights = (old_logprobs - behaviour_logprobs).detach()
+    if level == "sequence":
+        log_weights = sequence_sums(log_weights, lengths)
+    # An overflow to inf is fine: it lies above `high`, and nothing differentiates through it.
+    weights = torch.exp(log_weights)
+    if action == "truncate":
+        return weights.clamp(max=high), weights > high
+    outside = (weights < low) | (weights > high)
+    return weights.masked_fill(outside, 0.0), outside
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -44,7 +129,7 @@ def policy_loss(
     correction_low: float,
     correction_high: float,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Give the loss of these tokens as their share of the step's, and what to watch.
+    """Return the loss of these tokens as their share of the step's, and metrics.
 
     A token's loss is correction * objective + kl_coef * KL - entropy_coef * entropy; the loss is their sum weighted by
     `token_weights`. Tokens of weight 0 count nowhere: garbage there makes neither the loss nor a gradient NaN.
@@ -56,16 +141,16 @@ def policy_loss(
             one update, logprobs.detach() is exactly that. None: the ratio divides by `behaviour_logprobs`.
         behaviour_logprobs: [C] the engine's, of the weights that sampled.
         advantages: float32 [C].
-        token_weights: float32 [C], at least 0; see `learner.algorithms.aggregation.token_weights`.
+        token_weights: float32 [C], at least 0; see `learner.algorithms.objectives.token_weights`.
         lengths: [S] tokens of each sequence; they add up to C.
         entropy: [C] of the current policy's next-token distribution, nats, with gradient.
         ref_logprobs: [C] frozen reference; needed when kl_coef > 0, and only watched when it is 0.
         clip_low: the ratio is clipped at 1 - clip_low.
         clip_high: the ratio is clipped at 1 + clip_high.
         kl_coef: weight of the KL to the reference in the loss; 0 where the reward holds it.
-        kl_estimator: see `learner.algorithms.kl`; k1 has no effect in a loss.
+        kl_estimator: see `kl_estimate`; k1 has no effect in a loss.
         entropy_coef: weight of the entropy bonus.
-        correction_level: see `learner.algorithms.correction`; none multiplies by 1.
+        correction_level: see `correction_weights`; none multiplies by 1.
         correction_action: truncate or mask.
         correction_low: of the interval of weights.
         correction_high: of the interval of weights.

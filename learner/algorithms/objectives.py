@@ -1,7 +1,8 @@
-"""What each token contributes to the loss before weights, KL and entropy: clip, gspo, cispo.
+"""What each token contributes to the loss before KL and entropy (clip, gspo, cispo), and its weight in the sum.
 
-All three take the current logprobs with gradient and those that the importance ratio divides by.
-Axes: S sequences, C completion tokens of all of them, sequence by sequence.
+The objectives take the current logprobs with gradient and those that the importance ratio divides by. Denominators of
+the weights are of the whole optimiser step, over all ranks and micro-batches, so the gradient does not depend on how
+the step is cut. Axes: S sequences, C completion tokens of all of them, sequence by sequence.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,59 @@ from typing import Literal
 
 import torch
 
-from learner.algorithms.aggregation import sequence_sums
+Aggregation = Literal["token", "sequence", "constant"]
+
+
+def token_weights(
+    aggregation: Aggregation,
+    lengths: Sequence[int],
+    *,
+    num_tokens: int,
+    num_sequences: int,
+    max_completion_tokens: int,
+) -> torch.Tensor:
+    """Return the weight of each token of these sequences.
+
+    token: 1 / num_tokens, the mean over all tokens; DAPO, arXiv:2503.14476, eq. 8. sequence: 1 / (num_sequences * T),
+    the mean of each completion's mean; GRPO, arXiv:2402.03300, eq. 3. constant: 1 / (num_sequences *
+    max_completion_tokens), so that a token weighs the same in a short and in a long completion; Dr. GRPO,
+    arXiv:2503.20783.
+
+    Args:
+        aggregation: one of the three.
+        lengths: [S], completion tokens of each sequence.
+        num_tokens: of all unmasked completions of the optimiser step.
+        num_sequences: unmasked completions of the optimiser step.
+        max_completion_tokens: the rollout's limit; read by constant only.
+
+    Returns:
+        float32 [C].
+
+    Raises:
+        ValueError: aggregation constant without a max_completion_tokens.
+
+    Example:
+        >>> token_weights("sequence", [1, 2], num_tokens=3, num_sequences=2, max_completion_tokens=0).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    if aggregation == "constant" and max_completion_tokens < 1:
+        raise ValueError(
+            f"algorithm.max_completion_tokens is {max_completion_tokens}; aggregation=constant divides by it, so set "
+            "it to the rollout's limit, or algorithm.aggregation=token"
+        )
+    sizes = torch.tensor(lengths, dtype=torch.int64)
+    denominators = {
+        "token": torch.full(sizes.shape, num_tokens, dtype=torch.float64),
+        "sequence": num_sequences * sizes.double(),
+        "constant": torch.full(sizes.shape, num_sequences * max_completion_tokens, dtype=torch.float64),
+    }[aggregation]
+    return denominators.reciprocal().float().repeat_interleave(sizes)
+
+
+def sequence_sums(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Return the sum over its sequence for each token: [C] to [C]; carries gradients, and adds in a fixed order."""
+    return torch.cat([part.sum().expand(len(part)) for part in torch.split_with_sizes(values, list(lengths))])
+
 
 Objective = Literal["clip", "gspo", "cispo"]
 
@@ -35,7 +88,7 @@ def clip_objective(
     clip_low: float,
     clip_high: float,
 ) -> ObjectiveTerms:
-    """Give -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), r the token's probability ratio.
+    """Return -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), r the token's probability ratio.
 
     In words: the ratio between current and old policy, times the advantage; where the ratio has already moved past the
     clip in the advantage's favour, the token stops pushing.
@@ -55,7 +108,7 @@ def gspo_objective(
     clip_low: float,
     clip_high: float,
 ) -> ObjectiveTerms:
-    """Give -min(s A, clip(s, 1 - clip_low, 1 + clip_high) A), s the sequence's geometric mean of token ratios.
+    """Return -min(s A, clip(s, 1 - clip_low, 1 + clip_high) A), s the sequence's geometric mean of token ratios.
 
     In words: as `clip_objective`, but a completion moves or stops as a whole. Each token's s has the sequence's value
     and its own token's gradient: s_t = sg[s] * p_t / sg[p_t]. Its mean over the sequence has value and gradient of the
@@ -87,7 +140,7 @@ def cispo_objective(
     clip_low: float,
     clip_high: float,
 ) -> ObjectiveTerms:
-    """Give -sg[clip(r, 1 - clip_low, 1 + clip_high)] A log p, r the token's probability ratio.
+    """Return -sg[clip(r, 1 - clip_low, 1 + clip_high)] A log p, r the token's probability ratio.
 
     In words: REINFORCE with a bounded importance weight; every token keeps a gradient, also where PPO drops it. The
     paper uses only the upper bound: clip_low=1 disables the lower one.

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from learner.algorithms.advantages import Baseline, RewardKl, Scale
-from learner.algorithms.aggregation import Aggregation
-from learner.algorithms.objectives import Objective
+from learner.algorithms.objectives import Aggregation, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """What makes one algorithm, as its paper has it."""
+    """The parts of one algorithm, as its paper has them."""
 
     name: str
     summary: str

@@ -26,20 +26,20 @@ logger = logging.getLogger(__name__)
 MIN_CAPABILITY = (8, 0)
 """Compute capability (Ampere) from which both libraries run."""
 MIN_MAX_QUERIES = 2
-"""Both libraries take a longest run of one query for decoding, and the number of runs for that of queries; but runs may
-be empty. A bound that is too high costs nothing."""
+"""Both libraries take a longest segment of one query for decoding, and the number of segments for that of queries; but
+segments may be empty. A bound that is too high costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spans:
-    """Which queries look at which keys: runs of both, one behind the other."""
+    """Segments of queries and of the keys that each attends to, one behind the other."""
 
     queries: torch.Tensor
-    """int32 [runs + 1] cumulated lengths."""
+    """int32 [segments + 1] cumulated lengths."""
     keys: torch.Tensor
-    """int32 [runs + 1]"""
+    """int32 [segments + 1]"""
     max_queries: int
-    """At least MIN_MAX_QUERIES where runs may be empty."""
+    """At least MIN_MAX_QUERIES where segments may be empty."""
     max_keys: int
     is_causal: bool
 
@@ -97,7 +97,6 @@ class FlashAttnLibrary:
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See VarlenFlash."""
         out, log_sum_exp, _ = self._forward(
             query,
             key,
@@ -121,7 +120,6 @@ class FlashAttnLibrary:
         spans: Spans,
         scaling: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See VarlenFlash."""
         query, key, value = saved
         grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
         self._backward(
@@ -162,7 +160,6 @@ class TorchFlash:
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See VarlenFlash."""
         out, log_sum_exp, *_ = torch.ops.aten._flash_attention_forward(
             query,
             key,
@@ -187,7 +184,6 @@ class TorchFlash:
         spans: Spans,
         scaling: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See VarlenFlash."""
         unused = torch.empty(0, device=grad_out.device)  # random state of dropout
         grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten._flash_attention_backward(
             grad_out,
@@ -208,7 +204,7 @@ class TorchFlash:
 
 
 def flash_obstacle(device: torch.device) -> str | None:
-    """Say why flash attention does not run on a device; None where it does."""
+    """Return why flash attention does not run on a device; None where it does."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return "there is no GPU"
     capability = torch.cuda.get_device_capability(device)
@@ -237,11 +233,9 @@ class FlashKernel:
     is_traceable = False
 
     def __init__(self, library: VarlenFlash) -> None:
-        """Use a library's two functions, in the vision tower too."""
         self.tower = library
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> FlashPrepared:
-        """See AttentionKernel."""
         in_branches = np.bincount(
             layout.stem_of, weights=layout.branch_lengths, minlength=len(layout.stem_lengths)
         ).astype(np.int64)
@@ -260,7 +254,6 @@ class FlashKernel:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: FlashPrepared, *, scaling: float
     ) -> torch.Tensor:
-        """See AttentionKernel."""
         out: torch.Tensor = _StreamAttention.apply(query, key, value, prepared, scaling, self.tower)  # type: ignore[no-untyped-call]
         return out
 
@@ -268,13 +261,13 @@ class FlashKernel:
 def attend_within(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float, library: VarlenFlash
 ) -> torch.Tensor:
-    """Return the attention [L, H, D] of runs that share nothing: images, or windows of images.
+    """Return the attention [L, H, D] within segments that share nothing: images, or windows of images.
 
     Args:
         query: [L, H, D].
         key: [L, KV heads, D].
         value: [L, KV heads, D].
-        spans: the runs; of queries and keys the same.
+        spans: the segments; of queries and keys the same.
         scaling: factor on the scores.
         library: that computes it.
     """

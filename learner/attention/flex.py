@@ -38,7 +38,6 @@ class FlexKernel:
         self._attend = torch.compile(flex_attention, dynamic=True) if is_compiled else flex_attention
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> FlexPrepared:
-        """See AttentionKernel."""
         num_stems = len(layout.stem_lengths)
         lengths = np.concatenate([layout.stem_lengths, layout.branch_lengths])
         parents = np.concatenate([np.full(num_stems, NO_STEM), layout.stem_of])
@@ -65,7 +64,6 @@ class FlexKernel:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: FlexPrepared, *, scaling: float
     ) -> torch.Tensor:
-        """See AttentionKernel."""
         query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
         is_grouped = query.shape[1] != key.shape[1]
         out = self._attend(query, key, value, block_mask=prepared.block_mask, scale=scaling, enable_gqa=is_grouped)

@@ -1,4 +1,4 @@
-"""Who may look at whom in a token stream: stems first, then the branches that grow from them.
+"""Which tokens of a stream attend to which: stems first, then the branches that grow from them.
 
     stream   | stem 0 | stem 1 | stem 2 | branch of 0 | branch of 0 | branch of 2 |
 
@@ -26,10 +26,8 @@ class StreamLayout:
     """[S] ascending: branches of one stem stand together."""
 
     def __post_init__(self) -> None:
-        """Check what the kernels rely on."""
         assert (np.diff(self.stem_of) >= 0).all(), "branches must stand in the order of their stems"
 
     @property
     def num_tokens(self) -> int:
-        """L."""
         return int(self.stem_lengths.sum() + self.branch_lengths.sum())

@@ -21,7 +21,7 @@ from learner.errors import LearnerError
 logger = logging.getLogger(__name__)
 
 PREPARED_KEY = "prepared_layout"
-"""Keyword under which a forward call carries what `prepare` gave down to the attention layers."""
+"""Keyword under which a forward call passes what `prepare` returned to the attention layers."""
 
 
 class AttentionKernel(Protocol):
@@ -29,7 +29,7 @@ class AttentionKernel(Protocol):
 
     name: str
     is_traceable: bool
-    """Whether torch.compile may look inside; if not, it compiles what stands before and behind, for all layouts."""
+    """Whether torch.compile may trace it; if not, it compiles what comes before and after, for all layouts."""
 
     @property
     def tower(self) -> VarlenFlash | None:
@@ -40,7 +40,7 @@ class AttentionKernel(Protocol):
         ...
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> Any:
-        """Put on the device what every layer of a forward pass needs."""
+        """Return what every layer of a forward pass needs, on the device."""
         ...
 
     def attend(
@@ -85,7 +85,7 @@ def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> Att
 
 
 def register_kernel(kernel: AttentionKernel) -> str:
-    """Make a kernel known to transformers; gives the name of the implementation. Calling twice is harmless."""
+    """Register a kernel with transformers; returns the name of the implementation. Calling twice is harmless."""
     from transformers import AttentionInterface
 
     def forward(
@@ -114,7 +114,7 @@ def register_kernel(kernel: AttentionKernel) -> str:
 
 
 def register_tower(library: VarlenFlash) -> str:
-    """Make a flash-attention library known to transformers for vision towers; returns the implementation's name."""
+    """Register a flash-attention library with transformers for vision towers; returns the implementation's name."""
     from transformers import AttentionInterface
 
     def forward(
@@ -129,7 +129,7 @@ def register_tower(library: VarlenFlash) -> str:
         max_length_q: int | None = None,
         **arguments: Any,
     ) -> tuple[torch.Tensor, None]:
-        """Bridge from transformers' [B, H, T, D] to [B * T, H, D]: runs as it bounds them, else a row of B each."""
+        """Bridge from transformers' [B, H, T, D] to [B * T, H, D]: segments as it bounds them, else one a row."""
         num_rows, num_heads, length, head_dim = query.shape
         if cu_seq_lens_q is None:
             bounds, longest = torch.arange(num_rows + 1, device=query.device, dtype=torch.int32) * length, length
@@ -141,7 +141,7 @@ def register_tower(library: VarlenFlash) -> str:
         out = attend_within(query, key, value, spans, scaling, library)
         return out.view(num_rows, length, num_heads, head_dim), None
 
-    # transformers hands over the bounds of runs, and all of them at once, where "flash" is in the name.
+    # transformers hands over the bounds of segments, and all of them at once, where "flash" is in the name.
     name = "mixed_r1_tower_flash"
     AttentionInterface.register(name, torch.compiler.disable(forward))
     return name

@@ -1,6 +1,6 @@
 """The stream's attention by torch's scaled_dot_product_attention, in padded blocks, on any device.
 
-Each layer gathers the stream into blocks of like length and makes one call on each: stems attend to themselves,
+Each layer gathers the stream into blocks of similar length and makes one call on each: stems attend to themselves,
 branches to their own stem and to themselves. A block's shortest row is at least half as long as its longest, so padding
 stays small and calls stay few.
 
@@ -24,7 +24,7 @@ MIN_LENGTH_FRAC = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemBlock:
-    """Stems of like length."""
+    """Stems of similar length."""
 
     shape: tuple[int, int]
     """(n, T)"""
@@ -32,7 +32,7 @@ class StemBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchBlock:
-    """Branches of like length, and the stems that they look at."""
+    """Branches of similar length, and the stems that they attend to."""
 
     shape: tuple[int, int]
     """(n, T)"""
@@ -43,12 +43,12 @@ class BranchBlock:
     stem_of: torch.Tensor
     """[n] which of the m stems."""
     bias: torch.Tensor
-    """[n, 1, T, P + T] 0 where a slot may look, -inf elsewhere."""
+    """[n, 1, T, P + T] 0 where a slot may attend, -inf elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedBlocks:
-    """Where the tokens of a stream stand in the blocks: stem blocks, then branch blocks."""
+    """Places of a stream's tokens in the blocks: stem blocks, then branch blocks."""
 
     rows: torch.Tensor
     """[slots] stream row of each slot; padding slots point to row 0."""
@@ -61,14 +61,13 @@ class PaddedBlocks:
 
 
 class SdpaKernel:
-    """A few calls a layer, however many groups a stream holds."""
+    """SDPA: a few calls a layer, however many groups a stream holds."""
 
     name = "sdpa"
     is_traceable = False
     tower = None
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> PaddedBlocks:
-        """See AttentionKernel."""
         lengths = np.concatenate([layout.stem_lengths, layout.branch_lengths])
         starts = np.cumsum(lengths) - lengths
         num_stems = len(layout.stem_lengths)
@@ -93,7 +92,6 @@ class SdpaKernel:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: PaddedBlocks, *, scaling: float
     ) -> torch.Tensor:
-        """See AttentionKernel."""
         num_heads, num_kv_heads, head_dim = query.shape[1], key.shape[1], query.shape[2]
         heads = [num_heads, num_kv_heads, num_kv_heads]
         # One gather for queries, keys and values: their heads side by side, [L, (H + 2 KV) * D].
@@ -121,7 +119,7 @@ class SdpaKernel:
 
 
 def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Sort rows into blocks of like length; empty rows are left out.
+    """Sort rows into blocks of similar length; empty rows are left out.
 
     Example:
         >>> [block.tolist() for block in alike(np.array([3, 0, 10, 6, 2]))]

@@ -1,16 +1,17 @@
-"""What the trainer asks of whatever holds the policy."""
+"""TrainBackend: the interface between the trainer and whatever holds the policy; and the optimiser of all backends."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from learner.model import Policy
-from learner.packing import MicroBatch
+from learner.config import OptimizerConfig
+from learner.policy.model import Policy
+from learner.policy.packing import MicroBatch
 
 WEIGHTS_FOLDER = "weights"
-"""Where a backend writes, inside a checkpoint's folder."""
+"""Folder inside a checkpoint's folder, into which a backend writes."""
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logprobs [C], entropy [C]) -> this micro-batch's share of the step's loss."""
@@ -41,23 +42,23 @@ class TrainBackend(Protocol):
         ...
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        """Give the frozen reference's logprobs [C]; only where kl_coef is above 0."""
+        """Return the frozen reference's logprobs [C]; only where kl_coef is above 0."""
         ...
 
     def grad_norm(self) -> torch.Tensor:
-        """Give the global 2-norm of the gradient, the same scalar on every rank."""
+        """Return the global 2-norm of the gradient, the same scalar on every rank."""
         ...
 
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
-        """Scale the gradient down to the configured norm, update the weights, forget the gradient."""
+        """Clip the gradient to the configured norm, update the weights, and clear the gradient."""
         ...
 
     def zero_grad(self) -> None:
-        """Forget the gradient."""
+        """Clear the gradient."""
         ...
 
     def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
+        """Yield (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
 
         Each tensor is the receiver's to keep. Of the model, no more than one block is whole at a time.
 
@@ -91,7 +92,7 @@ class TrainBackend(Protocol):
         ...
 
     def offload(self) -> int:
-        """Move weights and optimiser state of the device to host memory; gives the bytes freed there.
+        """Move weights and optimiser state of the device to host memory; returns the bytes freed there.
 
         Between two steps only. Until `onload` no other method may be called.
         """
@@ -100,3 +101,33 @@ class TrainBackend(Protocol):
     def onload(self) -> None:
         """Move back what `offload` moved."""
         ...
+
+
+# Weight decay pulls matrices towards zero; biases and norm weights are vectors and stay as they are.
+MIN_DECAYED_AXES = 2
+
+
+def parameter_groups(policy: torch.nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into those that decay and those that do not."""
+    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= MIN_DECAYED_AXES], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim < MIN_DECAYED_AXES], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return AdamW over parameter groups, as one kernel without temporaries: torch has it for GPUs and for CPUs.
+
+    Args:
+        groups: from `parameter_groups`.
+        config: rates and decay.
+    """
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+
+
+def run_fused(groups: Iterable[dict[str, Any]]) -> None:
+    """Set parameter groups of a checkpoint to the fused kernel, whichever kernel wrote them."""
+    for group in groups:
+        group.update(fused=True, foreach=None)

@@ -17,18 +17,25 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from learner.backends.base import WEIGHTS_FOLDER, LossFunction
+from learner.backends.base import WEIGHTS_FOLDER, LossFunction, make_optimizer, parameter_groups
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
-from learner.backends.deepspeed_config import engine_config
-from learner.backends.optimizer import make_optimizer, parameter_groups
 from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.freezing import changing_names, freeze_parameters
-from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
-from learner.model import Policy
-from learner.packing import MicroBatch
-from learner.source import PolicySource, Weights
+from learner.policy.model import Policy
+from learner.policy.packing import MicroBatch
+from learner.policy.source import PolicySource, Weights
+from learner.policy.trainable import (
+    adapters_of,
+    adapters_off,
+    add_adapters,
+    base_name,
+    changing_names,
+    freeze_parameters,
+    initial_adapter,
+    is_adapter,
+    merged,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +81,7 @@ class DeepSpeedBackend:
         self._parking = ParkingLot(device)
 
     def _load_reference(self, source: PolicySource) -> torch.nn.Module:
-        """Give the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
+        """Return the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
         reference = source.skeleton()
         weights = source.weights(reference)
         reference.requires_grad_(False).eval()
@@ -100,14 +107,14 @@ class DeepSpeedBackend:
         return engine
 
     def _fill_all(self, policy: Policy, weights: Weights) -> None:
-        """Give every parameter its values, one after the other."""
+        """Fill all parameters, one after the other."""
         for name, parameter in list(policy.hf_model.named_parameters()):
             is_new = is_adapter(name)
             tensor = initial_adapter(name, parameter.shape) if is_new else weights.full(base_name(name))
             self._fill(parameter, tensor)
 
     def _fill(self, parameter: torch.nn.Parameter, tensor: torch.Tensor) -> None:
-        """Give one parameter its whole tensor; stage 3 keeps this rank's part of it and lets the rest go.
+        """Fill one parameter with its whole tensor; stage 3 keeps this rank's part of it only.
 
         A collective in stage 3: all ranks fill in one order, and the values of rank 0 count.
 
@@ -128,31 +135,27 @@ class DeepSpeedBackend:
             )
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
-        """See TrainBackend."""
         self._engine.set_gradient_accumulation_boundary(is_last)
         logprobs, entropy = self._engine(batch)
         # The loss already has the global denominator, so ranks must add up; DeepSpeed divides by their number.
         self._engine.backward(loss_function(logprobs, entropy) * dist.get_world_size())
 
     def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        """See TrainBackend."""
         return _without_gradient(self._engine, batch, is_raw=is_raw)
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        """See TrainBackend."""
         assert self._reference is not None, "kl_coef is 0: no reference was loaded"
         with adapters_off(self.policy) if self._config.lora else contextlib.nullcontext():
             return _without_gradient(self._reference, batch)
 
     def grad_norm(self) -> torch.Tensor:
-        """See TrainBackend."""
         norms = torch.stack(torch._foreach_norm(self._local_gradients()))
         total = norms.double().square().sum().to(self.device)
         dist.all_reduce(total)
         return total.sqrt()
 
     def _local_gradients(self) -> list[torch.Tensor]:
-        """Give the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
+        """Return the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
         optimizer = self._engine.optimizer
         if self._is_offloaded:
             if self.device.type == "cuda":
@@ -169,11 +172,10 @@ class DeepSpeedBackend:
         return [gradient for group in optimizer.averaged_gradients.values() for gradient in group]
 
     def _is_stage_1_narrow(self) -> bool:
-        """Tell whether DeepSpeed took its BF16_Optimizer, which keeps gradients elsewhere than its ZeRO optimisers."""
+        """Return whether DeepSpeed uses its BF16_Optimizer, which keeps gradients elsewhere than ZeRO optimisers."""
         return self._stage == 1 and self.dtype == torch.bfloat16 and not self._is_offloaded
 
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
-        """See TrainBackend."""
         if grad_norm > self._config.max_grad_norm:
             torch._foreach_mul_(self._local_gradients(), self._config.max_grad_norm / float(grad_norm))
         for group in self._engine.optimizer.param_groups:
@@ -218,7 +220,6 @@ class DeepSpeedBackend:
                 yield self._names[own], tensor
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
-        """See TrainBackend."""
         # Stage 3 leaves an empty tensor in a parameter's place, and keeps its shape beside it.
         is_sharded = self._stage == SHARDS_STAGE
         return {
@@ -228,7 +229,6 @@ class DeepSpeedBackend:
         }
 
     def changing_names(self) -> frozenset[str]:
-        """See TrainBackend."""
         return changing_names(self.policy, self._names)
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -239,7 +239,6 @@ class DeepSpeedBackend:
             return parameter.detach().float().clone()
 
     def save(self, folder: Path) -> None:
-        """See TrainBackend."""
         save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
 
     def load(self, folder: Path, *, is_keeper: bool) -> None:
@@ -258,7 +257,6 @@ class DeepSpeedBackend:
         return self._parking.park(reachable_tensors(*modules, *optimizers, packages=("deepspeed",)))
 
     def onload(self) -> None:
-        """See TrainBackend."""
         self._parking.restore()
 
     def _layout(self) -> Layout:
@@ -307,3 +305,52 @@ def _import_deepspeed(device: torch.device) -> Any:
         vars(deepspeed.ops)["__compatible_ops__"] = defaultdict(bool)
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return deepspeed
+
+
+# Elements of one reduction or gather: 64 M float32 are 268 MB. DeepSpeed's own default would hold 2 GB a rank.
+BUCKET_ELEMENTS = 2**26
+# Stage 3 leaves smaller tensors (norms, biases) whole on every rank; so many times the hidden size, as transformers
+# recommends for its own integration.
+WHOLE_BELOW_HIDDEN_SIZES = 10
+
+
+def engine_config(config: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
+    """Return the configuration for deepspeed.initialize.
+
+    Clipping stays with the backend, because the trainer checks the norm before a weight may move. Optimisers other than
+    DeepSpeed's own are allowed with offloading, so that no compiler is needed on the machine.
+
+    Args:
+        config: of the learner.
+        hidden_size: of the language model.
+    """
+    is_narrow = config.dtype == "bfloat16"
+    settings = config.deepspeed
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+    }
+    host = {"device": "cpu", "pin_memory": config.device == "cuda"}
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = host
+    if settings.zero_stage == 3:
+        zero["stage3_param_persistence_threshold"] = WHOLE_BELOW_HIDDEN_SIZES * hidden_size
+        # It would replace torch's linear for the whole process, tests and other models included.
+        zero["memory_efficient_linear"] = False
+        if settings.offload_params:
+            zero["offload_param"] = host
+    return {
+        # The trainer counts micro-batches itself and marks the last.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": is_narrow},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        # One tag is fixed; comparing it over ranks would be one more collective.
+        "checkpoint": {"tag_validation": "Ignore"},
+    }

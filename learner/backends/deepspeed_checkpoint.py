@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from learner.backends.optimizer import run_fused
+from learner.backends.base import run_fused
 from learner.backends.plain_loading import weights_only
 from learner.errors import CheckpointError
 from learner.ranks import exchange
@@ -31,7 +31,7 @@ UNIVERSAL_TAG = "universal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What an engine must be like to read a checkpoint."""
+    """Properties that an engine must share with a checkpoint to read it."""
 
     zero_stage: int
     dtype: str
@@ -91,7 +91,7 @@ def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -
 
 
 def _own_classes() -> list[type]:
-    """Give the classes whose instances DeepSpeed keeps beside tensors; each holds numbers and does nothing else."""
+    """Return the classes whose instances DeepSpeed keeps beside tensors; each holds numbers and does nothing else."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -120,7 +120,7 @@ def _load_universal(engine: Any, folder: Path, *, is_keeper: bool) -> None:
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
     try:
-        if failures := [told for told in exchange(failure) if told is not None]:
+        if failures := [message for message in exchange(failure) if message is not None]:
             raise CheckpointError(
                 f"{folder} could not be rewritten for {dist.get_world_size()} ranks ({failures[0]}); free as much disk "
                 "as it takes, or resume with the number of ranks and the dtype with which it was written"
@@ -153,6 +153,6 @@ def _convert(folder: Path) -> None:
 
 
 def _remove_universal(folder: Path) -> None:
-    """Also what a process that died left of it."""
+    """Remove the rewritten checkpoint, also what a process that died left of it."""
     shutil.rmtree(folder / UNIVERSAL_TAG, ignore_errors=True)
     (folder / "latest_universal").unlink(missing_ok=True)

@@ -6,6 +6,7 @@ type of forward and backward, in which it is used alone.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,67 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from learner.backends.base import WEIGHTS_FOLDER, LossFunction
-from learner.backends.gather import GatheredBlock
-from learner.backends.optimizer import make_optimizer, parameter_groups, run_fused
+from learner.backends.base import WEIGHTS_FOLDER, LossFunction, make_optimizer, parameter_groups, run_fused
 from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
-from learner.freezing import changing_names, freeze_parameters
-from learner.lora import adapters_of, adapters_off, add_adapters, base_name, initial_adapter, is_adapter, merged
-from learner.model import Policy
-from learner.packing import MicroBatch
-from learner.source import PolicySource, Weights
+from learner.policy.model import Policy
+from learner.policy.packing import MicroBatch
+from learner.policy.source import PolicySource, Weights
+from learner.policy.trainable import (
+    adapters_of,
+    adapters_off,
+    add_adapters,
+    base_name,
+    changing_names,
+    freeze_parameters,
+    initial_adapter,
+    is_adapter,
+    merged,
+)
+
+
+class GatheredBlock:
+    """The tensors of a block, gathered as one buffer in one collective of all ranks, and cut out one at a time.
+
+    It reads shards and leaves FSDP's own state alone, so nothing has to be restored.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, torch.nn.Parameter], *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Gather.
+
+        Args:
+            parameters: by name, sharded by rows over all ranks; the same on every rank.
+            device: on which the collective runs.
+            dtype: of the collective and of the tensors.
+        """
+        num_ranks = dist.get_world_size()
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        # Every rank sends as many rows as the first one holds; the last ones have fewer, or none.
+        self._rows = {name: -(-shape[0] // num_ranks) for name, shape in self._shapes.items()}
+        self._starts: dict[str, int] = {}
+        length = 0
+        for name, shape in self._shapes.items():
+            self._starts[name] = length
+            length += self._rows[name] * prod(shape[1:])
+        own = torch.zeros(length, device=device, dtype=dtype)
+        for name, parameter in parameters.items():
+            assert isinstance(parameter, DTensor)
+            local = parameter.to_local().detach().flatten()
+            own[self._starts[name] : self._starts[name] + len(local)] = local
+        self._gathered = own.new_empty(num_ranks * length)
+        dist.all_gather_into_tensor(self._gathered, own)
+        self._gathered = self._gathered.view(num_ranks, length)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a copy of one whole tensor."""
+        shape, start = self._shapes[name], self._starts[name]
+        rows = self._gathered[:, start : start + self._rows[name] * prod(shape[1:])]
+        # `reshape` would copy where ranks are several, and not where there is one.
+        return rows.clone(memory_format=torch.contiguous_format).view(-1, *shape[1:])[: shape[0]]
 
 
 class FsdpBackend:
@@ -86,16 +136,13 @@ class FsdpBackend:
             _fill(parameter, name, weights)
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
-        """See TrainBackend."""
         logprobs, entropy = self.policy(batch)
         loss_function(logprobs, entropy).backward()
 
     def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        """See TrainBackend."""
         return self._without_gradient(self.policy, batch, is_raw=is_raw)
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        """See TrainBackend."""
         assert self._reference is not None, "kl_coef is 0: no reference was loaded"
         with adapters_off(self.policy) if self._config.lora else nullcontext():
             return self._without_gradient(self._reference, batch)
@@ -109,7 +156,6 @@ class FsdpBackend:
         return logprobs
 
     def grad_norm(self) -> torch.Tensor:
-        """See TrainBackend."""
         gradients = self._local_gradients()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         if gradients:
@@ -125,7 +171,6 @@ class FsdpBackend:
         ]
 
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
-        """See TrainBackend."""
         highest = self._config.max_grad_norm
         if grad_norm > highest:
             torch._foreach_mul_(self._local_gradients(), highest / float(grad_norm))
@@ -135,7 +180,6 @@ class FsdpBackend:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """See TrainBackend."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -156,7 +200,6 @@ class FsdpBackend:
                     yield self._names[own], tensor
 
     def changing_names(self) -> frozenset[str]:
-        """See TrainBackend."""
         return changing_names(self.policy, self._names)
 
     def _gather(
@@ -165,7 +208,6 @@ class FsdpBackend:
         return GatheredBlock({name: named[name] for name in names}, device=self.device, dtype=dtype)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
-        """See TrainBackend."""
         named = dict(self.policy.hf_model.named_parameters())
         return {
             self._names[base_name(name)]: tuple(named[name].shape)
@@ -175,7 +217,7 @@ class FsdpBackend:
         }
 
     def _units(self, names: list[str]) -> Iterator[list[str]]:
-        """Give the names of each block's parameters, then those of each other layer: a table and a head are large."""
+        """Yield the names of each block's parameters, then those of each other layer: a table and a head are large."""
         prefix_of = {id(module): f"{name}." for name, module in self.policy.hf_model.named_modules()}
         for block in self.policy.blocks():
             own = [name for name in names if name.startswith(prefix_of[id(block)])]
@@ -186,7 +228,6 @@ class FsdpBackend:
                 yield [name, *adapters_of(name, names)]
 
     def save(self, folder: Path) -> None:
-        """See TrainBackend."""
         # Not forced to disk: the folder is a stop on the way to another one.
         writer = FileSystemWriter(folder / WEIGHTS_FOLDER, sync_files=False)
         try:
@@ -195,7 +236,6 @@ class FsdpBackend:
             raise CheckpointError(f"{folder} was not written ({_reasons(error)}); is the disk full?") from error
 
     def load(self, folder: Path, *, is_keeper: bool) -> None:
-        """See TrainBackend."""
         state = self._state()
         try:
             with weights_only():
@@ -216,7 +256,6 @@ class FsdpBackend:
         self._parking.forget()
 
     def offload(self) -> int:
-        """See TrainBackend."""
         policies = [self.policy] if self._reference is None else [self.policy, self._reference]
         for policy in policies:
             for module in policy.modules():
@@ -234,7 +273,6 @@ class FsdpBackend:
                     yield _local(value)
 
     def onload(self) -> None:
-        """See TrainBackend."""
         self._parking.restore()
 
     def _state(self) -> dict[str, Any]:
@@ -251,7 +289,7 @@ class FsdpBackend:
 
 
 def _narrow_fixed(policy: Policy, dtype: torch.dtype) -> None:
-    """Give what is not trained the type of forward and backward, before it has values."""
+    """Convert what is not trained to the type of forward and backward, before it has values."""
     for parameter in policy.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
@@ -295,5 +333,5 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _reasons(error: CheckpointException) -> str:
-    """Give the errors of the ranks; torch wraps them in a BaseException, which handlers of Exception would miss."""
+    """Return the errors of the ranks; torch wraps them in a BaseException, which handlers of Exception would miss."""
     return "; ".join(f"rank {rank}: {cause}" for rank, (cause, _) in error.failures.items())

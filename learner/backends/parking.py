@@ -1,8 +1,8 @@
-"""Device memory lent to others: the bytes of tensors wait in host memory, under tensors that stay the same objects.
+"""Device memory lent to others: the bytes of tensors move to host memory, under tensors that stay the same objects.
 
 Only storages change hands. Parameters, views of them, and what an optimiser or a sharding library holds on to are the
-very objects they were, so nothing has to be told that the memory was away. Between `park` and `restore` none of them
-may be read or written: their storages have no bytes.
+very objects they were, so nothing else has to change while the memory is away. Between `park` and `restore` none of
+them may be read or written: their storages have no bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +60,7 @@ class ParkingLot:
         return sum(place.nbytes for _, place in places)
 
     def restore(self) -> None:
-        """Give every storage its device memory and its bytes back."""
+        """Allocate device memory for every storage again and copy its bytes back."""
         for storage, place in self._parked:
             storage.resize_(place.nbytes)
             _bytes_of(storage).copy_(place, non_blocking=True)
@@ -72,7 +72,7 @@ class ParkingLot:
         self._held = []
 
     def _storages(self, tensors: Iterable[torch.Tensor], seen: set[int]) -> Iterator[torch.UntypedStorage]:
-        """Give each storage once; those that torch cannot resize (borrowed memory) stay where they are."""
+        """Yield each storage once; those that torch cannot resize (borrowed memory) stay where they are."""
         for tensor in tensors:
             if tensor.device != self._device:
                 continue
@@ -101,7 +101,7 @@ class ParkingLot:
 
 
 def reachable_tensors(*roots: Any, packages: tuple[str, ...]) -> Iterator[torch.Tensor]:
-    """Give every tensor that can be reached from some objects.
+    """Yield every tensor that can be reached from some objects.
 
     Containers and attributes of tensors are followed always, attributes of other objects where their class is of one of
     the `packages` or an optimiser.

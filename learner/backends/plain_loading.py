@@ -36,7 +36,7 @@ METADATA_NAMES = {
         )
     ),
 }
-"""What `.metadata` of a sharded checkpoint is made of, beside types of tensors."""
+"""Classes in `.metadata` of a sharded checkpoint, beside types of tensors."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the learner must know of a family of vision-language models; everything else is the same for all.
+"""ModelFamily: what differs between families of vision-language models; everything else is the same for all.
 
 Axes: P prompt tokens, A position axes, D hidden size.
 """
@@ -27,7 +27,7 @@ class ImageInputs:
 
 
 def join_images(inputs: Sequence[ImageInputs]) -> ImageInputs:
-    """Put images behind one another."""
+    """Concatenate images."""
     return ImageInputs(
         pixel_values=torch.cat([image.pixel_values for image in inputs]),
         grids=torch.cat([image.grids for image in inputs]),
@@ -47,7 +47,7 @@ class ModelFamily(Protocol):
         ...
 
     def dummy_image(self) -> ImageInputs:
-        """Give the smallest black image that the tower takes."""
+        """Return the smallest black image that the tower takes."""
         ...
 
     def num_tokens(self, grid: Sequence[int]) -> int:
@@ -57,14 +57,14 @@ class ModelFamily(Protocol):
     def prompt_positions(
         self, is_image: NDArray[np.bool_], grids: Sequence[Sequence[int]]
     ) -> tuple[NDArray[np.int64], int]:
-        """Give rotary positions [A, P] of a prompt, and the position of the token behind it.
+        """Return rotary positions [A, P] of a prompt, and the position of the token behind it.
 
         Args:
             is_image: [P] where image tokens stand.
             grids: of its images, in order.
 
         Raises:
-            ValueError: an image's tokens do not stand in one run.
+            ValueError: an image's tokens are not contiguous.
         """
         ...
 

@@ -28,7 +28,6 @@ class InternVL:
     )
 
     def __init__(self, config: Any) -> None:
-        """Read token id and tile shape from an InternVLConfig."""
         self.image_token_id: int = config.image_token_id
         vision = config.vision_config
         self._pixels: tuple[int, int] = tuple(vision.image_size)
@@ -38,7 +37,6 @@ class InternVL:
         )
 
     def encode(self, image_processor: Any, images: Sequence[Image.Image]) -> list[ImageInputs]:
-        """See ModelFamily."""
         # InternVLProcessor, which the engine runs, cuts into tiles whatever the image processor's own file says.
         features = image_processor(images=list(images), crop_to_patches=True, return_tensors="pt")
         num_tiles = [int(number) for number in features["num_patches"]]
@@ -46,11 +44,9 @@ class InternVL:
         return [ImageInputs(pixel_values=tiles, grids=torch.tensor([[len(tiles), *self._tokens]])) for tiles in pixels]
 
     def dummy_image(self) -> ImageInputs:
-        """See ModelFamily."""
         return ImageInputs(pixel_values=torch.zeros(1, 3, *self._pixels), grids=torch.tensor([[1, *self._tokens]]))
 
     def num_tokens(self, grid: Sequence[int]) -> int:
-        """See ModelFamily."""
         return math.prod(grid)
 
     def prompt_positions(
@@ -70,14 +66,11 @@ class InternVL:
         return positions
 
     def image_features(self, model: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-        """See ModelFamily."""
         features: torch.Tensor = model.model.get_image_features(pixel_values, return_dict=True).pooler_output
         return features.flatten(0, 1)
 
     def vision_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """See ModelFamily."""
         return list(model.model.vision_tower.encoder.layer)
 
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """See ModelFamily."""
         return list(model.model.language_model.layers)

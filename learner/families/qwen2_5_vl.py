@@ -28,28 +28,24 @@ class Qwen25VL:
     )
 
     def __init__(self, config: Any) -> None:
-        """Read token id and patch shape from a Qwen2_5_VLConfig."""
         self.image_token_id: int = config.image_token_id
         vision = config.vision_config
         self._merge_size: int = vision.spatial_merge_size
         self._patch_values: int = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
 
     def encode(self, image_processor: Any, images: Sequence[Image.Image]) -> list[ImageInputs]:
-        """See ModelFamily."""
         features = image_processor(images=list(images), return_tensors="pt")
         grids: torch.Tensor = features["image_grid_thw"]
         pixels = features["pixel_values"].float().split([math.prod(grid) for grid in grids.tolist()])
         return [ImageInputs(pixel_values=p, grids=g[None]) for p, g in zip(pixels, grids, strict=True)]
 
     def dummy_image(self) -> ImageInputs:
-        """See ModelFamily."""
         side = self._merge_size
         return ImageInputs(
             pixel_values=torch.zeros(side * side, self._patch_values), grids=torch.tensor([[1, side, side]])
         )
 
     def num_tokens(self, grid: Sequence[int]) -> int:
-        """See ModelFamily."""
         return math.prod(grid) // self._merge_size**2
 
     def prompt_positions(
@@ -81,15 +77,12 @@ class Qwen25VL:
         return positions[:, None]
 
     def image_features(self, model: Any, pixel_values: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-        """See ModelFamily."""
         return torch.cat(model.model.get_image_features(pixel_values, grids, return_dict=True).pooler_output)
 
     def vision_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """See ModelFamily."""
         return list(model.model.visual.blocks)
 
     def language_blocks(self, model: Any) -> list[torch.nn.Module]:
-        """See ModelFamily."""
         return list(model.model.language_model.layers)
 
 

@@ -12,7 +12,7 @@ FAMILIES: dict[str, Callable[[Any], ModelFamily]] = {"internvl": InternVL, "qwen
 
 
 def get_family(config: Any) -> ModelFamily:
-    """Give the family of a configuration of transformers.
+    """Return the family of a configuration of transformers.
 
     Raises:
         LearnerError: no file of learner/families knows this architecture.

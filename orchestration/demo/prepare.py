@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from learner.file_mode import give_usual_modes
+from learner.store import set_default_modes
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.grounding import with_boxes_in
 from orchestration.demo.samples import DemoSample
@@ -106,7 +106,7 @@ def _make(target: Path, write: Callable[[Path], None]) -> None:
     partial.mkdir(parents=True)
     try:
         write(partial)
-        give_usual_modes(partial)
+        set_default_modes(partial)
         if not target.is_dir():
             partial.rename(target)
     finally:

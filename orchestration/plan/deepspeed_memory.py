@@ -22,7 +22,7 @@ from orchestration.plan.texts import make_item, ranks_text
 from orchestration.plan.trained import trained_tensors
 
 BUCKET_ELEMENTS = 2**26
-"""learner/backends/deepspeed_config.py, which the driver may not import: it stands beside torch."""
+"""learner/backends/deepspeed.py, which the driver may not import: it stands beside torch."""
 WHOLE_SUM_ELEMENTS = 500_000_000
 """Stage 1 in bfloat16 sums gradients in runs of at most so many (deepspeed.runtime.engine)."""
 LIVE_ELEMENTS = 1_000_000_000

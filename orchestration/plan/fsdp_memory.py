@@ -190,7 +190,7 @@ def _block_items(
 
 
 def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: bool) -> tuple[MemoryItem, ...]:
-    """What learner/backends/gather.py holds at its largest: a tensor outside of blocks, or one block.
+    """What learner/backends/fsdp.py holds at its largest: a tensor outside of blocks, or one block.
 
     The block before is let go only when the next one is there.
     """

@@ -11,7 +11,7 @@ from orchestration.settings.experiment import ExperimentConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLoad:
-    """The tokens of one micro-batch, laid out as learner/stream.py does: a prompt once, its completions behind it.
+    """The tokens of one micro-batch, as learner/policy/packing.py lays it out: a prompt once, then its completions.
 
     Example:
         >>> load = StreamLoad(num_prompts=2, prompt_tokens=160, image_tokens=121, num_completions=16,

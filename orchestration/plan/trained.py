@@ -62,7 +62,7 @@ def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfi
 
 
 def _layer_of(tensor: Tensor) -> str:
-    """Return the block that holds a tensor, or else its module; see learner.freezing."""
+    """Return the block that holds a tensor, or else its module; see learner.policy.trainable."""
     module, is_adapter, _ = tensor.name.partition(".lora_")
     return tensor.block or (module if is_adapter else module.rpartition(".")[0])
 

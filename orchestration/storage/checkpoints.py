@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from learner import checkpoint, retention
+from learner import checkpoint
 from learner.checkpoint import Checkpoint, StagedShare
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
@@ -133,7 +133,7 @@ class Checkpoints:
     def _tidy(self, newest: int) -> None:
         """Delete what need not stay, and what partial or damaged ones have left."""
         scores_of = {one.step: one.scores for one in self._whole()}
-        keep = retention.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
+        keep = checkpoint.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
         for step in checkpoint.steps(self.store):
             if step not in keep | {newest}:
                 checkpoint.remove(self.store, step)
@@ -168,7 +168,7 @@ class Checkpoints:
     def best(self) -> dict[str, Checkpoint]:
         """Give the checkpoint with the highest score by each reward function, and by `macro`; files are not read."""
         found = {one.step: one for one in self._whole()}
-        best = retention.best_steps({step: one.scores for step, one in found.items()})
+        best = checkpoint.best_steps({step: one.scores for step, one in found.items()})
         return {name: found[step] for name, step in best.items()}
 
 

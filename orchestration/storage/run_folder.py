@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from learner import checkpoint
-from learner.config import OptimizerConfig
-from learner.schedule import learning_rate_at
+from learner.config import OptimizerConfig, learning_rate_at
 from learner.store import open_store
 from orchestration.settings.errors import ConfigError, InfrastructureError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig

@@ -103,7 +103,7 @@ class LearnerActor:
 
     def build(self, address: str, port: int, seed: int) -> int:
         """Join the other ranks and load the policy; returns the process id."""
-        from learner.trainer import PolicyTrainer
+        from learner.training.trainer import PolicyTrainer
         from rollout.prompt import banned_token_ids
 
         self._trainer = PolicyTrainer(

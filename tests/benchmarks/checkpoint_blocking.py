@@ -19,7 +19,7 @@ def measure(trainer: object, directory: Path, num_rounds: int) -> dict[str, list
     """Give seconds of staging, and of copying and marking, by round."""
     from learner import checkpoint
     from learner.store import open_store
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
 
     assert isinstance(trainer, PolicyTrainer)
     store = open_store(directory)
@@ -41,7 +41,7 @@ def measure(trainer: object, directory: Path, num_rounds: int) -> dict[str, list
 def main() -> None:
     """Print medians, their ratio and its range, and the hardware."""
     from learner.config import LearnerConfig, OptimizerConfig
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
     from tests.benchmarks.hardware import describe_hardware
     from tests.benchmarks.learner_batch import make_group
     from tests.benchmarks.learner_parts import VOCAB, write_model

@@ -23,10 +23,10 @@ from learner.algorithms.registry import get_algorithm
 from learner.attention.registry import AttentionKernel, choose_kernel
 from learner.backends.fsdp import FsdpBackend
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from learner.model import Policy, build_skeleton
-from learner.packing import MicroBatchBuilder
+from learner.policy.model import Policy, build_skeleton
+from learner.policy.packing import MicroBatchBuilder
 from learner.records import ScoredGroup
-from learner.step import StepRunner
+from learner.training.step import StepRunner
 from tests.benchmarks.learner_batch import IMAGE_TOKEN, VIDEO_TOKEN, VISION_END, VISION_START, make_encoder, make_group
 
 PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}

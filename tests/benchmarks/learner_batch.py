@@ -14,9 +14,9 @@ from learner.attention.registry import AttentionKernel, register_kernel
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
 from learner.families.base import ImageInputs
 from learner.families.registry import get_family
-from learner.images import ImageEncoder
-from learner.model import Policy
-from learner.packing import MicroBatch, MicroBatchBuilder
+from learner.policy.images import ImageEncoder
+from learner.policy.model import Policy
+from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
 
 VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = 3, 4, 5, 6

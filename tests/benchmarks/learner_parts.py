@@ -45,7 +45,7 @@ def write_model(folder: Path, *, width: int, layers: int) -> None:
 def measure(backend: str, folder: Path, num_steps: int) -> dict[str, float]:
     """Train in this process; give seconds by part and MiB."""
     from learner.config import AlgorithmConfig, DeepSpeedConfig, LearnerConfig, OptimizerConfig
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
     from tests.benchmarks.learner_batch import make_group, resident_mib
 
     algorithm = AlgorithmConfig(old_logprobs="recomputed", num_minibatches=2, aggregation="token")

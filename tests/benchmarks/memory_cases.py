@@ -172,7 +172,7 @@ def shape_in(folder: Path) -> ModelShape:
 @contextmanager
 def trainer_of(case: Case, folder: Path, *, rank: int = 0, num_ranks: int = 1, port: int = 0) -> Iterator[Any]:
     """Start a rank that has taken a step, so that optimiser state and buffers are there."""
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
 
     threads = torch.get_num_threads()
     trainer = PolicyTrainer(

@@ -43,7 +43,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trainer(model_path: Path) -> Iterator[Any]:
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
 
     config = make_config(model_path, num_ranks=1, device="cuda", dtype="bfloat16", micro_batch_tokens=512)
     made = PolicyTrainer(config, rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), seed=1)

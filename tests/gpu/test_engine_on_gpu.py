@@ -47,7 +47,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trainer(model_path: Path) -> Any:
-    from learner.trainer import PolicyTrainer
+    from learner.training.trainer import PolicyTrainer
 
     config = make_config(model_path, num_ranks=1, device="cuda", dtype="bfloat16", micro_batch_tokens=512)
     made = PolicyTrainer(

@@ -107,7 +107,7 @@ class LocalRun:
     """One engine and one rank, which any number of checks look at one after the other."""
 
     def __init__(self, config: ExperimentConfig, model: Path) -> None:
-        from learner.trainer import PolicyTrainer
+        from learner.training.trainer import PolicyTrainer
         from rollout.engine import GenerationEngine
         from rollout.prompt import banned_token_ids
 

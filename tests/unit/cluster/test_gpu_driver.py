@@ -11,7 +11,7 @@ import torch
 from conf import gpu_driver
 from conf.gpu_driver import NEEDED_CUDA, driver_cuda, driver_version, too_old
 from learner.errors import LearnerError
-from learner.trainer import _pick_device
+from learner.training.trainer import _pick_device
 from orchestration.cli import compose
 from orchestration.inputs.machine import build_config
 from orchestration.plan.plan import plan_run

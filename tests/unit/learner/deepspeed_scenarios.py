@@ -19,7 +19,7 @@ from learner_scenarios import (
 from tiny_learner import make_group, mixed_groups
 
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
-from learner.trainer import PolicyTrainer
+from learner.training.trainer import PolicyTrainer
 
 NUM_STEPS = 3
 

@@ -17,7 +17,7 @@ from learner.config import CorrectionConfig, LoraConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.ranks import exchange
 from learner.store import FileEntry, FileStore, open_store
-from learner.trainer import PolicyTrainer
+from learner.training.trainer import PolicyTrainer
 
 NUM_STEPS = 3
 

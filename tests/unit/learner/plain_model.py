@@ -10,10 +10,9 @@ from tiny_learner import IMAGE_TOKEN
 from learner.attention.registry import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
 from learner.families.base import ImageInputs
-from learner.model import Policy
-from learner.pretrained import PretrainedWeights
+from learner.policy.model import Policy
+from learner.policy.source import FolderSource, PretrainedWeights
 from learner.records import ScoredGroup
-from learner.source import FolderSource
 
 
 def load_plain(model_path: Path) -> torch.nn.Module:

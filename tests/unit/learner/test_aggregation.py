@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from learner.algorithms.aggregation import sequence_sums, token_weights
+from learner.algorithms.objectives import sequence_sums, token_weights
 
 
 def weights(aggregation, lengths, num_tokens=8, num_sequences=4, max_completion_tokens=10):

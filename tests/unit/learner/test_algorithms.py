@@ -21,8 +21,8 @@ import torch
 
 import learner.algorithms
 from learner.algorithms.advantages import compute_advantages
-from learner.algorithms.aggregation import token_weights
 from learner.algorithms.losses import policy_loss
+from learner.algorithms.objectives import token_weights
 from learner.algorithms.registry import ALGORITHMS, get_algorithm
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.algorithms.correction import correction_weights
+from learner.algorithms.losses import correction_weights
 
 # old / behaviour probability of two sequences of two tokens: products 6 and 0.25
 WEIGHTS = [3.0, 2.0, 0.25, 1.0]

@@ -49,7 +49,7 @@ def test_exported_files_have_the_mode_that_the_umask_says(umask, model_path, tmp
 def test_an_exported_folder_loads_with_transformers(model_path, tmp_path, max_shard_bytes):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
-    from learner.pretrained import checkpoint_names
+    from learner.policy.source import checkpoint_names
 
     policy = whole_policy(model_path)
     with torch.no_grad():

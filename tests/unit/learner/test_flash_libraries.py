@@ -19,7 +19,7 @@ from learner.attention.layout import StreamLayout
 from learner.attention.registry import choose_kernel
 from learner.errors import LearnerError
 from learner.families.base import join_images
-from learner.images import ImageEncoder
+from learner.policy.images import ImageEncoder
 
 WRITTEN_OUT = WrittenOut()
 

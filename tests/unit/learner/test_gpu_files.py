@@ -58,7 +58,7 @@ def test_gpu_tests_and_benchmarks_import_without_ray_hydra_flash_attn_and_deepsp
     assert len(FILES) >= 4
     names = [name for name in sorted(imported(FILES)) if not name.startswith((*ABSENT, *ENGINE))]
     assert {
-        "learner.trainer",
+        "learner.training.trainer",
         "orchestration.workers.handoff",
         "orchestration.demo.tiny_model",
         "learner_scenarios",

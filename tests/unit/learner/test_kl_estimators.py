@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.algorithms.kl import kl_estimate
+from learner.algorithms.losses import kl_estimate
 
 LOGITS = torch.tensor([0.3, -0.4, 1.1], dtype=torch.float64)
 OTHER = torch.log_softmax(torch.tensor([-0.2, 0.5, 0.4], dtype=torch.float64), 0)

@@ -10,7 +10,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from learner.backends import fsdp
 from learner.config import LoraConfig
 from learner.errors import LearnerError
-from learner.lora import add_adapters, is_adapter
+from learner.policy.trainable import add_adapters, is_adapter
 
 LORA = LoraConfig(rank=4, alpha=12.0, target_modules=("q_proj", "down_proj"))
 TOWER = ("vision_tower",)
@@ -198,8 +198,8 @@ def test_merged_weights_are_rounded_once_from_a_sum_in_float32(start, tmp_path):
 
 def test_frozen_parts_get_no_adapters(model_paths):
     from learner.attention.sdpa import SdpaKernel
-    from learner.freezing import freeze_parameters
-    from learner.source import FolderSource
+    from learner.policy.source import FolderSource
+    from learner.policy.trainable import freeze_parameters
 
     policy = FolderSource(model_paths["internvl"], SdpaKernel(), temperature=1.0).skeleton()
     freeze_parameters(policy, TOWER)

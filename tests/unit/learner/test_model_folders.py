@@ -12,10 +12,9 @@ from tiny_learner import FAMILIES
 
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.freezing import freeze_parameters
-from learner.images import ImageEncoder
-from learner.pretrained import PretrainedWeights, checkpoint_names
-from learner.source import FolderSource
+from learner.policy.images import ImageEncoder
+from learner.policy.source import FolderSource, PretrainedWeights, checkpoint_names
+from learner.policy.trainable import freeze_parameters
 
 # By family: parameters of the tower, the projector, the language model (tied head), which together are all.
 PARTS = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from learner_scenarios import load, save, start_trainer, train, weights_of
 
-from learner.backends.optimizer import make_optimizer, parameter_groups
+from learner.backends.base import make_optimizer, parameter_groups
 from learner.config import OptimizerConfig
 from tests.benchmarks.live_bytes import peak_live_bytes
 

@@ -11,9 +11,9 @@ from tiny_learner import FAMILIES, IMAGE_TOKEN, make_group, mixed_groups
 from learner.attention.sdpa import SdpaKernel
 from learner.batching import TrainSequence, make_pieces
 from learner.errors import LearnerError
-from learner.images import ImageEncoder
-from learner.packing import MicroBatchBuilder
-from learner.source import FolderSource
+from learner.policy.images import ImageEncoder
+from learner.policy.packing import MicroBatchBuilder
+from learner.policy.source import FolderSource
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.7

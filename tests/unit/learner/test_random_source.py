@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learner.attention.sdpa import SdpaKernel
-from learner.source import RandomSource, RandomWeights
+from learner.policy.source import RandomSource, RandomWeights
 
 
 def test_rows_are_those_of_the_whole_tensor_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

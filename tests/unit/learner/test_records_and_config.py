@@ -14,11 +14,11 @@ from learner.config import (
     FsdpConfig,
     LearnerConfig,
     OptimizerConfig,
+    learning_rate_at,
 )
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.families.registry import FAMILIES
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence, StepReport
-from learner.schedule import learning_rate_at
 from orchestration.cli import compose
 from orchestration.settings.strict import build
 

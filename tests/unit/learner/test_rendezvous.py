@@ -7,7 +7,7 @@ from datetime import timedelta
 import psutil
 from tiny_learner import free_port
 
-from learner.rendezvous import meet
+from learner.ranks import join_store
 
 
 def listeners(port: int) -> set[str]:
@@ -20,8 +20,8 @@ def test_ranks_meet_in_a_store_that_only_its_own_address_reaches():
     port = free_port()
     timeout = timedelta(seconds=20)
     with ThreadPoolExecutor(max_workers=2) as ranks:
-        first = ranks.submit(meet, "127.0.0.1", port, rank=0, world_size=2, timeout=timeout)
-        second = ranks.submit(meet, "127.0.0.1", port, rank=1, world_size=2, timeout=timeout)
+        first = ranks.submit(join_store, "127.0.0.1", port, rank=0, world_size=2, timeout=timeout)
+        second = ranks.submit(join_store, "127.0.0.1", port, rank=1, world_size=2, timeout=timeout)
         store, other = first.result(), second.result()
 
     other.set("said", "by the second")

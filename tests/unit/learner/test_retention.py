@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from learner.checkpoint import best_steps, steps_to_keep, with_macro
 from learner.errors import CheckpointError
-from learner.retention import best_steps, steps_to_keep, with_macro
 
 SCORES = {
     1: {"chart": 0.9, "grounding": 0.0},  # best chart

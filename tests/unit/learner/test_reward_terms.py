@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from learner.algorithms.reward_terms import kl_in_reward, overlong_penalty, token_returns
+from learner.algorithms.advantages import kl_in_reward, overlong_penalty, token_returns
 
 
 def penalty_of(lengths, buffer_tokens=4, penalty=1.0):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from learner.errors import CheckpointError
-from learner.staging import PREFIX, StagingArea
+from learner.store import PREFIX, StagingArea
 
 
 def test_a_folder_is_empty_however_often_it_is_asked_for(tmp_path):
@@ -37,7 +37,7 @@ def test_what_a_dead_process_left_goes_and_all_else_stays(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from learner.staging import StagingArea
+from learner.store import StagingArea
 (StagingArea(Path({str(tmp_path)!r})).folder("share") / "weights").write_text("x")
 os.kill(os.getpid(), signal.SIGKILL)
 """

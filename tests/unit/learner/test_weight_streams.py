@@ -15,7 +15,7 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 from vllm.distributed.weight_transfer import packed_tensor
 
 from learner.backends import fsdp
-from learner.backends.gather import GatheredBlock
+from learner.backends.fsdp import GatheredBlock
 from learner.weight_sender import PolicyWeights
 
 BUFFER_BYTES = 100_000

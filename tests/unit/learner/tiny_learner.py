@@ -25,7 +25,7 @@ TOKEN_PIXELS = 28
 
 
 PRELOADED = [
-    "learner.trainer",
+    "learner.training.trainer",
     "torch._dynamo",
     "transformers.models.internvl.modeling_internvl",
     "transformers.models.got_ocr2.image_processing_got_ocr2",

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 
 from learner.families.registry import get_family
-from learner.images import ImageEncoder
+from learner.policy.images import ImageEncoder
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
 from orchestration.cli import compose
 from orchestration.demo.families import FAMILIES

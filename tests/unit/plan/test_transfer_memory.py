@@ -14,8 +14,8 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 
 from vllm.distributed.weight_transfer import packed_tensor
 
-from learner.backends import gather
-from learner.backends.gather import GatheredBlock
+from learner.backends import fsdp
+from learner.backends.fsdp import GatheredBlock
 from learner.weight_sender import NCCL_BUFFERS, PolicyWeights
 from orchestration.models.shapes import ModelShape, read_shape
 from orchestration.models.tensors import Tensor, model_tensors
@@ -49,7 +49,7 @@ def _one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
     monkeypatch.setattr(packed_tensor, "_get_streams", lambda _, count: (stream,) * count)
-    monkeypatch.setattr(gather, "DTensor", Sharded)
+    monkeypatch.setattr(fsdp, "DTensor", Sharded)
 
 
 def in_order(shape: ModelShape) -> list[list[Tensor]]:
@@ -65,7 +65,7 @@ def in_order(shape: ModelShape) -> list[list[Tensor]]:
 def sent(shape: ModelShape, num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Bytes that rank 0 holds at its fullest, beside its parameters."""
     world = SimpleNamespace(get_world_size=lambda: num_ranks, all_gather_into_tensor=lambda whole, own: None)
-    monkeypatch.setattr(gather, "dist", world)
+    monkeypatch.setattr(fsdp, "dist", world)
     units = in_order(shape)
     parameters: Any = {t.name: Sharded(tuple(t.shape), num_ranks) for unit in units for t in unit}
 

@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateI
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from learner.errors import LearnerError
-from learner.ipc_client import IpcClient, plain_handle
+from learner.weight_sender import IpcClient, plain_handle
 from rollout.weight_channel import PlainIpcEngine, whole_handle
 
 # As torch's reduce_tensor gives them for a buffer of 4096 bytes; what the bytes say is the driver's.

@@ -14,13 +14,14 @@ from typing import Any
 import learner.store
 from learner import checkpoint
 from learner.checkpoint import StagedShare
-from learner.staging import StagingArea
-from learner.store import FileEntry, FileStore, open_store
+from learner.store import FileEntry, FileStore, StagingArea, open_store
 from orchestration.storage.checkpoints import Checkpoints
 
 NUM_RANKS = 2
-WATCHED = ("learner/checkpoint.py", "learner/retention.py", "learner/staging.py", "learner/store.py",
-           "orchestration/storage/checkpoints.py", "orchestration/checkpoint_learner.py")  # fmt: skip
+WATCHED = (
+    "learner/checkpoint.py", "learner/store.py", "orchestration/storage/checkpoints.py",
+    "orchestration/checkpoint_learner.py",
+)  # fmt: skip
 """A process may die before any line of these."""
 
 

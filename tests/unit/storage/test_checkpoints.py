@@ -11,8 +11,7 @@ from pyarrow import fs
 
 from learner import checkpoint
 from learner.errors import CheckpointError
-from learner.staging import StagingArea
-from learner.store import FileStore, open_store
+from learner.store import FileStore, StagingArea, open_store
 from orchestration.cli import compose
 from orchestration.inputs.machine import build_config
 from orchestration.storage.checkpoints import config_digest, newest_step, store_of

@@ -20,7 +20,6 @@ class ImageEncoder:
     """Decodes and processes images; a group's images once, however many completions it has."""
 
     def __init__(self, image_processor: Any, family: ModelFamily) -> None:
-        """Use an image processor of transformers."""
         self._processor = image_processor
         self._family = family
 

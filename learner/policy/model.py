@@ -1,4 +1,4 @@
-"""The policy: a Hugging Face vision-language model that gives logprobs of completion tokens in one forward call."""
+"""The policy: a Hugging Face vision-language model that returns logprobs of completion tokens in one forward call."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from learner.algorithms.logprobs import token_logprobs
 from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel, register_tower
 from learner.families.base import ModelFamily
 from learner.families.registry import get_family
-from learner.packing import MicroBatch
+from learner.policy.packing import MicroBatch
 
 
 class Policy(torch.nn.Module):
@@ -41,7 +41,7 @@ class Policy(torch.nn.Module):
 
         Args:
             batch: The tokens.
-            is_raw: Of the model's own logits, at temperature 1 and with no token banned: what an engine gives of a
+            is_raw: Of the model's own logits, at temperature 1 and with no token banned, as engines return them for a
                 prompt.
         """
         embeddings = self.hf_model.get_input_embeddings()(batch.input_ids)[0]
@@ -95,7 +95,7 @@ def build_skeleton(
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Let modules that are built here hold parameters without storage; their buffers are computed as always."""
+    """Build modules with parameters on the meta device, without storage; their buffers are computed as always."""
     register = torch.nn.Module.register_parameter
 
     def register_on_meta(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:

@@ -1,4 +1,4 @@
-"""What a step consists of before anything is computed: facts that all ranks share, advantages, what enters an update.
+"""The plan of a step: facts that all ranks share, advantages, and the sequences of each update.
 
 Facts are small (rewards and lengths, no tokens), so every rank holds those of all groups and works out the same
 advantages and denominators; tokens and images stay with the rank that has them.
@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithms.advantages import compute_advantages, zero_signal_mask
-from learner.algorithms.aggregation import token_weights
+from learner.algorithms.advantages import compute_advantages, overlong_penalty, zero_signal_mask
+from learner.algorithms.objectives import token_weights
 from learner.algorithms.registry import Algorithm
-from learner.algorithms.reward_terms import overlong_penalty
 from learner.batching import TrainSequence
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError
@@ -29,7 +28,7 @@ Advantages = Mapping[str, Sequence[NDArray[np.float32]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupFacts:
-    """What other ranks must know of a group. G sequences."""
+    """Rewards and lengths of a group, which every rank needs. G sequences."""
 
     group_id: str
     task: str
@@ -42,7 +41,7 @@ class GroupFacts:
 
 
 def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
-    """Give the facts of a group."""
+    """Return the facts of a group."""
     lengths = tuple(sequence.num_tokens for sequence in group.sequences)
     penalties = overlong_penalty(
         torch.tensor(lengths),
@@ -79,7 +78,7 @@ def step_advantages(
     config: AlgorithmConfig,
     token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None,
 ) -> Advantages:
-    """Give the advantages of all sequences of the step, the same on every rank.
+    """Return the advantages of all sequences of the step, the same on every rank.
 
     Args:
         facts: of all groups.
@@ -133,7 +132,7 @@ def _padded_kl(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCounts:
-    """What the step holds, over all ranks."""
+    """Numbers of groups, sequences and tokens of the step, over all ranks."""
 
     num_groups: int
     num_zero_signal_groups: int
@@ -147,7 +146,7 @@ class StepCounts:
 
 
 def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig) -> list[int]:
-    """Say which sequences of a group enter the forward pass.
+    """Return the indices of a group's sequences that enter the forward pass.
 
     Leaving out a zero advantage changes no gradient: its loss is a constant. With KL or entropy in the loss it is not.
     """
@@ -177,7 +176,7 @@ def minibatch_sequences(
     old_logprobs: Mapping[SequenceKey, NDArray[np.float32]],
     ref_logprobs: Mapping[SequenceKey, NDArray[np.float32]],
 ) -> dict[str, list[TrainSequence]]:
-    """Give the sequences of one update by group, with each token's weight in its loss.
+    """Return the sequences of one update by group, with each token's weight in its loss.
 
     Denominators count all unmasked sequences of these groups, also those that are left out and those of other ranks:
     neither the cut into micro-batches, nor the number of ranks, nor the leaving out changes the gradient.

@@ -10,21 +10,19 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from learner.algorithms.kl import kl_estimate
+from learner.algorithms.losses import kl_estimate
 from learner.algorithms.registry import Algorithm
 from learner.backends.base import TrainBackend
 from learner.batching import TrainSequence, split_minibatches
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.families.base import ImageInputs
-from learner.images import ImageEncoder
-from learner.packing import MicroBatch, MicroBatchBuilder
-from learner.phase_clock import PhaseClock
+from learner.policy.images import ImageEncoder
+from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.random_state import derive_seed
 from learner.ranks import exchange
 from learner.records import ScoredGroup
-from learner.step_metrics import report_metrics
-from learner.step_plan import (
+from learner.training.step_plan import (
     Advantages,
     GroupFacts,
     SequenceKey,
@@ -35,7 +33,7 @@ from learner.step_plan import (
     step_advantages,
     trained_indices,
 )
-from learner.update import Pictures, UpdateRunner
+from learner.training.update import PhaseClock, Pictures, UpdateRunner, report_metrics
 
 Logprobs = dict[SequenceKey, NDArray[np.float32]]
 
@@ -64,7 +62,7 @@ class StepRunner:
     def run(
         self, groups: Sequence[ScoredGroup], *, step: int, learning_rate: float
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Train on the groups of all ranks; gives metrics, the same on every rank, and seconds by phase.
+        """Train on the groups of all ranks; returns metrics, the same on every rank, and seconds by phase.
 
         Raises:
             LearnerError: a group of any rank is unusable. No weight was changed.

@@ -1,4 +1,4 @@
-"""PolicyTrainer: one learner rank. Scored groups in, one training step, new weights out.
+"""PolicyTrainer: one learner rank. It takes scored groups, trains one step on them, and returns the new weights.
 
 Every public method but `close`, `encode_pictures`, `full_shapes`, `memory`, `release_cache` and `upload` is a
 collective: all ranks call it, each with its own share where it takes one.
@@ -20,21 +20,18 @@ from learner.algorithms.registry import get_algorithm
 from learner.attention.registry import choose_kernel
 from learner.backends.base import TrainBackend
 from learner.checkpoint import StagedShare
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
 from learner.families.base import ImageInputs
-from learner.images import ImageEncoder
-from learner.packing import MicroBatchBuilder
+from learner.policy.images import ImageEncoder
+from learner.policy.packing import MicroBatchBuilder
+from learner.policy.source import FolderSource, PolicySource, RandomSource
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
-from learner.ranks import exchange, rank_memory, round_trips
+from learner.ranks import exchange, join_store, rank_memory, round_trips
 from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
-from learner.rendezvous import meet
-from learner.schedule import learning_rate_at
-from learner.source import FolderSource, PolicySource, RandomSource
-from learner.staging import StagingArea
-from learner.step import StepRunner
-from learner.store import FileEntry, FileStore
+from learner.store import FileEntry, FileStore, StagingArea
+from learner.training.step import StepRunner
 
 # Ranks wait this long for one another: loading a large model and saving a checkpoint are the longest waits.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -89,7 +86,7 @@ class PolicyTrainer:
         torch.set_num_threads(config.threads_per_rank)
         device = _pick_device(config, rank)
         kernel = choose_kernel(config.attention, device=device, dtype=getattr(torch, config.dtype))
-        store = meet(master_address, master_port, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
+        store = join_store(master_address, master_port, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
         dist.init_process_group(
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
             store=store,
@@ -192,7 +189,7 @@ class PolicyTrainer:
             save_random_state(folder / _random_file(self._rank))
         except (OSError, RuntimeError) as error:
             failure = f"rank {self._rank}: {error}"
-        if failures := [told for told in exchange(failure) if told is not None]:
+        if failures := [message for message in exchange(failure) if message is not None]:
             self._staging.remove(SHARE_FOLDER)
             raise CheckpointError(
                 f"step {step} was not staged in {folder.parent} ({'; '.join(failures)}); free space there, or set "
@@ -232,7 +229,7 @@ class PolicyTrainer:
         self.weight_version = checkpoint.read(store, step).weight_version
 
     def _fetch(self, store: FileStore, step: int) -> tuple[Path, bool]:
-        """Give a folder that this rank can read, and whether this rank is the one that may write beside it."""
+        """Return a folder that this rank can read, and whether this rank alone may write into it."""
         machine = store.root if store.local_path("") is not None else socket.gethostname()
         is_keeper = exchange(machine).index(machine) == self._rank
         folder = failure = None
@@ -241,11 +238,11 @@ class PolicyTrainer:
                 folder = checkpoint.fetch(store, step, self._staging.folder(FETCH_FOLDER))
             except CheckpointError as error:
                 failure = error
-        told = exchange((machine, folder, failure))
-        for _, _, other in told:
+        found = exchange((machine, folder, failure))
+        for _, _, other in found:
             if other is not None:
                 raise other
-        return next(path for where, path, _ in told if where == machine and path is not None), is_keeper
+        return next(path for where, path, _ in found if where == machine and path is not None), is_keeper
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, in the types in which the model it began from is stored.
@@ -264,7 +261,7 @@ class PolicyTrainer:
         dist.barrier()
 
     def offload(self) -> int:
-        """Move everything that lives on the GPU between two steps to host memory; gives the bytes freed.
+        """Move everything that lives on the GPU between two steps to host memory; returns the bytes freed.
 
         Until `onload` only `upload`, `close` and reads of `weight_version` are allowed.
         """
@@ -275,7 +272,7 @@ class PolicyTrainer:
         self._backend.onload()
 
     def release_cache(self) -> None:
-        """Give the GPU the memory back that torch's allocator keeps and no tensor holds; no collective.
+        """Free the GPU memory that torch's allocator keeps and no tensor uses; no collective.
 
         The allocator keeps what a training step took at its peak, and another process on the GPU cannot have it.
         """

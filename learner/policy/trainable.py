@@ -1,10 +1,11 @@
-"""Low-rank adapters by peft: which layers get them, how they begin, and what the merged weight is.
+"""Which parameters are trained: parts that are frozen, and low-rank adapters by peft instead of whole matrices.
 
 Source: LoRA, arXiv:2106.09685, section 4.1.
 """
 
+import fnmatch
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 
 from learner.config import LoraConfig
 from learner.errors import LearnerError
-from learner.model import Policy, parameters_on_meta
+from learner.families.base import PARTS
+from learner.policy.model import Policy, parameters_on_meta
 from learner.random_state import derive_seed
 
 ADAPTER = "default"
@@ -20,7 +22,7 @@ BASE_SUFFIX = ".base_layer"
 
 
 def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
-    """Put adapters on the target modules of everything that is not frozen, and freeze all else; names the modules.
+    """Put adapters on the target modules that are not frozen, and freeze all else; returns the names of the modules.
 
     Raises:
         LearnerError: peft is missing, or a target name matches no layer that may be trained.
@@ -54,18 +56,18 @@ def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter belongs to an adapter."""
+    """Return whether a parameter belongs to an adapter."""
     return ".lora_A." in name or ".lora_B." in name
 
 
 def adapters_of(name: str, names: Container[str]) -> list[str]:
-    """Give the names of the factors that belong to a base weight, of those in `names`."""
+    """Return the names of the factors that belong to a base weight, of those in `names`."""
     layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
     return [found for part in "AB" if (found := f"{layer}.lora_{part}.{ADAPTER}.weight") in names]
 
 
 def base_name(name: str) -> str:
-    """Give a parameter's name in the model without adapters.
+    """Return a parameter's name in the model without adapters.
 
     Example:
         >>> base_name("model.layers.0.q_proj.base_layer.weight")
@@ -75,7 +77,7 @@ def base_name(name: str) -> str:
 
 
 def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
-    """Give the tensor with which an adapter's factor begins: A uniform, B zero, so that nothing changes at first.
+    """Return the initial tensor of an adapter's factor: A uniform, B zero, so that nothing changes at first.
 
     The same on every rank and for every number of ranks: the seed is the parameter's name.
     """
@@ -107,7 +109,7 @@ def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Itera
 
 @contextmanager
 def adapters_off(policy: Policy) -> Iterator[None]:
-    """Let forward calls see the model as it was before training: the reference costs no memory of its own."""
+    """Switch adapters off for forward calls: the model as before training, a reference without memory."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: list[Any] = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
@@ -118,3 +120,65 @@ def adapters_off(policy: Policy) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._disable_adapters = False
+
+
+def freeze_parameters(policy: Policy, patterns: tuple[str, ...]) -> int:
+    """Stop gradients of all parameters that a pattern names; returns how many.
+
+    Args:
+        policy: its parameters may be on the meta device.
+        patterns: vision_tower, projector, language_model, or shell patterns of parameter names.
+
+    Raises:
+        LearnerError: a pattern matches nothing, or nothing would be left to train.
+    """
+    named = dict(policy.hf_model.named_parameters())
+    for pattern in patterns:
+        matched = _match(policy, list(named), pattern)
+        if not matched:
+            raise LearnerError(
+                f"learner.freeze pattern {pattern!r} matches no parameter; use {', '.join(PARTS)}, or a shell pattern "
+                f"of names like {', '.join(list(named)[:: max(1, len(named) // 4)])}"
+            )
+        for name in matched:
+            named[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise LearnerError(f"learner.freeze={list(patterns)} freezes every parameter; leave something to train")
+    return sum(not parameter.requires_grad for parameter in named.values())
+
+
+def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
+    if pattern in PARTS:
+        return [name for name in names if name.startswith(policy.family.parts[pattern])]
+    return fnmatch.filter(names, pattern)
+
+
+def layer_of(name: str) -> str:
+    """Return the layer that a parameter belongs to: its transformer block, or else the module that holds it.
+
+    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v)
+    into one of its own.
+
+    Example:
+        >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")
+        'model.language_model.layers.3'
+        >>> layer_of("model.multi_modal_projector.linear_1.bias")
+        'model.multi_modal_projector.linear_1'
+        >>> layer_of("model.vision_tower.embeddings.cls_token")
+        'model.vision_tower.embeddings'
+    """
+    module, is_adapter, _ = base_name(name).partition(".lora_")
+    parts = (module if is_adapter else module.rpartition(".")[0]).split(".")
+    place = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: place + 1])
+
+
+def changing_names(policy: Policy, stored: Mapping[str, str]) -> frozenset[str]:
+    """Return the checkpoint names of all tensors of the layers, by `layer_of`, in which something is trained.
+
+    Args:
+        policy: its frozen parameters need no gradient.
+        stored: checkpoint name by the model's own, adapters left out.
+    """
+    layers = {layer_of(name) for name, parameter in policy.hf_model.named_parameters() if parameter.requires_grad}
+    return frozenset(kept for name, kept in stored.items() if layer_of(name) in layers)

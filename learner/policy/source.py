@@ -1,0 +1,297 @@
+"""Sources of a policy: its shape, then its weights, a tensor or some rows of one at a time."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+    revert_weight_conversion,
+)
+
+from learner.attention.registry import AttentionKernel
+from learner.errors import LearnerError
+from learner.families.registry import get_family
+from learner.policy.model import Policy, build_skeleton
+from learner.random_state import derive_seed
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+"""Types of weights by their names in a safetensors header."""
+COMPARED_ROWS = 256
+"""Rows that tell whether an output head is a copy."""
+
+
+class PretrainedWeights:
+    """The tensors of a checkpoint under the names of the module's parameters. Files are mapped, not loaded."""
+
+    def __init__(self, model_path: str | Path, hf_model: Any) -> None:
+        """Open the folder's safetensors files and match their names with the parameters of `hf_model`.
+
+        Raises:
+            LearnerError: there are no safetensors, or tensors of a parameter are missing.
+        """
+        folder = Path(model_path)
+        self._files = {path: safe_open(str(path), framework="pt") for path in _weight_files(folder)}
+        self._places: dict[str, tuple[Path, str]] = {}
+        rename = _renaming(hf_model)
+        for path, file in self._files.items():
+            for key in file.keys():  # noqa: SIM118
+                self._places[rename(key)] = (path, key)
+        missing = [name for name, _ in hf_model.named_parameters() if name not in self._places]
+        if missing:
+            raise LearnerError(
+                f"{folder}: the weight files lack {len(missing)} parameters of this architecture, one is {missing[0]}; "
+                "the folder is incomplete or of another model"
+            )
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a parameter's tensor."""
+        return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the type in which a parameter's tensor is stored.
+
+        Raises:
+            LearnerError: it is none of floating-point weights.
+        """
+        stored = self._slice(name).get_dtype()
+        if stored not in DTYPES:
+            path, key = self._places[name]
+            raise LearnerError(
+                f"{path}: {key} is stored as {stored}, which is no type to train from; point model.path at the "
+                f"checkpoint that is not quantised ({', '.join(DTYPES)})"
+            )
+        return DTYPES[stored]
+
+    def full(self, name: str) -> torch.Tensor:
+        """Return a parameter's whole tensor in the type in which it is stored."""
+        return self.rows(name, 0, None)
+
+    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+        """Return some rows (of the first axis) of a parameter's tensor; only these are read."""
+        tensor: torch.Tensor = self._slice(name)[start:stop] if self.shape(name) else self._slice(name)[...]
+        return tensor
+
+    def _slice(self, name: str) -> Any:
+        path, key = self._places[name]
+        return self._files[path].get_slice(key)
+
+
+def has_own_output_head(folder: Path) -> bool:
+    """Whether a checkpoint stores an output head that is not a copy of its embedding table.
+
+    Its config.json may say, or leave transformers' default to say, that the two are tied; the weights decide, as they
+    do where transformers itself loads a model.
+
+    Raises:
+        LearnerError: there are no safetensors.
+    """
+    found = {}
+    for path in _weight_files(folder):
+        with safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                for name in ("lm_head.weight", "embed_tokens.weight"):
+                    if key.endswith(name):
+                        found[name] = file.get_slice(key)[:COMPARED_ROWS]
+    return len(found) == 2 and not torch.equal(found["lm_head.weight"], found["embed_tokens.weight"])
+
+
+def checkpoint_names(hf_model: Any) -> dict[str, str]:
+    """Map each parameter's name in the module to its name in a checkpoint of the family.
+
+    transformers renames while loading; engines and exported folders want the names of the original.
+
+    Raises:
+        LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
+    """
+    names = {}
+    for name, parameter in hf_model.named_parameters():
+        original = list(revert_weight_conversion(hf_model, {name: parameter}))
+        if len(original) != 1:
+            raise LearnerError(f"parameter {name} is stored as {original}; only one-to-one names are supported")
+        names[name] = original[0]
+    return names
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX_FILE).is_file():
+        weight_map: dict[str, str] = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = [folder / SINGLE_FILE]
+    for file in files:
+        if not file.is_file():
+            raise LearnerError(
+                f"{folder} lacks {file.name}; download the whole checkpoint, or convert its weights to safetensors"
+            )
+    return files
+
+
+def _renaming(hf_model: Any) -> Any:
+    """Return the function from a key in a file to the parameter's name, as transformers applies it while loading."""
+    transforms = get_model_conversion_mapping(hf_model)
+    renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+    known = hf_model.state_dict()
+
+    def rename(key: str) -> str:
+        name, converter = rename_source_key(key, renamings, converters, hf_model.base_model_prefix, known)
+        if converter is not None:
+            raise LearnerError(f"weight {key} would be merged with others while loading; that is not supported")
+        return str(name)
+
+    return rename
+
+
+class Weights(Protocol):
+    """Tensors by the names of the module's parameters."""
+
+    def full(self, name: str) -> torch.Tensor:
+        """Return a whole tensor."""
+        ...
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the type in which a tensor is stored."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+        """Return some rows (of the first axis) of a tensor."""
+        ...
+
+
+class PolicySource(Protocol):
+    """Builds as many equal policies as are asked for: one to train, one as reference."""
+
+    def skeleton(self) -> Policy:
+        """Build a policy whose parameters are on the meta device; its buffers are real."""
+        ...
+
+    def weights(self, policy: Policy) -> Weights:
+        """Open the weights of a skeleton that nothing has renamed yet."""
+        ...
+
+    def checkpoint_names(self, policy: Policy) -> Mapping[str, str]:
+        """Map each parameter's name to the one that engines and exported folders want."""
+        ...
+
+
+class FolderSource:
+    """A Hugging Face folder."""
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        kernel: AttentionKernel,
+        *,
+        temperature: float,
+        banned_token_ids: Sequence[int] = (),
+    ) -> None:
+        """Read the configuration.
+
+        Args:
+            model_path: the folder.
+            kernel: attention of the language model.
+            temperature: sampling temperature of the rollout.
+            banned_token_ids: tokens that the rollout never samples.
+
+        Raises:
+            LearnerError: there is no configuration.
+        """
+        if not (Path(model_path) / "config.json").is_file():
+            raise LearnerError(
+                f"learner.model_path={model_path} holds no config.json; point it at a Hugging Face folder"
+            )
+        self._model_path = model_path
+        self._config = AutoConfig.from_pretrained(str(model_path))
+        self._kernel = kernel
+        self._temperature = temperature
+        self._banned_token_ids = banned_token_ids
+
+    def skeleton(self) -> Policy:
+        """See PolicySource.
+
+        Raises:
+            LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
+        """
+        get_family(self._config)  # before the weights are looked for, which it may not have at all
+        if has_own_output_head(Path(self._model_path)):
+            self._config.tie_word_embeddings = False
+            self._config.get_text_config().tie_word_embeddings = False
+        return self._build()
+
+    def _build(self) -> Policy:
+        return build_skeleton(
+            self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
+        )
+
+    def weights(self, policy: Policy) -> Weights:
+        """See PolicySource.
+
+        Raises:
+            LearnerError: there are no safetensors, or tensors are missing.
+        """
+        return PretrainedWeights(self._model_path, policy.hf_model)
+
+    def checkpoint_names(self, policy: Policy) -> dict[str, str]:
+        """See PolicySource.
+
+        Raises:
+            LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
+        """
+        return checkpoint_names(policy.hf_model)
+
+
+class RandomSource(FolderSource):
+    """A Hugging Face folder of which the weights are not read: they are drawn, always the same ones."""
+
+    def skeleton(self) -> Policy:
+        """See PolicySource; whether the output head is tied is what the configuration says."""
+        return self._build()
+
+    def weights(self, policy: Policy) -> "RandomWeights":
+        shapes = {name: tuple(parameter.shape) for name, parameter in policy.hf_model.named_parameters()}
+        return RandomWeights(shapes, self._config.dtype or torch.float32)
+
+
+class RandomWeights:
+    """Tensors that are a function of their names: matrices keep the size of what goes through them, norms are 1."""
+
+    BLOCK_ROWS = 4096
+    """Rows that are drawn at once, so that some rows of a tensor are those of the whole one."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+        self._shapes = shapes
+        self._dtype = dtype
+
+    def full(self, name: str) -> torch.Tensor:
+        return self.rows(name, 0, None)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._dtype
+
+    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+        shape = self._shapes[name] or (1,)
+        first, last, _ = slice(start, stop).indices(shape[0])
+        blocks = range(first // self.BLOCK_ROWS, -(-last // self.BLOCK_ROWS))
+        drawn = [self._block(name, block, shape) for block in blocks] or [torch.empty(0, *shape[1:])]
+        offset = blocks.start * self.BLOCK_ROWS
+        rows = torch.cat(drawn)[first - offset : last - offset]
+        return rows.to(self._dtype) if self._shapes[name] else rows[0].to(self._dtype)
+
+    def _block(self, name: str, block: int, shape: tuple[int, ...]) -> torch.Tensor:
+        num_rows = min(self.BLOCK_ROWS, shape[0] - block * self.BLOCK_ROWS)
+        generator = torch.Generator().manual_seed(derive_seed(0, name, block))
+        drawn = torch.randn(num_rows, *shape[1:], generator=generator)
+        if len(shape) > 1:
+            return drawn / math.sqrt(math.prod(shape[1:]))
+        return 1.0 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn

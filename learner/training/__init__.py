@@ -1,0 +1,1 @@
+"""One learner rank and its training steps."""
