@@ -25,10 +25,10 @@ def driver_cuda(library: str = "libcuda.so.1") -> int | None:
     """
     version = ctypes.c_int()
     try:
-        is_told = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version)) == 0
+        is_known = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version)) == 0
     except (OSError, AttributeError):
         return None
-    return version.value if is_told else None
+    return version.value if is_known else None
 
 
 def driver_fault() -> str | None:
@@ -40,8 +40,8 @@ def too_old(cuda: int | None, version: str | None) -> str | None:
     """Return what to do about a driver that is too old; None for one that is not.
 
     Args:
-        cuda: what `driver_cuda` says.
-        version: what `driver_version` says.
+        cuda: from `driver_cuda`.
+        version: from `driver_version`.
 
     Example:
         >>> print(too_old(12080, "570.124.06"))
@@ -49,9 +49,9 @@ def too_old(cuda: int | None, version: str | None) -> str | None:
     """
     if cuda is None or cuda >= NEEDED_CUDA:
         return None
-    told = f"{version}, " if version is not None else ""
+    branch = f"{version}, " if version is not None else ""
     return (
-        f"the NVIDIA driver here ({told}CUDA {_number(cuda)}) is too old for CUDA {_number(NEEDED_CUDA)}; "
+        f"the NVIDIA driver here ({branch}CUDA {_number(cuda)}) is too old for CUDA {_number(NEEDED_CUDA)}; "
         f"install branch {NEEDED_BRANCH} or newer"
     )
 

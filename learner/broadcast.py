@@ -26,6 +26,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
 from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
+from conf.daemon_call import begin
 from learner.errors import LearnerError
 from learner.ranks import bound_socket
 
@@ -34,31 +35,11 @@ T = TypeVar("T")
 LIMIT = "rollout.weight_channel.timeout_s"
 
 
-def begin(call: Callable[..., T], *arguments: Any) -> "Future[T]":
-    """Return the answer to come of a call that is made in a thread of its own, on the GPU that is current here.
-
-    The thread does not keep the process from ending, unlike an executor's: its call may never return.
-    """
-    answer: Future[T] = Future()
-    device = torch.cuda.current_device() if torch.cuda.is_available() else None
-
-    def run() -> None:
-        try:
-            if device is not None:
-                torch.cuda.set_device(device)
-            answer.set_result(call(*arguments))
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return answer
-
-
 def within(timeout_s: float | None, what: str, answer: "Future[T]") -> T:
-    """Return an answer to come.
+    """Wait for a result and return it.
 
     Raises:
-        TimeoutError: it has not come within `timeout_s` seconds.
+        TimeoutError: there is none within `timeout_s` seconds.
         Exception: what the call raised.
     """
     if not wait([answer], timeout_s).done:
@@ -67,16 +48,16 @@ def within(timeout_s: float | None, what: str, answer: "Future[T]") -> T:
 
 
 def meet(invite: Callable[[], None], join: Callable[[], T], leave: Callable[[T], None], timeout_s: float) -> T:
-    """Return a group that this process has joined together with the engines.
+    """Return a process group that this process has joined together with the engines.
 
     Args:
         invite: calls the engines; returns when all have joined.
         join: joins the group; returns when all have, or never.
-        leave: of a group that comes when nobody waits for it any more.
-        timeout_s: for all of them to come.
+        leave: leaves a group that is joined after the timeout.
+        timeout_s: for all of them to join.
 
     Raises:
-        TimeoutError: someone did not come.
+        TimeoutError: someone did not join.
         Exception: what an engine, or the group, raised; at once.
     """
     invited, joined = begin(invite), begin(join)

@@ -1,4 +1,4 @@
-"""Errors of the learner room."""
+"""Errors of the learner."""
 
 
 class LearnerError(ValueError):

@@ -19,7 +19,8 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo, IPCTrainerWeightTransferEngine
 
-from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclTrainerInitInfo, begin, within
+from conf.daemon_call import begin
+from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclTrainerInitInfo, within
 from learner.errors import LearnerError
 
 

@@ -1,7 +1,7 @@
-"""Groups that enter an engine together and in order, however late each of them arrives.
+"""Batches of groups that enter an engine together and in order, however late each group arrives.
 
-What a kernel rounds can depend on which other tokens share its batch. An engine that takes requests as they come
-batches them by chance; one that is given a whole batch while it stands still batches them by their order alone.
+What a kernel rounds can depend on which other tokens share its batch. An engine that takes requests as they arrive
+batches them by timing; one that gets a whole batch while it is paused batches them by their order alone.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """One group's seat in a batch that one engine takes at once.
+    """One group's slot in a batch that one engine takes at once.
 
     Example:
         >>> Admission(batch="12-0", index=3, size=32).index
@@ -25,7 +25,7 @@ class Admission:
     """
 
     batch: str
-    """Names the batch; every group of it says the same."""
+    """Name of the batch, the same in all of its groups."""
     index: int
     """Place in the batch, from 0; the order in which the engine takes the groups."""
     size: int
@@ -37,83 +37,83 @@ class Admission:
 
 
 @dataclass(slots=True)
-class _Seat(Generic[T]):
+class _Request(Generic[T]):
     submit: Callable[[], Awaitable[T]]
-    taken: asyncio.Future[T] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: asyncio.Future[T] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class AdmissionDesk:
-    """Lets batches in, one seat after the other, while the engine is held.
+class BatchAdmission:
+    """Adds the requests of a batch in fixed order before the engine starts.
 
-    Consumes: seats with what submits them. Produces: what each submission gave. Waits for: the last seat of a batch,
-    then for the engine to stand still. Woken by: the last `enter` or `give_up` of a batch.
+    Consumes: slots with the function that submits each. Produces: the result of each submission. Waits for: the last
+    slot of a batch, then for the engine to pause. Woken by: the last `enter` or `give_up` of a batch.
     """
 
     def __init__(self, hold: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        """Submit inside `hold()`, which keeps the engine from starting on half a batch."""
+        """Submit inside `hold()`, which keeps the engine from starting on part of a batch."""
         self._hold = hold
-        self._batches: dict[str, dict[int, _Seat[Any] | None]] = {}
-        """Reservations that have come, by index; None for one that was given up."""
+        self._batches: dict[str, dict[int, _Request[Any] | None]] = {}
+        """Requests that have arrived, by index; None for one that was given up."""
         self._entering: set[asyncio.Task[None]] = set()
 
     async def enter(self, admission: Admission, submit: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the rest of the batch and give what `submit` gave, or raise what it raised.
+        """Wait for the rest of the batch, and return what `submit` returned or raise what it raised.
 
-        A submission that fails leaves the others alone. A caller that is cancelled while it waits gives its seat up,
-        so that the batch can be asked for again.
+        A submission that fails does not affect the others. A caller that is cancelled while it waits frees its slot, so
+        that the batch can be submitted again.
 
         Raises:
-            RolloutError: the seat is taken.
+            RolloutError: the slot is taken.
         """
-        seats = self._batches.setdefault(admission.batch, {})
-        if admission.index in seats:
+        slots = self._batches.setdefault(admission.batch, {})
+        if admission.index in slots:
             raise RolloutError(f"batch {admission.batch} has two groups at index {admission.index}; number them apart")
-        seat = seats[admission.index] = _Seat[T](submit)
-        self._begin_if_whole(admission, seats)
+        request = slots[admission.index] = _Request[T](submit)
+        self._start_if_complete(admission, slots)
         try:
-            return await seat.taken
+            return await request.result
         except asyncio.CancelledError:
-            seats.pop(admission.index, None)
+            slots.pop(admission.index, None)
             raise
 
     def give_up(self, admission: Admission) -> None:
-        """Say that the group of a seat will not come: the others of its batch wait for it no longer.
+        """Start the batch without this slot's group, which will not arrive.
 
-        A seat that has come keeps its place.
+        A request that has arrived keeps its slot.
         """
-        seats = self._batches.setdefault(admission.batch, {})
-        seats.setdefault(admission.index, None)
-        self._begin_if_whole(admission, seats)
+        slots = self._batches.setdefault(admission.batch, {})
+        slots.setdefault(admission.index, None)
+        self._start_if_complete(admission, slots)
 
-    def _begin_if_whole(self, admission: Admission, seats: dict[int, _Seat[Any] | None]) -> None:
-        if len(seats) < admission.size:
+    def _start_if_complete(self, admission: Admission, slots: dict[int, _Request[Any] | None]) -> None:
+        if len(slots) < admission.size:
             return
         del self._batches[admission.batch]
-        come = [seat for _, seat in sorted(seats.items()) if seat is not None]
+        arrived = [request for _, request in sorted(slots.items()) if request is not None]
         # A task of its own, so that no single caller's cancellation stops the others half-way.
-        task = asyncio.ensure_future(self._let_in(come))
+        task = asyncio.ensure_future(self._submit_all(arrived))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
 
-    async def _let_in(self, seats: list[_Seat[Any]]) -> None:
+    async def _submit_all(self, requests: list[_Request[Any]]) -> None:
         try:
             async with self._hold():
-                for seat in seats:
-                    await _take(seat)
+                for request in requests:
+                    await _submit(request)
         except Exception as error:  # of the engine itself; every caller that still waits raises it
-            for seat in seats:
-                if not seat.taken.done():
-                    seat.taken.set_exception(error)
+            for request in requests:
+                if not request.result.done():
+                    request.result.set_exception(error)
 
 
-async def _take(seat: _Seat[Any]) -> None:
-    if seat.taken.cancelled():
+async def _submit(request: _Request[Any]) -> None:
+    if request.result.cancelled():
         return
     try:
-        result = await seat.submit()
-    except Exception as error:  # of this seat alone; its caller raises it
-        if not seat.taken.cancelled():
-            seat.taken.set_exception(error)
+        result = await request.submit()
+    except Exception as error:  # of this request alone; its caller raises it
+        if not request.result.cancelled():
+            request.result.set_exception(error)
     else:
-        if not seat.taken.cancelled():
-            seat.taken.set_result(result)
+        if not request.result.cancelled():
+            request.result.set_result(result)

@@ -1,4 +1,4 @@
-"""Settings of the rollout: engines, how they sample, how weights reach them, in which order prompts come."""
+"""Settings of the rollout: engines, sampling, weight transfer, and the order of prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ MIN_TEMPERATURE = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """How training completions are sampled."""
+    """Sampling of training completions."""
 
     group_size: Annotated[int, Ge(2), Le(10_000)]
     """G, completions per prompt; advantages compare these with one another, so at least 2."""
@@ -30,7 +30,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What each vLLM engine is built with."""
+    """Settings of each vLLM engine."""
 
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
@@ -82,7 +82,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightChannelConfig:
-    """How new weights travel from the learner into the engines."""
+    """Transfer of new weights from the learner to the engines."""
 
     backend: Literal["nccl", "ipc", "gloo"]
     """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
@@ -95,7 +95,7 @@ class WeightChannelConfig:
     """Bytes sent in one broadcast (gloo) or held by one packed buffer (nccl, which has two of them on either side; ipc,
     where both sides see the same one, at least as large as the largest tensor)."""
     in_flight: Literal["keep", "keep_cache", "wait", "abort"] = "keep"
-    """What becomes of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
+    """Treatment of completions that are being sampled when new weights arrive. keep: they stop at a token boundary
     and go on under the new weights, their prompts and tokens computed again. keep_cache: the same, but with the keys
     and values that the old weights gave them, so nothing is computed twice. wait: the transfer waits for them. abort:
     they are sampled again from the start."""
@@ -103,7 +103,7 @@ class WeightChannelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutConfig:
-    """The rollout room: how many engines, what they are, how they sample and receive weights."""
+    """Settings of the rollout: engines, sampling, and how engines receive weights."""
 
     engines: Annotated[int, Ge(1)]
     """Engines that sample at the same time."""
@@ -141,7 +141,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurriculumConfig:
-    """How much of a step each stratum (difficulty class of the dataset) gets; rows without one are `unmeasured`."""
+    """Share of each stratum (difficulty class of the dataset) in a step; rows without one are `unmeasured`."""
 
     kind: Literal["none", "static", "adaptive"] = "none"
     """static: shares move from `start` to `end`. adaptive: shares follow recent rewards."""
@@ -168,10 +168,10 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """Which prompts come, and how often; by default every row once an epoch."""
+    """Selection and frequency of prompts; by default every row once an epoch."""
 
     mixture_by: Literal["none", "task", "source"] = "none"
-    """What `weights` speaks of; none takes tasks and sources as often as they have rows."""
+    """Column to which `weights` refers; none takes tasks and sources as often as they have rows."""
     weights: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
     tasks: tuple[Annotated[str, MinLen(1)], ...] = ()

@@ -1,11 +1,15 @@
-"""Calls to an engine that end when its core process does.
+"""Ends of engine processes: calls that end when the core process does, and a core that ends with its parent.
 
 vLLM leaves a utility call (pause, weight update, heartbeat) without an answer for ever when the core dies meanwhile:
-only generation requests hear of it.
+only generation requests fail then.
 """
 
 import asyncio
+import ctypes
+import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.process import BaseProcess
@@ -17,14 +21,14 @@ from rollout.errors import EngineDiedError
 T = TypeVar("T")
 
 POLL_S = 1.0
-"""Between two looks at the CPU time of a core that does not answer."""
+"""Time between two measurements of the CPU time of a core that does not answer."""
 BUSY_SHARE = 0.05
 """Of one core over that time: more is work, also where many processes share few cores; a thread that waits has none."""
 
 LEAVE_S = 1.0
-"""A core that fails says so before it ends; how it ended is worth this wait."""
+"""A core that fails reports it before it ends; wait this long for its exit code."""
 REAP_S = 0.2
-"""Between the end of a process and its exit code; blocks the event loop, once the engine is lost anyway."""
+"""Time between the end of a process and its exit code; blocks the event loop, once the engine is lost anyway."""
 
 
 class CoreWatch:
@@ -71,7 +75,7 @@ class CoreWatch:
         return sum(_cpu_seconds(process.pid) for process in self._processes if process.pid is not None)
 
     async def during(self, call: Coroutine[Any, Any, T]) -> T:
-        """Give the result of a call.
+        """Return the result of a call.
 
         Raises:
             EngineDiedError: a process of the engine ended before the call was answered.
@@ -85,13 +89,13 @@ class CoreWatch:
                 return task.result()
         except self._dead_error as error:
             await asyncio.wait({died}, timeout=LEAVE_S)
-            raise EngineDiedError(f"{self._last_words()} ({error})") from error
+            raise EngineDiedError(f"{self._exit_report()} ({error})") from error
         finally:
             task.cancel()
-        raise EngineDiedError(self._last_words())
+        raise EngineDiedError(self._exit_report())
 
-    def _last_words(self) -> str:
-        """Which process ended how, for an error's text."""
+    def _exit_report(self) -> str:
+        """Return which process ended how, for an error's text."""
         if self._died is not None and self._died.done():
             self._wait_for_an_exit_code()
         ended = [f"process {p.pid} {_how(p.exitcode)}" for p in self._processes if p.exitcode is not None]
@@ -133,3 +137,24 @@ def _cpu_seconds(pid: int) -> float:
 
 def _how(exit_code: int | None) -> str:
     return f"was ended by signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"left with {exit_code}"
+
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even if it is stopped or hangs.
+
+    vLLM's own children notice a dead parent on a pipe, which needs a process that still runs. Does nothing in a process
+    that multiprocessing did not start. The signal comes when the thread that started this process ends: start engines
+    from a thread that lives as long as they do.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if not parent.is_alive():
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before the kernel was asked

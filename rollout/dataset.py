@@ -56,7 +56,7 @@ def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 
 def shards_of(path: Path) -> list[Path]:
-    """Give the Parquet files of a dataset in order: the file itself, or those of a folder by name.
+    """Return the Parquet files of a dataset in order: the file itself, or those of a folder by name.
 
     Raises:
         RolloutError: there is none.
@@ -123,7 +123,7 @@ class SampleTable:
             return self._files[shard].read_row_group(group).to_pylist()  # type: ignore[no-any-return]
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
-        """Give some columns of every row, read without the others: never ask for images here."""
+        """Return some columns of every row, read without the others; not for images."""
         found: list[tuple[Any, ...]] = []
         for shard, file in self._files.items():
             with _readable(shard):
@@ -132,7 +132,7 @@ class SampleTable:
         return found
 
     def arrow(self, *names: str) -> pa.Table:
-        """Give some columns of every row as one Arrow table; a part of images is `images.list.element.width`."""
+        """Return some columns of every row as one Arrow table; a part of images is `images.list.element.width`."""
         tables = []
         for shard, file in self._files.items():
             with _readable(shard):

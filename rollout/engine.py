@@ -20,7 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from conf.gpu_driver import driver_fault
-from rollout.admission import Admission, AdmissionDesk
+from rollout.admission import Admission, BatchAdmission
 from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
 from rollout.engine_args import can_sleep, engine_args
@@ -61,7 +61,7 @@ class GenerationEngine:
     def __init__(self, config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> None:
         """Build the engine from a checkpoint folder; takes seconds to minutes.
 
-        The thread that calls this must live as long as the engine, see `rollout.lifeline`.
+        The thread that calls this must live as long as the engine, see `rollout.core_watch.die_with_parent`.
 
         Args:
             config: of the rollout.
@@ -80,7 +80,7 @@ class GenerationEngine:
         self._can_sleep = can_sleep(config)
         self._engine = AsyncLLM.from_engine_args(engine_args(config, model_path, loads_weights=loads_weights))
         self._watch = CoreWatch(self._engine.engine_core.resources.engine_manager.processes, dead_error=EngineDeadError)
-        self._desk = AdmissionDesk(self._held)
+        self._admission = BatchAdmission(self._held)
         self._switching = asyncio.Lock()  # of the scheduler: a pause for weights and an admission exclude each other
         self._resumed = asyncio.Event()
         self._resumed.set()
@@ -98,7 +98,7 @@ class GenerationEngine:
             group_id: Of the group.
             sample: The prompt.
             spec: How to sample.
-            admission: The group's seat in a batch that the engine takes as one, with empty caches; the completions are
+            admission: The group's slot in a batch that the engine takes as one, with empty caches; the completions are
                 then a function of the batch alone, bit for bit. None samples at once, beside whatever runs.
 
         Raises:
@@ -108,12 +108,12 @@ class GenerationEngine:
         started = time.perf_counter()
 
         async def ask() -> tuple[EnginePrompt, RequestOutputCollector, int]:
-            # All that can fail stands in here: a group of a batch that failed before would never take its seat.
+            # All that can fail is in here: a group of a batch that failed earlier would never fill its slot.
             params = sampling_params(spec, self._logit_bias)
             prompt, version = self._prompts.build(sample), self._version
             return prompt, await self._submit(prompt, prompt.token_ids, params, sample.sample_id), version
 
-        prompt, requests, version = await (self._desk.enter(admission, ask) if admission else ask())
+        prompt, requests, version = await (self._admission.enter(admission, ask) if admission else ask())
         num_aborted_tokens = 0
         while was_aborted(output := await self._collect(requests, sample.sample_id)):
             num_aborted_tokens += num_tokens(output)
@@ -130,8 +130,8 @@ class GenerationEngine:
         )
 
     def give_up_seat(self, admission: Admission) -> None:
-        """Let a batch in without one of its groups, which was lost on its way here."""
-        self._desk.give_up(admission)
+        """Start a batch without one of its groups, which was lost before it arrived."""
+        self._admission.give_up(admission)
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the raw log-probabilities [T] that the current weights assign to a completion of a sample.
@@ -159,7 +159,7 @@ class GenerationEngine:
         return encoded(request, prompt, self._prompts)
 
     async def pause(self) -> None:
-        """Stop for new weights; `rollout.weight_channel.in_flight` says what becomes of running completions."""
+        """Stop for new weights; `rollout.weight_channel.in_flight` decides about running completions."""
         async with self._switching:
             self._resumed.clear()
             await self._stop(clear_cache=not self._keeps_cache)
@@ -197,10 +197,10 @@ class GenerationEngine:
         return self._activity()
 
     async def reset_caches(self) -> None:
-        """Forget cached prompts and images' features; the engine must stand still.
+        """Forget cached prompts and images' features; the engine must be paused.
 
         Features have two halves, in the scheduler and where they were computed. They are reset together while nothing
-        is on its way between the halves: an image that only one half knows ends the engine.
+        is in flight between the halves: an image that only one half knows ends the engine.
         """
         await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
         await self._watch.during(self._engine.reset_encoder_cache())
@@ -211,7 +211,7 @@ class GenerationEngine:
 
     @property
     def _pause_mode(self) -> PauseMode:
-        """What vLLM calls it."""
+        """The mode's name in vLLM."""
         return "keep" if self._in_flight == "keep_cache" else self._in_flight
 
     async def _stop(self, *, clear_cache: bool) -> None:
@@ -232,7 +232,7 @@ class GenerationEngine:
                     await self._watch.during(self._engine.resume_generation())
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Meet the learner at the rendezvous that `init_info` names."""
+        """Join the learner at the address in `init_info`."""
         await self._watch.during(self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
     async def start_weight_update(self) -> None:
@@ -254,7 +254,7 @@ class GenerationEngine:
         self._version = int(weight_version)
 
     async def weight_layout(self, names: list[str]) -> dict[str, str]:
-        """Which of the checkpoint's tensor names this engine can read back, and its own name of each."""
+        """Return the checkpoint's tensor names that this engine can read back, with its own name of each."""
         return dict((await self._ask_workers("weight_layout", names=names))[0])
 
     async def weight_names(self) -> list[str]:
@@ -280,8 +280,8 @@ class GenerationEngine:
         """End the engine and its processes."""
         self._engine.shutdown()
 
-    async def _ask_workers(self, method: str, **told: Any) -> list[Any]:
-        answers: list[Any] = await self._watch.during(self._engine.collective_rpc(method, kwargs=told))
+    async def _ask_workers(self, method: str, **arguments: Any) -> list[Any]:
+        answers: list[Any] = await self._watch.during(self._engine.collective_rpc(method, kwargs=arguments))
         return answers
 
     async def _submit(
@@ -299,9 +299,9 @@ class GenerationEngine:
             raise RolloutError(f"sample {sample_id}: the engine refuses the prompt: {error}") from error
 
     def _tokens_prompt(self, prompt: EnginePrompt, token_ids: list[int]) -> TokensPrompt:
-        """Return a prompt in vLLM's words.
+        """Return a prompt as vLLM takes it.
 
-        What caches hold of it is found again under the same weights only: both names below count weight updates.
+        Caches find it again under the same weights only: both names below count weight updates.
         """
         found = TokensPrompt(prompt_token_ids=token_ids, cache_salt=str(self._num_updates))
         if prompt.images:

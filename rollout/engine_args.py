@@ -13,22 +13,22 @@ from rollout.config import RolloutConfig
 # for a lost peer for ever: see weight_channel.
 VLLM_BACKENDS = {"nccl": "watched_nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
-# Our model loader, see weight_channel, whose weights are none of the model's.
+# Our model loader, see weight_channel, which reads no weights.
 BLANK = "blank"
 
 
 def can_sleep(config: RolloutConfig) -> bool:
-    """Whether an engine must be able to free its GPU: one that gets weights by ipc shares it with a learner rank."""
+    """Return whether an engine must be able to free its GPU: with ipc it shares it with a learner rank."""
     return config.engine.device == "cuda" and config.weight_channel.backend == "ipc"
 
 
 def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool = True) -> AsyncEngineArgs:
-    """Give what AsyncLLM is built with.
+    """Return the arguments of AsyncLLM.
 
     Args:
         config: of the rollout.
         model_path: Hugging Face folder.
-        loads_weights: False begins with small random weights, of which none is the model's.
+        loads_weights: False begins with small random weights instead of the model's.
     """
     engine = config.engine
     is_cpu = engine.device == "cpu"

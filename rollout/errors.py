@@ -1,4 +1,4 @@
-"""Errors of the rollout room."""
+"""Errors of the rollout."""
 
 
 class RolloutError(ValueError):
@@ -10,4 +10,4 @@ class WeightSyncError(RuntimeError):
 
 
 class EngineDiedError(RuntimeError):
-    """The engine's core process is gone, and with it every request: this engine answers nothing more, build another."""
+    """The engine's core process is gone, and with it every request; build another engine."""

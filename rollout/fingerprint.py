@@ -1,4 +1,4 @@
-"""What tells whether two processes hold the same tensor: exact sums over its bits, computed on both sides alike."""
+"""Fingerprints that show whether two processes hold the same tensor: exact sums over its bits."""
 
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -8,7 +8,7 @@ import torch
 from rollout.records import Fingerprint
 
 SLICE_ELEMENTS = 2**20
-"""Elements that are looked at at once. Of one slice, 28 bytes an element are held beside the tensor."""
+"""Elements that are read at once. Of one slice, 28 bytes an element are held beside the tensor."""
 
 
 def fingerprint(tensor: torch.Tensor) -> Fingerprint:
@@ -31,7 +31,7 @@ def fingerprint(tensor: torch.Tensor) -> Fingerprint:
     total = torch.zeros((), dtype=torch.int64, device=values.device)
     weighted = torch.zeros_like(total)
     start = 0
-    # By rows first: a tensor that is no single run of memory is copied a slice at a time.
+    # By rows first: a tensor that is not contiguous is copied a slice at a time.
     for part in rows.split(max(1, SLICE_ELEMENTS // max(1, rows.shape[1]))):
         for piece in part.flatten().split(SLICE_ELEMENTS):
             bits = piece.float().view(torch.int32).long()

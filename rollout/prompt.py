@@ -48,7 +48,7 @@ class EnginePrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptLength:
-    """How long a prompt is once its image tokens are expanded.
+    """Length of a prompt once its image tokens are expanded.
 
     Example:
         >>> PromptLength(num_tokens=40, num_image_tokens=16).num_tokens
@@ -141,7 +141,7 @@ class PromptBuilder:
         return EncodedPicture(grid=tuple(grid), pixels=fingerprint(pixels), num_values=len(pixels.unique()))
 
     def measure(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> PromptLength:
-        """Give the length of a prompt from the sizes of its images, without their pixels.
+        """Return the length of a prompt from the sizes of its images, without their pixels.
 
         Args:
             question: The user turn.

@@ -1,18 +1,176 @@
-"""PromptStream: the order in which a run meets its prompts."""
+"""PromptStream: the order in which a run draws its prompts, and the passes over its rows.
 
+Axes: B buckets.
+"""
+
+import bisect
+import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollout.bucket_order import BucketOrder
+import numpy as np
+from numpy.typing import NDArray
+
 from rollout.config import StreamConfig
-from rollout.curriculum import AdaptiveShares, StaticShares
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.mixture import find_buckets
-from rollout.passes import Passes
+from rollout.mixture import AdaptiveShares, Buckets, Shares, StaticShares, apportion, find_buckets
 from rollout.records import Sample
+
+# Draws straddle the border of two passes while rollout runs ahead of training.
+CACHED_PASSES = 2
+
+
+class Passes:
+    """An endless sequence over `num_rows` rows: every pass has each row once before any comes again.
+
+    A pure function of (entropy, index). An index costs O(1) in the latest two passes, O(num_rows) in another.
+
+    Example:
+        >>> sorted(Passes(3, entropy=(0,)).at(index)[1] for index in range(3))
+        [0, 1, 2]
+    """
+
+    def __init__(self, num_rows: int, *, entropy: Sequence[int]) -> None:
+        """Order pass k by a generator that is seeded with `[*entropy, k]`."""
+        self._num_rows = num_rows
+        self._entropy = entropy
+        self._orders: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
+
+    def at(self, index: int) -> tuple[int, int]:
+        """Return (number of the pass, row) of one place of the sequence, both counted from 0."""
+        number, offset = divmod(index, self._num_rows)
+        if number not in self._orders:
+            order = np.random.default_rng([*self._entropy, number]).permutation(self._num_rows)
+            self._orders[number] = order.astype(np.int32)
+            if len(self._orders) > CACHED_PASSES:
+                self._orders.popitem(last=False)
+        return number, int(self._orders[number][offset])
+
+
+# A step is reached by walking from the nearest mark before it.
+MARK_EVERY = 64
+CACHED_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """State at the beginning of a step, after all earlier ones."""
+
+    step: int
+    carry: NDArray[np.float64]
+    """[B] prompts owed (above 0) or taken in advance (below 0)."""
+    taken: NDArray[np.int64]
+    """[B] prompts taken from each bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The places of one step, in order of position."""
+
+    buckets: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    """Place in the passes over the bucket."""
+
+
+class BucketOrder:
+    """The order of a stream with a mixture or a curriculum.
+
+    In step s each bucket has a whole number of positions; rounding is carried over to step s + 1. Their places within
+    the step, and the order of every pass over a bucket, are seeded.
+
+    A position of a step at hand costs O(1), the next step O(B + groups_per_step). A step far away costs O(steps * B)
+    once, from 0 or from the furthest step met so far, and at most MARK_EVERY steps' worth ever after.
+    """
+
+    def __init__(self, buckets: Buckets, shares: Shares, *, seed: int, groups_per_step: int) -> None:
+        num = len(buckets.names)
+        self._buckets = buckets
+        self._shares = shares
+        self._seed = seed
+        self._groups_per_step = groups_per_step
+        self._passes = [
+            Passes(len(rows), entropy=(seed, _number(name)))
+            for name, rows in zip(buckets.names, buckets.rows, strict=True)
+        ]
+        self._marks = [_Mark(0, np.zeros(num), np.zeros(num, dtype=np.int64))]
+        self._latest = self._marks[0]
+        self._plans: OrderedDict[int, _Plan] = OrderedDict()
+
+    def at(self, position: int) -> tuple[int, int]:
+        """Return (pass over the row's bucket, row) of one position."""
+        step, offset = divmod(position, self._groups_per_step)
+        plan = self._plan(step)
+        bucket = int(plan.buckets[offset])
+        number, place = self._passes[bucket].at(int(plan.indices[offset]))
+        return number, int(self._buckets.rows[bucket][place])
+
+    def bucket_at(self, position: int) -> int:
+        """Return the bucket that one position takes."""
+        step, offset = divmod(position, self._groups_per_step)
+        return int(self._plan(step).buckets[offset])
+
+    def forget_before(self, step: int) -> None:
+        """Keep only `step` and later ones."""
+        self._marks = [self._mark(step)]
+        self._plans = OrderedDict((held, plan) for held, plan in self._plans.items() if held >= step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the beginning of the earliest step held, as plain lists."""
+        mark = self._marks[0]
+        return {"step": mark.step, "carry": mark.carry.tolist(), "taken": mark.taken.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self._marks = [_Mark(state["step"], np.array(state["carry"]), np.array(state["taken"], dtype=np.int64))]
+        self._latest = self._marks[0]
+        self._plans.clear()
+
+    def _plan(self, step: int) -> _Plan:
+        if step not in self._plans:
+            mark = self._mark(step)
+            counts = self._after(mark).taken - mark.taken
+            # Places are assigned in the order of positions, so a bucket's passes follow one another.
+            slots = np.random.default_rng([self._seed, _number("order of a step"), step]).permutation(
+                np.repeat(np.arange(len(counts)), counts)
+            )
+            indices = np.empty_like(slots)
+            by_bucket = np.argsort(slots, kind="stable")
+            indices[by_bucket] = np.concatenate(
+                [first + np.arange(count) for first, count in zip(mark.taken, counts, strict=True)]
+            )
+            self._plans[step] = _Plan(slots, indices)
+            if len(self._plans) > CACHED_STEPS:
+                self._plans.popitem(last=False)
+        return self._plans[step]
+
+    def _mark(self, step: int) -> _Mark:
+        """Walk to the beginning of `step`."""
+        before = bisect.bisect_right(self._marks, step, key=lambda mark: mark.step) - 1
+        if before < 0:
+            raise RolloutError(f"step {step} is past: this stream holds step {self._marks[0].step} and later ones")
+        mark = self._marks[before]
+        if mark.step < self._latest.step <= step:
+            mark = self._latest
+        while mark.step < step:
+            mark = self._after(mark)
+            if mark.step % MARK_EVERY == 0 and mark.step > self._marks[-1].step:
+                self._marks.append(mark)
+        self._latest = mark
+        return mark
+
+    def _after(self, mark: _Mark) -> _Mark:
+        wish = self._groups_per_step * self._shares.at(mark.step)
+        credit = mark.carry + wish
+        counts = apportion(credit, wish, self._groups_per_step)
+        return _Mark(mark.step + 1, credit - counts, mark.taken + counts)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +180,18 @@ class PromptDraw:
     position: int
     """0, 1, 2, ... over the whole run; step s trains on positions [s * groups_per_step, (s + 1) * groups_per_step)."""
     epoch: int
-    """How often this very row came before; (epoch, sample_id) never repeats within a run."""
+    """Number of earlier draws of this row; (epoch, sample_id) never repeats within a run."""
     sample: Sample
 
 
 class PromptStream:
-    """The order in which a run meets its prompts.
+    """The order in which a run draws its prompts.
 
     Plain: every epoch visits each row once, in an order of its own. With a mixture or a curriculum, every bucket (task
-    or source, and stratum) has epochs of its own, and the shares of a step say how many prompts each one gives.
+    or source, and stratum) has epochs of its own, and the shares of a step decide how many prompts each one provides.
 
     The order is a pure function of (seed, position), and of what was observed where the curriculum is adaptive. A
-    resumed run asks for the position it needs and meets the same prompt; an adaptive one first loads its state.
+    resumed run asks for the position it needs and draws the same prompt; an adaptive one first loads its state.
     """
 
     def __init__(
@@ -48,7 +206,7 @@ class PromptStream:
         """Draw from `table` in an order that `seed` fixes.
 
         Args:
-            table: The dataset; columns task or source, and stratum, are read where `config` speaks of them.
+            table: The dataset; columns task or source, and stratum, are read where `config` uses them.
             seed: Of every order.
             groups_per_step: Positions of one training step.
             max_staleness: Steps that rollout may run ahead of training, and adaptive shares therefore lag behind.
@@ -95,7 +253,7 @@ class PromptStream:
         return PromptDraw(position=position, epoch=epoch, sample=self._table[row])
 
     def observe(self, step: int, outcomes: Sequence[tuple[int, float]]) -> None:
-        """Tell how the groups of a trained step did; only an adaptive stream listens.
+        """Take in the rewards of a trained step; only an adaptive stream uses them.
 
         Call it once for every step, in order, before the weights of the step free slots for later positions.
 
@@ -105,7 +263,7 @@ class PromptStream:
                 for a group that was dropped.
 
         Raises:
-            RolloutError: a step is left out or told twice, a position is of another step, or a reward leaves [0, 1].
+            RolloutError: a step is left out or given twice, a position is of another step, or a reward leaves [0, 1].
         """
         if self._adaptive is None:
             return
@@ -120,7 +278,7 @@ class PromptStream:
         shares.forget_before(step)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Give what a run at the beginning of `step` needs to continue exactly; JSON can hold it.
+        """Return the state from which a run at the beginning of `step` continues exactly, as JSON values.
 
         Empty unless the stream is adaptive: nothing else has a history.
 
@@ -135,7 +293,7 @@ class PromptStream:
         return {"made_for": self._made_for(), "order": order.state_dict(), "shares": shares.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave.
+        """Continue from what `state_dict` returned.
 
         Raises:
             RolloutError: the state is of another dataset or other settings.

@@ -1,4 +1,4 @@
-"""What the rollout takes in and gives out: Sample, Difficulty, SamplingSpec, Generation, RolloutGroup.
+"""Inputs and outputs of the rollout: Sample, Difficulty, SamplingSpec, Generation, RolloutGroup.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
@@ -47,7 +47,7 @@ class ImageBytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difficulty:
-    """How a policy did on one row: statistics of the task reward over a few sampled completions.
+    """Difficulty of one row for a policy: statistics of the task reward over a few sampled completions.
 
     Example:
         >>> Difficulty(num_completions=4, mean=0.5, std=0.5, min=0.0, max=1.0, pass_rate=0.5, format_rate=1.0,
@@ -82,9 +82,9 @@ class Sample:
     sample_id: str
     """Unique within a dataset; the identity that metrics and resume use."""
     source: str
-    """Where the row comes from, for per-source metrics."""
+    """Dataset that the row comes from, for per-source metrics."""
     task: str
-    """Which reward reads it: match_yesno | match_mcq | match_text | chart | iou | open | math."""
+    """Reward function that reads it: match_yesno | match_mcq | match_text | chart | iou | open | math."""
     question: str
     """The user turn, options included; holds no placeholder tokens."""
     answer: str
@@ -93,7 +93,7 @@ class Sample:
     options: tuple[str, ...] = ()
     """Option texts of a multiple-choice row, in the order A, B, C, ..."""
     answer_type: str = ""
-    """How the reference is to be read where the task leaves it open (number, year, text, list, ...)."""
+    """Type of the reference where the task leaves it open (number, year, text, list, ...)."""
     source_id: str = ""
     """The row's name inside its source, so that it can be found there again."""
     license: str = ""
@@ -107,12 +107,12 @@ class Sample:
     difficulty: Difficulty | None = None
     """None where no completions were sampled when the data was built."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What else the source says of the row: question template, category, original image."""
+    """Further fields of the source: question template, category, original image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
-    """How the completions of one group are sampled.
+    """Sampling settings of one group.
 
     Example:
         >>> SamplingSpec(group_size=8, temperature=1.0, max_completion_tokens=64, seed=3).greedy
@@ -235,7 +235,7 @@ class EncodedPrompt:
 
 
 def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
-    """Give a read-only array of `dtype`; copies only when the input is writable or of another type."""
+    """Return a read-only array of `dtype`; copies only when the input is writable or of another type."""
     array = np.asarray(values, dtype=dtype)
     if array.flags.writeable:
         array = array.copy()
@@ -245,7 +245,7 @@ def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """What an engine has been asked for so far; two of them tell whether it was idle in between.
+    """Number of requests of an engine so far; two equal ones mean that it was idle in between.
 
     Example:
         >>> Activity(num_requests=12, num_unfinished=0) == Activity(num_requests=12, num_unfinished=0)

@@ -15,7 +15,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from rollout.lifeline import die_with_parent
+from rollout.core_watch import die_with_parent
 
 
 class _KeepsVisionInputs:

@@ -65,7 +65,7 @@ SCHEMA = pa.schema(
 
 
 def describe() -> str:
-    """Give the columns of a dataset as text, a line each, those of images indented."""
+    """Return the columns of a dataset as text, a line each, those of images indented."""
     lines = [SCHEMA_VERSION]
     for column in SCHEMA:
         lines.append(
@@ -80,7 +80,7 @@ def describe() -> str:
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
-    """Give a sample as a row of SCHEMA with its images inside."""
+    """Return a sample as a row of SCHEMA with its images inside."""
     return {
         "sample_id": sample.sample_id,
         "source": sample.source,
@@ -111,7 +111,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
 
 
 def to_sample(row: Mapping[str, Any], root: Path) -> Sample:
-    """Give a row as a sample; images in files are read from under `root`.
+    """Return a row as a sample; images in files are read from under `root`.
 
     Raises:
         RolloutError: an image is missing, lies outside of `root`, or is not the one that the row was written with.

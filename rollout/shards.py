@@ -1,4 +1,4 @@
-"""Where the tensors of a checkpoint lie in the parameters of one worker: found by asking vLLM's own weight loaders.
+"""Places of a checkpoint's tensors in the parameters of one worker, found by running vLLM's own weight loaders.
 
 A loader cuts a worker's share out of a whole tensor: rows or columns, heads that several workers hold, a vocabulary
 that is rounded up. Given indices for weights, it puts the index of every row and column where that row or column goes.
@@ -15,7 +15,7 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """What one worker's parameter holds of one tensor of the checkpoint."""
+    """The part of one tensor of the checkpoint that one worker's parameter holds."""
 
     name: str
     """Of the tensor."""
@@ -27,7 +27,7 @@ class Shard:
 
 
 def find_shards(model: Any, shapes: Mapping[str, Sequence[int]]) -> list[Shard]:
-    """Return where tensors of the checkpoint lie in this worker's parameters; without those that no loader can tell of.
+    """Return the places of tensors in this worker's parameters, as far as loaders can be run for them.
 
     Nothing is loaded, and no memory of the tensors' size is needed.
 

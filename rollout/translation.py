@@ -1,4 +1,4 @@
-"""Between our records and vLLM's: how to sample and score, and what came of it."""
+"""Conversion between our records and vLLM's: sampling parameters, and outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> Samp
 def scoring_params() -> SamplingParams:
     """Raw logprobs of the given tokens; vLLM insists on sampling one more.
 
-    Neither temperature nor logit_bias has a say in them: vLLM takes prompt logprobs of the logits as they are.
+    Neither temperature nor logit_bias affects them: vLLM takes prompt logprobs of the logits as they are.
     """
     return SamplingParams(
         max_tokens=1,
@@ -45,12 +45,12 @@ def scoring_params() -> SamplingParams:
 
 
 def was_aborted(output: RequestOutput) -> bool:
-    """Whether some completion ended because the engine was told to stop."""
+    """Return whether some completion ended because the engine was told to stop."""
     return any(completion.finish_reason == "abort" for completion in output.outputs)
 
 
 def has_failed(output: RequestOutput) -> bool:
-    """Whether the engine gave the request up."""
+    """Return whether the engine gave up the request."""
     return not output.finished or any(completion.finish_reason == "error" for completion in output.outputs)
 
 

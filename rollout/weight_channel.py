@@ -1,6 +1,6 @@
-"""The engine's half of the weight wire: our channels, and a look at the live weights.
+"""The engine's half of the weight transfer: our channels, and the inspection of live weights.
 
-A gloo channel for machines without GPUs; vLLM's NCCL, which gives a broken transfer up; vLLM's CUDA IPC, with handles
+A gloo channel for machines without GPUs; vLLM's NCCL, which aborts a broken transfer; vLLM's CUDA IPC, with handles
 that travel as plain values. Read beside learner/weight_sender.py and learner/broadcast.py, the other half. vLLM imports
 this module in its worker process because `WeightInspector` is its worker extension, which is what makes the channels
 known there.
@@ -10,14 +10,14 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.storage import TypedStorage
@@ -35,20 +35,19 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.model_loader.weight_utils import initialize_single_dummy_weight
 from vllm.platforms import current_platform
 
+from conf.daemon_call import begin
+from rollout.core_watch import die_with_parent
 from rollout.engine_args import BLANK
 from rollout.fingerprint import fingerprint, shard_fingerprint
-from rollout.lifeline import die_with_parent
 from rollout.shards import find_shards
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-T = TypeVar("T")
-
 GIVEN_UP = "given_up"
-"""Key of the group's store under which the learner says why it has given a transfer up."""
-LOOK_S = 0.2
-"""Between two looks at that key; one is a message of a few bytes."""
+"""Key of the group's store under which the learner writes why it gave up a transfer."""
+POLL_S = 0.2
+"""Time between two reads of that key; one is a message of a few bytes."""
 
 
 class ShapesKnown:
@@ -66,7 +65,7 @@ class ShapesKnown:
 
 @dataclass(kw_only=True)
 class GlooInitInfo(WeightTransferInitInfo):
-    """Where the learner waits, and which rank this engine takes there."""
+    """Address of the learner, and the rank of this engine in its group."""
 
     master_address: str
     master_port: int
@@ -77,7 +76,7 @@ class GlooInitInfo(WeightTransferInitInfo):
 
 @dataclass(kw_only=True)
 class GlooUpdateInfo(WeightTransferUpdateInfo):
-    """What one transfer holds: tensors in order, and how many of them share each broadcast."""
+    """Contents of one transfer: tensors in order, and how many of them share each broadcast."""
 
     names: list[str]
     dtype_names: list[str]
@@ -112,7 +111,7 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
         )
 
     def start_weight_update(self) -> None:
-        """Forget whatever an earlier, broken transfer staged."""
+        """Drop whatever an earlier, broken transfer staged."""
         self._staged = []
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -133,7 +132,7 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
         self._staged = []
         if current_platform.is_cpu():
             _repack_output_heads(self.model)
-            _give_back_memory()
+            _trim_memory()
 
     def shutdown(self) -> None:
         """Leave the learner's group."""
@@ -159,8 +158,8 @@ def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> It
         first += count
 
 
-def _give_back_memory() -> None:
-    """Return what the allocator holds in pieces: packing every weight anew at each update leaves gaps between them."""
+def _trim_memory() -> None:
+    """Release free memory of the allocator to the system: packing weights again at each update leaves gaps."""
     ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -175,13 +174,13 @@ def _repack_output_heads(model: torch.nn.Module) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
-class LayersLetGo:
+class ReopenedUpdates:
     """A receiver that loads tensors as they come: an update may begin in place of one that broke."""
 
     _is_open = False
 
     def start_weight_update(self) -> None:
-        """Begin; layers that wait for the rest of a broken update's tensors let go of those that they have."""
+        """Begin; layers that wait for the rest of a broken update drop the tensors that they have."""
         if self._is_open:
             finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[attr-defined]
         super().start_weight_update()  # type: ignore[misc]
@@ -193,11 +192,11 @@ class LayersLetGo:
         self._is_open = False
 
 
-class NcclEngine(LayersLetGo, ShapesKnown, nccl_engine.NCCLWeightTransferEngine):
+class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEngine):
     """vLLM's NCCL receiver, which leaves a transfer that the learner has given up.
 
     A kernel of NCCL waits for a lost peer for ever, and the whole engine with it. So while tensors arrive, a second
-    thread looks whether the learner has given the transfer up, or is gone, and destroys the group.
+    thread checks whether the learner has given up the transfer, or is gone, and destroys the group.
     """
 
     def __init__(
@@ -218,7 +217,7 @@ class NcclEngine(LayersLetGo, ShapesKnown, nccl_engine.NCCLWeightTransferEngine)
         # Buffers of a receiver take turns on streams that do not wait for one another, although a layer is loaded on
         # one stream from buffers of several. One buffer is one stream; how tensors are packed does not depend on it.
         self.packed_num_buffers = 1
-        joined = _begin(nccl_engine.worker_init_process_group, init_info, self.parallel_config)
+        joined = begin(nccl_engine.worker_init_process_group, init_info, self.parallel_config)
         if not wait([joined], self._timeout_s).done:
             joined.add_done_callback(lambda late: None if late.exception() else late.result().destroy())
             raise TimeoutError(
@@ -258,7 +257,7 @@ class _WatchedGroup:
         self._group.broadcast(tensor, src=src)
 
     def destroy(self) -> None:
-        """Abort what runs, and give the communicator's memory back; twice is harmless."""
+        """Abort what runs, and free the communicator's memory; twice is harmless."""
         self._group.destroy()
 
     @contextmanager
@@ -270,7 +269,7 @@ class _WatchedGroup:
         """
         is_over = threading.Event()
         self._moved_at = time.monotonic()
-        watch = _begin(self._watch, is_over)
+        watch = begin(self._watch, is_over)
         try:
             yield
         except Exception as error:
@@ -285,9 +284,9 @@ class _WatchedGroup:
             raise ConnectionError(self._cause)
 
     def _watch(self, is_over: threading.Event) -> None:
-        """Look whether the learner has given the transfer up. Woken by: time, and the end of the block."""
+        """Check whether the learner has given up the transfer. Woken by: time, and the end of the block."""
         store = self._group.group.store
-        while not is_over.wait(LOOK_S):
+        while not is_over.wait(POLL_S):
             try:
                 if store.check([GIVEN_UP]):
                     self._cause = f"the learner has given the transfer up: {store.get(GIVEN_UP).decode()}"
@@ -300,24 +299,7 @@ class _WatchedGroup:
                 return
 
 
-def _begin(call: Callable[..., T], *arguments: Any) -> "Future[T]":
-    """Return the result to come of a call in a thread of its own, on the GPU that is current here."""
-    result: Future[T] = Future()
-    device = torch.cuda.current_device() if torch.cuda.is_available() else None
-
-    def run() -> None:
-        try:
-            if device is not None:
-                torch.cuda.set_device(device)
-            result.set_result(call(*arguments))
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return result
-
-
-class PlainIpcEngine(LayersLetGo, ShapesKnown, IPCWeightTransferEngine):
+class PlainIpcEngine(ReopenedUpdates, ShapesKnown, IPCWeightTransferEngine):
     """vLLM's CUDA IPC receiver, for handles that come as plain values.
 
     vLLM describes a shared buffer by the arguments of torch's `rebuild_cuda_tensor`, Python classes among them. Those
@@ -333,7 +315,7 @@ class PlainIpcEngine(LayersLetGo, ShapesKnown, IPCWeightTransferEngine):
 
 
 def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
-    """Give the arguments of `rebuild_cuda_tensor` for a buffer of bytes.
+    """Return the arguments of `rebuild_cuda_tensor` for a buffer of bytes.
 
     Args:
         plain: the same without classes and type: what learner/weight_sender.py's `plain_handle` left.
@@ -416,12 +398,12 @@ class WeightInspector:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a line of vLLM's is one to show: layers that an update leaves as they are, are left on purpose."""
+    """Return whether to show a log line of vLLM: layers without new weights in an update are intended."""
     return "Failed to load weights" not in record.getMessage()
 
 
 def register_channels() -> None:
-    """Make our channels and our loader known to vLLM; calling twice is harmless."""
+    """Register our channels and our loader with vLLM; calling twice is harmless."""
     logging.getLogger(initialize_layerwise_reload.__module__).addFilter(_is_news)
     register_model_loader(BLANK)(BlankLoader)
     for name, engine in (

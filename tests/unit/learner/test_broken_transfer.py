@@ -16,7 +16,7 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 from vllm.distributed.weight_transfer import ipc_engine, nccl_engine, packed_tensor
 
 from learner import broadcast
-from learner.broadcast import begin
+from conf.daemon_call import begin
 from learner.weight_sender import WeightSender
 
 NUM_TENSORS = 6

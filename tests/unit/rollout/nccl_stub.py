@@ -16,7 +16,7 @@ from torch.distributed import HashStore
 from vllm.distributed.weight_transfer import nccl_engine, packed_tensor
 
 import rollout.weight_channel as channel
-from learner.broadcast import begin
+from conf.daemon_call import begin
 from learner.weight_sender import WeightSender
 from rollout.weight_channel import NcclEngine
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rollout.admission import Admission, AdmissionDesk
+from rollout.admission import Admission, BatchAdmission
 from rollout.errors import EngineDiedError, RolloutError
 
 
@@ -47,7 +47,7 @@ def seat(index: int, *, batch: str = "0-0", size: int = 3) -> Admission:
 def test_a_batch_enters_in_order_of_its_seats_while_the_engine_is_held() -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         late = [asyncio.ensure_future(desk.enter(seat(index), engine.submit(index))) for index in (2, 0)]
         other = asyncio.ensure_future(desk.enter(seat(0, batch="0-1", size=1), engine.submit("other")))
         assert await other == "other"
@@ -63,7 +63,7 @@ def test_a_batch_enters_in_order_of_its_seats_while_the_engine_is_held() -> None
 def test_a_group_that_is_refused_takes_no_other_with_it() -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         submissions = [engine.submit(0), engine.submit(1, RolloutError("broken image")), engine.submit(2)]
         jobs = [desk.enter(seat(index), submit) for index, submit in enumerate(submissions)]
         first, refused, last = await asyncio.gather(*jobs, return_exceptions=True)
@@ -76,7 +76,7 @@ def test_a_group_that_is_refused_takes_no_other_with_it() -> None:
 def test_an_engine_that_cannot_be_held_fails_every_group_of_the_batch() -> None:
     async def run() -> None:
         engine = Engine(hold_error=EngineDiedError("gone"))
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         jobs = [desk.enter(seat(index), engine.submit(index)) for index in range(3)]
         found = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(error) for error in found] == [EngineDiedError] * 3
@@ -88,7 +88,7 @@ def test_an_engine_that_cannot_be_held_fails_every_group_of_the_batch() -> None:
 def test_a_batch_can_be_asked_for_again_after_its_callers_gave_up() -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         given_up = [asyncio.ensure_future(desk.enter(seat(index), engine.submit("old"))) for index in (0, 1)]
         await asyncio.sleep(0)
         for job in given_up:
@@ -105,7 +105,7 @@ def test_a_batch_can_be_asked_for_again_after_its_callers_gave_up() -> None:
 def test_a_batch_does_not_wait_for_a_seat_that_was_given_up(when: str) -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         jobs = []
         for index, moment in ((0, "before"), (2, "between")):
             if when == moment:
@@ -125,7 +125,7 @@ def test_a_batch_does_not_wait_for_a_seat_that_was_given_up(when: str) -> None:
 def test_giving_up_a_seat_that_has_come_or_a_whole_batch_changes_nothing_else() -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         come = asyncio.ensure_future(desk.enter(seat(0), engine.submit(0)))
         await asyncio.sleep(0)
         desk.give_up(seat(0))
@@ -142,7 +142,7 @@ def test_giving_up_a_seat_that_has_come_or_a_whole_batch_changes_nothing_else() 
 def test_two_groups_on_one_seat_are_refused() -> None:
     async def run() -> None:
         engine = Engine()
-        desk = AdmissionDesk(engine.hold)
+        desk = BatchAdmission(engine.hold)
         first = asyncio.ensure_future(desk.enter(seat(0), engine.submit(0)))
         await asyncio.sleep(0)
         with pytest.raises(RolloutError, match="batch 0-0 has two groups at index 0"):

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from rollout import core_watch
-from rollout.core_watch import CoreWatch
+from rollout.core_watch import CoreWatch, die_with_parent
 from rollout.errors import EngineDiedError
-from rollout.lifeline import die_with_parent
 
 CONTEXT = multiprocessing.get_context("spawn")
 POLL_S = 0.05
