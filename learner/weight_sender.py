@@ -8,7 +8,7 @@ handles of all of them, by the GPU's UUID: each engine worker opens the one on t
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -24,26 +24,6 @@ from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclT
 from learner.errors import LearnerError
 
 
-class Engines(Protocol):
-    """A line to all engines: vLLM's weight-sync client."""
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Meet them."""
-        ...
-
-    def start_weight_update(self) -> None:
-        """Open an update."""
-        ...
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Let them receive; returns when all have."""
-        ...
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Make the weights live."""
-        ...
-
-
 class IpcClient:
     """Ships the handles of shared buffers to the engines as plain values, and keeps ranks together when one breaks.
 
@@ -51,7 +31,7 @@ class IpcClient:
     error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
     """
 
-    def __init__(self, client: Engines, timeout_s: float | None = None) -> None:
+    def __init__(self, client: VLLMWeightSyncClient, timeout_s: float | None = None) -> None:
         """Speak through `client`; a call that is not answered within `timeout_s` has failed."""
         self._client = client
         self._timeout_s = timeout_s

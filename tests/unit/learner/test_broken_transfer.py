@@ -15,8 +15,8 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 
 from vllm.distributed.weight_transfer import ipc_engine, nccl_engine, packed_tensor
 
-from learner import broadcast
 from conf.daemon_call import begin
+from learner import broadcast
 from learner.weight_sender import WeightSender
 
 NUM_TENSORS = 6
