@@ -1,4 +1,4 @@
-"""The words of this room: RewardRequest in, RewardResult out, RewardFunction between."""
+"""Data types of rewards: RewardRequest, RewardResult, and the interface RewardFunction."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ class GoldError(RewardError):
 
 
 class Explained(StrEnum):
-    """A word with its meaning: what an enumeration of reasons is made of."""
+    """A string with its meaning: base of enumerations of reasons."""
 
     meaning: str
 
     def __new__(cls, value: str, meaning: str) -> Self:
-        """Make a member that is the string `value` and carries its meaning."""
+        """Create a member that is the string `value`, with its meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -34,7 +34,7 @@ class Explained(StrEnum):
 
 
 class Reason(Explained):
-    """How an answer was read; counted per source, so that a zero always has a cause. `meaning` says it in words."""
+    """Outcome of reading an answer; counted per source, so that a zero always has a cause. `meaning` describes it."""
 
     OK = "ok", "read and judged; the value says whether it was right"
     NO_ANSWER = "no_answer", "no closed, non-blank answer block after the last think block"
@@ -84,7 +84,7 @@ class RewardRequest:
     coord_mode: str = "pixel"
     """Frame of the model's boxes: pixel (original), pixel_resized (input), norm1000 (0..1000), norm1 (0..1)."""
     answer_type: str = ""
-    """How a chart reference is read: number | year | text | list | bool; empty = by its form."""
+    """Type of a chart reference: number | year | text | list | bool; empty = by its form."""
     truncated: bool = False
     """Whether sampling stopped without an end-of-turn token."""
 
@@ -116,7 +116,7 @@ class RewardRequest:
 
 
 class RewardResult(NamedTuple):
-    """What one completion earned, and why. A named tuple, as one is made for every completion.
+    """Reward of one completion, and its cause. A named tuple, as one is made for every completion.
 
     Example:
         >>> RewardResult(reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"format": 1.0, "chart": 1.0},
@@ -133,14 +133,14 @@ class RewardResult(NamedTuple):
     breakdown: Mapping[str, float]
     """Unweighted value by function name; lacks the function that failed."""
     parsed_answer: str | None
-    """What the reward took the answer to be."""
+    """The answer as the reward read it."""
     reason: Reason
     failure: str | None = None
-    """What broke in the reference or the grader; None in all ordinary cases, wrong answers included."""
+    """Fault of the reference or the grader; None in all ordinary cases, wrong answers included."""
 
 
 class Grade(NamedTuple):
-    """What a reward function says about one answer."""
+    """Judgement of a reward function on one answer."""
 
     value: float | None
     """In [0, 1]; None when the grader failed on this answer."""
@@ -168,7 +168,7 @@ class RewardFunction(Protocol):
         ...
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say, line by line, how reference and answer were read and compared; for a reader, not for a program.
+        """Return lines on how reference and answer were read and compared; for a reader, not for a program.
 
         Raises:
             GoldError: If the reference cannot be graded against.
@@ -177,7 +177,7 @@ class RewardFunction(Protocol):
 
 
 def look_up(name: str, known: Mapping[str, Item], *, what: str) -> Item:
-    """Give the item called `name`.
+    """Return the item called `name`.
 
     Raises:
         RewardError: If the name is unknown; the message lists the known ones.

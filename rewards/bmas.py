@@ -1,4 +1,4 @@
-"""BMAS: how well each token of one text finds a counterpart in the other, by cosine of static embeddings.
+"""BMAS: similarity of each token of one text to its best match in the other, by cosine of static embeddings.
 
     F = sum_i u_i max_j c_ij / sum_i u_i      over the reply's tokens i with weights u (precision)
     B = sum_j v_j max_i c_ij / sum_j v_j      over the reference's tokens j with weights v (recall)
@@ -37,7 +37,7 @@ FREQUENT_SHARE = 0.55
 KEPT_SHARE = 0.6
 """A reply with less than this part of the reference's share of function words is a list, not a sentence."""
 LIST_FACTOR = 0.5
-"""What a reply without any function word keeps."""
+"""Factor of a reply without any function word."""
 REPETITION_POWER = 0.15
 """A text said twice keeps 0.9 of its value: enough to lose against the text said once, and no more, as honest captions
 that sum themselves up repeat half of their words."""
@@ -45,7 +45,7 @@ NGRAM = 4
 
 
 class Text(NamedTuple):
-    """Token ids and what each occurrence weighs; no weights are equal weights."""
+    """Token ids and the weight of each occurrence; no weights are equal weights."""
 
     ids: Sequence[int]
     weights: Sequence[float] | None = None
@@ -100,7 +100,7 @@ def group_directions(
 
 
 def composition_factor(reply_share: float, gold_share: float) -> float:
-    """Return what a reply keeps for its share of function words.
+    """Return the factor for a reply's share of function words.
 
     1 for prose. Above max(0.55, the reference's share) it falls to 0 at function words alone, so padding with them
     costs more than it finds; below 0.6 x min(0.55, the reference's share) it falls to 0.5 at a list of keywords.
@@ -137,7 +137,7 @@ def repetition_factor(reply: Sequence[Hashable], gold: Sequence[Hashable]) -> fl
 
 
 def specificity_factor(reply_weight: float, gold_weight: float) -> float:
-    """Return what a reply keeps for saying less of this one picture than the reference does: min(1, reply / gold).
+    """Return the factor for a reply that is less specific than the reference: min(1, reply / gold).
 
     Args:
         reply_weight: Mean weight of the reply's distinct content words, in (0, 1].
@@ -159,7 +159,7 @@ def duplicate_frac(words: Sequence[Hashable], size: int = NGRAM) -> float:
 
 
 def _distinct(text: Text) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return distinct ids, sorted, and what all occurrences of each weigh."""
+    """Return distinct ids, sorted, and the total weight of each."""
     ids, places, counts = np.unique(np.asarray(text.ids, np.int64), return_inverse=True, return_counts=True)
     if text.weights is None:
         return ids, counts.astype(np.float64)

@@ -42,7 +42,7 @@ CONTAINER_KEYS = frozenset(
 )
 """Keys over boxes that say nothing of what is in them; any other key is a label."""
 MAX_DEPTH = 4
-"""Of objects within objects: an answer, its objects, an object, its box."""
+"""Deepest nesting that is read: an answer, its objects, an object, its box."""
 _EMPTY = re.compile(
     r"(?:there\s+(?:is|are)\s+)?(?:none|null|nothing|no\s+(?:(?:bounding\s+)?box(?:es)?|objects?|points?))",
     re.IGNORECASE,
@@ -59,7 +59,7 @@ _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
 )
 _REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>|<\|object_ref_start\|>([^<>]{1,256})<\|object_ref_end\|>")
-"""How InternVL and Qwen-VL name what a box is around; special tokens of both."""
+"""Special tokens of InternVL and Qwen-VL around labels and boxes."""
 _BETWEEN_OBJECTS = re.compile(r"\}\s*,?\s*\{")
 _FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
 """Their special tokens around coordinates, which say nothing that the brackets do not say."""
@@ -89,7 +89,7 @@ def without_marks(text: str) -> str:
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a text claims in words that there is nothing to find: `none`, `There is none.`."""
+    """Return whether a text claims in words that there is nothing to find: `none`, `There is none.`."""
     return text[:1] not in ("[", "{") and _EMPTY.fullmatch(text.strip(" .!*`")) is not None
 
 
@@ -128,7 +128,7 @@ _NOT_JSON = object()
 
 
 def _json(text: str) -> object:
-    """Give what a text is as JSON, also with single quotes or one object a line; else _NOT_JSON."""
+    """Return a text parsed as JSON, also with single quotes or one object a line; else _NOT_JSON."""
     if text[:1] not in tuple('[{-0123456789"tfn'):
         return _NOT_JSON
     try:
@@ -173,7 +173,7 @@ def clip(box: Box, request: RewardRequest) -> Box | None:
 
 
 def frame_scale(request: RewardRequest) -> tuple[float, float]:
-    """Give original pixels per unit of the model's frame, along x and y.
+    """Return original pixels per unit of the model's frame, along x and y.
 
     Raises:
         GoldError: If the frame needs an image size that the request lacks.
@@ -194,7 +194,7 @@ def frame_scale(request: RewardRequest) -> tuple[float, float]:
 
 
 def _unfence(text: str) -> str:
-    """Give the body of the only code fence, or the stripped text."""
+    """Return the body of the only code fence, or the stripped text."""
     text = text.strip()
     if text.count("```") == 2:
         start = text.index("```") + 3
@@ -204,7 +204,7 @@ def _unfence(text: str) -> str:
 
 
 def _entries_of_list(values: list[object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
-    """Give the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
+    """Return the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
     if values and not any(isinstance(value, (list, dict)) for value in values):
         return [BoxEntry(_box(values), label)]
     if _is_corner_pair(values):
@@ -219,7 +219,7 @@ def _entries_of_list(values: list[object], label: str | None = None, depth: int 
 
 
 def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
-    """Give the boxes of an object: under a box key with its label, as four corners, or under keys that are labels."""
+    """Return the boxes of an object: under a box key with its label, as four corners, or under keys that are labels."""
     named = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), str)), label)
     label = named if isinstance(named, str) else None
     if depth > MAX_DEPTH:
@@ -253,7 +253,7 @@ def _entries_of(value: object, label: str | None, depth: int) -> list[BoxEntry]:
 
 
 def _is_corner_pair(value: object) -> bool:
-    """Whether a JSON value is two corner points: `[[x1, y1], [x2, y2]]`."""
+    """Return whether a JSON value is two corner points: `[[x1, y1], [x2, y2]]`."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -336,7 +336,7 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
 
 
 def _named_before(text: str) -> str | None:
-    """Give what a sentence calls the thing whose box comes next: `dog` of `a dog [[..]]` and of `the dog: [..]`."""
+    """Return the name of the object whose box comes next: `dog` of `a dog [[..]]` and of `the dog: [..]`."""
     clauses = [clause.split() for clause in _CLAUSE.split(text) if clause.strip()]
     words = clauses[-1] if clauses else []
     while words and words[-1].casefold() in _CLOSING_WORDS:
@@ -346,7 +346,7 @@ def _named_before(text: str) -> str | None:
 
 
 def _are_corners(first: _Group, second: _Group, text: str) -> bool:
-    """Whether two groups are the corners of one box: `(x1, y1), (x2, y2)`, or `[[x1, y1], [x2, y2]]`."""
+    """Return whether two groups are the corners of one box: `(x1, y1), (x2, y2)`, or `[[x1, y1], [x2, y2]]`."""
     between = text[first.end : second.start]
     if len(first.numbers) != 2 or len(second.numbers) != 2 or len(between) > 3 or between.strip() not in ("", ","):
         return False
@@ -357,7 +357,7 @@ def _are_corners(first: _Group, second: _Group, text: str) -> bool:
 
 
 def _numbers(body: str) -> tuple[float | None, ...] | None:
-    """Give the numbers of a bracket's body; None if anything else stands in it."""
+    """Return the numbers of a bracket's body; None if anything else stands in it."""
     parts = [part.strip() for part in body.split(",")] if "," in body else body.split() or [""]
     if not all(_NUMBER.fullmatch(part) or part.casefold() in _NOT_NUMBERS for part in parts):
         return None

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.config import ChartConfig
 from rewards.declaration import declared
-from rewards.listing import match_items, read_list, split_items
-from rewards.parameters import ChartConfig
-from rewards.plain_text import clean, normalise, without_article
+from rewards.plain_text import clean, match_items, normalise, read_list, split_items, without_article
 from rewards.quantities import Quantity, begins_in_words, read_quantity, states_number
-from rewards.text_similarity import anls
+from rewards.reading import anls
 from rewards.units import Unit, split_unit
 from rewards.yes_no import read_yes_no
 
@@ -30,13 +29,13 @@ _DIGIT = re.compile("[0-9]")
 _FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
 """`40!`, which is not 40, where the number stands alone; `It is 40!` is a sentence."""
 _RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
-"""What joins the ends of a range, `18 - 24`, in a reference that is text."""
+"""Marks between the ends of a range, `18 - 24`, in a reference that is text."""
 _NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
-"""What attached to its digits makes a decade or an era of a year: `1990s`."""
+"""Suffixes that make a decade or an era of a year: `1990s`."""
 _UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "each", "old"))
 """Words that may follow a unit: `20 kg of rice`."""
 MAX_WORDS_AFTER = 3
-"""Of a declared number: its unit, not a second sentence."""
+"""Words after a declared number: its unit, not a second sentence."""
 _PERCENT = Unit((("percent", 1),), Fraction(1))
 _DEGREE = Unit((("angle", 1),), Fraction(1))
 Grader = Callable[[str], Grade]
@@ -63,7 +62,6 @@ class ChartReward:
         return [Grade(0.0, Reason.TOO_LONG) if len(answer) > limit else grader(answer) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         self._grader(request.answer, request.answer_type)
         return [
             f"reference of type {request.answer_type or 'unnamed'}: {_spelled(request.answer)}",
@@ -71,7 +69,7 @@ class ChartReward:
         ]
 
     def _grader(self, gold: str, answer_type: str) -> Grader:
-        """Give the rule for one reference, read once for the whole group."""
+        """Return the comparison for one reference, read once for the whole group."""
         if answer_type not in ("", "number", "year", "text", "list", "bool"):
             raise GoldError(f"chart answer_type is {answer_type!r}; use number, year, text, list, bool or nothing")
         if answer_type in ("", "number", "year") and _PLAIN.fullmatch(gold) is not None:
@@ -101,7 +99,7 @@ class ChartReward:
         return lambda answer: self._grade_text(answer, without_article(text))
 
     def _plain_grader(self, gold: str, answer_type: str) -> Grader:
-        """Give the rule for a reference in plain digits, which plain digits meet without exact fractions.
+        """Return the rule for a reference in plain digits, which plain digits meet without exact fractions.
 
         Numbers of up to fifteen digits are different floats where they differ at all; on the edge of the tolerance, and
         for all other answers, the long way decides.
@@ -162,7 +160,7 @@ class ChartReward:
 
 
 def _spelled(text: str) -> str:
-    """Say what a text is to this reward, for a reader."""
+    """Return how this reward reads a text, for a reader."""
     items = read_list(text)
     if items is not None:
         return f"a list of {len(items)}: {', '.join(map(_spelled, items))}"
@@ -177,7 +175,7 @@ def _spelled(text: str) -> str:
 
 
 def _is_number_only(quantity: Quantity) -> bool:
-    """Whether an untyped reference is a number (perhaps with one unit word), not a text that holds one."""
+    """Return whether an untyped reference is a number (perhaps with one unit word), not a text that holds one."""
     return quantity.words_before == 0 and quantity.words_after <= 1
 
 
@@ -186,7 +184,7 @@ def _looks_like_year(quantity: Quantity) -> bool:
 
 
 def _quantity(gold: str) -> Quantity:
-    """Give the number that a reference in plain digits is."""
+    """Return the number of a reference in plain digits."""
     quantity, _ = read_quantity(gold)
     assert quantity is not None
     return quantity
@@ -251,12 +249,12 @@ def _conversion(unit: Unit | None, gold_unit: Unit) -> Fraction | None:
 
 
 def _is_bare_degree(unit: Unit, other: Unit) -> bool:
-    """Whether a degree of no name stands beside one of temperature: `20\u00b0` and `20 \u00b0C`."""
+    """Return whether a degree of no name stands beside one of temperature: `20\u00b0` and `20 \u00b0C`."""
     return unit.dimension == _DEGREE.dimension and other.dimension[0][0].startswith("temperature")
 
 
 def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
-    """Give the pairs to compare: as written, and where only one side has a percent sign or scale word, without it."""
+    """Return the pairs to compare: as written, and where only one side has a percent sign or scale word, without it."""
     if (prediction.percent and gold.scale != 1) or (gold.percent and prediction.scale != 1):
         return []
     pairs = [(p, g) for p in _readings(prediction, gold, 1000) for g in _readings(gold, prediction, 2)]

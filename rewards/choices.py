@@ -374,7 +374,7 @@ class Choices:
         return self._option_texts.starting_with(text)[0] or self._option_texts.with_part(clause)
 
     def _states_another(self, text: str, label: str) -> bool:
-        """Whether a clause of a text is another option's text or part of it, or turns to that: `rather Oslo`."""
+        """Return whether a clause of a text is another option's text or part of it, or turns to that: `rather Oslo`."""
         starts = list(_CLAUSE_START.finditer(text))
         for start, following in zip_longest(starts, starts[1:]):
             clause = text[start.end() : following.start() if following is not None else None]
@@ -396,7 +396,7 @@ class Choices:
         return False
 
     def _names_another(self, text: str, label: str, *, denied_counts: bool = True) -> bool:
-        """Whether a text names an option other than `label` by its letter; letters of things and words do not."""
+        """Return whether a text names an option other than `label` by its letter; not letters of things and words."""
         for match in _SECOND_LABEL.finditer(text):
             other = (match[1] or match[2] or match[3]).upper()
             if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):
@@ -466,7 +466,7 @@ _WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercas
 
 
 def _is_denied(text: str) -> bool:
-    """Whether what is said of an option denies it."""
+    """Return whether what is said of an option denies it."""
     denial = _DENIED.match(text)
     return denial is not None and _UNDONE.match(text, denial.end()) is None
 

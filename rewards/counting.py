@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.chart import read_answer
-from rewards.listing import accepted_texts
-from rewards.parameters import CountingConfig
-from rewards.plain_text import normalise
+from rewards.config import CountingConfig
+from rewards.plain_text import accepted_texts, normalise
 from rewards.quantities import holds_number, number_in_words
 
 _THERE = r"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?(?:see|count|find))"
@@ -17,7 +16,7 @@ _NOTHING = re.compile(
     r"(?!(?:other|further|more|less|fewer|longer|one|idea|clue|answer|response|way|doubt|information|data|image|picture|problem)\b)"
     r"[a-z-]+(?:\s+[a-z-]+){0,8}"
 )
-"""What says that there is nothing to count: `none`, `no dogs`; not `no idea`, `no more dogs`."""
+"""Phrases for nothing to count: `none`, `no dogs`; not `no idea`, `no more dogs`."""
 
 
 class CountingReward:
@@ -38,7 +37,6 @@ class CountingReward:
         return [self._grade_one(answer, golds) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         count, reason = _count(answer[: self._config.max_chars])
         spelled = str(reason) if count is None else str(count)
         return [f"counts: {spelled} against {' or '.join(map(str, _golds(request)))}"]
@@ -55,7 +53,7 @@ class CountingReward:
 
 
 def _count(text: str) -> tuple[int | None, Reason]:
-    """Give the whole number that a text says, or None and why."""
+    """Return the whole number in a text, or None and why."""
     cleaned = normalise(text)
     if _NOTHING.fullmatch(cleaned) and not holds_number(cleaned):
         return 0, Reason.OK

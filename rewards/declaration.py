@@ -1,4 +1,4 @@
-"""What a short answer declares at its end: `Denver is the capital of Colorado. The answer is D.` declares D."""
+"""The declaration at the end of a short answer: `Denver is the capital of Colorado. The answer is D.` declares D."""
 
 import re
 from typing import NamedTuple
@@ -40,7 +40,7 @@ _UNSURE = re.compile(
     r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
     re.IGNORECASE,
 )
-"""What doubts, denies, asks or makes conditions."""
+"""Words of doubt, denial, question or condition."""
 _QUOTING = re.compile(
     r"(?:I\s+(?:think|believe)\s+|(?:in|on)\s+the\s+\w+,?\s+)?"
     r"(?P<subject>it|they|(?:the|this|that|these|those|its)\s[^.,;:!?\"]{1,40}?)\s+"
@@ -57,7 +57,7 @@ class Declaration(NamedTuple):
     before: str
     """All that stands in front of the declaration."""
     value: str
-    """What is declared, up to the end of the text."""
+    """The declared value, up to the end of the text."""
     is_explicit: bool
     """Whether it is called the answer, option or choice; otherwise it only follows `is`, `equals`, `=` or `:`."""
 

@@ -11,7 +11,7 @@ from rewards.base import RewardError
 
 _STORED_AS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _SUFFIXES = ("embed_tokens.weight", "wte.weight", "tok_embeddings.weight", "word_embeddings.weight")
-"""How checkpoints name their input embedding table."""
+"""Ends of the names of input embedding tables in checkpoints."""
 
 
 class EmbeddingTable:
@@ -104,7 +104,7 @@ class EmbeddingTable:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Give tensor entries by name and where the data starts: 8 bytes of length, then JSON (the safetensors format)."""
+    """Return tensor entries by name and the offset of the data (safetensors: 8 bytes of length, then JSON)."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= path.stat().st_size - 8:

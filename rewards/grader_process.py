@@ -20,7 +20,7 @@ _WORKER = Path(__file__).with_name("math_worker.py")
 
 
 class Verdict(TypedDict):
-    """What the worker answers."""
+    """The worker's answer."""
 
     readable: bool
     """Whether the reply parsed."""
@@ -79,7 +79,7 @@ class GraderProcess:
         if self._worker is not None and self._worker.poll() is not None:
             self.close()
         if self._worker is None:
-            # -P keeps this folder off the child's module path, where our format.py and others would shadow names.
+            # -P keeps this folder off the child's module path, where our units.py and others could shadow names.
             self._worker = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.boxes import Box, BoxEntry, clip, frame_scale, parse_boxes, to_pixels
-from rewards.parameters import GroundingConfig
+from rewards.config import GroundingConfig
 from rewards.plain_text import normalise
 
 
@@ -33,7 +33,6 @@ class GroundingReward:
         return [self._grade_one(answer, gold, request) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read, in original pixels; see RewardFunction."""
         gold = gold_entries(request)
         lines = [f"reference {_spell(gold)} in original pixels; answers are in {request.coord_mode}"]
         for entry in (parse_boxes(answer[: self._config.max_chars]) or [])[:10]:
@@ -64,7 +63,7 @@ class GroundingReward:
         return Grade(min(1.0, total / max(len(guesses), len(gold))), reason, parsed)
 
     def _pair(self, box: Box | None, label: str | None, truth: BoxEntry) -> float:
-        """Give the shaped IoU of a pair; 0 for malformed guesses and, if label-aware, for differing labels."""
+        """Return the shaped IoU of a pair; 0 for malformed guesses and, if label-aware, for differing labels."""
         if box is None or truth.box is None:
             return 0.0
         if self._config.label_aware and truth.label is not None and _label(label) != _label(truth.label):
@@ -78,7 +77,7 @@ class GroundingReward:
 
 
 def iou(left: Box, right: Box) -> float:
-    """Give intersection over union of two valid boxes.
+    """Return intersection over union of two valid boxes.
 
     Returns:
         In [0, 1]; symmetric; 1 for equal boxes; 0 where the union has no area.
@@ -102,7 +101,7 @@ def iou(left: Box, right: Box) -> float:
 
 
 def best_sum(values: Sequence[Sequence[float]]) -> float:
-    """Give the largest sum over one-to-one pairings of rows and columns.
+    """Return the largest sum over one-to-one pairings of rows and columns.
 
     Args:
         values: [num_predicted][num_gold], not empty, each at least 0.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.choices import Choices
+from rewards.config import MatchingConfig
 from rewards.declaration import declared, quoted
-from rewards.parameters import MatchingConfig
 from rewards.plain_text import clean, compact, normalise, without_article
 from rewards.yes_no import read_yes_no
 
@@ -56,7 +56,6 @@ class MatchingReward:
         ]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         kind = _kind(request)
         if kind == "match_mcq":
             choices = Choices(request.options, request.answer)

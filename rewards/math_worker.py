@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 RELATIVE_TOLERANCE = 2e-6
-"""Of numbers that are written with six decimals, such as 0.333333 for a third."""
+"""For numbers with six decimals, such as 0.333333 for a third."""
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         return None if formula.has(sympy.nan, sympy.zoo) else formula
 
     def sides(formula: Any) -> list[Any] | None:
-        """Give the sides of an equation or of a chain of them; None for anything else."""
+        """Return the sides of an equation or of a chain of them; None for anything else."""
         relations = formula.args if type(formula).__name__ == "And" else (formula,)
         if not all(isinstance(relation, sympy.Eq) for relation in relations):
             return None
@@ -63,7 +63,7 @@ def main() -> None:
         return verify([gold], [reply], timeout_seconds=None) and is_near(gold, reply)
 
     def is_near(gold: Any, reply: Any) -> bool:
-        """Whether two formulas that math-verify takes for equal are so relative to their size.
+        """Return whether two formulas that math-verify takes for equal are so relative to their size.
 
         It compares six decimals, in which all small numbers are 0. Where no number comes out, its word holds.
         """

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.config import MathConfig
 from rewards.declaration import declared
 from rewards.grader_process import GraderProcess, GraderTimeoutError
-from rewards.parameters import MathConfig
 from rewards.plain_text import unify
 from rewards.quantities import BOUND, number_word, states_number
 from rewards.units import Unit, named_unit, split_unit
@@ -93,7 +93,7 @@ _KNOWN_GOLDS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """What an answer or a reference says."""
+    """An answer or a reference as it was read."""
 
     latex: str
     """Without unit; the text itself where it is a word."""
@@ -130,7 +130,6 @@ class MathReward:
         return [self._grade_one(answer, gold) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         read = [read_formula(text, self._config.max_chars)[0] for text in (request.answer, answer)]
         spelled = ["nothing" if formula is None else repr(formula.latex) for formula in read]
         units = [formula.unit for formula in read if formula is not None and formula.unit is not None]
@@ -175,7 +174,7 @@ class MathReward:
 
 
 def _are_of_two_kinds(gold: str, expression: str) -> bool:
-    """Whether the grader would call equal what is not: a set and a point or interval, 12 and 12 with an index."""
+    """Return whether two formulas differ that the grader calls equal: set and point or interval, 12 and 12 with index."""
     if _SUBSCRIPTED.search(gold) or _SUBSCRIPTED.search(expression):
         return True
     pair = (gold, expression)
@@ -239,7 +238,7 @@ def _bare(text: str) -> str:
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether what stands before `is` or `=` is prose, not the side of an equation; numbers in it may be rivals."""
+    """Return whether a text before `is` or `=` is prose, not the side of an equation; numbers in it may be rivals."""
     words = re.findall(r"[A-Za-z]{2,}", text)
     return len(words) >= 2 and not any(char in text for char in "=^\\")
 

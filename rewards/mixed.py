@@ -1,7 +1,7 @@
 """Mixed reward: every request goes to its row's reward function, and format is added.
 
 total = format weight x format + task weight x task reward, each in [0, 1]. A reference or grader that fails gives
-None with the cause, so that a group is masked and counted instead of being taught from a silent zero.
+None with the cause, so that a group is masked and counted instead of trained on a silent zero.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rewards.answer import extract_answer
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
 from rewards.boxes import without_marks
-from rewards.config import RewardConfig, Route
-from rewards.format import Envelope, read_envelope
-from rewards.parameters import (
+from rewards.config import (
     ChartConfig,
     CountingConfig,
     FunctionConfig,
@@ -25,7 +22,10 @@ from rewards.parameters import (
     MathConfig,
     PointingConfig,
     ReadingConfig,
+    RewardConfig,
+    Route,
 )
+from rewards.envelope import Envelope, extract_answer, read_envelope
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ class MixedReward:
         return [results[index] for index in range(len(requests))]
 
     def explain(self, request: RewardRequest) -> list[str]:
-        """Say, line by line, how one request is read, graded and weighed.
+        """Return lines on how one request is read, graded and weighed.
 
         Raises:
             RewardError: As `score` does.
@@ -225,7 +225,7 @@ def _shortened(text: str, limit: int = 300) -> str:
 
 
 def _build(parameters: FunctionConfig) -> RewardFunction:
-    """Build the function of these parameters; imports stand here so that only what is routed is loaded."""
+    """Build the function of these parameters; imports are here so that only routed functions are loaded."""
     if isinstance(parameters, MatchingConfig):
         from rewards.matching import MatchingReward
 
@@ -259,9 +259,9 @@ def _build(parameters: FunctionConfig) -> RewardFunction:
 def _build_open_ended(
     parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
+    from rewards.config import OpenEndedConfig
     from rewards.embedding_table import EmbeddingTable
     from rewards.open_ended import OpenEndedReward
-    from rewards.parameters import OpenEndedConfig
 
     assert isinstance(parameters, OpenEndedConfig)
     table = embedding if isinstance(embedding, EmbeddingTable) else EmbeddingTable(embedding)

@@ -17,15 +17,15 @@ from rewards.caption_words import (
     without_special_tokens,
     words_of,
 )
+from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
-from rewards.parameters import OpenEndedConfig
 
 _KNOWN_WORDS = 1 << 16
 _LONGEST_KNOWN = 64
 
 
 class Guards(NamedTuple):
-    """What a reply keeps, each in [0, 1]."""
+    """Factors of a reply's value, each in [0, 1]."""
 
     composition: float
     repetition: float
@@ -58,7 +58,7 @@ class OpenEndedReward:
         return self._grade_words(request, answers) if self._config.guards else self._grade_literally(request, answers)
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how far each direction goes and what the guards take; see RewardFunction."""
+        """Return the values of both directions and the guards; see RewardFunction."""
         answer = answer[: self._config.max_chars]
         if not self._config.guards:
             gold, reply, sharpness = Text(self._ids(request.answer)), Text(self._ids(answer)), 1.0

@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
-from rewards.listing import read_list
-from rewards.plain_text import clean, compact, without_article
+from rewards.plain_text import clean, compact, read_list, without_article
 from rewards.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
@@ -167,7 +166,7 @@ def _read_number(text: str) -> tuple[str, str] | None:
 
 
 def _is_same(unit: str, other: str) -> bool:
-    """Whether two units are one, however spelled: `cm` and `centimeters`."""
+    """Return whether two units are one, however spelled: `cm` and `centimeters`."""
     return unit == other or ((known := _unit(unit)) is not None and known == _unit(other))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rewards.base import Grade, Reason, RewardRequest
 from rewards.boxes import Box, frame_scale, says_nothing
+from rewards.config import PointingConfig
 from rewards.grounding import best_sum, gold_entries
-from rewards.parameters import PointingConfig
 
 Point = tuple[float, float]
 """x, y."""
@@ -18,12 +18,12 @@ _BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.
 _BETWEEN_PAIRS = re.compile(r";\s*|\n\s*")
 _GROUP = re.compile(r"[\[(][^\[\]()]*[0-9][^\[\]()]*[\])]")
 MAX_DEPTH = 3
-"""Of objects within objects."""
+"""Deepest nesting of objects that is read."""
 _KEYS = ("point_2d", "point", "points", "coordinates")
 
 
 class PointingReward:
-    """Grades points against boxes, which the reference gives as grounding's does: JSON in original pixels.
+    """Grades points against boxes, written in the reference as for grounding: JSON in original pixels.
 
     Each point may meet one box and each box one point; the sum is divided by the larger of the two numbers, so that
     scattered points earn no more than their share.
@@ -44,7 +44,6 @@ class PointingReward:
         return [self._grade_one(answer, boxes, request) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         points = read_points(answer[: self._config.max_chars])
         return [f"boxes {_boxes(request)} in original pixels", f"points {points} in {request.coord_mode}"]
 
@@ -68,7 +67,7 @@ class PointingReward:
         return Grade(best_sum(values) / max(len(points), len(boxes)), reason, parsed)
 
     def _value(self, point: Point, box: Box) -> float:
-        """Give what one point is worth for one box."""
+        """Return the value of one point for one box."""
         x1, y1, x2, y2 = box
         if not self._config.distance:
             return float(x1 <= point[0] <= x2 and y1 <= point[1] <= y2)
@@ -102,7 +101,7 @@ def read_points(text: str) -> list[Point | None] | None:
 
 
 def _points_of(value: object, depth: int) -> list[Point | None] | None:
-    """Give the points that a JSON value spells."""
+    """Return the points in a JSON value."""
     if isinstance(value, dict):
         if {"x", "y"} <= value.keys():
             return [_point([value["x"], value["y"]])]
@@ -120,7 +119,7 @@ def _points_of(value: object, depth: int) -> list[Point | None] | None:
 
 
 def _point(value: object) -> Point | None:
-    """Give the point that a list of two finite numbers is, else None."""
+    """Return a list of two finite numbers as a point, else None."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     if any(isinstance(item, bool) or not isinstance(item, (int, float)) or abs(item) > 1e9 for item in value):

@@ -1,4 +1,4 @@
-"""Whether a reference can be earned: given as the answer it must score 1, and so must a plain spelling of it."""
+"""Check of references: given as the answer a reference must score 1, and so must a plain spelling of it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ TOLERANCE = 1e-6
 SHOWN_CHARS = 80
 _LATEX = re.compile(r"\\[A-Za-z]|[_^]\{|\u221a\{")
 _MIXED = re.compile(r"(?<=[0-9])(?=\\[dt]?frac)")
-"""Between a whole number and the fraction behind it."""
+"""The place between a whole number and the fraction after it."""
 _ROOT = re.compile(r"\u221a(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
 _WRITTEN_OUT = (
     ("\u03c0", "pi "), ("\u00b0", " degrees"), ("\u00d7", "*"), ("\u00f7", "/"), ("\u2264", "<="), ("\u2265", ">="),
@@ -31,7 +31,7 @@ _LISTS_ANSWERS = ("matching", "counting", "reading")
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFault:
-    """Why a reference is no use to its reward."""
+    """Why a reference cannot be used by its reward."""
 
     kind: Literal["unusable", "not_right", "unearned"]
     """unusable: nothing can be graded against it. not_right: it scores less than 1 against itself. unearned: only its
@@ -40,7 +40,7 @@ class ReferenceFault:
 
 
 class ReferenceProof:
-    """The rewards of a run, asked about references; owns a grader process once a math reference was asked about.
+    """Checks references with the rewards of a run; owns a grader process once a math reference was checked.
 
     Open-ended references are compared over the table of words: a text is as similar to itself in any table.
 

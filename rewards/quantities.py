@@ -66,7 +66,7 @@ _ANOTHER_AFTER = re.compile(
     r"|^\s*(?:(?:to|until|till|through)\s+)?(?:the\s+)?(?:present|now|today)\W*$"
     r"|\bat\s+(?:best|worst)\b|\bat\s+(?:the\s+)?(?:best|worst|earliest|latest|outside)$|\b(?:unless|if|assuming|provided|depending)\b"
 )
-"""What makes another number or a condition of the one in front of it: `40 squared`, `2 and a half`, `2014 BC`."""
+"""Words that change the number before them or make it a condition: `40 squared`, `2 and a half`, `2014 BC`."""
 _BOUND_SIGN = re.compile(
     r"[<>]=?\s*(?=[-+$\u20ac\u00a3]?[0-9.])|(?<=[0-9])\s*[<>](?!\s*/)|[\u2264\u2265\u2266\u2267\u226e\u226f\u2a7d\u2a7e\u2260\u226a\u226b]|\\(?:[gl](?:e|t|eq)|neq?)\b"
 )
@@ -76,7 +76,7 @@ _BOUND_AFTER = re.compile(
     r"|^\W*(?:(?!is\b|was\b)\w+\W+)?(?:plus|upwards?|min(?:imum)?|max(?:imum)?|tops|and\s+(?:up|counting))\b"
     r"|\bat\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum|min|max)\b|^[\s%]*(?:[^\W\d_]+\s*)?\+|^\W*-\s*$"
 )
-"""What makes a bound of the number in front of it: `45 or more`, `45 at most`."""
+"""Words that make a bound of the number before them: `45 or more`, `45 at most`."""
 _SCALES = {
     "hundred": 100, "k": 10**3, "thousand": 10**3, "thousands": 10**3,
     "m": 10**6, "mn": 10**6, "mln": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
@@ -97,7 +97,7 @@ _ORDINALS = ("st", "nd", "rd", "th", "ths")
 _WRITTEN = frozenset("0123456789\u4e07\u4ebf\u767e\u5343")
 """Numerals that are read: digits, and the Chinese scale words."""
 MAX_WORDS = 8
-"""Of a sentence with a number in words: in longer ones `one` is seldom a number."""
+"""Most words of a sentence with a number in words: in longer ones `one` is seldom a number."""
 _SMALL_WORDS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
@@ -115,7 +115,7 @@ _PERCENT_WORDS = ("%", "percent", "pct", "percents", "percentage")
 _OPERATION = re.compile("[/*+\u00d7\u00f7\u221a][0-9(]")
 """A word does not hold it: n/2 is a formula."""
 _CURRENCY_NAMES = {"$": "dollar", "usd": "usd", "\u00a2": "cent", "\u20ac": "euro", "eur": "eur"}
-"""As units.py knows them. The names of other currencies are not known there."""
+"""The names in units.py. The names of other currencies are not known there."""
 _CHUNK_EDGES = "()[]{}\"'*,;:!?#\u2248~="
 
 
@@ -129,9 +129,9 @@ class Quantity:
     """
 
     value: Fraction
-    """As a charted value: scale word applied, percent sign not."""
+    """The charted value: scale word applied, percent sign not."""
     scale: int
-    """What a scale word multiplied the number by, else 1."""
+    """Factor of a scale word, else 1."""
     may_be_unit: bool
     """Whether the scale word is an `m`, which may be a metre."""
     percent: bool
@@ -143,7 +143,7 @@ class Quantity:
     ordinal: bool
     """Written as `2nd`, which counts nothing."""
     after: str
-    """What is written behind its digits, case-folded."""
+    """The text after its digits, case-folded."""
     currency: str
     """The name of the dollar, cent or euro sign at it, if it has one."""
 
@@ -183,7 +183,7 @@ def read_quantity(text: str) -> tuple[Quantity | None, Reason]:
 
 
 def _is_another(before: str, number: str, after: str) -> bool:
-    """Whether the words around a number bound or deny it, or make another number of it."""
+    """Return whether the words around a number bound or deny it, or make another number of it."""
     return (
         BOUND.search(before + number) is not None
         or _ANOTHER_BEFORE.search(before) is not None
@@ -193,7 +193,7 @@ def _is_another(before: str, number: str, after: str) -> bool:
 
 
 def begins_in_words(text: str) -> bool:
-    """Whether a text may be a number in words, by its first word: `about thirty-five`, `a hundred`.
+    """Return whether a text may be a number in words, by its first word: `about thirty-five`, `a hundred`.
 
     Args:
         text: Through `plain_text.normalise`.
@@ -275,12 +275,12 @@ def number_in_words(text: str) -> int | None:
 
 
 def holds_number(text: str) -> bool:
-    """Whether a word of a case-folded text is a number above 0: `no dogs and two cats`."""
+    """Return whether a word of a case-folded text is a number above 0: `no dogs and two cats`."""
     return any(number_word(word) for word in text.split())
 
 
 def states_number(text: str) -> bool:
-    """Whether a text already gives a number as an answer: behind `is`, or as a clause of its own.
+    """Return whether a text already gives a number as an answer: behind `is`, or as a clause of its own.
 
     Args:
         text: What stands before a declaration, case-folded, of capped length.
@@ -311,7 +311,7 @@ def _chunks(text: str) -> list[str]:
 
 
 def _is_name(chunk: str) -> bool:
-    """Whether digits belong to a word such as q3 or co2, not to a number with a currency."""
+    """Return whether digits belong to a word such as q3 or co2, not to a number with a currency."""
     return chunk[0].isalpha() and _OPERATION.search(chunk) is None and _NUMBER.fullmatch(chunk) is None
 
 

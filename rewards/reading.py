@@ -3,11 +3,50 @@
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.config import ReadingConfig
 from rewards.declaration import quoted
-from rewards.listing import accepted_texts
-from rewards.parameters import ReadingConfig
-from rewards.plain_text import clean, normalise
-from rewards.text_similarity import anls
+from rewards.plain_text import accepted_texts, clean, normalise
+
+ANLS_THRESHOLD = 0.5
+"""Below it a string is another answer, not a misspelling."""
+
+
+def levenshtein(left: str, right: str) -> int:
+    """Return the least number of insertions, deletions and substitutions that turn one string into the other."""
+    row = list(range(len(right) + 1))
+    for i, char in enumerate(left, start=1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(right, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (char != other))
+    return row[-1]
+
+
+def anls(text: str, gold: str, threshold: float = ANLS_THRESHOLD) -> float:
+    """Return 1 - distance / longer length, or 0 below the threshold.
+
+    Args:
+        text: Normalised answer, of capped length.
+        gold: Normalised reference.
+        threshold: Below it a string is another answer.
+
+    Returns:
+        0 or a value in [threshold, 1].
+
+    Source:
+        Average normalised Levenshtein similarity, Biten et al., 2019.
+
+    Example:
+        >>> anls("brasil", "brazil")
+        0.8333333333333334
+    """
+    longest = max(len(text), len(gold))
+    if longest == 0:
+        return 1.0
+    # A large difference in length settles it without the quadratic table.
+    if abs(len(text) - len(gold)) > (1.0 - threshold) * longest:
+        return 0.0
+    similarity = 1.0 - levenshtein(text, gold) / longest
+    return similarity if similarity >= threshold else 0.0
 
 
 class ReadingReward:
@@ -31,7 +70,6 @@ class ReadingReward:
         return [self._grade_one(answer, golds) for answer in answers]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Say how reference and answer were read; see RewardFunction."""
         return [
             f"{text!r} against {gold!r}: {anls(text, gold, self._config.threshold):.4f}"
             for text in _readings(answer[: self._config.max_chars])

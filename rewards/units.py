@@ -85,7 +85,7 @@ _VALUE = re.compile(r"[0-9]|\\(?:pi|infty|sqrt)")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a number counts.
+    """The unit of a number.
 
     Example:
         >>> split_unit("36 cm^2")[1].measures_as(split_unit("0.0036 square metres")[1])
@@ -98,7 +98,7 @@ class Unit:
     """In base units, as a factor."""
 
     def measures_as(self, other: "Unit | None") -> bool:
-        """Whether the two may stand for one another: the same quantity, or a unit on one side only."""
+        """Return whether the two may stand for one another: the same quantity, or a unit on one side only."""
         return other is None or not self.dimension or not other.dimension or self.dimension == other.dimension
 
 

@@ -54,11 +54,11 @@ class WordTable(EmbeddingTable):
         return 1 << (8 * ID_BYTES), WIDTH
 
     def encode(self, text: str) -> list[int]:
-        """Give one id per word or mark."""
+        """Return one id per word or mark."""
         return [word_id(word) for word in _WORD.findall(text.lower())]
 
     def rows(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Give rows [k, 256] of any ids."""
+        """Return rows [k, 256] of any ids."""
         return np.array([self._row(int(token_id)) for token_id in token_ids], np.float32).reshape(-1, WIDTH)
 
     def _row(self, token_id: int) -> NDArray[np.float32]:
@@ -73,5 +73,5 @@ class WordTable(EmbeddingTable):
 
 
 def word_id(word: str) -> int:
-    """Give the id of a word: the same in every process and on every machine."""
+    """Return the id of a word: the same in every process and on every machine."""
     return int.from_bytes(blake2b(word.encode("utf-8", "replace"), digest_size=ID_BYTES).digest(), "big")

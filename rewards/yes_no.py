@@ -29,7 +29,7 @@ TAKEN_BACK = re.compile(
     r"|(?:i\s+lied|i\s+take\s+(?:it|that)\s+back|scratch\s+that|strike\s+that|on\s+second\s+thought)\b",
     re.IGNORECASE,
 )
-"""What takes back any answer before it."""
+"""Words that take back any answer before them."""
 _WITHDRAWN = re.compile(
     r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
@@ -45,7 +45,7 @@ _YES_DENIED = re.compile(
     r"(?:(?:\s+not|n't)\s+(?:so|correct|right|the\s+case)|\s+(?:an?\s+)?(?:incorrect|wrong|untrue|mistaken?|error|lie))\s*(?:$|[.,;:!)])"
     r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
 )
-"""What takes a yes back, where it would confirm a no: `not really`, `that is wrong`."""
+"""Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`."""
 _NO_OF_NOTHING = re.compile(
     r"no\s+(?:idea|clue|answer|comment|opinion|conclusion|information|info|data|context|way|response|input|image|picture"
     r"|photo)s?\b"

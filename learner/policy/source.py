@@ -88,7 +88,7 @@ class PretrainedWeights:
 
 
 def has_own_output_head(folder: Path) -> bool:
-    """Whether a checkpoint stores an output head that is not a copy of its embedding table.
+    """Return whether a checkpoint stores an output head that is not a copy of its embedding table.
 
     Its config.json may say, or leave transformers' default to say, that the two are tied; the weights decide, as they
     do where transformers itself loads a model.

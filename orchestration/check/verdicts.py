@@ -18,8 +18,8 @@ from orchestration.check.facts import (
 )
 from orchestration.page.formatting import size
 from rewards.base import RewardRequest
+from rewards.config import GroundingConfig
 from rewards.grounding import GroundingReward
-from rewards.parameters import GroundingConfig
 from rollout.records import EncodedPrompt
 
 T = TypeVar("T")

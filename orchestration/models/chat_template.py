@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from orchestration.models.folder_files import read_object, read_text
 from orchestration.settings.errors import ConfigError
-from rewards.answer import THINK_CLOSE, THINK_OPEN
+from rewards.envelope import THINK_CLOSE, THINK_OPEN
 
 PROBE = "What is this?"
 """A question that stands for all of them."""

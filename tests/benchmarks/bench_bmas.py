@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.bmas import Text, bmas_group
+from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
-from rewards.parameters import OpenEndedConfig
 
 VOCABULARY = 600
 KEPT = 0.8

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from rewards import MixedReward, RewardConfig, RewardRequest
+from rewards.config import MatchingConfig
 from rewards.matching import MatchingReward
-from rewards.parameters import MatchingConfig
 
 NUM_ROWS = 4000
 ROUNDS = 7

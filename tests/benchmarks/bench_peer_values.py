@@ -17,8 +17,8 @@ from functools import partial
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import RewardFunction
 from rewards.chart import ChartReward
+from rewards.config import ChartConfig, GroundingConfig
 from rewards.grounding import GroundingReward
-from rewards.parameters import ChartConfig, GroundingConfig
 
 NUM_ROWS = 4000
 ROUNDS = 7

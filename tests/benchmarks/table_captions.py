@@ -24,9 +24,9 @@ import numpy as np
 
 from rewards.base import RewardRequest
 from rewards.caption_words import FUNCTION_WORDS, word_frequencies
+from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
 from rewards.open_ended import OpenEndedReward
-from rewards.parameters import OpenEndedConfig
 from rewards.tokenizer import load_tokenizer
 from rewards.word_table import WordTable
 

@@ -11,7 +11,7 @@ from orchestration.data.checking.images import CheckedImage, check_image
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import RawRow
 from orchestration.settings.recipe import LimitsConfig
-from rewards.answer import END_OF_TURN
+from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
 
 _DIRTY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -57,7 +57,7 @@ STAGES = {
             *CHECKED,
             *(f"{HERE}.checking.validate", f"{HERE}.checking.images"),
             *(f"{HERE}.checking.containers", f"{HERE}.duplicates.fingerprints"),
-            *("rewards.answer", *PROMPT),
+            *("rewards.envelope", *PROMPT),
         ),
         libraries=("numpy", "pillow"),
     ),

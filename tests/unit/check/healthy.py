@@ -14,7 +14,7 @@ from orchestration.check.facts import (
     WeightFacts,
 )
 from orchestration.check.verdicts import Expectations, Row, judge
-from rewards.parameters import GroundingConfig
+from rewards.config import GroundingConfig
 from rollout.records import EncodedPicture, EncodedPrompt
 
 GIB = 2**30

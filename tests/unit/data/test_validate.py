@@ -8,7 +8,7 @@ from orchestration.data.checking.validate import validate
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import RawBox, RawImage, RawRow
 from orchestration.settings.recipe import LimitsConfig
-from rewards.answer import END_OF_TURN
+from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
 from tests.unit.data.pictures import encoded, picture
 

@@ -9,8 +9,7 @@ from orchestration.data.checking.verify import ReferenceCheck
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
-from rewards.config import RewardConfig, RewardRule
-from rewards.parameters import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig
+from rewards.config import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig, RewardConfig, RewardRule
 
 IMAGE = StoredImage(
     sha256="00", size_bytes=9, width=200, height=100, dhash="00", thumbnail="", image_id="", chunk="c", index=0

@@ -9,8 +9,7 @@ from tokenizers import Tokenizer, models
 
 from orchestration.inputs.prepare import check_rewards
 from rewards import RewardConfig, RewardError
-from rewards.config import RewardRule
-from rewards.parameters import OpenEndedConfig
+from rewards.config import OpenEndedConfig, RewardRule
 from rollout.dataset import write_samples
 from rollout.records import Sample
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rewards.base import GoldError, RewardRequest
 from rewards.chart import ChartReward
-from rewards.parameters import ChartConfig
+from rewards.config import ChartConfig
 from rewards.quantities import number_word
-from rewards.text_similarity import levenshtein
+from rewards.reading import levenshtein
 
 
 def value(answer: str, gold: str, *, answer_type: str = "", **settings: object) -> float | None:

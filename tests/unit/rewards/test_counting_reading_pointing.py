@@ -4,8 +4,7 @@ import pytest
 
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import RewardError
-from rewards.config import RewardRule
-from rewards.parameters import CountingConfig, GroundingConfig, PointingConfig, ReadingConfig
+from rewards.config import CountingConfig, GroundingConfig, PointingConfig, ReadingConfig, RewardRule
 
 TWO = "[[0, 0, 100, 100], [200, 0, 300, 100]]"
 

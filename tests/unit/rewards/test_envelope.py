@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from rewards.answer import extract_answer
 from rewards.base import Reason
-from rewards.format import format_reward, read_envelope
-from rewards.parameters import FormatConfig
+from rewards.config import FormatConfig
+from rewards.envelope import extract_answer, format_reward, read_envelope
 
 STRICT = FormatConfig()
 

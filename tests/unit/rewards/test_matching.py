@@ -3,8 +3,8 @@
 import pytest
 
 from rewards.base import GoldError, Reason, RewardRequest
+from rewards.config import MatchingConfig
 from rewards.matching import MatchingReward
-from rewards.parameters import MatchingConfig
 
 NUMBERS = ("10", "12", "14", "16")
 ANIMALS = ("cat", "dog", "red bird", "blue bird")

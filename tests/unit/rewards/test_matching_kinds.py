@@ -8,8 +8,8 @@ import pytest
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import GoldError, Reason
 from rewards.choices import Choices
+from rewards.config import MatchingConfig, ReadingConfig
 from rewards.matching import MatchingReward, vqa_accuracy
-from rewards.parameters import MatchingConfig, ReadingConfig
 from rewards.reading import ReadingReward
 from rewards.yes_no import _read_fully, read_yes_no
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
+from rewards.config import MathConfig
 from rewards.grader_process import GraderCrashError
 from rewards.mathematics import MathReward
-from rewards.parameters import MathConfig
 
 
 @pytest.fixture(scope="module")

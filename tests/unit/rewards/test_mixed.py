@@ -15,8 +15,7 @@ from orchestration.cli import compose
 from orchestration.settings.strict import build
 from rewards import MixedReward, Reason, RewardConfig, RewardError, RewardRequest, RewardResult
 from rewards.base import Grade
-from rewards.config import FUNCTION_NAMES, RewardRule
-from rewards.parameters import OpenEndedConfig
+from rewards.config import FUNCTION_NAMES, OpenEndedConfig, RewardRule
 
 ROOT = Path(__file__).parents[3]
 

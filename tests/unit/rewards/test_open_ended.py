@@ -22,9 +22,9 @@ from rewards.bmas import (
     specificity_factor,
 )
 from rewards.caption_words import function_word_share, is_content_word, load_idf, word_frequencies, words_of
+from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
 from rewards.open_ended import OpenEndedReward
-from rewards.parameters import OpenEndedConfig
 from rewards.word_table import WordTable
 
 ROWS = np.random.default_rng(3).standard_normal((300, 48)).astype(np.float32)

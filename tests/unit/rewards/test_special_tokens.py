@@ -9,9 +9,8 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rewards.base import RewardRequest
-from rewards.config import RewardConfig
+from rewards.config import GroundingConfig, RewardConfig
 from rewards.mixed import MixedReward
-from rewards.parameters import GroundingConfig
 from rewards.tokenizer import CompletionDecoder, load_tokenizer
 
 SPECIAL = (
