@@ -174,7 +174,7 @@ class MathReward:
 
 
 def _are_of_two_kinds(gold: str, expression: str) -> bool:
-    """Return whether two formulas differ that the grader calls equal: set and point or interval, 12 and 12 with index."""
+    """Return whether the grader calls two formulas equal that differ: set and point or interval, 12 and 12 indexed."""
     if _SUBSCRIPTED.search(gold) or _SUBSCRIPTED.search(expression):
         return True
     pair = (gold, expression)

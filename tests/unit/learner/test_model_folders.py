@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tiny_learner import FAMILIES
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.policy.images import ImageEncoder
-from learner.policy.source import FolderSource, PretrainedWeights, checkpoint_names
+from learner.policy.source import FolderSource, PretrainedWeights, RandomSource, RandomWeights, checkpoint_names
 from learner.policy.trainable import freeze_parameters
 
 # By family: parameters of the tower, the projector, the language model (tied head), which together are all.
@@ -158,3 +159,27 @@ def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_
     if is_separate:
         assert torch.equal(source.weights(policy).full("lm_head.weight"), head)
         assert source.checkpoint_names(policy)["lm_head.weight"] == name
+
+
+def test_rows_are_those_of_the_whole_tensor_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RandomWeights, "BLOCK_ROWS", 4)
+    weights = RandomWeights({"a.weight": (11, 3), "norm.weight": (5,), "scale": ()}, torch.float32)
+    whole = weights.full("a.weight")
+    assert whole.shape == (11, 3)
+    for start, stop in ((0, 4), (3, 9), (10, 11), (11, 11), (2, None)):
+        torch.testing.assert_close(weights.rows("a.weight", start, stop), whole[start:stop], rtol=0, atol=0)
+    assert weights.full("norm.weight").shape == (5,)
+    assert weights.full("scale").shape == ()
+    assert 0.5 < float(weights.full("norm.weight").mean()) < 1.5
+
+
+def test_a_folder_without_weights_makes_a_policy_of_its_shape(model_paths: dict[str, Path], tmp_path: Path) -> None:
+    for family, path in model_paths.items():
+        folder = tmp_path / family
+        folder.mkdir()
+        (folder / "config.json").write_text((path / "config.json").read_text())
+        source = RandomSource(folder, SdpaKernel(), temperature=1.0)
+        policy = source.skeleton()
+        weights = source.weights(policy)
+        for name, parameter in policy.hf_model.named_parameters():
+            assert weights.full(name).shape == parameter.shape
