@@ -21,7 +21,7 @@ def driver_version(file: Path = KERNEL_MODULE) -> str | None:
 def driver_cuda(library: str = "libcuda.so.1") -> int | None:
     """Return the newest CUDA that the driver runs, 12080 for 12.8; None where no driver is installed.
 
-    A compatibility library of CUDA's that stands before the driver's own (images of NVIDIA have one) counts.
+    A compatibility library of CUDA's that is found before the driver's own (images of NVIDIA have one) counts.
     """
     version = ctypes.c_int()
     try:

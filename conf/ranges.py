@@ -14,7 +14,7 @@ def out_of_range(value: Any, declared: Iterable[Any] = ()) -> str | None:
 
     Args:
         value: a number, a text, or a tuple or mapping of which the length counts.
-        declared: the `Ge`, `Gt`, `Le`, `Lt` and `MinLen` of the setting's annotation; others are not looked at.
+        declared: the `Ge`, `Gt`, `Le`, `Lt` and `MinLen` of the setting's annotation; others are ignored.
 
     Example:
         >>> out_of_range(1.5, [Gt(0), Le(1)])

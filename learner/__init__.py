@@ -1,1 +1,1 @@
-"""The learner room: scored groups in, policy updates out."""
+"""The learner: scored groups in, policy updates out."""

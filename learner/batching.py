@@ -27,7 +27,7 @@ class TrainSequence:
     token_weight: float
     """Of each of its tokens in the loss."""
     old_logprobs: NDArray[np.float32] | None = None
-    """[T] of the policy before the step's first update; None where the current logprobs stand for them."""
+    """[T] of the policy before the step's first update; None where the current logprobs are used."""
     ref_logprobs: NDArray[np.float32] | None = None
     """[T] of the frozen reference; None without a KL term."""
 

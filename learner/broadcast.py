@@ -47,7 +47,9 @@ def within(timeout_s: float | None, what: str, answer: "Future[T]") -> T:
     return answer.result()
 
 
-def meet(invite: Callable[[], None], join: Callable[[], T], leave: Callable[[T], None], timeout_s: float) -> T:
+def join_with_engines(
+    invite: Callable[[], None], join: Callable[[], T], leave: Callable[[T], None], timeout_s: float
+) -> T:
     """Return a process group that this process has joined together with the engines.
 
     Args:
@@ -173,7 +175,7 @@ class GlooSender(BroadcastSender):
             )
             return group
 
-        engine._group = meet(
+        engine._group = join_with_engines(
             lambda: client.init_weight_transfer_engine(invitation), join, lambda group: group.shutdown(),
             init_info.timeout_s,
         )  # fmt: skip
@@ -237,7 +239,7 @@ class NcclTrainerInitInfo(nccl_engine.NCCLTrainerInitInfo):
 class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
     """Broadcasts packed buffers over NCCL, by vLLM's producer, and gives up a transfer that does not move.
 
-    A kernel of NCCL waits for a lost engine for ever, and whoever synchronises with it. `_Watch` ends that.
+    A kernel of NCCL waits for a lost engine for ever, as does everything that synchronises with it. `_Watch` ends that.
     """
 
     init_info_cls = NcclTrainerInitInfo
@@ -263,7 +265,7 @@ class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
             world_size=init_info.world_size,
             **packing,
         )
-        engine.model_update_group = meet(
+        engine.model_update_group = join_with_engines(
             lambda: client.init_weight_transfer_engine(worker_init_payload(invitation)),
             lambda: nccl_engine.open_trainer_endpoint(init_info),
             lambda group: group.destroy(),

@@ -198,7 +198,7 @@ def newest_whole(store: FileStore, *, pass_over: Callable[[int, str], None]) -> 
     """Return the newest checkpoint whose files are all as they were written, or None.
 
     Args:
-        store: where to look.
+        store: of the checkpoints.
         pass_over: called with step and reason for every newer marked checkpoint that is damaged.
     """
     for step in reversed(marked_steps(store)):
@@ -259,12 +259,12 @@ def best_steps(scores_of: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
 
 
 def steps_to_keep(scores_of: Mapping[int, Mapping[str, float]], *, keep_last: int, keep_best: bool) -> set[int]:
-    """Return the steps of the checkpoints that stay.
+    """Return the steps of the checkpoints to keep.
 
     Args:
         scores_of: by step of every whole checkpoint, its scores by reward function.
-        keep_last: newest checkpoints that stay.
-        keep_best: whether the best by macro mean and by each reward function stay too.
+        keep_last: number of newest checkpoints to keep.
+        keep_best: whether the best by macro mean and by each reward function are kept too.
 
     Raises:
         CheckpointError: keep_last is below 1.

@@ -118,7 +118,7 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """On matrices only; vectors (biases, norms) are not decayed."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up: stay, or fall to 0 at total_steps."""
+    """After the warm-up: constant, or falling to 0 at total_steps."""
     warmup_steps: Annotated[int, Ge(0)] = 0
     """Training steps of linear rise; all updates of a step use one rate."""
     total_steps: Annotated[int, Ge(1)] | None = None
@@ -215,7 +215,7 @@ class LearnerConfig:
     abort_grad_norm: Annotated[float, Gt(0)] | None = None
     """A gradient norm above this is an explosion and ends the run before the update; null never does."""
     freeze: tuple[Annotated[str, MinLen(1)], ...] = ()
-    """What stays fixed: vision_tower, projector, language_model, or shell patterns of parameter names."""
+    """Parameters not to train: vision_tower, projector, language_model, or shell patterns of parameter names."""
     lora: LoraConfig | None = None
     """null trains whole matrices."""
 
@@ -242,7 +242,7 @@ class LearnerConfig:
 
 
 SUPPORTED_FAMILIES = ("internvl", "qwen2_5_vl")
-"""`model_type` of the checkpoints that learner/families knows; here, because whoever asks may not import torch."""
+"""`model_type` of the checkpoints that learner/families knows; here, because its users may not import torch."""
 
 
 def learning_rate_at(num_steps_taken: int, config: OptimizerConfig) -> float:

@@ -1,4 +1,4 @@
-"""Learner ranks: how they meet, small collectives, measurements of their links, and the memory of one of them."""
+"""Learner ranks: their rendezvous, small collectives, measurements of their links, and the memory of one of them."""
 
 import socket
 import time

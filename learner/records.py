@@ -103,7 +103,7 @@ class ScoredGroup:
     prompt_token_ids: NDArray[np.int32]
     """[P] with every image token in place; P >= 1."""
     images: tuple[EncodedImage, ...]
-    """In the order in which their tokens stand in the prompt."""
+    """In the order of their tokens in the prompt."""
     sequences: tuple[ScoredSequence, ...]
     """The G completions."""
 

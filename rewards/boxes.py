@@ -40,7 +40,7 @@ CONTAINER_KEYS = frozenset(
         "items",
     )
 )
-"""Keys over boxes that say nothing of what is in them; any other key is a label."""
+"""Keys over boxes that do not name their content; any other key is a label."""
 MAX_DEPTH = 4
 """Deepest nesting that is read: an answer, its objects, an object, its box."""
 _EMPTY = re.compile(
@@ -62,7 +62,7 @@ _REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>|<\|object_ref_start\|>([^<>]
 """Special tokens of InternVL and Qwen-VL around labels and boxes."""
 _BETWEEN_OBJECTS = re.compile(r"\}\s*,?\s*\{")
 _FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
-"""Their special tokens around coordinates, which say nothing that the brackets do not say."""
+"""Their special tokens around coordinates, which the brackets make redundant."""
 _REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
 _LETTER = re.compile(r"[^\W\d_]")
 _CLAUSE = re.compile(r"[,.;:\n\[\](){}<>]")
@@ -357,7 +357,7 @@ def _are_corners(first: _Group, second: _Group, text: str) -> bool:
 
 
 def _numbers(body: str) -> tuple[float | None, ...] | None:
-    """Return the numbers of a bracket's body; None if anything else stands in it."""
+    """Return the numbers of a bracket's body; None if there is anything else in it."""
     parts = [part.strip() for part in body.split(",")] if "," in body else body.split() or [""]
     if not all(_NUMBER.fullmatch(part) or part.casefold() in _NOT_NUMBERS for part in parts):
         return None

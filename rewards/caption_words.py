@@ -1,4 +1,4 @@
-"""Words of a description, and how much each tells: function words least, words that fit any picture little, others all.
+"""Words of a description, and their weights: function words least, words that fit any picture little, others fully.
 
 The lists are English. `word_frequencies` weighs the words of other languages, or of one domain, by how many training
 references hold them.

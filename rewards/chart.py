@@ -27,7 +27,7 @@ NEAR_EDGE = 1e-9
 """Relative; floats of such numbers are exact to 1e-15."""
 _DIGIT = re.compile("[0-9]")
 _FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
-"""`40!`, which is not 40, where the number stands alone; `It is 40!` is a sentence."""
+"""`40!`, which is not 40, where the number is alone; `It is 40!` is a sentence."""
 _RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
 """Marks between the ends of a range, `18 - 24`, in a reference that is text."""
 _NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
@@ -99,7 +99,7 @@ class ChartReward:
         return lambda answer: self._grade_text(answer, without_article(text))
 
     def _plain_grader(self, gold: str, answer_type: str) -> Grader:
-        """Return the rule for a reference in plain digits, which plain digits meet without exact fractions.
+        """Return the rule for a reference in plain digits, which compares plain digits without exact fractions.
 
         Numbers of up to fifteen digits are different floats where they differ at all; on the edge of the tolerance, and
         for all other answers, the long way decides.
@@ -249,7 +249,7 @@ def _conversion(unit: Unit | None, gold_unit: Unit) -> Fraction | None:
 
 
 def _is_bare_degree(unit: Unit, other: Unit) -> bool:
-    """Return whether a degree of no name stands beside one of temperature: `20\u00b0` and `20 \u00b0C`."""
+    """Return whether a degree without a scale is compared with one of temperature: `20\u00b0` and `20 \u00b0C`."""
     return unit.dimension == _DEGREE.dimension and other.dimension[0][0].startswith("temperature")
 
 

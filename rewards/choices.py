@@ -53,7 +53,7 @@ _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
 _SECOND_LABEL = re.compile(
     r"(?<![A-Za-z0-9_'\u2220\u00b0])(?:([A-Z])(?![A-Za-z0-9_'])|([a-z])(?=[)\]:.](?:\s|$)))"
-    # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
+    # In small letters only where nothing but a label is written so: `B, or c`, `B, a`.
     r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not)\b)"
     r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and)\b))"
 )
@@ -99,7 +99,7 @@ _NO_RIVAL = re.compile(
     r"|(?P<subject>.+?)\s+(?P<verb>(?:is|isn't|are|aren't|was|can't|cannot|can|must|does|doesn't)\b.*))",
     re.IGNORECASE,
 )
-"""A clause that may deny an option, and what it says before: `not B`, `C rather than B`, `because B is wrong`."""
+"""A clause that may deny an option, and the text before it: `not B`, `C rather than B`, `because B is wrong`."""
 _UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{_FALSE}|(?:the\s+)?only|alone|just)\b", re.IGNORECASE)
 """Behind a denial: `not wrong` and `not the only one` deny no option."""
 _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
@@ -115,7 +115,7 @@ _TURN = re.compile(
     r"(?:'s|is|(?:must|should|would|could|may|might|has\s+to)\s+be))\b[\s,:]*)*)",
     re.IGNORECASE,
 )
-"""Turns of phrase behind which a second answer stands: `actually`, `I mean`, `but also`, `no wait`."""
+"""Phrases before a second answer: `actually`, `I mean`, `but also`, `no wait`."""
 _TOO = re.compile(r"(?:too|also|as\s+well|instead)\b", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\bI\b[\s,.:'-]*(?:am|m|was|ve|d|have|as\b.{0,60}?|really|simply|just|do|must|will)?\b[\s,]*"
@@ -206,7 +206,7 @@ class Choices:
         return Grade(float(named == self.gold), Reason.OK, parsed)
 
     def _shortcut(self, answer: str) -> str | None:
-        """Return the label of an answer in its commonest spellings; `_read_fully` says the same, in more time."""
+        """Return the label of an answer in its commonest spellings; `_read_fully` returns the same, in more time."""
         label = _LONE_LABEL.get(answer)
         if label is not None:
             return label if label in self._labels else None
@@ -302,7 +302,7 @@ class Choices:
         return named, why_not if why_not is not Reason.UNREADABLE else reason
 
     def _beside_own_text(self, text: str) -> str | None:
-        """Return the label that stands in front of its own text or behind it: `B 12`, `B (12)`, `12 (B)`."""
+        """Return the label that precedes or follows its own text: `B 12`, `B (12)`, `12 (B)`."""
         front = _LABEL_AND_OWN_TEXT.fullmatch(text)
         if front is not None and front[1].upper() in self._labels:
             label = front[1].upper()

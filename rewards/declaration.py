@@ -52,10 +52,10 @@ _AROUND = " \t.,;:!?()[]{}<>*\"'`$"
 
 
 class Declaration(NamedTuple):
-    """The last thing that an answer says, and what it said before."""
+    """The last statement of an answer, and the text before it."""
 
     before: str
-    """All that stands in front of the declaration."""
+    """The text before the declaration."""
     value: str
     """The declared value, up to the end of the text."""
     is_explicit: bool
@@ -106,7 +106,7 @@ def declared(text: str) -> Declaration | None:
 
 
 def quoted(text: str) -> str | None:
-    """Return what a text says that something says, or None.
+    """Return the quotation of a text, or None.
 
     Args:
         text: Of capped length, through `plain_text.clean`.

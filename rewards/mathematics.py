@@ -55,7 +55,7 @@ _PLAIN_SET = re.compile(r"\{[^{}]*,[^{}]*\}")
 _SET = re.compile(r"\\\{[^{}]*,[^{}]*\\\}")
 _TUPLE = re.compile(r"(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*(?:\\right)?[)\]]")
 _PRIME = re.compile(r"[0-9.]+'{1,2}")
-"""Feet or minutes of arc; which of them, nobody can tell."""
+"""Feet or minutes of arc; the text does not decide."""
 _MIXED = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
 _DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))")
 _PERCENT = re.compile(r"([0-9.]+|\})\s*\\?%")
@@ -224,7 +224,7 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
 
 
 def _bare(text: str) -> str:
-    """Return the text without what stands around a formula: a lead phrase, a box, dollars, a full stop."""
+    """Return the text without what surrounds a formula: a lead phrase, a box, dollars, a full stop."""
     for _ in range(4):
         before = text
         text = _without_box(_LEAD.sub("", text.strip(), count=1).strip().rstrip(" .,;:"))

@@ -1,4 +1,4 @@
-"""Open-ended reward: BMAS of the answer and the reference, by words that tell something, times three soft guards.
+"""Open-ended reward: BMAS of the answer and the reference, by weighted words, times three soft guards.
 
 Use it for descriptions only: a reply with a wrong colour outscores an honest paraphrase (see bmas.py).
 """

@@ -86,7 +86,7 @@ class OptionTexts:
         return [(label, *number) for label, number in numbers if number is not None]
 
     def written(self, label: str) -> str:
-        """Return the text of an option as it stands in the row."""
+        """Return the text of an option as in the row."""
         return self._options[self._labels.index(label)]
 
     def text_of(self, label: str) -> str:

@@ -109,7 +109,7 @@ _IN_WORDS = re.compile(
     rf"{_ABOUT}(?P<sign>-|(?:minus|negative)\s+)?(?P<number>[a-z][a-z -]*?)"
     r"(?P<percent>%|\s(?:percent|per\scent|pct))?"
 )
-"""A number in words, with what may stand around it."""
+"""A number in words, with what may surround it."""
 _FIRST_WORD = re.compile(rf"{_ABOUT}(?:-|(?:minus|negative)\s+)?(?:an?\s+)?([a-z]+)")
 _PERCENT_WORDS = ("%", "percent", "pct", "percents", "percentage")
 _OPERATION = re.compile("[/*+\u00d7\u00f7\u221a][0-9(]")
@@ -121,7 +121,7 @@ _CHUNK_EDGES = "()[]{}\"'*,;:!?#\u2248~="
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One number with what its spelling says about it.
+    """One number with the details of its spelling.
 
     Example:
         >>> read_quantity("$1.2 million")[0].value

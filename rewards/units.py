@@ -98,7 +98,7 @@ class Unit:
     """In base units, as a factor."""
 
     def measures_as(self, other: "Unit | None") -> bool:
-        """Return whether the two may stand for one another: the same quantity, or a unit on one side only."""
+        """Return whether the two may be compared: the same quantity, or a unit on one side only."""
         return other is None or not self.dimension or not other.dimension or self.dimension == other.dimension
 
 

@@ -1,4 +1,4 @@
-"""Yes and no (true and false): the first whole word of an answer that says nothing against it, or what it declares."""
+"""Yes and no (true and false): the first whole word of an answer without a contradiction, or its declaration."""
 
 import re
 

@@ -88,7 +88,7 @@ class WeightChannelConfig:
     """nccl between GPUs, ipc between an engine and a learner rank that share a GPU (cluster.layout=colocated), gloo
     where there is no GPU."""
     timeout_s: Annotated[float, Gt(0), Le(10**9)] = 60.0
-    """For so long learner and engines wait for one another: to meet, for an answer to a call, for the next bytes. Then
+    """How long learner and engines wait for one another: to connect, for an answer to a call, for the next bytes. Then
     the transfer is given up on both sides and repeated with the engines that live. Keep it below
     cluster.faults.heartbeat_timeout_s: an engine that waits for tensors answers no heartbeat."""
     bucket_bytes: Annotated[int, Ge(1)] = 64 * 1024 * 1024
@@ -152,13 +152,13 @@ class CurriculumConfig:
     num_steps: Annotated[int, Ge(1)] = 100
     """static: training steps over which the shares move, in a straight line."""
     target: Annotated[float, Ge(0), Le(1)] = 0.5
-    """adaptive: mean task reward that is favoured; half right, half wrong tells a group most."""
+    """adaptive: mean task reward that is favoured; half right, half wrong is most informative."""
     temperature: Annotated[float, Gt(0)] = 0.1
     """adaptive: distance from the target, in reward, at which a stratum's share falls by e."""
     floor_share: Annotated[float, Ge(0), Le(1)] = 0.05
     """adaptive: what every stratum gets of its task or source in any case, so that it is still measured."""
     decay: Annotated[float, Ge(0), Le(1)] = 0.98
-    """adaptive: weight that an estimate keeps with every further group; 0.98 looks back on about 50."""
+    """adaptive: weight that an estimate keeps with every further group; 0.98 averages over about 50."""
 
     def __post_init__(self) -> None:
         if self.kind == "static":

@@ -82,7 +82,7 @@ class SampleTable:
         """Open all shards and check their schema.
 
         Args:
-            path: One Parquet file or a folder of them. Images in files are looked for beside the shards.
+            path: One Parquet file or a folder of them. Images in files are read from beside the shards.
 
         Raises:
             RolloutError: a file is missing, is not Parquet, holds another schema, or there is not one row.

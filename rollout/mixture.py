@@ -132,7 +132,7 @@ def apportion(credit: NDArray[np.float64], wish: NDArray[np.float64], total: int
     """Divide the `total` prompts of one step into whole numbers.
 
     Whole credits are paid first. The prompts left over go, one each, to the buckets whose next whole credit falls due
-    soonest, so that no bucket's debt ever reaches one prompt while the shares stand still. Giving them to the largest
+    soonest, so that no bucket's debt ever reaches one prompt while the shares are constant. Giving them to the largest
     remainder instead would let debts of several buckets fall due in one step.
 
     Args:
@@ -205,8 +205,9 @@ class StaticShares:
 class AdaptiveShares:
     """Shares that favour the strata whose recent mean reward is nearest to the target.
 
-    Strata compete within their task or source, whose own share stays. The shares of step s use the outcomes of steps
-    up to s - 1 - max_staleness, all that is sure to be known when the rollout of step s may begin: timing cannot enter.
+    Strata compete within their task or source, whose own share is constant. The shares of step s use the outcomes of
+    steps up to s - 1 - max_staleness, all that is sure to be known when the rollout of step s may begin: timing cannot
+    enter.
     """
 
     def __init__(self, buckets: Buckets, config: CurriculumConfig, *, max_staleness: int) -> None:

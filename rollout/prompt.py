@@ -93,7 +93,7 @@ class PromptBuilder:
         """Make the prompt of a sample.
 
         Raises:
-            RolloutError: a placeholder stands in the question, there are too many images, or one does not decode or is
+            RolloutError: the question contains a placeholder, there are too many images, or one does not decode or is
                 of a size that the processor refuses.
         """
         self._check(sample.question, [image.size for image in sample.images], sample.sample_id)

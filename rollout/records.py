@@ -212,7 +212,7 @@ class EncodedPicture:
     pixels: Fingerprint
     """Of its rows in whole numbers of 0 to 255: some families are normalised on the GPU, and differ before that."""
     num_values: int
-    """Different ones among them; hardly any where pixels were lost on the way."""
+    """Different ones among them; hardly any where pixels were lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +227,7 @@ class EncodedPrompt:
     token_ids: tuple[int, ...]
     """[P] with every image token in place."""
     pictures: tuple[EncodedPicture, ...]
-    """In the order in which their tokens stand in the prompt."""
+    """In the order of their tokens in the prompt."""
     input_sizes: tuple[tuple[int, int], ...]
     """(width, height) of each picture in which boxes are read; see `EnginePrompt`."""
     template: str

@@ -1,6 +1,6 @@
 """vLLM's scheduler, with the vision inputs left in every request.
 
-vLLM 0.32 drops a request's image data on its way to the worker when the prompt is found in the prefix cache: all
+vLLM 0.32 does not send a request's image data to the worker when the prompt is found in the prefix cache: all
 completions of a group but the first. A pause for new weights clears that cache and starts the running requests over;
 the worker then has to encode an image that it was never given, and the whole engine dies. The scheduler still has the
 data, so it is put back here. Cost: image features travel once a completion instead of once a group, from the engine's

@@ -93,7 +93,8 @@ def _recorded(model: torch.nn.Module) -> Iterator[list[_Call]]:
 def _indices(call: _Call) -> list[torch.Tensor] | None:
     """Ask the loader along each dimension, with all others of size 1.
 
-    It refuses that along a dimension that it does not cut, where it needs the size of another: there, indices stay.
+    It refuses that along a dimension that it does not cut, where it needs the size of another: indices are unchanged
+    there.
     """
     own = tuple(call.parameter.shape)
     if len(own) != len(call.shape):
@@ -102,7 +103,7 @@ def _indices(call: _Call) -> list[torch.Tensor] | None:
     for dimension, (size, whole) in enumerate(zip(own, call.shape, strict=True)):
         flat = [1] * len(own)
         flat[dimension] = size
-        # Loaders fill what is left over with zeros, so indices are counted from 1 on the way.
+        # Loaders fill what is left over with zeros, so indices are counted from 1 here.
         target: Any = torch.zeros(flat, dtype=torch.int64, device="cpu")
         target.__class__ = call.parameter.__class__
         target.__dict__ = call.parameter.__dict__.copy()

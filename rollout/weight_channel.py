@@ -303,7 +303,7 @@ class PlainIpcEngine(ReopenedUpdates, ShapesKnown, IPCWeightTransferEngine):
     """vLLM's CUDA IPC receiver, for handles that come as plain values.
 
     vLLM describes a shared buffer by the arguments of torch's `rebuild_cuda_tensor`, Python classes among them. Those
-    cannot pass from the front end to the engine's core unless pickles are let in (VLLM_ALLOW_INSECURE_SERIALIZATION),
+    cannot pass from the front end to the engine's core unless pickles are allowed (VLLM_ALLOW_INSECURE_SERIALIZATION),
     which would open that socket to anyone's code. Numbers and bytes pass as they are, and the classes are always the
     same three: they are put back here.
     """
@@ -342,7 +342,7 @@ class WeightInspector:
     def weight_layout(self, names: list[str]) -> dict[str, str]:
         """Map checkpoint names to this engine's parameters that hold them, alone or merged with others.
 
-        Names of one merged parameter stand in the order in which it holds their tensors.
+        Names of one merged parameter are in the order of their tensors in it.
         """
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         own = dict(model.named_parameters())

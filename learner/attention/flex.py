@@ -1,6 +1,6 @@
-"""The stream's attention by FlexAttention: one compiled kernel whose block mask skips what nobody sees.
+"""The stream's attention by FlexAttention: one compiled kernel whose block mask skips what no token attends to.
 
-The block mask is counted from lengths. torch's `create_block_mask` would look at every pair of tokens: 1 GiB for each
+The block mask is counted from lengths. torch's `create_block_mask` would evaluate every pair of tokens: 1 GiB for each
 of several masks at 32,768 tokens.
 """
 
@@ -83,7 +83,7 @@ def count_visible(layout: StreamLayout) -> NDArray[np.int64]:
     lengths = np.concatenate([layout.stem_lengths, layout.branch_lengths])
     ends = np.cumsum(lengths)[:, None]
     first = np.arange(-(-layout.num_tokens // BLOCK_SIZE)) * BLOCK_SIZE
-    # How many tokens of each segment stand in each block; float64 counts exactly, and multiplies fast.
+    # How many tokens of each segment are in each block; float64 counts exactly, and multiplies fast.
     inside = np.minimum(ends, first + BLOCK_SIZE) - np.maximum(ends - lengths[:, None], first)
     inside = np.maximum(inside, 0).astype(np.float64)
     own = np.tril(inside.T @ inside, -1) + np.diag((inside * (inside + 1) / 2).sum(0))

@@ -23,7 +23,7 @@ class StreamLayout:
     branch_lengths: NDArray[np.int64]
     """[S] may be 0."""
     stem_of: NDArray[np.int64]
-    """[S] ascending: branches of one stem stand together."""
+    """[S] ascending: branches of one stem are adjacent."""
 
     def __post_init__(self) -> None:
         assert (np.diff(self.stem_of) >= 0).all(), "branches must stand in the order of their stems"

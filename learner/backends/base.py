@@ -103,7 +103,7 @@ class TrainBackend(Protocol):
         ...
 
 
-# Weight decay pulls matrices towards zero; biases and norm weights are vectors and stay as they are.
+# Weight decay pulls matrices towards zero; biases and norm weights are vectors and are not decayed.
 MIN_DECAYED_AXES = 2
 
 

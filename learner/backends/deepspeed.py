@@ -1,6 +1,6 @@
 """The policy sharded over ranks with DeepSpeed ZeRO 1, 2 or 3.
 
-Only this module and `deepspeed_checkpoint` import deepspeed; whoever chooses the backend imports this module then, not
+Only this module and `deepspeed_checkpoint` import deepspeed; the module is imported when the backend is chosen, not
 before.
 """
 
@@ -46,7 +46,7 @@ class DeepSpeedBackend:
     """Policy, optional reference and optimiser of one rank."""
 
     def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
-        """Build without weights, then read and shard one tensor after the other; the process group must stand.
+        """Build without weights, then read and shard one tensor after the other; the process group must exist.
 
         Raises:
             LearnerError: deepspeed is not installed, or the model folder, a freeze pattern or an adapter's target does
@@ -317,7 +317,7 @@ WHOLE_BELOW_HIDDEN_SIZES = 10
 def engine_config(config: LearnerConfig, *, hidden_size: int) -> dict[str, Any]:
     """Return the configuration for deepspeed.initialize.
 
-    Clipping stays with the backend, because the trainer checks the norm before a weight may move. Optimisers other than
+    Clipping is done by the backend, because the trainer checks the norm before a weight may move. Optimisers other than
     DeepSpeed's own are allowed with offloading, so that no compiler is needed on the machine.
 
     Args:

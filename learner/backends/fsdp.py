@@ -88,7 +88,7 @@ class FsdpBackend:
     """Policy, optional reference and optimiser of one rank."""
 
     def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
-        """Build and shard without weights, then read each rank's own rows; the process group must stand.
+        """Build and shard without weights, then read each rank's own rows; the process group must exist.
 
         Raises:
             LearnerError: the model folder, a freeze pattern or an adapter's target does not fit.
@@ -228,7 +228,7 @@ class FsdpBackend:
                 yield [name, *adapters_of(name, names)]
 
     def save(self, folder: Path) -> None:
-        # Not forced to disk: the folder is a stop on the way to another one.
+        # Not forced to disk: the files are copied from this folder to another one.
         writer = FileSystemWriter(folder / WEIGHTS_FOLDER, sync_files=False)
         try:
             save_sharded(self._state(), storage_writer=writer)

@@ -72,7 +72,7 @@ class ParkingLot:
         self._held = []
 
     def _storages(self, tensors: Iterable[torch.Tensor], seen: set[int]) -> Iterator[torch.UntypedStorage]:
-        """Yield each storage once; those that torch cannot resize (borrowed memory) stay where they are."""
+        """Yield each storage once; those that torch cannot resize (borrowed memory) are left alone."""
         for tensor in tensors:
             if tensor.device != self._device:
                 continue

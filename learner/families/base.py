@@ -60,7 +60,7 @@ class ModelFamily(Protocol):
         """Return rotary positions [A, P] of a prompt, and the position of the token behind it.
 
         Args:
-            is_image: [P] where image tokens stand.
+            is_image: [P] True at image tokens.
             grids: of its images, in order.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Pieces -> MicroBatch: one token stream without padding, in which a shared prompt and its images stand once.
+"""Pieces -> MicroBatch: one token stream without padding, in which a shared prompt and its images occur once.
 
 Prompts and whole sequences come first, then the completions that share a prompt.
 
@@ -6,8 +6,8 @@ Prompts and whole sequences come first, then the completions that share a prompt
     fed      | all P    | P + T - 1                 | T - 1 tokens each    the last token is only predicted
     predicts | the first token of c 0.0 and of c 0.1 (last row) | the next token of its completion
 
-Group 0 is shared, group 1 has one completion and stands whole. Positions continue from the prompt in every completion,
-as if it stood behind it alone.
+Group 0 shares its prompt, group 1 has one completion, which follows its prompt. Positions continue from the prompt in
+every completion, as if it followed alone.
 
 Axes: L tokens of the stream, C completion tokens (predicted), P prompt tokens, T completion tokens of a sequence,
 A position axes, S sequences.
@@ -137,7 +137,7 @@ class MicroBatch:
     behaviour_logprobs: torch.Tensor
     """float32 [C]"""
     old_logprobs: torch.Tensor | None
-    """float32 [C], or None where the current logprobs stand for them."""
+    """float32 [C], or None where the current logprobs are used."""
     ref_logprobs: torch.Tensor | None
     """float32 [C], or None without a KL term."""
     pixel_values: torch.Tensor
@@ -147,7 +147,7 @@ class MicroBatch:
     image_rows: torch.Tensor
     """int64 [image tokens] stream rows that take image features; empty with a dummy image."""
     feature_rows: torch.Tensor
-    """int64 [image tokens] which feature each takes: a prompt that stands twice takes the same ones twice."""
+    """int64 [image tokens] which feature each takes: a prompt that occurs twice takes the same ones twice."""
     group_ids: tuple[str, ...]
     """[S] group of each completion."""
     sequence_indices: tuple[int, ...]

@@ -28,7 +28,7 @@ SINGLE_FILE = "model.safetensors"
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 """Types of weights by their names in a safetensors header."""
 COMPARED_ROWS = 256
-"""Rows that tell whether an output head is a copy."""
+"""Rows that are compared to see whether an output head is a copy."""
 
 
 class PretrainedWeights:
@@ -223,7 +223,7 @@ class FolderSource:
         Raises:
             LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
         """
-        get_family(self._config)  # before the weights are looked for, which it may not have at all
+        get_family(self._config)  # before the search for weights, which it may not have at all
         if has_own_output_head(Path(self._model_path)):
             self._config.tie_word_embeddings = False
             self._config.get_text_config().tie_word_embeddings = False

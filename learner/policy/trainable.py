@@ -94,7 +94,7 @@ def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Itera
     The sum is float32, whatever the type of the weight, so that it is rounded once: to the type in which it goes on.
 
     Args:
-        tensors: by name; an adapter's factors stand together with their base weight.
+        tensors: by name; an adapter's factors come together with their base weight.
         config: None where there are no adapters.
     """
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
 """The plan of a step: facts that all ranks share, advantages, and the sequences of each update.
 
 Facts are small (rewards and lengths, no tokens), so every rank holds those of all groups and works out the same
-advantages and denominators; tokens and images stay with the rank that has them.
+advantages and denominators; tokens and images remain on their rank.
 """
 
 import itertools

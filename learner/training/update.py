@@ -58,7 +58,7 @@ class UpdateSums:
         weighted = [metrics[name] * num_tokens for name in TOKEN_METRICS]
         self._sums += torch.stack([loss.detach().double(), num_tokens.double(), *(w.double() for w in weighted)])
         distance = (logprobs.detach() - batch.behaviour_logprobs).abs()
-        # Of the micro-batch, only this stays: its pixels and layout would fill the device over a step.
+        # Only this is kept of the micro-batch: its pixels and layout would fill the device over a step.
         self._seen.append((batch.group_ids, batch.lengths, distance.where(batch.token_weights > 0, 0.0)))
 
     def reduce(self) -> dict[str, float]:
