@@ -1,14 +1,17 @@
 """TrainBackend: the interface between the trainer and whatever holds the policy; and the optimiser of all backends."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from learner.config import OptimizerConfig
+from learner.config import LearnerConfig, OptimizerConfig
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
+from learner.policy.source import FolderSource, Weights
+from learner.policy.trainable import add_adapters, changing_names, freeze_parameters
 
 WEIGHTS_FOLDER = "weights"
 """Folder inside a checkpoint's folder, into which a backend writes."""
@@ -17,16 +20,39 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logprobs [C], entropy [C]) -> this micro-batch's share of the step's loss."""
 
 
-class TrainBackend(Protocol):
+class TrainBackend(ABC):
     """A policy on one or more ranks; every method is a collective of all of them."""
 
-    device: torch.device
     dtype: torch.dtype
     """Of forward and backward."""
     policy: Policy
     stored_dtypes: dict[str, torch.dtype]
     """By checkpoint name: in which type the folder that the policy began from holds each of `full_tensors`."""
 
+    def __init__(self, config: LearnerConfig, device: torch.device) -> None:
+        self.device = device
+        self.dtype = getattr(torch, config.dtype)
+        self._config = config
+
+    def _build_policy(self, source: FolderSource) -> Weights:
+        """Build the policy with frozen parts, adapters and recomputation as configured; returns its weights, unread.
+
+        Raises:
+            LearnerError: the model folder, a freeze pattern or an adapter's target does not fit.
+        """
+        self.policy = source.skeleton()
+        # Names are matched before adapters change them.
+        weights = source.weights(self.policy)
+        self._names = source.checkpoint_names(self.policy)
+        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
+        freeze_parameters(self.policy, self._config.freeze)
+        if self._config.lora is not None:
+            add_adapters(self.policy, self._config.lora)
+        if self._config.activation_checkpointing:
+            self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
+        return weights
+
+    @abstractmethod
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         """Run one micro-batch and add its gradient to what is there; gradients of ranks are summed.
 
@@ -35,28 +61,28 @@ class TrainBackend(Protocol):
             loss_function: called once, with gradient.
             is_last: whether `grad_norm` follows, so that sums over ranks may wait until now.
         """
-        ...
 
+    @abstractmethod
     def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
         """Return the current policy's logprobs [C], without gradient; `is_raw` as in `Policy.forward`."""
-        ...
 
+    @abstractmethod
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """Return the frozen reference's logprobs [C]; only where kl_coef is above 0."""
-        ...
 
+    @abstractmethod
     def grad_norm(self) -> torch.Tensor:
         """Return the global 2-norm of the gradient, the same scalar on every rank."""
-        ...
 
+    @abstractmethod
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
         """Clip the gradient to the configured norm, update the weights, and clear the gradient."""
-        ...
 
+    @abstractmethod
     def zero_grad(self) -> None:
         """Clear the gradient."""
-        ...
 
+    @abstractmethod
     def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
 
@@ -65,23 +91,23 @@ class TrainBackend(Protocol):
         Args:
             names: those wanted, the same on every rank; None for all.
         """
-        ...
 
+    @abstractmethod
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
-        ...
 
     def changing_names(self) -> frozenset[str]:
         """Return the checkpoint names of all tensors of the layers in which something is trained."""
-        ...
+        return changing_names(self.policy, self._names)
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write this rank's part of weights and optimiser state into a folder of its own.
 
         File names differ between ranks, so that the parts of all ranks fit into one folder.
         """
-        ...
 
+    @abstractmethod
     def load(self, folder: Path, *, is_keeper: bool) -> None:
         """Read what `save` wrote, on any number of ranks.
 
@@ -89,18 +115,17 @@ class TrainBackend(Protocol):
             folder: with the parts of all ranks.
             is_keeper: whether this rank alone, of those that see this folder, may write into it for a while.
         """
-        ...
 
+    @abstractmethod
     def offload(self) -> int:
         """Move weights and optimiser state of the device to host memory; returns the bytes freed there.
 
         Between two steps only. Until `onload` no other method may be called.
         """
-        ...
 
+    @abstractmethod
     def onload(self) -> None:
         """Move back what `offload` moved."""
-        ...
 
 
 # Weight decay pulls matrices towards zero; biases and norm weights are vectors and are not decayed.

@@ -17,21 +17,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from learner.backends.base import WEIGHTS_FOLDER, LossFunction, make_optimizer, parameter_groups
+from learner.backends.base import WEIGHTS_FOLDER, LossFunction, TrainBackend, make_optimizer, parameter_groups
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
 from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
-from learner.policy.source import PolicySource, Weights
+from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_of,
     adapters_off,
-    add_adapters,
     base_name,
-    changing_names,
-    freeze_parameters,
     initial_adapter,
     is_adapter,
     merged,
@@ -42,32 +39,21 @@ logger = logging.getLogger(__name__)
 SHARDS_STAGE = 3
 
 
-class DeepSpeedBackend:
+class DeepSpeedBackend(TrainBackend):
     """Policy, optional reference and optimiser of one rank."""
 
-    def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
+    def __init__(self, config: LearnerConfig, device: torch.device, source: FolderSource) -> None:
         """Build without weights, then read and shard one tensor after the other; the process group must exist.
 
         Raises:
             LearnerError: deepspeed is not installed, or the model folder, a freeze pattern or an adapter's target does
                 not fit.
         """
-        self.device = device
-        self.dtype: torch.dtype = getattr(torch, config.dtype)
-        self._config = config
+        super().__init__(config, device)
         self._stage = config.deepspeed.zero_stage
         self._is_offloaded = config.deepspeed.offload_optimizer
         self._deepspeed = _import_deepspeed(device)
-        self.policy = source.skeleton()
-        # Names are matched before adapters change them.
-        weights = source.weights(self.policy)
-        self._names = source.checkpoint_names(self.policy)
-        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
-        freeze_parameters(self.policy, config.freeze)
-        if config.lora is not None:
-            add_adapters(self.policy, config.lora)
-        if config.activation_checkpointing:
-            self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
+        weights = self._build_policy(source)
         self.policy.train()
         self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
@@ -80,7 +66,7 @@ class DeepSpeedBackend:
             self._reference = self._engine if config.lora else self._load_reference(source)
         self._parking = ParkingLot(device)
 
-    def _load_reference(self, source: PolicySource) -> torch.nn.Module:
+    def _load_reference(self, source: FolderSource) -> torch.nn.Module:
         """Return the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
         reference = source.skeleton()
         weights = source.weights(reference)
@@ -227,9 +213,6 @@ class DeepSpeedBackend:
             for name, parameter in self.policy.hf_model.named_parameters()
             if not is_adapter(name)
         }
-
-    def changing_names(self) -> frozenset[str]:
-        return changing_names(self.policy, self._names)
 
     def _full_tensor(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter.requires_grad:

@@ -21,21 +21,25 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from learner.backends.base import WEIGHTS_FOLDER, LossFunction, make_optimizer, parameter_groups, run_fused
+from learner.backends.base import (
+    WEIGHTS_FOLDER,
+    LossFunction,
+    TrainBackend,
+    make_optimizer,
+    parameter_groups,
+    run_fused,
+)
 from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
-from learner.policy.source import PolicySource, Weights
+from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_of,
     adapters_off,
-    add_adapters,
     base_name,
-    changing_names,
-    freeze_parameters,
     initial_adapter,
     is_adapter,
     merged,
@@ -84,29 +88,18 @@ class GatheredBlock:
         return rows.clone(memory_format=torch.contiguous_format).view(-1, *shape[1:])[: shape[0]]
 
 
-class FsdpBackend:
+class FsdpBackend(TrainBackend):
     """Policy, optional reference and optimiser of one rank."""
 
-    def __init__(self, config: LearnerConfig, device: torch.device, source: PolicySource) -> None:
+    def __init__(self, config: LearnerConfig, device: torch.device, source: FolderSource) -> None:
         """Build and shard without weights, then read each rank's own rows; the process group must exist.
 
         Raises:
             LearnerError: the model folder, a freeze pattern or an adapter's target does not fit.
         """
-        self.device = device
-        self.dtype: torch.dtype = getattr(torch, config.dtype)
-        self._config = config
+        super().__init__(config, device)
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        self.policy = source.skeleton()
-        # Names are matched before adapters change them.
-        weights = source.weights(self.policy)
-        self._names = source.checkpoint_names(self.policy)
-        self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
-        freeze_parameters(self.policy, config.freeze)
-        if config.lora is not None:
-            add_adapters(self.policy, config.lora)
-        if config.activation_checkpointing:
-            self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
+        weights = self._build_policy(source)
         self._shard_and_read(self.policy.train(), weights)
         self._optimizer = make_optimizer(parameter_groups(self.policy, config.optimizer), config.optimizer)
         self._reference: Policy | None = None
@@ -115,7 +108,7 @@ class FsdpBackend:
             self._reference = self.policy if config.lora else self._load_reference(source)
         self._parking = ParkingLot(device)
 
-    def _load_reference(self, source: PolicySource) -> Policy:
+    def _load_reference(self, source: FolderSource) -> Policy:
         reference = source.skeleton()
         reference.requires_grad_(False).eval()
         self._shard_and_read(reference, source.weights(reference))
@@ -198,9 +191,6 @@ class FsdpBackend:
                     together |= {factor: adapters.tensor(factor) for factor in adapters_of(name, factors)}
                 for own, tensor in merged(together, self._config.lora):
                     yield self._names[own], tensor
-
-    def changing_names(self) -> frozenset[str]:
-        return changing_names(self.policy, self._names)
 
     def _gather(
         self, named: Mapping[str, torch.nn.Parameter], names: Sequence[str], dtype: torch.dtype

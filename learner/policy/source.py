@@ -169,24 +169,8 @@ class Weights(Protocol):
         ...
 
 
-class PolicySource(Protocol):
-    """Builds as many equal policies as are asked for: one to train, one as reference."""
-
-    def skeleton(self) -> Policy:
-        """Build a policy whose parameters are on the meta device; its buffers are real."""
-        ...
-
-    def weights(self, policy: Policy) -> Weights:
-        """Open the weights of a skeleton that nothing has renamed yet."""
-        ...
-
-    def checkpoint_names(self, policy: Policy) -> Mapping[str, str]:
-        """Map each parameter's name to the one that engines and exported folders want."""
-        ...
-
-
 class FolderSource:
-    """A Hugging Face folder."""
+    """A Hugging Face folder, from which equal policies are built: one to train, one as reference."""
 
     def __init__(
         self,
@@ -218,7 +202,7 @@ class FolderSource:
         self._banned_token_ids = banned_token_ids
 
     def skeleton(self) -> Policy:
-        """See PolicySource.
+        """Build a policy whose parameters are on the meta device; its buffers are real.
 
         Raises:
             LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
@@ -235,7 +219,7 @@ class FolderSource:
         )
 
     def weights(self, policy: Policy) -> Weights:
-        """See PolicySource.
+        """Open the weights of a skeleton whose parameters have their first names.
 
         Raises:
             LearnerError: there are no safetensors, or tensors are missing.
@@ -243,7 +227,7 @@ class FolderSource:
         return PretrainedWeights(self._model_path, policy.hf_model)
 
     def checkpoint_names(self, policy: Policy) -> dict[str, str]:
-        """See PolicySource.
+        """Map each parameter's name to the one in engines and exported folders.
 
         Raises:
             LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
@@ -255,7 +239,7 @@ class RandomSource(FolderSource):
     """A Hugging Face folder of which the weights are not read: they are drawn, always the same ones."""
 
     def skeleton(self) -> Policy:
-        """See PolicySource; whether the output head is tied is what the configuration says."""
+        """Build a policy; the configuration decides whether the output head is tied."""
         return self._build()
 
     def weights(self, policy: Policy) -> "RandomWeights":

@@ -26,7 +26,7 @@ from learner.export import export_model
 from learner.families.base import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatchBuilder
-from learner.policy.source import FolderSource, PolicySource, RandomSource
+from learner.policy.source import FolderSource, RandomSource
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
 from learner.ranks import exchange, join_store, rank_memory, round_trips
 from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
@@ -288,7 +288,7 @@ def _random_file(rank: int) -> str:
     return f"random_{rank:05d}.pt"
 
 
-def _make_backend(config: LearnerConfig, device: torch.device, source: PolicySource) -> TrainBackend:
+def _make_backend(config: LearnerConfig, device: torch.device, source: FolderSource) -> TrainBackend:
     if config.backend == "deepspeed":
         from learner.backends.deepspeed import DeepSpeedBackend
 

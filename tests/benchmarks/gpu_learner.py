@@ -103,15 +103,12 @@ class RandomSource:
         self._kernel = kernel
 
     def skeleton(self) -> Policy:
-        """See PolicySource."""
         return build_skeleton(self._config, self._kernel, temperature=1.0)
 
     def weights(self, policy: Policy) -> RandomWeights:
-        """See PolicySource."""
         return RandomWeights(policy)
 
     def checkpoint_names(self, policy: Policy) -> dict[str, str]:
-        """See PolicySource."""
         return {name: name for name, _ in policy.hf_model.named_parameters()}
 
 
