@@ -16,12 +16,12 @@ from orchestration.workers.answers import (
     model_boxes,
     reference_boxes,
 )
-from rewards.answer import extract_answer
 from rewards.base import GoldError, Reason
 from rewards.bmas import duplicate_frac
 from rewards.choices import Choices
+from rewards.config import FormatConfig
+from rewards.envelope import extract_answer
 from rewards.grounding import iou
-from rewards.parameters import FormatConfig
 from rewards.yes_no import read_yes_no
 
 MAX_RELATIVE_ERROR = 0.05
