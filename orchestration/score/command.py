@@ -12,10 +12,9 @@ from typing import Any, TextIO
 from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
 from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
-from rewards.answer import extract_answer
 from rewards.base import Reason, RewardResult
 from rewards.config import RewardConfig
-from rewards.format import format_reward
+from rewards.envelope import extract_answer, format_reward
 from rewards.mixed import MixedReward
 
 EXIT_OK = 0
