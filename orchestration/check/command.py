@@ -1,4 +1,4 @@
-"""`mixed-r1 check`: look at the machines and the parts of a run before it begins; a table, JSON, and an exit code."""
+"""`mixed-r1 check`: check the machines and the actors of a run before it begins; a table, JSON, and an exit code."""
 
 import asyncio
 import secrets
@@ -29,13 +29,13 @@ from rewards.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 
 MIN_LEARNING_RATE = 1e-4
-"""Of the step, so that in bfloat16 too it moves every tensor that is trained."""
+"""Of the step, so that it changes every trained tensor in bfloat16 too."""
 MIN_IMAGES = 2
 EXIT_FAULT = 1
 
 
 def run_check(config: ExperimentConfig, model: Path, *, planned_bytes: int) -> int:
-    """Check as configured, print the table and write check.json; gives the exit code: 0 all right, 1 a fault.
+    """Check as configured, print the table, write check.json and return the exit code: 0 all right, 1 a fault.
 
     Raises:
         ConfigError: the settings, the model or the machines cannot begin such a run.
@@ -86,7 +86,7 @@ def expectations(config: ExperimentConfig, model: Path) -> Expectations:
 
 
 def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes: int) -> Facts:
-    """Start the actors of a run but for those that score, and probe them."""
+    """Start the engines and learner ranks of a run, and probe them."""
     logs, record, limits = folder / "logs", folder / "turns.jsonl", config.cluster.faults
     record.unlink(missing_ok=True)
     checkpoints = config.training.checkpoint_dir or folder
@@ -111,7 +111,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             loads_weights=False,
         )
         probes = Probes(
-            config,
+            config=config,
             generators=generators,
             learner=learner,
             turns=start_turns(config, generators, learner, record=record),
@@ -128,7 +128,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
         try:
             await while_ray_lives(probes.look())
         except asyncio.CancelledError:
-            # Calls to processes that end now fail unheard.
+            # Calls to processes that are ending fail, and nobody waits for them.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             raise
         finally:
@@ -142,7 +142,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
 
 
 async def look_at_nodes(config: ExperimentConfig, model: Path, shared: Path) -> list[NodeFacts]:
-    """Return what every machine is and sees."""
+    """Return the facts of every machine."""
     token = secrets.token_hex(8)
     shared.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,15 +1,27 @@
-"""What a check has found, as plain records: `probes` fills them in, `verdicts` judges them."""
+"""Records of a check: facts that `probes` collects, and rows with a verdict that `verdicts` makes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
 
 from learner.records import RankMemory
+from rewards.config import GroundingConfig
 from rollout.records import EncodedPrompt
+
+TIMES_SLOWER = 3.0
+"""Than the median of the others: a link or an engine that counts as slow. Healthy ones differ by a third."""
+SLOW_S = 0.5
+"""By which it must be slower as well: smaller differences come from the machine's other work."""
+SHOWN = 3
+"""Names in a row; the JSON file has all."""
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+"""Mean |difference| of logprobs over a completion, at the median of all completions; in bfloat16 two kernels round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """One machine, as a process on it sees it."""
+    """One machine, as seen by a process on it."""
 
     node: str
     versions: Mapping[str, str]
@@ -21,9 +33,9 @@ class NodeFacts:
     model_files: Mapping[str, str]
     """File of the model folder -> digest; of weights the size alone."""
     sees_run_dir: bool
-    """Whether what the command has just written into run_dir is there."""
+    """Whether the file that the command has just written into run_dir is there."""
     is_seen: bool = False
-    """Whether what this machine has written there is seen by the command."""
+    """Whether the command sees the file that this machine has written there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +64,24 @@ class WeightFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFacts:
-    """One prompt, as both sides make it of the same text and files."""
+    """One prompt, as engines and ranks process the same text and images."""
 
     name: str
     image_sizes: tuple[tuple[int, int], ...]
-    """(width, height) of the pictures as they were drawn."""
+    """(width, height) of the images as they were drawn."""
     engines: tuple[EncodedPrompt, ...]
     ranks: tuple[EncodedPrompt, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledFacts:
-    """What one engine has answered to one prompt."""
+    """Completions of one engine for one prompt."""
 
     prompt: str
     engine: int
     num_tokens: int
     banned: tuple[str, ...]
-    """Placeholders of pictures that were sampled."""
+    """Placeholders of images that were sampled."""
     versions: tuple[int, ...]
     """Of the weights that sampled."""
     seconds: float
@@ -89,9 +101,9 @@ class ScoreFacts:
     difference: tuple[float, ...]
     """Engine from learner."""
     to_others: Mapping[str, tuple[float, ...]]
-    """Engine from the learner under what would explain a fault: `stale` weights, `swapped` or `blank` pictures."""
+    """Engine from the learner under possible causes of a fault: `stale` weights, `swapped` or `blank` images."""
     effects: Mapping[str, tuple[float, ...]]
-    """The learner from itself under each of these: a fault that moves it by less would not be seen."""
+    """The learner from itself under each of these; a small effect means that the fault would not be detected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +135,7 @@ class CheckpointFacts:
 
 @dataclass(slots=True, kw_only=True)
 class Facts:
-    """Everything that was found; what was not reached is empty."""
+    """Everything that was found; parts that were not reached are empty."""
 
     nodes: list[NodeFacts] = field(default_factory=list)
     rank_links_s: Mapping[int, float] = field(default_factory=dict)
@@ -144,4 +156,66 @@ class Facts:
     step: StepFacts | None = None
     checkpoint: CheckpointFacts | None = None
     failure: tuple[str, str] | None = None
-    """What was being looked at when an error ended the check, and the error."""
+    """The part of the check that an error ended, and the error."""
+
+
+Verdict = Literal["ok", "fault", "open"]
+"""open: the check could not tell, and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    found: str
+    expected: str
+    verdict: Verdict
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectations:
+    """What should be found, by the settings."""
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    """The less exact one of engines and learner."""
+    coord_mode: str
+    family_frame: str
+    """In which models of this family answer boxes."""
+    patch_side: int | None
+    """Pixels of a row of the vision tower; None for towers that take whole tiles."""
+    grounding: GroundingConfig
+    learns: bool
+    """Whether a training step is to move weights."""
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Return the first names of a list, and how many more there are; check.json has all."""
+    known = list(names)
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return ", ".join(known[:SHOWN]) + more
+
+
+def outliers(seconds: Mapping[int, float]) -> list[int]:
+    """Return those that take much longer than the median of the others.
+
+    Example:
+        >>> outliers({0: 1.0, 1: 1.1, 2: 0.9, 3: 6.0})
+        [3]
+        >>> outliers({0: 0.01, 1: 0.05})
+        []
+    """
+    slow = []
+    for index, value in seconds.items():
+        others = [other for place, other in seconds.items() if place != index]
+        if others and value > TIMES_SLOWER * median(others) and value > median(others) + SLOW_S:
+            slow.append(index)
+    return slow
+
+
+def placed(kind: str, index: int, places: Mapping[str, str]) -> str:
+    """Return an actor's name, with its machine where that is known."""
+    name = f"{kind} {index}"
+    return f"{name} on {places[name]}" if name in places else name

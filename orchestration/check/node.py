@@ -1,4 +1,4 @@
-"""What a process on a machine can tell of it."""
+"""Facts of one machine, collected by a process on it."""
 
 import hashlib
 import importlib.metadata
@@ -17,7 +17,7 @@ SMALL_BYTES = 64 * 2**20
 
 
 def look_at_node(node: str, model: Path, shared: Path, token: str) -> NodeFacts:
-    """Return what this machine has and sees, and leave a file of its own beside the token.
+    """Return the facts of this machine, and write a file of its own beside the token.
 
     Args:
         node: name of the machine.
@@ -44,8 +44,8 @@ def look_at_node(node: str, model: Path, shared: Path, token: str) -> NodeFacts:
 
 def seen_nodes(shared: Path, token: str) -> set[str]:
     """Return the machines whose files are seen from here."""
-    words = [path.read_text().split(" ", 1) for path in shared.glob("seen-*")]
-    return {node for found, node in words if found == token}
+    written = [path.read_text().split(" ", 1) for path in shared.glob("seen-*")]
+    return {node for found, node in written if found == token}
 
 
 def _version(package: str) -> str | None:

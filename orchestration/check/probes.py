@@ -1,8 +1,8 @@
-"""Probes: a run's own engines and learner ranks, asked one thing after the other; what they answer are the facts.
+"""Probes: calls to a run's own engines and learner ranks, one after the other, whose answers are the facts.
 
-Everything goes through the pools, turns and calls that a training run uses. Engines begin with weights of which none is
-the model's, so a tensor that does not arrive cannot pass for one that did; one training step moves the learner's
-weights before they are published a second time, so an engine that keeps the first ones is seen as well.
+Everything goes through the pools, turns and calls that a training run uses. Engines begin without any of the model's
+weights, so a tensor that does not arrive cannot be taken for one that did; one training step changes the learner's
+weights before they are published a second time, so an engine that keeps the first ones is found as well.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from orchestration.check.facts import (
     StepFacts,
     WeightFacts,
 )
-from orchestration.check.prompts import CheckPrompt
+from orchestration.check.prompts import CheckPrompt, made_up_rewards
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.engine_pool import Engine, GeneratorPool
@@ -39,7 +39,6 @@ from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.tickets import GroupTicket
 from orchestration.workers.turns import Turns
 from orchestration.workers.weight_sync import compare_fingerprints
-from rewards.base import Reason, RewardResult
 from rollout.records import Fingerprint, RolloutGroup, Sample, SamplingSpec
 
 MAX_COMPLETIONS = 4
@@ -53,75 +52,53 @@ LINK_BYTES = {"cuda": 256 * 2**20, "cpu": 16 * 2**20}
 FULL_BATCHES = 2
 """Micro-batches of every rank that the step's tokens would fill."""
 MAX_REPEATS = 64
-"""Times that a group may stand in the step."""
+"""Times that a group may be repeated in the step."""
 WIRE_BYTES = {"float32": 4, "bfloat16": 2}
 
 Logprobs = list[NDArray[np.float32]]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class Probes:
-    """Fills in the facts. Life: constructed -> `look`, once."""
+    """Collects the facts. Life: constructed -> `look`, once."""
 
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        *,
-        generators: GeneratorPool,
-        learner: LearnerGroup,
-        turns: Turns,
-        prompts: Sequence[CheckPrompt],
-        placeholders: Mapping[int, str],
-        planned_bytes: int,
-        store: FileStore,
-        record: Path,
-        look_at_nodes: Callable[[], Awaitable[list[NodeFacts]]],
-        hold: Callable[[Any], Any],
-        say: Callable[[str], None],
-    ) -> None:
-        """Start nothing yet.
-
-        Args:
-            config: of the run.
-            generators: its engines, not started, which begin without the model's weights.
-            learner: its ranks, not started.
-            turns: who has the GPUs.
-            prompts: what is asked.
-            placeholders: ids that must not be sampled, with their texts.
-            planned_bytes: of a learner rank, by `mixed-r1 plan`.
-            store: takes a checkpoint, which is deleted again.
-            record: where `turns` writes whose turn it is.
-            look_at_nodes: gives what every machine is and sees.
-            hold: puts a value where the learner's ranks find it, and gives the reference.
-            say: told what is looked at.
-        """
-        self._config = config
-        self._generators = generators
-        self._learner = learner
-        self._turns = turns
-        self._prompts = prompts
-        self._placeholders = placeholders
-        self._planned_bytes = planned_bytes
-        self._store = store
-        self._record = record
-        self._look_at_nodes = look_at_nodes
-        self._hold = hold
-        self._say = say
-        self.facts = Facts()
-        self._engines: Sequence[Engine] = ()
-        self._connected: list[Any] = []
-        self._groups: dict[tuple[int, str], RolloutGroup] = {}
-        """By engine and prompt."""
-        self._learner_says: dict[tuple[str, str], Logprobs] = {}
-        """By prompt, and `now`, `stale`, `swapped` or `blank`."""
-        self._sent: dict[int, dict[str, Fingerprint]] = {}
-        self._held: dict[int, list[dict[str, Fingerprint]]] = {}
-        self._seconds: dict[int, float] = {}
-        self._early_scores: dict[tuple[int, str], Logprobs] = {}
-        """By engine and prompt, under the first weights."""
+    config: ExperimentConfig
+    generators: GeneratorPool
+    """Engines of the run, not started, which begin without the model's weights."""
+    learner: LearnerGroup
+    """Its ranks, not started."""
+    turns: Turns
+    """Hands the GPUs over between engines and learner."""
+    prompts: Sequence[CheckPrompt]
+    placeholders: Mapping[int, str]
+    """Ids that must not be sampled, with their texts."""
+    planned_bytes: int
+    """Of a learner rank, by `mixed-r1 plan`."""
+    store: FileStore
+    """Takes a checkpoint, which is deleted again."""
+    record: Path
+    """Where `turns` writes whose turn it is."""
+    look_at_nodes: Callable[[], Awaitable[list[NodeFacts]]]
+    hold: Callable[[Any], Any]
+    """Puts a value where the learner's ranks find it, and returns the reference."""
+    say: Callable[[str], None]
+    """Prints what is checked next."""
+    facts: Facts = field(default_factory=Facts)
+    _engines: Sequence[Engine] = ()
+    _connected: list[Any] = field(default_factory=list)
+    _groups: dict[tuple[int, str], RolloutGroup] = field(default_factory=dict)
+    """By engine and prompt."""
+    _learner_scores: dict[tuple[str, str], Logprobs] = field(default_factory=dict)
+    """By prompt, and `now`, `stale`, `swapped` or `blank`."""
+    _sent: dict[int, dict[str, Fingerprint]] = field(default_factory=dict)
+    _held: dict[int, list[dict[str, Fingerprint]]] = field(default_factory=dict)
+    _seconds: dict[int, float] = field(default_factory=dict)
+    _early_scores: dict[tuple[int, str], Logprobs] = field(default_factory=dict)
+    """By engine and prompt, under the first weights."""
 
     async def look(self) -> None:
-        """Look at everything in turn, until an error stands in the way."""
+        """Check everything in turn, up to the first error."""
         stages: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
             ("machines", self._see_nodes),
             ("starting engines and learner ranks", self._start),
@@ -133,35 +110,35 @@ class Probes:
             ("new weights", self._publish_again),
         )
         for name, stage in stages:
-            self._say(f"{name} ...")
+            self.say(f"{name} ...")
             try:
                 await stage()
-            except Exception as error:  # whatever it is, it is what the check has found
+            except Exception as error:  # of any kind: it is a result of the check
                 logger.exception("the check ends at %s", name)
                 self.facts.failure = name, f"{type(error).__name__}: {error}"
                 break
 
     async def _see_nodes(self) -> None:
-        self.facts.nodes = await self._look_at_nodes()
+        self.facts.nodes = await self.look_at_nodes()
 
     async def _start(self) -> None:
-        if self._turns.is_shared:  # the engines stand where the ranks do, and after them on their GPUs
+        if self.turns.is_shared:  # engines share the ranks' GPUs, and start after them
             await self._build_learner()
-            await self._generators.ready()
-            await self._turns.to_learner()
+            await self.generators.ready()
+            await self.turns.to_learner()
         else:
-            await asyncio.gather(self._build_learner(), self._generators.ready())
-        self._engines = self._generators.standing()
+            await asyncio.gather(self._build_learner(), self.generators.ready())
+        self._engines = self.generators.standing()
 
     async def _build_learner(self) -> None:
-        await self._learner.build(derive_seed(self._config.seed, "check"))
-        await self._turns.settle_learner()
+        await self.learner.build(derive_seed(self.config.seed, "check"))
+        await self.turns.settle_learner()
 
     async def _measure_links(self) -> None:
-        self.facts.link_bytes = LINK_BYTES[self._config.learner.device]
-        seconds = (await self._learner.on_each("round_trips", self.facts.link_bytes))[0]
+        self.facts.link_bytes = LINK_BYTES[self.config.learner.device]
+        seconds = (await self.learner.on_each("round_trips", self.facts.link_bytes))[0]
         self.facts.rank_links_s = dict(enumerate(seconds, start=1))
-        if self._turns.is_shared:
+        if self.turns.is_shared:
             return  # engines and ranks are on the same GPUs, and take weights together
         found: dict[int, float] = {}
         chosen = self._engines[:: -(-len(self._engines) // MAX_LINKS)]
@@ -170,24 +147,24 @@ class Probes:
         self.facts.engine_links_s = found
 
     async def _send(self, engines: Sequence[Engine], version: int) -> float:
-        """Send the weights as a publication does; gives the seconds of the transfer."""
+        """Send the weights as a publication does; return the seconds of the transfer."""
         clock = asyncio.get_running_loop().time
-        await self._turns.pause_for_weights(engines)
+        await self.turns.pause_for_weights(engines)
         handles = [engine.handle for engine in engines]
         if handles != self._connected:
-            await self._learner.connect(handles, self._config.rollout)
+            await self.learner.connect(handles, self.config.rollout)
             self._connected = handles
         started = clock()
-        await self._learner.send_weights(version)
+        await self.learner.send_weights(version)
         seconds = clock() - started
-        await self._turns.resume_with_weights(engines)
+        await self.turns.resume_with_weights(engines)
         return seconds
 
     async def _publish(self, version: int) -> None:
         started = asyncio.get_running_loop().time()
-        await self._turns.some_standing()
+        await self.turns.some_standing()
         await self._send(self._engines, version)
-        self._turns.end()
+        self.turns.end()
         self._seconds[version] = asyncio.get_running_loop().time() - started
 
     async def _publish_first(self) -> None:
@@ -197,15 +174,15 @@ class Probes:
 
     async def _read_engines(self) -> list[dict[str, Fingerprint]]:
         """Fingerprints of all tensors of every engine."""
-        names = (await self._generators.on_each(self._engines, "weight_names"))[0]
-        return list(await self._generators.on_each(self._engines, "weight_fingerprints", names))
+        names = (await self.generators.on_each(self._engines, "weight_names"))[0]
+        return list(await self.generators.on_each(self._engines, "weight_fingerprints", names))
 
     async def _encode(self) -> None:
-        rollout = self._config.rollout
-        for prompt in self._prompts:
-            told = prompt.sample, rollout.system_prompt, rollout.engine.max_images_per_prompt
+        rollout = self.config.rollout
+        for prompt in self.prompts:
+            asked = prompt.sample, rollout.system_prompt, rollout.engine.max_images_per_prompt
             engines, ranks = await asyncio.gather(
-                self._generators.on_each(self._engines, "encode", prompt.sample), self._learner.on_each("encode", *told)
+                self.generators.on_each(self._engines, "encode", prompt.sample), self.learner.on_each("encode", *asked)
             )
             self.facts.prompts.append(
                 PromptFacts(
@@ -217,15 +194,15 @@ class Probes:
             )
 
     async def _sample(self) -> None:
-        sampling = self._config.rollout.sampling
+        sampling = self.config.rollout.sampling
         spec = SamplingSpec(
             group_size=min(sampling.group_size, 2 * MAX_COMPLETIONS),
             temperature=sampling.temperature,
             max_completion_tokens=min(sampling.max_completion_tokens, MAX_TOKENS),
-            seed=derive_seed(self._config.seed, "check"),
+            seed=derive_seed(self.config.seed, "check"),
         )
-        for prompt in self._prompts:
-            groups = await self._generators.on_each(self._engines, "answer", prompt.name, prompt.sample, spec)
+        for prompt in self.prompts:
+            groups = await self.generators.on_each(self._engines, "answer", prompt.name, prompt.sample, spec)
             for engine, group in zip(self._engines, groups, strict=True):
                 self._groups[engine.index, prompt.name] = group
                 self.facts.sampled.append(self._sampled(engine, group))
@@ -238,23 +215,23 @@ class Probes:
             prompt=group.group_id,
             engine=engine.index,
             num_tokens=len(tokens),
-            banned=tuple(sorted({self._placeholders[token] for token in tokens if token in self._placeholders})),
+            banned=tuple(sorted({self.placeholders[token] for token in tokens if token in self.placeholders})),
             versions=tuple(sorted(versions)),
             seconds=group.seconds,
         )
 
     def _asked(self, prompt: CheckPrompt, sample: Sample | None = None) -> ScoredGroup:
-        """The completions that both sides score, as answers to a prompt or to one in its place."""
+        """The completions that both sides score, as answers to a prompt or to another sample in its place."""
         group = self._groups[self._engines[0].index, prompt.name]
         some = replace(group, sample=sample or prompt.sample, generations=group.generations[:MAX_COMPLETIONS])
         return to_scored_group(some, made_up_rewards(len(some.generations)))
 
     async def _score(self, version: int) -> None:
-        """Let every engine score the same completions; the learner has its turn before or after."""
-        for prompt in self._prompts:
+        """Have every engine score the same completions; the learner scores them in its own turn."""
+        for prompt in self.prompts:
             group = self._asked(prompt)
             calls = (
-                self._generators.on_each(self._engines, "score_completion", group, prompt.sample, index)
+                self.generators.on_each(self._engines, "score_completion", group, prompt.sample, index)
                 for index in range(len(group.sequences))
             )
             by_completion = await asyncio.gather(*calls)
@@ -266,8 +243,8 @@ class Probes:
         if version == 0:
             self._early_scores[engine.index, prompt.name] = own
             return
-        now = self._learner_says[prompt.name, "now"]
-        others = {what: says for (name, what), says in self._learner_says.items() if name == prompt.name}
+        now = self._learner_scores[prompt.name, "now"]
+        others = {what: says for (name, what), says in self._learner_scores.items() if name == prompt.name}
         del others["now"]
         stale = others["stale"]
         for number, ours, says in ((0, self._early_scores[engine.index, prompt.name], stale), (1, own, now)):
@@ -285,35 +262,35 @@ class Probes:
     async def _train(self) -> None:
         clock = asyncio.get_running_loop().time
         started = clock()
-        await self._turns.to_learner()
-        if self._turns.is_shared:
+        await self.turns.to_learner()
+        if self.turns.is_shared:
             self.facts.turn_s = {"engines sleep, the learner comes": clock() - started}
         self._sent[0] = await self._read_learner()
-        for prompt in self._prompts:
-            self._learner_says[prompt.name, "stale"] = await self._ask_learner(self._asked(prompt))
+        for prompt in self.prompts:
+            self._learner_scores[prompt.name, "stale"] = await self._ask_learner(self._asked(prompt))
         await self._step()
-        for prompt in self._prompts:
+        for prompt in self.prompts:
             for what, sample in {"now": prompt.sample, "swapped": prompt.swapped, "blank": prompt.blank}.items():
                 if sample is not None:
-                    self._learner_says[prompt.name, what] = await self._ask_learner(self._asked(prompt, sample))
+                    self._learner_scores[prompt.name, what] = await self._ask_learner(self._asked(prompt, sample))
         self._sent[1] = await self._read_learner()
         await self._save()
 
     async def _read_learner(self) -> dict[str, Fingerprint]:
-        return await self._learner.weight_fingerprints(await self._learner.weight_names())
+        return await self.learner.weight_fingerprints(await self.learner.weight_names())
 
     async def _ask_learner(self, group: ScoredGroup) -> Logprobs:
-        found: Logprobs = (await self._learner.on_each("sequence_logprobs", self._hold(group)))[0]
+        found: Logprobs = (await self.learner.on_each("sequence_logprobs", self.hold(group)))[0]
         return found
 
     async def _step(self) -> None:
         clock = asyncio.get_running_loop().time
         tickets = self._tickets()
-        before = await self._learner.on_each("memory", True)
+        before = await self.learner.on_each("memory", True)
         started = clock()
-        report = await self._learner.train_step(0, tickets)
+        report = await self.learner.train_step(0, tickets)
         seconds = clock() - started
-        after = await self._learner.on_each("memory", False)
+        after = await self.learner.on_each("memory", False)
         self.facts.step = StepFacts(
             seconds=seconds,
             num_groups=len(tickets),
@@ -321,15 +298,15 @@ class Probes:
             metrics=report.metrics,
             before=tuple(before),
             after=tuple(after),
-            planned_bytes=self._planned_bytes,
+            planned_bytes=self.planned_bytes,
         )
 
     def _tickets(self) -> list[GroupTicket]:
-        """Groups of a step: those that were sampled, again and again until every rank has full micro-batches."""
-        learner, groups = self._config.learner, list(self._groups.values())
+        """Groups of a step: those that were sampled, repeated until every rank has full micro-batches."""
+        learner, groups = self.config.learner, list(self._groups.values())
         wanted = FULL_BATCHES * learner.num_ranks * learner.micro_batch_tokens
         per_round = sum(len(g.prompt_token_ids) + sum(len(one.token_ids) for one in g.generations) for g in groups)
-        most = self._config.training.groups_per_step
+        most = self.config.training.groups_per_step
         num_groups = min(most, len(groups) * min(MAX_REPEATS, -(-wanted // per_round)))
         return [
             self._ticket(number, groups[number % len(groups)]) for number in range(max(num_groups, learner.num_ranks))
@@ -342,22 +319,22 @@ class Probes:
             position=number,
             group_id=named.group_id,
             sample_id=group.sample.sample_id,
-            payload=self._hold(to_scored_group(named, results)),
+            payload=self.hold(to_scored_group(named, results)),
             summary=summarise(named, results, family="check", score_s=0.0),
         )
 
     async def _save(self) -> None:
         clock = asyncio.get_running_loop().time
         started = clock()
-        share = await self._learner.stage(0)
+        share = await self.learner.stage(0)
         staged = clock()
         try:
-            entries = await self._learner.upload(self._store, share.step)
+            entries = await self.learner.upload(self.store, share.step)
         finally:
             uploaded = clock()
-            await asyncio.to_thread(checkpoint.remove, self._store, share.step)
+            await asyncio.to_thread(checkpoint.remove, self.store, share.step)
         self.facts.checkpoint = CheckpointFacts(
-            place=str(self._store),
+            place=str(self.store),
             num_bytes=sum(entry.num_bytes for entry in entries),
             stage_s=staged - started,
             upload_s=uploaded - staged,
@@ -366,11 +343,11 @@ class Probes:
     async def _publish_again(self) -> None:
         await self._publish(1)
         self._held[1] = await self._read_engines()
-        if self._turns.is_shared:
+        if self.turns.is_shared:
             self.facts.turn_s = {**self.facts.turn_s, "weights go over, engines wake": self._seconds[1]}
-            self.facts.is_idle_in_turn = were_idle(self._record)
+            self.facts.is_idle_in_turn = were_idle(self.record)
         names = list(self._sent[0])
-        layouts = await self._generators.on_each(self._engines, "weight_layout", names)
+        layouts = await self.generators.on_each(self._engines, "weight_layout", names)
         self.facts.weights = [self._weights(version, names, layouts) for version in (0, 1)]
         await self._score(1)
 
@@ -389,7 +366,7 @@ class Probes:
             unread[index] = tuple(name for name in names if name not in layout)
             as_before = set(compare_fingerprints(before, held, dict(layout))[0]) if before else set(differing)
             stale[index] = tuple(own for own in differing if own not in as_before)
-        size = WIRE_BYTES[self._config.rollout.engine.dtype]
+        size = WIRE_BYTES[self.config.rollout.engine.dtype]
         return WeightFacts(
             version=version,
             seconds=self._seconds[version],
@@ -404,28 +381,13 @@ class Probes:
         )
 
 
-def made_up_rewards(num_completions: int) -> list[RewardResult]:
-    """Return rewards of 0 and 1 in turn, from which a step learns something whatever was answered."""
-    return [
-        RewardResult(
-            reward=float(place % 2),
-            task_reward=float(place % 2),
-            format_reward=1.0,
-            breakdown={"check": float(place % 2)},
-            parsed_answer=None,
-            reason=Reason.OK,
-        )
-        for place in range(num_completions)
-    ]
-
-
 def distances(some: Logprobs, others: Logprobs) -> tuple[float, ...]:
     """Return the mean |difference| of each completion's logprobs."""
     return tuple(float(np.mean(np.abs(one - other))) for one, other in zip(some, others, strict=True))
 
 
 def were_idle(record: Path) -> bool:
-    """Tell whether engines were asked nothing during any of the learner's turns that `turns.jsonl` holds."""
+    """Return whether engines got no call during the learner's turns that `turns.jsonl` holds."""
     turns = [json.loads(line) for line in record.read_text().splitlines()]
     pairs = itertools.pairwise(turns)
     return all(one["engines"] == two["engines"] for one, two in pairs if one["turn"] == "learner")

@@ -1,10 +1,11 @@
-"""What a check asks: four short prompts, with pictures that are drawn here."""
+"""What a check asks: four short prompts with images that are drawn here, and made-up rewards of the answers."""
 
 import io
 from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
+from rewards.base import Reason, RewardResult
 from rollout.records import ImageBytes, Sample
 
 WIDE, TALL = (150, 90), (100, 130)
@@ -21,7 +22,7 @@ STRIPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckPrompt:
-    """One prompt, and what would be asked if its pictures were mixed up or lost on the way."""
+    """One prompt, and the same with its images mixed up or lost."""
 
     sample: Sample
     swapped: Sample | None
@@ -31,7 +32,7 @@ class CheckPrompt:
 
     @property
     def name(self) -> str:
-        """How rows and messages call it."""
+        """Its name in rows and messages."""
         return self.sample.sample_id
 
 
@@ -74,3 +75,18 @@ def _encode(image: Image.Image) -> ImageBytes:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return ImageBytes(data=file.getvalue(), width=image.width, height=image.height)
+
+
+def made_up_rewards(num_completions: int) -> list[RewardResult]:
+    """Return rewards of 0 and 1 in turn, so that a step has a gradient whatever was answered."""
+    return [
+        RewardResult(
+            reward=float(place % 2),
+            task_reward=float(place % 2),
+            format_reward=1.0,
+            breakdown={"check": float(place % 2)},
+            parsed_answer=None,
+            reason=Reason.OK,
+        )
+        for place in range(num_completions)
+    ]

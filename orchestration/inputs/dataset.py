@@ -1,4 +1,4 @@
-"""Where a run's data lies, if it is there yet."""
+"""Where a run's data is, if it has been made."""
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -12,7 +12,7 @@ from orchestration.settings.model import NOT_SET
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """Where the rows are, or what makes them.
+    """Where the rows are, or how to make them.
 
     Example:
         >>> Located(train=None, held_out=None, note="the first run builds it").train is None
@@ -27,7 +27,7 @@ class Located:
 
 
 def known_model_folder(config: ExperimentConfig) -> Path | None:
-    """Give the model's folder if it is there: the configured one, or what the demo has made."""
+    """Return the model's folder if it is there: the configured one, or the one that the demo has made."""
     folder = config.model.folder
     if folder is None and config.model.family is not None:
         try:
@@ -38,7 +38,7 @@ def known_model_folder(config: ExperimentConfig) -> Path | None:
 
 
 def locate(config: ExperimentConfig) -> Located:
-    """Find the dataset without building or writing anything but remembered digests of its raw files."""
+    """Find the dataset without building it; only cached digests of its raw files are written."""
     if config.data.train is not None and config.data.held_out is not None:
         return _of_files(config.data.train, config.data.held_out)
     recipe = config.data.recipe

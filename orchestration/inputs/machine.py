@@ -1,4 +1,4 @@
-"""Whether this machine can begin a run: its model, data, run folder and GPU driver."""
+"""Check that this machine can start a run: model, data, run folder and GPU driver."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from orchestration.settings.model import NOT_SET
 def build_config(
     values: dict[str, Any], *, is_for_training: bool = True, is_for_check: bool = False
 ) -> ExperimentConfig:
-    """Build the record from composed YAML, check it across rooms, and check that this machine can begin such a run.
+    """Build the settings from composed YAML, and check them together and against this machine.
 
     Args:
         values: Composed settings.
-        is_for_training: Whether a learner will have to follow the engines; False for commands that have none.
-        is_for_check: Whether it is `mixed-r1 check` that begins: no dataset is read then, and weights may be drawn.
+        is_for_training: Whether there is a learner; False for commands that have none.
+        is_for_check: Whether it is for `mixed-r1 check`, which reads no dataset and may use random weights.
 
     Raises:
         ConfigError: naming the dotted key, its value and the remedy.
@@ -40,7 +40,7 @@ def build_config(
 
 
 def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True) -> None:
-    """Check that all inputs exist, in one line for all, and that the run folder can be written; nothing is left there.
+    """Check that all inputs exist, with one error for all, and that the run folder can be written.
 
     Args:
         config: of the run.
@@ -64,7 +64,7 @@ def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_we
             refused.append(str(error))
     elif config.model.family is None:
         refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
-    # Where Ray runs already, the GPUs are on other machines; actors look there.
+    # Where Ray runs already, the GPUs are on other machines; actors check there.
     is_on_gpus_here = config.rollout.engine.device == "cuda" and config.cluster.address is None
     if is_on_gpus_here and (fault := driver_fault()) is not None:
         refused.append(f"rollout.engine.device is cuda, but {fault}")

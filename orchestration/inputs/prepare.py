@@ -1,4 +1,4 @@
-"""What a run is fed with: a model folder and two datasets; what is not configured, demo and recipe make."""
+"""Inputs of a run: a model folder and two datasets; demo and recipe make those that are not configured."""
 
 import hashlib
 import json
@@ -11,8 +11,7 @@ from typing import Any
 
 from orchestration.data.command import build_from_config
 from orchestration.demo.make import make_in_subprocess
-from orchestration.models.image_tokens import with_pixel_limits
-from orchestration.models.processor_settings import saved_processor
+from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import read_saved_shape
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
@@ -30,7 +29,7 @@ SAMPLES, SAMPLE_BYTES = 128, 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Everything that lies on disk before a run begins."""
+    """Files that a run reads."""
 
     model: Path
     """Hugging Face folder."""
@@ -40,10 +39,10 @@ class Inputs:
 
 
 def model_folder(config: ExperimentConfig) -> Path:
-    """Return the configured model, or the demo's, made now where it is not there; under the limits of a picture's size.
+    """Return the configured model, or the demo's, made if it is not there; with the limits of an image's size applied.
 
     Raises:
-        ConfigError: no picture lies within model.min_pixels and model.max_pixels.
+        ConfigError: no image is within model.min_pixels and model.max_pixels.
     """
     if config.model.path is not None:
         return _limited(Path(config.model.path), config)
@@ -54,7 +53,7 @@ def model_folder(config: ExperimentConfig) -> Path:
 def _limited(folder: Path, config: ExperimentConfig) -> Path:
     """Return a model folder whose image processor has the limits of the run: links to `folder`, and one file written.
 
-    One folder for all, so engines, learner, prompts, box frames and the export cannot see different pictures.
+    All of engines, learner, prompts, box frames and the export use this folder, so they cannot see different images.
     """
     model, saved = config.model, saved_processor(folder)
     if (model.min_pixels is None and model.max_pixels is None) or saved is None:
@@ -78,13 +77,13 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     (unfinished / file).write_text(text)
     try:
         unfinished.rename(target)
-    except OSError:  # another process was faster, and made the same
+    except OSError:  # another process made the same folder first
         shutil.rmtree(unfinished)
     return target
 
 
 def prepare_inputs(config: ExperimentConfig) -> Inputs:
-    """Give model and data, making what is not there yet."""
+    """Return model and data, made if they are not there yet."""
     model = model_folder(config)
     if config.data.train is not None and config.data.held_out is not None:
         return Inputs(model=model, train=Path(config.data.train), held_out=Path(config.data.held_out))
@@ -98,12 +97,12 @@ def prepare_inputs(config: ExperimentConfig) -> Inputs:
 
 
 def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> dict[str, Any]:
-    """Compare the rows of both datasets with those that a run has trained on so far, wherever they lie now.
+    """Compare the rows of both datasets with those that a run has trained on so far, wherever they are now.
 
-    A run without a checkpoint, or of a version that noted nothing, goes on with what it is given.
+    A run without a checkpoint, or of a version that recorded nothing, accepts any rows.
 
     Returns:
-        What the run folder is to note of the rows.
+        The record of the rows for the run folder.
 
     Raises:
         ResumeError: they are other rows, or in another order.
@@ -125,15 +124,15 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
 
 
 def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> dict[str, Any]:
-    """Compare a model folder with the one from which a run began, wherever it lies now.
+    """Compare a model folder with the one from which a run began, wherever it is now.
 
     Checkpoints hold what is trained; frozen weights, the reference of the KL term and the tokenizer come from here.
 
     Returns:
-        What the run folder is to note of the model.
+        The record of the model for the run folder.
 
     Raises:
-        ResumeError: it holds another model, or what was noted of the first one was cut short.
+        ResumeError: it holds another model, or the record of the first one is damaged.
     """
     now = {"blake2b": model_digest(model)}
     if folder.model.is_file() and not is_change_allowed and _noted(folder.model, now) != now:
@@ -145,7 +144,7 @@ def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool)
 
 
 def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a file of the run folder notes, with at least the keys of `like`, whose own mappings count too."""
+    """Return a record of the run folder, with at least the keys of `like`, nested ones included."""
     try:
         noted: Any = json.loads(path.read_text())
     except ValueError as error:
@@ -159,7 +158,7 @@ def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 def model_digest(folder: Path) -> str:
     """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
 
-    Fine-tuning moves nearly every weight, so samples tell two models apart, and a copy from itself in a moment.
+    Fine-tuning changes nearly every weight, so samples are enough to tell two models apart.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
@@ -176,7 +175,7 @@ def model_digest(folder: Path) -> str:
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
-    """Find rows that no reward reads, and settings that do not fit the model, before anything is reserved.
+    """Check that a reward reads every row, and that its settings fit the model, before anything is reserved.
 
     Raises:
         RewardError: with a table of the unrouted rows, or naming the setting.

@@ -10,27 +10,27 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from orchestration.models.folder_files import read_object, read_text
+from orchestration.models.files import read_object, read_text
 from orchestration.settings.errors import ConfigError
 from rewards.envelope import THINK_CLOSE, THINK_OPEN
 
 PROBE = "What is this?"
-"""A question that stands for all of them."""
+"""A question to render the template with."""
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant says, for who trains on conversations; its text stays as it is."""
+    """`{% generation %}` marks the assistant's text for training on conversations; the text itself is not changed."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return what stands between the tags."""
+        """Return the nodes between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class ChatTemplate:
-    """Turns a question with pictures into the text of a prompt, each picture as the family's placeholder."""
+    """Turns a question with images into the text of a prompt, each image as the family's placeholder."""
 
     def __init__(self, folder: Path) -> None:
         """Find the template of a model folder and compile it.
@@ -59,9 +59,9 @@ class ChatTemplate:
 
         Args:
             question: the user turn.
-            num_images: pictures before it.
+            num_images: images before it.
             system_prompt: empty for none.
-            is_answered: leave out what the template writes where the model begins to speak.
+            is_answered: leave out the generation prompt.
 
         Raises:
             ConfigError: the template refuses such a conversation.
@@ -88,7 +88,7 @@ class ChatTemplate:
 
 
 def _source(folder: Path) -> str:
-    """Return what `rollout.prompt` takes: the processor's template, as transformers finds it, else the tokenizer's."""
+    """Return the template of `rollout.prompt`: the processor's, as transformers finds it, else the tokenizer's."""
     legacy, plain = folder / "chat_template.json", folder / "chat_template.jinja"
     named = sorted((folder / "additional_chat_templates").glob("*.jinja"))
     of_processor = folder / "processor_config.json"
@@ -118,7 +118,7 @@ def _source(folder: Path) -> str:
 
 
 def _default(found: Any, file: Path) -> str:
-    """Return the default of what may be one template, a mapping of names to templates, or a list of both."""
+    """Return the default template: `found` is one template, a mapping of names to templates, or a list of both."""
     if isinstance(found, list):
         found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
     if isinstance(found, dict):

@@ -1,38 +1,42 @@
-"""How many prompt tokens a picture takes: the arithmetic of the image processors, without pixels.
+"""How many prompt tokens an image takes: the arithmetic of the image processors, without pixels.
 
 Source: Qwen2.5-VL, arXiv:2502.13923, section 2.1.1, and InternVL's tiles, arXiv:2404.16821, section 3.3; both as the
 processors of transformers 5.19 compute them, which engine and learner run.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from orchestration.models.shapes import ModelShape, PatchTower, TileTower
+from orchestration.models.shapes import ModelShape, PatchTower, TileTower, shape_of
+from orchestration.models.tiny import tiny_processor
 from orchestration.settings.errors import ConfigError
+from orchestration.settings.model import ModelConfig
 
 MAX_ASPECT = 200
-"""Qwen2.5-VL's processor refuses pictures whose longer side is more than so many times the shorter."""
+"""Qwen2.5-VL's processor refuses images whose longer side is more than so many times the shorter."""
 DEFAULT_MIN_PIXELS = 56 * 56
 DEFAULT_MAX_PIXELS = 28 * 28 * 1280
-"""Areas of Qwen2.5-VL's processor where its file says nothing; published files do, 12,845,056 at most."""
+"""Areas of Qwen2.5-VL's processor where its file has none; published files have, 12,845,056 at most."""
 DEFAULT_MAX_TILES = 12
 TILE_MARKS = 2
-"""InternVL's processor puts one token before a picture's tokens and one behind."""
+"""InternVL's processor puts one token before an image's tokens and one after."""
 
 
 def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> int:
-    """Count the tokens that the processor puts in a picture's place, InternVL's two marks included.
+    """Count the tokens that the processor puts in an image's place, InternVL's two marks included.
 
     Args:
         shape: of the model.
         processor: what preprocessor_config.json says; an empty one leaves all at the processor's defaults.
-        width: of the picture in its own pixels.
+        width: of the image in its own pixels.
         height: the same.
 
     Raises:
-        ConfigError: the processor refuses such a picture, or its settings are not of this family.
+        ConfigError: the processor refuses such an image, or its settings are not of this family.
     """
     if isinstance(shape.tower, PatchTower):
         rows, columns = resized(shape.tower, processor, width, height)
@@ -41,7 +45,7 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
 
 
 def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
-    """Give the most tokens that the processor makes of any picture."""
+    """Return the most tokens that the processor makes of any image."""
     if isinstance(shape.tower, PatchTower):
         _, highest = pixel_limits(processor)
         return max(1, highest // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
@@ -50,7 +54,7 @@ def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int
 
 
 def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
-    """Give the rows that a vision tower computes for so many image tokens: patches, and InternVL's class tokens."""
+    """Return the rows that a vision tower computes for so many image tokens: patches, and InternVL's class tokens."""
     if isinstance(shape.tower, PatchTower):
         return num_image_tokens * shape.tower.patches_per_token
     tiles = math.ceil(num_image_tokens / shape.tower.tokens_per_tile)
@@ -58,10 +62,10 @@ def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
 
 
 def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
-    """Give (height, width) to which Qwen2.5-VL's processor resizes a picture.
+    """Return (height, width) to which Qwen2.5-VL's processor resizes an image.
 
     Raises:
-        ConfigError: the picture is too long and narrow.
+        ConfigError: the image is too long and narrow.
     """
     for key in ("patch_size", "merge_size"):
         ours = tower.patch_side if key == "patch_size" else tower.merge_side
@@ -86,7 +90,7 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
 
 
 def pixel_limits(processor: Mapping[str, Any]) -> tuple[int, int]:
-    """Give the least and the largest area of a resized picture; min_pixels and max_pixels go before size."""
+    """Return the least and the largest area of a resized image; min_pixels and max_pixels take precedence over size."""
     size = processor.get("size") or {}
     lowest = processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_MIN_PIXELS
     highest = processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS
@@ -96,16 +100,16 @@ def pixel_limits(processor: Mapping[str, Any]) -> tuple[int, int]:
 def with_pixel_limits(
     processor: Mapping[str, Any], tower: PatchTower | TileTower, *, min_pixels: int | None, max_pixels: int | None
 ) -> dict[str, Any]:
-    """Return the settings of an image processor under other limits of a picture's area.
+    """Return the settings of an image processor under other limits of an image's area.
 
     Args:
         processor: what the checkpoint says.
         tower: of the model. Tiles have one size, so their number is limited: at least one, without the thumbnail.
-        min_pixels: least area of a picture as the model sees it; None leaves the checkpoint's.
+        min_pixels: least area of an image as the model sees it; None leaves the checkpoint's.
         max_pixels: largest area; None leaves the checkpoint's.
 
     Raises:
-        ConfigError: no picture lies within the limits.
+        ConfigError: no image is within the limits.
     """
     if isinstance(tower, PatchTower):
         lowest, highest = pixel_limits(processor)
@@ -134,9 +138,9 @@ def with_pixel_limits(
 
 
 def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height: int) -> int:
-    """Give the tiles of a picture, the thumbnail of a cut one included.
+    """Return the number of tiles of an image, the thumbnail of a split one included.
 
-    `crop_to_patches` of the file is not read: InternVL's processor, which the engine runs, cuts always.
+    `crop_to_patches` of the file is not read: InternVL's processor, which the engine runs, always splits.
 
     Raises:
         ConfigError: the processor's tiles are not as large as the vision tower's.
@@ -162,7 +166,7 @@ def _canvases(fewest: int, most: int) -> list[tuple[int, int]]:
 
 
 def _canvas(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
-    """Choose (columns, rows) nearest to the picture's aspect; of equals the larger, while the picture fills half."""
+    """Choose (columns, rows) nearest to the image's aspect ratio; of equals the larger, where the image fills half."""
     best, least = (1, 1), math.inf
     for columns, rows in _canvases(fewest, most):
         difference = abs(width / height - columns / rows)
@@ -170,3 +174,62 @@ def _canvas(width: int, height: int, side: int, fewest: int, most: int) -> tuple
         if difference < least or (difference == least and is_filled):
             best, least = (columns, rows), difference
     return best
+
+
+def processor_of(config: ModelConfig) -> Mapping[str, Any]:
+    """Return the settings that `image_tokens` reads: of model.path, else model.hf_processor, else the demo's.
+
+    The limits model.min_pixels and model.max_pixels are applied. Where nothing is set, the mapping is
+    empty: transformers' own defaults, which published files override.
+
+    Raises:
+        ConfigError: no image is within the limits.
+    """
+    found = _of_checkpoint(config)
+    if config.min_pixels is None and config.max_pixels is None:
+        return found
+    tower = shape_of(config).tower
+    return with_pixel_limits(found, tower, min_pixels=config.min_pixels, max_pixels=config.max_pixels)
+
+
+def _of_checkpoint(config: ModelConfig) -> Mapping[str, Any]:
+    if config.path is not None and (saved := saved_processor(Path(config.path))) is not None:
+        return saved[1]
+    if config.hf_processor is not None:
+        return config.hf_processor
+    return {} if config.family is None or config.path is not None else tiny_processor(config.family)
+
+
+def saved_processor(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and content of a model folder's file of image processor settings; None without one.
+
+    The newer processor_config.json holds all processors of a model, one a key, and takes precedence over the older
+    file, as in transformers.
+    """
+    newer, older = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if newer.is_file() and isinstance(inner := json.loads(newer.read_text()).get("image_processor"), dict):
+        return newer.name, inner
+    return (older.name, json.loads(older.read_text())) if older.is_file() else None
+
+
+def check_stated_processor(config: ModelConfig) -> None:
+    """Compare the folder's own limits of an image's size with those that model.hf_processor states.
+
+    Raises:
+        ConfigError: they differ; a run would follow the folder alone.
+    """
+    saved = None if config.path is None else saved_processor(Path(config.path))
+    if saved is None or config.hf_processor is None:
+        return
+    is_patched = isinstance(shape_of(config).tower, PatchTower)
+    stated, held = (
+        pixel_limits(settings) if is_patched else (settings.get("min_patches", 1), settings.get("max_patches", 12))
+        for settings in (config.hf_processor, saved[1])
+    )
+    if stated != held:
+        keys = ("min_pixels", "max_pixels") if is_patched else ("min_patches", "max_patches")
+        raise ConfigError(
+            f"model.hf_processor states {keys[0]}={stated[0]} and {keys[1]}={stated[1]}, but {saved[0]} in model.path="
+            f"{config.path} says {held[0]} and {held[1]}, which a run follows; limit pictures with model.max_pixels "
+            "(and model.min_pixels), and set model.hf_processor=null"
+        )

@@ -1,4 +1,4 @@
-"""Whether a model folder holds what a run needs: asked by every command, from small files and headers alone."""
+"""Check that a model folder holds what a run needs, from small files and headers of weights alone."""
 
 import json
 import os
@@ -9,12 +9,18 @@ from typing import Any
 
 from learner.config import SUPPORTED_FAMILIES
 from orchestration.models.chat_template import PROBE, ChatTemplate
-from orchestration.models.folder_files import LFS_POINTER, lfs_error, read_object
-from orchestration.models.image_tokens import image_tokens, pixel_limits
-from orchestration.models.processor_settings import check_stated_processor, processor_of
+from orchestration.models.files import (
+    LFS_POINTER,
+    StoredTensor,
+    adapter_error,
+    has_own_output_head,
+    lfs_error,
+    read_object,
+    stored_tensors,
+)
+from orchestration.models.image_tokens import check_stated_processor, image_tokens, pixel_limits, processor_of
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.models.tensors import model_tensors
-from orchestration.models.weight_files import StoredTensor, adapter_error, has_own_output_head, stored_tensors
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from rewards.base import RewardError
@@ -22,18 +28,18 @@ from rewards.config import RewardConfig
 from rewards.tokenizer import load_tokenizer
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""The newer file holds all processors of a model, one a key, and goes before the older, as in transformers."""
+"""The newer file holds all processors of a model, one a key, and takes precedence, as in transformers."""
 IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
-"""What transformers 5.19 calls each family's image processor; it also takes the endings Fast and Pil."""
+"""Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""
 IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
-"""What transformers takes where config.json says nothing."""
+"""Defaults of transformers where config.json has none."""
 INTERNVL_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
 }
-"""What InternVLProcessor of transformers 5.19 asks its tokenizer for, and the published checkpoints' tokens."""
+"""Attributes that InternVLProcessor of transformers 5.19 reads from its tokenizer, and the published tokens."""
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 QUANTISED_NAME = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|weight_packed|weight_scale(_2|_inv)?|weight_zero_point|input_scale|absmax"
@@ -52,9 +58,9 @@ OTHER_JSON = (
     "video_preprocessor_config.json",
 )
 PROBE_SIZE = (224, 224)
-"""A picture that every processor takes."""
+"""An image that every processor takes."""
 
-# Checkpoints name tensors as their makers did; transformers renames while loading, and these are its rules.
+# Checkpoints have the names of the original implementation; transformers renames tensors on loading by these rules.
 RENAMINGS = (
     (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
     (re.compile(r"^(model\.)?language_model\.(model\.)?"), "model.language_model."),
@@ -64,7 +70,7 @@ RENAMINGS = (
 
 
 def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
-    """Check the folder at model.path, and that the settings fit it; where no path is set there is nothing to check.
+    """Check the folder at model.path, and that the settings fit it; without a path there is nothing to check.
 
     Args:
         model: of the settings.
@@ -182,7 +188,7 @@ def _snapshot(folder: Path) -> Path | None:
 
 
 def _check_pointers(folder: Path) -> None:
-    """Refuse Git LFS pointers, and small files that are no JSON though they are called so."""
+    """Refuse Git LFS pointers, and small .json files that are not JSON."""
     for path in sorted(folder.iterdir()):
         if path.suffix in POINTERS_IN and path.is_file():
             try:
@@ -255,7 +261,7 @@ def _quantised(folder: Path, where: str, what: str) -> ConfigError:
 
 
 def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredTensor]) -> None:
-    """Compare names, types and shapes with those of the architecture; what is there beyond it is not read."""
+    """Compare names, types and shapes with those of the architecture; other tensors are not read."""
     for name, tensor in stored.items():
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
@@ -324,7 +330,7 @@ def _check_image_processor(folder: Path, family: str) -> None:
 
 
 def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
-    """Check tokenizer, chat template and the placeholder of a picture, which all three must agree about."""
+    """Check that tokenizer, chat template and config.json agree on the placeholder of an image."""
     try:
         tokenizer = load_tokenizer(folder)
     except RewardError as error:

@@ -1,12 +1,15 @@
-"""Every tensor of a model by the name that transformers gives it: what all counts of memory add up."""
+"""Every tensor of a model by the name that transformers gives it, which of them are trained, and counts by part."""
 
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Literal
 
+from learner.config import LoraConfig
 from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
+from orchestration.settings.errors import ConfigError
 
 Part = Literal["vision_tower", "projector", "language_model"]
 
@@ -24,7 +27,7 @@ class Tensor:
     """As transformers' model names it."""
     shape: tuple[int, ...]
     part: Part
-    """The word under which `learner.freeze` knows it; the output head belongs to the language model."""
+    """Its name in `learner.freeze`; the output head belongs to the language model."""
     block: str | None
     """Beginning of the name of the transformer block that holds it; None outside of blocks."""
     is_linear: bool
@@ -38,7 +41,7 @@ class Tensor:
 
 @lru_cache(maxsize=16)
 def model_tensors(shape: ModelShape) -> tuple[Tensor, ...]:
-    """Give all parameters of a model; a tied output head once, as the embedding table."""
+    """Return all parameters of a model; a tied output head once, as the embedding table."""
     text = tuple(_text_tensors(shape.text))
     if isinstance(shape.tower, PatchTower):
         return (*_patch_tower(shape.tower, shape.text.width), *text)
@@ -132,3 +135,128 @@ def _linear(name: str, rows: int, columns: int, part: Part, block: str | None, *
     yield Tensor(name=f"{name}.weight", shape=(rows, columns), part=part, block=block, is_linear=True)
     if bias:
         yield _plain(f"{name}.bias", (rows,), part, block)
+
+
+def count_elements(tensors: Iterable[Tensor]) -> int:
+    """Return the number of elements of all tensors together."""
+    return sum(tensor.numel for tensor in tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterCounts:
+    """Parameters by part.
+
+    Example:
+        >>> ParameterCounts(vision_tower=3, projector=2, language_model=10, lm_head=1).total
+        16
+    """
+
+    vision_tower: int
+    projector: int
+    language_model: int
+    """Embedding table, blocks and last norm; without an output head of its own."""
+    lm_head: int
+    """0 where the output head is the embedding table."""
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.vision_tower + self.projector + self.language_model + self.lm_head
+
+
+def count_parameters(shape: ModelShape) -> ParameterCounts:
+    """Count the parameters of a model by part."""
+    counts = {"vision_tower": 0, "projector": 0, "language_model": 0, "lm_head": 0}
+    for tensor in model_tensors(shape):
+        counts["lm_head" if tensor.name == "lm_head.weight" else tensor.part] += tensor.numel
+    return ParameterCounts(**counts)
+
+
+PARTS = ("vision_tower", "projector", "language_model")
+"""Names of parts in `learner.freeze`; other entries are shell patterns of parameter names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedTensors:
+    """The learner's parameters."""
+
+    trained: tuple[Tensor, ...]
+    """Without adapters, what is not frozen; with adapters, these alone."""
+    fixed: tuple[Tensor, ...]
+
+    @property
+    def all(self) -> tuple[Tensor, ...]:
+        return (*self.trained, *self.fixed)
+
+    def trains(self, part: str) -> bool:
+        """Whether anything of a part is trained."""
+        return any(tensor.part == part for tensor in self.trained)
+
+
+@lru_cache(maxsize=16)
+def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> TrainedTensors:
+    """Split the tensors into trained and fixed ones as the learner does.
+
+    Raises:
+        ConfigError: a pattern or an adapter's target matches nothing, or nothing is left to train.
+    """
+    tensors = model_tensors(shape)
+    for pattern in freeze:
+        if pattern not in PARTS and not fnmatch.filter([tensor.name for tensor in tensors], pattern):
+            raise ConfigError(
+                f"learner.freeze pattern {pattern!r} matches no parameter of this model; use {', '.join(PARTS)}, or a "
+                f"shell pattern of names like {tensors[0].name}"
+            )
+    frozen = [_is_frozen(tensor, freeze) for tensor in tensors]
+    trained = tuple(tensor for tensor, is_frozen in zip(tensors, frozen, strict=True) if not is_frozen)
+    if lora is not None:
+        return TrainedTensors(trained=_adapters(trained, lora), fixed=tensors)
+    if not trained:
+        raise ConfigError(f"learner.freeze={list(freeze)} freezes every parameter; leave something to train")
+    fixed = tuple(tensor for tensor, is_frozen in zip(tensors, frozen, strict=True) if is_frozen)
+    return TrainedTensors(trained=trained, fixed=fixed)
+
+
+def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
+    """Return all tensors of the layers in which something is trained: those that are sent to engines after a step."""
+    layers = {_layer_of(tensor) for tensor in trained_tensors(shape, freeze, lora).trained}
+    return [tensor for tensor in model_tensors(shape) if _layer_of(tensor) in layers]
+
+
+def _layer_of(tensor: Tensor) -> str:
+    """Return the block that holds a tensor, or else its module; see learner.policy.trainable."""
+    module, is_adapter, _ = tensor.name.partition(".lora_")
+    return tensor.block or (module if is_adapter else module.rpartition(".")[0])
+
+
+def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:
+    return any(
+        tensor.part == pattern if pattern in PARTS else fnmatch.fnmatchcase(tensor.name, pattern) for pattern in freeze
+    )
+
+
+def _adapters(tensors: tuple[Tensor, ...], lora: LoraConfig) -> tuple[Tensor, ...]:
+    """Two factors for the weight of each target layer: A [rank, columns] and B [rows, rank]."""
+    found: list[Tensor] = []
+    layers = {tensor.name.removesuffix(".weight"): tensor for tensor in tensors if tensor.is_linear}
+    layers.pop("lm_head", None)
+    for target in lora.target_modules:
+        if not any(name.rpartition(".")[2] == target for name in layers):
+            raise ConfigError(
+                f"learner.lora.target_modules names {target!r}, which is no trainable linear layer of this model; "
+                f"there are {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}"
+            )
+    for name, tensor in layers.items():
+        if name.rpartition(".")[2] in lora.target_modules:
+            rows, columns = tensor.shape
+            for factor, shape in (("A", (lora.rank, columns)), ("B", (rows, lora.rank))):
+                found.append(
+                    Tensor(
+                        name=f"{name}.lora_{factor}.default.weight",
+                        shape=shape,
+                        part=tensor.part,
+                        block=tensor.block,
+                        is_linear=False,
+                    )
+                )
+    return tuple(found)

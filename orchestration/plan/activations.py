@@ -1,24 +1,26 @@
-"""What autograd keeps of one forward pass, and what its backward pass adds for a moment.
+"""Activations of the learner's largest micro-batch: what autograd keeps, and what its backward pass adds for a moment.
 
 Counted operation by operation from the modules that the learner runs (transformers 5.19, learner/attention,
 learner/algorithms/logprobs.py). Per row of a layer, with s bytes an element of forward and backward:
 
-    RMS norm      4 (what it squares, float32) + 2 s (normalised, and its output, which the layers behind it keep)
+    RMS norm      4 (its input in float32) + 2 s (normalised, and its output, which the layers after it keep)
     layer norm    2 s (input and output)
     gated MLP     4 s an inner unit (gate, its activation, up, their product)
     plain MLP     2 s an inner unit (before and after the activation)
 
-Axes: L tokens of the stream, N rows of the vision tower, C predicted tokens, V vocabulary, D width.
+Axes: L tokens of the micro-batch, N rows of the vision tower, C predicted tokens, V vocabulary, D width.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from learner.config import LearnerConfig
-from orchestration.models.image_tokens import vision_rows
+from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
-from orchestration.plan.stream_load import StreamLoad
-from orchestration.plan.trained import trained_tensors
+from orchestration.models.tensors import trained_tensors
+from orchestration.plan.records import MemoryItem, make_item
+from orchestration.settings.experiment import ExperimentConfig
 
 FLOAT32 = 4
 CHUNK_ELEMENTS = 2**25
@@ -27,40 +29,95 @@ LOGIT_COPIES = 3
 """Of a chunk at once: log-probabilities, probabilities, and their product."""
 GRAD_COPIES = 2
 """Of a chunk in the backward pass: logits and their gradient."""
+LAST_LOGITS = "forward: last logits"
+FIRST_LOGITS = "backward: first logits"
+TEXT_BLOCKS = "backward: blocks of the language model"
+TOWER_BLOCKS = "backward: blocks of the vision tower"
+FROZEN_TOWER = "forward: frozen vision tower"
+"""Phases of forward and backward that can be the fullest."""
 
 Kernel = Literal["sdpa", "flash", "flex"]
+Items = tuple[MemoryItem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activations:
-    """Bytes of one micro-batch on one rank."""
+class StreamLoad:
+    """The tokens of one micro-batch, laid out as learner/policy/packing.py does: a prompt once, its completions after it.
 
-    num_layers: int
-    num_tokens: int
-    text_layer: int
-    """What one block of the language model keeps for its backward pass."""
-    text_stored: int
-    """What all blocks keep between forward and backward: all of that, or with recomputation their inputs."""
-    text_extra: int
-    """Gradients that a block's backward pass holds beside what was kept."""
-    tower_layers: int
-    tower_rows: int
-    tower_layer: int
-    """0 where nothing of the vision tower is trained."""
-    tower_stored: int
-    tower_extra: int
-    tower_forward: int
-    """What one block of the tower needs while it is computed and nothing is kept."""
-    projector: int
-    ends: int
-    """Last norm, the rows that predict, and what all layers share: positions, pictures, masks."""
-    logits_forward: int
-    logits_backward: int
-    num_chunk_rows: int
+    Example:
+        >>> load = StreamLoad(num_prompts=2, prompt_tokens=160, image_tokens=121, num_completions=16,
+        ...                   completion_tokens=60)
+        >>> load.num_tokens, load.num_predicted, load.branch_rows
+        (1264, 960, 3504)
+    """
+
+    num_prompts: int
+    prompt_tokens: int
+    """Of one prompt, its image tokens included."""
+    image_tokens: int
+    """Of one prompt."""
+    num_completions: int
+    """In all; spread evenly over the prompts."""
+    completion_tokens: int
+    """Of one completion."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model is fed; the last one of a completion is only predicted."""
+        return self.num_prompts * self.prompt_tokens + self.num_completions * (self.completion_tokens - 1)
+
+    @property
+    def num_predicted(self) -> int:
+        return self.num_completions * self.completion_tokens
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.num_prompts * self.image_tokens
+
+    @property
+    def branch_rows(self) -> int:
+        """Keys that completions attend to where each has its own copy of them: the prompt and itself."""
+        return self.num_completions * (self.prompt_tokens + self.completion_tokens - 1)
+
+
+def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
+    """Return a micro-batch at the token budget, or one update's groups where those are fewer tokens.
+
+    Prompts and completions are the longest, with as many image tokens as prompts take. Shorter completions under long
+    prompts would hold more image tokens, at most `learner.micro_batch_tokens`; callers that know the data pass their
+    own load.
+    """
+    sampling, engine = config.rollout.sampling, config.rollout.engine
+    completion = sampling.max_completion_tokens
+    prompt = engine.max_model_len - completion
+    largest = largest_image_tokens(shape, processor_of(config.model))
+    # A sequence longer than the budget is a micro-batch of its own.
+    budget = max(config.learner.micro_batch_tokens, prompt + completion - 1)
+    group = prompt + sampling.group_size * (completion - 1)
+    groups_per_update = ceil(config.training.groups_per_step / config.algorithm.num_minibatches)
+    most_prompts = max(1, ceil(groups_per_update / config.learner.num_ranks))
+    num_prompts = min(most_prompts, budget // group)
+    num_completions = num_prompts * sampling.group_size
+    left = budget - num_prompts * group
+    if left > prompt and num_prompts < most_prompts:
+        num_prompts += 1
+        num_completions += (left - prompt) // max(1, completion - 1)
+    return StreamLoad(
+        num_prompts=num_prompts,
+        prompt_tokens=prompt,
+        image_tokens=min(prompt, engine.max_images_per_prompt * largest),
+        num_completions=num_completions,
+        completion_tokens=completion,
+    )
+
+
+def element_bytes(config: LearnerConfig) -> int:
+    """Return the bytes of an element in forward and backward."""
+    return 4 if config.dtype == "float32" else 2
 
 
 def kernel_of(config: LearnerConfig) -> Kernel:
-    """Give the attention kernel; `auto` on a GPU is counted as flash, which needs an Ampere GPU or a newer one."""
+    """Return the attention kernel; `auto` on a GPU is counted as flash, which needs an Ampere GPU or a newer one."""
     if config.device == "cpu" or config.attention == "sdpa":
         return "sdpa"
     if config.attention == "flex":
@@ -68,54 +125,96 @@ def kernel_of(config: LearnerConfig) -> Kernel:
     return "flash" if config.dtype == "bfloat16" else "sdpa"
 
 
-def count_activations(config: LearnerConfig, shape: ModelShape, load: StreamLoad) -> Activations:
-    """Count the activations of one micro-batch."""
-    size = element_bytes(config)
-    text, tower = shape.text, shape.tower
+def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad) -> dict[str, Items]:
+    """Return what activations and logits take in each phase that can be the fullest.
+
+    A trained vision tower has a backward phase; of a frozen one the forward phase is counted, which keeps nothing.
+    """
+    size, tower = element_bytes(config), shape.tower
     trained = trained_tensors(shape, config.freeze, config.lora)
-    tokens, rows = load.num_tokens, vision_rows(shape, load.num_image_tokens)
-    text_layer = _text_layer(text, load, size, kernel_of(config), is_on_gpu=config.device == "cuda")
-    is_tower_kept = trained.trains("vision_tower")
-    tower_layer = _tower_layer(tower, rows, size) if is_tower_kept else 0
-    is_recomputed = config.activation_checkpointing
-    chunk_rows = min(load.num_predicted, max(1, CHUNK_ELEMENTS // text.vocab_size))
-    chunk = FLOAT32 * chunk_rows * text.vocab_size
-    # The weight's gradient is summed in float32 and then cast; a narrow one needs each chunk's product beside it.
+    rows = vision_rows(shape, load.num_image_tokens)
+    is_recomputed, is_tower_trained = config.activation_checkpointing, trained.trains("vision_tower")
+    text_layer = _text_layer(shape.text, load, size, kernel_of(config), is_on_gpu=config.device == "cuda")
+    tower_layer = _tower_layer(tower, rows, size)
+    tower_stored = tower.num_layers * (size * rows * tower.width if is_recomputed else tower_layer)
+    stored = [_text_stored(shape.text, load, size, text_layer, is_recomputed=is_recomputed)]
+    if is_tower_trained:
+        text = f"{tower.num_layers} blocks x {rows:,} rows of {load.num_image_tokens:,} image tokens"
+        stored.append(make_item(f"{_kept(is_recomputed)}, vision tower", tower_stored, text))
+    if is_tower_trained or trained.trains("projector"):
+        projector = _projector(shape, rows, load.num_image_tokens, size)
+        stored.append(make_item("activations kept, projector", projector, f"{load.num_image_tokens:,} image tokens"))
+    stored.append(
+        make_item(
+            "last norm, predicting rows, positions, pictures",
+            _ends(shape, load, rows, size, kernel_of(config)),
+            f"{load.num_tokens:,} tokens, {load.num_predicted:,} of them predicted; pictures float32",
+        )
+    )
     is_head_trained = config.lora is None and any(
-        "embed_tokens" in t.name or "lm_head" in t.name for t in trained.trained
+        "embed_tokens" in tensor.name or "lm_head" in tensor.name for tensor in trained.trained
     )
-    narrow = size * text.vocab_size * text.width if size < FLOAT32 else 0
-    head = FLOAT32 * text.vocab_size * text.width + narrow if is_head_trained else 0
-    return Activations(
-        num_layers=text.num_layers,
-        num_tokens=tokens,
-        text_layer=text_layer,
-        text_stored=text.num_layers * (size * tokens * text.width if is_recomputed else text_layer),
-        text_extra=size * tokens * (2 * text.mlp_width + 2 * text.width),
-        tower_layers=tower.num_layers,
-        tower_rows=rows,
-        tower_layer=tower_layer,
-        tower_stored=tower.num_layers * (size * rows * tower.width if is_recomputed else tower_layer)
-        if is_tower_kept
-        else 0,
-        tower_extra=_tower_extra(tower, rows, size) if is_tower_kept else 0,
-        tower_forward=_tower_forward(tower, rows, size),
-        projector=_projector(shape, rows, load.num_image_tokens, size)
-        if is_tower_kept or trained.trains("projector")
-        else 0,
-        ends=_ends(shape, load, rows, size, kernel_of(config)),
-        logits_forward=LOGIT_COPIES * chunk,
-        logits_backward=head + GRAD_COPIES * chunk,
-        num_chunk_rows=chunk_rows,
+    forward, backward = _logits(shape.text, load, size, is_head_trained=is_head_trained)
+    phases: dict[str, Items] = {
+        LAST_LOGITS: (*stored, forward),
+        FIRST_LOGITS: (*stored, backward),
+        TEXT_BLOCKS: (
+            *stored,
+            *_recomputed(text_layer, is_recomputed=is_recomputed),
+            make_item(
+                "gradients within a block",
+                size * load.num_tokens * (2 * shape.text.mlp_width + 2 * shape.text.width),
+                f"of {load.num_tokens:,} tokens: two MLP rows and two stream rows",
+            ),
+        ),
+    }
+    if is_tower_trained:
+        phases[TOWER_BLOCKS] = (
+            make_item("kept, vision tower", tower_stored, f"{tower.num_layers} blocks"),
+            *_recomputed(tower_layer, is_recomputed=is_recomputed),
+            make_item("gradients within a block", _tower_extra(tower, rows, size), f"{rows:,} rows"),
+        )
+    else:
+        text = f"{rows:,} rows; nothing is kept"
+        phases[FROZEN_TOWER] = (make_item("one block of the tower", _tower_forward(tower, rows, size), text),)
+    return phases
+
+
+def _kept(is_recomputed: bool) -> str:
+    return "block inputs kept for recomputation" if is_recomputed else "activations kept"
+
+
+def _recomputed(layer: int, *, is_recomputed: bool) -> Items:
+    """What the backward pass of one block computes again."""
+    item = make_item("one block recomputed", layer, "what it keeps without recomputation")
+    return (item,) if is_recomputed else ()
+
+
+def _text_stored(text: TextShape, load: StreamLoad, size: int, layer: int, *, is_recomputed: bool) -> MemoryItem:
+    """What all blocks of the language model keep between forward and backward."""
+    kept = size * load.num_tokens * text.width if is_recomputed else layer
+    return make_item(
+        f"{_kept(is_recomputed)}, language model",
+        text.num_layers * kept,
+        f"{text.num_layers} blocks x {load.num_tokens:,} tokens; a block keeps {layer:,} B where nothing is recomputed",
     )
 
 
-def element_bytes(config: LearnerConfig) -> int:
-    """Give the bytes of an element in forward and backward."""
-    return 4 if config.dtype == "float32" else 2
+def _logits(text: TextShape, load: StreamLoad, size: int, *, is_head_trained: bool) -> tuple[MemoryItem, MemoryItem]:
+    """Logits of one chunk, forward and backward; with the output head's gradient where it is trained."""
+    rows = min(load.num_predicted, max(1, CHUNK_ELEMENTS // text.vocab_size))
+    chunk = FLOAT32 * rows * text.vocab_size
+    # The weight's gradient is summed in float32 and then cast; a narrow one needs each chunk's product beside it.
+    narrow = size if size < FLOAT32 else 0
+    head = (FLOAT32 + narrow) * text.vocab_size * text.width if is_head_trained else 0
+    chunks = f"chunks of {rows:,} x {text.vocab_size:,} logits"
+    return make_item("logits", LOGIT_COPIES * chunk, f"3 x 4 B x {chunks}"), make_item(
+        "logits and the output head's gradient", head + GRAD_COPIES * chunk, f"2 x 4 B x {chunks}, 4 B x V x D"
+    )
 
 
 def _text_layer(text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *, is_on_gpu: bool) -> int:
+    """What one block of the language model keeps for its backward pass."""
     tokens = load.num_tokens
     queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
     norms = 2 * (FLOAT32 + 2 * size) * tokens * text.width
@@ -131,6 +230,7 @@ def _text_layer(text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *,
 
 
 def _tower_layer(tower: PatchTower | TileTower, rows: int, size: int) -> int:
+    """What one block of the vision tower keeps for its backward pass."""
     width = rows * tower.width
     sums = FLOAT32 * rows * tower.num_heads
     if isinstance(tower, PatchTower):
@@ -144,12 +244,13 @@ def _tower_layer(tower: PatchTower | TileTower, rows: int, size: int) -> int:
 
 
 def _tower_extra(tower: PatchTower | TileTower, rows: int, size: int) -> int:
+    """Gradients that a block's backward pass holds beside what was kept."""
     inner = 2 if isinstance(tower, PatchTower) else 1
     return size * rows * (inner * tower.mlp_width + 2 * tower.width)
 
 
 def _tower_forward(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """Stream, its norm's output, and the widest moment: of the MLP, or of queries, keys and values."""
+    """Residual stream, its norm's output, and the widest moment: of the MLP, or of queries, keys and values."""
     mlp = (3 if isinstance(tower, PatchTower) else 2) * tower.mlp_width
     attention = 6 * tower.width
     return size * rows * (2 * tower.width + max(mlp, attention))
@@ -164,6 +265,7 @@ def _projector(shape: ModelShape, rows: int, image_tokens: int, size: int) -> in
 
 
 def _ends(shape: ModelShape, load: StreamLoad, rows: int, size: int, kernel: Kernel) -> int:
+    """Last norm, the rows that predict, and what all layers share: positions, images, masks."""
     text, tower = shape.text, shape.tower
     last_norm = (FLOAT32 + 2 * size) * load.num_tokens * text.width
     predicting = size * load.num_predicted * text.width

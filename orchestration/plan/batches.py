@@ -1,4 +1,4 @@
-"""What a step consists of: groups, completions, updates, micro-batches, and how many are on their way at once."""
+"""What a step consists of: lengths of prompts and completions, groups, updates, micro-batches, groups in flight."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -8,8 +8,99 @@ import numpy as np
 from learner.batching import TrainSequence, make_pieces, plan_micro_batches
 from learner.config import LearnerConfig
 from learner.records import ScoredGroup, ScoredSequence
-from orchestration.plan.lengths import Lengths
 from orchestration.settings.experiment import ExperimentConfig
+
+DRAWN_TOKENS = (34, 16)
+"""Prompt and image tokens of the demo's rows: means of 400 of them under the tokenizers of both of its models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts of values between edges.
+
+    Example:
+        >>> histogram = Histogram.of([3, 5, 9, 40])
+        >>> histogram.edges, histogram.counts, histogram.mean
+        ((0, 4, 8, 16, 32, 64), (1, 1, 1, 0, 1), 14.25)
+    """
+
+    edges: tuple[int, ...]
+    """counts[i] are the values from edges[i] up to, not including, edges[i + 1]: 0, then powers of two."""
+    counts: tuple[int, ...]
+    mean: float
+    middle: int
+    """Half of the values are at most this."""
+    high: int
+    """99 of 100 values are at most this."""
+    most: int
+
+    @classmethod
+    def of(cls, values: list[int]) -> "Histogram":
+        """Count values, of which there is at least one."""
+        ordered = sorted(values)
+        first = max(1, ordered[0]).bit_length()
+        edges = (0, *(1 << power for power in range(first, max(1, ordered[-1]).bit_length() + 1)))
+        counts = [0] * (len(edges) - 1)
+        for value in ordered:
+            counts[max(0, value.bit_length() - first)] += 1
+        return cls(
+            edges=edges,
+            counts=tuple(counts),
+            mean=sum(ordered) / len(ordered),
+            middle=_quantile(ordered, 0.5),
+            high=_quantile(ordered, 0.99),
+            most=ordered[-1],
+        )
+
+
+def _quantile(ordered: list[int], share: float) -> int:
+    """The smallest value that at least `share` of all do not exceed."""
+    return ordered[max(0, -(-int(share * 10_000) * len(ordered) // 10_000) - 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Tokens of a prompt and of a completion."""
+
+    prompt: float
+    """Expected."""
+    image: float
+    """Of the pictures among them, expected."""
+    prompt_most: int
+    """Of the longest prompt that gets a whole completion."""
+    completion: float
+    """Expected."""
+    completion_most: int
+    are_measured: bool
+    """Whether the prompts are those of the dataset; completions are always assumed."""
+
+
+def is_drawn(config: ExperimentConfig) -> bool:
+    """Whether all rows are the demo's, whose lengths are known in advance."""
+    recipe = config.data.recipe
+    return recipe is not None and all(source.adapter == "drawn" for source in recipe.sources.values())
+
+
+def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images: Histogram | None) -> Lengths:
+    """Return the lengths to plan with.
+
+    Args:
+        config: of the run.
+        prompts: tokens of the prompts that the run takes; None where they are not known.
+        images: tokens of pictures in them.
+    """
+    assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
+    limit = engine.max_model_len - sampling.max_completion_tokens
+    assumed = DRAWN_TOKENS if is_drawn(config) else (assume.prompt_tokens, assume.image_tokens)
+    prompt, image = (float(min(tokens, limit)) for tokens in assumed)
+    return Lengths(
+        prompt=prompts.mean if prompts else prompt,
+        image=images.mean if images else image,
+        prompt_most=min(prompts.most, limit) if prompts else limit,
+        completion=max(1.0, assume.completion_frac * sampling.max_completion_tokens),
+        completion_most=sampling.max_completion_tokens,
+        are_measured=prompts is not None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +135,9 @@ class BatchPlan:
     at_most: RankShare
     """Every prompt and every completion as long as can be."""
     completion_tokens: float
-    """Expected of a step, all ranks."""
+    """Of a step, all ranks; expected."""
     prefix_sharing: bool
-    """Whether a prompt stands once for its completions."""
+    """Whether a prompt is computed once for its completions."""
     groups_in_flight: int
     """At most, between the start of their sampling and the step that trains on them."""
     completions_per_engine: int
@@ -63,7 +154,7 @@ class BatchPlan:
 
 
 def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | None) -> BatchPlan:
-    """Work the arithmetic out; a share that does not divide is the larger one."""
+    """Return the counts of a step; shares that do not divide are rounded up."""
     training, algorithm, learner = config.training, config.algorithm, config.learner
     group_size, engines = config.rollout.sampling.group_size, config.rollout.engines
     groups = training.groups_per_step
@@ -92,7 +183,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
 
 
 def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prompt: int, completion: int) -> RankShare:
-    """Cut equal groups into micro-batches by the learner's own rules.
+    """Split equal groups into micro-batches by the learner's own rules.
 
     Args:
         learner: its budget and whether prompts are shared.

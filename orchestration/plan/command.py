@@ -1,19 +1,38 @@
-"""`mixed-r1 plan`: print a plan, and say by the exit code whether it fits."""
+"""`mixed-r1 plan`: print a plan as aligned text or as JSON; the exit code says whether the run fits."""
 
 import dataclasses
 import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from orchestration.cluster.machines import Layout, Machine, Seating
 from orchestration.models.model_folder import check_model
+from orchestration.page.formatting import GIB, count, seconds, size, some, span
+from orchestration.plan.batches import Histogram, RankShare
+from orchestration.plan.memory import MemoryPlan
 from orchestration.plan.plan import RunPlan, plan_run
-from orchestration.plan.records import MemoryUse
+from orchestration.plan.prompts import REASONS, PromptPlan
+from orchestration.plan.records import Finding, MemoryUse
+from orchestration.plan.rewards import RoutingPlan
+from orchestration.plan.seconds import SecondsPlan
+from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig
 
 EXIT_DOES_NOT_FIT = 3
+WIDTH = 120
+LABEL = 16
+"""Columns of the label before the text of a line."""
+BAR = 40
+SMALL_SHARE = 0.04
+"""Items of memory below this share of their place are summed up as the rest."""
+BOUND_WORDS = {"rollout": "rollout", "learner": "the learner", "balanced": "both alike", "turns": "both in turn"}
+ROLE_NAMES: dict[ActorRole, str] = {"learner": "learner rank", "engine": "engine", "reward": "reward actor"}
 
 
 def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
-    """Plan a run and print it; gives the exit code: 0 where it fits, 3 where it does not.
+    """Plan a run, print the plan and return the exit code: 0 where the run fits, 3 where it does not.
 
     Raises:
         ConfigError: the model's sizes are not known or not understood, or its folder is one that a run refuses.
@@ -25,14 +44,12 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(plan_json(plan), indent=2))
     else:
-        from orchestration.plan.text import plan_text
-
         print(plan_text(plan), end="")
     return 0 if plan.fits else EXIT_DOES_NOT_FIT
 
 
 def plan_json(plan: RunPlan) -> dict[str, Any]:
-    """Give the whole plan as JSON can hold it: every field of the records, and what they work out of them."""
+    """Return the whole plan as JSON values: every field of the records, and some of their properties."""
     values: dict[str, Any] = _plain(plan)
     values["fits"] = plan.fits
     values["model"]["parameters"]["total"] = plan.model.parameters.total
@@ -52,3 +69,270 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def plan_text(plan: RunPlan) -> str:
+    """Return the plan as aligned text, about a screen and a half."""
+    sections: list[tuple[str, Iterable[str]]] = [
+        ("", [headline(plan)]),
+        ("placement", _placement(plan)),
+        ("a step", _batches(plan)),
+        ("data", _data(plan)),
+        ("rewards", _rewards(plan.routing)),
+        ("memory", _memory(plan.memory)),
+        (
+            "time, estimated from the assumptions below; nothing of it was measured on a GPU",
+            _seconds(plan.seconds) if plan.seconds else _text("not known: the kind of GPU is not known"),
+        ),
+        ("findings", _findings(plan.findings)),
+    ]
+    return "\n\n".join("\n".join([title, *lines] if title else lines) for title, lines in sections) + "\n"
+
+
+def headline(plan: RunPlan) -> str:
+    """Return one line: the model, its GPUs and machines, and whether the run fits."""
+    errors = sum(finding.severity == "error" for finding in plan.findings)
+    verdict = "fits" if plan.fits else f"does not fit: {some(errors, 'error')}, at the end"
+    gpus = some(plan.needs.gpus, "GPU") if plan.needs.gpus else f"{some(plan.needs.cpus, 'actor')} on cores"
+    where = f" of {some(len(plan.layout.machines), 'machine')}" if plan.layout else ""
+    model = f"{plan.model.name}, {count(plan.model.parameters.total)} parameters"
+    return f"{model}: {gpus}{where}, {plan.layout_name}: {verdict}"
+
+
+def _line(label: str, text: str) -> Iterator[str]:
+    """A label and its text, wrapped and indented."""
+    start, after = f"  {label:<{LABEL}}", " " * (LABEL + 2)
+    if len(start) > LABEL + 2:
+        start += " "
+    yield from textwrap.wrap(
+        text, WIDTH, initial_indent=start, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _text(text: str) -> Iterator[str]:
+    """Text without a label."""
+    yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _placement(plan: RunPlan) -> Iterator[str]:
+    if plan.layout is None:
+        yield from _text(f"needs {some(plan.needs.gpus, 'GPU')} and {some(plan.needs.cpus, 'core')}; see findings")
+        return
+    for row in placement_rows(plan.layout, plan.tensor_parallel):
+        yield from _line(row.where, row.what)
+
+
+def _batches(plan: RunPlan) -> Iterator[str]:
+    batches, lengths = plan.batches, plan.lengths
+    yield from _line(
+        "groups",
+        f"{batches.groups:,} x {batches.group_size} = {batches.completions:,} completions, "
+        f"{some(batches.updates, 'update')} of {batches.groups_per_update:,} groups"
+        + ("" if batches.epochs is None else f"; all steps are {batches.epochs:.3g} passes over the rows"),
+    )
+    prompt = "measured" if lengths.are_measured else "assumed"
+    yield from _line(
+        "tokens",
+        f"prompt {lengths.prompt:,.0f} ({prompt}; at most {lengths.prompt_most:,}), completion "
+        f"{lengths.completion:,.0f} (assumed; at most {lengths.completion_most:,}); "
+        f"{count(batches.completion_tokens)} sampled a step",
+    )
+    yield from _line(
+        "a learner rank",
+        f"{batches.groups_per_rank} groups; an update feeds {_share(batches.expected)}, at most "
+        f"{_share(batches.at_most)}; prompts stand once a {'group' if batches.prefix_sharing else 'completion'}",
+    )
+    yield from _line(
+        "on their way",
+        f"up to {batches.groups_in_flight:,} groups, {batches.completions_per_engine:,} completions an engine; all "
+        f"engines decode {batches.engine_capacity:,} at once if their caches hold them",
+    )
+
+
+def _share(share: RankShare) -> str:
+    micro_batches = "1 micro-batch" if share.num_micro_batches == 1 else f"{share.num_micro_batches} micro-batches"
+    return f"{count(share.num_tokens)} tokens in {micro_batches}"
+
+
+def _data(plan: RunPlan) -> Iterator[str]:
+    if plan.prompts is None:
+        yield from _text(plan.data.note)
+        return
+    prompts = plan.prompts
+    others = f"of {prompts.num_rows + prompts.num_others:,} " if prompts.num_others else ""
+    yield from _line(
+        "rows", f"{prompts.num_rows:,} {others}in {plan.data.train}; lengths measured by {prompts.measured_by}"
+    )
+    if prompts.prompts is not None:
+        yield from _histogram(prompts.prompts, plan.lengths.prompt_most)
+    if prompts.images is not None:
+        images = prompts.images
+        yield from _line(
+            "image tokens",
+            f"mean {images.mean:,.0f}, half at most {images.middle:,}, 99 % at most {images.high:,}, longest "
+            f"{images.most:,}; {prompts.images_per_prompt:.3g} images a prompt",
+        )
+    yield from _outliers(prompts)
+
+
+def _histogram(histogram: Histogram, limit: int) -> Iterator[str]:
+    highest = max(histogram.counts)
+    for index, number in enumerate(histogram.counts):
+        low, high = histogram.edges[index], histogram.edges[index + 1] - 1
+        bar = "#" * max(1 if number else 0, round(BAR * number / highest))
+        yield f"  {f'{low:,} to {high:,}' if index else f'up to {high:,}':<{LABEL}}{number:>9,} {bar}".rstrip()
+    yield from _line(
+        "prompt tokens",
+        f"mean {histogram.mean:,.0f}, half at most {histogram.middle:,}, 99 % at most {histogram.high:,}, longest "
+        f"{histogram.most:,}",
+    )
+
+
+def _outliers(prompts: PromptPlan) -> Iterator[str]:
+    if not prompts.outliers:
+        yield from _line("left out", "none")
+    for outlier in prompts.outliers:
+        yield from _line(
+            "left out" if outlier.is_refused else "cut", f"{outlier.num_rows:,}: {REASONS[outlier.reason]}"
+        )
+
+
+def _rewards(routing: RoutingPlan) -> Iterator[str]:
+    if any(route.num_rows is None for route in routing.routes):
+        routes = ", ".join(f"{route.task} -> {route.function}" for route in routing.routes)
+        yield from _text(f"no rows to count yet; {routes}")
+        return
+    for route in routing.routes:
+        weights = f"{route.task_weight:g} x {route.function} + {route.format_weight:g} x format"
+        yield from _line(route.task, f"{route.num_rows:>9,} {weights}")
+    for row in routing.unrouted:
+        yield from _line(row.task, f"{some(row.num_rows, 'row')} of {row.source}: no reward function")
+
+
+def _memory(memory: MemoryPlan) -> Iterator[str]:
+    for use in memory.devices:
+        yield from _use(use)
+    yield from _hosts(memory.hosts)
+    yield from _line("cache", _cache(memory))
+    yield from _line(
+        "disk",
+        f"a checkpoint {size(memory.checkpoint_bytes)}, up to {memory.num_checkpoints} at once; exported model "
+        f"{size(memory.export_bytes)}; {size(memory.disk_bytes)} in all",
+    )
+
+
+def _use(use: MemoryUse) -> Iterator[str]:
+    limit = "" if use.limit_bytes is None else f" of {size(use.limit_bytes)}"
+    over = f", {size(use.excess_bytes)} too much" if use.excess_bytes else ""
+    yield f"  {use.place}: {size(use.total_bytes)}{limit}{over}"
+    least = SMALL_SHARE * use.total_bytes
+    large = [f"{item.name} {size(item.bytes)}" for item in use.items if item.bytes >= least]
+    rest = sum(item.bytes for item in use.items if item.bytes < least)
+    yield from _line("", "; ".join([*large, *([f"rest {size(rest)}"] if rest else [])]))
+
+
+def _seconds(plan: SecondsPlan) -> Iterator[str]:
+    for phase in plan.phases:
+        yield from _line(phase.name, f"{seconds(phase.seconds)}: {phase.how}")
+    yield from _line(
+        "together",
+        f"rollout {seconds(plan.rollout_s)}, learner {seconds(plan.train_s)}, new weights {seconds(plan.publish_s)}: a "
+        f"step {seconds(plan.step_s)}, all steps {seconds(plan.run_s)}",
+    )
+    yield from _line("bound by", f"{BOUND_WORDS[plan.bound]}: {plan.advice}")
+    yield from _line("plan.assume", ", ".join(f"{key}={value:g}" for key, value in plan.assumptions.items()))
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    if not findings:
+        yield from _text("none")
+    for finding in findings:
+        yield from _line(finding.severity, finding.line)
+
+
+def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:
+    """The fullest machine, and the range of the others."""
+    if not uses:
+        return
+    fullest, *others = sorted(uses, key=lambda use: -use.total_bytes)
+    yield from _use(fullest)
+    if others:
+        most, least = size(others[0].total_bytes), size(others[-1].total_bytes)
+        each = "the other machine" if len(others) == 1 else f"each of the other {len(others)} machines"
+        yield from _text(f"{each}: {least}" + (f" to {most}" if most != least else ""))
+
+
+def _cache(memory: MemoryPlan) -> str:
+    if memory.cache is None:
+        return "not known: the engine's GPU is not known, or does not hold the model as the settings cut it"
+    return (
+        f"an engine's holds {memory.cache.num_tokens:,} tokens, {memory.cache.num_whole_sequences:,} sequences of full "
+        "length"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line about GPUs or cores."""
+
+    where: str
+    what: str
+
+
+def placement_rows(layout: Layout, tensor_parallel: int) -> Iterator[Row]:
+    """Return where every actor is: a row for each kind of machine, then one for each role on it."""
+    for machines in _alike(layout):
+        first, last = machines[0], machines[-1]
+        machine = layout.machines[first]
+        name = machine.name if first == last else _names(machine.name, layout.machines[last].name)
+        yield Row(where=name, what=_describe(machine) + (" each" if first != last else ""))
+        for role in ROLE_NAMES:
+            seats = [seat for seat in layout.of(role) if seat.machine in machines]
+            if seats:
+                yield _role_row(role, seats, len(machines), tensor_parallel)
+
+
+def _names(first: str, last: str) -> str:
+    """Return `node 0-7` for machines that are numbered, and both names otherwise."""
+    (head, _, number), (other, _, final) = first.rpartition(" "), last.rpartition(" ")
+    return f"{head} {number}-{final}" if head == other and (number + final).isdigit() else f"{first} to {last}"
+
+
+def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tensor_parallel: int) -> Row:
+    gpus = sorted({gpu for seat in seats for gpu in seat.gpus})
+    what = f"{ROLE_NAMES[role]}{'' if len(seats) == 1 else 's'} {_spans([seat.index for seat in seats])}"
+    if num_machines > 1:
+        what += f", {len(seats) / num_machines:g} a machine"
+    if role == "engine" and gpus:
+        what += f", tensor parallel {tensor_parallel}"
+    return Row(where=f"  GPU {_spans(gpus)}" if gpus else "  cores", what=what)
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Return ascending runs: 0-3, 8-11."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(span(*run) for run in runs)
+
+
+def _describe(machine: Machine) -> str:
+    kind = f" of kind {machine.gpu}" if machine.gpu else ""
+    gpus = f"{some(machine.gpus, 'GPU')}{kind}, " if machine.gpus else ""
+    return f"{gpus}{some(machine.cpus, 'core')}, {machine.memory_bytes / GIB:,.0f} GiB of memory"
+
+
+def _alike(layout: Layout) -> list[list[int]]:
+    """Indices of machines, neighbours with the same hardware and the same pattern of actors together."""
+    found: list[tuple[object, list[int]]] = []
+    for index, machine in enumerate(layout.machines):
+        own = sorted((seat.role, seat.gpus) for seat in layout.seats if seat.machine == index)
+        kind = (machine.gpus, machine.gpu, machine.cpus, machine.memory_bytes, own)
+        if found and found[-1][0] == kind:
+            found[-1][1].append(index)
+        else:
+            found.append((kind, [index]))
+    return [indices for _, indices in found]

@@ -4,35 +4,56 @@ Read from DeepSpeed 0.19.8 and found again in the allocations of its three stage
 stage and on the type of forward and backward, not only on what is sharded.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from learner.config import LearnerConfig
 from orchestration.models.shapes import ModelShape
-from orchestration.models.tensors import Tensor
-from orchestration.plan.activations import FLOAT32, count_activations, element_bytes
-from orchestration.plan.learner_parts import (
-    LearnerParts,
-    block_backward_items,
-    stored_items,
-    tower_backward_items,
+from orchestration.models.tensors import count_elements, trained_tensors
+from orchestration.page.formatting import some
+from orchestration.plan.activations import (
+    FLOAT32,
+    TEXT_BLOCKS,
+    TOWER_BLOCKS,
+    Items,
+    StreamLoad,
+    activation_items,
+    element_bytes,
 )
-from orchestration.plan.records import MemoryItem
-from orchestration.plan.stream_load import StreamLoad
-from orchestration.plan.texts import make_item, ranks_text
-from orchestration.plan.trained import trained_tensors
+from orchestration.plan.fsdp_memory import ADAM_BYTES, OPTIMISER
+from orchestration.plan.records import LearnerParts, MemoryItem, make_item
 
 BUCKET_ELEMENTS = 2**26
-"""learner/backends/deepspeed.py, which the driver may not import: it stands beside torch."""
+"""learner/backends/deepspeed.py, which imports torch."""
 WHOLE_SUM_ELEMENTS = 500_000_000
 """Stage 1 in bfloat16 sums gradients in runs of at most so many (deepspeed.runtime.engine)."""
 LIVE_ELEMENTS = 1_000_000_000
 """Stage 3 keeps up to so many gathered weights (its setting max_live_parameters)."""
-ADAM_BYTES = 8
 
 
-def deepspeed_parts(
-    config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: tuple[MemoryItem, ...]
-) -> LearnerParts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Zero:
+    """What decides which copies a rank holds."""
+
+    stage: int
+    ranks: int
+    size: int
+    """Bytes of an element in forward and backward."""
+    trained: int
+    is_offloaded: bool
+    """Whether the optimiser is on the host."""
+
+    @property
+    def sums_whole(self) -> bool:
+        """Whether DeepSpeed takes its BF16_Optimizer, which keeps the gradients of the whole model."""
+        return self.stage == 1 and self.size < FLOAT32 and not self.is_offloaded
+
+    def share(self, name: str, bytes_each: int, *, of: str = "", note: str = "") -> MemoryItem:
+        """Return an item of one rank's share of all trained parameters."""
+        text = f"{bytes_each} B x {self.trained:,}{of} / {some(self.ranks, 'rank')}{note}"
+        return make_item(name, bytes_each * self.trained / self.ranks, text)
+
+
+def deepspeed_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: Items) -> LearnerParts:
     """Count one rank.
 
     Args:
@@ -41,28 +62,38 @@ def deepspeed_parts(
         load: of the largest micro-batch.
         transfer: buffers of the weight channel, beside what is gathered here.
     """
-    split = trained_tensors(shape, config.freeze, config.lora)
-    size, stage = element_bytes(config), config.deepspeed.zero_stage
-    is_offloaded = config.deepspeed.offload_optimizer
-    weights = _weights(config, _numel(split.all), size)
-    states = _states(config, _numel(split.trained), size)
-    kept, host = ([weights], []) if not config.deepspeed.offload_params else ([], [weights])
-    if config.algorithm.kl_coef > 0 and config.lora is None:
-        (host if config.deepspeed.offload_params else kept).append(
-            make_item("reference model", weights.bytes, weights.formula)
-        )
-    (host if is_offloaded else kept).extend(states)
-    if stage == 3:
+    split, settings = trained_tensors(shape, config.freeze, config.lora), config.deepspeed
+    size, numel = element_bytes(config), count_elements(split.all)
+    zero = _Zero(
+        stage=settings.zero_stage,
+        ranks=config.num_ranks,
+        size=size,
+        trained=count_elements(split.trained),
+        is_offloaded=settings.offload_optimizer,
+    )
+    kept: list[MemoryItem] = []
+    host: list[MemoryItem] = []
+    for name in ("weights", "reference model") if _has_reference(config) else ("weights",):
+        if zero.stage == 3:
+            text = f"{size} B x {numel:,} / {some(zero.ranks, 'rank')}"
+            item = make_item(name, size * numel / zero.ranks, text)
+        else:
+            item = make_item(name, size * numel, f"{size} B x {numel:,}, whole on every rank")
+        (host if settings.offload_params else kept).append(item)
+    (host if zero.is_offloaded else kept).extend(_states(zero))
+    whole: Items = ()
+    if zero.stage == 3:
         kept.append(make_item("reduction bucket", FLOAT32 * BUCKET_ELEMENTS, "4 B x 2^26, kept"))
-    gradients, sums = _gradients(config, _numel(split.trained), size)
-    whole: tuple[MemoryItem, ...] = ()
-    if stage == 3:
-        live = min(LIVE_ELEMENTS, _numel(split.all))
+        live = min(LIVE_ELEMENTS, numel)
         whole = (make_item("gathered weights", size * live, f"{size} B x {live:,}: DeepSpeed keeps up to 10^9"),)
-    passes = _passes(config, shape, load, sums)
+    gradients, sums = _gradients(zero)
+    passes = activation_items(config, shape, load)
+    for name in passes.keys() & {TEXT_BLOCKS, TOWER_BLOCKS}:
+        passes[name] += sums
+    passes["backward: sum over ranks"] = sums
     phases = {name: (*whole, *gradients, *items) for name, items in passes.items()}
-    update = _update(config, _numel(split.trained), size)
-    if not is_offloaded:
+    update = _update(zero)
+    if not zero.is_offloaded:
         phases["optimiser step"] = (*whole, *update)
     largest = max(tensor.numel for tensor in split.all)
     phases["weights to engines"] = (
@@ -71,111 +102,59 @@ def deepspeed_parts(
         *transfer,
     )
     return LearnerParts(
-        kept=tuple(kept), phases=phases, host_kept=tuple(host), host_phases=update if is_offloaded else ()
+        kept=tuple(kept), phases=phases, host_kept=tuple(host), host_phases=update if zero.is_offloaded else ()
     )
 
 
-def _weights(config: LearnerConfig, numel: int, size: int) -> MemoryItem:
-    """The copy that forward and backward use."""
-    if config.deepspeed.zero_stage == 3:
-        return make_item(
-            "weights", size * numel / config.num_ranks, f"{size} B x {numel:,} / {ranks_text(config.num_ranks)}"
-        )
-    return make_item("weights", size * numel, f"{size} B x {numel:,}, whole on every rank")
+def _has_reference(config: LearnerConfig) -> bool:
+    return config.algorithm.kl_coef > 0 and config.lora is None
 
 
-def _states(config: LearnerConfig, trained: int, size: int) -> list[MemoryItem]:
-    """Masters, averages, and the gradients that stay allocated between steps."""
-    ranks, stage = config.num_ranks, config.deepspeed.zero_stage
-    share = f"{trained:,} trained parameters / {ranks_text(ranks)}"
+def _states(zero: _Zero) -> list[MemoryItem]:
+    """Float32 weights, averages, and the gradients that stay allocated between steps."""
+    of = " trained parameters"
     found = [
-        make_item("weights of the optimiser (float32)", FLOAT32 * trained / ranks, f"4 B x {share}"),
-        make_item("optimiser state (AdamW)", ADAM_BYTES * trained / ranks, f"8 B x {share}"),
+        zero.share("weights of the optimiser (float32)", FLOAT32, of=of),
+        zero.share(OPTIMISER, ADAM_BYTES, of=of),
     ]
-    if _sums_whole(config):
-        found.append(
-            make_item("gradients (float32)", FLOAT32 * trained, f"4 B x {trained:,}, whole on every rank, kept")
-        )
-    elif stage == 3:
-        found.append(make_item("gradients (float32)", FLOAT32 * trained / ranks, f"4 B x {share}, kept"))
-    if config.deepspeed.offload_optimizer and stage < 3:
-        found.append(make_item("gradients on the host (float32)", FLOAT32 * trained / ranks, f"4 B x {share}"))
-        found.append(make_item("weights on their way back", size * trained / ranks, f"{size} B x {share}"))
+    if zero.sums_whole:
+        text = f"4 B x {zero.trained:,}, whole on every rank, kept"
+        found.append(make_item("gradients (float32)", FLOAT32 * zero.trained, text))
+    elif zero.stage == 3:
+        found.append(zero.share("gradients (float32)", FLOAT32, of=of, note=", kept"))
+    if zero.is_offloaded and zero.stage < 3:
+        found.append(zero.share("gradients on the host (float32)", FLOAT32, of=of))
+        found.append(zero.share("weights on their way back", zero.size, of=of))
     return found
 
 
-def _sums_whole(config: LearnerConfig) -> bool:
-    """Whether DeepSpeed takes its BF16_Optimizer, which keeps the gradients of the whole model."""
-    settings = config.deepspeed
-    return settings.zero_stage == 1 and config.dtype == "bfloat16" and not settings.offload_optimizer
-
-
-def _gradients(config: LearnerConfig, trained: int, size: int) -> tuple[tuple[MemoryItem, ...], tuple[MemoryItem, ...]]:
-    """Gradients that pile up over micro-batches, and what their reduction adds."""
-    ranks, stage = config.num_ranks, config.deepspeed.zero_stage
-    flying = min(BUCKET_ELEMENTS, trained)
-    if _sums_whole(config):
+def _gradients(zero: _Zero) -> tuple[Items, Items]:
+    """Gradients that accumulate over micro-batches, and what their reduction adds."""
+    size, trained = zero.size, zero.trained
+    in_flight = min(BUCKET_ELEMENTS, trained)
+    if zero.sums_whole:
         run = min(WHOLE_SUM_ELEMENTS, trained)
         return (
             (make_item(f"gradients ({size} B)", size * trained, f"{size} B x {trained:,}, whole"),),
             (make_item("their sum over ranks", FLOAT32 * run, f"4 B x {run:,}"),),
         )
-    if stage == 3:
-        return (), (make_item("two buckets being summed", 2 * FLOAT32 * flying, f"2 x 4 B x {flying:,}"),)
+    if zero.stage == 3:
+        return (), (make_item("two buckets being summed", 2 * FLOAT32 * in_flight, f"2 x 4 B x {in_flight:,}"),)
     bucket = make_item("reduction bucket", size * BUCKET_ELEMENTS, f"{size} B x 2^26")
-    cast = (make_item("a bucket in float32", FLOAT32 * flying, f"4 B x {flying:,}"),) if size < FLOAT32 else ()
-    if stage == 1:
+    cast: Items = ()
+    if size < FLOAT32:
+        cast = (make_item("a bucket in float32", FLOAT32 * in_flight, f"4 B x {in_flight:,}"),)
+    if zero.stage == 1:
         return (make_item("gradients", size * trained, f"{size} B x {trained:,}, whole"), bucket), cast
-    piled = () if config.deepspeed.offload_optimizer else (
-        make_item("gradients (float32)", FLOAT32 * trained / ranks, f"4 B x {trained:,} / {ranks_text(ranks)}"),
-    )  # fmt: skip
-    part = make_item("gradients of this pass", size * trained / ranks, f"{size} B x {trained:,} / {ranks_text(ranks)}")
-    return (*piled, bucket), (part, *cast)
+    accumulated = () if zero.is_offloaded else (zero.share("gradients (float32)", FLOAT32),)
+    return (*accumulated, bucket), (zero.share("gradients of this pass", size), *cast)
 
 
-def _update(config: LearnerConfig, trained: int, size: int) -> tuple[MemoryItem, ...]:
+def _update(zero: _Zero) -> Items:
     """What the optimiser step adds."""
-    ranks = config.num_ranks
-    share = f"{trained:,} / {ranks_text(ranks)}"
     found = []
-    is_flat = _sums_whole(config)
-    if not is_flat and config.deepspeed.zero_stage < 3:
-        found.append(make_item("averaged gradients", FLOAT32 * trained / ranks, f"4 B x {share}"))
-    if not is_flat and not (config.deepspeed.zero_stage < 3 and size < FLOAT32):
-        found.append(make_item("gradients laid out flat", FLOAT32 * trained / ranks, f"4 B x {share}"))
+    if not zero.sums_whole and zero.stage < 3:
+        found.append(zero.share("averaged gradients", FLOAT32))
+    if not zero.sums_whole and not (zero.stage < 3 and zero.size < FLOAT32):
+        found.append(zero.share("gradients laid out flat", FLOAT32))
     return tuple(found)
-
-
-def _passes(
-    config: LearnerConfig, shape: ModelShape, load: StreamLoad, sums: tuple[MemoryItem, ...]
-) -> dict[str, tuple[MemoryItem, ...]]:
-    is_again = config.activation_checkpointing
-    counts = count_activations(config, shape, load)
-    stored = stored_items(counts, load, is_recomputed=is_again)
-    logits = f"chunks of {counts.num_chunk_rows:,} x {shape.text.vocab_size:,} logits"
-    moments = {
-        "forward: last logits": (*stored, make_item("logits", counts.logits_forward, f"3 x 4 B x {logits}")),
-        "backward: first logits": (
-            *stored,
-            make_item(
-                "logits and the output head's gradient", counts.logits_backward, f"2 x 4 B x {logits}, 4 B x V x D"
-            ),
-        ),
-        "backward: blocks of the language model": (
-            *stored,
-            *block_backward_items(counts, is_recomputed=is_again),
-            *sums,
-        ),
-        "backward: sum over ranks": sums,
-    }
-    if counts.tower_layer:
-        items = tower_backward_items(counts, is_recomputed=is_again)
-        moments["backward: blocks of the vision tower"] = (*items, *sums)
-    else:
-        item = make_item("one block of the tower", counts.tower_forward, f"{counts.tower_rows:,} rows; nothing is kept")
-        moments["forward: frozen vision tower"] = (item,)
-    return moments
-
-
-def _numel(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel for tensor in tensors)

@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestration.models.image_tokens import largest_image_tokens, vision_rows
-from orchestration.models.processor_settings import processor_of
+from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower
-from orchestration.models.tensors import Tensor, model_tensors
+from orchestration.models.tensors import Tensor, count_elements, model_tensors
 from orchestration.plan.activations import FLOAT32
-from orchestration.plan.learner_memory import CONTEXT_BYTES, packed_buffers, shared_buffer
-from orchestration.plan.records import MemoryItem, MemoryUse
-from orchestration.plan.texts import make_item
+from orchestration.plan.learner_memory import CONTEXT_BYTES, WIRE_BYTES, packed_buffers, shared_buffer
+from orchestration.plan.records import MemoryItem, MemoryUse, make_item
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
 VOCAB_PADDING = 64
 """vLLM rounds the vocabulary up to a multiple of this."""
 SERVER_BATCHED_TOKENS = {160: 16384, 70: 8192, 0: 2048}
-"""Tokens a step of vLLM's server, by the GiB that a GPU has at least. An A100 of 80 GB has 2,048 there and is counted
-with its size, which leaves it a little more cache than is told."""
+"""Tokens a step of vLLM's server, by the GiB that a GPU has at least. An A100 of 80 GB has 2,048 there and is
+counted by its size, so it has a little more cache than is planned."""
 GPU_BLOCK = 16
 CPU_BLOCK = 128
 """Tokens of a cache block where `block_size` is null."""
@@ -32,6 +30,23 @@ GRAPH_BYTES = 1024 * 2**20
 """CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
 SAMPLER_COPIES = 3
 """Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
+KV_HEADS = "key-value heads"
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlan:
+    """Key-value cache of an engine, its workers together.
+
+    Example:
+        >>> CachePlan(num_tokens=800_000, num_whole_sequences=97).num_whole_sequences
+        97
+    """
+
+    num_tokens: int
+    """Completions of a group share their prompt's."""
+    num_whole_sequences: int
+    """Of max_model_len tokens, were nothing shared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +54,7 @@ class EngineMemory:
     """One worker of an engine, and the cache that the engine's workers hold together."""
 
     use: MemoryUse
-    kv_cache_bytes: int
-    """Of one worker; 0 where nothing is left for it."""
-    num_cache_tokens: int
-    """Tokens whose keys and values the engine holds at once; completions of a group share their prompt's."""
-    num_whole_sequences: int
-    """Sequences of max_model_len that fit at once, were nothing shared."""
+    cache: CachePlan
 
 
 def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> EngineMemory:
@@ -52,16 +62,14 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
 
     Args:
         config: of the run.
-        shape: of its model.
+        shape: of its model, which its workers can share; see `undivided`.
         limit_bytes: memory of the GPU; None where unknown. Not read on a CPU.
 
     Raises:
-        ConfigError: the model does not divide by tensor_parallel_size; or the cache's size depends on a GPU that nobody
-            has described.
+        ConfigError: the cache's size depends on a GPU that is not described.
     """
     engine = config.rollout.engine
-    size = 4 if engine.dtype == "float32" else 2
-    check_division(shape, engine.tensor_parallel_size)
+    size = WIRE_BYTES[engine.dtype]
     weights = _weight_items(shape, engine.tensor_parallel_size, size)
     working = _working_items(config, shape, size, limit_bytes)
     buffers = transfer_items(config, shape, size)
@@ -91,9 +99,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
             items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
             limit_bytes=limit_bytes if engine.device == "cuda" else None,
         ),
-        kv_cache_bytes=cache,
-        num_cache_tokens=tokens,
-        num_whole_sequences=tokens // engine.max_model_len,
+        cache=CachePlan(num_tokens=tokens, num_whole_sequences=tokens // engine.max_model_len),
     )
 
 
@@ -102,7 +108,7 @@ def _total(items: Sequence[MemoryItem]) -> int:
 
 
 def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
-    """Give the bytes of a token's keys and values on one worker; with more workers than key heads, heads repeat.
+    """Return the bytes of a token's keys and values on one worker; with more workers than key heads, heads repeat.
 
     Example:
         >>> from orchestration.models.shapes import shape_of
@@ -114,34 +120,36 @@ def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
     return 2 * heads * shape.text.head_dim * shape.text.num_layers * size
 
 
-def check_division(shape: ModelShape, workers: int) -> None:
-    """Refuse a tensor-parallel size into which vLLM cannot cut the model.
+def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
+    """Return what so many workers cannot share, by name; empty where they can share all (as vLLM 0.32 splits it)."""
+    return {name: number for name, number in _parts(shape).items() if not _divides(name, number, workers)}
 
-    Raises:
-        ConfigError: naming what does not divide.
-    """
-    text = shape.text
-    parts = {"attention heads of the language model": text.num_heads, "width of its MLP": text.mlp_width}
-    if isinstance(shape.tower, PatchTower):
-        parts["attention heads of the vision tower"] = shape.tower.num_heads
-    parts["width of the vision tower's MLP"] = shape.tower.mlp_width
-    for what, count in parts.items():
-        if count % workers:
-            fitting = [str(n) for n in range(1, 17) if all(number % n == 0 for number in parts.values())]
-            raise ConfigError(
-                f"rollout.engine.tensor_parallel_size={workers} does not divide the {count} {what}; use "
-                f"{', '.join(fitting)}"
-            )
-    heads = text.num_kv_heads
-    if heads % workers and workers % heads:
-        raise ConfigError(
-            f"rollout.engine.tensor_parallel_size={workers} fits the model's {heads} key heads neither way; use a "
-            "divisor or a multiple of them"
-        )
+
+def widths(shape: ModelShape, most: int = MOST_WORKERS) -> list[int]:
+    """Return the tensor-parallel sizes that divide a model, up to `most`."""
+    return [workers for workers in range(1, most + 1) if not undivided(shape, workers)]
+
+
+def _parts(shape: ModelShape) -> dict[str, int]:
+    text, tower = shape.text, shape.tower
+    parts = {
+        "attention heads": text.num_heads,
+        KV_HEADS: text.num_kv_heads,
+        "columns of the MLP": text.mlp_width,
+        "columns of the vision MLP": tower.mlp_width,
+    }
+    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are cut, InternVL's are not
+        parts["vision heads"] = tower.num_heads
+    return parts
+
+
+def _divides(name: str, number: int, workers: int) -> bool:
+    """Key-value heads may also be fewer than the workers: then several hold the same one."""
+    return number % workers == 0 or (name == KV_HEADS and workers % number == 0)
 
 
 def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
-    """Give (parameters that a worker holds its share of, parameters that every worker holds), as elements of one."""
+    """Return one worker's elements: (its share of split tensors, tensors that every worker holds whole)."""
     split = whole = 0
     for tensor in model_tensors(shape):
         shared = _share(tensor, shape, workers)
@@ -153,9 +161,9 @@ def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
 
 
 def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
-    """Give what an engine's worker holds while new weights arrive."""
+    """Return what an engine's worker holds while new weights arrive."""
     channel = config.rollout.weight_channel
-    total = size * sum(tensor.numel for tensor in model_tensors(shape))
+    total = size * count_elements(model_tensors(shape))
     if channel.backend == "gloo":
         text = f"{size} B x all parameters: staged whole, so that a broken transfer changes nothing"
         bucket = min(channel.bucket_bytes, total)
@@ -237,7 +245,7 @@ def _server_batched_tokens(limit_bytes: int | None) -> int:
 
 
 def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
-    """Give the elements of a worker's share of a tensor; None where every worker holds it whole."""
+    """Return the elements of a worker's share of a tensor; None where every worker holds it whole."""
     layer, _, kind = tensor.name.rpartition(".")
     last = layer.rpartition(".")[2]
     is_bias = kind == "bias"

@@ -1,15 +1,22 @@
-"""Host memory of each machine: processes, what GPUs have handed over, and what is on its way."""
+"""Host memory of each machine (processes, what GPUs have offloaded, what is in flight), and bytes of checkpoints.
+
+Source of the overheads of a checkpoint: files written by torch 2.13 and DeepSpeed 0.19.8 of models whose tensors are
+known.
+"""
+
+import json
+from pathlib import Path
 
 from orchestration.cluster.machines import Layout, Seating
 from orchestration.cluster.object_store import store_need
 from orchestration.models.shapes import ModelShape
-from orchestration.plan.checkpoint_size import share_bytes
+from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
+from orchestration.plan.activations import FLOAT32, StreamLoad, element_bytes, largest_load
 from orchestration.plan.engine_memory import engine_memory
 from orchestration.plan.learner_memory import learner_memory, learner_parts, step_pictures
-from orchestration.plan.records import MemoryItem, MemoryUse
-from orchestration.plan.stream_load import StreamLoad, largest_load
-from orchestration.plan.texts import make_item
+from orchestration.plan.records import MemoryItem, MemoryUse, make_item
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.model import ModelConfig
 
 MIB = 2**20
 ENGINE_FRONT_BYTES = 1_000 * MIB
@@ -23,11 +30,21 @@ LEARNER_BYTES = {"cpu": 700 * MIB, "cuda": 2_500 * MIB}
 REWARD_BYTES = 300 * MIB
 """A reward actor with its tokenizer."""
 DRIVER_BYTES = 500 * MIB
-"""The conductor on the first machine."""
+"""The driver on the first machine."""
 PROCESS_ITEMS = ("engines: front ends", "engines: workers", "learner: processes", "rewards: processes", "driver")
-"""What the items of these assumptions are called."""
+"""Names of the items of these assumptions."""
 DEFAULT_IMAGE_BYTES = 300_000
-"""Encoded pictures of a prompt, where nobody has looked at the data."""
+"""Encoded images of a prompt, where the dataset is not there."""
+STORED_TENSOR_BYTES = 1_725
+"""A tensor's own archive inside a file of torch.distributed.checkpoint, beside its values."""
+INDEX_ENTRY_BYTES = 382
+"""Its entry in `.metadata`."""
+RANDOM_STATE_BYTES = 13_389
+"""random_<rank>.pt without a GPU; with one it is a few kilobytes more."""
+SCRIPTS_BYTES = 41_070
+"""Scripts that DeepSpeed copies into every checkpoint."""
+EXPORT_HEADER_BYTES = 110
+"""A tensor's entry in the header of a safetensors file."""
 
 
 def host_memory(
@@ -43,8 +60,8 @@ def host_memory(
     Args:
         config: of the run.
         shape: of its model.
-        layout: which actor stands where.
-        image_bytes: encoded pictures of one prompt.
+        layout: where its actors are.
+        image_bytes: encoded images of one prompt.
         load: of the learner's largest micro-batch; None assumes `largest_load`.
     """
     load = load or largest_load(config, shape)
@@ -66,7 +83,7 @@ def host_memory(
 
 
 def process_bytes(use: MemoryUse) -> int:
-    """Return what of a machine's memory is assumed of processes, not counted from the model."""
+    """Return the part of a machine's memory that is assumed of processes, not counted from the model."""
     return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
 
 
@@ -132,7 +149,7 @@ def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) 
 
 
 def _store(config: ExperimentConfig, layout: Layout, image_bytes: float) -> MemoryItem:
-    """Groups lie where their engine stands until a step has used them; a store that Ray makes here has a fixed size."""
+    """Groups are stored on their engine's machine until a step has used them; a local Ray's store has a fixed size."""
     if config.cluster.address is None:
         size = config.cluster.object_store_bytes
         return make_item("object store", size, f"cluster.object_store_bytes={size:,}")
@@ -142,3 +159,48 @@ def _store(config: ExperimentConfig, layout: Layout, image_bytes: float) -> Memo
         need.total_bytes / len(layout.machines),
         f"{need.num_groups} groups x {need.group_bytes:,} B / {len(layout.machines)} machines",
     )
+
+
+def checkpoint_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
+    """Return the bytes of one checkpoint, all ranks together.
+
+    Float32 weights and AdamW's two averages are 12 bytes a trained parameter; FSDP adds each fixed one in the type of
+    forward and backward (with adapters none), DeepSpeed what its own files repeat.
+    """
+    learner = config.learner
+    split = trained_tensors(shape, learner.freeze, learner.lora)
+    trained, fixed, size = count_elements(split.trained), count_elements(split.fixed), element_bytes(learner)
+    states = 12 * trained + RANDOM_STATE_BYTES * learner.num_ranks
+    if learner.backend == "deepspeed":
+        # Stages 1 and 2 write the copy of forward and backward once more; stage 3 of it only what is fixed.
+        copy = fixed if learner.deepspeed.zero_stage == 3 else trained + fixed
+        return states + size * copy + SCRIPTS_BYTES
+    stored = () if learner.lora else split.fixed
+    # Weights and averages are cut into a piece a rank; the count of steps of each tensor is stored once.
+    pieces = (3 * len(split.trained) + len(stored)) * learner.num_ranks + len(split.trained)
+    return states + size * count_elements(stored) + pieces * (STORED_TENSOR_BYTES + INDEX_ENTRY_BYTES)
+
+
+def share_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
+    """Return what one rank stages on its machine's disk before it is copied to the checkpoint directory."""
+    return -(-checkpoint_bytes(config, shape) // config.learner.num_ranks)
+
+
+def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
+    """Return the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
+
+    An export has the types of the model that it began from: of model.path as its config.json says; published weights
+    are bfloat16; the demo's are float32.
+    """
+    size = stored_element_bytes(config.model)
+    return sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
+
+
+def stored_element_bytes(model: ModelConfig) -> int:
+    """Return the bytes of a weight in the folder that the run begins from."""
+    if model.path is not None and (file := Path(model.path) / "config.json").is_file():
+        saved = json.loads(file.read_text())
+        text = saved.get("text_config", {})
+        found = [part[key] for part in (saved, text) for key in ("dtype", "torch_dtype") if part.get(key)]
+        return 2 if found and found[0] in ("bfloat16", "float16") else FLOAT32
+    return 2 if model.path is not None or model.hf_config is not None else FLOAT32

@@ -1,38 +1,30 @@
-"""Memory and disk of a run: the counts of the modules beside this one, put together."""
+"""Memory and disk of a run, put together; and a GPU that a learner rank and an engine worker share.
+
+Between its turns an engine sleeps with weights and cache freed, and a learner's tensors wait in host memory; what
+neither process can free (CUDA context, CUDA graphs) stays. In between, weights go from one to the other: both then hold
+theirs, and the cache is not allocated yet.
+"""
 
 from dataclasses import dataclass
 
 from orchestration.cluster.machines import Layout
 from orchestration.models.shapes import ModelShape
-from orchestration.plan.checkpoint_size import checkpoint_bytes, export_bytes
-from orchestration.plan.colocated import colocated_memory
-from orchestration.plan.engine_memory import engine_memory
-from orchestration.plan.gpus import memory_limit
-from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, host_memory
-from orchestration.plan.learner_memory import learner_memory
-from orchestration.plan.records import MemoryUse
-from orchestration.plan.widths import undivided
+from orchestration.plan.activations import StreamLoad
+from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, engine_memory, undivided
+from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory
+from orchestration.plan.learner_memory import CONTEXT_BYTES, learner_memory, learner_parts, reserve
+from orchestration.plan.records import MemoryItem, MemoryUse, make_item
+from orchestration.settings.cluster import ActorRole
+from orchestration.settings.commands import GpuConfig
 from orchestration.settings.experiment import ExperimentConfig
 from rewards.config import FUNCTION_NAMES
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachePlan:
-    """Key-value cache of an engine, its workers together.
-
-    Example:
-        >>> CachePlan(num_tokens=800_000, num_whole_sequences=97).num_whole_sequences
-        97
-    """
-
-    num_tokens: int
-    num_whole_sequences: int
-    """Of max_model_len tokens, were nothing shared."""
+TRANSFER = "weights to engines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """What is held where."""
+    """Peak memory by place, and disk."""
 
     devices: tuple[MemoryUse, ...]
     """GPU (or process) of a learner rank and of an engine worker; colocated, a shared GPU in each phase."""
@@ -59,7 +51,7 @@ def plan_memory(
     Args:
         config: of the run.
         shape: of its model.
-        layout: where its actors stand; None where that is not known.
+        layout: where its actors are; None where that is not known.
         image_bytes: encoded pictures of a prompt; None where the dataset is not there.
 
     Raises:
@@ -80,7 +72,7 @@ def plan_memory(
 
 
 def device_memory(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> tuple[MemoryUse, ...]:
-    """Give what stands on a learner's device and on an engine's; on a shared GPU, what stands there in each phase."""
+    """Return what a learner's device and an engine's hold; for a shared GPU, what it holds in each phase."""
     learner_limit, engine_limit = memory_limit(config, layout, "learner"), memory_limit(config, layout, "engine")
     if not knows_engine(config, shape, layout):
         return (learner_memory(config, shape, learner_limit),)
@@ -90,13 +82,74 @@ def device_memory(config: ExperimentConfig, shape: ModelShape, layout: Layout | 
 
 
 def cache_of(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> CachePlan:
-    """Give the cache of an engine."""
-    found = engine_memory(config, shape, memory_limit(config, layout, "engine"))
-    return CachePlan(num_tokens=found.num_cache_tokens, num_whole_sequences=found.num_whole_sequences)
+    """Return the cache of an engine."""
+    return engine_memory(config, shape, memory_limit(config, layout, "engine")).cache
 
 
 def knows_engine(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> bool:
-    """Whether an engine can be counted: it divides the model, and its cache has a size or its GPU is known."""
+    """Whether an engine can be counted: its workers can share the model, and its cache or its GPU has a known size."""
     engine = config.rollout.engine
     is_sized = engine.kv_cache_bytes is not None or memory_limit(config, layout, "engine") is not None
     return is_sized and not undivided(shape, engine.tensor_parallel_size)
+
+
+def colocated_memory(
+    config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None, *, load: StreamLoad | None = None
+) -> tuple[MemoryUse, ...]:
+    """Return what a shared GPU holds in each phase: rollout, training, weight transfer. All must fit.
+
+    Args:
+        config: of the run.
+        shape: of its model.
+        limit_bytes: memory of the GPU; None where unknown.
+        load: of the learner's largest micro-batch; None assumes `largest_load`.
+    """
+    engine = engine_memory(config, shape, limit_bytes)
+    learner = learner_memory(config, shape, limit_bytes, load=load)
+    parts = learner_parts(config, shape, load=load)
+    weights = tuple(item for item in engine.use.items if item.name.startswith("weights"))
+    arriving = [item for item in engine.use.items if item.name in ("weight channel", "a layer loaded anew")]
+    kept = (*parts.kept, *parts.phases[TRANSFER])
+    return (
+        MemoryUse(
+            place="shared GPU while engines generate",
+            items=(*engine.use.items, _residue("sleeping learner", config, has_graphs=False)),
+            limit_bytes=limit_bytes,
+        ),
+        MemoryUse(
+            place=f"shared GPU while the learner trains ({parts.fullest[0]})",
+            items=(*learner.items, _residue("sleeping engine", config, has_graphs=True)),
+            limit_bytes=limit_bytes,
+        ),
+        MemoryUse(
+            place="shared GPU while weights travel",
+            items=(
+                *kept,
+                *reserve(sum(item.bytes for item in kept)),
+                *(make_item(f"engine's {item.name}", item.bytes, item.formula) for item in (*weights, *arriving)),
+                _residue("engine", config, has_graphs=True),
+            ),
+            limit_bytes=limit_bytes,
+        ),
+    )
+
+
+def _residue(who: str, config: ExperimentConfig, *, has_graphs: bool) -> MemoryItem:
+    graphs = GRAPH_BYTES if has_graphs and not config.rollout.engine.enforce_eager else 0
+    what = "CUDA context and graphs" if graphs else "CUDA context"
+    return make_item(f"{who}: {what}", CONTEXT_BYTES + graphs, "not given back; assumed")
+
+
+def kinds_under(config: ExperimentConfig, layout: Layout | None, role: ActorRole) -> tuple[GpuConfig, ...]:
+    """Return the kinds of GPU under a role's actors; none where one of them is not known, or there are no GPUs."""
+    if layout is None:
+        return ()
+    names = {layout.machines[seat.machine].gpu for seat in layout.of(role) if seat.gpus}
+    kinds = [config.plan.gpus[name] for name in sorted(filter(None, names)) if name in config.plan.gpus]
+    return tuple(kinds) if len(kinds) == len(names) else ()
+
+
+def memory_limit(config: ExperimentConfig, layout: Layout | None, role: ActorRole) -> int | None:
+    """Return the bytes of the smallest GPU under a role's actors; None where that is not known."""
+    kinds = kinds_under(config, layout, role)
+    return min((round(kind.memory_gib * (1 << 30)) for kind in kinds), default=None)

@@ -1,4 +1,4 @@
-"""The whole plan as one record. Nothing is reserved, loaded or written, and no GPU is asked."""
+"""The whole plan of a run as one record. Nothing is reserved, loaded or written, and no GPU is queried."""
 
 import json
 from dataclasses import dataclass, replace
@@ -11,21 +11,26 @@ from orchestration.cluster.machines import Layout, Machine, planned_machines
 from orchestration.cluster.needs import Needs, available_cores, needs_of, this_machine
 from orchestration.cluster.object_store import store_need
 from orchestration.inputs.dataset import Located, known_model_folder, locate
-from orchestration.models.parameters import ParameterCounts, count_parameters
-from orchestration.models.processor_settings import processor_of
+from orchestration.models.image_tokens import processor_of
 from orchestration.models.shapes import ModelShape, shape_of
-from orchestration.plan import checks
-from orchestration.plan.batches import BatchPlan, plan_batches
-from orchestration.plan.lengths import Lengths, expected_lengths
+from orchestration.models.tensors import ParameterCounts, count_parameters
+from orchestration.plan.batches import BatchPlan, Lengths, expected_lengths, plan_batches
+from orchestration.plan.findings import (
+    batch_findings,
+    data_findings,
+    folder_findings,
+    from_error,
+    missing_folder,
+    placement_findings,
+    shape_findings,
+    store_findings,
+)
 from orchestration.plan.memory import MemoryPlan, plan_memory
-from orchestration.plan.memory_checks import memory_findings
-from orchestration.plan.prompts import PromptPlan, plan_prompts
+from orchestration.plan.memory_findings import memory_findings
+from orchestration.plan.prompts import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.plan.records import Finding
-from orchestration.plan.references import reference_findings
-from orchestration.plan.routing import RoutingPlan, plan_routing
-from orchestration.plan.ruler import PromptRuler
+from orchestration.plan.rewards import RoutingPlan, plan_routing, reference_findings
 from orchestration.plan.seconds import SecondsPlan, plan_seconds, rates_of
-from orchestration.plan.streamed import streamed_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, settings_errors
 from rollout.dataset import SampleTable
@@ -36,12 +41,12 @@ FAMILY_NAMES = {"qwen2_5_vl": "Qwen2.5-VL", "internvl": "InternVL"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What is trained."""
+    """The model that is trained."""
 
     name: str
     parameters: ParameterCounts
     folder: str | None
-    """Where its files are; None where they are not there, which a plan does not need."""
+    """Where its files are; None where they are not there, and a plan does not need them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,7 @@ class GpuNeeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Everything a user wants to know before a run."""
+    """Everything that is known of a run before it starts."""
 
     model: ModelFacts
     layout_name: str
@@ -77,7 +82,7 @@ class RunPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing stands against the run."""
+        """Whether there is no error among the findings."""
         return all(finding.severity != "error" for finding in self.findings)
 
 
@@ -86,7 +91,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
 
     Args:
         config: of the run.
-        located: where its data lies; None looks for it.
+        located: where its data is; None looks for it.
 
     Raises:
         ConfigError: the model's sizes are not known or not understood.
@@ -102,15 +107,15 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
     findings = [
         *unplaced,
         *refusals,
-        *checks.folder_is_there(config, folder),
-        *(checks.from_error(error, "config") for error in settings_errors(config)),
-        *checks.shape_findings(config, shape, _max_positions(config, folder)),
+        *missing_folder(config, folder),
+        *(from_error(error, "config") for error in settings_errors(config)),
+        *shape_findings(config, shape, _max_positions(config, folder)),
         *memory_findings(config, shape, layout, memory, lengths),
-        *checks.batch_findings(config, batches, lengths),
-        *checks.placement_findings(config, layout),
-        *checks.folder_findings(config, len(layout.machines) if layout else 0),
-        *checks.data_findings(config, prompts, routing),
-        *checks.store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
+        *batch_findings(config, batches, lengths),
+        *placement_findings(config, layout),
+        *folder_findings(config, len(layout.machines) if layout else 0),
+        *data_findings(config, prompts, routing),
+        *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]
     return RunPlan(
         model=ModelFacts(
@@ -145,7 +150,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
 def _read(
     config: ExperimentConfig, located: Located, ruler: PromptRuler | None
 ) -> tuple[PromptPlan | None, RoutingPlan, list[Finding]]:
-    """Read the dataset, as far as it is there."""
+    """Read the dataset, if it is there."""
     held_out = SampleTable(located.held_out).tasks_and_sources() if located.held_out else []
     if located.train is None:
         return None, plan_routing(config.reward, None, held_out), []
@@ -154,7 +159,7 @@ def _read(
         drawn = streamed_rows(table, config.data.stream)
     except RolloutError as error:
         drawn = np.arange(len(table), dtype=np.int32)
-        refusals.append(checks.from_error(error, "data.stream"))
+        refusals.append(from_error(error, "data.stream"))
     if config.data.train is not None:  # of a recipe's rows the data engine has proved every reference
         refusals += reference_findings(config.reward, table, drawn)
     pairs = table.tasks_and_sources()
@@ -169,28 +174,28 @@ def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> 
 
 
 def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:
-    """Seat every actor on the machines that the settings name, or on this one where no GPU is asked for."""
+    """Place every actor on the machines that the settings name, or on this one where no GPU is asked for."""
     try:
         needs = needs_of(config)
     except ConfigError as error:
-        return GpuNeeds(gpus=0, cpus=0), None, [checks.from_error(error, "cluster.layout")]
+        return GpuNeeds(gpus=0, cpus=0), None, [from_error(error, "cluster.layout")]
     summed = _sum(needs)
     machines = _machines(config, needs)
     if not machines:
-        told = (
+        message = (
             f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
             f"{summed.cpus} cores: name the machines, or choose a cluster that does"
         )
-        return summed, None, [Finding(severity="warning", key="cluster.nodes", message=told)]
+        return summed, None, [Finding(severity="warning", key="cluster.nodes", message=message)]
     try:
         layout = lay_out(config, machines)
         if (
             not config.cluster.nodes
-        ):  # Ray is told of more cores where there are more actors; the plan says what is there
+        ):  # a local Ray may declare more cores than there are; the plan shows the real number
             layout = replace(layout, machines=(replace(machines[0], cpus=len(available_cores())),))
         return summed, layout, []
     except ConfigError as error:
-        return summed, None, [checks.from_error(error, "cluster.nodes")]
+        return summed, None, [from_error(error, "cluster.nodes")]
 
 
 def _sum(needs: Needs) -> GpuNeeds:
@@ -207,9 +212,13 @@ def _machines(config: ExperimentConfig, needs: Needs) -> tuple[Machine, ...]:
 
 
 def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
+    """Return the longest sequence that the model was made for; None where its config.json does not say."""
+    hf_config = config.model.hf_config or {}
     if folder is not None and (folder / "config.json").is_file():
-        return checks.max_positions(json.loads((folder / "config.json").read_text()))
-    return None if config.model.hf_config is None else checks.max_positions(config.model.hf_config)
+        hf_config = json.loads((folder / "config.json").read_text())
+    text = hf_config.get("text_config") or {}
+    found = text.get("max_position_embeddings", hf_config.get("max_position_embeddings"))
+    return None if found is None else int(found)
 
 
 def _name(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> str:
@@ -220,7 +229,7 @@ def _name(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> s
 
 
 def check_plan(config: ExperimentConfig, located: Located) -> None:
-    """Refuse a run of which `mixed-r1 plan` says that it does not fit, unless plan.enforce is false.
+    """Refuse a run for which `mixed-r1 plan` reports errors, unless plan.enforce is false.
 
     Args:
         config: of the run.

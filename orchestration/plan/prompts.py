@@ -1,22 +1,84 @@
-"""The dataset against the run's limits: how long prompts are, and which rows the run will not take. Pictures stay shut.
+"""The dataset against the run's limits: lengths of prompts, and rows that the run will refuse. Images are not opened.
 
 Refused are the rows that the run itself refuses (rollout/prompt.py and vLLM's own check of a prompt's length).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from orchestration.plan.lengths import Histogram
-from orchestration.plan.ruler import PromptRuler, Size
+from orchestration.models.chat_template import ChatTemplate
+from orchestration.models.image_tokens import image_tokens
+from orchestration.models.shapes import ModelShape
+from orchestration.plan.batches import Histogram
+from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
+from rewards.tokenizer import load_tokenizer
+from rollout.config import StreamConfig
 from rollout.dataset import SampleTable
-from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.mixture import find_buckets
+from rollout.prompt import PLACEHOLDER_TOKENS, PromptLength
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+PROBE: Size = (224, 224)
+"""An image that every processor takes."""
+
+
+class PromptRuler:
+    """Measures prompts as the run's own processor makes them: chat template, tokenizer, arithmetic of images."""
+
+    def __init__(self, folder: Path, shape: ModelShape, processor: Mapping[str, Any], system_prompt: str) -> None:
+        """Read template and tokenizer.
+
+        Args:
+            folder: Hugging Face folder.
+            shape: of the model.
+            processor: what its preprocessor file says.
+            system_prompt: of every prompt; empty for none.
+
+        Raises:
+            ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
+            RewardError: it has no tokenizer.
+        """
+        self._tokenizer: Tokenizer = load_tokenizer(folder)
+        self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
+        image_tokens(shape, processor, *PROBE)  # settings of another model's processor are refused here, not row by row
+        self._template = ChatTemplate(folder)
+
+    def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
+        """Return the length of every prompt; None where the processor refuses an image.
+
+        Args:
+            questions: user turns.
+            sizes: of the images of each.
+        """
+        texts = [
+            self._template.prompt(question, num_images=len(own), system_prompt=self._system_prompt)
+            for question, own in zip(questions, sizes, strict=True)
+        ]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [
+            None if (pictures := self._pictures(own)) is None
+            else PromptLength(num_tokens=len(encoding.ids) - len(own) + pictures, num_image_tokens=pictures)
+            for encoding, own in zip(encodings, sizes, strict=True)
+        ]  # fmt: skip
+
+    def _pictures(self, sizes: Sequence[Size]) -> int | None:
+        """Return the tokens of a prompt's images; None where the processor refuses one."""
+        try:
+            return sum(image_tokens(self._shape, self._processor, width, height) for width, height in sizes)
+        except ConfigError:
+            return None
+
 
 Reason = Literal["too_many_images", "placeholder_in_question", "image_refused", "prompt_too_long", "completion_cut"]
 
@@ -29,8 +91,8 @@ REASONS: Mapping[Reason, str] = {
 }
 """What each reason means; all but the last are refused."""
 NUM_EXAMPLES = 3
-MOST_MEASURED = 8192
-"""Rows that a plan measures itself, evenly over all; more would take longer than a plan may."""
+MAX_MEASURED = 8192
+"""Rows that a plan measures itself, evenly spread; more would take too long."""
 COLUMNS = (
     "sample_id",
     "question",
@@ -58,34 +120,34 @@ class Outlier:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the run leaves such rows out."""
+        """Whether the run drops such rows."""
         return self.reason != "completion_cut"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPlan:
-    """What the rows are like."""
+    """Lengths and refusals of the rows that the run draws from."""
 
     num_rows: int
     """That the run draws from."""
     num_others: int
     """That data.stream leaves out."""
     num_unmeasured: int
-    """Rows whose length nobody knows."""
+    """Rows whose length is not known."""
     measured_by: str
-    """Who measured the others."""
+    """Source of the others' lengths."""
     prompts: Histogram | None
     """Tokens of the prompts that the run takes, images included; None where none is measured."""
     images: Histogram | None
     """Tokens of the images in them."""
     images_per_prompt: float
     image_bytes: float
-    """Encoded pictures of one prompt, mean."""
+    """Mean encoded bytes of the images of one prompt."""
     outliers: tuple[Outlier, ...]
 
     @property
     def num_seen(self) -> int:
-        """Rows of which it is known whether the run takes them."""
+        """Rows whose length is known."""
         return self.num_rows - self.num_unmeasured
 
     @property
@@ -97,7 +159,7 @@ class PromptPlan:
 def plan_prompts(
     config: ExperimentConfig, table: SampleTable, drawn: NDArray[np.int32], ruler: PromptRuler | None
 ) -> PromptPlan:
-    """Read what the rows say of themselves, and measure those that do not say it.
+    """Read the lengths that the rows state, and measure those without.
 
     Args:
         config: of the run.
@@ -112,7 +174,7 @@ def plan_prompts(
     reasons: dict[int, Reason] = {}
     num_unknown = len(unmeasured)
     if ruler is not None and unmeasured:
-        unmeasured = unmeasured[:: -(-num_unknown // MOST_MEASURED)]
+        unmeasured = unmeasured[:: -(-num_unknown // MAX_MEASURED)]
         questions = rows.column("question").take(pa.array(unmeasured)).to_pylist()
         found = ruler.measure(questions, [sizes[index] for index in unmeasured])
         for index, length in zip(unmeasured, found, strict=True):
@@ -149,7 +211,7 @@ def plan_prompts(
 
 
 def _images(rows: pa.Table) -> tuple[list[list[Size]], float]:
-    """Sizes of every row's pictures, and mean bytes of a row's."""
+    """Sizes of every row's images, and mean bytes of a row's."""
     images = rows.column("images").to_pylist()
     total = sum(image["size_bytes"] for own in images for image in own)
     return [[(image["width"], image["height"]) for image in own] for own in images], total / rows.num_rows
@@ -158,7 +220,7 @@ def _images(rows: pa.Table) -> tuple[list[list[Size]], float]:
 def _outliers(
     config: ExperimentConfig, questions: pa.ChunkedArray, sizes: Sequence[Sequence[Size]], prompt_tokens: Sequence[Any]
 ) -> dict[int, Reason]:
-    """The reason of every row that does not fit; the first that the run would meet."""
+    """The reason of every row that does not fit; the first that the run would raise."""
     engine, sampling = config.rollout.engine, config.rollout.sampling
     room = engine.max_model_len - sampling.max_completion_tokens
     found: dict[int, Reason] = {}
@@ -183,3 +245,14 @@ def _measured_by(num_unknown: int, num_measured: int, num_rows: int, ruler: Prom
     if num_measured < num_unknown:
         now += f", on {num_measured:,} rows taken evenly"
     return now if num_unknown == num_rows else f"the data engine; {num_unknown:,} rows by {now}"
+
+
+def streamed_rows(table: SampleTable, config: StreamConfig) -> NDArray[np.int32]:
+    """Return the numbers of the rows that a run draws from, ascending: all, or those that data.stream names.
+
+    Raises:
+        RolloutError: the stream's settings do not fit the dataset.
+    """
+    if config.is_plain:
+        return np.arange(len(table), dtype=np.int32)
+    return np.sort(np.concatenate(find_buckets(table, config).rows))

@@ -1,5 +1,6 @@
-"""What a plan says: memory by role, and what does not fit."""
+"""Records of a plan: bytes by place, and findings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +17,17 @@ class MemoryItem:
     name: str
     bytes: int
     formula: str
-    """How the bytes were counted, for whoever wants to check."""
+    """How the bytes were counted."""
+
+
+def make_item(name: str, size: float, formula: str) -> MemoryItem:
+    """Return an item of whole bytes."""
+    return MemoryItem(name=name, bytes=int(size), formula=formula)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUse:
-    """What one place holds at its fullest.
+    """Peak memory of one place.
 
     Example:
         >>> weights = MemoryItem(name="weights", bytes=100, formula="")
@@ -32,17 +38,34 @@ class MemoryUse:
     place: str
     items: tuple[MemoryItem, ...]
     limit_bytes: int | None
-    """What there is; None where nobody said."""
+    """Memory available; None where it is not known."""
 
     @property
     def total_bytes(self) -> int:
-        """All items together."""
         return sum(item.bytes for item in self.items)
 
     @property
     def excess_bytes(self) -> int:
-        """What does not fit; 0 where all does, or no limit is known."""
+        """Bytes above the limit; 0 where all fits, or no limit is known."""
         return 0 if self.limit_bytes is None else max(0, self.total_bytes - self.limit_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerParts:
+    """Memory of one learner rank: on its device, and in host memory where something is offloaded."""
+
+    kept: tuple[MemoryItem, ...]
+    """On the device between steps."""
+    phases: Mapping[str, tuple[MemoryItem, ...]]
+    """What each phase of a step adds there."""
+    host_kept: tuple[MemoryItem, ...] = ()
+    host_phases: tuple[MemoryItem, ...] = ()
+    """What the fullest phase adds in host memory."""
+
+    @property
+    def fullest(self) -> tuple[str, tuple[MemoryItem, ...]]:
+        """The phase that adds most, and what it adds."""
+        return max(self.phases.items(), key=lambda phase: sum(item.bytes for item in phase[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,5 +86,5 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The message behind its key."""
+        """The message after its key."""
         return self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"

@@ -1,33 +1,31 @@
-"""Seconds a step, estimated: operations and bytes over assumed rates. Nothing here has been measured on a GPU."""
+"""Seconds a step, estimated: operations and bytes over assumed rates. Nothing here has been measured on a GPU.
+
+Operations are counted from shapes: 2 a parameter and token, and attention. Left out, as small beside these: norms,
+activations, the optimiser, and attention inside the vision tower.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from learner.config import LearnerConfig
 from orchestration.cluster.machines import Layout
-from orchestration.models.parameters import count_parameters
+from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape
+from orchestration.models.tensors import changing_tensors, count_parameters
 from orchestration.page import formatting
-from orchestration.plan.batches import BatchPlan
-from orchestration.plan.flops import (
-    FORWARD,
-    attention_flops,
-    block_parameters,
-    head_parameters,
-    image_flops,
-    train_flops,
-)
+from orchestration.plan.batches import BatchPlan, Lengths, is_drawn
 from orchestration.plan.fsdp_memory import FIXED, REFERENCE
-from orchestration.plan.gpus import kinds_under
 from orchestration.plan.learner_memory import learner_parts
-from orchestration.plan.lengths import Lengths, is_drawn
-from orchestration.plan.trained import changing_tensors
+from orchestration.plan.memory import kinds_under
 from orchestration.settings.commands import AssumeConfig
 from orchestration.settings.experiment import ExperimentConfig
 
 BALANCE = 1.15
 """Rollout and learner count as balanced while neither takes so many times the other's time."""
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+FORWARD = 2
+"""Operations of a parameter and token: multiply and add."""
 
 Bound = Literal["rollout", "learner", "balanced", "turns"]
 
@@ -44,7 +42,7 @@ class Phase:
     name: str
     seconds: float
     how: str
-    """From what it was reckoned."""
+    """Source of the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ class SecondsPlan:
     rollout_s: float
     train_s: float
     publish_s: float
-    """In which neither works: new weights travel; colocated, GPUs change hands."""
+    """While neither works: new weights are sent; colocated, GPUs are handed over."""
     step_s: float
     run_s: float
     """All steps, without start, evaluation and checkpoints."""
@@ -63,26 +61,26 @@ class SecondsPlan:
     """Completions that an engine decodes at once."""
     bound: Bound
     advice: str
-    """Which key would help."""
+    """The key to change."""
     assumptions: Mapping[str, float]
-    """Those of plan.assume that entered."""
+    """Those of plan.assume that the estimate uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What the hardware is taken to do; operations, bytes and seconds."""
+    """Assumed rates of the hardware, a second."""
 
     engine_flops: float
-    """A second, of one engine that reads prompts."""
+    """Of one engine that reads prompts."""
     decode_bytes: float | None
-    """A second, of one engine; None on CPU, where decoding is counted in operations."""
+    """Of one engine; None on CPU, where decoding is counted in operations."""
     rank_flops: float
     transfer_bytes: float
     host_bytes: float
 
 
 def rates_of(config: ExperimentConfig, layout: Layout | None) -> Rates | None:
-    """Give the rates of the slowest machines under each role; None where the kind of a GPU is not known."""
+    """Return the rates of the slowest machines under each role; None where the kind of a GPU is not known."""
     assume, engine = config.plan.assume, config.rollout.engine
     engine_gpu = min(kinds_under(config, layout, "engine"), key=lambda gpu: gpu.memory_gb_s, default=None)
     learner_gpu = min(kinds_under(config, layout, "learner"), key=lambda gpu: gpu.bf16_tflops, default=None)
@@ -111,7 +109,7 @@ def plan_seconds(
     rates: Rates,
     cache_tokens: int | None,
 ) -> SecondsPlan:
-    """Estimate.
+    """Estimate the seconds of a step.
 
     Args:
         config: of the run.
@@ -119,7 +117,7 @@ def plan_seconds(
         lengths: of prompts and completions.
         batches: of a step.
         rates: of the hardware.
-        cache_tokens: that an engine's key-value cache holds; None where nobody knows.
+        cache_tokens: that an engine's key-value cache holds; None where that is not known.
     """
     assume, pool = config.plan.assume, config.cluster.reward_pool
     is_colocated = config.cluster.layout == "colocated"
@@ -164,7 +162,7 @@ def plan_seconds(
 
 
 def _concurrency(config: ExperimentConfig, lengths: Lengths, batches: BatchPlan, cache_tokens: int | None) -> int:
-    """Completions that an engine decodes at once: its slots, what there is to do, what its cache holds."""
+    """Completions that an engine decodes at once: its slots, the completions it is given, what its cache holds."""
     bounds = [config.rollout.engine.max_num_seqs, batches.completions_per_engine]
     if cache_tokens is not None:
         share_of_prompt = lengths.prompt / batches.group_size  # the group's completions share its cache blocks
@@ -229,7 +227,7 @@ def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPla
 
 
 def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
-    """After a step: engines that slept take all weights, others those of the layers in which something is trained."""
+    """After a step, engines that slept take all weights, others those of the layers in which something is trained."""
     num = count_parameters(shape).total
     if config.rollout.weight_channel.backend != "ipc":
         num = sum(tensor.numel for tensor in changing_tensors(shape, config.learner.freeze, config.learner.lora))
@@ -279,7 +277,7 @@ def _bound(
 
 
 def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Lengths) -> dict[str, float]:
-    """The keys of plan.assume that entered the estimate."""
+    """The keys of plan.assume that the estimate uses."""
     unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
     for device, keys in (
         (
@@ -290,3 +288,62 @@ def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Length
     ):
         unused |= {key for key in keys if key.startswith("cpu_") is (device == "cuda")}
     return {field.name: getattr(assume, field.name) for field in fields(assume) if field.name not in unused}
+
+
+def block_parameters(shape: ModelShape) -> int:
+    """Parameters that every token of the language model passes through: without table and output head."""
+    return count_parameters(shape).language_model - head_parameters(shape)
+
+
+def head_parameters(shape: ModelShape) -> int:
+    """Parameters of the output head, which may be the embedding table."""
+    return shape.text.vocab_size * shape.text.width
+
+
+def attention_flops(shape: ModelShape, context: float) -> float:
+    """Operations of one token's attention over `context` tokens, all layers: scores, and their sum of values."""
+    text = shape.text
+    return 2 * FORWARD * context * text.num_heads * text.head_dim * text.num_layers
+
+
+def image_flops(shape: ModelShape, num_image_tokens: float) -> float:
+    """Operations of tower and projector for a prompt's pictures."""
+    if num_image_tokens <= 0:
+        return 0.0
+    counts = count_parameters(shape)
+    rows = vision_rows(shape, round(num_image_tokens))
+    return FORWARD * (counts.vision_tower * rows + counts.projector * num_image_tokens)
+
+
+def train_flops(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan) -> float:
+    """Operations of a training step, all ranks: every update's forward and backward, and passes before them."""
+    algorithm, learner = config.algorithm, config.learner
+    prompt = lengths.prompt * (1 if batches.prefix_sharing else batches.group_size)
+    completions = lengths.completion * batches.group_size
+    per_group = (
+        FORWARD * block_parameters(shape) * (prompt + completions)
+        + prompt * attention_flops(shape, lengths.prompt / 2)
+        + completions * attention_flops(shape, lengths.prompt + lengths.completion / 2)
+        + FORWARD * head_parameters(shape) * completions
+    )
+    language, vision = per_group * batches.groups, image_flops(shape, lengths.image) * batches.groups
+    recompute = 1 if learner.activation_checkpointing else 0
+    vision_factor = backward_factor(learner, "vision_tower")
+    trained = language * (1 + recompute + backward_factor(learner, "language_model"))
+    trained += vision * (1 + (recompute if vision_factor else 0) + vision_factor)
+    return algorithm.num_epochs * trained + num_scoring_passes(config) * (language + vision)
+
+
+def backward_factor(learner: LearnerConfig, part: str) -> int:
+    """Backward operations in units of a forward pass: 1 for gradients of inputs, 1 for those of weights."""
+    is_fixed = part in learner.freeze or learner.lora is not None
+    if part == "vision_tower":
+        return 0 if is_fixed else 2
+    return 1 if is_fixed else 2
+
+
+def num_scoring_passes(config: ExperimentConfig) -> int:
+    """Forward passes before the first update: of the policy where `old` is recomputed, of the reference for KL."""
+    algorithm = config.algorithm
+    recomputes = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
+    return int(recomputes) + int(algorithm.kl_coef > 0)

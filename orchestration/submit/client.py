@@ -1,4 +1,4 @@
-"""RayJobServer: Ray's Jobs API, in our words. The only module of the package that speaks Ray."""
+"""Ray's Jobs API in our terms: states and exit codes of jobs, submitting, following and stopping them."""
 
 import asyncio
 import logging
@@ -7,24 +7,87 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from orchestration.settings.cluster import TOKEN_HINT
 from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError, InfrastructureError, ResumeError
-from orchestration.submit.ending import JobState, JobStatus
-from orchestration.submit.job import Job
-from orchestration.submit.package import source_folder, stage_code
+from orchestration.submit.job import Job, source_folder, stage_code
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 RECONNECT_S = 2.0
 PATIENCE = 15
-"""Unanswered questions in a row, `RECONNECT_S` apart, after which a cluster counts as gone."""
+"""Failed requests in a row, `RECONNECT_S` apart, after which a cluster counts as lost."""
+EXIT_FAILED = 1
+EXIT_STOPPED = 75
+"""The run saved itself and left; see orchestration.cli."""
+EXIT_INTERRUPTED = 130
+SIGNAL_BASE = 128
+"""A shell's exit code of a process that a signal ended is this and the signal's number."""
+SIGKILL = 9
+LOST_DRIVER = "JOB_SUPERVISOR_ACTOR_DIED"
+"""Ray's error type for a driver whose machine, or whose supervising process, is gone."""
+
+
+class JobStatus(StrEnum):
+    """Ray's states of a job."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What Ray knows of a job."""
+
+    status: JobStatus
+    driver_exit_code: int | None = None
+    """None while it runs, and where the driver's end was not seen; negative for the signal that ended it."""
+    error_type: str | None = None
+    message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended."""
+        return self.status in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+def exit_code(state: JobState) -> int:
+    """Return the exit code of a command whose job ended so.
+
+    Example:
+        >>> exit_code(JobState(status=JobStatus.FAILED, driver_exit_code=-9))
+        137
+    """
+    if state.status is JobStatus.SUCCEEDED:
+        return 0
+    if state.status is JobStatus.STOPPED:
+        return EXIT_INTERRUPTED
+    code = state.driver_exit_code
+    if code is None or code == 0:  # 0 and FAILED: its supervisor died before it could report
+        return EXIT_FAILED
+    return code if code > 0 else SIGNAL_BASE - code
+
+
+def is_worth_repeating(state: JobState) -> bool:
+    """Return whether the same job, submitted again, may get further than this one did.
+
+    That holds for a run that saved itself, and for a driver that was killed or lost its machine. A wrong setting, an
+    update that must not be applied, or a cluster that is too small would end the next attempt in the same way, and a
+    stopped job was stopped on purpose.
+    """
+    if state.status is not JobStatus.FAILED:
+        return False
+    return state.error_type == LOST_DRIVER or exit_code(state) in (EXIT_STOPPED, SIGNAL_BASE + SIGKILL)
 
 
 def server_address(config: SubmitConfig, shell: Mapping[str, str]) -> str:
-    """Give the address of the dashboard, which both settings and environment may name.
+    """Return the address of the dashboard, which settings or environment name.
 
     Raises:
         ConfigError: There is none, they differ, or it is no HTTP address.
@@ -46,13 +109,13 @@ def server_address(config: SubmitConfig, shell: Mapping[str, str]) -> str:
 
 
 class RayJobServer:
-    """A cluster's job server. Consumes jobs, produces their output on stdout; holds nothing open between calls."""
+    """A cluster's job server. Prints the output of jobs on stdout; holds nothing open between calls."""
 
     def __init__(self, address: str, config: SubmitConfig) -> None:
         """Connect.
 
         Raises:
-            ConfigError: Nobody answers there.
+            ConfigError: No job server answers there, or it refuses the token.
         """
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
         from ray.exceptions import AuthenticationError
@@ -65,7 +128,7 @@ class RayJobServer:
         os.environ[ADDRESS_VARIABLE] = address
         # It logs every package that it looks for.
         logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
-        # Unless the environment says so, Ray's client sends no token, not even one that lies in the home folder.
+        # Unless the environment says so, Ray's client sends no token, not even one in the home folder.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         try:
             self._client = JobSubmissionClient(address)
@@ -80,12 +143,17 @@ class RayJobServer:
             ) from error
 
     def jobs(self) -> Mapping[str, JobState]:
-        """See JobServer."""
+        """Return every job that the cluster remembers, by id."""
         found = self._client.list_jobs()
         return {job.submission_id: _state(job) for job in found if job.submission_id is not None}
 
     def submit(self, job: Job, identity: str) -> None:
-        """See JobServer."""
+        """Submit the job, with its code where `submit.ship_code` says so.
+
+        Raises:
+            ResumeError: This id was submitted by somebody else meanwhile.
+            InfrastructureError: The cluster did not take the job.
+        """
         environment: dict[str, Any] = {"env_vars": dict(job.environment)}
         driver = self._config.driver
         with tempfile.TemporaryDirectory(prefix="mixed-r1-code-") as folder:
@@ -108,15 +176,19 @@ class RayJobServer:
                 raise InfrastructureError(f"{self.address} did not take the job: {error}") from error
 
     def follow(self, identity: str) -> JobState:
-        """See JobServer."""
+        """Print the job's output until it ends, and return its final state.
+
+        Raises:
+            InfrastructureError: The cluster does not answer any more.
+        """
         return asyncio.run(self._follow(identity))
 
     def stop(self, identity: str) -> None:
-        """See JobServer."""
+        """Ask the job to save and end."""
         self._client.stop_job(identity)
 
     async def _follow(self, identity: str) -> JobState:
-        """Tail the output, again where the connection breaks, until Ray calls the job ended."""
+        """Tail the output, again where the connection breaks, until Ray reports the job as ended."""
         output = _Output()
         unanswered = 0
         while True:
@@ -139,7 +211,7 @@ class RayJobServer:
             await asyncio.sleep(RECONNECT_S)
 
     async def _tail(self, identity: str, output: "_Output") -> bool:
-        """Show what is new until the job ends; False where the connection broke before."""
+        """Print what is new until the job ends; False where the connection broke before."""
         import aiohttp
 
         output.begin_again()
@@ -154,24 +226,24 @@ class RayJobServer:
 
 @dataclass(slots=True)
 class _Output:
-    """Ray tells a log from its beginning each time; this shows every character once."""
+    """Ray sends a log from its beginning at each connection; this prints every character once."""
 
     num_shown: int = 0
-    _num_told: int = field(default=0)
+    _num_received: int = field(default=0)
 
     def begin_again(self) -> None:
-        self._num_told = 0
+        self._num_received = 0
 
     def take(self, text: str) -> None:
-        new = text[max(0, self.num_shown - self._num_told) :]
-        self._num_told += len(text)
-        self.num_shown = max(self.num_shown, self._num_told)
+        new = text[max(0, self.num_shown - self._num_received) :]
+        self._num_received += len(text)
+        self.num_shown = max(self.num_shown, self._num_received)
         sys.stdout.write(new)
         sys.stdout.flush()
 
 
 def _state(details: Any) -> JobState:
-    """Translate Ray's JobDetails."""
+    """Return the state that Ray's JobDetails hold."""
     return JobState(
         status=JobStatus(details.status.value),
         driver_exit_code=details.driver_exit_code,

@@ -1,24 +1,30 @@
-"""What is submitted: entry point, environment and name of a job, from settings alone; pure."""
+"""What is submitted: entry point, environment, name and code of a job."""
 
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.commit import COMMIT_FILE, project_commit
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 """Read by the process that Ray puts beside the driver; its default of 3 s is too short for a checkpoint."""
+PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
+"""Listing what is shipped is safer than listing what is not: data, runs, .env and .git never leave the machine."""
+LEFT_OUT = ("__pycache__", "*.py[co]", ".*")
+MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that Ray is told of a run, but for its code and the number of the attempt."""
+    """What Ray gets of a run, without its code and the number of the attempt."""
 
     name: str
     entrypoint: str
@@ -32,7 +38,7 @@ def make_job(config: ExperimentConfig, overrides: Sequence[str], shell: Mapping[
 
     Args:
         config: composed from `overrides`, with folders as they were written.
-        overrides: what the user wrote; settings of `submit` itself stay behind.
+        overrides: what the user wrote; settings of `submit` itself are left out.
         shell: environment of the submitting process.
 
     Raises:
@@ -50,7 +56,7 @@ def make_job(config: ExperimentConfig, overrides: Sequence[str], shell: Mapping[
 
 
 def job_id(name: str, attempt: int) -> str:
-    """Name one attempt.
+    """Return the id of one attempt.
 
     Example:
         >>> job_id("first-5b1c2d3e", 2)
@@ -60,7 +66,7 @@ def job_id(name: str, attempt: int) -> str:
 
 
 def attempt_of(found: str, name: str) -> int | None:
-    """Read the attempt out of a job's id; None if the job is not of this name.
+    """Return the attempt that a job's id names; None if the job is not of this name.
 
     Example:
         >>> attempt_of("first-12", "first"), attempt_of("first-long-1", "first")
@@ -71,7 +77,7 @@ def attempt_of(found: str, name: str) -> int | None:
 
 
 def default_name(run_dir: str) -> str:
-    """Derive a name from the run folder: the same folder gives the same name, and no other folder does.
+    """Return a name for a run folder; no other folder has the same.
 
     Example:
         >>> default_name("/shared/runs/first try")
@@ -83,9 +89,9 @@ def default_name(run_dir: str) -> str:
 
 
 def entrypoint(python: str, overrides: Sequence[str], required: Sequence[str]) -> str:
-    """Write the command line of the driver.
+    """Return the command line of the driver.
 
-    `exec` makes the shell become the driver, so that a signal's number arrives as the exit code. The console script
+    `exec` replaces the shell by the driver, so that a signal's number arrives as the exit code. The console script
     is not there where the code was shipped, hence the module.
 
     Example:
@@ -112,7 +118,7 @@ def _environment(submit: SubmitConfig, shell: Mapping[str, str]) -> dict[str, st
 
 
 def check_job(config: ExperimentConfig) -> None:
-    """What a run must be so that a job of it finds its machines and its folders again.
+    """Check that a job of the run finds its cluster, and its folders on every machine.
 
     Raises:
         ConfigError: with the key and the remedy.
@@ -141,3 +147,47 @@ def check_job(config: ExperimentConfig) -> None:
             f"run_dir={config.run_dir} is on one machine and goes with it, so the next attempt would begin anew; use "
             "storage that all machines share, or set submit.allow_temporary_run_dir=true for a cluster of one machine"
         )
+
+
+def source_folder() -> Path:
+    """Return the folder that this process imports the packages from: a checkout, or the site-packages of a wheel."""
+    return Path(__file__).parents[2]
+
+
+def stage_code(source: Path, target: Path, *, max_mib: float) -> Path:
+    """Copy the packages into a folder that Ray can take as a job's `working_dir`.
+
+    Args:
+        source: Holds the packages.
+        target: Made here.
+        max_mib: Above this size nothing is copied.
+
+    Raises:
+        ConfigError: It is too large; the largest files are named.
+    """
+    sizes = {path: path.stat().st_size for package in PACKAGES for path in shipped_files(source / package)}
+    total = sum(sizes.values()) / MIB
+    if total > max_mib:
+        largest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:3]
+        names = ", ".join(f"{path.relative_to(source)} ({sizes[path] / MIB:.1f} MiB)" for path in largest)
+        raise ConfigError(
+            f"the code to ship has {total:.1f} MiB and submit.max_package_mib is {max_mib:g}; move data out of the "
+            f"packages (largest: {names}), or raise it: Ray takes up to 512 and copies them to every node"
+        )
+    for package in PACKAGES:
+        shutil.copytree(source / package, target / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    if source == source_folder() and (commit := project_commit()) is not None:
+        (target / COMMIT_FILE.relative_to(source_folder())).write_text(f"{commit}\n")
+    return target
+
+
+def shipped_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a package that goes with a job."""
+    leave_out = shutil.ignore_patterns(*LEFT_OUT)
+    for path in sorted(folder.iterdir()):
+        if path.name in leave_out(str(folder), [path.name]):
+            continue
+        if path.is_dir():
+            yield from shipped_files(path)
+        else:
+            yield path

@@ -14,11 +14,11 @@ from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from learner.records import ScoredGroup
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, read_saved_shape
+from orchestration.plan.activations import StreamLoad
 from orchestration.plan.deepspeed_memory import deepspeed_parts
 from orchestration.plan.fsdp_memory import fsdp_parts
 from orchestration.plan.learner_memory import picture_values
-from orchestration.plan.learner_parts import LearnerParts
-from orchestration.plan.stream_load import StreamLoad
+from orchestration.plan.records import LearnerParts
 from tests.benchmarks.learner_batch import IMAGE_TOKEN, TOKEN_PIXELS, make_group, qwen_config
 from tests.benchmarks.live_bytes import peak_live_bytes, storage_bytes
 

@@ -153,7 +153,7 @@ class LocalRun:
             return [node("here")]
 
         probes = Probes(
-            self.config,
+            config=self.config,
             generators=generators,
             learner=group,
             turns=OwnGpus(generators),

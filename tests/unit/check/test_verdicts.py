@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.check.facts import Facts
-from orchestration.check.verdicts import judge, outliers
+from orchestration.check.facts import Facts, outliers
+from orchestration.check.verdicts import judge
 from rollout.records import EncodedPicture
 from tests.unit.check.healthy import (
     BLUE,

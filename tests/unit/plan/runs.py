@@ -1,11 +1,15 @@
 """Configs and datasets that plans are made for."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from orchestration.cli import compose
+from orchestration.inputs.machine import build_config
 from orchestration.settings.experiment import ExperimentConfig, build_settings
+from orchestration.settings.model import ModelConfig
 from rollout.dataset import write_rows
+from tests.unit.plan.published import PUBLISHED
 
 NODE = "cluster.nodes=[{count: 1, gpus: 8, gpu: h100_80gb, cpus: 96, memory_gib: 1024.0}]"
 GPU_RUN = (
@@ -70,3 +74,25 @@ def row(number: int, *, question: str = "How many?", sizes: tuple[tuple[int, int
 def dataset(path: Path, rows: list[dict[str, object]]) -> Path:
     write_rows(path, rows)
     return path
+
+
+QWEN_PROCESSOR = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
+"""As published with every size."""
+
+
+def gpu_config(tmp_path: Path, *overrides: str) -> ExperimentConfig:
+    """Qwen2.5-VL-7B on four learner ranks of FSDP2 and four engines of one GPU each, as the GPU groups have it."""
+    gpu = ["learner=fsdp_gpu", "rollout=vllm_gpu", "cluster=ray", f"run_dir={tmp_path / 'run'}"]
+    model = ModelConfig(
+        path=None,
+        family="qwen2_5_vl",
+        coord_mode="pixel_resized",
+        hf_config=PUBLISHED["qwen2_5_vl_7b"],
+        hf_processor=QWEN_PROCESSOR,
+    )
+    return replace(build_config(compose([*gpu, *overrides])), model=model)
+
+
+def cpu_config(tmp_path: Path, *overrides: str) -> ExperimentConfig:
+    """The embedded default."""
+    return build_config(compose([f"run_dir={tmp_path / 'run'}", *overrides]))

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.models.parameters import count_parameters
 from orchestration.models.shapes import read_shape
+from orchestration.models.tensors import count_parameters
 from orchestration.models.tiny import tiny_config
-from orchestration.plan.colocated import colocated_memory, fullest
-from orchestration.plan.engine_memory import check_division, engine_memory, token_bytes, worker_parameters
+from orchestration.plan.engine_memory import engine_memory, token_bytes, undivided, widths, worker_parameters
+from orchestration.plan.memory import colocated_memory
 from orchestration.settings.errors import ConfigError
-from tests.unit.plan.configs import cpu_config, gpu_config
 from tests.unit.plan.published import PUBLISHED
+from tests.unit.plan.runs import cpu_config, gpu_config
 
 GIB = 2**30
 LIMIT = int(79.1 * GIB)
@@ -54,16 +54,11 @@ def test_key_heads_repeat_where_there_are_more_workers_than_heads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "workers", "message"),
-    [
-        ("qwen2_5_vl_7b", 8, r"tensor_parallel_size=8 does not divide the 28 attention heads .*; use 1, 2, 4$"),
-        ("qwen2_5_vl_32b", 16, r"does not divide the 40 attention heads"),
-        ("internvl3_8b", 3, r"does not divide the 28 attention heads"),
-    ],
+    ("name", "workers", "heads"), [("qwen2_5_vl_7b", 8, 28), ("qwen2_5_vl_32b", 16, 40), ("internvl3_8b", 3, 28)]
 )
-def test_a_size_that_does_not_divide_names_those_that_do(name: str, workers: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_division(SHAPES[name], workers)
+def test_what_workers_cannot_share_is_named(name: str, workers: int, heads: int) -> None:
+    assert undivided(SHAPES[name], workers)["attention heads"] == heads
+    assert workers not in widths(SHAPES[name])
 
 
 def test_without_a_known_gpu_the_cache_cannot_be_sized(tmp_path: Path) -> None:
@@ -74,7 +69,7 @@ def test_without_a_known_gpu_the_cache_cannot_be_sized(tmp_path: Path) -> None:
 def test_a_model_that_leaves_nothing_holds_no_token_and_exceeds_the_gpu(tmp_path: Path) -> None:
     memory = engine_memory(gpu_config(tmp_path), SHAPES["qwen2_5_vl_72b"], LIMIT)
 
-    assert (memory.num_cache_tokens, memory.num_whole_sequences) == (0, 0)
+    assert (memory.cache.num_tokens, memory.cache.num_whole_sequences) == (0, 0)
     assert memory.use.excess_bytes > 50 * GIB
 
 
@@ -83,7 +78,7 @@ def test_four_workers_hold_the_72b_with_a_cache(tmp_path: Path) -> None:
     memory = engine_memory(config, SHAPES["qwen2_5_vl_72b"], LIMIT)
 
     assert memory.use.excess_bytes == 0
-    assert memory.num_whole_sequences > 30
+    assert memory.cache.num_whole_sequences > 30
 
 
 def test_a_cpu_engine_takes_the_cache_it_is_told(tmp_path: Path) -> None:
@@ -91,9 +86,9 @@ def test_a_cpu_engine_takes_the_cache_it_is_told(tmp_path: Path) -> None:
     memory = engine_memory(config, read_shape(tiny_config("qwen2_5_vl")), None)
 
     # Three blocks of 96 float32 keys and values: 2,304 bytes a token.
-    assert memory.kv_cache_bytes == 134217728
-    assert memory.num_cache_tokens == 134217728 // (2304 * 32) * 32
-    assert memory.num_whole_sequences == memory.num_cache_tokens // 256
+    assert [item.bytes for item in memory.use.items if item.name == "key-value cache"] == [134217728]
+    assert memory.cache.num_tokens == 134217728 // (2304 * 32) * 32
+    assert memory.cache.num_whole_sequences == memory.cache.num_tokens // 256
 
 
 @pytest.mark.parametrize(
@@ -120,7 +115,7 @@ def test_a_shared_gpu_must_hold_each_phase_with_what_the_sleeping_side_keeps(tmp
     generating, training, travelling = colocated_memory(config, shape, LIMIT)
 
     assert generating.total_bytes > engine_memory(config, shape, LIMIT).use.total_bytes
-    assert fullest((generating, training, travelling)) in (generating, training)
+    assert travelling.total_bytes < max(generating.total_bytes, training.total_bytes)
     # Weights of both, nothing of the cache, no gradients.
     names = {item.name for item in travelling.items}
     assert "engine's weights" in names

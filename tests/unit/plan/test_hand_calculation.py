@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from orchestration.models.shapes import read_shape
-from orchestration.plan.checkpoint_size import checkpoint_bytes, export_bytes
-from orchestration.plan.colocated import TRANSFER
+from orchestration.plan.activations import largest_load
 from orchestration.plan.engine_memory import engine_memory
 from orchestration.plan.fsdp_memory import FIXED
+from orchestration.plan.host_memory import checkpoint_bytes, export_bytes
 from orchestration.plan.learner_memory import learner_memory, learner_parts
+from orchestration.plan.memory import TRANSFER
 from orchestration.plan.seconds import Rates, hand_over
-from orchestration.plan.stream_load import largest_load
 from orchestration.settings.experiment import ExperimentConfig
-from tests.unit.plan.configs import gpu_config
 from tests.unit.plan.published import PUBLISHED
+from tests.unit.plan.runs import gpu_config
 
 GIB = 2**30
 V, D, F, LAYERS = 152_064, 3_584, 18_944, 28
@@ -111,11 +111,12 @@ def test_the_engine_holds_weights_once_and_56_kib_a_token(config: ExperimentConf
     assert items["weights"] == 2 * TOTAL
     token = 2 * KEY_HEADS * HEAD * LAYERS * 2
     assert token == 57_344
-    assert memory.num_cache_tokens == memory.kv_cache_bytes // (16 * token) * 16
+    cache = items["key-value cache"]
+    assert memory.cache.num_tokens == cache // (16 * token) * 16
     beside = ("key-value cache", "weight channel", "a layer loaded anew")
     others = sum(size for name, size in items.items() if name not in beside)
-    assert memory.kv_cache_bytes == int(0.9 * limit) - others
-    assert memory.num_whole_sequences == memory.num_cache_tokens // 8192
+    assert cache == int(0.9 * limit) - others
+    assert memory.cache.num_whole_sequences == memory.cache.num_tokens // 8192
 
 
 def test_adapters_keep_the_model_in_bfloat16_and_travel_back_alone(tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ import pytest
 
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.models.processor_settings import saved_processor
+from orchestration.models.image_tokens import saved_processor
 from orchestration.models.shapes import shape_of
-from orchestration.plan.prompts import PromptPlan, plan_prompts
-from orchestration.plan.ruler import PromptRuler
-from orchestration.plan.streamed import streamed_rows
+from orchestration.plan.prompts import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.settings.demo import FamilyName
 from orchestration.settings.experiment import ExperimentConfig
 from rollout.dataset import SampleTable

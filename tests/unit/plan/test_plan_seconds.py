@@ -1,11 +1,16 @@
 import pytest
 
 from orchestration.models.shapes import shape_of
-from orchestration.plan.batches import plan_batches
-from orchestration.plan.flops import backward_factor, num_scoring_passes, train_flops
-from orchestration.plan.lengths import Lengths
+from orchestration.plan.batches import Lengths, plan_batches
 from orchestration.plan.plan import plan_run
-from orchestration.plan.seconds import Rates, SecondsPlan, plan_seconds
+from orchestration.plan.seconds import (
+    Rates,
+    SecondsPlan,
+    backward_factor,
+    num_scoring_passes,
+    plan_seconds,
+    train_flops,
+)
 from orchestration.settings.experiment import ExperimentConfig
 from tests.unit.plan.runs import gpu_settings, settings
 

@@ -4,10 +4,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.cluster.machines import Layout, Machine, Seating
-from orchestration.plan.command import plan_json
-from orchestration.plan.placing import placement_rows
+from orchestration.plan.command import WIDTH, placement_rows, plan_json, plan_text
 from orchestration.plan.plan import plan_run
-from orchestration.plan.text import WIDTH, plan_text
 from tests.unit.plan.runs import dataset, gpu_settings, row
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "planning"

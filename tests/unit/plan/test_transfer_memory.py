@@ -21,8 +21,8 @@ from orchestration.models.shapes import ModelShape, read_shape
 from orchestration.models.tensors import Tensor, model_tensors
 from orchestration.plan.engine_memory import transfer_items
 from orchestration.plan.learner_memory import learner_parts
-from tests.unit.plan.configs import gpu_config
 from tests.unit.plan.published import PUBLISHED
+from tests.unit.plan.runs import gpu_config
 from tests.unit.rollout.held_bytes import HeldBytes
 
 GIB = 2**30

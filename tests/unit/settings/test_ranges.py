@@ -16,8 +16,8 @@ import pytest
 
 from learner.config import LoraConfig
 from orchestration.cli import compose
+from orchestration.plan.command import plan_text
 from orchestration.plan.plan import plan_run
-from orchestration.plan.text import plan_text
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.recipe import BandConfig

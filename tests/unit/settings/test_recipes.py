@@ -9,8 +9,8 @@ import yaml
 
 import conf
 from orchestration.cli import compose
-from orchestration.models.parameters import count_parameters
 from orchestration.models.shapes import read_shape
+from orchestration.models.tensors import count_parameters
 from orchestration.plan.plan import RunPlan, plan_run
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings, settings_errors

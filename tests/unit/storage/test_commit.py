@@ -10,7 +10,7 @@ import pytest
 from orchestration.storage import commit
 from orchestration.storage.commit import project_commit
 from orchestration.storage.run_folder import RunFolder, write_environment
-from orchestration.submit.package import source_folder, stage_code
+from orchestration.submit.job import source_folder, stage_code
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -48,7 +48,7 @@ def test_files_that_the_work_tree_tracks_are_of_its_commit(elsewhere: Path) -> N
 
 
 def test_the_code_of_a_job_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.submit.package.project_commit", lambda: "0123abcd")
+    monkeypatch.setattr("orchestration.submit.job.project_commit", lambda: "0123abcd")
     staged = stage_code(source_folder(), tmp_path / "code", max_mib=100.0)
     monkeypatch.setattr(commit, "COMMIT_FILE", staged / "orchestration" / "COMMIT")
     assert project_commit() == "0123abcd"

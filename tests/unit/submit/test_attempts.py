@@ -9,8 +9,8 @@ from orchestration.cli import compose
 from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ResumeError
 from orchestration.settings.strict import build
-from orchestration.submit.attempts import run_attempts
-from orchestration.submit.ending import LOST_DRIVER, JobState, JobStatus
+from orchestration.submit.client import LOST_DRIVER, JobState, JobStatus
+from orchestration.submit.command import run_attempts
 from orchestration.submit.job import Job
 
 RUNNING = JobState(status=JobStatus.RUNNING)

@@ -14,10 +14,8 @@ from orchestration.cli import compose
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.strict import build
-from orchestration.submit.client import server_address
-from orchestration.submit.ending import LOST_DRIVER, JobState, JobStatus, exit_code, is_worth_repeating
-from orchestration.submit.job import default_name, entrypoint, make_job
-from orchestration.submit.package import PACKAGES, source_folder, stage_code
+from orchestration.submit.client import LOST_DRIVER, JobState, JobStatus, exit_code, is_worth_repeating, server_address
+from orchestration.submit.job import PACKAGES, default_name, entrypoint, make_job, source_folder, stage_code
 
 SHARED = ["cluster=ray", "run_dir=/shared/runs/first", "cache_dir=/shared/cache"]
 

@@ -16,7 +16,7 @@ from orchestration.demo.tiny_model import chat_template
 from orchestration.inputs.machine import build_config
 from orchestration.models.chat_template import ChatTemplate
 from orchestration.models.model_folder import check_model_folder
-from orchestration.models.parameters import count_parameters
+from orchestration.models.tensors import count_parameters
 from orchestration.plan.command import print_plan
 from orchestration.plan.plan import plan_run
 from orchestration.settings.composition import compose

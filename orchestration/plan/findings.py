@@ -1,19 +1,17 @@
-"""Findings: what stands against a run, each with its key, its values and the remedy. Pure."""
+"""Findings: reasons against a run, each with its key, its values and the remedy."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from orchestration.cluster.machines import Layout
 from orchestration.cluster.object_store import StoreNeed
 from orchestration.models.shapes import ModelShape
-from orchestration.plan.batches import BatchPlan
-from orchestration.plan.lengths import Lengths
+from orchestration.plan.batches import BatchPlan, Lengths
+from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.prompts import REASONS, PromptPlan
 from orchestration.plan.records import Finding
-from orchestration.plan.routing import RoutingPlan
-from orchestration.plan.widths import undivided, widths
+from orchestration.plan.rewards import RoutingPlan
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from rollout.errors import RolloutError
@@ -26,13 +24,13 @@ LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
 
 
 def from_error(error: ConfigError | RolloutError, default_key: str) -> Finding:
-    """Give a refusal of the settings as a finding; its text names its key."""
+    """Return a refusal of the settings as a finding; its text names its key."""
     named = KEY.search(str(error))
     return Finding(severity="error", key=named.group() if named else default_key, message=str(error))
 
 
-def folder_is_there(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:
-    """A model that is planned by what is known of it, because its folder is not on this machine."""
+def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:
+    """Warn where the model's folder is not on this machine, so that only its stated sizes are planned."""
     if config.model.folder is not None and folder is None:
         yield Finding(
             severity="warning",
@@ -43,7 +41,7 @@ def folder_is_there(config: ExperimentConfig, folder: Path | None) -> Iterator[F
 
 
 def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: int | None) -> Iterator[Finding]:
-    """What model and engine cannot do together.
+    """Find limits of the model that the engine's settings break.
 
     Args:
         config: of the run.
@@ -69,7 +67,7 @@ def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: i
 
 
 def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Lengths) -> Iterator[Finding]:
-    """Batches that leave somebody without work, or do not fit the budget."""
+    """Find batches that leave workers idle, or exceed the token budget."""
     minibatches, ranks = config.algorithm.num_minibatches, batches.ranks
     if batches.groups < minibatches:
         yield Finding(
@@ -104,7 +102,7 @@ def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Length
 
 
 def placement_findings(config: ExperimentConfig, layout: Layout | None) -> Iterator[Finding]:
-    """Ranks that stand unevenly, machines of which nothing is known, folders that only one machine sees."""
+    """Find ranks that are unevenly spread, and kinds of GPU that are not known."""
     if layout is None:
         return
     on = [sum(seat.machine == machine for seat in layout.of("learner")) for machine in layout.learner_machines()]
@@ -127,7 +125,7 @@ def placement_findings(config: ExperimentConfig, layout: Layout | None) -> Itera
 
 
 def folder_findings(config: ExperimentConfig, num_machines: int) -> Iterator[Finding]:
-    """Folders of a run on several machines that look as if only one of them saw them."""
+    """Find folders of a run on several machines that are probably local to one of them."""
     if config.cluster.address is None or num_machines < 2:
         return
     folders = {"run_dir": config.run_dir, "cache_dir": config.cache_dir}
@@ -144,7 +142,7 @@ def folder_findings(config: ExperimentConfig, num_machines: int) -> Iterator[Fin
 
 
 def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing: RoutingPlan) -> Iterator[Finding]:
-    """Rows that the run refuses, cuts or cannot score."""
+    """Find rows that the run refuses, cuts or cannot score."""
     if routing.unrouted:
         worst = max(routing.unrouted, key=lambda row: row.num_rows)
         yield Finding(
@@ -200,7 +198,7 @@ def _remedy(reason: str, share: float, limit: float) -> str:
 
 
 def store_findings(config: ExperimentConfig, need: StoreNeed) -> Iterator[Finding]:
-    """Groups that do not fit the object store of a Ray that the run starts itself."""
+    """Warn where groups do not fit the object store of a Ray that the run starts itself."""
     store = config.cluster.object_store_bytes
     if config.cluster.address is None and need.total_bytes > store:
         yield Finding(
@@ -210,10 +208,3 @@ def store_findings(config: ExperimentConfig, need: StoreNeed) -> Iterator[Findin
             f"{need.total_bytes / 1e9:.2f} GB in all, and it holds {store / 1e9:.2f} GB; the rest travels over the "
             "disk, which is slower: raise it, or lower training.groups_per_step",
         )
-
-
-def max_positions(hf_config: Mapping[str, Any]) -> int | None:
-    """Read the longest sequence that a model was made for off its config.json."""
-    text = hf_config.get("text_config") or {}
-    found = text.get("max_position_embeddings", hf_config.get("max_position_embeddings"))
-    return None if found is None else int(found)

@@ -1,4 +1,4 @@
-"""Shapes and counts against transformers' own models, built without weights from the same config.json."""
+"""Every tensor of a model, and which are trained, against transformers and a real learner."""
 
 import copy
 import json
@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
+from learner.config import LoraConfig
 from learner.families.registry import FAMILIES
 from orchestration.demo.families import FAMILIES as TINY
-from orchestration.models.parameters import ParameterCounts, count_parameters
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape, shape_of
-from orchestration.models.tensors import model_tensors
+from orchestration.models.tensors import (
+    ParameterCounts,
+    changing_tensors,
+    count_parameters,
+    model_tensors,
+    trained_tensors,
+)
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
+from tests.benchmarks.memory_cases import Case, shape_in, trainer_of, write_model
 from tests.unit.plan.published import PUBLISHED
 
 
@@ -135,3 +142,46 @@ def test_a_path_without_a_folder_falls_back_to_the_stated_sizes(tmp_path: Path) 
     assert shape_of(stated) == read_shape(PUBLISHED["qwen2_5_vl_3b"])
     with pytest.raises(ConfigError, match=r"holds no config.json and model.hf_config is null"):
         shape_of(ModelConfig(path=absent, family=None, coord_mode="pixel_resized"))
+
+
+SHAPE = read_shape(PUBLISHED["qwen2_5_vl_3b"])
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_adapters_and_patterns_give_the_learners_own_parameters(family: str, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=4, target_modules=("q_proj", "down_proj" if family == "qwen2_5_vl" else "fc1"))
+    case = Case(family=family, learner={"lora": lora, "freeze": ("*layers.1.*",)})
+    write_model(case, tmp_path)
+    with trainer_of(case, tmp_path) as trainer:
+        real = {n: tuple(p.shape) for n, p in trainer._backend.policy.hf_model.named_parameters() if p.requires_grad}
+        travelling = [shape for name, shape in trainer.full_shapes().items() if name in trainer.changing_names()]
+
+    split = trained_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
+
+    assert {tensor.name: tensor.shape for tensor in split.trained} == real
+    changing = changing_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
+    assert sorted(tensor.shape for tensor in changing) == sorted(travelling)
+
+
+def test_parts_and_patterns_leave_the_rest_to_train() -> None:
+    split = trained_tensors(SHAPE, ("vision_tower", "*.norm.weight"), None)
+
+    assert not split.trains("vision_tower")
+    assert split.trains("projector")
+    assert [tensor.name for tensor in split.fixed if tensor.part == "language_model"] == [
+        "model.language_model.norm.weight"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("freeze", "lora", "message"),
+    [
+        (("vision",), None, "pattern 'vision' matches no parameter"),
+        (("vision_tower", "projector", "language_model"), None, "freezes every parameter"),
+        ((), LoraConfig(target_modules=("query",)), "names 'query', which is no trainable linear layer"),
+        (("vision_tower",), LoraConfig(target_modules=("qkv",)), "names 'qkv'"),
+    ],
+)
+def test_what_matches_nothing_is_refused(freeze: tuple[str, ...], lora: LoraConfig | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trained_tensors(SHAPE, freeze, lora)

@@ -1,4 +1,4 @@
-"""What the safetensors files of a model folder say that they hold: their headers alone are read.
+"""The files of a model folder: small ones read whole, of safetensors the headers alone.
 
 Source: the format, https://huggingface.co/docs/safetensors: 8 bytes of the header's length, the header as JSON, the
 tensors' bytes.
@@ -11,9 +11,54 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from orchestration.models.folder_files import LFS_POINTER, lfs_error, read_object
 from orchestration.settings.errors import ConfigError
+
+LFS_POINTER = b"version https://git-lfs"
+"""Beginning of the pointer that Git keeps in a file's place until Git LFS has fetched it."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file of a model folder.
+
+    Raises:
+        ConfigError: it cannot be read, is not UTF-8, or is a Git LFS pointer.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"model.path: {path} cannot be read ({os.strerror(error.errno or 0)})") from error
+    if data.startswith(LFS_POINTER):
+        raise lfs_error(path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"model.path: {path} is no text; download it again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file of a model folder holds.
+
+    Raises:
+        ConfigError: as `read_text`, or it holds no JSON object.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"model.path: {path} is no JSON ({error}); download it again") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"model.path: {path} holds a {type(found).__name__}, no JSON object; download it again")
+    return found
+
+
+def lfs_error(path: Path) -> ConfigError:
+    """Return the refusal of a Git LFS pointer."""
+    return ConfigError(
+        f"model.path: {path} is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}, or "
+        "download the checkpoint again"
+    )
+
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -24,7 +69,7 @@ ELEMENT_BYTES = {
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 COMPARED_ROWS = 256
-"""Rows that tell whether an output head is a copy, as the learner compares them."""
+"""Rows by which a copied output head is recognised, as in the learner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +97,7 @@ class StoredTensor:
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Return every tensor of a model folder, by the name that its file gives it.
+    """Return every tensor of a model folder, by its name in the file.
 
     Raises:
         ConfigError: there are no safetensors, one that the index names is missing, a file is not whole, or the index
@@ -125,8 +170,8 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
                 raise lfs_error(path)
             length = struct.unpack("<Q", lead[:8])[0] if len(lead) >= 8 else 0
             if size < 8 or not 2 <= length <= MAX_HEADER_BYTES:
-                told = "is empty" if size == 0 else "is no safetensors file"
-                raise ConfigError(f"model.path: {path} {told}; download it again")
+                fault = "is empty" if size == 0 else "is no safetensors file"
+                raise ConfigError(f"model.path: {path} {fault}; download it again")
             file.seek(8)
             data = file.read(length)
     except OSError as error:
@@ -162,10 +207,10 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _cut(path: Path, wanted: int, size: int, *, at_least: bool = False) -> ConfigError:
-    told = "is cut short" if size < wanted else "is longer than it may be"
+    fault = "is cut short" if size < wanted else "is longer than it may be"
     more = "at least " if at_least else ""
     return ConfigError(
-        f"model.path: {path} {told}: its header says {more}{wanted:,} bytes, {size:,} are there; download it again"
+        f"model.path: {path} {fault}: its header says {more}{wanted:,} bytes, {size:,} are there; download it again"
     )
 
 
