@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from learner.store import open_store
-from orchestration.check.facts import Facts, NodeFacts
+from orchestration.check.facts import Expectations, Facts, NodeFacts, Row
 from orchestration.check.node import TOKEN_FILE, look_at_node, seen_nodes
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
-from orchestration.check.verdicts import Expectations, Row, judge
+from orchestration.check.verdicts import judge
 from orchestration.cluster.colocated import colocated_devices, ranks_under
 from orchestration.cluster.found import hold, on_every_node
 from orchestration.cluster.reservations import Reservations, actors_reserved

@@ -42,7 +42,7 @@ Items = tuple[MemoryItem, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLoad:
-    """The tokens of one micro-batch, laid out as learner/policy/packing.py does: a prompt once, its completions after it.
+    """The tokens of one micro-batch, laid out as in learner/policy/packing.py: a prompt once, its completions after it.
 
     Example:
         >>> load = StreamLoad(num_prompts=2, prompt_tokens=160, image_tokens=121, num_completions=16,

@@ -12,10 +12,10 @@ from typing import Any
 import tests.integration.environment  # noqa: F401
 from learner.store import open_store
 from orchestration.check.command import as_checked, expectations
-from orchestration.check.facts import Facts
+from orchestration.check.facts import Facts, Row
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
-from orchestration.check.verdicts import Row, judge
+from orchestration.check.verdicts import judge
 from orchestration.plan.learner_memory import planned_bytes
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import ExperimentConfig, build_settings

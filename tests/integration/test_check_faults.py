@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.check.facts import Facts
+from orchestration.check.facts import Facts, Row
 from orchestration.check.prompts import check_prompts
-from orchestration.check.verdicts import Row
 from tests.integration.local_run import LocalEngine, LocalLearner, LocalRun, local_run
 
 BLANK = {prompt.name: prompt.blank for prompt in check_prompts()}

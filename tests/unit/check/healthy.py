@@ -5,15 +5,17 @@ from typing import Any
 from learner.records import RankMemory
 from orchestration.check.facts import (
     CheckpointFacts,
+    Expectations,
     Facts,
     NodeFacts,
     PromptFacts,
+    Row,
     SampledFacts,
     ScoreFacts,
     StepFacts,
     WeightFacts,
 )
-from orchestration.check.verdicts import Expectations, Row, judge
+from orchestration.check.verdicts import judge
 from rewards.config import GroundingConfig
 from rollout.records import EncodedPicture, EncodedPrompt
 
