@@ -144,8 +144,8 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
     """Export a checkpoint of the run as a Hugging Face folder, with a learner of the run's settings."""
     checkpoint.verify(store, checkpoint.read(store, step))
     base = model_folder(config)
-    with actors_reserved(config, run.logs, roles=("learner",)) as seats:
-        learner = start_learner(config, base, seats, run.logs)
+    with actors_reserved(config, run.logs, roles=("learner",)) as reservations:
+        learner = start_learner(config, base, reservations, run.logs)
         asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
 
 
@@ -212,7 +212,7 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -
         model=str(model),
         data=str(data),
         data_digest=bench.digest,
-        num_rows=len(bench.rows),
+        num_rows=len(bench.ids),
         sampling={
             "greedy": int(settings.greedy),
             "num_completions": settings.num_completions,
@@ -296,11 +296,11 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
         coord_mode=config.model.coord_mode,
     )
 
-    async def ask(seats: Reservations, finished: Callable[[EvaluatedSample], None]) -> None:
+    async def ask(reservations: Reservations, finished: Callable[[EvaluatedSample], None]) -> None:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)
-        rewards = start_reward_pool(config, model, seats, logs, log)
+        generators = start_generators(config.rollout, model, reservations, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, reservations, logs, log)
         try:
             await asyncio.gather(generators.ready(), rewards.ready())
             await collect(
@@ -316,11 +316,11 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             await generators.close()
 
     columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with actors_reserved(config, logs, roles=("engine", "reward")) as seats, Progress(*columns) as bars:
+    with actors_reserved(config, logs, roles=("engine", "reward")) as reservations, Progress(*columns) as bars:
         bar = bars.add_task("", total=len(bench.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:
             answers.add(sample)
             bars.update(bar, advance=1)
 
-        asyncio.run(ask(seats, finished))
+        asyncio.run(ask(reservations, finished))

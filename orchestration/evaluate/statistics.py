@@ -23,7 +23,7 @@ _BLOCK_ELEMENTS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """How intervals are made.
+    """Settings of the bootstrap and of the permutation test.
 
     Example:
         >>> Resampling(num_resamples=1000).level

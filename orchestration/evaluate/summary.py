@@ -26,7 +26,7 @@ NUM_FAILURES_NAMED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummarySettings:
-    """What is computed, and how its intervals are made.
+    """Settings of a summary.
 
     Example:
         >>> SummarySettings(pass_ks=(1, 4)).resampling.num_resamples
@@ -127,7 +127,7 @@ class Comparison:
     """The change of one metric.
 
     p-values of each table (by task, by source, by function) carry Holm's correction over the rows of that table; the
-    overall one stands alone.
+    overall one has none.
     """
 
     metric: str

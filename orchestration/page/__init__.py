@@ -1,1 +1,1 @@
-"""The parts of the HTML pages and of the tables in the terminal."""
+"""Templates and figures of HTML pages, tables and numbers for the terminal."""

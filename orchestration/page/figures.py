@@ -17,7 +17,7 @@ COLOURS = dict(zip(("matching", "chart", "grounding", "open_ended", "math"), PAL
 """By reward function."""
 
 INTERVAL_WIDTH, INTERVAL_HEIGHT = 96, 14
-"""Pixels of a value with its interval, which stands in a cell of a table."""
+"""Pixels of a value with its interval, drawn in a cell of a table."""
 
 WIDTH, HEIGHT, TOP, BOTTOM = 320, 130, 18, 22
 """Pixels of a histogram: the whole, and the strips of its title and its labels."""

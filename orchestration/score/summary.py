@@ -1,4 +1,4 @@
-"""What a scored file is judged by: counts by task, values that its rows expect, and another verdict on each row."""
+"""Summary of a scored file: counts by task, misses of expected values, agreement with another verdict."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping

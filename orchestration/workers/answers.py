@@ -55,7 +55,7 @@ class Completion:
     reason: str
     """How the answer was read, a value of rewards.base.Reason."""
     parsed_answer: str | None
-    """What the reward took the answer to be."""
+    """The answer as the reward read it."""
     num_tokens: int
     """Tokens of the completion, end-of-turn token included."""
     truncated: bool
@@ -103,7 +103,7 @@ class EvaluatedSample:
     """Option texts in the order A, B, C, ..."""
     answer_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What else the source says of the row: category, split, original image."""
+    """Further fields of the source: category, split, original image."""
     image_sizes: tuple[Size, ...] = ()
     """Original size of each image."""
     image_input_sizes: tuple[Size, ...] = ()

@@ -27,18 +27,16 @@ MAX_IN_FLIGHT = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A dataset as one evaluation asks it."""
+    """The rows of a dataset that one evaluation asks."""
 
     table: SampleTable
-    rows: tuple[int, ...]
-    """Which rows, in their order."""
     ids: dict[str, int]
-    """Row of each sample id asked for."""
+    """Row of each sample id, in the order of the rows."""
     digest: str
-    """Of questions, references and images; equal digests may be compared."""
+    """Of questions, references and images; evaluations of equal digests may be compared."""
 
     def samples(self, done: Mapping[str, EvaluatedSample]) -> Iterator[Sample]:
-        """Read those that are not answered yet."""
+        """Read the samples that are not answered yet."""
         for sample_id, row in self.ids.items():
             if sample_id not in done:
                 yield self.table[row]
@@ -52,7 +50,7 @@ def draw_rows(table: SampleTable, rows: Sequence[int], *, seed: int, max_rows: i
     """Return at most `max_rows` of some rows, in their order, drawn by the seed over all tasks and sources.
 
     Each (task, source) gets its share, the first row of each before the second of any. A smaller draw is part of a
-    larger one, and the rows of one task and source stand in the same order in every draw, so what a run scores of its
+    larger one, and the rows of one task and source have the same order in every draw, so what a run scores of its
     held-out data is what an evaluation of the same seed asks first.
     """
     columns = table.columns("sample_id", "task", "source")
@@ -61,9 +59,9 @@ def draw_rows(table: SampleTable, rows: Sequence[int], *, seed: int, max_rows: i
         sample_id, task, source = columns[row]
         strata[task, source].append((derive_seed(seed, "evaluate", sample_id), row))
     order = sorted(
-        (place / len(members), lot, row)
+        (place / len(members), draw, row)
         for members in strata.values()
-        for place, (lot, row) in enumerate(sorted(members))
+        for place, (draw, row) in enumerate(sorted(members))
     )
     return sorted(row for _, _, row in order[:max_rows])
 
@@ -77,7 +75,7 @@ def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     table = SampleTable(data)
     columns = table.columns("sample_id", "question", "answer")
     rows = range(len(columns))
-    chosen = tuple(rows if max_samples is None else draw_rows(table, rows, seed=seed, max_rows=max_samples))
+    chosen = rows if max_samples is None else draw_rows(table, rows, seed=seed, max_rows=max_samples)
     ids = {str(columns[row][0]): row for row in chosen}
     if len(ids) < len(chosen):
         raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")
@@ -85,12 +83,12 @@ def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     hasher = hashlib.sha256()
     for row in chosen:
         hasher.update(repr((columns[row], images[row])).encode(errors="replace"))
-    return Bench(table=table, rows=chosen, ids=ids, digest=hasher.hexdigest())
+    return Bench(table=table, ids=ids, digest=hasher.hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questioning:
-    """How every sample is asked."""
+    """Sampling of the completions of every sample."""
 
     greedy: bool
     """One completion at temperature 0."""

@@ -1,1 +1,1 @@
-"""What became of every row: the manifest, and the page to look at."""
+"""The report of a build: counts of all rows, the manifest, and the page."""

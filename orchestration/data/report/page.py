@@ -154,20 +154,17 @@ def _shares(counts: Mapping[str, int]) -> list[list[str]]:
 
 def _example(sample: Sample) -> dict[str, Any]:
     entries = parse_boxes(sample.answer) or [] if sample.task == "iou" else []
+    boxes = [entry.box for entry in entries if entry.box]
     tokens = f"{sample.prompt_tokens} prompt tokens" if sample.prompt_tokens is not None else ""
+    origin = f"{sample.source} {sample.source_id}".rstrip()
     is_long = len(sample.answer) > MAX_ANSWER_CHARS
     return {
         "sample": sample,
-        "pictures": images_svg(
-            [(data_uri(image), image.size) for image in sample.images],
-            reference=[entry.box for entry in entries if entry.box],
-        ),
-        "facts": [
-            sample.task, sample.answer_type, f"{sample.source} {sample.source_id}".rstrip(), sample.stratum, tokens,
-        ],
+        "pictures": images_svg([(data_uri(image), image.size) for image in sample.images], reference=boxes),
+        "facts": [sample.task, sample.answer_type, origin, sample.stratum, tokens],
         "answer": sample.answer[:MAX_ANSWER_CHARS] + " ..." if is_long else sample.answer,
         "difficulty": _difficulty_of(sample),
-    }  # fmt: skip
+    }
 
 
 def _difficulty_of(sample: Sample) -> str:
