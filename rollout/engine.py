@@ -129,7 +129,7 @@ class GenerationEngine:
             num_aborted_tokens=num_aborted_tokens,
         )
 
-    def give_up_seat(self, admission: Admission) -> None:
+    def give_up_slot(self, admission: Admission) -> None:
         """Start a batch without one of its groups, which was lost before it arrived."""
         self._admission.give_up(admission)
 

@@ -57,9 +57,9 @@ class GeneratorActor:
         """Return a prompt as the engine's core would get it."""
         return await self._engine.encode(sample)
 
-    async def give_up_seat(self, admission: Admission) -> None:
+    async def give_up_slot(self, admission: Admission) -> None:
         """Let a batch in without one of its groups, which was lost on its way here."""
-        self._engine.give_up_seat(admission)
+        self._engine.give_up_slot(admission)
 
     async def beat(self) -> float:
         """Return for how many seconds the engine's core has been at one step; 0 once it has answered."""

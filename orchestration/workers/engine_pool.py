@@ -185,8 +185,8 @@ class GeneratorPool:
                 engine.lose(handle, str(error))
                 self.num_repeated += 1
             except PayloadLostError:
-                if admission is not None:  # it may have been lost before it took its seat; the others wait for it
-                    handle.give_up_seat.remote(admission)
+                if admission is not None:  # it may have been lost before it took its slot; the others wait for it
+                    handle.give_up_slot.remote(admission)
                 raise
 
     def _ask(self, place: Assignment, handle: Any, *told: Any) -> tuple[ray.ObjectRef, ray.ObjectRef]:

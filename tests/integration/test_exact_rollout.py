@@ -54,8 +54,8 @@ async def as_batch(engine: Any, name: str, order: Sequence[int]) -> list[Rollout
     """Ask for all samples as one batch, in an order of arrival."""
     jobs = {}
     for index in order:
-        seat = Admission(batch=name, index=index, size=len(SAMPLES))
-        jobs[index] = asyncio.ensure_future(engine.generate_group(name, SAMPLES[index], SPECS[index], seat))
+        slot = Admission(batch=name, index=index, size=len(SAMPLES))
+        jobs[index] = asyncio.ensure_future(engine.generate_group(name, SAMPLES[index], SPECS[index], slot))
         await engine.beat()
     return [await jobs[index] for index in range(len(SAMPLES))]
 

@@ -280,12 +280,12 @@ async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> Non
     async with engines(2) as fakes:
         seats = fakes.pool.assign_batch("1", dict.fromkeys(range(4), SAMPLE), 2)
         given_up: list[Admission] = []
-        fakes.now(0).answers["give_up_seat"] = given_up.append
+        fakes.now(0).answers["give_up_slot"] = given_up.append
         fakes.now(0).answers["generate_group"] = ObjectLostError("ab" * 28, None, "")
         with pytest.raises(PayloadLostError):
             await fakes.pool.generate_group("0", SAMPLE, SPEC, slot=seats[0])
         assert given_up == [Admission(batch="1", index=0, size=2)]
-        assert fakes.now(1).num("give_up_seat") == 0
+        assert fakes.now(1).num("give_up_slot") == 0
 
 
 @in_virtual_time
@@ -297,7 +297,7 @@ async def test_group_whose_images_find_no_room_before_they_leave_the_driver_take
         def full(*_: Any) -> None:
             raise ObjectStoreFullError("full")
 
-        fakes.now(0).answers["give_up_seat"] = given_up.append
+        fakes.now(0).answers["give_up_slot"] = given_up.append
         fakes.now(0).answers["generate_group"] = full
         for slot in seats.values():
             with pytest.raises(PayloadLostError, match="no room in the object store"):
