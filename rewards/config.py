@@ -138,8 +138,18 @@ FunctionConfig = (
 """The parameters of one reward function."""
 
 
-FUNCTION_NAMES = ("matching", "chart", "grounding", "open_ended", "math", "counting", "reading", "pointing")
-"""The reward functions a task may be routed to."""
+FUNCTIONS = {
+    "matching": "rewards.matching:MatchingReward",
+    "chart": "rewards.chart:ChartReward",
+    "grounding": "rewards.grounding:GroundingReward",
+    "open_ended": "rewards.open_ended:OpenEndedReward",
+    "math": "rewards.mathematics:MathReward",
+    "counting": "rewards.counting:CountingReward",
+    "reading": "rewards.reading:ReadingReward",
+    "pointing": "rewards.pointing:PointingReward",
+}
+"""The reward functions a task may be routed to, as module:class; a field of RewardConfig has the parameters of each."""
+FUNCTION_NAMES = tuple(FUNCTIONS)
 
 DEFAULT_ROUTES = {
     "match_yesno": "matching",
@@ -253,17 +263,8 @@ class RewardConfig:
 
     def parameters(self, function: str) -> FunctionConfig:
         """Return the section of one function."""
-        sections: dict[str, FunctionConfig] = {
-            "matching": self.matching,
-            "chart": self.chart,
-            "grounding": self.grounding,
-            "open_ended": self.open_ended,
-            "math": self.math,
-            "counting": self.counting,
-            "reading": self.reading,
-            "pointing": self.pointing,
-        }
-        return sections[function]
+        section: FunctionConfig = getattr(self, function)
+        return section
 
     def unrouted(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """Count the rows that nothing scores.

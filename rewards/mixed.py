@@ -6,6 +6,7 @@ None with the cause, so that a group is masked and counted instead of trained on
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,18 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
 from rewards.boxes import without_marks
-from rewards.config import (
-    ChartConfig,
-    CountingConfig,
-    FunctionConfig,
-    GroundingConfig,
-    MatchingConfig,
-    MathConfig,
-    PointingConfig,
-    ReadingConfig,
-    RewardConfig,
-    Route,
-)
+from rewards.config import FUNCTIONS, FunctionConfig, RewardConfig, Route
 from rewards.envelope import Envelope, extract_answer, read_envelope
 
 if TYPE_CHECKING:
@@ -70,7 +60,7 @@ class MixedReward:
             if route.parameters in self._functions:
                 continue
             if route.function != "open_ended":
-                self._functions[route.parameters] = _build(route.parameters)
+                self._functions[route.parameters] = _build(route)
             elif encode is not None and embedding is not None:
                 self._functions[route.parameters] = _build_open_ended(route.parameters, encode, embedding)
 
@@ -224,36 +214,11 @@ def _shortened(text: str, limit: int = 300) -> str:
     return repr(text) if len(text) <= limit else f"{text[:limit]!r} ... ({len(text)} characters)"
 
 
-def _build(parameters: FunctionConfig) -> RewardFunction:
-    """Build the function of these parameters; imports are here so that only routed functions are loaded."""
-    if isinstance(parameters, MatchingConfig):
-        from rewards.matching import MatchingReward
-
-        return MatchingReward(parameters)
-    if isinstance(parameters, ChartConfig):
-        from rewards.chart import ChartReward
-
-        return ChartReward(parameters)
-    if isinstance(parameters, GroundingConfig):
-        from rewards.grounding import GroundingReward
-
-        return GroundingReward(parameters)
-    if isinstance(parameters, CountingConfig):
-        from rewards.counting import CountingReward
-
-        return CountingReward(parameters)
-    if isinstance(parameters, ReadingConfig):
-        from rewards.reading import ReadingReward
-
-        return ReadingReward(parameters)
-    if isinstance(parameters, PointingConfig):
-        from rewards.pointing import PointingReward
-
-        return PointingReward(parameters)
-    from rewards.mathematics import MathReward
-
-    assert isinstance(parameters, MathConfig)
-    return MathReward(parameters)
+def _build(route: Route) -> RewardFunction:
+    """Build the function of a route; only modules of routed functions are imported."""
+    module, _, name = FUNCTIONS[route.function].partition(":")
+    build: Callable[[FunctionConfig], RewardFunction] = getattr(importlib.import_module(module), name)
+    return build(route.parameters)
 
 
 def _build_open_ended(
