@@ -5,12 +5,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestration.data.duplicates.leaks import decide_leaks
-from orchestration.data.duplicates.looks import Looks
-from orchestration.data.duplicates.near_rows import decide_near_rows
-from orchestration.data.duplicates.questions import Questions
-from orchestration.data.duplicates.row_index import RowIndex
-from orchestration.data.duplicates.row_keys import row_keys
+from orchestration.data.duplicates.near_rows import decide_leaks, decide_near_rows
+from orchestration.data.duplicates.row_index import RowIndex, row_keys
+from orchestration.data.duplicates.similarity import ImageFingerprints, Questions
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.data.rows.records import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
@@ -76,17 +73,15 @@ class Deduplicator:
         self._index = RowIndex(scratch)
 
     def __enter__(self) -> Self:
-        """Open already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close and delete the scratch folder."""
-        self.close()
+        self._index.close()
 
     def add(self, candidate: Candidate, order: int) -> None:
-        """Take in one row.
+        """Add one row.
 
         Args:
             candidate: The row; its image bytes are not needed.
@@ -95,27 +90,23 @@ class Deduplicator:
         self._index.add(candidate, order, row_keys(candidate))
 
     def decide(self) -> Iterator[tuple[int, RejectReason, str]]:
-        """Give (order, reason, detail that names the other row) of every row that goes, in order; call it once."""
+        """Return (order, reason, detail that names the other row) of every row that goes, in order; call it once."""
         index, settings = self._index, self._settings
         index.flush()
-        looks = Looks(
-            index,
-            max_distance=settings.max_hash_distance,
-            max_difference=settings.max_thumbnail_difference,
-        )
         questions = Questions(index)
-        decide_leaks(index, looks if settings.perceptual else None, questions)
-        self._decide_equal_rows()
+        images = None
         if settings.perceptual:
-            decide_near_rows(index, looks, questions, settings)
+            images = ImageFingerprints(
+                index, max_distance=settings.max_hash_distance, max_difference=settings.max_thumbnail_difference
+            )
+        decide_leaks(index, images, questions)
+        self._decide_equal_rows()
+        if images is not None:
+            decide_near_rows(index, images, questions, settings.min_question_similarity)
         if settings.max_rows_per_image is not None:
             index.write(_TOO_MANY, RejectReason.TOO_MANY_OF_IMAGE.value, settings.max_rows_per_image)
         for order, reason, note, source, source_id in index.read(_RESULT):
             yield order, _REASONS[reason], f"{note} {source} {source_id}"
-
-    def close(self) -> None:
-        """Delete the scratch folder."""
-        self._index.close()
 
     def _decide_equal_rows(self) -> None:
         index = self._index

@@ -1,23 +1,50 @@
-"""Near-duplicates among the rows that are left: nearly the same images and question, same task and answer."""
+"""Rows that go because another row is nearly the same: leaks of evaluation sets, near-duplicates in training."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.duplicates.looks import Looks
-from orchestration.data.duplicates.near_pairs import Pairs, Places, buckets, first_matches
-from orchestration.data.duplicates.questions import Questions
 from orchestration.data.duplicates.row_index import RowIndex
+from orchestration.data.duplicates.similarity import ImageFingerprints, Pairs, Places, Questions, first_matches
 from orchestration.data.rows.reasons import RejectReason
-from orchestration.settings.recipe import DeduplicateConfig
 
-LARGE_BUCKET = 4096
-"""Members up to which all pairs are compared at once (8 million, about 40 ms); larger buckets are split first."""
-REMEMBERED_BUCKET = 64
-"""Members from which a bucket that another band gave already is known again and skipped."""
+LEAK_SIMILARITY = 0.9
+LEAK_WORDS = 4
+"""Fewer words are too common to prove that a question comes from an evaluation set; equal questions always count."""
 
+_NOT_DECIDED = "r.place NOT IN (SELECT place FROM decisions)"
+_EQUAL_IMAGE = f"""
+INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r CROSS JOIN images i ON i.place = r.place
+CROSS JOIN evaluation_images e ON e.{{column}} = i.{{column}}
+WHERE r.role = 'train' AND {_NOT_DECIDED} AND i.{{column}} <> '' GROUP BY r.place
+"""
+_EQUAL_QUESTION = f"""
+INSERT INTO decisions SELECT r.place, ?, MIN(e.place), ? FROM rows r CROSS JOIN rows e ON e.question = r.question
+WHERE r.role = 'train' AND e.role <> 'train' AND r.num_images = 0 AND e.num_images = 0 AND {_NOT_DECIDED}
+GROUP BY r.place
+"""
+_NEAR_IMAGE = f"""
+INSERT INTO decisions SELECT r.place, ?, MIN(m.other), ? FROM rows r CROSS JOIN images i ON i.place = r.place
+CROSS JOIN fingerprints l ON l.key = i.fingerprint CROSS JOIN leaked_fingerprints m ON m.member = l.id - 1
+WHERE r.role = 'train' AND {_NOT_DECIDED} GROUP BY r.place
+"""
+_NEAR_QUESTION = f"""
+INSERT INTO decisions SELECT r.place, ?, m.other, ? FROM rows r CROSS JOIN word_sets w ON w.key = r.words
+CROSS JOIN leaked_words m ON m.member = w.id - 1 WHERE r.role = 'train' AND r.num_images = 0 AND {_NOT_DECIDED}
+"""
+_FINGERPRINTS = """
+SELECT l.id - 1, MIN(r.place) FROM rows r CROSS JOIN images i ON i.place = r.place
+CROSS JOIN fingerprints l ON l.key = i.fingerprint
+WHERE {role} GROUP BY l.id ORDER BY 2
+"""
+_WORDS = f"""
+SELECT w.id - 1, MIN(r.place) FROM rows r CROSS JOIN word_sets w ON w.key = r.words
+WHERE {{role}} AND r.num_images = 0 AND w.num_words >= {LEAK_WORDS} GROUP BY w.id ORDER BY 2
+"""
+_TRAIN = f"r.role = 'train' AND {_NOT_DECIDED}"
+_EVALUATION = "r.role <> 'train'"
 _PROFILES = """
 INSERT INTO profiles SELECT profile, family, words, num_images, MIN(place) FROM rows
 WHERE role = 'train' AND place NOT IN (SELECT place FROM decisions) GROUP BY profile
@@ -26,10 +53,11 @@ WHERE role = 'train' AND place NOT IN (SELECT place FROM decisions) GROUP BY pro
 _READ_PROFILES = """
 SELECT p.first, p.num_images, DENSE_RANK() OVER (ORDER BY p.family), COALESCE(l.id, 0) - 1, w.id - 1
 FROM profiles p CROSS JOIN word_sets w ON w.key = p.words
-LEFT JOIN images i ON i.place = p.first AND i.number = 0 LEFT JOIN looks l ON l.key = i.look ORDER BY p.first
+LEFT JOIN images i ON i.place = p.first AND i.number = 0 LEFT JOIN fingerprints l ON l.key = i.fingerprint
+ORDER BY p.first
 """
-_PROFILE = np.dtype([("first", "i8"), ("num_images", "i4"), ("family", "i4"), ("look", "i4"), ("words", "i4")])
-_DECIDE = """
+_PROFILE = np.dtype([("first", "i8"), ("num_images", "i4"), ("family", "i4"), ("image", "i4"), ("words", "i4")])
+_NEAR_ROWS = """
 INSERT INTO decisions SELECT r.place, ?, COALESCE(n.other, p.first), 'nearly the same as'
 FROM rows r CROSS JOIN profiles p ON p.profile = r.profile LEFT JOIN near n ON n.first = p.first
 WHERE r.role = 'train' AND r.place NOT IN (SELECT place FROM decisions)
@@ -37,8 +65,58 @@ AND (n.other IS NOT NULL OR r.place <> p.first)
 """
 
 
-def decide_near_rows(index: RowIndex, looks: Looks, questions: Questions, settings: DeduplicateConfig) -> None:
-    """Decide on every train row that an earlier one nearly equals.
+def decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: Questions) -> None:
+    """Decide on every train row with an image, or a question without image, of a held_out or guard row.
+
+    Fingerprints are compared all with all, in blocks: about 4 ns a pair, 8 s for 200,000 in training against 10,000 in
+    evaluation.
+
+    Args:
+        index: With all rows in it.
+        images: None where nearly equal images shall not count.
+        questions: Of the index.
+    """
+    index.write(
+        "CREATE TABLE evaluation_images AS SELECT i.sha256, i.image_id, MIN(r.place) AS place FROM images i "
+        "JOIN rows r ON r.place = i.place WHERE r.role <> 'train' GROUP BY 1, 2"
+    )
+    for column, note in (("sha256", "the same image as in"), ("image_id", "an image of the same name as in")):
+        index.write(f"CREATE INDEX evaluation_{column} ON evaluation_images ({column})")
+        index.write(_EQUAL_IMAGE.format(column=column), RejectReason.LEAKED_IMAGE.value, note)
+    if images is not None:
+        _match(index, "leaked_fingerprints", _FINGERPRINTS, partial(_like_images, images))
+        index.write(_NEAR_IMAGE, RejectReason.LEAKED_IMAGE.value, "nearly the same image as in")
+    index.write("CREATE INDEX rows_question ON rows (question) WHERE num_images = 0")
+    index.write(_EQUAL_QUESTION, RejectReason.LEAKED_QUESTION.value, "the same question as")
+    _match(index, "leaked_words", _WORDS, partial(_like_questions, questions))
+    index.write(_NEAR_QUESTION, RejectReason.LEAKED_QUESTION.value, "nearly the same question as")
+
+
+def _match(index: RowIndex, table: str, query: str, matches: Callable[[Places, Places], Pairs]) -> None:
+    """Write (member of training, earliest place of the evaluation rows with a member that it matches)."""
+    index.write(f"CREATE TABLE {table} (member INTEGER PRIMARY KEY, other INTEGER)")
+    ours = np.fromiter((member for member, _ in index.read(query.format(role=_TRAIN))), dtype=np.int64)
+    theirs = np.array(list(index.read(query.format(role=_EVALUATION))), dtype=np.int64).reshape(-1, 2)
+    places = dict(zip(theirs[:, 0].tolist(), theirs[:, 1].tolist(), strict=True))
+    # Sorted, because fingerprints and word sets lie by number in mapped files.
+    found = first_matches(np.sort(ours), np.ascontiguousarray(theirs[:, 0]), matches)
+    index.write_many(f"INSERT INTO {table} VALUES (?, ?)", ((member, places[other]) for member, other in found))
+
+
+def _like_images(images: ImageFingerprints, left: Places, right: Places) -> Pairs:
+    rows, columns = images.near_hashes(left, right)
+    keep = images.alike(left[rows], right[columns])
+    return rows[keep], columns[keep]
+
+
+def _like_questions(questions: Questions, left: Places, right: Places) -> Pairs:
+    rows, columns = questions.near_signatures(left, right, LEAK_SIMILARITY)
+    keep = questions.similar(left[rows], right[columns], LEAK_SIMILARITY)
+    return rows[keep], columns[keep]
+
+
+def decide_near_rows(index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
+    """Decide on every train row that an earlier one nearly equals: images and question alike, task and answer the same.
 
     Any earlier row counts that was not decided on before this stage, also one that goes as a near-duplicate itself:
     chains are not resolved, and the verdict on a row depends on no other verdict. The earliest such row is named.
@@ -48,83 +126,44 @@ def decide_near_rows(index: RowIndex, looks: Looks, questions: Questions, settin
         "WITHOUT ROWID"
     )
     index.write(_PROFILES)
-    near = _NearProfiles(index, looks, questions, settings.min_question_similarity).earliest()
+    near = _NearProfiles(index, images, questions, similarity).earliest()
     index.write("CREATE TABLE near (first INTEGER PRIMARY KEY, other INTEGER)")
     index.write_many("INSERT INTO near VALUES (?, ?)", near)
-    index.write(_DECIDE, RejectReason.NEAR_DUPLICATE.value)
+    index.write(_NEAR_ROWS, RejectReason.NEAR_DUPLICATE.value)
 
 
 class _NearProfiles:
     """Profiles (rows that only bytes tell apart count as one) as a table in row order, 24 bytes each."""
 
-    def __init__(self, index: RowIndex, looks: Looks, questions: Questions, similarity: float) -> None:
-        self._index, self._looks, self._questions, self._similarity = index, looks, questions, similarity
+    def __init__(self, index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
+        self._index, self._images, self._questions, self._similarity = index, images, questions, similarity
         table = np.fromiter(index.read(_READ_PROFILES), dtype=_PROFILE)
         self._first, self._num_images = table["first"], table["num_images"]
-        self._family, self._look, self._words = table["family"], table["look"], table["words"]
+        self._family, self._image, self._words = table["family"], table["image"], table["words"]
 
     def earliest(self) -> Iterator[tuple[int, int]]:
-        """Give (first row of a profile, earliest row that it nearly equals)."""
-        none = len(self._first)
-        best = np.full(none, none, dtype=np.int64)
-        for bucket in self._unseen(self._buckets()):
-            for member, other in first_matches(bucket, bucket, self._matches):
-                best[member] = min(best[member], other)
-        for member in np.flatnonzero(best < none).tolist():
-            yield int(self._first[member]), int(self._first[best[member]])
-
-    def _buckets(self) -> Iterator[Places]:
-        """Give sets of profiles such that two which nearly equal each other are together in at least one."""
-        everyone = np.arange(len(self._first))
-        is_large = np.bincount(self._family)[self._family] > LARGE_BUCKET
-        yield from buckets(self._family[~is_large].astype(np.uint64), everyone[~is_large])
-        with_images, without = (everyone[is_large & (self._look >= 0)], everyone[is_large & (self._look < 0)])
-        if len(with_images):
-            for band in range(self._looks.num_bands):
-                keys = self._looks.band_keys(self._look[with_images], band)
-                # Families that share a key by chance share a bucket, and _matches keeps them apart.
-                yield from self._split(
-                    keys + self._family[with_images].astype(np.uint64) * 0x9E3779B97F4A7C15, with_images
-                )
-        if len(without):
-            yield from self._split(self._family[without].astype(np.uint64), without)
-
-    def _split(self, keys: NDArray[np.uint64], members: Places) -> Iterator[Places]:
-        """Give the buckets of equal keys; large ones in parts by rare words of the questions."""
-        for bucket in buckets(keys, members):
-            if len(bucket) <= LARGE_BUCKET or self._similarity <= 0:
-                yield bucket
-                continue
-            pairs = self._questions.prefix_keys(self._words[bucket], self._similarity)
-            table = np.fromiter(pairs, dtype=np.dtype((np.int64, 2)))
-            table = table[np.argsort(table[:, 0], kind="stable")]
-            yield from buckets(table[:, 1].astype(np.uint64), bucket[table[:, 0]])
-
-    def _unseen(self, found: Iterator[Places]) -> Iterator[Places]:
-        seen: set[bytes] = set()
-        for bucket in found:
-            if len(bucket) >= REMEMBERED_BUCKET:
-                key = hashlib.blake2b(bucket.tobytes(), digest_size=16).digest()
-                if key in seen:
-                    continue
-                seen.add(key)
-            yield bucket
+        """Return (first row of a profile, earliest row that it nearly equals)."""
+        order = np.argsort(self._family, kind="stable")
+        starts = np.flatnonzero(np.diff(self._family[order], prepend=-1))
+        for family in np.split(order, starts[1:]):
+            if len(family) > 1:
+                for member, other in first_matches(family, family, self._matches):
+                    yield int(self._first[member]), int(self._first[other])
 
     def _matches(self, left: Places, right: Places) -> Pairs:
         if right[0] >= left[-1]:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        if self._look[left[0]] >= 0:
-            rows, columns = self._looks.near_hashes(self._look[left], self._look[right])
+        if self._image[left[0]] >= 0:
+            rows, columns = self._images.near_hashes(self._image[left], self._image[right])
         else:
             rows, columns = self._questions.near_signatures(self._words[left], self._words[right], self._similarity)
-        for check in (self._earlier_of_family, self._similar_questions, self._alike):
+        for check in (self._is_earlier, self._similar_questions, self._alike):
             keep = check(left[rows], right[columns])
             rows, columns = rows[keep], columns[keep]
         return rows, columns
 
-    def _earlier_of_family(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
-        keep: NDArray[np.bool_] = (earlier < later) & (self._family[earlier] == self._family[later])
-        return keep
+    def _is_earlier(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
+        return earlier < later
 
     def _similar_questions(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
         return self._questions.similar(self._words[later], self._words[earlier], self._similarity)
@@ -133,15 +172,18 @@ class _NearProfiles:
         like = np.ones(len(later), dtype=np.bool_)
         for number in range(int(self._num_images[later].max(initial=0))):
             places = np.flatnonzero(like & (self._num_images[later] > number))
-            like[places] = self._looks.alike(
-                self._look_of(later[places], number), self._look_of(earlier[places], number)
+            like[places] = self._images.alike(
+                self._image_of(later[places], number), self._image_of(earlier[places], number)
             )
         return like
 
-    def _look_of(self, members: Places, number: int) -> Places:
+    def _image_of(self, members: Places, number: int) -> Places:
         if number == 0:
-            return self._look[members]
+            return self._image[members]
         unique, places = np.unique(members, return_inverse=True)
-        query = "SELECT l.id - 1 FROM images i JOIN looks l ON l.key = i.look WHERE i.place = ? AND i.number = ?"
+        query = (
+            "SELECT l.id - 1 FROM images i JOIN fingerprints l ON l.key = i.fingerprint "
+            "WHERE i.place = ? AND i.number = ?"
+        )
         found = [next(self._index.read(query, place, number))[0] for place in self._first[unique].tolist()]
         return np.array(found, dtype=np.int64)[places]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.duplicates import near_pairs, near_rows
+from orchestration.data.duplicates import similarity
 from orchestration.data.duplicates.deduplicate import Deduplicator
 from orchestration.data.rows.records import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
@@ -99,8 +99,7 @@ def test_thumbnails_that_differ_in_one_place_alone_are_different(tmp_path, spot,
     assert decide(rows, tmp_path, added=[first, 1 - first]) == gone
 
 
-def test_the_earliest_of_many_near_rows_is_named_whichever_band_of_the_hash_finds_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(near_rows, "LARGE_BUCKET", 2)
+def test_the_earliest_of_many_near_rows_is_named(tmp_path):
     draw = random.Random(5)
     around = [sum(1 << bit for bit in draw.sample(range(256), 10)) for _ in range(30)]
     rows = named([row("How?", "3", Picture(str(i), bits)) for i, bits in enumerate([*around, 0])])
@@ -245,12 +244,9 @@ def random_rows(seed: int) -> list[Candidate]:
     return named(rows)
 
 
-@pytest.mark.parametrize(("large_bucket", "block"), [(near_rows.LARGE_BUCKET, near_pairs.BLOCK), (2, 3)])
-def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(
-    tmp_path, monkeypatch, large_bucket, block
-):
-    monkeypatch.setattr(near_rows, "LARGE_BUCKET", large_bucket)
-    monkeypatch.setattr(near_pairs, "BLOCK", block)
+@pytest.mark.parametrize("block", [similarity.BLOCK, 3])
+def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(similarity, "BLOCK", block)
     reasons: set[str] = set()
     for seed in range(120):
         rows = random_rows(seed)
