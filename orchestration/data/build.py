@@ -8,18 +8,18 @@ from functools import partial
 from typing import Any
 
 from orchestration.data.duplicates.deduplicate import Deduplicator
-from orchestration.data.job import BuildJob
-from orchestration.data.plan import read_sources
+from orchestration.data.measure import MeasureStage
+from orchestration.data.normalisation.rows import NormaliseStage
+from orchestration.data.plan import BuildJob
 from orchestration.data.publish import of_role, publish
+from orchestration.data.read import read_sources
 from orchestration.data.rows.chunks import Chunk
-from orchestration.data.rows.code import stage_code
-from orchestration.data.rows.progress import Advance, StageBars
 from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.tables import candidate_from_json
-from orchestration.data.rows.workers import Workers
+from orchestration.data.rows.records import candidate_from_json
+from orchestration.data.rules import stage_code
+from orchestration.data.runner import Advance, Map, RowStage, StageBars, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.selection.select import Selectable, answer_class, select_rows
-from orchestration.data.stages.row_stages import MeasureStage, NormaliseStage, ValidateStage
-from orchestration.data.stages.runner import RowStage, Verdict, rows_in_order, run_stage, sift
+from orchestration.data.validation.rows import ValidateStage
 from orchestration.settings.errors import DataError
 from rewards.config import RewardConfig
 from rollout.records import Difficulty
@@ -28,14 +28,14 @@ Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
 """Lets the policy try the rows of some chunks; takes the chunks, the key of their results, and a progress bar."""
 
 
-def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars: StageBars) -> None:
+def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars: StageBars) -> None:
     """Take the sources through all stages and publish the result as `job.out`.
 
     Each stage finds by key the chunks that an earlier, perhaps killed, build has finished.
 
     Args:
         job: What to build.
-        workers: Run the stages that take one row at a time.
+        in_workers: Applies a function to many items; runs the stages that take one row at a time.
         attempt: Lets the current policy try the rows; None leaves their difficulty unknown.
         bars: Shows how far the build is.
     """
@@ -51,9 +51,9 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
         return stages[stage]
 
     def by_row(stage: RowStage, chunks: list[Chunk]) -> list[Chunk]:
-        return run(stage.name, chunks, lambda advance: run_stage(stage, chunks, store, workers, advance))
+        return run(stage.name, chunks, lambda advance: run_stage(stage, chunks, store, in_workers, advance))
 
-    chunks = run("read", None, lambda advance: read_sources(job.plans, workers, advance))
+    chunks = run("read", None, lambda advance: read_sources([plan.tasks for plan in job.plans], in_workers, advance))
     chunks = by_row(ValidateStage(recipe.limits, store), chunks)
     chunks = by_row(NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed), chunks)
     chunks = run("deduplicate", chunks, partial(deduplicate, job, chunks))
@@ -65,7 +65,7 @@ def build_dataset(job: BuildJob, workers: Workers, attempt: Attempt | None, bars
     if not total(train):
         raise DataError(f"recipe {recipe.name}: no training row is left; most went as {most_frequent_reasons(stages)}")
     rows_to_write = total(train) + total(of_role(chunks, "held_out"))
-    publish(job, stages, seconds, workers, bars.begin("write", rows_to_write))
+    publish(job, stages, seconds, in_workers, bars.begin("write", rows_to_write))
 
 
 def total(chunks: Sequence[Chunk]) -> int:

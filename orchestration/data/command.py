@@ -3,18 +3,17 @@
 import asyncio
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.build import Attempt, build_dataset
-from orchestration.data.job import BuildJob
-from orchestration.data.result import Dataset, is_built, plan_build
+from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.code import STAGES
-from orchestration.data.rows.progress import Advance, StageBars
-from orchestration.data.stages.runner import result_folder
-from orchestration.data.stages.sample import PoolPolicy, sample_chunks
+from orchestration.data.rules import STAGES
+from orchestration.data.runner import Advance, StageBars, result_folder
+from orchestration.data.sample import sample_chunks
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig, check_writable
 from orchestration.storage.faults import FaultLog
@@ -22,6 +21,7 @@ from orchestration.storage.lock import exclusive
 from orchestration.workers.engine_pool import start_generators
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.row_tasks import RayWorkers
+from orchestration.workers.summaries import summary_of
 from rollout.records import SamplingSpec
 
 POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
@@ -62,8 +62,8 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
     logs = job.store / "logs"
     cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
     with ray_session(config.cluster, cores_needed, logs), StageBars() as bars:
-        workers = RayWorkers(job.recipe.num_workers)
-        build_dataset(job, workers, _attempt(config, job, model, logs) if is_tried else None, bars)
+        in_workers = RayWorkers(job.recipe.num_workers).map
+        build_dataset(job, in_workers, _attempt(config, job, model, logs) if is_tried else None, bars)
 
 
 def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Attempt:
@@ -85,11 +85,11 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
             await asyncio.gather(generators.ready(), rewards.ready())
             return await sample_chunks(
                 targets,
-                PoolPolicy(generators, rewards),
+                partial(summary_of, generators, rewards),
                 spec=spec,
                 seed=job.recipe.seed,
                 images=ImageReader(job.store),
-                advanced=advance,
+                advance=advance,
             )
         finally:
             rewards.close()

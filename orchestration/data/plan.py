@@ -1,22 +1,24 @@
-"""What there is to read: the parts of every source, and the digests that say whether an earlier reading still holds."""
+"""What a recipe becomes: parts of its sources, key of the result, whether it is built. No Ray: plans read it too."""
 
-import heapq
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from orchestration.data.rows.chunks import Chunk, digest_of
-from orchestration.data.rows.code import stage_code
-from orchestration.data.rows.files import FileDigests
-from orchestration.data.rows.progress import Advance
-from orchestration.data.rows.workers import Workers
+from orchestration.data.measure import Ruler, processor_files
+from orchestration.data.read import STAGE, PartTask
+from orchestration.data.rows.chunks import digest_of
+from orchestration.data.rules import STAGES, stage_code
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
-from orchestration.data.stages.read import STAGE, PartTask, lots, read_part
 from orchestration.settings.errors import ConfigError, DataError
+from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
+from rewards.config import RewardConfig
 
+MANIFEST = "manifest.json"
 ROLE_ORDER = ("guard", "held_out", "train")
 """Evaluation sets come first, so that of two equal rows the one for training goes."""
 
@@ -31,6 +33,144 @@ class SourcePlan:
     tasks: tuple[PartTask, ...]
     files: dict[str, str]
     """SHA-256 of every annotation file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildJob:
+    """Everything that shapes a dataset."""
+
+    recipe: RecipeConfig
+    plans: Sequence[SourcePlan]
+    reward: RewardConfig
+    ruler: Ruler
+    processor: str
+    """Digest of the files that decide how long a prompt is."""
+    policy: str
+    """Digest of the model that tries the rows, and of how it samples; empty where it does not."""
+    store: Path
+    """Folder of all chunks: shared by every machine that has workers."""
+    out: Path
+
+    @property
+    def key(self) -> str:
+        """Digest of all that, code included: equal keys are equal datasets."""
+        recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
+        for source in recipe["sources"].values():
+            source["path"] = None
+        parts = [task.key for plan in self.plans for task in plan.tasks]
+        # That of stage sample is part of `policy`, which is empty where no row is tried.
+        code = {stage: stage_code(stage) for stage in STAGES if stage != "sample"}
+        return digest_of(recipe, parts, asdict(self.reward), self.ruler.settings, self.processor, self.policy, code)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A built dataset on disk."""
+
+    root: Path
+
+    @property
+    def train(self) -> Path:
+        """Folder of the training shards."""
+        return self.root / "train"
+
+    @property
+    def held_out(self) -> Path:
+        """Folder of the evaluation shards."""
+        return self.root / "held_out"
+
+    @property
+    def manifest(self) -> Path:
+        """What the dataset was made of, and what was left out."""
+        return self.root / MANIFEST
+
+
+class FileDigests:
+    """SHA-256 of files; a file whose size and modification time are as they were is not read again."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._known: dict[str, Any] = json.loads(memory.read_text()) if memory.is_file() else {}
+
+    def of(self, path: Path) -> str:
+        """Give the digest of one file."""
+        state = path.stat()
+        stamp = [state.st_size, state.st_mtime_ns]
+        found = self._known.get(str(path))
+        if found is None or found["stamp"] != stamp:
+            with path.open("rb") as file:
+                found = {"stamp": stamp, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            self._known[str(path)] = found
+        return str(found["sha256"])
+
+    def save(self) -> None:
+        """Write the digests to the JSON file."""
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._memory.with_name(self._memory.name + ".partial")
+        partial.write_text(json.dumps(self._known))
+        partial.replace(self._memory)
+
+
+def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
+    """Find the sources and name the result."""
+    recipe = config.data.recipe
+    assert recipe is not None  # checked where the configuration was built
+    store = Path(config.cache_dir) / "data"
+    digests = FileDigests(store / "files.json")
+    engine, sampling = config.rollout.engine, config.rollout.sampling
+    ruler = Ruler(
+        model=model,
+        system_prompt=config.rollout.system_prompt,
+        max_images=engine.max_images_per_prompt,
+        max_prompt_tokens=recipe.measure.max_prompt_tokens or engine.max_model_len - sampling.max_completion_tokens,
+    )
+    processor = digest_of([digests.of(path) for path in processor_files(model)])
+    policy = ""
+    if recipe.difficulty.enabled:
+        weights = [digests.of(path) for path in sorted(model.glob("*.safetensors"))]
+        policy = digest_of(
+            weights,
+            processor,
+            asdict(config.reward),
+            asdict(sampling),
+            config.rollout.system_prompt,
+            config.rollout.engine.dtype,
+            config.model.coord_mode,
+            recipe.difficulty.num_completions,
+            recipe.seed,
+            stage_code("sample"),
+        )
+    job = BuildJob(
+        recipe=recipe,
+        plans=plan_sources(recipe, store, digests),
+        reward=config.reward,
+        ruler=ruler,
+        processor=processor,
+        policy=policy,
+        store=store,
+        out=Path(),
+    )
+    out = Path(recipe.out).expanduser().absolute() if recipe.out else store / "built" / f"{recipe.name}-{job.key}"
+    return replace(job, out=out)
+
+
+def is_built(job: BuildJob) -> bool:
+    """Whether the result is there.
+
+    Raises:
+        ConfigError: Another dataset, or something else, is in its place.
+    """
+    manifest = job.out / MANIFEST
+    if not manifest.is_file():
+        if job.out.exists():
+            raise ConfigError(f"data.recipe.out={job.out} exists and is no dataset; name a folder that does not exist")
+        return False
+    if json.loads(manifest.read_text())["key"] != job.key:
+        raise ConfigError(
+            f"data.recipe.out={job.out} holds a dataset of other settings, sources or code; name another folder, or "
+            "remove it"
+        )
+    return True
 
 
 def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> list[SourcePlan]:
@@ -87,33 +227,3 @@ def _parts(adapter: Adapter, root: Path, name: str, source: SourceConfig) -> lis
         return adapter.parts(root, source)
     except ConfigError as error:  # the adapter knows its options, not under which name the recipe gives them
         raise ConfigError(f"data.recipe.sources.{name}: {error}") from error
-
-
-def read_sources(plans: Sequence[SourcePlan], workers: Workers, advance: Advance) -> list[Chunk]:
-    """Read all parts, several at a time, and give the chunks in the order of the plans."""
-    tasks = [task for plan in plans for task in _with_cutoff(plan, workers)]
-    chunks = []
-    for folders in workers.map(read_part, tasks):
-        for folder in folders:
-            chunk = Chunk.open(folder)
-            assert chunk is not None, folder
-            advance(chunk.num_rows + chunk.num_rejected)
-            chunks.append(chunk)
-    return chunks
-
-
-def _with_cutoff(plan: SourcePlan, workers: Workers) -> list[PartTask]:
-    """Where a source is cut to `max_rows`, find the lot up to which rows are drawn; over all parts, so two passes."""
-    limit = plan.config.max_rows
-    if limit is None or not plan.tasks:
-        return list(plan.tasks)
-    memory = plan.tasks[0].store / STAGE / f"cutoff-{digest_of([task.key for task in plan.tasks])}.json"
-    if not memory.is_file():
-        smallest = heapq.nsmallest(limit, (lot for found in workers.map(lots, plan.tasks) for lot in found))
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_name(memory.name + ".partial")
-        partial.write_text(json.dumps(smallest[-1] if smallest else 0))
-        partial.replace(memory)
-    cutoff = json.loads(memory.read_text())
-    # Other files of the source move the cutoff, so it is part of what a part's chunks are kept under.
-    return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in plan.tasks]

@@ -1,29 +1,26 @@
 """The end of a build: shards, manifest and page, in a folder that appears whole."""
 
 import importlib.metadata
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestration.data.job import BuildJob
-from orchestration.data.plan import SourcePlan
+from orchestration.data.plan import MANIFEST, BuildJob, SourcePlan
 from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
 from orchestration.data.report.page import dataset_page
 from orchestration.data.report.tally import LAST_STAGE, Count, CountTask, count_chunk
 from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of
-from orchestration.data.rows.code import STAGES, stage_code
-from orchestration.data.rows.progress import Advance
-from orchestration.data.rows.tables import to_sample
-from orchestration.data.rows.workers import Workers
-from orchestration.data.stages.write import plan_shards, write_shard
+from orchestration.data.rows.records import to_sample
+from orchestration.data.rules import STAGES, stage_code
+from orchestration.data.runner import Advance, Map
+from orchestration.data.write import plan_shards, write_shard
 from orchestration.storage.commit import project_commit
 
-MANIFEST, PAGE = "manifest.json", "page.html"
+PAGE = "page.html"
 
 
 def publish(
-    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], workers: Workers,
+    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], run: Map,
     advance: Advance,
 ) -> None:  # fmt: skip
     """Write the dataset beside its name and rename it; shards that an earlier build finished stay.
@@ -32,7 +29,7 @@ def publish(
         job: What was built.
         stages: Chunks that came out of each stage, in the order in which rows pass them.
         seconds: What each stage took, in this sitting.
-        workers: Write shards and count.
+        run: Applies a function to many items: writes shards and counts.
         advance: Told of written rows.
     """
     started = time.perf_counter()
@@ -40,9 +37,7 @@ def publish(
     last = {role: of_role(stages[stage], role) for role, stage in LAST_STAGE.items()}
     shards: list[ShardFacts] = []
     for role in ("train", "held_out"):
-        for shard in workers.map(
-            write_shard, plan_shards(job.store, last[role], partial / role, role, job.recipe.shards)
-        ):
+        for shard in run(write_shard, plan_shards(job.store, last[role], partial / role, role, job.recipe.shards)):
             advance(shard.num_rows)
             name = str(shard.path.relative_to(partial))
             shards.append(
@@ -50,7 +45,7 @@ def publish(
                     name=name, role=role, num_rows=shard.num_rows, size_bytes=shard.num_bytes, sha256=shard.sha256
                 )
             )
-    count = _count(job, stages, last, workers)
+    count = _count(job, stages, last, run)
     manifest = {
         **build_manifest(
             job.recipe,
@@ -83,13 +78,8 @@ def _write(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "replace"))
 
 
-def read_key(manifest: Path) -> str:
-    """Give the key that a manifest states."""
-    return str(json.loads(manifest.read_text())["key"])
-
-
 def _count(
-    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], last: Mapping[str, Sequence[Chunk]], workers: Workers
+    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], last: Mapping[str, Sequence[Chunk]], run: Map
 ) -> Count:
     results = {chunk.folder for chunks in last.values() for chunk in chunks}
     tasks = [
@@ -105,7 +95,7 @@ def _count(
         for chunk in chunks
     ]
     whole = Count()
-    for count in workers.map(count_chunk, tasks):
+    for count in run(count_chunk, tasks):
         whole.merge(count)
     return whole
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.demo.samples import END_OF_TURN
+from orchestration.demo.drawn.samples import END_OF_TURN
 from orchestration.demo.tokenizer import MAX_TOKENS, PAD
 from orchestration.models.tiny import text_shape
 from orchestration.settings.demo import CELL, SIDE

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestration.demo.drawn.samples import END_OF_TURN
 from orchestration.demo.family import TinyFamily
-from orchestration.demo.samples import END_OF_TURN
 from orchestration.demo.tokenizer import PAD, train_tokenizer
 
 if TYPE_CHECKING:

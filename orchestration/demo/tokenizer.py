@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from orchestration.demo.samples import END_OF_TURN, TAGS
+from orchestration.demo.drawn.samples import END_OF_TURN, TAGS
 from orchestration.models.tiny import VOCAB_SIZE
 
 if TYPE_CHECKING:

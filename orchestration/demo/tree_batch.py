@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.family import TinyFamily
-from orchestration.demo.samples import DemoSample
 
 if TYPE_CHECKING:
     import torch

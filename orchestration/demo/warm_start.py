@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.family import TinyFamily
-from orchestration.demo.samples import DemoSample
 from orchestration.demo.tree_batch import TreeBatch, TreeCollator, pictures_of
 
 if TYPE_CHECKING:

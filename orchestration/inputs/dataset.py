@@ -51,7 +51,7 @@ def locate(config: ExperimentConfig) -> Located:
     folder = known_model_folder(config)
     if folder is None:
         return _absent(recipe.name, "datasets are kept by the model's processor, and the model is not there; ")
-    from orchestration.data.result import Dataset, is_built, plan_build  # adapters of all formats, seldom needed here
+    from orchestration.data.plan import Dataset, is_built, plan_build  # adapters of all formats, seldom needed here
 
     try:
         job = plan_build(config, folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.data.command import build_from_config
-from orchestration.demo.make import make_in_subprocess
+from orchestration.demo.prepare import make_in_subprocess
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import read_saved_shape
 from orchestration.settings.errors import ConfigError, ResumeError

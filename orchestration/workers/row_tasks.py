@@ -29,7 +29,7 @@ class RayWorkers:
         self._window = QUEUED_PER_WORKER * (num_workers or cores)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """See Workers. The function must be importable, its item and result small: rows stay in files."""
+        """Return results in order. The function must be importable, item and result small: rows stay in files."""
         waiting: deque[Any] = deque()
         for item in items:
             waiting.append(_TASK.remote(function, item))

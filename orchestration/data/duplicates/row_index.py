@@ -6,18 +6,19 @@ import json
 import re
 import shutil
 import sqlite3
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.duplicates.fingerprints import normalised_question, question_words
 from orchestration.data.rows.records import Candidate, StoredImage
 
 HASH_BYTES = 32
 THUMBNAIL_BYTES = 16 * 16 * 3
 SIGNATURE_BITS = 256
+_WORD = re.compile(r"\w+")
 _LETTERS = re.compile(r"[A-Z](?:\s*,\s*[A-Z])*")
 BATCH_ROWS = 1000
 CACHE_KIB = 8 * 1024
@@ -69,6 +70,44 @@ class RowKeys:
     words_key: bytes
     fingerprints: tuple[Fingerprint, ...]
     """Of the images, in order."""
+
+
+def normalised_question(text: str) -> str:
+    """Give the form in which questions are compared: NFKC, case-folded, single spaces, no punctuation at the ends.
+
+    Example:
+        >>> normalised_question('  "How many  DOGS?" ')
+        'how many dogs'
+    """
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    start, end = 0, len(text)
+    while start < end and not text[start].isalnum():
+        start += 1
+    while end > start and not text[end - 1].isalnum():
+        end -= 1
+    # A text of signs alone (a formula, emoji) stays as it is: emptied, all such questions would be one.
+    return text[start:end] or text
+
+
+def question_words(text: str) -> frozenset[str]:
+    """Give the words of a question, for `jaccard`.
+
+    Example:
+        >>> sorted(question_words("Is the dog left of the cat?"))
+        ['cat', 'dog', 'is', 'left', 'of', 'the']
+    """
+    return frozenset(_WORD.findall(normalised_question(text)))
+
+
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    """Give the share of the words of either question that both have; 1 where neither has any.
+
+    Example:
+        >>> jaccard(frozenset(("a", "b", "c")), frozenset(("b", "c", "d")))
+        0.5
+    """
+    union = len(left | right)
+    return len(left & right) / union if union else 1.0
 
 
 def row_keys(row: Candidate) -> RowKeys:

@@ -6,8 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.duplicates.fingerprints import jaccard
-from orchestration.data.duplicates.row_index import HASH_BYTES, THUMBNAIL_BYTES, RowIndex
+from orchestration.data.duplicates.row_index import HASH_BYTES, THUMBNAIL_BYTES, RowIndex, jaccard
 
 WORDS = 4
 """uint64 of one pattern of 256 bits."""

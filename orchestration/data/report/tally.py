@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from orchestration.data.rows.chunks import Chunk
-from orchestration.data.rows.records import Candidate, Rejected
-from orchestration.data.rows.tables import candidate_from_json, rejected_from_json
+from orchestration.data.rows.records import Candidate, Rejected, candidate_from_json, rejected_from_json
 from orchestration.settings.recipe import Role
 from orchestration.settings.seeds import derive_seed
 from rewards.boxes import Box, parse_boxes

@@ -1,18 +1,20 @@
-"""The words of the data engine: what an adapter gives, what a row becomes, and why one is left out."""
+"""Rows of the data engine from raw to canonical, their JSON form between stages, and the sample that one becomes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.settings.recipe import Role
-from rollout.records import Difficulty
+from rollout.records import Difficulty, ImageBytes, Sample
 
-"""train: selected and written. held_out: written for evaluation. guard: read only to find leaks (benchmarks)."""
+if TYPE_CHECKING:
+    from orchestration.data.rows.chunks import ImageReader
 
 BoxForm = Literal["xyxy", "xywh"]
 BoxFrame = Literal["pixel", "norm1", "norm1000"]
 EXCERPT_CHARS = 200
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +154,76 @@ class Rejected:
     """What exactly, with the values at fault."""
     question: str
     """Beginning of the question, EXCERPT_CHARS at most."""
+
+
+def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
+    """Give a raw row as JSON values; images become places in the chunk."""
+    values = asdict(row)
+    values["images"] = [
+        {"index": index, "image_id": image.image_id} for index, image in zip(places, row.images, strict=True)
+    ]
+    return values
+
+
+def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
+    """Give back a raw row, with the places of its images instead of their bytes."""
+    places = [image["index"] for image in values["images"]]
+    boxes = values["boxes"]
+    row = RawRow(
+        **{
+            **values,
+            "images": tuple(RawImage(image_id=image["image_id"]) for image in values["images"]),
+            "options": tuple(values["options"]),
+            "boxes": None
+            if boxes is None
+            else tuple(RawBox(values=tuple(box["values"]), label=box["label"]) for box in boxes),
+        }
+    )
+    return row, places
+
+
+def candidate_to_json(row: Candidate) -> dict[str, Any]:
+    """Give a row as JSON values; reads back as an equal one."""
+    return asdict(row)
+
+
+def candidate_from_json(values: dict[str, Any]) -> Candidate:
+    """Give back what `candidate_to_json` wrote."""
+    difficulty = values["difficulty"]
+    return Candidate(
+        **{
+            **values,
+            "images": tuple(StoredImage(**image) for image in values["images"]),
+            "options": tuple(values["options"]),
+            "difficulty": None if difficulty is None else Difficulty(**difficulty),
+        }
+    )
+
+
+def rejected_from_json(values: dict[str, Any]) -> Rejected:
+    """Give back a left-out row as its chunk holds it."""
+    return Rejected(**{**values, "reason": _REASONS[values["reason"]]})
+
+
+def to_sample(row: Candidate, images: "ImageReader") -> Sample:
+    """Give a row as the rollout knows it, its images read from their chunks."""
+    return Sample(
+        sample_id=row.sample_id,
+        source=row.source,
+        source_id=row.source_id,
+        license=row.license,
+        task=row.task,
+        question=row.question,
+        images=tuple(
+            ImageBytes(data=images.read(image.chunk, image.index), width=image.width, height=image.height)
+            for image in row.images
+        ),
+        options=row.options,
+        answer=row.answer,
+        answer_type=row.answer_type,
+        stratum=row.stratum,
+        prompt_tokens=row.prompt_tokens,
+        image_tokens=row.image_tokens,
+        difficulty=row.difficulty,
+        metadata=row.metadata,
+    )

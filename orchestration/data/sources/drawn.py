@@ -7,8 +7,8 @@ from pathlib import Path
 
 from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Adapter, Licence, Part
-from orchestration.demo.samples import DemoSample
-from orchestration.demo.tasks import generate_samples
+from orchestration.demo.drawn.samples import DemoSample
+from orchestration.demo.drawn.tasks import generate_samples
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

@@ -3,31 +3,21 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestration.cli import compose
 from orchestration.data.build import build_dataset
-from orchestration.data.job import BuildJob
-from orchestration.data.result import plan_build
+from orchestration.data.plan import BuildJob, plan_build
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.progress import Advance
-from orchestration.data.stages.runner import result_folder
-from orchestration.data.stages.sample import sample_chunks
+from orchestration.data.runner import Advance, result_folder
+from orchestration.data.sample import sample_chunks
 from orchestration.inputs.machine import build_config
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
 from tests.unit.train.run_records import SUMMARY
-
-
-class SerialWorkers:
-    """Runs everything here, one after the other."""
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        return map(function, items)
 
 
 class SilentBars:
@@ -40,13 +30,11 @@ class SilentBars:
         pass
 
 
-class HashedPolicy:
+async def hashed_policy(group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
     """Is right as often as a hash of the sample says: never, always, or in some of the completions."""
-
-    async def attempt(self, group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
-        num_right = hashlib.sha256(sample.sample_id.encode()).digest()[0] % (spec.group_size + 1)
-        rewards = [1.0] * num_right + [0.0] * (spec.group_size - num_right)
-        return replace(SUMMARY, completions=tuple(map(completion, rewards, range(len(rewards)))))
+    num_right = hashlib.sha256(sample.sample_id.encode()).digest()[0] % (spec.group_size + 1)
+    rewards = [1.0] * num_right + [0.0] * (spec.group_size - num_right)
+    return replace(SUMMARY, completions=tuple(map(completion, rewards, range(len(rewards)))))
 
 
 def completion(reward: float, index: int) -> RecordedCompletion:
@@ -87,10 +75,10 @@ def build(job: BuildJob, *, is_tried: bool = True) -> None:
         targets = [(chunk, result_folder(job.store, "sample", key, chunk)) for chunk in chunks]
         images = ImageReader(job.store)
         return asyncio.run(
-            sample_chunks(targets, HashedPolicy(), spec=spec, seed=0, images=images, advanced=lambda rows: None)
+            sample_chunks(targets, hashed_policy, spec=spec, seed=0, images=images, advance=lambda rows: None)
         )
 
-    build_dataset(job, SerialWorkers(), attempt if is_tried else None, SilentBars())  # type: ignore[arg-type]
+    build_dataset(job, map, attempt if is_tried else None, SilentBars())  # type: ignore[arg-type]
 
 
 def content(out: Path) -> dict[str, bytes]:

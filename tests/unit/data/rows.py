@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.checking.normalise import normalise
+from orchestration.data.normalisation.rows import normalise
 from orchestration.data.rows.reasons import Refused
 from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig

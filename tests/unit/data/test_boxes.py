@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.checking.normalise import normalise
+from orchestration.data.normalisation.rows import normalise
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import RawBox
 from orchestration.settings.recipe import LimitsConfig

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from orchestration.data import write
+from orchestration.data.measure import Ruler, prompt_builder
 from orchestration.data.rows.chunks import Chunk, ChunkWriter
-from orchestration.data.stages import write
-from orchestration.data.stages.measure import Ruler, prompt_builder
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.settings.errors import DataError

@@ -3,8 +3,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from orchestration.data.checking.containers import is_truncated
 from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.validation.images import is_truncated
 from tests.unit.data.checks import accepted, refusal
 from tests.unit.data.pictures import WITH_AN_END, encoded, file, png_claiming
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows.files import FileDigests, is_unchanged, read_image
+from orchestration.data.plan import FileDigests
+from orchestration.data.read import is_unchanged, read_image
 from orchestration.data.rows.reasons import Refused
 from orchestration.data.rows.records import RawImage
 

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestration.data.duplicates.fingerprints import (
-    dhash256,
-    jaccard,
-    normalised_question,
-    question_words,
-    thumbnail,
-)
+from orchestration.data.duplicates.row_index import jaccard, normalised_question, question_words
+from orchestration.data.validation.images import dhash256, thumbnail
 from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.pictures import encoded, picture
 

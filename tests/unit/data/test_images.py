@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestration.data.checking.images import CheckedImage, check_image
-from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
 from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.validation.images import CheckedImage, check_image, dhash256, thumbnail
 from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.checks import LIMITS, accepted, refusal
 from tests.unit.data.pictures import (

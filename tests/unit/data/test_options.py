@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from orchestration.data.checking.options import LETTERS, can_shuffle
+from orchestration.data.normalisation.options import LETTERS, can_shuffle
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import MCQ, SHUFFLED, candidate, refusal

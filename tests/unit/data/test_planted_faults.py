@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import compose
-from orchestration.data.result import plan_build
+from orchestration.data.plan import plan_build
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.settings.experiment import build_settings

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.plan import plan_sources, read_sources
+from orchestration.data.plan import FileDigests, plan_sources
+from orchestration.data.read import read_sources
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.files import FileDigests
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
-from tests.unit.data.building import SerialWorkers
 from tests.unit.data.faults import encoded, picture
 
 MAPPING = {"id": "id", "question": "q", "answer": "a", "images": "image", "task": {"constant": "chart"}}
@@ -36,7 +35,7 @@ def read(root: Path, *, chunk_rows: int = 3, seed: int = 0, max_rows: int | None
     recipe = RecipeConfig(name="own", seed=seed, sources={"own": source}, raw=str(root / "raw"), chunk_rows=chunk_rows)
     store = root / "store"
     plans = plan_sources(recipe, store, FileDigests(store / "files.json"))
-    return read_sources(plans, SerialWorkers(), lambda rows: None)
+    return read_sources([plan.tasks for plan in plans], map, lambda rows: None)
 
 
 def ids(chunks: list[Chunk]) -> list[str]:

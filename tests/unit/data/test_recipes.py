@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.data.plan import plan_sources
-from orchestration.data.result import plan_build
-from orchestration.data.rows.files import FileDigests
+from orchestration.data.plan import FileDigests, plan_build, plan_sources
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.settings.errors import DataError

@@ -6,24 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows import code
+from orchestration.data import rules
 
 NO_RULES = {
     "orchestration/data/__init__.py": "holds nothing",
     "orchestration/data/build.py": "calls one stage after the other",
-    "orchestration/data/rows/code.py": "makes the keys",
-    "orchestration/data/command.py": "the command line",
-    "orchestration/settings/recipe.py": "its values are part of every key",
-    "orchestration/data/job.py": "makes the key of the whole",
-    "orchestration/data/plan.py": "makes the keys of what is read",
-    "orchestration/data/rows/progress.py": "shows how far a stage is",
+    "orchestration/data/command.py": "the session around a build",
+    "orchestration/data/plan.py": "makes the keys",
     "orchestration/data/publish.py": "states what was written",
-    "orchestration/data/result.py": "names the folder",
-    "orchestration/data/rows/workers.py": "where tasks run",
-    "orchestration/data/checking/__init__.py": "holds nothing",
-    "orchestration/data/stages/__init__.py": "holds nothing",
-    "orchestration/data/rows/__init__.py": "holds nothing",
-    "orchestration/data/stages/runner.py": "hands chunks to workers",
+    "orchestration/data/rules.py": "makes the keys",
+    "orchestration/data/runner.py": "hands chunks to workers",
 }
 
 
@@ -31,15 +23,15 @@ NO_RULES = {
 def copy(tmp_path, monkeypatch):
     """A copy of the code that keys are made of, under which nothing is remembered."""
     for room in ("orchestration", "rewards", "rollout"):
-        shutil.copytree(code.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+        shutil.copytree(rules.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
     return tmp_path
 
 
 def keys() -> dict[str, str]:
-    code.stage_code.cache_clear()
-    code._code.cache_clear()
-    return {stage: code.stage_code(stage) for stage in code.STAGES}
+    rules.stage_code.cache_clear()
+    rules._code.cache_clear()
+    return {stage: rules.stage_code(stage) for stage in rules.STAGES}
 
 
 def changed(before: dict[str, str]) -> set[str]:
@@ -50,8 +42,8 @@ def changed(before: dict[str, str]) -> set[str]:
 @pytest.fixture(autouse=True)
 def forget():
     yield
-    code.stage_code.cache_clear()
-    code._code.cache_clear()
+    rules.stage_code.cache_clear()
+    rules._code.cache_clear()
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -61,9 +53,9 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
-    ruled = {path for stage in code.STAGES for path in code.stage_files(stage)}
-    for path in (code.ROOT / "orchestration" / "data").rglob("*.py"):
-        name = str(path.relative_to(code.ROOT))
+    ruled = {path for stage in rules.STAGES for path in rules.stage_files(stage)}
+    for path in (rules.ROOT / "orchestration" / "data").rglob("*.py"):
+        name = str(path.relative_to(rules.ROOT))
         if "/report/" not in name:
             assert (path in ruled) != (name in NO_RULES), name
 
@@ -71,9 +63,11 @@ def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("orchestration/data/stages/row_stages.py", '!= "guard"', '== "train"', {"validate", "normalise", "measure"}),
+        ("orchestration/data/validation/rows.py", '!= "guard"', '== "train"', {"validate"}),
+        ("orchestration/data/normalisation/rows.py", '== "guard"', '!= "train"', {"normalise"}),
+        ("orchestration/data/rows/records.py", "EXCERPT_CHARS = 200", "EXCERPT_CHARS = 100", set(rules.STAGES)),
         ("rewards/yes_no.py", "def read_yes_no(", "def read_yes_or_no(", {"normalise", "sample"}),
-        ("orchestration/data/selection/bands.py", "import bisect", "import bisect, math", {"select"}),
+        ("orchestration/data/selection/select.py", "import bisect", "import bisect, math", {"select"}),
         ("orchestration/data/sources/plotqa.py", 'row.text("question_string")', 'row.text("question")', {"read"}),
         ("orchestration/data/sources/formats/chartqa.yaml", "question: query", "question: question", {"read"}),
     ],
@@ -87,12 +81,12 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("orchestration/data/stages/row_stages.py", '"""The stages that', '"""Those stages that'),
+        ("orchestration/data/validation/rows.py", '"""Stage 2, ', '"""The second stage, '),
         ("rewards/yes_no.py", '"""', '"""In other words. '),
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
         ("orchestration/data/sources/formats/chartqa.yaml", "Reads ChartQA", "Reads the ChartQA"),
         ("orchestration/cluster/layout.py", "import", "import os\nimport"),
-        ("orchestration/data/rows/progress.py", "import", "import os\nimport"),
+        ("orchestration/data/runner.py", "import", "import os\nimport"),
     ],
 )
 def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):
@@ -103,13 +97,13 @@ def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):
 
 def test_a_version_that_is_raised_makes_the_rows_of_its_stage_anew(monkeypatch):
     before = keys()
-    raised = dataclasses.replace(code.STAGES["measure"], version=code.STAGES["measure"].version + 1)
-    monkeypatch.setitem(code.STAGES, "measure", raised)
+    raised = dataclasses.replace(rules.STAGES["measure"], version=rules.STAGES["measure"].version + 1)
+    monkeypatch.setitem(rules.STAGES, "measure", raised)
     assert changed(before) == {"measure"}
 
 
 def test_another_release_of_a_library_makes_rows_anew_where_it_decides_them(monkeypatch):
     before = keys()
-    real = code._installed
-    monkeypatch.setattr(code, "_installed", lambda library: "9" if library == "math-verify" else real(library))
+    real = rules._installed
+    monkeypatch.setattr(rules, "_installed", lambda library: "9" if library == "math-verify" else real(library))
     assert changed(before) == {"normalise", "sample"}

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.data.checking.normalise import normalise
-from orchestration.data.checking.verify import ReferenceCheck
+from orchestration.data.normalisation.rows import ReferenceCheck, normalise
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from orchestration.demo.grounding import with_boxes_in
-from orchestration.demo.samples import END_OF_TURN, DemoSample, Solution, break_format
+from orchestration.demo.drawn.questions import with_boxes_in
+from orchestration.demo.drawn.samples import END_OF_TURN, DemoSample, Solution, break_format
 from rewards import MixedReward, RewardConfig, RewardRequest, RewardResult
 
 TEXT_ROWS = 256

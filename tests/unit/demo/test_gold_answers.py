@@ -7,12 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from orchestration.demo.captions import ask_caption
-from orchestration.demo.charts import ask_chart, random_chart
-from orchestration.demo.drawing import COLOURS
-from orchestration.demo.grounding import ask_box
-from orchestration.demo.matching import NUM_OPTIONS, ask_choice, ask_yes_no
-from orchestration.demo.scenes import SHAPES, Scene, Shape, random_scene
+from orchestration.demo.drawn.pictures import COLOURS, SHAPES, Scene, Shape, random_chart, random_scene
+from orchestration.demo.drawn.questions import NUM_OPTIONS, ask_box, ask_caption, ask_chart, ask_choice, ask_yes_no
 
 NUM_SCENES = 300
 SINGULAR = {**{f"{shape}s": shape for shape in SHAPES}, "crosses": "cross"}

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from orchestration.demo.tasks import TASK_WEIGHTS, generate_samples, split_of
+from orchestration.demo.drawn.tasks import TASK_WEIGHTS, generate_samples, split_of
 
 
 def test_equal_seeds_draw_equal_samples() -> None:

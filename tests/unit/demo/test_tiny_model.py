@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from orchestration.demo.drawn.samples import END_OF_TURN, TAGS, DemoSample
 from orchestration.demo.family import TinyFamily
-from orchestration.demo.samples import END_OF_TURN, TAGS, DemoSample
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.tokenizer import CHAT_TOKENS
 from orchestration.demo.tree_batch import TreeCollator, pictures_of, prompt_text

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor
 
+from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.family import TinyFamily
-from orchestration.demo.samples import DemoSample
 from orchestration.demo.warm_start import WarmStartProgress, schedule, warm_start
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.records import Candidate
-from orchestration.data.rows.tables import candidate_from_json, to_sample
+from orchestration.data.rows.records import Candidate, candidate_from_json, to_sample
 from orchestration.settings.recipe import ShardsConfig
 from rollout.dataset import write_rows
 from rollout.schema import to_row

@@ -1,4 +1,4 @@
-"""The words of the demo: DemoSample, one question about one picture, and the demonstrations that show how to answer."""
+"""DemoSample, one question about one picture, and the demonstrations that show how to answer it."""
 
 import hashlib
 import random

@@ -1,18 +1,23 @@
 """Checking one image of a row: what the header claims first, then every pixel, then the fingerprints.
 
-Bytes come from strangers. Nothing is decoded before its claimed size is known to be sane, and whatever a decoder does
-with hostile bytes ends as a refusal with a reason, never as an error of the data engine.
+Bytes are not trusted. Nothing is decoded before its claimed size is known to be sane, and whatever a decoder does with
+hostile bytes becomes a refusal with a reason, never an error of the data engine.
+
+Near-duplicates are found by two fingerprints, a difference hash and a thumbnail. Both are means over a grid of cells,
+so that another size, encoder or quality of one picture changes them little. The hash compares neighbouring cells, the
+thumbnail has colours; two images are nearly the same when both agree.
 """
 
+import base64
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from orchestration.data.checking.containers import is_truncated
-from orchestration.data.duplicates.fingerprints import dhash256, thumbnail
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import StoredImage
 from orchestration.settings.recipe import LimitsConfig
@@ -24,6 +29,18 @@ JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
 """EXIF orientations that move pixels; 1 is upright, and viewers ignore any other value."""
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Start of the next segment: stuffed zeros, restart marks and fill bytes are part of the pixels."""
+_JPEG_END, _JPEG_SECOND_START, _JPEG_EMPTY = 0xD9, 0xD8, 0x01
+_GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
+_GIF_HAS_COLOURS = 0x80
+HASH_SIDE = 16
+"""Rows of the hash, and bits in each: 256 in all."""
+THUMBNAIL_SIDE = 16
+MIN_STEP = 2
+"""Grey levels by which a cell must outshine its left neighbour to set its bit. With 0, the noise of a JPEG encoder
+sets bits at random wherever a drawing is evenly white."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +182,93 @@ def _detail_of(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"{len(data)} bytes that begin with {data[:12].hex(' ') or 'nothing'}: none of {', '.join(FORMATS)}"
     return f"{type(error).__name__}: {error}"
+
+
+def dhash256(image: Image.Image) -> str:
+    """Give the difference hash of an RGB image: 64 hexadecimal digits, row by row, the leftmost pair of cells first.
+
+    Bit (y, x) is set where cell (y, x + 1) of a 16 x 17 grid of grey means is brighter than cell (y, x) by more than
+    MIN_STEP.
+
+    Source:
+        N. Krawetz, "Kind of Like That" (2013), with 17 x 16 instead of 9 x 8 cells and a least step.
+    """
+    cells = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
+    grid = np.asarray(cells, np.int16)
+    return np.packbits(grid[:, 1:] - grid[:, :-1] > MIN_STEP).tobytes().hex()
+
+
+def thumbnail(image: Image.Image) -> str:
+    """Give the means of an RGB image over 16 x 16 cells as base64 of 768 bytes, row by row."""
+    cells = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    return base64.b64encode(cells.tobytes()).decode("ascii")
+
+
+def is_truncated(data: bytes) -> bool:
+    """Return whether a PNG, JPEG, GIF or WebP file lacks its end.
+
+    Decoders report a cut file as truncated, as no image at all, or not at all. The containers are reliable: every block
+    of a PNG, JPEG, GIF or WebP states its length, and there is a mark at the very end. Nothing is decoded.
+
+    False for files of any other kind, for files too short to have a known kind, and for broken ones that have an end:
+    the decoder refuses these. Bytes behind the end are ignored.
+    """
+    if data.startswith(_PNG_MAGIC):
+        return _is_png_truncated(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return _is_jpeg_truncated(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _is_gif_truncated(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+def _is_png_truncated(data: bytes) -> bool:
+    at = len(_PNG_MAGIC)
+    while at + 8 <= len(data):
+        is_last = data.startswith(b"IEND", at + 4)
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if is_last:
+            return at > len(data)
+    return True
+
+
+def _is_jpeg_truncated(data: bytes) -> bool:
+    at = 2
+    while (marker := _JPEG_MARKER.search(data, at)) is not None:
+        at = marker.end()
+        kind = data[at - 1]
+        if kind == _JPEG_END:
+            return False
+        if kind not in (_JPEG_SECOND_START, _JPEG_EMPTY):
+            if at + 2 > len(data):
+                return True
+            at += int.from_bytes(data[at : at + 2], "big")
+    return True
+
+
+def _is_gif_truncated(data: bytes) -> bool:
+    if len(data) < 13:
+        return True
+    at = 13 + _gif_colours_bytes(data[10])
+    while at < len(data):
+        kind = data[at]
+        if kind == _GIF_END:
+            return False
+        if kind == _GIF_EXTENSION:
+            at += 2
+        elif kind == _GIF_IMAGE:
+            if at + 10 > len(data):
+                return True
+            at += 11 + _gif_colours_bytes(data[at + 9])
+        else:
+            return False
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return True
+
+
+def _gif_colours_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & _GIF_HAS_COLOURS else 0

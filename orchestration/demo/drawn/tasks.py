@@ -5,13 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from orchestration.demo.captions import ask_caption
-from orchestration.demo.charts import Chart, ask_chart, random_chart
-from orchestration.demo.drawing import encode_png
-from orchestration.demo.grounding import ask_box
-from orchestration.demo.matching import ask_choice, ask_yes_no
-from orchestration.demo.samples import DemoSample, Question, make_sample
-from orchestration.demo.scenes import Scene, random_scene
+from orchestration.demo.drawn.pictures import Chart, Scene, encode_png, random_chart, random_scene
+from orchestration.demo.drawn.questions import ask_box, ask_caption, ask_chart, ask_choice, ask_yes_no
+from orchestration.demo.drawn.samples import DemoSample, Question, make_sample
 from orchestration.settings.demo import SIDE
 
 Split = Literal["train", "held_out"]

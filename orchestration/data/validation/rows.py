@@ -1,15 +1,23 @@
-"""Whether the texts, numbers and images of a raw row can be used at all; nothing is changed but images in need of it.
+"""Stage 2, validate: whether the texts, numbers and images of a raw row can be used; only images may be changed.
 
 Cheap checks come first: a megabyte of text is refused by its length before anything looks at its characters.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-from orchestration.data.checking.images import CheckedImage, check_image
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import RawRow
+from orchestration.data.rows.records import RawRow, raw_from_json
+from orchestration.data.rules import stage_code
+from orchestration.data.runner import RowStep
+from orchestration.data.validation.images import CheckedImage, check_image
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
@@ -146,3 +154,35 @@ def _check_numbers(row: RawRow) -> None:
     is_number = row.task in _NUMBER_TASKS and row.answer_type in ("", "list", *_NUMBER_TYPES)
     if is_number and _NOT_FINITE.fullmatch(row.answer.strip()):
         raise Refused(RejectReason.NOT_FINITE, f"the answer is {row.answer.strip()!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateStage:
+    """Stage 2: images decode, texts are clean; images that had to be changed are stored anew, the others stay."""
+
+    name: ClassVar[str] = "validate"
+    limits: LimitsConfig
+    store: Path
+
+    def key(self) -> Any:
+        return [asdict(self.limits), stage_code(self.name)]
+
+    @contextmanager
+    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
+        reader = ImageReader(self.store)
+
+        def step(values: dict[str, Any]) -> dict[str, Any]:
+            row, places = raw_from_json(values["row"])
+            raw = [reader.read(chunk.address, place) for place in places]
+            is_graded = values["role"] != "guard"
+            images = []
+            for image, checked, data, place in zip(
+                row.images, validate(row, raw, self.limits, needs_reference=is_graded), raw, places, strict=True
+            ):
+                is_same = checked.sha256 == hashlib.sha256(data).hexdigest()
+                address = chunk.address if is_same else writer.address
+                index = place if is_same else writer.add_image(checked.data)
+                images.append(asdict(checked.stored(image_id=image.image_id, chunk=address, index=index)))
+            return {**values, "images": images}
+
+        yield step

@@ -1,20 +1,25 @@
-"""Stage 6, sample: the current policy tries every row, Mixed-Reward scores it, the row learns how hard it is."""
+"""Stage 6, sample: the current policy tries every row and the rewards score it, which measures how hard the row is."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, Protocol
 
 from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import EXCERPT_CHARS, Candidate, Rejected
-from orchestration.data.rows.tables import candidate_from_json, candidate_to_json, to_sample
+from orchestration.data.rows.records import (
+    EXCERPT_CHARS,
+    Candidate,
+    Rejected,
+    candidate_from_json,
+    candidate_to_json,
+    to_sample,
+)
+from orchestration.data.runner import Advance
 from orchestration.settings.errors import ScoringError
 from orchestration.settings.seeds import derive_seed
-from orchestration.workers.summaries import summary_of
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rollout.errors import RolloutError
 from rollout.records import Difficulty, Sample, SamplingSpec
@@ -26,21 +31,13 @@ CHUNKS_AT_ONCE = 2
 ROWS_AT_ONCE = 128
 
 
-class Policy(Protocol):
-    """Whatever samples a group of completions and scores it."""
-
-    async def attempt(self, group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
-        """Give the summary of a scored group, its completions included.
-
-        Raises:
-            RolloutError: The engine refuses the row.
-            ScoringError: No reward actor could score it.
-        """
-        ...
+Attempt = Callable[[str, Sample, SamplingSpec], Awaitable[GroupSummary]]
+"""Samples and scores one group: takes its id, the row and the sampling settings. Raises RolloutError where the engine
+refuses the row, ScoringError where no reward actor could score it."""
 
 
 def difficulty_of(completions: Sequence[RecordedCompletion]) -> Difficulty:
-    """Boil the completions of one row down to its difficulty.
+    """Return the difficulty of a row, summarised from its completions.
 
     Raises:
         Refused: Not one of them has a reward.
@@ -64,47 +61,47 @@ def difficulty_of(completions: Sequence[RecordedCompletion]) -> Difficulty:
 
 async def sample_chunks(
     chunks: Iterable[tuple[Chunk, Path]],
-    policy: Policy,
+    attempt: Attempt,
     *,
     spec: SamplingSpec,
     seed: int,
     images: ImageReader,
-    advanced: Callable[[int], None],
+    advance: Advance,
 ) -> list[Chunk]:
-    """Sample the rows of some chunks and give the chunks that result, in order.
+    """Sample the rows of some chunks and return the resulting chunks in order.
 
     Args:
         chunks: Each with the folder of its result; results that are there already are taken as they are.
-        policy: Engines and rewards.
+        attempt: Samples and scores one row with engines and reward actors.
         spec: Group size, temperature and limits; the seed is set for each row from `seed` and its id.
         seed: Of the recipe.
         images: Reads the rows' pictures.
-        advanced: Told how many rows were finished, as they finish.
+        advance: Called with 1 for every finished row.
     """
     rows_at_once = asyncio.Semaphore(ROWS_AT_ONCE)
     chunks_at_once = asyncio.Semaphore(CHUNKS_AT_ONCE)
 
-    async def attempt(row: Candidate) -> Candidate | Rejected:
+    async def sampled(row: Candidate) -> Candidate | Rejected:
         async with rows_at_once:
             own = replace(spec, seed=derive_seed(seed, "difficulty", row.sample_id))
             try:
-                summary = await policy.attempt(f"build-{row.sample_id}", to_sample(row, images), own)
+                summary = await attempt(f"build-{row.sample_id}", to_sample(row, images), own)
                 return replace(row, difficulty=difficulty_of(summary.completions))
             except (RolloutError, ScoringError) as error:
                 return _refused(row, str(error))
             except Refused as refusal:
                 return _refused(row, refusal.detail)
             finally:
-                advanced(1)
+                advance(1)
 
     async def finish(chunk: Chunk, folder: Path) -> Chunk:
         async with chunks_at_once:
             done = Chunk.open(folder)
             if done is not None:
-                advanced(chunk.num_rows)
+                advance(chunk.num_rows)
                 return done
             rows = [candidate_from_json(values) for values in chunk.rows()]
-            results = await asyncio.gather(*map(attempt, rows))
+            results = await asyncio.gather(*map(sampled, rows))
             return await asyncio.to_thread(_write, folder, results, chunk.origin)
 
     async with asyncio.TaskGroup() as tasks:
@@ -132,16 +129,3 @@ def _refused(row: Candidate, detail: str) -> Rejected:
         detail=detail[:EXCERPT_CHARS],
         question=row.question[:EXCERPT_CHARS],
     )
-
-
-class PoolPolicy:
-    """The engines and reward actors of a session."""
-
-    def __init__(self, generators: Any, rewards: Any) -> None:
-        """Attempt rows on these pools."""
-        self._generators = generators
-        self._rewards = rewards
-
-    async def attempt(self, group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
-        """See Policy."""
-        return await summary_of(self._generators, self._rewards, group_id, sample, spec)

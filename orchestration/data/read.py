@@ -3,16 +3,15 @@
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter
-from orchestration.data.rows.files import Stamp, is_unchanged, read_image
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.records import EXCERPT_CHARS, BadRow, RawRow, Rejected
-from orchestration.data.rows.tables import raw_to_json
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.rows.reasons import Refused, RejectReason
+from orchestration.data.rows.records import EXCERPT_CHARS, BadRow, RawImage, RawRow, Rejected, raw_to_json
+from orchestration.data.runner import Advance, Map
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.settings.recipe import SourceConfig
@@ -20,6 +19,8 @@ from orchestration.settings.recipe import SourceConfig
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
 """A chunk ends early when its images reach this, so that memory does not depend on how large pictures are."""
+Stamp = tuple[str, int, int]
+"""Path under the source's folder, size in bytes, modification time in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +40,48 @@ class PartTask:
     max_image_bytes: int
     seed: int
     cutoff: int | None = None
-    """Rows whose lot is above it are not drawn; None draws all."""
+    """Rows whose sampling hash is above it are not drawn; None draws all."""
 
 
-def lots(task: PartTask) -> list[int]:
-    """Give the `max_rows` smallest lots of a part; every row's lot is a hash of seed, source and id."""
+def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advance) -> list[Chunk]:
+    """Read the parts of all sources, several at a time, and return the chunks in order."""
+    tasks = [task for parts in sources for task in _with_cutoff(parts, run)]
+    chunks = []
+    for folders in run(read_part, tasks):
+        for folder in folders:
+            chunk = Chunk.open(folder)
+            assert chunk is not None, folder
+            advance(chunk.num_rows + chunk.num_rejected)
+            chunks.append(chunk)
+    return chunks
+
+
+def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
+    """Set the hash up to which rows are drawn where a source has `max_rows`; over all parts, so they are read twice."""
+    limit = parts[0].source.max_rows if parts else None
+    if limit is None:
+        return list(parts)
+    memory = parts[0].store / STAGE / f"cutoff-{digest_of([task.key for task in parts])}.json"
+    if not memory.is_file():
+        smallest = heapq.nsmallest(limit, (drawn for found in run(smallest_hashes, parts) for drawn in found))
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = memory.with_name(memory.name + ".partial")
+        partial.write_text(json.dumps(smallest[-1] if smallest else 0))
+        partial.replace(memory)
+    cutoff = json.loads(memory.read_text())
+    # Other files of the source move the cutoff, so it is part of what a part's chunks are kept under.
+    return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in parts]
+
+
+def smallest_hashes(task: PartTask) -> list[int]:
+    """Return the `max_rows` smallest sampling hashes of a part; those are a random subset of its rows."""
     adapter = find_adapter(task.source.adapter)
-    drawn = (_lot(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
+    drawn = (_sampling_hash(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
     return heapq.nsmallest(task.source.max_rows or 0, drawn)
 
 
-def _lot(task: PartTask, source_id: str) -> int:
+def _sampling_hash(task: PartTask, source_id: str) -> int:
+    """Return a hash of seed, source, part and id, by which rows are drawn."""
     text = f"{task.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
 
@@ -97,7 +129,7 @@ def _drawn(task: PartTask) -> Iterator[RawRow | BadRow]:
         yield from rows
         return
     for row in rows:
-        if _lot(task, row.source_id) <= task.cutoff:
+        if _sampling_hash(task, row.source_id) <= task.cutoff:
             yield row
 
 
@@ -165,3 +197,55 @@ def full_source(name: str, part: str) -> str:
         ('chartqa/human', 'docci')
     """
     return f"{name}/{part}" if part else name
+
+
+def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stamp | None]:
+    """Give the encoded bytes of a raw image, and the stamp of the file they came from.
+
+    Raises:
+        Refused: The path leaves the source's folder, there is no such file, or it is too large to be read.
+    """
+    if image.data is not None:
+        if len(image.data) > max_bytes:
+            raise Refused(RejectReason.IMAGE_FILE_TOO_LARGE, f"{len(image.data)} bytes")
+        return image.data, None
+    if not image.path:
+        raise Refused(RejectReason.IMAGE_MISSING, "the row names no image file")
+    path = confined(root, image.path)
+    try:
+        state = path.stat()
+        if not path.is_file():
+            raise Refused(RejectReason.IMAGE_MISSING, f"{image.path[:200]} is no file")
+        if state.st_size > max_bytes:
+            raise Refused(RejectReason.IMAGE_FILE_TOO_LARGE, f"{image.path[:200]}: {state.st_size} bytes")
+        return path.read_bytes(), (image.path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise Refused(RejectReason.IMAGE_MISSING, f"{image.path[:200]}: {error.strerror}") from error
+
+
+def confined(root: Path, path: str) -> Path:
+    """Give a path under `root`, links followed.
+
+    Raises:
+        Refused: It is absolute, goes upwards, or a link leads out.
+    """
+    inside = root.resolve()
+    try:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise Refused(RejectReason.PATH_OUTSIDE_ROOT, path[:200])
+        resolved = (inside / path).resolve()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        raise Refused(RejectReason.IMAGE_MISSING, f"{path[:200]!r}: {error}") from error
+    if not resolved.is_relative_to(inside):
+        raise Refused(RejectReason.PATH_OUTSIDE_ROOT, path[:200])
+    return resolved
+
+
+def is_unchanged(root: Path, stamp: Stamp) -> bool:
+    """Whether a file is still the one that was read."""
+    path, size, changed = stamp
+    try:
+        state = (root / path).stat()
+    except OSError:
+        return False
+    return (state.st_size, state.st_mtime_ns) == (size, changed)

@@ -1,16 +1,20 @@
 """Stage 5, measure: prompt and image tokens of every row under the model's own processor."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
+from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import Candidate
+from orchestration.data.rows.records import Candidate, candidate_from_json, candidate_to_json
+from orchestration.data.rules import stage_code
+from orchestration.data.runner import RowStep
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 
-STAGE = "measure"
 PROCESSOR_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -68,3 +72,20 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
             f"{length.num_tokens} tokens, {length.num_image_tokens} of images; {ruler.max_prompt_tokens} allowed",
         )
     return replace(row, prompt_tokens=length.num_tokens, image_tokens=length.num_image_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureStage:
+    """Stage 5: how long every prompt is."""
+
+    name: ClassVar[str] = "measure"
+    ruler: Ruler
+    processor: str
+    """Digest of the processor's files."""
+
+    def key(self) -> Any:
+        return [self.ruler.settings, self.processor, stage_code(self.name)]
+
+    @contextmanager
+    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
+        yield lambda values: candidate_to_json(measure(candidate_from_json(values), self.ruler))

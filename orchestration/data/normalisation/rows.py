@@ -1,17 +1,26 @@
-"""From a checked raw row to a candidate: one form for references, options and boxes, and the user turn as it is sent.
+"""Stage 3, normalise: from a validated raw row to a candidate whose reference is proved by its own reward.
 
 Everything is drawn from the row and the recipe's seed alone, so a row becomes the same candidate in every process.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
-from orchestration.data.checking.boxes import box_answer
-from orchestration.data.checking.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
+from orchestration.data.normalisation.boxes import box_answer
+from orchestration.data.normalisation.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
+from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import Candidate, RawRow, StoredImage
+from orchestration.data.rows.records import Candidate, RawRow, StoredImage, candidate_to_json, raw_from_json
+from orchestration.data.rules import stage_code
+from orchestration.data.runner import RowStep
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
+from rewards.base import RewardRequest
+from rewards.config import RewardConfig
+from rewards.proof import ReferenceProof
 from rewards.yes_no import read_yes_no
 
 CHART_TYPES = ("", "number", "year", "text", "list", "bool")
@@ -21,6 +30,11 @@ _YES_NO = {"1": "yes", "1.0": "yes", "y": "yes", "t": "yes", "0": "no", "0.0": "
 _SLOT = re.compile(r"\{(question|options)\}")
 SAMPLE_ID_KEY = "sample_id"
 """Metadata key by which drawn sources, whose rows have ids already, keep them."""
+REASONS = {
+    "unusable": RejectReason.REFERENCE_UNUSABLE,
+    "not_right": RejectReason.REFERENCE_NOT_RIGHT,
+    "unearned": RejectReason.REFERENCE_UNEARNED,
+}
 
 
 def normalise(
@@ -136,3 +150,83 @@ def _user_turn(template: str, question: str, options: Sequence[str]) -> str:
 
 def _without_id(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key != SAMPLE_ID_KEY}
+
+
+class ReferenceCheck:
+    """The rewards of a run, asked about candidates."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self._config = config
+        self._proof = ReferenceProof(config)
+
+    def check(self, candidate: Candidate) -> None:
+        """Accept a candidate whose reference its reward can use.
+
+        Raises:
+            Refused: UNKNOWN_TASK, REFERENCE_UNUSABLE, REFERENCE_NOT_RIGHT or REFERENCE_UNEARNED.
+        """
+        if not self._config.is_routed(candidate.task, candidate.source):
+            raise Refused(
+                RejectReason.UNKNOWN_TASK,
+                f"task {candidate.task!r} of source {candidate.source!r} is routed to no reward function",
+            )
+        sizes = tuple(image.size for image in candidate.images)
+        fault = self._proof.fault(
+            RewardRequest(
+                task=candidate.task,
+                source=candidate.source,
+                question=candidate.question,
+                response="",
+                answer=candidate.answer,
+                options=candidate.options,
+                answer_type=candidate.answer_type,
+                image_sizes=sizes,
+                image_input_sizes=sizes,
+            )
+        )
+        if fault is not None:
+            raise Refused(REASONS[fault.kind], fault.detail)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._proof.close()
+
+
+@dataclass(frozen=True, slots=True)
+class NormaliseStage:
+    """Stage 3: one form for options, letters, boxes and prompts; each reference is tried on its own reward."""
+
+    name: ClassVar[str] = "normalise"
+    config: NormaliseConfig
+    limits: LimitsConfig
+    reward: RewardConfig
+    seed: int
+
+    def key(self) -> Any:
+        return [asdict(self.config), asdict(self.limits), asdict(self.reward), self.seed, stage_code(self.name)]
+
+    @contextmanager
+    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
+        with ReferenceCheck(self.reward) as references:
+
+            def step(values: dict[str, Any]) -> dict[str, Any]:
+                row, _ = raw_from_json(values["row"])
+                images = [StoredImage(**image) for image in values["images"]]
+                if values["role"] == "guard":
+                    return candidate_to_json(guard(row, images, source=values["source"], license=values["license"]))
+                candidate = normalise(
+                    row,
+                    images,
+                    source=values["source"],
+                    role=values["role"],
+                    license=values["license"],
+                    config=self.config,
+                    limits=self.limits,
+                    seed=self.seed,
+                )
+                references.check(candidate)
+                return candidate_to_json(candidate)
+
+            yield step

@@ -4,13 +4,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows.progress import Advance
 from orchestration.data.rows.reasons import Refused
 from orchestration.data.rows.records import EXCERPT_CHARS, Rejected
-from orchestration.data.rows.workers import Workers
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+Advance = Callable[[int], None]
+"""Called with the number of rows that were finished since the last call."""
+RowStep = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns the values of a row into those of the next stage, or raises Refused."""
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Applies a function to items in worker processes, results in order; at most a few items are taken ahead."""
+
+TITLES = {
+    "read": "reading sources",
+    "validate": "checking images and texts",
+    "normalise": "normalising and proving references",
+    "deduplicate": "looking for duplicates and leaks",
+    "measure": "measuring prompts",
+    "sample": "sampling the policy",
+    "select": "selecting",
+    "write": "writing shards",
+}
 
 
 class RowStage(Protocol):
@@ -22,10 +42,8 @@ class RowStage(Protocol):
         """JSON values of everything that shapes the result, beside the rows themselves."""
         ...
 
-    def opened(
-        self, chunk: Chunk, writer: ChunkWriter
-    ) -> AbstractContextManager[Callable[[dict[str, Any]], dict[str, Any]]]:
-        """Give the function that turns a row's values into the next stage's; it raises Refused for quarantine."""
+    def opened(self, chunk: Chunk, writer: ChunkWriter) -> AbstractContextManager[RowStep]:
+        """Return the function that is applied to each row of a chunk."""
         ...
 
 
@@ -69,7 +87,7 @@ def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
     )
 
 
-def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, workers: Workers, advance: Advance) -> list[Chunk]:
+def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, advance: Advance) -> list[Chunk]:
     """Take all chunks through a stage, several at a time, and give the results in order."""
     key = stage.key()
     tasks = [
@@ -77,7 +95,7 @@ def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, workers: Wo
         for chunk in chunks
     ]
     results = []
-    for chunk, result in zip(chunks, workers.map(run_chunk, tasks), strict=True):
+    for chunk, result in zip(chunks, run(run_chunk, tasks), strict=True):
         advance(chunk.num_rows)
         results.append(result)
     return results
@@ -141,3 +159,38 @@ def sift(
             number += 1
         results.append(writer.finish(chunk.origin))
     return results
+
+
+class StageBars:
+    """Bars on the terminal; a log that is no terminal gets each stage's last state once."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description:<34}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns)
+        self._bars: dict[str, TaskID] = {}
+
+    def begin(self, stage: str, total: int | None) -> Advance:
+        """Show the bar of a stage.
+
+        Args:
+            stage: A key of TITLES.
+            total: Rows to come; None where nobody knows yet.
+        """
+        bar = self._bars[stage] = self._progress.add_task(TITLES[stage], total=total)
+        return lambda rows: self._progress.update(bar, advance=rows)
+
+    def end(self, stage: str) -> None:
+        """Stop the clock of a stage at what is done."""
+        bar = self._bars[stage]
+        self._progress.update(bar, total=self._progress.tasks[bar].completed)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -1,1 +1,0 @@
-"""Whether a raw row can be used, and its one canonical form."""

@@ -1,0 +1,1 @@
+"""Stage 3: one form for references, options, boxes and prompts."""

@@ -1,1 +1,0 @@
-"""The stages that a row passes, and what runs them chunk by chunk."""

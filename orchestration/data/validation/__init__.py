@@ -1,0 +1,1 @@
+"""Stage 2: whether a raw row can be used."""
