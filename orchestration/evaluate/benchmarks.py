@@ -1,4 +1,4 @@
-"""The presets of `evaluate.preset`: Mixed-Reward, ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions."""
+"""The presets of `evaluate.preset`: ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions."""
 
 import difflib
 import re
@@ -38,36 +38,6 @@ def _metadata_groups(sample: EvaluatedSample, *keys: str) -> list[str]:
 
 def _has_full_reward(completion: Completion) -> float:
     return float(completion.task_reward is not None and completion.task_reward >= 1.0 - ROUNDING)
-
-
-def _score_mixed(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
-    """Score by Mixed-Reward as it is trained with; for data that is no public benchmark."""
-    if completion.task_reward is None or completion.reward is None:
-        return None
-    return RowScore(
-        official=completion.task_reward,
-        strict=completion.task_reward,
-        columns={
-            "reward": completion.reward,
-            "format": completion.format_reward,
-            "unreadable": float(completion.is_unreadable),
-        },
-    )
-
-
-MIXED = Preset(
-    name="mixed",
-    summary="the training reward, its task part and its format part, by task and source",
-    tasks=frozenset(),
-    score=_score_mixed,
-    groups=lambda sample: (f"task {sample.task}", f"source {sample.source}"),
-    metrics={
-        "task_reward": mean_of("official"),
-        "reward": mean_of("reward"),
-        "format": mean_of("format"),
-        "unreadable_frac": mean_of("unreadable"),
-    },
-)
 
 
 def relaxed_match(prediction: str, target: str) -> bool:
@@ -326,18 +296,24 @@ CAPTIONS = Preset(
 )
 
 
-PRESETS = {preset.name: preset for preset in (MIXED, CHARTQA, REFCOCO, MCQ, POPE, CAPTIONS)}
+PRESETS = {preset.name: preset for preset in (CHARTQA, REFCOCO, MCQ, POPE, CAPTIONS)}
+MIXED = "mixed"
+"""Value of `evaluate.preset` for data that is no public benchmark."""
 
 
-def preset_of(name: str) -> Preset:
-    """Return the preset called `name`.
+def preset_of(name: str) -> Preset | None:
+    """Return the preset called `name`; None for `mixed`, the training reward, which every evaluation reports.
 
     Raises:
         ConfigError: There is none; the message names the one that was probably meant, or lists them.
     """
+    if name == MIXED:
+        return None
     if name not in PRESETS:
-        if near := difflib.get_close_matches(name.lower(), PRESETS, n=1, cutoff=0.5):
+        if near := difflib.get_close_matches(name.lower(), (MIXED, *PRESETS), n=1, cutoff=0.5):
             raise ConfigError(f"evaluate.preset={name} is not a preset; did you mean {near[0]}?")
-        known = "; ".join(f"{preset.name}: {preset.summary}" for preset in PRESETS.values())
+        summaries = {MIXED: "the training reward, its task part and its format part, by task and source"}
+        summaries.update({preset.name: preset.summary for preset in PRESETS.values()})
+        known = "; ".join(f"{known}: {summary}" for known, summary in summaries.items())
         raise ConfigError(f"evaluate.preset={name} is not a preset; use one of {known}")
     return PRESETS[name]

@@ -32,7 +32,7 @@ class Preset:
     summary: str
     """One sentence for a user who chooses among presets."""
     tasks: frozenset[str]
-    """Tasks whose rows it takes; empty takes all."""
+    """Tasks whose rows it takes."""
     score: ScoreRow
     metrics: Mapping[str, Ratio]
     """By name, the main one first; `official` and `strict` are columns of every row."""
@@ -43,7 +43,7 @@ class Preset:
 
     def takes(self, sample: EvaluatedSample) -> bool:
         """Whether the row is of this benchmark."""
-        return (not self.tasks or sample.task in self.tasks) and self.accepts(sample)
+        return sample.task in self.tasks and self.accepts(sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,20 +23,18 @@ def publish(
     manifest: Manifest,
     bench: Bench,
     samples: Sequence[EvaluatedSample],
-    preset: Preset,
+    preset: Preset | None,
 ) -> None:
     """Write summary, page and the files for other toolkits into `folder`, and print the tables.
 
     Raises:
         DataError: The preset scored no row.
     """
-    settings = config.evaluate
-    summary = summarise(samples, summary_settings(config))
+    settings = summary_settings(config)
+    summary = summarise(samples, settings)
     result: PresetResult | None = None
-    if preset.name != "mixed":
-        result = apply_preset(
-            preset, samples, cluster_key=settings.cluster_key, resampling=summary_settings(config).resampling
-        )
+    if preset is not None:
+        result = apply_preset(preset, samples, cluster_key=settings.cluster_key, resampling=settings.resampling)
     values = {item.name: getattr(summary, item.name) for item in fields(summary)}
     write_json(folder / "summary.json", {**values, "preset": result})
     title = f"{Path(manifest.model).name} on {Path(manifest.data).name}"
@@ -48,10 +46,10 @@ def publish(
             preset=result,
             samples=samples,
             image_of=bench.images_of,
-            num_worst=settings.num_worst,
+            num_worst=config.evaluate.num_worst,
         ),
     )
-    if settings.greedy:
+    if config.evaluate.greedy:
         _write_for_toolkits(config, folder, samples)
     say(summary_table(summary))
     if result is not None:

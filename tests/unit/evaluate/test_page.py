@@ -65,7 +65,7 @@ def page_of(rows: list[EvaluatedSample], shelf: Shelf, num_worst: int = 2) -> st
     return evaluation_page(
         title=EVIL,
         summary=summarise(rows, FEW),
-        preset=apply_preset(PRESETS["mixed"], rows, resampling=FEW.resampling),
+        preset=apply_preset(PRESETS["chartqa"], rows, resampling=FEW.resampling),
         samples=rows,
         image_of=shelf,
         num_worst=num_worst,
@@ -74,7 +74,7 @@ def page_of(rows: list[EvaluatedSample], shelf: Shelf, num_worst: int = 2) -> st
 
 def evil(name: str, value: float) -> EvaluatedSample:
     said = completion(value, text=tagged(EVIL), parsed_answer=EVIL)
-    return sample(name, question=EVIL, answer=EVIL, source=EVIL, options=(EVIL,), greedy=said)
+    return sample(name, question=EVIL, answer=EVIL, source=EVIL, options=(EVIL,), metadata={"split": EVIL}, greedy=said)
 
 
 def test_nothing_that_a_model_or_dataset_wrote_becomes_markup() -> None:

@@ -60,7 +60,6 @@ def rows() -> dict[str, list[tuple[dict[str, Any], EvaluatedSample]]]:
             for name, task in TASKS.items()
         }
     found["captions"] = [(row, scored_by_hand(row, "open")) for row in golden_rows("captions")]
-    found["mixed"] = [(row, scored_by_hand(row, row["task"])) for row in golden_rows("mixed")]
     return found
 
 
@@ -76,9 +75,8 @@ def test_every_golden_row_scores_as_worked_out_by_hand(
     for row, evaluated in rows[name]:
         columns = row_columns(PRESETS[name], evaluated)
         expected = {key: row[key] for key in ("official", "strict", "hit", "iou", "correct") if key in row}
-        if name in ("captions", "mixed"):
-            expected = {"official": row["task_reward"], "strict": row["task_reward"]}
         if name == "captions":
+            expected = {"official": row["task_reward"], "strict": row["task_reward"]}
             expected.update(length_ratio=row["length_ratio"], duplicates=row["duplicates"])
         if None in expected.values():
             assert columns is None, f"{name} {row['id']}: {row['why']}"
@@ -147,11 +145,6 @@ def test_every_golden_row_scores_as_worked_out_by_hand(
                 "unreadable_frac": 3 / 15,
             },
         ),
-        # 14 of 15 rows have a reward.
-        (
-            "mixed",
-            {"task_reward": 7.9 / 14, "reward": 8.11 / 14, "format": 10 / 14, "unreadable_frac": 3 / 14},
-        ),
     ],
 )
 def test_metrics_are_those_of_the_hand_arithmetic(
@@ -176,14 +169,6 @@ def test_pope_reports_every_category_of_a_row(
         "category popular": 3 / 4,
         "category random": pytest.approx(2 / 3),
     }
-
-
-def test_mixed_reports_tasks_and_sources(rows: dict[str, list[tuple[dict[str, Any], EvaluatedSample]]]) -> None:
-    groups = result_of("mixed", rows).groups
-
-    assert groups["task chart"]["task_reward"].value == 0.5
-    assert groups["source s/1"]["reward"].value == pytest.approx((1.0 + 0.1 + 0.55 + 0.325 + 0.675) / 5)
-    assert groups["task match_yesno"]["format"].num_samples == 1
 
 
 def test_rows_of_other_tasks_are_skipped_and_failed_ones_counted() -> None:
@@ -264,7 +249,11 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
         preset_of("mmmu")
 
 
+def test_mixed_is_no_benchmark() -> None:
+    assert preset_of("mixed") is None
+
+
 def test_a_preset_that_scores_no_row_is_refused() -> None:
-    found = apply_preset(preset_of("refcoco"), [sample("a")])
+    found = apply_preset(PRESETS["refcoco"], [sample("a")])
     with pytest.raises(DataError, match="preset=refcoco scored no row: 1 are of other tasks and 0 failed"):
         check_preset_scored(found)

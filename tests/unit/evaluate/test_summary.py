@@ -164,7 +164,7 @@ def test_tables_are_aligned_and_fit_the_terminal() -> None:
     before = [row for row in rows if row.failure is None]
     tables = [
         summary_table(summarise(rows, FEW)),
-        preset_table(apply_preset(PRESETS["mixed"], rows)),
+        preset_table(apply_preset(PRESETS["chartqa"], rows)),
         comparison_table(compare(before, after, settings=FEW)[0]),
     ]
 
