@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rewards.base import GoldError, RewardRequest
+from rewards.denial import is_number_denied, is_pointed_away, says_none
+from rewards.plain_text import normalise
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
@@ -41,6 +43,8 @@ CONTAINER_KEYS = frozenset(
     )
 )
 """Keys over boxes that do not name their content; any other key is a label."""
+MAX_WORDS_CHARS = 100
+"""Longest text that may claim in words that there is nothing."""
 MAX_DEPTH = 4
 """Deepest nesting that is read: an answer, its objects, an object, its box."""
 _EMPTY = re.compile(
@@ -55,6 +59,20 @@ PIXEL_BOUND = 1e6
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,32}(?:\.[0-9]{0,32})?|\.[0-9]{1,32})(?:[eE][-+]?[0-9]{1,4})?")
 _PLAIN = re.compile(r"\[\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" + r"\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)" * 3 + r"\s*\]")
 """One box and nothing else, as most answers and references are: read as by the JSON parser, and twice as fast."""
+_ONE = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
+_BARE = re.compile(rf"\s*{_ONE}" + rf"\s*,\s*{_ONE}" * 3 + r"\s*\.?\s*")
+"""Four numbers without brackets."""
+_NAMED = re.compile(
+    rf"(?:x_?min|x1|left)\s*[:=]\s*{_ONE}[,;\s]+(?:y_?min|y1|top)\s*[:=]\s*{_ONE}[,;\s]+"
+    rf"(?:x_?max|x2|right)\s*[:=]\s*{_ONE}[,;\s]+(?:y_?max|y2|bottom)\s*[:=]\s*{_ONE}",
+    re.IGNORECASE,
+)
+"""`x1=10, y1=10, x2=50, y2=50`."""
+_TO_CORNER = re.compile(
+    r"\s*,?\s*(?:(?:to|and|through|-+>?|\u2192)\s*)?(?:(?:the\s+)?(?:bottom|lower)[\s-]right(?:\s+corner)?\s*(?:at|is|=|:)?\s*)?",
+    re.IGNORECASE,
+)
+"""Between two corner points of one box."""
 _NOT_NUMBERS = frozenset(
     ("nan", "-nan", "inf", "-inf", "+inf", "infinity", "-infinity", "true", "false", "null", "none")
 )
@@ -90,7 +108,9 @@ def without_marks(text: str) -> str:
 
 def says_nothing(text: str) -> bool:
     """Return whether a text claims in words that there is nothing to find: `none`, `There is none.`."""
-    return text[:1] not in ("[", "{") and _EMPTY.fullmatch(text.strip(" .!*`")) is not None
+    if text[:1] in ("[", "{", "0") or len(text) > MAX_WORDS_CHARS:
+        return False
+    return _EMPTY.fullmatch(text.strip(" .!*`")) is not None or says_none(normalise(text))
 
 
 def parse_boxes(text: str) -> list[BoxEntry] | None:
@@ -114,35 +134,39 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         return [BoxEntry((float(x1), float(y1), float(x2), float(y2)))]
     text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
     text = _FRAME_MARKS.sub("", text) if "<" in text else text
+    text = _NAMED.sub(r"[\1, \2, \3, \4]", text) if "=" in text or ":" in text else text
     if says_nothing(text):
         return []
-    value = _json(text)
+    bare = _BARE.fullmatch(text)
+    if bare is not None:
+        return [BoxEntry(_box([float(number) for number in bare.groups()]))]
+    value = read_json(text)
     if isinstance(value, dict):
         return _entries_of_dict(value)
     if isinstance(value, list):
         return _entries_of_list(value)
-    return _scan(text) if value is _NOT_JSON else None
+    return _scan(text) if value is NOT_JSON else None
 
 
-_NOT_JSON = object()
+NOT_JSON = object()
 
 
-def _json(text: str) -> object:
-    """Return a text parsed as JSON, also with single quotes or one object a line; else _NOT_JSON."""
+def read_json(text: str) -> object:
+    """Return a text parsed as JSON, also with single quotes or one object a line; else NOT_JSON."""
     if text[:1] not in tuple('[{-0123456789"tfn'):
-        return _NOT_JSON
+        return NOT_JSON
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     if text[:1] not in ("[", "{") or not ("'" in text or text.startswith("{")):
-        return _NOT_JSON
+        return NOT_JSON
     if "'" in text and '"' not in text:
         text = text.replace("'", '"')
     try:
         return json.loads(text if text.startswith("[") else f"[{_BETWEEN_OBJECTS.sub('},{', text)}]")
     except (ValueError, RecursionError):
-        return _NOT_JSON
+        return NOT_JSON
 
 
 def to_pixels(box: Box, request: RewardRequest) -> Box | None:
@@ -306,6 +330,8 @@ def _scan(text: str) -> list[BoxEntry] | None:
             if None not in parts:
                 groups.extend(_Group(opened, at + 1, text[opened], numbers) for numbers in parts if numbers is not None)
             opened = -1
+    if groups and is_number_denied("", text[groups[-1].end :][:MAX_WORDS_CHARS].casefold()):
+        return None
     entries = _entries_of_groups(groups, text)
     if opened >= 0 and _numbers(text[opened + 1 :].rstrip(", ")) is not None:
         entries.append(BoxEntry(None))
@@ -325,6 +351,9 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
         if not labels:
             said = text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start].rstrip("[( ")
             label = _named_before(said) if _LETTER.search(said) else label
+        if is_pointed_away(text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start]):
+            at += 1
+            continue
         follower = groups[at + 1] if at + 1 < len(groups) else None
         if follower is not None and _are_corners(group, follower, text):
             entries.append(BoxEntry(_box([*group.numbers, *follower.numbers]), label))
@@ -348,10 +377,12 @@ def _named_before(text: str) -> str | None:
 def _are_corners(first: _Group, second: _Group, text: str) -> bool:
     """Return whether two groups are the corners of one box: `(x1, y1), (x2, y2)`, or `[[x1, y1], [x2, y2]]`."""
     between = text[first.end : second.start]
-    if len(first.numbers) != 2 or len(second.numbers) != 2 or len(between) > 3 or between.strip() not in ("", ","):
+    if len(first.numbers) != 2 or len(second.numbers) != 2 or len(between) > 40:
         return False
     if first.opening == second.opening == "(":
-        return True
+        return _TO_CORNER.fullmatch(between) is not None
+    if between.strip() not in ("", ","):
+        return False
     opened, closed = text[max(0, first.start - 3) : first.start], text[second.end : second.end + 3]
     return opened.rstrip().endswith("[") and closed.lstrip().startswith("]")
 

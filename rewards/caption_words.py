@@ -140,7 +140,7 @@ def load_idf(path: str) -> Mapping[str, float]:
         total, words = int(read["num_references"]), dict(read["words"])
         if total < 1 or not all(isinstance(count, int) and 0 < count <= total for count in words.values()):
             raise ValueError("counts lie outside of 1..num_references")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RewardError(
             f"reward.open_ended.idf_path {path} cannot be read ({type(error).__name__}: {error}); write what "
             "rewards.caption_words.word_frequencies gives, or leave it empty"

@@ -12,8 +12,8 @@ from fractions import Fraction
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ChartConfig
 from rewards.declaration import declared
-from rewards.plain_text import clean, match_items, normalise, read_list, split_items, without_article
-from rewards.quantities import Quantity, begins_in_words, read_quantity, states_number
+from rewards.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
+from rewards.quantities import Quantity, in_digits, read_quantity, states_number, without_asides
 from rewards.reading import anls
 from rewards.units import Unit, split_unit
 from rewards.yes_no import read_yes_no
@@ -28,6 +28,7 @@ NEAR_EDGE = 1e-9
 _DIGIT = re.compile("[0-9]")
 _FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
 """`40!`, which is not 40, where the number is alone; `It is 40!` is a sentence."""
+_LATEX_MARKS = frozenset("\\_^{}<>=\u2264\u2265")
 _RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
 """Marks between the ends of a range, `18 - 24`, in a reference that is text."""
 _NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
@@ -37,6 +38,9 @@ _UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "each", "old"))
 MAX_WORDS_AFTER = 3
 """Words after a declared number: its unit, not a second sentence."""
 _PERCENT = Unit((("percent", 1),), Fraction(1))
+_YEAR = Unit((("month", 1),), Fraction(12))
+_COUNTED = tuple(((name, 1),) for name in ("percent", "dollar", "euro", "yuan"))
+"""What may be given in millions: no lengths or times."""
 _DEGREE = Unit((("angle", 1),), Fraction(1))
 Grader = Callable[[str], Grade]
 
@@ -133,13 +137,17 @@ class ChartReward:
         if quantity is None:
             return Grade(0.0, reason)
         spelled = _decimal(quantity.value) + ("%" if quantity.percent else "")
-        if is_year and (quantity.percent or quantity.scale != 1 or quantity.after in _NO_YEAR):
+        unit = _unit(quantity, answer)
+        if is_year and (unit not in (None, _YEAR) or quantity.scale != 1 or quantity.after in _NO_YEAR):
             return Grade(0.0, parsed=spelled)
         gold = read_gold()
-        factor = Fraction(1) if gold_unit is None else _conversion(_unit(quantity, answer), gold_unit)
+        factor = Fraction(1) if gold_unit is None else _conversion(unit, gold_unit)
         if factor is None or (quantity.ordinal and not gold.ordinal):
             return Grade(0.0, parsed=spelled)
-        value = max((self._closeness(p * factor, g, is_year) for p, g in _comparable(quantity, gold)), default=0.0)
+        # Charts leave out the million of their axis, but kilograms are no millions.
+        has_axis_unit = all(one is None or one.dimension in _COUNTED for one in (unit, gold_unit))
+        pairs = _comparable(quantity, gold, has_axis_unit)
+        value = max((self._closeness(p * factor, g, is_year) for p, g in pairs), default=0.0)
         return Grade(value, parsed=spelled)
 
     def _closeness(self, prediction: Fraction, gold: Fraction, is_year: bool) -> float:
@@ -156,6 +164,8 @@ class ChartReward:
             return Grade(0.0, Reason.UNREADABLE)
         if _DIGIT.search(gold) is not None:
             text, gold = _RANGE.sub("-", text), _RANGE.sub("-", gold)
+        if text != gold and not _LATEX_MARKS.isdisjoint(gold) and compact(text) == compact(gold):
+            text = gold
         return Grade(anls(text, gold) if self._config.anls else float(text == gold), parsed=text)
 
 
@@ -191,22 +201,25 @@ def _quantity(gold: str) -> Quantity:
 
 
 def read_answer(text: str) -> tuple[Quantity | None, Reason]:
-    """Read the one number that an answer gives: its only one, or the one that it declares at its end.
+    """Read the one number that an answer gives in digits or words: its only one, or what it declares at its end.
 
-    A sentence that repeats the question's year (`The number of deals in 2016 is 20.`) declares 20. Where another
-    number was declared before (`It is 20. No, it is 30.`) there is none.
+    Numbers that only say when or against what (`45 in 2015`, `45, not 50`) are no second one. A sentence that repeats
+    the question's year (`The number of deals in 2016 is 20.`) declares 20. Where another number was declared before
+    (`It is 20. No, it is 30.`) there is none.
 
     Args:
         text: The answer, of capped length.
     """
     if "!" in text and _FACTORIAL.search(text) is not None:
         return None, Reason.NOT_A_NUMBER
-    text = normalise(text)
-    if _DIGIT.search(text) is None and not begins_in_words(text):
+    text = in_digits(normalise(text))
+    if _DIGIT.search(text) is None:
         return None, Reason.NOT_A_NUMBER
     quantity, reason = read_quantity(text)
+    if quantity is None and (rest := without_asides(text)) != text:
+        quantity, _ = read_quantity(rest)
     if quantity is not None:
-        return quantity, reason
+        return quantity, Reason.OK
     declaration = declared(text)
     if declaration is None:
         return None, reason
@@ -229,6 +242,8 @@ def _unit(quantity: Quantity, text: str) -> Unit | None:
         return _PERCENT
     if quantity.currency:
         return split_unit(f"1 {quantity.currency}")[1]
+    if not quantity.after:
+        return None
     text = clean(text)
     behind = text[len(text) - len(quantity.after) :] if text.casefold().endswith(quantity.after) else quantity.after
     words = behind.split()
@@ -253,11 +268,13 @@ def _is_bare_degree(unit: Unit, other: Unit) -> bool:
     return unit.dimension == _DEGREE.dimension and other.dimension[0][0].startswith("temperature")
 
 
-def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fraction]]:
+def _comparable(prediction: Quantity, gold: Quantity, has_axis_unit: bool) -> list[tuple[Fraction, Fraction]]:
     """Return the pairs to compare: as written, and where only one side has a percent sign or scale word, without it."""
     if (prediction.percent and gold.scale != 1) or (gold.percent and prediction.scale != 1):
         return []
-    pairs = [(p, g) for p in _readings(prediction, gold, 1000) for g in _readings(gold, prediction, 2)]
+    # An answer to `7 pairs` may leave out a scale below a thousand, one to 7 may not add it.
+    readings = (_readings(prediction, gold, 1000, has_axis_unit), _readings(gold, prediction, 2, has_axis_unit))
+    pairs = [(p, g) for p in readings[0] for g in readings[1]]
     if prediction.percent and not gold.percent:
         return pairs + [(p / 100, g) for p, g in pairs]
     if gold.percent and not prediction.percent:
@@ -265,15 +282,9 @@ def _comparable(prediction: Quantity, gold: Quantity) -> list[tuple[Fraction, Fr
     return pairs
 
 
-def _readings(quantity: Quantity, other: Quantity, smallest: int) -> tuple[Fraction, ...]:
-    """Return what a number may mean beside another: charts leave out the unit of their axis, readers may not.
-
-    Args:
-        quantity: The number.
-        other: What it is compared with.
-        smallest: The smallest scale that may be left out: an answer to `7 pairs` may, one to 7 may not.
-    """
-    is_axis_unit = other.scale == 1 and quantity.scale >= smallest
+def _readings(quantity: Quantity, other: Quantity, smallest: int, has_axis_unit: bool) -> tuple[Fraction, ...]:
+    """Return what a number may mean beside another: with its scale and, where that may be its axis's, without."""
+    is_axis_unit = has_axis_unit and other.scale == 1 and quantity.scale >= smallest
     if quantity.may_be_unit or is_axis_unit:
         return quantity.value, quantity.value / quantity.scale
     return (quantity.value,)

@@ -14,19 +14,22 @@ from itertools import zip_longest
 
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
+from rewards.denial import DENIED, DENIED_LATER, HEDGE, LACKS, REFUSAL, TAKEN_BACK, is_denied
 from rewards.option_texts import OptionTexts
-from rewards.plain_text import clean
-from rewards.yes_no import TAKEN_BACK, read_yes_no
+from rewards.plain_text import clean, without_article
+from rewards.quantities import in_digits
+from rewards.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
 _LONE = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}")
 _LEADING_WORD = re.compile(
-    r"(?:(?:so|thus|hence|therefore|but|rather|only|just|solely|definitely|certainly|clearly|surely)\b,?\s+)+(?=\S)",
+    r"(?:(?:so|thus|hence|therefore|but|rather|only|just|solely|definitely|certainly|clearly|surely|probably|(?:most\s+)?likely"
+    r"|presumably|leaving)\b,?\s+)+(?=\S)",
     re.IGNORECASE,
 )
 """Words in front of an answer that change nothing."""
 _OPTION_WORD = re.compile(
-    r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final)\s+)?\[?(?:option|choice|letter|answer|ans\.?)\]?\s*[:-]?\s+)?"
+    r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final)\s+)?\[?(?:options?|choices?|letters?|answers?|ans\.?)\]?\s*[:-]?\s+)?"
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
@@ -41,7 +44,7 @@ _PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "opti
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
-    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=because\b|since\b))(?P<rest>\S.*)",
+    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=because\b|since\b))(?P<rest>\S.*)",
     re.DOTALL,
 )
 _LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*\s+(\S.*)", re.DOTALL)
@@ -53,9 +56,10 @@ _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
 _SECOND_LABEL = re.compile(
     r"(?<![A-Za-z0-9_'\u2220\u00b0])(?:([A-Z])(?![A-Za-z0-9_'])|([a-z])(?=[)\]:.](?:\s|$)))"
-    # In small letters only where nothing but a label is written so: `B, or c`, `B, a`.
-    r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not)\b)"
-    r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and)\b))"
+    # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
+    r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not|choose|pick|select|try|use|take|say"
+    r"|meant?|go\s+with|make\s+it)\b)"
+    r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and|instead|too|then)\b))"
 )
 _WORD_USE = re.compile(r"(?:A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}|I(?:'|\s+[a-z]))")
 """`A cat`: an article; `I think`: a first person."""
@@ -69,39 +73,20 @@ _NAMED_THING = re.compile(
     re.IGNORECASE,
 )
 """Behind these words a letter names a thing in the picture."""
-_HEDGE = re.compile(
-    r"(?:or|nor|etc|and\s+so\s+on|among\s+others|maybe|perhaps|possibly|unless|but\s+(?:also|maybe|perhaps|possibly))\b",
+_SUBJECT = re.compile(
+    r"(?:(?:and|but|so|it|this|that|because|since|as)\s+)*(?P<denied>.+?)\s+(?P<verb>(?:is|isn't|are|aren't|was|were|can't|cannot"
+    r"|can|must|does|doesn't|do|don't|has|have|lacks?|being)\b.*)",
     re.IGNORECASE,
 )
-_NOT = r"(?:not|never|hardly|\w+n't|cannot|can\s+not|no\s+longer)"
-_FALSE = (
-    r"(?:incorrect|inaccurate|wrong|false|untrue|invalid|unlikely|impossible|mistaken|(?:ruled|crossed)\s+out|out"
-    r"|eliminated|excluded|rejected|inappropriate|unsuitable|contradicted|no\s+(?:good|answer|option|match|fit))"
-)
-_DENIED = re.compile(
-    r"(?:(?:is|was|are|can|could|would|must|should|does|do|has|have|had|be|been|being|seems|looks)\b\s*){0,3}"
-    r"(?:(?:an?|the|clearly|definitely|obviously|certainly|probably|also|therefore|thus|most|simply|just)\s+){0,4}"
-    rf"(?:{_NOT}\b|{_FALSE}\b|nope\b|nah\b|no\b(?!\s+(?:other|more|doubt)))",
-    re.IGNORECASE,
-)
-"""At the start of what is said of a label: it denies that label."""
-_DENIED_LATER = re.compile(
-    r"\b(?:it|this|that|which|(?:this|that|the|my)\s+(?:option|choice|answer|one|statement))\s*"
-    r"(?:(?:is|was|'s|would\s+be|must\s+be|can|does)\b\s*)?"
-    rf"(?:(?:an?|the|clearly|therefore|thus)\s+)*(?:{_NOT}\s+(?:be\s+)?(?:the\s+|an?\s+|my\s+|quite\s+)?"
-    rf"(?:correct|right|true|answer|option|choice|accurate|it|one|fit|match|possible)|{_FALSE})\b",
-    re.IGNORECASE,
-)
+"""A clause that may deny what it is about: `because B is wrong`, `A and C have no wheels`."""
 _NO_RIVAL = re.compile(
-    r"(?:(?:and|but|so|it|this|that|is|it's|because|since|as)\s+)*(?:(?:(?P<said>.+?)\s+(?:and\s+|but\s+)?)??"
-    r"(?:not|neither|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of)\s+"
-    r"(?!(?:only|just|sure|necessarily)\b)(?P<denied>.+)"
-    r"|(?P<subject>.+?)\s+(?P<verb>(?:is|isn't|are|aren't|was|can't|cannot|can|must|does|doesn't)\b.*))",
+    r"(?:(?:and|but|so|it|this|that|is|it's|because|since|as)\s+)*(?:(?P<said>.+?)\s+(?:and\s+|but\s+)?)??"
+    r"(?:not|neither|none\s+of|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of|unlike|over)\s+"
+    r"(?!(?:only|just|sure|necessarily)\b)(?P<denied>.+)",
     re.IGNORECASE,
 )
-"""A clause that may deny an option, and the text before it: `not B`, `C rather than B`, `because B is wrong`."""
-_UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{_FALSE}|(?:the\s+)?only|alone|just)\b", re.IGNORECASE)
-"""Behind a denial: `not wrong` and `not the only one` deny no option."""
+"""A clause that denies an option, and what it says before: `not B`, `C rather than B`."""
+_LABEL_LIST = re.compile(r"(?<![\w'])([A-Z]),\s*(?:(and|or|nor)\s+)?(?=[A-Z](?![\w']))")
 _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
 _NO = re.compile(r"(?:no|nope|not|hardly)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"([;:!?()]+\s*|[.,]+(?:\s+|$)|\s-+\s|\s(?=(?:but|so|because|since)\s))", re.IGNORECASE)
@@ -117,23 +102,41 @@ _TURN = re.compile(
 )
 """Phrases before a second answer: `actually`, `I mean`, `but also`, `no wait`."""
 _TOO = re.compile(r"(?:too|also|as\s+well|instead)\b", re.IGNORECASE)
-_REFUSAL = re.compile(
-    r"\bI\b[\s,.:'-]*(?:am|m|was|ve|d|have|as\b.{0,60}?|really|simply|just|do|must|will)?\b[\s,]*"
-    r"(?:\w+\s+){0,2}?(?:unable|sorry|afraid|cannot|can\s+not|\w+n't|not|no|unsure|apologi[sz]e|refuse|lack)\b",
-    re.IGNORECASE,
-)
 _FIRST_PERSON = re.compile(
     r"(?:am|was|have|had|can|could|do|did|will|would|must|should|shall|think|believe|guess|see|need|want|hope|apologi[sz]e"
     r"|as\s+an?|m|ve|d|ll|being|really|just|also|cannot|\w+n't|sorry|unfortunately|however|afraid|unable|unsure|not|no)\b",
     re.IGNORECASE,
 )
+_PRONOUN = re.compile(r"(?:it|this|that|they)\s+(?!is\b|was\b|says\b)", re.IGNORECASE)
+_COLLECTIVE = re.compile(r"^(?:all|both|none|neither|any)\b|\b(?:above|[ai]+ and [bi]+|1 and 2)\b")
+"""Options about other options."""
+_BEHIND_STATED = (
+    r"\s+(?:side|one|colou?r|direction|part|corner|half|end|as\s+well|too|instead|here|now)"
+    r"|\s+(?:in|on|of|at)\s+(?:the|this)\s+(?:image|picture|photo|figure|graph|chart|diagram|table|map|screen|right|left)"
+)
+_STATEMENT_END = re.compile(
+    r"[.,;:!?()]+(?:\s+|$)|\s-+\s|\s(?=(?:but|and|because|since|so|as|while|whereas|where|which|if|when)\s)"
+)
+_COMPARED = re.compile(
+    r"\b(?:not|never|no|nor|neither|\w+n't|cannot|than|unlike|without|with|between|rather|instead|except|excluding|opposite|whereas"
+    r"|while|like|beyond|outside|near|if|when|against|versus|vs|and|or|would|for|as|into|over|under|above|below|behind|before|after"
+    r"|(?:north|south|east|west|left|right|front|top|capital|part|half|kind|type|form|out)\s+of|(?:clos\w+|next|prior|similar|compared"
+    r"|opposed|relative|due|belongs?|refers?|related)\s+to|(?:far|differ\w*|away|apart|distinct|separate\w*)\s+from|(?:if|because|since|as"
+    r"|so|while|which|where)\s+(?!(?:it|this|that|they)\b))",
+    re.IGNORECASE,
+)
+"""In front of an option's text: the clause compares with it, denies it or explains by it."""
+_ORDER = re.compile(r"\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|answer|one)\W*$", re.IGNORECASE)
+_ORDERED = dict(zip(("first", "second", "third", "fourth", "fifth"), string.ascii_uppercase, strict=False))
+_RIVAL_NUMBER = re.compile(r"\b(?:or|maybe|perhaps|but|actually|rather|no|wait|not|instead)\b")
 _BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
 _IS = re.compile(
-    r"\b(?:is|are|was|were|(?:must|should|would|has\s+to)\s+be|equals?|reads?|shows?|says?|depicts?|displays?)\s+"
+    r"\b(?:is|are|was|were|(?:must|should|would|has\s+to)\s+be|equals?|reads?|shows?|says?|depicts?|displays?"
+    r"|counts?|sees?|finds?|ha(?:s|ve))\s+"
 )
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
@@ -221,27 +224,34 @@ class Choices:
         """Return the labels that the answer names, and OK; or whatever it hints at, and why that does not count."""
         named, reason = self._read(answer)
         if reason is not Reason.OK:
-            said, denied = self._without_denied(clean(answer))
-            if said and denied:
-                rest = self._read(said)
-                if rest[1] is Reason.OK and not rest[0] & denied:
-                    return rest
+            text = _BRACKETED.sub(r"\1", clean(answer))
+            # `A, C and D are wrong` is one clause; `B, A and C are wrong` are two.
+            for spelled in dict.fromkeys((_LABEL_LIST.sub(r"\1 and ", text), text)):
+                said, denied = self._without_denied(spelled)
+                if said and denied:
+                    rest = self._read(said)
+                    if rest[1] is Reason.OK and not rest[0] & denied:
+                        return rest
         return named, reason
 
     def _without_denied(self, text: str) -> tuple[str, frozenset[str]]:
         """Return an answer without the clauses that deny an option (`C, not B`), and the labels that these deny."""
-        pieces = _CLAUSE_END.split(_BRACKETED.sub(r"\1", text))  # clauses, and between them what ends each
+        pieces = _CLAUSE_END.split(text)  # clauses, and between them what ends each
         clauses, ends = pieces[::2], [*pieces[1::2], ""]
         kept, denied = "", frozenset[str]()
         for i, clause in enumerate(clauses):
-            parts = _NO_RIVAL.fullmatch(clause)
             said, refused = clause, frozenset[str]()
             if "?" in ends[i] and _NO.match(clauses[i + 1]):
                 said, refused = "", self._items(clause)
             elif i and "?" in ends[i - 1] and denied and _NO.fullmatch(clause):
                 continue
-            elif parts is not None and (parts["denied"] or _is_denied(parts["verb"])):
-                said, refused = parts["said"] or "", self._items(parts["denied"] or parts["subject"])
+            else:
+                parts = _SUBJECT.fullmatch(clause)
+                if parts is not None and (is_denied(parts["verb"]) or LACKS.match(parts["verb"])):
+                    said, refused = "", self._items(parts["denied"])
+                parts = _NO_RIVAL.fullmatch(clause) if not refused else None
+                if parts is not None:
+                    said, refused = parts["said"] or "", self._items(parts["denied"])
             denied |= refused
             kept += (said if refused else clause) + (ends[i] if said or not refused else "")
         return kept.strip(" ,;:.-()"), denied
@@ -270,7 +280,9 @@ class Choices:
         own = self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
-        by_text = self._option_texts.with_text(text) or self._option_texts.with_text(bare)
+        by_text = next(
+            filter(None, map(self._option_texts.with_text, (text, bare, _PRONOUN.sub("", text, count=1)))), ""
+        )
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         if _BULLET.match(answer) is not None:
@@ -348,7 +360,7 @@ class Choices:
         by_text = self._option_texts.with_text(clean(rest)) or self._option_texts.with_text(rest)
         if by_text:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
-        if (label == "I" and _FIRST_PERSON.match(rest)) or _REFUSAL.match(rest):
+        if (label == "I" and _FIRST_PERSON.match(rest)) or REFUSAL.match(rest):
             return Reason.UNREADABLE
         proclaimed = _PROCLAIMED.match(rest)
         said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
@@ -358,15 +370,56 @@ class Choices:
         )
         says_own = without_own != said
         begun = without_own.lstrip(" .,;:!-")
-        if _DENIED.match(begun) or _DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
+        if DENIED.match(begun) or DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
             return Reason.CONTRADICTION
-        if _HEDGE.match(begun) or self._names_another(without_own, label):
+        if HEDGE.match(begun):
             return Reason.AMBIGUOUS
-        if not says_own and any(
-            label not in other for other in map(self._stated_first, (said, *_IS.split(said)[1:])) if other
+        if self._tells_of_all(own_text, said, label):
+            return Reason.OK
+        if self._names_another(without_own, label) or _by_order(said) not in ("", label):
+            return Reason.AMBIGUOUS
+        counted = in_digits(said.casefold()) if own_text.isdecimal() else said
+        if counted is not said and _adds_up(counted, int(own_text)):
+            return Reason.OK
+        if not says_own and (
+            any(label not in other for other in map(self._stated_first, (counted, *_IS.split(counted)[1:])) if other)
+            or self._ends_with_another(said, label)
         ):
             return Reason.CONTRADICTION
         return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
+
+    def _tells_of_all(self, own_text: str, text: str, label: str) -> bool:
+        """Return whether an option like `all of the above` is explained by its parts: `A, B and C are right`."""
+        if _COLLECTIVE.search(own_text) is None:
+            return False
+        labels = {match[1] for match in _SECOND_LABEL.finditer(text) if match[1] and match[1] != label}
+        folded = text.casefold()
+        texts = {other for other in self._option_texts.normalised if other and other != own_text and other in folded}
+        return max(len(labels), len(texts)) > 1 and not HEDGE.search(text)
+
+    def _ends_with_another(self, text: str, label: str) -> bool:
+        """Return whether a clause ends with the text of another option, as what it says: `It was taken in Paris`."""
+        others = [
+            re.escape(re.sub(r"(?<=\w{3})s$", "", without_article(other.split(",")[0])))
+            for a, other in zip(self._labels, self._option_texts.normalised, strict=False)
+            if a != label
+            and other[:1].isalpha()
+            and len(other) > 2
+            and label not in self._option_texts.with_part(other)
+        ]
+        own_part = self._option_texts.text_of(label).split(",")[0]
+        if not others or (own_part and re.search(rf"(?<!\w){re.escape(own_part)}(?!\w)", text, re.IGNORECASE)):
+            return False
+        ending = re.compile(rf"(?:^|(?<=\W))(?:{'|'.join(others)})(?:e?[sd])?(?:{_BEHIND_STATED})?\W*$", re.IGNORECASE)
+        for clause in _STATEMENT_END.split(text):
+            stated = ending.search(clause)
+            if (
+                stated is not None
+                and clause[: stated.start()].strip()
+                and _COMPARED.search(clause, 0, stated.start()) is None
+            ):
+                return True
+        return False
 
     def _stated_first(self, text: str) -> str:
         """Return the labels of the options whose text, or part of it, is what a text begins with."""
@@ -391,7 +444,7 @@ class Choices:
                     return True
             other, behind = self._option_texts.starting_with(text[start.end() + opening.end() :])
             is_meant = opening["turn"] or _PROCLAIMED.match(behind) or _TOO.match(behind)
-            if other and label not in other and is_meant and not _is_denied(behind):
+            if other and label not in other and is_meant and not is_denied(behind):
                 return True
         return False
 
@@ -404,7 +457,7 @@ class Choices:
             if _NAMED_THING.search(text, 0, match.start()):
                 continue
             behind = text[match.end() :].lstrip(" )]\"'*.,:")
-            if denied_counts or not _is_denied(behind):
+            if denied_counts or not is_denied(behind):
                 return True
         return False
 
@@ -465,10 +518,17 @@ _RIGHT = {label: Grade(1.0, Reason.OK, label) for label in string.ascii_uppercas
 _WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercase}
 
 
-def _is_denied(text: str) -> bool:
-    """Return whether what is said of an option denies it."""
-    denial = _DENIED.match(text)
-    return denial is not None and _UNDONE.match(text, denial.end()) is None
+def _by_order(text: str) -> str:
+    """Return the label that a text gives by its place: C for `the third option`; empty for none."""
+    place = _ORDER.search(text)
+    return _ORDERED[place[1].casefold()] if place is not None else ""
+
+
+def _adds_up(text: str, number: int) -> bool:
+    """Return whether a text holds the number, or numbers that sum to it: `there are 3: 1 red and 2 blue`."""
+    numbers = [int(digits) for digits in re.findall(r"(?<![\w.,/-])[0-9]{1,9}(?![\w.,/-]*[0-9])", text)]
+    is_told = number in numbers or (len(numbers) > 1 and sum(numbers) == number)
+    return is_told and _RIVAL_NUMBER.search(text) is None
 
 
 def _without_politeness(text: str) -> str:

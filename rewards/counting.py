@@ -1,22 +1,13 @@
 """Counting reward: the exact whole number, in digits or in words."""
 
-import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.chart import read_answer
 from rewards.config import CountingConfig
+from rewards.denial import says_none
 from rewards.plain_text import accepted_texts, normalise
-from rewards.quantities import holds_number, number_in_words
-
-_THERE = r"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?(?:see|count|find))"
-_NOTHING = re.compile(
-    rf"(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those)|at\s+all|visible|here))?"
-    rf"|(?:{_THERE}\s+no|{_THERE}n't\s+any|no)\s+(?!.*\b(?:but|except|not|than|unless|if)\b)"
-    r"(?!(?:other|further|more|less|fewer|longer|one|idea|clue|answer|response|way|doubt|information|data|image|picture|problem)\b)"
-    r"[a-z-]+(?:\s+[a-z-]+){0,8}"
-)
-"""Phrases for nothing to count: `none`, `no dogs`; not `no idea`, `no more dogs`."""
+from rewards.quantities import in_digits
 
 
 class CountingReward:
@@ -54,13 +45,11 @@ class CountingReward:
 
 def _count(text: str) -> tuple[int | None, Reason]:
     """Return the whole number in a text, or None and why."""
-    cleaned = normalise(text)
-    if _NOTHING.fullmatch(cleaned) and not holds_number(cleaned):
+    if says_none(in_digits(normalise(text))):
         return 0, Reason.OK
     quantity, reason = read_answer(text)
     if quantity is None:
-        count = number_in_words(cleaned)
-        return (None, reason) if count is None else (count, Reason.OK)
+        return None, reason
     if quantity.percent or quantity.ordinal or quantity.value.denominator != 1 or quantity.value < 0:
         return None, Reason.NOT_A_NUMBER
     return int(quantity.value), Reason.OK

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from rewards.denial import UNSURE
+
 _IS = (
     r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"
     r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|=|:(?=\s))\s*"
@@ -31,22 +33,14 @@ _CLAUSE_END = re.compile(
     re.IGNORECASE,
 )
 """A `so` with a comma behind it ends a clause only where it also begins one: `if so, ..` goes on."""
-_UNSURE = re.compile(
-    r"\b(?:not|never|no(?!,)|nor|neither|none|cannot|\w+n't|if|whether|unless|either|might|could|maybe|perhaps|possibly"
-    r"|hardly|nobody|few\s+(?:people\s+)?(?:would|will|say|think|believe)|suppos(?:e|ing)|assum(?:e|ing)|imagin(?:e|ing)|pretend"
-    r"|hypothetically|otherwise|whenever|in\s+case|as\s+long\s+as|(?:provided|condition)\s+that|in\s+the\s+event"
-    r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
-    r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall|had|were|provided)\b"
-    r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
-    re.IGNORECASE,
-)
-"""Words of doubt, denial, question or condition."""
 _QUOTING = re.compile(
     r"(?:I\s+(?:think|believe)\s+|(?:in|on)\s+the\s+\w+,?\s+)?"
     r"(?P<subject>it|they|(?:the|this|that|these|those|its)\s[^.,;:!?\"]{1,40}?)\s+"
     r"(?:(?:says?|reads?|states?|spells?|shows?|displays?)(?:\s+that)?|(?<=\bword\s)is|(?<=\btext\s)is)\b[\s:,]*(?=\S)",
     re.IGNORECASE,
 )
+_MODAL = re.compile(r"\b(?:should|would|must|ought|shall|will|used)\b", re.IGNORECASE)
+"""`The sign should say stop` quotes no sign."""
 _REPEATED = re.compile(r"[)\]}\"'*]*(?:[.;!]\s|[.;!]?\s*(?:so|thus|hence|therefore)\b)")
 _AROUND = " \t.,;:!?()[]{}<>*\"'`$"
 
@@ -96,7 +90,7 @@ def declared(text: str) -> Declaration | None:
     if not bare:
         return None
     clause_starts = [match.end() for match in _CLAUSE_END.finditer(before)]
-    if _UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]):
+    if UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]):
         return None
     for earlier in explicit[:-1]:
         rest = text[earlier.end() :].lstrip(_AROUND).casefold()
@@ -116,6 +110,6 @@ def quoted(text: str) -> str | None:
         ('stop', 'Stop', None)
     """
     quoting = _QUOTING.match(text)
-    if quoting is None or _UNSURE.search(quoting["subject"]):
+    if quoting is None or UNSURE.search(quoting["subject"]) or _MODAL.search(quoting["subject"]):
         return None
     return text[quoting.end() :]

@@ -7,6 +7,7 @@ process with threads nor by re-importing the caller's main module, so it works i
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import TypedDict, cast
 
 START_LIMIT_S = 120.0
 """Importing SymPy takes a second, on a loaded machine many; it does not count as grading."""
+WALL_LIMIT_S = 120.0
+"""Beside its CPU time: a worker that was given so little of a processor has failed, and its answer has not."""
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 
@@ -28,7 +31,7 @@ class Verdict(TypedDict):
 
 
 class GraderTimeoutError(TimeoutError):
-    """The grader did not answer in time and was killed."""
+    """The grader used up the CPU time of its question and was killed."""
 
 
 class GraderCrashError(RuntimeError):
@@ -39,7 +42,7 @@ class GraderProcess:
     """Owns at most one worker; starts it when first asked, and anew after a kill. Not for concurrent callers."""
 
     def __init__(self, *, timeout_s: float) -> None:
-        """Keep the limit of one question in seconds; nothing is started yet."""
+        """Keep the limit of one question in seconds of CPU time; nothing is started yet."""
         self._timeout_s = timeout_s
         self._worker: subprocess.Popen[bytes] | None = None
 
@@ -47,11 +50,11 @@ class GraderProcess:
         """Compare two LaTeX expressions.
 
         Raises:
-            GraderTimeoutError: If there was no answer within the limit; the worker is gone then.
-            GraderCrashError: If the worker raised or died.
+            GraderTimeoutError: If the worker used up its CPU time; it is gone then.
+            GraderCrashError: If the worker raised, died, or got hardly any CPU time in WALL_LIMIT_S.
         """
         worker = self._running()
-        question = json.dumps({"gold": gold, "reply": reply, "timeout_s": self._timeout_s})
+        question = json.dumps({"gold": gold, "reply": reply, "cpu_limit_s": self._timeout_s})
         assert worker.stdin is not None
         try:
             worker.stdin.write(question.encode() + b"\n")
@@ -59,7 +62,7 @@ class GraderProcess:
         except BrokenPipeError as error:
             self.close()
             raise GraderCrashError("the math grader died before it was asked") from error
-        answer = self._read(worker, self._timeout_s)
+        answer = self._read(worker, WALL_LIMIT_S + 4 * self._timeout_s)
         if "error" in answer:
             raise GraderCrashError(str(answer["error"]))
         return cast(Verdict, answer)
@@ -86,10 +89,7 @@ class GraderProcess:
                 stdout=subprocess.PIPE,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-            try:
-                self._read(self._worker, START_LIMIT_S)
-            except GraderTimeoutError as error:
-                raise GraderCrashError(f"the math grader did not start within {START_LIMIT_S} s") from error
+            self._read(self._worker, START_LIMIT_S)
         return self._worker
 
     def _read(self, worker: "subprocess.Popen[bytes]", limit_s: float) -> dict[str, object]:
@@ -103,10 +103,13 @@ class GraderProcess:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0.0 or not selector.select(remaining):
                     self.close()
-                    raise GraderTimeoutError(f"the math grader gave no answer within {limit_s} s")
+                    raise GraderCrashError(f"the math grader gave no answer within {limit_s:g} s of a busy machine")
                 chunk = os.read(worker.stdout.fileno(), 65536)
                 if not chunk:
+                    exit_code = worker.wait()
                     self.close()
+                    if exit_code == -signal.SIGPROF:
+                        raise GraderTimeoutError(f"the math grader used up its {self._timeout_s:g} s of CPU time")
                     raise GraderCrashError("the math grader died while it was working")
                 received += chunk
         return cast("dict[str, object]", json.loads(received))

@@ -131,6 +131,12 @@ def gold_entries(request: RewardRequest) -> list[BoxEntry]:
     gold = [BoxEntry(box and clip(box, request), label) for box, label in entries]
     if any(box is None for box, _ in gold):
         raise GoldError(f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image")
+    first = gold[0].box if gold else None
+    if first is not None and max(first) <= 1.0 and not all(side.is_integer() for side in first):
+        raise GoldError(
+            f"iou reference {request.answer[:80]!r} lies within one pixel; references are original pixels, so multiply "
+            "boxes in 0..1 by the image's width and height"
+        )
     return gold
 
 

@@ -20,7 +20,8 @@ from rewards.units import Unit, named_unit, split_unit
 
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+|my\s+|our\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result)\s*"
-    r"(?:is|equals|:|=)\s*:?\s*|(?:so|thus|hence|therefore)\b[,:]?\s+(?=[-+($\\0-9])",
+    r"(?:is|equals|:|=)\s*:?\s*|(?:(?:so|thus|hence|therefore|then|finally|and)\b[,:]?\s+)?(?:(?:we\s+(?:get|have|find|obtain)|solving|giving|which\s+gives)\b[,:]?\s+)?"
+    r"(?=[A-Za-z]\w?\s*=)|(?:so|thus|hence|therefore|then|finally)\b[,:]?\s+(?=[-+($\\0-9])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(r"(?:\\approx|\u2248|~|\b(?:about|approximately|around|roughly)\b)\s*", re.IGNORECASE)
@@ -41,13 +42,33 @@ _ROOT = re.compile(r"\\?(?<![A-Za-z])sqrt(?![A-Za-z])|(?<=[0-9A-Za-z)}])sqrt(?![
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _QUOTIENT_OF_ROOT = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})/([0-9]{1,9})\s+(?=\\?sqrt|\u221a|\\pi|\u03c0)")
 """`1/2 sqrt(3)`, with a blank, is half of the root."""
+_ELLIPSIS = re.compile(r"(?<![0-9.])([0-9]{0,9}\.)([0-9]{2,18})\s*(?:\.{3}|\u2026|\\(?:l|c)?dots)")
+_PERIOD = re.compile(r"([0-9]*?)([0-9]{1,9}?)\2+")
+"""`0.1666...` goes on with what it repeats at its end."""
+_DECIMAL = re.compile(r"-?[0-9]*\.[0-9]+")
 _REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|dot|bar)\s*\{([0-9]{1,9})\}")
 _TIMES_TEN = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)")
 _SCALES = {
     "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
-    "dozen": "12",
+    "lakh": "10^{5}", "crore": "10^{7}", "dozen": "12", "ten": "10", "pair": "2", "score": "20",
 }  # fmt: skip
 _SCALE = re.compile(rf"(?<=[0-9}}])\s*\b({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_PARTS = ("half", "third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_MADE_OF = {
+    **{f"{name}{plural}": f"\\frac{{#}}{{{size}}}" for size, name in enumerate(_PARTS, 2) for plural in ("", "s")},
+    "halves": "\\frac{#}{2}", "fourths": "\\frac{#}{4}", "hundredths": "\\frac{#}{100}",
+    "thousandths": "\\frac{#}{1000}",
+    "squared": "(#)^{2}", "cubed": "(#)^{3}", "factorial": "#!", "doubled": "2\\cdot(#)", "tripled": "3\\cdot(#)",
+    "halved": "\\frac{#}{2}",
+}  # fmt: skip
+_MADE = re.compile(rf"(-?[0-9]+(?:\.[0-9]+)?)\s+({'|'.join(_MADE_OF)})")
+"""`3 halves`, `5 squared`."""
+_SIGN_WORD = re.compile(r"^(?:minus|negative)\s+(?=[0-9.\\(])", re.IGNORECASE)
+_COEFFICIENT = re.compile(r"(?<![0-9.,/^{}A-Za-z])([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*(?=[A-Za-z](?![A-Za-z]))")
+"""`1/2x` is half of x."""
+_IMAGINARY = re.compile(r"(?<=[0-9)}])\s*(?:\*|\\cdot(?![A-Za-z]))?\s*i(?![A-Za-z])")
+_OHM = re.compile(r"(?<=[0-9}])\s*(k|M)?\s*\\Omega(?![A-Za-z])")
+_MICRO = re.compile(r"(?<=[0-9}])\s*\\mu\s+(?=(?:m|s|g|A|V|F|C|W|L|l|mol)\b)")
 _SUBSCRIPTED = re.compile(r"[0-9}]\s*_")
 """A number with an index, as of its base: equal to itself alone, as the grader drops the index."""
 _INDEX = re.compile(r"_\s*\{\s*(\w)\s*\}")
@@ -61,7 +82,8 @@ _DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degre
 _PERCENT = re.compile(r"([0-9.]+|\})\s*\\?%")
 _PERCENT_WORD = re.compile(r"(?<=[0-9}])\s*\b(?:percent(?:age)?|per\s+cent|pct)\b|(?<=[0-9}])\s*\uff05", re.IGNORECASE)
 _EXPONENT = re.compile(r"([0-9.])[eE]([-+]?[0-9]{1,3})(?![0-9A-Za-z])")
-_CLOCK = re.compile(r"([0-9]{1,2}):(0[0-9])(?::([0-5][0-9]))?")
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?(?:\s*([ap])\.?\s?m\.?)?", re.IGNORECASE)
+_CLOCK_RATIO = re.compile(r"([0-9]{1,6})\s*:\s*([0-9]{1,6})")
 _RATIO = re.compile(r"[^:=,<>]{1,40}(?::[^:=,<>]{1,40}){1,3}")
 _WORDS = re.compile(r"\\(?:begin|end)\s*\{[A-Za-z*]+\}|\\[A-Za-z]+|[A-Za-z]+")
 _PROSE = re.compile(r"(?:\\text\{[^{}]*\}|(?<![\\A-Za-z{])[A-Za-z]{2,})\s+(?:\\text\{|[A-Za-z]{2,})")
@@ -102,6 +124,8 @@ class Formula:
     """A word or a time of day, which is equal to itself alone: never a product of letters or a quotient."""
     spelled: str
     """For a reader."""
+    is_repeating: bool = False
+    """Written as a decimal that never ends, which no decimal that ends is equal to."""
 
 
 class MathReward:
@@ -161,6 +185,15 @@ class MathReward:
             units_agree = False  # a percentage is no length, angle or price
         if formula.latex == gold.latex and units_agree and _factor(gold, formula) == 1:
             return Grade(1.0, parsed=formula.spelled)
+        if gold.is_repeating and _DECIMAL.fullmatch(formula.latex):
+            return Grade(0.0, parsed=formula.spelled)
+        ratios = [_CLOCK_RATIO.fullmatch(one.spelled) for one in (gold, formula)]
+        if gold.is_word is not formula.is_word and None not in ratios:
+            # `10:15` may be a ratio as well, where the other side is one.
+            (top, bottom), (other_top, other_bottom) = (
+                [int(part) for part in ratio.groups()] for ratio in ratios if ratio
+            )
+            return Grade(float(top * other_bottom == other_top * bottom), parsed=formula.spelled)
         if _HEDGE.search(formula.latex) and not _HEDGE.search(gold.latex):
             return Grade(0.0, Reason.AMBIGUOUS, parsed=formula.spelled)
         if formula.is_word or gold.is_word or not units_agree or _are_of_two_kinds(gold.latex, formula.latex):
@@ -192,6 +225,12 @@ def _whole_quotient(number: str) -> str:
     return str(Fraction(number)) if "." in number else number
 
 
+def _going_on(match: re.Match[str]) -> str:
+    """Return a decimal that ends in dots with its period under a line; one that repeats nothing stays as it is."""
+    period = _PERIOD.fullmatch(match[2])
+    return match[0] if period is None else f"{match[1]}{period[1]}\\overline{{{period[2]}}}"
+
+
 def _repeating(match: re.Match[str]) -> str:
     """Return a repeating decimal as the fraction that it is: 0.1666.. is (16 - 1) / 90."""
     whole, plain, period = match.groups()
@@ -203,7 +242,7 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     """Return the one formula of an answer, without box, dollars, lead phrase and unit; or None and why."""
     if len(text) > max_chars:
         return None, Reason.TOO_LONG
-    text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, text))).strip()
+    text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, _ELLIPSIS.sub(_going_on, text)))).strip()
     if text.count("\\boxed") > 1:
         return None, Reason.AMBIGUOUS
     text = _bare(text)
@@ -253,7 +292,11 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
     currency = _CURRENCY.search(text)
     if currency is not None:
         text = text[: currency.start()] + (currency["before"] or "") + text[currency.end() :]
+    text = _IMAGINARY.sub("i", _SIGN_WORD.sub("-", _MICRO.sub(" \u03bc", _OHM.sub(" \\1\u03a9", text))))
+    made = _MADE.fullmatch(text)
+    text = _MADE_OF[made[2]].replace("#", made[1]) if made is not None else text
     text = _PERCENT_WORD.sub(r"\\%", text)
+    is_repeating = _REPEATING.search(text) is not None
     text = _REPEATING.sub(_repeating, _QUOTIENT_OF_ROOT.sub(r"\\frac{\1}{\2}", _TIMES_TEN.sub(r"\\times ", text)))
     text = _SCALE.sub(lambda match: f"\\times {_SCALES[match[1].casefold()]} ", text)
     if _PLAIN_SET.fullmatch(text):
@@ -274,7 +317,10 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
         value, unit = value.rstrip("'"), Unit((("foot or minute", 1),), Fraction(1))
     clock = _CLOCK.fullmatch(value)
     if clock is not None:
-        return Formula("\\text{time " + value.lstrip("0") + "}", unit, True, value), Reason.OK
+        half = Unit(((f"{clock[4].casefold()}m", 1),), Fraction(1)) if clock[4] else unit
+        time = ":".join(filter(None, clock.groups()[:3])).lstrip("0")
+        return Formula(f"\\text{{time {time}}}", half, True, time), Reason.OK
+    value = _COEFFICIENT.sub(r"\\frac{\1}{\2}", value)
     latex = _roots(_MIXED.sub(r"\1\\frac{\2}{\3}", value))
     if latex is None:
         return None, Reason.UNREADABLE
@@ -296,7 +342,7 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
                 for name, part in zip("uvw"[: len(parts) - 1], parts[:-1], strict=True)
             )
         )
-    return Formula(latex, unit, False, value), Reason.OK
+    return Formula(latex, unit, False, value, is_repeating), Reason.OK
 
 
 def _command(match: re.Match[str]) -> str:

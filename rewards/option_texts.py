@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
 from rewards.plain_text import clean, compact, read_list, without_article
+from rewards.quantities import in_digits, is_in_words
 from rewards.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _NUMBER = re.compile(
     r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
-    r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf]|[\u4e00-\u9fff]{1,3}"
+    r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf](?:\^[23])?|[a-z](?:\^[23])?/[a-z\u00b5]{1,8}(?:\^[23])?|[\u4e00-\u9fff]{1,3}"
     r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
     r"(?:(?:square|cubic)\s)?[a-z\u00b5]{2,12}(?:\^[23])?(?:(?:/|\sper\s)[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
 )
@@ -20,6 +21,7 @@ _SIGNS = {
     "dollars": "$", "dollar": "$", "euros": "\u20ac", "euro": "\u20ac",
 }  # fmt: skip
 """Units that are also written as a sign."""
+_CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
 
 
@@ -116,6 +118,8 @@ class OptionTexts:
         found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
         if found is None and key[0] in "([" and key[-1] in ")]":
             found = self._labels_of_key.get(key[1:-1])
+        if found is None and is_in_words(text):
+            key = in_digits(text)
         if found is None and (number := _read_number(key)) is not None:
             value, unit = number
             found = "".join(a for a, v, u in self._numbers if v == value and (not u or not unit or _is_same(u, unit)))
@@ -151,7 +155,7 @@ def _same(text: str) -> str:
 def _key(text: str) -> str:
     """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
     items = read_list(text) if text.startswith("[") else None
-    return compact(", ".join(items) if items else text)
+    return compact(", ".join(items) if items else _CAN_NOT.sub("cannot", text))
 
 
 def _read_number(text: str) -> tuple[str, str] | None:

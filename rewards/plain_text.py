@@ -63,7 +63,10 @@ _NAMED = {
 }  # fmt: skip
 _NAMED_COMMAND = re.compile(r"\\([a-z]+)")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+_ASCII_SIGN = (("<=", "\u2264"), (">=", "\u2265"), ("!=", "\u2260"))
 _MATH_DOLLAR = re.compile(r"\$(?![0-9])")
+_INDEX = re.compile(r"([_^])\((\w)\)")
+"""`H_(2)O`, as `H_2O`."""
 _GROUP = re.compile(r"\{([^{}]*)\}(\w?)")
 _ONE_TERM = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[^\W\d_]|\u221a[0-9]+")
 _PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^\\]+")
@@ -187,7 +190,10 @@ def compact(text: str) -> str:
     """
     if text.replace(" ", "").isalpha():
         return text
-    text = without_latex(text)
+    text = _INDEX.sub(r"\1\2", without_latex(text))
+    if "=" in text:
+        for written, sign in _ASCII_SIGN:
+            text = text.replace(written, sign)
     if not _TIMES_MARKS.isdisjoint(text):
         text = _TIMES.sub("\u00d7", text)
     return _FREE_BLANK.sub("", text) if " " in text else text

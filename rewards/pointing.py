@@ -1,20 +1,27 @@
 """Pointing reward: points that fall into the reference's boxes, one point a box, or near to their centres."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
 
 from rewards.base import Grade, Reason, RewardRequest
-from rewards.boxes import Box, frame_scale, says_nothing
+from rewards.boxes import NOT_JSON, Box, frame_scale, read_json, says_nothing
 from rewards.config import PointingConfig
+from rewards.denial import is_number_denied, is_pointed_away
 from rewards.grounding import best_sum, gold_entries
+from rewards.plain_text import unify
 
 Point = tuple[float, float]
 """x, y."""
 
 _POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*[\])]")
 _BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
+_NAMED = re.compile(
+    r"""(?<![A-Za-z"'])\(?\bx([0-9]{0,3})\s*[:=]\s*["']?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?[,;\s]+y\1\s*[:=]\s*["']?"""
+    r"""(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?\)?"""
+)
+"""`x=30, y=30`, also in a tag: `<point x="30" y="30">`."""
+_TAG = re.compile(r"</?(?:points?|click)\b>?")
 _BETWEEN_PAIRS = re.compile(r";\s*|\n\s*")
 _GROUP = re.compile(r"[\[(][^\[\]()]*[0-9][^\[\]()]*[\])]")
 MAX_DEPTH = 3
@@ -86,18 +93,31 @@ def read_points(text: str) -> list[Point | None] | None:
         >>> read_points('[{"point_2d": [3, 4]}]'), read_points("(3, 4) and [5, 6, 7]"), read_points("banana")
         ([(3.0, 4.0)], [(3.0, 4.0), None], None)
     """
-    text = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
+    text = (
+        (text if text.isascii() else unify(text))
+        .strip()
+        .removeprefix("```json")
+        .removeprefix("```")
+        .removesuffix("```")
+        .strip()
+    )
     if says_nothing(text):
         return []
+    text = _TAG.sub("", _NAMED.sub(r"(\2, \3)", text)) if "x" in text or "<" in text else text
     bare = [_BARE.fullmatch(pair) for pair in _BETWEEN_PAIRS.split(text)]
     if None not in bare:
         return [(float(pair[1]), float(pair[2])) for pair in bare if pair is not None]
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        groups = [_POINT.fullmatch(group) for group in _GROUP.findall(text)]
-        return [None if match is None else (float(match[1]), float(match[2])) for match in groups] or None
-    return _points_of(value, 0)
+    value = read_json(text)
+    if value is not NOT_JSON:
+        return _points_of(value, 0)
+    points: list[Point | None] = []
+    end = 0
+    for group in _GROUP.finditer(text):
+        if not is_pointed_away(text[max(end, group.start() - 100) : group.start()]):
+            match = _POINT.fullmatch(group.group())
+            points.append(None if match is None else (float(match[1]), float(match[2])))
+        end = group.end()
+    return None if is_number_denied("", text[end:][:100].casefold()) else points or None
 
 
 def _points_of(value: object, depth: int) -> list[Point | None] | None:

@@ -18,6 +18,10 @@ TOLERANCE = 1e-6
 """BMAS of a text with itself is a sum of 32-bit products."""
 SHOWN_CHARS = 80
 _LATEX = re.compile(r"\\[A-Za-z]|[_^]\{|\u221a\{")
+_OTHER_COMMAND = re.compile(
+    r"\\(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|lg|exp|max|min|gcd|lcm|times|cdot|div)[A-Za-z]"
+)
+"""What nobody types without LaTeX: `\vec{a}`, a matrix."""
 _MIXED = re.compile(r"(?<=[0-9])(?=\\[dt]?frac)")
 """The place between a whole number and the fraction after it."""
 _ROOT = re.compile(r"\u221a(?:\(([^()]*)\)|([0-9.]+|[A-Za-z]))")
@@ -69,10 +73,10 @@ class ReferenceProof:
         if best.task_reward < 1.0 - TOLERANCE:
             scored = f"{request.answer[:SHOWN_CHARS]!r} scores {best.task_reward:.6g}"
             return ReferenceFault("not_right", f"{scored} ({best.reason}: {best.reason.meaning})")
-        if request.options or function in ("open_ended", "grounding", "pointing"):
+        if request.options or function in ("open_ended", "grounding", "pointing", "reading"):
             return None
         tried = [spelling for answer in _own_answers(request, function) for spelling in plain_spellings(answer)]
-        if any(spelling == request.answer for spelling in tried):
+        if not tried or any(spelling == request.answer for spelling in tried):
             return None
         if any(_value(self._score(request, spelling)) >= 1.0 - TOLERANCE for spelling in tried):
             return None
@@ -94,7 +98,7 @@ class ReferenceProof:
 
 
 def plain_spellings(reference: str) -> Iterator[str]:
-    r"""Yield what one would type for a reference: itself, unless it holds LaTeX.
+    r"""Yield what one would type for a reference: itself, unless it holds LaTeX; nothing where that has no plain form.
 
     Example:
         >>> list(plain_spellings("12 \u20ac")), next(plain_spellings(r"$\frac{\sqrt{3}}{2}$"))
@@ -106,6 +110,8 @@ def plain_spellings(reference: str) -> Iterator[str]:
         yield reference
         return
     spaced = without_latex(clean(_MIXED.sub(" ", reference)))
+    if _OTHER_COMMAND.search(spaced) is not None:
+        return
     for text in dict.fromkeys((spaced, compact(clean(reference)))):
         typed = text
         while (root := _ROOT.search(typed)) is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rewards.base import Reason
+from rewards.denial import is_number_denied
 
 MAX_DIGITS = 40
 """Longer digit strings and exponents beyond 10^+-40 are not readings of a chart."""
@@ -59,6 +60,12 @@ _ANOTHER_BEFORE = re.compile(
 """Words that make another number of the one right behind them: half of 40 is not 40, and neither is page 40."""
 # What a whole is divided into; plurals take an s.
 _PART = r"(?:half|third|quarter|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]+teen|hundred|thousand|million)th)"
+_MAKES_ANOTHER = re.compile(
+    rf"{_PART}s?|halves|tens|hundreds|[a-z]+tieths?|[a-z]*fold|[a-z]*(?:uple|squar|cub|doubl|tripl|halv|negat|invert|increas"
+    r"|decreas|reduc)(?:[sd]|ed)?|plus|minus|times|modulo|mod|negative|positive|inverse|reciprocal|zeros?|zeroes|odd|something"
+    r"|factorial|millions?|[a-z]+illions?|lakhs?|crores?|dozens?|pairs?|score|couples?|permil(?:le)?|promille|basis"
+)
+"""Words that make another number of the one in front of them."""
 _ANOTHER_AFTER = re.compile(
     rf"^\s+(?:(?:{_PART}s|halves)\b|(?:and\s+(?:(?:a|one|two|three)\s+)?)?{_PART}s?(?=$|\s+of\b)|and\s+(?:a|one)\s+{_PART}\b)"
     r"|^\s+(?:squared|cubed|doubled|tripled|halved|factorial|minus|divided|multiplied|(?:short|shy)\W*$)\b"
@@ -73,7 +80,7 @@ _BOUND_SIGN = re.compile(
 _BOUND_AFTER = re.compile(
     r"^\W*(?:\w+\W+){0,2}?(?:or|and|&|/)\s*(?:\w+\s+){0,2}(?:more|less|fewer|above|over|under|below|up|upwards?|down|beyond"
     r"|(?!other|neither|together)[a-z]{2,}er)\b"
-    r"|^\W*(?:(?!is\b|was\b)\w+\W+)?(?:plus|upwards?|min(?:imum)?|max(?:imum)?|tops|and\s+(?:up|counting))\b"
+    r"|^\W*(?:(?!is\b|was\b)\w+\W+)?(?:plus|upwards?|minimum|max(?:imum)?|tops|and\s+(?:up|counting))\b"
     r"|\bat\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum|min|max)\b|^[\s%]*(?:[^\W\d_]+\s*)?\+|^\W*-\s*$"
 )
 """Words that make a bound of the number before them: `45 or more`, `45 at most`."""
@@ -85,8 +92,6 @@ _SCALES = {
     "pair": 2, "pairs": 2, "dozen": 12, "dozens": 12, "score": 20,
     "lakh": 10**5, "crore": 10**7, "\u4e07": 10**4, "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
 }  # fmt: skip
-_SCALE_WORDS = frozenset(word for word in _SCALES if len(word) > 3)
-"""Those that are not abbreviated."""
 _GROUPS = frozenset(("pair", "pairs", "dozen", "dozens", "score"))
 """Those that are counted in words as well: `two dozen`, `a pair`."""
 _STATED = re.compile(
@@ -96,21 +101,57 @@ _STATED = re.compile(
 _ORDINALS = ("st", "nd", "rd", "th", "ths")
 _WRITTEN = frozenset("0123456789\u4e07\u4ebf\u767e\u5343")
 """Numerals that are read: digits, and the Chinese scale words."""
-MAX_WORDS = 8
-"""Most words of a sentence with a number in words: in longer ones `one` is seldom a number."""
 _SMALL_WORDS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
-_ABOUT = r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some|exactly|just|only)\s+)?"
-_IN_WORDS = re.compile(
-    rf"{_ABOUT}(?P<sign>-|(?:minus|negative)\s+)?(?P<number>[a-z][a-z -]*?)"
-    r"(?P<percent>%|\s(?:percent|per\scent|pct))?"
+_NUMBER_WORD = rf"(?:{'|'.join(_SMALL_WORDS)}|hundred|thousand|million|billion|pairs?|dozens?|score)"
+_IN_WORDS = re.compile(rf"(?<![\w'])(?:an?\s+)?{_NUMBER_WORD}(?:(?:[\s-]+|\s+and\s+){_NUMBER_WORD})*(?![\w'])")
+_HAS_WORD = re.compile(rf"\b{_NUMBER_WORD}\b")
+_NO_NUMBER_BEFORE = re.compile(
+    r"(?:[0-9%.]|\b(?:the|this|that|which|each|every|no|any|another|other|left|right|[0-9]+(?:st|nd|rd|th)|first|second|third|last"
+    r"|only\s+the|bottom|top|half|quarter))[\s-]*$"
 )
-"""A number in words, with what may surround it."""
-_FIRST_WORD = re.compile(rf"{_ABOUT}(?:-|(?:minus|negative)\s+)?(?:an?\s+)?([a-z]+)")
+"""In front of `one`, `a pair` or a scale word: it is a pronoun, a noun, or the scale of a number in digits."""
+_KNOWN_BEFORE = re.compile(r"\b(?:the|both|these|those|all|first|last|top|other|next|previous|which|that)\s+$")
+"""In front of a number in words: it says how many there are of what is known already: `the two bars reach 45`."""
+_JOINED_BEFORE = re.compile(
+    r"[0-9][^0-9]*[:(]\s*$|[0-9][^0-9]*\band\s+$|[0-9]\s*(?:,|or|to|and|less|minus|plus|times|over|by|/|-|vs\.?|versus|,?\s*(?:or\s+)?(?:maybe|perhaps|possibly))\s*$"
+)
+_JOINED_BEHIND = re.compile(r"\s*(?:,|or|to|of|/|-|vs\.?|versus)\s*[0-9]")
+_ABOUT = re.compile(
+    r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some|exactly|just|only)\s+)?(?P<number>.*?)"
+    r"(?:%|\s(?:percent|per\scent|pct))?"
+)
+_SIGN = re.compile(r"-|(?:minus|negative)\s+")
+_DIGIT = re.compile("[0-9]")
+_YEAR = r"(?:fy\s?)?(?:1[89][0-9]{2}|20[0-9]{2})(?:-[0-9]{2})?(?![0-9.,]*[0-9%])"
+_ANY = r"[-+$\u20ac\u00a3]?[0-9][0-9.,]*(?<![.,])%?"
+_MONTH = r"(?:(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*|q[1-4])"
+_ASIDES = (
+    re.compile(
+        rf"[,(\s]*\b(?:in|for|by|during|since|as\s+of|at\s+the\s+end\s+of)\s+(?:the\s+)?(?:(?:fiscal\s+)?years?\s+)?(?:{_MONTH}\s+)?{_YEAR}"
+        rf"(?:\s*(?:,|and|to|-)+\s*{_YEAR})*(?!\s*[a-z]*\s*(?:or|to|/)\s*[0-9])\)?"
+    ),
+    re.compile(rf"^{_YEAR}\s*[:=]|\(\s*{_YEAR}\s*\)"),
+    re.compile(
+        rf"(?<!\bis)(?<!\bare)(?<!\bwas)[,(\s]*\b(?:(?:and|but)\s+)?(?:not|rather\s+than|instead\s+of|as\s+opposed\s+to)"
+        rf"\s+{_ANY}(?:\s+(?:or|nor)\s+{_ANY})*\)?(?=\s*(?:$|[.;,]|but\b))"
+    ),
+    re.compile(
+        rf"[,(\s]+(?:(?:up|down)\s+from|compared\s+(?:to|with)|against|as\s+against)\s+{_ANY}[^,;)]*\)?$|\s*\((?:vs\.?|versus)\s+{_ANY}[^()]*\)$"
+    ),
+    re.compile(rf"\s*\b(?:out\s+of|per|of\s+(?:the|these|those|all(?:\s+the)?))\s+{_ANY}(?:\s+[a-z]+)?"),
+)
+"""Numbers that answer nothing beside another: when, which not, against what, out of how many."""
+_PARTS = re.compile(r"([^:;()]*[0-9][^:;()]*?)\s*([:;(])\s*([^:;()]*[0-9][^:;()]*)\)?")
+_LONE = re.compile(r"[0-9]{1,9}(?:,[0-9]{3})*(?:\.[0-9]{1,9})?")
+_TWICE = re.compile(
+    r"[^0-9]*(?P<one>[0-9]{1,9}(?:,[0-9]{3})*(?:\.[0-9]{1,9})?)(?P<one_percent>\s?%)?(?P<between>\s*\(|[^0-9.(]*[a-z][^0-9.]*)"
+    r"(?P<two>[0-9]{1,9}(?:,[0-9]{3})*(?:\.[0-9]{1,9})?)(?P<two_percent>\s?%)?(?P<behind>\)|[^0-9]*)"
+)
 _PERCENT_WORDS = ("%", "percent", "pct", "percents", "percentage")
 _OPERATION = re.compile("[/*+\u00d7\u00f7\u221a][0-9(]")
 """A word does not hold it: n/2 is a formula."""
@@ -133,9 +174,9 @@ class Quantity:
     scale: int
     """Factor of a scale word, else 1."""
     may_be_unit: bool
-    """Whether the scale word is an `m`, which may be a metre."""
+    """Return whether the scale word is an `m`, which may be a metre."""
     percent: bool
-    """Whether a percent sign or word follows."""
+    """Return whether a percent sign or word follows."""
     bare_integer: bool
     """Written as ASCII digits only: a year can be nothing else."""
     words_before: int
@@ -159,13 +200,11 @@ def read_quantity(text: str) -> tuple[Quantity | None, Reason]:
     """
     if not text.isascii() and any(char.isnumeric() and char not in _WRITTEN for char in text):
         return None, Reason.NOT_A_NUMBER
+    if _DIGIT.search(text) is None and is_in_words(text):
+        text = in_digits(text)
     text = _joined(text)
     chunks = _chunks(text)
     numeric = [i for i, chunk in enumerate(chunks) if any("0" <= char <= "9" for char in chunk) and not _is_name(chunk)]
-    if not numeric:
-        words = _quantity_in_words(text.strip(_CHUNK_EDGES))
-        if words is not None:
-            return words, Reason.OK
     if len(numeric) != 1:
         return None, Reason.NOT_A_NUMBER
     at = numeric[0]
@@ -189,27 +228,84 @@ def _is_another(before: str, number: str, after: str) -> bool:
         or _ANOTHER_BEFORE.search(before) is not None
         or _BOUND_AFTER.search(after) is not None
         or _ANOTHER_AFTER.search(after) is not None
+        or is_number_denied(before, after)
     )
 
 
-def begins_in_words(text: str) -> bool:
-    """Return whether a text may be a number in words, by its first word: `about thirty-five`, `a hundred`.
+def is_counted(word: str) -> bool:
+    """Return whether a word behind a number may name what is counted: `apples`, not `squared`, `wrong` or `more`.
+
+    Args:
+        word: Case-folded, of letters alone.
+    """
+    return not (
+        word in _SCALES
+        or number_word(word) is not None
+        or _MAKES_ANOTHER.fullmatch(word)
+        or BOUND.search(word)
+        or _is_another("", "", f" {word}")
+    )
+
+
+def is_in_words(text: str) -> bool:
+    """Return whether a text spells a number in words and nothing else: `about thirty-five percent`, `a hundred`.
 
     Args:
         text: Through `plain_text.normalise`.
     """
-    first = _FIRST_WORD.match(text)
-    return first is not None and (first[1] in _SMALL_WORDS or first[1] in _SCALES)
+    spelled = _ABOUT.fullmatch(text.strip(_CHUNK_EDGES))
+    return spelled is not None and number_word(_SIGN.sub("", spelled["number"], count=1)) is not None
 
 
-def _quantity_in_words(text: str) -> Quantity | None:
-    """Return what a text is that spells a number and nothing else: `minus two`, `about thirty-five percent`."""
-    match = _IN_WORDS.fullmatch(text)
-    number = number_word(match["number"]) if match is not None else None
-    if match is None or number is None:
-        return None
-    value = Fraction(-number if match["sign"] else number)
-    return Quantity(value, 1, False, match["percent"] is not None, False, 0, 0, False, "", "")
+def in_digits(text: str) -> str:
+    """Return a text with its numbers in words as digits: `five or six` is `5 or 6`.
+
+    Where `one`, a pair or `the two` is no answer beside another number (`the left one is 45`), it stays as it is.
+
+    Args:
+        text: Through `plain_text.normalise`.
+
+    Example:
+        >>> in_digits("there are twenty-one dogs"), in_digits("five or 6"), in_digits("the left one is 45")
+        ('there are 21 dogs', '5 or 6', 'the left one is 45')
+    """
+    if _HAS_WORD.search(text) is None:
+        return text
+    parts: list[str] = []
+    soft: list[int] = []
+    at = 0
+    for match in _IN_WORDS.finditer(text):
+        before, number = text[at : match.start()], match.group()
+        words = number.split()
+        is_soft = number == "one" or (words[-1] in _GROUPS and words[0] in ("a", "an", *_GROUPS))
+        if (is_soft or words[0] in _SCALES) and _NO_NUMBER_BEFORE.search(text[: match.start()]) is not None:
+            continue
+        is_soft = is_soft or _KNOWN_BEFORE.search(text[: match.start()]) is not None
+        if is_soft:
+            soft.append(len(parts) + 1)
+        parts += [before, number if is_soft else _digits(number)]
+        at = match.end()
+    parts.append(text[at:])
+    for place in soft:
+        before, behind = "".join(parts[:place]), "".join(parts[place + 1 :])
+        is_only = _DIGIT.search(before + behind) is None
+        is_one_of = behind.startswith((" of ", " who", " which", " that"))
+        if is_only or (_JOINED_BEFORE.search(before) and not is_one_of) or _JOINED_BEHIND.match(behind):
+            parts[place] = _digits(parts[place])
+    return "".join(parts)
+
+
+def _digits(words: str) -> str:
+    """Return a run of number words in digits; what does not add up to one number stays several."""
+    number = number_word(words)
+    if number is not None:
+        return str(number)
+    pieces = re.split(r"(\s+and\s+|[\s-]+)", words)
+    for end in range(len(pieces) - 2, 0, -2):
+        number = number_word("".join(pieces[:end]))
+        if number is not None:
+            return f"{number}{pieces[end]}{_digits(''.join(pieces[end + 1 :]))}"
+    return words if len(pieces) < 3 else pieces[0] + pieces[1] + _digits("".join(pieces[2:]))
 
 
 def number_word(text: str) -> int | None:
@@ -251,32 +347,37 @@ def number_word(text: str) -> int | None:
     return total + max(part, 0)
 
 
-def number_in_words(text: str) -> int | None:
-    """Return the only number of a short text that has it in words, none in digits and no bound: `there are two dogs`.
+def without_asides(text: str) -> str:
+    """Return a text without the numbers that only say when, of how many, against what or made of what.
+
+    `45 in 2015`, `45, not 50`, `45, up from 30`, `45 out of 100`, `0.45 (45%)`, `3: 1 black and 2 brown`.
 
     Args:
-        text: Through `plain_text.normalise`.
+        text: Through `in_digits`.
 
     Example:
-        >>> number_in_words("there are twenty-one dogs"), number_in_words("two or more")
-        (21, None)
+        >>> without_asides("45 in 2015, not 50"), without_asides("45 or 50"), without_asides("2015")
+        ('45', '45 or 50', '2015')
     """
-    words = [word.strip(".,;:!?()") for word in text.split()]
-    places = [place for place, word in enumerate(words) if word in _SCALE_WORDS or number_word(word) is not None]
-    if not places or len(words) > MAX_WORDS or any(char.isdigit() for char in text):
-        return None
-    first, last = places[0], places[-1] + 1
-    if words[:first][-1:] == ["a"]:
-        first -= 1
-    number, behind = " ".join(words[first:last]), f" {' '.join(words[last:])}"
-    if BOUND.search(behind) or _is_another(f"{' '.join(words[:first])} ", number, behind):
-        return None
-    return number_word(number)
-
-
-def holds_number(text: str) -> bool:
-    """Return whether a word of a case-folded text is a number above 0: `no dogs and two cats`."""
-    return any(number_word(word) for word in text.split())
+    for aside in _ASIDES:
+        rest = aside.sub(" ", text).strip(" ,;:")
+        if _DIGIT.search(rest) is not None:
+            text = rest
+    parts = _PARTS.fullmatch(text)
+    if parts is not None:
+        whole, *counts = (Fraction(number.replace(",", "")) for number in _LONE.findall(f"{parts[1]} {parts[3]}"))
+        if _LONE.findall(parts[1])[1:] == [] and len(counts) > 1 and sum(counts) == whole:
+            text = parts[1]
+    twice = _TWICE.fullmatch(text)
+    if twice is not None:
+        first, second = (
+            Fraction(twice[name].replace(",", "")) / (100 if twice[name + "_percent"] else 1) for name in ("one", "two")
+        )
+        if first == second and "(" in twice["between"]:
+            text = text[: twice.start("between")]
+        elif twice["one"] == twice["two"] and re.search("[a-z]{3}", twice["between"]):
+            text = text[: twice.start("between")] + twice["behind"]
+    return text.strip()
 
 
 def states_number(text: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.quantities import BOUND
+from rewards.quantities import is_counted
 
 _BASES: dict[str, dict[str, str | int]] = {
     # Dimension: {size in its base unit: names}. A name in Latin letters of three or more also takes a plural s.
@@ -67,7 +67,7 @@ _AMBIGUOUS = frozenset("mshgldLNJWVAK")
 _POWER_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 
 _ATOM = r"(?:°[CF]?|[^\W\d_]+)"
-_POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9]))?"
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9])|[23])?"
 _TAIL = re.compile(
     rf"(?<![^\W\d_\\])(?<!\\)(?P<unit>(?:(?:square|cubic|sq|cu)\b\.?\s*|nautical\s+)?{_ATOM}{_POWER}"
     rf"(?:\s*(?:/|\\cdot|\bper\b)\s*{_ATOM}{_POWER})*)\.?\s*$",
@@ -75,9 +75,13 @@ _TAIL = re.compile(
 )
 _FACTOR = re.compile(
     rf"(?P<sep>/|\\cdot|per\b)?\s*(?P<word>(?:square|cubic|sq|cu)\b\.?|平方|立方)?\s*"
-    rf"(?P<atom>{_ATOM})\s*(?:\^\s*\{{?\s*(?P<power>-?[1-9])\s*\}}?)?\s*",
+    rf"(?P<atom>{_ATOM})\s*(?:\^\s*\{{?\s*(?P<power>-?[1-9])\s*\}}?|(?P<plain>[23]))?\s*",
     re.IGNORECASE,
 )
+_POWERS_BEHIND = {"squared": 2, "cubed": 3}
+_POWER_BEHIND = re.compile(r"([^\W\d_]+)\s+(squared|cubed)\b")
+"""`meters per second squared`."""
+_NAMED_DEGREE = re.compile(r"(?:\u00b0|degrees?)\s*(c(?:elsius)?|f(?:ahrenheit)?)(?![^\W\d_])", re.IGNORECASE)
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTER = re.compile(r"[^\W\d_]")
 _VALUE = re.compile(r"[0-9]|\\(?:pi|infty|sqrt)")
@@ -112,6 +116,10 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         >>> split_unit(r"9\pi cm^{2}")[0], split_unit("2x")[0]
         ('9\\pi', '2x')
     """
+    text = _POWER_BEHIND.sub(
+        lambda behind: f"{behind[1]}^{_POWERS_BEHIND[behind[2]]}" if behind[1] in _UNITS else behind[0], text
+    )
+    text = _NAMED_DEGREE.sub(lambda named: f"\u00b0{named[1][0].upper()}", text)
     match = _TAIL.search(text)
     if match is None:
         return text, None
@@ -124,7 +132,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     unit = _read_unit(spelled)
     if unit is None:
         # A word that is no unit names what is counted: `5 apples`.
-        is_count = not has_letters and len(spelled) > 2 and spelled.isalpha() and not BOUND.search(spelled)
+        is_count = not has_letters and len(spelled) > 2 and spelled.isalpha() and is_counted(spelled.casefold())
         name = spelled.casefold().removesuffix("s")
         return (value, Unit(((name, 1),), Fraction(1))) if is_count else (text, None)
     return (text, None) if has_letters and spelled in _AMBIGUOUS else (value, unit)
@@ -148,7 +156,7 @@ def _read_unit(text: str) -> Unit | None:
         known = _UNITS.get(name) or (_UNITS.get(name.casefold()) if len(name) > 1 else None)
         if known is None:
             return None
-        power = int(match["power"] or 1) * _POWER_WORDS.get(word, 1)
+        power = int(match["power"] or match["plain"] or 1) * _POWER_WORDS.get(word, 1)
         power = -power if (match["sep"] or "").casefold() in ("/", "per") else power
         dimension, factor = known
         size *= factor**power

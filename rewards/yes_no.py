@@ -4,6 +4,7 @@ import re
 
 from rewards.base import Reason
 from rewards.declaration import declared
+from rewards.denial import TAKEN_BACK, declines
 from rewards.plain_text import clean
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -24,12 +25,6 @@ _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
 )
-TAKEN_BACK = re.compile(
-    r"(?:i(?:'m|\s+am|\s+was)\s+)?(?:only\s+|just\s+)?(?:kidding|joking)\b|i(?:'m|\s+am|\s+was)\s+(?:wrong|mistaken)\b"
-    r"|(?:i\s+lied|i\s+take\s+(?:it|that)\s+back|scratch\s+that|strike\s+that|on\s+second\s+thought)\b",
-    re.IGNORECASE,
-)
-"""Words that take back any answer before them."""
 _WITHDRAWN = re.compile(
     r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
@@ -43,14 +38,26 @@ _YES_DENIED = re.compile(
     r"^\W*(?:well\W+)?(?:actually\W+)?(?:not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never)\W*$"
     r"|\b(?:that|this|which|it)(?:'s|\s+is|\s+was|\s+would\s+be)(?:\s+\w+ly|\s+just|\s+quite)?"
     r"(?:(?:\s+not|n't)\s+(?:so|correct|right|the\s+case)|\s+(?:an?\s+)?(?:incorrect|wrong|untrue|mistaken?|error|lie))\s*(?:$|[.,;:!)])"
-    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
+    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b|^\W*there\s+(?:is|are|was|were)\s+none\b"
+    r"|^\W*(?:(?:it|there|that|this|he|she|they|we|i)\s*)?(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|'s)\s*"
+    r"(?:n't|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|really|at\s+all))?\W*$"
 )
 """Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`."""
-_NO_OF_NOTHING = re.compile(
-    r"no\s+(?:idea|clue|answer|comment|opinion|conclusion|information|info|data|context|way|response|input|image|picture"
-    r"|photo)s?\b"
+_SAME = re.compile(r"\bno(?:-\w+|\s+(?:doubt|question|exception|mistake|problem|other|longer|wonder)s?\b)")
+"""A no that is none: `no doubt`, `a no-smoking sign`."""
+_CONFIRMS_NO = re.compile(
+    r"\s*[,.;!]+\s*(?:(?:it|that|this|he|she|they|there|we|i)\s+)?(?:(?:is|was|are|were|does|do|did|has|have|can)\s+)?"
+    r"(?:incorrect|wrong|untrue|(?:perhaps\s+|certainly\s+|definitely\s+)?not|\w+n't)\W*$"
 )
-"""`No idea`, `no image provided`: a refusal, not the answer no."""
+_STATED = re.compile(
+    r"(?:(?:the|this|that|your)\s+(?:\w+\s+)?(?:statement|claim|sentence|caption|assertion|description|proposition|answer)|it|this|that)?"
+    r"\s*(?:(?:is|was)\s+)?(?:\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
+)
+"""`The statement is true`, `not true`, `correct`."""
+_LAST_SENTENCE = re.compile(r"(?s:(?P<before>.*)[.!?;]\s+)(?P<label>[^\W\d_]+)")
+_UNSETTLED = re.compile(
+    r"\b(?:maybe|perhaps|possibly|or|unsure|unclear|cannot|can't|if|unless|not\s+sure|don't\s+know)\b"
+)
 
 
 def read_yes_no(text: str) -> tuple[bool | None, Reason]:
@@ -73,22 +80,37 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
 def _read_fully(text: str) -> tuple[bool | None, Reason]:
     """Return what `read_yes_no` does, without its shortcut for a lone word."""
     cleaned = clean(text)
-    label, reason = _read_first_word(cleaned.casefold())
-    if reason is Reason.UNREADABLE and (declaration := declared(cleaned)) is not None and declaration.is_explicit:
+    folded = cleaned.casefold()
+    label, reason = _read_first_word(folded)
+    if reason is not Reason.UNREADABLE:
+        return label, reason
+    stated = _STATED.fullmatch(folded)
+    if stated is not None:
+        return (stated["value"] in ("true", "correct", "accurate")) is (stated["not"] is None), Reason.OK
+    if (declaration := declared(cleaned)) is not None and declaration.is_explicit:
         return _read_first_word(clean(declaration.value).casefold())
-    return label, reason
+    last = _LAST_SENTENCE.fullmatch(folded)
+    label = _LABELS.get(last["label"]) if last is not None else None
+    if last is None or label is None or declines(folded) or _UNSETTLED.search(last["before"]):
+        return None, Reason.UNREADABLE
+    said = _SAME.sub(" ", _QUOTED.sub(" ", last["before"]))
+    if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
+        return None, Reason.CONTRADICTION
+    return label, Reason.OK
 
 
 def _read_first_word(text: str) -> tuple[bool | None, Reason]:
     first = _WORD.search(text)
     label = _LABELS.get(first.group()) if first is not None else None
-    if first is None or label is None or _NO_OF_NOTHING.match(text, first.start()):
+    if first is None or label is None or (not label and declines(text[first.start() :])):
         return None, Reason.UNREADABLE
     if first.end() == len(text):
         return label, Reason.OK
+    if not label and _CONFIRMS_NO.match(text, first.end()):
+        return label, Reason.OK
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
-    said = _QUOTED.sub(" ", text[first.end() :])
+    said = _SAME.sub(" ", _QUOTED.sub(" ", text[first.end() :]))
     if label and _YES_DENIED.search(said):
         return None, Reason.CONTRADICTION
     said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)

@@ -1,5 +1,8 @@
 """Math: symbolic equality, hedges, and answers that would never finish."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -67,6 +70,19 @@ def test_endless_work_is_killed_and_the_next_question_is_answered(monkeypatch: p
         assert grade(impatient, "5", "5").value == 1.0
     finally:
         impatient.close()
+
+
+def test_a_grader_that_gets_no_processor_for_a_while_decides_nothing() -> None:
+    reward = MathReward(MathConfig(timeout_s=1.0))
+    try:
+        assert grade(reward, "1/2", "0.5").value == 1.0
+        worker = reward._process._worker
+        assert worker is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        threading.Timer(2.5, os.kill, (worker.pid, signal.SIGCONT)).start()
+        assert grade(reward, "2/4", "0.5").value == 1.0
+    finally:
+        reward.close()
 
 
 def test_a_dead_grader_is_a_crash_and_is_replaced() -> None:

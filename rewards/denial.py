@@ -1,0 +1,197 @@
+"""Words that deny, doubt, take back or refuse an answer: one list for all rewards.
+
+Texts are those of `plain_text.clean` and of capped length. `probably` and `likely` are no doubt: whoever says so has
+answered. `maybe`, `perhaps` and `might` are one.
+"""
+
+import re
+
+NOT = r"(?:not|never|hardly|scarcely|\w+n't|cannot|can\s+not|no\s+longer)"
+FALSE = (
+    r"(?:incorrect|inaccurate|wrong|false|untrue|invalid|unlikely|impossible|mistaken|erroneous|(?:ruled|crossed)\s+out"
+    r"|out(?!\s+of)|an?\s+(?:error|mistake|lie)|eliminated|excluded|rejected|refuted|inappropriate|unsuitable|contradicted"
+    r"|no\s+(?:good|answer|option|match|fit))"
+)
+_DOUBT = (
+    r"(?:maybe|perhaps|possibly|(?:could|might|may)\s+(?:also\s+|well\s+|just\s+)?be|conceivably|unsure|unclear|unknown"
+    r"|uncertain|doubt(?:s|ful|fully)?|deny|denies|questionable)"
+)
+UNSURE = re.compile(
+    r"\b(?:not|never|no(?!,)|nor|neither|none|cannot|\w+n't|if|whether|unless|either|might|could|maybe|perhaps|possibly"
+    r"|hardly|nobody|few\s+(?:people\s+)?(?:would|will|say|think|believe)|suppos(?:e|ing)|assum(?:e|ing)|imagin(?:e|ing)|pretend"
+    r"|hypothetically|otherwise|whenever|in\s+case|as\s+long\s+as|(?:provided|condition)\s+that|in\s+the\s+event"
+    r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
+    r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall|had|were|provided)\b"
+    r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
+    re.IGNORECASE,
+)
+"""What doubts, denies, asks or makes conditions, in the clause in front of an answer."""
+_HESITATION = r"(?:(?:hmm+|well|wait|actually|sorry|oops|uh|er|oh|ah|but|and|or|then|rather)\b[\s,.:;!-]*)"
+TAKEN_BACK = re.compile(
+    rf"{_HESITATION}*(?:"
+    r"(?:i(?:'m|\s+am|\s+was)\s+)?(?:only\s+|just\s+)?(?:kidding|joking)\b|i(?:'m|\s+am|\s+was)\s+(?:wrong|mistaken)\b"
+    r"|i\s+(?:lied|take\s+(?:it|that|this)\s+back|misread|misspoke|(?:have\s+)?changed?\s+my\s+mind|made\s+(?:a|an)\s+\w+)\b"
+    r"|(?:on\s+second\s+thoughts?|never\s*mind|my\s+(?:mistake|bad|error)|let\s+me\s+(?:rethink|reconsider|correct|try|redo))\b"
+    r"|(?:please\s+)?(?:scratch|strike|ignore|disregard|forget|delete|cancel|undo|retract|discard)\s+(?:that|this|it|my|the|what)\b"
+    r"|(?:(?:no|nope|nah)(?=\W*$)|i\s+(?:really\s+)?meant?\b)"
+    r")",
+    re.IGNORECASE,
+)
+"""What takes back any answer before it."""
+HEDGE = re.compile(
+    rf"(?:or(?!\s+(?:so|thereabouts)\b)|nor|etc|and\s+so\s+on|among\s+others|unless|{_DOUBT}"
+    rf"|but\s+(?:also|{_DOUBT}))\b",
+    re.IGNORECASE,
+)
+"""Behind an answer: it is one of several, or in doubt."""
+_ADVERBS = (
+    r"(?:(?:an?|the|clearly|definitely|obviously|certainly|probably|also|therefore|thus|most|simply|just|really)\s+)"
+    r"{0,4}"
+)
+_COPULA = r"(?:is|was|are|were|can|could|would|must|should|does|do|has|have|had|be|been|being|seems|looks)"
+DENIED = re.compile(
+    rf"(?:{_COPULA}\b\s*){{0,3}}{_ADVERBS}"
+    rf"(?:{NOT}\b|{FALSE}\b|nope\b|nah\b|no\b(?=\W*$|\s*[,.;:!]))",
+    re.IGNORECASE,
+)
+"""At the start of what is said of an answer: it denies that answer."""
+DENIED_LATER = re.compile(
+    r"\b(?:it|this|that|which|(?:this|that|the|my)\s+(?:option|choice|answer|one|statement|count|number|value))\s*"
+    r"(?:(?:is|was|'s|would\s+be|must\s+be|can|does)\b\s*)?"
+    rf"(?:(?:an?|the|clearly|therefore|thus)\s+)*(?:{NOT}\s+(?:be\s+)?(?:the\s+|an?\s+|my\s+|quite\s+)?"
+    rf"(?:correct|right|true|answer|option|choice|accurate|it|one|fit|match|possible|so|the\s+case)|{FALSE})\b"
+    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that|this))\b",
+    re.IGNORECASE,
+)
+LACKS = re.compile(r"(?:ha(?:s|ve|d)|shows?|contains?)\s+(?:no|none|nothing)\b|lack(?:s|ed|ing)?\b", re.IGNORECASE)
+"""Said of another option, it denies that one."""
+REFUSAL = re.compile(
+    r"\bI\b[\s,.:'-]*(?:am|m|was|ve|d|have|as\b.{0,60}?|really|simply|just|do|must|will)?\b[\s,]*"
+    r"(?:\w+\s+){0,2}?(?:unable|sorry|afraid|cannot|can\s+not|\w+n't|not|no|unsure|apologi[sz]e|refuse|lack)\b",
+    re.IGNORECASE,
+)
+"""A refusal in the first person."""
+_UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{FALSE}|(?:the\s+)?only|alone|just)\b", re.IGNORECASE)
+"""Behind a denial: `not wrong` and `not the only one` deny nothing."""
+_OF_A_NUMBER = re.compile(
+    rf"(?:{_COPULA}\b\s*){{1,3}}{_ADVERBS}(?:{NOT}|{FALSE})\b"
+    rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)",
+    re.IGNORECASE,
+)
+_LAST_CLAUSE = re.compile(r"[.;!?]\s")
+_DOUBTED = re.compile(
+    rf"\b{_DOUBT}\b|\b(?:wrong|false|incorrect|unlikely|hardly|refuse|suppos(?:e|ing)|imagine)\b|^\s*(?:none|nothing)\b|^\s*(?:is|are|was|were|does|do|did|should|would|could)\s"
+)
+_CLAUSE = re.compile(r"[.,;:!?]\s")
+_EDGES = " \t\n\"'*:,.;/()[]{}?!-"
+
+_GIVEN = (
+    "image|images|picture|pictures|photo|photos|photograph|photographs|screenshot|file|files|attachment|attachments|visual|visuals"
+    "|video|upload|figure|graph|chart|table|document|link"
+)
+"""What a question comes with; that there is none of it is said of the question, unless a place follows."""
+_TOLD = (
+    "idea|ideas|clue|clues|answer|answers|response|comment|comments|opinion|conclusion|information|info|data|context|way|input"
+    "|inputs|ability|access|estimate|number|numbers|numerical|numeric|count|counts|total|result|results|detail|details|means|method|guess"
+    "|question|thanks|luck|need|option|options|evidence|indication|certainty|knowledge|value|reading|view|basis|tool|tools"
+    "|permission|capability|description|explanation|prediction|solution|determination|reason|hint|such"
+)
+_WITHHELD = (
+    r"(?:provided|given|attached|available|uploaded|included|supplied|received|specified|stated|mentioned|asked|offered|found|here"
+    r"|visible|shown|present|loaded|accessible|known|possible|determined|told|inferred|established|made|drawn|reached|answered"
+    r"|estimated|verified|confirmed|concluded|said|derived|calculated|computed|ascertained|deduced|read|reported|counted)"
+)
+_KNOWN = (
+    r"\b(?:can|could|may)\s+(?:not\s+)?be\s+(?:\w+ly\s+)?(?:determined|told|inferred|established|made|drawn|reached|answered"
+    r"|given|provided|estimated|verified|confirmed|concluded|said|derived|calculated|computed|ascertained|deduced|counted)\b"
+)
+_DECLINED = re.compile(
+    rf"no\s+(?:(?!(?:in|on|at|of|from|with|to|near|and|or|by|is|are)\b)[\w-]+\s+){{0,2}}?(?:"
+    rf"(?:{_GIVEN}|{_TOLD})(?:\s*$|[.,;:!]|\s+(?:(?:is|are|was|were|has|have|had|can|could)\s+)?(?:been\s+|be\s+)?(?:\w+ly\s+)?"
+    rf"(?:{_WITHHELD}|at\s+all)\s*(?:$|[.,;:!]|for\b|to\b|by\b|in\s+(?:the|this|your)\s+(?:question|prompt|message|conversation)\b))"
+    rf"|(?:{_TOLD})\s+(?:to\b|how\b|what\b|about\b|on\s+(?:that|this|how)\b))|no\s.*{_KNOWN}",
+    re.IGNORECASE,
+)
+
+_SEE = r"(?:see|count|find|spot)"
+_THERE = rf"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?{_SEE})"
+_SEE_NOT = rf"(?:there\s+(?:is|are|was|were)\s?(?:not|n't)|i\s+(?:do|can|could)\s?(?:not|n't)\s+{_SEE}|not)"
+_NOTHING = re.compile(
+    rf"(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
+    r"(?:\s+(?:is|are|were|was|can\s+be))?(?:\s+(?:there|visible|here|seen|shown|present|found|in\s+(?:the|this)\s+[a-z]+))*"
+    rf"|{_SEE_NOT}\s+any|(?:{_THERE}\s+)?no\s+(?P<things>[a-z-]+(?:\s+[a-z-]+){{0,8}})"
+    rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single)\s+(?P<any>[a-z-]+(?:\s+[a-z-]+){{0,8}})"
+)
+"""What says that there is nothing to count: `none`, `no dogs`, `I don't see any dogs`."""
+_SOMETHING = re.compile(
+    r"\b(?:but|except|not|than|unless|if|or\s+(?:maybe|perhaps|possibly|a)|maybe|perhaps|possibly|few|fewer|less|more|some|several"
+    r"|many|other|further|longer|missing|absent|lost|hidden|excluded|omitted|gone|lacking|unseen|invisible|without)\b"
+    r"|^(?:[a-z]+\s+)?(?:shortage|lack|end|scarcity|dearth|absence|limits?|number|amount|quantity|paucity|exceptions?)\b"
+    r"|^(?:one|doubt|problem|(?:small|mean|limited|large|great|single)\s+(?:number|amount|quantity|count|feat))\b"
+)
+"""In what there is none of, it says that there is something: `no lack of dogs`, `no dog is missing`, `no more dogs`."""
+
+
+def is_denied(text: str) -> bool:
+    """Return whether what is said of an answer denies it; `is not wrong` denies nothing.
+
+    Example:
+        >>> is_denied("is ruled out"), is_denied("is not wrong"), is_denied("fits")
+        (True, False, False)
+    """
+    denial = DENIED.match(text)
+    return denial is not None and _UNDONE.match(text, denial.end()) is None
+
+
+def is_number_denied(before: str, behind: str) -> bool:
+    """Return whether the words around a number deny, doubt or take it back: `45 is wrong`, `I doubt it is 45`.
+
+    Example:
+        >>> is_number_denied("", "? No."), is_number_denied("", " wrong answers"), is_number_denied("perhaps ", "")
+        (True, False, True)
+    """
+    clause = _LAST_CLAUSE.split(before)[-1]
+    said = behind.lstrip(_EDGES)
+    denial = _OF_A_NUMBER.match(said)
+    return (
+        _DOUBTED.search(clause) is not None
+        or (denial is not None and _UNDONE.match(said, denial.end()) is None)
+        or HEDGE.match(said) is not None
+        or TAKEN_BACK.match(said) is not None
+        or DENIED_LATER.search(behind) is not None
+    )
+
+
+def declines(text: str) -> bool:
+    """Return whether a text that begins with `no` refuses to answer: `no idea`, `no image was provided`.
+
+    `No photos are on the table` and `No image of a dog is seen` answer.
+
+    Example:
+        >>> declines("no clear answer"), declines("no picture is hanging on the wall"), declines("no data is missing")
+        (True, False, False)
+    """
+    return _DECLINED.match(text) is not None
+
+
+def says_none(text: str) -> bool:
+    """Return whether a text says that there is nothing of a kind, and neither refuses nor takes that back.
+
+    Args:
+        text: Through `plain_text.normalise`.
+
+    Example:
+        >>> says_none("i don't see any dogs"), says_none("no lack of dogs"), says_none("no idea")
+        (True, False, False)
+    """
+    nothing = _NOTHING.fullmatch(text)
+    if nothing is None:
+        return False
+    things = nothing["things"] or nothing["any"]
+    return things is None or not (_SOMETHING.search(things) or declines(f"no {things}"))
+
+
+def is_pointed_away(before: str) -> bool:
+    """Return whether the words in front of a box or point deny or doubt it: `not [..]`, `I doubt it is at (..)`."""
+    clause = _CLAUSE.split(before)[-1]
+    return _DOUBTED.search(clause.casefold()) is not None or re.search(rf"\b{NOT}\b", clause, re.IGNORECASE) is not None

@@ -1,0 +1,255 @@
+"""Kinds of answers that were once misread, with neighbours of each: what is paid, and what only looks like it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from rewards import MixedReward, RewardConfig, RewardRequest
+from rewards.proof import ReferenceProof
+
+CITIES = ("Oslo", "Rome", "Paris", "Berlin")
+TRENDS = ("Increases", "Decreases", "No change")
+DIGITS = ("0", "1", "2", "3")
+FATE = ("Increase", "Decrease", "Same", "Cannot be determined")
+ANIMALS = ("cat", "dog", "cow", "All of the above")
+BOX = "[10, 10, 50, 50]"
+
+
+@pytest.fixture(scope="module")
+def rewards() -> Iterator[MixedReward]:
+    with MixedReward(RewardConfig()) as mixed:
+        yield mixed
+
+
+def values(
+    rewards: MixedReward, task: str, gold: str, answers: list[str], options: tuple[str, ...] = ()
+) -> dict[str, float | None]:
+    requests = [
+        RewardRequest(
+            task=task, question="", response=f"<think>a</think><answer>{answer}</answer>", answer=gold, options=options,
+            image_sizes=((400, 300),),
+        )
+        for answer in answers
+    ]  # fmt: skip
+    return {answer: result.task_reward for answer, result in zip(answers, rewards.score(requests), strict=True)}
+
+
+def check(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str], options: tuple[str, ...] = ()
+) -> None:
+    expected = dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, 0.0)
+    assert values(rewards, task, gold, list(expected), options) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        # A refusal is no count of nothing, and neither is a denial that something lacks.
+        ("0", ["no dogs", "None are visible.", "I don't see any dogs.", "No dogs are visible in the image",
+            "none found",
+               "There isn't a dog", "no people on the beach", "no dogs can be seen", "nothing", "no"],
+         ["There are no images", "no visual input", "no accurate number can be given", "no access to images",
+          "There is no file", "no exact count", "no numeric answer", "no estimate", "no comment", "no context",
+          "No objects can be determined", "No image provided", "no picture was attached", "no reliable estimate",
+          "no definite figure can be given", "there is no visible image here", "no such number",
+          "no question asked"]),
+        ("0", ["no dogs or cats"],
+         ["no shortage of dogs", "no lack of dogs", "no end of dogs", "no small number of dogs", "no dog is missing",
+          "no dogs or maybe a few", "no scarcity of dogs", "no dog is hidden", "no dogs, but maybe one",
+          "no limit to dogs", "no several dogs", "None, 3"]),
+        # Digits and words are read by one reader.
+        ("5", ["a total of five dogs are visible in the image", "five, not six", "5 dogs (3 brown, 2 black)",
+            "5 out of 7",
+               "I can count five distinct dogs in this photograph of a park."],
+         ["5 or six", "5, maybe six", "5 to six", "five or 6", "5 (or six)", "5/six", "5, no, six", "5 and six",
+          "5 then six", "5 vs six", "five; alternatively six", "either five or 6", "five less one", "5 or one"]),
+        ("6", [], ["five or 6", "There are five or 6 dogs"]),
+        ("3", ["There are three dogs in the picture: one black and two brown.", "3 dogs: 1 black, 2 brown",
+               "three (one red, two blue)", "three or so"], ["3 dogs: 1 black, 1 brown", "three or four"]),
+        # What denies, doubts or takes back a number.
+        ("5", ["5 wrong answers"],
+         ["5 is incorrect", "5? No.", "I doubt it is 5", "5 maybe", "5 wrong", "5? Nope.", "5 is not right",
+             "perhaps 5",
+          "5, possibly more", "It could be 5", "5. I take that back.", "5, or perhaps a few more"]),
+    ],
+)  # fmt: skip
+def test_counts(rewards: MixedReward, gold: str, right: list[str], wrong: list[str]) -> None:
+    check(rewards, "counting", gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("45", ["the two bars total 45", "the left one is 45", "45 (forty-five)"],
+         ["45 or fifty", "45, perhaps fifty", "45 vs. fifty", "45 less five", "45 times two", "forty or 45",
+             "45 and fifty",
+          "45 plus ten", "45 divided by two", "45, fifty"]),
+        ("45", ["45 wrong answers"],
+         ["45 is wrong", "45 is not right", "I doubt it is 45", "45 incorrect", "45? no", "45 isn't correct",
+             "maybe 45",
+          "45. Wrong.", "45; scratch that", "45. Ignore that.", "45, maybe", "Is it 45?"]),
+        # Numbers that say when, against what or out of how many.
+        ("45", ["45 in 2015", "2015: 45", "45, not 50", "45, up from 30", "45 out of 100", "45 (2015)", "In 2015, 45",
+                "45\n\nThe bar for Brazil reaches 45.", "45 instead of 50", "45 compared to 30 in 2014",
+                "not 50 but 45",
+                "45 per 100 people", "In May 2015 it was 45", "45, down from 60 in 2010"],
+         ["45 in 2015 or 50 in 2016", "45, or 50 in 2016", "45 50", "not 45"]),
+        ("0.45", ["0.45 (45%)", "45% (0.45)"], ["0.45 (50%)"]),
+        # Minutes are no minimum.
+        ("30 minutes", ["30 min", "30 mins", "30"], ["min 30", "30 minimum", "30 hours"]),
+        ("30", ["30 min"], ["min 30", "min. 30", "30 max"]),
+        ("30 min", ["30", "30 minutes", "0.5 hours"], ["30 s"]),
+        # A scale may be the axis's, but kilograms are no millions and a year has no unit.
+        ("20 kg", ["20", "20000 g"], ["20 million", "20k", "20 thousand"]),
+        ("5 million", ["5", "5 million people"], ["5 km", "5 kg", "5 years", "5 meters"]),
+        ("2015", ["2015", "in 2015"], ["2015 kg", "2015 km"]),
+        # LaTeX is read as match_text reads it.
+        ("CO_{2}", ["CO_2"], ["CO"]), ("x_{1}", ["x_1"], ["x"]), ("H_{2}O", ["H_2O"], ["HO"]),
+        ("\\leq 5", ["<= 5", "\u2264 5"], [">= 5", "5"]),
+    ],
+)  # fmt: skip
+def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[str], wrong: list[str]) -> None:
+    check(rewards, "chart", gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("gold", "options", "right", "wrong"),
+    [
+        ("D", DIGITS, ["D. There are 3: 1 red and 2 blue", "D. There are 2 red and 1 blue.", "D. 1 + 2 = 3", "three",
+                       "D. There are three"],
+         ["D. There are two", "D. There are 2", "D: one", "D. There are 2 red and 2 blue", "D. I count two"]),
+        ("A", TRENDS, ["A. It increases", "It increases", "A. Increases, because the volume decreases"],
+         ["A. It decreases", "A. The pressure decreases.", "A. Because it decreases", "A. It will decrease"]),
+        ("A", ("left", "right"), ["A. It's on the left."],
+         ["A. It's on the right.", "A, on the right", "A. The car is on the right side", "A: to the right"]),
+        ("B", CITIES, ["B. Rome is south of Paris", "B. It lies south of Paris",
+            "B, unlike Paris it has a Colosseum"],
+         ["B. The picture was taken in Paris", "B. The city of Paris", "B. In Paris", "B. Could also be Paris",
+          "B. However, the Eiffel Tower suggests Paris", "B. Otherwise Paris.", "B. I see Paris"]),
+        ("B", CITIES, ["B (I'm fairly confident)", "Probably B", "Most likely B", "B, probably"],
+         ["B. Hmm, no.", "B. Ignore that.", "B. Sorry, I meant the third.", "B. choose c", "B. the third option",
+          "B. Never mind.", "B. Wait, no", "B. My mistake", "B. pick d", "Maybe B", "B. select d instead"]),
+        ("B", CITIES, ["A, C, and D are incorrect, so the answer is B.", "Not A, C or D, so B", "C is not right; B",
+                       "C does not fit. B", "None of A, C, D; B", "A, C and D can be ruled out, leaving B",
+                       "B since A, C and D have no Colosseum", "B over C", "B, A and C are wrong",
+                       "B - unlike options A and C, it shows the Colosseum."],
+         ["A, B and C are incorrect", "A is incorrect, so B or C", "Not B, so C", "Not A, so B or C"]),
+        ("B", ("3 m/s", "6 m/s", "9 m/s"), ["6", "6.0 m/s", "6 meters per second"], ["9", "6 km/h", "6 kg"]),
+        ("B", ("5 g/cm^3", "6 g/cm^3"), ["6"], ["5"]), ("B", ("5 m^2", "6 m^2"), ["6", "6 square meters"], ["5"]),
+        ("B", ("5 N/m", "6 N/m"), ["6"], ["5"]),
+        ("D", ANIMALS, ["D, since A, B, and C are all correct", "D. Cat, dog, and cow all appear"],
+         ["D. The cat", "D, but A is right"]),
+        ("C", ("A only", "B only", "Both A and B", "Neither"), ["C, since A and B are both right"], []),
+        ("D", FATE, ["It cannot be determined", "Can not be determined",
+            "can't be determined"], ["It can be determined"]),
+        ("A", ("Yes", "No"), ["Yes, no doubt", "Yes, no question"], ["Yes, there isn't", "Yes, no"]),
+    ],
+)  # fmt: skip
+def test_choices(rewards: MixedReward, gold: str, options: tuple[str, ...], right: list[str], wrong: list[str]) -> None:
+    check(rewards, "match_mcq", gold, right, wrong, options)
+
+
+def test_yes_and_no(rewards: MixedReward) -> None:
+    check(
+        rewards, "match_yesno", "no",
+        ["No photos are on the table.", "No picture is hanging on the wall", "No, incorrect.", "No, wrong",
+            "No, is not",
+         "No image of a dog is seen", "No data is missing", "The statement is false.", "This is not true.",
+         "The dog is inside. No."],
+        ["No image was provided", "No picture available", "No photo was attached", "No clear answer", "No, maybe"],
+    )  # fmt: skip
+    check(
+        rewards, "match_yesno", "yes",
+        ["The statement is true.", "There is a dog in the image. Yes.", "Yes; no doubt",
+            "Yes, there is a no-smoking sign.",
+         "Yes, no question about it"],
+        ["Yes, there isn't", "Yes, it does not", "Yes, they aren't", "Yes, there are none", "Yes, it's not",
+         "The statement is not true", "There is no dog. Yes or no"],
+    )  # fmt: skip
+
+
+def test_a_sentence_about_what_a_sign_should_say_quotes_none(rewards: MixedReward) -> None:
+    wrong = [
+        "The sign should say stop",
+        "The sign must say stop",
+        "The sign would say stop",
+        "The sign used to say stop",
+    ]
+    check(rewards, "match_text", "stop", ["The sign says stop"], wrong)
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("15^\\circ\\text{C}", ["15\u00b0C", "15 \u00b0C", "15\u2103", "15 degrees Celsius", "15", "15^{\\circ}C"],
+         ["15\u00b0F", "15 kg"]),
+        ("15^{\\circ}C", ["15^\\circ\\text{C}", "15"], ["16"]),
+        ("3", ["3 triangles"], ["3 halves", "3 fifths", "3 quarters", "3 tens", "3 crore", "3 eighths",
+            "3 twentieths"]),
+        ("5", ["5 roots", "5 squares"],
+         ["5 squared", "5 cubed", "5 factorial", "5 doubled", "5 thirds", "5 pairs", "5 tripled", "5 plus", "5 lakh",
+          "5 modulo", "5 hundredths", "5 half"]),
+        ("5", ["5 people"], ["5 wrong", "5 incorrect", "5 false", "5 maybe", "5 perhaps", "5 untrue"]),
+        ("3/2", ["3 halves"], []), ("9", ["3 squared"], []), ("120", ["5 factorial"], []), ("0.5", ["5 tenths"], []),
+        ("5", ["Therefore, x = 5", "Thus, x = 5", "so, x=5.", "We get x = 5"], ["Therefore, x = 6"]),
+        ("y=-\\frac{1}{2}x+3", ["y=-1/2x+3", "y = -1/2 x + 3", "y=-x/2+3"], ["y=1/2x+3"]),
+        ("\\frac{2}{3}x", ["2/3x", "2/3 x"], ["3/2x"]),
+        ("0.\\overline{3}", ["0.333...", "0.3333\u2026", "1/3"], ["0.333333", "0.3"]), ("1/6", ["0.1666..."], []),
+        ("3+4i", ["3+4*i", "3 + 4 i", "3 + 4\\cdot i"], ["3-4i"]), ("3 \u03a9", ["3\\,\\Omega", "3 ohms"], ["3 V"]),
+        ("9.8 m/s^2", ["9.8 meters per second squared"], ["9.8 meters per second"]),
+        ("12:30", ["12:30 PM", "12:30 p.m."], ["0.4", "12:31"]), ("12:30 PM", ["12:30"], ["12:30 AM"]),
+        ("2:3", ["10:15", "4:6"], ["12:30"]), ("-5", ["minus 5", "negative 5"], ["5"]),
+        ("36 cm\u00b2", ["36 cm2"], ["36 cm3"]), ("20 \\mu\\mathrm{m}", ["20 \u03bcm"], ["20 mm"]),
+    ],
+)  # fmt: skip
+def test_formulas(rewards: MixedReward, gold: str, right: list[str], wrong: list[str]) -> None:
+    check(rewards, "math", gold, right, wrong)
+
+
+def test_boxes_and_points(rewards: MixedReward) -> None:
+    denied = [
+        "not {0}",
+        "It is not at {0}",
+        "I doubt it is {0}",
+        "{0} is wrong",
+        "{0}? No.",
+        "maybe {0}",
+        "{0}. Ignore that.",
+    ]
+    check(
+        rewards, "iou", BOX,
+        ["10, 10, 50, 50", "(10, 10) to (50, 50)", "top-left (10, 10), bottom-right (50, 50)",
+         "x1=10, y1=10, x2=50, y2=50", "(10,10) and (50,50)", "[10,10,50,50], not [100,100,200,200]"],
+        [text.format(BOX) for text in denied],
+    )  # fmt: skip
+    check(
+        rewards, "iou", "[]",
+        ["No objects detected.", "There are no dogs", "No dogs are visible in the image", "none"],
+        ["no idea", "No image provided", "no lack of dogs", "no answer"],
+    )  # fmt: skip
+    check(
+        rewards, "pointing", BOX,
+        ["\uff0830, 30\uff09", "{'x': 30, 'y': 30}", '<point x="30" y="30">dog</point>', "x=30, y=30",
+            "x: 30, y: 30"],
+        [text.format("(30, 30)") for text in denied],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "gold"),
+    [
+        ("math", "\\vec{a}+\\vec{b}"), ("math", "\\overline{AB}"), ("math", "0.\\overline{3}"), ("math",
+            "\\binom{5}{2}"),
+        ("math", "\\mathbb{R}"), ("math", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"), ("math", "y=-\\frac{1}{2}x+3"),
+        ("math", "15^\\circ\\text{C}"), ("ocr", "E=mc^{2}"), ("ocr", "\\int_{0}^{1}"), ("chart", "CO_{2}"),
+        ("chart", "\\leq 5"), ("iou", "[0, 0, 1, 1]"),
+    ],
+)  # fmt: skip
+def test_a_reference_that_can_be_earned_is_not_refused(task: str, gold: str) -> None:
+    with ReferenceProof(RewardConfig()) as proof:
+        request = RewardRequest(task=task, question="", response="", answer=gold, image_sizes=((400, 300),))
+        assert proof.fault(request) is None
+
+
+def test_a_box_in_parts_of_the_image_is_no_reference_in_pixels(rewards: MixedReward) -> None:
+    assert values(rewards, "iou", "[0.1, 0.1, 0.5, 0.5]", ["[0.1, 0.1, 0.5, 0.5]"]) == {"[0.1, 0.1, 0.5, 0.5]": None}
