@@ -1,4 +1,4 @@
-"""The data engine on one screen: raw sources in, a proven and selected dataset out, resumable at every chunk."""
+"""The data engine on one screen: raw sources in, a verified and selected dataset out, resumable at every chunk."""
 
 import time
 from collections import Counter
@@ -25,18 +25,18 @@ from rewards.config import RewardConfig
 from rollout.records import Difficulty
 
 Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
-"""Lets the policy try the rows of some chunks; takes the chunks, the key of their results, and a progress bar."""
+"""Samples the rows of some chunks from the policy; takes the chunks, the key of their results, and a progress bar."""
 
 
 def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars: StageBars) -> None:
-    """Take the sources through all stages and publish the result as `job.out`.
+    """Run all stages over the sources and publish the result as `job.out`.
 
     Each stage finds by key the chunks that an earlier, perhaps killed, build has finished.
 
     Args:
         job: What to build.
         in_workers: Applies a function to many items; runs the stages that take one row at a time.
-        attempt: Lets the current policy try the rows; None leaves their difficulty unknown.
+        attempt: Samples the rows from the current policy; None leaves their difficulty unknown.
         bars: Shows how far the build is.
     """
     recipe, store = job.recipe, job.store
@@ -74,7 +74,7 @@ def total(chunks: Sequence[Chunk]) -> int:
 
 
 def most_frequent_reasons(stages: Mapping[str, Sequence[Chunk]]) -> str:
-    """Say why most rows were left out, for a build of which nothing is left."""
+    """Return the most frequent reasons of rejection, for the error of a build that has no rows left."""
     counts = Counter(
         f"{row['reason']} ({stage})" for stage, chunks in stages.items() for chunk in chunks for row in chunk.rejected()
     )
@@ -82,7 +82,7 @@ def most_frequent_reasons(stages: Mapping[str, Sequence[Chunk]]) -> str:
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
-    """Stage 4: rows that another row makes superfluous, wrong or a leak."""
+    """Stage 4: reject rows that another row makes superfluous, wrong or a leak."""
     settings = job.recipe.deduplicate
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
@@ -97,7 +97,7 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
 
 
 def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
-    """Stage 7: rows whose difficulty fits, as many as the quotas want."""
+    """Stage 7: keep rows whose difficulty fits, as many as the quotas allow."""
     recipe = job.recipe
     quotas = {name: source.quota for name, source in recipe.sources.items() if source.quota is not None}
 

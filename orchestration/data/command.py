@@ -25,7 +25,7 @@ from orchestration.workers.summaries import summary_of
 from rollout.records import SamplingSpec
 
 POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
-"""What tries rows: engines and the actors that score their answers."""
+"""Actors that sample rows and score the completions."""
 
 
 def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
@@ -51,7 +51,7 @@ def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
 
 
 def _clear_half_chunks(store: Path) -> None:
-    """Delete what killed builds left in the middle of a chunk; nobody else writes while the store is locked."""
+    """Delete unfinished chunks of killed builds; the store is locked, so no other build writes them."""
     for stage in STAGES:
         for half in (store / stage).glob("*.partial-*"):
             shutil.rmtree(half, ignore_errors=True)
@@ -67,7 +67,7 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
 
 
 def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Attempt:
-    """Give the function that starts engines and reward actors and lets them try the rows of some chunks."""
+    """Return the function that starts engines and reward actors and samples the rows of chunks with them."""
     sampling = config.rollout.sampling
     spec = SamplingSpec(
         group_size=job.recipe.difficulty.num_completions,
@@ -101,7 +101,7 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
         if all(done):
             advance(sum(chunk.num_rows for chunk in chunks))
             return [chunk for chunk in done if chunk is not None]
-        # Not for longer: the other stages' workers want these cores too.
+        # Reserved only while sampling: the workers of other stages need these cores too.
         with reserved(config, roles=POLICY_ROLES) as seats:
             return asyncio.run(run(seats, targets, advance))
 

@@ -31,7 +31,7 @@ PROCESSOR_FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruler:
-    """What lengths are measured with."""
+    """Settings that prompt lengths depend on."""
 
     model: Path
     """Hugging Face folder; of it only the processor is read."""
@@ -46,7 +46,7 @@ class Ruler:
 
 
 def processor_files(model: Path) -> Iterable[Path]:
-    """Give the files whose content is the processor's digest."""
+    """Return the files whose content decides how long a prompt is."""
     return [model / name for name in PROCESSOR_FILES if (model / name).is_file()]
 
 
@@ -57,7 +57,7 @@ def prompt_builder(ruler: Ruler) -> PromptBuilder:
 
 
 def measure(row: Candidate, ruler: Ruler) -> Candidate:
-    """Give the row with its lengths.
+    """Return the row with its lengths.
 
     Raises:
         Refused: The prompt is too long, or the processor cannot take it.

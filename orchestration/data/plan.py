@@ -93,7 +93,6 @@ class FileDigests:
         self._known: dict[str, Any] = json.loads(memory.read_text()) if memory.is_file() else {}
 
     def of(self, path: Path) -> str:
-        """Give the digest of one file."""
         state = path.stat()
         stamp = [state.st_size, state.st_mtime_ns]
         found = self._known.get(str(path))
@@ -155,7 +154,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
 
 
 def is_built(job: BuildJob) -> bool:
-    """Whether the result is there.
+    """Return whether the result is there.
 
     Raises:
         ConfigError: Another dataset, or something else, is in its place.

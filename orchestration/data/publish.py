@@ -69,7 +69,7 @@ def publish(
 
 
 def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
-    """Give the chunks whose source has one of some roles."""
+    """Return the chunks whose source has one of the roles."""
     return [chunk for chunk in chunks if chunk.origin["role"] in roles]
 
 

@@ -87,7 +87,7 @@ def _sampling_hash(task: PartTask, source_id: str) -> int:
 
 
 def read_part(task: PartTask) -> list[Path]:
-    """Read a part into chunks and give their folders; chunks that are done and whose images are as they were stay."""
+    """Read a part into chunks and return their folders; finished chunks whose image files are unchanged are reused."""
     listing = task.store / STAGE / f"{task.key}.json"
     known = _listed(listing)
     if known is not None and all(_holds(task.root, folder) for folder in known):
@@ -190,7 +190,7 @@ def _rejected(task: PartTask, row: BadRow, raw: RawRow | None = None) -> Rejecte
 
 
 def full_source(name: str, part: str) -> str:
-    """Give the name under which rows of a source are counted.
+    """Return the name under which rows of a source are counted.
 
     Example:
         >>> full_source("chartqa", "human"), full_source("docci", "")
@@ -200,7 +200,7 @@ def full_source(name: str, part: str) -> str:
 
 
 def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stamp | None]:
-    """Give the encoded bytes of a raw image, and the stamp of the file they came from.
+    """Return the encoded bytes of a raw image, and the stamp of the file they came from.
 
     Raises:
         Refused: The path leaves the source's folder, there is no such file, or it is too large to be read.
@@ -224,7 +224,7 @@ def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stam
 
 
 def confined(root: Path, path: str) -> Path:
-    """Give a path under `root`, links followed.
+    """Return a path under `root`, links followed.
 
     Raises:
         Refused: It is absolute, goes upwards, or a link leads out.

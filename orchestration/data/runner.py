@@ -1,4 +1,4 @@
-"""Stages that take one row at a time: a chunk in, a chunk out, in a worker; what a row cannot pass is quarantined."""
+"""Runs stages over chunks: one chunk in, one chunk out, in a worker; rows that a stage refuses are quarantined."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -34,7 +34,7 @@ TITLES = {
 
 
 class RowStage(Protocol):
-    """What a stage does to a row. Pickled to the workers: settings only."""
+    """A stage that takes one row at a time: settings, pickled to the workers, and a function that is made there."""
 
     name: ClassVar[str]
 
@@ -57,7 +57,7 @@ class ChunkTask:
 
 
 def run_chunk(task: ChunkTask) -> Chunk:
-    """Give the chunk that the stage makes of another one; one that is there already is taken as it is."""
+    """Return the chunk that the stage makes of another one; a finished one is reused."""
     done = Chunk.open(task.target)
     if done is not None:
         return done
@@ -74,7 +74,7 @@ def run_chunk(task: ChunkTask) -> Chunk:
 
 
 def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
-    """Give the quarantine entry of a row, raw or canonical."""
+    """Return the quarantine entry of a row, raw or canonical."""
     row = values.get("row", values)
     return Rejected(
         stage=stage,
@@ -88,7 +88,7 @@ def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
 
 
 def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, advance: Advance) -> list[Chunk]:
-    """Take all chunks through a stage, several at a time, and give the results in order."""
+    """Run a stage over all chunks, several at a time, and return the results in order."""
     key = stage.key()
     tasks = [
         ChunkTask(stage=stage, source=chunk.folder, target=result_folder(store, stage.name, key, chunk))
@@ -102,7 +102,7 @@ def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, a
 
 
 def result_folder(store: Path, stage: str, key: Any, chunk: Chunk) -> Path:
-    """Where the result of a stage over a chunk lies."""
+    """Return the folder of the result of a stage over a chunk."""
     return store / stage / digest_of(key, chunk.folder.parent.name, chunk.folder.name, chunk.digest)
 
 
@@ -116,20 +116,20 @@ def rows_in_order(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any]
 
 
 Verdict = Refused | dict[str, Any]
-"""Why a row goes, or which of its values change; rows without a verdict stay as they are."""
+"""Why a row is rejected, or which of its values change; rows without a verdict stay unchanged."""
 
 
 def sift(
     stage: str, key: Any, chunks: Sequence[Chunk], store: Path, verdicts: Callable[[], Iterator[tuple[int, Verdict]]]
 ) -> list[Chunk]:
-    """Take chunks through a stage that must see all rows before it can judge one.
+    """Run a stage that must see all rows before it can decide on one.
 
     Args:
         stage: Name of the stage.
         key: JSON values of its settings and code.
         chunks: In the order in which rows are numbered.
         store: Folder of all chunks.
-        verdicts: Judges, and gives (number, verdict) in ascending order of number; called only if a result is missing.
+        verdicts: Returns (number, verdict) in ascending order of number; called only if a result is missing.
     """
     whole = digest_of(key, *((chunk.folder.name, chunk.digest) for chunk in chunks))
     folders = [store / stage / f"{whole}-{number:06d}" for number in range(len(chunks))]
@@ -162,7 +162,7 @@ def sift(
 
 
 class StageBars:
-    """Bars on the terminal; a log that is no terminal gets each stage's last state once."""
+    """Progress bars, one for each stage; a log that is not a terminal gets each stage's last state once."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -176,7 +176,7 @@ class StageBars:
 
         Args:
             stage: A key of TITLES.
-            total: Rows to come; None where nobody knows yet.
+            total: Rows to come; None where that is not known yet.
         """
         bar = self._bars[stage] = self._progress.add_task(TITLES[stage], total=total)
         return lambda rows: self._progress.update(bar, advance=rows)

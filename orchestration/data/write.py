@@ -64,7 +64,7 @@ def plan_shards(store: Path, chunks: Sequence[Chunk], folder: Path, name: str, c
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write a shard that is not there yet and give its digest."""
+    """Write a shard that is not there yet and return it with its digest."""
     if not task.path.is_file():
         task.path.parent.mkdir(parents=True, exist_ok=True)
         partial = task.path.with_name(task.path.name + ".partial")
@@ -101,7 +101,7 @@ def _row(row: Candidate, reader: ImageReader, task: ShardTask) -> dict[str, Any]
 
 
 def _store_image(data: bytes, sha256: str, folder: Path) -> str:
-    """Write an image under its digest, once, and give its path under the folder of the shards."""
+    """Write an image under its digest, once, and return its path under the folder of the shards."""
     suffix = next((suffix for start, suffix in SUFFIXES.items() if data.startswith(start)), ".tif")
     path = Path("images") / sha256[:2] / f"{sha256}{suffix}"
     target = folder / path

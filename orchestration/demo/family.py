@@ -1,4 +1,4 @@
-"""What a tiny model of any family shares, and TinyFamily: everything that tells one family from another."""
+"""What the tiny models of all families share, and TinyFamily: everything in which families differ."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class TinyFamily:
     make_processor: "Callable[[Tokenizer], ProcessorMixin]"
     """Wraps a new tokenizer; the chat template is set by the caller."""
     make_config: "Callable[[Any], PreTrainedConfig]"
-    """Gives the model's configuration for a processor's tokenizer."""
+    """Returns the model's configuration for a processor's tokenizer."""
     image_positions: "Callable[[int, int], torch.Tensor]"
     """(index of the first image token, tokens in all) -> rotary positions [A, L] of a text with one drawing, A axes."""
     vision_inputs: "Callable[[Sequence[bytes]], dict[str, torch.Tensor]]"
@@ -54,7 +54,7 @@ class TinyFamily:
 
 
 def text_settings(tokenizer: Any) -> dict[str, Any]:
-    """Give the settings of the language model that all families share."""
+    """Return the settings of the language model that all families share."""
     return {
         **text_shape(),
         "max_position_embeddings": MAX_POSITIONS,
@@ -68,7 +68,7 @@ def text_settings(tokenizer: Any) -> dict[str, Any]:
 
 
 def decode_drawings(images_png: Sequence[bytes]) -> NDArray[np.uint8]:
-    """Give the pixels [B, SIDE, SIDE, 3] of drawings."""
+    """Return the pixels [B, SIDE, SIDE, 3] of drawings."""
     from PIL import Image
 
     return np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in images_png])

@@ -62,7 +62,7 @@ def make_processor(tokenizer: "Tokenizer") -> "InternVLProcessor":
 
 
 def make_config(tokenizer: Any) -> "InternVLConfig":
-    """Give the configuration of the tiny model for a tokenizer."""
+    """Return the configuration of the tiny model for a tokenizer."""
     from transformers import InternVLConfig
 
     return InternVLConfig(
@@ -87,21 +87,21 @@ def make_config(tokenizer: Any) -> "InternVLConfig":
 
 
 def image_positions(image_start: int, length: int) -> "torch.Tensor":
-    """Give the positions [1, length] of a text with one drawing: an image token counts like any other."""
+    """Return the positions [1, length] of a text with one drawing: an image token counts like any other."""
     import torch
 
     return torch.arange(length)[None]
 
 
 def vision_inputs(images_png: Sequence[bytes]) -> dict[str, "torch.Tensor"]:
-    """Give pixel_values [B, 3, SIDE, SIDE] of drawings."""
+    """Return pixel_values [B, 3, SIDE, SIDE] of drawings."""
     import torch
 
     return {"pixel_values": torch.from_numpy(tiles(images_png))}
 
 
 def tiles(images_png: Sequence[bytes]) -> NDArray[np.float32]:
-    """Give the tiles [B, 3, SIDE, SIDE] that InternVL's image processor gives for drawings."""
+    """Return the tiles [B, 3, SIDE, SIDE] that InternVL's image processor makes of drawings."""
     from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     pictures = decode_drawings(images_png).transpose(0, 3, 1, 2)

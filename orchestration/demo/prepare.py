@@ -35,18 +35,18 @@ SHAPE_FILES = (str(tiny.__file__), str(demo.__file__))
 """Outside of this folder, because plans read them too."""
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
-"""Enough text for the tokenizer to meet every word of the demo many times."""
+"""Enough text for every word of the demo to occur many times."""
 
 CHAT_WORDS = "user\nassistant\nsystem\n"
 """Words of the chat template, which no question holds."""
 BAR_TITLE = "supervised warm start"
 NUM_MARKS = 8
-"""Lines that a warm start prints where nobody sees a bar move: in a log, one about every fifteen seconds."""
+"""Lines that a warm start prints where there is no terminal: in a log, one about every fifteen seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoProgress:
-    """How far the warm start is.
+    """Progress of the warm start.
 
     Example:
         >>> DemoProgress(done=30, total=600, loss=1.2).total
@@ -63,7 +63,7 @@ class DemoProgress:
 def prepare_demo(
     root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[DemoProgress], None]
 ) -> Path:
-    """Give the folder of the warm-started model, making it if it is not there yet.
+    """Return the folder of the warm-started model; makes it if it is not there yet.
 
     Args:
         root: Cache folder, shared by all runs; created where it does not exist.
@@ -78,12 +78,12 @@ def prepare_demo(
 
 
 def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path:
-    """Name the model of these settings, made or not."""
+    """Return the folder of the model of these settings, made or not."""
     return root / f"model-{model_digest(settings, family)}"
 
 
 def model_digest(settings: DemoSettings, family: FamilyName) -> str:
-    """Give the digest of what the warm-started model is made from."""
+    """Return the digest of what the warm-started model is made from."""
     return _digest(
         [
             family,
@@ -107,7 +107,7 @@ def _digest(parts: list[int | float | str]) -> str:
 
 
 def _make(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder under another name, then rename it; whoever is first wins."""
+    """Fill a folder under a temporary name with `write`, then rename it; of several processes the first one wins."""
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -159,7 +159,7 @@ def _write_model(
 
 
 def tokenizer_corpus(samples: Iterable[DemoSample], *, seed: int) -> Iterator[str]:
-    """Give the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
+    """Return the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
     rng = random.Random(f"mixed-r1/demo/corpus/{seed}")
     for sample in itertools.islice(samples, NUM_CORPUS_SAMPLES):
         yield sample.question

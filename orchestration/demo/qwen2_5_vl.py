@@ -57,7 +57,7 @@ def make_processor(tokenizer: "Tokenizer") -> "Qwen2_5_VLProcessor":
 
 
 def make_config(tokenizer: Any) -> "Qwen2_5_VLConfig":
-    """Give the configuration of the tiny model for a tokenizer."""
+    """Return the configuration of the tiny model for a tokenizer."""
     from transformers import Qwen2_5_VLConfig
 
     token_id = tokenizer.convert_tokens_to_ids
@@ -80,7 +80,7 @@ def make_config(tokenizer: Any) -> "Qwen2_5_VLConfig":
 
 
 def image_positions(image_start: int, length: int) -> "torch.Tensor":
-    """Give the M-RoPE positions [3, length] of a text with one drawing; the image's cells share one time."""
+    """Return the M-RoPE positions [3, length] of a text with one drawing; the image's cells share one time."""
     import torch
 
     side = GRID_SIDE // MERGE_SIZE
@@ -92,7 +92,7 @@ def image_positions(image_start: int, length: int) -> "torch.Tensor":
 
 
 def vision_inputs(images_png: Sequence[bytes]) -> dict[str, "torch.Tensor"]:
-    """Give pixel_values [num patches, patch values] and image_grid_thw [B, 3] of drawings."""
+    """Return pixel_values [num patches, patch values] and image_grid_thw [B, 3] of drawings."""
     import torch
 
     grid = torch.tensor([(1, GRID_SIDE, GRID_SIDE)] * len(images_png))
@@ -100,7 +100,7 @@ def vision_inputs(images_png: Sequence[bytes]) -> dict[str, "torch.Tensor"]:
 
 
 def patches(images_png: Sequence[bytes]) -> NDArray[np.float32]:
-    """Give the patches [num patches, patch values] that Qwen2.5-VL's image processor gives for unresized pictures.
+    """Return the patches [num patches, patch values] that Qwen2.5-VL's image processor makes of unresized pictures.
 
     Args:
         images_png: Files of pictures of one size, whose sides divide by the side of an image token.

@@ -55,7 +55,7 @@ def make_tiny_model(folder: Path, family: TinyFamily, *, corpus: Iterable[str], 
 
 
 def chat_template(family: TinyFamily) -> str:
-    """Give the template of the chat with the family's own markup for images and videos."""
+    """Return the template of the chat with the family's own markup for images and videos."""
     # A Jinja block swallows a line break that follows it, and only that: text before a block keeps its own.
     return CHAT_TEMPLATE.replace("IMAGE_MARKUP", family.image_markup).replace("VIDEO_MARKUP", family.video_markup)
 

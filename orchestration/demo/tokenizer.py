@@ -57,7 +57,7 @@ def _without(corpus: Iterable[str], tokens: tuple[str, ...]) -> Iterable[str]:
 
 
 def wrap_tokenizer(tokenizer: "Tokenizer", **special_tokens: Any) -> "PreTrainedTokenizerFast":
-    """Give the tokenizer as transformers and vLLM take it; `special_tokens` say what a family's are called."""
+    """Return the tokenizer as transformers and vLLM take it; `special_tokens` names those of a family."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(

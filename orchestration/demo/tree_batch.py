@@ -1,4 +1,4 @@
-"""Several questions about one picture in one row, each blind to the others: the picture is encoded once for all.
+"""Several questions about one picture in one row, hidden from each other: the picture is encoded once for all.
 
 A row is a tree: the prompt's opening with the picture is the stem, every question with its completion is a branch.
 Mask and positions make each branch see exactly what it would see alone, as a rollout does; only the work is shared.
@@ -42,17 +42,16 @@ def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
 
 
 def prompt_text(processor: Any, question: str) -> str:
-    """Give the text of a prompt exactly as rollouts see it, with one placeholder for the image."""
+    """Return the text of a prompt exactly as rollouts see it, with one placeholder for the image."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return text
 
 
 class TreeCollator:
-    """Makes batches for one model folder; remembers the tokens of questions that it has met."""
+    """Makes batches for one model folder; caches the tokens of questions."""
 
     def __init__(self, processor: Any, family: TinyFamily) -> None:
-        """Keep the folder's processor and its family."""
         self._processor = processor
         self._family = family
         self._tokenizer = processor.tokenizer
@@ -101,7 +100,7 @@ class TreeCollator:
         return [(self._split(sample.question)[1], ids) for (sample, _), ids in zip(row, completions, strict=True)]
 
     def _split(self, question: str) -> tuple[list[int], list[int]]:
-        """Give the tokens of a prompt up to the end of its picture, image tokens expanded, and those behind it."""
+        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those behind it."""
         if question not in self._prompts:
             head, _, tail = prompt_text(self._processor, question).partition(self._family.image_markup)
             texts = [head + self._family.drawing_markup, tail]
@@ -111,7 +110,7 @@ class TreeCollator:
 
 
 def tree_mask(segments: "torch.Tensor") -> "torch.Tensor":
-    """Give the mask [B, 1, L, L] of segments [B, L]: 0 stem, 1, 2, ... branches, -1 padding.
+    """Return the mask [B, 1, L, L] of segments [B, L]: 0 stem, 1, 2, ... branches, -1 padding.
 
     A token attends to the stem and to its own segment, never forwards.
     """

@@ -32,7 +32,7 @@ MAX_GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmStartProgress:
-    """Where the warm start stands.
+    """Progress of the warm start.
 
     Example:
         >>> WarmStartProgress(step=10, num_steps=600, loss=2.1, seconds=2.5).done_frac
@@ -134,7 +134,7 @@ def _train(
 
 
 def schedule(step: int, num_steps: int) -> float:
-    """Give the share of the peak learning rate: a short linear rise, then a linear fall to nearly zero.
+    """Return the share of the peak learning rate: a short linear rise, then a linear fall to nearly zero.
 
     Example:
         >>> [round(schedule(step, 100), 2) for step in (0, 3, 52, 99)]
@@ -145,7 +145,7 @@ def schedule(step: int, num_steps: int) -> float:
 
 
 def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
-    """Give Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
+    """Return Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
 
     Source: Jordan et al., Muon (2024). On these tasks it learns to see three to five times faster than AdamW.
     """
@@ -164,7 +164,7 @@ def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[t
 
 
 def completion_loss(model: "PreTrainedModel", batch: TreeBatch) -> "torch.Tensor":
-    """Give the mean cross-entropy of the batch's completion tokens, in nats."""
+    """Return the mean cross-entropy of the batch's completion tokens, in nats."""
     import torch
 
     hidden = model.model(

@@ -73,7 +73,7 @@ class RowKeys:
 
 
 def normalised_question(text: str) -> str:
-    """Give the form in which questions are compared: NFKC, case-folded, single spaces, no punctuation at the ends.
+    """Return the form in which questions are compared: NFKC, case-folded, single spaces, no punctuation at the ends.
 
     Example:
         >>> normalised_question('  "How many  DOGS?" ')
@@ -85,12 +85,12 @@ def normalised_question(text: str) -> str:
         start += 1
     while end > start and not text[end - 1].isalnum():
         end -= 1
-    # A text of signs alone (a formula, emoji) stays as it is: emptied, all such questions would be one.
+    # A text of signs alone (a formula, emoji) is left unchanged: emptied, all such questions would be equal.
     return text[start:end] or text
 
 
 def question_words(text: str) -> frozenset[str]:
-    """Give the words of a question, for `jaccard`.
+    """Return the words of a question, for `jaccard`.
 
     Example:
         >>> sorted(question_words("Is the dog left of the cat?"))
@@ -100,7 +100,7 @@ def question_words(text: str) -> frozenset[str]:
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Give the share of the words of either question that both have; 1 where neither has any.
+    """Return the share of the words of either question that both have; 1 where neither has any.
 
     Example:
         >>> jaccard(frozenset(("a", "b", "c")), frozenset(("b", "c", "d")))

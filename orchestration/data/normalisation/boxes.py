@@ -13,7 +13,7 @@ DECIMALS = 2
 
 
 def box_answer(row: RawRow, size: tuple[int, int], limits: LimitsConfig) -> str:
-    """Give the reference of a grounding row.
+    """Return the reference of a grounding row.
 
     One box is `[x1, y1, x2, y2]`, several are a list of such lists, none is `[]`. Where the boxes are of several
     categories each is `{"bbox_2d": [...], "label": ...}`; one category alone is named by the question.
@@ -46,7 +46,7 @@ def _boxes_in_text(text: str) -> Sequence[RawBox]:
 def _corners(
     raw: RawBox, form: BoxForm, frame: BoxFrame, size: tuple[int, int], limits: LimitsConfig
 ) -> list[int | float]:
-    """Give x1, y1, x2, y2 in original pixels within the image."""
+    """Return x1, y1, x2, y2 in original pixels within the image."""
     spelled = f"{raw.values} ({form}, {frame}) in an image of {size[0]} x {size[1]}"
     left, top, right, bottom = _in_pixels(raw, form, frame, size, spelled)
     if not (left < right and top < bottom):
@@ -86,7 +86,7 @@ def _in_pixels(raw: RawBox, form: BoxForm, frame: BoxFrame, size: tuple[int, int
 
 
 def _rounded(value: float) -> int | float:
-    """Give the number as JSON should spell it: two decimals, integers without a point, never -0.0."""
+    """Return the number as JSON should have it: two decimals, integers without a point, never -0.0."""
     value = round(value, DECIMALS)
     return int(value) if value.is_integer() else value
 

@@ -62,7 +62,7 @@ def letter_answer(options: Sequence[str], answer: str, answer_type: str) -> Lett
 
 
 def clean_options(options: Sequence[str]) -> tuple[str, ...]:
-    """Give options with single spaces, and without labels (`A. cat`, `B. dog`) if all of them carry theirs.
+    """Return options with single spaces, and without labels (`A. cat`, `B. dog`) if all of them have theirs.
 
     Raises:
         Refused: OPTIONS_UNUSABLE, for fewer than two, more than letters, one without text, or two that are one text
@@ -83,12 +83,12 @@ def clean_options(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def can_shuffle(options: Sequence[str]) -> bool:
-    """Give whether the order of options means nothing.
+    """Return whether the order of options means nothing.
 
-    It does mean something where an option speaks of others (`all of the above`, `both A and B`), and where one is
+    It means something where an option refers to others (`all of the above`, `both A and B`), and where one is
     itself a lone letter, as labels in a diagram are: behind another letter it would be read as that one.
     """
-    return not any(_speaks_of_letters(option) for option in options)
+    return not any(_refers_to_letters(option) for option in options)
 
 
 def shuffled(lettered: Lettered, *, seed: int, sample_id: str) -> Lettered:
@@ -104,7 +104,7 @@ def shuffled(lettered: Lettered, *, seed: int, sample_id: str) -> Lettered:
 
 
 def rendered(options: Sequence[str]) -> str:
-    r"""Give options as lines.
+    r"""Return options as lines.
 
     Example:
         >>> rendered(("cat", "dog"))
@@ -128,7 +128,7 @@ def _without_labels(options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _key(text: str) -> str:
-    """Give the form in which texts are compared; one of punctuation alone is compared as it stands."""
+    """Return the form in which texts are compared; one of punctuation alone stays unchanged."""
     return comparable(text) or text.strip()
 
 
@@ -178,7 +178,7 @@ def _index(answer: str, num_options: int) -> int:
     return index
 
 
-def _speaks_of_letters(option: str) -> bool:
+def _refers_to_letters(option: str) -> bool:
     text = comparable(option)
     is_letter = len(text) == 1 and text.upper() in LETTERS
     return is_letter or _PHRASE.search(text) is not None or _LETTERS_TOGETHER.fullmatch(text) is not None

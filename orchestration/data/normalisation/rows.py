@@ -48,7 +48,7 @@ def normalise(
     limits: LimitsConfig,
     seed: int,
 ) -> Candidate:
-    """Give a validated row in canonical form.
+    """Return a validated row in canonical form.
 
     Args:
         row: One that `validate` accepted.
@@ -98,7 +98,7 @@ def normalise(
 
 
 def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: str) -> Candidate:
-    """Give a row that only protects from leaks: its reference, which many benchmarks keep back, is not looked at."""
+    """Return a row of a benchmark, read only to find leaks: its reference, which many keep back, is not checked."""
     question = row.question.strip()
     return Candidate(
         sample_id=sample_id_of(source, row.source_id, question),
@@ -116,7 +116,7 @@ def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: s
 
 
 def sample_id_of(source: str, source_id: str, question: str) -> str:
-    """Give the identity of a row: 40 hexadecimal digits, the same whenever the row is built again."""
+    """Return the id of a row: 40 hexadecimal digits, the same whenever the row is built again."""
     text = f"{source}|{source_id}|{question}"
     return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
@@ -153,14 +153,14 @@ def _without_id(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 class ReferenceCheck:
-    """The rewards of a run, asked about candidates."""
+    """Proves references by the rewards that the run will use."""
 
     def __init__(self, config: RewardConfig) -> None:
         self._config = config
         self._proof = ReferenceProof(config)
 
     def check(self, candidate: Candidate) -> None:
-        """Accept a candidate whose reference its reward can use.
+        """Check that the reward of a candidate can use its reference.
 
         Raises:
             Refused: UNKNOWN_TASK, REFERENCE_UNUSABLE, REFERENCE_NOT_RIGHT or REFERENCE_UNEARNED.
@@ -196,7 +196,7 @@ class ReferenceCheck:
 
 @dataclass(frozen=True, slots=True)
 class NormaliseStage:
-    """Stage 3: one form for options, letters, boxes and prompts; each reference is tried on its own reward."""
+    """Stage 3: one form for options, letters, boxes and prompts; each reference is graded by its own reward."""
 
     name: ClassVar[str] = "normalise"
     config: NormaliseConfig

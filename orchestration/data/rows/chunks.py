@@ -22,7 +22,7 @@ IMAGE_SCHEMA = pa.schema([pa.field("data", pa.large_binary(), nullable=False)])
 
 
 def digest_of(*parts: Any) -> str:
-    """Give 20 hexadecimal digits that stand for some JSON values.
+    """Return a digest of JSON values: 20 hexadecimal digits.
 
     Example:
         >>> digest_of("validate", {"min_side": 28}) == digest_of("validate", {"min_side": 28})
@@ -42,7 +42,7 @@ class Chunk:
     digest: str
     """Of what its rows and images hold."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else the stage noted: files it read, how often it repaired an image."""
+    """What else the stage recorded: source and role, files it read."""
 
     @property
     def address(self) -> str:
@@ -51,20 +51,19 @@ class Chunk:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Source and role, which every stage hands on: a chunk holds rows of one source."""
+        """Source and role, which every stage passes on: a chunk holds rows of one source."""
         return {name: str(self.facts[name]) for name in ("source", "role")}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Read the rows one by one."""
         return read_lines(self.folder / ROWS)
 
     def rejected(self) -> Iterator[dict[str, Any]]:
-        """Read what the stage left out, one by one."""
+        """Read the rows that the stage rejected."""
         return read_lines(self.folder / REJECTED)
 
     @classmethod
     def open(cls, folder: Path) -> "Chunk | None":
-        """Give the chunk of a folder; None where it is not finished."""
+        """Return the chunk of a folder; None where it is not finished."""
         try:
             info = json.loads((folder / INFO).read_text())
         except FileNotFoundError:
@@ -73,10 +72,9 @@ class Chunk:
 
 
 class ChunkWriter:
-    """Fills one chunk under another name; `finish` makes it appear whole."""
+    """Writes one chunk under a temporary name; `finish` renames it."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin anew beside `folder`."""
         self._folder = folder
         self._partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -89,35 +87,32 @@ class ChunkWriter:
 
     @property
     def address(self) -> str:
-        """What Chunk.address will be."""
         return f"{self._folder.parent.name}/{self._folder.name}"
 
     @property
     def num_rows(self) -> int:
-        """Rows written so far, those left out included."""
+        """Rows written so far, rejected ones included."""
         return self._num_rows + self._num_rejected
 
     def add_image(self, data: bytes) -> int:
-        """Store an image and give its place."""
+        """Store an image and return its index."""
         self._images.append(data)
         self._hash.update(hashlib.sha256(data).digest())
         self.num_image_bytes += len(data)
         return len(self._images) - 1
 
     def add(self, row: dict[str, Any]) -> None:
-        """Store a row."""
         line = json.dumps(row, separators=(",", ":")) + "\n"
         self._hash.update(line.encode())
         self._rows.write(line)
         self._num_rows += 1
 
     def reject(self, row: Rejected) -> None:
-        """Store a row that is left out."""
         self._rejected.write(json.dumps(rejected_to_json(row), separators=(",", ":")) + "\n")
         self._num_rejected += 1
 
     def finish(self, facts: dict[str, Any] | None = None) -> Chunk:
-        """Make the chunk appear and give it."""
+        """Make the chunk appear under its name and return it."""
         self._rows.close()
         self._rejected.close()
         if self._images:
@@ -141,16 +136,14 @@ def write_images(path: Path, images: Sequence[bytes]) -> None:
 
 
 class ImageReader:
-    """Gives images by the address of their chunk; keeps the last few chunks mapped."""
+    """Reads images by the address of their chunk; keeps the last few chunks mapped."""
 
     def __init__(self, root: Path, max_open: int = 8) -> None:
-        """Read chunks under `root`."""
         self._root = root
         self._max_open = max_open
         self._open: dict[str, pa.Array] = {}
 
     def read(self, chunk: str, index: int) -> bytes:
-        """Give one encoded image."""
         if chunk not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open)))
@@ -168,5 +161,5 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def rejected_to_json(row: Rejected) -> dict[str, Any]:
-    """Give a left-out row as JSON values."""
+    """Return a rejected row as JSON values."""
     return {name: getattr(row, name) for name in Rejected.__dataclass_fields__}

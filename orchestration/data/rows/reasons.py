@@ -4,7 +4,7 @@ from rewards.base import Explained
 
 
 class RejectReason(Explained):
-    """Counted by source in the manifest, with examples; `meaning` says it in words."""
+    """Counted by source in the manifest, with examples; `meaning` describes it."""
 
     # read
     UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
@@ -71,7 +71,7 @@ class RejectReason(Explained):
 
 
 class Refused(Exception):
-    """A row that its stage leaves out; raised inside of a stage and turned into a Rejected row by it.
+    """A row that its stage rejects; raised inside a stage, which turns it into a Rejected row.
 
     Example:
         >>> str(Refused(RejectReason.IMAGE_TOO_SMALL, "1 x 1 pixels; at least 28"))
@@ -79,11 +79,9 @@ class Refused(Exception):
     """
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
-        """Keep the reason, and what exactly is at fault with its values."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
 
     def __str__(self) -> str:
-        """Give both in one line."""
         return f"{self.reason.value}: {self.detail}"

@@ -157,7 +157,7 @@ class Rejected:
 
 
 def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
-    """Give a raw row as JSON values; images become places in the chunk."""
+    """Return a raw row as JSON values; images become their indices in the chunk."""
     values = asdict(row)
     values["images"] = [
         {"index": index, "image_id": image.image_id} for index, image in zip(places, row.images, strict=True)
@@ -166,7 +166,7 @@ def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
 
 
 def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
-    """Give back a raw row, with the places of its images instead of their bytes."""
+    """Return the raw row of `raw_to_json`, with the indices of its images instead of their bytes."""
     places = [image["index"] for image in values["images"]]
     boxes = values["boxes"]
     row = RawRow(
@@ -183,12 +183,12 @@ def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
 
 
 def candidate_to_json(row: Candidate) -> dict[str, Any]:
-    """Give a row as JSON values; reads back as an equal one."""
+    """Return a row as JSON values; `candidate_from_json` returns an equal one."""
     return asdict(row)
 
 
 def candidate_from_json(values: dict[str, Any]) -> Candidate:
-    """Give back what `candidate_to_json` wrote."""
+    """Return the row of `candidate_to_json`."""
     difficulty = values["difficulty"]
     return Candidate(
         **{
@@ -201,12 +201,12 @@ def candidate_from_json(values: dict[str, Any]) -> Candidate:
 
 
 def rejected_from_json(values: dict[str, Any]) -> Rejected:
-    """Give back a left-out row as its chunk holds it."""
+    """Return a rejected row as its chunk holds it."""
     return Rejected(**{**values, "reason": _REASONS[values["reason"]]})
 
 
 def to_sample(row: Candidate, images: "ImageReader") -> Sample:
-    """Give a row as the rollout knows it, its images read from their chunks."""
+    """Return a row as a sample of the rollout, its images read from their chunks."""
     return Sample(
         sample_id=row.sample_id,
         source=row.source,

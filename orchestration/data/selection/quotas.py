@@ -14,7 +14,7 @@ Cell = tuple[str, str]
 def divide_quotas(
     available: Mapping[Cell, int], sources: Mapping[str, int], functions: Mapping[str, int]
 ) -> dict[Cell, int]:
-    """Say how many rows each source gives to each function.
+    """Return how many rows each source contributes to each function.
 
     A source divides its quota among its functions in proportion to their rows, a function its quota among its sources
     in proportion to what these offer. What one of them cannot use is offered again, until no row fits any more.
@@ -61,7 +61,7 @@ def _share_by(axis: int, limits: Mapping[Cell, int], room: Mapping[str, int]) ->
 
 
 def share_out(limits: list[int], total: int) -> list[int]:
-    """Divide `total` in proportion to `limits`, none above its limit; a larger total takes from nobody.
+    """Divide `total` in proportion to `limits`, none above its limit; a total above their sum is not used up.
 
     Example:
         >>> share_out([10, 30, 0], 8)
@@ -88,7 +88,7 @@ class Class:
     taken: int = 0
 
     def take(self, sources: Sequence[str], room: dict[str, int]) -> int | None:
-        """Give one row whose source has room, from the branch that has given least; None where there is none left.
+        """Return one row whose source has room, from the branch with the fewest taken; None where there is none left.
 
         A branch that has run out leaves its share to the others.
         """

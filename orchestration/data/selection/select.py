@@ -105,7 +105,7 @@ class Strata:
         self._lows = [low for _, (low, _) in ordered]
 
     def name_of(self, mean: float) -> str:
-        """Give the class of a mean reward; each one includes its low end, the last one 1 as well."""
+        """Return the class of a mean reward; each one includes its low end, the last one 1 as well."""
         return self._names[bisect.bisect_right(self._lows, mean) - 1] if self._names else ""
 
 
@@ -147,7 +147,7 @@ def select_rows(
 
 
 def answer_class(task: str, answer: str) -> str:
-    """Give what answers are balanced by: yes or no, the letter of an option; empty where answers are open.
+    """Return what answers are balanced by: yes or no, the letter of an option; empty where answers are open.
 
     Example:
         >>> answer_class("match_mcq", "B"), answer_class("match_mcq", "A, C"), answer_class("chart", "12")
@@ -235,7 +235,7 @@ def _shortages(
 def judge(
     difficulty: Difficulty, band: BandConfig, *, function: str, sample_id: str, seed: int
 ) -> tuple[RejectReason, str] | None:
-    """Give the reason to leave a measured row out, and the values at fault; None where it is worth training on.
+    """Return the reason to reject a measured row, and the values at fault; None where it is worth training on.
 
     An all-right row that is drawn to stay meets none of the further limits.
     """

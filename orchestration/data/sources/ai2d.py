@@ -98,7 +98,7 @@ def _question_row(record: Record, options: Options) -> RawRow:
 
 
 def _questions(paths: tuple[Path, ...]) -> Records:
-    """Give the questions of small files, one image each, with the image's name beside each question's fields."""
+    """Return the questions of small files, one image each, with the image's name added to each question's fields."""
     for path in paths:
         try:
             content = json.loads(path.read_bytes())

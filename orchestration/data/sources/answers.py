@@ -32,9 +32,9 @@ _OPENING = re.compile(
 
 
 def letter(index: int) -> str:
-    """Give the letter of an option by its index from 0; a number without a letter stays a number.
+    """Return the letter of an option by its index from 0; a number without a letter stays a number.
 
-    An index beyond the options gives its letter all the same: a later stage sees that no such option exists.
+    An index beyond the options gets its letter all the same; a later stage refuses it.
 
     Example:
         >>> letter(1), letter(30), letter(-1)
@@ -80,12 +80,12 @@ def from_text(value: object, options: tuple[str, ...], name: str) -> str:
 
 
 def is_yes_no(answer: str) -> bool:
-    """Tell whether the whole answer is yes or no."""
+    """Return whether the whole answer is yes or no."""
     return answer.strip().casefold() in ("yes", "no")
 
 
 def is_quantity(answer: str) -> bool:
-    """Tell whether the answer is one number, perhaps with a unit, as the chart reward reads it: 3, $1 million, 45%."""
+    """Return whether the answer is one number, perhaps with a unit, as the chart reward reads it: 3, $1 million."""
     if len(answer) > MAX_CHARS:
         return False
     quantity, _ = read_quantity(normalise(answer))
@@ -93,7 +93,7 @@ def is_quantity(answer: str) -> bool:
 
 
 def asks_for_year(question: str, answer: str) -> bool:
-    """Tell whether a bare four-digit integer is a year, so that 2010 for 2015 is wrong and not within 5 %.
+    """Return whether a bare four-digit integer is a year, so that 2010 for 2015 is wrong and not within 5 %.
 
     It is one in 1800..2100 if the question asks for a time: it has `year` (not `year 2010`), a leading `when`, or
     `decade`, and no `how many`, and no word for a quantity (value, number, total, share ...) before that.
@@ -117,7 +117,7 @@ def asks_for_year(question: str, answer: str) -> bool:
 
 
 def chart_type(question: str, answer: str) -> str:
-    """Give the answer_type of a chart reference: list, year, number or text.
+    """Return the answer_type of a chart reference: list, year, number or text.
 
     Example:
         >>> chart_type("Which countries?", "[India, Brazil]"), chart_type("What share?", "45%")
@@ -132,7 +132,7 @@ def chart_type(question: str, answer: str) -> str:
 
 
 def as_list(answers: tuple[str, ...]) -> str:
-    """Write several answers that belong together as the list that the chart reward reads."""
+    """Return several answers that belong together as the list that the chart reward reads."""
     return json.dumps(answers, ensure_ascii=False)
 
 
@@ -149,7 +149,7 @@ def short_task(answer: str) -> tuple[str, str]:
 
 
 def without_opening(caption: str) -> str:
-    """Take boilerplate off the beginning of a caption: words that earn overlap and describe nothing.
+    """Return a caption without a boilerplate opening, whose words earn overlap and describe nothing.
 
     Example:
         >>> without_opening("The image shows a dog."), without_opening("In this picture, two men talk.")

@@ -25,7 +25,7 @@ _WIDTH = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What COCO-form detection understands."""
+    """Options of COCO-form detection."""
 
     annotations: str = "annotations/instances_{split}.json"
     """The annotation file."""
@@ -67,7 +67,7 @@ class CocoTables:
     _boxes: "dict[int, array[float]]" = field(default_factory=dict)
 
     def read(self, path: Path, part: str) -> Iterator[BadRow]:
-        """Fill the tables; gives what cannot be read and belongs to no image."""
+        """Fill the tables; yields what cannot be read and belongs to no image."""
         keepers: dict[str, Callable[[Fields], None]] = {
             "categories": self._keep_category,
             "images": self._keep_image,
@@ -80,7 +80,7 @@ class CocoTables:
                     yield bad
 
     def boxes_of(self, image: int) -> list[tuple[int, RawBox]]:
-        """Give (category, box) of an image in the order of the file; the label of an unknown category is empty."""
+        """Return (category, box) of an image in the order of the file; the label of an unknown category is empty."""
         flat = self._boxes.get(image, array("d"))
         found = []
         for start in range(0, len(flat), _WIDTH):

@@ -20,7 +20,7 @@ LAYOUT = "data/train-*.parquet (hiyouga/geometry3k), or <split>/<id>/data.json a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What Geometry3K understands."""
+    """Options of Geometry3K."""
 
     form: Literal["free", "choices"] = "free"
     """free: the value is the answer, task math. choices: the letter is, task match_mcq."""

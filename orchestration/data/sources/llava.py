@@ -23,7 +23,7 @@ SHAREGPT4V_LAYOUT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlavaOptions:
-    """What LLaVA-form sets understand."""
+    """Options of LLaVA-form sets."""
 
     annotations: tuple[str, ...]
     """Annotation files, relative to the source's folder."""
@@ -41,7 +41,7 @@ class LlavaOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareGPT4VOptions:
-    """What ShareGPT4V understands."""
+    """Options of ShareGPT4V."""
 
     annotations: tuple[str, ...] = ("sharegpt4v_instruct_gpt4-vision_cap100k.json",)
     """Annotation files, relative to the source's folder."""
@@ -161,7 +161,7 @@ def read_turns(row: Fields) -> list[Turn]:
 
 
 def read_images(row: Fields, folder: str) -> tuple[RawImage, ...]:
-    """Give the files under `image`, one or a list, or none."""
+    """Return the images under `image`: a path, a list, or none."""
     value = row.raw("image")
     paths = value if isinstance(value, list) else [] if value in (None, "") else [value]
     texts = [path if isinstance(path, str) else refuse("image", value, "a path or a list of paths") for path in paths]

@@ -25,7 +25,7 @@ _MARKER = re.compile(r"<image ([1-7])>")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """MMMU has no options."""
+    """No options."""
 
 
 class MMMU(Adapter):

@@ -17,7 +17,7 @@ _MARKER = re.compile(r"<image>[ \t]*\n?")
 
 
 def picture_id(path: str) -> str:
-    """Give the common name of a COCO or Visual Genome picture, or nothing.
+    """Return the common name of a COCO or Visual Genome picture, or an empty text.
 
     COCO numbers its pictures over all years and splits, so 9 is one picture in train2014 and train2017.
 
@@ -34,12 +34,12 @@ def picture_id(path: str) -> str:
 
 
 def coco_id(number: int) -> str:
-    """Name the picture that COCO calls `number`."""
+    """Return the common name of COCO's picture `number`."""
     return f"coco/{number}"
 
 
 def file_image(folder: str, path: str, image_id: str = "") -> RawImage:
-    """Name an image file.
+    """Return an image by its file.
 
     Args:
         folder: Where the source keeps its images, relative to its root; empty for the root.
@@ -90,7 +90,7 @@ def require_images(images: tuple[RawImage, ...], name: str) -> tuple[RawImage, .
 
 
 def without_markers(text: str) -> str:
-    """Take `<image>` markers out of a question; where images go is decided later, for all sources alike.
+    """Return a question without `<image>` markers; the prompt template places images, the same way for all sources.
 
     Example:
         >>> without_markers("<image> What is this?"), without_markers("What is this? <image>")
@@ -100,5 +100,5 @@ def without_markers(text: str) -> str:
 
 
 def stem(path: str) -> str:
-    """Give the name of a file without folder and ending."""
+    """Return the name of a file without folder and suffix."""
     return PurePosixPath(path[-_PATH_CHARS:]).stem

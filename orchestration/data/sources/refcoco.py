@@ -39,7 +39,7 @@ LICENCE = Licence(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the authors' download understands."""
+    """Options of the authors' download."""
 
     dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco"
     split_by: Literal["unc", "google", "umd"] = "unc"
@@ -52,7 +52,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """What the Parquet form understands."""
+    """Options of the Parquet form."""
 
     images: str = ""
     """Folder under which coco/train2014 lies; empty for the root."""

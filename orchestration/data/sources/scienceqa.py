@@ -19,7 +19,7 @@ LAYOUT = "data/train-*.parquet (derek-thomas/ScienceQA), or problems.json and im
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What ScienceQA understands."""
+    """Options of ScienceQA."""
 
     text_only: bool = False
     """Keep questions without an image; otherwise they are rejected as missing_field, and so counted."""

@@ -20,7 +20,7 @@ BATCH_ROWS = 16
 MAX_DEPTH = 1_000
 """Open brackets of a streamed file; real rows have ten. The parser keeps a path for each, in memory as their square."""
 READ_BYTES = 16_384
-"""So little that brackets which close within one read do no harm either."""
+"""Small, so that brackets which close within one read do no harm either."""
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 
@@ -53,7 +53,7 @@ def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow 
 
     Args:
         records: From one of the readers below.
-        convert: Gives the rows of one record, or raises RowError.
+        convert: Returns the rows of one record, or raises RowError.
         part: Name of the part; names broken rows, which may have no id of their own.
     """
     times: dict[str, int] = {}
@@ -75,7 +75,7 @@ def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow 
 
 
 def of_split(records: Records, split: str) -> Records:
-    """Leave out the rows of other splits; one whose `split` cannot be read stays, to be refused with its reason."""
+    """Skip the rows of other splits; one whose `split` cannot be read stays, to be refused with its reason."""
     for record in records:
         value = record.value if isinstance(record, Record) else None
         other = value.get("split") if isinstance(value, dict) else None
@@ -84,7 +84,7 @@ def of_split(records: Records, split: str) -> Records:
 
 
 def json_array(path: Path, array: str = "") -> Records:
-    """Give the entries of a JSON array, streamed.
+    """Return the entries of a JSON array, streamed.
 
     Args:
         path: The file.
@@ -104,7 +104,7 @@ def json_array(path: Path, array: str = "") -> Records:
 
 
 def json_members(path: Path) -> Records:
-    """Give the members of a JSON object, streamed; placed by their names."""
+    """Return the members of a JSON object, streamed; placed by their names."""
     found = False
     for record in _stream(path, lambda file: ijson.kvitems(file, "", use_float=True)):
         found = True
@@ -114,7 +114,7 @@ def json_members(path: Path) -> Records:
 
 
 def json_lines(path: Path) -> Records:
-    """Give the lines of a JSON-lines file, placed by line number from 1; blank lines are passed over."""
+    """Return the lines of a JSON-lines file, placed by line number from 1; blank lines are skipped."""
     number = 0
     try:
         with path.open("rb") as file:
@@ -130,12 +130,12 @@ def json_lines(path: Path) -> Records:
 
 
 def parquet_rows(path: Path) -> Records:
-    """Give the rows of a Parquet file, a few at a time, placed by running number."""
+    """Return the rows of a Parquet file, a few at a time, placed by running number."""
     return _arrow_records(path, lambda: pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS))
 
 
 def arrow_rows(path: Path) -> Records:
-    """Give the rows of an Arrow stream file (what `save_to_disk` writes), mapped, not loaded."""
+    """Return the rows of an Arrow stream file (what `save_to_disk` writes), mapped, not loaded."""
     return _arrow_records(path, lambda: pa.ipc.open_stream(pa.memory_map(str(path))))
 
 
@@ -203,7 +203,7 @@ def _python_row(batch: Any) -> object:
 
 
 def broken_file(path: Path, detail: str, place: str = "") -> BadRow:
-    """Say what is wrong with a file, or with one of its rows if `place` names it."""
+    """Return the bad row of a broken file, or of one of its rows if `place` names it."""
     name = f"{path.name}/{place}" if place else path.name
     return BadRow(source_id=name, reason=RejectReason.UNREADABLE_ROW, detail=f"{path.name} {detail}")
 

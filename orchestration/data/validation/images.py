@@ -24,7 +24,7 @@ from orchestration.settings.recipe import LimitsConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 BOMB_FACTOR = 4
-"""A header that claims more than this multiple of max_pixels is no large photograph, it is an attack or garbage."""
+"""A header that claims more than this multiple of max_pixels is an attack or garbage, not a large photograph."""
 JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
@@ -62,7 +62,7 @@ class CheckedImage:
         return self.width, self.height
 
     def stored(self, *, image_id: str, chunk: str, index: int) -> StoredImage:
-        """Give what a row keeps of the image once its bytes lie at place `index` of `chunk`."""
+        """Return what a row keeps of the image once its bytes are stored at `index` of `chunk`."""
         return StoredImage(
             sha256=self.sha256,
             size_bytes=len(self.data),
@@ -77,11 +77,11 @@ class CheckedImage:
 
 
 def check_image(data: bytes, limits: LimitsConfig, *, has_boxes: bool) -> CheckedImage:
-    """Decode an encoded image fully and give it with its size and fingerprints.
+    """Decode an encoded image fully and return it with its size and fingerprints.
 
     Palettes, transparency, grey and 16-bit channels stay in the bytes: the model's own path converts to RGB, and here
     that conversion is proved to work. Files of several frames are refused, also photographs with an embedded preview
-    (MPO), because nobody knows which one is meant.
+    (MPO), because it is not known which one is meant.
 
     Args:
         data: The encoded file.
@@ -185,7 +185,7 @@ def _detail_of(error: Exception, data: bytes) -> str:
 
 
 def dhash256(image: Image.Image) -> str:
-    """Give the difference hash of an RGB image: 64 hexadecimal digits, row by row, the leftmost pair of cells first.
+    """Return the difference hash of an RGB image: 64 hexadecimal digits, row by row, leftmost pair of cells first.
 
     Bit (y, x) is set where cell (y, x + 1) of a 16 x 17 grid of grey means is brighter than cell (y, x) by more than
     MIN_STEP.
@@ -199,7 +199,7 @@ def dhash256(image: Image.Image) -> str:
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Give the means of an RGB image over 16 x 16 cells as base64 of 768 bytes, row by row."""
+    """Return the means of an RGB image over 16 x 16 cells as base64 of 768 bytes, row by row."""
     cells = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     return base64.b64encode(cells.tobytes()).decode("ascii")
 

@@ -115,7 +115,7 @@ def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -
 
 
 def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
-    """Give the texts that a model may come to read or that a reward grades against, with their names."""
+    """Return the texts that a model may read or that a reward grades against, with their names."""
     yield "the question", row.question
     yield "the answer", row.answer
     for place, option in enumerate(row.options, start=1):
@@ -125,7 +125,7 @@ def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
 
 
 def _texts(row: RawRow) -> Iterator[tuple[str, str]]:
-    """Give all texts that a written row holds: what is not UTF-8 would stop the writer."""
+    """Return all texts that a written row holds: what is not UTF-8 would stop the writer."""
     yield from _read_texts(row)
     yield "the source id", row.source_id
     yield "the part", row.part

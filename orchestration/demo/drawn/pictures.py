@@ -46,7 +46,7 @@ _CAP = (255, 255, 255)
 
 
 def _paper() -> Image.Image:
-    """Give an empty page whose cells fade from red to the right and from blue downwards."""
+    """Return an empty page whose cells fade from red to the right and from blue downwards."""
     page = Image.new("RGB", (SIDE, SIDE))
     draw = ImageDraw.Draw(page)
     for row, column in itertools.product(range(SIDE // CELL), repeat=2):
@@ -72,7 +72,7 @@ def _rule(image: Image.Image) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Give the PNG file of a picture; fast rather than small."""
+    """Return the PNG file of a picture; fast rather than small."""
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()
@@ -206,7 +206,6 @@ class Scene:
         return hashlib.blake2b(repr(self.shapes).encode(), digest_size=10).hexdigest()
 
     def draw(self) -> Image.Image:
-        """Give the picture."""
         return draw_shapes([(item.shape, item.colour, item.box) for item in self.shapes])
 
 
@@ -258,7 +257,6 @@ class Chart:
         return hashlib.blake2b(repr(self).encode(), digest_size=10).hexdigest()
 
     def draw(self) -> Image.Image:
-        """Give the picture."""
         if self.kind == "pie":
             return draw_pie(list(zip(self.colours, self.values, strict=True)))
         draw = draw_bars if self.kind == "bar" else draw_line
@@ -278,6 +276,6 @@ def random_chart(rng: random.Random) -> Chart:
 
 
 def _random_parts(rng: random.Random) -> list[int]:
-    """Give three different numbers of eighths that sum to 8, in random order."""
+    """Return three different numbers of eighths that sum to 8, in random order."""
     parts = rng.choice(((1, 2, 5), (1, 3, 4)))
     return rng.sample(parts, len(parts))

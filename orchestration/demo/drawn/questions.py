@@ -137,7 +137,7 @@ def ask_box(scene: Scene, rng: random.Random) -> Question:
 
 
 def as_json(box: tuple[int, int, int, int]) -> str:
-    """Give a box as the JSON list that the grounding reward reads.
+    """Return a box as the JSON list that the grounding reward reads.
 
     Example:
         >>> as_json((0, 28, 56, 84))
@@ -147,7 +147,7 @@ def as_json(box: tuple[int, int, int, int]) -> str:
 
 
 def with_boxes_in(frame: FrameName, sample: DemoSample) -> DemoSample:
-    """Give the sample with demonstrations that write boxes in `frame`; its reference stays in pixels."""
+    """Return the sample with demonstrations that write boxes in `frame`; its reference stays in pixels."""
     if sample.task != "iou" or frame == "pixel_resized":  # drawings are never resized
         return sample
     return dataclasses.replace(
@@ -164,7 +164,7 @@ def _in_thousandths(solution: Solution) -> Solution:
 
 
 def expressions(scene: Scene, item: Shape) -> list[str]:
-    """Give the names of a shape that fit no other shape of the scene."""
+    """Return the names of a shape that fit no other shape of the scene."""
     same_shape = [other for other in scene.shapes if other.shape == item.shape and other is not item]
     found = [f"the {item.colour} {item.shape}", f"the {item.colour} shape"]
     if not same_shape:
@@ -217,7 +217,7 @@ def _solution(scene: Scene, phrases: list[str]) -> Solution:
 
 
 def _careless(scene: Scene, rng: random.Random) -> list[list[str]]:
-    """Give captions that stop after the first shape, swap a shape for one that is not there, or repeat one."""
+    """Return captions that stop after the first shape, swap a shape for one that is not there, or repeat one."""
     phrases = [_phrase(item) for item in scene.shapes]
     spot = rng.randrange(len(phrases))
     absent = sorted(set(COLOURS) - {item.colour for item in scene.shapes})

@@ -34,7 +34,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked about a picture, the right solution, and slips: solutions as a careless annotator gives them.
+    """What is asked about a picture, the right solution, and slips: wrong solutions of a careless annotator.
 
     Example:
         >>> Question(source="demo/bar", task="chart", text="How high is red?", answer_type="number",
@@ -79,7 +79,7 @@ class DemoSample:
     slips: tuple[Solution, ...]
 
     def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0) -> str:
-        """Give a completion to imitate, with a fault in it at the given rate.
+        """Return a completion to imitate, with a fault in it at the given rate.
 
         Args:
             rng: Decides whether there is a fault, and which.
@@ -114,7 +114,7 @@ def make_sample(question: Question, *, image_png: bytes, image_size: tuple[int, 
 
 
 def break_format(solution: Solution, rng: random.Random) -> str:
-    """Give the right solution in an envelope that the format reward refuses: a tag lacks, or the order is wrong."""
+    """Return the right solution in an envelope that the format reward refuses: a tag missing or out of order."""
     think, answer = f"<think>{solution.think}</think>", f"<answer>{solution.answer}</answer>"
     broken = (
         f"{think}<answer>{solution.answer}",

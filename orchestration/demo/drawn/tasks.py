@@ -76,12 +76,12 @@ def generate_samples(
 
 
 def split_of(scene_digest: str) -> Split:
-    """Give the split that a drawing belongs to."""
+    """Return the split that a drawing belongs to."""
     return "held_out" if int(scene_digest[:8], 16) % HELD_OUT_SHARE == 0 else "train"
 
 
 def _draw(weights: Mapping[str, float], num_questions: int, rng: random.Random) -> tuple[Scene | Chart, list[Question]]:
-    """Give one drawing and different questions about it; the first one's task decides what is drawn."""
+    """Return one drawing and different questions about it; the task of the first decides what is drawn."""
     first = rng.choices(list(weights), list(weights.values()))[0]
     if first == "chart":
         chart = random_chart(rng)
