@@ -18,7 +18,6 @@ from orchestration.cluster.session import while_ray_lives
 from orchestration.inputs.dataset import Located, locate
 from orchestration.inputs.prepare import Inputs, check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
-from orchestration.page.tables import before_after_table
 from orchestration.plan.plan import check_plan
 from orchestration.settings.errors import InterruptedRunError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig
@@ -26,6 +25,7 @@ from orchestration.storage.checkpoints import check_finished, newest_step, read_
 from orchestration.storage.faults import read_faults
 from orchestration.storage.lock import exclusive
 from orchestration.storage.run_folder import RunFolder, settle_config, write_environment, write_json
+from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run
 

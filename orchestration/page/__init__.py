@@ -1,1 +1,1 @@
-"""Templates and figures of HTML pages, tables and numbers for the terminal."""
+"""Templates and figures of HTML pages, and numbers formatted as text."""
