@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _end_in_order() -> None:
-    """Let Ctrl-C and a scheduler's SIGTERM unwind what is running; a shell starts background jobs without the first."""
+    """Raise KeyboardInterrupt on SIGTERM too, and on SIGINT, which shells ignore for background jobs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 

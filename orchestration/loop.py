@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def train_and_finish(run: "Run") -> None:
-    """Train, then keep the final weights and scores; a learner lost on the last metres takes the run back as well."""
+    """Train, then save the final weights and scores; a learner lost during that restarts from a checkpoint."""
     while True:
         await train(run)
         try:
@@ -86,7 +86,7 @@ async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
 
 
 async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, slot: BatchSlot | None) -> None:
-    """Give the buffer the group of one position, or the reason for which it cannot be one."""
+    """Put the group of one position into the buffer, or the reason why there is none."""
     match await sample_group(run, position, slot):
         case GroupTicket() as ticket:
             buffer.add(ticket)
@@ -95,7 +95,7 @@ async def fill_slot(run: "Run", buffer: GroupBuffer, position: int, slot: BatchS
 
 
 async def sample_group(run: "Run", position: int, slot: BatchSlot | None = None) -> GroupTicket | str:
-    """One prompt's way from its row, which `draws.read` has read, to a scored group; begun again where it is lost.
+    """Sample and score the group of one position, whose row `draws.read` has read; repeated where it is lost.
 
     Returns:
         The ticket, or why the position has to be dropped.
@@ -120,7 +120,7 @@ async def sample_group(run: "Run", position: int, slot: BatchSlot | None = None)
 
 
 async def fetch(run: "Run", groups: StepGroups) -> StepGroups:
-    """Bring a step's groups to the learner; those that went down with a node are sampled again."""
+    """Fetch a step's groups to the learner; those lost with a node are sampled again."""
     while lost := await run.learner.missing(groups.tickets):
         run.lose_payloads([str(position) for position in lost], "their tokens are on no node any more")
         await run.draws.read(lost)

@@ -30,7 +30,7 @@ def ranks_under(layout: Layout, engine: int) -> tuple[int, ...]:
 
 
 def colocated_devices(told: Sequence[RankDevices]) -> str:
-    """Give the CUDA_VISIBLE_DEVICES of an engine, from what its ranks answered: Ray chose their GPUs.
+    """Return the CUDA_VISIBLE_DEVICES of an engine: the GPUs that Ray chose for its ranks.
 
     Args:
         told: By the ranks under the engine, in their order.

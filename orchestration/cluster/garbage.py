@@ -8,7 +8,7 @@ spends most of its time on looking at what lives."""
 
 
 def collect_rarely() -> None:
-    """Leave everything that exists out of the search for cycles, and search less often from now on."""
+    """Exclude existing objects from Python's cycle collector, and run it less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

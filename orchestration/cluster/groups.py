@@ -160,7 +160,7 @@ class Groups:
         return (role, index) in self._places
 
     def close(self) -> None:
-        """Give everything back; actors that still stand there end."""
+        """Release all reservations; actors in them are ended."""
         while self._held:
             group, _ = self._held.popitem()
             remove_placement_group(group)

@@ -78,7 +78,7 @@ class Family:
     """The processes of one run, as far as they were seen."""
 
     def __init__(self, token: str) -> None:
-        """Begin with nobody."""
+        """Start without processes."""
         self._token = token
         self._seen: dict[int, Process] = {}
 
@@ -135,7 +135,7 @@ def bearers(token: str) -> list[int]:
 
 
 def watch(family: Family) -> None:
-    """Look at the family until the driver has ended the block, or is gone."""
+    """Watch the processes until the driver has left the block or has died."""
     while not select.select([sys.stdin], [], [], LOOK_S)[0]:
         family.look()
 

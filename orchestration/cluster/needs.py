@@ -144,7 +144,7 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
 
 
 def shortage(needs: Needs, machines: Sequence[Machine], missing: Mapping[str, int]) -> str:
-    """Say what found no room, what is needed and what is there.
+    """Return an error that lists what found no room, what is needed and what exists.
 
     Args:
         needs: Of the run.

@@ -18,7 +18,7 @@ OWN_TO_A_PROCESS = frozenset(
 
 
 def actor_environment(cluster: ClusterConfig, driver: Mapping[str, str]) -> dict[str, str]:
-    """Give what `cluster.pass_environment` takes from the driver's environment, and `cluster.environment` over it.
+    """Return the variables that `cluster.pass_environment` takes from the driver, overridden by `cluster.environment`.
 
     A name that the driver does not have is left out: most of them are of use on some clusters only.
     """
@@ -40,7 +40,7 @@ NAME_BYTES = 15
 
 
 def interface_of(address: str) -> str | None:
-    """Give the interface that has an IPv4 address; None where none has.
+    """Return the interface that has an IPv4 address; None where none has.
 
     Gloo binds to what the machine's own name resolves to, which on many machines is a loopback address that no other
     machine can reach. The address under which Ray knows the machine is reachable, so its interface is.

@@ -63,7 +63,7 @@ MAX_WORDS = 300
 
 
 def translate(error: RayError, role: Role, index: int) -> BaseException:
-    """Give what a call of actor `index` of a role raised in our words.
+    """Convert a Ray error of actor `index` of a role to one of ours.
 
     Returns:
         The error of the role that is gone; EngineLostError also where a learner rank found an engine gone that it

@@ -22,14 +22,14 @@ class Reservations:
     """Room for every actor of a job, reserved in Ray."""
 
     def __init__(self, layout: Layout, needs: Needs, processes: Processes, groups: Groups) -> None:
-        """Hold what was reserved."""
+        """Store what was reserved."""
         self.layout = layout
         self._needs = needs
         self._processes = processes
         self._groups = groups
 
     def placements(self, role: ActorRole) -> Sequence[Placement]:
-        """What the actors of a role run with; of engines as many as there may ever be."""
+        """Return the placements of a role's actors; for engines as many as there may be at most."""
         return {
             "engine": self._processes.engines,
             "learner": self._processes.learner_ranks,

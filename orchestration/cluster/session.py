@@ -118,9 +118,7 @@ def _told_by_ray(log_dir: Path) -> Iterator[None]:
     except RayError as error:
         cause = cause_of(error)
         if isinstance(cause, RayActorError):
-            raise InfrastructureError(
-                f"an actor of the run died: {_last_line(cause)}; its last words are in {log_dir}"
-            ) from error
+            raise InfrastructureError(f"an actor of the run died: {_last_line(cause)}; see {log_dir}") from error
         if isinstance(error, RayTaskError):
             raise cause from error
         raise

@@ -69,7 +69,7 @@ def compose(
 
 
 def _store(base: Mapping[str, Any]) -> str:
-    """Keep settings where Hydra finds them, with nothing chosen in any group of files, and return their name."""
+    """Store settings for Hydra with no choice in any config group, and return their name."""
     from hydra.core.config_store import ConfigStore
 
     def literal(value: Any) -> Any:
@@ -124,7 +124,7 @@ def _refuse_malformed(override: str) -> None:
 
 
 def _without_nothing_chosen(overrides: Sequence[str]) -> list[str]:
-    """Leave out `experiment=null`, which Hydra refuses, and the choices of that group before it."""
+    """Return overrides without `experiment=null`, which Hydra refuses, and the choices of that group before it."""
     kept: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
@@ -184,7 +184,7 @@ def _explain_first_fault(overrides: Mapping[str, str], error: Exception, name: s
 
 
 def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Exception) -> str:
-    """Say in one line what is wrong with an override of settings that compose without it."""
+    """Return one line on what is wrong with an override of settings that compose without it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import GrammarParseError
@@ -234,7 +234,7 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
 
 
 def _unreadable(key: str, value: str) -> str:
-    """Say how a value that Hydra's grammar cannot read is written."""
+    """Return how a value that Hydra's grammar cannot read is written."""
     kind = setting_type(key)
     kind = getattr(kind, "__origin__", kind)  # of a number with a range, Annotated[int, Ge(1)]
     if kind in (int, float, bool):
@@ -256,7 +256,7 @@ def _null_level(path: str, part: str) -> str:
 
 
 def _no_choice(group: str, value: str) -> str:
-    """Say which files a group has, and which of them was probably meant."""
+    """Return the choices of a config group and the nearest one."""
     choices = list(_choices(group))
     below = [choice for choice in choices if value and choice.startswith(f"{value.rstrip('/')}/")]
     if below:

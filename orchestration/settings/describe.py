@@ -32,7 +32,7 @@ def setting_type(key: str, holder: Any = ExperimentConfig) -> Any:
 
 
 def is_text(annotation: Any) -> bool:
-    """Tell whether the values of an annotation are text and nothing else, None aside."""
+    """Return whether an annotation allows text alone, None aside."""
     kinds = [_bare(kind) for kind in _kinds(annotation)]
     return all(
         kind is str or (typing.get_origin(kind) is Literal and all(isinstance(v, str) for v in typing.get_args(kind)))
@@ -41,7 +41,7 @@ def is_text(annotation: Any) -> bool:
 
 
 def is_path(annotation: Any) -> bool:
-    """Tell whether an annotation is `Annotated[str, "path"]`, None aside."""
+    """Return whether an annotation is `Annotated[str, "path"]`, None aside."""
     return any("path" in getattr(kind, "__metadata__", ()) for kind in _kinds(annotation))
 
 

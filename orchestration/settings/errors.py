@@ -51,7 +51,7 @@ class TransferBrokenError(InfrastructureError):
 
 
 class TooManyFaultsError(InfrastructureError):
-    """More faults than `cluster.faults` allows. It ends the run and must not be repeated as the single fault is."""
+    """More faults than `cluster.faults` allows. It ends the run and is not retried."""
 
 
 class RayDiedError(InfrastructureError):

@@ -76,7 +76,7 @@ def build_settings(values: dict[str, Any]) -> ExperimentConfig:
 
 
 def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:
-    """Give what the checks across rooms refuse, one error a check."""
+    """Yield the errors of the checks that need several groups of settings, one per check."""
     for check in (*SETTINGS_CHECKS, check_sampling, check_gpu_shares) if is_for_training else SETTINGS_CHECKS:
         try:
             check(config)

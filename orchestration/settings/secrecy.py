@@ -17,7 +17,9 @@ def check_environment(environment: Mapping[str, str], passed: tuple[str, ...]) -
     """
     for name in environment:
         if not NAME.fullmatch(name):
-            raise ConfigError(f"cluster.environment.{name} is no name of a variable; use letters, digits and _")
+            raise ConfigError(
+                f"cluster.environment.{name} is not a valid name of an environment variable; use letters, digits and _"
+            )
     for pattern in passed:
         if not NAME.fullmatch(pattern.removesuffix("*")):
             raise ConfigError(
@@ -47,7 +49,7 @@ REMEDY = (
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a setting or variable of this name would hold a secret.
+    """Return whether a setting or variable of this name would hold a secret.
 
     Example:
         >>> is_secret_name("WANDB_API_KEY"), is_secret_name("max_completion_tokens")
@@ -90,7 +92,7 @@ def _refuse(key: str, value: object) -> None:
 
 
 def _leaves(value: object, key: str) -> Iterator[tuple[str, object]]:
-    """Give every value that is no container, with its dotted key."""
+    """Yield every value that is no container, with its dotted key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, f"{key}.{name}" if key else str(name))

@@ -45,7 +45,7 @@ def build(cls: type[T], values: object, path: str = "") -> T:
 
 
 def unknown_key(key: str, known: list[str], path: str, *, kind: str = "setting") -> str:
-    """Say that a key, or another name of some kind, does not exist and which one was probably meant."""
+    """Return a message that a key, or another kind of name, does not exist, with the nearest one."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {_join(path, near[0])}?" if near else f"known {kind}s: {', '.join(sorted(known))}"
     return f"{_join(path, key)} is not a {kind}; {hint}"

@@ -44,7 +44,7 @@ class Checkpoints:
         keep_best: bool,
         say: Callable[[str], None],
     ) -> None:
-        """Look at a store; nothing is written.
+        """Read a store; nothing is written.
 
         Args:
             store: where they are kept; see `store_of`.
@@ -63,7 +63,7 @@ class Checkpoints:
         self._staged: StagedShare | None = None
 
     async def stage(self, step: int) -> None:
-        """Let the learner stage its state now, because it will be away when `begin` is called for the same step.
+        """Stage the learner's state now, because it will be offloaded when `begin` is called for this step.
 
         Raises:
             CheckpointError: the checkpoint before this one failed; or nothing could be staged.
@@ -72,7 +72,7 @@ class Checkpoints:
         self._staged = await self.learner.stage(step)
 
     async def begin(self, step: int, *, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
-        """Let the learner stage its state; returns when it may train on, and the rest goes on by itself.
+        """Stage the learner's state; returns when training may continue, while the upload runs in the background.
 
         Args:
             step: names the checkpoint; one of the same step is replaced.
@@ -127,11 +127,11 @@ class Checkpoints:
         await asyncio.to_thread(self._tidy, share.step)
 
     async def _clear(self, step: int) -> None:
-        """Give back the space of a checkpoint that failed; it does not count, whether that succeeds or not."""
+        """Delete a failed checkpoint, as far as possible."""
         await asyncio.gather(asyncio.to_thread(checkpoint.remove, self.store, step), return_exceptions=True)
 
     def _tidy(self, newest: int) -> None:
-        """Delete what need not stay, and what partial or damaged ones have left."""
+        """Delete checkpoints outside of the retention rule, and partial or damaged ones."""
         scores_of = {one.step: one.scores for one in self._whole()}
         keep = checkpoint.steps_to_keep(scores_of, keep_last=self._keep_last, keep_best=self._keep_best)
         for step in checkpoint.steps(self.store):
@@ -139,7 +139,7 @@ class Checkpoints:
                 checkpoint.remove(self.store, step)
 
     def _whole(self) -> list[Checkpoint]:
-        """Give the marked ones but for those that are known to be damaged, oldest first; only markers are read."""
+        """Return complete checkpoints, oldest first, without those known to be damaged; reads markers only."""
         found = []
         for step in checkpoint.marked_steps(self.store):
             try:
@@ -149,7 +149,7 @@ class Checkpoints:
         return [one for one in found if one.step not in self._damaged]
 
     def latest(self) -> Checkpoint | None:
-        """Give the newest checkpoint whose files are all as they were written, or None.
+        """Return the newest checkpoint whose files match their digests, or None.
 
         Reads every file of it once. A damaged one is passed over with a word, and deleted when the next one is
         complete.
@@ -166,7 +166,7 @@ class Checkpoints:
         self._damaged.add(step)
 
     def best(self) -> dict[str, Checkpoint]:
-        """Give the checkpoint with the highest score by each reward function, and by `macro`; files are not read."""
+        """Return the checkpoint with the highest score of each reward function and of `macro`; reads markers only."""
         found = {one.step: one for one in self._whole()}
         best = checkpoint.best_steps({step: one.scores for step, one in found.items()})
         return {name: found[step] for name, step in best.items()}
@@ -179,7 +179,7 @@ def store_of(folder: RunFolder) -> FileStore:
 
 
 def newest_step(store: FileStore) -> int | None:
-    """Give the step of the newest checkpoint with a readable marker, None where there is none; files are not read."""
+    """Return the step of the newest checkpoint with a readable marker, or None; reads markers only."""
     for step in reversed(checkpoint.marked_steps(store)):
         try:
             return checkpoint.read(store, step).step
@@ -189,7 +189,7 @@ def newest_step(store: FileStore) -> int | None:
 
 
 def config_digest(config: ExperimentConfig) -> str:
-    """Give the blake2b of the settings as canonical JSON, in hex."""
+    """Return the blake2b of the settings as canonical JSON, in hex."""
     canonical = json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
 
@@ -219,7 +219,7 @@ class Saver:
                 self._note(step, error)
 
     async def stage(self, step: int) -> None:
-        """Let the learner stage its state now, for a `begin` of the same step.
+        """Stage the learner's state now, for a `begin` of the same step.
 
         Raises:
             TooManyFaultsError: too many failed within the window.

@@ -52,7 +52,7 @@ class FaultLog:
     def __init__(
         self, limits: FaultsConfig, path: Path | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """Begin with no faults.
+        """Start without faults.
 
         Args:
             limits: Faults of each role that a run bears within `window_s`.

@@ -12,7 +12,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def exclusive(folder: Path, *, refusal: str) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; the lock goes with the process, however it ends.
+    """Hold an exclusive lock on a folder within the block; it is released with the process.
 
     Args:
         folder: Made where it does not exist; as it was before, lock and all, if the block leaves no file in it.

@@ -173,7 +173,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give (dotted key, value) pairs of nested mappings."""
+    """Yield (dotted key, value) pairs of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{key}.")
@@ -247,7 +247,7 @@ def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
 
 
 def _changed_schedule(optimizer: OptimizerConfig, total_steps: int | None, step: int) -> list[str]:
-    """Say by how much the learning rate jumps where another length of the schedule bends it."""
+    """Return a note on the jump of the learning rate where the schedule has another length."""
     if optimizer.schedule == "constant" or total_steps is None or total_steps <= optimizer.warmup_steps:
         return []
     planned = learning_rate_at(step, dataclasses.replace(optimizer, total_steps=total_steps))

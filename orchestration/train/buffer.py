@@ -78,7 +78,7 @@ class GroupBuffer:
         self._closed = False
 
     async def wait_for_slots(self) -> list[int]:
-        """Give all positions that may begin now, as soon as there is one; none when no step needs any more.
+        """Wait for positions that may start, and return them; none when no step needs any more.
 
         A synchronous run begins in rounds: the replacements of a step begin together, when all others have arrived, so
         that what runs beside what does not depend on timing.
@@ -107,7 +107,7 @@ class GroupBuffer:
         self._settle(ticket.position, counts=is_wanted)
 
     def drop(self, position: int, reason: str) -> None:
-        """Give up a position for a counted reason."""
+        """Drop a position for a counted reason."""
         self._dropped[position] = reason
         self._settle(position, counts=False)
 
@@ -134,12 +134,12 @@ class GroupBuffer:
         return groups
 
     def advance(self, step: int) -> None:
-        """Say that the weights of `step` steps are live; gives slots back."""
+        """Free the slots that wait for the weights of `step` to be live."""
         self._live_step = step
         self._slot_freed.set()
 
     def close(self) -> None:
-        """Hand out nothing more; whoever waits is woken."""
+        """Close the buffer and wake all waiters."""
         self._closed = True
         self._slot_freed.set()
         self._arrived.set()

@@ -22,13 +22,13 @@ class Draws:
     """
 
     def __init__(self, table: SampleTable, config: ExperimentConfig) -> None:
-        """Stand at the beginning."""
+        """Start at the first position."""
         self._table = table
         self._config = config
         self.go_to({})
 
     def go_to(self, state: Mapping[str, Any]) -> None:
-        """Stand where a checkpoint left the stream, or at its beginning where there is none."""
+        """Restore the stream from a checkpoint, or start at its beginning."""
         training = self._config.training
         self.stream = PromptStream(
             self._table,
@@ -97,6 +97,6 @@ class Draws:
         return position % training.groups_per_step < training.recorded_groups_per_step
 
     def observe(self, groups: StepGroups) -> None:
-        """Tell the stream how hard a step's prompts were; an adaptive curriculum follows it."""
+        """Report a step's rewards to the stream; an adaptive curriculum follows them."""
         graded = [ticket for ticket in groups.tickets if ticket.summary.task_rewards]
         self.stream.observe(groups.step, [(ticket.position, fmean(ticket.summary.task_rewards)) for ticket in graded])

@@ -157,7 +157,7 @@ class Run:
         await self.learner.export(self.folder.export)
 
     async def rescue(self) -> None:
-        """Save what is done before the run ends with an error, if the learner lives and stands between two steps.
+        """Save before the run ends with an error, if the learner is alive and between two steps.
 
         A step that the learner is at is waited for. After a step that failed in the learner nothing is saved, because
         some of its updates may have been applied, unless it was a group that the only update could not use.
@@ -202,7 +202,7 @@ class Run:
             raise errors[0]
 
     def request_stop(self, reason: str) -> None:
-        """Leave after the step that is being trained; `finish` saves a checkpoint first."""
+        """Stop after the current step; `finish` saves a checkpoint first."""
         if self._stop_reason is None:
             self._stop_reason = reason
             self._say(f"{reason}: saving a checkpoint after the current step, then leaving ...")
@@ -210,7 +210,7 @@ class Run:
             self._buffer.close()
 
     def lose_learner(self, error: BaseException) -> None:
-        """Note that the learner is gone.
+        """Record that the learner is lost.
 
         Raises:
             TooManyFaultsError: too often within the window.
@@ -220,7 +220,7 @@ class Run:
         self.faults.record(Role.LEARNER, 0, str(error))
 
     def lose_payloads(self, group_ids: Sequence[str], cause: str) -> None:
-        """Note that groups vanished between two actors; they are sampled again.
+        """Record that groups were lost between two actors; they are sampled again.
 
         Raises:
             TooManyFaultsError: too often within the window.
@@ -228,7 +228,7 @@ class Run:
         self.faults.record(Role.TRANSFER, 0, f"groups {', '.join(group_ids[:8])}: {cause}")
 
     async def recover(self) -> None:
-        """Build a lost learner again and go back to the last checkpoint; nothing to do while it lives."""
+        """Rebuild a lost learner and go back to the last checkpoint; does nothing while it lives."""
         if not self._learner_is_lost:
             return
         await self._drop_step()
@@ -243,7 +243,7 @@ class Run:
         self._learner_is_lost = False
 
     def new_buffer(self) -> GroupBuffer:
-        """A buffer that goes on where the run stands."""
+        """Return a buffer that continues at the run's progress."""
         self._newest_step = None
         self._buffer = GroupBuffer(
             self.config.training, range_epsilon=self.config.algorithm.range_epsilon, start=self.state.progress
@@ -251,7 +251,7 @@ class Run:
         return self._buffer
 
     async def train_step(self, groups: StepGroups) -> StepReport:
-        """Let the learner take a step, which is done then, whatever becomes of the run before new weights are out.
+        """Take one training step; it counts as done even if the run ends before its weights are published.
 
         Raises:
             LearnerLostError: a rank is gone.
@@ -270,7 +270,7 @@ class Run:
         return report
 
     async def end_step(self, progress: Progress, step_s: float) -> None:
-        """Note where the run stands; evaluate and save where that is due, and leave when the allocation ends."""
+        """Record progress, evaluate and save where due, and request a stop when the allocation ends."""
         self.state.progress = progress
         evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
         scores: Mapping[str, float] = {}
@@ -282,7 +282,7 @@ class Run:
             self.request_stop(f"the allocation ends in less than {leave_before_s:g} s and a step")
 
     def assign_batch(self, positions: Sequence[int]) -> dict[int, BatchSlot]:
-        """Places in one batch an engine for the groups of a synchronous run; then its completions are reproducible."""
+        """Assign the groups of a synchronous run to engines in advance, which makes its completions reproducible."""
         if not self.is_synchronous:
             return {}
         self._num_batches += 1
@@ -290,17 +290,17 @@ class Run:
         return self.generators.assign_batch(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
     async def probe_logprobs(self, groups: StepGroups) -> NDArray[np.float32] | None:
-        """Ask of the learner, before the publication that ends its turn, what it can give in its turn alone.
+        """Compute probe logprobs, and stage a checkpoint if due, before weights are published.
 
         Returns:
-            Its logprobs of one completion of the step, another group every step; for `compare`.
+            Logprobs of one completion of the step, from another group every step; for `check_mismatch`.
         """
         if self.turns.is_shared:
             await self.state.stage_if_due(groups.step + 1)
         return await self.weight_sync.expect(groups.probed) if groups.tickets else None
 
     async def check_mismatch(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
-        """Mean difference of what engines answer now from the logprobs that the learner gave in `probe_logprobs`.
+        """Return the mean difference between the engines' logprobs now and the learner's in `probe_logprobs`.
 
         None without them, or where the row or the group is gone meanwhile.
         """
@@ -317,12 +317,12 @@ class Run:
         return None
 
     def update_estimates(self, groups: StepGroups) -> None:
-        """Tell how long and how hard a step's prompts were: dispatch and an adaptive curriculum follow it."""
+        """Update the estimates of dispatch (lengths) and of an adaptive curriculum (difficulty) from a step."""
         self.draws.observe(groups)
         self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
 
     def counts(self) -> dict[str, float]:
-        """What went wrong so far in this process, and how many engines there are, as metrics."""
+        """Return the faults so far and the number of engines, as metrics."""
         return {
             **self.faults.counts(),
             "faults/groups_repeated": float(self.generators.num_repeated),
@@ -331,7 +331,7 @@ class Run:
         }
 
     async def _drop_step(self) -> None:
-        """Forget a step that nobody waits for any more; the ranks that are at it are ended."""
+        """Cancel the step that nothing waits for any more; its ranks are ended."""
         if self._newest_step is not None:
             (_, taking), self._newest_step = self._newest_step, None
             taking.cancel()

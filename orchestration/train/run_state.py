@@ -31,7 +31,7 @@ class RunState:
         faults: FaultLog,
         say: Callable[[str], None],
     ) -> None:
-        """Stand where the latest checkpoint left the run, or at its beginning.
+        """Restore from the latest checkpoint, or start from step 0.
 
         Raises:
             ResumeError: there are checkpoints, but none is whole.
@@ -50,19 +50,19 @@ class RunState:
         return self.progress.step
 
     async def go_back(self) -> None:
-        """Stand where the latest checkpoint left the run; for when the learner is gone, and what it was copying too."""
+        """Restore from the latest complete checkpoint after the learner was lost, with the copies it was making."""
         await self._checkpoints.abandon()
         self._stand_at(await asyncio.to_thread(self._latest))
 
     async def load_into(self, learner: LearnerGroup) -> None:
-        """Give a learner that was just built the state that belongs to this step; it has that of step 0 already."""
+        """Load the state of this step into a learner that was just built; step 0 needs none."""
         if self._checkpoint is not None:
             await learner.load(self._checkpoints.store, self._checkpoint.step)
             num_steps = self._config.training.num_steps
             self._say(f"resumed {self._checkpoint.name}: {self.step} of {num_steps} steps are done")
 
     async def save_if_due(self, scores: Mapping[str, float]) -> None:
-        """Begin the checkpoint of a step that is to have one; it is written beside training.
+        """Start the checkpoint of this step if one is due; it is written while training continues.
 
         Args:
             scores: held-out scores of this step by reward function; empty where it was not evaluated.
@@ -71,7 +71,7 @@ class RunState:
             await self._saver.begin(self.step, self._extra(), scores)
 
     async def stage_if_due(self, step: int) -> None:
-        """Let the learner stage its state now for a checkpoint of `step`: when that is due, it will be away."""
+        """Stage the learner's state now if a checkpoint of `step` is due: at that time it will be offloaded."""
         if self._is_due(step):
             await self._saver.stage(step)
 
@@ -84,7 +84,7 @@ class RunState:
         return {name: checkpoint.name for name, checkpoint in self._checkpoints.best().items()}
 
     def __str__(self) -> str:
-        """Say what the next process will find."""
+        """Return what the next process will find, as a sentence."""
         num_steps = self._config.training.num_steps
         if self._saver.saved_step is None:
             return "nothing is saved yet; the same command begins again"

@@ -52,7 +52,7 @@ class StepLine:
     """
 
     def __init__(self, *, groups_per_step: int, max_replaced: int) -> None:
-        """Begin with an empty line."""
+        """Start without positions."""
         self._groups_per_step = groups_per_step
         self._max_replaced = max_replaced
         self._open: list[_OpenStep] = []
@@ -75,7 +75,7 @@ class StepLine:
         self._append(position, _Entry())
 
     def settle(self, position: int, *, counts: bool) -> None:
-        """Say that a position has arrived, and whether it counts."""
+        """Record that a position has arrived, and whether it counts."""
         step = self._step_of[position]
         entry = step.entries[position]
         assert entry.pending, f"position {position} arrived twice"
@@ -111,7 +111,7 @@ class StepLine:
         if self._blocker is not None:
             position, entry = self._blocker
             if entry.pending and not may_wait(position, 1):
-                return None  # it is on its way and may not be carried at all: another try is in vain
+                return None  # it is in flight and may not be dropped: retrying is useless
         entries = [item for step in self._open for item in step.entries.items()]
         first = _OpenStep()
         rest = []

@@ -10,7 +10,7 @@ from orchestration.cluster.process import Placement, interface_of
 
 
 def settle(role: str, placement: Placement, log_dir: Path, devices: str | None = None) -> None:
-    """Give the process its cores and variables, and send all it prints, its children included, to its own log file.
+    """Set the cores and variables of the process, and redirect its output and its children's to a log file.
 
     Comes before torch, NCCL and vLLM are imported, which read the variables then or later.
 

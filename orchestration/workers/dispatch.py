@@ -28,7 +28,7 @@ class LengthEstimates:
         self._means: dict[str, float] = {}
 
     def expected_tokens(self, sample: Sample, group_size: int) -> float:
-        """Give the tokens that an engine will have to hold for a group: its prompt once, its completions."""
+        """Return the tokens that an engine holds for a group: its prompt once, and its completions."""
         mean = self._means.get(sample.source, self._first_guess)
         return float(sample.prompt_tokens or 0) + group_size * mean
 
@@ -97,7 +97,7 @@ class Dispatcher:
     """
 
     def __init__(self, *, capacity: int) -> None:
-        """Let no engine hold more than `capacity` groups."""
+        """Assign at most `capacity` groups to an engine."""
         self._capacity = capacity
         self._waiting: list[tuple[int, float, int, Work]] = []
         self._loads: dict[int, _Load] = {}
@@ -111,12 +111,12 @@ class Dispatcher:
         return sorted(self._loads)
 
     def join(self, engine: int) -> None:
-        """Let an engine take groups."""
+        """Add an engine that takes groups."""
         self._loads[engine] = _Load()
         self._offer(engine, self._loads[engine])
 
     def leave(self, engine: int) -> None:
-        """Give an engine no more groups and forget those that it has."""
+        """Remove an engine, with the groups that it holds."""
         self._loads.pop(engine, None)
 
     def submit(self, work: Work) -> None:
@@ -147,12 +147,12 @@ class Dispatcher:
         }
 
     def assign(self, work: Work, engine: int) -> Assignment | None:
-        """Give a group to an engine whatever it holds; None if it takes no groups any more."""
+        """Assign a group to an engine beyond its capacity; returns None if the engine was removed."""
         load = self._loads.get(engine)
         return self._assign(work, engine, load) if load is not None else None
 
     def match(self) -> Assignment | None:
-        """Give the next group and the engine that takes it; None while none waits or none has room."""
+        """Return the next group and the engine that takes it; None while none waits or none has room."""
         while self._waiting and self._waiting[0][-1].is_withdrawn:
             heapq.heappop(self._waiting)
         engine = self._least_busy() if self._waiting else None
@@ -161,7 +161,7 @@ class Dispatcher:
         return self._assign(heapq.heappop(self._waiting)[-1], engine, self._loads[engine])
 
     def finish(self, done: Assignment) -> None:
-        """Say that an engine is done with a group, whatever came of it."""
+        """Free the place of a group, however it ended."""
         load = done.load
         load.num_groups -= 1
         # Sums of floats leave a rest; an idle engine holds nothing.
@@ -197,7 +197,7 @@ class Places:
     """
 
     def __init__(self, *, capacity: int) -> None:
-        """Let no engine hold more than `capacity` groups, those with a seat aside."""
+        """Hold at most `capacity` groups per engine, beside those with a slot."""
         self._dispatcher = Dispatcher(capacity=capacity)
         self._waiting: set[Work] = set()
 
@@ -207,13 +207,13 @@ class Places:
         return self._dispatcher.engines
 
     def join(self, engines: Iterable[int]) -> None:
-        """Let engines take groups."""
+        """Add engines that take groups."""
         for engine in engines:
             self._dispatcher.join(engine)
         self._match()
 
     def leave(self, engine: int) -> None:
-        """Give an engine no more groups and forget those that it has."""
+        """Remove an engine, with the groups that it holds."""
         self._dispatcher.leave(engine)
 
     def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
@@ -250,7 +250,7 @@ class Places:
             self._waiting.discard(work)
 
     def give_back(self, place: Assignment) -> None:
-        """Leave a place, whatever came of the group."""
+        """Free a place, however its group ended."""
         self._dispatcher.finish(place)
         self._match()
 
@@ -266,7 +266,7 @@ class Places:
         await asyncio.shield(call)
 
     def fail(self, error: Exception) -> None:
-        """Tell everyone who waits that no engine will come."""
+        """Raise an error in every call that waits: no engine will come."""
         for work in self._waiting:
             if not work.payload.done():
                 work.payload.set_exception(error)
@@ -287,7 +287,7 @@ class BuildGate:
     """
 
     def __init__(self) -> None:
-        """Begin open."""
+        """Start open."""
         self._opened = asyncio.Event()
         self._opened.set()
         self._left = asyncio.Event()
@@ -313,10 +313,10 @@ class BuildGate:
                 self._left.set()
 
     async def close(self) -> None:
-        """Let no further build begin; returns when none is under way."""
+        """Allow no further build; returns when none is running."""
         self._opened.clear()
         await self._left.wait()
 
     def open(self) -> None:
-        """Let builds begin."""
+        """Allow builds."""
         self._opened.set()

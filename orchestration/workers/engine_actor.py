@@ -58,7 +58,7 @@ class GeneratorActor:
         return await self._engine.encode(sample)
 
     async def give_up_slot(self, admission: Admission) -> None:
-        """Let a batch in without one of its groups, which was lost on its way here."""
+        """Admit a batch without one of its groups, which was lost before it came."""
         self._engine.give_up_slot(admission)
 
     async def beat(self) -> float:

@@ -92,7 +92,7 @@ class GeneratorPool:
         faults: FaultsConfig,
         log: FaultLog,
     ) -> None:
-        """Keep how engines are made; `ready` starts them.
+        """Store how engines are made; `ready` starts them.
 
         Args:
             start: Makes the actor of an index, again after a loss; of elastic engines it may wait for room.
@@ -255,7 +255,7 @@ class GeneratorPool:
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     def go_live(self, engines: Sequence[Engine]) -> None:
-        """Let engines take groups; they have the current weights."""
+        """Send groups to engines, which have the current weights."""
         new = [engine for engine in engines if engine.is_standing and not engine.is_live]
         for engine in new:
             engine.is_live = True
@@ -379,7 +379,7 @@ class GeneratorPool:
             ready.cancel()  # otherwise asyncio logs the death of an engine that nobody waits for any more
 
     def _introduce(self, engine: Engine) -> None:
-        """Give a new engine the current weights, beside its supervision.
+        """Send the current weights to a new engine, in a task beside its supervision.
 
         It may wait for a publication, which itself may wait for the successor of an engine that is lost.
         """

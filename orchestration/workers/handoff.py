@@ -70,7 +70,7 @@ def encoded_images(sample: Sample) -> tuple[EncodedImage, ...]:
 def summarise(
     group: RolloutGroup, results: Sequence[RewardResult], *, family: str, score_s: float, texts: Sequence[str] = ()
 ) -> GroupSummary:
-    """Boil a scored group down to what the driver logs.
+    """Summarise a scored group for the driver's metrics.
 
     Args:
         group: the rollout.

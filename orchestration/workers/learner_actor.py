@@ -53,7 +53,7 @@ class EngineClient:
         ray.get([engine.start_weight_update.remote() for engine in self._engines])
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Let every engine receive; returns when all have."""
+        """Receive on every engine; returns when all have."""
         ray.get([engine.update_weights.remote(update_info) for engine in self._engines])
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
@@ -80,7 +80,7 @@ class LearnerActor:
         staging_dir: Path | None,
         random_weights: bool = False,
     ) -> None:
-        """Settle the process; the model is loaded in `build`, when all ranks are there."""
+        """Set up the process; the model is loaded in `build`, when all ranks exist."""
         settle(f"learner_{rank}", placement, log_dir)
         self._rank = rank
         self._config = config
@@ -93,7 +93,7 @@ class LearnerActor:
         """Answer, whatever the rank is at."""
 
     def rendezvous(self) -> tuple[str, int]:
-        """Give an address and a free port where the ranks can meet."""
+        """Return an address and a free port for the ranks' rendezvous."""
         import socket
 
         address = ray.util.get_node_ip_address()
@@ -120,21 +120,21 @@ class LearnerActor:
         return os.getpid()
 
     def devices(self) -> RankDevices:
-        """Where the rank stands."""
+        """Return the node and the GPUs of the rank."""
         return RankDevices(
             node_id=ray.get_runtime_context().get_node_id(), visible=os.environ.get("CUDA_VISIBLE_DEVICES", "")
         )
 
     def offload(self) -> int:
-        """Leave the GPU; gives the bytes freed."""
+        """Move the state to host memory; returns the bytes freed."""
         return self._trainer.offload()
 
     def onload(self) -> None:
-        """Come back onto the GPU."""
+        """Move the state back onto the GPU."""
         self._trainer.onload()
 
     def release_cache(self) -> None:
-        """Give GPU memory back that no tensor holds."""
+        """Release cached GPU memory that no tensor holds."""
         self._trainer.release_cache()
 
     def load(self, store: FileStore, step: int) -> None:
@@ -181,7 +181,7 @@ class LearnerActor:
         )
 
     def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:
-        """Bring this rank's groups to this node before a step; gives the places of those that are gone."""
+        """Fetch this rank's groups to this node before a step; returns the indices of those that are lost."""
         return lost_among(payloads)
 
     def train_step(self, step: int, payloads: Sequence[ray.ObjectRef]) -> StepReport:
@@ -248,7 +248,7 @@ def _rows(image: "ImageInputs") -> tuple[int, ...]:
 
 
 def lost_among(payloads: Sequence[ray.ObjectRef]) -> list[int]:
-    """Bring objects to this node, all at once; gives the places of those that went down with a node."""
+    """Fetch objects to this node; returns the indices of those that were lost with a node."""
     try:
         ray.get(list(payloads))
     except ObjectLostError:

@@ -105,7 +105,7 @@ class LearnerGroup:
             waiting.cancel()
 
     async def locate(self) -> None:
-        """Learn where the ranks stand."""
+        """Fetch the node and the GPUs of every rank."""
         self.devices = await self.on_each("devices")
 
     async def offload(self) -> int:
@@ -113,11 +113,11 @@ class LearnerGroup:
         return sum(await self.on_each("offload"))
 
     async def onload(self) -> None:
-        """Bring the state of every rank back onto its GPU."""
+        """Move the state of every rank back onto its GPU."""
         await self.on_each("onload")
 
     async def release_cache(self) -> None:
-        """Give the GPU memory back that no tensor of a rank holds, for engines that wake beside them."""
+        """Release the cached GPU memory of every rank, for engines that wake on the same GPUs."""
         await self.on_each("release_cache")
 
     async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
@@ -297,7 +297,7 @@ class LearnerGroup:
 
 
 def _take_note(answer: "asyncio.Future[Any]") -> None:
-    """See to it that an answer that nobody waits for any more, because the ranks are ended, is not told of as lost."""
+    """Retrieve the exception of a call that nothing awaits any more, so that asyncio does not log it."""
     if not answer.cancelled():
         answer.exception()
 

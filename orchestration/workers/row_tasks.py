@@ -24,7 +24,7 @@ class RayWorkers:
     """Tasks on whatever cluster the session has joined; a task whose worker dies is run again, twice at most."""
 
     def __init__(self, num_workers: int | None) -> None:
-        """Keep at most `num_workers` tasks at work; None takes every core of the cluster."""
+        """Run at most `num_workers` tasks at once; None takes every core of the cluster."""
         cores = int(ray.cluster_resources().get("CPU", 1))
         self._window = QUEUED_PER_WORKER * (num_workers or cores)
 

@@ -21,46 +21,46 @@ from orchestration.workers.learner_group import LearnerGroup
 
 
 class Turns(Protocol):
-    """What the run asks of a layout."""
+    """How engines and learner share GPUs, or do not."""
 
     is_shared: bool
     """Whether engines and learner share their GPUs."""
 
     @property
     def is_learners(self) -> bool:
-        """Whether engines must wait for the next publication."""
+        """Whether the learner has the GPUs until the next publication."""
         ...
 
     async def to_learner(self) -> None:
-        """Give the GPUs to the learner; it keeps them until the next publication has ended."""
+        """Hand the GPUs to the learner until the next publication has ended."""
         ...
 
     async def make_room(self) -> None:
-        """The same for a learner that is yet to be built, and will be on its GPUs then."""
+        """Free the GPUs for a learner that is about to be built."""
         ...
 
     async def settle_learner(self) -> None:
-        """A learner was just built: let engines be built beside it."""
+        """Allow engines to be built again after the learner was built."""
         ...
 
     async def some_standing(self) -> list[Engine]:
-        """Wait for at least one engine that can take weights."""
+        """Wait for at least one engine that can receive weights."""
         ...
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
-        """Bring engines to where they take weights."""
+        """Pause engines for a weight update."""
         ...
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
-        """Let engines go on under the weights that they have taken."""
+        """Resume generation with the new weights."""
         ...
 
     def end(self) -> None:
-        """The publication has ended that the learner's turn ends with."""
+        """Called after a publication: the learner's turn is over."""
         ...
 
     def borrowed(self) -> Any:
-        """Within the block no step gets a turn, so that weights may be published for which no step asks."""
+        """Block steps from taking a turn, for a publication outside of a step."""
         ...
 
 
@@ -115,7 +115,7 @@ class SharedGpus:
     is_shared = True
 
     def __init__(self, generators: GeneratorPool, learner: LearnerGroup, *, moves_memory: bool, record: Path) -> None:
-        """Begin with the engines' turn.
+        """Start with the engines' turn.
 
         Args:
             generators: their engines.
@@ -198,7 +198,7 @@ class SharedGpus:
             yield
 
     async def _clear(self) -> None:
-        """Let all engines sleep, and none be built."""
+        """Put all engines to sleep and allow no builds."""
         if self._is_cleared:
             return
         await self._generators.gate.close()
@@ -251,7 +251,7 @@ class StagesInTurn:
 
 
 def start_turns(config: ExperimentConfig, generators: GeneratorPool, learner: LearnerGroup, *, record: Path) -> Turns:
-    """Give the turns of the run's layout."""
+    """Return the turns of the run's layout."""
     if config.cluster.layout == "disaggregated":
         return OwnGpus(generators)
     return SharedGpus(generators, learner, moves_memory=config.learner.device == "cuda", record=record)

@@ -108,7 +108,7 @@ class WeightSync:
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
 
     async def admit(self, engine: Engine) -> None:
-        """Give one new engine the current weights, while the others go on.
+        """Send the current weights to one new engine while the others generate.
 
         Where GPUs are shared it takes weights with all others at the end of the step; at once only if no engine is left
         that could end the step.
