@@ -20,8 +20,7 @@ from orchestration.models.shapes import PatchTower, shape_of
 from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog
-from orchestration.storage.lock import exclusive
-from orchestration.storage.run_folder import write_json
+from orchestration.storage.files import exclusive, write_json
 from orchestration.workers.engine_pool import start_generators
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.turns import start_turns

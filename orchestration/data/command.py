@@ -17,7 +17,7 @@ from orchestration.data.sample import sample_chunks
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig, check_writable
 from orchestration.storage.faults import FaultLog
-from orchestration.storage.lock import exclusive
+from orchestration.storage.files import exclusive
 from orchestration.workers.engine_pool import start_generators
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.row_tasks import RayWorkers

@@ -31,7 +31,7 @@ from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
 from orchestration.settings.seeds import derive_seed
 from orchestration.storage.faults import FaultLog
-from orchestration.storage.lock import exclusive
+from orchestration.storage.files import exclusive
 from orchestration.storage.run_folder import RunFolder, flatten, read_inputs
 from orchestration.workers.answers import EvaluatedSample
 from orchestration.workers.collect import Bench, Questioning, collect, open_bench

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from orchestration.evaluate.statistics import Estimate
 from orchestration.settings.errors import DataError
+from orchestration.storage.files import whole_file
 from orchestration.workers.answers import EvaluatedSample
 
 SCHEMA_VERSION = "mixed-r1.evaluation.v1"
@@ -51,15 +52,14 @@ def write_evaluation(folder: Path, manifest: Manifest, samples: Iterable[Evaluat
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    partial = folder / f"{PREDICTIONS}.partial"
     num_rows = 0
-    with partial.open("w", encoding="ascii") as file:
-        for sample in samples:
-            file.write(sample.to_json() + "\n")
-            num_rows += 1
-    if num_rows != manifest.num_rows:
-        raise DataError(f"{folder}: {num_rows} rows were written, the manifest says {manifest.num_rows}")
-    partial.replace(folder / PREDICTIONS)
+    with whole_file(folder / PREDICTIONS) as partial:
+        with partial.open("w", encoding="ascii") as file:
+            for sample in samples:
+                file.write(sample.to_json() + "\n")
+                num_rows += 1
+        if num_rows != manifest.num_rows:
+            raise DataError(f"{folder}: {num_rows} rows were written, the manifest says {manifest.num_rows}")
     write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
 
 
@@ -115,11 +115,9 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears under its name only when it is whole; surrogate halves become question marks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    partial.replace(path)
+    """Write a text file whole or not at all; surrogate halves become question marks."""
+    with whole_file(path) as partial:
+        partial.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _sample(line: str, folder: Path, number: int) -> EvaluatedSample:

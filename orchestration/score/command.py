@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
 from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
+from orchestration.storage.files import whole_file
 from rewards.base import Reason, RewardResult
 from rewards.config import RewardConfig
 from rewards.envelope import extract_answer, format_reward
@@ -210,15 +211,11 @@ def _writer(command: ScoreCommand) -> Iterator[TextIO | None]:
     else:
         if command.output.resolve() == command.source.resolve():
             raise DataError(f"{command.output} is the file that is read; name another for the results")
-        partial = command.output.with_name(command.output.name + ".partial")
         try:
-            with partial.open("w") as file:
+            with whole_file(command.output) as partial, partial.open("w") as file:
                 yield file
-            partial.replace(command.output)
         except OSError as error:
             raise DataError(f"{command.output} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _report_bad_row(source: Path, row: BadRow, count: int) -> None:

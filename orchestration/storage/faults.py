@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import TooManyFaultsError
-from orchestration.storage.run_folder import append_json_line, read_json_lines
+from orchestration.storage.files import append_json_line, read_json_lines
 
 
 class Role(StrEnum):

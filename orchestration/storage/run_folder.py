@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 from learner import checkpoint
 from learner.config import OptimizerConfig, learning_rate_at
 from learner.store import open_store
-from orchestration.settings.errors import ConfigError, InfrastructureError, ResumeError
+from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.commit import project_commit
+from orchestration.storage.files import append_json_line, read_json_lines, write_json
 from orchestration.storage.resume import may_change
 
 
@@ -142,36 +142,6 @@ def open_run(root: Path) -> RunFolder:
     raise ConfigError(f"run_dir={root} holds no run (no config.json); {hint}")
 
 
-def read_json_lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
-    """Return the lines of a file that a run appends to, without those that a kill cut short; none without the file.
-
-    Args:
-        path: the file.
-        keys: what every line holds; one that lacks any of them was damaged, and is left out too.
-    """
-    if not path.is_file():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        with suppress(json.JSONDecodeError):
-            record = json.loads(line)
-            if isinstance(record, dict) and record.keys() >= set(keys):  # the beginning of a number is a number too
-                yield record
-
-
-def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a line to a file, on a line of its own where a kill cut the last one short.
-
-    Raises:
-        InfrastructureError: the disk does not take it.
-    """
-    with writing(path), path.open("a+b") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(record).encode() + b"\n")
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) pairs of nested mappings."""
     for key, value in values.items():
@@ -277,32 +247,3 @@ def write_environment(folder: RunFolder) -> None:
             "versions": versions,
         },
     )
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Within the block, a file of a run that the disk does not take is an error that names it.
-
-    Raises:
-        InfrastructureError: the disk is full, or may not be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise InfrastructureError(
-            f"{path} cannot be written ({error.strerror or error}); free space there or correct its permissions, and "
-            "the same command continues from the latest checkpoint"
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all.
-
-    Raises:
-        InfrastructureError: the disk does not take it.
-    """
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(value, indent=2) + "\n")
-        partial.replace(path)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from orchestration.page.figures import data_uri
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.checkpoints import read_evaluation
-from orchestration.storage.run_folder import RunFolder, write_json
+from orchestration.storage.files import write_json
+from orchestration.storage.run_folder import RunFolder
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
 from orchestration.workers.collect import Questioning, collect, draw_rows
 from rollout.dataset import SampleTable

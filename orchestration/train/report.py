@@ -12,7 +12,8 @@ from orchestration.page.figures import images_svg
 from orchestration.page.render import render
 from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.faults import Fault, read_faults
-from orchestration.storage.run_folder import RunFolder, read_config, read_json_lines
+from orchestration.storage.files import read_json_lines, whole_file
+from orchestration.storage.run_folder import RunFolder, read_config
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes
 from rewards.base import RewardRequest
@@ -44,9 +45,8 @@ def write_report(folder: RunFolder) -> None:
         after=_examples(after, folder),
         before=_examples(before, folder),
     )
-    partial = folder.report.with_name(folder.report.name + ".partial")
-    partial.write_text(page)
-    partial.replace(folder.report)
+    with whole_file(folder.report) as partial:
+        partial.write_text(page)
 
 
 def _scores(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, list[list[object]]]]:

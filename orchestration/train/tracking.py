@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from learner.records import StepReport
-from orchestration.storage.run_folder import RunFolder, read_json_lines, writing
+from orchestration.storage.files import read_json_lines, whole_file, writing
+from orchestration.storage.run_folder import RunFolder
 from orchestration.train.held_out import Evaluation
 from orchestration.train.metrics import step_metrics, step_timings
 from orchestration.workers.tickets import GroupTicket, StepGroups
@@ -251,9 +252,8 @@ def _keep_until(path: Path, first_step: int) -> None:
     if not path.is_file():
         return
     kept = [json.dumps(record) for record in read_json_lines(path, "step") if record["step"] < first_step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(f"{line}\n" for line in kept))
 
 
 def read_held_out(folder: RunFolder) -> list[dict[str, float]]:

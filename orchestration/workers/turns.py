@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from learner.checkpoint import StagedShare
 from learner.store import FileEntry, FileStore
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.run_folder import append_json_line
+from orchestration.storage.files import append_json_line
 from orchestration.workers.engine_pool import Engine, GeneratorPool
 from orchestration.workers.learner_group import LearnerGroup
 

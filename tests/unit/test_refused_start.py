@@ -10,7 +10,7 @@ import pytest
 from orchestration import job
 from orchestration.cli import main
 from orchestration.settings.errors import ConfigError
-from orchestration.storage.lock import exclusive
+from orchestration.storage.files import exclusive
 from tests.unit.model_folders import write_model_folder
 from tests.unit.plan.runs import dataset, row
 

@@ -16,7 +16,7 @@ from orchestration.evaluate.command import find_data, run_evaluation, with_weigh
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
-from orchestration.storage.lock import exclusive
+from orchestration.storage.files import exclusive
 from orchestration.storage.run_folder import RunFolder
 from rollout.dataset import write_samples
 from rollout.records import Sample

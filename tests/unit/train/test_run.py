@@ -13,7 +13,8 @@ import pytest
 from orchestration import job
 from orchestration.inputs.prepare import Inputs, check_same_rows
 from orchestration.settings.errors import DataError, PayloadLostError, ResumeError
-from orchestration.storage.run_folder import RunFolder, write_json
+from orchestration.storage.files import write_json
+from orchestration.storage.run_folder import RunFolder
 from orchestration.train.run import Run
 from orchestration.train.run_state import RunState
 from rollout.dataset import write_samples

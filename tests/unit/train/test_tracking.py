@@ -12,7 +12,8 @@ from learner.records import StepReport
 from orchestration.page.curves import curves_svg
 from orchestration.settings.errors import InfrastructureError
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.storage.run_folder import RunFolder, write_json
+from orchestration.storage.files import write_json
+from orchestration.storage.run_folder import RunFolder
 from orchestration.train import tracking
 from orchestration.train.held_out import Evaluation, FamilyScore
 from orchestration.train.metrics import step_metrics, step_timings
