@@ -116,6 +116,7 @@ def _plain(record: Any) -> dict[str, Any]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all; surrogate halves become question marks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         partial.write_bytes(text.encode("utf-8", "replace"))
 

@@ -16,7 +16,6 @@ LOCK_FILE = ".lock"
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield the path to write: the file appears under its own name when the block ends, and not at all if it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -48,8 +47,10 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         InfrastructureError: the disk does not take it.
     """
-    with writing(path), whole_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def read_json_lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
