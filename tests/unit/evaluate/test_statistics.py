@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from orchestration.evaluate.statistics import (
     Ratio,
@@ -15,6 +16,15 @@ from orchestration.evaluate.statistics import (
     sign_flip_p_value,
 )
 from orchestration.settings.errors import DataError
+
+
+def test_bootstrap_of_a_share_agrees_with_wilson() -> None:
+    wilson = binomtest(120, 200).proportion_ci(method="wilson")
+
+    estimate = estimate_mean([1.0] * 120 + [0.0] * 80)
+
+    assert estimate.value == 0.6
+    assert (estimate.low, estimate.high) == pytest.approx((wilson.low, wilson.high), abs=0.01)
 
 
 def test_equal_seeds_give_equal_intervals_and_other_seeds_others() -> None:
