@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from learner.store import set_default_modes
@@ -44,24 +44,8 @@ NUM_MARKS = 8
 """Lines that a warm start prints where there is no terminal: in a log, one about every fifteen seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoProgress:
-    """Progress of the warm start.
-
-    Example:
-        >>> DemoProgress(done=30, total=600, loss=1.2).total
-        600
-    """
-
-    done: int
-    """Optimiser steps."""
-    total: int
-    loss: float
-    """Cross-entropy of the last step, in nats."""
-
-
 def prepare_demo(
-    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[DemoProgress], None]
+    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[WarmStartProgress], None]
 ) -> Path:
     """Return the folder of the warm-started model; makes it if it is not there yet.
 
@@ -84,20 +68,15 @@ def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path
 
 def model_digest(settings: DemoSettings, family: FamilyName) -> str:
     """Return the digest of what the warm-started model is made from."""
-    return _digest(
-        [
-            family,
-            settings.seed,
-            settings.warm_start_steps,
-            settings.warm_start_batch_size,
-            settings.warm_start_learning_rate,
-            settings.fault_frac,
-            settings.questions_per_picture,
-        ]
-    )
-
-
-def _digest(parts: list[int | float | str]) -> str:
+    parts = [
+        family,
+        settings.seed,
+        settings.warm_start_steps,
+        settings.warm_start_batch_size,
+        settings.warm_start_learning_rate,
+        settings.fault_frac,
+        settings.questions_per_picture,
+    ]
     hasher = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
@@ -121,7 +100,7 @@ def _make(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write_model(
-    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[DemoProgress], None]
+    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[WarmStartProgress], None]
 ) -> None:
     """Make a tiny model, warm-start it, and leave its files in `folder`."""
     family = FAMILIES[name]
@@ -137,9 +116,6 @@ def _write_model(
     blank, trained = folder / "blank", folder / "trained"
     make_tiny_model(blank, family, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
 
-    def report(state: WarmStartProgress) -> None:
-        progress(DemoProgress(done=state.step, total=state.num_steps, loss=state.loss))
-
     warm_start(
         blank,
         trained,
@@ -150,7 +126,7 @@ def _write_model(
         batch_size=settings.warm_start_batch_size,
         learning_rate=settings.warm_start_learning_rate,
         fault_frac=settings.fault_frac,
-        progress=report,
+        progress=progress,
     )
     shutil.rmtree(blank)
     for file in trained.iterdir():
@@ -205,10 +181,11 @@ def main() -> None:
     with Progress(*columns, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
-        def show(state: DemoProgress) -> None:
-            bars.update(bar, completed=state.done, description=f"{BAR_TITLE}, loss {state.loss:.2f}")
-            if bars.disable and state.done * NUM_MARKS // state.total > (state.done - 1) * NUM_MARKS // state.total:
-                print(f"{BAR_TITLE}, step {state.done} of {state.total}, loss {state.loss:.2f}", flush=True)
+        def show(state: WarmStartProgress) -> None:
+            bars.update(bar, completed=state.step, description=f"{BAR_TITLE}, loss {state.loss:.2f}")
+            marks, before = (step * NUM_MARKS // state.num_steps for step in (state.step, state.step - 1))
+            if bars.disable and marks > before:
+                print(f"{BAR_TITLE}, step {state.step} of {state.num_steps}, loss {state.loss:.2f}", flush=True)
 
         prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], progress=show)
 

@@ -8,7 +8,6 @@ Axes: B batch, L full sequence, K completion tokens of the whole batch.
 
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,8 @@ class WarmStartProgress:
     """Progress of the warm start.
 
     Example:
-        >>> WarmStartProgress(step=10, num_steps=600, loss=2.1, seconds=2.5).done_frac
-        0.016666666666666666
+        >>> WarmStartProgress(step=10, num_steps=600, loss=2.1).num_steps
+        600
     """
 
     step: int
@@ -44,13 +43,6 @@ class WarmStartProgress:
     num_steps: int
     loss: float
     """Mean cross-entropy of a completion token in this step's batch, in nats."""
-    seconds: float
-    """Since the first step began."""
-
-    @property
-    def done_frac(self) -> float:
-        """Share of the steps that are done."""
-        return self.step / self.num_steps
 
 
 def warm_start(
@@ -115,7 +107,6 @@ def _train(
     import torch
 
     optimizers = make_optimizers(model, learning_rate=learning_rate)
-    start = time.monotonic()
     for step in range(num_steps):
         for optimizer, peak in optimizers:
             for group in optimizer.param_groups:
@@ -126,11 +117,7 @@ def _train(
         for optimizer, _ in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        progress(
-            WarmStartProgress(
-                step=step + 1, num_steps=num_steps, loss=float(loss.detach()), seconds=time.monotonic() - start
-            )
-        )
+        progress(WarmStartProgress(step=step + 1, num_steps=num_steps, loss=float(loss.detach())))
 
 
 def schedule(step: int, num_steps: int) -> float:

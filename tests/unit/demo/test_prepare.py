@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.demo.families import FAMILIES
-from orchestration.demo.prepare import DemoProgress, model_digest, prepare_demo
+from orchestration.demo.prepare import model_digest, prepare_demo
+from orchestration.demo.warm_start import WarmStartProgress
 from orchestration.settings.demo import DemoSettings, FamilyName
 
 SETTINGS = DemoSettings(
@@ -28,13 +29,13 @@ def refuse(*_: object) -> None:
 
 
 def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
-    seen: list[DemoProgress] = []
+    seen: list[WarmStartProgress] = []
     first = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=seen.append)
     second = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=refuse)
 
     assert first == second
     assert (first / "config.json").is_file()
-    assert [(state.done, state.total) for state in seen] == [(1, 2), (2, 2)]
+    assert [(state.step, state.num_steps) for state in seen] == [(1, 2), (2, 2)]
     assert list(tmp_path.iterdir()) == [first]
 
 
@@ -56,7 +57,7 @@ def test_every_family_has_a_model_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail(_: DemoProgress) -> None:
+    def fail(_: WarmStartProgress) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
