@@ -542,6 +542,6 @@ def _without_politeness(text: str) -> str:
     if not text.endswith(_PROCLAIMING):
         return text
     for proclaimed in _PROCLAIMED.finditer(text):
-        if proclaimed.end() == len(text):
+        if proclaimed.end() == len(text) and not text[: proclaimed.start()].casefold().endswith("there"):
             return text[: proclaimed.start()]
     return text

@@ -75,7 +75,7 @@ _UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{FALSE}|(?:the\s+)?only|alone|just)\b", 
 """Behind a denial: `not wrong` and `not the only one` deny nothing."""
 _OF_A_NUMBER = re.compile(
     rf"(?:{_COPULA}\b\s*){{1,3}}{_ADVERBS}(?:{NOT}|{FALSE})\b"
-    rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)",
+    rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:be|really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)",
     re.IGNORECASE,
 )
 _LAST_CLAUSE = re.compile(r"[.;!?]\s")
@@ -94,7 +94,7 @@ _TOLD = (
     "idea|ideas|clue|clues|answer|answers|response|comment|comments|opinion|conclusion|information|info|data|context|way|input"
     "|inputs|ability|access|estimate|number|numbers|numerical|numeric|count|counts|total|result|results|detail|details|means|method|guess"
     "|question|thanks|luck|need|option|options|evidence|indication|certainty|knowledge|value|reading|view|basis|tool|tools"
-    "|permission|capability|description|explanation|prediction|solution|determination|reason|hint|such"
+    "|permission|capability|description|explanation|prediction|solution|determination|content|contents|reason|hint|such"
 )
 _WITHHELD = (
     r"(?:provided|given|attached|available|uploaded|included|supplied|received|specified|stated|mentioned|asked|offered|found|here"
@@ -109,6 +109,7 @@ _DECLINED = re.compile(
     rf"no\s+(?:(?!(?:in|on|at|of|from|with|to|near|and|or|by|is|are)\b)[\w-]+\s+){{0,2}}?(?:"
     rf"(?:{_GIVEN}|{_TOLD})(?:\s*$|[.,;:!]|\s+(?:(?:is|are|was|were|has|have|had|can|could)\s+)?(?:been\s+|be\s+)?(?:\w+ly\s+)?"
     rf"(?:{_WITHHELD}|at\s+all)\s*(?:$|[.,;:!]|for\b|to\b|by\b|in\s+(?:the|this|your)\s+(?:question|prompt|message|conversation)\b))"
+    rf"|(?:{_GIVEN})\s+to\s+(?:analy[sz]e|see|view|look|count|examine|inspect|describe|read|refer|judge|process|answer)\b"
     rf"|(?:{_TOLD})\s+(?:to\b|how\b|what\b|about\b|on\s+(?:that|this|how)\b))|no\s.*{_KNOWN}",
     re.IGNORECASE,
 )
@@ -117,7 +118,7 @@ _SEE = r"(?:see|count|find|spot)"
 _THERE = rf"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?{_SEE})"
 _SEE_NOT = rf"(?:there\s+(?:is|are|was|were)\s?(?:not|n't)|i\s+(?:do|can|could)\s?(?:not|n't)\s+{_SEE}|not)"
 _NOTHING = re.compile(
-    rf"(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
+    rf"(?:no,\s+(?={_THERE}))?(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
     r"(?:\s+(?:is|are|were|was|can\s+be))?(?:\s+(?:there|visible|here|seen|shown|present|found|in\s+(?:the|this)\s+[a-z]+))*"
     rf"|{_SEE_NOT}\s+any|(?:{_THERE}\s+)?no\s+(?P<things>[a-z-]+(?:\s+[a-z-]+){{0,8}})"
     rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single)\s+(?P<any>[a-z-]+(?:\s+[a-z-]+){{0,8}})"

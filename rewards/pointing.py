@@ -18,7 +18,8 @@ _POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9
 _BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
 _NAMED = re.compile(
     r"""(?<![A-Za-z"'])\(?\bx([0-9]{0,3})\s*[:=]\s*["']?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?[,;\s]+y\1\s*[:=]\s*["']?"""
-    r"""(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?\)?"""
+    r"""(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?\)?""",
+    re.IGNORECASE,
 )
 """`x=30, y=30`, also in a tag: `<point x="30" y="30">`."""
 _TAG = re.compile(r"</?(?:points?|click)\b>?")
@@ -103,7 +104,7 @@ def read_points(text: str) -> list[Point | None] | None:
     )
     if says_nothing(text):
         return []
-    text = _TAG.sub("", _NAMED.sub(r"(\2, \3)", text)) if "x" in text or "<" in text else text
+    text = _TAG.sub("", _NAMED.sub(r"(\2, \3)", text)) if "x" in text.casefold() or "<" in text else text
     bare = [_BARE.fullmatch(pair) for pair in _BETWEEN_PAIRS.split(text)]
     if None not in bare:
         return [(float(pair[1]), float(pair[2])) for pair in bare if pair is not None]

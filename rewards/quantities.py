@@ -108,7 +108,7 @@ _SMALL_WORDS = {
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
 _NUMBER_WORD = rf"(?:{'|'.join(_SMALL_WORDS)}|hundred|thousand|million|billion|pairs?|dozens?|score)"
-_IN_WORDS = re.compile(rf"(?<![\w'])(?:an?\s+)?{_NUMBER_WORD}(?:(?:[\s-]+|\s+and\s+){_NUMBER_WORD})*(?![\w'])")
+_IN_WORDS = re.compile(rf"(?<![\w'])(?:an?\s+)?{_NUMBER_WORD}(?:(?:[\s-]+|\s+and\s+){_NUMBER_WORD})*(?![\w']|-[a-z])")
 _HAS_WORD = re.compile(rf"\b{_NUMBER_WORD}\b")
 _NO_NUMBER_BEFORE = re.compile(
     r"(?:[0-9%.]|\b(?:the|this|that|which|each|every|no|any|another|other|left|right|[0-9]+(?:st|nd|rd|th)|first|second|third|last"

@@ -47,11 +47,13 @@ def check(
         # A refusal is no count of nothing, and neither is a denial that something lacks.
         ("0", ["no dogs", "None are visible.", "I don't see any dogs.", "No dogs are visible in the image",
             "none found",
-               "There isn't a dog", "no people on the beach", "no dogs can be seen", "nothing", "no"],
+               "There isn't a dog", "No, there are none", "no people on the beach", "no dogs can be seen",
+               "nothing", "no"],
          ["There are no images", "no visual input", "no accurate number can be given", "no access to images",
           "There is no file", "no exact count", "no numeric answer", "no estimate", "no comment", "no context",
           "No objects can be determined", "No image provided", "no picture was attached", "no reliable estimate",
           "no definite figure can be given", "there is no visible image here", "no such number",
+          "no visible content", "no image to analyze",
           "no question asked"]),
         ("0", ["no dogs or cats"],
          ["no shortage of dogs", "no lack of dogs", "no end of dogs", "no small number of dogs", "no dog is missing",
@@ -85,7 +87,8 @@ def test_counts(rewards: MixedReward, gold: str, right: list[str], wrong: list[s
              "45 and fifty",
           "45 plus ten", "45 divided by two", "45, fifty"]),
         ("45", ["45 wrong answers"],
-         ["45 is wrong", "45 is not right", "I doubt it is 45", "45 incorrect", "45? no", "45 isn't correct",
+         ["45 is wrong", "45 is not right", "45 cannot be right", "I doubt it is 45", "45 incorrect", "45? no",
+             "45 isn't correct",
              "maybe 45",
           "45. Wrong.", "45; scratch that", "45. Ignore that.", "45, maybe", "Is it 45?"]),
         # Numbers that say when, against what or out of how many.
@@ -117,7 +120,8 @@ def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[st
     [
         ("D", DIGITS, ["D. There are 3: 1 red and 2 blue", "D. There are 2 red and 1 blue.", "D. 1 + 2 = 3", "three",
                        "D. There are three"],
-         ["D. There are two", "D. There are 2", "D: one", "D. There are 2 red and 2 blue", "D. I count two"]),
+         ["D. There are two", "D. There are 2", "D: one", "D. There are 2 red and 2 blue", "D. I count two",
+             "D. There is one"]),
         ("A", TRENDS, ["A. It increases", "It increases", "A. Increases, because the volume decreases"],
          ["A. It decreases", "A. The pressure decreases.", "A. Because it decreases", "A. It will decrease"]),
         ("A", ("left", "right"), ["A. It's on the left."],
@@ -230,7 +234,7 @@ def test_boxes_and_points(rewards: MixedReward) -> None:
     check(
         rewards, "pointing", BOX,
         ["\uff0830, 30\uff09", "{'x': 30, 'y': 30}", '<point x="30" y="30">dog</point>', "x=30, y=30",
-            "x: 30, y: 30"],
+            "X: 30, Y: 30"],
         [text.format("(30, 30)") for text in denied],
     )  # fmt: skip
 
