@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 from learner.config import LoraConfig
 from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
@@ -172,7 +172,7 @@ def count_parameters(shape: ModelShape) -> ParameterCounts:
     return ParameterCounts(**counts)
 
 
-PARTS = ("vision_tower", "projector", "language_model")
+PARTS: tuple[Part, ...] = get_args(Part)
 """Names of parts in `learner.freeze`; other entries are shell patterns of parameter names."""
 
 

@@ -23,6 +23,7 @@ from orchestration.plan.records import MemoryItem, make_item
 from orchestration.settings.experiment import ExperimentConfig
 
 FLOAT32 = 4
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 CHUNK_ELEMENTS = 2**25
 """Logits of one chunk: learner/algorithms/logprobs.py, which imports torch."""
 LOGIT_COPIES = 3
@@ -113,7 +114,7 @@ def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
 
 def element_bytes(config: LearnerConfig) -> int:
     """Return the bytes of an element in forward and backward."""
-    return 4 if config.dtype == "float32" else 2
+    return DTYPE_BYTES[config.dtype]
 
 
 def kernel_of(config: LearnerConfig) -> Kernel:

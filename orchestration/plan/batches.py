@@ -65,7 +65,7 @@ class Lengths:
     prompt: float
     """Expected."""
     image: float
-    """Of the pictures among them, expected."""
+    """Of the images among them, expected."""
     prompt_most: int
     """Of the longest prompt that gets a whole completion."""
     completion: float
@@ -87,7 +87,7 @@ def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images
     Args:
         config: of the run.
         prompts: tokens of the prompts that the run takes; None where they are not known.
-        images: tokens of pictures in them.
+        images: tokens of images in them.
     """
     assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
     limit = engine.max_model_len - sampling.max_completion_tokens

@@ -12,8 +12,8 @@ from itertools import pairwise
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower
 from orchestration.models.tensors import Tensor, count_elements, model_tensors
-from orchestration.plan.activations import FLOAT32
-from orchestration.plan.learner_memory import CONTEXT_BYTES, WIRE_BYTES, packed_buffers, shared_buffer
+from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
+from orchestration.plan.learner_memory import CONTEXT_BYTES, packed_buffers, shared_buffer
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -69,7 +69,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         ConfigError: the cache's size depends on a GPU that is not described.
     """
     engine = config.rollout.engine
-    size = WIRE_BYTES[engine.dtype]
+    size = DTYPE_BYTES[engine.dtype]
     weights = _weight_items(shape, engine.tensor_parallel_size, size)
     working = _working_items(config, shape, size, limit_bytes)
     buffers = transfer_items(config, shape, size)

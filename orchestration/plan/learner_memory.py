@@ -8,7 +8,7 @@ from learner.config import LearnerConfig
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower, shape_of
 from orchestration.models.tensors import count_elements, model_tensors
-from orchestration.plan.activations import FLOAT32, Items, StreamLoad, largest_load
+from orchestration.plan.activations import DTYPE_BYTES, FLOAT32, Items, StreamLoad, largest_load
 from orchestration.plan.deepspeed_memory import deepspeed_parts
 from orchestration.plan.fsdp_memory import fsdp_parts
 from orchestration.plan.records import LearnerParts, MemoryItem, MemoryUse, make_item
@@ -18,7 +18,6 @@ CONTEXT_BYTES = 1_200 * 2**20
 """CUDA context, NCCL's buffers and the libraries' workspaces: an assumption, to be measured on the card at hand."""
 FRAGMENTATION_FRAC = 0.05
 """Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
-WIRE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def learner_memory(
@@ -68,7 +67,7 @@ def reserve(used: int) -> Items:
 def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     """Return the buffers in which rank 0 packs weights."""
     channel = config.rollout.weight_channel
-    size = WIRE_BYTES[config.rollout.engine.dtype]
+    size = DTYPE_BYTES[config.rollout.engine.dtype]
     if channel.backend == "gloo":
         bucket = min(channel.bucket_bytes, size * count_elements(model_tensors(shape)))
         return (make_item("weight channel", 2 * bucket, f"2 x {bucket:,} B: what fills a bucket, and the bucket"),)
@@ -84,7 +83,7 @@ def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:
 
 def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
     """Return the bytes of NCCL's buffers, one after the other: each ends with the tensor that overflows it."""
-    size = WIRE_BYTES[config.rollout.engine.dtype]
+    size = DTYPE_BYTES[config.rollout.engine.dtype]
     buffers = [0]
     # Blocks first: the order of learner/backends/fsdp.py.
     for tensor in sorted(model_tensors(shape), key=lambda tensor: tensor.block is None):
@@ -96,7 +95,7 @@ def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
 
 def shared_buffer(config: ExperimentConfig, shape: ModelShape) -> int:
     """Return the bytes of the buffer that both sides of ipc see: nothing larger can be sent."""
-    size = WIRE_BYTES[config.rollout.engine.dtype]
+    size = DTYPE_BYTES[config.rollout.engine.dtype]
     return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in model_tensors(shape)))
 
 

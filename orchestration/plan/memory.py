@@ -52,7 +52,7 @@ def plan_memory(
         config: of the run.
         shape: of its model.
         layout: where its actors are; None where that is not known.
-        image_bytes: encoded pictures of a prompt; None where the dataset is not there.
+        image_bytes: encoded images of a prompt; None where the dataset is not there.
 
     Raises:
         ConfigError: settings of the learner that do not fit the model.

@@ -14,6 +14,7 @@ from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import changing_tensors, count_parameters
 from orchestration.page import formatting
+from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.batches import BatchPlan, Lengths, is_drawn
 from orchestration.plan.fsdp_memory import FIXED, REFERENCE
 from orchestration.plan.learner_memory import learner_parts
@@ -23,7 +24,6 @@ from orchestration.settings.experiment import ExperimentConfig
 
 BALANCE = 1.15
 """Rollout and learner count as balanced while neither takes so many times the other's time."""
-DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 FORWARD = 2
 """Operations of a parameter and token: multiply and add."""
 
@@ -219,7 +219,7 @@ def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPla
     keeps_weights = learner.fsdp.cpu_offload if learner.backend == "fsdp" else learner.deepspeed.offload_params
     if learner.device == "cpu" or not (keeps_optimizer or keeps_weights):
         return []
-    share = count_parameters(shape).total * DTYPE_BYTES["float32"] / batches.ranks
+    share = count_parameters(shape).total * FLOAT32 / batches.ranks
     passes = 2 * batches.updates
     if keeps_weights:
         passes += 2 * batches.updates * batches.expected.num_micro_batches  # once forward, once backward
@@ -307,7 +307,7 @@ def attention_flops(shape: ModelShape, context: float) -> float:
 
 
 def image_flops(shape: ModelShape, num_image_tokens: float) -> float:
-    """Operations of tower and projector for a prompt's pictures."""
+    """Operations of tower and projector for a prompt's images."""
     if num_image_tokens <= 0:
         return 0.0
     counts = count_parameters(shape)

@@ -151,7 +151,7 @@ class Measured:
 
 
 def plan(case: Case, folder: Path, num_ranks: int = 1) -> tuple[LearnerParts, int]:
-    """Give the plan of a rank, and the pictures that its process holds during a step."""
+    """Return the plan of a rank, and the pictures that its process holds during a step."""
     shape = shape_in(folder)
     config = case.learner_config(folder, num_ranks)
     count = fsdp_parts if config.backend == "fsdp" else deepspeed_parts
@@ -160,7 +160,7 @@ def plan(case: Case, folder: Path, num_ranks: int = 1) -> tuple[LearnerParts, in
 
 
 def fullest(parts: LearnerParts, *, without: str = "") -> int:
-    """Give the bytes that the fullest phase adds, one left out."""
+    """Return the bytes that the fullest phase adds, one left out."""
     return max(sum(item.bytes for item in items) for phase, items in parts.phases.items() if phase != without)
 
 

@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def compare(name: str, case: Case, num_ranks: int, *, is_large: bool, is_eager: bool) -> tuple[int, int]:
-    """Give (planned, measured) bytes of rank 0."""
+    """Return (planned, measured) bytes of rank 0."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_model(case, folder)
@@ -115,7 +115,7 @@ def compare(name: str, case: Case, num_ranks: int, *, is_large: bool, is_eager: 
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

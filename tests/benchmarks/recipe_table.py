@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 
 def recipe_names() -> list[str]:
-    """Give MODEL/MACHINES of every recipe, small models first and small machines first."""
+    """Return MODEL/MACHINES of every recipe, small models first and small machines first."""
     found = [path.relative_to(EXPERIMENTS).with_suffix("") for path in EXPERIMENTS.glob("*/[!_]*.yaml")]
 
     def size(name: Path) -> tuple[str, int, int]:
@@ -29,7 +29,7 @@ def recipe_names() -> list[str]:
 
 
 def row(name: str, config: ExperimentConfig, plan: RunPlan) -> list[str]:
-    """Give the cells of one line: who stands where, what is trained, what is left of a learner's GPU, a step's time."""
+    """Return the cells of one line: placement, what is trained, what is left of a learner's GPU, a step's time."""
     is_colocated = config.cluster.layout == "colocated"
     phases = plan.memory.devices if is_colocated else plan.memory.devices[:1]
     free = min((use.limit_bytes or 0) - use.total_bytes for use in phases) / GIB
@@ -50,7 +50,7 @@ HEAD = ["recipe", "engines and learner", "ranks", "engines x GPUs", "trains", "g
 
 
 def line(cells: list[str]) -> str:
-    """Give one line of Markdown."""
+    """Return one line of Markdown."""
     return f"| {' | '.join(cells)} |"
 
 
