@@ -4,13 +4,13 @@ Source: Qwen2.5-VL, arXiv:2502.13923, section 2.1.1, and InternVL's tiles, arXiv
 processors of transformers 5.19 compute them, which engine and learner run.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from orchestration.models.files import read_object
 from orchestration.models.shapes import ModelShape, PatchTower, TileTower, shape_of
 from orchestration.models.tiny import tiny_processor
 from orchestration.settings.errors import ConfigError
@@ -18,6 +18,7 @@ from orchestration.settings.model import ModelConfig
 
 MAX_ASPECT = 200
 """Qwen2.5-VL's processor refuses images whose longer side is more than so many times the shorter."""
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 DEFAULT_MIN_PIXELS = 56 * 56
 DEFAULT_MAX_PIXELS = 28 * 28 * 1280
 """Areas of Qwen2.5-VL's processor where its file has none; published files have, 12,845,056 at most."""
@@ -205,11 +206,16 @@ def saved_processor(folder: Path) -> tuple[str, dict[str, Any]] | None:
 
     The newer processor_config.json holds all processors of a model, one a key, and takes precedence over the older
     file, as in transformers.
+
+    Raises:
+        ConfigError: a file is not a JSON object, or its image_processor is not.
     """
-    newer, older = folder / "processor_config.json", folder / "preprocessor_config.json"
-    if newer.is_file() and isinstance(inner := json.loads(newer.read_text()).get("image_processor"), dict):
+    newer, older = (folder / name for name in PROCESSOR_FILES)
+    if newer.is_file() and (inner := read_object(newer).get("image_processor")) is not None:
+        if not isinstance(inner, dict):
+            raise ConfigError(f"model.path: {newer}: image_processor is {inner!r}, no JSON object; download it again")
         return newer.name, inner
-    return (older.name, json.loads(older.read_text())) if older.is_file() else None
+    return (older.name, read_object(older)) if older.is_file() else None
 
 
 def check_stated_processor(config: ModelConfig) -> None:

@@ -18,7 +18,14 @@ from orchestration.models.files import (
     read_object,
     stored_tensors,
 )
-from orchestration.models.image_tokens import check_stated_processor, image_tokens, pixel_limits, processor_of
+from orchestration.models.image_tokens import (
+    PROCESSOR_FILES,
+    check_stated_processor,
+    image_tokens,
+    pixel_limits,
+    processor_of,
+    saved_processor,
+)
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
 from orchestration.models.tensors import model_tensors
 from orchestration.settings.errors import ConfigError
@@ -27,8 +34,6 @@ from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.tokenizer import load_tokenizer
 
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""The newer file holds all processors of a model, one a key, and takes precedence, as in transformers."""
 IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
 """Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""
 IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
@@ -294,39 +299,27 @@ def _renamed(name: str) -> str:
 
 
 def _check_image_processor(folder: Path, family: str) -> None:
-    wanted = IMAGE_PROCESSORS[family]
-    for name in PROCESSOR_FILES:
-        path = folder / name
-        if not path.is_file():
-            continue
-        found = read_object(path)
-        if name == "processor_config.json":
-            found = found.get("image_processor")  # type: ignore[assignment]
-            if found is None:
-                continue
-            if not isinstance(found, dict):
-                raise ConfigError(
-                    f"model.path: {path}: image_processor is {found!r}, no JSON object; download it again"
-                )
-        kind = str(found.get("image_processor_type", wanted))
-        if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
-            raise ConfigError(
-                f"model.path: {path} names the image processor {kind}, which transformers does not know for "
-                f'{family}; write "image_processor_type": "{wanted}" into it'
-            )
-        is_patched = family == "qwen2_5_vl"
-        low, high = pixel_limits(found) if is_patched else (found.get("min_patches", 1), found.get("max_patches", 12))
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            what = "pixels" if is_patched else "patches"
-            raise ConfigError(
-                f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
-                "the file of the original checkpoint"
-            )
-        return
-    raise ConfigError(
-        f"model.path={folder} holds no image processor ({' or '.join(PROCESSOR_FILES)}); copy the processor's files of "
-        "the original checkpoint into it"
-    )
+    saved = saved_processor(folder)
+    if saved is None:
+        raise ConfigError(
+            f"model.path={folder} holds no image processor ({' or '.join(PROCESSOR_FILES)}); copy the processor's "
+            "files of the original checkpoint into it"
+        )
+    path, found, wanted = folder / saved[0], saved[1], IMAGE_PROCESSORS[family]
+    kind = str(found.get("image_processor_type", wanted))
+    if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
+        raise ConfigError(
+            f"model.path: {path} names the image processor {kind}, which transformers does not know for "
+            f'{family}; write "image_processor_type": "{wanted}" into it'
+        )
+    is_patched = family == "qwen2_5_vl"
+    low, high = pixel_limits(found) if is_patched else (found.get("min_patches", 1), found.get("max_patches", 12))
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        what = "pixels" if is_patched else "patches"
+        raise ConfigError(
+            f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
+            "the file of the original checkpoint"
+        )
 
 
 def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
