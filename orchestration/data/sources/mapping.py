@@ -20,7 +20,7 @@ from orchestration.data.sources.fields import (
     is_number,
     refuse,
 )
-from orchestration.data.sources.pictures import cell_images, stem, without_markers
+from orchestration.data.sources.pictures import cell_images, file_image, stem, without_markers
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key
@@ -266,8 +266,9 @@ class RowMapping:
 
     def _images(self, record: Record) -> tuple[RawImage, ...]:
         value, name = self._named("images", record)
-        images = cell_images(value, name, self.images)
         reference = self.references.get("images")
+        is_path = isinstance(reference, Template)  # also an empty one, which stage read refuses as a missing image
+        images = (file_image(self.images, str(value)),) if is_path else cell_images(value, name, self.images)
         if not images and reference is not None and not reference.is_optional:
             raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
         known = self._optional("image_id", record)
