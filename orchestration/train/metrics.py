@@ -50,8 +50,8 @@ def pipeline_metrics(groups: StepGroups) -> dict[str, float]:
         "rollout/num_replaced": float(len(groups.replaced)),
         "rollout/num_carried": float(groups.num_carried),
     }
-    for family, count in sorted(Counter(ticket.summary.family for ticket in groups.replaced).items()):
-        metrics[f"rollout/num_replaced/{family}"] = float(count)
+    for function, count in sorted(Counter(ticket.summary.function for ticket in groups.replaced).items()):
+        metrics[f"rollout/num_replaced/{function}"] = float(count)
     return metrics
 
 
@@ -98,14 +98,14 @@ def reward_metrics(tickets: Sequence[GroupTicket]) -> dict[str, float]:
         "reward/format/mean": mean(r for s in summaries for r in s.format_rewards),
         "reward/group_std_mean": mean(pstdev(s.rewards) for s in summaries if s.rewards),
     }
-    for family, members in sorted(_grouped(summaries, lambda s: s.family).items()):
-        metrics[f"reward/{family}/mean"] = mean(r for s in members for r in s.rewards)
-        metrics[f"reward/{family}/task_mean"] = mean(r for s in members for r in s.task_rewards)
-        metrics[f"reward/{family}/num_groups"] = float(len(members))
+    for function, members in sorted(_grouped(summaries, lambda s: s.function).items()):
+        metrics[f"reward/{function}/mean"] = mean(r for s in members for r in s.rewards)
+        metrics[f"reward/{function}/task_mean"] = mean(r for s in members for r in s.task_rewards)
+        metrics[f"reward/{function}/num_groups"] = float(len(members))
         reasons = Counter(reason for s in members for reason in s.reasons)
         for reason, count in sorted(reasons.items()):
             if reason != Reason.OK:
-                metrics[f"reason/{family}/{reason}"] = count / reasons.total()
+                metrics[f"reason/{function}/{reason}"] = count / reasons.total()
     for source, members in sorted(_grouped(summaries, lambda s: s.source).items()):
         metrics[f"source/{source}/reward_mean"] = mean(r for s in members for r in s.rewards)
     return metrics

@@ -68,20 +68,20 @@ def encoded_images(sample: Sample) -> tuple[EncodedImage, ...]:
 
 
 def summarise(
-    group: RolloutGroup, results: Sequence[RewardResult], *, family: str, score_s: float, texts: Sequence[str] = ()
+    group: RolloutGroup, results: Sequence[RewardResult], *, function: str, score_s: float, texts: Sequence[str] = ()
 ) -> GroupSummary:
     """Summarise a scored group for the driver's metrics.
 
     Args:
         group: the rollout.
         results: one result per completion.
-        family: reward function that gave them.
+        function: reward function that gave them.
         score_s: seconds that they took.
         texts: decoded completions, where their words are kept; else empty.
     """
     graded = [result for result in results if result.reward is not None]
     return GroupSummary(
-        family=family,
+        function=function,
         source=group.sample.source,
         rewards=tuple(float(result.reward) for result in graded if result.reward is not None),
         task_rewards=tuple(float(result.task_reward or 0.0) for result in graded),

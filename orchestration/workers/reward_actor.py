@@ -48,7 +48,7 @@ class RewardActor:
         completions = [generation.token_ids.tolist() for generation in group.generations]
         texts = self._decoder.decode(completions)
         results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
-        family = self._config.route(group.sample.task, group.sample.source).function
+        function = self._config.route(group.sample.task, group.sample.source).function
         seconds = time.perf_counter() - started
-        summary = summarise(group, results, family=family, score_s=seconds, texts=texts if keep_texts else ())
+        summary = summarise(group, results, function=function, score_s=seconds, texts=texts if keep_texts else ())
         return to_scored_group(group, results), summary

@@ -23,7 +23,7 @@ class RecordedCompletion:
 class GroupSummary:
     """What metrics need of one scored group; computed where the group was scored."""
 
-    family: str
+    function: str
     """Reward function that scored it: matching, chart, grounding, open_ended, math."""
     source: str
     """Dataset that the sample comes from."""

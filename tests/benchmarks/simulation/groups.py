@@ -48,7 +48,7 @@ class SimulatedGroup:
         """What the reward actor tells the driver."""
         lengths, start = self.request.lengths, self.request.version_start
         return GroupSummary(
-            family=FAMILIES[self.sample.task],
+            function=FAMILIES[self.sample.task],
             source=self.sample.source,
             rewards=self.rewards,
             task_rewards=self.rewards,

@@ -7,7 +7,7 @@ from orchestration.settings.training import TrainingConfig
 from orchestration.workers.tickets import GroupSummary, GroupTicket
 
 SUMMARY = GroupSummary(
-    family="chart",
+    function="chart",
     source="plots",
     rewards=(0.1, 1.0),
     task_rewards=(0.0, 1.0),

@@ -13,7 +13,7 @@ def test_rewards_are_summed_up_by_function_reason_and_source() -> None:
     summaries = [
         replace(SUMMARY, rewards=(0.1, 1.0), reasons=("not_a_number", "ok"), source="plots"),
         replace(SUMMARY, rewards=(0.5,), reasons=("ok", "grader_failed"), failures=("crash",), source="bars"),
-        replace(SUMMARY, family="grounding", rewards=(0.2, 0.2), reasons=("bad_box", "bad_box"), source="bars"),
+        replace(SUMMARY, function="grounding", rewards=(0.2, 0.2), reasons=("bad_box", "bad_box"), source="bars"),
     ]
     tickets = [
         GroupTicket(position=i, group_id=str(i), sample_id=str(i), payload=None, summary=s)

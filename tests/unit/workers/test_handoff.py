@@ -69,7 +69,7 @@ def test_failed_grader_masks_its_completion_instead_of_scoring_zero() -> None:
 
 
 def test_summary_counts_what_the_driver_logs() -> None:
-    summary = summarise(GROUP, [GOOD, FAILED], family="grounding", score_s=0.1, texts=["a", "b"])
+    summary = summarise(GROUP, [GOOD, FAILED], function="grounding", score_s=0.1, texts=["a", "b"])
     assert (summary.rewards, summary.failures, summary.num_truncated) == ((0.9,), ("crashed",), 1)
     assert (summary.num_prompt_tokens, summary.num_completion_tokens, summary.weight_version) == (3, 5, 2)
     assert summary.reasons == ("ok", "grader_failed")
