@@ -320,7 +320,7 @@ class Probes:
             group_id=named.group_id,
             sample_id=group.sample.sample_id,
             payload=self.hold(to_scored_group(named, results)),
-            summary=summarise(named, results, family="check", score_s=0.0),
+            summary=summarise(named, results, function="check", score_s=0.0),
         )
 
     async def _save(self) -> None:
