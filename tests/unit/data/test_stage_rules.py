@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data import rules
+from orchestration.data.rows import rules
 
 NO_RULES = {
     "orchestration/data/__init__.py": "holds nothing",
@@ -14,8 +14,8 @@ NO_RULES = {
     "orchestration/data/command.py": "the session around a build",
     "orchestration/data/plan.py": "makes the keys",
     "orchestration/data/publish.py": "states what was written",
-    "orchestration/data/rules.py": "makes the keys",
-    "orchestration/data/runner.py": "hands chunks to workers",
+    "orchestration/data/rows/rules.py": "makes the keys",
+    "orchestration/data/rows/runner.py": "hands chunks to workers",
 }
 
 
@@ -86,7 +86,7 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
         ("orchestration/data/sources/formats/chartqa.yaml", "Reads ChartQA", "Reads the ChartQA"),
         ("orchestration/cluster/layout.py", "import", "import os\nimport"),
-        ("orchestration/data/runner.py", "import", "import os\nimport"),
+        ("orchestration/data/rows/runner.py", "import", "import os\nimport"),
     ],
 )
 def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):
