@@ -16,9 +16,9 @@ from orchestration.data.read import read_sources
 from orchestration.data.rows.chunks import Chunk
 from orchestration.data.rows.reasons import Refused
 from orchestration.data.rows.records import candidate_from_json
-from orchestration.data.rows.rules import stage_code
-from orchestration.data.rows.runner import Advance, Map, RowStage, StageBars, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.selection.select import Selectable, answer_class, select_rows
+from orchestration.data.stages.rules import stage_code
+from orchestration.data.stages.runner import Advance, Map, RowStage, StageBars, Verdict, rows_in_order, run_stage, sift
 from orchestration.data.validation.rows import ValidateStage
 from orchestration.settings.errors import DataError
 from rewards.config import RewardConfig

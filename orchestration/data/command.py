@@ -11,9 +11,9 @@ from orchestration.cluster.session import ray_session
 from orchestration.data.build import Attempt, build_dataset
 from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.rules import STAGES
-from orchestration.data.rows.runner import Advance, StageBars, result_folder
 from orchestration.data.sample import sample_chunks
+from orchestration.data.stages.rules import STAGES
+from orchestration.data.stages.runner import Advance, StageBars, result_folder
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig, check_writable
 from orchestration.storage.faults import FaultLog

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import Candidate, candidate_from_json, candidate_to_json
-from orchestration.data.rows.rules import stage_code
-from orchestration.data.rows.runner import RowStep
+from orchestration.data.stages.rules import stage_code
+from orchestration.data.stages.runner import RowStep
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 

@@ -10,9 +10,9 @@ from typing import Any
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.read import STAGE, PartTask
 from orchestration.data.rows.chunks import digest_of
-from orchestration.data.rows.rules import STAGES, stage_code
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
+from orchestration.data.stages.rules import STAGES, stage_code
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.recipe import RecipeConfig, SourceConfig

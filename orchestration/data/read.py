@@ -11,9 +11,9 @@ from typing import Any
 from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import EXCERPT_CHARS, BadRow, RawImage, RawRow, Rejected, raw_to_json
-from orchestration.data.rows.runner import Advance, Map
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
+from orchestration.data.stages.runner import Advance, Map
 from orchestration.settings.recipe import SourceConfig
 
 STAGE = "read"

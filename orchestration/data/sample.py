@@ -17,7 +17,7 @@ from orchestration.data.rows.records import (
     candidate_to_json,
     to_sample,
 )
-from orchestration.data.rows.runner import Advance
+from orchestration.data.stages.runner import Advance
 from orchestration.settings.errors import ScoringError
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion

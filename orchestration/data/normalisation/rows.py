@@ -15,8 +15,8 @@ from orchestration.data.normalisation.options import can_shuffle, clean_options,
 from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import Candidate, RawRow, StoredImage, candidate_to_json, raw_from_json
-from orchestration.data.rows.rules import stage_code
-from orchestration.data.rows.runner import RowStep
+from orchestration.data.stages.rules import stage_code
+from orchestration.data.stages.runner import RowStep
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
 from rewards.base import RewardRequest
 from rewards.config import RewardConfig

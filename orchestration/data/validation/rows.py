@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import RawRow, raw_from_json
-from orchestration.data.rows.rules import stage_code
-from orchestration.data.rows.runner import RowStep
+from orchestration.data.stages.rules import stage_code
+from orchestration.data.stages.runner import RowStep
 from orchestration.data.validation.images import CheckedImage, check_image
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN

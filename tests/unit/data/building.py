@@ -11,8 +11,8 @@ from orchestration.cli import compose
 from orchestration.data.build import build_dataset
 from orchestration.data.plan import BuildJob, plan_build
 from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.runner import Advance, result_folder
 from orchestration.data.sample import sample_chunks
+from orchestration.data.stages.runner import Advance, result_folder
 from orchestration.inputs.machine import build_config
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows import rules
+from orchestration.data.stages import rules
 
 NO_RULES = {
     "orchestration/data/__init__.py": "holds nothing",
@@ -14,8 +14,9 @@ NO_RULES = {
     "orchestration/data/command.py": "the session around a build",
     "orchestration/data/plan.py": "makes the keys",
     "orchestration/data/publish.py": "states what was written",
-    "orchestration/data/rows/rules.py": "makes the keys",
-    "orchestration/data/rows/runner.py": "hands chunks to workers",
+    "orchestration/data/stages/__init__.py": "holds nothing",
+    "orchestration/data/stages/rules.py": "makes the keys",
+    "orchestration/data/stages/runner.py": "hands chunks to workers",
 }
 
 
@@ -86,7 +87,7 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
         ("orchestration/data/sources/formats/chartqa.yaml", "Reads ChartQA", "Reads the ChartQA"),
         ("orchestration/cluster/layout.py", "import", "import os\nimport"),
-        ("orchestration/data/rows/runner.py", "import", "import os\nimport"),
+        ("orchestration/data/stages/runner.py", "import", "import os\nimport"),
     ],
 )
 def test_words_and_what_only_moves_rows_make_nothing_anew(copy, file, old, new):

@@ -1,0 +1,1 @@
+"""How a stage runs: which code decides its rows, and what takes their chunks through it."""
