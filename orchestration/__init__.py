@@ -1,1 +1,1 @@
-"""The conductor: runs rollout, rewards and learner together, and holds the embedded demo."""
+"""Runs rollout, rewards and learner together: the training run, the other commands, and the embedded demo."""

@@ -9,8 +9,7 @@ from orchestration.data.plan import MANIFEST, BuildJob, SourcePlan
 from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
 from orchestration.data.report.page import dataset_page
 from orchestration.data.report.tally import LAST_STAGE, Count, CountTask, count_chunk
-from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of
-from orchestration.data.rows.records import to_sample
+from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of, to_sample
 from orchestration.data.stages.rules import STAGES, stage_code
 from orchestration.data.stages.runner import Advance, Map
 from orchestration.data.write import plan_shards, write_shard

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
+from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader, to_sample
 from orchestration.data.rows.reasons import Refused, RejectReason
 from orchestration.data.rows.records import (
     EXCERPT_CHARS,
@@ -15,7 +15,6 @@ from orchestration.data.rows.records import (
     Rejected,
     candidate_from_json,
     candidate_to_json,
-    to_sample,
 )
 from orchestration.data.stages.runner import Advance
 from orchestration.settings.errors import ScoringError

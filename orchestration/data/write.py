@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.data.rows.chunks import Chunk, ImageReader
-from orchestration.data.rows.records import Candidate, candidate_from_json, to_sample
+from orchestration.data.rows.chunks import Chunk, ImageReader, to_sample
+from orchestration.data.rows.records import Candidate, candidate_from_json
 from orchestration.settings.recipe import ShardsConfig
 from rollout.dataset import write_rows
 from rollout.schema import to_row

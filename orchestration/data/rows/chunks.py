@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestration.data.rows.records import Rejected
+from orchestration.data.rows.records import Candidate, Rejected
+from rollout.records import ImageBytes, Sample
 
 ROWS, REJECTED, INFO, IMAGES = "rows.jsonl", "rejected.jsonl", "info.json", "images.arrow"
 IMAGE_SCHEMA = pa.schema([pa.field("data", pa.large_binary(), nullable=False)])
@@ -163,3 +164,27 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def rejected_to_json(row: Rejected) -> dict[str, Any]:
     """Return a rejected row as JSON values."""
     return {name: getattr(row, name) for name in Rejected.__dataclass_fields__}
+
+
+def to_sample(row: Candidate, images: ImageReader) -> Sample:
+    """Return a row as a sample of the rollout, its images read from their chunks."""
+    return Sample(
+        sample_id=row.sample_id,
+        source=row.source,
+        source_id=row.source_id,
+        license=row.license,
+        task=row.task,
+        question=row.question,
+        images=tuple(
+            ImageBytes(data=images.read(image.chunk, image.index), width=image.width, height=image.height)
+            for image in row.images
+        ),
+        options=row.options,
+        answer=row.answer,
+        answer_type=row.answer_type,
+        stratum=row.stratum,
+        prompt_tokens=row.prompt_tokens,
+        image_tokens=row.image_tokens,
+        difficulty=row.difficulty,
+        metadata=row.metadata,
+    )

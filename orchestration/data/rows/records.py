@@ -1,15 +1,12 @@
-"""Rows of the data engine from raw to canonical, their JSON form between stages, and the sample that one becomes."""
+"""Rows of the data engine from raw to canonical, their JSON form between stages."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from orchestration.data.rows.reasons import RejectReason
 from orchestration.settings.recipe import Role
-from rollout.records import Difficulty, ImageBytes, Sample
-
-if TYPE_CHECKING:
-    from orchestration.data.rows.chunks import ImageReader
+from rollout.records import Difficulty
 
 BoxForm = Literal["xyxy", "xywh"]
 BoxFrame = Literal["pixel", "norm1", "norm1000"]
@@ -203,27 +200,3 @@ def candidate_from_json(values: dict[str, Any]) -> Candidate:
 def rejected_from_json(values: dict[str, Any]) -> Rejected:
     """Return a rejected row as its chunk holds it."""
     return Rejected(**{**values, "reason": _REASONS[values["reason"]]})
-
-
-def to_sample(row: Candidate, images: "ImageReader") -> Sample:
-    """Return a row as a sample of the rollout, its images read from their chunks."""
-    return Sample(
-        sample_id=row.sample_id,
-        source=row.source,
-        source_id=row.source_id,
-        license=row.license,
-        task=row.task,
-        question=row.question,
-        images=tuple(
-            ImageBytes(data=images.read(image.chunk, image.index), width=image.width, height=image.height)
-            for image in row.images
-        ),
-        options=row.options,
-        answer=row.answer,
-        answer_type=row.answer_type,
-        stratum=row.stratum,
-        prompt_tokens=row.prompt_tokens,
-        image_tokens=row.image_tokens,
-        difficulty=row.difficulty,
-        metadata=row.metadata,
-    )
