@@ -1,11 +1,19 @@
 """How the suite is spread over processes."""
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):
     """Keep the tests of a file in one process, for its fixtures, and those that start Ray in one, for their memory."""
-    for item in items:
-        place = "integration" if "integration" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(place))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "integration" if file.startswith("tests/integration/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Return what hands out tests under `pytest -n`."""
+    return ByFile(config, log)
