@@ -316,8 +316,12 @@ class GeneratorPool:
         for engine in self._engines:
             engine.end()
 
-    def fail(self, error: Exception) -> None:
-        """Raise an error in every call that waits for an engine: none will come any more."""
+    def fail_waiting(self, error: Exception) -> None:
+        """Raise an error in every group that waits for an engine; later ones wait again."""
+        self._places.fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Raise an error in every call that waits for an engine, now and later: supervision has ended."""
         self._failure = error
         self._stood.set()
         self._places.fail(error)
@@ -348,7 +352,7 @@ class GeneratorPool:
                 if is_up:
                     self._introduce(engine)
         except Exception as error:
-            self.fail(error)
+            self._fail(error)
 
     async def _is_up(self, engine: Engine) -> bool:
         """Wait until a new engine answers; one that does not is lost."""
@@ -394,7 +398,7 @@ class GeneratorPool:
             else:
                 await self._admit(engine)
         except Exception as error:
-            self.fail(error)
+            self._fail(error)
 
 
 def start_generators(

@@ -142,9 +142,9 @@ class WeightSync:
                 self._tell_those_who_wait(error)
 
     def _tell_those_who_wait(self, error: LearnerLostError) -> None:
-        """No group will ever come, and nobody else would hear of it."""
+        """Fail waiting groups where no engine is live; otherwise the driver would wait for ever."""
         if not self._generators.is_any_live():
-            self._generators.fail(error)
+            self._generators.fail_waiting(error)
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:

@@ -199,23 +199,24 @@ def with_memory(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_references_that_nothing_earns_are_named_by_source(tmp_path: Path) -> None:
     odd = [
-        {**row(900, source="roots"), "answer": r"$\sqrt{2}$", "answer_type": "text"},
-        {**row(901, source="roots"), "answer": "pi"},
+        {**row(900, source="roots", task="math"), "answer": r"a_{n+1}"},
+        {**row(901, source="roots", task="math"), "answer": "pi"},
         {**row(902, source="boxes", task="iou"), "answer": "[9, 9, 3, 3]"},
         {**row(903, source="sets", task="match_mcq"), "answer": "E", "options": ["cat", "dog"]},
     ]
     told = {finding.message.partition(", such as")[0] for finding in with_rows(tmp_path, [*FITTING, *odd])}
 
     assert told == {
-        "source 'roots', task chart: 1 of 2 references tried are earned by no plain spelling",
+        "source 'roots', task math: 1 of 2 references tried are earned by no plain spelling",
         "source 'boxes', task iou: 1 of 1 references tried cannot be graded against",
         "source 'sets', task match_mcq: 1 of 1 references tried cannot be graded against",
     }
 
 
 def test_of_a_large_source_some_references_are_tried_evenly(tmp_path: Path) -> None:
-    odd = [{**row(number), "answer": r"$\sqrt{2}$"} for number in range(150, 200)]
-    [finding] = with_rows(tmp_path, [*FITTING[:150], *odd])
+    odd = [{**row(number, task="math"), "answer": r"a_{n+1}"} for number in range(150, 200)]
+    fitting = [{**one, "task": "math"} for one in FITTING[:150]]
+    [finding] = with_rows(tmp_path, [*fitting, *odd])
 
     assert (finding.severity, finding.key) == ("warning", "data.train")
     assert "12 of 50 references tried are earned by no plain spelling, such as" in finding.message

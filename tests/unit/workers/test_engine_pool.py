@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ObjectLostError, ObjectStoreFullError
 
-from orchestration.settings.errors import PayloadLostError, TooManyFaultsError
+from orchestration.settings.errors import LearnerLostError, PayloadLostError, TooManyFaultsError
 from orchestration.workers.engine_pool import Engine
 from rollout.admission import Admission
 from rollout.errors import RolloutError
@@ -403,3 +403,20 @@ async def test_closing_ends_an_elastic_engine_that_still_waits_for_room() -> Non
         waiting.answers["ready"] = HANGS
         await settle()
     assert waiting.is_dead
+
+
+@in_virtual_time
+async def test_an_error_for_waiting_groups_is_not_kept_for_later_ones() -> None:
+    async with engines(1) as fakes:
+        begun = [fakes.ask("a"), fakes.ask("b")]
+        waiting = fakes.ask("c")
+        await asyncio.sleep(1.0)
+        fakes.pool.fail_waiting(LearnerLostError("gone"))
+        with pytest.raises(LearnerLostError, match="gone"):
+            await waiting
+        assert await fakes.pool.some_standing() == fakes.pool.standing()
+        later = fakes.ask("d")
+        for group in ("a", "b", "d"):
+            await asyncio.sleep(1.0)
+            fakes.now(0).finish(group)
+        assert [await group for group in (*begun, later)] == ["a of 0a", "b of 0a", "d of 0a"]
