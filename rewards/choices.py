@@ -140,11 +140,9 @@ _IS = re.compile(
 )
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
+_LABELS = string.ascii_uppercase
 _LONE_LABEL = {
-    form.format(letter): label
-    for label in string.ascii_uppercase
-    for letter in (label, label.lower())
-    for form in _LONE_SPELLINGS
+    form.format(letter): label for label in _LABELS for letter in (label, label.lower()) for form in _LONE_SPELLINGS
 }
 """The commonest spellings of a lone label, which need no reading; `_lone_label` reads these and all others."""
 
@@ -168,14 +166,17 @@ class Choices:
         Raises:
             GoldError: If the reference names no option, or more options than labels exist.
         """
-        if len(options) > len(string.ascii_uppercase):
+        if len(options) > len(_LABELS):
             raise GoldError(f"match_mcq has {len(options)} options; labels A..Z allow 26")
         self._options = options
-        self._labels = string.ascii_uppercase[: len(options)] if options else string.ascii_uppercase
+        self._labels = _LABELS[: len(options)] if options else _LABELS
         self.gold: frozenset[str] = frozenset()
         """Labels of the right options."""
         label = self._shortcut(answer)
-        named, reason = (_LABEL_SETS[label], Reason.OK) if label is not None else self._read_fully(answer)
+        if label is not None:
+            self.gold = _LABEL_SETS[label]
+            return
+        named, reason = self._read_fully(answer)
         if reason is Reason.OK:
             self.gold = named
         if not self.gold:
@@ -197,7 +198,7 @@ class Choices:
         """Return 1 if the answer names exactly the right options, else 0."""
         label = self._shortcut(answer)
         if label is not None:
-            return (_RIGHT if label in self.gold and len(self.gold) == 1 else _WRONG)[label]
+            return (_RIGHT if self.gold == _LABEL_SETS[label] else _WRONG)[label]
         return self._graded(*self._read_fully(answer))
 
     def _graded(self, named: frozenset[str], reason: Reason) -> Grade:
@@ -513,9 +514,9 @@ class Choices:
 
 
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
-_LABEL_SETS = {label: frozenset(label) for label in string.ascii_uppercase}
-_RIGHT = {label: Grade(1.0, Reason.OK, label) for label in string.ascii_uppercase}
-_WRONG = {label: Grade(0.0, Reason.OK, label) for label in string.ascii_uppercase}
+_LABEL_SETS = {label: frozenset(label) for label in _LABELS}
+_RIGHT = {label: Grade(1.0, Reason.OK, label) for label in _LABELS}
+_WRONG = {label: Grade(0.0, Reason.OK, label) for label in _LABELS}
 
 
 def _by_order(text: str) -> str:

@@ -52,7 +52,7 @@ class GroundingReward:
             return Grade(0.0, Reason.TOO_LONG, parsed=f"{len(guesses)} boxes")
         if not guesses or not gold:
             return Grade(float(not guesses and not gold), parsed=parsed)
-        boxes = [box and to_pixels(box, request) for box, _ in guesses]
+        boxes = [to_pixels(box, request) if box is not None else None for box, _ in guesses]
         reason = Reason.BAD_BOX if None in boxes else Reason.OK
         if len(boxes) == len(gold) == 1 and self._config.shaping not in ("soft_f1", "f1"):
             return Grade(self._pair(boxes[0], guesses[0].label, gold[0]), reason, parsed)
@@ -128,11 +128,16 @@ def gold_entries(request: RewardRequest) -> list[BoxEntry]:
     if entries is None:
         raise GoldError(f"iou reference {request.answer[:80]!r} holds no boxes; write JSON, [] for nothing to find")
     frame_scale(request)
-    gold = [BoxEntry(box and clip(box, request), label) for box, label in entries]
-    if any(box is None for box, _ in gold):
-        raise GoldError(f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image")
+    gold = []
+    for entry in entries:
+        clipped = clip(entry.box, request) if entry.box is not None else None
+        if clipped is None:
+            raise GoldError(
+                f"iou reference {request.answer[:80]!r} has a box that is malformed or outside of the image"
+            )
+        gold.append(entry if clipped == entry.box else BoxEntry(clipped, entry.label))
     first = gold[0].box if gold else None
-    if first is not None and max(first) <= 1.0 and not all(side.is_integer() for side in first):
+    if first is not None and first[2] <= 1.0 and first[3] <= 1.0 and not all(side.is_integer() for side in first):
         raise GoldError(
             f"iou reference {request.answer[:80]!r} lies within one pixel; references are original pixels, so multiply "
             "boxes in 0..1 by the image's width and height"
@@ -141,7 +146,10 @@ def gold_entries(request: RewardRequest) -> list[BoxEntry]:
 
 
 def _spell(entries: Sequence[BoxEntry]) -> str:
-    boxes = []
-    for entry in entries[:10]:
-        boxes.append("[{:g}, {:g}, {:g}, {:g}]".format(*entry.box) if entry.box else "invalid")
-    return f"[{', '.join(boxes)}{', ...' if len(entries) > 10 else ''}]"
+    if len(entries) == 1:
+        return f"[{_spell_box(entries[0].box)}]"
+    return f"[{', '.join(_spell_box(box) for box, _ in entries[:10])}{', ...' if len(entries) > 10 else ''}]"
+
+
+def _spell_box(box: Box | None) -> str:
+    return "[{:g}, {:g}, {:g}, {:g}]".format(*box) if box is not None else "invalid"

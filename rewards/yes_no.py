@@ -21,6 +21,20 @@ _LONE = {
     for spelling in (word, word.title(), word.upper(), f"{word}.", f"{word.title()}.")
 }
 """Answers that need no reading."""
+_SENTENCE = re.compile(r"(?:[Yy]es|[Nn]o)[,.] (?!(?:is|was|would|can|seems|no)\b)([A-Za-z ]+(?<! no))\.?")
+"""A lone label and words without marks."""
+_TURNING = frozenset(
+    (
+        "not", "never", "nor", "or", "none", "nothing", "hardly", "scarcely", "cannot", "but", "except", "unless", "if",
+        "maybe", "perhaps", "possibly", "might", "may", "could", "unknown", "unsure", "unclear", "uncertain", "doubt",
+        "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
+        "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
+        "nevermind", "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
+        "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant",
+    )
+)  # fmt: skip
+_TURNING_YES, _TURNING_NO = (_TURNING | {word for word in _LABELS if word != own} for own in ("yes", "no"))
+"""Words behind a label of which there is one wherever it is denied, doubted or taken back."""
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
@@ -74,11 +88,19 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
         >>> read_yes_no("Yes, a dog."), read_yes_no("I know it")[0], read_yes_no("Yes and no")[1].value
         ((True, <Reason.OK: 'ok'>), None, 'contradiction')
     """
-    return _LONE.get(text) or _read_fully(text)
+    lone = _LONE.get(text)
+    if lone is not None:
+        return lone
+    sentence = _SENTENCE.fullmatch(text)
+    if sentence is not None:
+        words, label = sentence[1].lower().split(), text[0] in "Yy"
+        if (_TURNING_YES if label else _TURNING_NO).isdisjoint(words) and (label or not declines(text)):
+            return label, Reason.OK
+    return _read_fully(text)
 
 
 def _read_fully(text: str) -> tuple[bool | None, Reason]:
-    """Return what `read_yes_no` does, without its shortcut for a lone word."""
+    """Return what `read_yes_no` does, without its shortcuts for lone words and plain sentences."""
     cleaned = clean(text)
     folded = cleaned.casefold()
     label, reason = _read_first_word(folded)

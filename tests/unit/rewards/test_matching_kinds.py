@@ -1,11 +1,13 @@
 """Kinds of answers that models write to questions with options: what is paid, and what looks like it and is not."""
 
 import random
+import re
 import string
+from pathlib import Path
 
 import pytest
 
-from rewards import MixedReward, RewardConfig, RewardRequest
+from rewards import MixedReward, RewardConfig, RewardRequest, denial, yes_no
 from rewards.base import GoldError, Reason
 from rewards.choices import Choices
 from rewards.config import MatchingConfig, ReadingConfig
@@ -616,3 +618,18 @@ def test_vqa_accuracy_pays_by_agreement() -> None:
 def test_an_accepted_text_that_is_none_is_a_failure(gold: str) -> None:
     with pytest.raises(GoldError):
         graded_text("sofa", gold)
+
+
+def test_plain_sentences_behind_a_label_are_read_as_without_the_shortcut() -> None:
+    # Words that the rules themselves are written with, so that each rule meets sentences of its own.
+    sources = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (denial, yes_no))
+    words = sorted(set(re.findall(r"(?<![a-z\\])[a-z]+", sources)))
+    assert len(words) > 400
+    generator = random.Random(0)
+    settled = 0
+    for _ in range(30_000):
+        label, mark, end = (generator.choice(texts) for texts in (("Yes", "No", "yes", "no"), ",.", ("", ".")))
+        text = f"{label}{mark} {' '.join(generator.choices(words, k=generator.randint(1, 6)))}{end}"
+        assert read_yes_no(text) == _read_fully(text), text
+        settled += read_yes_no(text)[0] is not None
+    assert settled > 5_000
