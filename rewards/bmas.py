@@ -5,7 +5,7 @@
     BMAS = (F + B) / 2,                       c_ij = cos_ij |cos_ij|^(sharpness - 1)
 
 The literal formula has all weights 1 and sharpness 1. The default reward (rewards/open_ended.py) lets function words
-weigh 0.05 and words that fit any picture 0.3, takes sharpness 3 and multiplies by `composition_factor`,
+weigh 0.01 and words that fit any picture 0.25, takes sharpness 3 and multiplies by `composition_factor`,
 `repetition_factor` and `specificity_factor`, which are nearly 1 on honest prose. Order, negation and facts are
 invisible to all of it.
 

@@ -75,9 +75,9 @@ class OpenEndedConfig:
     settings below but `max_chars` and `max_distinct_tokens`."""
     sharpness: Annotated[float, Ge(1), Le(16)] = 3.0
     """Power of a cosine: keeps the likeness of unrelated words from drowning what matches."""
-    function_word_weight: Annotated[float, Gt(0), Le(1)] = 0.05
+    function_word_weight: Annotated[float, Gt(0), Le(1)] = 0.01
     """Weight of a function word (`the`, `with`, `image`) or number in the means."""
-    general_word_weight: Annotated[float, Gt(0), Le(1)] = 0.3
+    general_word_weight: Annotated[float, Gt(0), Le(1)] = 0.25
     """Weight of a word that fits any picture (`scene`, `background`, `person`, `standing`); other words weigh 1."""
     idf_path: str = ""
     """A JSON file of `rewards.caption_words.word_frequencies` over the training references: words of many references

@@ -152,12 +152,12 @@ def test_golden_values_of_the_default_with_their_arithmetic() -> None:
 
     assert tiny_value("The dog.", "the DOG") == 1.0
     # Half of each text is function words, within 0.6 x 0.5 .. 0.55: composition 1; nothing is repeated.
-    # F = (0.05 x 1 + 1 x 0.6^3) / 1.05. `puppy` is nearer to `the` than to `dog`: 0.8^3 = 0.512 is its best.
-    # B = (0.05 x 1 + 1 x 0.6^3) / 1.05, since `dog` finds `puppy`.
-    forward, backward = (0.05 + 0.512) / 1.05, (0.05 + 0.216) / 1.05
+    # F = (0.01 x 1 + 1 x 0.6^3) / 1.01. `puppy` is nearer to `the` than to `dog`: 0.8^3 = 0.512 is its best.
+    # B = (0.01 x 1 + 1 x 0.6^3) / 1.01, since `dog` finds `puppy`.
+    forward, backward = (0.01 + 0.512) / 1.01, (0.01 + 0.216) / 1.01
     assert tiny_value("the puppy", "the dog") == pytest.approx((forward + backward) / 2)
-    # No function word against a half: 0.5 for composition; F = 1, B = 1 / 1.05.
-    assert tiny_value("dog", "the dog") == pytest.approx(0.5 * (1 + 1 / 1.05) / 2)
+    # No function word against a half: 0.5 for composition; F = 1, B = 1 / 1.01.
+    assert tiny_value("dog", "the dog") == pytest.approx(0.5 * (1 + 1 / 1.01) / 2)
     # The text twice: F = B = 1. Bigrams of 4 words: `the dog`, `dog the`, `the dog`: d = 1 / 3.
     assert tiny_value("the dog the dog", "the dog") == pytest.approx((1 - 1 / 3) ** 0.15)
     # Two function words of three: (1 - 2 / 3) / (1 - 0.55); one word of three is a repetition; F = B = 1.
@@ -199,13 +199,13 @@ def test_words_that_fit_any_picture_and_numbers_earn_little() -> None:
 
 
 def test_a_reply_keeps_the_share_of_what_it_tells_of_this_picture() -> None:
-    # Content words of the reply: `person` 0.3 and `dog` 1; of the reference: `dog` and `lawn`, 1 each.
-    assert specificity_factor(1.3 / 2, 1.0) == 0.65
+    # Content words of the reply: `person` 0.25 and `dog` 1; of the reference: `dog` and `lawn`, 1 each.
+    assert specificity_factor(1.25 / 2, 1.0) == 0.625
     assert specificity_factor(1.0, 0.3) == 1.0
     lines = reward().explain(
         RewardRequest(task="open", question="", response="", answer="a dog on a lawn"), "a person and two dogs"
     )
-    assert lines[-1].endswith("specificity 0.6500")
+    assert lines[-1].endswith("specificity 0.6250")
     # Numbers and function words are no content.
     words = ["the", "dog", "sees", "12", "or", "two", "things"]
     assert [word for word in words if is_content_word(word)] == ["dog", "sees", "things"]
