@@ -107,7 +107,7 @@ async def sample_group(run: "Run", position: int, slot: BatchSlot | None = None)
         while True:
             try:
                 urgency = run.draws.urgency(position)
-                group = await run.generators.generate_group(group_id, draw.sample, spec, urgency=urgency, slot=slot)
+                group = await run.engines.generate_group(group_id, draw.sample, spec, urgency=urgency, slot=slot)
                 payload, summary = await run.rewards.score(group, keep_texts=run.draws.is_recorded(position))
                 break
             except PayloadLostError as error:

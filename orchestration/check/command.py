@@ -21,7 +21,7 @@ from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive, write_json
-from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.turns import start_turns
 from rewards.tokenizer import load_tokenizer
@@ -99,7 +99,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
         def devices_of(engine: int) -> str:
             return colocated_devices([learner.devices[rank] for rank in ranks_under(seats.layout, engine)])
 
-        generators = start_generators(
+        engines = start_engines(
             config.rollout,
             model,
             seats,
@@ -111,9 +111,9 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
         )
         probes = Probes(
             config=config,
-            generators=generators,
+            engines=engines,
             learner=learner,
-            turns=start_turns(config, generators, learner, record=record),
+            turns=start_turns(config, engines, learner, record=record),
             prompts=check_prompts(),
             placeholders=known,
             planned_bytes=planned_bytes,
@@ -131,7 +131,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             raise
         finally:
-            await generators.close()
+            await engines.close()
             await learner.close()
             open_store(checkpoints).delete_folder("check")
         return probes.facts

@@ -18,7 +18,7 @@ from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig, check_writable
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive
-from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.row_tasks import RayWorkers
 from orchestration.workers.summaries import summary_of
@@ -79,13 +79,13 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
     async def run(seats: Reservations, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        generators = start_generators(config.rollout, model, seats, logs, faults=limits, log=log)
+        engines = start_engines(config.rollout, model, seats, logs, faults=limits, log=log)
         rewards = start_reward_pool(config, model, seats, logs, log)
         try:
-            await asyncio.gather(generators.ready(), rewards.ready())
+            await asyncio.gather(engines.ready(), rewards.ready())
             return await sample_chunks(
                 targets,
-                partial(summary_of, generators, rewards),
+                partial(summary_of, engines, rewards),
                 spec=spec,
                 seed=job.recipe.seed,
                 images=ImageReader(job.store),
@@ -93,7 +93,7 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
             )
         finally:
             rewards.close()
-            await generators.close()
+            await engines.close()
 
     def attempt(chunks: Sequence[Chunk], key: str, advance: Advance) -> list[Chunk]:
         targets = [(chunk, result_folder(job.store, "sample", key, chunk)) for chunk in chunks]

@@ -35,7 +35,7 @@ from orchestration.storage.files import exclusive
 from orchestration.storage.run_folder import RunFolder, flatten, read_inputs
 from orchestration.workers.answers import EvaluatedSample
 from orchestration.workers.collect import Bench, Questioning, collect, open_bench
-from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import LearnerGroup, start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from rollout.records import SamplingSpec
@@ -299,13 +299,13 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
     async def ask(reservations: Reservations, finished: Callable[[EvaluatedSample], None]) -> None:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        generators = start_generators(config.rollout, model, reservations, logs, faults=limits, log=log)
+        engines = start_engines(config.rollout, model, reservations, logs, faults=limits, log=log)
         rewards = start_reward_pool(config, model, reservations, logs, log)
         try:
-            await asyncio.gather(generators.ready(), rewards.ready())
+            await asyncio.gather(engines.ready(), rewards.ready())
             await collect(
                 bench.samples(answers.found),
-                generators=generators,
+                engines=engines,
                 rewards=rewards,
                 questioning=questioning,
                 function_of=lambda task, source: config.reward.route(task, source).function,
@@ -313,7 +313,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             )
         finally:
             rewards.close()
-            await generators.close()
+            await engines.close()
 
     columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with actors_reserved(config, logs, roles=("engine", "reward")) as reservations, Progress(*columns) as bars:

@@ -19,7 +19,7 @@ from rollout.dataset import SampleTable
 from rollout.records import Sample, SamplingSpec
 
 if TYPE_CHECKING:
-    from orchestration.workers.engine_pool import GeneratorPool
+    from orchestration.workers.engine_pool import EnginePool
     from orchestration.workers.reward_pool import RewardPool
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -100,7 +100,7 @@ def rows_digest(samples: Sequence[Sample]) -> str:
 async def evaluate(
     samples: Sequence[Sample],
     *,
-    generators: "GeneratorPool",
+    engines: "EnginePool",
     rewards: "RewardPool",
     questioning: Questioning,
     function_of: Mapping[tuple[str, str], str],
@@ -111,7 +111,7 @@ async def evaluate(
     found: dict[str, EvaluatedSample] = {}
     await collect(
         samples,
-        generators=generators,
+        engines=engines,
         rewards=rewards,
         questioning=questioning,
         function_of=lambda task, source: function_of[task, source],
@@ -192,7 +192,7 @@ class HeldOut:
         config: ExperimentConfig,
         table: SampleTable,
         *,
-        generators: "GeneratorPool",
+        engines: "EnginePool",
         rewards: "RewardPool",
         folder: RunFolder,
         say: Callable[[str], None],
@@ -212,7 +212,7 @@ class HeldOut:
             seed=config.seed,
             coord_mode=config.model.coord_mode,
         )
-        self._generators = generators
+        self._engines = engines
         self._rewards = rewards
         self._folder = folder
         self._say = say
@@ -239,7 +239,7 @@ class HeldOut:
             self._say(f"scoring held-out samples at step {step} ...")
             self._newest = await evaluate(
                 self._samples,
-                generators=self._generators,
+                engines=self._engines,
                 rewards=self._rewards,
                 questioning=self._questioning,
                 function_of=self._function_of,

@@ -25,7 +25,7 @@ from orchestration.train.held_out import Evaluation, HeldOut
 from orchestration.train.run_state import RunState
 from orchestration.train.tracking import Tracker
 from orchestration.workers.dispatch import BatchSlot
-from orchestration.workers.engine_pool import start_generators
+from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.tickets import StepGroups
@@ -51,15 +51,15 @@ class Run:
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
         self._seats = seats
-        self.generators = start_generators(
+        self.engines = start_engines(
             config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults, devices_of=self._devices_of
         )
         self.rewards = start_reward_pool(config, inputs.model, seats, logs, self.faults)
         self.learner = start_learner(config, inputs.model, seats, logs)
         training = config.training
-        self.turns = start_turns(config, self.generators, self.learner, record=self.folder.turns)
+        self.turns = start_turns(config, self.engines, self.learner, record=self.folder.turns)
         self.weight_sync = WeightSync(
-            self.generators,
+            self.engines,
             self.learner,
             self.turns,
             config=config.rollout,
@@ -76,12 +76,12 @@ class Run:
         )
         self.draws = Draws(SampleTable(inputs.train), config)
         self.state = RunState(
-            config, checkpoints, draws=self.draws, lengths=self.generators.lengths, faults=self.faults, say=say
+            config, checkpoints, draws=self.draws, lengths=self.engines.lengths, faults=self.faults, say=say
         )
         self._held_out = HeldOut(
             config,
             SampleTable(inputs.held_out),
-            generators=self.generators,
+            engines=self.engines,
             rewards=self.rewards,
             folder=self.folder,
             say=say,
@@ -122,7 +122,7 @@ class Run:
         clock = asyncio.get_running_loop().time
         started = clock()
         self._say("starting engines, reward actors and learner ranks ...")
-        engines, learner = partial(self.generators.ready, self.weight_sync.admit), self._build_learner
+        engines, learner = partial(self.engines.ready, self.weight_sync.admit), self._build_learner
         if self.turns.is_shared:  # the engines stand where the ranks do, and after them on their GPUs
             await asyncio.gather(self.rewards.ready(), learner())
             await engines()
@@ -191,7 +191,7 @@ class Run:
             self._drop_step,
             self._close_files,
             self._close_rewards,
-            self.generators.close,
+            self.engines.close,
             self.learner.close,
         ):
             try:
@@ -287,7 +287,7 @@ class Run:
             return {}
         self._num_batches += 1
         samples = self.draws.samples(positions)
-        return self.generators.assign_batch(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
+        return self.engines.assign_batch(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
 
     async def probe_logprobs(self, groups: StepGroups) -> NDArray[np.float32] | None:
         """Compute probe logprobs, and stage a checkpoint if due, before weights are published.
@@ -319,15 +319,15 @@ class Run:
     def update_estimates(self, groups: StepGroups) -> None:
         """Update the estimates of dispatch (lengths) and of an adaptive curriculum (difficulty) from a step."""
         self.draws.observe(groups)
-        self.generators.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
+        self.engines.lengths.observe(ticket.summary for ticket in (*groups.tickets, *groups.replaced))
 
     def counts(self) -> dict[str, float]:
         """Return the faults so far and the number of engines, as metrics."""
         return {
             **self.faults.counts(),
-            "faults/groups_repeated": float(self.generators.num_repeated),
-            "rollout/num_engines": float(self.generators.num_live),
-            "rollout/num_groups_elastic": float(self.generators.num_by_elastic),
+            "faults/groups_repeated": float(self.engines.num_repeated),
+            "rollout/num_engines": float(self.engines.num_live),
+            "rollout/num_groups_elastic": float(self.engines.num_by_elastic),
         }
 
     async def _drop_step(self) -> None:

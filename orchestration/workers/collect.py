@@ -18,7 +18,7 @@ from rollout.errors import RolloutError
 from rollout.records import ImageBytes, Sample, SamplingSpec
 
 if TYPE_CHECKING:
-    from orchestration.workers.engine_pool import GeneratorPool
+    from orchestration.workers.engine_pool import EnginePool
     from orchestration.workers.reward_pool import RewardPool
 
 MAX_IN_FLIGHT = 128
@@ -116,7 +116,7 @@ class Questioning:
 async def collect(
     samples: Iterable[Sample],
     *,
-    generators: "GeneratorPool",
+    engines: "EnginePool",
     rewards: "RewardPool",
     questioning: Questioning,
     function_of: Callable[[str, str], str],
@@ -126,7 +126,7 @@ async def collect(
 
     Args:
         samples: Read one by one, as places become free.
-        generators: All engines.
+        engines: All engines.
         rewards: All reward actors.
         questioning: What is asked of each.
         function_of: Reward function of (task, source).
@@ -141,7 +141,7 @@ async def collect(
             for name, spec in questioning.specs(sample).items():
                 try:
                     group_id = f"evaluation-{name}-{sample.sample_id}"
-                    groups[name] = await summary_of(generators, rewards, group_id, sample, spec)
+                    groups[name] = await summary_of(engines, rewards, group_id, sample, spec)
                 except (RolloutError, ScoringError) as error:
                     failure = str(error)
             function = function_of(sample.task, sample.source)

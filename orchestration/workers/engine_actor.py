@@ -1,4 +1,4 @@
-"""GeneratorActor: one vLLM engine under Ray."""
+"""EngineActor: one vLLM engine under Ray."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, 
 
 
 @ray.remote
-class GeneratorActor:
+class EngineActor:
     """One vLLM engine."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""GeneratorPool: all engines behind one call; lost ones are replaced, and their groups go to others."""
+"""EnginePool: all engines behind one call; lost ones are replaced, and their groups go to others."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import EngineLostError, PayloadLostError
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.workers.dispatch import FULLNESS, Assignment, BatchSlot, BuildGate, LengthEstimates, Places
-from orchestration.workers.engine_actor import GeneratorActor
+from orchestration.workers.engine_actor import EngineActor
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
@@ -75,7 +75,7 @@ class Engine(SupervisedActor):
         return is_news
 
 
-class GeneratorPool:
+class EnginePool:
     """All engines behind one call.
 
     Consumes: samples. Produces: references to groups. Waits for: an engine with room.
@@ -401,7 +401,7 @@ class GeneratorPool:
             self._fail(error)
 
 
-def start_generators(
+def start_engines(
     config: RolloutConfig,
     model_path: Path,
     seats: Reservations,
@@ -411,7 +411,7 @@ def start_generators(
     log: FaultLog,
     devices_of: DevicesOf | None = None,
     loads_weights: bool = True,
-) -> GeneratorPool:
+) -> EnginePool:
     """Make a pool of the engines that have seats, and of those that may come later.
 
     Args:
@@ -430,6 +430,6 @@ def start_generators(
         devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
         told = index, config, model_path, placement, log_dir, devices, loads_weights
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
-        return seats.start(GeneratorActor, "engine", index, *told, max_concurrency=10_000)
+        return seats.start(EngineActor, "engine", index, *told, max_concurrency=10_000)
 
-    return GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=log)
+    return EnginePool(start, stop=ray.kill, config=config, faults=faults, log=log)

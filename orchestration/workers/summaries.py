@@ -7,7 +7,7 @@ from orchestration.workers.tickets import GroupSummary
 from rollout.records import Sample, SamplingSpec
 
 if TYPE_CHECKING:
-    from orchestration.workers.engine_pool import GeneratorPool
+    from orchestration.workers.engine_pool import EnginePool
     from orchestration.workers.reward_pool import RewardPool
 
 TRIES = 3
@@ -15,7 +15,7 @@ TRIES = 3
 
 
 async def summary_of(
-    generators: "GeneratorPool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
+    engines: "EnginePool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
 ) -> GroupSummary:
     """Sample and score one group; gives what it earned, with its texts.
 
@@ -25,7 +25,7 @@ async def summary_of(
     """
     for _ in range(TRIES):
         try:
-            group = await generators.generate_group(group_id, sample, spec)
+            group = await engines.generate_group(group_id, sample, spec)
             return (await rewards.score(group, keep_texts=True))[1]
         except PayloadLostError as error:
             lost = error

@@ -16,7 +16,7 @@ from learner.checkpoint import StagedShare
 from learner.store import FileEntry, FileStore
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.files import append_json_line
-from orchestration.workers.engine_pool import Engine, GeneratorPool
+from orchestration.workers.engine_pool import Engine, EnginePool
 from orchestration.workers.learner_group import LearnerGroup
 
 
@@ -70,9 +70,9 @@ class OwnGpus:
     is_shared = False
     is_learners = False
 
-    def __init__(self, generators: GeneratorPool) -> None:
+    def __init__(self, pool: EnginePool) -> None:
         """Pause and resume these engines."""
-        self._generators = generators
+        self._pool = pool
 
     async def to_learner(self) -> None:
         """See Turns; the learner has its own."""
@@ -85,15 +85,15 @@ class OwnGpus:
 
     async def some_standing(self) -> list[Engine]:
         """See Turns."""
-        return await self._generators.some_standing()
+        return await self._pool.some_standing()
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
-        await self._generators.on_each(engines, "pause")
+        await self._pool.on_each(engines, "pause")
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
-        await self._generators.on_each(engines, "resume")
+        await self._pool.on_each(engines, "resume")
 
     def end(self) -> None:
         """See Turns."""
@@ -114,16 +114,16 @@ class SharedGpus:
 
     is_shared = True
 
-    def __init__(self, generators: GeneratorPool, learner: LearnerGroup, *, moves_memory: bool, record: Path) -> None:
+    def __init__(self, pool: EnginePool, learner: LearnerGroup, *, moves_memory: bool, record: Path) -> None:
         """Start with the engines' turn.
 
         Args:
-            generators: their engines.
+            pool: their engines.
             learner: its ranks.
             moves_memory: whether there is memory to free (GPUs); else the sides only take turns at the cores.
             record: file for one line a turn.
         """
-        self._generators = generators
+        self._pool = pool
         self._learner = learner
         self._moves_memory = moves_memory
         self._record = record
@@ -162,28 +162,28 @@ class SharedGpus:
 
     async def some_standing(self) -> list[Engine]:
         """See Turns; with none left the engines get their turn back until one is built."""
-        if not self._generators.standing():
+        if not self._pool.standing():
             await self._send_learner_away()
             self._open()
-            await self._generators.some_standing()
+            await self._pool.some_standing()
         await self._clear()
         await self._bring_learner()
-        return self._generators.standing()
+        return self._pool.standing()
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns."""
         if self._moves_memory:
             # Free for engines are only bytes that the ranks' allocators do not keep for later.
             await self._learner.release_cache()
-        await self._generators.on_each(engines, "wake_weights")
+        await self._pool.on_each(engines, "wake_weights")
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """See Turns; an engine that dies here has nothing to do with the others' weights."""
         await self._send_learner_away()
-        activity = await self._generators.on_those_left("wake_cache")
+        activity = await self._pool.on_those_left("wake_cache")
         self._note("engines", activity)
         self._open()
-        await self._generators.on_those_left("resume")
+        await self._pool.on_those_left("resume")
 
     def end(self) -> None:
         """See Turns."""
@@ -201,14 +201,14 @@ class SharedGpus:
         """Put all engines to sleep and allow no builds."""
         if self._is_cleared:
             return
-        await self._generators.gate.close()
-        activity = await self._generators.on_those_left("sleep")
+        await self._pool.gate.close()
+        activity = await self._pool.on_those_left("sleep")
         self._is_cleared = True
         self._note("learner", activity)
 
     def _open(self) -> None:
         self._is_cleared = False
-        self._generators.gate.open()
+        self._pool.gate.open()
 
     async def _bring_learner(self) -> None:
         if not self._is_on_gpu:
@@ -250,8 +250,8 @@ class StagesInTurn:
         return await self._learner.upload(store, step)
 
 
-def start_turns(config: ExperimentConfig, generators: GeneratorPool, learner: LearnerGroup, *, record: Path) -> Turns:
+def start_turns(config: ExperimentConfig, pool: EnginePool, learner: LearnerGroup, *, record: Path) -> Turns:
     """Return the turns of the run's layout."""
     if config.cluster.layout == "disaggregated":
-        return OwnGpus(generators)
-    return SharedGpus(generators, learner, moves_memory=config.learner.device == "cuda", record=record)
+        return OwnGpus(pool)
+    return SharedGpus(pool, learner, moves_memory=config.learner.device == "cuda", record=record)

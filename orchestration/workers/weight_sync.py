@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestration.settings.errors import EngineLostError, InfrastructureError, LearnerLostError, TransferBrokenError
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.workers.engine_pool import Engine, GeneratorPool
+from orchestration.workers.engine_pool import Engine, EnginePool
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.tickets import GroupTicket
 from orchestration.workers.turns import Turns
@@ -52,7 +52,7 @@ class WeightSync:
 
     def __init__(
         self,
-        generators: GeneratorPool,
+        pool: EnginePool,
         learner: LearnerGroup,
         turns: Turns,
         *,
@@ -62,7 +62,7 @@ class WeightSync:
         max_mismatch: float,
     ) -> None:
         """Compare tensors on the first publication and at every `check_every`-th version; `mismatch` judges."""
-        self._generators = generators
+        self._pool = pool
         self._learner = learner
         self._turns = turns
         self._config = config
@@ -102,7 +102,7 @@ class WeightSync:
                     await self._blame(handles, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             # An engine that was built again meanwhile does not have them.
-            self._generators.go_live([engine for engine in engines if engine.handle in self._connected])
+            self._pool.go_live([engine for engine in engines if engine.handle in self._connected])
             self._is_first = False
             self._turns.end()
             return SyncReport(version=version, transfer_s=clock() - started, num_compared=num_compared)
@@ -130,11 +130,11 @@ class WeightSync:
                 self._tell_those_who_wait(error)
             else:
                 if engine.handle is handle:  # else it was built again meanwhile, and its successor waits for its turn
-                    self._generators.go_live([engine])
+                    self._pool.go_live([engine])
 
     async def _admit_in_turn(self, engine: Engine) -> None:
         async with self._turns.borrowed():
-            if self._version is None or engine.is_live or self._generators.is_any_live():
+            if self._version is None or engine.is_live or self._pool.is_any_live():
                 return
             try:
                 await self.publish(self._version)
@@ -143,8 +143,8 @@ class WeightSync:
 
     def _tell_those_who_wait(self, error: LearnerLostError) -> None:
         """Fail waiting groups where no engine is live; otherwise the driver would wait for ever."""
-        if not self._generators.is_any_live():
-            self._generators.fail_waiting(error)
+        if not self._pool.is_any_live():
+            self._pool.fail_waiting(error)
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
@@ -164,7 +164,7 @@ class WeightSync:
         Raises:
             WeightSyncError: it is above `max_mismatch` for the MISMATCHES_IN_A_ROW-th time in a row, or not a number.
         """
-        engines = await self._generators.completion_logprobs(ticket.payload, sample)
+        engines = await self._pool.completion_logprobs(ticket.payload, sample)
         if not engines:
             return None
         found = float(np.max([np.mean(np.abs(engine - expected)) for engine in engines]))
@@ -203,16 +203,16 @@ class WeightSync:
 
     async def _blame(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
-        if not await self._generators.find_lost(handles):
+        if not await self._pool.find_lost(handles):
             self._log.record(Role.TRANSFER, 0, str(error))
 
     async def _compare_tensors(self, engines: Sequence[Engine]) -> int:
         names = await self._learner.weight_names()
-        layout = (await self._generators.on_each(engines[:1], "weight_layout", names))[0]
+        layout = (await self._pool.on_each(engines[:1], "weight_layout", names))[0]
         chosen = sample_evenly(sorted(set(layout.values())), MAX_COMPARED_TENSORS)
         members = {name: own for name, own in layout.items() if own in set(chosen)}
         sent = await self._learner.weight_fingerprints(list(members))
-        held = await self._generators.on_each(engines, "weight_fingerprints", chosen)
+        held = await self._pool.on_each(engines, "weight_fingerprints", chosen)
         for engine, prints in zip(engines, held, strict=True):
             wrong, num_compared = compare_fingerprints(sent, prints, members)
             if wrong:

@@ -26,8 +26,8 @@ from orchestration.cluster.session import ray_session
 from orchestration.inputs.machine import build_config
 from orchestration.storage.faults import FaultLog
 from orchestration.workers.actor_process import settle
-from orchestration.workers.engine_actor import GeneratorActor
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_actor import EngineActor
+from orchestration.workers.engine_pool import EnginePool
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
 from tests.benchmarks.hardware import describe_hardware
@@ -89,9 +89,9 @@ async def measure(num_groups: int, num_rounds: int, cores: tuple[int, ...], fold
 
     def start(index: int) -> Any:
         options = {**placement.actor_options(), "max_concurrency": 10_000}
-        return GeneratorActor.options(**options).remote(index, config, folder / "model", placement, folder)
+        return EngineActor.options(**options).remote(index, config, folder / "model", placement, folder)
 
-    pool = GeneratorPool(start, stop=ray.kill, config=config, faults=faults, log=FaultLog(faults))
+    pool = EnginePool(start, stop=ray.kill, config=config, faults=faults, log=FaultLog(faults))
     raw = {name: _raw(flag, config, placement, folder) for name, flag in LAYOUTS.items()}
     await asyncio.gather(pool.ready(), *(engine.generate.remote([], []) for engine in raw.values()))
     ratios: dict[str, list[float]] = {name: [] for name in raw}

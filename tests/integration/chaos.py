@@ -8,7 +8,7 @@ from tests.integration.driver import Driver
 
 TITLES = {
     "engine core": "VLLM::EngineCore",
-    "engine actor": "ray::GeneratorActor",
+    "engine actor": "ray::EngineActor",
     "reward actor": "ray::RewardActor",
     "learner rank": "ray::LearnerActor",
 }

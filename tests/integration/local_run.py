@@ -20,8 +20,8 @@ from orchestration.plan.learner_memory import planned_bytes
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.storage.faults import FaultLog
-from orchestration.workers.engine_actor import GeneratorActor
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_actor import EngineActor
+from orchestration.workers.engine_pool import EnginePool
 from orchestration.workers.learner_actor import LearnerActor
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.turns import OwnGpus
@@ -35,7 +35,7 @@ from tests.unit.storage.fault_limits import fault_limits
 HOST = "127.0.0.1"
 
 
-class LocalEngine(GeneratorActor.__ray_metadata__.modified_class):  # type: ignore[misc]
+class LocalEngine(EngineActor.__ray_metadata__.modified_class):  # type: ignore[misc]
     """The engine's actor without Ray; tests override what goes wrong."""
 
     def __init__(self, engine: Any) -> None:
@@ -141,7 +141,7 @@ class LocalRun:
     async def _look(self, folder: Path, engine: Callable[..., Any], learner: Callable[..., Any]) -> Facts:
         limits = fault_limits(heartbeat_s=1e6)
         actor = learner(self.trainer, self.learner_config, self.engine, self.loop)
-        generators = GeneratorPool(
+        engines = EnginePool(
             lambda index: Handle(engine(self.engine)), stop=lambda handle: None, config=self.config.rollout,
             faults=limits, log=FaultLog(limits),
         )  # fmt: skip
@@ -154,9 +154,9 @@ class LocalRun:
 
         probes = Probes(
             config=self.config,
-            generators=generators,
+            engines=engines,
             learner=group,
-            turns=OwnGpus(generators),
+            turns=OwnGpus(engines),
             prompts=check_prompts(),
             placeholders={index: token for index, token in known.items() if index is not None},
             planned_bytes=planned_bytes(self.planned, self.model),
@@ -169,7 +169,7 @@ class LocalRun:
         try:
             await probes.look()
         finally:
-            await generators.close()
+            await engines.close()
             await group.close()
             if actor._sender is not None:
                 actor._sender.close()

@@ -52,7 +52,7 @@ def test_engine_joins_with_a_node_takes_groups_and_leaves_with_it(
         nodes.add_second(2)
         driver.poll(lambda: lines_of(timings)[-1]["rollout/num_groups_elastic"] >= 4.0, timeout_s=200.0)
         assert lines_of(timings)[-1]["rollout/num_engines"] == 2.0
-        assert len(nodes.second.actors("GeneratorActor")) == 1
+        assert len(nodes.second.actors("EngineActor")) == 1
 
         nodes.second.kill()
         driver.poll(lambda: faults.is_file() and Role.ELASTIC in roles_of(faults), timeout_s=100.0)

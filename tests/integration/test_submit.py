@@ -21,7 +21,7 @@ from tests.unit.model_folders import write_model_folder
 ROOT = Path(__file__).parents[2]
 NUM_STEPS = 16
 GROUPS_PER_STEP = 4
-ACTORS = ("GeneratorActor", "RewardActor", "LearnerActor")
+ACTORS = ("EngineActor", "RewardActor", "LearnerActor")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
     assert "submit.if_running=follow" in second.output
 
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
-    assert sum(len(node.actors("GeneratorActor")) for node in cluster.nodes) == 2
+    assert sum(len(node.actors("EngineActor")) for node in cluster.nodes) == 2
     assert sum(any(node.actors(name) for name in ACTORS) for node in cluster.nodes) >= 2
     [victim] = cluster.pids("orchestration.cli", "train")
     assert "_ray_pkg_" in os.readlink(f"/proc/{victim}/cwd")  # the code that was shipped

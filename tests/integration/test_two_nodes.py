@@ -22,7 +22,7 @@ from orchestration.workers.learner_actor import lost_among
 from tests.integration.driver import Driver
 from tests.integration.two_nodes import ENVIRONMENT, TwoNodes, two_nodes
 
-CLASSES = ("GeneratorActor", "RewardActor", "LearnerActor")
+CLASSES = ("EngineActor", "RewardActor", "LearnerActor")
 NUM_STEPS = 6
 GROUPS_PER_STEP = 4
 
@@ -74,7 +74,7 @@ def test_actors_stand_on_both_nodes_and_the_learner_beside_the_driver(
 ) -> None:
     driver = drive(tmp_path, cache, nodes)
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 1)
-    for name in ("GeneratorActor", "RewardActor"):
+    for name in ("EngineActor", "RewardActor"):
         assert [len(node.actors(name)) for node in (nodes.head, nodes.second)] == [1, 1]
     assert [len(node.actors("LearnerActor")) for node in (nodes.head, nodes.second)] == [1, 0]
     assert driver.finish() == 0, driver.output
@@ -86,7 +86,7 @@ def test_actors_stand_on_both_nodes_and_the_learner_beside_the_driver(
 def test_a_run_outlives_a_node_and_misses_no_position(tmp_path: Path, cache: Path, nodes: TwoNodes) -> None:
     driver = drive(tmp_path, cache, nodes)
     driver.wait_for(tmp_path / "run" / "metrics.jsonl", 2)
-    assert nodes.second.actors("GeneratorActor")
+    assert nodes.second.actors("EngineActor")
     nodes.second.kill()
     assert driver.finish() == 0, driver.output
     assert driver.leftovers() == []

@@ -23,7 +23,7 @@ from orchestration.storage.faults import FaultLog
 from orchestration.storage.run_folder import RunFolder, settle_config
 from orchestration.train.buffer import GroupBuffer, Progress
 from orchestration.train.run import Run
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_pool import EnginePool
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.reward_pool import RewardPool
 from orchestration.workers.tickets import StepGroups
@@ -210,9 +210,9 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
     Run calls three functions of its own module that start Ray actors; they are the only place where Ray is needed.
     """
     module: Any = orchestration.train.run
-    kept = module.start_generators, module.start_learner, module.start_reward_pool
+    kept = module.start_engines, module.start_learner, module.start_reward_pool
 
-    def start_generators(
+    def start_engines(
         config: Any,
         model: Path,
         seats: Any,
@@ -221,8 +221,8 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         faults: FaultsConfig,
         log: FaultLog,
         devices_of: Any,
-    ) -> GeneratorPool:
-        return GeneratorPool(
+    ) -> EnginePool:
+        return EnginePool(
             actors.start_engine,
             stop=actors.stop,
             config=config,
@@ -239,10 +239,10 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         pool = config.cluster.reward_pool
         return RewardPool(actors.start_reward, pool, config.cluster.faults, log, stop=actors.stop)
 
-    module.start_generators = start_generators
+    module.start_engines = start_engines
     module.start_learner = start_learner
     module.start_reward_pool = start_reward_pool
     try:
         yield
     finally:
-        module.start_generators, module.start_learner, module.start_reward_pool = kept
+        module.start_engines, module.start_learner, module.start_reward_pool = kept

@@ -228,7 +228,7 @@ def _outcome(policy: Policy, run: MeasuredRun, actors: Actors, num_engines: int)
         num_carried=sum(step.num_carried for step in steps),
         engine_faults=int(run.faults.counts()[f"faults/{Role.ENGINE}"]),
         reward_faults=int(run.faults.counts()[f"faults/{Role.REWARD}"]),
-        num_repeated=run.generators.num_repeated,
+        num_repeated=run.engines.num_repeated,
         controller_us=1e6 * (stop.cpu_s - start.cpu_s - simulated) / num_groups,
         simulated_us=1e6 * simulated / num_groups,
     )

@@ -69,7 +69,7 @@ def run(pools: FakePools) -> Any:
     return asyncio.run(
         evaluate(
             SAMPLES,
-            generators=pools,  # type: ignore[arg-type]
+            engines=pools,  # type: ignore[arg-type]
             rewards=pools,  # type: ignore[arg-type]
             questioning=QUESTIONING,
             function_of=FUNCTIONS,
@@ -160,7 +160,7 @@ def held_out(tmp_path: Path, pools: FakePools, said: list[str], *settings: str) 
     return HeldOut(
         config,
         SampleTable(path),
-        generators=pools,  # type: ignore[arg-type]
+        engines=pools,  # type: ignore[arg-type]
         rewards=pools,  # type: ignore[arg-type]
         folder=RunFolder(tmp_path),
         say=said.append,

@@ -38,7 +38,7 @@ def test_everything_is_closed_and_the_first_error_is_raised(failing: tuple[str, 
     names = {"_drop_step": "step", "_close_files": "files", "_close_rewards": "rewards"}
     run: Any = SimpleNamespace(
         **{attribute: closing(name, closed, *failing) for attribute, name in names.items()},
-        generators=SimpleNamespace(close=closing("engines", closed, *failing)),
+        engines=SimpleNamespace(close=closing("engines", closed, *failing)),
         learner=SimpleNamespace(close=closing("learner", closed, *failing)),
     )
     with pytest.raises(OSError, match=failing[0]):

@@ -10,7 +10,7 @@ from ray.exceptions import RayActorError
 
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.storage.faults import FaultLog
-from orchestration.workers.engine_pool import GeneratorPool
+from orchestration.workers.engine_pool import EnginePool
 from rollout.config import EngineConfig, RolloutConfig, SamplingConfig, WeightChannelConfig
 from rollout.records import Sample, SamplingSpec
 from tests.unit.storage.fault_limits import fault_limits
@@ -116,7 +116,7 @@ class FakeEngines:
         self.made: list[list[FakeEngine]] = [[] for _ in range(max_engines or num_engines)]
         self.log = FaultLog(faults)
         config = replace(ROLLOUT, engines=num_engines, max_engines=max_engines)
-        self.pool = GeneratorPool(self.start, stop=self.stop, config=config, faults=faults, log=self.log)
+        self.pool = EnginePool(self.start, stop=self.stop, config=config, faults=faults, log=self.log)
 
     def start(self, index: int) -> FakeEngine:
         self.made[index].append(FakeEngine(f"{index}{'abcdefghijkl'[len(self.made[index])]}", **self.answers))
