@@ -22,13 +22,13 @@ from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engi
 from learner.backends.parking import ParkingLot, reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
+from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_of,
     adapters_off,
-    base_name,
     initial_adapter,
     is_adapter,
     merged,

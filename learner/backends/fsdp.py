@@ -33,13 +33,13 @@ from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
+from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_of,
     adapters_off,
-    base_name,
     initial_adapter,
     is_adapter,
     merged,

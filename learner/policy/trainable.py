@@ -14,11 +14,11 @@ import torch
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families.base import PARTS
+from learner.layers import BASE_SUFFIX, base_name, layer_of
 from learner.policy.model import Policy, parameters_on_meta
 from learner.random_state import derive_seed
 
 ADAPTER = "default"
-BASE_SUFFIX = ".base_layer"
 
 
 def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
@@ -64,16 +64,6 @@ def adapters_of(name: str, names: Container[str]) -> list[str]:
     """Return the names of the factors that belong to a base weight, of those in `names`."""
     layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
     return [found for part in "AB" if (found := f"{layer}.lora_{part}.{ADAPTER}.weight") in names]
-
-
-def base_name(name: str) -> str:
-    """Return a parameter's name in the model without adapters.
-
-    Example:
-        >>> base_name("model.layers.0.q_proj.base_layer.weight")
-        'model.layers.0.q_proj.weight'
-    """
-    return name.replace(BASE_SUFFIX, "")
 
 
 def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
@@ -151,26 +141,6 @@ def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
     if pattern in PARTS:
         return [name for name in names if name.startswith(policy.family.parts[pattern])]
     return fnmatch.filter(names, pattern)
-
-
-def layer_of(name: str) -> str:
-    """Return the layer that a parameter belongs to: its transformer block, or else the module that holds it.
-
-    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v)
-    into one of its own.
-
-    Example:
-        >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")
-        'model.language_model.layers.3'
-        >>> layer_of("model.multi_modal_projector.linear_1.bias")
-        'model.multi_modal_projector.linear_1'
-        >>> layer_of("model.vision_tower.embeddings.cls_token")
-        'model.vision_tower.embeddings'
-    """
-    module, is_adapter, _ = base_name(name).partition(".lora_")
-    parts = (module if is_adapter else module.rpartition(".")[0]).split(".")
-    place = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
-    return ".".join(parts[: place + 1])
 
 
 def changing_names(policy: Policy, stored: Mapping[str, str]) -> frozenset[str]:

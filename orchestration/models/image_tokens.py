@@ -47,10 +47,9 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
 
 def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
     """Return the most tokens that the processor makes of any image."""
+    most = int(size_limits(processor, shape.tower)[1])
     if isinstance(shape.tower, PatchTower):
-        _, highest = pixel_limits(processor)
-        return max(1, highest // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
-    most = int(processor.get("max_patches", DEFAULT_MAX_TILES))
+        return max(1, most // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
     return TILE_MARKS + (most + 1 if most > 1 else 1) * shape.tower.tokens_per_tile
 
 
@@ -75,7 +74,7 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
                 f"model.hf_processor.{key} is {processor[key]}, but the vision tower takes {ours}; processor and model "
                 "must be of one checkpoint"
             )
-    lowest, highest = pixel_limits(processor)
+    lowest, highest = size_limits(processor, tower)
     if max(width, height) / min(width, height) > MAX_ASPECT:
         raise ConfigError(f"a picture of {width} x {height} is longer than {MAX_ASPECT} times its width; drop it")
     unit = tower.patch_side * tower.merge_side
@@ -90,9 +89,11 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
     return rows, columns
 
 
-def pixel_limits(processor: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the least and the largest area of a resized image; min_pixels and max_pixels take precedence over size."""
-    size = processor.get("size") or {}
+def size_limits(processor: Mapping[str, Any], tower: PatchTower | TileTower) -> tuple[int, int]:
+    """Return the least and the largest size of an image: the area of a resized one, or the number of its tiles."""
+    if not isinstance(tower, PatchTower):
+        return processor.get("min_patches", 1), processor.get("max_patches", DEFAULT_MAX_TILES)
+    size = processor.get("size") or {}  # over which min_pixels and max_pixels take precedence
     lowest = processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_MIN_PIXELS
     highest = processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS
     return int(lowest), int(highest)
@@ -112,13 +113,12 @@ def with_pixel_limits(
     Raises:
         ConfigError: no image is within the limits.
     """
+    lowest, highest = size_limits(processor, tower)
     if isinstance(tower, PatchTower):
-        lowest, highest = pixel_limits(processor)
         unit, what = (tower.patch_side * tower.merge_side) ** 2, "image token"
     else:
         unit, what = tower.tile_side**2, "tile"
-        lowest = processor.get("min_patches", 1) * unit
-        highest = processor.get("max_patches", DEFAULT_MAX_TILES) * unit
+        lowest, highest = lowest * unit, highest * unit
     lowest = lowest if min_pixels is None else min_pixels
     highest = highest if max_pixels is None else max_pixels
     if highest < unit:
@@ -152,7 +152,7 @@ def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height
             f"model.hf_processor.size is {dict(size)}, but the vision tower takes tiles of {tower.tile_side} x "
             f"{tower.tile_side}; processor and model must be of one checkpoint"
         )
-    fewest, most = processor.get("min_patches", 1), processor.get("max_patches", DEFAULT_MAX_TILES)
+    fewest, most = size_limits(processor, tower)
     if most <= 1:
         return 1
     columns, rows = _canvas(width, height, tower.tile_side, int(fewest), int(most))
@@ -227,13 +227,10 @@ def check_stated_processor(config: ModelConfig) -> None:
     saved = None if config.path is None else saved_processor(Path(config.path))
     if saved is None or config.hf_processor is None:
         return
-    is_patched = isinstance(shape_of(config).tower, PatchTower)
-    stated, held = (
-        pixel_limits(settings) if is_patched else (settings.get("min_patches", 1), settings.get("max_patches", 12))
-        for settings in (config.hf_processor, saved[1])
-    )
+    tower = shape_of(config).tower
+    stated, held = (size_limits(settings, tower) for settings in (config.hf_processor, saved[1]))
     if stated != held:
-        keys = ("min_pixels", "max_pixels") if is_patched else ("min_patches", "max_patches")
+        keys = [f"{end}_{'pixels' if isinstance(tower, PatchTower) else 'patches'}" for end in ("min", "max")]
         raise ConfigError(
             f"model.hf_processor states {keys[0]}={stated[0]} and {keys[1]}={stated[1]}, but {saved[0]} in model.path="
             f"{config.path} says {held[0]} and {held[1]}, which a run follows; limit pictures with model.max_pixels "

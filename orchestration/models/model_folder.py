@@ -1,6 +1,7 @@
 """Check that a model folder holds what a run needs, from small files and headers of weights alone."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,11 +23,11 @@ from orchestration.models.image_tokens import (
     PROCESSOR_FILES,
     check_stated_processor,
     image_tokens,
-    pixel_limits,
     processor_of,
     saved_processor,
+    size_limits,
 )
-from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape
+from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape
 from orchestration.models.tensors import model_tensors
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
@@ -134,6 +135,7 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShap
     _check_is_folder(folder)
     _check_pointers(folder)
     config = read_object(folder / "config.json")
+    _check_numbers(folder / "config.json", config)
     _check_architecture(folder, config)
     _check_quantisation(folder, config)
     tensors = stored_tensors(folder) if needs_weights else {}
@@ -141,7 +143,8 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShap
     shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
     if needs_weights:
         _check_tensors(folder, shape, tensors)
-    _check_image_processor(folder, shape.family)
+    _check_rotary(folder / "config.json", config, shape)
+    _check_image_processor(folder, shape)
     _check_tokens(folder, config, shape)
     return shape
 
@@ -207,6 +210,21 @@ def _check_pointers(folder: Path) -> None:
                 read_object(path)
 
 
+def _check_numbers(file: Path, value: Any, where: str = "") -> None:
+    """Refuse NaN and infinities, which Python reads and JSON does not know."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_numbers(file, inner, f"{where}.{name}" if where else name)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_numbers(file, inner, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(
+            f"model.path: {file} says {where}={value}, which is no finite number; copy the file of the original "
+            "checkpoint"
+        )
+
+
 def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
     if "training" in config and "rollout" in config:
         raise ConfigError(f"model.path={folder} is a run folder; the model that it exported is {folder / 'export'}")
@@ -241,21 +259,23 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
-    for where, found in _parts(config, "config.json"):
+    for where, found in _parts(config, ""):
         settings = found.get("quantization_config") or found.get("compression_config")
         if settings:
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
-            raise _quantised(folder, f"quantization_config in {where}", str(method or "method not named"))
+            place = ", ".join(["config.json", *filter(None, where.split("."))])
+            raise _quantised(folder, f"quantization_config in {place}", str(method or "method not named"))
     for name in QUANTISED_FILES:
         if (folder / name).is_file():
             raise _quantised(folder, name, "settings of a quantised checkpoint")
 
 
 def _parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield config.json and its nested parts, each with the beginning of its dotted keys."""
     yield where, config
     for name, value in config.items():
         if isinstance(value, Mapping) and name.endswith("_config") and name != "quantization_config":
-            yield from _parts(value, f"{where}, {name}")
+            yield from _parts(value, f"{where}{name}.")
 
 
 def _quantised(folder: Path, where: str, what: str) -> ConfigError:
@@ -298,24 +318,40 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _check_image_processor(folder: Path, family: str) -> None:
+def _check_rotary(file: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
+    """Check that the pairs of a head are divided over time, height and width of a position in Qwen2.5-VL."""
+    for where, part in _parts(config, ""):
+        for key in ("rope_parameters", "rope_scaling"):
+            settings = part.get(key)
+            section = settings.get("mrope_section") if isinstance(settings, Mapping) else None
+            if section is None or shape.family != "qwen2_5_vl":
+                continue
+            is_right = isinstance(section, list) and len(section) == 3 and all(type(size) is int for size in section)
+            if not is_right or min(section) < 0 or 2 * sum(section) != shape.text.head_dim:
+                raise ConfigError(
+                    f"model.path: {file} says {where}{key}.mrope_section={section}, and it must be three whole numbers "
+                    f"whose sum is half of a head's width of {shape.text.head_dim}; copy the file of the original "
+                    "checkpoint"
+                )
+
+
+def _check_image_processor(folder: Path, shape: ModelShape) -> None:
     saved = saved_processor(folder)
     if saved is None:
         raise ConfigError(
             f"model.path={folder} holds no image processor ({' or '.join(PROCESSOR_FILES)}); copy the processor's "
             "files of the original checkpoint into it"
         )
-    path, found, wanted = folder / saved[0], saved[1], IMAGE_PROCESSORS[family]
+    path, found, wanted = folder / saved[0], saved[1], IMAGE_PROCESSORS[shape.family]
     kind = str(found.get("image_processor_type", wanted))
     if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
         raise ConfigError(
             f"model.path: {path} names the image processor {kind}, which transformers does not know for "
-            f'{family}; write "image_processor_type": "{wanted}" into it'
+            f'{shape.family}; write "image_processor_type": "{wanted}" into it'
         )
-    is_patched = family == "qwen2_5_vl"
-    low, high = pixel_limits(found) if is_patched else (found.get("min_patches", 1), found.get("max_patches", 12))
+    low, high = size_limits(found, shape.tower)
     if isinstance(low, int) and isinstance(high, int) and low > high:
-        what = "pixels" if is_patched else "patches"
+        what = "pixels" if isinstance(shape.tower, PatchTower) else "patches"
         raise ConfigError(
             f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
             "the file of the original checkpoint"
@@ -337,18 +373,30 @@ def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) ->
     settings = read_object(settings_file)
     if shape.family == "internvl":
         _check_internvl_tokens(settings_file, settings, tokenizer.get_vocab(with_added_tokens=True))
-    image_id = config.get("image_token_id", IMAGE_TOKEN_IDS[shape.family])
-    if not isinstance(image_id, int) or not 0 <= image_id < shape.text.vocab_size:
-        raise ConfigError(
-            f"model.path: {folder / 'config.json'} says image_token_id={image_id}, and the model has ids below "
-            f"vocab_size={shape.text.vocab_size}; both must be as published"
-        )
-    token = tokenizer.id_to_token(image_id)
-    if token is None:
-        raise ConfigError(
-            f"model.path: {folder / 'tokenizer.json'} has no token of id {image_id}, which config.json names as "
-            "image_token_id; copy the tokenizer's files of the original checkpoint"
-        )
+
+    def token_of(index: Any, key: str, file: str = "config.json") -> str:
+        """Return the text of the token that a key of a file names."""
+        if type(index) is not int or not 0 <= index < shape.text.vocab_size:
+            raise ConfigError(
+                f"model.path: {folder / file} says {key}={index}, and the model has ids below "
+                f"vocab_size={shape.text.vocab_size}; both must be as published"
+            )
+        found = tokenizer.id_to_token(index)
+        if found is None:
+            raise ConfigError(
+                f"model.path: {folder / 'tokenizer.json'} has no token of id {index}, which {file} names as "
+                f"{key}; copy the tokenizer's files of the original checkpoint"
+            )
+        return found
+
+    token = token_of(config.get("image_token_id", IMAGE_TOKEN_IDS[shape.family]), "image_token_id")
+    generation = folder / "generation_config.json"
+    ends = [(part.get("eos_token_id"), f"{where}eos_token_id", "config.json") for where, part in _parts(config, "")]
+    if generation.is_file():
+        ends.append((read_object(generation).get("eos_token_id"), "eos_token_id", generation.name))
+    for named, key, file in ends:
+        for index in named if isinstance(named, list) else [] if named is None else [named]:
+            token_of(index, key, file)
     placed = ChatTemplate(folder).prompt(PROBE, num_images=1, system_prompt="").count(token)
     if placed != 1:
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from orchestration.models.files import INDEX_FILE, SINGLE_FILE, has_own_output_head, read_object, stored_tensors
 from orchestration.models.tiny import tiny_config
+from orchestration.settings.demo import FamilyName
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
@@ -29,8 +30,8 @@ WITHOUT_SIZE = frozenset(
 class ConfigKeys:
     """The keys of one part of a config.json, read one by one; `close` refuses unknown ones."""
 
-    def __init__(self, values: object, where: str) -> None:
-        """Read `values`, found at the dotted key `where`.
+    def __init__(self, values: object, where: str, *, is_strict: bool) -> None:
+        """Read `values`, found at the dotted key `where`; `is_strict` refuses keys that nothing here knows.
 
         Raises:
             ConfigError: they are no mapping.
@@ -39,56 +40,50 @@ class ConfigKeys:
             raise ConfigError(f"{where} is {values!r}; it must hold the keys of that part of the published config.json")
         self._values = values
         self._where = where
+        self._is_strict = is_strict
         self._read: set[str] = set()
 
     def part(self, name: str) -> "ConfigKeys":
         """Return the keys of a nested part."""
-        return ConfigKeys(self._get(name), f"{self._where}.{name}")
+        return ConfigKeys(self._get(name), f"{self._where}.{name}", is_strict=self._is_strict)
 
     def has(self, name: str) -> bool:
-        """Whether the key is there."""
+        """Return whether the key is there."""
         return name in self._values
 
     def count(self, name: str, default: int | None = None) -> int:
         """Return a whole number of at least 1; of a pair of equal numbers, one of them.
 
         Raises:
-            ConfigError: it is missing without a default, or something else.
+            ConfigError: it is missing without a default, or something else; as all methods do.
         """
         value = self._get(name, default)
         if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
             value = value[0]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{self._where}.{name} is {value!r}; it must be a whole number of at least 1")
-        return value
+        is_right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return int(self._checked(name, value, is_right, "it must be a whole number of at least 1"))
 
     def fraction(self, name: str, default: float) -> float:
         """Return a number above 0 and at most 1."""
         value = self._get(name, default)
-        if not isinstance(value, int | float) or not 0.0 < value <= 1.0:
-            raise ConfigError(f"{self._where}.{name} is {value!r}; it must lie above 0 and be at most 1")
-        return float(value)
+        is_right = isinstance(value, int | float) and 0.0 < value <= 1.0
+        return float(self._checked(name, value, is_right, "it must lie above 0 and be at most 1"))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """Return true or false."""
         value = self._get(name, default)
-        if not isinstance(value, bool):
-            raise ConfigError(f"{self._where}.{name} is {value!r}; it must be true or false")
-        return value
+        return bool(self._checked(name, value, isinstance(value, bool), "it must be true or false"))
 
     def choice(self, name: str, allowed: Collection[str], default: str | None = None) -> str:
         """Return one of `allowed`."""
         value = self._get(name, default)
-        if value not in allowed:
-            raise ConfigError(f"{self._where}.{name} is {value!r}; planned for are {', '.join(sorted(allowed))}")
-        return str(value)
+        return str(self._checked(name, value, value in allowed, f"planned for are {', '.join(sorted(allowed))}"))
 
     def counts(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """Return whole numbers."""
         value = self._get(name, default)
-        if not isinstance(value, list | tuple) or not all(isinstance(number, int) for number in value):
-            raise ConfigError(f"{self._where}.{name} is {value!r}; it must be a list of whole numbers")
-        return tuple(value)
+        is_right = isinstance(value, list | tuple) and all(isinstance(number, int) for number in value)
+        return tuple(self._checked(name, value, is_right, "it must be a list of whole numbers"))
 
     def close(self) -> None:
         """Refuse keys that were not read and are not known to have no effect on sizes.
@@ -97,14 +92,14 @@ class ConfigKeys:
             ConfigError: naming the first, and the key that was perhaps meant.
         """
         known = self._read | WITHOUT_SIZE
-        for name in self._values:
-            if name not in known:
-                close = difflib.get_close_matches(str(name), sorted(known), n=1)
-                meant = f"did you mean {close[0]}? " if close else ""
-                raise ConfigError(
-                    f"{self._where}.{name} is not known to `mixed-r1 plan`; {meant}Take the key away if it changes no "
-                    "tensor's shape; otherwise this architecture needs an entry in orchestration/models/shapes.py"
-                )
+        unknown = next((name for name in self._values if name not in known), None)
+        if unknown is not None and self._is_strict:
+            close = difflib.get_close_matches(str(unknown), sorted(known), n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(
+                f"{self._where}.{unknown} is not known to `mixed-r1 plan`; {meant}Take the key away if it changes no "
+                "tensor's shape; otherwise this architecture needs an entry in orchestration/models/shapes.py"
+            )
 
     def _get(self, name: str, default: object = None) -> Any:
         self._read.add(name)
@@ -118,8 +113,10 @@ class ConfigKeys:
             )
         return value
 
-
-FamilyType = Literal["qwen2_5_vl", "internvl"]
+    def _checked(self, name: str, value: Any, is_right: bool, rule: str) -> Any:
+        if not is_right:
+            raise ConfigError(f"{self._where}.{name} is {value!r}; {rule}")
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +198,7 @@ class ModelShape:
         3
     """
 
-    family: FamilyType
+    family: FamilyName
     text: TextShape
     tower: PatchTower | TileTower
 
@@ -230,22 +227,21 @@ def shape_of(config: ModelConfig) -> ModelShape:
     return read_shape(tiny_config(config.family))
 
 
-def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config") -> ModelShape:
+def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config", *, is_strict: bool = True) -> ModelShape:
     """Read stated sizes, under the keys of a published config.json.
 
     Args:
         hf_config: of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
             transformers 5 writes them); or of InternVL in transformers' own layout.
         where: its place, for messages.
+        is_strict: refuse keys that nothing here knows.
 
     Raises:
         ConfigError: naming the key that is missing, unknown, or of a size that nothing here knows.
     """
-    keys = ConfigKeys(hf_config, where)
+    keys = ConfigKeys(hf_config, where, is_strict=is_strict)
     family = keys.choice("model_type", ("qwen2_5_vl", "internvl"))
-    if family == "qwen2_5_vl":
-        return _read_qwen(keys)
-    return _read_internvl(keys)
+    return _read_qwen(keys) if family == "qwen2_5_vl" else _read_internvl(keys)
 
 
 def read_saved_shape(
@@ -264,7 +260,7 @@ def read_saved_shape(
     Raises:
         ConfigError: see `read_shape`.
     """
-    values = _known(saved)
+    values = dict(saved)
     # transformers ties InternVL's head unless the top of the file says otherwise, and Qwen2.5-VL's only if some part
     # of it says so.
     text = values.get("text_config")
@@ -272,15 +268,7 @@ def read_saved_shape(
     values.setdefault("tie_word_embeddings", values.get("model_type") == "internvl" or inner)
     if has_own_head:
         values["tie_word_embeddings"] = False
-    return read_shape(values, where)
-
-
-def _known(saved: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _known(value) if name in ("text_config", "vision_config") and isinstance(value, Mapping) else value
-        for name, value in saved.items()
-        if name in SIZE_KEYS or name in WITHOUT_SIZE
-    }
+    return read_shape(values, where, is_strict=False)
 
 
 def _read_text(keys: ConfigKeys, *, is_tied: bool) -> TextShape:
@@ -369,16 +357,3 @@ def _read_internvl(keys: ConfigKeys) -> ModelShape:
     vision.close()
     keys.close()
     return ModelShape(family="internvl", text=text, tower=tower)
-
-
-SIZE_KEYS = frozenset(
-    {
-        "text_config", "vision_config", "tie_word_embeddings", "use_sliding_window", "hidden_size",
-        "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size", "intermediate_size",
-        "num_hidden_layers", "depth", "num_heads", "in_channels", "num_channels", "patch_size",
-        "temporal_patch_size", "spatial_merge_size", "window_size", "fullatt_block_indexes", "out_hidden_size",
-        "image_size", "downsample_ratio", "attention_bias", "use_qk_norm", "norm_type", "use_mask_token",
-        "use_absolute_position_embeddings", "use_mean_pooling",
-    }
-)  # fmt: skip
-"""Keys from which sizes are read, of either family and at any place."""

@@ -1,6 +1,7 @@
 """Every tensor of a model by the name that transformers gives it, which of them are trained, and counts by part."""
 
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,10 +9,16 @@ from math import prod
 from typing import Literal, get_args
 
 from learner.config import LoraConfig
+from learner.layers import layer_of
 from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
 from orchestration.settings.errors import ConfigError
 
 Part = Literal["vision_tower", "projector", "language_model"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""Names of parts in `learner.freeze`; other entries are shell patterns of parameter names."""
+PROJECTORS = ("model.visual.merger.", "model.multi_modal_projector.")
+TOWERS = ("model.visual.", "model.vision_tower.")
+BLOCK = re.compile(r"model\.(language_model\.layers|visual\.blocks|vision_tower\.encoder\.layer)\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,23 @@ class Tensor:
         return prod(self.shape)
 
 
+def make_tensor(name: str, *shape: int, is_linear: bool = False) -> Tensor:
+    """Return a tensor with the part and the block that its name tells."""
+    part: Part = "language_model"
+    if name.startswith(TOWERS):
+        part = "vision_tower"
+    if name.startswith(PROJECTORS):
+        part = "projector"
+    block = BLOCK.match(name)
+    return Tensor(name=name, shape=shape, part=part, block=block.group() if block else None, is_linear=is_linear)
+
+
+def _linear(name: str, rows: int, columns: int, *, bias: bool = False) -> Iterator[Tensor]:
+    yield make_tensor(f"{name}.weight", rows, columns, is_linear=True)
+    if bias:
+        yield make_tensor(f"{name}.bias", rows)
+
+
 @lru_cache(maxsize=16)
 def model_tensors(shape: ModelShape) -> tuple[Tensor, ...]:
     """Return all parameters of a model; a tied output head once, as the embedding table."""
@@ -51,90 +75,76 @@ def model_tensors(shape: ModelShape) -> tuple[Tensor, ...]:
 def _text_tensors(text: TextShape) -> Iterator[Tensor]:
     root = "model.language_model."
     queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
-    yield _plain(f"{root}embed_tokens.weight", (text.vocab_size, text.width), "language_model")
+    yield make_tensor(f"{root}embed_tokens.weight", text.vocab_size, text.width)
     for index in range(text.num_layers):
         block = f"{root}layers.{index}."
-        yield from _linear(f"{block}self_attn.q_proj", queries, text.width, "language_model", block, bias=True)
-        yield from _linear(f"{block}self_attn.k_proj", keys, text.width, "language_model", block, bias=True)
-        yield from _linear(f"{block}self_attn.v_proj", keys, text.width, "language_model", block, bias=True)
-        yield from _linear(f"{block}self_attn.o_proj", text.width, queries, "language_model", block)
-        yield from _linear(f"{block}mlp.gate_proj", text.mlp_width, text.width, "language_model", block)
-        yield from _linear(f"{block}mlp.up_proj", text.mlp_width, text.width, "language_model", block)
-        yield from _linear(f"{block}mlp.down_proj", text.width, text.mlp_width, "language_model", block)
-        yield _plain(f"{block}input_layernorm.weight", (text.width,), "language_model", block)
-        yield _plain(f"{block}post_attention_layernorm.weight", (text.width,), "language_model", block)
-    yield _plain(f"{root}norm.weight", (text.width,), "language_model")
+        yield from _linear(f"{block}self_attn.q_proj", queries, text.width, bias=True)
+        yield from _linear(f"{block}self_attn.k_proj", keys, text.width, bias=True)
+        yield from _linear(f"{block}self_attn.v_proj", keys, text.width, bias=True)
+        yield from _linear(f"{block}self_attn.o_proj", text.width, queries)
+        yield from _linear(f"{block}mlp.gate_proj", text.mlp_width, text.width)
+        yield from _linear(f"{block}mlp.up_proj", text.mlp_width, text.width)
+        yield from _linear(f"{block}mlp.down_proj", text.width, text.mlp_width)
+        yield make_tensor(f"{block}input_layernorm.weight", text.width)
+        yield make_tensor(f"{block}post_attention_layernorm.weight", text.width)
+    yield make_tensor(f"{root}norm.weight", text.width)
     if not text.is_tied:
-        yield from _linear("lm_head", text.vocab_size, text.width, "language_model", None)
+        yield from _linear("lm_head", text.vocab_size, text.width)
 
 
 def _patch_tower(tower: PatchTower, text_width: int) -> Iterator[Tensor]:
-    width = tower.width
-    part: Part = "vision_tower"
-    kernel = (width, tower.num_channels, tower.temporal_patch, tower.patch_side, tower.patch_side)
-    yield _plain("model.visual.patch_embed.proj.weight", kernel, "vision_tower")
+    width, root = tower.width, "model.visual."
+    kernel = (tower.num_channels, tower.temporal_patch, tower.patch_side, tower.patch_side)
+    yield make_tensor(f"{root}patch_embed.proj.weight", width, *kernel)
     for index in range(tower.num_layers):
-        block = f"model.visual.blocks.{index}."
-        yield _plain(f"{block}norm1.weight", (width,), part, block)
-        yield _plain(f"{block}norm2.weight", (width,), part, block)
-        yield from _linear(f"{block}attn.qkv", 3 * width, width, part, block, bias=True)
-        yield from _linear(f"{block}attn.proj", width, width, part, block, bias=True)
-        yield from _linear(f"{block}mlp.gate_proj", tower.mlp_width, width, part, block, bias=True)
-        yield from _linear(f"{block}mlp.up_proj", tower.mlp_width, width, part, block, bias=True)
-        yield from _linear(f"{block}mlp.down_proj", width, tower.mlp_width, part, block, bias=True)
+        block = f"{root}blocks.{index}."
+        yield make_tensor(f"{block}norm1.weight", width)
+        yield make_tensor(f"{block}norm2.weight", width)
+        yield from _linear(f"{block}attn.qkv", 3 * width, width, bias=True)
+        yield from _linear(f"{block}attn.proj", width, width, bias=True)
+        yield from _linear(f"{block}mlp.gate_proj", tower.mlp_width, width, bias=True)
+        yield from _linear(f"{block}mlp.up_proj", tower.mlp_width, width, bias=True)
+        yield from _linear(f"{block}mlp.down_proj", width, tower.mlp_width, bias=True)
     merged = width * tower.patches_per_token
-    yield _plain("model.visual.merger.ln_q.weight", (width,), "projector")
-    yield from _linear("model.visual.merger.mlp.0", merged, merged, "projector", None, bias=True)
-    yield from _linear("model.visual.merger.mlp.2", text_width, merged, "projector", None, bias=True)
+    yield make_tensor(f"{root}merger.ln_q.weight", width)
+    yield from _linear(f"{root}merger.mlp.0", merged, merged, bias=True)
+    yield from _linear(f"{root}merger.mlp.2", text_width, merged, bias=True)
 
 
 def _tile_tower(tower: TileTower, text_width: int) -> Iterator[Tensor]:
     width, root = tower.width, "model.vision_tower."
-    part: Part = "vision_tower"
-    yield _plain(f"{root}embeddings.cls_token", (1, 1, width), "vision_tower")
+    yield make_tensor(f"{root}embeddings.cls_token", 1, 1, width)
     if tower.has_mask_token:
-        yield _plain(f"{root}embeddings.mask_token", (1, 1, width), "vision_tower")
+        yield make_tensor(f"{root}embeddings.mask_token", 1, 1, width)
     if tower.has_positions:
-        positions = (1, tower.patches_per_tile + 1, width)
-        yield _plain(f"{root}embeddings.position_embeddings", positions, "vision_tower")
-    kernel = (width, tower.num_channels, tower.patch_side, tower.patch_side)
-    yield _plain(f"{root}embeddings.patch_embeddings.projection.weight", kernel, "vision_tower")
-    yield _plain(f"{root}embeddings.patch_embeddings.projection.bias", (width,), "vision_tower")
+        yield make_tensor(f"{root}embeddings.position_embeddings", 1, tower.patches_per_tile + 1, width)
+    kernel = (tower.num_channels, tower.patch_side, tower.patch_side)
+    yield make_tensor(f"{root}embeddings.patch_embeddings.projection.weight", width, *kernel)
+    yield make_tensor(f"{root}embeddings.patch_embeddings.projection.bias", width)
     for index in range(tower.num_layers):
         block = f"{root}encoder.layer.{index}."
-        yield _plain(f"{block}lambda_1", (width,), part, block)
-        yield _plain(f"{block}lambda_2", (width,), part, block)
+        yield make_tensor(f"{block}lambda_1", width)
+        yield make_tensor(f"{block}lambda_2", width)
         for name in "qkv":
-            yield from _linear(f"{block}attention.{name}_proj", width, width, part, block, bias=tower.has_qkv_bias)
-        yield from _linear(f"{block}attention.projection_layer", width, width, part, block, bias=True)
+            yield from _linear(f"{block}attention.{name}_proj", width, width, bias=tower.has_qkv_bias)
+        yield from _linear(f"{block}attention.projection_layer", width, width, bias=True)
         if tower.has_qk_norm:
-            yield _plain(f"{block}attention.q_norm.weight", (width,), part, block)
-            yield _plain(f"{block}attention.k_norm.weight", (width,), part, block)
-        yield from _linear(f"{block}mlp.fc1", tower.mlp_width, width, part, block, bias=True)
-        yield from _linear(f"{block}mlp.fc2", width, tower.mlp_width, part, block, bias=True)
+            yield make_tensor(f"{block}attention.q_norm.weight", width)
+            yield make_tensor(f"{block}attention.k_norm.weight", width)
+        yield from _linear(f"{block}mlp.fc1", tower.mlp_width, width, bias=True)
+        yield from _linear(f"{block}mlp.fc2", width, tower.mlp_width, bias=True)
         for name in ("layernorm_before", "layernorm_after"):
-            yield _plain(f"{block}{name}.weight", (width,), part, block)
+            yield make_tensor(f"{block}{name}.weight", width)
             if tower.norm == "layer_norm":
-                yield _plain(f"{block}{name}.bias", (width,), part, block)
+                yield make_tensor(f"{block}{name}.bias", width)
     if tower.has_last_norm:
-        yield _plain(f"{root}layernorm.weight", (width,), "vision_tower")
-        yield _plain(f"{root}layernorm.bias", (width,), "vision_tower")
+        yield make_tensor(f"{root}layernorm.weight", width)
+        yield make_tensor(f"{root}layernorm.bias", width)
     merged, projector = width * tower.merge_side**2, "model.multi_modal_projector."
-    yield _plain(f"{projector}layer_norm.weight", (merged,), "projector")
-    yield _plain(f"{projector}layer_norm.bias", (merged,), "projector")
-    yield from _linear(f"{projector}linear_1", text_width, merged, "projector", None, bias=True)
-    yield from _linear(f"{projector}linear_2", text_width, text_width, "projector", None, bias=True)
-
-
-def _plain(name: str, shape: tuple[int, ...], part: Part, block: str | None = None) -> Tensor:
-    return Tensor(name=name, shape=shape, part=part, block=block, is_linear=False)
-
-
-def _linear(name: str, rows: int, columns: int, part: Part, block: str | None, *, bias: bool = False
-) -> Iterator[Tensor]:  # fmt: skip
-    yield Tensor(name=f"{name}.weight", shape=(rows, columns), part=part, block=block, is_linear=True)
-    if bias:
-        yield _plain(f"{name}.bias", (rows,), part, block)
+    yield make_tensor(f"{projector}layer_norm.weight", merged)
+    yield make_tensor(f"{projector}layer_norm.bias", merged)
+    yield from _linear(f"{projector}linear_1", text_width, merged, bias=True)
+    yield from _linear(f"{projector}linear_2", text_width, text_width, bias=True)
 
 
 def count_elements(tensors: Iterable[Tensor]) -> int:
@@ -170,10 +180,6 @@ def count_parameters(shape: ModelShape) -> ParameterCounts:
     for tensor in model_tensors(shape):
         counts["lm_head" if tensor.name == "lm_head.weight" else tensor.part] += tensor.numel
     return ParameterCounts(**counts)
-
-
-PARTS: tuple[Part, ...] = get_args(Part)
-"""Names of parts in `learner.freeze`; other entries are shell patterns of parameter names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,14 +225,8 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
 
 def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
     """Return all tensors of the layers in which something is trained: those that are sent to engines after a step."""
-    layers = {_layer_of(tensor) for tensor in trained_tensors(shape, freeze, lora).trained}
-    return [tensor for tensor in model_tensors(shape) if _layer_of(tensor) in layers]
-
-
-def _layer_of(tensor: Tensor) -> str:
-    """Return the block that holds a tensor, or else its module; see learner.policy.trainable."""
-    module, is_adapter, _ = tensor.name.partition(".lora_")
-    return tensor.block or (module if is_adapter else module.rpartition(".")[0])
+    layers = {layer_of(tensor.name) for tensor in trained_tensors(shape, freeze, lora).trained}
+    return [tensor for tensor in model_tensors(shape) if layer_of(tensor.name) in layers]
 
 
 def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:
@@ -249,14 +249,6 @@ def _adapters(tensors: tuple[Tensor, ...], lora: LoraConfig) -> tuple[Tensor, ..
     for name, tensor in layers.items():
         if name.rpartition(".")[2] in lora.target_modules:
             rows, columns = tensor.shape
-            for factor, shape in (("A", (lora.rank, columns)), ("B", (rows, lora.rank))):
-                found.append(
-                    Tensor(
-                        name=f"{name}.lora_{factor}.default.weight",
-                        shape=shape,
-                        part=tensor.part,
-                        block=tensor.block,
-                        is_linear=False,
-                    )
-                )
+            found.append(make_tensor(f"{name}.lora_A.default.weight", lora.rank, columns))
+            found.append(make_tensor(f"{name}.lora_B.default.weight", rows, lora.rank))
     return tuple(found)

@@ -211,6 +211,27 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no tokenizer_config": (lambda f: (f / "tokenizer_config.json").unlink(), "holds no tokenizer_config.json"),
     "image token outside": (lambda f: change_json(f / "config.json", image_token_id=576), "ids below vocab_size=576"),
     "image token unknown": (lambda f: change_json(f / "config.json", image_token_id=575), "has no token of id 575"),
+    "a size of NaN": (lambda f: change_json(f / "config.json", text_config={
+        **config_of(f)["text_config"], "rope_theta": float("nan")}),
+        "config.json says text_config.rope_theta=nan, which is no finite number; copy the file"),
+    "an infinite number in a list": (lambda f: change_json(f / "config.json", scales=[1.0, {"b": float("inf")}]),
+                                     "config.json says scales[1].b=inf, which is no finite number"),
+    "rotary sections of a wider head": (
+        lambda f: change_json(f / "config.json", rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}),
+        "says rope_scaling.mrope_section=[16, 24, 24], and it must be three whole numbers whose sum is half of a "
+        "head's width of 32; copy the file"),
+    "two rotary sections": (lambda f: change_json(f / "config.json", text_config={
+        **config_of(f)["text_config"], "rope_parameters": {"mrope_section": [8, 8]}}),
+        "says text_config.rope_parameters.mrope_section=[8, 8]"),
+    "end token outside": (lambda f: change_json(f / "config.json", eos_token_id=[1, 576]),
+                          "says eos_token_id=576, and the model has ids below vocab_size=576"),
+    "end token of generation outside": (lambda f: write_json(f / "generation_config.json", {"eos_token_id": -1}),
+                                        "generation_config.json says eos_token_id=-1, and the model has ids below"),
+    "end token of no id": (lambda f: change_json(f / "config.json", eos_token_id="<|im_end|>"),
+                           "says eos_token_id=<|im_end|>, and the model has ids below vocab_size=576"),
+    "end token unknown": (lambda f: change_json(f / "config.json", text_config={
+        **config_of(f)["text_config"], "eos_token_id": 575}),
+        "has no token of id 575, which config.json names as text_config.eos_token_id"),
     "another architecture": (lambda f: change_json(f / "config.json", model_type="qwen3_vl"),
                              "is a qwen3_vl model; supported are internvl, qwen2_5_vl."),
     "no architecture": (lambda f: change_json(f / "config.json", model_type=None), "names no model_type"),
