@@ -176,7 +176,7 @@ def _data(arguments: Sequence[str]) -> int:
     check_inputs_named(settings, is_build=True)
     config = build_config(values, is_for_training=False)
     _end_in_order()
-    from orchestration.data.command import build_from_config
+    from orchestration.data.build import build_from_config
     from orchestration.inputs.prepare import model_folder
 
     dataset = build_from_config(config, model_folder(config))

@@ -1,34 +1,77 @@
 """The data engine on one screen: raw sources in, a verified and selected dataset out, resumable at every chunk."""
 
+import asyncio
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from orchestration.cluster.reservations import Reservations, num_actors, reserved
+from orchestration.cluster.session import ray_session
+from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.duplicates.deduplicate import Deduplicator
 from orchestration.data.measure import MeasureStage
-from orchestration.data.normalisation.rows import NormaliseStage
-from orchestration.data.plan import BuildJob
+from orchestration.data.normalise import NormaliseStage
+from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.publish import of_role, publish
 from orchestration.data.read import read_sources
-from orchestration.data.rows.chunks import Chunk
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.records import candidate_from_json
-from orchestration.data.selection.select import Selectable, answer_class, select_rows
-from orchestration.data.stages.rules import stage_code
-from orchestration.data.stages.runner import Advance, Map, RowStage, StageBars, Verdict, rows_in_order, run_stage, sift
-from orchestration.data.validation.rows import ValidateStage
+from orchestration.data.rows import Refused, candidate_from_json
+from orchestration.data.sample import sample_chunks
+from orchestration.data.select import Selectable, answer_class, select_rows
+from orchestration.data.stages import (
+    STAGES,
+    Advance,
+    Map,
+    RowStage,
+    Verdict,
+    result_folder,
+    rows_in_order,
+    run_stage,
+    sift,
+    stage_code,
+)
+from orchestration.data.validate import ValidateStage
+from orchestration.page.progress import progress_bars
+from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import DataError
+from orchestration.settings.experiment import ExperimentConfig, check_writable
+from orchestration.storage.faults import FaultLog
+from orchestration.storage.files import exclusive
+from orchestration.workers.engine_pool import start_engines
+from orchestration.workers.reward_pool import start_reward_pool
+from orchestration.workers.row_tasks import RayWorkers
+from orchestration.workers.summaries import summary_of
 from rewards.config import RewardConfig
-from rollout.records import Difficulty
+from rollout.records import Difficulty, SamplingSpec
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+TITLES = {
+    "read": "reading sources",
+    "validate": "checking images and texts",
+    "normalise": "normalising and proving references",
+    "deduplicate": "looking for duplicates and leaks",
+    "measure": "measuring prompts",
+    "sample": "sampling the policy",
+    "select": "selecting",
+    "write": "writing shards",
+}
+"""What the progress bar of each stage shows."""
+TITLE_WIDTH = 34
+
+Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
+"""Shows the progress of a stage within the block; takes its name and the rows to come, None where not known yet."""
 Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
 """Samples the rows of some chunks from the policy; takes the chunks, the key of their results, and a progress bar."""
 
 
-def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars: StageBars) -> None:
+def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bar: Bar) -> None:
     """Run all stages over the sources and publish the result as `job.out`.
 
     Each stage finds by key the chunks that an earlier, perhaps killed, build has finished.
@@ -37,7 +80,7 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars:
         job: What to build.
         in_workers: Applies a function to many items; runs the stages that take one row at a time.
         attempt: Samples the rows from the current policy; None leaves their difficulty unknown.
-        bars: Shows how far the build is.
+        bar: Shows how far a stage is.
     """
     recipe, store = job.recipe, job.store
     stages: dict[str, list[Chunk]] = {}
@@ -45,9 +88,9 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars:
 
     def run(stage: str, rows: Sequence[Chunk] | None, work: Callable[[Advance], list[Chunk]]) -> list[Chunk]:
         started = time.perf_counter()
-        stages[stage] = work(bars.begin(stage, None if rows is None else total(rows)))
+        with bar(stage, None if rows is None else total(rows)) as advance:
+            stages[stage] = work(advance)
         seconds[stage] = time.perf_counter() - started
-        bars.end(stage)
         return stages[stage]
 
     def by_row(stage: RowStage, chunks: list[Chunk]) -> list[Chunk]:
@@ -65,7 +108,8 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bars:
     if not total(train):
         raise DataError(f"recipe {recipe.name}: no training row is left; most went as {most_frequent_reasons(stages)}")
     rows_to_write = total(train) + total(of_role(chunks, "held_out"))
-    publish(job, stages, seconds, in_workers, bars.begin("write", rows_to_write))
+    with bar("write", rows_to_write) as advance:
+        publish(job, stages, seconds, in_workers, advance)
 
 
 def total(chunks: Sequence[Chunk]) -> int:
@@ -129,3 +173,96 @@ def _selectable(reward: RewardConfig, source: str, values: dict[str, Any]) -> Se
         answer=values["answer"] if answer_class(values["task"], values["answer"]) else "",
         difficulty=None if difficulty is None else Difficulty(**difficulty),
     )
+
+
+POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
+"""Actors that sample rows and score the completions."""
+
+
+def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
+    """Build the configured recipe, or find it built.
+
+    Args:
+        config: Of a run; its model's processor measures the prompts, and its rollout tries the rows.
+        model: Hugging Face folder.
+
+    Raises:
+        ConfigError: A setting of the recipe cannot be used, its result cannot be written or would replace another
+            dataset.
+        DataError: Files of a source are missing, or a strict quota cannot be filled.
+    """
+    job = plan_build(config, model)
+    if not is_built(job):
+        check_writable("data.recipe.out", job.out)
+        busy = f"another process is building data in {job.store}; wait for it, or use another cache_dir"
+        with exclusive(job.store, refusal=busy):
+            _clear_half_chunks(job.store)
+            _build(config, job, model)
+    return Dataset(job.out)
+
+
+def _clear_half_chunks(store: Path) -> None:
+    """Delete unfinished chunks of killed builds; the store is locked, so no other build writes them."""
+    for stage in STAGES:
+        for half in (store / stage).glob("*.partial-*"):
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
+    is_tried = job.recipe.difficulty.enabled
+    logs = job.store / "logs"
+    cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
+    with ray_session(config.cluster, cores_needed, logs), progress_bars(width=TITLE_WIDTH) as bars:
+        in_workers = RayWorkers(job.recipe.num_workers).map
+        build_dataset(
+            job, in_workers, _attempt(config, job, model, logs) if is_tried else None, partial(_stage_bar, bars)
+        )
+
+
+@contextmanager
+def _stage_bar(bars: "Progress", stage: str, total: int | None) -> Iterator[Advance]:
+    bar = bars.add_task(TITLES[stage], total=total)
+    yield lambda rows: bars.update(bar, advance=rows)
+    bars.update(bar, total=bars.tasks[bar].completed)  # stops the clock
+
+
+def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Attempt:
+    """Return the function that starts engines and reward actors and samples the rows of chunks with them."""
+    sampling = config.rollout.sampling
+    spec = SamplingSpec(
+        group_size=job.recipe.difficulty.num_completions,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_completion_tokens=sampling.max_completion_tokens,
+    )
+
+    async def run(seats: Reservations, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
+        limits = config.cluster.faults
+        log = FaultLog(limits, logs / "faults.jsonl")
+        engines = start_engines(config.rollout, model, seats, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, seats, logs, log)
+        try:
+            await asyncio.gather(engines.ready(), rewards.ready())
+            return await sample_chunks(
+                targets,
+                partial(summary_of, engines, rewards),
+                spec=spec,
+                seed=job.recipe.seed,
+                images=ImageReader(job.store),
+                advance=advance,
+            )
+        finally:
+            rewards.close()
+            await engines.close()
+
+    def attempt(chunks: Sequence[Chunk], key: str, advance: Advance) -> list[Chunk]:
+        targets = [(chunk, result_folder(job.store, "sample", key, chunk)) for chunk in chunks]
+        done = [Chunk.open(folder) for _, folder in targets]
+        if all(done):
+            advance(sum(chunk.num_rows for chunk in chunks))
+            return [chunk for chunk in done if chunk is not None]
+        # Reserved only while sampling: the workers of other stages need these cores too.
+        with reserved(config, roles=POLICY_ROLES) as seats:
+            return asyncio.run(run(seats, targets, advance))
+
+    return attempt

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import Candidate, candidate_from_json, candidate_to_json
-from orchestration.data.stages.rules import stage_code
-from orchestration.data.stages.runner import RowStep
+from orchestration.data.chunks import Chunk, ChunkWriter
+from orchestration.data.rows import Candidate, Refused, RejectReason, candidate_from_json, candidate_to_json
+from orchestration.data.stages import RowStep, stage_code
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 

@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestration.data.chunks import digest_of
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.read import STAGE, PartTask
-from orchestration.data.rows.chunks import digest_of
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
-from orchestration.data.stages.rules import STAGES, stage_code
+from orchestration.data.stages import STAGES, stage_code
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
+from orchestration.storage.files import write_json
 from rewards.config import RewardConfig
 
 MANIFEST = "manifest.json"
@@ -32,7 +33,7 @@ class SourcePlan:
     licence: Licence
     tasks: tuple[PartTask, ...]
     files: dict[str, str]
-    """SHA-256 of every annotation file."""
+    """SHA-256 of every annotation file, by its path under the source's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +105,7 @@ class FileDigests:
 
     def save(self) -> None:
         """Write the digests to the JSON file."""
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._memory.with_name(self._memory.name + ".partial")
-        partial.write_text(json.dumps(self._known))
-        partial.replace(self._memory)
+        write_json(self._memory, self._known)
 
 
 def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
@@ -199,11 +197,12 @@ def _plan_source(
     root = store if source.path is None else Path(recipe.raw or ".").expanduser().absolute() / source.path
     tasks, files = [], {}
     for part in _parts(adapter, root, name, source):
-        own = {str(path): digests.of(path) for path in part.files}
-        files.update(own)
+        own = [digests.of(path) for path in part.files]
+        for path, digest in zip(part.files, own, strict=True):
+            files[str(path.relative_to(root) if path.is_relative_to(root) else path)] = digest
         shape = {**asdict(source), "path": None, "quota": None}
         key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, recipe.limits.max_image_bytes, part.name,
-                        part.arguments, list(own.values()), stage_code(STAGE))  # fmt: skip
+                        part.arguments, own, stage_code(STAGE))  # fmt: skip
         tasks.append(
             PartTask(
                 store=store,

@@ -1,27 +1,117 @@
-"""The end of a build: shards, manifest and page, in a folder that appears whole."""
+"""Stage 8, write: shards, each whole or not there; then manifest and page, in a folder that appears whole."""
 
+import hashlib
 import importlib.metadata
+import itertools
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from orchestration.data.plan import MANIFEST, BuildJob, SourcePlan
-from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest, canonical_json
-from orchestration.data.report.page import dataset_page
-from orchestration.data.report.tally import LAST_STAGE, Count, CountTask, count_chunk
-from orchestration.data.rows.chunks import Chunk, ImageReader, digest_of, to_sample
-from orchestration.data.stages.rules import STAGES, stage_code
-from orchestration.data.stages.runner import Advance, Map
-from orchestration.data.write import plan_shards, write_shard
+from orchestration.data.chunks import Chunk, ImageReader, digest_of, to_sample
+from orchestration.data.manifest import LAST_STAGE, CountTask, Shard, Tally, build_manifest, canonical_json, count_chunk
+from orchestration.data.page import dataset_page
+from orchestration.data.plan import MANIFEST, BuildJob
+from orchestration.data.rows import Candidate, candidate_from_json
+from orchestration.data.stages import STAGES, Advance, Map, stage_code
+from orchestration.settings.recipe import ShardsConfig
 from orchestration.storage.commit import project_commit
+from orchestration.storage.files import whole_file
+from rollout.dataset import write_rows
+from rollout.schema import to_row
 
 PAGE = "page.html"
+SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """One shard: a stretch of the rows of some chunks in order."""
+
+    store: Path
+    chunks: tuple[Path, ...]
+    first: int
+    """Rows of the first chunk that belong to the shard before this one."""
+    num_rows: int
+    root: Path
+    """Folder of the dataset."""
+    role: str
+    name: str
+    images: Literal["bytes", "paths"]
+
+
+def plan_shards(store: Path, chunks: Sequence[Chunk], root: Path, role: str, config: ShardsConfig) -> list[ShardTask]:
+    """Cut the rows of some chunks into shards of `rows_per_shard`, the last one shorter."""
+    rows_per_shard = config.rows_per_shard
+    starts = [0]
+    for chunk in chunks:
+        starts.append(starts[-1] + chunk.num_rows)
+    num_shards = -(-starts[-1] // rows_per_shard)
+    tasks = []
+    for number in range(num_shards):
+        begin, end = number * rows_per_shard, min((number + 1) * rows_per_shard, starts[-1])
+        members = [i for i in range(len(chunks)) if starts[i] < end and starts[i + 1] > begin]
+        tasks.append(
+            ShardTask(
+                store=store,
+                chunks=tuple(chunks[i].folder for i in members),
+                first=begin - starts[members[0]],
+                num_rows=end - begin,
+                root=root,
+                role=role,
+                name=f"{role}/{role}-{number:05d}-of-{num_shards:05d}.parquet",
+                images=config.images,
+            )
+        )
+    return tasks
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Write a shard that is not there yet and return it with its digest."""
+    path = task.root / task.name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reader = ImageReader(task.store)
+        with whole_file(path) as partial:
+            write_rows(partial, (_row(row, reader, task, path.parent) for row in _rows(task)))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(name=task.name, role=task.role, num_rows=task.num_rows, size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _rows(task: ShardTask) -> Iterator[Candidate]:
+    rows = (values for folder in task.chunks for values in Chunk.of(folder).rows())
+    for values in itertools.islice(rows, task.first, task.first + task.num_rows):
+        yield candidate_from_json(values)
+
+
+def _row(row: Candidate, reader: ImageReader, task: ShardTask, folder: Path) -> dict[str, Any]:
+    values = to_row(to_sample(row, reader))
+    if task.images == "paths":
+        for image in values["images"]:
+            image["path"] = _store_image(image["bytes"], image["sha256"], folder)
+            image["bytes"] = None
+    return values
+
+
+def _store_image(data: bytes, sha256: str, folder: Path) -> str:
+    """Write an image under its digest, once, and return its path under the folder of the shards."""
+    suffix = next((suffix for start, suffix in SUFFIXES.items() if data.startswith(start)), ".tif")
+    path = Path("images") / sha256[:2] / f"{sha256}{suffix}"
+    target = folder / path
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")  # another shard may hold the same image
+        partial.write_bytes(data)
+        partial.replace(target)
+    return str(path)
 
 
 def publish(
-    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], run: Map,
-    advance: Advance,
-) -> None:  # fmt: skip
+    job: BuildJob, stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], run: Map, advance: Advance
+) -> None:
     """Write the dataset beside its name and rename it; shards that an earlier build finished stay.
 
     Args:
@@ -34,24 +124,23 @@ def publish(
     started = time.perf_counter()
     partial = job.out.with_name(f"{job.out.name}.partial-{job.key}")
     last = {role: of_role(stages[stage], role) for role, stage in LAST_STAGE.items()}
-    shards: list[ShardFacts] = []
+    shards: list[Shard] = []
     for role in ("train", "held_out"):
-        for shard in run(write_shard, plan_shards(job.store, last[role], partial / role, role, job.recipe.shards)):
+        for shard in run(write_shard, plan_shards(job.store, last[role], partial, role, job.recipe.shards)):
             advance(shard.num_rows)
-            name = str(shard.path.relative_to(partial))
-            shards.append(
-                ShardFacts(
-                    name=name, role=role, num_rows=shard.num_rows, size_bytes=shard.num_bytes, sha256=shard.sha256
-                )
-            )
-    count = _count(job, stages, last, run)
+            shards.append(shard)
+    tally = _count(job, stages, last, run)
     manifest = {
         **build_manifest(
             job.recipe,
+            job.plans,
             stages=list(stages),
-            code=_code(),
-            sources={plan.name: _facts(plan) for plan in job.plans},
-            tally=count.tally,
+            code={
+                "package": importlib.metadata.version("mixed-r1"),
+                "commit": project_commit(),
+                "digest": digest_of([stage_code(stage) for stage in STAGES]),
+            },
+            tally=tally,
             shards=shards,
             times={**seconds, "write": time.perf_counter() - started, "finished_unix": time.time()},
         ),
@@ -62,7 +151,7 @@ def publish(
     partial.mkdir(parents=True, exist_ok=True)
     _write(partial / MANIFEST, canonical_json(manifest))
     images = ImageReader(job.store)
-    cards = [to_sample(row, images) for function in sorted(count.cards) for _, row in count.cards[function]]
+    cards = [to_sample(row, images) for function in sorted(tally.cards) for _, row in tally.cards[function]]
     _write(partial / PAGE, dataset_page(manifest, cards))
     partial.rename(job.out)
 
@@ -79,7 +168,7 @@ def _write(path: Path, text: str) -> None:
 
 def _count(
     job: BuildJob, stages: Mapping[str, Sequence[Chunk]], last: Mapping[str, Sequence[Chunk]], run: Map
-) -> Count:
+) -> Tally:
     results = {chunk.folder for chunks in last.values() for chunk in chunks}
     tasks = [
         CountTask(
@@ -93,24 +182,7 @@ def _count(
         for stage, chunks in stages.items()
         for chunk in chunks
     ]
-    whole = Count()
-    for count in run(count_chunk, tasks):
-        whole.merge(count)
+    whole = Tally()
+    for tally in run(count_chunk, tasks):
+        whole.merge(tally)
     return whole
-
-
-def _facts(plan: SourcePlan) -> SourceFacts:
-    root = plan.tasks[0].root if plan.tasks else Path()
-    files = {
-        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path: digest
-        for path, digest in plan.files.items()
-    }
-    return SourceFacts(license=plan.licence.name, license_note=plan.licence.note, files=files)
-
-
-def _code() -> CodeVersion:
-    return CodeVersion(
-        package=importlib.metadata.version("mixed-r1"),
-        commit=project_commit(),
-        digest=digest_of([stage_code(stage) for stage in STAGES]),
-    )

@@ -8,13 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import EXCERPT_CHARS, BadRow, RawImage, RawRow, Rejected, raw_to_json
+from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.rows import (
+    EXCERPT_CHARS,
+    BadRow,
+    RawImage,
+    RawRow,
+    Refused,
+    Rejected,
+    RejectReason,
+    raw_to_json,
+)
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
-from orchestration.data.stages.runner import Advance, Map
+from orchestration.data.stages import Advance, Map
 from orchestration.settings.recipe import SourceConfig
+from orchestration.storage.files import write_json
 
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
@@ -49,8 +58,7 @@ def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advan
     chunks = []
     for folders in run(read_part, tasks):
         for folder in folders:
-            chunk = Chunk.open(folder)
-            assert chunk is not None, folder
+            chunk = Chunk.of(folder)
             advance(chunk.num_rows + chunk.num_rejected)
             chunks.append(chunk)
     return chunks
@@ -64,10 +72,7 @@ def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
     memory = parts[0].store / STAGE / f"cutoff-{digest_of([task.key for task in parts])}.json"
     if not memory.is_file():
         smallest = heapq.nsmallest(limit, (drawn for found in run(smallest_hashes, parts) for drawn in found))
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_name(memory.name + ".partial")
-        partial.write_text(json.dumps(smallest[-1] if smallest else 0))
-        partial.replace(memory)
+        write_json(memory, smallest[-1] if smallest else 0)
     cutoff = json.loads(memory.read_text())
     # Other files of the source move the cutoff, so it is part of what a part's chunks are kept under.
     return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in parts]
@@ -104,10 +109,7 @@ def read_part(task: PartTask) -> list[Path]:
             if chunk is None:
                 break
         folders.append(folder)
-    partial = listing.with_name(listing.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps([folder.name for folder in folders]))
-    partial.replace(listing)
+    write_json(listing, [folder.name for folder in folders])
     return folders
 
 

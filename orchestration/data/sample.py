@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader, to_sample
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import (
+from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, to_sample
+from orchestration.data.rows import (
     EXCERPT_CHARS,
     Candidate,
+    Refused,
     Rejected,
+    RejectReason,
     candidate_from_json,
     candidate_to_json,
 )
-from orchestration.data.stages.runner import Advance
+from orchestration.data.stages import Advance
 from orchestration.settings.errors import ScoringError
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.command import build_from_config
+from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import read_saved_shape

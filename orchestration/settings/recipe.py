@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from orchestration.settings.errors import ConfigError
+from rewards.config import FUNCTION_NAMES
 from rollout.config import StreamConfig
 
 Role = Literal["train", "held_out", "guard"]
 """What a source's rows are for; guard rows are evaluation sets whose rows training must not hold."""
-REWARD_FUNCTIONS = ("matching", "chart", "grounding", "open_ended", "math")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +182,9 @@ class RecipeConfig:
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
         for key in ("quotas", "bands"):
             for name in getattr(self.select, key):
-                if name not in REWARD_FUNCTIONS:
+                if name not in FUNCTION_NAMES:
                     raise ConfigError(
-                        f"data.recipe.select.{key} names {name}; reward functions are {', '.join(REWARD_FUNCTIONS)}"
+                        f"data.recipe.select.{key} names {name}; reward functions are {', '.join(FUNCTION_NAMES)}"
                     )
 
 

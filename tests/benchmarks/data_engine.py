@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestration.cli import compose
-from orchestration.data.command import build_from_config
+from orchestration.data.build import build_from_config
 from orchestration.inputs.machine import build_config
 from tests.benchmarks.hardware import describe_hardware
 

@@ -8,8 +8,7 @@ from typing import Self
 from orchestration.data.duplicates.near_rows import decide_leaks, decide_near_rows
 from orchestration.data.duplicates.row_index import RowIndex, row_keys
 from orchestration.data.duplicates.similarity import ImageFingerprints, Questions
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import Candidate
+from orchestration.data.rows import Candidate, RejectReason
 from orchestration.settings.recipe import DeduplicateConfig
 
 # Rows of one key: `first`, and `other`, the first whose answer is not the first one's; null for descriptions, which

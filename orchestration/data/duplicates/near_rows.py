@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from orchestration.data.duplicates.row_index import RowIndex
 from orchestration.data.duplicates.similarity import ImageFingerprints, Pairs, Places, Questions, first_matches
-from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows import RejectReason
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4

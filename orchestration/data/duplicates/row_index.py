@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.rows.records import Candidate, StoredImage
+from orchestration.data.rows import Candidate, StoredImage
 
 HASH_BYTES = 32
 THUMBNAIL_BYTES = 16 * 16 * 3

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.answers import from_index
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
-from orchestration.data.sources.fields import as_fields
-from orchestration.data.sources.pictures import cell_image, file_image, stem
+from orchestration.data.sources.fields import as_fields, cell_image, file_image, stem
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestration.data.rows.records import BadRow, RawBox, RawImage, RawRow
+from orchestration.data.rows import BadRow, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.drawn.tasks import generate_samples

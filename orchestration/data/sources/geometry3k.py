@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestration.data.rows.records import BadRow, RawImage, RawRow
+from orchestration.data.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.answers import LETTERS, from_letters, from_text
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
-from orchestration.data.sources.fields import as_fields
-from orchestration.data.sources.pictures import cell_images, file_image, require_images, without_markers
+from orchestration.data.sources.fields import as_fields, cell_images, file_image, require_images, without_markers
 from orchestration.data.sources.streams import Record, Records, broken_file, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

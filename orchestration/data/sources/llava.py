@@ -6,11 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from orchestration.data.rows.records import BadRow, RawImage, RawRow
+from orchestration.data.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
-from orchestration.data.sources.fields import Fields, as_fields, refuse
-from orchestration.data.sources.pictures import file_image, require_images, without_markers
+from orchestration.data.sources.fields import Fields, as_fields, file_image, refuse, require_images, without_markers
 from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

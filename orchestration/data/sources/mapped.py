@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import as_fields

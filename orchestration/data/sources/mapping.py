@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BoxForm, BoxFrame, RawBox, RawImage, RawRow
+from orchestration.data.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.answers import READERS, TASKS
 from orchestration.data.sources.fields import (
     RowError,
@@ -17,10 +16,13 @@ from orchestration.data.sources.fields import (
     as_numbers,
     as_text,
     as_texts,
+    cell_images,
+    file_image,
     is_number,
     refuse,
+    stem,
+    without_markers,
 )
-from orchestration.data.sources.pictures import cell_images, file_image, stem, without_markers
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key

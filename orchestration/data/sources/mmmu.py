@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.data.rows import BadRow, RawRow, RejectReason
 from orchestration.data.sources.answers import from_letters, short_task
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
-from orchestration.data.sources.fields import Fields, RowError, as_fields, as_texts, shown
-from orchestration.data.sources.pictures import cell_image, require_images
+from orchestration.data.sources.fields import Fields, RowError, as_fields, as_texts, cell_image, require_images, shown
 from orchestration.data.sources.streams import Record, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BadRow, BoxForm, RawBox, RawImage, RawRow
+from orchestration.data.rows import BadRow, BoxForm, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file, split_files
-from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, refuse
-from orchestration.data.sources.pictures import coco_id, file_image
+from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, coco_id, file_image, refuse
 from orchestration.data.sources.streams import (
     Record,
     Records,

@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BadRow, RawImage, RawRow
+from orchestration.data.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.answers import from_index
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
-from orchestration.data.sources.fields import Fields, RowError, as_fields
-from orchestration.data.sources.pictures import cell_images, file_image
+from orchestration.data.sources.fields import Fields, RowError, as_fields, cell_images, file_image
 from orchestration.data.sources.streams import Record, json_members, of_split, parquet_rows, read_rows
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

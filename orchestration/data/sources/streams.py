@@ -11,8 +11,7 @@ import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.data.rows import BadRow, RawRow, RejectReason
 from orchestration.data.sources.fields import RowError
 
 BATCH_ROWS = 16

@@ -3,16 +3,17 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from orchestration.cli import compose
 from orchestration.data.build import build_dataset
+from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.plan import BuildJob, plan_build
-from orchestration.data.rows.chunks import Chunk, ImageReader
 from orchestration.data.sample import sample_chunks
-from orchestration.data.stages.runner import Advance, result_folder
+from orchestration.data.stages import Advance, result_folder
 from orchestration.inputs.machine import build_config
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards.base import Reason, RewardResult
@@ -20,14 +21,10 @@ from rollout.records import Sample, SamplingSpec
 from tests.unit.train.run_records import SUMMARY
 
 
-class SilentBars:
+@contextmanager
+def silent_bar(stage: str, total: int | None) -> Iterator[Advance]:
     """Shows nothing."""
-
-    def begin(self, stage: str, total: int | None) -> Advance:
-        return lambda rows: None
-
-    def end(self, stage: str) -> None:
-        pass
+    yield lambda rows: None
 
 
 async def hashed_policy(group_id: str, sample: Sample, spec: SamplingSpec) -> GroupSummary:
@@ -78,7 +75,7 @@ def build(job: BuildJob, *, is_tried: bool = True) -> None:
             sample_chunks(targets, hashed_policy, spec=spec, seed=0, images=images, advance=lambda rows: None)
         )
 
-    build_dataset(job, map, attempt if is_tried else None, SilentBars())  # type: ignore[arg-type]
+    build_dataset(job, map, attempt if is_tried else None, silent_bar)
 
 
 def content(out: Path) -> dict[str, bytes]:

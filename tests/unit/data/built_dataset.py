@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from orchestration.data.report.manifest import CodeVersion, ShardFacts, SourceFacts, build_manifest
-from orchestration.data.report.tally import DatasetTally
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import Candidate, Rejected, StoredImage
+from orchestration.data.manifest import Shard, Tally, build_manifest
+from orchestration.data.plan import SourcePlan
+from orchestration.data.rows import Candidate, Rejected, RejectReason, StoredImage
+from orchestration.data.sources.base import Licence
 from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
 from rollout.records import Difficulty
 
@@ -66,9 +66,9 @@ def rejected(source_id: str, reason: RejectReason = RejectReason.DUPLICATE, **ch
     return Rejected(**{**fields, **changes})
 
 
-def filled_tally() -> DatasetTally:
+def filled_tally() -> Tally:
     """Seven chart rows of which four go and three are written, one of boxes, one guard row."""
-    tally = DatasetTally()
+    tally = Tally()
     for stage, num_rows in (("read", 7), ("deduplicate", 7), ("select", 3)):
         tally.enter(stage, "train", "charts/human", num_rows)
         tally.enter(stage, "train", "boxes")
@@ -86,12 +86,19 @@ def filled_tally() -> DatasetTally:
     return tally
 
 
-def manifest(tally: DatasetTally | None = None, settings: RecipeConfig | None = None, **changes: Any) -> dict[str, Any]:
+def manifest(tally: Tally | None = None, settings: RecipeConfig | None = None, **changes: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "stages": STAGES,
-        "code": CodeVersion(package="0.1.0", commit=None, digest="d1"),
-        "sources": {"charts": SourceFacts(license="gpl-3.0", files={"train.json": "f1"})},
-        "shards": [ShardFacts(name="train/0.parquet", role="train", num_rows=3, size_bytes=7, sha256="f2")],
+        "code": {"package": "0.1.0", "commit": None, "digest": "d1"},
+        "shards": [Shard(name="train/0.parquet", role="train", num_rows=3, size_bytes=7, sha256="f2")],
         "times": {"read_s": 1.0},
     }
-    return build_manifest(settings or recipe(), tally=tally or filled_tally(), **{**fields, **changes})
+    settings = settings or recipe()
+    charts = SourcePlan(
+        name="charts",
+        config=settings.sources["charts"],
+        licence=Licence(name="gpl-3.0", note=""),
+        tasks=(),
+        files={"train.json": "f1"},
+    )
+    return build_manifest(settings, [charts], tally=tally or filled_tally(), **{**fields, **changes})

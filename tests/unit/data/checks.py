@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.validation.images import CheckedImage, check_image
+from orchestration.data.images import CheckedImage, check_image
+from orchestration.data.rows import Refused
 from orchestration.settings.recipe import LimitsConfig
 
 LIMITS = LimitsConfig()

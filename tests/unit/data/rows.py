@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.normalisation.rows import normalise
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.data.normalise import normalise
+from orchestration.data.rows import Candidate, RawBox, RawRow, Refused, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 
 LIMITS = LimitsConfig()

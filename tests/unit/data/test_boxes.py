@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.normalisation.rows import normalise
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import RawBox
+from orchestration.data.normalise import normalise
+from orchestration.data.rows import RawBox, Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.rows import IMAGE, IOU, LIMITS, PLAIN, boxes, candidate, refusal
 

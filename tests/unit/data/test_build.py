@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.data import write
+from orchestration.data import publish
+from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.measure import Ruler, prompt_builder
-from orchestration.data.rows.chunks import Chunk, ChunkWriter
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.settings.errors import DataError
@@ -89,7 +89,7 @@ def build_until(stage: str, num_done: int, model: Path, root: Path) -> None:
         ChunkWriter.finish, lambda writer, *_: writer.address.startswith(f"{stage}/")
     )
     if stage == "write":
-        write.write_rows = die_at(write.write_rows, lambda *_: True)
+        publish.write_rows = die_at(publish.write_rows, lambda *_: True)
     build(plan(model, root, *BANDS))
 
 

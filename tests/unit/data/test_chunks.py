@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader, digest_of
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.rows.records import Rejected
+from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, digest_of
+from orchestration.data.rows import Rejected, RejectReason
 
 GONE = Rejected(
     stage="read",

@@ -10,7 +10,7 @@ import pytest
 
 from orchestration.data.duplicates import similarity
 from orchestration.data.duplicates.deduplicate import Deduplicator
-from orchestration.data.rows.records import Candidate
+from orchestration.data.rows import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestration.data.rows.reasons import Refused
+from orchestration.data.rows import Refused
 from orchestration.data.sample import difficulty_of
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult

@@ -7,8 +7,7 @@ import pytest
 
 from orchestration.data.plan import FileDigests
 from orchestration.data.read import is_unchanged, read_image
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.records import RawImage
+from orchestration.data.rows import RawImage, Refused
 
 
 @pytest.fixture

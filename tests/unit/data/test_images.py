@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.validation.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
+from orchestration.data.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
+from orchestration.data.rows import Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.checks import LIMITS, accepted, refusal
 from tests.unit.data.pictures import (

@@ -6,13 +6,12 @@ import random
 
 import pytest
 
-from orchestration.data.report.manifest import canonical_json
-from orchestration.data.report.tally import REWARD_EDGES, DatasetTally, Histogram
+from orchestration.data.manifest import Tally, bin_of, canonical_json
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, image, manifest, recipe, rejected
 
 
 def content(*rows, function="matching"):
-    tally = DatasetTally()
+    tally = Tally()
     for row in rows:
         tally.select(row, function)
         tally.enter("select", row.role, row.source)
@@ -34,14 +33,14 @@ def test_a_row_that_gets_lost_between_two_stages_is_noticed():
 
 
 def test_a_stage_that_rejects_more_rows_than_came_is_noticed():
-    tally = DatasetTally()
+    tally = Tally()
     tally.reject(rejected("1"))
     with pytest.raises(AssertionError, match="rejected 1 of 0"):
         manifest(tally)
 
 
 def test_a_stage_that_the_manifest_does_not_list_is_noticed():
-    tally = DatasetTally()
+    tally = Tally()
     tally.enter("misread", "train", "boxes")
     with pytest.raises(AssertionError, match="misread"):
         manifest(tally)
@@ -119,7 +118,7 @@ def test_difficulty_is_counted_before_and_after_selection():
 
 
 def test_held_out_rows_do_not_count_as_difficulty():
-    tally = DatasetTally()
+    tally = Tally()
     tally.measure(candidate("chart", "1", role="held_out", difficulty=difficulty(0.5)), "chart")
     assert manifest(tally)["difficulty"] == {}
 
@@ -166,7 +165,7 @@ def test_tallies_add_up_to_the_same_manifest_in_whatever_parts_and_order():
     dropped = [rejected(str(i), question=f"q{i}") for i in range(40)]
 
     def part(numbers):
-        tally = DatasetTally()
+        tally = Tally()
         for i in numbers:
             tally.enter("read", "train", "charts/human")
             tally.enter("deduplicate", "train", "charts/human")
@@ -180,7 +179,7 @@ def test_tallies_add_up_to_the_same_manifest_in_whatever_parts_and_order():
     whole = canonical_json(manifest(part(range(40))))
     for seed in range(5):
         order = random.Random(seed).sample(range(40), 40)
-        merged = DatasetTally()
+        merged = Tally()
         for start in range(0, 40, 7):
             merged.merge(pickle.loads(pickle.dumps(part(order[start : start + 7]))))
         assert canonical_json(manifest(merged)) == whole
@@ -199,11 +198,4 @@ def test_a_number_that_json_does_not_know_is_refused():
 
 @pytest.mark.parametrize(("value", "place"), [(-1.0, 0), (0.0, 0), (0.0099, 0), (0.01, 1), (0.99, 11), (2.0, 11)])
 def test_a_histogram_counts_a_value_in_the_bin_whose_edge_it_reaches(value, place):
-    histogram = Histogram(REWARD_EDGES)
-    histogram.add(value)
-    assert histogram.counts.index(1) == place
-
-
-def test_histograms_of_other_edges_are_not_added():
-    with pytest.raises(AssertionError, match="edges"):
-        Histogram((0, 1)).merge(Histogram((0, 2)))
+    assert bin_of("mean", value) == place

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.rows import RejectReason
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import IMAGE, MCQ, SHUFFLED, candidate, refusal

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from orchestration.data.normalisation.options import LETTERS, can_shuffle
-from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.options import LETTERS, can_shuffle
+from orchestration.data.rows import RejectReason
 from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import MCQ, SHUFFLED, candidate, refusal
 

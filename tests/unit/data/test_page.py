@@ -7,10 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestration.data.report.manifest import canonical_json
-from orchestration.data.report.page import dataset_page
-from orchestration.data.report.tally import DatasetTally
-from orchestration.data.rows.reasons import RejectReason
+from orchestration.data.manifest import Tally, canonical_json
+from orchestration.data.page import dataset_page
+from orchestration.data.rows import RejectReason
 from orchestration.page.figures import BAND_COLOUR, REFERENCE_COLOUR, histogram_svg, stacked_bars_svg
 from rollout.records import ImageBytes, Sample
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected
@@ -76,7 +75,7 @@ def test_the_check_of_tags_notices_an_open_one():
 
 
 def test_an_empty_dataset_has_a_page():
-    found = parsed(dataset_page(manifest(DatasetTally()), []))
+    found = parsed(dataset_page(manifest(Tally()), []))
     assert (found.open, found.wrong) == ([], [])
     assert "no rows in 1 files" in "".join(found.text)
 
@@ -133,7 +132,7 @@ def test_reasons_are_shown_with_their_meaning_most_frequent_first():
 
 
 def test_rare_values_are_summed_up():
-    tally = DatasetTally()
+    tally = Tally()
     for number in range(15):
         tally.select(candidate("chart", "1", stratum=f"s{number:02}"), "chart")
     text = parsed(dataset_page(manifest(tally), [])).text

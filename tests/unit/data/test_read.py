@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.plan import FileDigests, plan_sources
 from orchestration.data.read import read_sources
-from orchestration.data.rows.chunks import Chunk, ImageReader
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from tests.unit.data.faults import encoded, picture
 

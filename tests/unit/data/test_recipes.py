@@ -9,8 +9,10 @@ from orchestration.cli import compose
 from orchestration.data.plan import FileDigests, plan_build, plan_sources
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.settings.errors import DataError
+from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import build_settings
+from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
+from rewards.config import FUNCTIONS
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build
 
@@ -91,3 +93,15 @@ def test_missing_downloads_are_named_together(tmp_path: Path) -> None:
     for name in recipe.sources:
         assert f"~data.recipe.sources.{name}" in str(error.value)
     assert "qa_pairs_v1.json" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["quotas", "bands"])
+def test_every_reward_function_may_have_a_quota_and_a_band(key: str) -> None:
+    value = 5 if key == "quotas" else BandConfig()
+    sources = {"own": SourceConfig(adapter="jsonl")}
+    for name in FUNCTIONS:
+        RecipeConfig(name="r", seed=0, sources=sources, select=SelectConfig(**{key: {name: value}}))
+    with pytest.raises(
+        ConfigError, match=f"data.recipe.select.{key} names maths; reward functions are matching, chart"
+    ):
+        RecipeConfig(name="r", seed=0, sources=sources, select=SelectConfig(**{key: {"maths": value}}))

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.data.rows.reasons import RejectReason
-from orchestration.data.selection.quotas import divide_quotas, share_out
-from orchestration.data.selection.select import Selectable, Selection, Shortage, Strata, answer_class, select_rows
+from orchestration.data.rows import RejectReason
+from orchestration.data.select import (
+    Selectable,
+    Selection,
+    Shortage,
+    Strata,
+    answer_class,
+    divide_quotas,
+    select_rows,
+    share_out,
+)
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import BandConfig, SelectConfig
 from rollout.records import Difficulty

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import RawBox, RawImage, RawRow
-from orchestration.data.validation.rows import validate
+from orchestration.data.rows import RawBox, RawImage, RawRow, Refused, RejectReason
+from orchestration.data.validate import validate
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.data.normalisation.rows import ReferenceCheck, normalise
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import Candidate, RawBox, RawRow, StoredImage
+from orchestration.data.normalise import ReferenceCheck, normalise
+from orchestration.data.rows import Candidate, RawBox, RawRow, Refused, RejectReason, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from rewards.config import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig, RewardConfig, RewardRule
 

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
 from orchestration.cli import compose
-from orchestration.data import command
+from orchestration.data import build as engine
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.inputs.dataset import locate
@@ -193,7 +193,7 @@ def test_a_result_that_cannot_be_written_is_refused_before_a_row_is_read(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
-    monkeypatch.setattr(command, "_build", lambda *_: pytest.fail("rows are read"))
+    monkeypatch.setattr(engine, "_build", lambda *_: pytest.fail("rows are read"))
 
     with pytest.raises(ConfigError, match=r"data\.recipe\.out=.*/file/x cannot be written"):
-        command.build_from_config(built_run(built, f"data.recipe.out={file / 'x'}"), built / "model")
+        engine.build_from_config(built_run(built, f"data.recipe.out={file / 'x'}"), built / "model")

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.data.rows.records import BadRow, RawRow
+from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.registry import find_adapter
 from orchestration.settings.recipe import Role, SourceConfig
 

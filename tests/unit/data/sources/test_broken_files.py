@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestration.data.rows.records import BadRow
+from orchestration.data.rows import BadRow
 from orchestration.data.sources import streams
 from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table

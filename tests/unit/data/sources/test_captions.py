@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows.records import RawImage, RawRow
+from orchestration.data.rows import RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read

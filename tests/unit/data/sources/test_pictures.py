@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestration.data.sources.pictures import file_image, picture_id
+from orchestration.data.sources.fields import file_image, picture_id
 
 
 @pytest.mark.parametrize(

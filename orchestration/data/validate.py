@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, ImageReader
-from orchestration.data.rows.reasons import Refused, RejectReason
-from orchestration.data.rows.records import RawRow, raw_from_json
-from orchestration.data.stages.rules import stage_code
-from orchestration.data.stages.runner import RowStep
-from orchestration.data.validation.images import CheckedImage, check_image
+from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
+from orchestration.data.images import CheckedImage, check_image
+from orchestration.data.rows import RawRow, Refused, RejectReason, raw_from_json
+from orchestration.data.stages import RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS

@@ -1,18 +1,142 @@
-"""Runs stages over chunks: one chunk in, one chunk out, in a worker; rows that a stage refuses are quarantined."""
+"""How a stage runs over chunks, and which code decides its rows, so that a changed rule redoes its stage.
 
+A chunk on disk is reused where its stage's version, the code of the packages named here and the libraries that decide
+its rows are the same. Comments and docstrings do not count, nor does code that only moves rows: workers, progress,
+logging. Whoever changes rows in code that no stage names raises the version of the stage.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
-from orchestration.data.rows.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows.reasons import Refused
-from orchestration.data.rows.records import EXCERPT_CHARS, Rejected
+import yaml
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.rows import EXCERPT_CHARS, Refused, Rejected
+
+ROOT = Path(__file__).parents[2]
+
+ROWS = ("orchestration.data.chunks", "orchestration.data.rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRules:
+    """What decides the rows of one stage."""
+
+    version: int
+    """Raised by hand where rows change and no code below does."""
+    code: tuple[str, ...]
+    """Packages, with everything below them, or modules, by their dotted names; those of ROWS count for every stage."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose releases change rows."""
+
+
+STAGES = {
+    "read": StageRules(
+        version=2,  # counts in words are numbers, as rewards read them
+        code=(
+            "orchestration.data.read",
+            "orchestration.data.sources",
+            "orchestration.demo.drawn",
+            "orchestration.settings.seeds",
+        ),
+        libraries=("ijson", "numpy", "pillow", "pyarrow"),
+    ),
+    "validate": StageRules(
+        version=1,
+        code=("orchestration.data.images", "orchestration.data.validate", "rewards.envelope", "rollout.prompt"),
+        libraries=("numpy", "pillow"),
+    ),
+    "normalise": StageRules(
+        version=1,
+        code=("orchestration.data.normalise", "orchestration.data.options", "rewards"),
+        libraries=("math-verify", "numpy"),
+    ),
+    "deduplicate": StageRules(version=1, code=("orchestration.data.duplicates",), libraries=("numpy",)),
+    "measure": StageRules(
+        version=1,
+        code=("orchestration.data.measure", "rollout.prompt"),
+        libraries=("pillow", "tokenizers", "transformers"),
+    ),
+    "sample": StageRules(
+        version=1,
+        code=(
+            "orchestration.data.sample",
+            "orchestration.settings.seeds",
+            "orchestration.workers.summaries",
+            "rewards",
+            "rollout.prompt",
+            "rollout.translation",
+        ),
+        libraries=("math-verify", "numpy", "pillow", "tokenizers", "transformers"),
+    ),
+    "select": StageRules(version=1, code=("orchestration.data.select",), libraries=("numpy",)),
+    "write": StageRules(
+        version=1, code=("orchestration.data.publish", "rollout.dataset", "rollout.schema"), libraries=("pyarrow",)
+    ),
+}
+"""By stage, in the order in which rows pass through them."""
+
+
+@functools.cache
+def stage_code(stage: str) -> str:
+    """Return the digest of what decides the rows of a stage: its version, its code and its libraries."""
+    rules = STAGES[stage]
+    hasher = hashlib.blake2b(f"{stage} {rules.version}".encode(), digest_size=10)
+    for library in rules.libraries:
+        hasher.update(f"\n{library}=={_installed(library)}".encode())
+    for path in stage_files(stage):
+        hasher.update(f"\n{path.relative_to(ROOT)}\n{_code(path)}".encode())
+    return hasher.hexdigest()
+
+
+def stage_files(stage: str) -> list[Path]:
+    """Return the files of a stage's code, sorted.
+
+    Raises:
+        FileNotFoundError: A package or module that a stage names does not exist.
+    """
+    found: set[Path] = set()
+    for module in (*ROWS, *STAGES[stage].code):
+        path = ROOT.joinpath(*module.split("."))
+        files = [*path.rglob("*.py"), *path.rglob("*.yaml")] if path.is_dir() else [path.with_suffix(".py")]
+        found.update(files)
+    missing = sorted(str(path) for path in found if not path.is_file())
+    if missing:
+        raise FileNotFoundError(f"stage {stage} names {', '.join(missing)}, which is not there; correct STAGES")
+    return sorted(found)
+
+
+def _installed(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@functools.cache
+def _code(path: Path) -> str:
+    """Return a file without comments, docstrings and positions: the syntax tree of Python, the values of YAML."""
+    if path.suffix == ".yaml":
+        return json.dumps({**yaml.safe_load(path.read_bytes()), "description": ""}, default=str)
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # A string that stands alone does nothing, above a body as well as below a field.
+            node.body = [line for line in node.body if not _is_text(line)]
+    return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
 
 Advance = Callable[[int], None]
 """Called with the number of rows that were finished since the last call."""
@@ -20,17 +144,6 @@ RowStep = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the values of a row into those of the next stage, or raises Refused."""
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Applies a function to items in worker processes, results in order; at most a few items are taken ahead."""
-
-TITLES = {
-    "read": "reading sources",
-    "validate": "checking images and texts",
-    "normalise": "normalising and proving references",
-    "deduplicate": "looking for duplicates and leaks",
-    "measure": "measuring prompts",
-    "sample": "sampling the policy",
-    "select": "selecting",
-    "write": "writing shards",
-}
 
 
 class RowStage(Protocol):
@@ -61,8 +174,7 @@ def run_chunk(task: ChunkTask) -> Chunk:
     done = Chunk.open(task.target)
     if done is not None:
         return done
-    source = Chunk.open(task.source)
-    assert source is not None, task.source
+    source = Chunk.of(task.source)
     writer = ChunkWriter(task.target)
     with task.stage.opened(source, writer) as step:
         for values in source.rows():
@@ -159,38 +271,3 @@ def sift(
             number += 1
         results.append(writer.finish(chunk.origin))
     return results
-
-
-class StageBars:
-    """Progress bars, one for each stage; a log that is not a terminal gets each stage's last state once."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description:<34}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns)
-        self._bars: dict[str, TaskID] = {}
-
-    def begin(self, stage: str, total: int | None) -> Advance:
-        """Show the bar of a stage.
-
-        Args:
-            stage: A key of TITLES.
-            total: Rows to come; None where that is not known yet.
-        """
-        bar = self._bars[stage] = self._progress.add_task(TITLES[stage], total=total)
-        return lambda rows: self._progress.update(bar, advance=rows)
-
-    def end(self, stage: str) -> None:
-        """Stop the clock of a stage at what is done."""
-        bar = self._bars[stage]
-        self._progress.update(bar, total=self._progress.tasks[bar].completed)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()

@@ -1,12 +1,97 @@
-"""Rows of the data engine from raw to canonical, their JSON form between stages."""
+"""Rows of the data engine from raw to canonical, their JSON form between stages, and why a row is left out."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from orchestration.data.rows.reasons import RejectReason
 from orchestration.settings.recipe import Role
+from rewards.base import Explained
 from rollout.records import Difficulty
+
+
+class RejectReason(Explained):
+    """Counted by source in the manifest, with examples; `meaning` describes it."""
+
+    # read
+    UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
+    MISSING_FIELD = "missing_field", "the raw row lacks a field that its source's format has"
+    IMAGE_MISSING = "image_missing", "the image file does not exist or cannot be opened"
+    PATH_OUTSIDE_ROOT = "path_outside_root", "the image path is absolute, holds .., or a link leads out of the source"
+    IMAGE_FILE_TOO_LARGE = "image_file_too_large", "the encoded image is larger than limits.max_image_bytes"
+
+    # validate
+    IMAGE_CORRUPT = "image_corrupt", "the bytes are no image of an allowed format, or decoding fails"
+    IMAGE_TRUNCATED = "image_truncated", "the image file ends before its pixels do"
+    IMAGE_TOO_LARGE = "image_too_large", "more pixels than limits.max_pixels"
+    IMAGE_BOMB = "image_bomb", "the header claims more pixels than any real image: a decompression bomb"
+    IMAGE_TOO_SMALL = "image_too_small", "a side is shorter than limits.min_side"
+    IMAGE_TOO_NARROW = "image_too_narrow", "one side is more than limits.max_aspect times the other"
+    IMAGE_ANIMATED = "image_animated", "the file holds several frames; which one is meant is not known"
+    IMAGE_CMYK = "image_cmyk", "print colours: converting shifts them (limits.cmyk=convert accepts that)"
+    IMAGE_DEPTH = "image_depth", "grey values of 16 or 32 bits, which models' processors clip to white"
+    IMAGE_ROTATED = "image_rotated", "EXIF turns the image (limits.exif=rotate applies it where no boxes are affected)"
+    TOO_MANY_IMAGES = "too_many_images", "more images than limits.max_images"
+    QUESTION_EMPTY = "question_empty", "no question, or only whitespace"
+    QUESTION_TOO_LONG = "question_too_long", "more characters than limits.max_question_chars"
+    ANSWER_EMPTY = "answer_empty", "no reference answer"
+    ANSWER_TOO_LONG = "answer_too_long", "more characters than limits.max_answer_chars"
+    TEXT_NOT_CLEAN = "text_not_clean", "lone surrogates, NUL or other control characters in a text"
+    PLACEHOLDER_IN_TEXT = "placeholder_in_text", "a vision placeholder or control token of some model stands in a text"
+    NOT_FINITE = "not_finite", "NaN or infinity where a number is needed"
+
+    # normalise
+    UNKNOWN_TASK = "unknown_task", "no reward reads this task"
+    OPTIONS_UNUSABLE = "options_unusable", "fewer than two options, or two options of one text, or more than letters"
+    ANSWER_NOT_IN_OPTIONS = "answer_not_in_options", "the reference is none of the options"
+    BOX_MALFORMED = "box_malformed", "a reference box has not four numbers, or is reversed or empty"
+    BOX_OUTSIDE_IMAGE = "box_outside_image", "a reference box leaves its image by more than limits.box_slack pixels"
+    BOX_TOO_LARGE = "box_too_large", "a reference box covers more of the image than limits.max_box_frac"
+    TOO_MANY_BOXES = "too_many_boxes", "more reference boxes than limits.max_boxes"
+    REFERENCE_UNUSABLE = "reference_unusable", "the row's own reward cannot grade against the reference"
+    REFERENCE_NOT_RIGHT = "reference_not_right", "the reference, given as an answer, does not score 1 by its own reward"
+    REFERENCE_UNEARNED = "reference_unearned", "its own reward pays no plain spelling of the reference"
+
+    # deduplicate
+    DUPLICATE = "duplicate", "an earlier row has the same images and question"
+    NEAR_DUPLICATE = "near_duplicate", "an earlier row has nearly the same images, question and answer"
+    CONFLICTING_ANSWERS = "conflicting_answers", "another row has the same images and question, and another answer"
+    LEAKED_IMAGE = "leaked_image", "an image of the row, or nearly the same one, is in an evaluation set"
+    LEAKED_QUESTION = "leaked_question", "a row without images whose question is in an evaluation set"
+    TOO_MANY_OF_IMAGE = "too_many_of_image", "the image has deduplicate.max_rows_per_image other questions already"
+
+    # measure
+    PROMPT_TOO_LONG = "prompt_too_long", "more prompt tokens than measure.max_prompt_tokens"
+    PROMPT_UNBUILDABLE = "prompt_unbuildable", "the model's processor refuses the row"
+
+    # sample
+    NOT_SAMPLED = "not_sampled", "the engine or the reward gave no result for the row"
+
+    # select
+    ALL_RIGHT = "all_right", "every sampled completion earns the full reward: nothing to learn"
+    ALL_WRONG = "all_wrong", "no sampled completion earns a reward: out of reach, or badly labelled"
+    REFERENCE_DOUBTED = "reference_doubted", "all wrong, and most completions agree on another answer: a label to check"
+    TOO_EASY = "too_easy", "mean reward above the band of its reward function"
+    TOO_HARD = "too_hard", "mean reward below the band of its reward function"
+    NO_SPREAD = "no_spread", "the rewards of the completions hardly differ: no advantage to learn from"
+    OVER_QUOTA = "over_quota", "fits, but the quota of its source or reward function is full"
+
+
+class Refused(Exception):
+    """A row that its stage rejects; raised inside a stage, which turns it into a Rejected row.
+
+    Example:
+        >>> str(Refused(RejectReason.IMAGE_TOO_SMALL, "1 x 1 pixels; at least 28"))
+        'image_too_small: 1 x 1 pixels; at least 28'
+    """
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.detail}"
+
 
 BoxForm = Literal["xyxy", "xywh"]
 BoxFrame = Literal["pixel", "norm1", "norm1000"]

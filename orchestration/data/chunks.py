@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestration.data.rows.records import Candidate, Rejected
+from orchestration.data.rows import Candidate, Rejected
 from rollout.records import ImageBytes, Sample
 
 ROWS, REJECTED, INFO, IMAGES = "rows.jsonl", "rejected.jsonl", "info.json", "images.arrow"
@@ -70,6 +70,13 @@ class Chunk:
         except FileNotFoundError:
             return None
         return cls(folder=folder, **info)
+
+    @classmethod
+    def of(cls, folder: Path) -> "Chunk":
+        """Return the finished chunk of a folder."""
+        chunk = cls.open(folder)
+        assert chunk is not None, folder
+        return chunk
 
 
 class ChunkWriter:

@@ -1,0 +1,377 @@
+"""The manifest of a built dataset: sources, losses by stage and reason, content of the result; and what it counts."""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestration.data.chunks import Chunk
+from orchestration.data.plan import SourcePlan
+from orchestration.data.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
+from orchestration.settings.recipe import RecipeConfig, Role
+from orchestration.settings.seeds import derive_seed
+from rewards.boxes import parse_boxes
+from rewards.config import RewardConfig
+
+MANIFEST_VERSION = 1
+FLOAT_DIGITS = 6
+NUM_EXAMPLES = 3
+CARDS_PER_FUNCTION = 4
+SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers")
+"""Where and how fast a recipe is built: left out, so that two builds of one dataset have one manifest."""
+LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
+"""Where the rows of a role leave the engine."""
+LEAKS = (RejectReason.LEAKED_IMAGE, RejectReason.LEAKED_QUESTION)
+DUPLICATES = (
+    RejectReason.DUPLICATE,
+    RejectReason.NEAR_DUPLICATE,
+    RejectReason.CONFLICTING_ANSWERS,
+    RejectReason.TOO_MANY_OF_IMAGE,
+)
+_MEANINGS = {reason.value: reason.meaning for reason in RejectReason}
+
+# The ends have bins of their own: what is always wrong or always right is not trained on.
+REWARD_EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+EDGES: Mapping[str, tuple[float, ...]] = {
+    "mean": REWARD_EDGES,
+    "pass_rate": REWARD_EDGES,
+    "std": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45),
+    "prompt_tokens": (0, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192),
+    "caption_words": (0, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400),
+    "box_area_frac": (0.0, 0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 0.9),
+    "longer_side": (0, 56, 112, 224, 336, 448, 672, 896, 1344, 1792, 2688, 3584),
+}
+"""Name of a histogram -> its bins; bin i holds edges[i] <= value < edges[i + 1], the last one everything from its edge
+on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One file of the result."""
+
+    name: str
+    """Relative to the dataset's folder."""
+    role: str
+    num_rows: int
+    size_bytes: int
+    sha256: str
+
+
+def bin_of(name: str, value: float) -> int:
+    """Return the bin of a histogram that a value counts in; one below the first edge counts in the first bin.
+
+    Example:
+        >>> bin_of("caption_words", 10), bin_of("std", -1.0)
+        (1, 0)
+    """
+    return max(0, bisect_right(EDGES[name], value) - 1)
+
+
+Reason = tuple[str, str, str, str]
+"""(role, source, stage, reason)."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a manifest counts, and a few rows to show; parts can be merged in any order."""
+
+    entered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(role, source, stage) -> rows that came into the stage."""
+    rejected: Counter[Reason] = field(default_factory=Counter)
+    examples: dict[Reason, list[tuple[str, str, str]]] = field(default_factory=dict)
+    """Up to NUM_EXAMPLES of (source_id, detail, question): the smallest, so that no order of work changes them."""
+    mix: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(role, task, source) -> rows of the result."""
+    by: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(role, name of a property, its value) -> rows of the result."""
+    bins: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    """(role, histogram, bin) -> rows, images or boxes of the result."""
+    difficulty: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
+    """(reward function, before | after selection, histogram, bin) -> train rows."""
+    cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
+    """Reward function -> rows to show with the hash that they were drawn by: those with the smallest."""
+
+    def enter(self, stage: str, role: Role, source: str, num_rows: int = 1) -> None:
+        """Count rows that come into a stage; those that it rejects are counted by `reject` beside it."""
+        self.entered[role, source, stage] += num_rows
+
+    def reject(self, row: Rejected) -> None:
+        """Count one row that a stage leaves out."""
+        key = (row.role, row.source, row.stage, row.reason.value)
+        self.rejected[key] += 1
+        self._keep_examples(key, [(row.source_id, row.detail, row.question)])
+
+    def measure(self, row: Candidate, function: str, when: str = "before") -> None:
+        """Count the difficulty of one row that came to selection; held-out rows and those without one are left out."""
+        if row.difficulty is not None and row.role == "train":
+            for name in ("mean", "pass_rate", "std"):
+                self.difficulty[function, when, name, bin_of(name, getattr(row.difficulty, name))] += 1
+
+    def select(self, row: Candidate, function: str) -> None:
+        """Count one row of the result, as it is written; its task is routed to `function`."""
+        properties = {
+            "task": row.task,
+            "source": row.source,
+            "function": function,
+            "license": row.license or "not stated",
+            "stratum": row.stratum or "not measured",
+            "answer_type": row.answer_type or "not stated",
+            "images_per_row": str(len(row.images)),
+        }
+        values: list[tuple[str, float]] = [("longer_side", max(image.size)) for image in row.images]
+        if row.prompt_tokens is not None:
+            values.append(("prompt_tokens", row.prompt_tokens))
+        if row.task == "match_mcq":
+            properties["letter"] = row.answer
+        elif row.task == "match_yesno":
+            properties["yes_no"] = row.answer
+        elif row.task == "chart":
+            properties["chart_year"] = "year" if row.answer_type == "year" else "other"
+        elif row.task == "open":
+            values.append(("caption_words", len(row.answer.split())))
+        elif row.task == "iou":
+            boxes = [entry.box for entry in parse_boxes(row.answer) or [] if entry.box]
+            properties["boxes_per_row"] = str(len(boxes))
+            if row.images:
+                width, height = row.images[0].size
+                values += [("box_area_frac", (x2 - x1) * (y2 - y1) / (width * height)) for x1, y1, x2, y2 in boxes]
+        self.mix[row.role, row.task, row.source] += 1
+        self.by.update((row.role, name, value) for name, value in properties.items())
+        self.bins.update((row.role, name, bin_of(name, value)) for name, value in values)
+        self.measure(row, function, "after")
+
+    def show(self, function: str, cards: Iterable[tuple[int, Candidate]]) -> None:
+        """Keep the rows with the smallest hashes, to be shown on the page."""
+        merged = sorted([*self.cards.get(function, []), *cards], key=lambda card: card[0])
+        self.cards[function] = merged[:CARDS_PER_FUNCTION]
+
+    def merge(self, other: "Tally") -> None:
+        """Add the counts of another part of the same dataset."""
+        self.entered.update(other.entered)
+        self.rejected.update(other.rejected)
+        self.mix.update(other.mix)
+        self.by.update(other.by)
+        self.bins.update(other.bins)
+        self.difficulty.update(other.difficulty)
+        for key, examples in other.examples.items():
+            self._keep_examples(key, examples)
+        for function, cards in other.cards.items():
+            self.show(function, cards)
+
+    def of_role(self, role: str, name: str) -> Counter[str]:
+        """Return the rows of the result by the values of a property."""
+        return Counter({value: count for (r, n, value), count in self.by.items() if (r, n) == (role, name)})
+
+    def _keep_examples(self, key: Reason, examples: Sequence[tuple[str, str, str]]) -> None:
+        self.examples[key] = sorted([*self.examples.get(key, []), *examples])[:NUM_EXAMPLES]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTask:
+    """A chunk to count, in a worker."""
+
+    chunk: Path
+    reward: RewardConfig
+    seed: int
+    stages: tuple[str, ...]
+    """Stages of this build, in order."""
+    is_result: bool
+    """Whether its rows leave the engine; else only its rejected rows count."""
+    is_tried: bool
+    """Whether its rows have the difficulty that selection used."""
+
+
+def count_chunk(task: CountTask) -> Tally:
+    """Count one chunk."""
+    chunk = Chunk.of(task.chunk)
+    tally = Tally()
+    for values in chunk.rejected():
+        rejected = rejected_from_json(values)
+        tally.reject(rejected)
+        _enter(tally, rejected.role, rejected.source, task.stages, rejected.stage)
+    for values in chunk.rows() if task.is_result or task.is_tried else ():
+        row = candidate_from_json(values)
+        if task.is_result:
+            _enter(tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
+        if row.role == "guard":  # it is never graded, so its task may be one that no reward knows
+            continue
+        function = task.reward.route(row.task, row.source).function
+        if task.is_tried:
+            tally.measure(row, function)
+        if task.is_result:
+            tally.select(row, function)
+            tally.show(function, [(derive_seed(task.seed, "page", row.role, row.sample_id), row)])
+    return tally
+
+
+def _enter(tally: Tally, role: Role, source: str, stages: Sequence[str], last: str) -> None:
+    """Count a row into every stage up to the one where it stayed or left."""
+    for stage in stages:
+        tally.enter(stage, role, source)
+        if stage == last:
+            return
+
+
+def build_manifest(
+    recipe: RecipeConfig,
+    plans: Sequence[SourcePlan],
+    *,
+    stages: Sequence[str],
+    code: Mapping[str, str | None],
+    tally: Tally,
+    shards: Sequence[Shard],
+    times: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the content of manifest.json; equal inputs give equal files but for the key `times`.
+
+    Args:
+        recipe: Settings of the build.
+        plans: Its sources.
+        stages: In the order in which rows pass them, as `tally` and the rejected rows name them.
+        code: Which code built it: version of the package, commit (null where it is installed), digest of what shapes
+            rows.
+        tally: Counts of all rows.
+        shards: Files of the result, in order.
+        times: What differs between two builds: seconds by stage, start and end.
+    """
+    settings = asdict(recipe)
+    for name in SETTINGS_OF_THE_MACHINE:
+        del settings[name]
+    return {
+        "version": MANIFEST_VERSION,
+        "recipe": settings,
+        "code": dict(code),
+        "sources": {
+            plan.name: {
+                "adapter": plan.config.adapter,
+                "role": plan.config.role,
+                "license": plan.licence.name,
+                "license_note": plan.licence.note,
+                "files": dict(plan.files),
+            }
+            for plan in plans
+        },
+        "stages": list(stages),
+        "funnel": _funnel(tally, stages),
+        "rejected": _rejected(tally),
+        "deduplication": {
+            "duplicates": _reason_counts(tally, DUPLICATES),
+            "leaks": _reason_counts(tally, LEAKS),
+        },
+        "result": {role: _content(tally, role) for role in sorted({role for role, _, _ in tally.mix})},
+        "difficulty": _difficulty(tally),
+        "quotas": _quotas(recipe, tally),
+        "shards": [asdict(shard) for shard in shards],
+        "times": dict(times),
+    }
+
+
+def canonical_json(manifest: Mapping[str, Any]) -> str:
+    """Return the text of a manifest in one form: sorted keys, floats to six digits, no NaN."""
+    return json.dumps(_rounded(manifest), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        # Adding 0.0 turns -0.0 into 0.0.
+        return round(value, FLOAT_DIGITS) + 0.0
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _funnel(tally: Tally, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one entry per role and source, with every stage that it entered; no row is lost between two stages."""
+    losses: Counter[tuple[str, str, str]] = Counter()
+    for (role, source, stage, _), count in tally.rejected.items():
+        losses[role, source, stage] += count
+    unknown = {stage for _, _, stage in tally.entered | losses} - set(stages)
+    assert not unknown, f"stages {sorted(unknown)} are not among {stages}"
+    funnel = []
+    for role, source in sorted({(role, source) for role, source, _ in tally.entered | losses}):
+        steps: list[dict[str, Any]] = []
+        for stage in stages:
+            key = (role, source, stage)
+            if key not in tally.entered and key not in losses:
+                continue
+            rows_in = tally.entered[key]
+            assert not steps or steps[-1]["out"] == rows_in, (
+                f"{source}: {steps[-1]['out']} {role} rows left {steps[-1]['stage']}, and {rows_in} came to {stage}"
+            )
+            assert losses[key] <= rows_in, f"{source}: {stage} rejected {losses[key]} of {rows_in} {role} rows"
+            steps.append({"stage": stage, "in": rows_in, "out": rows_in - losses[key]})
+        funnel.append({"role": role, "source": source, "stages": steps})
+    return funnel
+
+
+def _rejected(tally: Tally) -> list[dict[str, Any]]:
+    return [
+        {
+            "role": role,
+            "source": source,
+            "stage": stage,
+            "reason": reason,
+            "meaning": _MEANINGS[reason],
+            "count": count,
+            "examples": [
+                {"source_id": source_id, "detail": detail, "question": question}
+                for source_id, detail, question in tally.examples[role, source, stage, reason]
+            ],
+        }
+        for (role, source, stage, reason), count in sorted(tally.rejected.items())
+    ]
+
+
+def _reason_counts(tally: Tally, reasons: Sequence[RejectReason]) -> dict[str, int]:
+    counts = {reason.value: 0 for reason in reasons}
+    for (_, _, _, reason), count in tally.rejected.items():
+        if reason in counts:
+            counts[reason] += count
+    return counts
+
+
+def _content(tally: Tally, role: str) -> dict[str, Any]:
+    mix: dict[str, dict[str, int]] = {}
+    for (of_role, task, source), count in tally.mix.items():
+        if of_role == role:
+            mix.setdefault(task, {})[source] = count
+    names = {name for of_role, name, _ in tally.by if of_role == role}
+    histograms = {name for of_role, name, _ in tally.bins if of_role == role}
+    years = tally.of_role(role, "chart_year")
+    return {
+        "num_rows": sum(sum(sources.values()) for sources in mix.values()),
+        "by": {name: dict(tally.of_role(role, name)) for name in names},
+        "mix": mix,
+        "histograms": {name: _histogram(name, tally.bins, role) for name in histograms},
+        "chart_year_frac": years["year"] / years.total() if years else None,
+    }
+
+
+def _histogram(name: str, bins: Mapping[Any, int], *path: str) -> dict[str, Any]:
+    counts = [bins.get((*path, name, number), 0) for number in range(len(EDGES[name]))]
+    return {"edges": EDGES[name], "counts": counts}
+
+
+def _difficulty(tally: Tally) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for function, when, name, _ in tally.difficulty:
+        found.setdefault(function, {}).setdefault(when, {})[name] = _histogram(name, tally.difficulty, function, when)
+    return found
+
+
+def _quotas(recipe: RecipeConfig, tally: Tally) -> list[dict[str, Any]]:
+    """Return wished and found rows of every quota; a source with parts counts with all of them."""
+    functions, parts = tally.of_role("train", "function"), tally.of_role("train", "source")
+    found = [("function", name, wished, functions[name]) for name, wished in recipe.select.quotas.items()]
+    for name, source in recipe.sources.items():
+        if source.quota is not None:
+            label = source.label or name
+            rows = sum(count for part, count in parts.items() if part == label or part.startswith(f"{label}/"))
+            found.append(("source", name, source.quota, rows))
+    return [
+        {"kind": kind, "name": name, "wished": wished, "found": rows, "missing": max(0, wished - rows)}
+        for kind, name, wished, rows in sorted(found)
+    ]

@@ -1,1 +1,0 @@
-"""Stage 3: one form for references, options, boxes and prompts."""

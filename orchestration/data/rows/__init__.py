@@ -1,1 +1,0 @@
-"""The rows of the data engine: records, reasons for rejection, chunk files, worker processes."""

@@ -1,1 +1,0 @@
-"""Which of the rows that fit are written."""

@@ -1,1 +1,0 @@
-"""How a stage runs: which code decides its rows, and what takes their chunks through it."""

@@ -1,1 +1,0 @@
-"""Stage 2: whether a raw row can be used."""
