@@ -2,16 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from learner.backends.parking import ParkingLot
 from learner.config import LearnerConfig, OptimizerConfig
+from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
-from learner.policy.source import FolderSource, Weights
-from learner.policy.trainable import add_adapters, changing_names, freeze_parameters
+from learner.policy.source import FolderSource, Weights, checkpoint_names
+from learner.policy.trainable import (
+    adapters_off,
+    add_adapters,
+    changing_names,
+    freeze_parameters,
+    is_adapter,
+)
 
 WEIGHTS_FOLDER = "weights"
 """Folder inside a checkpoint's folder, into which a backend writes."""
@@ -28,11 +38,16 @@ class TrainBackend(ABC):
     policy: Policy
     stored_dtypes: dict[str, torch.dtype]
     """By checkpoint name: in which type the folder that the policy began from holds each of `full_tensors`."""
+    _module: torch.nn.Module
+    """What forward calls go through: the policy, or an engine around it."""
+    _reference: torch.nn.Module | None
+    _optimizer: Any
 
     def __init__(self, config: LearnerConfig, device: torch.device) -> None:
         self.device = device
         self.dtype = getattr(torch, config.dtype)
         self._config = config
+        self._parking = ParkingLot(device)
 
     def _build_policy(self, source: FolderSource) -> Weights:
         """Build the policy with frozen parts, adapters and recomputation as configured; returns its weights, unread.
@@ -43,14 +58,29 @@ class TrainBackend(ABC):
         self.policy = source.skeleton()
         # Names are matched before adapters change them.
         weights = source.weights(self.policy)
-        self._names = source.checkpoint_names(self.policy)
+        self._names = checkpoint_names(self.policy.hf_model)
         self.stored_dtypes = {stored: weights.dtype(name) for name, stored in self._names.items()}
         freeze_parameters(self.policy, self._config.freeze)
         if self._config.lora is not None:
             add_adapters(self.policy, self._config.lora)
         if self._config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.policy.train()
         return weights
+
+    def _build_reference(self, source: FolderSource) -> torch.nn.Module | None:
+        """Return the frozen start model; None without a KL term."""
+        if self._config.algorithm.kl_coef == 0:
+            return None
+        if self._config.lora is not None:
+            return self._module  # with adapters switched off, the policy is its own reference
+        reference = source.skeleton()
+        reference.requires_grad_(False).eval()
+        return self._hold_reference(reference, source.weights(reference))
+
+    @abstractmethod
+    def _hold_reference(self, reference: Policy, weights: Weights) -> torch.nn.Module:
+        """Read the weights of the reference; returns the module that computes its logprobs."""
 
     @abstractmethod
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
@@ -62,21 +92,46 @@ class TrainBackend(ABC):
             is_last: whether `grad_norm` follows, so that sums over ranks may wait until now.
         """
 
-    @abstractmethod
     def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
         """Return the current policy's logprobs [C], without gradient; `is_raw` as in `Policy.forward`."""
+        return self._without_gradient(self._module, batch, is_raw=is_raw)
 
-    @abstractmethod
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """Return the frozen reference's logprobs [C]; only where kl_coef is above 0."""
+        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
+        with adapters_off(self.policy) if self._config.lora else nullcontext():
+            return self._without_gradient(self._reference, batch, is_raw=False)
 
-    @abstractmethod
+    def _without_gradient(self, module: torch.nn.Module, batch: MicroBatch, *, is_raw: bool) -> torch.Tensor:
+        with torch.no_grad():
+            logprobs: torch.Tensor = module(batch, is_raw=is_raw)[0]
+        return logprobs
+
     def grad_norm(self) -> torch.Tensor:
         """Return the global 2-norm of the gradient, the same scalar on every rank."""
+        gradients = self._local_gradients()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        if gradients:
+            total += torch.stack(torch._foreach_norm(gradients)).double().square().sum().to(self.device)
+        dist.all_reduce(total)
+        return total.sqrt()
 
-    @abstractmethod
     def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
         """Clip the gradient to the configured norm, update the weights, and clear the gradient."""
+        highest = self._config.max_grad_norm
+        if grad_norm > highest:
+            torch._foreach_mul_(self._local_gradients(), highest / float(grad_norm))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._update()
+
+    @abstractmethod
+    def _local_gradients(self) -> list[torch.Tensor]:
+        """Return the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
+
+    @abstractmethod
+    def _update(self) -> None:
+        """Let the optimiser take its step, and clear the gradient."""
 
     @abstractmethod
     def zero_grad(self) -> None:
@@ -95,6 +150,10 @@ class TrainBackend(ABC):
     @abstractmethod
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `full_tensors` by its checkpoint name, in the same order; nothing is gathered."""
+
+    def _is_wanted(self, name: str, names: Collection[str] | None) -> bool:
+        """Whether a parameter is one of `full_tensors`; adapters are merged into theirs."""
+        return not is_adapter(name) and (names is None or self._names[base_name(name)] in names)
 
     def changing_names(self) -> frozenset[str]:
         """Return the checkpoint names of all tensors of the layers in which something is trained."""
@@ -123,9 +182,9 @@ class TrainBackend(ABC):
         Between two steps only. Until `onload` no other method may be called.
         """
 
-    @abstractmethod
     def onload(self) -> None:
         """Move back what `offload` moved."""
+        self._parking.restore()
 
 
 # Weight decay pulls matrices towards zero; biases and norm weights are vectors and are not decayed.

@@ -19,20 +19,14 @@ import torch.distributed as dist
 
 from learner.backends.base import WEIGHTS_FOLDER, LossFunction, TrainBackend, make_optimizer, parameter_groups
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
-from learner.backends.parking import ParkingLot, reachable_tensors
+from learner.backends.parking import reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.layers import base_name
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
-from learner.policy.trainable import (
-    adapters_of,
-    adapters_off,
-    initial_adapter,
-    is_adapter,
-    merged,
-)
+from learner.policy.trainable import adapters_of, initial_rows, is_adapter, merged
 
 logger = logging.getLogger(__name__)
 
@@ -54,23 +48,16 @@ class DeepSpeedBackend(TrainBackend):
         self._is_offloaded = config.deepspeed.offload_optimizer
         self._deepspeed = _import_deepspeed(device)
         weights = self._build_policy(source)
-        self.policy.train()
         self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
         groups = parameter_groups(self.policy, config.optimizer)
         self._fill_all(self.policy, weights)
-        self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer))
-        self._reference: torch.nn.Module | None = None
-        if config.algorithm.kl_coef > 0:
-            # With adapters switched off, the policy is its own reference.
-            self._reference = self._engine if config.lora else self._load_reference(source)
-        self._parking = ParkingLot(device)
+        self._module = self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer))
+        self._optimizer = self._engine.optimizer
+        self._reference = self._build_reference(source)
 
-    def _load_reference(self, source: FolderSource) -> torch.nn.Module:
-        """Return the frozen start model: sharded by an engine of its own in stage 3, whole on every rank otherwise."""
-        reference = source.skeleton()
-        weights = source.weights(reference)
-        reference.requires_grad_(False).eval()
+    def _hold_reference(self, reference: Policy, weights: Weights) -> torch.nn.Module:
+        """See TrainBackend; sharded by an engine of its own in stage 3, whole on every rank otherwise."""
         self._fill_all(reference, weights)
         if self._stage == SHARDS_STAGE:
             engine: torch.nn.Module = self._start_engine(reference, None)
@@ -93,11 +80,8 @@ class DeepSpeedBackend(TrainBackend):
         return engine
 
     def _fill_all(self, policy: Policy, weights: Weights) -> None:
-        """Fill all parameters, one after the other."""
         for name, parameter in list(policy.hf_model.named_parameters()):
-            is_new = is_adapter(name)
-            tensor = initial_adapter(name, parameter.shape) if is_new else weights.full(base_name(name))
-            self._fill(parameter, tensor)
+            self._fill(parameter, initial_rows(name, parameter.shape, weights))
 
     def _fill(self, parameter: torch.nn.Parameter, tensor: torch.Tensor) -> None:
         """Fill one parameter with its whole tensor; stage 3 keeps this rank's part of it only.
@@ -126,23 +110,8 @@ class DeepSpeedBackend(TrainBackend):
         # The loss already has the global denominator, so ranks must add up; DeepSpeed divides by their number.
         self._engine.backward(loss_function(logprobs, entropy) * dist.get_world_size())
 
-    def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        return _without_gradient(self._engine, batch, is_raw=is_raw)
-
-    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
-        with adapters_off(self.policy) if self._config.lora else contextlib.nullcontext():
-            return _without_gradient(self._reference, batch)
-
-    def grad_norm(self) -> torch.Tensor:
-        norms = torch.stack(torch._foreach_norm(self._local_gradients()))
-        total = norms.double().square().sum().to(self.device)
-        dist.all_reduce(total)
-        return total.sqrt()
-
     def _local_gradients(self) -> list[torch.Tensor]:
-        """Return the float32 gradients that this rank's optimiser will use; with all ranks' together, each once."""
-        optimizer = self._engine.optimizer
+        optimizer = self._optimizer
         if self._is_offloaded:
             if self.device.type == "cuda":
                 # Gradients are still on their way to host memory, where the norm is computed.
@@ -161,11 +130,7 @@ class DeepSpeedBackend(TrainBackend):
         """Return whether DeepSpeed uses its BF16_Optimizer, which keeps gradients elsewhere than ZeRO optimisers."""
         return self._stage == 1 and self.dtype == torch.bfloat16 and not self._is_offloaded
 
-    def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
-        if grad_norm > self._config.max_grad_norm:
-            torch._foreach_mul_(self._local_gradients(), self._config.max_grad_norm / float(grad_norm))
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _update(self) -> None:
         self._engine.step()
         assert self._engine.was_step_applied(), "the norm was finite, so DeepSpeed had no reason to skip the step"
 
@@ -174,7 +139,7 @@ class DeepSpeedBackend(TrainBackend):
 
         DeepSpeed's own `zero_grad` keeps the partitioned sums; this does what its optimisers do after an overflow.
         """
-        optimizer = self._engine.optimizer
+        optimizer = self._optimizer
         optimizer.zero_grad()
         if self._is_stage_1_narrow():
             optimizer.clear_hp_grads()
@@ -199,11 +164,9 @@ class DeepSpeedBackend(TrainBackend):
         """
         named = dict(self.policy.hf_model.named_parameters())
         for name in named:
-            if is_adapter(name) or (names is not None and self._names[base_name(name)] not in names):
-                continue
-            together = {part: self._full_tensor(named[part]) for part in (name, *adapters_of(name, named))}
-            for own, tensor in merged(together, self._config.lora):
-                yield self._names[own], tensor
+            if self._is_wanted(name, names):
+                tensor, *factors = (self._full_tensor(named[part]) for part in (name, *adapters_of(name, named)))
+                yield self._names[base_name(name)], merged(tensor, factors, self._config.lora)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         # Stage 3 leaves an empty tensor in a parameter's place, and keeps its shape beside it.
@@ -236,11 +199,8 @@ class DeepSpeedBackend(TrainBackend):
         """
         held = [self.policy, self._engine] if self._reference is None else [self.policy, self._engine, self._reference]
         modules = [tensor for root in held for tensor in (*root.parameters(), *root.buffers())]
-        optimizers = [self._engine.optimizer, getattr(self._reference, "optimizer", None)]
+        optimizers = [self._optimizer, getattr(self._reference, "optimizer", None)]
         return self._parking.park(reachable_tensors(*modules, *optimizers, packages=("deepspeed",)))
-
-    def onload(self) -> None:
-        self._parking.restore()
 
     def _layout(self) -> Layout:
         return Layout(
@@ -251,12 +211,6 @@ class DeepSpeedBackend(TrainBackend):
             ),
             num_ranks=dist.get_world_size(),
         )
-
-
-def _without_gradient(module: torch.nn.Module, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-    with torch.no_grad():
-        logprobs: torch.Tensor = module(batch, is_raw=is_raw)[0]
-    return logprobs
 
 
 def _import_deepspeed(device: torch.device) -> Any:

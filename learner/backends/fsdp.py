@@ -4,8 +4,7 @@ Shards of what is trained are float32. What is not (frozen parts, all but the ad
 type of forward and backward, in which it is used alone.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from learner.backends.base import (
     parameter_groups,
     run_fused,
 )
-from learner.backends.parking import ParkingLot
 from learner.backends.plain_loading import PlainReader, weights_only
 from learner.config import LearnerConfig
 from learner.errors import CheckpointError
@@ -39,8 +37,7 @@ from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights
 from learner.policy.trainable import (
     adapters_of,
-    adapters_off,
-    initial_adapter,
+    initial_rows,
     is_adapter,
     merged,
 )
@@ -100,21 +97,14 @@ class FsdpBackend(TrainBackend):
         super().__init__(config, device)
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         weights = self._build_policy(source)
-        self._shard_and_read(self.policy.train(), weights)
+        self._module = self._shard_and_read(self.policy, weights)
         self._optimizer = make_optimizer(parameter_groups(self.policy, config.optimizer), config.optimizer)
-        self._reference: Policy | None = None
-        if config.algorithm.kl_coef > 0:
-            # With adapters switched off, the policy is its own reference.
-            self._reference = self.policy if config.lora else self._load_reference(source)
-        self._parking = ParkingLot(device)
+        self._reference = self._build_reference(source)
 
-    def _load_reference(self, source: FolderSource) -> Policy:
-        reference = source.skeleton()
-        reference.requires_grad_(False).eval()
-        self._shard_and_read(reference, source.weights(reference))
-        return reference
+    def _hold_reference(self, reference: Policy, weights: Weights) -> Policy:
+        return self._shard_and_read(reference, weights)
 
-    def _shard_and_read(self, policy: Policy, weights: Weights) -> None:
+    def _shard_and_read(self, policy: Policy, weights: Weights) -> Policy:
         if self._config.fsdp.compile:
             for block in policy.family.language_blocks(policy.hf_model):
                 block.compile(dynamic=True)
@@ -127,34 +117,18 @@ class FsdpBackend(TrainBackend):
             policy.get_submodule(owner)._buffers[own_name] = buffer
         for name, parameter in policy.hf_model.named_parameters():
             _fill(parameter, name, weights)
+        return policy
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         logprobs, entropy = self.policy(batch)
         loss_function(logprobs, entropy).backward()
 
-    def logprobs(self, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        return self._without_gradient(self.policy, batch, is_raw=is_raw)
-
-    def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
-        with adapters_off(self.policy) if self._config.lora else nullcontext():
-            return self._without_gradient(self._reference, batch)
-
-    def _without_gradient(self, policy: Policy, batch: MicroBatch, *, is_raw: bool = False) -> torch.Tensor:
-        with torch.no_grad():
-            logprobs: torch.Tensor = policy(batch, is_raw=is_raw)[0]
+    def _without_gradient(self, module: torch.nn.Module, batch: MicroBatch, *, is_raw: bool) -> torch.Tensor:
+        logprobs = super()._without_gradient(module, batch, is_raw=is_raw)
         # Nothing runs backward here, so the root would keep its gathered weights, stale after the next step.
-        assert isinstance(policy, FSDPModule)
-        policy.reshard()
+        assert isinstance(module, FSDPModule)
+        module.reshard()
         return logprobs
-
-    def grad_norm(self) -> torch.Tensor:
-        gradients = self._local_gradients()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        if gradients:
-            total += torch.stack(torch._foreach_norm(gradients)).double().square().sum().to(self.device)
-        dist.all_reduce(total)
-        return total.sqrt()
 
     def _local_gradients(self) -> list[torch.Tensor]:
         return [
@@ -163,12 +137,7 @@ class FsdpBackend(TrainBackend):
             if parameter.grad is not None
         ]
 
-    def step(self, *, grad_norm: torch.Tensor, learning_rate: float) -> None:
-        highest = self._config.max_grad_norm
-        if grad_norm > highest:
-            torch._foreach_mul_(self._local_gradients(), highest / float(grad_norm))
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _update(self) -> None:
         self._optimizer.step()
         self.zero_grad()
 
@@ -179,23 +148,15 @@ class FsdpBackend(TrainBackend):
         """See TrainBackend; in the type of forward and backward, and merged with adapters in float32."""
         named = dict(self.policy.hf_model.named_parameters())
         for unit in self._units(list(named)):
-            bases = [n for n in unit if not is_adapter(n) and (names is None or self._names[base_name(n)] in names)]
+            bases = {name: named[name] for name in unit if self._is_wanted(name, names)}
             if not bases:
                 continue
-            factors = [factor for n in bases for factor in adapters_of(n, named)]
-            block = self._gather(named, bases, self.dtype)
-            adapters = self._gather(named, factors, torch.float32) if factors else None
+            factors = {factor: named[factor] for name in bases for factor in adapters_of(name, named)}
+            block = GatheredBlock(bases, device=self.device, dtype=self.dtype)
+            adapters = GatheredBlock(factors, device=self.device, dtype=torch.float32) if factors else None
             for name in bases:
-                together = {name: block.tensor(name)}
-                if adapters is not None:
-                    together |= {factor: adapters.tensor(factor) for factor in adapters_of(name, factors)}
-                for own, tensor in merged(together, self._config.lora):
-                    yield self._names[own], tensor
-
-    def _gather(
-        self, named: Mapping[str, torch.nn.Parameter], names: Sequence[str], dtype: torch.dtype
-    ) -> GatheredBlock:
-        return GatheredBlock({name: named[name] for name in names}, device=self.device, dtype=dtype)
+                own = [adapters.tensor(factor) for factor in adapters_of(name, factors)] if adapters is not None else []
+                yield self._names[base_name(name)], merged(block.tensor(name), own, self._config.lora)
 
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         named = dict(self.policy.hf_model.named_parameters())
@@ -262,9 +223,6 @@ class FsdpBackend(TrainBackend):
                 if isinstance(value, torch.Tensor):
                     yield _local(value)
 
-    def onload(self) -> None:
-        self._parking.restore()
-
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.policy, self._optimizer, options=self._state_options())
         if self._config.lora is not None:
@@ -310,12 +268,8 @@ def _fill(parameter: torch.nn.Parameter, name: str, weights: Weights) -> None:
     assert isinstance(parameter, DTensor)
     shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
     first, last = (offset[0], offset[0] + shape[0]) if parameter.ndim else (0, 1)
-    if is_adapter(name):
-        rows = initial_adapter(name, parameter.shape)[first:last]
-    else:
-        rows = weights.rows(base_name(name), first, last)
     with torch.no_grad():
-        parameter.to_local().copy_(rows)
+        parameter.to_local().copy_(initial_rows(name, parameter.shape, weights, first, last))
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from learner.errors import LearnerError
-from learner.families.base import ImageInputs, ModelFamily, join_images
+from learner.families import ImageInputs, ModelFamily, join_images
 from learner.records import EncodedImage, ScoredGroup
 
 

@@ -10,8 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from learner.algorithms.logprobs import token_logprobs
 from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel, register_tower
-from learner.families.base import ModelFamily
-from learner.families.registry import get_family
+from learner.families import ModelFamily, get_family
 from learner.policy.packing import MicroBatch
 
 

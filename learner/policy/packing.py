@@ -14,7 +14,7 @@ A position axes, S sequences.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from learner.attention.layout import StreamLayout
 from learner.attention.registry import AttentionKernel
 from learner.batching import Piece, TrainSequence
 from learner.errors import LearnerError
-from learner.families.base import ImageInputs, ModelFamily, join_images
+from learner.families import ImageInputs, ModelFamily, join_images
+from learner.records import ScoredGroup, ScoredSequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,54 +40,45 @@ class Segment:
     """Of a branch: which stem it grows from."""
 
 
-@dataclass
 class Stream:
     """Stems and branches as they are added, and the stream row of each sequence and each image token."""
 
-    stems: list[Segment] = field(default_factory=list)
-    branches: list[Segment] = field(default_factory=list)
-    prompt_ends: list[int] = field(default_factory=list)
-    """[S] stream row of the last prompt token before each sequence."""
-    own_branches: list[int | None] = field(default_factory=list)
-    """[S] branch of each sequence; None where it follows its prompt in one stem."""
-    _image_rows: list[NDArray[np.int64]] = field(default_factory=list)
-    _feature_rows: list[NDArray[np.int64]] = field(default_factory=list)
-    _num_stem_tokens: int = 0
-    _num_features: int = 0
+    def __init__(self) -> None:
+        self.stems: list[Segment] = []
+        self.branches: list[Segment] = []
+        self.image_rows: list[NDArray[np.int64]] = []
+        """Stream rows of image tokens, stem by stem."""
+        self.feature_rows: list[NDArray[np.int64]] = []
+        """Which feature each of them takes."""
+        self._ends: list[tuple[int, int | None]] = []
+        """[S] stream row of the last prompt token before a sequence, and its branch; None where it is in the stem."""
+        self._num_stem_tokens = 0
+        self._num_features = 0
 
     def add(self, piece: Piece, prompt: NDArray[np.int64], following: int, is_image: NDArray[np.bool_]) -> None:
         """Append a piece; `prompt` are its positions [A, P], `following` is the one behind."""
         prompt_ids = piece.group.prompt_token_ids.astype(np.int64)
-        completions = [
-            piece.group.sequences[sequence.index].completion_token_ids[:-1].astype(np.int64)
-            for sequence in piece.sequences
-        ]
-        behind = [np.broadcast_to(following + np.arange(len(ids)), (len(prompt), len(ids))) for ids in completions]
         if piece.is_shared:
-            self._add_stem(Segment(token_ids=prompt_ids, positions=prompt), is_image)
-            self.prompt_ends += [self._num_stem_tokens - 1] * len(completions)
-            for ids, positions in zip(completions, behind, strict=True):
-                self.own_branches.append(len(self.branches))
+            self._add_stem(prompt_ids, prompt, is_image)
+        for sequence in piece.sequences:
+            ids = piece.group.sequences[sequence.index].completion_token_ids[:-1].astype(np.int64)
+            positions = np.broadcast_to(following + np.arange(len(ids)), (len(prompt), len(ids)))
+            if piece.is_shared:
+                self._ends.append((self._num_stem_tokens - 1, len(self.branches)))
                 self.branches.append(Segment(token_ids=ids, positions=positions, stem=len(self.stems) - 1))
-        else:
-            for ids, positions in zip(completions, behind, strict=True):
-                self.prompt_ends.append(self._num_stem_tokens + len(prompt_ids) - 1)
-                self.own_branches.append(None)
-                self._add_stem(
-                    Segment(
-                        token_ids=np.concatenate([prompt_ids, ids]),
-                        positions=np.concatenate([prompt, positions], axis=1),
-                    ),
-                    is_image,
-                )
+            else:
+                self._ends.append((self._num_stem_tokens + len(prompt_ids) - 1, None))
+                self._add_stem(np.concatenate([prompt_ids, ids]), np.concatenate([prompt, positions], axis=1), is_image)
         self._num_features += int(is_image.sum())
 
-    def _add_stem(self, stem: Segment, is_image: NDArray[np.bool_]) -> None:
+    def _add_stem(
+        self, token_ids: NDArray[np.int64], positions: NDArray[np.int64], is_image: NDArray[np.bool_]
+    ) -> None:
         rows = np.flatnonzero(is_image)
-        self._image_rows.append(self._num_stem_tokens + rows)
-        self._feature_rows.append(self._num_features + np.arange(len(rows)))
-        self.stems.append(stem)
-        self._num_stem_tokens += len(stem.token_ids)
+        self.image_rows.append(self._num_stem_tokens + rows)
+        self.feature_rows.append(self._num_features + np.arange(len(rows)))
+        self.stems.append(Segment(token_ids=token_ids, positions=positions))
+        self._num_stem_tokens += len(token_ids)
 
     def layout(self) -> StreamLayout:
         """Return the lengths of stems and branches, and the stem of each branch."""
@@ -96,24 +88,19 @@ class Stream:
             stem_of=np.array([branch.stem for branch in self.branches], dtype=np.int64),
         )
 
-    def predicting_rows(self, sequences: Sequence[tuple[Piece, TrainSequence]]) -> NDArray[np.int64]:
-        """[C] The prompt's last row for a first token, the row of the token before it for every other."""
+    def predicting_rows(self, lengths: Sequence[int]) -> NDArray[np.int64]:
+        """[C] The prompt's last row for a first token, the row of the token before it for every other.
+
+        Args:
+            lengths: [S] completion tokens of each sequence.
+        """
         branch_lengths = np.array([len(branch.token_ids) for branch in self.branches], dtype=np.int64)
         branch_starts = self._num_stem_tokens + np.cumsum(branch_lengths) - branch_lengths
         rows = []
-        for (piece, sequence), prompt_end, branch in zip(sequences, self.prompt_ends, self.own_branches, strict=True):
-            num_fed = piece.group.sequences[sequence.index].num_tokens - 1
+        for length, (prompt_end, branch) in zip(lengths, self._ends, strict=True):
             first = prompt_end + 1 if branch is None else branch_starts[branch]
-            rows += [np.array([prompt_end]), first + np.arange(num_fed)]
+            rows += [np.array([prompt_end]), first + np.arange(length - 1)]
         return np.concatenate(rows)
-
-    def image_rows(self) -> NDArray[np.int64]:
-        """[image tokens] stream rows."""
-        return np.concatenate(self._image_rows)
-
-    def feature_rows(self) -> NDArray[np.int64]:
-        """[image tokens] features."""
-        return np.concatenate(self._feature_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +144,31 @@ class MicroBatch:
     is_dummy: bool = False
 
 
+DUMMY = Piece(
+    group=ScoredGroup(
+        group_id="",
+        sample_id="",
+        source="",
+        task="",
+        prompt_token_ids=np.zeros(1, dtype=np.int32),
+        images=(),
+        sequences=(
+            ScoredSequence(
+                completion_token_ids=np.zeros(1, dtype=np.int32),
+                behaviour_logprobs=np.zeros(1, dtype=np.float32),
+                reward=0.0,
+                breakdown={},
+                weight_version=0,
+                truncated=False,
+            ),
+        ),
+    ),
+    sequences=(TrainSequence(index=0, advantages=np.zeros(1, dtype=np.float32), token_weight=0.0),),
+    is_shared=False,
+)
+"""One prompt token and one completion token of weight 0."""
+
+
 class MicroBatchBuilder:
     """Lays out streams for one model on one device."""
 
@@ -187,14 +199,14 @@ class MicroBatchBuilder:
         sequences = [(piece, sequence) for piece in pieces for sequence in piece.sequences]
         scored = [piece.group.sequences[sequence.index] for piece, sequence in sequences]
         lengths = [sequence.num_tokens for sequence in scored]
-        stems, branches = stream.stems, stream.branches
+        segments = [*stream.stems, *stream.branches]
         return MicroBatch(
-            input_ids=self._tensor(np.concatenate([row.token_ids for row in (*stems, *branches)]))[None],
+            input_ids=self._tensor(np.concatenate([segment.token_ids for segment in segments]))[None],
             position_ids=self._family.position_ids(
-                self._tensor(np.concatenate([row.positions for row in (*stems, *branches)], axis=1))
+                self._tensor(np.concatenate([segment.positions for segment in segments], axis=1))
             ),
             attention=self._kernel.prepare(stream.layout(), device=self._device, dtype=self._dtype),
-            predicting_rows=self._tensor(stream.predicting_rows(sequences)),
+            predicting_rows=self._tensor(stream.predicting_rows(lengths)),
             target_ids=self._tensor(np.concatenate([s.completion_token_ids for s in scored]).astype(np.int64)),
             token_weights=self._tensor(
                 np.repeat(np.array([s.token_weight for _, s in sequences], dtype=np.float32), lengths)
@@ -205,8 +217,8 @@ class MicroBatchBuilder:
             ref_logprobs=self._optional([s.ref_logprobs for _, s in sequences]),
             pixel_values=used.pixel_values.to(self._device),
             grids=used.grids.to(self._device),
-            image_rows=self._tensor(stream.image_rows()),
-            feature_rows=self._tensor(stream.feature_rows()),
+            image_rows=self._tensor(np.concatenate(stream.image_rows)),
+            feature_rows=self._tensor(np.concatenate(stream.feature_rows)),
             group_ids=tuple(piece.group.group_id for piece, _ in sequences),
             sequence_indices=tuple(sequence.index for _, sequence in sequences),
             lengths=tuple(lengths),
@@ -218,33 +230,7 @@ class MicroBatchBuilder:
         A rank with fewer micro-batches than the others runs these, because sharded weights are gathered by all ranks
         together.
         """
-        image = self._family.dummy_image()
-        zero = torch.zeros(1, dtype=torch.int64, device=self._device)
-        none = zero[:0]
-        layout = StreamLayout(
-            stem_lengths=np.ones(1, np.int64), branch_lengths=np.zeros(0, np.int64), stem_of=np.zeros(0, np.int64)
-        )
-        positions, _ = self._family.prompt_positions(np.zeros(1, dtype=bool), [])
-        return MicroBatch(
-            input_ids=zero[None],
-            position_ids=self._family.position_ids(self._tensor(positions)),
-            attention=self._kernel.prepare(layout, device=self._device, dtype=self._dtype),
-            predicting_rows=zero,
-            target_ids=zero,
-            token_weights=zero.float(),
-            advantages=zero.float(),
-            behaviour_logprobs=zero.float(),
-            old_logprobs=None,
-            ref_logprobs=None,
-            pixel_values=image.pixel_values.to(self._device),
-            grids=image.grids.to(self._device),
-            image_rows=none,
-            feature_rows=none,
-            group_ids=("",),
-            sequence_indices=(0,),
-            lengths=(1,),
-            is_dummy=True,
-        )
+        return replace(self.build([DUMMY], [None]), is_dummy=True)
 
     def _positions(self, piece: Piece, image: ImageInputs | None) -> tuple[NDArray[np.int64], int]:
         group = piece.group

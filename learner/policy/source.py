@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,7 +19,7 @@ from transformers.core_model_loading import (
 
 from learner.attention.registry import AttentionKernel
 from learner.errors import LearnerError
-from learner.families.registry import get_family
+from learner.families import get_family
 from learner.policy.model import Policy, build_skeleton
 from learner.random_state import derive_seed
 
@@ -54,10 +54,6 @@ class PretrainedWeights:
                 "the folder is incomplete or of another model"
             )
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a parameter's tensor."""
-        return tuple(self._slice(name).get_shape())
-
     def dtype(self, name: str) -> torch.dtype:
         """Return the type in which a parameter's tensor is stored.
 
@@ -73,13 +69,10 @@ class PretrainedWeights:
             )
         return DTYPES[stored]
 
-    def full(self, name: str) -> torch.Tensor:
-        """Return a parameter's whole tensor in the type in which it is stored."""
-        return self.rows(name, 0, None)
-
-    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
-        """Return some rows (of the first axis) of a parameter's tensor; only these are read."""
-        tensor: torch.Tensor = self._slice(name)[start:stop] if self.shape(name) else self._slice(name)[...]
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Return some rows of a parameter's tensor in the type in which it is stored; only these are read."""
+        stored = self._slice(name)
+        tensor: torch.Tensor = stored[start:stop] if stored.get_shape() else stored[...]
         return tensor
 
     def _slice(self, name: str) -> Any:
@@ -153,100 +146,6 @@ def _renaming(hf_model: Any) -> Any:
     return rename
 
 
-class Weights(Protocol):
-    """Tensors by the names of the module's parameters."""
-
-    def full(self, name: str) -> torch.Tensor:
-        """Return a whole tensor."""
-        ...
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the type in which a tensor is stored."""
-        ...
-
-    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
-        """Return some rows (of the first axis) of a tensor."""
-        ...
-
-
-class FolderSource:
-    """A Hugging Face folder, from which equal policies are built: one to train, one as reference."""
-
-    def __init__(
-        self,
-        model_path: str | Path,
-        kernel: AttentionKernel,
-        *,
-        temperature: float,
-        banned_token_ids: Sequence[int] = (),
-    ) -> None:
-        """Read the configuration.
-
-        Args:
-            model_path: the folder.
-            kernel: attention of the language model.
-            temperature: sampling temperature of the rollout.
-            banned_token_ids: tokens that the rollout never samples.
-
-        Raises:
-            LearnerError: there is no configuration.
-        """
-        if not (Path(model_path) / "config.json").is_file():
-            raise LearnerError(
-                f"learner.model_path={model_path} holds no config.json; point it at a Hugging Face folder"
-            )
-        self._model_path = model_path
-        self._config = AutoConfig.from_pretrained(str(model_path))
-        self._kernel = kernel
-        self._temperature = temperature
-        self._banned_token_ids = banned_token_ids
-
-    def skeleton(self) -> Policy:
-        """Build a policy whose parameters are on the meta device; its buffers are real.
-
-        Raises:
-            LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
-        """
-        get_family(self._config)  # before the search for weights, which it may not have at all
-        if has_own_output_head(Path(self._model_path)):
-            self._config.tie_word_embeddings = False
-            self._config.get_text_config().tie_word_embeddings = False
-        return self._build()
-
-    def _build(self) -> Policy:
-        return build_skeleton(
-            self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
-        )
-
-    def weights(self, policy: Policy) -> Weights:
-        """Open the weights of a skeleton whose parameters have their first names.
-
-        Raises:
-            LearnerError: there are no safetensors, or tensors are missing.
-        """
-        return PretrainedWeights(self._model_path, policy.hf_model)
-
-    def checkpoint_names(self, policy: Policy) -> dict[str, str]:
-        """Map each parameter's name to the one in engines and exported folders.
-
-        Raises:
-            LearnerError: transformers merges tensors of this model while loading, so names are not one to one.
-        """
-        return checkpoint_names(policy.hf_model)
-
-
-class RandomSource(FolderSource):
-    """A Hugging Face folder of which the weights are not read: they are drawn, always the same ones."""
-
-    def skeleton(self) -> Policy:
-        """Build a policy; the configuration decides whether the output head is tied."""
-        return self._build()
-
-    def weights(self, policy: Policy) -> "RandomWeights":
-        shapes = {name: tuple(parameter.shape) for name, parameter in policy.hf_model.named_parameters()}
-        return RandomWeights(shapes, self._config.dtype or torch.float32)
-
-
 class RandomWeights:
     """Tensors that are a function of their names: matrices keep the size of what goes through them, norms are 1."""
 
@@ -257,13 +156,12 @@ class RandomWeights:
         self._shapes = shapes
         self._dtype = dtype
 
-    def full(self, name: str) -> torch.Tensor:
-        return self.rows(name, 0, None)
-
     def dtype(self, name: str) -> torch.dtype:
+        """Return the type of all tensors."""
         return self._dtype
 
-    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Return some rows of a parameter's tensor; only their blocks are drawn."""
         shape = self._shapes[name] or (1,)
         first, last, _ = slice(start, stop).indices(shape[0])
         blocks = range(first // self.BLOCK_ROWS, -(-last // self.BLOCK_ROWS))
@@ -279,3 +177,70 @@ class RandomWeights:
         if len(shape) > 1:
             return drawn / math.sqrt(math.prod(shape[1:]))
         return 1.0 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
+
+
+Weights = PretrainedWeights | RandomWeights
+"""Tensors by the names of the module's parameters."""
+
+
+class FolderSource:
+    """A Hugging Face folder, from which equal policies are built: one to train, one as reference."""
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        kernel: AttentionKernel,
+        *,
+        temperature: float,
+        banned_token_ids: Sequence[int] = (),
+        random_weights: bool = False,
+    ) -> None:
+        """Read the configuration.
+
+        Args:
+            model_path: the folder.
+            kernel: attention of the language model.
+            temperature: sampling temperature of the rollout.
+            banned_token_ids: tokens that the rollout never samples.
+            random_weights: draw the weights, always the same ones, instead of reading them.
+
+        Raises:
+            LearnerError: there is no configuration.
+        """
+        if not (Path(model_path) / "config.json").is_file():
+            raise LearnerError(
+                f"learner.model_path={model_path} holds no config.json; point it at a Hugging Face folder"
+            )
+        self._model_path = model_path
+        self._config = AutoConfig.from_pretrained(str(model_path))
+        self._kernel = kernel
+        self._temperature = temperature
+        self._banned_token_ids = banned_token_ids
+        self._is_random = random_weights
+
+    def skeleton(self) -> Policy:
+        """Build a policy whose parameters are on the meta device; its buffers are real.
+
+        Whether the output head is tied is decided by the weights, and by the configuration where they are drawn.
+
+        Raises:
+            LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
+        """
+        get_family(self._config)  # before the search for weights, which it may not have at all
+        if not self._is_random and has_own_output_head(Path(self._model_path)):
+            self._config.tie_word_embeddings = False
+            self._config.get_text_config().tie_word_embeddings = False
+        return build_skeleton(
+            self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
+        )
+
+    def weights(self, policy: Policy) -> Weights:
+        """Open the weights of a skeleton whose parameters have their first names.
+
+        Raises:
+            LearnerError: there are no safetensors, or tensors are missing.
+        """
+        if not self._is_random:
+            return PretrainedWeights(self._model_path, policy.hf_model)
+        shapes = {name: tuple(parameter.shape) for name, parameter in policy.hf_model.named_parameters()}
+        return RandomWeights(shapes, self._config.dtype or torch.float32)

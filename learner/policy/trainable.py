@@ -5,7 +5,7 @@ Source: LoRA, arXiv:2106.09685, section 4.1.
 
 import fnmatch
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 
 from learner.config import LoraConfig
 from learner.errors import LearnerError
-from learner.families.base import PARTS
+from learner.families import PARTS
 from learner.layers import BASE_SUFFIX, base_name, layer_of
 from learner.policy.model import Policy, parameters_on_meta
+from learner.policy.source import Weights
 from learner.random_state import derive_seed
 
 ADAPTER = "default"
@@ -66,35 +67,37 @@ def adapters_of(name: str, names: Container[str]) -> list[str]:
     return [found for part in "AB" if (found := f"{layer}.lora_{part}.{ADAPTER}.weight") in names]
 
 
-def initial_adapter(name: str, shape: torch.Size) -> torch.Tensor:
-    """Return the initial tensor of an adapter's factor: A uniform, B zero, so that nothing changes at first.
+def initial_rows(
+    name: str, shape: torch.Size, weights: Weights, first: int = 0, last: int | None = None
+) -> torch.Tensor:
+    """Return some rows of a parameter before training: those of the checkpoint, or of a new adapter.
 
-    The same on every rank and for every number of ranks: the seed is the parameter's name.
+    Of an adapter, factor A is uniform and B zero, so that nothing changes at first. It is the same on every rank and
+    for every number of ranks: the seed is the parameter's name.
     """
+    if not is_adapter(name):
+        return weights.rows(base_name(name), first, last)
     if ".lora_B." in name:
-        return torch.zeros(shape)
+        return torch.zeros(shape)[first:last]
     generator = torch.Generator().manual_seed(derive_seed(0, name))
     bound = 1.0 / math.sqrt(shape[1])
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)[first:last]
 
 
-def merged(tensors: dict[str, torch.Tensor], config: LoraConfig | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Return (name in the model without adapters, weight + alpha / rank * B A), one at a time; adapters go in, not out.
+def merged(tensor: torch.Tensor, factors: Sequence[torch.Tensor], config: LoraConfig | None) -> torch.Tensor:
+    """Return weight + alpha / rank * B A, or the weight itself where it has no adapter.
 
     The sum is float32, whatever the type of the weight, so that it is rounded once: to the type in which it goes on.
 
     Args:
-        tensors: by name; an adapter's factors come together with their base weight.
+        tensor: the base weight.
+        factors: A and B of its adapter, or none.
         config: None where there are no adapters.
     """
-    for name, tensor in tensors.items():
-        if is_adapter(name):
-            continue
-        if config is None or not name.endswith(f"{BASE_SUFFIX}.weight"):
-            yield base_name(name), tensor
-            continue
-        factor_a, factor_b = (tensors[factor].float() for factor in adapters_of(name, tensors))
-        yield base_name(name), torch.addmm(tensor.float(), factor_b, factor_a, alpha=config.alpha / config.rank)
+    if config is None or not factors:
+        return tensor
+    factor_a, factor_b = (factor.float() for factor in factors)
+    return torch.addmm(tensor.float(), factor_b, factor_a, alpha=config.alpha / config.rank)
 
 
 @contextmanager

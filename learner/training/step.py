@@ -16,7 +16,7 @@ from learner.backends.base import TrainBackend
 from learner.batching import TrainSequence, split_minibatches
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.families.base import ImageInputs
+from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.random_state import derive_seed

@@ -23,10 +23,10 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
-from learner.families.base import ImageInputs
+from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatchBuilder
-from learner.policy.source import FolderSource, RandomSource
+from learner.policy.source import FolderSource
 from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
 from learner.ranks import exchange, join_store, rank_memory, round_trips
 from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
@@ -95,8 +95,12 @@ class PolicyTrainer:
             timeout=COLLECTIVE_TIMEOUT,
         )
         seed_process(derive_seed(seed, "learner", rank))
-        source = (RandomSource if random_weights else FolderSource)(
-            config.model_path, kernel, temperature=config.algorithm.temperature, banned_token_ids=banned_token_ids
+        source = FolderSource(
+            config.model_path,
+            kernel,
+            temperature=config.algorithm.temperature,
+            banned_token_ids=banned_token_ids,
+            random_weights=random_weights,
         )
         self._backend = _make_backend(config, device, source)
         family = self._backend.policy.family

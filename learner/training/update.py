@@ -17,7 +17,7 @@ from learner.backends.base import TrainBackend
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
 from learner.config import LearnerConfig
 from learner.errors import DivergedError, ExplodingGradientError, NonFiniteLossError
-from learner.families.base import ImageInputs
+from learner.families import ImageInputs
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import exchange
 from learner.records import ScoredGroup

@@ -243,7 +243,7 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
         own_code = " with code of its own (auto_map)" if "auto_map" in config else ""
         raise ConfigError(
             f"model.path={folder} is a {family} model{own_code}; supported are {', '.join(SUPPORTED_FAMILIES)}. "
-            "Another architecture begins with a file in learner/families"
+            "Another architecture begins with a class in learner/families.py"
         )
     if "auto_map" in config:
         raise ConfigError(

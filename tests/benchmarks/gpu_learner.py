@@ -78,15 +78,11 @@ class RandomWeights:
         """Know the shapes."""
         self._shapes = {name: parameter.shape for name, parameter in policy.hf_model.named_parameters()}
 
-    def full(self, name: str) -> torch.Tensor:
-        """Give a whole tensor."""
-        return self.rows(name, 0, self._shapes[name][0])
-
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of published weights."""
         return torch.bfloat16
 
-    def rows(self, name: str, start: int, stop: int | None) -> torch.Tensor:
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Give some rows."""
         if len(self._shapes[name]) == 1:
             return torch.ones((stop or self._shapes[name][0]) - start)
@@ -107,9 +103,6 @@ class RandomSource:
 
     def weights(self, policy: Policy) -> RandomWeights:
         return RandomWeights(policy)
-
-    def checkpoint_names(self, policy: Policy) -> dict[str, str]:
-        return {name: name for name, _ in policy.hf_model.named_parameters()}
 
 
 def step_flops(policy: Policy, groups: Sequence[ScoredGroup]) -> float:

@@ -9,7 +9,7 @@ from tiny_learner import IMAGE_TOKEN
 
 from learner.attention.registry import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
-from learner.families.base import ImageInputs
+from learner.families import ImageInputs
 from learner.policy.model import Policy
 from learner.policy.source import FolderSource, PretrainedWeights
 from learner.records import ScoredGroup
@@ -72,7 +72,7 @@ def whole_policy(
     policy.hf_model.tie_weights()
     with torch.no_grad():
         for name, parameter in policy.hf_model.named_parameters():
-            parameter.copy_(weights.full(name))
+            parameter.copy_(weights.rows(name))
         for name, buffer in policy.named_buffers():
             buffer.copy_(buffers[name])
     return policy

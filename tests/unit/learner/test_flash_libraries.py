@@ -18,7 +18,7 @@ from learner.attention.flash import FlashKernel, Spans, TorchFlash
 from learner.attention.layout import StreamLayout
 from learner.attention.registry import choose_kernel
 from learner.errors import LearnerError
-from learner.families.base import join_images
+from learner.families import join_images
 from learner.policy.images import ImageEncoder
 
 WRITTEN_OUT = WrittenOut()

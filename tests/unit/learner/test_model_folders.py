@@ -14,7 +14,7 @@ from tiny_learner import FAMILIES
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
 from learner.policy.images import ImageEncoder
-from learner.policy.source import FolderSource, PretrainedWeights, RandomSource, RandomWeights, checkpoint_names
+from learner.policy.source import FolderSource, PretrainedWeights, RandomWeights, checkpoint_names
 from learner.policy.trainable import freeze_parameters
 
 # By family: parameters of the tower, the projector, the language model (tied head), which together are all.
@@ -65,7 +65,7 @@ def test_weights_read_by_rows_are_those_of_transformers(skeleton, folder):
     plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
 
     for name, parameter in plain.named_parameters():
-        assert torch.equal(weights.full(name), parameter), name
+        assert torch.equal(weights.rows(name), parameter), name
         assert torch.equal(weights.rows(name, 1, 3), parameter[1:3]), name
 
 
@@ -157,20 +157,20 @@ def test_an_output_head_of_its_own_is_trained_as_one_whatever_the_configuration_
     is_separate = "lm_head.weight" in dict(policy.hf_model.named_parameters())
     assert is_separate == (not is_copy)
     if is_separate:
-        assert torch.equal(source.weights(policy).full("lm_head.weight"), head)
-        assert source.checkpoint_names(policy)["lm_head.weight"] == name
+        assert torch.equal(source.weights(policy).rows("lm_head.weight"), head)
+        assert checkpoint_names(policy.hf_model)["lm_head.weight"] == name
 
 
 def test_rows_are_those_of_the_whole_tensor_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RandomWeights, "BLOCK_ROWS", 4)
     weights = RandomWeights({"a.weight": (11, 3), "norm.weight": (5,), "scale": ()}, torch.float32)
-    whole = weights.full("a.weight")
+    whole = weights.rows("a.weight")
     assert whole.shape == (11, 3)
     for start, stop in ((0, 4), (3, 9), (10, 11), (11, 11), (2, None)):
         torch.testing.assert_close(weights.rows("a.weight", start, stop), whole[start:stop], rtol=0, atol=0)
-    assert weights.full("norm.weight").shape == (5,)
-    assert weights.full("scale").shape == ()
-    assert 0.5 < float(weights.full("norm.weight").mean()) < 1.5
+    assert weights.rows("norm.weight").shape == (5,)
+    assert weights.rows("scale").shape == ()
+    assert 0.5 < float(weights.rows("norm.weight").mean()) < 1.5
 
 
 def test_a_folder_without_weights_makes_a_policy_of_its_shape(model_paths: dict[str, Path], tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_a_folder_without_weights_makes_a_policy_of_its_shape(model_paths: dict[
         folder = tmp_path / family
         folder.mkdir()
         (folder / "config.json").write_text((path / "config.json").read_text())
-        source = RandomSource(folder, SdpaKernel(), temperature=1.0)
+        source = FolderSource(folder, SdpaKernel(), temperature=1.0, random_weights=True)
         policy = source.skeleton()
         weights = source.weights(policy)
         for name, parameter in policy.hf_model.named_parameters():
-            assert weights.full(name).shape == parameter.shape
+            assert weights.rows(name).shape == parameter.shape
