@@ -8,21 +8,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from vllm.distributed.utils import stateless_init_torch_distributed_process_group
 from vllm.distributed.weight_transfer import nccl_engine
-from vllm.distributed.weight_transfer.base import (
-    ParamMeta,
-    TrainerInitInfo,
-    TrainerWeightTransferEngine,
-    VLLMWeightSyncClient,
-    WeightSource,
-)
+from vllm.distributed.weight_transfer.base import ParamMeta, VLLMWeightSyncClient, WeightSource
 from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo, worker_init_payload
 from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
 
@@ -78,9 +71,16 @@ GIVEN_UP = "given_up"
 """Key of the group's store under which the sender writes why it gave up a transfer; engines read it."""
 
 
-class BroadcastSender(TrainerWeightTransferEngine[Any]):
+# Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree.
+NCCL_BUFFERS = 2
+
+
+class BroadcastSender:
     """Runs an update around a broadcast; ranks other than 0 only join the gathers."""
 
+    client: VLLMWeightSyncClient
+    source: WeightSource | None
+    is_sender: bool
     _timeout_s: float
 
     def send_weights(self) -> None:
@@ -125,61 +125,47 @@ class BroadcastSender(TrainerWeightTransferEngine[Any]):
         """Broadcast all tensors, and wait until engines have `received` them."""
         raise NotImplementedError
 
-
-@dataclass
-class GlooTrainerInitInfo(TrainerInitInfo):
-    """Address of the sender, and its limits."""
-
-    backend: ClassVar[str] = "gloo"
-
-    master_address: str
-    master_port: int
-    world_size: int
-    bucket_bytes: int
-    timeout_s: float
+    def shutdown(self) -> None:
+        """Leave the group."""
+        raise NotImplementedError
 
 
 class GlooSender(BroadcastSender):
     """Broadcasts buckets of tensors over gloo."""
 
-    init_info_cls = GlooTrainerInitInfo
-    _group: torch.distributed.ProcessGroup | None = None
-    _bucket_bytes: int = 0
-
-    @classmethod
-    def trainer_init(
-        cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
-    ) -> Self:
-        """Connect to the engines; returns when all of them have joined."""
-        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
-        engine._bucket_bytes, engine._timeout_s = init_info.bucket_bytes, init_info.timeout_s
-        if not engine.is_sender:
-            return engine
+    def __init__(
+        self, client: VLLMWeightSyncClient, source: WeightSource, *, rank: int, address: str, port: int,
+        world_size: int, bucket_bytes: int, timeout_s: float,
+    ) -> None:  # fmt: skip
+        """Connect to the engines, on rank 0; returns when all of them have joined."""
+        self.client, self.source, self.is_sender = client, source, rank == 0
+        self._bucket_bytes, self._timeout_s = bucket_bytes, timeout_s
+        self._group: torch.distributed.ProcessGroup | None = None
+        if not self.is_sender:
+            return
         invitation = {
-            "master_address": init_info.master_address,
-            "master_port": init_info.master_port,
+            "master_address": address,
+            "master_port": port,
             "rank_offset": 1,
-            "world_size": init_info.world_size,
-            "timeout_s": init_info.timeout_s,
+            "world_size": world_size,
+            "timeout_s": timeout_s,
         }
 
         def join() -> torch.distributed.ProcessGroup:
             group: torch.distributed.ProcessGroup = stateless_init_torch_distributed_process_group(
-                init_info.master_address,
-                init_info.master_port,
+                address,
+                port,
                 0,
-                init_info.world_size,
+                world_size,
                 backend="gloo",
-                listen_socket=bound_socket(init_info.master_address, init_info.master_port),
-                timeout=timedelta(seconds=init_info.timeout_s),
+                listen_socket=bound_socket(address, port),
+                timeout=timedelta(seconds=timeout_s),
             )
             return group
 
-        engine._group = join_with_engines(
-            lambda: client.init_weight_transfer_engine(invitation), join, lambda group: group.shutdown(),
-            init_info.timeout_s,
-        )  # fmt: skip
-        return engine
+        self._group = join_with_engines(
+            lambda: client.init_weight_transfer_engine(invitation), join, lambda group: group.shutdown(), timeout_s
+        )
 
     def _describe(self, metadata: list[ParamMeta]) -> dict[str, Any]:
         return {**super()._describe(metadata), "bucket_counts": self._buckets(metadata)}
@@ -204,7 +190,6 @@ class GlooSender(BroadcastSender):
         return bucket_counts([m.dtype.itemsize * torch.Size(m.shape).numel() for m in metadata], self._bucket_bytes)
 
     def shutdown(self) -> None:
-        """Leave the group."""
         if self._group is not None:
             self._group.shutdown()
             self._group = None
@@ -229,49 +214,39 @@ def bucket_counts(sizes: list[int], limit: int) -> list[int]:
     return counts
 
 
-@dataclass
-class NcclTrainerInitInfo(nccl_engine.NCCLTrainerInitInfo):
-    """Address of the sender, and how long it waits for the engines."""
-
-    timeout_s: float = field(kw_only=True)
-
-
 class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
     """Broadcasts packed buffers over NCCL, by vLLM's producer, and gives up a transfer that does not move.
 
     A kernel of NCCL waits for a lost engine for ever, as does everything that synchronises with it. `_Watch` ends that.
     """
 
-    init_info_cls = NcclTrainerInitInfo
-
-    @classmethod
-    def trainer_init(
-        cls, init_info: NcclTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
-    ) -> Self:
-        """Connect to the engines; returns when all of them have joined."""
-        packing = {
-            "packed": init_info.packed,
-            "packed_buffer_size_bytes": init_info.packed_buffer_size_bytes,
-            "packed_num_buffers": init_info.packed_num_buffers,
-        }
-        engine = cls(client=client, source=source, is_sender=init_info.is_sender, **packing)
-        engine._timeout_s = init_info.timeout_s
-        if not engine.is_sender:
-            return engine
+    def __init__(
+        self, client: VLLMWeightSyncClient, source: WeightSource, *, rank: int, address: str, port: int,
+        world_size: int, bucket_bytes: int, timeout_s: float,
+    ) -> None:  # fmt: skip
+        """Connect to the engines, on rank 0; returns when all of them have joined."""
+        packing = {"packed": True, "packed_buffer_size_bytes": bucket_bytes, "packed_num_buffers": NCCL_BUFFERS}
+        nccl_engine.NCCLTrainerWeightTransferEngine.__init__(
+            self, client=client, source=source, is_sender=rank == 0, **packing
+        )
+        self._timeout_s = timeout_s
+        if not self.is_sender:
+            return
+        own = nccl_engine.NCCLTrainerInitInfo(
+            master_address=address, master_port=port, world_size=world_size, rank=rank, **packing
+        )
         invitation = NCCLWeightTransferInitInfo(
-            master_address=init_info.master_address,
-            master_port=init_info.master_port,
-            rank_offset=1,
-            world_size=init_info.world_size,
-            **packing,
+            master_address=address, master_port=port, world_size=world_size, rank_offset=1, **packing
         )
-        engine.model_update_group = join_with_engines(
+        self.model_update_group = join_with_engines(
             lambda: client.init_weight_transfer_engine(worker_init_payload(invitation)),
-            lambda: nccl_engine.open_trainer_endpoint(init_info),
+            lambda: nccl_engine.open_trainer_endpoint(own),
             lambda group: group.destroy(),
-            init_info.timeout_s,
+            timeout_s,
         )
-        return engine
+
+    def shutdown(self) -> None:
+        nccl_engine.NCCLTrainerWeightTransferEngine.shutdown(self)
 
     def _broadcast(
         self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"

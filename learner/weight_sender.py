@@ -13,14 +13,13 @@ from typing import Any, TypeVar
 import torch
 from vllm.distributed.weight_transfer.base import (
     ParamMeta,
-    TrainerWeightTransferEngine,
     VLLMWeightSyncClient,
     WeightSource,
 )
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo, IPCTrainerWeightTransferEngine
 
 from conf.daemon_call import begin
-from learner.broadcast import GlooSender, GlooTrainerInitInfo, NcclSender, NcclTrainerInitInfo, within
+from learner.broadcast import GlooSender, NcclSender, within
 from learner.errors import LearnerError
 
 
@@ -88,9 +87,6 @@ def plain_handle(handle: tuple[Any, ...]) -> list[Any]:
         raise LearnerError(f"the ipc weight channel shares buffers of bytes, and not {tensor_class} of {dtype}")
     return [list(size), list(stride), offset, *rest]
 
-
-# Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree.
-NCCL_BUFFERS = 2
 
 F = TypeVar("F")
 NamedTensors = Callable[[Collection[str]], Iterator[tuple[str, torch.Tensor]]]
@@ -189,17 +185,12 @@ class WeightSender:
         self._source = PolicyWeights(shapes, named_tensors, getattr(torch, dtype))
         self._changing = self._source.names() if changing is None or backend == "ipc" else changing
         self._ipc: IpcClient | None = None
-        self._engine: TrainerWeightTransferEngine[Any]
-        group: dict[str, Any] = {"master_address": address, "master_port": port, "world_size": num_receivers + 1}
-        if backend == "gloo":
-            gloo = GlooTrainerInitInfo(rank=rank, bucket_bytes=bucket_bytes, timeout_s=timeout_s, **group)
-            self._engine = GlooSender.trainer_init(gloo, client=client, source=self._source)
-        elif backend == "nccl":
-            nccl = NcclTrainerInitInfo(
-                rank=rank, packed=True, packed_buffer_size_bytes=bucket_bytes, packed_num_buffers=NCCL_BUFFERS,
-                timeout_s=timeout_s, **group,
+        self._engine: GlooSender | NcclSender | IPCTrainerWeightTransferEngine
+        if backend in ("gloo", "nccl"):
+            self._engine = {"gloo": GlooSender, "nccl": NcclSender}[backend](
+                client, self._source, rank=rank, address=address, port=port, world_size=num_receivers + 1,
+                bucket_bytes=bucket_bytes, timeout_s=timeout_s,
             )  # fmt: skip
-            self._engine = NcclSender.trainer_init(nccl, client=client, source=self._source)
         elif backend == "ipc":
             self._ipc = IpcClient(client, timeout_s)
             # Nothing larger than the buffer can travel by ipc.

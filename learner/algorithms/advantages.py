@@ -41,21 +41,30 @@ def compute_advantages(
     token, each token has its own return, and the statistics are over tokens, so that a long completion weighs more in
     them; also without KL, as REINFORCE++ has it.
 
+    A group whose rewards span less than `range_epsilon`, a lone completion included, has exactly zero advantage under
+    group_mean and leave_one_out, and enters the standard deviation of its task or of the step with these zeros: it was
+    sampled and showed no difference. Under batch_mean only a flat step is zero.
+
     Args:
         rewards: [N, G]; smaller groups are padded with masked completions.
-        masked: bool [N, G]; True counts nowhere and gets advantage 0.
+        masked: bool [N, G]; True is out of all statistics and gets advantage 0.
         tasks: [N], of each group.
         lengths: int64 [N, G], tokens of each completion; 0 in padding.
         token_kl: N lists of G tensors [T], nats, old policy against reference; None without KL in the reward.
         kl_coef: weight of `token_kl` in the reward.
-        reward_kl: whether KL is summed over the completion, or acts on the tokens up to which it can be traced.
-        baseline: see `step_advantages`; with reward_kl token it must be batch_mean.
-        scale: see `step_advantages`.
-        std_floor: see `step_advantages`.
-        range_epsilon: see `step_advantages`.
+        reward_kl: whether KL is summed over the completion, or acts on the tokens up to which it can be traced; with
+            token, `baseline` must be batch_mean.
+        baseline: group_mean: the group's mean. leave_one_out: the mean of the group's other completions. batch_mean:
+            the mean of the step.
+        scale: divide by the standard deviation of the group, of the task's completions in the step, of the step's, or
+            by nothing.
+        std_floor: least value to divide by.
+        range_epsilon: rewards that span less differ by rounding only.
 
     Returns:
         For each of N groups G tensors, float64 [T].
+
+    Sources of KL in the reward: by completion, RLOO, arXiv:2402.14740; by token, REINFORCE++, arXiv:2501.03262.
 
     Example:
         Rewards 1 and 0, lengths 2 and 1: mean 0.5, standard deviation 0.5.
@@ -67,130 +76,27 @@ def compute_advantages(
         >>> good.tolist(), bad.tolist()
         ([1.0, 1.0], [-1.0])
     """
-    if reward_kl == "token":
-        assert baseline == "batch_mean", "a group's mean over tokens is no baseline of any algorithm here"
-        return _token_advantages(
-            rewards.double(),
-            masked=masked,
-            tasks=tasks,
-            lengths=lengths,
-            token_kl=token_kl,
-            kl_coef=kl_coef,
-            scale=scale,
-            std_floor=std_floor,
-            range_epsilon=range_epsilon,
-        )
-    if token_kl is not None:
-        kl_sums = torch.tensor([[math.fsum(kl.tolist()) for kl in group] for group in token_kl], dtype=torch.float64)
-        rewards = kl_in_reward(rewards, kl_sums, kl_coef=kl_coef)
-    advantages = step_advantages(
-        rewards,
-        masked=masked,
-        tasks=tasks,
-        baseline=baseline,
-        scale=scale,
-        std_floor=std_floor,
-        range_epsilon=range_epsilon,
-    )
-    return [
-        [value.repeat(length) for value, length in zip(row, row_lengths, strict=True)]
-        for row, row_lengths in zip(advantages, lengths.tolist(), strict=True)
-    ]
-
-
-def step_advantages(
-    rewards: torch.Tensor,
-    *,
-    masked: torch.Tensor,
-    tasks: Sequence[str],
-    baseline: Baseline,
-    scale: Scale,
-    std_floor: float,
-    range_epsilon: float,
-) -> torch.Tensor:
-    """Return one advantage for each completion of the step.
-
-    A group whose rewards span less than `range_epsilon`, a lone completion included, has exactly zero advantage under
-    group_mean and leave_one_out, and enters the standard deviation of its task or of the step with these zeros: it was
-    sampled and showed no difference. Under batch_mean only a flat step is zero.
-
-    Args:
-        rewards: [N, G].
-        masked: bool [N, G]; True is out of all statistics and gets advantage 0.
-        tasks: [N], of each group.
-        baseline: group_mean: the group's mean. leave_one_out: the mean of the group's other completions. batch_mean:
-            the mean of the step.
-        scale: divide by the standard deviation of the group, of the task's completions in the step, of the step's, or
-            by nothing.
-        std_floor: least value to divide by.
-        range_epsilon: rewards that span less differ by rounding only.
-
-    Returns:
-        float64 [N, G].
-
-    Example:
-        Rewards 1, 0, 0, 1: mean 0.5, standard deviation 0.5.
-
-        >>> step_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), masked=torch.zeros(1, 4, dtype=torch.bool),
-        ...                 tasks=["chart"], baseline="group_mean", scale="group", std_floor=0.0,
-        ...                 range_epsilon=1e-6).tolist()
-        [[1.0, -1.0, -1.0, 1.0]]
-    """
-    values = rewards.double()
-    group_of = torch.arange(len(values))[:, None].expand(values.shape)
-    task_of = _task_numbers(tasks)[:, None].expand(values.shape)
-    counted = ~masked
-    centred = _centred(values[counted], group_of[counted], baseline=baseline, range_epsilon=range_epsilon)
-    parts = _scale_parts(scale, group_of[counted], task_of[counted])
-    advantages = torch.zeros_like(values)
-    advantages[counted] = _divided(centred, parts, std_floor=std_floor)
-    return advantages
-
-
-def zero_signal_mask(advantages: torch.Tensor | Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-    """Return which groups have no signal.
-
-    Args:
-        advantages: [N, G], or N lists of G tensors [T] as `compute_advantages` returns them.
-
-    Returns:
-        bool [N], True where every advantage of the group is exactly 0.
-    """
-    return torch.tensor([not any(bool(values.any()) for values in group) for group in advantages], dtype=torch.bool)
-
-
-def _token_advantages(
-    rewards: torch.Tensor,
-    *,
-    masked: torch.Tensor,
-    tasks: Sequence[str],
-    lengths: torch.Tensor,
-    token_kl: Sequence[Sequence[torch.Tensor]] | None,
-    kl_coef: float,
-    scale: Scale,
-    std_floor: float,
-    range_epsilon: float,
-) -> list[list[torch.Tensor]]:
-    """Returns of all unmasked tokens, minus their mean over the step, over their scale.
-
-    Source: REINFORCE++, arXiv:2501.03262, the return of a token and the normalisation over the batch.
-    """
-    zeros = [[torch.zeros(length, dtype=torch.float64) for length in row] for row in lengths.tolist()]
-    advantages = [list(row) for row in zeros]
-    places = [(n, g) for n, g in (~masked).nonzero().tolist() if len(zeros[n][g])]
+    assert reward_kl == "sequence" or baseline == "batch_mean", "a group's mean over tokens is no baseline here"
+    sizes = lengths.tolist()
+    advantages = [[torch.zeros(size, dtype=torch.float64) for size in row] for row in sizes]
+    places = [(n, g) for n, g in (~masked).nonzero().tolist() if sizes[n][g]]
     if not places:
         return advantages
-    returns = [
-        token_returns(rewards[n, g], (zeros if token_kl is None else token_kl)[n][g], kl_coef=kl_coef)
-        for n, g in places
-    ]
-    sizes = [len(values) for values in returns]
-    group_of = torch.tensor([n for n, _ in places]).repeat_interleave(torch.tensor(sizes))
-    centred = _centred(torch.cat(returns), group_of, baseline="batch_mean", range_epsilon=range_epsilon)
+    # One value of a completion, or one of each of its tokens.
+    values = []
+    for n, g in places:
+        kl = torch.zeros(sizes[n][g], dtype=torch.float64) if token_kl is None else token_kl[n][g]
+        if reward_kl == "token":
+            values.append(token_returns(rewards[n, g], kl, kl_coef=kl_coef))
+        else:
+            values.append(rewards[n, g : g + 1].double() - kl_coef * math.fsum(kl.tolist()))
+    counts = [len(own) for own in values]
+    group_of = torch.tensor([n for n, _ in places]).repeat_interleave(torch.tensor(counts))
+    centred = _centred(torch.cat(values), group_of, baseline=baseline, range_epsilon=range_epsilon)
     parts = _scale_parts(scale, group_of, _task_numbers(tasks)[group_of])
-    divided = torch.split_with_sizes(_divided(centred, parts, std_floor=std_floor), sizes)
-    for (n, g), values in zip(places, divided, strict=True):
-        advantages[n][g] = values
+    divided = torch.split_with_sizes(_divided(centred, parts, std_floor=std_floor), counts)
+    for (n, g), own in zip(places, divided, strict=True):
+        advantages[n][g] = own if reward_kl == "token" else own.repeat(sizes[n][g])
     return advantages
 
 
@@ -269,22 +175,6 @@ def overlong_penalty(
     excess = lengths.double() - (max_completion_tokens - buffer_tokens)
     # 0.0 - x, and not -x, which would make -0.0 of a free completion.
     return 0.0 - penalty * (excess / buffer_tokens).clamp(0.0, 1.0)
-
-
-def kl_in_reward(rewards: torch.Tensor, kl_sums: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
-    """Take the completion's KL estimate from its reward.
-
-    Args:
-        rewards: [N, G].
-        kl_sums: [N, G], sum over the completion's tokens, nats; k1 sums to the log-ratio of the whole completion.
-        kl_coef: weight of the KL.
-
-    Returns:
-        float64 [N, G].
-
-    Source: RLOO, arXiv:2402.14740, the reward with a KL penalty.
-    """
-    return rewards.double() - kl_coef * kl_sums.double()
 
 
 def token_returns(reward: torch.Tensor, token_kl: torch.Tensor, *, kl_coef: float) -> torch.Tensor:

@@ -1,23 +1,71 @@
 """The loss over completion tokens: a policy objective, an optional pull towards a reference, an entropy bonus.
 
-Axes: S sequences, C completion tokens of all of them, flat, sequence by sequence.
+Denominators of the token weights are of the whole optimiser step, over all ranks and micro-batches, so the gradient
+does not depend on how the step is cut. Axes: S sequences, C completion tokens of all of them, sequence by sequence.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from learner.algorithms.objectives import (
-    Objective,
-    ObjectiveTerms,
-    cispo_objective,
-    clip_objective,
-    gspo_objective,
-    sequence_sums,
-)
+from learner.config import AlgorithmConfig, CorrectionConfig
 
+Aggregation = Literal["token", "sequence", "constant"]
 KlEstimator = Literal["k1", "k2", "k3"]
+Objective = Literal["clip", "gspo", "cispo"]
+
+
+def token_weights(
+    aggregation: Aggregation,
+    lengths: Sequence[int],
+    *,
+    num_tokens: int,
+    num_sequences: int,
+    max_completion_tokens: int,
+) -> torch.Tensor:
+    """Return the weight of each token of these sequences.
+
+    token: 1 / num_tokens, the mean over all tokens; DAPO, arXiv:2503.14476, eq. 8. sequence: 1 / (num_sequences * T),
+    the mean of each completion's mean; GRPO, arXiv:2402.03300, eq. 3. constant: 1 / (num_sequences *
+    max_completion_tokens), so that a token weighs the same in a short and in a long completion; Dr. GRPO,
+    arXiv:2503.20783.
+
+    Args:
+        aggregation: one of the three.
+        lengths: [S], completion tokens of each sequence.
+        num_tokens: of all unmasked completions of the optimiser step.
+        num_sequences: unmasked completions of the optimiser step.
+        max_completion_tokens: the rollout's limit; read by constant only.
+
+    Returns:
+        float32 [C].
+
+    Raises:
+        ValueError: aggregation constant without a max_completion_tokens.
+
+    Example:
+        >>> token_weights("sequence", [1, 2], num_tokens=3, num_sequences=2, max_completion_tokens=0).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    if aggregation == "constant" and max_completion_tokens < 1:
+        raise ValueError(
+            f"algorithm.max_completion_tokens is {max_completion_tokens}; aggregation=constant divides by it, so set "
+            "it to the rollout's limit, or algorithm.aggregation=token"
+        )
+    sizes = torch.tensor(lengths, dtype=torch.int64)
+    denominators = {
+        "token": torch.full(sizes.shape, num_tokens, dtype=torch.float64),
+        "sequence": num_sequences * sizes.double(),
+        "constant": torch.full(sizes.shape, num_sequences * max_completion_tokens, dtype=torch.float64),
+    }[aggregation]
+    return denominators.reciprocal().float().repeat_interleave(sizes)
+
+
+def sequence_sums(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Return the sum over its sequence for each token: [C] to [C]; carries gradients, and adds in a fixed order."""
+    return torch.cat([part.sum().expand(len(part)) for part in torch.split_with_sizes(values, list(lengths))])
 
 
 def kl_estimate(logprobs: torch.Tensor, other_logprobs: torch.Tensor, *, estimator: KlEstimator) -> torch.Tensor:
@@ -49,58 +97,113 @@ def kl_estimate(logprobs: torch.Tensor, other_logprobs: torch.Tensor, *, estimat
     return torch.expm1(difference) - difference
 
 
-CorrectionLevel = Literal["none", "token", "sequence"]
-CorrectionAction = Literal["truncate", "mask"]
-
-
 def correction_weights(
     old_logprobs: torch.Tensor,
     behaviour_logprobs: torch.Tensor,
     *,
     lengths: Sequence[int],
-    level: Literal["token", "sequence"],
-    action: CorrectionAction,
-    low: float,
-    high: float,
+    correction: CorrectionConfig,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return w = old probability / behaviour probability, bounded.
 
     The engine samples with other probabilities than the learner computes for the same weights.
 
-    truncate: min(w, high); `low` is not read. mask: w inside [low, high], 0 outside: such tokens, or sequences, do not
-    train. A NaN is neither truncated nor masked: it must reach the loss and end the step.
+    With action mask, tokens or sequences outside [low, high] do not train. A NaN is neither truncated nor masked: it
+    must reach the loss and end the step.
 
     Args:
         old_logprobs: [C], the learner's for the weights before the update, nats.
         behaviour_logprobs: [C], the engine's.
         lengths: [S] tokens of each sequence, C in all.
-        level: token: each token its own w. sequence: one for all tokens of a sequence, the product of theirs.
-        action: truncate or mask.
-        low: of the interval.
-        high: of the interval.
+        correction: its level is token or sequence.
 
     Returns:
         (weights [C], corrected bool [C]: truncated or masked), without gradient.
 
-    Sources: truncated importance sampling, IMPALA, arXiv:1802.01561, eq. 1, for engine and learner Yao et al. 2025,
-    "Your efficient RL framework secretly brings you off-policy RL training"; masking, IcePop in arXiv:2510.18855.
+    Source: see CorrectionConfig.
 
     Example:
         Old probability 0.9 where the engine had 0.3: w is 3, truncated to 2.
 
-        >>> correction_weights(torch.tensor([0.9]).log(), torch.tensor([0.3]).log(), lengths=[1], level="token",
-        ...                    action="truncate", low=0.0, high=2.0)
+        >>> correction_weights(torch.tensor([0.9]).log(), torch.tensor([0.3]).log(), lengths=[1],
+        ...                    correction=CorrectionConfig(level="token", action="truncate", high=2.0))
         (tensor([2.]), tensor([True]))
     """
     log_weights = (old_logprobs - behaviour_logprobs).detach()
-    if level == "sequence":
+    if correction.level == "sequence":
         log_weights = sequence_sums(log_weights, lengths)
     # An overflow to inf is fine: it lies above `high`, and nothing differentiates through it.
     weights = torch.exp(log_weights)
-    if action == "truncate":
-        return weights.clamp(max=high), weights > high
-    outside = (weights < low) | (weights > high)
+    if correction.action == "truncate":
+        return weights.clamp(max=correction.high), weights > correction.high
+    outside = (weights < correction.low) | (weights > correction.high)
     return weights.masked_fill(outside, 0.0), outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveTerms:
+    """The policy term of each token, and what to watch."""
+
+    token_loss: torch.Tensor
+    """float32 [C], with gradient"""
+    ratio: torch.Tensor
+    """float32 [C], the importance ratio that is clipped"""
+    is_clipped: torch.Tensor
+    """bool [C]: clip, gspo: the clip removed the token's gradient. cispo: it bounded the token's weight."""
+
+
+def objective_terms(
+    objective: Objective,
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    *,
+    advantages: torch.Tensor,
+    counted: torch.Tensor,
+    lengths: Sequence[int],
+    clip_low: float,
+    clip_high: float,
+) -> ObjectiveTerms:
+    """Return what each token contributes to the loss before KL and entropy; r is its probability ratio.
+
+    clip: -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A). The ratio between current and old policy, times the
+    advantage; where the ratio has already moved past the clip in the advantage's favour, the token stops pushing.
+
+    gspo: the same with s, the sequence's geometric mean of token ratios, in place of r, so that a completion moves or
+    stops as a whole. Each token's s has the sequence's value and its own token's gradient: s_t = sg[s] * p_t / sg[p_t].
+    Its mean over the sequence has value and gradient of the sequence's own term, so aggregation sequence gives the
+    paper's objective, and advantages may differ by token. The clip is of the order 3e-4, as s is a mean.
+
+    cispo: -sg[clip(r, 1 - clip_low, 1 + clip_high)] A log p. REINFORCE with a bounded importance weight; every token
+    keeps a gradient, also where PPO drops it. The paper uses only the upper bound: clip_low=1 disables the lower one.
+
+    Sources: PPO, arXiv:1707.06347, eq. 7; two bounds, DAPO, arXiv:2503.14476, eq. 10; GSPO, arXiv:2507.18071, s eq. 7,
+    objective eq. 5, by token (GSPO-token) eq. 13 and 14; CISPO, MiniMax-M1, arXiv:2506.13585, eq. 4 and 5.
+
+    Args:
+        objective: clip, gspo or cispo.
+        logprobs: [C] current policy, with gradient.
+        old_logprobs: [C].
+        advantages: [C].
+        counted: bool [C]; other tokens are out of their sequence's mean.
+        lengths: [S]; sequences must be whole.
+        clip_low: the ratio is clipped at 1 - clip_low.
+        clip_high: the ratio is clipped at 1 + clip_high.
+    """
+    if objective == "gspo":
+        log_ratio = (logprobs - old_logprobs).detach()
+        num_counted = sequence_sums(counted.float(), lengths).clamp(min=1)
+        sequence_ratio = torch.exp(sequence_sums(log_ratio.where(counted, 0.0), lengths) / num_counted)
+        ratio = sequence_ratio * torch.exp(logprobs - logprobs.detach())
+    else:
+        ratio = torch.exp(logprobs - old_logprobs)
+    bounded = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    if objective == "cispo":
+        ratio, bounded = ratio.detach(), bounded.detach()
+        return ObjectiveTerms(token_loss=-bounded * advantages * logprobs, ratio=ratio, is_clipped=bounded != ratio)
+    pushed, clipped = ratio * advantages, bounded * advantages
+    return ObjectiveTerms(
+        token_loss=-torch.minimum(pushed, clipped), ratio=ratio.detach(), is_clipped=(clipped < pushed).detach()
+    )
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -119,15 +222,8 @@ def policy_loss(
     lengths: Sequence[int],
     entropy: torch.Tensor,
     ref_logprobs: torch.Tensor | None,
-    clip_low: float,
-    clip_high: float,
     kl_coef: float,
-    kl_estimator: KlEstimator,
-    entropy_coef: float,
-    correction_level: CorrectionLevel,
-    correction_action: CorrectionAction,
-    correction_low: float,
-    correction_high: float,
+    config: AlgorithmConfig,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss of these tokens as their share of the step's, and metrics.
 
@@ -135,25 +231,18 @@ def policy_loss(
     `token_weights`. Tokens of weight 0 count nowhere: garbage there makes neither the loss nor a gradient NaN.
 
     Args:
-        objective: clip, gspo or cispo; see `learner.algorithms.objectives`.
+        objective: clip, gspo or cispo; see `objective_terms`.
         logprobs: [C] current policy, with gradient, nats.
         old_logprobs: [C] what the ratio divides by: the learner's own before the first update. Where there is only
             one update, logprobs.detach() is exactly that. None: the ratio divides by `behaviour_logprobs`.
         behaviour_logprobs: [C] the engine's, of the weights that sampled.
         advantages: float32 [C].
-        token_weights: float32 [C], at least 0; see `learner.algorithms.objectives.token_weights`.
+        token_weights: float32 [C], at least 0; see `token_weights`.
         lengths: [S] tokens of each sequence; they add up to C.
         entropy: [C] of the current policy's next-token distribution, nats, with gradient.
         ref_logprobs: [C] frozen reference; needed when kl_coef > 0, and only watched when it is 0.
-        clip_low: the ratio is clipped at 1 - clip_low.
-        clip_high: the ratio is clipped at 1 + clip_high.
         kl_coef: weight of the KL to the reference in the loss; 0 where the reward holds it.
-        kl_estimator: see `kl_estimate`; k1 has no effect in a loss.
-        entropy_coef: weight of the entropy bonus.
-        correction_level: see `correction_weights`; none multiplies by 1.
-        correction_action: truncate or mask.
-        correction_low: of the interval of weights.
-        correction_high: of the interval of weights.
+        config: clip, KL estimator, entropy bonus and correction.
 
     Returns:
         The scalar loss, and detached scalars, means over the tokens of weight above 0, each counted once: clip_frac
@@ -177,37 +266,29 @@ def policy_loss(
     )
     old = None if old_logprobs is None else old_logprobs.where(counted, 0.0).detach()
     ref = None if ref_logprobs is None else ref_logprobs.where(counted, 0.0)
-    terms = _objective_terms(
+    terms = objective_terms(
         objective,
         current,
         behaviour if old is None else old,
         advantages=advantages,
         counted=counted,
         lengths=lengths,
-        clip_low=clip_low,
-        clip_high=clip_high,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
     )
     correction, corrected = torch.ones_like(behaviour), torch.zeros_like(counted)
-    if correction_level != "none":
+    if config.correction.level != "none":
         if old is None:
             raise ValueError(
-                f"correction_level is {correction_level}, but old_logprobs is None, so the ratio itself holds the "
-                "correction; pass old_logprobs or set correction_level=none"
+                f"correction.level is {config.correction.level}, but old_logprobs is None, so the ratio itself holds "
+                "the correction; pass old_logprobs or set correction.level=none"
             )
-        correction, corrected = correction_weights(
-            old,
-            behaviour,
-            lengths=lengths,
-            level=correction_level,
-            action=correction_action,
-            low=correction_low,
-            high=correction_high,
-        )
+        correction, corrected = correction_weights(old, behaviour, lengths=lengths, correction=config.correction)
     token_loss = correction * terms.token_loss
     if kl_coef > 0 and ref is not None:
-        token_loss = token_loss + kl_coef * kl_estimate(current, ref, estimator=kl_estimator)
-    if entropy_coef > 0:
-        token_loss = token_loss - entropy_coef * entropy
+        token_loss = token_loss + kl_coef * kl_estimate(current, ref, estimator=config.kl_estimator)
+    if config.entropy_coef > 0:
+        token_loss = token_loss - config.entropy_coef * entropy
     detached = current.detach()
     watched = {
         "clip_frac": terms.is_clipped.float(),
@@ -221,28 +302,3 @@ def policy_loss(
     }
     metrics = {name: masked_mean(values, counted) for name, values in watched.items()}
     return (token_weights * token_loss).sum(), {**metrics, "num_tokens": counted.sum().float()}
-
-
-def _objective_terms(
-    objective: Objective,
-    logprobs: torch.Tensor,
-    old_logprobs: torch.Tensor,
-    *,
-    advantages: torch.Tensor,
-    counted: torch.Tensor,
-    lengths: Sequence[int],
-    clip_low: float,
-    clip_high: float,
-) -> ObjectiveTerms:
-    if objective == "gspo":
-        return gspo_objective(
-            logprobs,
-            old_logprobs,
-            advantages=advantages,
-            counted=counted,
-            lengths=lengths,
-            clip_low=clip_low,
-            clip_high=clip_high,
-        )
-    function = {"clip": clip_objective, "cispo": cispo_objective}[objective]
-    return function(logprobs, old_logprobs, advantages=advantages, clip_low=clip_low, clip_high=clip_high)

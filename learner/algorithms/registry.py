@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from learner.algorithms.advantages import Baseline, RewardKl, Scale
-from learner.algorithms.objectives import Aggregation, Objective
+from learner.algorithms.losses import Aggregation, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TrainBackend(ABC):
-    """A policy on one or more ranks; every method is a collective of all of them."""
+    """A policy on one or more ranks; every method but `full_shapes` and `changing_names` is a collective of all."""
 
     dtype: torch.dtype
     """Of forward and backward."""

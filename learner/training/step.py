@@ -23,8 +23,6 @@ from learner.random_state import derive_seed
 from learner.ranks import exchange
 from learner.records import ScoredGroup
 from learner.training.step_plan import (
-    Advantages,
-    GroupFacts,
     SequenceKey,
     count_step,
     describe,
@@ -33,7 +31,7 @@ from learner.training.step_plan import (
     step_advantages,
     trained_indices,
 )
-from learner.training.update import PhaseClock, Pictures, UpdateRunner, report_metrics
+from learner.training.update import PhaseClock, Pictures, Share, UpdateRunner, report_metrics
 
 Logprobs = dict[SequenceKey, NDArray[np.float32]]
 
@@ -71,28 +69,29 @@ class StepRunner:
         clock = PhaseClock()
         algorithm = self._config.algorithm
         facts = join_facts(exchange([describe(group, algorithm) for group in groups]))
-        if algorithm.kl_coef > 0 and algorithm.kl_in == "reward":
+        is_kl_in_reward = algorithm.kl_coef > 0 and algorithm.kl_in == "reward"
+        if is_kl_in_reward:
             needed = {fact.group_id: [i for i, m in enumerate(fact.masked) if not m] for fact in facts}
-            pictures = self._encode_together(groups, needed)
-            clock.stop("plan")
-            old, ref = self._logprobs_before(groups, needed, pictures)
-            advantages = self._advantages(facts, self._token_kl(groups, old, ref))
         else:
-            advantages = self._advantages(facts, None)
+            advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=None)
             needed = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
-            pictures = self._encode_together(groups, needed)
-            clock.stop("plan")
-            old, ref = self._logprobs_before(groups, needed, pictures)
+        pictures = self._encode_together(groups, needed)
+        clock.stop("plan")
+        old, ref = self._logprobs_before(groups, needed, pictures)
+        if is_kl_in_reward:
+            token_kl = self._token_kl(groups, old, ref)
+            advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=token_kl)
         counts = count_step(facts, advantages, algorithm)
         clock.stop("score")
         updates = []
-        for epoch in range(self._config.algorithm.num_epochs):
-            for part in self._minibatches(facts, step, epoch):
+        for epoch in range(algorithm.num_epochs):
+            seed = derive_seed(self._seed, "minibatches", step, epoch)
+            for part in split_minibatches([f.group_id for f in facts], algorithm.num_minibatches, seed=seed):
                 sequences = minibatch_sequences(
-                    part,
+                    [fact for fact in facts if fact.group_id in part],
                     advantages,
                     algorithm=self._algorithm,
-                    config=self._config.algorithm,
+                    config=algorithm,
                     old_logprobs=old,
                     ref_logprobs=ref,
                 )
@@ -116,11 +115,6 @@ class StepRunner:
             raise LearnerError("; ".join(failures))
         return {group.group_id: image for group, image in zip(used, encoded, strict=True)}
 
-    def _advantages(
-        self, facts: Sequence[GroupFacts], token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None
-    ) -> Advantages:
-        return step_advantages(facts, algorithm=self._algorithm, config=self._config.algorithm, token_kl=token_kl)
-
     def _logprobs_before(
         self,
         groups: Sequence[ScoredGroup],
@@ -132,7 +126,7 @@ class StepRunner:
         needs_old = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
         if not needs_old and algorithm.kl_coef == 0:
             return {}, {}
-        share = [(group, [_to_score(group, i) for i in indices[group.group_id]]) for group in groups]
+        share = _to_score(groups, indices)
         old: Logprobs = {}
         ref: Logprobs = {}
         for batch, _ in self._updates.micro_batches(share, pictures):
@@ -169,23 +163,27 @@ class StepRunner:
             LearnerError: an image does not decode or does not match its prompt.
         """
         [picture] = self._images.encode([group])
-        share = [(group, [_to_score(group, index) for index in range(len(group.sequences))])]
+        share = _to_score([group], {group.group_id: range(len(group.sequences))})
         found: Logprobs = {}
         for batch, _ in self._updates.micro_batches(share, {group.group_id: picture}):
             found |= _by_sequence(batch, self._backend.logprobs(batch, is_raw=True))
         return [found[group.group_id, index] for index in range(len(group.sequences))]
 
-    def _minibatches(self, facts: Sequence[GroupFacts], step: int, epoch: int) -> list[list[GroupFacts]]:
-        number = self._config.algorithm.num_minibatches
-        seed = derive_seed(self._seed, "minibatches", step, epoch)
-        parts = split_minibatches([fact.group_id for fact in facts], number, seed=seed)
-        return [[fact for fact in facts if fact.group_id in part] for part in parts]
 
-
-def _to_score(group: ScoredGroup, index: int) -> TrainSequence:
-    """A sequence whose logprobs are wanted, and nothing else."""
-    nothing = np.zeros(group.sequences[index].num_tokens, dtype=np.float32)
-    return TrainSequence(index=index, advantages=nothing, token_weight=0.0)
+def _to_score(groups: Sequence[ScoredGroup], indices: Mapping[str, Sequence[int]]) -> Share:
+    """Sequences whose logprobs are wanted, and nothing else."""
+    return [
+        (
+            group,
+            [
+                TrainSequence(
+                    index=i, advantages=np.zeros(group.sequences[i].num_tokens, dtype=np.float32), token_weight=0.0
+                )
+                for i in indices[group.group_id]
+            ],
+        )
+        for group in groups
+    ]
 
 
 def _by_sequence(batch: MicroBatch, logprobs: torch.Tensor) -> Logprobs:

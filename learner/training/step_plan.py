@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithms.advantages import compute_advantages, overlong_penalty, zero_signal_mask
-from learner.algorithms.objectives import token_weights
+from learner.algorithms.advantages import compute_advantages, overlong_penalty
+from learner.algorithms.losses import token_weights
 from learner.algorithms.registry import Algorithm
 from learner.batching import TrainSequence
 from learner.config import AlgorithmConfig
@@ -130,21 +130,6 @@ def _padded_kl(
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepCounts:
-    """Numbers of groups, sequences and tokens of the step, over all ranks."""
-
-    num_groups: int
-    num_zero_signal_groups: int
-    """Groups in which every advantage is 0."""
-    num_sequences: int
-    num_masked_sequences: int
-    num_trained_sequences: int
-    """Sequences that enter the forward pass."""
-    num_completion_tokens: int
-    """Of all unmasked sequences, whether they enter the forward pass or not."""
-
-
 def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig) -> list[int]:
     """Return the indices of a group's sequences that enter the forward pass.
 
@@ -154,17 +139,18 @@ def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]],
     return [i for i, own in enumerate(advantages) if not fact.masked[i] and (keeps_all or own.any())]
 
 
-def count_step(facts: Sequence[GroupFacts], advantages: Advantages, config: AlgorithmConfig) -> StepCounts:
-    """Count what is in the step and what of it is trained on."""
-    rows = [[torch.from_numpy(own) for own in advantages[fact.group_id]] for fact in facts]
-    return StepCounts(
-        num_groups=len(facts),
-        num_zero_signal_groups=int(zero_signal_mask(rows).sum()),
-        num_sequences=sum(len(fact.rewards) for fact in facts),
-        num_masked_sequences=sum(sum(fact.masked) for fact in facts),
-        num_trained_sequences=sum(len(trained_indices(f, advantages[f.group_id], config)) for f in facts),
-        num_completion_tokens=sum(_num_unmasked_tokens(fact) for fact in facts),
-    )
+def count_step(facts: Sequence[GroupFacts], advantages: Advantages, config: AlgorithmConfig) -> dict[str, float]:
+    """Return the metrics that count what is in the step and what of it is trained on, over all ranks."""
+    num_sequences = sum(len(fact.rewards) for fact in facts)
+    num_trained = sum(len(trained_indices(fact, advantages[fact.group_id], config)) for fact in facts)
+    num_without_signal = sum(not any(own.any() for own in advantages[fact.group_id]) for fact in facts)
+    return {
+        "learner/num_groups": float(len(facts)),
+        "learner/num_completion_tokens": float(sum(_num_unmasked_tokens(fact) for fact in facts)),
+        "learner/zero_signal_frac": num_without_signal / max(1, len(facts)),
+        "learner/masked_frac": sum(sum(fact.masked) for fact in facts) / max(1, num_sequences),
+        "learner/trained_sequence_frac": num_trained / max(1, num_sequences),
+    }
 
 
 def minibatch_sequences(

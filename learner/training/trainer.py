@@ -1,11 +1,11 @@
 """PolicyTrainer: one learner rank. It takes scored groups, trains one step on them, and returns the new weights.
 
-Every public method but `close`, `encode_pictures`, `full_shapes`, `memory`, `release_cache` and `upload` is a
-collective: all ranks call it, each with its own share where it takes one.
+Every public method but `close`, `encode_pictures`, `memory`, `release_cache` and `upload` is a collective: all ranks
+call it, each with its own share where it takes one.
 """
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class PolicyTrainer:
 
     weight_version: int
     """Training steps taken since the model was loaded from `model_path`."""
+    backend: TrainBackend
+    """Holds the policy: whole tensors for engines, and offloading between two steps."""
 
     def __init__(
         self,
@@ -102,16 +104,16 @@ class PolicyTrainer:
             banned_token_ids=banned_token_ids,
             random_weights=random_weights,
         )
-        self._backend = _make_backend(config, device, source)
-        family = self._backend.policy.family
+        self.backend = _make_backend(config, device, source)
+        family = self.backend.policy.family
         self._device = device
         self._images = ImageEncoder.from_pretrained(config.model_path, family)
         self._steps = StepRunner(
             config,
             algorithm,
-            backend=self._backend,
+            backend=self.backend,
             images=self._images,
-            builder=MicroBatchBuilder(family, kernel, device=device, dtype=self._backend.dtype),
+            builder=MicroBatchBuilder(family, kernel, device=device, dtype=self.backend.dtype),
             seed=seed,
         )
         self.weight_version = 0
@@ -162,22 +164,6 @@ class PolicyTrainer:
         """Return what the rank holds, and held at most since it was asked to begin again; no collective."""
         return rank_memory(self._device, begin_again=begin_again)
 
-    def named_full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield (checkpoint name, whole tensor) one at a time; every rank consumes the whole iterator.
-
-        Args:
-            names: those wanted, the same on every rank; None for all.
-        """
-        return self._backend.full_tensors(names)
-
-    def full_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `named_full_tensors` by name, in the same order; no collective."""
-        return self._backend.full_shapes()
-
-    def changing_names(self) -> frozenset[str]:
-        """Return the checkpoint names of all tensors of the layers in which something is trained; no collective."""
-        return self._backend.changing_names()
-
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.
 
@@ -189,7 +175,7 @@ class PolicyTrainer:
         folder = self._staging.folder(SHARE_FOLDER)
         failure = None
         try:
-            self._backend.save(folder)
+            self.backend.save(folder)
             save_random_state(folder / _random_file(self._rank))
         except (OSError, RuntimeError) as error:
             failure = f"rank {self._rank}: {error}"
@@ -224,7 +210,7 @@ class PolicyTrainer:
             CheckpointError: the checkpoint is partial, or of another model; on all ranks.
         """
         folder, is_keeper = self._fetch(store, step)
-        self._backend.load(folder, is_keeper=is_keeper)
+        self.backend.load(folder, is_keeper=is_keeper)
         random_path = folder / _random_file(self._rank)
         if random_path.is_file():
             load_random_state(random_path)
@@ -255,25 +241,14 @@ class PolicyTrainer:
         engines weights in `rollout.engine.dtype`: where a model is stored in less, what is exported is rounded, and its
         scores may differ in the last digits from those of the run. Checkpoints are not rounded.
         """
-        tensors = self.named_full_tensors()
+        tensors = self.backend.full_tensors()
         if self._rank == 0:
             source = Path(self._config.model_path)
-            export_model(tensors, source=source, target=Path(folder), dtypes=self._backend.stored_dtypes)
+            export_model(tensors, source=source, target=Path(folder), dtypes=self.backend.stored_dtypes)
         else:
             for _ in tensors:
                 pass
         dist.barrier()
-
-    def offload(self) -> int:
-        """Move everything that lives on the GPU between two steps to host memory; returns the bytes freed.
-
-        Until `onload` only `upload`, `close` and reads of `weight_version` are allowed.
-        """
-        return self._backend.offload()
-
-    def onload(self) -> None:
-        """Move back what `offload` moved."""
-        self._backend.onload()
 
     def release_cache(self) -> None:
         """Free the GPU memory that torch's allocator keeps and no tensor uses; no collective.

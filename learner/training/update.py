@@ -6,7 +6,6 @@ Every rank runs the same number of micro-batches, because sharded weights are ga
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,7 +20,6 @@ from learner.families import ImageInputs
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import exchange
 from learner.records import ScoredGroup
-from learner.training.step_plan import StepCounts
 
 # Means over completion tokens that the loss reports, and the names under which a run logs them.
 TOKEN_METRICS = {
@@ -79,37 +77,24 @@ class UpdateSums:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateReport:
-    """One optimiser update."""
-
-    totals: Mapping[str, float]
-    """From UpdateSums.reduce."""
-    grad_norm: float
-    num_forward_tokens: int
-    """Tokens fed to the model on all ranks: a shared prompt once."""
-
-
-def report_metrics(updates: Sequence[UpdateReport], counts: StepCounts, *, learning_rate: float) -> dict[str, float]:
-    """Return the step's metrics; learner/README.md defines each."""
-    num_tokens = sum(update.totals["num_tokens"] for update in updates)
+def report_metrics(
+    updates: Sequence[Mapping[str, float]], counts: Mapping[str, float], *, learning_rate: float
+) -> dict[str, float]:
+    """Return the step's metrics from those of its updates; learner/README.md defines each."""
+    num_tokens = sum(update["num_tokens"] for update in updates)
 
     def per_token(name: str) -> float:
-        return sum(u.totals[name] * u.totals["num_tokens"] for u in updates) / max(1.0, num_tokens)
+        return sum(update[name] * update["num_tokens"] for update in updates) / max(1.0, num_tokens)
 
     return {
-        "policy/loss": sum(update.totals["loss"] for update in updates) / len(updates),
-        "policy/grad_norm": sum(update.grad_norm for update in updates) / len(updates),
+        "policy/loss": sum(update["loss"] for update in updates) / len(updates),
+        "policy/grad_norm": sum(update["grad_norm"] for update in updates) / len(updates),
         "policy/learning_rate": learning_rate,
         **{logged: per_token(name) for name, logged in TOKEN_METRICS.items()},
         "learner/num_updates": float(len(updates)),
-        "learner/num_groups": float(counts.num_groups),
-        "learner/num_completion_tokens": float(counts.num_completion_tokens),
         "learner/num_trained_tokens": num_tokens,
-        "learner/num_forward_tokens": float(sum(update.num_forward_tokens for update in updates)),
-        "learner/zero_signal_frac": counts.num_zero_signal_groups / max(1, counts.num_groups),
-        "learner/masked_frac": counts.num_masked_sequences / max(1, counts.num_sequences),
-        "learner/trained_sequence_frac": counts.num_trained_sequences / max(1, counts.num_sequences),
+        "learner/num_forward_tokens": sum(update["num_forward_tokens"] for update in updates),
+        **counts,
     }
 
 
@@ -146,8 +131,12 @@ class UpdateRunner:
 
     def run(
         self, share: Share, pictures: Pictures, *, step: int, learning_rate: float, clock: PhaseClock
-    ) -> UpdateReport:
+    ) -> dict[str, float]:
         """Run all micro-batches forward and backward, check, and move the weights.
+
+        Returns:
+            The update's sums as `UpdateSums.reduce` has them, grad_norm, and num_forward_tokens: the tokens fed to the
+            model on all ranks, a shared prompt once.
 
         Raises:
             DivergedError: loss or gradient is not finite, or explodes; nothing moved. It rises on all ranks.
@@ -164,7 +153,7 @@ class UpdateRunner:
         clock.stop("forward_backward")
         self._backend.step(grad_norm=grad_norm, learning_rate=learning_rate)
         clock.stop("optimizer")
-        return UpdateReport(totals=totals, grad_norm=float(grad_norm), num_forward_tokens=int(num_tokens))
+        return {**totals, "grad_norm": float(grad_norm), "num_forward_tokens": float(num_tokens)}
 
     def micro_batches(self, share: Share, pictures: Pictures) -> Iterator[tuple[MicroBatch, bool]]:
         """Yield this rank's micro-batches one by one, and whether each is the last.
@@ -205,15 +194,8 @@ class UpdateRunner:
                 lengths=batch.lengths,
                 entropy=entropy,
                 ref_logprobs=batch.ref_logprobs,
-                clip_low=algorithm.clip_low,
-                clip_high=algorithm.clip_high,
                 kl_coef=algorithm.kl_coef if is_kl_in_loss else 0.0,
-                kl_estimator=algorithm.kl_estimator,
-                entropy_coef=algorithm.entropy_coef,
-                correction_level=algorithm.correction.level,
-                correction_action=algorithm.correction.action,
-                correction_low=algorithm.correction.low,
-                correction_high=algorithm.correction.high,
+                config=algorithm,
             )
             sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
             return loss

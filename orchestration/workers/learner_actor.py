@@ -127,11 +127,11 @@ class LearnerActor:
 
     def offload(self) -> int:
         """Move the state to host memory; returns the bytes freed."""
-        return self._trainer.offload()
+        return self._trainer.backend.offload()
 
     def onload(self) -> None:
         """Move the state back onto the GPU."""
-        self._trainer.onload()
+        self._trainer.backend.onload()
 
     def release_cache(self) -> None:
         """Release cached GPU memory that no tensor holds."""
@@ -166,8 +166,8 @@ class LearnerActor:
             self._sender = None
         self._client = EngineClient(engines, workers_per_engine=workers_per_engine)
         self._sender = WeightSender(
-            self._trainer.full_shapes(),
-            self._trainer.named_full_tensors,
+            self._trainer.backend.full_shapes(),
+            self._trainer.backend.full_tensors,
             client=self._client,
             backend=config.backend,
             dtype=dtype,
@@ -177,7 +177,7 @@ class LearnerActor:
             port=port,
             bucket_bytes=config.bucket_bytes,
             timeout_s=config.timeout_s,
-            changing=self._trainer.changing_names(),
+            changing=self._trainer.backend.changing_names(),
         )
 
     def fetch(self, payloads: Sequence[ray.ObjectRef]) -> list[int]:

@@ -71,7 +71,7 @@ def measure(backend: str, folder: Path, num_steps: int) -> dict[str, float]:
         for part, seconds in report.seconds.items():
             found[part].append(seconds)
         started = time.perf_counter()
-        for _ in trainer.named_full_tensors():
+        for _ in trainer.backend.full_tensors():
             pass
         found["transfer"].append(time.perf_counter() - started)
     trainer.close()

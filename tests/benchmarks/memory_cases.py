@@ -194,7 +194,7 @@ def measure_fsdp(case: Case, folder: Path, **where: int) -> Measured:
     """Count what is alive in a rank of FSDP2: between steps, and at the peak of a step and of a transfer."""
     started = time.perf_counter()
     with trainer_of(case, folder, **where) as trainer:
-        backend = trainer._backend
+        backend = trainer.backend
         tensors = [*backend.policy.parameters()]
         tensors += [*backend._reference.parameters()] if backend._reference is not None else []
         for state in backend._optimizer.state.values():
@@ -203,6 +203,6 @@ def measure_fsdp(case: Case, folder: Path, **where: int) -> Measured:
         phases = {
             "step": peak_live_bytes(lambda: trainer.train_step(groups, step=1)),
             # gloo's threads let go of copies when they please, which only ever adds to a peak.
-            "transfer": min(peak_live_bytes(lambda: [None for _ in trainer.named_full_tensors()]) for _ in range(5)),
+            "transfer": min(peak_live_bytes(lambda: [None for _ in trainer.backend.full_tensors()]) for _ in range(5)),
         }
         return Measured(kept=storage_bytes(tensors), phases=phases, seconds=time.perf_counter() - started)

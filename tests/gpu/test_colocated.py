@@ -85,7 +85,7 @@ async def steps(engine: Any, trainer: Any) -> dict[str, list[float]]:
         await engine.sleep()
         found["slept"].append(free_bytes() - before)
 
-        await asyncio.to_thread(trainer.onload)
+        await asyncio.to_thread(trainer.backend.onload)
         report = await asyncio.to_thread(partial(trainer.train_step, [group], step=step))
         found["moved"].append(report.metrics["policy/grad_norm"])
         expected = await asyncio.to_thread(trainer.sequence_logprobs, group)
@@ -97,15 +97,15 @@ async def steps(engine: Any, trainer: Any) -> dict[str, list[float]]:
         if sender is None:
             sender = await asyncio.to_thread(
                 lambda: WeightSender(
-                    trainer.full_shapes(), trainer.named_full_tensors, client=client, backend="ipc", dtype="bfloat16",
-                    rank=0, num_receivers=1, address="", port=0, bucket_bytes=1 << 20, timeout_s=60.0,
+                    trainer.backend.full_shapes(), trainer.backend.full_tensors, client=client, backend="ipc",
+                    dtype="bfloat16", rank=0, num_receivers=1, address="", port=0, bucket_bytes=1 << 20, timeout_s=60.0,
                 )
             )  # fmt: skip
         client.weight_version = str(step + 1)
         await asyncio.to_thread(sender.send)
 
         before = free_bytes()
-        freed = await asyncio.to_thread(trainer.offload)
+        freed = await asyncio.to_thread(trainer.backend.offload)
         found["offloaded"].append((free_bytes() - before) / freed)
         before = free_bytes()
         await engine.wake_cache()
@@ -122,7 +122,7 @@ def test_memory_changes_hands_and_weights_arrive_in_every_step(model_path: Path,
     from rollout.engine import GenerationEngine
 
     async def scenario() -> tuple[dict[str, list[float]], int]:
-        trainer.offload()
+        trainer.backend.offload()
         engine = GenerationEngine(shared_rollout(), model_path)
         try:
             found = await steps(engine, trainer)
@@ -157,7 +157,7 @@ def test_offloaded_trainer_goes_on_as_one_that_stayed(model_path: Path) -> None:
                 assert torch.cuda.memory_allocated() < 0.1 * held
                 assert freed > 0.9 * held
                 made.onload()
-        found = {name: tensor.cpu() for name, tensor in made.named_full_tensors()}
+        found = {name: tensor.cpu() for name, tensor in made.backend.full_tensors()}
         made.close()
         return found
 

@@ -116,8 +116,8 @@ def test_the_production_client_brings_weights_over_by_ipc(
             client = engine_client.EngineClient([Actor()], workers_per_engine=1)  # type: ignore[list-item]
             sender = await asyncio.to_thread(
                 lambda: WeightSender(
-                    trainer.full_shapes(), trainer.named_full_tensors, client=client, backend="ipc", dtype="bfloat16",
-                    rank=0, num_receivers=1, address="", port=0, bucket_bytes=1 << 20, timeout_s=60.0,
+                    trainer.backend.full_shapes(), trainer.backend.full_tensors, client=client, backend="ipc",
+                    dtype="bfloat16", rank=0, num_receivers=1, address="", port=0, bucket_bytes=1 << 20, timeout_s=60.0,
                 )
             )  # fmt: skip
             client.weight_version = "1"

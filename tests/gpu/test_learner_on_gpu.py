@@ -122,4 +122,4 @@ def test_a_bfloat16_step_trains(folder, attention):
 
 
 def trainer_weights(trainer):
-    return {name: tensor.float().cpu().numpy() for name, tensor in trainer.named_full_tensors()}
+    return {name: tensor.float().cpu().numpy() for name, tensor in trainer.backend.full_tensors()}

@@ -43,7 +43,7 @@ def test_tensors_packed_on_other_streams_than_their_slow_gather_arrive_whole(
 
     write_tiny_model(tmp_path)
     trainer = start_trainer(0, 1, free_port(), tmp_path, device="cuda", dtype="bfloat16")
-    source = PolicyWeights(trainer.full_shapes(), trainer.named_full_tensors, torch.bfloat16)
+    source = PolicyWeights(trainer.backend.full_shapes(), trainer.backend.full_tensors, torch.bfloat16)
     expected = [(name, tensor.clone()) for name, tensor in source]
     torch.cuda.synchronize()
     gather, num_gathers = dist.all_gather_into_tensor, 0

@@ -62,10 +62,10 @@ class LocalLearner(LearnerActor.__ray_metadata__.modified_class):  # type: ignor
 
     def tensors(self, names: Collection[str]) -> Iterator[tuple[str, Any]]:
         """What travels."""
-        yield from self._trainer.named_full_tensors(names)
+        yield from self._trainer.backend.full_tensors(names)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._trainer.full_shapes())
+        return dict(self._trainer.backend.full_shapes())
 
     def connect(self, engines: Any, config: Any, dtype: str, workers: int, address: str, port: int) -> None:
         from learner.weight_sender import WeightSender
@@ -75,7 +75,7 @@ class LocalLearner(LearnerActor.__ray_metadata__.modified_class):  # type: ignor
         self._sender = WeightSender(
             self.shapes(), self.tensors, client=self._client, backend="gloo", dtype=dtype, rank=0, num_receivers=1,
             address=address, port=port, bucket_bytes=config.bucket_bytes, timeout_s=config.timeout_s,
-            changing=self._trainer.changing_names(),
+            changing=self._trainer.backend.changing_names(),
         )  # fmt: skip
 
     def train_step(self, step: int, payloads: Any) -> Any:

@@ -139,7 +139,7 @@ def test_dropped_pixels_are_named(run: LocalRun, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_shifted_positions_are_named(run: LocalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = run.trainer._backend.policy.family
+    family = run.trainer.backend.policy.family
     place = family.prompt_positions
 
     def shifted(is_image: Any, grids: Any) -> Any:
@@ -179,7 +179,7 @@ def test_boxes_in_another_frame_are_named(run: LocalRun, tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_placeholder_that_is_sampled_is_named(run: LocalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [pad] = [index for index in run.engine._logit_bias if index == run.trainer._backend.policy.family.image_token_id]
+    [pad] = [index for index in run.engine._logit_bias if index == run.trainer.backend.policy.family.image_token_id]
     monkeypatch.setattr(run.engine, "_logit_bias", {pad: 100.0})
     found = wrong(run.check(tmp_path))
     assert "<|image_pad|>" in found["sampled tokens"]

@@ -36,11 +36,11 @@ def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory
         result = {
             "gradients": gradients,
             "trained": weights_of(trainer),
-            "shapes": list(trainer.full_shapes().items()),
+            "shapes": list(trainer.backend.full_shapes().items()),
             "logprobs": trainer.sequence_logprobs(make_group("probe")),
         }
         chosen = {name for name in result["trained"] if ".layers.1." in name}
-        result["block"] = {name: tensor.numpy() for name, tensor in trainer.named_full_tensors(chosen)}
+        result["block"] = {name: tensor.numpy() for name, tensor in trainer.backend.full_tensors(chosen)}
 
         def go_on() -> None:
             result["drawn"] = torch.rand(3).tolist()
@@ -104,7 +104,7 @@ def narrow_life(rank: int, num_ranks: int, port: int, model_path: Path, changes:
     raised = _fail_twice(trainer, is_guilty=rank == num_ranks - 1)
     is_unchanged = all(np.array_equal(tensor, trained[name]) for name, tensor in weights_of(trainer).items())
     metrics += train(trainer, rank, num_ranks, 1, 2)
-    computed = {parameter.dtype for parameter in trainer._backend.policy.parameters()}
+    computed = {parameter.dtype for parameter in trainer.backend.policy.parameters()}
     result = {"before": before, "after": weights_of(trainer), "metrics": metrics, "computed": computed}
     result |= {"raised": raised, "is_unchanged": is_unchanged}
     trainer.close()

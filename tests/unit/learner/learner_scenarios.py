@@ -119,7 +119,7 @@ def load(trainer: PolicyTrainer, folder: Path) -> None:
 
 
 def weights_of(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
-    return {name: tensor.float().clone().numpy() for name, tensor in trainer.named_full_tensors()}
+    return {name: tensor.float().clone().numpy() for name, tensor in trainer.backend.full_tensors()}
 
 
 def train(
@@ -155,7 +155,7 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
     metrics += train(trainer, rank, num_ranks, 1, NUM_STEPS, family)
     result = {
         "before": before,
-        "shapes": list(trainer.full_shapes().items()),
+        "shapes": list(trainer.backend.full_shapes().items()),
         "gradients": gradients,
         "weights": weights_of(trainer),
         "metrics": metrics,
@@ -167,8 +167,8 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
 
 def break_off(trainer: PolicyTrainer, rank: int) -> None:
     """Stream all tensors as a sender does: rank 0 takes as many as there are and not one more, others all."""
-    number = len(list(trainer.named_full_tensors()))
-    kept = trainer.named_full_tensors()
+    number = len(list(trainer.backend.full_tensors()))
+    kept = trainer.backend.full_tensors()
     if rank == 0:
         for _ in range(number):
             next(kept)
@@ -184,7 +184,7 @@ HELD: list = []
 
 def keep_first_gradients(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
     """Fill the returned dictionary with the whole gradients of the first update, just before it is applied."""
-    backend, step = trainer._backend, trainer._backend.step
+    backend, step = trainer.backend, trainer.backend.step
     kept: dict[str, np.ndarray] = {}
 
     def step_and_keep(**arguments) -> None:
@@ -262,14 +262,14 @@ def fetch(
     """Load from a store that gives no paths; tell what the backend was given to read."""
     trainer = start_trainer(rank, num_ranks, port, model_path, staging_dir=staging_dir)
     result: dict = {}
-    load_backend = trainer._backend.load
+    load_backend = trainer.backend.load
 
     def look_and_load(folder: Path, *, is_keeper: bool) -> None:
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         result.update(folder=folder, files=files, is_keeper=is_keeper)
         load_backend(folder, is_keeper=is_keeper)
 
-    trainer._backend.load = look_and_load
+    trainer.backend.load = look_and_load
     trainer.load(store, step=step)
     result["loaded"] = weights_of(trainer)
     trainer.close()

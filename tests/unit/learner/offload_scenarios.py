@@ -18,9 +18,9 @@ def live(rank: int, num_ranks: int, port: int, model_path: Path, leaves: bool, c
     def between() -> None:
         if leaves:
             before = held_bytes(trainer)
-            freed.append(trainer.offload())
+            freed.append(trainer.backend.offload())
             held.append((before, held_bytes(trainer)))
-            trainer.onload()
+            trainer.backend.onload()
 
     metrics = []
     for step in range(NUM_STEPS):
@@ -38,8 +38,8 @@ def save_after_leaving(rank: int, num_ranks: int, port: int, model_path: Path, d
     """Save once the state has been away; a learner that loads it has the same weights and goes on alike."""
     trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
     train(trainer, rank, num_ranks, 0, 2)
-    trainer.offload()
-    trainer.onload()
+    trainer.backend.offload()
+    trainer.backend.onload()
     folder = save(trainer, directory, step=2)
     train(trainer, rank, num_ranks, 2, 3)
     gone_on = weights_of(trainer)
@@ -51,8 +51,8 @@ def resume_and_leave(rank: int, num_ranks: int, port: int, model_path: Path, fol
     """Load, be away, and take the next step."""
     trainer = start_trainer(rank, num_ranks, port, model_path, **changes)
     load(trainer, folder)
-    trainer.offload()
-    trainer.onload()
+    trainer.backend.offload()
+    trainer.backend.onload()
     train(trainer, rank, num_ranks, 2, 3)
     gone_on = weights_of(trainer)
     trainer.close()
@@ -60,13 +60,13 @@ def resume_and_leave(rank: int, num_ranks: int, port: int, model_path: Path, fol
 
 
 def weights_of(trainer) -> dict[str, np.ndarray]:
-    return {name: tensor.float().numpy() for name, tensor in trainer.named_full_tensors()}
+    return {name: tensor.float().numpy() for name, tensor in trainer.backend.full_tensors()}
 
 
 def held_bytes(trainer) -> int:
     """Bytes behind the parameters, each storage once."""
     storages = {}
-    for parameter in trainer._backend.policy.parameters():
+    for parameter in trainer.backend.policy.parameters():
         local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
         for tensor in (local, getattr(parameter, "ds_tensor", None)):
             if isinstance(tensor, torch.Tensor):

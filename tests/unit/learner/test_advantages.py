@@ -3,21 +3,27 @@ import math
 import pytest
 import torch
 
-from learner.algorithms.advantages import (
-    compute_advantages,
-    kl_in_reward,
-    overlong_penalty,
-    step_advantages,
-    token_returns,
-    zero_signal_mask,
-)
+from learner.algorithms.advantages import compute_advantages, overlong_penalty, token_returns
 
 
 def advantages(rewards, masked=None, tasks=None, dtype=torch.float64, **changes):
     rewards = torch.tensor(rewards, dtype=dtype)
-    mask = torch.zeros_like(rewards, dtype=torch.bool) if masked is None else torch.tensor(masked)
     settings = {"baseline": "group_mean", "scale": "group", "std_floor": 0.0, "range_epsilon": 1e-6, **changes}
-    return step_advantages(rewards, masked=mask, tasks=tasks or ["chart"] * len(rewards), **settings)
+    found = compute_advantages(
+        rewards,
+        masked=torch.zeros_like(rewards, dtype=torch.bool) if masked is None else torch.tensor(masked),
+        tasks=tasks or ["chart"] * len(rewards),
+        lengths=torch.ones(rewards.shape, dtype=torch.int64),
+        token_kl=None,
+        kl_coef=0.0,
+        reward_kl="sequence",
+        **settings,
+    )
+    return torch.stack([torch.cat(group) for group in found])
+
+
+def zero_signal(found):
+    return [not group.any() for group in found]
 
 
 def token_advantages(rewards, lengths, token_kl=None, masked=None, **changes):
@@ -176,7 +182,7 @@ def test_equal_dense_rewards_have_exactly_zero_advantage(reward, baseline, scale
 def test_a_flat_group_is_exactly_zero_beside_one_with_signal(baseline, scale):
     found = advantages([[0.1] * 7, [0.0] * 6 + [1.0]], baseline=baseline, scale=scale, dtype=torch.float32)
 
-    assert zero_signal_mask(found).tolist() == [True, False]
+    assert zero_signal(found) == [True, False]
 
 
 def test_with_the_mean_of_the_step_a_flat_group_has_signal():
@@ -193,14 +199,14 @@ def test_with_the_mean_of_the_step_a_flat_group_has_signal():
 def test_groups_without_comparison_are_zero_signal(rewards, masked, baseline):
     found = advantages([rewards], None if masked is None else [masked], baseline=baseline)
 
-    assert zero_signal_mask(found).tolist() == [True]
+    assert zero_signal(found) == [True]
 
 
 def test_groups_under_a_group_scale_do_not_see_each_other():
     together = advantages([[1.0, 0.0, 0.0], [5.0, 9.0, 6.0]])
 
     torch.testing.assert_close(together[1:], advantages([[5.0, 9.0, 6.0]]))
-    assert zero_signal_mask(together).tolist() == [False, False]
+    assert zero_signal(together) == [False, False]
 
 
 def test_every_token_of_a_completion_has_the_completions_advantage():
@@ -257,12 +263,6 @@ def test_a_step_in_which_everything_is_masked_has_no_advantages():
         assert token_advantages([[1.0, 0.0]], [[1, 2]], masked=[[True, True]], **settings) == [[[0.0], [0.0, 0.0]]]
 
 
-def test_zero_signal_is_told_of_tokens_too():
-    zero, tiny = torch.zeros(2), torch.tensor([0.0, 1e-9])
-
-    assert zero_signal_mask([[zero, zero], [zero, tiny]]).tolist() == [True, False]
-
-
 def penalty_of(lengths, buffer_tokens=4, penalty=1.0):
     found = overlong_penalty(
         torch.tensor(lengths), max_completion_tokens=10, buffer_tokens=buffer_tokens, penalty=penalty
@@ -284,11 +284,10 @@ def test_without_a_buffer_no_length_is_penalised():
 
 
 def test_kl_lowers_the_reward_by_its_weight():
-    # 1 - 0.1 * 2, 0 - 0.1 * -1: k1 may be negative
-    found = kl_in_reward(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, -1.0]]), kl_coef=0.1)
+    # 1 - 0.1 * 2 = 0.8, 0 - 0.1 * -1 = 0.1: k1 may be negative; mean 0.45
+    found = token_advantages([[1.0, 0.0]], [[1, 1]], [[[2.0], [-1.0]]], kl_coef=0.1)
 
-    assert found.flatten().tolist() == pytest.approx([0.8, 0.1])
-    assert found.dtype == torch.float64
+    assert found == [[[pytest.approx(0.35)], [pytest.approx(-0.35)]]]
 
 
 def test_a_token_pays_for_its_own_and_later_kl():

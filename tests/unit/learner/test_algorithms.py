@@ -21,8 +21,7 @@ import torch
 
 import learner.algorithms
 from learner.algorithms.advantages import compute_advantages
-from learner.algorithms.losses import policy_loss
-from learner.algorithms.objectives import token_weights
+from learner.algorithms.losses import policy_loss, token_weights
 from learner.algorithms.registry import ALGORITHMS, get_algorithm
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError
@@ -64,15 +63,8 @@ def step(name, clip_low=0.2, clip_high=0.2, token_kl=None, kl_coef=0.0, **overri
         lengths=LENGTHS,
         entropy=torch.zeros(8),
         ref_logprobs=None,
-        clip_low=clip_low,
-        clip_high=clip_high,
         kl_coef=0.0,
-        kl_estimator="k3",
-        entropy_coef=0.0,
-        correction_level="none",
-        correction_action="truncate",
-        correction_low=0.0,
-        correction_high=2.0,
+        config=AlgorithmConfig(clip_low=clip_low, clip_high=clip_high),
     )
     [gradient] = torch.autograd.grad(loss, logprobs)
     return flat.tolist(), loss.item(), gradient.tolist()

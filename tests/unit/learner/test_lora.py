@@ -33,7 +33,7 @@ def start(model_path):
 def parameters_of(trainer):
     return {
         name: parameter.full_tensor().detach().clone()
-        for name, parameter in trainer._backend.policy.hf_model.named_parameters()
+        for name, parameter in trainer.backend.policy.hf_model.named_parameters()
     }
 
 
@@ -43,7 +43,7 @@ def test_a_policy_with_new_adapters_is_the_model_itself(start, model_path):
     travelling = weights_of(start())
 
     assert len(travelling) == len(plain)
-    names = start()._backend._names
+    names = start().backend._names
     for name, parameter in plain.items():
         np.testing.assert_array_equal(travelling[names[name]], parameter.detach().numpy())
 
@@ -71,7 +71,7 @@ def test_only_adapters_move_and_what_travels_is_what_peft_merges(start, model_pa
     merged = {
         n.replace(".base_layer", ""): p.detach().numpy() for n, p in theirs.named_parameters() if not is_adapter(n)
     }
-    names = trainer._backend._names
+    names = trainer.backend._names
     for name, tensor in weights_of(trainer).items():
         own = next(key for key, value in names.items() if value == name)
         np.testing.assert_allclose(tensor, merged[own], rtol=0, atol=1e-6, err_msg=name)
@@ -82,12 +82,12 @@ def test_only_adapters_move_and_what_travels_is_what_peft_merges(start, model_pa
 )
 def test_only_layers_in_which_something_is_trained_travel_after_a_step(start, changes):
     trainer = start(**changes)
-    before, changing = weights_of(trainer), trainer.changing_names()
+    before, changing = weights_of(trainer), trainer.backend.changing_names()
     train(trainer, 0, 1, 0, 2)
     after = weights_of(trainer)
 
     assert {name for name in after if not np.array_equal(before[name], after[name])} <= changing < set(after)
-    travelling = dict(trainer.named_full_tensors(changing))
+    travelling = dict(trainer.backend.full_tensors(changing))
     assert list(travelling) == [name for name in after if name in changing]
     for name, tensor in travelling.items():
         np.testing.assert_array_equal(tensor.float().numpy(), after[name], err_msg=name)
@@ -101,9 +101,9 @@ def test_only_layers_in_which_something_is_trained_travel_after_a_step(start, ch
 def test_what_a_module_holds_by_itself_travels_together(frozen, start, model_paths):
     trainer = start(model_path=model_paths["internvl"], lora=None, freeze=(frozen,))
 
-    embeddings = {name for name in trainer.full_shapes() if name.endswith(("position_embeddings", "cls_token"))}
+    embeddings = {name for name in trainer.backend.full_shapes() if name.endswith(("position_embeddings", "cls_token"))}
     assert len(embeddings) == 2
-    assert embeddings <= trainer.changing_names()
+    assert embeddings <= trainer.backend.changing_names()
 
 
 def test_the_reference_is_the_policy_without_its_adapters(start):
@@ -163,7 +163,7 @@ def test_what_is_not_trained_is_held_in_the_type_of_forward_and_backward_and_tra
     def trained():
         trainer = start(dtype="bfloat16", algorithm={"kl_coef": 0.1}, **changes)
         metrics = train(trainer, 0, 1, 0, 2)
-        backend = trainer._backend
+        backend = trainer.backend
         assert {p.dtype for p in backend.policy.parameters() if p.requires_grad} == {torch.float32}
         policies = (backend.policy, backend._reference)
         fixed = [p for policy in policies for p in policy.parameters() if not p.requires_grad]

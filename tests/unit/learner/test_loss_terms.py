@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from learner.algorithms.losses import correction_weights, kl_estimate
-from learner.algorithms.objectives import sequence_sums, token_weights
+from learner.algorithms.losses import correction_weights, kl_estimate, sequence_sums, token_weights
+from learner.config import CorrectionConfig
 
 
 def weights(aggregation, lengths, num_tokens=8, num_sequences=4, max_completion_tokens=10):
@@ -65,9 +65,8 @@ WEIGHTS = [3.0, 2.0, 0.25, 1.0]
 
 def corrected(level, action, low=0.5, high=2.5, weights=WEIGHTS):
     old = torch.log(torch.tensor(weights)) - 1
-    found, hit = correction_weights(
-        old, torch.full_like(old, -1.0), lengths=[2, 2], level=level, action=action, low=low, high=high
-    )
+    correction = CorrectionConfig(level=level, action=action, low=low, high=high)
+    found, hit = correction_weights(old, torch.full_like(old, -1.0), lengths=[2, 2], correction=correction)
     return found.tolist(), hit.tolist()
 
 
@@ -117,9 +116,7 @@ def test_a_nan_is_not_hidden(action):
 def test_nothing_differentiates_through_a_weight():
     old = torch.tensor([-1.0], requires_grad=True)
 
-    found, _ = correction_weights(
-        old, torch.tensor([-1.5]), lengths=[1], level="token", action="truncate", low=0.0, high=2.0
-    )
+    found, _ = correction_weights(old, torch.tensor([-1.5]), lengths=[1], correction=CorrectionConfig(level="token"))
 
     assert not found.requires_grad
 

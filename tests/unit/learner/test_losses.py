@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from learner.algorithms.losses import policy_loss
+from learner.config import AlgorithmConfig, CorrectionConfig
 
 
 def loss_of(logprobs, behaviour, advantages, objective="clip", weights=None, **changes):
@@ -19,21 +20,10 @@ def loss_of(logprobs, behaviour, advantages, objective="clip", weights=None, **c
         "ref_logprobs": None,
         **{name: changes.pop(name) for name in ("old_logprobs", "entropy", "ref_logprobs") if name in changes},
     }
-    options = {
-        "lengths": [num_tokens],
-        "clip_low": 0.2,
-        "clip_high": 0.3,
-        "kl_coef": 0.0,
-        "kl_estimator": "k3",
-        "entropy_coef": 0.0,
-        "correction_level": "none",
-        "correction_action": "truncate",
-        "correction_low": 0.0,
-        "correction_high": 2.0,
-        **changes,
-    }
+    lengths, kl_coef = changes.pop("lengths", [num_tokens]), changes.pop("kl_coef", 0.0)
+    config = AlgorithmConfig(**{"clip_low": 0.2, "clip_high": 0.3, "old_logprobs": "recomputed", **changes})
     tensors = {name: None if values is None else torch.as_tensor(values) for name, values in settings.items()}
-    return policy_loss(objective, logprobs, **tensors, **options)
+    return policy_loss(objective, logprobs, **tensors, lengths=lengths, kl_coef=kl_coef, config=config)
 
 
 def gradient_of(ratios, advantages, objective="clip", **changes):
@@ -185,7 +175,7 @@ def test_micro_batches_of_whole_sequences_add_up_to_the_whole(objective):
             entropy=entropy[tokens],
             kl_coef=0.1,
             entropy_coef=0.2,
-            correction_level="sequence",
+            correction=CorrectionConfig(level="sequence"),
         )[0]
 
     whole = part_of(slice(0, 9), slice(0, 4))
@@ -197,7 +187,7 @@ def test_micro_batches_of_whole_sequences_add_up_to_the_whole(objective):
 @pytest.mark.parametrize("objective", ["clip", "gspo", "cispo"])
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 900.0])
 def test_garbage_at_weight_zero_changes_neither_loss_nor_gradient_nor_metrics(objective, garbage):
-    options = {"kl_coef": 0.1, "entropy_coef": 0.1, "correction_level": "token", "correction_action": "mask"}
+    options = {"kl_coef": 0.1, "entropy_coef": 0.1, "correction": CorrectionConfig(level="token", action="mask")}
 
     def run(*extra):
         logprobs = torch.tensor([-1.1, *extra], requires_grad=True)
@@ -293,9 +283,7 @@ def test_the_correction_multiplies_the_gradient_of_the_policy_term(level, action
         behaviour,
         [1.0, 1.0],
         old_logprobs=[-1.0, -1.0],
-        correction_level=level,
-        correction_action=action,
-        correction_low=0.5,
+        correction=CorrectionConfig(level=level, action=action, low=0.5),
     )
     loss.backward()
 
@@ -307,17 +295,16 @@ def test_the_correction_multiplies_the_gradient_of_the_policy_term(level, action
 
 def test_the_correction_leaves_kl_and_entropy_alone():
     settings = {"old_logprobs": [-1.0], "ref_logprobs": [-1.5], "entropy": [2.0], "kl_coef": 0.1, "entropy_coef": 0.5}
-    masked = {"correction_level": "token", "correction_action": "mask"}
 
-    loss, _ = loss_of([-1.0], [-9.0], [1.0], **settings, **masked)
+    loss, _ = loss_of([-1.0], [-9.0], [1.0], **settings, correction=CorrectionConfig(level="token", action="mask"))
 
     # the policy term is masked; 0.1 * k3(-0.5) - 0.5 * 2
     assert loss.item() == pytest.approx(0.1 * (math.exp(-0.5) + 0.5 - 1) - 1.0)
 
 
 def test_a_correction_without_old_logprobs_is_refused():
-    with pytest.raises(ValueError, match="correction_level is token, but old_logprobs is None"):
-        loss_of([-1.0], [-1.0], [1.0], correction_level="token")
+    with pytest.raises(ValueError, match=r"correction\.level is token, but old_logprobs is None"):
+        loss_of([-1.0], [-1.0], [1.0], correction=CorrectionConfig(level="token"))
 
 
 # ---- KL and entropy

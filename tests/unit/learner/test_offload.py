@@ -80,18 +80,18 @@ def test_another_tensor_among_the_fixed_ones_is_copied_with_all_of_them():
 def test_fixed_weights_that_a_checkpoint_brings_are_parked_anew(model_path, tmp_path):
     writer = start_trainer(0, 1, 0, model_path, freeze=("vision_tower",), dtype="bfloat16")
     with torch.no_grad():
-        for parameter in writer._backend.policy.parameters():
+        for parameter in writer.backend.policy.parameters():
             parameter.to_local().mul_(2.0)
     folder, written = save(writer, tmp_path, step=1), weights_of(writer)
     writer.close()
 
     # Another type than the writer's: float32 holds every value of bfloat16.
     reader = start_trainer(0, 1, 0, model_path, freeze=("vision_tower",))
-    reader.offload()
-    reader.onload()
+    reader.backend.offload()
+    reader.backend.onload()
     load(reader, folder)
-    reader.offload()
-    reader.onload()
+    reader.backend.offload()
+    reader.backend.onload()
     found = weights_of(reader)
     reader.close()
 

@@ -65,7 +65,7 @@ def test_a_step_takes_no_memory_beside_the_state():
 
 def test_a_checkpoint_that_another_kernel_wrote_goes_on_with_the_fused_one(model_path, tmp_path):
     writer = start_trainer(0, 1, 0, model_path)
-    for group in writer._backend._optimizer.param_groups:
+    for group in writer.backend._optimizer.param_groups:
         group.update(fused=False, foreach=True)
     train(writer, 0, 1, 0, 2)
     folder, written = save(writer, tmp_path, step=2), weights_of(writer)
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_another_kernel_wrote_goes_on_with_the_fused_one(model
 
     reader = start_trainer(0, 1, 0, model_path)
     load(reader, folder)
-    groups = reader._backend._optimizer.param_groups
+    groups = reader.backend._optimizer.param_groups
     found = weights_of(reader)
     train(reader, 0, 1, 2, 3)
     reader.close()

@@ -27,7 +27,7 @@ def test_an_export_has_the_published_names_types_and_files(name, tmp_path):
     trainer = start_trainer(0, 1, 0, tmp_path / "model")
     trainer.export(tmp_path / "untrained")
     with torch.no_grad():
-        for parameter in trainer._backend.policy.parameters():
+        for parameter in trainer.backend.policy.parameters():
             parameter.mul_(2.0)
     trainer.export(tmp_path / "trained")
     trainer.close()

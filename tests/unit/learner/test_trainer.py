@@ -201,8 +201,8 @@ def test_bfloat16_compute_trains_float32_weights(start):
 
     assert np.isfinite(metrics["policy/loss"])
     # What travels is what forward passes use; what is trained and saved is float32.
-    assert all(tensor.dtype == torch.bfloat16 for _, tensor in trainer.named_full_tensors())
-    assert all(parameter.dtype == torch.float32 for parameter in trainer._backend.policy.parameters())
+    assert all(tensor.dtype == torch.bfloat16 for _, tensor in trainer.backend.full_tensors())
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.backend.policy.parameters())
 
 
 def test_a_nan_raises_with_step_and_group_before_any_weight_moves(start):
@@ -262,7 +262,7 @@ def test_a_checkpoint_loads_in_the_other_precision(before, after, start, tmp_pat
 
 def shards_of(trainer):
     """Float32 values as the optimiser moves them."""
-    named = trainer._backend.policy.hf_model.named_parameters()
+    named = trainer.backend.policy.hf_model.named_parameters()
     return {name: parameter.detach().to_local().clone().numpy() for name, parameter in named}
 
 
@@ -275,7 +275,7 @@ def test_a_staging_folder_that_takes_nothing_is_named_and_a_full_one_leaves_the_
     def fill_up(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer._backend, "save", fill_up)
+    monkeypatch.setattr(trainer.backend, "save", fill_up)
     with pytest.raises(
         CheckpointError, match=r"step 2 was not staged in .*mixed-r1-staging.*No space left.*staging_dir"
     ):
@@ -314,7 +314,7 @@ def test_a_checkpoint_of_other_weights_is_refused(start, tmp_path):
 def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
     trainer = start()
     largest = max(
-        sum(parameter.numel() for parameter in module.parameters()) for module in trainer._backend.policy.blocks()
+        sum(parameter.numel() for parameter in module.parameters()) for module in trainer.backend.policy.blocks()
     )
     gathered = []
     gather = dist.all_gather_into_tensor
@@ -324,11 +324,11 @@ def test_weights_are_gathered_one_block_at_a_time(start, monkeypatch):
         gather(output, own)
 
     monkeypatch.setattr(dist, "all_gather_into_tensor", gather_and_note)
-    tensors = dict(trainer.named_full_tensors())
+    tensors = dict(trainer.backend.full_tensors())
 
     assert sum(gathered) == sum(tensor.numel() for tensor in tensors.values())
     # Blocks first, then one by one the large layers outside of them.
-    num_blocks = len(trainer._backend.policy.blocks())
+    num_blocks = len(trainer.backend.policy.blocks())
     assert max(gathered[:num_blocks]) == largest
     assert len(gathered) > num_blocks
 
@@ -343,7 +343,7 @@ def test_shapes_are_known_in_the_order_of_the_weights_and_without_a_gather(lora,
 
     monkeypatch.setattr(dist, "all_gather_into_tensor", refuse)
 
-    assert list(trainer.full_shapes().items()) == [(name, array.shape) for name, array in weights.items()]
+    assert list(trainer.backend.full_shapes().items()) == [(name, array.shape) for name, array in weights.items()]
 
 
 def test_two_seeds_deal_minibatches_differently(start):
@@ -365,7 +365,7 @@ def test_an_export_has_the_types_of_the_checkpoint_it_began_from(dtype, model_pa
     """Mixed ones too: a vision tower in float32 beside a language model in bfloat16."""
     folder = copy_with_types(model_path, tmp_path / "mixed")
     trainer = start_trainer(0, 1, 0, folder, dtype=dtype)
-    weights = {name: tensor.clone() for name, tensor in trainer.named_full_tensors()}
+    weights = {name: tensor.clone() for name, tensor in trainer.backend.full_tensors()}
     trainer.export(tmp_path / "exported")
     trainer.close()
 
@@ -390,7 +390,7 @@ def copy_with_types(source, target):
 def test_a_pass_over_the_weights_that_is_broken_off_disturbs_nothing(start):
     trainer = start()
     whole = weights_of(trainer)
-    next(trainer.named_full_tensors())
+    next(trainer.backend.full_tensors())
 
     assert_same_weights(weights_of(trainer), whole, atol=0)
     train(trainer, 0, 1, 0, 1)

@@ -119,7 +119,7 @@ def test_no_tensor_of_a_gathered_block_is_cut_beside_its_gather(
 
         monkeypatch.setattr(fsdp, "GatheredBlock", Recorded)
         count, too_early, num_broadcasts = pack(
-            PolicyWeights(trainer.full_shapes(), trainer.named_full_tensors, torch.float32), streams
+            PolicyWeights(trainer.backend.full_shapes(), trainer.backend.full_tensors, torch.float32), streams
         )
     finally:
         trainer.close()

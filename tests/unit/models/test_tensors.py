@@ -153,8 +153,10 @@ def test_adapters_and_patterns_give_the_learners_own_parameters(family: str, tmp
     case = Case(family=family, learner={"lora": lora, "freeze": ("*layers.1.*",)})
     write_model(case, tmp_path)
     with trainer_of(case, tmp_path) as trainer:
-        real = {n: tuple(p.shape) for n, p in trainer._backend.policy.hf_model.named_parameters() if p.requires_grad}
-        travelling = [shape for name, shape in trainer.full_shapes().items() if name in trainer.changing_names()]
+        real = {n: tuple(p.shape) for n, p in trainer.backend.policy.hf_model.named_parameters() if p.requires_grad}
+        travelling = [
+            shape for name, shape in trainer.backend.full_shapes().items() if name in trainer.backend.changing_names()
+        ]
 
     split = trained_tensors(shape_in(tmp_path), ("*layers.1.*",), lora)
 

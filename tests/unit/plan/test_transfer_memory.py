@@ -16,7 +16,8 @@ from vllm.distributed.weight_transfer import packed_tensor
 
 from learner.backends import fsdp
 from learner.backends.fsdp import GatheredBlock
-from learner.weight_sender import NCCL_BUFFERS, PolicyWeights
+from learner.broadcast import NCCL_BUFFERS
+from learner.weight_sender import PolicyWeights
 from orchestration.models.shapes import ModelShape, read_shape
 from orchestration.models.tensors import Tensor, model_tensors
 from orchestration.plan.engine_memory import transfer_items

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from learner.algorithms.advantages import step_advantages
+from learner.algorithms.advantages import compute_advantages
 from rewards import MixedReward, RewardConfig, RewardRequest
 
 SIZE = ((400, 300),)
@@ -70,13 +70,17 @@ def test_8_equal_dense_rewards_have_no_advantage() -> None:
     # 0.1 + 0.2 is not 0.3 in binary: eight such rewards differ in the last bit, and a tiny deviation divides them.
     rewards = torch.tensor([0.1 + 0.2, 0.3] * 4, dtype=torch.float64)
     assert rewards.max() > rewards.min()
-    advantages = step_advantages(
+    [advantages] = compute_advantages(
         rewards[None],
         masked=torch.zeros(1, 8, dtype=torch.bool),
         tasks=["iou"],
+        lengths=torch.ones(1, 8, dtype=torch.int64),
+        token_kl=None,
+        kl_coef=0.0,
+        reward_kl="sequence",
         baseline="group_mean",
         scale="group",
         std_floor=0.0,
         range_epsilon=1e-6,
     )
-    assert not advantages.any()
+    assert not torch.cat(advantages).any()

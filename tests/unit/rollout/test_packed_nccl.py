@@ -11,7 +11,8 @@ pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 from vllm.distributed.weight_transfer import nccl_engine
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 
-from learner.weight_sender import NCCL_BUFFERS, WeightSender
+from learner.broadcast import NCCL_BUFFERS
+from learner.weight_sender import WeightSender
 
 
 class Engines:
