@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -73,8 +73,8 @@ def remove(store: FileStore, step: int) -> None:
 
     The marker goes first, so that an interrupted deletion leaves nothing that looks complete.
     """
-    store.delete_file(f"{step_name(step)}/{COMPLETE_MARKER}")
-    store.delete_folder(step_name(step))
+    store.delete(f"{step_name(step)}/{COMPLETE_MARKER}")
+    store.delete(step_name(step))
 
 
 def put_share(store: FileStore, step: int, folder: Path) -> tuple[FileEntry, ...]:
@@ -118,8 +118,7 @@ def mark(
 
 
 def _below(step: int, entry: FileEntry) -> FileEntry:
-    name = entry.name.removeprefix(f"{step_name(step)}/")
-    return FileEntry(name=name, num_bytes=entry.num_bytes, blake2b=entry.blake2b)
+    return replace(entry, name=entry.name.removeprefix(f"{step_name(step)}/"))
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:
@@ -172,9 +171,9 @@ def verify(store: FileStore, checkpoint: Checkpoint) -> None:
     """
     sizes = store.sizes(checkpoint.name)
     for entry in checkpoint.files:
-        num_bytes = sizes.get(entry.name)
-        if num_bytes != entry.num_bytes:
-            difference = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
+        found = sizes.get(entry.name)
+        if found != entry.num_bytes:
+            difference = "is missing" if found is None else f"has {found} bytes"
             raise _damaged(store, checkpoint, entry, f"{difference}, and {entry.num_bytes} were written")
     readers = ThreadPoolExecutor(READERS)
     try:

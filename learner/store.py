@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,11 +72,7 @@ class FileStore:
             return self._write(stream, name)
 
     def put_bytes(self, data: bytes, name: str) -> FileEntry:
-        """Write a small file.
-
-        Raises:
-            CheckpointError: the store does not take it.
-        """
+        """Write a small file; raises as `put`."""
         return self._write(io.BytesIO(data), name)
 
     def _write(self, source: BinaryIO, name: str) -> FileEntry:
@@ -101,28 +97,25 @@ class FileStore:
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None where there is none."""
         with _blaming(f"{name} in {self} was not read", "look at the storage"):
-            if self.filesystem.get_file_info(self._at(name)).type != fs.FileType.File:
+            if self._type(name) != fs.FileType.File:
                 return None
-            with self.filesystem.open_input_stream(self._at(name), compression=None) as stream:
+            with self._open(name) as stream:
                 return bytes(stream.read())
 
     def digest(self, name: str) -> FileEntry:
         """Read a file through; returns its present size and checksum."""
-        with (
-            _blaming(f"{name} in {self} was not read", "look at the storage"),
-            self.filesystem.open_input_stream(self._at(name), compression=None) as stream,
-        ):
+        with _blaming(f"{name} in {self} was not read", "look at the storage"), self._open(name) as stream:
             return _copy(stream, None, name)
 
     def fetch(self, name: str, target: Path) -> FileEntry:
         """Copy a file to local disk; returns what arrived."""
         with _blaming(f"{name} in {self} was not fetched to {target}", "free space there, see staging_dir"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                self.filesystem.open_input_stream(self._at(name), compression=None) as stream,
-                target.open("wb") as out,
-            ):
+            with self._open(name) as stream, target.open("wb") as out:
                 return _copy(stream, out, name)
+
+    def _open(self, name: str) -> Any:
+        return self.filesystem.open_input_stream(self._at(name), compression=None)
 
     def local_path(self, name: str) -> Path | None:
         """Return the path of a file or folder, if it is on this machine's file system."""
@@ -142,17 +135,17 @@ class FileStore:
         with _blaming(f"{path} was not listed", "look at the storage"):
             return list(self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive)))
 
-    def delete_file(self, name: str) -> None:
-        """Delete a file; one that is not there is deleted already."""
-        with _blaming(f"{name} in {self} was not deleted", "correct its permissions"):
-            if self.filesystem.get_file_info(self._at(name)).type != fs.FileType.NotFound:
-                self.filesystem.delete_file(self._at(name))
+    def _type(self, name: str) -> fs.FileType:
+        return self.filesystem.get_file_info(self._at(name)).type
 
-    def delete_folder(self, name: str) -> None:
-        """Delete a folder and all below it; one that is not there is deleted already."""
+    def delete(self, name: str) -> None:
+        """Delete a file, or a folder and all below it; what is not there is deleted already."""
         with _blaming(f"{name} in {self} was not deleted", "correct its permissions"):
-            if self.filesystem.get_file_info(self._at(name)).type != fs.FileType.NotFound:
+            found = self._type(name)
+            if found == fs.FileType.Directory:
                 self.filesystem.delete_dir(self._at(name))
+            elif found != fs.FileType.NotFound:
+                self.filesystem.delete_file(self._at(name))
 
 
 def open_store(location: str | Path) -> FileStore:
@@ -294,15 +287,9 @@ class StagingArea:
                 return root, descriptor
             os.close(descriptor)
 
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CheckpointError(
-                f"training.staging_dir: {self._parent} cannot be written ({error.strerror or error}); name a folder on "
-                "local disk with room for a checkpoint"
-            ) from error
+    def _blaming(self) -> AbstractContextManager[None]:
+        what = f"training.staging_dir: {self._parent} cannot be written"
+        return _blaming(what, "name a folder on local disk with room for a checkpoint")
 
 
 def _remove_if_dead(lock: Path) -> None:

@@ -23,6 +23,9 @@ from learner.attention.layout import StreamLayout
 
 logger = logging.getLogger(__name__)
 
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Query, key and value, or their gradients."""
+
 MIN_CAPABILITY = (8, 0)
 """Compute capability (Ampere) from which both libraries run."""
 MIN_MAX_QUERIES = 2
@@ -64,19 +67,12 @@ class VarlenFlash(Protocol):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output [Lq, H, D] and log-sum-exp float32 [H, Lq]; a key head may serve several query heads."""
-        ...
 
     def backward(
-        self,
-        grad_out: torch.Tensor,
-        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        out: torch.Tensor,
-        log_sum_exp: torch.Tensor,
-        spans: Spans,
+        self, grad_out: torch.Tensor, saved: Triple, out: torch.Tensor, log_sum_exp: torch.Tensor, spans: Spans,
         scaling: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> Triple:  # fmt: skip
         """Return gradients of query, key and value; `log_sum_exp` is contiguous."""
-        ...
 
 
 class FlashAttnLibrary:
@@ -98,53 +94,25 @@ class FlashAttnLibrary:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         out, log_sum_exp, _ = self._forward(
-            query,
-            key,
-            value,
-            spans.queries,
-            spans.keys,
-            spans.max_queries,
-            spans.max_keys,
-            softmax_scale=scaling,
-            causal=spans.is_causal,
-            return_attn_probs=True,
-        )
+            query, key, value, spans.queries, spans.keys, spans.max_queries, spans.max_keys,
+            softmax_scale=scaling, causal=spans.is_causal, return_attn_probs=True,
+        )  # fmt: skip
         return out, log_sum_exp
 
     def backward(
-        self,
-        grad_out: torch.Tensor,
-        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        out: torch.Tensor,
-        log_sum_exp: torch.Tensor,
-        spans: Spans,
+        self, grad_out: torch.Tensor, saved: Triple, out: torch.Tensor, log_sum_exp: torch.Tensor, spans: Spans,
         scaling: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> Triple:  # fmt: skip
         query, key, value = saved
         grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
         self._backward(
-            dout=grad_out,
-            q=query,
-            k=key,
-            v=value,
-            out=out,
-            softmax_lse=log_sum_exp,
-            dq=grads[0],
-            dk=grads[1],
-            dv=grads[2],
-            cu_seqlens_q=spans.queries,
-            cu_seqlens_k=spans.keys,
-            max_seqlen_q=spans.max_queries,
-            max_seqlen_k=spans.max_keys,
-            dropout_p=0.0,
-            softmax_scale=scaling,
-            causal=spans.is_causal,
-            window_size_left=-1,
-            window_size_right=-1,
-            softcap=0.0,
-            alibi_slopes=None,
-            deterministic=False,
-        )
+            dout=grad_out, q=query, k=key, v=value, out=out, softmax_lse=log_sum_exp,
+            dq=grads[0], dk=grads[1], dv=grads[2],
+            cu_seqlens_q=spans.queries, cu_seqlens_k=spans.keys,
+            max_seqlen_q=spans.max_queries, max_seqlen_k=spans.max_keys,
+            dropout_p=0.0, softmax_scale=scaling, causal=spans.is_causal, window_size_left=-1, window_size_right=-1,
+            softcap=0.0, alibi_slopes=None, deterministic=False,
+        )  # fmt: skip
         return grads
 
 
@@ -161,45 +129,24 @@ class TorchFlash:
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         out, log_sum_exp, *_ = torch.ops.aten._flash_attention_forward(
-            query,
-            key,
-            value,
-            spans.queries,
-            spans.keys,
-            spans.max_queries,
-            spans.max_keys,
+            query, key, value, spans.queries, spans.keys, spans.max_queries, spans.max_keys,
             0.0,  # dropout
             spans.is_causal,
             False,  # return_debug_mask
             scale=scaling,
-        )
+        )  # fmt: skip
         return out, log_sum_exp
 
     def backward(
-        self,
-        grad_out: torch.Tensor,
-        saved: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        out: torch.Tensor,
-        log_sum_exp: torch.Tensor,
-        spans: Spans,
+        self, grad_out: torch.Tensor, saved: Triple, out: torch.Tensor, log_sum_exp: torch.Tensor, spans: Spans,
         scaling: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> Triple:  # fmt: skip
         unused = torch.empty(0, device=grad_out.device)  # random state of dropout
-        grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.ops.aten._flash_attention_backward(
-            grad_out,
-            *saved,
-            out,
-            log_sum_exp,
-            spans.queries,
-            spans.keys,
-            spans.max_queries,
-            spans.max_keys,
+        grads: Triple = torch.ops.aten._flash_attention_backward(
+            grad_out, *saved, out, log_sum_exp, spans.queries, spans.keys, spans.max_queries, spans.max_keys,
             0.0,  # dropout
-            spans.is_causal,
-            unused,
-            unused,
-            scale=scaling,
-        )
+            spans.is_causal, unused, unused, scale=scaling,
+        )  # fmt: skip
         return grads
 
 
@@ -308,9 +255,9 @@ class _StreamAttention(torch.autograd.Function):
         cut = prepared.num_stem_tokens
         grad_out = grad_out.contiguous()
 
-        def backward(rows: slice, keys: slice, spans: Spans) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def backward(rows: slice, keys: slice, spans: Spans) -> Triple:
             saved = (query[rows], key[keys], value[keys])
-            grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = ctx.library.backward(
+            grads: Triple = ctx.library.backward(
                 grad_out[rows], saved, out[rows], log_sum_exp[:, rows].contiguous(), spans, ctx.scaling
             )
             return grads

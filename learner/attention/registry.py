@@ -37,11 +37,9 @@ class AttentionKernel(Protocol):
 
         None leaves the tower to SDPA, which makes one call a window.
         """
-        ...
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> Any:
         """Return what every layer of a forward pass needs, on the device."""
-        ...
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: Any, *, scaling: float
@@ -58,7 +56,6 @@ class AttentionKernel(Protocol):
         Returns:
             [L, H, D]
         """
-        ...
 
 
 def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> AttentionKernel:

@@ -21,7 +21,7 @@ from learner.attention.registry import AttentionKernel
 from learner.errors import LearnerError
 from learner.families import get_family
 from learner.policy.model import Policy, build_skeleton
-from learner.random_state import derive_seed
+from learner.ranks import derive_seed
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"

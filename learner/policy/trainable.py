@@ -17,7 +17,7 @@ from learner.families import PARTS
 from learner.layers import BASE_SUFFIX, base_name, layer_of
 from learner.policy.model import Policy, parameters_on_meta
 from learner.policy.source import Weights
-from learner.random_state import derive_seed
+from learner.ranks import derive_seed
 
 ADAPTER = "default"
 

@@ -19,8 +19,7 @@ from learner.errors import LearnerError
 from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
-from learner.random_state import derive_seed
-from learner.ranks import exchange
+from learner.ranks import derive_seed, exchange
 from learner.records import ScoredGroup
 from learner.training.step_plan import (
     SequenceKey,

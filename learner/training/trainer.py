@@ -27,8 +27,16 @@ from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.packing import MicroBatchBuilder
 from learner.policy.source import FolderSource
-from learner.random_state import derive_seed, load_random_state, save_random_state, seed_process
-from learner.ranks import exchange, join_store, rank_memory, round_trips
+from learner.ranks import (
+    derive_seed,
+    exchange,
+    join_store,
+    load_random_state,
+    rank_memory,
+    round_trips,
+    save_random_state,
+    seed_process,
+)
 from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore, StagingArea
 from learner.training.step import StepRunner

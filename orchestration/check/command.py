@@ -133,7 +133,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
         finally:
             await engines.close()
             await learner.close()
-            open_store(checkpoints).delete_folder("check")
+            open_store(checkpoints).delete("check")
         return probes.facts
 
     with actors_reserved(config, logs, roles=("learner", "engine")) as seats:

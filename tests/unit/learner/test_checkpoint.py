@@ -53,7 +53,7 @@ def test_a_checkpoint_says_what_it_holds(store, tmp_path):
 def test_without_a_marker_nothing_counts(store, tmp_path):
     write(store, tmp_path, 3)
     write(store, tmp_path, 4)
-    store.delete_file("step_00000004/complete")
+    store.delete("step_00000004/complete")
     store.put_bytes(b"x", "something_else/file")
 
     assert checkpoint.steps(store) == [3, 4]
@@ -92,7 +92,7 @@ def test_a_marker_that_was_cut_short_marks_nothing(store, tmp_path):
 def test_a_damaged_file_is_named_and_the_next_older_whole_checkpoint_counts(store, name, content, message, tmp_path):
     for step in (1, 2):
         write(store, tmp_path, step)
-    store.delete_file(f"step_00000002/{name}")
+    store.delete(f"step_00000002/{name}")
     if content is not None:
         store.put_bytes(content, f"step_00000002/{name}")
 

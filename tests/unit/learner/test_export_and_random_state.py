@@ -9,7 +9,7 @@ import torch
 from plain_model import whole_policy
 
 from learner.export import export_model
-from learner.random_state import load_random_state, save_random_state, seed_process
+from learner.ranks import load_random_state, save_random_state, seed_process
 
 
 def test_random_state_returns(tmp_path):

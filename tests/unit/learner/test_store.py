@@ -42,12 +42,12 @@ def test_what_is_put_is_described_read_listed_fetched_and_deleted(store, num_byt
     assert store.fetch("step/weights/part", tmp_path / "a" / "b") == entry
     assert (tmp_path / "a" / "b").read_bytes() == data
 
-    store.delete_file("step/meta")
+    store.delete("step/meta")
     assert store.sizes("step") == {"weights/part": num_bytes}
-    store.delete_folder("step")
+    store.delete("step")
     assert store.folders() == []
-    store.delete_file("step/meta")
-    store.delete_folder("step")
+    store.delete("step/meta")
+    store.delete("step")
     assert store.read("step/meta") is None
     assert store.sizes("step") == {}
 
