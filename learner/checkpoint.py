@@ -171,9 +171,9 @@ def verify(store: FileStore, checkpoint: Checkpoint) -> None:
     """
     sizes = store.sizes(checkpoint.name)
     for entry in checkpoint.files:
-        found = sizes.get(entry.name)
-        if found != entry.num_bytes:
-            difference = "is missing" if found is None else f"has {found} bytes"
+        num_bytes = sizes.get(entry.name)
+        if num_bytes != entry.num_bytes:
+            difference = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
             raise _damaged(store, checkpoint, entry, f"{difference}, and {entry.num_bytes} were written")
     readers = ThreadPoolExecutor(READERS)
     try:

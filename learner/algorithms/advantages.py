@@ -11,7 +11,7 @@ Axes: N groups of the step, G completions of a group, T tokens of a completion, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -22,12 +22,12 @@ RewardKl = Literal["sequence", "token"]
 
 
 def compute_advantages(
-    rewards: torch.Tensor,
+    rewards: Sequence[Sequence[float]],
     *,
-    masked: torch.Tensor,
+    masked: Sequence[Sequence[bool]],
     tasks: Sequence[str],
-    lengths: torch.Tensor,
-    token_kl: Sequence[Sequence[torch.Tensor]] | None,
+    lengths: Sequence[Sequence[int]],
+    token_kl: Mapping[tuple[int, int], torch.Tensor] | None,
     kl_coef: float,
     reward_kl: RewardKl,
     baseline: Baseline,
@@ -46,11 +46,12 @@ def compute_advantages(
     sampled and showed no difference. Under batch_mean only a flat step is zero.
 
     Args:
-        rewards: [N, G]; smaller groups are padded with masked completions.
-        masked: bool [N, G]; True is out of all statistics and gets advantage 0.
+        rewards: [N] lists of [G].
+        masked: [N] lists of [G]; True is out of all statistics and gets advantage 0.
         tasks: [N], of each group.
-        lengths: int64 [N, G], tokens of each completion; 0 in padding.
-        token_kl: N lists of G tensors [T], nats, old policy against reference; None without KL in the reward.
+        lengths: [N] lists of [G], tokens of each completion.
+        token_kl: (n, g) of every unmasked completion -> [T], nats, old policy against reference; None without KL in the
+            reward.
         kl_coef: weight of `token_kl` in the reward.
         reward_kl: whether KL is summed over the completion, or acts on the tokens up to which it can be traced; with
             token, `baseline` must be batch_mean.
@@ -70,33 +71,31 @@ def compute_advantages(
         Rewards 1 and 0, lengths 2 and 1: mean 0.5, standard deviation 0.5.
 
         >>> [[good, bad]] = compute_advantages(
-        ...     torch.tensor([[1.0, 0.0]]), masked=torch.tensor([[False, False]]), tasks=["chart"],
-        ...     lengths=torch.tensor([[2, 1]]), token_kl=None, kl_coef=0.0, reward_kl="sequence",
-        ...     baseline="group_mean", scale="group", std_floor=0.0, range_epsilon=1e-6)
+        ...     [[1.0, 0.0]], masked=[[False, False]], tasks=["chart"], lengths=[[2, 1]], token_kl=None, kl_coef=0.0,
+        ...     reward_kl="sequence", baseline="group_mean", scale="group", std_floor=0.0, range_epsilon=1e-6)
         >>> good.tolist(), bad.tolist()
         ([1.0, 1.0], [-1.0])
     """
     assert reward_kl == "sequence" or baseline == "batch_mean", "a group's mean over tokens is no baseline here"
-    sizes = lengths.tolist()
-    advantages = [[torch.zeros(size, dtype=torch.float64) for size in row] for row in sizes]
-    places = [(n, g) for n, g in (~masked).nonzero().tolist() if sizes[n][g]]
+    advantages = [[torch.zeros(length, dtype=torch.float64) for length in row] for row in lengths]
+    places = [(n, g) for n, row in enumerate(masked) for g, is_out in enumerate(row) if not is_out]
     if not places:
         return advantages
     # One value of a completion, or one of each of its tokens.
     values = []
     for n, g in places:
-        kl = torch.zeros(sizes[n][g], dtype=torch.float64) if token_kl is None else token_kl[n][g]
+        kl = advantages[n][g] if token_kl is None else token_kl[n, g]  # zeros without KL
         if reward_kl == "token":
-            values.append(token_returns(rewards[n, g], kl, kl_coef=kl_coef))
+            values.append(token_returns(rewards[n][g], kl, kl_coef=kl_coef))
         else:
-            values.append(rewards[n, g : g + 1].double() - kl_coef * math.fsum(kl.tolist()))
+            values.append(torch.tensor([rewards[n][g] - kl_coef * math.fsum(kl.tolist())], dtype=torch.float64))
     counts = [len(own) for own in values]
     group_of = torch.tensor([n for n, _ in places]).repeat_interleave(torch.tensor(counts))
     centred = _centred(torch.cat(values), group_of, baseline=baseline, range_epsilon=range_epsilon)
     parts = _scale_parts(scale, group_of, _task_numbers(tasks)[group_of])
     divided = torch.split_with_sizes(_divided(centred, parts, std_floor=std_floor), counts)
     for (n, g), own in zip(places, divided, strict=True):
-        advantages[n][g] = own if reward_kl == "token" else own.repeat(sizes[n][g])
+        advantages[n][g] = own if reward_kl == "token" else own.repeat(lengths[n][g])
     return advantages
 
 
@@ -177,11 +176,11 @@ def overlong_penalty(
     return 0.0 - penalty * (excess / buffer_tokens).clamp(0.0, 1.0)
 
 
-def token_returns(reward: torch.Tensor, token_kl: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
+def token_returns(reward: float, token_kl: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
     """Return for each token the reward minus the KL of itself and of all later tokens; it cannot change earlier ones.
 
     Args:
-        reward: float64 scalar, given at the completion's end.
+        reward: given at the completion's end.
         token_kl: [T], nats.
         kl_coef: weight of the KL.
 
@@ -191,8 +190,8 @@ def token_returns(reward: torch.Tensor, token_kl: torch.Tensor, *, kl_coef: floa
     Source: REINFORCE++, arXiv:2501.03262: A_t = r - kl_coef * sum of KL(i) over i = t .. T.
 
     Example:
-        >>> token_returns(torch.tensor(1.0), torch.tensor([0.5, 0.0, 1.0]), kl_coef=0.5).tolist()
+        >>> token_returns(1.0, torch.tensor([0.5, 0.0, 1.0]), kl_coef=0.5).tolist()
         [0.25, 0.5, 0.5]
     """
     to_go = token_kl.double().flip(0).cumsum(0).flip(0)
-    return reward.double() - kl_coef * to_go
+    return reward - kl_coef * to_go

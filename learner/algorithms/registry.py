@@ -15,11 +15,6 @@ from learner.algorithms.losses import Aggregation, Objective
 class Algorithm:
     """The parts of one algorithm, as its paper has them."""
 
-    name: str
-    summary: str
-    """One line: what is particular to it."""
-    source: str
-    """Paper, and what here is our own choice."""
     baseline: Baseline
     scale: Scale
     aggregation: Aggregation
@@ -29,84 +24,33 @@ class Algorithm:
     advantages are over tokens."""
 
 
-_ENTRIES = (
-    Algorithm(
-        name="grpo",
-        summary="rewards standardised within the group; each completion's mean counts the same",
-        source="arXiv:2402.03300, eq. 3",
-        baseline="group_mean",
-        scale="group",
-        aggregation="sequence",
-        objective="clip",
+ALGORITHMS = {
+    # arXiv:2402.03300, eq. 3: rewards standardised within the group; each completion's mean counts the same.
+    "grpo": Algorithm(baseline="group_mean", scale="group", aggregation="sequence", objective="clip"),
+    # arXiv:2503.20783: GRPO without its two normalisations, by the group's deviation and by the completion's length.
+    "dr_grpo": Algorithm(baseline="group_mean", scale="none", aggregation="constant", objective="clip"),
+    # arXiv:2503.14476, eq. 8 to 13: GRPO with a mean over tokens, a wider upper clip and a soft length limit. Groups
+    # without signal are left out here, not sampled again.
+    "dapo": Algorithm(baseline="group_mean", scale="group", aggregation="token", objective="clip"),
+    # arXiv:2507.18071, eq. 5 to 7: ratio and clip of the whole completion.
+    "gspo": Algorithm(baseline="group_mean", scale="group", aggregation="sequence", objective="gspo"),
+    # MiniMax-M1, arXiv:2506.13585, eq. 4 and 5: REINFORCE with a bounded importance weight; every token has a gradient.
+    "cispo": Algorithm(baseline="group_mean", scale="group", aggregation="token", objective="cispo"),
+    # arXiv:2402.14740: each completion against the mean of the others in its group. The paper sums over a completion's
+    # tokens, which aggregation constant is up to a factor; the clipped ratio is our choice, for data that is not quite
+    # on policy.
+    "rloo": Algorithm(baseline="leave_one_out", scale="none", aggregation="constant", objective="clip"),
+    # arXiv:2501.03262: no groups; token returns with KL, standardised over the tokens of the step. Aggregation token is
+    # our choice.
+    "reinforce_plus_plus": Algorithm(
+        baseline="batch_mean", scale="batch", aggregation="token", objective="clip", reward_kl="token"
     ),
-    Algorithm(
-        name="dr_grpo",
-        summary="GRPO without its two normalisations, by the group's deviation and by the completion's length",
-        source="arXiv:2503.20783",
-        baseline="group_mean",
-        scale="none",
-        aggregation="constant",
-        objective="clip",
+    # The same paper's variant with baseline: rewards minus the group's mean, over the deviation of the whole step.
+    # Statistics over completions and aggregation token are our choice.
+    "reinforce_plus_plus_baseline": Algorithm(
+        baseline="group_mean", scale="batch", aggregation="token", objective="clip"
     ),
-    Algorithm(
-        name="dapo",
-        summary="GRPO with a mean over tokens, a wider upper clip and a soft length limit",
-        source="arXiv:2503.14476, eq. 8 to 13; groups without signal are left out here, not sampled again",
-        baseline="group_mean",
-        scale="group",
-        aggregation="token",
-        objective="clip",
-    ),
-    Algorithm(
-        name="gspo",
-        summary="ratio and clip of the whole completion",
-        source="arXiv:2507.18071, eq. 5 to 7",
-        baseline="group_mean",
-        scale="group",
-        aggregation="sequence",
-        objective="gspo",
-    ),
-    Algorithm(
-        name="cispo",
-        summary="REINFORCE with a bounded importance weight; no token loses its gradient",
-        source="MiniMax-M1, arXiv:2506.13585, eq. 4 and 5",
-        baseline="group_mean",
-        scale="group",
-        aggregation="token",
-        objective="cispo",
-    ),
-    Algorithm(
-        name="rloo",
-        summary="each completion against the mean of the others in its group",
-        source="arXiv:2402.14740; the paper sums over a completion's tokens, which aggregation constant is up to a "
-        "factor; the clipped ratio is our choice, for data that is not quite on policy",
-        baseline="leave_one_out",
-        scale="none",
-        aggregation="constant",
-        objective="clip",
-    ),
-    Algorithm(
-        name="reinforce_plus_plus",
-        summary="no groups: token returns with KL, standardised over the tokens of the step",
-        source="arXiv:2501.03262; aggregation token is our choice",
-        baseline="batch_mean",
-        scale="batch",
-        aggregation="token",
-        objective="clip",
-        reward_kl="token",
-    ),
-    Algorithm(
-        name="reinforce_plus_plus_baseline",
-        summary="rewards minus the group's mean, over the deviation of the whole step",
-        source="arXiv:2501.03262, the variant with baseline; statistics over completions and aggregation token are our "
-        "choice",
-        baseline="group_mean",
-        scale="batch",
-        aggregation="token",
-        objective="clip",
-    ),
-)
-ALGORITHMS = {algorithm.name: algorithm for algorithm in _ENTRIES}
+}
 
 
 def get_algorithm(

@@ -4,8 +4,6 @@ The block mask is counted from lengths. torch's `create_block_mask` would evalua
 of several masks at 32,768 tokens.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,13 +17,6 @@ BLOCK_SIZE = 128
 """Side of a block of the mask; the default of FlexAttention."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlexPrepared:
-    """The mask of one stream."""
-
-    block_mask: BlockMask
-
-
 class FlexKernel:
     """FlexAttention over the whole stream; torch compiles it once and again when the number of tokens jumps."""
 
@@ -37,7 +28,7 @@ class FlexKernel:
         self.tower = tower
         self._attend = torch.compile(flex_attention, dynamic=True) if is_compiled else flex_attention
 
-    def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> FlexPrepared:
+    def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> BlockMask:
         num_stems = len(layout.stem_lengths)
         lengths = np.concatenate([layout.stem_lengths, layout.branch_lengths])
         parents = np.concatenate([np.full(num_stems, NO_STEM), layout.stem_of])
@@ -52,21 +43,20 @@ class FlexKernel:
 
         visible = count_visible(layout)
         is_full = visible == BLOCK_SIZE**2
-        block_mask = BlockMask.from_kv_blocks(
+        return BlockMask.from_kv_blocks(
             *_in_order((visible > 0) & ~is_full, device),
             *_in_order(is_full, device),
             BLOCK_SIZE=BLOCK_SIZE,
             mask_mod=is_visible,
             seq_lengths=(layout.num_tokens, layout.num_tokens),
         )
-        return FlexPrepared(block_mask=block_mask)
 
     def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: FlexPrepared, *, scaling: float
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prepared: BlockMask, *, scaling: float
     ) -> torch.Tensor:
         query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
         is_grouped = query.shape[1] != key.shape[1]
-        out = self._attend(query, key, value, block_mask=prepared.block_mask, scale=scaling, enable_gqa=is_grouped)
+        out = self._attend(query, key, value, block_mask=prepared, scale=scaling, enable_gqa=is_grouped)
         return out[0].transpose(0, 1)
 
 

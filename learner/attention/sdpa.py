@@ -23,14 +23,6 @@ MIN_LENGTH_FRAC = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StemBlock:
-    """Stems of similar length."""
-
-    shape: tuple[int, int]
-    """(n, T)"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchBlock:
     """Branches of similar length, and the stems that they attend to."""
 
@@ -56,7 +48,8 @@ class PaddedBlocks:
     """[L] slot of each stream row."""
     is_padding: torch.Tensor
     """bool [slots]"""
-    stems: tuple[StemBlock, ...]
+    stem_shapes: tuple[tuple[int, int], ...]
+    """(n, T) of each block of stems."""
     branches: tuple[BranchBlock, ...]
 
 
@@ -82,7 +75,7 @@ class SdpaKernel:
             rows=torch.from_numpy(rows).to(device),
             slots=torch.from_numpy(slots).to(device),
             is_padding=torch.from_numpy(~is_used).to(device),
-            stems=tuple(StemBlock(shape=rows.shape) for rows, _ in filled[: len(stem_blocks)]),
+            stem_shapes=tuple(rows.shape for rows, _ in filled[: len(stem_blocks)]),
             branches=tuple(
                 _branch_block(rows.shape, layout.stem_of[block - num_stems], starts, lengths, device, dtype)
                 for block, (rows, _) in zip(branch_blocks, filled[len(stem_blocks) :], strict=True)
@@ -96,14 +89,14 @@ class SdpaKernel:
         heads = [num_heads, num_kv_heads, num_kv_heads]
         # One gather for queries, keys and values: their heads side by side, [L, (H + 2 KV) * D].
         stream = torch.cat([query, key, value], dim=1).flatten(1)
-        shapes = [*(stem.shape for stem in prepared.stems), *(branch.shape for branch in prepared.branches)]
+        shapes = [*prepared.stem_shapes, *(branch.shape for branch in prepared.branches)]
         gathered: torch.Tensor = _ToBlocks.apply(stream, prepared)  # type: ignore[no-untyped-call]
         blocks = [
             block.view(*shape, sum(heads), head_dim).transpose(1, 2).split(heads, dim=1)
             for block, shape in zip(gathered.split([n * t for n, t in shapes]), shapes, strict=True)
         ]
-        outs = [_attend(*block, bias=None, scaling=scaling) for block in blocks[: len(prepared.stems)]]
-        for branch, (own_q, own_k, own_v) in zip(prepared.branches, blocks[len(prepared.stems) :], strict=True):
+        outs = [_attend(*block, bias=None, scaling=scaling) for block in blocks[: len(prepared.stem_shapes)]]
+        for branch, (own_q, own_k, own_v) in zip(prepared.branches, blocks[len(prepared.stem_shapes) :], strict=True):
             stem_heads = stream[:, num_heads * head_dim :].index_select(0, branch.stem_rows)
             stem_k, stem_v = (
                 stem_heads.view(*branch.stem_shape, 2 * num_kv_heads, head_dim)

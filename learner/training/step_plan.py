@@ -86,23 +86,12 @@ def step_advantages(
         config: the user's.
         token_kl: [T] of every unmasked sequence, where KL is taken from the reward; None otherwise.
     """
-    if not facts:
-        return {}
-    largest = max(len(fact.rewards) for fact in facts)
-    rewards = torch.zeros(len(facts), largest, dtype=torch.float64)
-    masked = torch.ones(len(facts), largest, dtype=torch.bool)
-    lengths = torch.zeros(len(facts), largest, dtype=torch.int64)
-    for row, fact in enumerate(facts):
-        size = len(fact.rewards)
-        rewards[row, :size] = torch.tensor(fact.rewards, dtype=torch.float64)
-        masked[row, :size] = torch.tensor(fact.masked)
-        lengths[row, :size] = torch.tensor(fact.lengths)
     found = compute_advantages(
-        rewards,
-        masked=masked,
+        [fact.rewards for fact in facts],
+        masked=[fact.masked for fact in facts],
         tasks=[fact.task for fact in facts],
-        lengths=lengths,
-        token_kl=None if token_kl is None else _padded_kl(facts, lengths, token_kl),
+        lengths=[fact.lengths for fact in facts],
+        token_kl=None if token_kl is None else _by_place(facts, token_kl),
         kl_coef=config.kl_coef,
         reward_kl=algorithm.reward_kl,
         baseline=algorithm.baseline,
@@ -111,23 +100,16 @@ def step_advantages(
         range_epsilon=config.range_epsilon,
     )
     return {
-        fact.group_id: [values.numpy().astype(np.float32) for values in row[: len(fact.rewards)]]
+        fact.group_id: [values.numpy().astype(np.float32) for values in row]
         for fact, row in zip(facts, found, strict=True)
     }
 
 
-def _padded_kl(
-    facts: Sequence[GroupFacts], lengths: torch.Tensor, token_kl: Mapping[SequenceKey, NDArray[np.float32]]
-) -> list[list[torch.Tensor]]:
-    return [
-        [
-            torch.from_numpy(token_kl[fact.group_id, index]).double()
-            if (fact.group_id, index) in token_kl
-            else torch.zeros(length, dtype=torch.float64)
-            for index, length in enumerate(row)
-        ]
-        for fact, row in zip(facts, lengths.tolist(), strict=True)
-    ]
+def _by_place(
+    facts: Sequence[GroupFacts], token_kl: Mapping[SequenceKey, NDArray[np.float32]]
+) -> dict[tuple[int, int], torch.Tensor]:
+    row_of = {fact.group_id: row for row, fact in enumerate(facts)}
+    return {(row_of[group_id], index): torch.from_numpy(kl) for (group_id, index), kl in token_kl.items()}
 
 
 def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig) -> list[int]:

@@ -1,7 +1,7 @@
 """PolicyTrainer: one learner rank. It takes scored groups, trains one step on them, and returns the new weights.
 
-Every public method but `close`, `encode_pictures`, `memory`, `release_cache` and `upload` is a collective: all ranks
-call it, each with its own share where it takes one.
+Every public method but `close`, `encode_pictures`, `release_cache` and `upload` is a collective: all ranks call it,
+each with its own share where it takes one.
 """
 
 import socket
@@ -32,12 +32,10 @@ from learner.ranks import (
     exchange,
     join_store,
     load_random_state,
-    rank_memory,
-    round_trips,
     save_random_state,
     seed_process,
 )
-from learner.records import EncodedImage, RankMemory, ScoredGroup, StepReport
+from learner.records import EncodedImage, ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore, StagingArea
 from learner.training.step import StepRunner
 
@@ -114,7 +112,6 @@ class PolicyTrainer:
         )
         self.backend = _make_backend(config, device, source)
         family = self.backend.policy.family
-        self._device = device
         self._images = ImageEncoder.from_pretrained(config.model_path, family)
         self._steps = StepRunner(
             config,
@@ -163,14 +160,6 @@ class PolicyTrainer:
             LearnerError: one does not decode.
         """
         return self._images.encode_pictures(images)
-
-    def round_trips(self, num_bytes: int) -> list[float]:
-        """Return the seconds that `num_bytes` take from rank 0 to each other rank and back: see `learner.ranks`."""
-        return round_trips(num_bytes, self._device)
-
-    def memory(self, *, begin_again: bool) -> RankMemory:
-        """Return what the rank holds, and held at most since it was asked to begin again; no collective."""
-        return rank_memory(self._device, begin_again=begin_again)
 
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.

@@ -219,11 +219,15 @@ class LearnerActor:
 
     def round_trips(self, num_bytes: int) -> list[float]:
         """Seconds that bytes take from rank 0 to each other rank and back; every rank calls it."""
-        return self._trainer.round_trips(num_bytes)
+        from learner.ranks import round_trips
+
+        return round_trips(num_bytes, self._trainer.backend.device)
 
     def memory(self, begin_again: bool) -> RankMemory:
         """What this rank holds of its device."""
-        return self._trainer.memory(begin_again=begin_again)
+        from learner.ranks import rank_memory
+
+        return rank_memory(self._trainer.backend.device, begin_again=begin_again)
 
     def weight_names(self) -> list[str]:
         """Names of all tensors, as the checkpoint writes them."""

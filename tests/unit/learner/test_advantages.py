@@ -10,10 +10,10 @@ def advantages(rewards, masked=None, tasks=None, dtype=torch.float64, **changes)
     rewards = torch.tensor(rewards, dtype=dtype)
     settings = {"baseline": "group_mean", "scale": "group", "std_floor": 0.0, "range_epsilon": 1e-6, **changes}
     found = compute_advantages(
-        rewards,
-        masked=torch.zeros_like(rewards, dtype=torch.bool) if masked is None else torch.tensor(masked),
+        rewards.tolist(),
+        masked=[[False] * len(row) for row in rewards] if masked is None else masked,
         tasks=tasks or ["chart"] * len(rewards),
-        lengths=torch.ones(rewards.shape, dtype=torch.int64),
+        lengths=torch.ones(rewards.shape, dtype=torch.int64).tolist(),
         token_kl=None,
         kl_coef=0.0,
         reward_kl="sequence",
@@ -27,7 +27,6 @@ def zero_signal(found):
 
 
 def token_advantages(rewards, lengths, token_kl=None, masked=None, **changes):
-    rewards = torch.tensor(rewards, dtype=torch.float64)
     settings = {
         "tasks": ["chart"] * len(rewards),
         "kl_coef": 0.0,
@@ -40,9 +39,10 @@ def token_advantages(rewards, lengths, token_kl=None, masked=None, **changes):
     }
     found = compute_advantages(
         rewards,
-        masked=torch.zeros_like(rewards, dtype=torch.bool) if masked is None else torch.tensor(masked),
-        lengths=torch.tensor(lengths),
-        token_kl=token_kl and [[torch.tensor(kl, dtype=torch.float64) for kl in group] for group in token_kl],
+        masked=[[False] * len(row) for row in rewards] if masked is None else masked,
+        lengths=lengths,
+        token_kl=token_kl
+        and {(n, g): torch.tensor(kl).double() for n, group in enumerate(token_kl) for g, kl in enumerate(group)},
         **settings,
     )
     return [[values.tolist() for values in group] for group in found]
@@ -292,6 +292,6 @@ def test_kl_lowers_the_reward_by_its_weight():
 
 def test_a_token_pays_for_its_own_and_later_kl():
     # kl to go: 1 + 2 + 4 = 7, 2 + 4 = 6, 4
-    found = token_returns(torch.tensor(1.0), torch.tensor([1.0, 2.0, 4.0]), kl_coef=0.5)
+    found = token_returns(1.0, torch.tensor([1.0, 2.0, 4.0]), kl_coef=0.5)
 
     assert found.tolist() == [1 - 3.5, 1 - 3.0, 1 - 2.0]

@@ -38,11 +38,12 @@ def step(name, clip_low=0.2, clip_high=0.2, token_kl=None, kl_coef=0.0, **overri
     """(advantages of the 8 tokens, loss, its gradient by logprob) of the step above."""
     algorithm = get_algorithm(name, **overrides)
     advantages = compute_advantages(
-        torch.tensor([[1.0, 0.0], [3.0, 1.0]]),
-        masked=torch.zeros(2, 2, dtype=torch.bool),
+        [[1.0, 0.0], [3.0, 1.0]],
+        masked=[[False, False], [False, False]],
         tasks=["chart", "box"],
-        lengths=torch.tensor([LENGTHS[:2], LENGTHS[2:]]),
-        token_kl=token_kl,
+        lengths=[LENGTHS[:2], LENGTHS[2:]],
+        token_kl=token_kl
+        and {(n, g): torch.tensor(kl) for n, group in enumerate(token_kl) for g, kl in enumerate(group)},
         kl_coef=kl_coef,
         reward_kl=algorithm.reward_kl,
         baseline=algorithm.baseline,
@@ -144,7 +145,7 @@ def test_rloo():
 def test_rloo_with_kl_in_the_reward():
     kl = [[[1.0], [0.5, 0.0, 0.5]], [[4.0, 0.0], [0.0, 0.0]]]
 
-    advantages, _, _ = step("rloo", kl_coef=0.5, token_kl=[[torch.tensor(t) for t in group] for group in kl])
+    advantages, _, _ = step("rloo", kl_coef=0.5, token_kl=kl)
 
     # rewards 1 - 0.5, 0 - 0.5, 3 - 2, 1: A 0.5 - -0.5 = 1, B 1 - 1: a flat group
     assert advantages == [1.0, -1.0, -1.0, -1.0, 0.0, 0.0, 0.0, 0.0]
@@ -165,9 +166,7 @@ def test_reinforce_plus_plus():
 def test_reinforce_plus_plus_with_kl_gives_tokens_of_one_completion_different_advantages():
     kl = [[[1.0], [0.0, 0.0, 2.0]], [[0.0, 0.0], [2.0, 0.0]]]
 
-    advantages, _, _ = step(
-        "reinforce_plus_plus", kl_coef=0.5, token_kl=[[torch.tensor(t) for t in group] for group in kl]
-    )
+    advantages, _, _ = step("reinforce_plus_plus", kl_coef=0.5, token_kl=kl)
 
     # KL to go 1 | 2 2 2 | 0 0 | 2 0, so returns 0.5 | -1 -1 -1 | 3 3 | 0 1: mean 4.5 / 8 = 0.5625
     returns = [0.5, -1.0, -1.0, -1.0, 3.0, 3.0, 0.0, 1.0]

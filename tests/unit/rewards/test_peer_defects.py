@@ -71,10 +71,10 @@ def test_8_equal_dense_rewards_have_no_advantage() -> None:
     rewards = torch.tensor([0.1 + 0.2, 0.3] * 4, dtype=torch.float64)
     assert rewards.max() > rewards.min()
     [advantages] = compute_advantages(
-        rewards[None],
-        masked=torch.zeros(1, 8, dtype=torch.bool),
+        [rewards.tolist()],
+        masked=[[False] * 8],
         tasks=["iou"],
-        lengths=torch.ones(1, 8, dtype=torch.int64),
+        lengths=[[1] * 8],
         token_kl=None,
         kl_coef=0.0,
         reward_kl="sequence",
