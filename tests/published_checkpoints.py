@@ -135,7 +135,7 @@ INTERNVL_PREPROCESSOR: dict[str, Any] = {
 
 def _write_tokenizer(folder: Path, is_qwen: bool) -> dict[str, int]:
     """Write the files of the tokenizer and return the id of every added token; `""` is the number of all tokens."""
-    from orchestration.demo.tokenizer import CHAT_TOKENS, train_tokenizer
+    from orchestration.demo.tiny_model import CHAT_TOKENS, train_tokenizer
 
     special = QWEN_TOKENS if is_qwen else (*QWEN_TOKENS, *INTERNVL_TOKENS)
     tokenizer = train_tokenizer(CORPUS, special_tokens=special)

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from learner.store import set_default_modes
@@ -24,7 +24,7 @@ from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.drawn.tasks import WARM_START_WEIGHTS, generate_samples
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.demo.warm_start import WarmStartProgress, warm_start
+from orchestration.demo.warm_start import warm_start
 from orchestration.models import tiny
 from orchestration.settings import demo
 from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
@@ -45,7 +45,7 @@ NUM_MARKS = 8
 
 
 def prepare_demo(
-    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[WarmStartProgress], None]
+    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[int, float], None]
 ) -> Path:
     """Return the folder of the warm-started model; makes it if it is not there yet.
 
@@ -53,11 +53,21 @@ def prepare_demo(
         root: Cache folder, shared by all runs; created where it does not exist.
         settings: Equal settings find the same model.
         family: Of the model.
-        progress: Called after every step of the warm start, never when the model is there.
+        progress: Called after every step of the warm start with its number and loss, never when the model is there.
     """
     target = model_folder(root, settings, family)
-    if not target.is_dir():
-        _make(target, lambda folder: _write_model(folder, settings, family, progress))
+    if target.is_dir():
+        return target
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_model(partial, settings, family, progress)
+        set_default_modes(partial)
+        if not target.is_dir():  # of several processes the first one wins
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -68,16 +78,7 @@ def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path
 
 def model_digest(settings: DemoSettings, family: FamilyName) -> str:
     """Return the digest of what the warm-started model is made from."""
-    parts = [
-        family,
-        settings.seed,
-        settings.warm_start_steps,
-        settings.warm_start_batch_size,
-        settings.warm_start_learning_rate,
-        settings.fault_frac,
-        settings.questions_per_picture,
-    ]
-    hasher = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8)
+    hasher = hashlib.blake2b(json.dumps([family, *astuple(settings)]).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
     for file in (*sorted(Path(__file__).parent.rglob("*.py")), *map(Path, SHAPE_FILES)):
@@ -85,22 +86,8 @@ def model_digest(settings: DemoSettings, family: FamilyName) -> str:
     return hasher.hexdigest()
 
 
-def _make(target: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder under a temporary name with `write`, then rename it; of several processes the first one wins."""
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        write(partial)
-        set_default_modes(partial)
-        if not target.is_dir():
-            partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _write_model(
-    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[WarmStartProgress], None]
+    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[int, float], None]
 ) -> None:
     """Make a tiny model, warm-start it, and leave its files in `folder`."""
     family = FAMILIES[name]
@@ -113,29 +100,14 @@ def _write_model(
         questions_per_picture=settings.questions_per_picture,
     )
     samples = [with_boxes_in(FAMILY_FRAMES[name], sample) for sample in drawn]
-    blank, trained = folder / "blank", folder / "trained"
-    make_tiny_model(blank, family, corpus=tokenizer_corpus(samples, seed=seed), seed=seed)
-
-    warm_start(
-        blank,
-        trained,
-        family,
-        samples=samples,
-        seed=seed,
-        num_steps=settings.warm_start_steps,
-        batch_size=settings.warm_start_batch_size,
-        learning_rate=settings.warm_start_learning_rate,
-        fault_frac=settings.fault_frac,
-        progress=progress,
-    )
+    blank = folder / "blank"
+    make_tiny_model(blank, family, corpus=_tokenizer_corpus(samples, seed), seed=seed)
+    warm_start(blank, folder, family, samples=samples, settings=settings, seed=seed, progress=progress)
     shutil.rmtree(blank)
-    for file in trained.iterdir():
-        file.rename(folder / file.name)
-    trained.rmdir()
 
 
-def tokenizer_corpus(samples: Iterable[DemoSample], *, seed: int) -> Iterator[str]:
-    """Return the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
+def _tokenizer_corpus(samples: Iterable[DemoSample], seed: int) -> Iterator[str]:
+    """Yield the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
     rng = random.Random(f"mixed-r1/demo/corpus/{seed}")
     for sample in itertools.islice(samples, NUM_CORPUS_SAMPLES):
         yield sample.question
@@ -146,13 +118,8 @@ def tokenizer_corpus(samples: Iterable[DemoSample], *, seed: int) -> Iterator[st
 def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) -> Path:
     """Return the model's folder; a child process makes it if it is not there: the driver of a run never imports torch.
 
-    Args:
-        cache: Folder that all runs share.
-        settings: Equal settings find the same model.
-        family: Of the tiny model.
-
     Raises:
-        DataError: the child failed; what it said is above.
+        DataError: The child failed; what it said is above.
     """
     folder = model_folder(cache, settings, family)
     if not folder.is_dir():
@@ -181,11 +148,11 @@ def main() -> None:
     with Progress(*columns, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
-        def show(state: WarmStartProgress) -> None:
-            bars.update(bar, completed=state.step, description=f"{BAR_TITLE}, loss {state.loss:.2f}")
-            marks, before = (step * NUM_MARKS // state.num_steps for step in (state.step, state.step - 1))
+        def show(step: int, loss: float) -> None:
+            bars.update(bar, completed=step, description=f"{BAR_TITLE}, loss {loss:.2f}")
+            marks, before = (done * NUM_MARKS // settings.warm_start_steps for done in (step, step - 1))
             if bars.disable and marks > before:
-                print(f"{BAR_TITLE}, step {state.step} of {state.num_steps}, loss {state.loss:.2f}", flush=True)
+                print(f"{BAR_TITLE}, step {step} of {settings.warm_start_steps}, loss {loss:.2f}", flush=True)
 
         prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], progress=show)
 

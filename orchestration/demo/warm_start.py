@@ -3,19 +3,23 @@
 The demonstrations are what real supervised data is: most are right, a known share has a fault. A policy that imitates
 them repeats the faults when it is sampled, and reinforcement learning can take them out again.
 
-Axes: B batch, L full sequence, K completion tokens of the whole batch.
+Several questions about one picture share a row, and the picture is encoded once for all. A row is a tree: the prompt's
+opening with the picture is the stem, every question with its completion is a branch. Mask and positions make each
+branch see exactly what it would see alone, as a rollout does; only the work is shared.
+
+Axes: B pictures, L row length, K completion tokens of the whole batch.
 """
 
+import itertools
 import random
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestration.demo.drawn.samples import DemoSample
-from orchestration.demo.family import TinyFamily
-from orchestration.demo.tree_batch import TreeBatch, TreeCollator, pictures_of
+from orchestration.demo.families import TinyFamily
+from orchestration.settings.demo import DemoSettings
 
 if TYPE_CHECKING:
     import torch
@@ -23,26 +27,9 @@ if TYPE_CHECKING:
 
 MUON_LR_FACTOR = 5.0
 """Muon's update has unit spectral norm, so its rate is this many times AdamW's."""
-
 WARM_UP_FRAC = 0.04
 ADAM_BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarmStartProgress:
-    """Progress of the warm start.
-
-    Example:
-        >>> WarmStartProgress(step=10, num_steps=600, loss=2.1).num_steps
-        600
-    """
-
-    step: int
-    """Optimiser steps done."""
-    num_steps: int
-    loss: float
-    """Mean cross-entropy of a completion token in this step's batch, in nats."""
 
 
 def warm_start(
@@ -51,29 +38,24 @@ def warm_start(
     family: TinyFamily,
     *,
     samples: Iterable[DemoSample],
+    settings: DemoSettings,
     seed: int,
-    num_steps: int,
-    batch_size: int,
-    learning_rate: float,
-    fault_frac: float,
-    progress: Callable[[WarmStartProgress], None],
+    progress: Callable[[int, float], None],
 ) -> None:
-    """Train a model folder on demonstrations of the samples and write the result as a new folder.
+    """Train a model folder on demonstrations of the samples and write the result into another folder.
 
     The number of steps is fixed, so the same arguments give the same weights on the same machine and thread count.
 
     Args:
         folder_in: Hugging Face folder to start from.
-        folder_out: Appears whole when training is done; must not exist.
+        folder_out: Created where it does not exist.
         family: Of the model in `folder_in`.
         samples: Those that follow one another with the same picture are trained on together. When they are used up,
             they are repeated with new faults.
+        settings: Steps, pictures a step, share of faults, and AdamW's peak learning rate.
         seed: Of order and faults.
-        num_steps: Optimiser steps.
-        batch_size: Pictures a step, each with all demonstrations of its samples.
-        learning_rate: AdamW's, at its peak; Muon's is MUON_LR_FACTOR times as high.
-        fault_frac: Share of demonstrations with a fault.
-        progress: Called after every step.
+        progress: Called after every step with the number of steps done and the mean cross-entropy of a completion
+            token in that step's batch, in nats.
 
     Raises:
         ValueError: If there are fewer pictures than one step needs.
@@ -81,43 +63,37 @@ def warm_start(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     pictures = pictures_of(samples)
-    if len(pictures) < batch_size:
-        raise ValueError(f"warm start got {len(pictures)} pictures, fewer than batch_size={batch_size}")
+    if len(pictures) < settings.warm_start_batch_size:
+        raise ValueError(
+            f"warm start got {len(pictures)} pictures, fewer than batch_size={settings.warm_start_batch_size}"
+        )
     processor = AutoProcessor.from_pretrained(folder_in)
     model = AutoModelForImageTextToText.from_pretrained(folder_in).train()
-    batches = demonstration_batches(
-        pictures, TreeCollator(processor, family), seed=seed, batch_size=batch_size, fault_frac=fault_frac
-    )
-    _train(model, batches, num_steps=num_steps, learning_rate=learning_rate, progress=progress)
-    partial = folder_out.with_name(folder_out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    partial.rename(folder_out)
+    _train(model, _batches(pictures, TreeCollator(processor, family), settings, seed), settings, progress)
+    model.save_pretrained(folder_out)
+    processor.save_pretrained(folder_out)
 
 
 def _train(
     model: "PreTrainedModel",
-    batches: Iterator[TreeBatch],
-    *,
-    num_steps: int,
-    learning_rate: float,
-    progress: Callable[[WarmStartProgress], None],
+    batches: Iterator["TreeBatch"],
+    settings: DemoSettings,
+    progress: Callable[[int, float], None],
 ) -> None:
     import torch
 
-    optimizers = make_optimizers(model, learning_rate=learning_rate)
-    for step in range(num_steps):
+    optimizers = _make_optimizers(model, learning_rate=settings.warm_start_learning_rate)
+    for step in range(settings.warm_start_steps):
         for optimizer, peak in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * schedule(step, num_steps)
-        loss = completion_loss(model, next(batches))
+                group["lr"] = peak * schedule(step, settings.warm_start_steps)
+        loss = _completion_loss(model, next(batches))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         for optimizer, _ in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        progress(WarmStartProgress(step=step + 1, num_steps=num_steps, loss=float(loss.detach())))
+        progress(step + 1, float(loss.detach()))
 
 
 def schedule(step: int, num_steps: int) -> float:
@@ -131,7 +107,7 @@ def schedule(step: int, num_steps: int) -> float:
     return min((step + 1) / rise, (num_steps - step) / max(1, num_steps - rise))
 
 
-def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
+def _make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
     """Return Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
 
     Source: Jordan et al., Muon (2024). On these tasks it learns to see three to five times faster than AdamW.
@@ -150,7 +126,7 @@ def make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[t
     ]
 
 
-def completion_loss(model: "PreTrainedModel", batch: TreeBatch) -> "torch.Tensor":
+def _completion_loss(model: "PreTrainedModel", batch: "TreeBatch") -> "torch.Tensor":
     """Return the mean cross-entropy of the batch's completion tokens, in nats."""
     import torch
 
@@ -165,22 +141,120 @@ def completion_loss(model: "PreTrainedModel", batch: TreeBatch) -> "torch.Tensor
     return torch.nn.functional.cross_entropy(logits, batch.target_ids)
 
 
-def demonstration_batches(
-    pictures: Sequence[Sequence[DemoSample]],
-    collator: TreeCollator,
-    *,
-    seed: int,
-    batch_size: int,
-    fault_frac: float,
-) -> Iterator[TreeBatch]:
+def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
+    """Group samples that follow one another with the same picture."""
+    return [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.scene_digest)]
+
+
+def _batches(
+    pictures: Sequence[Sequence[DemoSample]], collator: "TreeCollator", settings: DemoSettings, seed: int
+) -> Iterator["TreeBatch"]:
     """Yield batches without end; every epoch has an order and faults of its own."""
     rng = random.Random(f"mixed-r1/demo/warm-start/{seed}")
+    size = settings.warm_start_batch_size
     while True:
         order = rng.sample(range(len(pictures)), len(pictures))
-        for start in range(0, len(order) - batch_size + 1, batch_size):
+        for start in range(0, len(order) - size + 1, size):
             yield collator.collate(
                 [
-                    [(sample, sample.demonstration(rng, fault_frac=fault_frac)) for sample in pictures[index]]
-                    for index in order[start : start + batch_size]
+                    [(sample, sample.demonstration(rng, fault_frac=settings.fault_frac)) for sample in pictures[index]]
+                    for index in order[start : start + size]
                 ]
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeBatch:
+    """One batch of rows in tensors."""
+
+    input_ids: "torch.Tensor"
+    """[B, L], padded on the right."""
+    position_ids: "torch.Tensor"
+    """[B, L], or [3, B, L] for M-RoPE: time, height and width."""
+    mask: "torch.Tensor"
+    """[B, 1, L, L] bool: who attends to whom."""
+    target_positions: "torch.Tensor"
+    """[K] flat positions in [B * L] whose next token belongs to a completion."""
+    target_ids: "torch.Tensor"
+    """[K] the tokens to predict there."""
+    vision: "dict[str, torch.Tensor]"
+    """Keyword arguments of the forward pass that hold the pictures, one a row."""
+
+
+class TreeCollator:
+    """Makes batches for one model folder; caches the tokens of questions."""
+
+    def __init__(self, processor: Any, family: TinyFamily) -> None:
+        self._processor = processor
+        self._family = family
+        self._tokenizer = processor.tokenizer
+        self._image_id = int(self._tokenizer.convert_tokens_to_ids(family.image_token))
+        self._prompts: dict[str, tuple[list[int], list[int]]] = {}
+
+    def collate(self, rows: Sequence[Sequence[tuple[DemoSample, str]]]) -> TreeBatch:
+        """Join rows of (sample, demonstration), each row about one drawing."""
+        import torch
+
+        stem, _ = self._split(rows[0][0][0].question)
+        branches = [self._branches(row) for row in rows]
+        length = len(stem) + max(sum(len(prompt) + len(ids) - 1 for prompt, ids in row) for row in branches)
+        input_ids = torch.full((len(rows), length), self._tokenizer.pad_token_id)
+        segments = torch.full((len(rows), length), -1)
+        stem_positions = self._family.image_positions(stem.index(self._image_id), len(stem))
+        positions = torch.zeros((len(stem_positions), len(rows), length), dtype=torch.long)
+        targets, target_ids = [], []
+        for index, row in enumerate(branches):
+            input_ids[index, : len(stem)] = torch.tensor(stem)
+            segments[index, : len(stem)] = 0
+            positions[:, index, : len(stem)] = stem_positions
+            start = len(stem)
+            for number, (prompt, ids) in enumerate(row, start=1):
+                fed = prompt + ids[:-1]
+                here = slice(start, start + len(fed))
+                input_ids[index, here] = torch.tensor(fed)
+                segments[index, here] = number
+                positions[:, index, here] = stem_positions.max() + 1 + torch.arange(len(fed))
+                targets.append(torch.arange(len(ids)) + index * length + start + len(prompt) - 1)
+                target_ids += ids
+                start += len(fed)
+        return TreeBatch(
+            input_ids=input_ids,
+            position_ids=positions.squeeze(0),  # a single axis goes without one
+            mask=_tree_mask(segments),
+            target_positions=torch.cat(targets),
+            target_ids=torch.tensor(target_ids),
+            vision=self._family.vision_inputs([row[0][0].image_png for row in rows]),
+        )
+
+    def _branches(self, row: Sequence[tuple[DemoSample, str]]) -> list[tuple[list[int], list[int]]]:
+        completions = self._tokenizer([text for _, text in row], add_special_tokens=False).input_ids
+        return [(self._split(sample.question)[1], ids) for (sample, _), ids in zip(row, completions, strict=True)]
+
+    def _split(self, question: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those behind it."""
+        if question not in self._prompts:
+            head, _, tail = prompt_text(self._processor, question).partition(self._family.image_markup)
+            texts = [head + self._family.drawing_markup, tail]
+            stem, branch = self._tokenizer(texts, add_special_tokens=False).input_ids
+            self._prompts[question] = (stem, branch)
+        return self._prompts[question]
+
+
+def prompt_text(processor: Any, question: str) -> str:
+    """Return the text of a prompt exactly as rollouts see it, with one placeholder for the image."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return text
+
+
+def _tree_mask(segments: "torch.Tensor") -> "torch.Tensor":
+    """Return the mask [B, 1, L, L] of segments [B, L]: 0 stem, 1, 2, ... branches, -1 padding.
+
+    A token attends to the stem and to its own segment, never forwards.
+    """
+    import torch
+
+    length = segments.shape[1]
+    is_earlier = torch.ones(length, length, dtype=torch.bool).tril()
+    is_visible = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    return (is_visible & is_earlier)[:, None]

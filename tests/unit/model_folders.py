@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import chat_template
-from orchestration.demo.tokenizer import train_tokenizer
+from orchestration.demo.tiny_model import chat_template, train_tokenizer
 from orchestration.models.model_folder import IMAGE_PROCESSORS, INTERNVL_TOKENS
 from orchestration.models.shapes import read_shape
 from orchestration.models.tensors import model_tensors

@@ -8,8 +8,7 @@ import pytest
 from orchestration.demo.drawn.questions import with_boxes_in
 from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.drawn.tasks import generate_samples
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.family import TinyFamily
+from orchestration.demo.families import FAMILIES, TinyFamily
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.settings.demo import FAMILY_FRAMES, FamilyName
 

@@ -10,10 +10,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from orchestration.demo.drawn.samples import END_OF_TURN, TAGS, DemoSample
-from orchestration.demo.family import TinyFamily
-from orchestration.demo.tiny_model import make_tiny_model
-from orchestration.demo.tokenizer import CHAT_TOKENS
-from orchestration.demo.tree_batch import TreeCollator, pictures_of, prompt_text
+from orchestration.demo.families import TinyFamily
+from orchestration.demo.tiny_model import CHAT_TOKENS, make_tiny_model
+from orchestration.demo.warm_start import TreeCollator, pictures_of, prompt_text
 from orchestration.settings.demo import FamilyName
 
 IMAGE_MARKUP = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "internvl": "<IMG_CONTEXT>\n"}

@@ -6,25 +6,27 @@ import pytest
 from transformers import AutoProcessor
 
 from orchestration.demo.drawn.samples import DemoSample
-from orchestration.demo.family import TinyFamily
-from orchestration.demo.warm_start import WarmStartProgress, schedule, warm_start
+from orchestration.demo.families import TinyFamily
+from orchestration.demo.warm_start import schedule, warm_start
+from orchestration.settings.demo import DemoSettings
+
+SETTINGS = DemoSettings(
+    seed=0, warm_start_steps=2, warm_start_batch_size=2, warm_start_learning_rate=2e-3, fault_frac=0.25
+)
 
 
 def train(
     folder_in: Path, folder_out: Path, family: TinyFamily, samples: list[DemoSample], *, seed: int = 0
-) -> list[WarmStartProgress]:
-    seen: list[WarmStartProgress] = []
+) -> list[tuple[int, float]]:
+    seen: list[tuple[int, float]] = []
     warm_start(
         folder_in,
         folder_out,
         family,
         samples=samples,
+        settings=SETTINGS,
         seed=seed,
-        num_steps=2,
-        batch_size=2,
-        learning_rate=2e-3,
-        fault_frac=0.25,
-        progress=seen.append,
+        progress=lambda step, loss: seen.append((step, loss)),
     )
     return seen
 
@@ -33,7 +35,7 @@ def test_equal_arguments_give_equal_weights(
     model_folder: Path, tmp_path: Path, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
     losses = [
-        [state.loss for state in train(model_folder, tmp_path / name, family, samples[:30], seed=seed)]
+        [loss for _, loss in train(model_folder, tmp_path / name, family, samples[:30], seed=seed)]
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     first, second, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
@@ -48,7 +50,7 @@ def test_the_result_is_a_whole_folder_with_its_processor(
 ) -> None:
     seen = train(model_folder, tmp_path / "out", family, samples[:30])
 
-    assert [state.step for state in seen] == [1, 2]
+    assert [step for step, _ in seen] == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert AutoProcessor.from_pretrained(tmp_path / "out").tokenizer.eos_token == "<|im_end|>"
 

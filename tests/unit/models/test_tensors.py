@@ -53,8 +53,7 @@ def test_every_tensor_of_a_published_model_has_its_name_shape_and_part(name: str
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_the_demo_models_are_counted_without_their_folder(family: Any, tmp_path: Path) -> None:
-    from orchestration.demo.tiny_model import chat_template
-    from orchestration.demo.tokenizer import train_tokenizer
+    from orchestration.demo.tiny_model import chat_template, train_tokenizer
 
     tiny = TINY[family]
     processor = tiny.make_processor(train_tokenizer(["red circle"] * 9, special_tokens=tiny.special_tokens))
