@@ -1,10 +1,21 @@
-"""The ranges that settings declare beside their types, such as `Annotated[int, Ge(1)]`: whether a value lies inside."""
+"""Checks of what users write, for every package: the nearest known name, and ranges such as `Annotated[int, Ge(1)]`."""
 
+import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the known name that was probably meant; None where none is similar.
+
+    Example:
+        >>> nearest("grop", ["dapo", "grpo"]), nearest("x", ["dapo", "grpo"])
+        ('grpo', None)
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def out_of_range(value: Any, declared: Iterable[Any] = ()) -> str | None:

@@ -3,7 +3,6 @@
 Shares are fixed, move on a straight line, or follow rewards. Axes: B buckets.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.ranges import nearest
 from rollout.config import CurriculumConfig, StreamConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
@@ -118,8 +118,8 @@ def check_names(key: str, shares: Mapping[str, float], known: Iterable[str]) -> 
     listed = sorted(known)
     for name in shares:
         if name not in listed:
-            near = difflib.get_close_matches(name, listed, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            near = nearest(name, listed, cutoff=0.6)
+            hint = f"did you mean {near}? " if near else ""
             raise RolloutError(f"{key} names {name}; {hint}the dataset has {', '.join(listed)}")
     missing = [name for name in listed if name not in shares]
     if missing:

@@ -3,10 +3,10 @@
 Settings of `conf/algorithm` (clip, KL, epochs) complete them; `scale` and `aggregation` may be overridden there.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from conf.ranges import nearest
 from learner.algorithms.advantages import Baseline, RewardKl, Scale
 from learner.algorithms.losses import Aggregation, Objective
 
@@ -74,8 +74,8 @@ def get_algorithm(
         ('sequence', 'token')
     """
     if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, ALGORITHMS, cutoff=0.6)
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"algorithm.name is {name!r}; known: {', '.join(sorted(ALGORITHMS))}{hint}")
     found = ALGORITHMS[name]
     return replace(

@@ -1,11 +1,11 @@
 """Sizes of a model: read from its config.json, without torch and without weights."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from conf.ranges import nearest
 from orchestration.models.files import INDEX_FILE, SINGLE_FILE, has_own_output_head, read_object, stored_tensors
 from orchestration.models.tiny import tiny_config
 from orchestration.settings.demo import FamilyName
@@ -94,8 +94,8 @@ class ConfigKeys:
         known = self._read | WITHOUT_SIZE
         unknown = next((name for name in self._values if name not in known), None)
         if unknown is not None and self._is_strict:
-            close = difflib.get_close_matches(str(unknown), sorted(known), n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
+            near = nearest(str(unknown), sorted(known), cutoff=0.6)
+            meant = f"did you mean {near}? " if near else ""
             raise ConfigError(
                 f"{self._where}.{unknown} is not known to `mixed-r1 plan`; {meant}Take the key away if it changes no "
                 "tensor's shape; otherwise this architecture needs an entry in orchestration/models/shapes.py"

@@ -1,5 +1,6 @@
 """Ray, the machines under it, and how many of their faults a run bears."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -7,8 +8,8 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, MinLen
 
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.secrecy import check_environment
 
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TOKEN_HINT = (
     "export RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the token of the cluster's head, or put it in "
     "~/.ray/auth_token; on the head, `ray get-auth-token` prints it"
@@ -77,7 +78,6 @@ class NodesConfig:
     leaves one out."""
 
     def __post_init__(self) -> None:
-        """Check what only machines of this kind must have."""
         if set(self.roles) != set(get_args(ActorRole)) and self.resource is None:
             raise ConfigError(
                 f"cluster.nodes has a kind with roles={list(self.roles)} and no resource, by which Ray could tell its "
@@ -114,5 +114,16 @@ class ClusterConfig:
     """Shared memory of a Ray started here, which itself demands 75 MiB."""
 
     def __post_init__(self) -> None:
-        """Check the environment."""
-        check_environment(self.environment, self.pass_environment)
+        # The value of a variable is never repeated: `orchestration.settings.secrecy` refuses those that hold a secret.
+        for name in self.environment:
+            if not VARIABLE_NAME.fullmatch(name):
+                raise ConfigError(
+                    f"cluster.environment.{name} is not a valid name of an environment variable; use letters, digits "
+                    "and _"
+                )
+        for pattern in self.pass_environment:
+            if not VARIABLE_NAME.fullmatch(pattern.removesuffix("*")):
+                raise ConfigError(
+                    f"cluster.pass_environment has {pattern!r}; use the name of a variable, or the beginning of one "
+                    "and a *, such as NCCL_*. Everything the driver has would include what is true of its machine alone"
+                )

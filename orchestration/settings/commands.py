@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from orchestration.settings.cluster import VARIABLE_NAME
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.secrecy import is_secret_name
 
@@ -63,7 +64,6 @@ class AssumeConfig:
     """At which the learner's weights reach all engines on CPU."""
 
     def __post_init__(self) -> None:
-        """Check that no more of a prompt is pictures than there is."""
         if self.image_tokens > self.prompt_tokens:
             raise ConfigError(
                 f"plan.assume.image_tokens is {self.image_tokens}, more than plan.assume.prompt_tokens="
@@ -116,7 +116,6 @@ class EvaluateConfig:
     """Folder of an earlier evaluation of the same data, to compare with."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without files."""
         if not self.greedy and self.num_completions == 0:
             raise ConfigError("evaluate.greedy is false and evaluate.num_completions is 0; nothing would be asked")
         if self.num_completions and max(self.pass_ks, default=1) > self.num_completions:
@@ -126,7 +125,6 @@ class EvaluateConfig:
             )
 
 
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -180,7 +178,6 @@ class SubmitConfig:
     """Accept a run_dir below /tmp or the like, for a cluster of one machine."""
 
     def __post_init__(self) -> None:
-        """Check names, and that what attempts need is there."""
         if self.max_attempts > 1 and not self.follow:
             raise ConfigError(
                 f"submit.max_attempts is {self.max_attempts}, but with submit.follow=false nobody is there to submit "

@@ -1,6 +1,5 @@
 """YAML and `key=value` arguments become settings: the one file that knows Hydra."""
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import conf
+from conf.ranges import nearest
 from orchestration.settings.describe import is_path, is_text, setting_type
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -261,8 +261,8 @@ def _no_choice(group: str, value: str) -> str:
     below = [choice for choice in choices if value and choice.startswith(f"{value.rstrip('/')}/")]
     if below:
         return f"{group}={value} is a folder; choose {', '.join(f'{group}={choice}' for choice in below)}"
-    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {group}={near[0]}? " if near else ""
+    near = nearest(value, choices)
+    hint = f"did you mean {group}={near}? " if near else ""
     return f"{group}={value} is not there; {hint}choices: {', '.join(choices)}"
 
 

@@ -17,13 +17,7 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
-from orchestration.settings.training import (
-    EvaluationConfig,
-    TrainingConfig,
-    check_best,
-    check_folders,
-    check_pipeline,
-)
+from orchestration.settings.training import EvaluationConfig, TrainingConfig
 from rewards.config import RewardConfig
 from rollout.config import RolloutConfig
 
@@ -82,6 +76,46 @@ def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -
             check(config)
         except ConfigError as error:
             yield error
+
+
+def check_pipeline(config: ExperimentConfig) -> None:
+    """How far rollout runs ahead, and who may be carried over."""
+    training = config.training
+    ahead = training.steps_ahead
+    if ahead > training.max_staleness:
+        raise ConfigError(
+            f"training.run_ahead is {ahead} and training.max_staleness {training.max_staleness}; use 0 to "
+            f"{training.max_staleness}, or null for {training.max_staleness}"
+        )
+    if training.straggler_deadline_s is not None and ahead == training.max_staleness:
+        raise ConfigError(
+            f"training.straggler_deadline_s needs steps of staleness that rollout does not use up itself, and "
+            f"run_ahead={ahead} takes all of max_staleness={training.max_staleness}; raise max_staleness or lower "
+            "run_ahead"
+        )
+
+
+def check_folders(config: ExperimentConfig) -> None:
+    """Folders that workers see under the same name, whatever folder they run in."""
+    for key in ("checkpoint_dir", "staging_dir"):
+        value = getattr(config.training, key)
+        is_uri = key == "checkpoint_dir" and value is not None and "://" in value
+        if value is not None and not is_uri and not Path(value).is_absolute():
+            raise ConfigError(
+                f"training.{key}={value} must be absolute: workers run in folders of their own; write it from the root"
+            )
+
+
+def check_best(config: ExperimentConfig) -> None:
+    """The best checkpoint is known only where checkpoints are scored."""
+    training, evaluation = config.training, config.evaluation
+    every = evaluation.every_steps
+    if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
+        raise ConfigError(
+            f"training.keep_best needs scores of every checkpoint: set evaluation.enabled=true and "
+            f"evaluation.every_steps to a divisor of training.checkpoint_every={training.checkpoint_every}; got "
+            f"enabled={evaluation.enabled}, every_steps={every}"
+        )
 
 
 def check_division(config: ExperimentConfig) -> None:
@@ -202,10 +236,10 @@ def check_gpu_shares(config: ExperimentConfig) -> None:
 
 
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
-    lambda config: check_pipeline(config.training),
+    check_pipeline,
     check_replacement,
-    lambda config: check_best(config.training, config.evaluation),
-    lambda config: check_folders(config.training),
+    check_best,
+    check_folders,
     check_layout,
     check_division,
     check_tasks,

@@ -70,7 +70,6 @@ class NormaliseConfig:
     """Put options into a random order, drawn from the seed and the row, and move the letter of the answer along."""
 
     def __post_init__(self) -> None:
-        """Check that no template drops the question."""
         for task, template in self.prompts.items():
             if "{question}" not in template:
                 raise ConfigError(f"data.recipe.normalise.prompts.{task} is {template!r}; it must hold {{question}}")
@@ -177,7 +176,6 @@ class RecipeConfig:
     shards: ShardsConfig = ShardsConfig()
 
     def __post_init__(self) -> None:
-        """Check names."""
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
         for key in ("quotas", "bands"):
@@ -202,7 +200,6 @@ class DataConfig:
     """In which order and mixture the rows are trained on."""
 
     def __post_init__(self) -> None:
-        """Data is either there, or has a recipe."""
         if (self.train is None) != (self.held_out is None):
             raise ConfigError("data.train and data.held_out must both be set, or both be null to build data.recipe")
         if self.train is None and self.recipe is None:

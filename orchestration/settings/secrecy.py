@@ -1,32 +1,9 @@
-"""Names of environment variables in settings, and which settings look like secrets and are refused."""
+"""Settings that look like secrets, which are refused."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from orchestration.settings.errors import ConfigError
-
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def check_environment(environment: Mapping[str, str], passed: tuple[str, ...]) -> None:
-    """Check `cluster.environment` and `cluster.pass_environment`.
-
-    Raises:
-        ConfigError: a name that cannot be, or a pattern without a name. The value of a variable is never repeated;
-            `orchestration.settings.secrecy` refuses those that hold a secret.
-    """
-    for name in environment:
-        if not NAME.fullmatch(name):
-            raise ConfigError(
-                f"cluster.environment.{name} is not a valid name of an environment variable; use letters, digits and _"
-            )
-    for pattern in passed:
-        if not NAME.fullmatch(pattern.removesuffix("*")):
-            raise ConfigError(
-                f"cluster.pass_environment has {pattern!r}; use the name of a variable, or the beginning of one and a "
-                "*, such as NCCL_*. Everything the driver has would include what is true of its machine alone"
-            )
-
 
 SECRET_WORDS = re.compile(
     r"(^|[^a-z0-9])(token|secret|authorization|cookie|password|passwd|passphrase|credentials?|(api|access|secret|private)_?key(_?id)?)$",

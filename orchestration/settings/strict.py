@@ -1,13 +1,12 @@
 """Plain mappings -> frozen dataclasses, strictly: unknown and missing keys, types and ranges are named by path."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from conf.ranges import out_of_range
+from conf.ranges import nearest, out_of_range
 from orchestration.settings.errors import ConfigError
 
 T = TypeVar("T")
@@ -46,8 +45,8 @@ def build(cls: type[T], values: object, path: str = "") -> T:
 
 def unknown_key(key: str, known: list[str], path: str, *, kind: str = "setting") -> str:
     """Return a message that a key, or another kind of name, does not exist, with the nearest one."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {_join(path, near[0])}?" if near else f"known {kind}s: {', '.join(sorted(known))}"
+    near = nearest(key, known)
+    hint = f"did you mean {_join(path, near)}?" if near else f"known {kind}s: {', '.join(sorted(known))}"
     return f"{_join(path, key)} is not a {kind}; {hint}"
 
 
@@ -95,8 +94,8 @@ def _convert_literal(allowed: tuple[Any, ...], value: object, path: str) -> Any:
     for choice in allowed:
         if value == choice and type(value) is type(choice):
             return value
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(str(value), map(str, allowed), cutoff=0.6)
+    hint = f"; did you mean {near}?" if near else ""
     raise ConfigError(f"{path} is {value!r}; allowed: {', '.join(map(str, allowed))}{hint}")
 
 

@@ -1,12 +1,9 @@
 """The rhythm of a run: steps, how far rollout runs ahead, checkpoints, and scores of held-out data."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, MinLen
-
-from orchestration.settings.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,41 +68,3 @@ class EvaluationConfig:
     enabled: bool = True
     every_steps: Annotated[int, Ge(1)] | None = None
     """Score held-out data during the run too, after every k-th step; null only before and after."""
-
-
-def check_pipeline(training: TrainingConfig) -> None:
-    """How far rollout runs ahead, and who may be carried over."""
-    ahead = training.steps_ahead
-    if ahead > training.max_staleness:
-        raise ConfigError(
-            f"training.run_ahead is {ahead} and training.max_staleness {training.max_staleness}; use 0 to "
-            f"{training.max_staleness}, or null for {training.max_staleness}"
-        )
-    if training.straggler_deadline_s is not None and ahead == training.max_staleness:
-        raise ConfigError(
-            f"training.straggler_deadline_s needs steps of staleness that rollout does not use up itself, and "
-            f"run_ahead={ahead} takes all of max_staleness={training.max_staleness}; raise max_staleness or lower "
-            "run_ahead"
-        )
-
-
-def check_folders(training: TrainingConfig) -> None:
-    """Folders that workers see under the same name, whatever folder they run in."""
-    for key in ("checkpoint_dir", "staging_dir"):
-        value = getattr(training, key)
-        is_uri = key == "checkpoint_dir" and value is not None and "://" in value
-        if value is not None and not is_uri and not Path(value).is_absolute():
-            raise ConfigError(
-                f"training.{key}={value} must be absolute: workers run in folders of their own; write it from the root"
-            )
-
-
-def check_best(training: TrainingConfig, evaluation: EvaluationConfig) -> None:
-    """The best checkpoint is known only where checkpoints are scored."""
-    every = evaluation.every_steps
-    if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
-        raise ConfigError(
-            f"training.keep_best needs scores of every checkpoint: set evaluation.enabled=true and "
-            f"evaluation.every_steps to a divisor of training.checkpoint_every={training.checkpoint_every}; got "
-            f"enabled={evaluation.enabled}, every_steps={every}"
-        )

@@ -1,7 +1,6 @@
 """What a run folder remembers: where things lie, with which settings the run began, and which have changed since."""
 
 import dataclasses
-import difflib
 import json
 import os
 import platform
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.ranges import nearest
 from learner import checkpoint
 from learner.config import OptimizerConfig, learning_rate_at
 from learner.store import open_store
@@ -135,10 +135,8 @@ def open_run(root: Path) -> RunFolder:
         if root.parent.is_dir()
         else []
     )
-    near = difflib.get_close_matches(root.name, beside, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {root.parent / near[0]}?" if near else f"runs beside it: {', '.join(sorted(beside)) or 'none'}"
-    )
+    near = nearest(root.name, beside)
+    hint = f"did you mean {root.parent / near}?" if near else f"runs beside it: {', '.join(sorted(beside)) or 'none'}"
     raise ConfigError(f"run_dir={root} holds no run (no config.json); {hint}")
 
 

@@ -1,10 +1,10 @@
 """All adapters by the name that recipes use."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+from conf.ranges import nearest
 from orchestration.data.sources.ai2d import AI2D
 from orchestration.data.sources.base import Adapter
 from orchestration.data.sources.coco_detection import CocoDetection
@@ -54,8 +54,8 @@ def find_adapter(name: str) -> Adapter:
     """
     make = ADAPTERS.get(name)
     if make is None:
-        near = difflib.get_close_matches(name, ADAPTERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? Known" if near else "known"
+        near = nearest(name, ADAPTERS)
+        hint = f"did you mean {near}? Known" if near else "known"
         raise ConfigError(f"no adapter is called {name!r}; {hint} adapters: {', '.join(ADAPTERS)}")
     return make()
 

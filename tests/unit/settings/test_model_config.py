@@ -28,6 +28,11 @@ def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> 
         ("model.family=null", "model.path and model.family are both null"),
         ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
         ("+model.famly=internvl", "did you mean model.family"),
+        (
+            "model.path=https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main",
+            r"is a URL; it must be a local folder: .*hf download Qwen/Qwen2\.5-VL-3B-Instruct --local-dir DIR\)",
+        ),
+        ("model.path=s3://bucket/model", r"is a URL; it must be a local folder: .*hf download NAME --local-dir DIR"),
     ],
 )
 def test_a_model_that_the_demo_cannot_make_is_refused_with_the_remedy(override: str, message: str) -> None:

@@ -4,16 +4,14 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.experiment import ExperimentConfig, check_replacement
+from orchestration.settings.experiment import ExperimentConfig, settings_errors
 from orchestration.settings.strict import build
-from orchestration.settings.training import check_best, check_pipeline
 
 
 def check(*overrides: str) -> None:
     config = build(ExperimentConfig, compose([*overrides, "run_dir=/tmp/run", "cache_dir=/tmp/cache"]))
-    check_pipeline(config.training)
-    check_replacement(config)
-    check_best(config.training, config.evaluation)
+    for error in settings_errors(config):
+        raise error
 
 
 OPEN_STEPS = ("training.max_staleness=2", "training.run_ahead=1", "training.straggler_deadline_s=0")
