@@ -235,23 +235,25 @@ def _score(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="settings, such as reward.chart.tolerance=0.02")
     chosen = parser.parse_intermixed_args(arguments)
-    from orchestration.score.command import ScoreCommand, score_file
+    from orchestration.score.command import score_file
     from orchestration.settings.strict import build
     from rewards.config import RewardConfig
 
     values = compose([f"reward={chosen.preset}", *chosen.overrides])
-    command = ScoreCommand(
-        source=chosen.input,
+    return score_file(
+        chosen.input,
+        build(RewardConfig, values["reward"], "reward"),
         output=chosen.output,
         embeddings=chosen.embeddings,
         explain=chosen.explain,
         against=chosen.against,
     )
-    return score_file(command, build(RewardConfig, values["reward"], "reward"))
 
 
 def _path(text: str) -> Path:
     """Return the path of an argument; ~ is the home folder, as in settings."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty, perhaps an unset variable of the shell; write a path")
     return Path(text).expanduser()
 
 

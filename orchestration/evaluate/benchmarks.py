@@ -1,11 +1,17 @@
-"""The presets of `evaluate.preset`: ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions."""
+"""The presets of `evaluate.preset`: ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions.
 
-import difflib
+A preset is the scoring rule of a benchmark: which rows it takes, how an answer is scored, what the metrics are.
+"""
+
 import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from string import ascii_uppercase
 
-from orchestration.evaluate.presets import Preset, RowScore, mean_of
-from orchestration.evaluate.statistics import Ratio
+from conf.ranges import nearest
+from orchestration.evaluate.statistics import Estimate, Ratio, mean_of
+from orchestration.evaluate.summary import Columns, SummarySettings, estimate_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.workers.answers import (
     ROUNDING,
@@ -32,12 +38,104 @@ MAX_CHARS = 256
 _WORD = re.compile(r"[^\W_]+")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One way to score a benchmark."""
+
+    name: str
+    summary: str
+    """One sentence for a user who chooses among presets."""
+    tasks: frozenset[str]
+    """Tasks whose rows it takes."""
+    score: Callable[[EvaluatedSample, Completion], Columns | None]
+    """Returns the columns of a graded completion; None where the reference cannot be read. Two are in every row:
+    `official`, by the rule of the benchmark's usual scorer over the answer without tags, and `strict`, by the rule that
+    this project trains with, where format and hedges matter; both in [0, 1]."""
+    metrics: Mapping[str, Ratio]
+    """By name, the main one first."""
+    accepts: Callable[[EvaluatedSample], bool] = lambda sample: True
+    """Whether a row of its tasks can be scored by it."""
+    groups: Callable[[EvaluatedSample], Sequence[str]] = lambda sample: ()
+    """Names of the groups of the table in which a row also counts."""
+
+    def takes(self, sample: EvaluatedSample) -> bool:
+        """Whether the row is of this benchmark."""
+        return sample.task in self.tasks and self.accepts(sample)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetResult:
+    """A preset's table."""
+
+    preset: str
+    num_rows: int
+    """Rows that were scored."""
+    num_skipped: int
+    """Rows that the preset does not take."""
+    num_failed: int
+    """Rows without a score: engine, grader or reference failed."""
+    metrics: Mapping[str, Estimate]
+    """Over all scored rows; empty where there is none."""
+    groups: Mapping[str, Mapping[str, Estimate]]
+    """The same by group."""
+
+
+def apply_preset(
+    preset: Preset, samples: Iterable[EvaluatedSample], settings: SummarySettings | None = None
+) -> PresetResult:
+    """Score all rows that the preset takes.
+
+    The greedy completion is scored; a row without one counts with the mean of its sampled completions.
+    """
+    settings = settings or SummarySettings()
+    scored: list[tuple[EvaluatedSample, Columns]] = []
+    parts: dict[str, list[tuple[EvaluatedSample, Columns]]] = defaultdict(list)
+    num_skipped = num_failed = 0
+    for sample in samples:
+        if not preset.takes(sample):
+            num_skipped += 1
+        elif (columns := row_columns(preset, sample)) is None:
+            num_failed += 1
+        else:
+            scored.append((sample, columns))
+            for group in preset.groups(sample):
+                parts[group].append((sample, columns))
+
+    def estimates(rows: Sequence[tuple[EvaluatedSample, Columns]]) -> dict[str, Estimate]:
+        present = {name for _, columns in rows for name in columns}
+        metrics = {name: metric for name, metric in preset.metrics.items() if present & metric.numerator.keys()}
+        return estimate_rows(metrics, rows, settings)
+
+    return PresetResult(
+        preset=preset.name,
+        num_rows=len(scored),
+        num_skipped=num_skipped,
+        num_failed=num_failed,
+        metrics=estimates(scored),
+        groups={group: estimates(parts[group]) for group in sorted(parts)},
+    )
+
+
+def row_columns(preset: Preset, sample: EvaluatedSample) -> dict[str, float] | None:
+    """Return the columns of a row, and `rows`, which is 1; None where the row cannot be scored."""
+    completions = sample.sampled if sample.greedy is None else (sample.greedy,)
+    graded = [completion for completion in completions if completion.task_reward is not None]
+    scores = [score for completion in graded if (score := preset.score(sample, completion)) is not None]
+    if sample.failure is not None or not scores:
+        return None
+    sums: dict[str, float] = defaultdict(float)
+    for score in scores:
+        for name, value in score.items():
+            sums[name] += value / len(scores)
+    return {**sums, "rows": 1.0}
+
+
 def _metadata_groups(sample: EvaluatedSample, *keys: str) -> list[str]:
     return [f"{key} {sample.metadata[key]}" for key in keys if key in sample.metadata]
 
 
 def _has_full_reward(completion: Completion) -> float:
-    return float(completion.task_reward is not None and completion.task_reward >= 1.0 - ROUNDING)
+    return float((completion.task_reward or 0.0) >= 1.0 - ROUNDING)
 
 
 def relaxed_match(prediction: str, target: str) -> bool:
@@ -60,7 +158,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score ChartQA by the relaxed accuracy of public scorers, and by our chart reward (`strict`).
 
     The public rule (pix2struct, VLMEvalKit, lmms-eval) reads both sides as Python floats, a trailing % dividing by 100.
@@ -72,13 +170,11 @@ def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> RowScore 
     Source:
         Masry et al., 2022, ChartQA, section 5.1; Methani et al., 2020, PlotQA.
     """
-    if completion.task_reward is None:
-        return None
-    return RowScore(
-        official=float(relaxed_match(bare_answer(completion.text), sample.answer)),
-        strict=_has_full_reward(completion),
-        columns={"unreadable": float(completion.is_unreadable)},
-    )
+    return {
+        "official": float(relaxed_match(bare_answer(completion.text), sample.answer)),
+        "strict": _has_full_reward(completion),
+        "unreadable": float(completion.is_unreadable),
+    }
 
 
 def _chartqa_groups(sample: EvaluatedSample) -> list[str]:
@@ -100,7 +196,7 @@ CHARTQA = Preset(
 )
 
 
-def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score RefCOCO, RefCOCO+ and RefCOCOg: whether the box has an IoU of at least 0.5 with the reference.
 
     Boxes are read in the model's own frame and compared in original pixels. A referring expression names one thing, so
@@ -110,8 +206,6 @@ def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> RowScore 
 
     Rows whose reference is not exactly one box are not of this benchmark and are skipped.
     """
-    if completion.task_reward is None:
-        return None
     try:
         boxes = model_boxes(sample.request(completion.text))
     except GoldError:
@@ -121,16 +215,14 @@ def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> RowScore 
     hits = [float(overlap >= IOU_THRESHOLD - ROUNDING) for overlap in overlaps]
     is_one = len(set(boxes)) == 1
     hit = hits[0] if is_one else 0.0
-    return RowScore(
-        official=hits[0] if hits else 0.0,
-        strict=hit if extract_answer(completion.text, FormatConfig()).text is not None else 0.0,
-        columns={
-            "hit": hit,
-            "iou": overlaps[0] if is_one else 0.0,
-            "unreadable": float(not boxes),
-            "several": float(len(set(boxes)) > 1),
-        },
-    )
+    return {
+        "official": hits[0] if hits else 0.0,
+        "strict": hit if extract_answer(completion.text, FormatConfig()).text is not None else 0.0,
+        "hit": hit,
+        "iou": overlaps[0] if is_one else 0.0,
+        "unreadable": float(not boxes),
+        "several": float(len(set(boxes)) > 1),
+    }
 
 
 REFCOCO = Preset(
@@ -151,15 +243,13 @@ REFCOCO = Preset(
 )
 
 
-def _score_mcq(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+def _score_mcq(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score multiple choice (MMMU, AI2D, MMBench and similar), and count how often each letter is chosen and right.
 
     An answer that names no option is wrong; nothing is drawn at random for it, unlike in MMMU's own parser, which gives
     such answers the accuracy of a guess. `official` reads the answer without tags, also where the model wrote none;
     `strict` is the reward, which requires the answer block. The letters show a model that always answers A.
     """
-    if completion.task_reward is None:
-        return None
     try:
         choices = Choices(sample.options, sample.answer)
     except GoldError:
@@ -168,15 +258,15 @@ def _score_mcq(sample: EvaluatedSample, completion: Completion) -> RowScore | No
     grade = choices.grade(answer) if len(answer) <= MAX_CHARS else None
     # A hedge (`B. 14` where 14 is C) chooses nothing: it counts as unreadable, as in the reward's reasons.
     chosen = [] if grade is None or grade.parsed is None or grade.reason is not Reason.OK else grade.parsed.split(", ")
-    columns = {"unreadable": float(not chosen)}
+    columns = {
+        "official": 0.0 if grade is None or grade.value is None else grade.value,
+        "strict": _has_full_reward(completion),
+        "unreadable": float(not chosen),
+    }
     for letter in sorted({*chosen, *choices.gold}):
         columns[f"chosen_{letter}"] = float(letter in chosen)
         columns[f"right_{letter}"] = float(letter in choices.gold)
-    return RowScore(
-        official=0.0 if grade is None or grade.value is None else grade.value,
-        strict=_has_full_reward(completion),
-        columns=columns,
-    )
+    return columns
 
 
 def _mcq_groups(sample: EvaluatedSample) -> list[str]:
@@ -203,7 +293,7 @@ MCQ = Preset(
 )
 
 
-def _score_pope(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+def _score_pope(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score POPE and other yes-or-no sets, with yes as the positive class.
 
     An unreadable answer is wrong, and a false negative for a yes question. Public scorers differ here: POPE's own takes
@@ -215,24 +305,22 @@ def _score_pope(sample: EvaluatedSample, completion: Completion) -> RowScore | N
         Li et al., 2023, Evaluating Object Hallucination in Large Vision-Language Models (POPE).
     """
     truth, _ = read_yes_no(sample.answer)
-    if truth is None or completion.task_reward is None:
+    if truth is None:
         return None
     answer = bare_answer(completion.text)
     label = read_yes_no(answer)[0] if len(answer) <= MAX_CHARS else None
     words = _WORD.findall(answer.lower())
     by_words = None if ("yes" in words) is ("no" in words) else "yes" in words
-    return RowScore(
-        official=float(by_words is truth),
-        strict=_has_full_reward(completion),
-        columns={
-            "correct": float(label is truth),
-            "tp": float(truth and label is True),
-            "fp": float(not truth and label is True),
-            "fn": float(truth and label is not True),
-            "yes": float(label is True),
-            "unreadable": float(label is None),
-        },
-    )
+    return {
+        "official": float(by_words is truth),
+        "strict": _has_full_reward(completion),
+        "correct": float(label is truth),
+        "tp": float(truth and label is True),
+        "fp": float(not truth and label is True),
+        "fn": float(truth and label is not True),
+        "yes": float(label is True),
+        "unreadable": float(label is None),
+    }
 
 
 def _pope_groups(sample: EvaluatedSample) -> list[str]:
@@ -259,27 +347,25 @@ POPE = Preset(
 )
 
 
-def _score_captions(sample: EvaluatedSample, completion: Completion) -> RowScore | None:
+def _score_captions(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score captions by BMAS, with the length relative to the reference and the share of repeated 4-grams.
 
     There is no official scorer: `official` and `strict` are both the task reward. BMAS sees neither order nor facts, so
     a mean that rises together with length ratio or repetition is a sign of reward hacking.
     """
     reference = sample.answer.split()
-    if completion.task_reward is None or not reference:
+    if not reference:
         return None
     answer = bare_answer(completion.text)
     words = [] if answer == UNANSWERED else answer.casefold().split()
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    return RowScore(
-        official=completion.task_reward,
-        strict=completion.task_reward,
-        columns={
-            "length_ratio": len(words) / len(reference),
-            "duplicates": duplicate_frac([numbers[word] for word in words]),
-            "unreadable": float(completion.is_unreadable),
-        },
-    )
+    return {
+        "official": completion.task_reward or 0.0,
+        "strict": completion.task_reward or 0.0,
+        "length_ratio": len(words) / len(reference),
+        "duplicates": duplicate_frac([numbers[word] for word in words]),
+        "unreadable": float(completion.is_unreadable),
+    }
 
 
 CAPTIONS = Preset(
@@ -310,8 +396,8 @@ def preset_of(name: str) -> Preset | None:
     if name == MIXED:
         return None
     if name not in PRESETS:
-        if near := difflib.get_close_matches(name.lower(), (MIXED, *PRESETS), n=1, cutoff=0.5):
-            raise ConfigError(f"evaluate.preset={name} is not a preset; did you mean {near[0]}?")
+        if near := nearest(name.lower(), (MIXED, *PRESETS)):
+            raise ConfigError(f"evaluate.preset={name} is not a preset; did you mean {near}?")
         summaries = {MIXED: "the training reward, its task part and its format part, by task and source"}
         summaries.update({preset.name: preset.summary for preset in PRESETS.values()})
         known = "; ".join(f"{known}: {summary}" for known, summary in summaries.items())

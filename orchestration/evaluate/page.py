@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from orchestration.evaluate.presets import PresetResult
+from orchestration.evaluate.benchmarks import PresetResult
 from orchestration.evaluate.statistics import Estimate, PairedComparison
 from orchestration.evaluate.summary import Block, Comparison, Summary
 from orchestration.evaluate.tables import format_p_value
 from orchestration.page.figures import change_svg, data_uri, images_svg, share_svg
+from orchestration.page.formatting import NO_NAME
 from orchestration.page.render import render
 from orchestration.workers.answers import EvaluatedSample, drawable_boxes, row_metrics, split_rows
 from rollout.records import ImageBytes
@@ -48,7 +49,7 @@ def evaluation_page(
 
     def block_rows(blocks: Mapping[str, Block]) -> list[list[object]]:
         return [
-            [name, block.num_samples, block.num_failed, *_cells(block.metrics, metrics)]
+            [name or NO_NAME, block.num_samples, block.num_failed, *_cells(block.metrics, metrics)]
             for name, block in blocks.items()
         ]
 
@@ -162,7 +163,7 @@ def _cell(name: str, estimate: Estimate) -> str:
 
 def _comparison(comparison: Comparison) -> dict[str, object]:
     tables = {"task": comparison.by_task, "source": comparison.by_source, "function": comparison.by_function}
-    rows = {f"{kind} {name}": row for kind, table in tables.items() for name, row in table.items()}
+    rows = {f"{kind} {name or NO_NAME}": row for kind, table in tables.items() for name, row in table.items()}
     rows = {"all rows": comparison.overall, **rows}
     limit = max(SMALLEST_AXIS, *(abs(b) for row in rows.values() for b in (row.difference.low, row.difference.high)))
     return {

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from orchestration.evaluate.benchmarks import Preset, PresetResult, apply_preset
 from orchestration.evaluate.page import comparison_page, evaluation_page
 from orchestration.evaluate.predictions import write_lmms_eval, write_vlmevalkit
-from orchestration.evaluate.presets import Preset, PresetResult, apply_preset
 from orchestration.evaluate.statistics import Resampling
 from orchestration.evaluate.store import Manifest, write_json, write_whole
 from orchestration.evaluate.summary import SummarySettings, compare, summarise
@@ -32,9 +32,7 @@ def publish(
     """
     settings = summary_settings(config)
     summary = summarise(samples, settings)
-    result: PresetResult | None = None
-    if preset is not None:
-        result = apply_preset(preset, samples, cluster_key=settings.cluster_key, resampling=settings.resampling)
+    result = None if preset is None else apply_preset(preset, samples, settings)
     values = {item.name: getattr(summary, item.name) for item in fields(summary)}
     write_json(folder / "summary.json", {**values, "preset": result})
     title = f"{Path(manifest.model).name} on {Path(manifest.data).name}"

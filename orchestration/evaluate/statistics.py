@@ -70,6 +70,11 @@ class Ratio:
     """Whether a row adds to the upper sum at most what it adds to the lower one: a share or a reward, no length."""
 
 
+def mean_of(column: str, *, is_share: bool = True) -> Ratio:
+    """Return the metric that is the mean of a column over rows."""
+    return Ratio(numerator={column: 1.0}, is_share=is_share)
+
+
 def estimate_mean(
     values: Sequence[float],
     *,
@@ -79,8 +84,9 @@ def estimate_mean(
 ) -> Estimate:
     """Return the mean of a value per row with its interval; see `Ratio` and `estimate_ratios`."""
     rows = [{"value": value, "rows": 1.0} for value in values]
-    metric = Ratio(numerator={"value": 1.0}, is_share=is_share)
-    return estimate_ratios({"mean": metric}, rows, clusters=clusters, resampling=resampling)["mean"]
+    return estimate_ratios(
+        {"mean": mean_of("value", is_share=is_share)}, rows, clusters=clusters, resampling=resampling
+    )["mean"]
 
 
 def estimate_ratios(

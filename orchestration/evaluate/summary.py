@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestration.evaluate.presets import clusters_of
 from orchestration.evaluate.statistics import (
     Estimate,
     PairedComparison,
@@ -22,6 +21,8 @@ DEFAULT_METRICS = ("greedy/task_reward", "sampled/task_reward")
 MACRO_METRICS = ("greedy/task_reward", "greedy/reward", "sampled/task_reward", "sampled/reward")
 PARTS: tuple[Part, ...] = ("task", "source", "function")
 NUM_FAILURES_NAMED = 20
+Columns = Mapping[str, float]
+"""Sums of a row from which metrics are computed, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,38 +88,53 @@ def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | No
 
 def _block(samples: Sequence[EvaluatedSample], settings: SummarySettings) -> Block:
     rows = [(sample, metrics) for sample in samples if (metrics := row_metrics(sample, settings.pass_ks))]
-    names = dict.fromkeys(name for _, metrics in rows for name in metrics)
     # A row counts in the denominators of the metrics that it has.
-    columns = [{**metrics, **{f"has {name}": 1.0 for name in metrics}} for _, metrics in rows]
+    columns = [(sample, {**metrics, **{f"has {name}": 1.0 for name in metrics}}) for sample, metrics in rows]
     ratios = {
         name: Ratio(numerator={name: 1.0}, denominator={f"has {name}": 1.0}, is_share=not name.endswith("num_tokens"))
-        for name in names
+        for name in dict.fromkeys(name for _, metrics in rows for name in metrics)
     }
-    clusters = clusters_of([sample for sample, _ in rows], settings.cluster_key)
     return Block(
         num_samples=len(samples),
         num_failed=len(samples) - len(rows),
-        metrics=estimate_ratios(ratios, columns, clusters=clusters, resampling=settings.resampling) if rows else {},
+        metrics=estimate_rows(ratios, columns, settings),
     )
+
+
+def estimate_rows(
+    metrics: Mapping[str, Ratio], rows: Sequence[tuple[EvaluatedSample, Columns]], settings: SummarySettings
+) -> dict[str, Estimate]:
+    """Return metrics of the columns of rows; empty where there is no row."""
+    if not rows:
+        return {}
+    clusters = clusters_of([sample for sample, _ in rows], settings.cluster_key)
+    columns = [columns for _, columns in rows]
+    return estimate_ratios(metrics, columns, clusters=clusters, resampling=settings.resampling)
+
+
+def clusters_of(samples: Sequence[EvaluatedSample], key: str) -> list[str] | None:
+    """Return the cluster of each row: its metadata under `key`, or the row itself; None without a key."""
+    if not key:
+        return None
+    # The prefixes keep a row's own id from being taken for a cluster of that name.
+    return [
+        f"shared {sample.metadata[key]}" if key in sample.metadata else f"row {sample.sample_id}" for sample in samples
+    ]
 
 
 def _macro(tasks: Mapping[str, Sequence[EvaluatedSample]], settings: SummarySettings) -> dict[str, Estimate]:
     found = {}
     for name in MACRO_METRICS:
-        having = {
-            task: [(sample, metrics[name]) for sample in samples if name in (metrics := row_metrics(sample))]
-            for task, samples in tasks.items()
-        }
-        having = {task: rows for task, rows in having.items() if rows}
-        clusters = {
-            task: clusters_of([sample for sample, _ in rows], settings.cluster_key) for task, rows in having.items()
-        }
-        if having:
-            found[name] = estimate_macro_mean(
-                {task: [value for _, value in rows] for task, rows in having.items()},
-                clusters={task: labels for task, labels in clusters.items() if labels is not None} or None,
-                resampling=settings.resampling,
-            )
+        values: dict[str, list[float]] = {}
+        clusters: dict[str, list[str]] = {}
+        for task, samples in tasks.items():
+            rows = [(sample, metrics[name]) for sample in samples if name in (metrics := row_metrics(sample))]
+            if rows:
+                values[task] = [value for _, value in rows]
+            if labels := clusters_of([sample for sample, _ in rows], settings.cluster_key):
+                clusters[task] = labels
+        if values:
+            found[name] = estimate_macro_mean(values, clusters=clusters or None, resampling=settings.resampling)
     return found
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from orchestration.evaluate.presets import PresetResult
+from orchestration.evaluate.benchmarks import PresetResult
 from orchestration.evaluate.statistics import Estimate, PairedComparison
 from orchestration.evaluate.summary import Block, Comparison, Summary
+from orchestration.page.formatting import NO_NAME
 
 WIDTH = 120
 NAME_WIDTH = 34
@@ -29,7 +30,7 @@ def summary_table(summary: Summary) -> str:
         ("by reward function", summary.by_function),
     ):
         lines += ["", title]
-        lines += [_block_row(f"  {name}", block, metrics) for name, block in blocks.items()]
+        lines += [_block_row(f"  {name or NO_NAME}", block, metrics) for name, block in blocks.items()]
     lines += ["", _block_row("all rows", summary.overall, metrics)]
     if len(summary.by_task) > 1:
         lines.append(_row("mean over tasks", ["", ""], [_format(summary.macro.get(name)) for name in metrics]))
@@ -78,7 +79,7 @@ def comparison_table(comparison: Comparison) -> str:
         ("by reward function", comparison.by_function),
     ):
         if rows:
-            lines += ["", title, *(_comparison_row(f"  {name}", row) for name, row in rows.items())]
+            lines += ["", title, *(_comparison_row(f"  {name or NO_NAME}", row) for name, row in rows.items())]
     lines += ["", _comparison_row("all rows", comparison.overall)]
     unmatched = comparison.overall.num_only_before + comparison.overall.num_only_after
     if unmatched:

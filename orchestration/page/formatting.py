@@ -2,6 +2,8 @@
 
 GIB, MIB = 1 << 30, 1 << 20
 THOUSAND, MILLION, BILLION = 10**3, 10**6, 10**9
+NO_NAME = "''"
+"""How an empty name of a task or source is shown."""
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
 

@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from orchestration.page.formatting import NO_NAME
 from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
 from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
@@ -24,33 +25,10 @@ EXIT_UNEXPECTED = 4
 MAX_BAD_ROWS_SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreCommand:
-    """Arguments of the command."""
-
-    source: Path
-    output: Path | None
-    """JSONL to write; None writes none; `-` is standard output."""
-    embeddings: Path | None
-    explain: str | None
-    """Id of the one row to explain."""
-    against: str | None = None
-    """Column with another verdict on each row, to be compared with the rewards; None compares nothing."""
-
-
 class RowScorer:
     """Scores rows in batches under one configuration; rows that set `guards` themselves get a copy with that value."""
 
     def __init__(self, config: RewardConfig, embeddings: Path | None) -> None:
-        """Build the rewards.
-
-        Args:
-            config: Routes, rules, weights and parameters.
-            embeddings: Checkpoint whose tokenizer and input embedding table BMAS uses; None takes the table of words.
-
-        Raises:
-            RewardError: If the checkpoint lacks a tokenizer or a table.
-        """
         self._config = config
         self._embeddings = embeddings
         self._rewards: dict[bool | None, MixedReward] = {}
@@ -112,42 +90,53 @@ class RowScorer:
         return MixedReward(config, words.encode, words)
 
 
-def score_file(command: ScoreCommand, config: RewardConfig) -> int:
+def score_file(
+    source: Path,
+    config: RewardConfig,
+    *,
+    output: Path | None,
+    embeddings: Path | None,
+    explain: str | None,
+    against: str | None,
+) -> int:
     """Score a file and return the exit code: 0; 3 with bad rows; 4 where a value differs from what its row expects.
+
+    Args:
+        source: Rows as JSON lines or Parquet.
+        config: Routes, rules, weights and parameters.
+        output: JSON lines to write; None writes none; `-` is standard output.
+        embeddings: Checkpoint whose tokenizer and input embedding table BMAS uses; None takes the table of words.
+        explain: Id of the one row to explain; None scores all.
+        against: Column with another verdict on each row, to be compared with the rewards; None compares nothing.
 
     Raises:
         DataError: If the file cannot be read or holds no row, the output cannot be written, no row has the id to
             explain, or none has the verdict to compare with.
         RewardError: If the settings or the checkpoint cannot be used.
     """
-    with closing(RowScorer(config, command.embeddings)) as scorer:
-        rows = read_rows(command.source, config)
-        if command.explain is not None:
-            return _explain(command, rows, scorer)
-        return _score(command, rows, scorer)
-
-
-def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: RowScorer) -> int:
-    summary, expectations = Summary(), Expectations()
-    agreement = None if command.against is None else Agreement(command.against)
-    num_bad = num_open_on_words = 0
-    with _writer(command) as output:
-        for scored in scorer.score(rows):
-            if isinstance(scored, BadRow):
-                num_bad += 1
-                _report_bad_row(command.source, scored, num_bad)
-                continue
-            row, result = scored
-            task = str(row.fields["task"])
-            summary.add(task, result)
-            if agreement is not None:
-                agreement.add(row.row_id, row.fields, result)
-            num_open_on_words += command.embeddings is None and "open_ended" in result.breakdown
-            as_expected = expectations.check(row.row_id, row.fields, result.task_reward)
-            if output is not None:
-                output.write(json.dumps(_output(row, result, as_expected), default=_as_text) + "\n")
+    with closing(RowScorer(config, embeddings)) as scorer:
+        rows = read_rows(source, config)
+        if explain is not None:
+            return _explain(source, explain, rows, scorer)
+        summary, expectations = Summary(), Expectations()
+        agreement = None if against is None else Agreement(against)
+        num_bad = num_open_on_words = 0
+        with _writer(output, source) as file:
+            for scored in scorer.score(rows):
+                if isinstance(scored, BadRow):
+                    num_bad += 1
+                    _report_bad_row(source, scored, num_bad)
+                    continue
+                row, result = scored
+                summary.add(str(row.fields["task"]), result)
+                if agreement is not None:
+                    agreement.add(row.row_id, row.fields, result)
+                num_open_on_words += embeddings is None and "open_ended" in result.breakdown
+                as_expected = expectations.check(row.row_id, row.fields, result.task_reward)
+                if file is not None:
+                    file.write(json.dumps(_output(row, result, as_expected), default=_as_text) + "\n")
     expectations.check_relations()
-    report = sys.stderr if str(command.output) == "-" else sys.stdout
+    report = sys.stderr if str(output) == "-" else sys.stdout
     print(summary.table(), file=report)
     if num_open_on_words:
         print(
@@ -157,28 +146,26 @@ def _score(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: Row
         )
     if agreement is not None:
         if not agreement.num_stated:
-            raise DataError(
-                f"no row of {command.source} states {agreement.column!r}; name a column of true, false or 0 to 1"
-            )
+            raise DataError(f"no row of {source} states {against!r}; name a column of true, false or 0 to 1")
         print(agreement.report(), file=report)
-    _report_expectations(expectations, report)
+    print(expectations.report(), end="", file=report)
     if num_bad:
         print(f"{num_bad} bad rows were left out", file=sys.stderr)
         return EXIT_BAD_ROWS
     return EXIT_UNEXPECTED if expectations.misses else EXIT_OK
 
 
-def _explain(command: ScoreCommand, rows: Iterator[ScoreRow | BadRow], scorer: RowScorer) -> int:
+def _explain(source: Path, row_id: str, rows: Iterator[ScoreRow | BadRow], scorer: RowScorer) -> int:
     for row in rows:
-        if isinstance(row, ScoreRow) and row.row_id == command.explain:
-            source = f" of {row.request.source}" if row.request.source else ""
-            print(f"row        {row.row_id}, line {row.line}, task {row.fields['task']}{source}")
+        if isinstance(row, ScoreRow) and row.row_id == row_id:
+            of = f" of {row.request.source}" if row.request.source else ""
+            print(f"row        {row.row_id}, line {row.line}, task {row.fields['task'] or NO_NAME}{of}")
             print(f"response   {row.request.response[:600]!r}")
             print("\n".join(scorer.explain(row)))
             if row.fields.get("expected") is not None:
                 print(f"expected   {row.fields['expected']} {row.fields.get('why', '')}".rstrip())
             return EXIT_OK
-    raise DataError(f"no row of {command.source} that can be scored has the id {command.explain!r}")
+    raise DataError(f"no row of {source} that can be scored has the id {row_id!r}")
 
 
 def _output(row: ScoreRow, result: RewardResult, as_expected: bool | None) -> dict[str, Any]:
@@ -202,20 +189,20 @@ def _as_text(value: object) -> str:
 
 
 @contextmanager
-def _writer(command: ScoreCommand) -> Iterator[TextIO | None]:
+def _writer(output: Path | None, source: Path) -> Iterator[TextIO | None]:
     """Open the stream of result rows; a file appears under its name only when it is whole."""
-    if command.output is None:
+    if output is None:
         yield None
-    elif str(command.output) == "-":
+    elif str(output) == "-":
         yield sys.stdout
     else:
-        if command.output.resolve() == command.source.resolve():
-            raise DataError(f"{command.output} is the file that is read; name another for the results")
+        if output.resolve() == source.resolve():
+            raise DataError(f"{output} is the file that is read; name another for the results")
         try:
-            with whole_file(command.output) as partial, partial.open("w") as file:
+            with whole_file(output) as partial, partial.open("w") as file:
                 yield file
         except OSError as error:
-            raise DataError(f"{command.output} cannot be written: {error.strerror}") from error
+            raise DataError(f"{output} cannot be written: {error.strerror}") from error
 
 
 def _report_bad_row(source: Path, row: BadRow, count: int) -> None:
@@ -223,15 +210,3 @@ def _report_bad_row(source: Path, row: BadRow, count: int) -> None:
         print(f"{source}:{row.line}: {row.reason}", file=sys.stderr)
     elif count == MAX_BAD_ROWS_SHOWN + 1:
         print("further bad rows are counted, not shown", file=sys.stderr)
-
-
-def _report_expectations(expectations: Expectations, report: TextIO) -> None:
-    if not expectations.num_checked:
-        return
-    misses, differences = expectations.misses, expectations.policy_differences
-    print(f"{expectations.num_checked} rows state what they expect: {len(misses)} misses", end="", file=report)
-    print(f", {len(differences)} policy differences" if differences else "", file=report)
-    for line in misses:
-        print(f"  miss    {line}", file=report)
-    for line in differences:
-        print(f"  policy  {line}", file=report)

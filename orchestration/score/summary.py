@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestration.page.formatting import NO_NAME
 from rewards.base import Reason, RewardResult
 
 NUM_REASONS = 3
 HEAD = ["task", "rows", "reward", "task reward", "format", "zero share", "parse failures", "failed", "reasons"]
-
 TOLERANCE = 1e-4
 """Case files print four decimals."""
 EQUAL_WITHIN = 1e-6
@@ -18,72 +18,51 @@ RELATIONS = {
     "le": lambda value, other: value <= other + EQUAL_WITHIN,
     "eq": lambda value, other: abs(value - other) <= EQUAL_WITHIN,
 }
-
 NUM_EXAMPLES = 3
 RIGHT_FROM = 0.5
 """Values from here on, of either side, mean right."""
-
-
-@dataclass(slots=True)
-class TaskCounts:
-    """Counts of one task."""
-
-    num_rows: int = 0
-    num_failed: int = 0
-    """Rows whose reference or grader failed: they have no reward and enter no mean."""
-    num_zero: int = 0
-    num_parse_failures: int = 0
-    reward_sum: float = 0.0
-    task_sum: float = 0.0
-    format_sum: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def add(self, result: RewardResult) -> None:
-        """Count one row."""
-        self.num_rows += 1
-        self.format_sum += result.format_reward
-        if result.reason is not Reason.OK:
-            self.reasons[result.reason.value] += 1
-        self.num_parse_failures += result.reason.is_parse_failure
-        if result.reward is None or result.task_reward is None:
-            self.num_failed += 1
-            return
-        self.reward_sum += result.reward
-        self.task_sum += result.task_reward
-        self.num_zero += result.task_reward == 0.0
-
-    def cells(self, name: str) -> list[str]:
-        """Return one line of the table."""
-        graded = self.num_rows - self.num_failed
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common(NUM_REASONS))
-        return [
-            name,
-            str(self.num_rows),
-            _share(self.reward_sum, graded),
-            _share(self.task_sum, graded),
-            _share(self.format_sum, self.num_rows),
-            _share(self.num_zero, graded),
-            str(self.num_parse_failures),
-            str(self.num_failed),
-            reasons,
-        ]
 
 
 class Summary:
     """Counts by task, and the table of them."""
 
     def __init__(self) -> None:
-        self._tasks: defaultdict[str, TaskCounts] = defaultdict(TaskCounts)
+        self._sums: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, task: str, result: RewardResult) -> None:
-        """Count one row."""
-        self._tasks[task].add(result)
+        """Count one row; one whose reference or grader failed has no reward and enters no mean."""
+        sums = self._sums[task]
+        sums["rows"] += 1
+        sums["format"] += result.format_reward
+        sums["parse failures"] += result.reason.is_parse_failure
+        if result.reason is not Reason.OK:
+            self._reasons[task][result.reason.value] += 1
+        if result.reward is None or result.task_reward is None:
+            sums["failed"] += 1
+            return
+        sums["graded"] += 1
+        sums["reward"] += result.reward
+        sums["task reward"] += result.task_reward
+        sums["zero share"] += result.task_reward == 0.0
 
     def table(self) -> str:
         """Return aligned lines, one a task, tasks in order of name."""
-        lines = [HEAD, *(counts.cells(name) for name, counts in sorted(self._tasks.items()))]
+        lines = [HEAD, *(self._cells(task) for task in sorted(self._sums))]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
         return "\n".join(_aligned(line, widths) for line in lines)
+
+    def _cells(self, task: str) -> list[str]:
+        sums, reasons = self._sums[task], self._reasons[task].most_common(NUM_REASONS)
+        return [
+            task or NO_NAME,
+            f"{sums['rows']:.0f}",
+            *(_share(sums[name], sums["graded"]) for name in ("reward", "task reward")),
+            _share(sums["format"], sums["rows"]),
+            _share(sums["zero share"], sums["graded"]),
+            *(f"{sums[name]:.0f}" for name in ("parse failures", "failed")),
+            ", ".join(f"{reason} {count}" for reason, count in reasons),
+        ]
 
 
 def _aligned(line: list[str], widths: list[int]) -> str:
@@ -92,7 +71,7 @@ def _aligned(line: list[str], widths: list[int]) -> str:
     return "  ".join([first.ljust(widths[0]), *numbers, last]).rstrip()
 
 
-def _share(total: float, count: int) -> str:
+def _share(total: float, count: float) -> str:
     return f"{total / count:.3f}" if count else "-"
 
 
@@ -136,6 +115,16 @@ class Expectations:
                     self._report(fields, f"{row_id}: {_format(value)} is not {name} {other_id}'s {_format(other)}")
         self._relations.clear()
 
+    def report(self) -> str:
+        """Return how many rows state what they expect, and which differ; empty where none does."""
+        if not self.num_checked:
+            return ""
+        policy = f", {len(self.policy_differences)} policy differences" if self.policy_differences else ""
+        lines = [f"{self.num_checked} rows state what they expect: {len(self.misses)} misses{policy}"]
+        lines += [f"  miss    {line}" for line in self.misses]
+        lines += [f"  policy  {line}" for line in self.policy_differences]
+        return "\n".join(lines) + "\n"
+
     def _report(self, fields: Mapping[str, Any], text: str) -> None:
         why = fields.get("why")
         line = f"{text} ({why})" if why else text
@@ -169,7 +158,7 @@ class Agreement:
         if not isinstance(verdict, (bool, int, float)) or not 0 <= verdict <= 1:
             self.num_silent += 1
             return
-        task, is_right = str(fields["task"]), verdict >= RIGHT_FROM
+        task, is_right = str(fields["task"]) or NO_NAME, verdict >= RIGHT_FROM
         self._num_rows[task] += 1
         value = result.task_reward
         if value is not None and (value >= RIGHT_FROM) == is_right:

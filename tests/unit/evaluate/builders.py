@@ -45,7 +45,8 @@ def sample(name: str, value: float | None = 1.0, **changes: Any) -> EvaluatedSam
         "greedy": completion(value),
     }
     values.update(changes)
-    values.setdefault("function", FUNCTIONS[values["task"]])
+    if "function" not in values:
+        values["function"] = FUNCTIONS[values["task"]]
     return EvaluatedSample(**values)
 
 

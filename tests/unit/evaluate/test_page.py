@@ -5,9 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestration.evaluate.benchmarks import PRESETS
+from orchestration.evaluate.benchmarks import PRESETS, apply_preset
 from orchestration.evaluate.page import comparison_page, evaluation_page, worst_samples
-from orchestration.evaluate.presets import apply_preset
 from orchestration.evaluate.statistics import Resampling
 from orchestration.evaluate.summary import SummarySettings, compare, summarise
 from orchestration.page.figures import MODEL_COLOUR, REFERENCE_COLOUR, data_uri
@@ -65,7 +64,7 @@ def page_of(rows: list[EvaluatedSample], shelf: Shelf, num_worst: int = 2) -> st
     return evaluation_page(
         title=EVIL,
         summary=summarise(rows, FEW),
-        preset=apply_preset(PRESETS["chartqa"], rows, resampling=FEW.resampling),
+        preset=apply_preset(PRESETS["chartqa"], rows, FEW),
         samples=rows,
         image_of=shelf,
         num_worst=num_worst,

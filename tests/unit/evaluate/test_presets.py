@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from orchestration.evaluate.benchmarks import PRESETS, preset_of, relaxed_match
-from orchestration.evaluate.presets import PresetResult, apply_preset, row_columns
+from orchestration.evaluate.benchmarks import PRESETS, PresetResult, apply_preset, preset_of, relaxed_match, row_columns
 from orchestration.evaluate.publish import check_preset_scored
 from orchestration.evaluate.statistics import Resampling
+from orchestration.evaluate.summary import SummarySettings
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.workers.answers import EvaluatedSample, bare_answer
 from rewards import MixedReward, RewardConfig, RewardRequest
@@ -15,7 +15,7 @@ from tests.unit.evaluate.builders import completion, golden_rows, sample, tagged
 
 TASKS = {"chartqa": "chart", "refcoco": "iou", "mcq": "match_mcq", "pope": "match_yesno"}
 IMAGE = {"image_sizes": ((400, 300),), "image_input_sizes": ((200, 150),)}
-FEW = Resampling(num_resamples=200)
+FEW = SummarySettings(resampling=Resampling(num_resamples=200))
 
 
 def scored_by_reward(row: dict[str, Any], task: str, rewards: MixedReward) -> EvaluatedSample:
@@ -64,7 +64,7 @@ def rows() -> dict[str, list[tuple[dict[str, Any], EvaluatedSample]]]:
 
 
 def result_of(name: str, rows: dict[str, list[tuple[dict[str, Any], EvaluatedSample]]]) -> PresetResult:
-    return apply_preset(PRESETS[name], [row for _, row in rows[name]], resampling=FEW)
+    return apply_preset(PRESETS[name], [row for _, row in rows[name]], FEW)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -179,7 +179,7 @@ def test_rows_of_other_tasks_are_skipped_and_failed_ones_counted() -> None:
         sample("d", None, greedy=completion(None, reason="bad_gold")),
     ]
 
-    result = apply_preset(PRESETS["chartqa"], samples, resampling=FEW)
+    result = apply_preset(PRESETS["chartqa"], samples, FEW)
 
     assert (result.num_rows, result.num_skipped, result.num_failed) == (1, 1, 2)
 

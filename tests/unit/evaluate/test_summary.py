@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.evaluate.benchmarks import PRESETS
-from orchestration.evaluate.presets import apply_preset
+from orchestration.evaluate.benchmarks import PRESETS, apply_preset
 from orchestration.evaluate.statistics import Resampling
 from orchestration.evaluate.store import write_json
 from orchestration.evaluate.summary import SummarySettings, compare, summarise
@@ -182,3 +181,13 @@ def test_the_summary_table_names_the_cause_of_failures() -> None:
     assert "failed 1: prompt too long" in table
     assert "0.600 [" in table
     assert "mean over tasks" in table
+
+
+def test_a_task_or_source_with_an_empty_name_is_shown() -> None:
+    rows = [sample("a", task="", source="", function="chart")]
+
+    table = summary_table(summarise(rows, FEW)).splitlines()
+    changes = comparison_table(compare(rows, rows, settings=FEW)[0]).splitlines()
+
+    assert [line.split()[:2] for line in table if line.startswith("  ''")] == [["''", "1"]] * 2
+    assert sum(line.startswith("  ''") for line in changes) == 2

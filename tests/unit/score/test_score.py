@@ -91,6 +91,22 @@ def test_a_folder_is_not_said_to_be_missing(tmp_path: Path, capsys: pytest.Captu
     assert f"{tmp_path} is a folder; give a .jsonl or .parquet file" in capsys.readouterr().err
 
 
+def test_an_empty_path_is_not_taken_for_the_working_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([""]) == 2
+    assert "is empty, perhaps an unset variable of the shell" in capsys.readouterr().err
+
+
+def test_a_task_with_an_empty_name_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.jsonl", {**GOOD, "task": "", "verdict": True})
+    rule = "reward.rules=[{source: s, function: chart}]"
+    assert run([source, "--against", "verdict", rule]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].split()[:2] == ["''", "1"]
+    assert table[2].startswith("'': 1 of 1 rows agree")
+    assert run([source, "--explain", "a", rule]) == 0
+    assert "line 1, task '' of s" in capsys.readouterr().out
+
+
 def test_a_tilde_is_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "in.jsonl", GOOD)
