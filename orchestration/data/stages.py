@@ -125,7 +125,8 @@ def _installed(library: str) -> str:
 def _code(path: Path) -> str:
     """Return a file without comments, docstrings and positions: the syntax tree of Python, the values of YAML."""
     if path.suffix == ".yaml":
-        return json.dumps({**yaml.safe_load(path.read_bytes()), "description": ""}, default=str)
+        described = yaml.safe_load(path.read_bytes())
+        return json.dumps({name: {**values, "description": ""} for name, values in described.items()}, default=str)
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -11,6 +11,7 @@ from typing import Any
 from orchestration.data.rows import BadRow, RawRow
 from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.strict import build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +43,25 @@ class Part:
     """JSON values that `rows` needs besides the files."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """Of an adapter without options."""
+
+
 class Adapter(ABC):
     """Reads one raw format. Stateless: made anew in every worker."""
 
     licence: Licence
+    options: type[Any] = NoOptions
+    """Dataclass of what a recipe may set for this adapter alone."""
+
+    def read_options(self, config: SourceConfig) -> Any:
+        """Return the options of a source.
+
+        Raises:
+            ConfigError: an option is not known, or of another type.
+        """
+        return build(self.options, config.options, "options")
 
     @property
     def description(self) -> str:

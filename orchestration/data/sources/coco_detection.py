@@ -14,7 +14,6 @@ from orchestration.data.sources.streams import Record, json_array
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.seeds import derive_seed
-from orchestration.settings.strict import build
 
 LAYOUT = "annotations/instances_<split>.json and <split>/<file_name>; split as in train2017"
 _WIDTH = 5
@@ -134,13 +133,14 @@ class CocoDetection(Adapter):
         "sets in this form have terms of their own: set the source's license",
         url_hint="the page of the set",
     )
+    options = Options
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         return file_parts(root, [require_file(root, options.annotations.replace("{split}", config.split), LAYOUT)])
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         tables = CocoTables()
         yield from tables.read(part.files[0], part.name)
         folder = options.images.replace("{split}", config.split)

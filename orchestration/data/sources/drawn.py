@@ -11,7 +11,6 @@ from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.drawn.tasks import generate_samples
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
-from orchestration.settings.strict import build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +34,10 @@ class Drawn(Adapter):
     """
 
     licence = Licence(name="Apache-2.0", note="drawn by this project, so its own licence holds")
+    options = DrawnOptions
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(DrawnOptions, config.options, "options")
+        options = self.read_options(config)
         if config.split not in ("train", "held_out"):
             raise ConfigError(f"split is {config.split!r}; drawn sources have train and held_out")
         return [Part(name=config.split, arguments=asdict(options))]

@@ -1,7 +1,7 @@
 """LLaVA's captions and conversations, ShareGPT4V's captions, and other sets of that form."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,6 @@ from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, 
 from orchestration.data.sources.fields import Fields, as_fields, file_image, refuse, require_images, without_markers
 from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
 from orchestration.settings.recipe import SourceConfig
-from orchestration.settings.strict import build
-
-LLAVA_LAYOUT = "the files of options.annotations (JSON arrays or .jsonl), images under options.images"
-SHAREGPT4V_LAYOUT = (
-    "sharegpt4v_instruct_gpt4-vision_cap100k.json, coco/train2017/, sam/images/, llava/..., as it names them"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +63,20 @@ class Llava(Adapter):
         note="replies were written by OpenAI's models, whose terms apply; images have terms of their own: check",
         url_hint="card of the dataset",
     )
+    options = LlavaOptions
+    layout = "the files of options.annotations (JSON arrays or .jsonl), images under options.images"
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(LlavaOptions, config.options, "options")
-        return file_parts(root, [require_file(root, name, LLAVA_LAYOUT) for name in options.annotations])
+        options = self.read_options(config)
+        return file_parts(root, [require_file(root, name, self.layout) for name in options.annotations])
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        return _rows(part, build(LlavaOptions, config.options, "options"))
+        options, path = self.read_options(config), part.files[0]
+        records = json_lines(path) if path.suffix in (".jsonl", ".jsonlines") else json_array(path)
+        return read_rows(records, lambda record: _conversation_rows(record, part.name, options), part.name)
 
 
-class ShareGPT4V(Adapter):
+class ShareGPT4V(Llava):
     """Reads ShareGPT4V's captions, of Lin-Chen/ShareGPT4V.
 
     Raw: `sharegpt4v_instruct_gpt4-vision_cap100k.json` (or share-captioner_coco_lcs_sam_1246k_1107.json), a JSON array
@@ -98,50 +96,35 @@ class ShareGPT4V(Adapter):
         "their own",
         url_hint="dataset card",
     )
+    options = ShareGPT4VOptions
+    layout = "sharegpt4v_instruct_gpt4-vision_cap100k.json, coco/train2017/, sam/images/, llava/..., as it names them"
 
-    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(ShareGPT4VOptions, config.options, "options")
-        return file_parts(root, [require_file(root, name, SHAREGPT4V_LAYOUT) for name in options.annotations])
-
-    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        options = build(ShareGPT4VOptions, config.options, "options")
-        captions = LlavaOptions(
-            annotations=options.annotations, images=options.images, strip_openings=options.strip_openings
-        )
-        return _rows(part, captions)
-
-
-def _rows(part: Part, options: LlavaOptions) -> Iterator[RawRow | BadRow]:
-    path = part.files[0]
-    records = json_lines(path) if path.suffix in (".jsonl", ".jsonlines") else json_array(path)
-    return read_rows(records, lambda record: _conversation_rows(record, part.name, options), part.name)
+    def read_options(self, config: SourceConfig) -> LlavaOptions:
+        chosen = super().read_options(config)
+        return LlavaOptions(annotations=chosen.annotations, images=chosen.images, strip_openings=chosen.strip_openings)
 
 
 def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list[RawRow]:
+    """Make a row of every question with a reply, or of the first; further ones have their number in the id."""
     row = as_fields(record.value)
-    images = read_images(row, options.images)
+    images = _images(row, options.images)
     if not options.text_only:
         require_images(images, "image")
-    turns = read_turns(row)
+    turns = _turns(row)
     source_id = row.label("id") or f"{part}/{record.place}"
-    rows = turn_rows(source_id, turns if options.turns == "all" else turns[:1], images, options.task)
-    return [replace(row, answer=without_opening(row.answer)) for row in rows] if options.strip_openings else rows
+    return [
+        RawRow(
+            source_id=f"{source_id}-{index}" if index else source_id,
+            task=options.task,
+            question=question,
+            answer=without_opening(reply) if options.strip_openings else reply,
+            images=images,
+        )
+        for index, (question, reply) in enumerate(turns if options.turns == "all" else turns[:1])
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A question of the human and the reply to it.
-
-    Example:
-        >>> Turn("What is this?", "A dog.").reply
-        'A dog.'
-    """
-
-    question: str
-    reply: str
-
-
-def read_turns(row: Fields) -> list[Turn]:
+def _turns(row: Fields) -> list[tuple[str, str]]:
     """Pair each human turn with the reply that follows it; `<image>` markers are dropped.
 
     Raises:
@@ -152,30 +135,16 @@ def read_turns(row: Fields) -> list[Turn]:
         refuse("conversations", turns, "a list of turns")
     spoken = [(fields.text("from"), fields.text("value")) for fields in map(as_fields, turns)]
     pairs = [
-        Turn(without_markers(asked), told.strip())
+        (without_markers(asked), told.strip())
         for (speaker, asked), (listener, told) in pairwise(spoken)
         if speaker in ("human", "user") and listener in ("gpt", "assistant")
     ]
     return pairs or refuse("conversations", None, "a question and its reply")
 
 
-def read_images(row: Fields, folder: str) -> tuple[RawImage, ...]:
+def _images(row: Fields, folder: str) -> tuple[RawImage, ...]:
     """Return the images under `image`: a path, a list, or none."""
     value = row.raw("image")
     paths = value if isinstance(value, list) else [] if value in (None, "") else [value]
     texts = [path if isinstance(path, str) else refuse("image", value, "a path or a list of paths") for path in paths]
     return tuple(file_image(folder, path) for path in texts)
-
-
-def turn_rows(source_id: str, turns: Iterable[Turn], images: tuple[RawImage, ...], task: str) -> list[RawRow]:
-    """Make a row of every turn; further ones have their number in the id."""
-    return [
-        RawRow(
-            source_id=f"{source_id}-{index}" if index else source_id,
-            task=task,
-            question=turn.question,
-            answer=turn.reply,
-            images=images,
-        )
-        for index, turn in enumerate(turns)
-    ]

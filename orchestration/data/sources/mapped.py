@@ -29,12 +29,11 @@ from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
 
-FORMATS = Path(__file__).parent / "formats"
+FORMATS = Path(__file__).parent / "formats.yaml"
 SAVED_LAYOUT = (
     "<split>-*.parquet here, in data/ or in the folder of a configuration (hub download), or state.json with the "
     ".arrow files it names, here or in <split>/ (save_to_disk)"
 )
-UNKNOWN_TERMS = Licence(name="unverified", note="set the source's license: the format says nothing about its terms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +50,49 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonlOptions(Options):
-    """Options of JSON sources."""
+class FileOptions(Options):
+    """Options of sources whose files the recipe names."""
 
-    files: tuple[str, ...] = ("*.jsonl",)
-    """Name patterns under the source's folder; {split} stands for the split. Files that end in .json are arrays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParquetOptions(Options):
-    """Options of Parquet sources."""
-
-    files: tuple[str, ...] = ("*.parquet",)
-    """Name patterns under the source's folder; {split} stands for the split."""
+    files: tuple[str, ...] = ()
+    """Name patterns under the source's folder; {split} stands for the split. Empty: all files of the adapter's ending;
+    JSON files that end in .json are arrays."""
 
 
-class Jsonl(Adapter):
+class _Mapped(Adapter):
+    """Reads rows by a mapping in the recipe."""
+
+    licence = Licence(name="unverified", note="set the source's license: the format says nothing about its terms")
+    options: type[Options] = FileOptions
+    pattern = ""
+    """Of the files, where the recipe names none."""
+
+    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
+        options = self.read_options(config)
+        _mapping(options)
+        return file_parts(root, self.files(root, config.split, options))
+
+    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
+        mapping = _mapping(self.read_options(config))
+        records = self.records(part.files[0])
+        return read_rows(records, lambda record: [mapping.row(record, part.name)], part.name)
+
+    def files(self, root: Path, split: str, options: Any) -> list[Path]:
+        """Return the files of a split."""
+        found: dict[Path, None] = {}
+        for pattern in options.files or (self.pattern,):
+            named = pattern.replace("{split}", split)
+            matches = sorted(path for path in root.glob(named) if path.is_file())
+            if not matches:
+                raise missing(root, named, "the files that options.files names")
+            found.update(dict.fromkeys(matches))
+        return list(found)
+
+    def records(self, path: Path) -> Records:
+        """Read the rows of a file."""
+        return parquet_rows(path)
+
+
+class Jsonl(_Mapped):
     """Reads JSON lines, or JSON arrays, by a mapping.
 
     Raw: files that match options.files, one JSON object a line (any ending) or one array a file (ending .json).
@@ -78,18 +104,13 @@ class Jsonl(Adapter):
     Options: mapping (required), files, answer_is, images, remove_markers.
     """
 
-    licence = UNKNOWN_TERMS
+    pattern = "*.jsonl"
 
-    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(JsonlOptions, config.options, "options")
-        _mapping(options)
-        return file_parts(root, _matching(root, options.files, config.split))
-
-    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        return _rows(_json_records(part.files[0]), part, build(JsonlOptions, config.options, "options"))
+    def records(self, path: Path) -> Records:
+        return _json_records(path)
 
 
-class Parquet(Adapter):
+class Parquet(_Mapped):
     """Reads Parquet by a mapping.
 
     Raw: files that match options.files. An image cell is a struct of bytes and path, bytes, or a path relative to
@@ -100,18 +121,10 @@ class Parquet(Adapter):
     Options: mapping (required), files, answer_is, images, remove_markers.
     """
 
-    licence = UNKNOWN_TERMS
-
-    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(ParquetOptions, config.options, "options")
-        _mapping(options)
-        return file_parts(root, _matching(root, options.files, config.split))
-
-    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        return _rows(parquet_rows(part.files[0]), part, build(ParquetOptions, config.options, "options"))
+    pattern = "*.parquet"
 
 
-class HuggingFace(Adapter):
+class HuggingFace(_Mapped):
     """Reads a dataset folder of the `datasets` library by a mapping, without that library.
 
     Raw, a hub download:
@@ -128,20 +141,17 @@ class HuggingFace(Adapter):
     Options: mapping (required), answer_is, images, remove_markers.
     """
 
-    licence = UNKNOWN_TERMS
+    options = Options
 
-    def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        _mapping(build(Options, config.options, "options"))
-        saved = next((folder for folder in (root / config.split, root) if (folder / "state.json").is_file()), None)
-        files = _saved_files(saved) if saved else split_files(root, config.split)
+    def files(self, root: Path, split: str, options: Any) -> list[Path]:
+        saved = next((folder for folder in (root / split, root) if (folder / "state.json").is_file()), None)
+        files = _saved_files(saved) if saved else split_files(root, split)
         if not files:
-            raise missing(root, f"{config.split}-*.parquet and no state.json", SAVED_LAYOUT)
-        return file_parts(root, files)
+            raise missing(root, f"{split}-*.parquet and no state.json", SAVED_LAYOUT)
+        return files
 
-    def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        path = part.files[0]
-        records = arrow_rows(path) if path.suffix == ".arrow" else parquet_rows(path)
-        return _rows(records, part, build(Options, config.options, "options"))
+    def records(self, path: Path) -> Records:
+        return arrow_rows(path) if path.suffix == ".arrow" else parquet_rows(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +179,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A file in formats/: everything about a raw format whose rows a mapping converts."""
+    """An entry of formats.yaml: everything about a raw format whose rows a mapping converts."""
 
     description: str
     """Raw layout, conversion, ids and options; the first line is a summary."""
@@ -183,16 +193,17 @@ class Format:
 
 
 @functools.cache
-def load_format(name: str) -> Format:
-    """Return the format of a file in formats/."""
-    return build(Format, yaml.safe_load((FORMATS / f"{name}.yaml").read_text(encoding="utf-8")), name)
+def formats() -> dict[str, Format]:
+    """Return the formats of formats.yaml by name."""
+    found = yaml.safe_load(FORMATS.read_text(encoding="utf-8"))
+    return {name: build(Format, values, name) for name, values in found.items()}
 
 
 class FormatAdapter(Adapter):
-    """Reads a format that a file in formats/ describes."""
+    """Reads a format that formats.yaml describes."""
 
     def __init__(self, name: str) -> None:
-        self._format = load_format(name)
+        self._format = formats()[name]
         self.licence = self._format.licence
 
     @property
@@ -257,24 +268,8 @@ def _mapping(options: Options) -> RowMapping:
     return build_mapping(options.mapping, options.answer_is, options.images, options.remove_markers)
 
 
-def _rows(records: Records, part: Part, options: Options) -> Iterator[RawRow | BadRow]:
-    mapping = _mapping(options)
-    return read_rows(records, lambda record: [mapping.row(record, part.name)], part.name)
-
-
 def _json_records(path: Path, array: str = "") -> Records:
     return json_array(path, array) if path.suffix == ".json" else json_lines(path)
-
-
-def _matching(root: Path, patterns: tuple[str, ...], split: str) -> list[Path]:
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        named = pattern.replace("{split}", split)
-        matches = sorted(path for path in root.glob(named) if path.is_file())
-        if not matches:
-            raise missing(root, named, "the files that options.files names")
-        found.update(dict.fromkeys(matches))
-    return list(found)
 
 
 def _saved_files(folder: Path) -> list[Path]:

@@ -1,9 +1,9 @@
 """Conversion of raw rows by a mapping: which field of a source becomes which field of ours."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 from orchestration.data.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.answers import READERS, TASKS
@@ -39,143 +39,58 @@ AnswerIs = Literal["text", "single", "integer", "index", "letter", "option", "ta
 """How a source writes its answers; see answers.READERS."""
 
 
-class Reference(Protocol):
-    """Where a value comes from."""
-
-    @property
-    def name(self) -> str:
-        """Name of the raw field in messages; empty where there is none."""
-        ...
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether rows may lack the value."""
-        ...
-
-    def of(self, row: object) -> object:
-        """Return the value in a raw row, None where there is none."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Constant:
-    """A value that all rows share, written {constant: chart}.
+class Reference:
+    """Where a value of ours comes from in a raw row; `_reference` reads one from YAML."""
 
-    Example:
-        >>> Constant("chart").of({"task": "iou"})
-        'chart'
-    """
-
-    value: object
+    of: Callable[[object], object]
+    """Returns the value in a raw row, None where there is none."""
     name: str = ""
+    """Of the raw field, for messages; empty where there is none."""
     is_optional: bool = False
+    """Whether rows may lack the value: they have no images, boxes or answer then. Any other mapped field must be there,
+    so that a misspelt path is not taken for a set without pictures."""
+    is_text: bool = False
+    """Whether the value is a text made by a format."""
 
-    def of(self, row: object) -> object:
-        return self.value
 
-
-@dataclass(frozen=True, slots=True)
-class FieldPath:
-    """A field of the raw row, written meta.answer, choices.0, or as a list of steps where names hold dots.
-
-    A path that ends with ? may be absent: such rows have no images, boxes or answer. Any other mapped field must be
-    there, so that a misspelt path is not taken for a set without pictures.
+def field_value(row: object, steps: Sequence[str]) -> object:
+    """Return a field of nested objects and lists, None where there is none.
 
     Example:
-        >>> FieldPath(("meta", "answers", "0")).of({"meta": {"answers": ["cat"]}})
+        >>> field_value({"meta": {"answers": ["cat"]}}, ("meta", "answers", "0"))
         'cat'
     """
-
-    steps: tuple[str, ...]
-    is_optional: bool = False
-
-    @property
-    def name(self) -> str:
-        return ".".join(self.steps)
-
-    def of(self, row: object) -> object:
-        value = row
-        for step in self.steps:
-            if isinstance(value, Mapping):
-                value = value.get(step)
-            elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step) < len(value):
-                value = value[int(step)]
-            else:
-                return None
-        return value
+    value = row
+    for step in steps:
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
 
 
-@dataclass(frozen=True, slots=True)
-class FirstOf:
-    """The first of several fields that is there, written {first: [solution, answer]}.
-
-    Example:
-        >>> FirstOf((FieldPath(("solution",)), FieldPath(("answer",)))).of({"answer": "3"})
-        '3'
-    """
-
-    references: tuple[Reference, ...]
-    is_optional: bool = False
-
-    @property
-    def name(self) -> str:
-        return " or ".join(reference.name for reference in self.references)
-
-    def of(self, row: object) -> object:
-        return next((value for ref in self.references if (value := ref.of(row)) is not None), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A text with fields in it, written {format: "{image_id:012d}.jpg"}.
+def filled(text: str, row: object) -> str:
+    """Return a text with the fields of a row in it.
 
     {field} is a text, {field:stem} its file name without folder and suffix, {field:d} and the like a whole number.
 
     Example:
-        >>> Template("coco/{image_id:d}").of({"image_id": 9})
+        >>> filled("coco/{image_id:d}", {"image_id": 9})
         'coco/9'
     """
-
-    text: str
-    name: str = ""
-    is_optional: bool = False
-
-    def of(self, row: object) -> object:
-        pieces = []
-        for literal, field, spec, _ in string.Formatter().parse(self.text):
-            pieces.append(literal)
-            if field is not None:
-                value = FieldPath(tuple(field.split("."))).of(row)
-                pieces.append(self._formatted(value, field, spec or ""))
-        return "".join(pieces)
-
-    def _formatted(self, value: object, field: str, spec: str) -> str:
-        if spec.endswith("d"):
-            return format(as_integer(value, field), spec)
-        return stem(as_text(value, field)) if spec == "stem" else as_text(value, field)
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """A value by that of a field, written {field: issimple, values: {true: simple, false: complex}}; else nothing.
-
-    Example:
-        >>> Lookup(FieldPath(("human_or_machine",)), {0: "human", 1: "augmented"}).of({"human_or_machine": 1})
-        'augmented'
-    """
-
-    reference: Reference
-    values: Mapping[object, object]
-    is_optional: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.reference.name
-
-    def of(self, row: object) -> object:
-        found = self.reference.of(row)
-        # Compared with their types: 1 and true are one key of a dictionary.
-        return next((value for key, value in self.values.items() if type(key) is type(found) and key == found), None)
+    pieces = []
+    for literal, field, spec, _ in string.Formatter().parse(text):
+        pieces.append(literal)
+        if field is not None:
+            value = field_value(row, field.split("."))
+            if spec and spec.endswith("d"):
+                pieces.append(format(as_integer(value, field), spec))
+            else:
+                pieces.append(stem(as_text(value, field)) if spec == "stem" else as_text(value, field))
+    return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +184,8 @@ class RowMapping:
     def _images(self, record: Record) -> tuple[RawImage, ...]:
         value, name = self._named("images", record)
         reference = self.references.get("images")
-        is_path = isinstance(reference, Template)  # also an empty one, which stage read refuses as a missing image
+        # A text is a path, also an empty one, which stage read refuses as a missing image.
+        is_path = reference is not None and reference.is_text
         images = (file_image(self.images, str(value)),) if is_path else cell_images(value, name, self.images)
         if not images and reference is not None and not reference.is_optional:
             raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
@@ -339,9 +255,9 @@ def build_mapping(
         if key != "metadata" and not (key == "task" and by_answer)
     }
     for key, allowed in (("box_form", BOX_FORMS), ("box_frame", BOX_FRAMES)):
-        reference = references.get(key)
-        if isinstance(reference, Constant) and reference.value not in allowed:
-            raise ConfigError(f"{PATH}.{key} is {reference.value!r}; allowed: {', '.join(allowed)}")
+        value = mapping.get(key)
+        if isinstance(value, Mapping) and value.get("constant", allowed[0]) not in allowed:
+            raise ConfigError(f"{PATH}.{key} is {value['constant']!r}; allowed: {', '.join(allowed)}")
     return RowMapping(
         references=references,
         metadata={str(name): _reference(value, f"{PATH}.metadata.{name}") for name, value in extra.items()},
@@ -363,22 +279,37 @@ def _by_answer(task: object) -> str:
 
 def _reference(value: object, path: str) -> Reference:
     if isinstance(value, str) and value:
-        return FieldPath(tuple(value.removesuffix("?").split(".")), value.endswith("?"))
+        return _field(value.removesuffix("?").split("."), is_optional=value.endswith("?"))
     if isinstance(value, (list, tuple)) and value and all(isinstance(step, (str, int)) for step in value):
-        return FieldPath(tuple(map(str, value)))
+        return _field(list(map(str, value)))
     if isinstance(value, Mapping):
         if set(value) == {"constant"}:
-            return Constant(value["constant"])
+            return Reference(lambda row: value["constant"])
         if set(value) == {"first"} and isinstance(value["first"], (list, tuple)) and value["first"]:
-            return FirstOf(tuple(_reference(item, f"{path}.first") for item in value["first"]))
+            several = [_reference(item, f"{path}.first") for item in value["first"]]
+            return Reference(
+                lambda row: next((found for one in several if (found := one.of(row)) is not None), None),
+                " or ".join(one.name for one in several),
+            )
         if set(value) == {"format"} and isinstance(value["format"], str):
-            return Template(_checked_template(value["format"], path))
+            text = _checked_template(value["format"], path)
+            return Reference(lambda row: filled(text, row), is_text=True)
         if set(value) == {"field", "values"} and isinstance(value["values"], Mapping):
-            return Lookup(_reference(value["field"], f"{path}.field"), value["values"])
+            field, values = _reference(value["field"], f"{path}.field"), value["values"]
+            return Reference(lambda row: _looked_up(field.of(row), values), field.name)
     raise ConfigError(
         f"{path} is {value!r}; write a field path such as meta.answer, a list of steps, {{constant: x}}, "
         "{first: [a, b]}, {format: a text with {fields}}, or {field: a, values: {raw: ours}}"
     )
+
+
+def _field(steps: Sequence[str], *, is_optional: bool = False) -> Reference:
+    return Reference(lambda row: field_value(row, steps), ".".join(steps), is_optional)
+
+
+def _looked_up(found: object, values: Mapping[object, object]) -> object:
+    # Compared with their types: 1 and true are one key of a dictionary.
+    return next((value for key, value in values.items() if type(key) is type(found) and key == found), None)
 
 
 def _checked_template(text: str, path: str) -> str:

@@ -11,7 +11,6 @@ from orchestration.data.sources.fields import as_fields, file_image
 from orchestration.data.sources.streams import Record, json_array, read_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
-from orchestration.settings.strict import build
 
 LAYOUT = "<split>/qa_pairs_v1.json or qa_pairs_v2.json, and <split>/png/<image_index>.png"
 
@@ -46,9 +45,10 @@ class PlotQA(Adapter):
         note="the repository's licence file is MIT; whether it means the images and questions is not said there: check",
         url_hint="repository of the authors (NiteshMethani/PlotQA)",
     )
+    options = Options
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         folder = root / config.split
         if options.questions:
             return file_parts(root, [require_file(root, f"{config.split}/{options.questions}", LAYOUT)])
@@ -61,7 +61,7 @@ class PlotQA(Adapter):
         return file_parts(root, found)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         folder = options.images.replace("{split}", config.split)
         array = "qa_pairs" if _starts_with_brace(part.files[0]) else ""
         return read_rows(

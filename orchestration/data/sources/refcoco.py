@@ -20,7 +20,6 @@ from orchestration.data.sources.streams import (
 )
 from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
-from orchestration.settings.strict import build
 
 LAYOUT = (
     "<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/mscoco/images/train2014/ (as in the refer repo)"
@@ -74,16 +73,17 @@ class RefCOCO(Adapter):
     """
 
     licence = LICENCE
+    options = Options
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         refs = require_file(root, f"{options.dataset}/refs({options.split_by}).p", LAYOUT)
         instances = require_file(root, f"{options.dataset}/instances.json", LAYOUT)
         load_plain_pickle(refs)
         return [Part(name=f"{options.dataset}-{options.split_by}-{config.split}", files=(refs, instances))]
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        options = build(Options, config.options, "options")
+        options = self.read_options(config)
         try:
             refs = load_plain_pickle(part.files[0])
         except DataError as error:
@@ -108,16 +108,17 @@ class RefCOCOTable(Adapter):
     """
 
     licence = LICENCE
+    options = TableOptions
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        build(TableOptions, config.options, "options")
+        self.read_options(config)
         files = split_files(root, config.split)
         if not files:
             raise missing(root, f"{config.split}-*.parquet", TABLE_LAYOUT)
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        options = build(TableOptions, config.options, "options")
+        options = self.read_options(config)
         return read_rows(parquet_rows(part.files[0]), lambda record: _table_rows(record, options), part.name)
 
 

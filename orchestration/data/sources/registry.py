@@ -5,17 +5,14 @@ from functools import partial
 from types import MappingProxyType
 
 from conf.ranges import nearest
-from orchestration.data.sources.ai2d import AI2D
 from orchestration.data.sources.base import Adapter
+from orchestration.data.sources.choices import AI2D, MMMU, Geometry3K, ScienceQA
 from orchestration.data.sources.coco_detection import CocoDetection
 from orchestration.data.sources.drawn import Drawn
-from orchestration.data.sources.geometry3k import Geometry3K
 from orchestration.data.sources.llava import Llava, ShareGPT4V
-from orchestration.data.sources.mapped import FORMATS, FormatAdapter, HuggingFace, Jsonl, Parquet
-from orchestration.data.sources.mmmu import MMMU
+from orchestration.data.sources.mapped import FormatAdapter, HuggingFace, Jsonl, Parquet, formats
 from orchestration.data.sources.plotqa import PlotQA
 from orchestration.data.sources.refcoco import RefCOCO, RefCOCOTable
-from orchestration.data.sources.scienceqa import ScienceQA
 from orchestration.settings.errors import ConfigError
 
 _WRITTEN: dict[str, Callable[[], Adapter]] = {
@@ -34,9 +31,7 @@ _WRITTEN: dict[str, Callable[[], Adapter]] = {
     "scienceqa": ScienceQA,
     "sharegpt4v": ShareGPT4V,
 }
-_DESCRIBED: dict[str, Callable[[], Adapter]] = {
-    path.stem: partial(FormatAdapter, path.stem) for path in FORMATS.glob("*.yaml")
-}
+_DESCRIBED: dict[str, Callable[[], Adapter]] = {name: partial(FormatAdapter, name) for name in formats()}
 
 ADAPTERS: Mapping[str, Callable[[], Adapter]] = MappingProxyType(dict(sorted({**_WRITTEN, **_DESCRIBED}.items())))
 """What makes the adapter of each name."""

@@ -67,7 +67,7 @@ def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
         ("rewards/yes_no.py", "def read_yes_no(", "def read_yes_or_no(", {"normalise", "sample"}),
         ("orchestration/data/select.py", "import bisect", "import bisect, math", {"select"}),
         ("orchestration/data/sources/plotqa.py", 'row.text("question_string")', 'row.text("question")', {"read"}),
-        ("orchestration/data/sources/formats/chartqa.yaml", "question: query", "question: question", {"read"}),
+        ("orchestration/data/sources/formats.yaml", "question: query", "question: question", {"read"}),
     ],
 )
 def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, stages):
@@ -82,7 +82,7 @@ def test_a_changed_rule_makes_the_rows_of_its_stages_anew(copy, file, old, new, 
         ("orchestration/data/validate.py", '"""Stage 2, ', '"""The second stage, '),
         ("rewards/yes_no.py", '"""', '"""In other words. '),
         ("rewards/yes_no.py", "\nfrom", "\n# Why.\nfrom"),
-        ("orchestration/data/sources/formats/chartqa.yaml", "Reads ChartQA", "Reads the ChartQA"),
+        ("orchestration/data/sources/formats.yaml", "Reads ChartQA", "Reads the ChartQA"),
         ("orchestration/cluster/layout.py", "import", "import os\nimport"),
         ("orchestration/data/stages.py", "import", "import os\nimport"),
     ],
