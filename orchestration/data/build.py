@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
-from orchestration.data.duplicates.deduplicate import Deduplicator
+from orchestration.data.deduplicate import decide
 from orchestration.data.measure import MeasureStage
 from orchestration.data.normalise import NormaliseStage
 from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.publish import of_role, publish
 from orchestration.data.read import read_sources
+from orchestration.data.row_index import RowIndex
 from orchestration.data.rows import Refused, candidate_from_json
 from orchestration.data.sample import sample_chunks
 from orchestration.data.select import Selectable, answer_class, select_rows
@@ -130,11 +131,11 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
     settings = job.recipe.deduplicate
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
-        with Deduplicator(settings, job.store / "deduplicate" / "scratch") as seen:
+        with RowIndex(job.store / "deduplicate" / "scratch") as index:
             for number, values in rows_in_order(chunks):
-                seen.add(candidate_from_json(values), number)
+                index.add(candidate_from_json(values), number)
                 advance(1)
-            for number, reason, detail in seen.decide():
+            for number, reason, detail in decide(index, settings):
                 yield number, Refused(reason, detail)
 
     return sift("deduplicate", [asdict(settings), stage_code("deduplicate")], chunks, job.store, verdicts)
@@ -154,8 +155,9 @@ def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chu
             for values in chunk.rows():
                 rows.append(_selectable(job.reward, chunk.origin["source"], values))
                 advance(1)
-        selection = select_rows(rows, config=recipe.select, source_quotas=quotas, seed=recipe.seed)
-        for number, verdict in enumerate(selection.verdicts):
+        for number, verdict in enumerate(
+            select_rows(rows, config=recipe.select, source_quotas=quotas, seed=recipe.seed)
+        ):
             kept = {"stratum": verdict.stratum}
             yield number, kept if verdict.reason is None else Refused(verdict.reason, verdict.detail)
 

@@ -59,61 +59,29 @@ class Verdict:
     """The values at fault."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shortage:
-    """A quota that the rows do not fill."""
+def ordered_strata(bounds: Mapping[str, tuple[float, float]]) -> list[tuple[float, str]]:
+    """Return (low end, name) of the difficulty classes in order; each includes its low end, the last one 1 as well.
 
-    quota: str
-    """`source chartqa` or `function chart`."""
-    wished: int
-    found: int
-    """Of a source: rows within the bands. Of a function: rows kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The verdicts, in the order of the rows, and the quotas that stay open."""
-
-    verdicts: tuple[Verdict, ...]
-    shortages: tuple[Shortage, ...]
-
-
-class Strata:
-    """Difficulty classes by mean task reward.
-
-    Example:
-        >>> Strata({"hard": (0.0, 0.5), "easy": (0.5, 1.0)}).name_of(1.0)
-        'easy'
+    Raises:
+        ConfigError: they do not cover [0, 1], or overlap; names the class at fault.
     """
-
-    def __init__(self, bounds: Mapping[str, tuple[float, float]]) -> None:
-        """Check that the classes cover [0, 1] and do not overlap; none at all puts every row into ''.
-
-        Raises:
-            ConfigError: naming the class at fault.
-        """
-        ordered = sorted(bounds.items(), key=lambda item: item[1])
-        end = 0.0
-        for name, (low, high) in ordered:
-            if low != end or high <= low:
-                raise ConfigError(
-                    f"data.recipe.select.strata.{name} is [{low}, {high}]; classes follow one another from 0 to 1 "
-                    f"without gap or overlap: begin it at {end} and end it above"
-                )
-            end = high
-        if ordered and end != 1.0:
-            raise ConfigError(f"data.recipe.select.strata.{ordered[-1][0]} ends at {end}; end the last class at 1")
-        self._names = [name for name, _ in ordered]
-        self._lows = [low for _, (low, _) in ordered]
-
-    def name_of(self, mean: float) -> str:
-        """Return the class of a mean reward; each one includes its low end, the last one 1 as well."""
-        return self._names[bisect.bisect_right(self._lows, mean) - 1] if self._names else ""
+    ordered = sorted(bounds.items(), key=lambda item: item[1])
+    end = 0.0
+    for name, (low, high) in ordered:
+        if low != end or high <= low:
+            raise ConfigError(
+                f"data.recipe.select.strata.{name} is [{low}, {high}]; classes follow one another from 0 to 1 "
+                f"without gap or overlap: begin it at {end} and end it above"
+            )
+        end = high
+    if ordered and end != 1.0:
+        raise ConfigError(f"data.recipe.select.strata.{ordered[-1][0]} ends at {end}; end the last class at 1")
+    return [(low, name) for name, (low, _) in ordered]
 
 
 def select_rows(
     rows: Sequence[Selectable], *, config: SelectConfig, source_quotas: Mapping[str, int], seed: int
-) -> Selection:
+) -> list[Verdict]:
     """Keep the rows whose difficulty lies in the band of their reward function, as many as the quotas want.
 
     Args:
@@ -123,13 +91,13 @@ def select_rows(
         seed: Of which rows stay where more fit than are wanted.
 
     Returns:
-        One verdict a row, and the shortages.
+        One verdict a row, in their order.
 
     Raises:
         ConfigError: the strata do not cover [0, 1], or overlap.
         DataError: two rows have one id; or `strict` and a quota stays open.
     """
-    strata = Strata(config.strata)
+    strata = ordered_strata(config.strata)
     if len({row.sample_id for row in rows}) < len(rows):
         ((twice, _),) = Counter(row.sample_id for row in rows).most_common(1)
         raise DataError(f"sample_id {twice} names two rows; ids are unique after deduplication")
@@ -145,7 +113,9 @@ def select_rows(
         room = {source: count for (source, name), count in targets.items() if name == function}
         if len(members) > sum(room.values()):
             _keep_some(members, room, rows=rows, sources=sources, verdicts=verdicts, config=config, seed=seed)
-    return Selection(verdicts=tuple(verdicts), shortages=_shortages(available, targets, source_quotas, config))
+    if config.strict:
+        _refuse_open_quotas(available, targets, source_quotas, config)
+    return verdicts
 
 
 def answer_class(task: str, answer: str) -> str:
@@ -162,11 +132,15 @@ def answer_class(task: str, answer: str) -> str:
     return ""
 
 
-def _within_bands(rows: Sequence[Selectable], config: SelectConfig, strata: Strata, seed: int) -> list[Verdict]:
+def _within_bands(
+    rows: Sequence[Selectable], config: SelectConfig, strata: Sequence[tuple[float, str]], seed: int
+) -> list[Verdict]:
     kept: dict[str, Verdict] = {}
     verdicts = []
     for row in rows:
-        stratum = "" if row.difficulty is None else strata.name_of(row.difficulty.mean)
+        stratum = ""
+        if row.difficulty is not None and strata:
+            stratum = strata[bisect.bisect_right(strata, row.difficulty.mean, key=lambda one: one[0]) - 1][1]
         found = None
         if row.difficulty is not None and row.function in config.bands:
             band = config.bands[row.function]
@@ -211,27 +185,25 @@ def _keep_some(
             )
 
 
-def _shortages(
+def _refuse_open_quotas(
     available: Mapping[tuple[str, str], int],
     targets: Mapping[tuple[str, str], int],
     source_quotas: Mapping[str, int],
     config: SelectConfig,
-) -> tuple[Shortage, ...]:
-    offered: dict[str, int] = defaultdict(int)
-    kept: dict[str, int] = defaultdict(int)
-    for cell, count in available.items():
-        offered[cell[0]] += count
-        kept[cell[1]] += targets[cell]
-    quotas = [(f"source {name}", quota, offered[name]) for name, quota in sorted(source_quotas.items())]
-    quotas += [(f"function {name}", quota, kept[name]) for name, quota in sorted(config.quotas.items())]
-    shortages = tuple(Shortage(quota=n, wished=wished, found=found) for n, wished, found in quotas if found < wished)
-    if shortages and config.strict:
-        open_quotas = "; ".join(f"{short.quota}: {short.found} of {short.wished}" for short in shortages)
+) -> None:
+    offered: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for (source, function), count in available.items():
+        offered[source] += count
+        kept[function] += targets[source, function]
+    quotas = [(f"source {name}", offered[name], quota) for name, quota in sorted(source_quotas.items())]
+    quotas += [(f"function {name}", kept[name], quota) for name, quota in sorted(config.quotas.items())]
+    open_quotas = "; ".join(f"{name}: {found} of {wished}" for name, found, wished in quotas if found < wished)
+    if open_quotas:
         raise DataError(
             f"quotas stay open ({open_quotas}); add rows, widen data.recipe.select.bands, lower the quotas, or set "
             "data.recipe.select.strict=false to build with what there is"
         )
-    return shortages
 
 
 def judge(

@@ -59,7 +59,9 @@ STAGES = {
         code=("orchestration.data.normalise", "orchestration.data.options", "rewards"),
         libraries=("math-verify", "numpy"),
     ),
-    "deduplicate": StageRules(version=1, code=("orchestration.data.duplicates",), libraries=("numpy",)),
+    "deduplicate": StageRules(
+        version=1, code=("orchestration.data.deduplicate", "orchestration.data.row_index"), libraries=("numpy",)
+    ),
     "measure": StageRules(
         version=1,
         code=("orchestration.data.measure", "rollout.prompt"),

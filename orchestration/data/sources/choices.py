@@ -199,7 +199,7 @@ class ScienceQA(Adapter):
 
 
 class MMMU(Adapter):
-    """Reads MMMU, by subject or merged: college questions of thirty subjects; a benchmark, so mostly a guard.
+    """Reads MMMU, by subject or merged.
 
     Raw: `<subject>/{dev,validation,test}-*.parquet` with `id`, `question`, `options` (a list written as Python source:
     "['1', '2']"), `image_1` ... `image_7`, `answer`, `question_type` (multiple-choice or open), `subfield`,

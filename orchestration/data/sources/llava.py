@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from orchestration.data.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
@@ -63,7 +63,7 @@ class Llava(Adapter):
         note="replies were written by OpenAI's models, whose terms apply; images have terms of their own: check",
         url_hint="card of the dataset",
     )
-    options = LlavaOptions
+    options: type[Any] = LlavaOptions
     layout = "the files of options.annotations (JSON arrays or .jsonl), images under options.images"
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:

@@ -1,4 +1,4 @@
-"""Deduplicator: every rule by hand-made rows, and agreement with a comparison of every row with every other."""
+"""Deduplication: every rule by hand-made rows, and agreement with a comparison of every row with every other."""
 
 import random
 import sqlite3
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.duplicates import similarity
-from orchestration.data.duplicates.deduplicate import Deduplicator
+from orchestration.data import row_index
+from orchestration.data.deduplicate import decide as decide_rows
+from orchestration.data.row_index import RowIndex
 from orchestration.data.rows import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
@@ -21,10 +22,11 @@ DOG = Picture("dog", bits=(1 << 64) - 1)
 def decide(
     rows: Sequence[Candidate], scratch: Path, settings: DeduplicateConfig | None = None, added: list[int] | None = None
 ) -> dict[int, Verdict]:
-    with Deduplicator(settings or DeduplicateConfig(), scratch / "deduplicate") as deduplicator:
+    with RowIndex(scratch / "deduplicate") as index:
         for order in added or range(len(rows)):
-            deduplicator.add(rows[order], order)
-        return {order: (reason.value, detail.split()[-1]) for order, reason, detail in deduplicator.decide()}
+            index.add(rows[order], order)
+        found = decide_rows(index, settings or DeduplicateConfig())
+        return {order: (reason.value, detail.split()[-1]) for order, reason, detail in found}
 
 
 def named(rows: Sequence[Candidate]) -> list[Candidate]:
@@ -38,10 +40,10 @@ def test_the_later_of_two_equal_rows_goes_whatever_the_case_of_question_and_answ
 
 def test_the_detail_names_source_and_id_of_the_row_that_stays(tmp_path):
     rows = named([row("Which animal?", "cat", CAT), row("Which animal?", "cat", CAT)])
-    with Deduplicator(DeduplicateConfig(), tmp_path / "d") as deduplicator:
+    with RowIndex(tmp_path / "d") as index:
         for order, each in enumerate(rows):
-            deduplicator.add(each, order)
-        [(order, reason, detail)] = deduplicator.decide()
+            index.add(each, order)
+        [(order, reason, detail)] = decide_rows(index, DeduplicateConfig())
     assert (order, reason.value, detail) == (1, "duplicate", "same images and question as train n0")
 
 
@@ -213,11 +215,11 @@ def test_the_scratch_folder_is_gone_afterwards(tmp_path):
 
 
 def test_two_rows_of_one_order_are_refused(tmp_path):
-    with Deduplicator(DeduplicateConfig(), tmp_path / "d") as deduplicator:
-        deduplicator.add(row("a?", "1"), 0)
-        deduplicator.add(row("b?", "1"), 0)
+    with RowIndex(tmp_path / "d") as index:
+        index.add(row("a?", "1"), 0)
+        index.add(row("b?", "1"), 0)
         with pytest.raises(sqlite3.IntegrityError):
-            list(deduplicator.decide())
+            list(decide_rows(index, DeduplicateConfig()))
 
 
 def random_rows(seed: int) -> list[Candidate]:
@@ -244,9 +246,9 @@ def random_rows(seed: int) -> list[Candidate]:
     return named(rows)
 
 
-@pytest.mark.parametrize("block", [similarity.BLOCK, 3])
+@pytest.mark.parametrize("block", [row_index.BLOCK, 3])
 def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(similarity, "BLOCK", block)
+    monkeypatch.setattr(row_index, "BLOCK", block)
     reasons: set[str] = set()
     for seed in range(120):
         rows = random_rows(seed)

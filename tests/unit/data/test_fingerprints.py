@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestration.data.duplicates.row_index import jaccard, normalised_question, question_words
 from orchestration.data.images import dhash256, thumbnail
+from orchestration.data.row_index import jaccard, normalised_question, question_words
 from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.pictures import encoded, picture
 

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from orchestration.data.rows import RejectReason
 from orchestration.data.select import (
     Selectable,
-    Selection,
-    Shortage,
-    Strata,
+    Verdict,
     answer_class,
     divide_quotas,
+    ordered_strata,
     select_rows,
     share_out,
 )
@@ -47,16 +46,16 @@ def row(number: int, difficulty: Difficulty | None = None, **changes: str) -> Se
 
 def select(
     rows: list[Selectable], *, seed: int = 1, sources: dict[str, int] | None = None, **config: object
-) -> Selection:
+) -> list[Verdict]:
     return select_rows(rows, config=SelectConfig(**config), source_quotas=sources or {}, seed=seed)  # type: ignore[arg-type]
 
 
-def kept(rows: list[Selectable], selection: Selection) -> list[Selectable]:
-    return [row for row, verdict in zip(rows, selection.verdicts, strict=True) if verdict.reason is None]
+def kept(rows: list[Selectable], selection: list[Verdict]) -> list[Selectable]:
+    return [row for row, verdict in zip(rows, selection, strict=True) if verdict.reason is None]
 
 
 def reason_of(difficulty: Difficulty, band: BandConfig, function: str = "chart") -> RejectReason | None:
-    return select([row(0, difficulty, function=function)], bands={function: band}).verdicts[0].reason
+    return select([row(0, difficulty, function=function)], bands={function: band})[0].reason
 
 
 def test_all_right_and_all_wrong_rows_teach_nothing() -> None:
@@ -92,7 +91,7 @@ def test_mean_and_spread_bound_the_band() -> None:
 
 
 def test_what_is_at_fault_is_said_with_its_values() -> None:
-    verdict = select([row(0, measured(0, 0, 0, 0, agreement=0.75))], bands={"chart": BandConfig()}).verdicts[0]
+    verdict = select([row(0, measured(0, 0, 0, 0, agreement=0.75))], bands={"chart": BandConfig()})[0]
     assert verdict.detail == "the best of 4 completions earns 0; 75% give one answer"
 
 
@@ -113,7 +112,7 @@ def test_a_share_of_the_all_right_rows_stays_and_a_larger_share_holds_the_smalle
 
 def test_strata_include_their_low_end_and_the_last_one_includes_1() -> None:
     rows = [row(i, measured(mean)) for i, mean in enumerate((0.0, 0.24, 0.25, 0.74, 0.75, 1.0))]
-    found = [verdict.stratum for verdict in select([*rows, row(9)], strata=QUARTERS).verdicts]
+    found = [verdict.stratum for verdict in select([*rows, row(9)], strata=QUARTERS)]
     assert found == ["hard", "hard", "medium", "medium", "easy", "easy", ""]
 
 
@@ -129,7 +128,7 @@ def test_strata_include_their_low_end_and_the_last_one_includes_1() -> None:
 )
 def test_strata_with_gaps_or_overlaps_are_refused_by_name(bounds: dict[str, tuple[float, float]], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.recipe\.select\.strata\.{name} "):
-        Strata(bounds)
+        ordered_strata(bounds)
 
 
 def test_a_quota_is_filled_evenly_from_the_strata_and_a_short_one_leaves_its_share() -> None:
@@ -137,10 +136,10 @@ def test_a_quota_is_filled_evenly_from_the_strata_and_a_short_one_leaves_its_sha
     rows = [row(i, measured(mean)) for i, mean in enumerate(means)]
     # 43 of 123: hard has 3 for its 14; 40 are left for two strata: 20 each.
     selection = select(rows, strata=QUARTERS, quotas={"chart": 43})
-    strata = Counter(v.stratum for v in selection.verdicts if v.reason is None)
+    strata = Counter(v.stratum for v in selection if v.reason is None)
     assert strata == {"hard": 3, "medium": 20, "easy": 20}
     loose = select(rows, strata=QUARTERS, quotas={"chart": 43}, balance_strata=False)
-    assert Counter(v.stratum for v in loose.verdicts if v.reason is None)["easy"] > 28
+    assert Counter(v.stratum for v in loose if v.reason is None)["easy"] > 28
 
 
 def test_answers_are_even_within_their_task_and_tasks_keep_their_proportions() -> None:
@@ -195,22 +194,18 @@ def test_shares_are_webster_seats() -> None:
     assert share_out([], 0) == []
 
 
-def test_shortages_are_stated_or_refused() -> None:
+def test_open_quotas_are_refused_where_the_recipe_is_strict() -> None:
     rows = [row(i, source="a" if i < 6 else "b") for i in range(10)]
-    selection = select(rows, sources={"a": 8, "b": 3}, quotas={"chart": 12, "math": 1})
-    assert selection.shortages == (
-        Shortage(quota="source a", wished=8, found=6),
-        Shortage(quota="function chart", wished=12, found=9),
-        Shortage(quota="function math", wished=1, found=0),
-    )
-    with pytest.raises(DataError, match="source a: 6 of 8; function chart: 9 of 12"):
-        select(rows, sources={"a": 8, "b": 3}, quotas={"chart": 12, "math": 1}, strict=True)
-    assert select(rows, sources={"a": 6}, quotas={"chart": 4}, strict=True).shortages == ()
+    wanted: dict[str, object] = {"sources": {"a": 8, "b": 3}, "quotas": {"chart": 12, "math": 1}}
+    assert len(kept(rows, select(rows, **wanted))) == 9  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="source a: 6 of 8; function chart: 9 of 12; function math: 0 of 1"):
+        select(rows, **wanted, strict=True)  # type: ignore[arg-type]
+    assert len(kept(rows, select(rows, sources={"a": 6}, quotas={"chart": 4}, strict=True))) == 4
 
 
 def test_a_row_over_quota_says_which_one() -> None:
     rows = [row(i) for i in range(5)]
-    details = {v.detail for v in select(rows, quotas={"chart": 2}).verdicts if v.reason is RejectReason.OVER_QUOTA}
+    details = {v.detail for v in select(rows, quotas={"chart": 2}) if v.reason is RejectReason.OVER_QUOTA}
     assert details == {"2 of 5 rows of s are taken for chart"}
 
 
@@ -245,10 +240,10 @@ def test_quotas_hold_no_row_is_left_over_and_nothing_that_fits_is_left_out(
     selection = select(rows, seed=seed, sources=sources, quotas=quotas, bands=BANDS, strata=QUARTERS)
     chosen = kept(rows, selection)
     by_source, by_function = Counter(r.source for r in chosen), Counter(r.function for r in chosen)
-    assert len(selection.verdicts) == len(rows)
+    assert len(selection) == len(rows)
     assert all(by_source[name] <= quota for name, quota in sources.items())
     assert all(by_function[name] <= quota for name, quota in quotas.items())
-    for r, verdict in zip(rows, selection.verdicts, strict=True):
+    for r, verdict in zip(rows, selection, strict=True):
         if verdict.reason is RejectReason.OVER_QUOTA:
             source_full = by_source[r.source] == sources.get(r.source)
             assert source_full or by_function[r.function] == quotas.get(r.function)
@@ -261,7 +256,7 @@ def test_the_order_of_the_rows_changes_nothing(
 ) -> None:
     def verdicts(some: list[Selectable]) -> dict[str, object]:
         selection = select(some, sources=sources, quotas=quotas, bands=BANDS, strata=QUARTERS)
-        return {r.sample_id: verdict for r, verdict in zip(some, selection.verdicts, strict=True)}
+        return {r.sample_id: verdict for r, verdict in zip(some, selection, strict=True)}
 
     expected = verdicts(rows)
     shuffled = list(rows)

@@ -1,14 +1,13 @@
-"""Rows that go because another row is nearly the same: leaks of evaluation sets, near-duplicates in training."""
+"""Which rows of a recipe go because of another row: duplicates, contradictions, leaks, too many of one image."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from orchestration.data.duplicates.row_index import RowIndex
-from orchestration.data.duplicates.similarity import ImageFingerprints, Pairs, Places, Questions, first_matches
+from orchestration.data.row_index import ImageFingerprints, Pairs, Places, Questions, RowIndex, first_matches
 from orchestration.data.rows import RejectReason
+from orchestration.settings.recipe import DeduplicateConfig
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4
@@ -63,9 +62,73 @@ FROM rows r CROSS JOIN profiles p ON p.profile = r.profile LEFT JOIN near n ON n
 WHERE r.role = 'train' AND r.place NOT IN (SELECT place FROM decisions)
 AND (n.other IS NOT NULL OR r.place <> p.first)
 """
+# Rows of one key: `first`, and `other`, the first whose answer is not the first one's; null for descriptions, which
+# may well differ.
+_EQUAL_KEYS = """
+CREATE TABLE equal_keys AS SELECT k.role, k.exact, k.first, CASE WHEN k.is_open THEN NULL ELSE (
+    SELECT MIN(r.place) FROM rows f CROSS JOIN rows r ON f.place = k.first
+    WHERE r.role = k.role AND r.exact = k.exact AND r.answer <> f.answer) END AS other
+FROM (SELECT role, exact, is_open, MIN(place) AS first FROM rows
+    WHERE role <> 'guard' AND place NOT IN (SELECT place FROM decisions)
+    GROUP BY role, exact HAVING COUNT(*) > 1) k
+"""
+_CONFLICTS = """
+INSERT INTO decisions SELECT r.place, ?, CASE WHEN r.answer = f.answer THEN k.other ELSE k.first END,
+    'another answer than'
+FROM equal_keys k CROSS JOIN rows f ON f.place = k.first CROSS JOIN rows r ON r.role = k.role AND r.exact = k.exact
+WHERE k.other IS NOT NULL AND r.place NOT IN (SELECT place FROM decisions)
+"""
+_DUPLICATES = """
+INSERT INTO decisions SELECT r.place, ?, k.first, 'same images and question as'
+FROM equal_keys k CROSS JOIN rows r ON r.role = k.role AND r.exact = k.exact
+WHERE k.other IS NULL AND r.place <> k.first AND r.place NOT IN (SELECT place FROM decisions)
+"""
+_TOO_MANY = """
+INSERT INTO decisions SELECT place, ?, first, 'image of' FROM (
+    SELECT place, ROW_NUMBER() OVER of_image AS number, MIN(place) OVER of_image AS first FROM rows
+    WHERE role = 'train' AND num_images > 0 AND place NOT IN (SELECT place FROM decisions)
+    WINDOW of_image AS (PARTITION BY first_image ORDER BY place))
+WHERE number > ?
+"""
+_RESULT = """
+SELECT d.place, d.reason, d.note, r.source, r.source_id FROM decisions d CROSS JOIN rows r ON r.place = d.other
+ORDER BY d.place
+"""
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
-def decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: Questions) -> None:
+def decide(index: RowIndex, settings: DeduplicateConfig) -> Iterator[tuple[int, RejectReason, str]]:
+    """Return (place, reason, detail that names the other row) of every row that goes, in order of places.
+
+    Four rules, each on the rows that the ones before it left: leaks, equal rows, near-duplicates, rows per image. The
+    result depends on the rows and their places alone, not on the order in which they were added. Guard rows are never
+    decided on; held_out rows go only as duplicates and conflicts among themselves.
+
+    Args:
+        index: With all rows in it; call this once.
+        settings: What counts as nearly the same.
+    """
+    index.flush()
+    questions = Questions(index)
+    images = None
+    if settings.perceptual:
+        images = ImageFingerprints(
+            index, max_distance=settings.max_hash_distance, max_difference=settings.max_thumbnail_difference
+        )
+    _decide_leaks(index, images, questions)
+    index.write("CREATE INDEX rows_exact ON rows (role, exact, place, answer)")
+    index.write(_EQUAL_KEYS)
+    index.write(_CONFLICTS, RejectReason.CONFLICTING_ANSWERS.value)
+    index.write(_DUPLICATES, RejectReason.DUPLICATE.value)
+    if images is not None:
+        _decide_near_rows(index, images, questions, settings.min_question_similarity)
+    if settings.max_rows_per_image is not None:
+        index.write(_TOO_MANY, RejectReason.TOO_MANY_OF_IMAGE.value, settings.max_rows_per_image)
+    for place, reason, note, source, source_id in index.read(_RESULT):
+        yield place, _REASONS[reason], f"{note} {source} {source_id}"
+
+
+def _decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: Questions) -> None:
     """Decide on every train row with an image, or a question without image, of a held_out or guard row.
 
     Fingerprints are compared all with all, in blocks: about 4 ns a pair, 8 s for 200,000 in training against 10,000 in
@@ -115,7 +178,7 @@ def _like_questions(questions: Questions, left: Places, right: Places) -> Pairs:
     return rows[keep], columns[keep]
 
 
-def decide_near_rows(index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
+def _decide_near_rows(index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
     """Decide on every train row that an earlier one nearly equals: images and question alike, task and answer the same.
 
     Any earlier row counts that was not decided on before this stage, also one that goes as a near-duplicate itself:
@@ -157,25 +220,16 @@ class _NearProfiles:
             rows, columns = self._images.near_hashes(self._image[left], self._image[right])
         else:
             rows, columns = self._questions.near_signatures(self._words[left], self._words[right], self._similarity)
-        for check in (self._is_earlier, self._similar_questions, self._alike):
-            keep = check(left[rows], right[columns])
-            rows, columns = rows[keep], columns[keep]
-        return rows, columns
-
-    def _is_earlier(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
-        return earlier < later
-
-    def _similar_questions(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
-        return self._questions.similar(self._words[later], self._words[earlier], self._similarity)
-
-    def _alike(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
-        like = np.ones(len(later), dtype=np.bool_)
+        keep = right[columns] < left[rows]
+        rows, columns = rows[keep], columns[keep]
+        later, earlier = left[rows], right[columns]
+        like = self._questions.similar(self._words[later], self._words[earlier], self._similarity)
         for number in range(int(self._num_images[later].max(initial=0))):
             places = np.flatnonzero(like & (self._num_images[later] > number))
             like[places] = self._images.alike(
                 self._image_of(later[places], number), self._image_of(earlier[places], number)
             )
-        return like
+        return rows[like], columns[like]
 
     def _image_of(self, members: Places, number: int) -> Places:
         if number == 0:

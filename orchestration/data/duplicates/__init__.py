@@ -1,1 +1,0 @@
-"""Rows that another row makes superfluous, wrong or a leak."""
