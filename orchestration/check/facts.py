@@ -174,6 +174,13 @@ class Row:
     remedy: str = ""
 
 
+def judged(what: str, fault: str, *, otherwise: str, expected: str, remedy: str) -> Row:
+    """Return a row that says `fault` and the remedy, or, where that is empty, `otherwise` and that all is right."""
+    if fault:
+        return Row(what=what, found=fault, expected=expected, verdict="fault", remedy=remedy)
+    return Row(what=what, found=otherwise, expected=expected, verdict="ok")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectations:
     """What should be found, by the settings."""

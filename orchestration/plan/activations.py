@@ -19,7 +19,7 @@ from learner.config import LearnerConfig
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower, TextShape, TileTower
 from orchestration.models.tensors import trained_tensors
-from orchestration.plan.records import MemoryItem, make_item
+from orchestration.plan.records import Items, MemoryItem, make_item
 from orchestration.settings.experiment import ExperimentConfig
 
 FLOAT32 = 4
@@ -38,7 +38,6 @@ FROZEN_TOWER = "forward: frozen vision tower"
 """Phases of forward and backward that can be the fullest."""
 
 Kernel = Literal["sdpa", "flash", "flex"]
-Items = tuple[MemoryItem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,12 @@ from orchestration.plan.activations import (
     FLOAT32,
     TEXT_BLOCKS,
     TOWER_BLOCKS,
-    Items,
     StreamLoad,
     activation_items,
     element_bytes,
 )
 from orchestration.plan.fsdp_memory import ADAM_BYTES, OPTIMISER
-from orchestration.plan.records import LearnerParts, MemoryItem, make_item
+from orchestration.plan.records import Items, LearnerParts, MemoryItem, make_item
 
 BUCKET_ELEMENTS = 2**26
 """learner/backends/deepspeed.py, which imports torch."""

@@ -10,7 +10,7 @@ from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.prompts import REASONS, PromptPlan
-from orchestration.plan.records import Finding
+from orchestration.plan.records import Finding, error, warning
 from orchestration.plan.rewards import RoutingPlan
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -23,19 +23,18 @@ LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
 """Folders that are rarely the same on two machines."""
 
 
-def from_error(error: ConfigError | RolloutError, default_key: str) -> Finding:
+def from_error(refusal: ConfigError | RolloutError, default_key: str) -> Finding:
     """Return a refusal of the settings as a finding; its text names its key."""
-    named = KEY.search(str(error))
-    return Finding(severity="error", key=named.group() if named else default_key, message=str(error))
+    named = KEY.search(str(refusal))
+    return error(named.group() if named else default_key, str(refusal))
 
 
 def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:
     """Warn where the model's folder is not on this machine, so that only its stated sizes are planned."""
     if config.model.folder is not None and folder is None:
-        yield Finding(
-            severity="warning",
-            key="model.path",
-            message=f"{config.model.folder} is not there, so sizes are those of model.hf_config and nothing is known "
+        yield warning(
+            "model.path",
+            f"{config.model.folder} is not there, so sizes are those of model.hf_config and nothing is known "
             "of its files; plan where the run will be as well",
         )
 
@@ -52,16 +51,14 @@ def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: i
     width = engine.tensor_parallel_size
     if left := undivided(shape, width):
         named = ", ".join(f"{number} {name}" for name, number in left.items())
-        yield Finding(
-            severity="error",
-            key="rollout.engine.tensor_parallel_size",
-            message=f"{width} workers cannot share {named}; use {' or '.join(map(str, widths(shape)))}",
+        yield error(
+            "rollout.engine.tensor_parallel_size",
+            f"{width} workers cannot share {named}; use {' or '.join(map(str, widths(shape)))}",
         )
     if max_positions is not None and engine.max_model_len > max_positions:
-        yield Finding(
-            severity="error",
-            key="rollout.engine.max_model_len",
-            message=f"{engine.max_model_len:,} tokens, and the model was made for {max_positions:,} "
+        yield error(
+            "rollout.engine.max_model_len",
+            f"{engine.max_model_len:,} tokens, and the model was made for {max_positions:,} "
             f"(max_position_embeddings); use at most that",
         )
 
@@ -70,32 +67,28 @@ def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Length
     """Find batches that leave workers idle, or exceed the token budget."""
     minibatches, ranks = config.algorithm.num_minibatches, batches.ranks
     if batches.groups < minibatches:
-        yield Finding(
-            severity="error",
-            key="algorithm.num_minibatches",
-            message=f"{minibatches} minibatches of {batches.groups} groups leave some without a group; use at most "
+        yield error(
+            "algorithm.num_minibatches",
+            f"{minibatches} minibatches of {batches.groups} groups leave some without a group; use at most "
             f"{batches.groups}",
         )
     elif batches.groups % (minibatches * ranks) and batches.groups % ranks == 0:
-        yield Finding(
-            severity="warning",
-            key="algorithm.num_minibatches",
-            message=f"{batches.groups} groups over {minibatches} updates and {ranks} ranks come out uneven, and ranks "
+        yield warning(
+            "algorithm.num_minibatches",
+            f"{batches.groups} groups over {minibatches} updates and {ranks} ranks come out uneven, and ranks "
             f"wait for the fullest; make training.groups_per_step a multiple of {minibatches * ranks}",
         )
     if config.rollout.engines > batches.groups_in_flight:
-        yield Finding(
-            severity="warning",
-            key="rollout.engines",
-            message=f"{config.rollout.engines} engines share {batches.groups_in_flight} groups on their way, and a "
+        yield warning(
+            "rollout.engines",
+            f"{config.rollout.engines} engines share {batches.groups_in_flight} groups on their way, and a "
             "group stays whole: some have nothing to do; lower it, or raise training.groups_per_step",
         )
     longest = lengths.prompt_most + lengths.completion_most - 1
     if batches.at_most.largest_micro_batch > config.learner.micro_batch_tokens:
-        yield Finding(
-            severity="warning",
-            key="learner.micro_batch_tokens",
-            message=f"{config.learner.micro_batch_tokens:,} tokens, and a prompt with one completion may have "
+        yield warning(
+            "learner.micro_batch_tokens",
+            f"{config.learner.micro_batch_tokens:,} tokens, and a prompt with one completion may have "
             f"{longest:,}: it stands alone in a micro-batch of that size, and memory must hold it; raise it to "
             f"{longest:,}, or lower rollout.engine.max_model_len",
         )
@@ -107,19 +100,17 @@ def placement_findings(config: ExperimentConfig, layout: Layout | None) -> Itera
         return
     on = [sum(seat.machine == machine for seat in layout.of("learner")) for machine in layout.learner_machines()]
     if len(set(on)) > 1:
-        yield Finding(
-            severity="warning",
-            key="learner.num_ranks",
-            message=f"{config.learner.num_ranks} ranks stand {', '.join(map(str, on))} to a machine; the same number "
+        yield warning(
+            "learner.num_ranks",
+            f"{config.learner.num_ranks} ranks stand {', '.join(map(str, on))} to a machine; the same number "
             f"on each keeps more of their traffic inside machines: use a multiple of {len(on)}",
         )
     known = config.plan.gpus
     unknown = sorted({machine.gpu or "null" for machine in layout.machines if machine.gpus} - set(known))
     if unknown:
-        yield Finding(
-            severity="warning",
-            key="cluster.nodes",
-            message=f"the kind of GPU {', '.join(unknown)} is not one of plan.gpus ({', '.join(known)}), so neither "
+        yield warning(
+            "cluster.nodes",
+            f"the kind of GPU {', '.join(unknown)} is not one of plan.gpus ({', '.join(known)}), so neither "
             "memory nor time can be told; name one of them, or add yours to plan.gpus",
         )
 
@@ -133,10 +124,9 @@ def folder_findings(config: ExperimentConfig, num_machines: int) -> Iterator[Fin
         folders["training.checkpoint_dir"] = config.training.checkpoint_dir
     for key, folder in folders.items():
         if "://" not in folder and any(Path(folder).is_relative_to(local) for local in LOCAL_FOLDERS):
-            yield Finding(
-                severity="warning",
-                key=key,
-                message=f"{folder} is a folder that other machines seldom see, and actors on {num_machines} machines "
+            yield warning(
+                key,
+                f"{folder} is a folder that other machines seldom see, and actors on {num_machines} machines "
                 "read and write there; put it on storage that they share",
             )
 
@@ -145,34 +135,31 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
     """Find rows that the run refuses, cuts or cannot score."""
     if routing.unrouted:
         worst = max(routing.unrouted, key=lambda row: row.num_rows)
-        yield Finding(
-            severity="error",
-            key="reward.routes",
-            message=f"{sum(row.num_rows for row in routing.unrouted):,} rows have no reward function, most of task "
+        yield error(
+            "reward.routes",
+            f"{sum(row.num_rows for row in routing.unrouted):,} rows have no reward function, most of task "
             f"{worst.task} of {worst.source}; add their tasks to reward.routes or reward.rules, or leave them out",
         )
     if prompts is None:
         return
     limit, share = config.training.max_drop_frac, prompts.num_refused / max(1, prompts.num_seen)
     for outlier in prompts.outliers:
-        yield Finding(
-            severity="error" if outlier.is_refused and share > limit else "warning",
-            key=_key_of(outlier.reason),
-            message=f"{outlier.num_rows:,} of {prompts.num_seen:,} rows: {REASONS[outlier.reason]}, such as "
+        report = error if outlier.is_refused and share > limit else warning
+        yield report(
+            _key_of(outlier.reason),
+            f"{outlier.num_rows:,} of {prompts.num_seen:,} rows: {REASONS[outlier.reason]}, such as "
             f"{outlier.examples[0]}; " + _remedy(outlier.reason, share, limit),
         )
     if prompts.num_unmeasured and config.model.folder is None:
-        yield Finding(
-            severity="warning",
-            key="model.path",
-            message=f"the prompts of {prompts.num_unmeasured:,} rows are not measured; point it at the model's folder, "
+        yield warning(
+            "model.path",
+            f"the prompts of {prompts.num_unmeasured:,} rows are not measured; point it at the model's folder, "
             "of which tokenizer and chat template are read",
         )
     if prompts.num_rows < config.training.groups_per_step:
-        yield Finding(
-            severity="warning",
-            key="training.groups_per_step",
-            message=f"a step takes {config.training.groups_per_step} prompts and there are {prompts.num_rows} rows, so "
+        yield warning(
+            "training.groups_per_step",
+            f"a step takes {config.training.groups_per_step} prompts and there are {prompts.num_rows} rows, so "
             "some come several times in one step; lower it",
         )
 
@@ -201,10 +188,9 @@ def store_findings(config: ExperimentConfig, need: StoreNeed) -> Iterator[Findin
     """Warn where groups do not fit the object store of a Ray that the run starts itself."""
     store = config.cluster.object_store_bytes
     if config.cluster.address is None and need.total_bytes > store:
-        yield Finding(
-            severity="warning",
-            key="cluster.object_store_bytes",
-            message=f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB may be on their way at once, "
+        yield warning(
+            "cluster.object_store_bytes",
+            f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB may be on their way at once, "
             f"{need.total_bytes / 1e9:.2f} GB in all, and it holds {store / 1e9:.2f} GB; the rest travels over the "
             "disk, which is slower: raise it, or lower training.groups_per_step",
         )

@@ -19,12 +19,11 @@ from orchestration.plan.activations import (
     LAST_LOGITS,
     TEXT_BLOCKS,
     TOWER_BLOCKS,
-    Items,
     StreamLoad,
     activation_items,
     element_bytes,
 )
-from orchestration.plan.records import LearnerParts, MemoryItem, make_item
+from orchestration.plan.records import Items, LearnerParts, MemoryItem, make_item
 
 ADAM_BYTES = 8
 """Of a trained parameter: two float32 averages."""

@@ -8,10 +8,10 @@ from learner.config import LearnerConfig
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower, shape_of
 from orchestration.models.tensors import count_elements, model_tensors
-from orchestration.plan.activations import DTYPE_BYTES, FLOAT32, Items, StreamLoad, largest_load
+from orchestration.plan.activations import DTYPE_BYTES, FLOAT32, StreamLoad, largest_load
 from orchestration.plan.deepspeed_memory import deepspeed_parts
 from orchestration.plan.fsdp_memory import fsdp_parts
-from orchestration.plan.records import LearnerParts, MemoryItem, MemoryUse, make_item
+from orchestration.plan.records import Items, LearnerParts, MemoryItem, MemoryUse, make_item
 from orchestration.settings.experiment import ExperimentConfig
 
 CONTEXT_BYTES = 1_200 * 2**20

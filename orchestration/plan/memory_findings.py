@@ -4,8 +4,8 @@ Changes are counted, not guessed: settings are changed one after the other, and 
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from orchestration.plan.engine_memory import CachePlan, widths
 from orchestration.plan.findings import KEY
 from orchestration.plan.host_memory import process_bytes
 from orchestration.plan.memory import MemoryPlan, cache_of, device_memory, knows_engine
-from orchestration.plan.records import Finding, MemoryUse
+from orchestration.plan.records import Finding, MemoryUse, error, warning
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
@@ -27,6 +27,17 @@ CACHE_ITEM = "key-value cache"
 
 STARVED_SHARE = 0.5
 """An engine whose cache holds less than this share of what it could decode at once triggers a warning."""
+
+MOST_HALVINGS = 6
+MOST_DOUBLINGS = 24
+FULL_UTILIZATION = 0.95
+"""Share of a GPU that an engine may be given where nothing else uses it."""
+LOWER = (0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+UTILIZATION = "rollout.engine.gpu_memory_utilization"
+
+Fits = Callable[[ExperimentConfig], bool]
+Way = tuple[str, Sequence[Any]]
+"""A way to save memory: a key, and ever stronger values of it."""
 
 
 def memory_findings(
@@ -44,10 +55,10 @@ def memory_findings(
             # Memory of processes without a model is an assumption, measured on one machine. A run on this machine alone
             # is refused only for what exceeds it.
             is_sure = bool(config.cluster.nodes) or use.excess_bytes > process_bytes(use)
-            yield Finding(
-                severity="error" if is_sure else "warning",
-                key="cluster.nodes",
-                message=f"{use.place}: {_too_much(use)}, most of it {largest.name} ({size(largest.bytes)}); spread the "
+            report = error if is_sure else warning
+            yield report(
+                "cluster.nodes",
+                f"{use.place}: {_too_much(use)}, most of it {largest.name} ({size(largest.bytes)}); spread the "
                 "actors over more machines, or keep less there",
             )
     yield from _disk(config, memory)
@@ -61,10 +72,10 @@ def _device(config: ExperimentConfig, shape: ModelShape, layout: Layout | None, 
         return index < len(found) and not found[index].excess_bytes
 
     is_engine = any(item.name == CACHE_ITEM for item in use.items)
-    changes = engine_changes(config, widths(shape)) if is_engine else learner_changes(config)
-    helps = what_fits(config, changes, fits)
+    ways = engine_ways(config, widths(shape)) if is_engine else learner_ways(config)
+    helps = what_fits(config, ways, fits)
     key = _first_key(helps, "rollout.engine.gpu_memory_utilization" if is_engine else "learner.num_ranks")
-    return Finding(severity="error", key=key, message=f"{use.place}: {_too_much(use)}; {helps}")
+    return error(key, f"{use.place}: {_too_much(use)}; {helps}")
 
 
 def _cache(
@@ -80,20 +91,18 @@ def _cache(
                 and cache_of(changed, shape, layout).num_whole_sequences >= 1
             )
 
-        helps = what_fits(config, engine_changes(config, widths(shape)), fits)
-        yield Finding(
-            severity="error",
-            key=_first_key(helps, "rollout.engine.max_model_len"),
-            message=f"an engine's key-value cache holds {cache.num_tokens:,} tokens, less than one sequence of "
+        helps = what_fits(config, engine_ways(config, widths(shape)), fits)
+        yield error(
+            _first_key(helps, "rollout.engine.max_model_len"),
+            f"an engine's key-value cache holds {cache.num_tokens:,} tokens, less than one sequence of "
             f"rollout.engine.max_model_len={engine.max_model_len:,}; {helps}",
         )
         return
     wanted = engine.max_num_seqs * (lengths.prompt / config.rollout.sampling.group_size + lengths.completion)
     if cache.num_tokens < STARVED_SHARE * wanted:
-        yield Finding(
-            severity="warning",
-            key="rollout.engine.max_num_seqs",
-            message=f"{engine.max_num_seqs} completions of expected length want {wanted:,.0f} tokens of cache, and it "
+        yield warning(
+            "rollout.engine.max_num_seqs",
+            f"{engine.max_num_seqs} completions of expected length want {wanted:,.0f} tokens of cache, and it "
             f"holds {cache.num_tokens:,}: some will be put back and begun again; lower it, or raise "
             "rollout.engine.tensor_parallel_size",
         )
@@ -114,10 +123,9 @@ def _disk(config: ExperimentConfig, memory: MemoryPlan) -> Iterator[Finding]:
         return
     there = next((parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir()), None)
     if there is not None and (free := shutil.disk_usage(there).free) < memory.disk_bytes:
-        yield Finding(
-            severity="warning",
-            key="training.keep_last",
-            message=f"checkpoints and the exported model take {size(memory.disk_bytes)}, and {folder} has "
+        yield warning(
+            "training.keep_last",
+            f"checkpoints and the exported model take {size(memory.disk_bytes)}, and {folder} has "
             f"{size(free)} free; lower it, or set training.checkpoint_dir to a larger disk",
         )
 
@@ -132,137 +140,94 @@ def _first_key(helps: str, otherwise: str) -> str:
     return named.group() if named else otherwise
 
 
-MOST_HALVINGS = 6
-MOST_DOUBLINGS = 24
-FULL_UTILIZATION = 0.95
-"""Share of a GPU that an engine may be given where nothing else uses it."""
+def with_value(config: ExperimentConfig, key: str, value: Any) -> ExperimentConfig | None:
+    """Return the config with one value changed; None where its group of settings refuses it."""
 
-LOWER = (0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-UTILIZATION = "rollout.engine.gpu_memory_utilization"
+    def changed(record: Any, name: str, *rest: str) -> Any:
+        return replace(record, **{name: changed(getattr(record, name), *rest) if rest else value})
 
-Fits = Callable[[ExperimentConfig], bool]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A setting with another value.
-
-    Example:
-        >>> Change(key="learner.activation_checkpointing", value=True).text
-        'learner.activation_checkpointing=true'
-    """
-
-    key: str
-    value: Any
-
-    @property
-    def text(self) -> str:
-        """The change as it is written on the command line."""
-        return f"{self.key}={str(self.value).lower() if isinstance(self.value, bool) else self.value}"
+    try:
+        return changed(config, *key.split("."))  # type: ignore[no-any-return]
+    except ValueError:
+        return None
 
 
-def apply(config: ExperimentConfig, change: Change) -> ExperimentConfig:
-    """Return the config with one value changed.
-
-    Raises:
-        ValueError: its group of settings refuses the value.
-    """
-    return _replaced(config, change.key.split("."), change.value)  # type: ignore[no-any-return]
-
-
-def _replaced(record: Any, path: list[str], value: Any) -> Any:
-    name, *rest = path
-    return replace(record, **{name: _replaced(getattr(record, name), rest, value) if rest else value})
-
-
-def what_fits(config: ExperimentConfig, changes: list[list[Change]], fits: Fits) -> str:
+def what_fits(config: ExperimentConfig, ways: Sequence[Way], fits: Fits) -> str:
     """Name the changes that make it fit: each that does so alone, else the first of them together.
 
     Args:
         config: that does not fit.
-        changes: ways to save, each a list of ever stronger values of one key; the cheapest way first.
+        ways: the cheapest first.
         fits: counts the memory of a config.
     """
-    alone = [found.text for way in changes if (found := _first(config, way, fits)) is not None]
+    alone = [text for text, _, is_enough in (_go(config, way, fits) for way in ways) if is_enough]
     if alone:
         return f"{'each of ' if len(alone) > 1 else ''}{', '.join(alone)} would fit"
-    taken: list[Change] = []
-    for way in changes:
-        found = _first(config, way, fits)
-        strongest = found or _last(config, way)
-        if strongest is not None:
-            config = apply(config, strongest)
-            taken.append(strongest)
-        if found is not None:
-            return f"no single change suffices; together {', '.join(change.text for change in taken)} would fit"
+    taken: list[str] = []
+    for way in ways:
+        text, config, is_enough = _go(config, way, fits)
+        taken += [text] if text else []
+        if is_enough:
+            return f"no single change suffices; together {', '.join(taken)} would fit"
     return "no change that was tried suffices: this model needs larger or more GPUs"
 
 
-def _first(config: ExperimentConfig, way: list[Change], fits: Fits) -> Change | None:
-    return next((change for change in way if _is_taken(config, change) and fits(apply(config, change))), None)
+def _go(config: ExperimentConfig, way: Way, fits: Fits) -> tuple[str, ExperimentConfig, bool]:
+    """Return the first change of a way that fits, else the last that the settings take; its config; whether it fits."""
+    key, values = way
+    text, last = "", config
+    for value in values:
+        changed = with_value(config, key, value)
+        if changed is not None:
+            text, last = f"{key}={str(value).lower() if isinstance(value, bool) else value}", changed
+            if fits(changed):
+                return text, last, True
+    return text, last, False
 
 
-def _last(config: ExperimentConfig, way: list[Change]) -> Change | None:
-    return next((change for change in reversed(way) if _is_taken(config, change)), None)
-
-
-def _is_taken(config: ExperimentConfig, change: Change) -> bool:
-    try:
-        apply(config, change)
-    except ValueError:
-        return False
-    return True
-
-
-def learner_changes(config: ExperimentConfig) -> list[list[Change]]:
-    """Ways to save memory of a learner rank, the cheapest in time first."""
-    return [way for way in _learner_ways(config) if way]
-
-
-def _learner_ways(config: ExperimentConfig) -> Iterator[list[Change]]:
-    learner = config.learner
+def learner_ways(config: ExperimentConfig) -> list[Way]:
+    """Return ways to save memory of a learner rank, the cheapest in time first."""
+    learner, groups = config.learner, config.training.groups_per_step
+    ways: list[Way] = []
     if learner.backend == "fsdp" and not learner.fsdp.reshard_after_forward:
-        yield [Change(key="learner.fsdp.reshard_after_forward", value=True)]
+        ways.append(("learner.fsdp.reshard_after_forward", [True]))
     if learner.backend == "deepspeed":
-        yield [Change(key="learner.deepspeed.zero_stage", value=stage) for stage in (2, 3)
-               if stage > learner.deepspeed.zero_stage]  # fmt: skip
+        stages = [stage for stage in (2, 3) if stage > learner.deepspeed.zero_stage]
+        ways.append(("learner.deepspeed.zero_stage", stages))
     longest = config.rollout.engine.max_model_len  # a completion with its prompt is never cut
     halves = [learner.micro_batch_tokens >> power for power in range(1, MOST_HALVINGS)]
-    yield [Change(key="learner.micro_batch_tokens", value=tokens) for tokens in halves if tokens >= longest]
+    ways.append(("learner.micro_batch_tokens", [tokens for tokens in halves if tokens >= longest]))
     if not learner.activation_checkpointing:
-        yield [Change(key="learner.activation_checkpointing", value=True)]
-    ranks, groups = learner.num_ranks, config.training.groups_per_step
-    yield [Change(key="learner.num_ranks", value=ranks * more) for more in (2, 4, 8) if groups % (ranks * more) == 0]
+        ways.append(("learner.activation_checkpointing", [True]))
+    more = [learner.num_ranks * times for times in (2, 4, 8)]
+    ways.append(("learner.num_ranks", [ranks for ranks in more if groups % ranks == 0]))
     if learner.device == "cuda" and learner.backend == "fsdp" and not learner.fsdp.cpu_offload:
-        yield [Change(key="learner.fsdp.cpu_offload", value=True)]
+        ways.append(("learner.fsdp.cpu_offload", [True]))
     if learner.device == "cuda" and learner.backend == "deepspeed":
         if not learner.deepspeed.offload_optimizer:
-            yield [Change(key="learner.deepspeed.offload_optimizer", value=True)]
+            ways.append(("learner.deepspeed.offload_optimizer", [True]))
         if not learner.deepspeed.offload_params:
-            yield [Change(key="learner.deepspeed.offload_params", value=True)]
+            ways.append(("learner.deepspeed.offload_params", [True]))
+    return ways
 
 
-def engine_changes(config: ExperimentConfig, widths: list[int]) -> list[list[Change]]:
-    """Ways to give an engine more cache.
-
-    Args:
-        config: of the run.
-        widths: tensor-parallel sizes that the model divides by.
-    """
+def engine_ways(config: ExperimentConfig, widths: list[int]) -> list[Way]:
+    """Return ways to give an engine more cache; `widths` are tensor-parallel sizes that the model divides by."""
     engine = config.rollout.engine
     if engine.kv_cache_bytes is not None:  # a size that was set; nothing else makes it larger
-        return [[Change(key="rollout.engine.kv_cache_bytes", value=engine.kv_cache_bytes << power)
-                 for power in range(1, MOST_DOUBLINGS)]]  # fmt: skip
-    ways = [[Change(key="rollout.engine.tensor_parallel_size", value=width) for width in widths
-             if width > engine.tensor_parallel_size]]  # fmt: skip
+        sizes = [engine.kv_cache_bytes << power for power in range(1, MOST_DOUBLINGS)]
+        return [("rollout.engine.kv_cache_bytes", sizes)]
+    wider: Way = (
+        "rollout.engine.tensor_parallel_size",
+        [width for width in widths if width > engine.tensor_parallel_size],
+    )
+    lower: Way = UTILIZATION, [share for share in LOWER if share < engine.gpu_memory_utilization]
     if config.cluster.layout == "colocated":
-        ways.insert(
-            0, [Change(key=UTILIZATION, value=share) for share in LOWER if share < engine.gpu_memory_utilization]
-        )
+        ways = [lower, wider]
     elif engine.gpu_memory_utilization < FULL_UTILIZATION:
-        ways.insert(0, [Change(key=UTILIZATION, value=FULL_UTILIZATION)])
-        ways.append([Change(key=UTILIZATION, value=share) for share in LOWER if share < engine.gpu_memory_utilization])
-    if engine.max_num_seqs > 1:
-        halves = [engine.max_num_seqs >> power for power in range(1, MOST_HALVINGS)]
-        ways.append([Change(key="rollout.engine.max_num_seqs", value=number) for number in halves if number >= 1])
-    return [way for way in ways if way]
+        ways = [(UTILIZATION, [FULL_UTILIZATION]), wider, lower]
+    else:
+        ways = [wider]
+    halves = [engine.max_num_seqs >> power for power in range(1, MOST_HALVINGS)]
+    ways.append(("rollout.engine.max_num_seqs", [number for number in halves if number >= 1]))
+    return ways

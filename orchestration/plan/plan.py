@@ -28,7 +28,7 @@ from orchestration.plan.findings import (
 from orchestration.plan.memory import MemoryPlan, plan_memory
 from orchestration.plan.memory_findings import memory_findings
 from orchestration.plan.prompts import PromptPlan, PromptRuler, plan_prompts, streamed_rows
-from orchestration.plan.records import Finding
+from orchestration.plan.records import Finding, warning
 from orchestration.plan.rewards import RoutingPlan, plan_routing, reference_findings
 from orchestration.plan.seconds import SecondsPlan, plan_seconds, rates_of
 from orchestration.settings.errors import ConfigError
@@ -186,7 +186,7 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
             f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
             f"{summed.cpus} cores: name the machines, or choose a cluster that does"
         )
-        return summed, None, [Finding(severity="warning", key="cluster.nodes", message=message)]
+        return summed, None, [warning("cluster.nodes", message)]
     try:
         layout = lay_out(config, machines)
         if (

@@ -7,12 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryItem:
-    """One thing that occupies memory.
-
-    Example:
-        >>> MemoryItem(name="gradients", bytes=4096, formula="4 B x 1,024 parameters / 1 rank").bytes
-        4096
-    """
+    """One thing that occupies memory."""
 
     name: str
     bytes: int
@@ -20,9 +15,22 @@ class MemoryItem:
     """How the bytes were counted."""
 
 
+Items = tuple[MemoryItem, ...]
+
+
 def make_item(name: str, size: float, formula: str) -> MemoryItem:
     """Return an item of whole bytes."""
     return MemoryItem(name=name, bytes=int(size), formula=formula)
+
+
+def make_product(name: str, each: int, number: int, note: str = "") -> MemoryItem:
+    """Return an item of so many elements of so many bytes each.
+
+    Example:
+        >>> make_product("gradients", 4, 1024, " parameters").formula
+        '4 B x 1,024 parameters'
+    """
+    return make_item(name, each * number, f"{each} B x {number:,}{note}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +44,7 @@ class MemoryUse:
     """
 
     place: str
-    items: tuple[MemoryItem, ...]
+    items: Items
     limit_bytes: int | None
     """Memory available; None where it is not known."""
 
@@ -54,28 +62,23 @@ class MemoryUse:
 class LearnerParts:
     """Memory of one learner rank: on its device, and in host memory where something is offloaded."""
 
-    kept: tuple[MemoryItem, ...]
+    kept: Items
     """On the device between steps."""
-    phases: Mapping[str, tuple[MemoryItem, ...]]
+    phases: Mapping[str, Items]
     """What each phase of a step adds there."""
-    host_kept: tuple[MemoryItem, ...] = ()
-    host_phases: tuple[MemoryItem, ...] = ()
+    host_kept: Items = ()
+    host_phases: Items = ()
     """What the fullest phase adds in host memory."""
 
     @property
-    def fullest(self) -> tuple[str, tuple[MemoryItem, ...]]:
+    def fullest(self) -> tuple[str, Items]:
         """The phase that adds most, and what it adds."""
         return max(self.phases.items(), key=lambda phase: sum(item.bytes for item in phase[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that a user should know before the run.
-
-    Example:
-        >>> Finding(severity="error", key="rollout.engines", message="17 engines need 17 GPUs; lower it to 8").key
-        'rollout.engines'
-    """
+    """Something that a user should know before the run."""
 
     severity: Literal["error", "warning"]
     """error: the run cannot go as configured."""
@@ -88,3 +91,13 @@ class Finding:
     def line(self) -> str:
         """The message after its key."""
         return self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"
+
+
+def error(key: str, message: str) -> Finding:
+    """Return a finding for which a run is refused."""
+    return Finding(severity="error", key=key, message=message)
+
+
+def warning(key: str, message: str) -> Finding:
+    """Return a finding that lets the run go."""
+    return Finding(severity="warning", key=key, message=message)

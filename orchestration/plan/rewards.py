@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestration.plan.records import Finding
+from orchestration.plan.records import Finding, warning
 from rewards.base import RewardRequest
 from rewards.config import RewardConfig
 from rewards.proof import ReferenceFault, ReferenceProof
@@ -143,10 +143,9 @@ def _findings(where: str, faults: list[ReferenceFault], num_proved: int) -> Iter
     for kind, text in FAULTS.items():
         own = [fault for fault in faults if fault.kind == kind]
         if own:
-            yield Finding(
-                severity="warning",
-                key="data.train",
-                message=f"{where}: {len(own)} of {num_proved} references tried {text}, such as {own[0].detail}; "
+            yield warning(
+                "data.train",
+                f"{where}: {len(own)} of {num_proved} references tried {text}, such as {own[0].detail}; "
                 "mend them, or route the source to another reward (reward.rules)",
             )
 
