@@ -7,14 +7,14 @@ split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower
-from orchestration.models.tensors import Tensor, count_elements, model_tensors
+from orchestration.models.tensors import Tensor, model_tensors
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
-from orchestration.plan.learner_memory import CONTEXT_BYTES, packed_buffers, shared_buffer
+from orchestration.plan.learner_memory import CONTEXT_BYTES
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
+from orchestration.plan.transfer_memory import receiver_items
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
@@ -72,7 +72,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     size = DTYPE_BYTES[engine.dtype]
     weights = _weight_items(shape, engine.tensor_parallel_size, size)
     working = _working_items(config, shape, size, limit_bytes)
-    buffers = transfer_items(config, shape, size)
+    buffers = receiver_items(config, shape)
     if engine.device == "cpu":
         # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
         working, buffers = (working, []) if _total(working) >= _total(buffers) else ([], buffers)
@@ -158,33 +158,6 @@ def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
         else:
             split += shared
     return split, whole
-
-
-def transfer_items(config: ExperimentConfig, shape: ModelShape, size: int) -> list[MemoryItem]:
-    """Return what an engine's worker holds while new weights arrive."""
-    channel = config.rollout.weight_channel
-    total = size * count_elements(model_tensors(shape))
-    if channel.backend == "gloo":
-        text = f"{size} B x all parameters: staged whole, so that a broken transfer changes nothing"
-        bucket = min(channel.bucket_bytes, total)
-        return [
-            make_item("weights on arrival", total, text),
-            make_item("weight channel", bucket, f"one bucket of {channel.bucket_bytes:,} B"),
-        ]
-    layer = size * max(*(tensor.numel for tensor in model_tensors(shape)), 2 * shape.text.mlp_width * shape.text.width)
-    workers = config.rollout.engine.tensor_parallel_size
-    anew = make_item("a layer loaded anew", layer / workers, f"{size} B x the largest, by {workers} workers")
-    if channel.backend == "ipc":
-        clones = shared_buffer(config, shape)
-        return [
-            make_item("weight channel", clones + layer, f"copies of {clones:,} B, and of a layer that waits for more"),
-            anew,
-        ]
-    peak = max(before + now for before, now in pairwise([0, *packed_buffers(config, shape)]))
-    return [
-        make_item("weight channel", peak, f"two buffers of {channel.bucket_bytes:,} B and a tensor, by every worker"),
-        anew,
-    ]
 
 
 def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem]:

@@ -1,23 +1,56 @@
-"""Memory of a learner rank at its fullest, item by item."""
+"""Memory of a learner rank at its fullest, item by item, under FSDP2 and under DeepSpeed ZeRO.
 
-from dataclasses import replace
-from itertools import pairwise
+FSDP2 (torch 2.13's fully_shard, as learner/backends/fsdp.py sets it up): a group of parameters is gathered into one
+buffer and copied out; in the backward pass the next group's gather is under way; gradients are summed in float32;
+everything outside of blocks is one group, whole from the first to the last operation of forward and backward.
+
+ZeRO (DeepSpeed 0.19.8, learner/backends/deepspeed.py), found again in the allocations of its three stages: which copies
+exist depends on the stage and on the type of forward and backward, not only on what is sharded.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from learner.config import LearnerConfig
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, PatchTower, shape_of
-from orchestration.models.tensors import count_elements, model_tensors
-from orchestration.plan.activations import DTYPE_BYTES, FLOAT32, StreamLoad, largest_load
-from orchestration.plan.deepspeed_memory import deepspeed_parts
-from orchestration.plan.fsdp_memory import fsdp_parts
-from orchestration.plan.records import Items, LearnerParts, MemoryItem, MemoryUse, make_item
+from orchestration.models.tensors import Tensor, count_elements, trained_tensors
+from orchestration.page.formatting import some
+from orchestration.plan.activations import (
+    FIRST_LOGITS,
+    FLOAT32,
+    FROZEN_TOWER,
+    LAST_LOGITS,
+    TEXT_BLOCKS,
+    TOWER_BLOCKS,
+    StreamLoad,
+    activation_items,
+    element_bytes,
+    largest_load,
+)
+from orchestration.plan.records import Items, LearnerParts, MemoryItem, MemoryUse, make_item, make_product
+from orchestration.plan.transfer_memory import sender_items
 from orchestration.settings.experiment import ExperimentConfig
 
 CONTEXT_BYTES = 1_200 * 2**20
 """CUDA context, NCCL's buffers and the libraries' workspaces: an assumption, to be measured on the card at hand."""
 FRAGMENTATION_FRAC = 0.05
 """Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
+ADAM_BYTES = 8
+"""Of a trained parameter: two float32 averages."""
+OPTIMISER = "optimiser state (AdamW)"
+FIXED = "fixed weights (shards in the type of forward and backward)"
+REFERENCE = "reference model (shards in the type of forward and backward)"
+TRANSFER = "weights to engines"
+"""The phase in which they are sent."""
+BUCKET_ELEMENTS = 2**26
+"""learner/backends/deepspeed.py, which imports torch."""
+WHOLE_SUM_ELEMENTS = 500_000_000
+"""ZeRO-1 in bfloat16 sums gradients in runs of at most so many (deepspeed.runtime.engine)."""
+LIVE_ELEMENTS = 1_000_000_000
+"""ZeRO-3 keeps up to so many gathered weights (its setting max_live_parameters)."""
 
 
 def learner_memory(
@@ -31,15 +64,14 @@ def learner_memory(
         limit_bytes: memory of the device; None where unknown.
         load: of the largest micro-batch; None assumes `largest_load`.
     """
-    is_on_gpu = config.learner.device == "cuda"
     parts = learner_parts(config, shape, load=load)
     phase, items = parts.fullest
     everything = (*parts.kept, *items)
-    if is_on_gpu:
-        everything += reserve(sum(item.bytes for item in everything))
+    if config.learner.device == "cuda":
+        device, everything = "GPU", everything + reserve(sum(item.bytes for item in everything))
     else:
-        everything += (*parts.host_kept, step_pictures(config, shape, load or largest_load(config, shape)))
-    device = "GPU" if is_on_gpu else "process"
+        pictures = step_pictures(config, shape, load or largest_load(config, shape))
+        device, everything = "process", (*everything, *parts.host_kept, pictures)
     return MemoryUse(place=f"{device} of a learner rank ({phase})", items=everything, limit_bytes=limit_bytes)
 
 
@@ -52,8 +84,20 @@ def planned_bytes(config: ExperimentConfig, model: Path) -> int:
 def learner_parts(config: ExperimentConfig, shape: ModelShape, *, load: StreamLoad | None = None) -> LearnerParts:
     """Return what a learner rank keeps and what every phase adds, without reserves."""
     learner: LearnerConfig = replace(config.learner, algorithm=config.algorithm)
-    count = fsdp_parts if learner.backend == "fsdp" else deepspeed_parts
-    return count(learner, shape, load or largest_load(config, shape), transfer=sender_items(config, shape))
+    return rank_parts(learner, shape, load or largest_load(config, shape), transfer=sender_items(config, shape))
+
+
+def rank_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: Items) -> LearnerParts:
+    """Count one rank of either backend.
+
+    Args:
+        config: of the learner, with its algorithm.
+        shape: of the model.
+        load: of the largest micro-batch.
+        transfer: buffers of the weight channel, beside what is gathered here.
+    """
+    count = _fsdp_parts if config.backend == "fsdp" else _zero_parts
+    return count(config, shape, load, transfer)
 
 
 def reserve(used: int) -> Items:
@@ -62,41 +106,6 @@ def reserve(used: int) -> Items:
         make_item("CUDA context", CONTEXT_BYTES, "assumed"),
         make_item("fragmentation", FRAGMENTATION_FRAC * used, f"{FRAGMENTATION_FRAC:.0%} of the above, assumed"),
     )
-
-
-def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:
-    """Return the buffers in which rank 0 packs weights."""
-    channel = config.rollout.weight_channel
-    size = DTYPE_BYTES[config.rollout.engine.dtype]
-    if channel.backend == "gloo":
-        bucket = min(channel.bucket_bytes, size * count_elements(model_tensors(shape)))
-        return (make_item("weight channel", 2 * bucket, f"2 x {bucket:,} B: what fills a bucket, and the bucket"),)
-    if channel.backend == "ipc":
-        largest = size * max(tensor.numel for tensor in model_tensors(shape))
-        text = f"{shared_buffer(config, shape):,} B that engines see, and {largest:,} B of a tensor on its way into it"
-        return (make_item("weight channel", shared_buffer(config, shape) + largest, text),)
-    buffers = packed_buffers(config, shape)
-    peak = max(before + 2 * now for before, now in pairwise([0, *buffers]))
-    text = f"buffers of {channel.bucket_bytes:,} B and a tensor: one on its way, the next, and what fills it"
-    return (make_item("weight channel", peak, text),)
-
-
-def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
-    """Return the bytes of NCCL's buffers, one after the other: each ends with the tensor that overflows it."""
-    size = DTYPE_BYTES[config.rollout.engine.dtype]
-    buffers = [0]
-    # Blocks first: the order of learner/backends/fsdp.py.
-    for tensor in sorted(model_tensors(shape), key=lambda tensor: tensor.block is None):
-        if buffers[-1] > config.rollout.weight_channel.bucket_bytes:
-            buffers.append(0)
-        buffers[-1] += size * tensor.numel
-    return buffers
-
-
-def shared_buffer(config: ExperimentConfig, shape: ModelShape) -> int:
-    """Return the bytes of the buffer that both sides of ipc see: nothing larger can be sent."""
-    size = DTYPE_BYTES[config.rollout.engine.dtype]
-    return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in model_tensors(shape)))
 
 
 def step_pictures(config: ExperimentConfig, shape: ModelShape, load: StreamLoad) -> MemoryItem:
@@ -112,3 +121,266 @@ def picture_values(shape: ModelShape) -> float:
     if isinstance(tower, PatchTower):
         return tower.num_channels * tower.temporal_patch * tower.patch_side**2
     return tower.num_channels * tower.tile_side**2 / (tower.patches_per_tile + 1)
+
+
+def _has_reference(config: LearnerConfig) -> bool:
+    return config.algorithm.kl_coef > 0 and config.lora is None
+
+
+# FSDP2
+
+
+def sharded(tensors: Iterable[Tensor], num_ranks: int) -> int:
+    """Count the elements of one rank's shards: rows are split evenly, and the last ranks' are padded to the first's.
+
+    Example:
+        >>> sharded([Tensor(name="w", shape=(5, 2), part="projector", block=None, is_linear=False)], 4)
+        4
+    """
+    return sum(-(-tensor.shape[0] // num_ranks) * prod(tensor.shape[1:]) for tensor in tensors)
+
+
+def _padded(tensors: Iterable[Tensor], ranks: int) -> int:
+    return ranks * sharded(tensors, ranks)
+
+
+def _fsdp_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, transfer: Items) -> LearnerParts:
+    split = trained_tensors(shape, config.freeze, config.lora)
+    ranks, size = config.num_ranks, element_bytes(config)
+
+    def shards(
+        name: str, each: int, tensors: tuple[Tensor, ...], what: str = "parameters", note: str = ""
+    ) -> MemoryItem:
+        text = f"{each} B x {count_elements(tensors):,} {what} / {some(ranks, 'rank')}{note}"
+        return make_item(name, each * sharded(tensors, ranks), text)
+
+    moving = "trained parameters"
+    states = [shards("weights (float32 shards)", FLOAT32, split.trained, moving, ", rows rounded up")]
+    if split.fixed:
+        states.append(shards(FIXED, size, split.fixed))
+    states.append(shards(OPTIMISER, ADAM_BYTES, split.trained, moving))
+    if _has_reference(config):
+        states.append(shards(REFERENCE, size, split.all))
+    gradients = shards("gradients (float32 shards)", FLOAT32, split.trained, moving)
+    is_offloaded = config.fsdp.cpu_offload
+    on_device = () if is_offloaded else (gradients,)
+    phases = {
+        name: (*on_device, *items)
+        for name, items in _fsdp_passes(config, shape, load, split.all, split.trained).items()
+    }
+    gathered = _gathered(split.all, ranks, size, is_on_gpu=config.device == "cuda")
+    phases[TRANSFER] = (*gathered, *_merged(split.trained, split.fixed), *transfer)
+    if is_offloaded:
+        return LearnerParts(kept=(), phases=phases, host_kept=tuple(states), host_phases=(gradients,))
+    return LearnerParts(kept=tuple(states), phases={**phases, "optimiser step": (gradients,)})
+
+
+def _fsdp_passes(
+    config: LearnerConfig, shape: ModelShape, load: StreamLoad, tensors: tuple[Tensor, ...], trained: tuple[Tensor, ...]
+) -> dict[str, Items]:
+    """Return the phases of forward and backward, without the gradients of shards."""
+    ranks, size = config.num_ranks, element_bytes(config)
+    root, root_trained = _of_block(tensors, None), _of_block(trained, None)
+    num_root = count_elements(root_trained)
+    # gloo copies what it sends, and its threads release the copy later.
+    copies = 2 if config.device == "cpu" and ranks > 1 else 1
+    outside = make_item(
+        "whole outside of blocks",
+        copies * size * _padded(root, ranks),
+        f"{copies} x {size} B x {count_elements(root):,} (embeddings, output head, ...)",
+    )
+    whole: Items = (outside,)
+    if not config.fsdp.reshard_after_forward:
+        blocks = [tensor for tensor in tensors if tensor.block is not None]
+        text = f"{size} B x {count_elements(blocks):,}, not freed"
+        whole += (make_item("whole blocks", size * _padded(blocks, ranks), text),)
+    head = "model.language_model.embed_tokens.weight" if shape.text.is_tied else "lm_head.weight"
+    head_grad = make_item(
+        "gradient of the output head",
+        size * count_elements(tensor for tensor in root_trained if tensor.name == head),
+        f"{size} B x V x D, kept until everything outside of blocks is summed",
+    )
+    root_grad = make_product("gradients outside of blocks", size, num_root, ", whole")
+    sums = make_item(
+        "their sum over ranks",
+        FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),
+        f"{copies} x 4 B x {num_root:,} sent and 1/{ranks} of it received",
+    )
+    text_block, tower_block = _largest_blocks(tensors)
+    around: dict[str, tuple[Items, Items]] = {
+        LAST_LOGITS: (whole, ()),
+        FIRST_LOGITS: (whole, ()),
+        TEXT_BLOCKS: ((*whole, head_grad), _block_items(text_block, trained, ranks, size)),
+        TOWER_BLOCKS: ((outside, root_grad), _block_items(tower_block, trained, ranks, size)),
+        FROZEN_TOWER: ((outside,), _block_items(tower_block, trained, ranks, size)),
+    }
+    phases = {
+        name: (*around[name][0], *items, *around[name][1])
+        for name, items in activation_items(config, shape, load).items()
+    }
+    return {**phases, "backward: gradients outside of blocks": (root_grad, sums)}
+
+
+def _block_items(block: tuple[Tensor, ...], trained: tuple[Tensor, ...], ranks: int, size: int) -> Items:
+    """One block whole, the next one being gathered, its gradient, and the sum of the one before."""
+    moving = [tensor for tensor in trained if tensor.block == block[0].block]
+    copies, both = (1, "") if ranks == 1 else (2, ", and the next one on its way")
+    text = f"{size} B x {count_elements(block):,}{both}"
+    whole = make_item("one block whole", copies * size * _padded(block, ranks), text)
+    if not moving:
+        return (whole,)
+    gradient = make_item(
+        "its gradient, and the sum of the block before",
+        size * count_elements(moving) + FLOAT32 * _padded(moving, ranks),
+        f"({size} + 4) B x {count_elements(moving):,}",
+    )
+    return whole, gradient
+
+
+def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: bool) -> Items:
+    """What learner/backends/fsdp.py holds at its largest: a tensor outside of blocks, or one block.
+
+    The block before is freed only when the next one is there.
+    """
+    root, (block, _) = _of_block(tensors, None), _largest_blocks(tensors)
+    unit = max(*((tensor,) for tensor in root), block, key=count_elements)
+    num_unit, whole = count_elements(unit), size * _padded(unit, ranks)
+    copies = 1 if is_on_gpu else 2  # gloo copies what it gathers
+    arriving = make_item(
+        "tensors gathered together",
+        copies * whole + size * sharded(unit, ranks),
+        f"{copies} x {size} B x {num_unit:,} and this rank's share of them",
+    )
+    behind = make_item("the block before", size * _padded(block, ranks), f"{size} B x {count_elements(block):,}")
+    cut: Items = (make_item("tensors gathered together", whole, f"{size} B x {num_unit:,}"),)
+    if not is_on_gpu:  # there, they are what fills the weight channel's buffer
+        largest = max(tensor.numel for tensor in unit)
+        text = f"2 x {size} B x {largest:,}: this one, and the one before"
+        cut += (make_item("tensors cut out", 2 * size * largest, text),)
+    return max((arriving, behind), cut, key=lambda items: sum(item.bytes for item in items))
+
+
+def _merged(trained: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> Items:
+    """What adapters take where they are merged: the weight and the sum in float32, and the sum before."""
+    adapted = {tensor.name.split(".lora_")[0] for tensor in trained if ".lora_" in tensor.name}
+    if not adapted:
+        return ()
+    largest = max(tensor.numel for tensor in fixed if tensor.name.removesuffix(".weight") in adapted)
+    text = f"3 x 4 B x {largest:,}: the weight, the sum, the one before"
+    return (make_item("adapters merged", 3 * FLOAT32 * largest, text),)
+
+
+def _largest_blocks(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Return the first block of the language model and of the tower; all of one kind are alike."""
+    blocks = {tensor.part: tensor.block for tensor in reversed(tensors) if tensor.block is not None}
+    return [_of_block(tensors, blocks[part]) for part in ("language_model", "vision_tower")]
+
+
+def _of_block(tensors: Iterable[Tensor], block: str | None) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor.block == block)
+
+
+# ZeRO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Zero:
+    """What decides which copies a rank holds."""
+
+    stage: int
+    ranks: int
+    size: int
+    """Bytes of an element in forward and backward."""
+    trained: int
+    is_offloaded: bool
+    """Whether the optimiser is on the host."""
+
+    @property
+    def sums_whole(self) -> bool:
+        """Whether DeepSpeed takes its BF16_Optimizer, which keeps the gradients of the whole model."""
+        return self.stage == 1 and self.size < FLOAT32 and not self.is_offloaded
+
+    def share(self, name: str, each: int, *, of: str = "", note: str = "") -> MemoryItem:
+        """Return an item of one rank's share of all trained parameters."""
+        text = f"{each} B x {self.trained:,}{of} / {some(self.ranks, 'rank')}{note}"
+        return make_item(name, each * self.trained / self.ranks, text)
+
+
+def _zero_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, transfer: Items) -> LearnerParts:
+    split, settings = trained_tensors(shape, config.freeze, config.lora), config.deepspeed
+    size, numel, ranks = element_bytes(config), count_elements(split.all), config.num_ranks
+    zero = _Zero(
+        stage=settings.zero_stage,
+        ranks=ranks,
+        size=size,
+        trained=count_elements(split.trained),
+        is_offloaded=settings.offload_optimizer,
+    )
+    kept: list[MemoryItem] = []
+    host: list[MemoryItem] = []
+    for name in ("weights", "reference model") if _has_reference(config) else ("weights",):
+        item = make_product(name, size, numel, ", whole on every rank")
+        if zero.stage == 3:
+            item = make_item(name, size * numel / ranks, f"{size} B x {numel:,} / {some(ranks, 'rank')}")
+        (host if settings.offload_params else kept).append(item)
+    (host if zero.is_offloaded else kept).extend(_zero_states(zero))
+    whole: Items = ()
+    if zero.stage == 3:
+        kept.append(make_item("reduction bucket", FLOAT32 * BUCKET_ELEMENTS, "4 B x 2^26, kept"))
+        whole = (make_product("gathered weights", size, min(LIVE_ELEMENTS, numel), ": DeepSpeed keeps up to 10^9"),)
+    gradients, sums = _zero_gradients(zero)
+    passes = activation_items(config, shape, load)
+    for name in passes.keys() & {TEXT_BLOCKS, TOWER_BLOCKS}:
+        passes[name] += sums
+    passes["backward: sum over ranks"] = sums
+    phases = {name: (*whole, *gradients, *items) for name, items in passes.items()}
+    update = _zero_update(zero)
+    if not zero.is_offloaded:
+        phases["optimiser step"] = (*whole, *update)
+    largest = max(tensor.numel for tensor in split.all)
+    text = f"(4 + {size}) B x {largest:,}, float32 and cast"
+    phases[TRANSFER] = (*whole, make_item("one whole tensor", (FLOAT32 + size) * largest, text), *transfer)
+    host_phases = update if zero.is_offloaded else ()
+    return LearnerParts(kept=tuple(kept), phases=phases, host_kept=tuple(host), host_phases=host_phases)
+
+
+def _zero_states(zero: _Zero) -> list[MemoryItem]:
+    """Float32 weights, averages, and the gradients that stay allocated between steps."""
+    of = " trained parameters"
+    found = [
+        zero.share("weights of the optimiser (float32)", FLOAT32, of=of),
+        zero.share(OPTIMISER, ADAM_BYTES, of=of),
+    ]
+    if zero.sums_whole:
+        found.append(make_product("gradients (float32)", FLOAT32, zero.trained, ", whole on every rank, kept"))
+    elif zero.stage == 3:
+        found.append(zero.share("gradients (float32)", FLOAT32, of=of, note=", kept"))
+    if zero.is_offloaded and zero.stage < 3:
+        found.append(zero.share("gradients on the host (float32)", FLOAT32, of=of))
+        found.append(zero.share("weights on their way back", zero.size, of=of))
+    return found
+
+
+def _zero_gradients(zero: _Zero) -> tuple[Items, Items]:
+    """Gradients that accumulate over micro-batches, and what their reduction adds."""
+    size, trained = zero.size, zero.trained
+    in_flight = min(BUCKET_ELEMENTS, trained)
+    if zero.sums_whole:
+        whole = make_product(f"gradients ({size} B)", size, trained, ", whole")
+        return (whole,), (make_product("their sum over ranks", FLOAT32, min(WHOLE_SUM_ELEMENTS, trained)),)
+    if zero.stage == 3:
+        return (), (make_item("two buckets being summed", 2 * FLOAT32 * in_flight, f"2 x 4 B x {in_flight:,}"),)
+    bucket = make_item("reduction bucket", size * BUCKET_ELEMENTS, f"{size} B x 2^26")
+    cast: Items = (make_product("a bucket in float32", FLOAT32, in_flight),) if size < FLOAT32 else ()
+    if zero.stage == 1:
+        return (make_product("gradients", size, trained, ", whole"), bucket), cast
+    accumulated = () if zero.is_offloaded else (zero.share("gradients (float32)", FLOAT32),)
+    return (*accumulated, bucket), (zero.share("gradients of this pass", size), *cast)
+
+
+def _zero_update(zero: _Zero) -> Items:
+    """What the optimiser step adds."""
+    if zero.sums_whole or zero.stage == 3:
+        return () if zero.sums_whole else (zero.share("gradients laid out flat", FLOAT32),)
+    averaged = zero.share("averaged gradients", FLOAT32)
+    return (averaged, zero.share("gradients laid out flat", FLOAT32)) if zero.size == FLOAT32 else (averaged,)

@@ -12,14 +12,12 @@ from orchestration.models.shapes import ModelShape
 from orchestration.plan.activations import StreamLoad
 from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, engine_memory, undivided
 from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory
-from orchestration.plan.learner_memory import CONTEXT_BYTES, learner_memory, learner_parts, reserve
+from orchestration.plan.learner_memory import CONTEXT_BYTES, TRANSFER, learner_memory, learner_parts, reserve
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.commands import GpuConfig
 from orchestration.settings.experiment import ExperimentConfig
 from rewards.config import FUNCTION_NAMES
-
-TRANSFER = "weights to engines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,7 @@ from orchestration.models.tensors import changing_tensors, count_parameters
 from orchestration.page import formatting
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.batches import BatchPlan, Lengths, is_drawn
-from orchestration.plan.fsdp_memory import FIXED, REFERENCE
-from orchestration.plan.learner_memory import learner_parts
+from orchestration.plan.learner_memory import FIXED, REFERENCE, learner_parts
 from orchestration.plan.memory import kinds_under
 from orchestration.settings.commands import AssumeConfig
 from orchestration.settings.experiment import ExperimentConfig

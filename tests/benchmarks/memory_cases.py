@@ -15,9 +15,7 @@ from learner.records import ScoredGroup
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape, read_saved_shape
 from orchestration.plan.activations import StreamLoad
-from orchestration.plan.deepspeed_memory import deepspeed_parts
-from orchestration.plan.fsdp_memory import fsdp_parts
-from orchestration.plan.learner_memory import picture_values
+from orchestration.plan.learner_memory import picture_values, rank_parts
 from orchestration.plan.records import LearnerParts
 from tests.benchmarks.learner_batch import IMAGE_TOKEN, TOKEN_PIXELS, make_group, qwen_config
 from tests.benchmarks.live_bytes import peak_live_bytes, storage_bytes
@@ -154,9 +152,8 @@ def plan(case: Case, folder: Path, num_ranks: int = 1) -> tuple[LearnerParts, in
     """Return the plan of a rank, and the pictures that its process holds during a step."""
     shape = shape_in(folder)
     config = case.learner_config(folder, num_ranks)
-    count = fsdp_parts if config.backend == "fsdp" else deepspeed_parts
     rows = vision_rows(shape, MICRO_BATCHES * case.load.num_image_tokens)
-    return count(config, shape, case.load, transfer=()), int(4 * rows * picture_values(shape))
+    return rank_parts(config, shape, case.load, transfer=()), int(4 * rows * picture_values(shape))
 
 
 def fullest(parts: LearnerParts, *, without: str = "") -> int:

@@ -11,10 +11,8 @@ import pytest
 from orchestration.models.shapes import read_shape
 from orchestration.plan.activations import largest_load
 from orchestration.plan.engine_memory import engine_memory
-from orchestration.plan.fsdp_memory import FIXED
 from orchestration.plan.host_memory import checkpoint_bytes, export_bytes
-from orchestration.plan.learner_memory import learner_memory, learner_parts
-from orchestration.plan.memory import TRANSFER
+from orchestration.plan.learner_memory import FIXED, TRANSFER, learner_memory, learner_parts
 from orchestration.plan.seconds import Rates, hand_over
 from orchestration.settings.experiment import ExperimentConfig
 from tests.unit.plan.published import PUBLISHED

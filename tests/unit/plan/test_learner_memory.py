@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from learner.config import LoraConfig
-from orchestration.plan.memory import TRANSFER
+from orchestration.plan.learner_memory import TRANSFER
 from tests.benchmarks.memory_cases import Case, Measured, fullest, measure_fsdp, plan, write_model
 
 TOLERANCE = 0.15

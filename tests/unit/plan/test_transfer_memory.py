@@ -20,8 +20,8 @@ from learner.broadcast import NCCL_BUFFERS
 from learner.weight_sender import PolicyWeights
 from orchestration.models.shapes import ModelShape, read_shape
 from orchestration.models.tensors import Tensor, model_tensors
-from orchestration.plan.engine_memory import transfer_items
 from orchestration.plan.learner_memory import learner_parts
+from orchestration.plan.transfer_memory import receiver_items
 from tests.unit.plan.published import PUBLISHED
 from tests.unit.plan.runs import gpu_config
 from tests.unit.rollout.held_bytes import HeldBytes
@@ -131,7 +131,7 @@ def test_the_plan_counts_what_a_publication_holds_on_both_sides(
     )  # fmt: skip
     phase = learner_parts(config, shape).phases["weights to engines"]
     planned_sent = sum(item.bytes for item in phase if not item.name.startswith("gradients"))
-    planned_received = sum(item.bytes for item in transfer_items(config, shape, 2))
+    planned_received = sum(item.bytes for item in receiver_items(config, shape))
 
     counted_sent, counted_received = sent(shape, num_ranks, monkeypatch), received(shape, workers)
 
