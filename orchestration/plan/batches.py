@@ -1,6 +1,7 @@
 """What a step consists of: lengths of prompts and completions, groups, updates, micro-batches, groups in flight."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -105,12 +106,7 @@ def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankShare:
-    """What one rank feeds to the model in one update.
-
-    Example:
-        >>> RankShare(num_tokens=12_000, num_micro_batches=2, largest_micro_batch=8_000).num_micro_batches
-        2
-    """
+    """What one rank feeds to the model in one update."""
 
     num_tokens: int
     """A shared prompt counts once."""
@@ -162,6 +158,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
     share = max(1, ceil(groups_per_update / learner.num_ranks))
     ahead = ceil((training.steps_ahead + 1) * groups * training.oversampling)
     in_flight = ahead + (training.max_staleness - training.steps_ahead) * groups
+    fed = partial(rank_share, learner, share, group_size)
     return BatchPlan(
         groups=groups,
         group_size=group_size,
@@ -169,10 +166,8 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
         groups_per_update=groups_per_update,
         ranks=learner.num_ranks,
         groups_per_rank=ceil(groups / learner.num_ranks),
-        expected=rank_share(
-            learner, share, group_size, prompt=round(lengths.prompt), completion=round(lengths.completion)
-        ),
-        at_most=rank_share(learner, share, group_size, prompt=lengths.prompt_most, completion=lengths.completion_most),
+        expected=fed(prompt=round(lengths.prompt), completion=round(lengths.completion)),
+        at_most=fed(prompt=lengths.prompt_most, completion=lengths.completion_most),
         completion_tokens=groups * group_size * lengths.completion,
         prefix_sharing=learner.prefix_sharing != "never",
         groups_in_flight=in_flight,
@@ -192,20 +187,7 @@ def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prom
         prompt: tokens.
         completion: tokens of each completion.
     """
-    group = _equal_group(max(1, prompt), max(1, completion), group_size)
-    sequences = [
-        TrainSequence(index=index, advantages=np.zeros(0, np.float32), token_weight=1.0) for index in range(group_size)
-    ]
-    pieces = make_pieces(
-        group, sequences, micro_batch_tokens=learner.micro_batch_tokens, prefix_sharing=learner.prefix_sharing
-    )
-    batches = plan_micro_batches(pieces * num_groups, learner.micro_batch_tokens)
-    filled = [sum(piece.num_tokens for piece in batch) for batch in batches]
-    return RankShare(num_tokens=sum(filled), num_micro_batches=len(batches), largest_micro_batch=max(filled))
-
-
-def _equal_group(prompt: int, completion: int, group_size: int) -> ScoredGroup:
-    tokens, logprobs = np.zeros(completion, np.int32), np.zeros(completion, np.float32)
+    tokens, logprobs = np.zeros(max(1, completion), np.int32), np.zeros(max(1, completion), np.float32)
     tokens.flags.writeable = logprobs.flags.writeable = False  # so that all completions share them
     sequence = ScoredSequence(
         completion_token_ids=tokens,
@@ -215,12 +197,16 @@ def _equal_group(prompt: int, completion: int, group_size: int) -> ScoredGroup:
         weight_version=0,
         truncated=False,
     )
-    return ScoredGroup(
-        group_id="planned",
-        sample_id="planned",
-        source="planned",
-        task="planned",
-        prompt_token_ids=np.zeros(prompt, np.int32),
-        images=(),
-        sequences=(sequence,) * group_size,
+    group = ScoredGroup(
+        group_id="planned", sample_id="planned", source="planned", task="planned", images=(),
+        prompt_token_ids=np.zeros(max(1, prompt), np.int32), sequences=(sequence,) * group_size,
+    )  # fmt: skip
+    sequences = [
+        TrainSequence(index=index, advantages=np.zeros(0, np.float32), token_weight=1.0) for index in range(group_size)
+    ]
+    pieces = make_pieces(
+        group, sequences, micro_batch_tokens=learner.micro_batch_tokens, prefix_sharing=learner.prefix_sharing
     )
+    batches = plan_micro_batches(pieces * num_groups, learner.micro_batch_tokens)
+    filled = [sum(piece.num_tokens for piece in batch) for batch in batches]
+    return RankShare(num_tokens=sum(filled), num_micro_batches=len(batches), largest_micro_batch=max(filled))

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,7 @@ from rollout.dataset import SampleTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteCount:
-    """Rows of one task that one function reads.
-
-    Example:
-        >>> RouteCount(task="chart", function="chart", num_rows=12, format_weight=0.1, task_weight=0.9).num_rows
-        12
-    """
+    """Rows of one task that one function reads."""
 
     task: str
     function: str
@@ -63,44 +58,27 @@ def plan_routing(
         every: of every row of both datasets; a run refuses rows without a function.
     """
     if drawn is None:
-        return RoutingPlan(routes=_routes_without_rows(config), unrouted=())
-    counts = Counter(drawn)
-    grouped: Counter[tuple[str, str, float, float]] = Counter()
-    for (task, source), num_rows in counts.items():
+        return RoutingPlan(routes=tuple(_route(config, task, "") for task in config.routes), unrouted=())
+    grouped: Counter[RouteCount] = Counter()
+    for (task, source), num_rows in Counter(drawn).items():
         if config.is_routed(task, source):
-            route = config.route(task, source)
-            grouped[task, route.function, route.format_weight, route.task_weight] += num_rows
-    missing = config.unrouted(every)
+            grouped[_route(config, task, source)] += num_rows
+    ordered = sorted(grouped.items(), key=lambda found: (-found[1], astuple(found[0])))
+    missing = sorted(config.unrouted(every).items())
     return RoutingPlan(
-        routes=tuple(
-            RouteCount(
-                task=task,
-                function=function,
-                num_rows=num_rows,
-                format_weight=format_weight,
-                task_weight=task_weight,
-            )
-            for (task, function, format_weight, task_weight), num_rows in sorted(
-                grouped.items(), key=lambda item: (-item[1], item[0])
-            )
-        ),
-        unrouted=tuple(
-            Unrouted(task=task, source=source, num_rows=num_rows)
-            for (task, source), num_rows in sorted(missing.items())
-        ),
+        routes=tuple(replace(route, num_rows=num_rows) for route, num_rows in ordered),
+        unrouted=tuple(Unrouted(task=task, source=source, num_rows=num) for (task, source), num in missing),
     )
 
 
-def _routes_without_rows(config: RewardConfig) -> tuple[RouteCount, ...]:
-    return tuple(
-        RouteCount(
-            task=task,
-            function=route.function,
-            num_rows=None,
-            format_weight=route.format_weight,
-            task_weight=route.task_weight,
-        )
-        for task, route in ((task, config.route(task)) for task in config.routes)
+def _route(config: RewardConfig, task: str, source: str) -> RouteCount:
+    route = config.route(task, source)
+    return RouteCount(
+        task=task,
+        function=route.function,
+        num_rows=None,
+        format_weight=route.format_weight,
+        task_weight=route.task_weight,
     )
 
 

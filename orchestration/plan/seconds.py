@@ -13,7 +13,8 @@ from orchestration.cluster.machines import Layout
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import changing_tensors, count_parameters
-from orchestration.page import formatting
+from orchestration.page.formatting import size as format_size
+from orchestration.page.formatting import some
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.batches import BatchPlan, Lengths, is_drawn
 from orchestration.plan.learner_memory import FIXED, REFERENCE, learner_parts
@@ -31,12 +32,7 @@ Bound = Literal["rollout", "learner", "balanced", "turns"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A part of a step.
-
-    Example:
-        >>> Phase(name="decode", seconds=12.0, how="400 completions at once, 23 ms a token").seconds
-        12.0
-    """
+    """A part of a step."""
 
     name: str
     seconds: float
@@ -85,16 +81,20 @@ def rates_of(config: ExperimentConfig, layout: Layout | None) -> Rates | None:
     learner_gpu = min(kinds_under(config, layout, "learner"), key=lambda gpu: gpu.bf16_tflops, default=None)
     if (engine.device == "cuda" and engine_gpu is None) or (config.learner.device == "cuda" and learner_gpu is None):
         return None
-    width = engine.tensor_parallel_size
+    # On cores both sides are counted in operations.
+    engine_flops, rank_flops, decode_bytes = assume.cpu_engine_gflop_s * 1e9, assume.cpu_learner_gflop_s * 1e9, None
+    transfer_gb_s = assume.cpu_transfer_gb_s
+    if engine_gpu:
+        engine_flops = engine_gpu.bf16_tflops * 1e12 * assume.prefill_mfu * engine.tensor_parallel_size
+        decode_bytes = engine_gpu.memory_gb_s * 1e9 * assume.decode_bandwidth_frac * engine.tensor_parallel_size
+        transfer_gb_s = assume.transfer_gb_s
+    if learner_gpu:
+        rank_flops = learner_gpu.bf16_tflops * 1e12 * assume.learner_mfu
     return Rates(
-        engine_flops=engine_gpu.bf16_tflops * 1e12 * assume.prefill_mfu * width
-        if engine_gpu
-        else assume.cpu_engine_gflop_s * 1e9,
-        decode_bytes=engine_gpu.memory_gb_s * 1e9 * assume.decode_bandwidth_frac * width if engine_gpu else None,
-        rank_flops=learner_gpu.bf16_tflops * 1e12 * assume.learner_mfu
-        if learner_gpu
-        else assume.cpu_learner_gflop_s * 1e9,
-        transfer_bytes=(assume.transfer_gb_s if engine_gpu else assume.cpu_transfer_gb_s) * 1e9,
+        engine_flops=engine_flops,
+        decode_bytes=decode_bytes,
+        rank_flops=rank_flops,
+        transfer_bytes=transfer_gb_s * 1e9,
         host_bytes=assume.host_link_gb_s * 1e9,
     )
 
@@ -118,26 +118,18 @@ def plan_seconds(
         rates: of the hardware.
         cache_tokens: that an engine's key-value cache holds; None where that is not known.
     """
-    assume, pool = config.plan.assume, config.cluster.reward_pool
+    assume, num_actors = config.plan.assume, config.cluster.reward_pool.num_actors
     is_colocated = config.cluster.layout == "colocated"
     concurrency = _concurrency(config, lengths, batches, cache_tokens)
-    prefill, decode = (
-        _prefill(config, shape, lengths, batches, rates),
-        _decode(config, shape, lengths, batches, rates, concurrency),
-    )
-    reward = Phase(
-        name="reward",
-        seconds=(batches.groups * assume.reward_group_s + batches.completion_tokens * assume.reward_token_s)
-        / pool.num_actors,
-        how=f"{batches.groups} groups over {formatting.some(pool.num_actors, 'actor')}, beside sampling",
-    )
+    prefill = _prefill(config, shape, lengths, batches, rates)
+    decode = _decode(config, shape, lengths, batches, rates, concurrency)
+    reward_s = batches.groups * assume.reward_group_s + batches.completion_tokens * assume.reward_token_s
+    how = f"{batches.groups} groups over {some(num_actors, 'actor')}, beside sampling"
+    reward = Phase(name="reward", seconds=reward_s / num_actors, how=how)
     flops = train_flops(config, shape, lengths, batches)
-    forward_backward = Phase(
-        name="train",
-        seconds=flops / (batches.ranks * rates.rank_flops),
-        how=f"forward and backward, {flops:.3g} operations on {formatting.some(batches.ranks, 'rank')}",
-    )
-    train = [forward_backward, *_host_traffic(config, shape, batches, rates)]
+    how = f"forward and backward, {flops:.3g} operations on {some(batches.ranks, 'rank')}"
+    train = [Phase(name="train", seconds=flops / (batches.ranks * rates.rank_flops), how=how)]
+    train += _host_traffic(config, shape, batches, rates)
     publish = [_transfer(config, shape, rates)]
     if is_colocated and config.learner.device == "cuda":
         publish.append(hand_over(config, shape, rates))
@@ -176,20 +168,12 @@ def _prefill(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batc
         + image_flops(shape, lengths.image)
     )
     prompts = batches.groups / config.rollout.engines
-    return Phase(
-        name="prefill",
-        seconds=prompts * per_prompt / rates.engine_flops,
-        how=f"{prompts:,.4g} prompts an engine, pictures included",
-    )
+    how = f"{prompts:,.4g} prompts an engine, pictures included"
+    return Phase(name="prefill", seconds=prompts * per_prompt / rates.engine_flops, how=how)
 
 
 def _decode(
-    config: ExperimentConfig,
-    shape: ModelShape,
-    lengths: Lengths,
-    batches: BatchPlan,
-    rates: Rates,
-    concurrency: int,
+    config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan, rates: Rates, concurrency: int
 ) -> Phase:
     """Every token step reads the weights once, and the cache of all completions that it serves."""
     text, engine = shape.text, config.rollout.engine
@@ -204,11 +188,8 @@ def _decode(
     rounds = batches.completion_tokens / config.rollout.engines / concurrency
     if config.training.steps_ahead == 0:
         rounds = max(rounds, lengths.completion_most)  # a synchronous step waits for its longest completion
-    return Phase(
-        name="decode",
-        seconds=rounds * token_s,
-        how=f"{concurrency} completions at once, {token_s * 1000:.3g} ms a token",
-    )
+    how = f"{concurrency} completions at once, {token_s * 1000:.3g} ms a token"
+    return Phase(name="decode", seconds=rounds * token_s, how=how)
 
 
 def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPlan, rates: Rates) -> list[Phase]:
@@ -231,11 +212,8 @@ def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phas
     if config.rollout.weight_channel.backend != "ipc":
         num = sum(tensor.numel for tensor in changing_tensors(shape, config.learner.freeze, config.learner.lora))
     size = num * DTYPE_BYTES[config.rollout.engine.dtype]
-    return Phase(
-        name="new weights",
-        seconds=size / rates.transfer_bytes + config.plan.assume.pause_s,
-        how=f"{formatting.size(size)} to every engine at once",
-    )
+    seconds = size / rates.transfer_bytes + config.plan.assume.pause_s
+    return Phase(name="new weights", seconds=seconds, how=f"{format_size(size)} to every engine at once")
 
 
 def hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
@@ -243,11 +221,8 @@ def hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phas
     kept = learner_parts(config, shape).kept
     back = sum(item.bytes for item in kept)
     away = sum(item.bytes for item in kept if item.name not in (FIXED, REFERENCE))
-    return Phase(
-        name="hand over",
-        seconds=(away + back) / rates.host_bytes,
-        how=f"{formatting.size(away)} of a rank's state to the host, {formatting.size(back)} back",
-    )
+    how = f"{format_size(away)} of a rank's state to the host, {format_size(back)} back"
+    return Phase(name="hand over", seconds=(away + back) / rates.host_bytes, how=how)
 
 
 def _bound(
@@ -262,29 +237,22 @@ def _bound(
             return "turns", f"engines and learner take turns on the same GPUs; {longer}"
         return "turns", f"engines and learner take turns; {longer}; training.max_staleness=1 lets them overlap"
     what = "GPUs" if config.learner.device == "cuda" else "cores"
+    idle = 1 - min(rollout_s, train_s) / max(rollout_s, train_s)
     if rollout_s > BALANCE * train_s:
-        idle = 1 - train_s / rollout_s
-        return "rollout", (
-            f"the learner waits {idle:.0%} of the time: raise rollout.engines, or take {what} from learner.num_ranks"
-        )
+        more = f"raise rollout.engines, or take {what} from learner.num_ranks"
+        return "rollout", f"the learner waits {idle:.0%} of the time: {more}"
     if train_s > BALANCE * rollout_s:
-        idle = 1 - rollout_s / train_s
-        return "learner", (
-            f"engines wait {idle:.0%} of the time: raise learner.num_ranks, or take {what} from rollout.engines"
-        )
+        more = f"raise learner.num_ranks, or take {what} from rollout.engines"
+        return "learner", f"engines wait {idle:.0%} of the time: {more}"
     return "balanced", "neither side waits long for the other"
 
 
 def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Lengths) -> dict[str, float]:
     """The keys of plan.assume that the estimate uses."""
     unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
-    for device, keys in (
-        (
-            config.rollout.engine.device,
-            ("prefill_mfu", "decode_bandwidth_frac", "transfer_gb_s", "cpu_engine_gflop_s", "cpu_transfer_gb_s"),
-        ),
-        (config.learner.device, ("learner_mfu", "cpu_learner_gflop_s")),
-    ):
+    of_engine = "prefill_mfu", "decode_bandwidth_frac", "transfer_gb_s", "cpu_engine_gflop_s", "cpu_transfer_gb_s"
+    of_learner = "learner_mfu", "cpu_learner_gflop_s"
+    for device, keys in ((config.rollout.engine.device, of_engine), (config.learner.device, of_learner)):
         unused |= {key for key in keys if key.startswith("cpu_") is (device == "cuda")}
     return {field.name: getattr(assume, field.name) for field in fields(assume) if field.name not in unused}
 
@@ -335,10 +303,9 @@ def train_flops(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, b
 
 def backward_factor(learner: LearnerConfig, part: str) -> int:
     """Backward operations in units of a forward pass: 1 for gradients of inputs, 1 for those of weights."""
-    is_fixed = part in learner.freeze or learner.lora is not None
-    if part == "vision_tower":
-        return 0 if is_fixed else 2
-    return 1 if is_fixed else 2
+    if part not in learner.freeze and learner.lora is None:
+        return 2
+    return 0 if part == "vision_tower" else 1
 
 
 def num_scoring_passes(config: ExperimentConfig) -> int:
