@@ -5,7 +5,6 @@ split, norms are not; Qwen2.5-VL's tower is split, of InternVL's only the MLPs. 
 `gpu_memory_utilization` of its GPU for everything but the buffers of a weight transfer.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestration.models.image_tokens import largest_image_tokens, processor_of, vision_rows
@@ -13,7 +12,7 @@ from orchestration.models.shapes import ModelShape, PatchTower
 from orchestration.models.tensors import Tensor, model_tensors
 from orchestration.plan.activations import DTYPE_BYTES, FLOAT32
 from orchestration.plan.learner_memory import CONTEXT_BYTES
-from orchestration.plan.records import MemoryItem, MemoryUse, make_item
+from orchestration.plan.records import Items, MemoryUse, make_item, make_product
 from orchestration.plan.transfer_memory import receiver_items
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -30,18 +29,12 @@ GRAPH_BYTES = 1024 * 2**20
 """CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
 SAMPLER_COPIES = 3
 """Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
-KV_HEADS = "key-value heads"
 MOST_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlan:
-    """Key-value cache of an engine, its workers together.
-
-    Example:
-        >>> CachePlan(num_tokens=800_000, num_whole_sequences=97).num_whole_sequences
-        97
-    """
+    """Key-value cache of an engine, its workers together."""
 
     num_tokens: int
     """Completions of a group share their prompt's."""
@@ -75,12 +68,11 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     buffers = receiver_items(config, shape)
     if engine.device == "cpu":
         # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
-        working, buffers = (working, []) if _total(working) >= _total(buffers) else ([], buffers)
-    fixed = [*weights, *working]
+        working, buffers = (working, ()) if _total(working) >= _total(buffers) else ((), buffers)
+    fixed = (*weights, *working)
     taken = _total(fixed)
     if engine.kv_cache_bytes is not None:
-        cache = engine.kv_cache_bytes
-        formula = f"rollout.engine.kv_cache_bytes={cache:,}"
+        cache, formula = engine.kv_cache_bytes, f"rollout.engine.kv_cache_bytes={engine.kv_cache_bytes:,}"
     elif limit_bytes is None:
         raise ConfigError(
             "rollout.engine.kv_cache_bytes is null, so the cache takes what a GPU has left, and nothing says how large "
@@ -92,18 +84,16 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B less {taken:,} B of the above"
     block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
     tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
-    place = "GPU of an engine worker" if engine.device == "cuda" else "process of an engine's core"
-    return EngineMemory(
-        use=MemoryUse(
-            place=place,
-            items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
-            limit_bytes=limit_bytes if engine.device == "cuda" else None,
-        ),
-        cache=CachePlan(num_tokens=tokens, num_whole_sequences=tokens // engine.max_model_len),
+    is_gpu = engine.device == "cuda"
+    use = MemoryUse(
+        place="GPU of an engine worker" if is_gpu else "process of an engine's core",
+        items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
+        limit_bytes=limit_bytes if is_gpu else None,
     )
+    return EngineMemory(use=use, cache=CachePlan(num_tokens=tokens, num_whole_sequences=tokens // engine.max_model_len))
 
 
-def _total(items: Sequence[MemoryItem]) -> int:
+def _total(items: Items) -> int:
     return sum(item.bytes for item in items)
 
 
@@ -122,7 +112,18 @@ def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
 
 def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
     """Return what so many workers cannot share, by name; empty where they can share all (as vLLM 0.32 splits it)."""
-    return {name: number for name, number in _parts(shape).items() if not _divides(name, number, workers)}
+    text, tower = shape.text, shape.tower
+    parts = {
+        "attention heads": text.num_heads,
+        "key-value heads": text.num_kv_heads,
+        "columns of the MLP": text.mlp_width,
+        "columns of the vision MLP": tower.mlp_width,
+    }
+    if workers % text.num_kv_heads == 0:  # then several workers hold the same head
+        del parts["key-value heads"]
+    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are cut, InternVL's are not
+        parts["vision heads"] = tower.num_heads
+    return {name: number for name, number in parts.items() if number % workers}
 
 
 def widths(shape: ModelShape, most: int = MOST_WORKERS) -> list[int]:
@@ -130,57 +131,31 @@ def widths(shape: ModelShape, most: int = MOST_WORKERS) -> list[int]:
     return [workers for workers in range(1, most + 1) if not undivided(shape, workers)]
 
 
-def _parts(shape: ModelShape) -> dict[str, int]:
-    text, tower = shape.text, shape.tower
-    parts = {
-        "attention heads": text.num_heads,
-        KV_HEADS: text.num_kv_heads,
-        "columns of the MLP": text.mlp_width,
-        "columns of the vision MLP": tower.mlp_width,
-    }
-    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are cut, InternVL's are not
-        parts["vision heads"] = tower.num_heads
-    return parts
-
-
-def _divides(name: str, number: int, workers: int) -> bool:
-    """Key-value heads may also be fewer than the workers: then several hold the same one."""
-    return number % workers == 0 or (name == KV_HEADS and workers % number == 0)
-
-
 def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
     """Return one worker's elements: (its share of split tensors, tensors that every worker holds whole)."""
-    split = whole = 0
-    for tensor in model_tensors(shape):
-        shared = _share(tensor, shape, workers)
-        if shared is None:
-            whole += tensor.numel
-        else:
-            split += shared
-    return split, whole
+    shares = [(tensor, _share(tensor, shape, workers)) for tensor in model_tensors(shape)]
+    split = sum(share for _, share in shares if share is not None)
+    return split, sum(tensor.numel for tensor, share in shares if share is None)
 
 
-def _weight_items(shape: ModelShape, workers: int, size: int) -> list[MemoryItem]:
+def _weight_items(shape: ModelShape, workers: int, size: int) -> Items:
     split, whole = worker_parameters(shape, workers)
     if workers == 1:
-        return [make_item("weights", size * (split + whole), f"{size} B x {split + whole:,}")]
-    return [
-        make_item("weights, this worker's share", size * split, f"{size} B x {split:,} of {workers} workers"),
-        make_item(
-            "weights, whole on each worker", size * whole, f"{size} B x {whole:,} (norms, what vLLM does not split)"
-        ),
-    ]
+        return (make_product("weights", size, split + whole),)
+    return (
+        make_product("weights, this worker's share", size, split, f" of {workers} workers"),
+        make_product("weights, whole on each worker", size, whole, " (norms, what vLLM does not split)"),
+    )
 
 
-def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit_bytes: int | None) -> list[MemoryItem]:
+def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit_bytes: int | None) -> Items:
     """The largest forward pass that vLLM tries when it starts, and what a GPU process holds anyway."""
-    engine = config.rollout.engine
-    is_gpu = engine.device == "cuda"
-    text, workers = shape.text, engine.tensor_parallel_size
+    engine, text, tower = config.rollout.engine, shape.text, shape.tower
+    workers = engine.tensor_parallel_size
     tokens = engine.batched_tokens(_server_batched_tokens(limit_bytes))
     pictures = min(engine.max_model_len, largest_image_tokens(shape, processor_of(config.model)))
-    rows = vision_rows(shape, max(tokens, pictures))
-    tower = shape.tower
+    features = max(tokens, pictures)
+    rows = vision_rows(shape, features)
     found = [
         make_item(
             "activations of a prompt batch",
@@ -197,17 +172,13 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit
             size * rows * (8 * tower.width + 3 * tower.mlp_width / workers),
             f"{size} B x {rows:,} rows x (8 W + 3 F / {workers})",
         ),
-        make_item(
-            "image features kept",
-            size * max(tokens, pictures) * text.width,
-            f"{size} B x {max(tokens, pictures):,} image tokens x D",
-        ),
+        make_item("image features kept", size * features * text.width, f"{size} B x {features:,} image tokens x D"),
     ]
-    if is_gpu:
+    if engine.device == "cuda":
         found.append(make_item("CUDA context", CONTEXT_BYTES, "assumed"))
         if not engine.enforce_eager:
             found.append(make_item("CUDA graphs", GRAPH_BYTES, "assumed"))
-    return found
+    return tuple(found)
 
 
 def _server_batched_tokens(limit_bytes: int | None) -> int:
@@ -221,22 +192,19 @@ def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
     """Return the elements of a worker's share of a tensor; None where every worker holds it whole."""
     layer, _, kind = tensor.name.rpartition(".")
     last = layer.rpartition(".")[2]
-    is_bias = kind == "bias"
+    heads = shape.text.num_kv_heads
+    if tensor.part == "language_model" and last in ("embed_tokens", "lm_head"):
+        padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
+        return -(-padded // workers) * tensor.shape[1]
+    if tensor.part == "language_model" and last in ("k_proj", "v_proj"):
+        return tensor.numel * max(1, heads // workers) // heads
     if tensor.part == "language_model":
-        if last in ("embed_tokens", "lm_head"):
-            padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
-            return -(-padded // workers) * tensor.shape[1]
-        if last in ("k_proj", "v_proj"):
-            return tensor.numel * max(1, shape.text.num_kv_heads // workers) // shape.text.num_kv_heads
-        if last in ("q_proj", "gate_proj", "up_proj") or (last in ("o_proj", "down_proj") and not is_bias):
-            return tensor.numel // workers
-        return None
-    columns: tuple[str, ...] = ("fc1",)
-    rows: tuple[str, ...] = ("fc2",)
-    if isinstance(shape.tower, PatchTower):
+        columns, rows = ("q_proj", "gate_proj", "up_proj"), ("o_proj", "down_proj")
+    elif isinstance(shape.tower, PatchTower):
         columns, rows = ("qkv", "gate_proj", "up_proj", "0"), ("proj", "down_proj", "2")
-        if last == "proj" and tensor.block is None:
-            return None  # of the patch embedding
-    if last in columns or (last in rows and not is_bias):
-        return tensor.numel // workers
-    return None
+    else:
+        columns, rows = ("fc1",), ("fc2",)
+    if "patch_embed." in tensor.name:
+        return None
+    # Of a layer that is cut by its inputs, every worker adds the whole bias.
+    return tensor.numel // workers if last in columns or (last in rows and kind != "bias") else None

@@ -76,9 +76,8 @@ def host_memory(
         if index == 0:
             items.append(make_item("driver", DRIVER_BYTES, "assumed"))
         items.append(_store(config, layout, image_bytes))
-        uses.append(
-            MemoryUse(place=f"host memory of {machine.name}", items=tuple(items), limit_bytes=machine.memory_bytes)
-        )
+        place = f"host memory of {machine.name}"
+        uses.append(MemoryUse(place=place, items=tuple(items), limit_bytes=machine.memory_bytes))
     return tuple(uses)
 
 
@@ -91,15 +90,11 @@ def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) 
     if not seats:
         return []
     engine = config.rollout.engine
-    cores = len(seats) * engine.tensor_parallel_size
+    cores, core = len(seats) * engine.tensor_parallel_size, ENGINE_CORE_BYTES[engine.device]
     front = ENGINE_FRONT_BYTES + VOCABULARY_BYTES * shape.text.vocab_size
     found = [
         make_item("engines: front ends", len(seats) * front, f"{len(seats)} x {front:,} B, the tokenizer included"),
-        make_item(
-            "engines: workers",
-            cores * ENGINE_CORE_BYTES[engine.device],
-            f"{cores} x {ENGINE_CORE_BYTES[engine.device]:,} B, beside what they hold on GPUs",
-        ),
+        make_item("engines: workers", cores * core, f"{cores} x {core:,} B, beside what they hold on GPUs"),
     ]
     if engine.device == "cpu":
         for item in engine_memory(config, shape, None).use.items:
@@ -112,17 +107,11 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating],
     if not count:
         return []
     learner = config.learner
+    process = LEARNER_BYTES[learner.device]
+    text = f"{count} shares: pages of training.staging_dir, or its memory where that is a memory file system"
     found = [
-        make_item(
-            "learner: processes",
-            count * LEARNER_BYTES[learner.device],
-            f"{count} x {LEARNER_BYTES[learner.device]:,} B",
-        ),
-        make_item(
-            "learner: checkpoint on its way",
-            count * share_bytes(config, shape),
-            f"{count} shares: pages of training.staging_dir, or its memory where that is a memory file system",
-        ),
+        make_item("learner: processes", count * process, f"{count} x {process:,} B"),
+        make_item("learner: checkpoint on its way", count * share_bytes(config, shape), text),
     ]
     if learner.device == "cpu":
         inside = learner_memory(config, shape, None, load=load).items
@@ -153,12 +142,9 @@ def _store(config: ExperimentConfig, layout: Layout, image_bytes: float) -> Memo
     if config.cluster.address is None:
         size = config.cluster.object_store_bytes
         return make_item("object store", size, f"cluster.object_store_bytes={size:,}")
-    need = store_need(config, image_bytes)
-    return make_item(
-        "object store",
-        need.total_bytes / len(layout.machines),
-        f"{need.num_groups} groups x {need.group_bytes:,} B / {len(layout.machines)} machines",
-    )
+    need, machines = store_need(config, image_bytes), len(layout.machines)
+    text = f"{need.num_groups} groups x {need.group_bytes:,} B / {machines} machines"
+    return make_item("object store", need.total_bytes / machines, text)
 
 
 def checkpoint_bytes(config: ExperimentConfig, shape: ModelShape) -> int:

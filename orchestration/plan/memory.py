@@ -108,27 +108,19 @@ def colocated_memory(
     weights = tuple(item for item in engine.use.items if item.name.startswith("weights"))
     arriving = [item for item in engine.use.items if item.name in ("weight channel", "a layer loaded anew")]
     kept = (*parts.kept, *parts.phases[TRANSFER])
-    return (
-        MemoryUse(
-            place="shared GPU while engines generate",
-            items=(*engine.use.items, _residue("sleeping learner", config, has_graphs=False)),
-            limit_bytes=limit_bytes,
+    moved = [make_item(f"engine's {item.name}", item.bytes, item.formula) for item in (*weights, *arriving)]
+    phases = {
+        "engines generate": (*engine.use.items, _residue("sleeping learner", config, has_graphs=False)),
+        f"the learner trains ({parts.fullest[0]})": (
+            *learner.items, _residue("sleeping engine", config, has_graphs=True),
         ),
-        MemoryUse(
-            place=f"shared GPU while the learner trains ({parts.fullest[0]})",
-            items=(*learner.items, _residue("sleeping engine", config, has_graphs=True)),
-            limit_bytes=limit_bytes,
+        "weights travel": (
+            *kept, *reserve(sum(item.bytes for item in kept)), *moved, _residue("engine", config, has_graphs=True),
         ),
-        MemoryUse(
-            place="shared GPU while weights travel",
-            items=(
-                *kept,
-                *reserve(sum(item.bytes for item in kept)),
-                *(make_item(f"engine's {item.name}", item.bytes, item.formula) for item in (*weights, *arriving)),
-                _residue("engine", config, has_graphs=True),
-            ),
-            limit_bytes=limit_bytes,
-        ),
+    }  # fmt: skip
+    return tuple(
+        MemoryUse(place=f"shared GPU while {phase}", items=items, limit_bytes=limit_bytes)
+        for phase, items in phases.items()
     )
 
 
