@@ -4,7 +4,6 @@ import dataclasses
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from orchestration.cluster.machines import Layout, Machine, Seating
@@ -13,7 +12,7 @@ from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare
 from orchestration.plan.memory import MemoryPlan
 from orchestration.plan.plan import RunPlan, plan_run
-from orchestration.plan.prompts import REASONS, PromptPlan
+from orchestration.plan.prompts import REASONS
 from orchestration.plan.records import Finding, MemoryUse
 from orchestration.plan.rewards import RoutingPlan
 from orchestration.plan.seconds import SecondsPlan
@@ -118,8 +117,8 @@ def _placement(plan: RunPlan) -> Iterator[str]:
     if plan.layout is None:
         yield from _text(f"needs {some(plan.needs.gpus, 'GPU')} and {some(plan.needs.cpus, 'core')}; see findings")
         return
-    for row in placement_rows(plan.layout, plan.tensor_parallel):
-        yield from _line(row.where, row.what)
+    for where, what in placement_rows(plan.layout, plan.tensor_parallel):
+        yield from _line(where, what)
 
 
 def _batches(plan: RunPlan) -> Iterator[str]:
@@ -150,8 +149,8 @@ def _batches(plan: RunPlan) -> Iterator[str]:
 
 
 def _share(share: RankShare) -> str:
-    micro_batches = "1 micro-batch" if share.num_micro_batches == 1 else f"{share.num_micro_batches} micro-batches"
-    return f"{count(share.num_tokens)} tokens in {micro_batches}"
+    batches = share.num_micro_batches
+    return f"{count(share.num_tokens)} tokens in {batches} micro-batch{'' if batches == 1 else 'es'}"
 
 
 def _data(plan: RunPlan) -> Iterator[str]:
@@ -164,37 +163,31 @@ def _data(plan: RunPlan) -> Iterator[str]:
         "rows", f"{prompts.num_rows:,} {others}in {plan.data.train}; lengths measured by {prompts.measured_by}"
     )
     if prompts.prompts is not None:
-        yield from _histogram(prompts.prompts, plan.lengths.prompt_most)
+        yield from _histogram(prompts.prompts)
     if prompts.images is not None:
-        images = prompts.images
-        yield from _line(
-            "image tokens",
-            f"mean {images.mean:,.0f}, half at most {images.middle:,}, 99 % at most {images.high:,}, longest "
-            f"{images.most:,}; {prompts.images_per_prompt:.3g} images a prompt",
-        )
-    yield from _outliers(prompts)
+        text = f"{_summary(prompts.images)}; {prompts.images_per_prompt:.3g} images a prompt"
+        yield from _line("image tokens", text)
+    if not prompts.outliers:
+        yield from _line("left out", "none")
+    for outlier in prompts.outliers:
+        text = f"{outlier.num_rows:,}: {REASONS[outlier.reason]}"
+        yield from _line("left out" if outlier.is_refused else "cut", text)
 
 
-def _histogram(histogram: Histogram, limit: int) -> Iterator[str]:
+def _histogram(histogram: Histogram) -> Iterator[str]:
     highest = max(histogram.counts)
     for index, number in enumerate(histogram.counts):
         low, high = histogram.edges[index], histogram.edges[index + 1] - 1
         bar = "#" * max(1 if number else 0, round(BAR * number / highest))
         yield f"  {f'{low:,} to {high:,}' if index else f'up to {high:,}':<{LABEL}}{number:>9,} {bar}".rstrip()
-    yield from _line(
-        "prompt tokens",
-        f"mean {histogram.mean:,.0f}, half at most {histogram.middle:,}, 99 % at most {histogram.high:,}, longest "
-        f"{histogram.most:,}",
+    yield from _line("prompt tokens", _summary(histogram))
+
+
+def _summary(values: Histogram) -> str:
+    return (
+        f"mean {values.mean:,.0f}, half at most {values.middle:,}, 99 % at most {values.high:,}, longest "
+        f"{values.most:,}"
     )
-
-
-def _outliers(prompts: PromptPlan) -> Iterator[str]:
-    if not prompts.outliers:
-        yield from _line("left out", "none")
-    for outlier in prompts.outliers:
-        yield from _line(
-            "left out" if outlier.is_refused else "cut", f"{outlier.num_rows:,}: {REASONS[outlier.reason]}"
-        )
 
 
 def _rewards(routing: RoutingPlan) -> Iterator[str]:
@@ -213,7 +206,13 @@ def _memory(memory: MemoryPlan) -> Iterator[str]:
     for use in memory.devices:
         yield from _use(use)
     yield from _hosts(memory.hosts)
-    yield from _line("cache", _cache(memory))
+    cache = "not known: the engine's GPU is not known, or does not hold the model as the settings cut it"
+    if memory.cache is not None:
+        cache = (
+            f"an engine's holds {memory.cache.num_tokens:,} tokens, {memory.cache.num_whole_sequences:,} sequences of "
+            "full length"
+        )
+    yield from _line("cache", cache)
     yield from _line(
         "disk",
         f"a checkpoint {size(memory.checkpoint_bytes)}, up to {memory.num_checkpoints} at once; exported model "
@@ -262,30 +261,13 @@ def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:
         yield from _text(f"{each}: {least}" + (f" to {most}" if most != least else ""))
 
 
-def _cache(memory: MemoryPlan) -> str:
-    if memory.cache is None:
-        return "not known: the engine's GPU is not known, or does not hold the model as the settings cut it"
-    return (
-        f"an engine's holds {memory.cache.num_tokens:,} tokens, {memory.cache.num_whole_sequences:,} sequences of full "
-        "length"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line about GPUs or cores."""
-
-    where: str
-    what: str
-
-
-def placement_rows(layout: Layout, tensor_parallel: int) -> Iterator[Row]:
-    """Return where every actor is: a row for each kind of machine, then one for each role on it."""
+def placement_rows(layout: Layout, tensor_parallel: int) -> Iterator[tuple[str, str]]:
+    """Yield (where, what) of every actor: a row for each kind of machine, then one for each role on it."""
     for machines in _alike(layout):
         first, last = machines[0], machines[-1]
         machine = layout.machines[first]
         name = machine.name if first == last else _names(machine.name, layout.machines[last].name)
-        yield Row(where=name, what=_describe(machine) + (" each" if first != last else ""))
+        yield name, _describe(machine) + (" each" if first != last else "")
         for role in ROLE_NAMES:
             seats = [seat for seat in layout.of(role) if seat.machine in machines]
             if seats:
@@ -298,14 +280,14 @@ def _names(first: str, last: str) -> str:
     return f"{head} {number}-{final}" if head == other and (number + final).isdigit() else f"{first} to {last}"
 
 
-def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tensor_parallel: int) -> Row:
+def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tensor_parallel: int) -> tuple[str, str]:
     gpus = sorted({gpu for seat in seats for gpu in seat.gpus})
     what = f"{ROLE_NAMES[role]}{'' if len(seats) == 1 else 's'} {_spans([seat.index for seat in seats])}"
     if num_machines > 1:
         what += f", {len(seats) / num_machines:g} a machine"
     if role == "engine" and gpus:
         what += f", tensor parallel {tensor_parallel}"
-    return Row(where=f"  GPU {_spans(gpus)}" if gpus else "  cores", what=what)
+    return f"  GPU {_spans(gpus)}" if gpus else "  cores", what
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -193,6 +193,8 @@ def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
     layer, _, kind = tensor.name.rpartition(".")
     last = layer.rpartition(".")[2]
     heads = shape.text.num_kv_heads
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
     if tensor.part == "language_model" and last in ("embed_tokens", "lm_head"):
         padded = -(-tensor.shape[0] // VOCAB_PADDING) * VOCAB_PADDING
         return -(-padded // workers) * tensor.shape[1]

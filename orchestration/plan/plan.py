@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from orchestration.cluster.layout import lay_out
-from orchestration.cluster.machines import Layout, Machine, planned_machines
-from orchestration.cluster.needs import Needs, available_cores, needs_of, this_machine
+from orchestration.cluster.machines import Layout, planned_machines
+from orchestration.cluster.needs import available_cores, needs_of, this_machine
 from orchestration.cluster.object_store import store_need
 from orchestration.inputs.dataset import Located, known_model_folder, locate
 from orchestration.models.image_tokens import processor_of
@@ -98,7 +98,9 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         RolloutError: the dataset cannot be read.
     """
     shape, folder, located = shape_of(config.model), known_model_folder(config), located or locate(config)
-    prompts, routing, refusals = _read(config, located, _ruler(config, shape, folder))
+    system_prompt = config.rollout.system_prompt
+    ruler = PromptRuler(folder, shape, processor_of(config.model), system_prompt) if folder else None
+    prompts, routing, refusals = _read(config, located, ruler)
     lengths = expected_lengths(config, prompts.prompts if prompts else None, prompts.images if prompts else None)
     batches = plan_batches(config, lengths, prompts.num_rows if prompts else None)
     needs, layout, unplaced = _place(config)
@@ -117,9 +119,13 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *data_findings(config, prompts, routing),
         *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]
+    seconds = None
+    if rates:
+        cache_tokens = memory.cache.num_tokens if memory.cache else None
+        seconds = plan_seconds(config, shape, lengths=lengths, batches=batches, rates=rates, cache_tokens=cache_tokens)
     return RunPlan(
         model=ModelFacts(
-            name=_name(config, shape, folder),
+            name=_name(config, shape),
             parameters=count_parameters(shape),
             folder=None if folder is None else str(folder),
         ),
@@ -133,16 +139,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         prompts=prompts,
         routing=routing,
         memory=memory,
-        seconds=plan_seconds(
-            config,
-            shape,
-            lengths=lengths,
-            batches=batches,
-            rates=rates,
-            cache_tokens=memory.cache.num_tokens if memory.cache else None,
-        )
-        if rates
-        else None,
+        seconds=seconds,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
     )
 
@@ -167,20 +164,21 @@ def _read(
     return plan_prompts(config, table, drawn, ruler), routing, refusals
 
 
-def _ruler(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> PromptRuler | None:
-    if folder is None:
-        return None
-    return PromptRuler(folder, shape, processor_of(config.model), config.rollout.system_prompt)
-
-
 def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:
     """Place every actor on the machines that the settings name, or on this one where no GPU is asked for."""
     try:
         needs = needs_of(config)
     except ConfigError as error:
         return GpuNeeds(gpus=0, cpus=0), None, [from_error(error, "cluster.layout")]
-    summed = _sum(needs)
-    machines = _machines(config, needs)
+    on_gpus = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
+    summed = GpuNeeds(
+        gpus=sum(need.total_gpus for need in on_gpus),
+        cpus=sum(need.count * need.cpus for need in (needs.learner, needs.reward, needs.engine)),
+    )
+    needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
+    machines = planned_machines(config.cluster.nodes)
+    if not machines and needs_no_gpu and config.cluster.address is None:
+        machines = (this_machine(needs),)
     if not machines:
         message = (
             f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
@@ -189,26 +187,12 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
         return summed, None, [warning("cluster.nodes", message)]
     try:
         layout = lay_out(config, machines)
-        if (
-            not config.cluster.nodes
-        ):  # a local Ray may declare more cores than there are; the plan shows the real number
+        if not config.cluster.nodes:
+            # A local Ray may declare more cores than there are; the plan shows the real number.
             layout = replace(layout, machines=(replace(machines[0], cpus=len(available_cores())),))
         return summed, layout, []
     except ConfigError as error:
         return summed, None, [from_error(error, "cluster.nodes")]
-
-
-def _sum(needs: Needs) -> GpuNeeds:
-    every = (needs.learner, needs.reward, needs.engine)
-    counted = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
-    return GpuNeeds(gpus=sum(need.total_gpus for need in counted), cpus=sum(need.count * need.cpus for need in every))
-
-
-def _machines(config: ExperimentConfig, needs: Needs) -> tuple[Machine, ...]:
-    if config.cluster.nodes:
-        return planned_machines(config.cluster.nodes)
-    needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
-    return (this_machine(needs),) if needs_no_gpu and config.cluster.address is None else ()
 
 
 def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
@@ -221,7 +205,7 @@ def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
     return None if found is None else int(found)
 
 
-def _name(config: ExperimentConfig, shape: ModelShape, folder: Path | None) -> str:
+def _name(config: ExperimentConfig, shape: ModelShape) -> str:
     family = FAMILY_NAMES[shape.family]
     if config.model.folder is not None:
         return f"{family} ({config.model.folder.name})"

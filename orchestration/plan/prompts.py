@@ -66,18 +66,14 @@ class PromptRuler:
             for question, own in zip(questions, sizes, strict=True)
         ]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [
-            None if (pictures := self._pictures(own)) is None
-            else PromptLength(num_tokens=len(encoding.ids) - len(own) + pictures, num_image_tokens=pictures)
-            for encoding, own in zip(encodings, sizes, strict=True)
-        ]  # fmt: skip
+        return [self._length(len(encoding.ids), own) for encoding, own in zip(encodings, sizes, strict=True)]
 
-    def _pictures(self, sizes: Sequence[Size]) -> int | None:
-        """Return the tokens of a prompt's images; None where the processor refuses one."""
+    def _length(self, num_tokens: int, sizes: Sequence[Size]) -> PromptLength | None:
         try:
-            return sum(image_tokens(self._shape, self._processor, width, height) for width, height in sizes)
+            images = sum(image_tokens(self._shape, self._processor, width, height) for width, height in sizes)
         except ConfigError:
             return None
+        return PromptLength(num_tokens=num_tokens - len(sizes) + images, num_image_tokens=images)
 
 
 Reason = Literal["too_many_images", "placeholder_in_question", "image_refused", "prompt_too_long", "completion_cut"]
@@ -106,12 +102,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlier:
-    """Rows that do not fit a limit.
-
-    Example:
-        >>> Outlier(reason="prompt_too_long", num_rows=2, examples=("a", "b")).is_refused
-        True
-    """
+    """Rows that do not fit a limit."""
 
     reason: Reason
     num_rows: int
@@ -168,53 +159,45 @@ def plan_prompts(
         ruler: for rows without lengths; None leaves them unmeasured.
     """
     rows = table.arrow(*COLUMNS).take(pa.array(drawn))
-    sizes, image_bytes = _images(rows)
+    images = rows.column("images").to_pylist()
+    sizes = [[(image["width"], image["height"]) for image in own] for own in images]
+    image_bytes = sum(image["size_bytes"] for own in images for image in own) / rows.num_rows
     prompt_tokens, image_tokens = rows.column("prompt_tokens").to_pylist(), rows.column("image_tokens").to_pylist()
-    unmeasured = [index for index, tokens in enumerate(prompt_tokens) if tokens is None]
+    unknown = [index for index, tokens in enumerate(prompt_tokens) if tokens is None]
+    measured = unknown[:: -(-len(unknown) // MAX_MEASURED) or 1]
     reasons: dict[int, Reason] = {}
-    num_unknown = len(unmeasured)
-    if ruler is not None and unmeasured:
-        unmeasured = unmeasured[:: -(-num_unknown // MAX_MEASURED)]
-        questions = rows.column("question").take(pa.array(unmeasured)).to_pylist()
-        found = ruler.measure(questions, [sizes[index] for index in unmeasured])
-        for index, length in zip(unmeasured, found, strict=True):
+    if ruler is not None and measured:
+        questions = rows.column("question").take(pa.array(measured)).to_pylist()
+        found = ruler.measure(questions, [sizes[index] for index in measured])
+        for index, length in zip(measured, found, strict=True):
             if length is None:
                 reasons[index] = "image_refused"
             else:
                 prompt_tokens[index], image_tokens[index] = length.num_tokens, length.num_image_tokens
     reasons |= _outliers(config, rows.column("question"), sizes, prompt_tokens)
-    taken = [
-        index
-        for index, tokens in enumerate(prompt_tokens)
-        if tokens is not None and reasons.get(index) in (None, "completion_cut")
-    ]
+    known = [index for index, tokens in enumerate(prompt_tokens) if tokens is not None]
+    taken = [index for index in known if reasons.get(index) in (None, "completion_cut")]
+    by_reason: dict[Reason, list[int]] = {reason: [] for reason in REASONS}
+    for index in sorted(reasons):
+        by_reason[reasons[index]].append(index)
     ids = rows.column("sample_id")
     return PromptPlan(
         num_rows=rows.num_rows,
         num_others=len(table) - rows.num_rows,
-        num_unmeasured=sum(tokens is None and index not in reasons for index, tokens in enumerate(prompt_tokens)),
-        measured_by=_measured_by(num_unknown, len(unmeasured), rows.num_rows, ruler),
+        num_unmeasured=rows.num_rows - len({*known, *reasons}),
+        measured_by=_measured_by(len(unknown), len(measured), rows.num_rows, ruler),
         prompts=Histogram.of([prompt_tokens[index] for index in taken]) if taken else None,
         images=Histogram.of([image_tokens[index] or 0 for index in taken]) if taken else None,
         images_per_prompt=sum(map(len, sizes)) / rows.num_rows,
         image_bytes=image_bytes,
         outliers=tuple(
             Outlier(
-                reason=reason,
-                num_rows=len(indices),
-                examples=tuple(ids[index].as_py() for index in indices[:NUM_EXAMPLES]),
+                reason=reason, num_rows=len(own), examples=tuple(ids[index].as_py() for index in own[:NUM_EXAMPLES])
             )
-            for reason in REASONS
-            if (indices := sorted(index for index, own in reasons.items() if own == reason))
+            for reason, own in by_reason.items()
+            if own
         ),
     )
-
-
-def _images(rows: pa.Table) -> tuple[list[list[Size]], float]:
-    """Sizes of every row's images, and mean bytes of a row's."""
-    images = rows.column("images").to_pylist()
-    total = sum(image["size_bytes"] for own in images for image in own)
-    return [[(image["width"], image["height"]) for image in own] for own in images], total / rows.num_rows
 
 
 def _outliers(

@@ -80,7 +80,7 @@ def test_machines_with_one_pattern_are_told_together() -> None:
         seats=(*seats, Seating(role="reward", index=0, machine=3, gpus=())),
     )
 
-    rows = [(row.where, row.what) for row in placement_rows(layout, 1)]
+    rows = list(placement_rows(layout, 1))
 
     assert rows == [
         ("node 0-2", "2 GPUs of kind h100_80gb, 8 cores, 64 GiB of memory each"),
