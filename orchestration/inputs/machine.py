@@ -42,11 +42,6 @@ def build_config(
 def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True) -> None:
     """Check that all inputs exist, with one error for all, and that the run folder can be written.
 
-    Args:
-        config: of the run.
-        needs_data: whether datasets are among the inputs.
-        needs_weights: whether those of the model are.
-
     Raises:
         ConfigError: an input is missing or cannot be used, or run_dir cannot be written.
     """

@@ -30,11 +30,7 @@ TILE_MARKS = 2
 def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> int:
     """Count the tokens that the processor puts in an image's place, InternVL's two marks included.
 
-    Args:
-        shape: of the model.
-        processor: what preprocessor_config.json says; an empty one leaves all at the processor's defaults.
-        width: of the image in its own pixels.
-        height: the same.
+    `processor` is what preprocessor_config.json says; an empty one leaves all at the processor's defaults.
 
     Raises:
         ConfigError: the processor refuses such an image, or its settings are not of this family.

@@ -78,11 +78,6 @@ RENAMINGS = (
 def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
     """Check the folder at model.path, and that the settings fit it; without a path there is nothing to check.
 
-    Args:
-        model: of the settings.
-        reward: of the settings.
-        needs_weights: whether its weights are read; False asks for all other files alone.
-
     Raises:
         ConfigError: in one line, naming the file and the remedy.
     """
@@ -125,9 +120,7 @@ def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
 def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
     """Check that a Hugging Face folder holds a whole model that the learner can train, and return its shape.
 
-    Args:
-        folder: of the model.
-        needs_weights: whether its weights are read; False asks for all other files alone.
+    Without `needs_weights` all other files are checked.
 
     Raises:
         ConfigError: in one line, naming the file and the remedy.

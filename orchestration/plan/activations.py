@@ -84,8 +84,7 @@ def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
     """Return a micro-batch at the token budget, or one update's groups where those are fewer tokens.
 
     Prompts and completions are the longest, with as many image tokens as prompts take. Shorter completions under long
-    prompts would hold more image tokens, at most `learner.micro_batch_tokens`; callers that know the data pass their
-    own load.
+    prompts would hold more image tokens, at most `learner.micro_batch_tokens`.
     """
     sampling, engine = config.rollout.sampling, config.rollout.engine
     completion = sampling.max_completion_tokens
@@ -134,70 +133,55 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
     trained = trained_tensors(shape, config.freeze, config.lora)
     rows = vision_rows(shape, load.num_image_tokens)
     is_recomputed, is_tower_trained = config.activation_checkpointing, trained.trains("vision_tower")
-    text_layer = _text_layer(shape.text, load, size, kernel_of(config), is_on_gpu=config.device == "cuda")
+    kept = "block inputs kept for recomputation" if is_recomputed else "activations kept"
+    text, tokens = shape.text, load.num_tokens
+    text_layer = _text_layer(text, load, size, kernel_of(config), is_on_gpu=config.device == "cuda")
+    text_kept = size * tokens * text.width if is_recomputed else text_layer
     tower_layer = _tower_layer(tower, rows, size)
     tower_stored = tower.num_layers * (size * rows * tower.width if is_recomputed else tower_layer)
-    stored = [_text_stored(shape.text, load, size, text_layer, is_recomputed=is_recomputed)]
+
+    def again(layer: int) -> Items:
+        """What the backward pass of one block computes again."""
+        item = make_item("one block recomputed", layer, "what it keeps without recomputation")
+        return (item,) if is_recomputed else ()
+
+    stored = [
+        make_item(
+            f"{kept}, language model",
+            text.num_layers * text_kept,
+            f"{text.num_layers} blocks x {tokens:,} tokens; a block keeps {text_layer:,} B where nothing is recomputed",
+        )
+    ]
     if is_tower_trained:
-        text = f"{tower.num_layers} blocks x {rows:,} rows of {load.num_image_tokens:,} image tokens"
-        stored.append(make_item(f"{_kept(is_recomputed)}, vision tower", tower_stored, text))
+        how = f"{tower.num_layers} blocks x {rows:,} rows of {load.num_image_tokens:,} image tokens"
+        stored.append(make_item(f"{kept}, vision tower", tower_stored, how))
     if is_tower_trained or trained.trains("projector"):
         projector = _projector(shape, rows, load.num_image_tokens, size)
         stored.append(make_item("activations kept, projector", projector, f"{load.num_image_tokens:,} image tokens"))
-    stored.append(
-        make_item(
-            "last norm, predicting rows, positions, pictures",
-            _ends(shape, load, rows, size, kernel_of(config)),
-            f"{load.num_tokens:,} tokens, {load.num_predicted:,} of them predicted; pictures float32",
-        )
-    )
+    ends = _ends(shape, load, rows, size, kernel_of(config))
+    how = f"{tokens:,} tokens, {load.num_predicted:,} of them predicted; pictures float32"
+    stored.append(make_item("last norm, predicting rows, positions, pictures", ends, how))
     is_head_trained = config.lora is None and any(
         "embed_tokens" in tensor.name or "lm_head" in tensor.name for tensor in trained.trained
     )
-    forward, backward = _logits(shape.text, load, size, is_head_trained=is_head_trained)
+    forward, backward = _logits(text, load, size, is_head_trained=is_head_trained)
+    how = f"of {tokens:,} tokens: two MLP rows and two stream rows"
+    inside = make_item("gradients within a block", size * tokens * (2 * text.mlp_width + 2 * text.width), how)
     phases: dict[str, Items] = {
         LAST_LOGITS: (*stored, forward),
         FIRST_LOGITS: (*stored, backward),
-        TEXT_BLOCKS: (
-            *stored,
-            *_recomputed(text_layer, is_recomputed=is_recomputed),
-            make_item(
-                "gradients within a block",
-                size * load.num_tokens * (2 * shape.text.mlp_width + 2 * shape.text.width),
-                f"of {load.num_tokens:,} tokens: two MLP rows and two stream rows",
-            ),
-        ),
+        TEXT_BLOCKS: (*stored, *again(text_layer), inside),
     }
     if is_tower_trained:
         phases[TOWER_BLOCKS] = (
             make_item("kept, vision tower", tower_stored, f"{tower.num_layers} blocks"),
-            *_recomputed(tower_layer, is_recomputed=is_recomputed),
+            *again(tower_layer),
             make_item("gradients within a block", _tower_extra(tower, rows, size), f"{rows:,} rows"),
         )
     else:
-        text = f"{rows:,} rows; nothing is kept"
-        phases[FROZEN_TOWER] = (make_item("one block of the tower", _tower_forward(tower, rows, size), text),)
+        how = f"{rows:,} rows; nothing is kept"
+        phases[FROZEN_TOWER] = (make_item("one block of the tower", _tower_forward(tower, rows, size), how),)
     return phases
-
-
-def _kept(is_recomputed: bool) -> str:
-    return "block inputs kept for recomputation" if is_recomputed else "activations kept"
-
-
-def _recomputed(layer: int, *, is_recomputed: bool) -> Items:
-    """What the backward pass of one block computes again."""
-    item = make_item("one block recomputed", layer, "what it keeps without recomputation")
-    return (item,) if is_recomputed else ()
-
-
-def _text_stored(text: TextShape, load: StreamLoad, size: int, layer: int, *, is_recomputed: bool) -> MemoryItem:
-    """What all blocks of the language model keep between forward and backward."""
-    kept = size * load.num_tokens * text.width if is_recomputed else layer
-    return make_item(
-        f"{_kept(is_recomputed)}, language model",
-        text.num_layers * kept,
-        f"{text.num_layers} blocks x {load.num_tokens:,} tokens; a block keeps {layer:,} B where nothing is recomputed",
-    )
 
 
 def _logits(text: TextShape, load: StreamLoad, size: int, *, is_head_trained: bool) -> tuple[MemoryItem, MemoryItem]:

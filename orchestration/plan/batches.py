@@ -83,13 +83,7 @@ def is_drawn(config: ExperimentConfig) -> bool:
 
 
 def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images: Histogram | None) -> Lengths:
-    """Return the lengths to plan with.
-
-    Args:
-        config: of the run.
-        prompts: tokens of the prompts that the run takes; None where they are not known.
-        images: tokens of images in them.
-    """
+    """Return the lengths to plan with: of the prompts and the images in them, where they are known, else assumed."""
     assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
     limit = engine.max_model_len - sampling.max_completion_tokens
     assumed = DRAWN_TOKENS if is_drawn(config) else (assume.prompt_tokens, assume.image_tokens)
@@ -178,15 +172,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
 
 
 def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prompt: int, completion: int) -> RankShare:
-    """Split equal groups into micro-batches by the learner's own rules.
-
-    Args:
-        learner: its budget and whether prompts are shared.
-        num_groups: of the rank, in one update.
-        group_size: completions of each.
-        prompt: tokens.
-        completion: tokens of each completion.
-    """
+    """Split a rank's groups of one update, all of one length, into micro-batches by the learner's own rules."""
     tokens, logprobs = np.zeros(max(1, completion), np.int32), np.zeros(max(1, completion), np.float32)
     tokens.flags.writeable = logprobs.flags.writeable = False  # so that all completions share them
     sequence = ScoredSequence(

@@ -51,12 +51,9 @@ class EngineMemory:
 
 
 def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> EngineMemory:
-    """Count one worker.
+    """Count one worker of a model that the engine's workers can share (see `undivided`).
 
-    Args:
-        config: of the run.
-        shape: of its model, which its workers can share; see `undivided`.
-        limit_bytes: memory of the GPU; None where unknown. Not read on a CPU.
+    The limit is the memory of the GPU; None where it is not known. It is not read on a CPU.
 
     Raises:
         ConfigError: the cache's size depends on a GPU that is not described.

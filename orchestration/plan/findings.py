@@ -40,13 +40,7 @@ def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Fi
 
 
 def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: int | None) -> Iterator[Finding]:
-    """Find limits of the model that the engine's settings break.
-
-    Args:
-        config: of the run.
-        shape: of the model.
-        max_positions: longest sequence that the model was made for; None where its config does not say.
-    """
+    """Find limits of the model that the engine's settings break; `max_positions` is None where its config has none."""
     engine = config.rollout.engine
     width = engine.tensor_parallel_size
     if left := undivided(shape, width):

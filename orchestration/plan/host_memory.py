@@ -11,7 +11,7 @@ from orchestration.cluster.machines import Layout, Seating
 from orchestration.cluster.object_store import store_need
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
-from orchestration.plan.activations import FLOAT32, StreamLoad, element_bytes, largest_load
+from orchestration.plan.activations import FLOAT32, element_bytes
 from orchestration.plan.engine_memory import engine_memory
 from orchestration.plan.learner_memory import learner_memory, learner_parts, step_pictures
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
@@ -48,29 +48,15 @@ EXPORT_HEADER_BYTES = 110
 
 
 def host_memory(
-    config: ExperimentConfig,
-    shape: ModelShape,
-    layout: Layout,
-    *,
-    image_bytes: float = DEFAULT_IMAGE_BYTES,
-    load: StreamLoad | None = None,
+    config: ExperimentConfig, shape: ModelShape, layout: Layout, *, image_bytes: float = DEFAULT_IMAGE_BYTES
 ) -> tuple[MemoryUse, ...]:
-    """Count every machine of a layout, in its order.
-
-    Args:
-        config: of the run.
-        shape: of its model.
-        layout: where its actors are.
-        image_bytes: encoded images of one prompt.
-        load: of the learner's largest micro-batch; None assumes `largest_load`.
-    """
-    load = load or largest_load(config, shape)
+    """Count every machine of a layout, in its order; `image_bytes` are the encoded images of one prompt."""
     uses = []
     for index, machine in enumerate(layout.machines):
         seats = [seat for seat in layout.seats if seat.machine == index]
         items = [
             *_engines(config, shape, [seat for seat in seats if seat.role == "engine"]),
-            *_learners(config, shape, [seat for seat in seats if seat.role == "learner"], load),
+            *_learners(config, shape, [seat for seat in seats if seat.role == "learner"]),
             *_rewards(config, shape, [seat for seat in seats if seat.role == "reward"]),
         ]
         if index == 0:
@@ -102,7 +88,7 @@ def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) 
     return found
 
 
-def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating], load: StreamLoad) -> list[MemoryItem]:
+def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
     count = len(seats)
     if not count:
         return []
@@ -114,10 +100,10 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating],
         make_item("learner: checkpoint on its way", count * share_bytes(config, shape), text),
     ]
     if learner.device == "cpu":
-        inside = learner_memory(config, shape, None, load=load).items
+        inside = learner_memory(config, shape, None).items
     else:
-        parts = learner_parts(config, shape, load=load)
-        inside = (*parts.host_kept, *parts.host_phases, step_pictures(config, shape, load))
+        parts = learner_parts(config, shape)
+        inside = (*parts.host_kept, *parts.host_phases, step_pictures(config, shape))
         if config.cluster.layout == "colocated":
             parked = sum(item.bytes for item in parts.kept)
             inside += (make_item("state parked for the engines' turn", parked, "all that the GPU keeps between steps"),)

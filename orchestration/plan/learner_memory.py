@@ -53,25 +53,18 @@ LIVE_ELEMENTS = 1_000_000_000
 """ZeRO-3 keeps up to so many gathered weights (its setting max_live_parameters)."""
 
 
-def learner_memory(
-    config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None, *, load: StreamLoad | None = None
-) -> MemoryUse:
+def learner_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> MemoryUse:
     """Return what one learner rank holds on its device in the fullest phase of a training step.
 
-    Args:
-        config: of the run.
-        shape: of its model.
-        limit_bytes: memory of the device; None where unknown.
-        load: of the largest micro-batch; None assumes `largest_load`.
+    The limit is the memory of the device; None where it is not known.
     """
-    parts = learner_parts(config, shape, load=load)
+    parts = learner_parts(config, shape)
     phase, items = parts.fullest
     everything = (*parts.kept, *items)
     if config.learner.device == "cuda":
         device, everything = "GPU", everything + reserve(sum(item.bytes for item in everything))
     else:
-        pictures = step_pictures(config, shape, load or largest_load(config, shape))
-        device, everything = "process", (*everything, *parts.host_kept, pictures)
+        device, everything = "process", (*everything, *parts.host_kept, step_pictures(config, shape))
     return MemoryUse(place=f"{device} of a learner rank ({phase})", items=everything, limit_bytes=limit_bytes)
 
 
@@ -81,20 +74,16 @@ def planned_bytes(config: ExperimentConfig, model: Path) -> int:
     return sum(item.bytes for item in use.items if item.name != "CUDA context")
 
 
-def learner_parts(config: ExperimentConfig, shape: ModelShape, *, load: StreamLoad | None = None) -> LearnerParts:
+def learner_parts(config: ExperimentConfig, shape: ModelShape) -> LearnerParts:
     """Return what a learner rank keeps and what every phase adds, without reserves."""
     learner: LearnerConfig = replace(config.learner, algorithm=config.algorithm)
-    return rank_parts(learner, shape, load or largest_load(config, shape), transfer=sender_items(config, shape))
+    return rank_parts(learner, shape, largest_load(config, shape), transfer=sender_items(config, shape))
 
 
 def rank_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: Items) -> LearnerParts:
-    """Count one rank of either backend.
+    """Count one rank of either backend under the load of its largest micro-batch.
 
-    Args:
-        config: of the learner, with its algorithm.
-        shape: of the model.
-        load: of the largest micro-batch.
-        transfer: buffers of the weight channel, beside what is gathered here.
+    `transfer` holds the buffers of the weight channel, to which the weights that are gathered here are added.
     """
     count = _fsdp_parts if config.backend == "fsdp" else _zero_parts
     return count(config, shape, load, transfer)
@@ -108,11 +97,12 @@ def reserve(used: int) -> Items:
     )
 
 
-def step_pictures(config: ExperimentConfig, shape: ModelShape, load: StreamLoad) -> MemoryItem:
+def step_pictures(config: ExperimentConfig, shape: ModelShape) -> MemoryItem:
     """Return the processed images of a rank's share of a step; they wait in host memory for their micro-batch."""
     groups = -(-config.training.groups_per_step // config.learner.num_ranks)
-    size = FLOAT32 * vision_rows(shape, groups * load.image_tokens) * picture_values(shape)
-    return make_item("pictures of a step", size, f"4 B x {groups} groups x {load.image_tokens:,} image tokens' pixels")
+    tokens = largest_load(config, shape).image_tokens
+    size = FLOAT32 * vision_rows(shape, groups * tokens) * picture_values(shape)
+    return make_item("pictures of a step", size, f"4 B x {groups} groups x {tokens:,} image tokens' pixels")
 
 
 def picture_values(shape: ModelShape) -> float:

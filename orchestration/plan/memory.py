@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from orchestration.cluster.machines import Layout
 from orchestration.models.shapes import ModelShape
-from orchestration.plan.activations import StreamLoad
 from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, engine_memory, undivided
 from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory
 from orchestration.plan.learner_memory import CONTEXT_BYTES, TRANSFER, learner_memory, learner_parts, reserve
@@ -44,13 +43,7 @@ class MemoryPlan:
 def plan_memory(
     config: ExperimentConfig, shape: ModelShape, layout: Layout | None, image_bytes: float | None
 ) -> MemoryPlan:
-    """Count what every place holds at its fullest.
-
-    Args:
-        config: of the run.
-        shape: of its model.
-        layout: where its actors are; None where that is not known.
-        image_bytes: encoded images of a prompt; None where the dataset is not there.
+    """Count what every place holds at its fullest; `image_bytes` are the encoded images of a prompt, if known.
 
     Raises:
         ConfigError: settings of the learner that do not fit the model.
@@ -91,20 +84,11 @@ def knows_engine(config: ExperimentConfig, shape: ModelShape, layout: Layout | N
     return is_sized and not undivided(shape, engine.tensor_parallel_size)
 
 
-def colocated_memory(
-    config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None, *, load: StreamLoad | None = None
-) -> tuple[MemoryUse, ...]:
-    """Return what a shared GPU holds in each phase: rollout, training, weight transfer. All must fit.
-
-    Args:
-        config: of the run.
-        shape: of its model.
-        limit_bytes: memory of the GPU; None where unknown.
-        load: of the learner's largest micro-batch; None assumes `largest_load`.
-    """
+def colocated_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> tuple[MemoryUse, ...]:
+    """Return what a shared GPU holds in each phase: rollout, training, weight transfer. All must fit."""
     engine = engine_memory(config, shape, limit_bytes)
-    learner = learner_memory(config, shape, limit_bytes, load=load)
-    parts = learner_parts(config, shape, load=load)
+    learner = learner_memory(config, shape, limit_bytes)
+    parts = learner_parts(config, shape)
     weights = tuple(item for item in engine.use.items if item.name.startswith("weights"))
     arriving = [item for item in engine.use.items if item.name in ("weight channel", "a layer loaded anew")]
     kept = (*parts.kept, *parts.phases[TRANSFER])

@@ -153,13 +153,7 @@ def with_value(config: ExperimentConfig, key: str, value: Any) -> ExperimentConf
 
 
 def what_fits(config: ExperimentConfig, ways: Sequence[Way], fits: Fits) -> str:
-    """Name the changes that make it fit: each that does so alone, else the first of them together.
-
-    Args:
-        config: that does not fit.
-        ways: the cheapest first.
-        fits: counts the memory of a config.
-    """
+    """Name the changes, the cheapest first, that make it fit: each that does so alone, else the first together."""
     alone = [text for text, _, is_enough in (_go(config, way, fits) for way in ways) if is_enough]
     if alone:
         return f"{'each of ' if len(alone) > 1 else ''}{', '.join(alone)} would fit"

@@ -87,11 +87,7 @@ class RunPlan:
 
 
 def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPlan:
-    """Plan a run.
-
-    Args:
-        config: of the run.
-        located: where its data is; None looks for it.
+    """Plan a run whose data is `located`; None looks for it.
 
     Raises:
         ConfigError: the model's sizes are not known or not understood.
@@ -215,9 +211,7 @@ def _name(config: ExperimentConfig, shape: ModelShape) -> str:
 def check_plan(config: ExperimentConfig, located: Located) -> None:
     """Refuse a run for which `mixed-r1 plan` reports errors, unless plan.enforce is false.
 
-    Args:
-        config: of the run.
-        located: its rows; without them, lengths of prompts are assumed.
+    Without located rows, lengths of prompts are assumed.
 
     Raises:
         ConfigError: a line for each reason, with its key.

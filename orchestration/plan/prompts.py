@@ -37,13 +37,7 @@ class PromptRuler:
     """Measures prompts as the run's own processor makes them: chat template, tokenizer, arithmetic of images."""
 
     def __init__(self, folder: Path, shape: ModelShape, processor: Mapping[str, Any], system_prompt: str) -> None:
-        """Read template and tokenizer.
-
-        Args:
-            folder: Hugging Face folder.
-            shape: of the model.
-            processor: what its preprocessor file says.
-            system_prompt: of every prompt; empty for none.
+        """Read template and tokenizer; `processor` is what the preprocessor's file says.
 
         Raises:
             ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
@@ -55,12 +49,7 @@ class PromptRuler:
         self._template = ChatTemplate(folder)
 
     def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
-        """Return the length of every prompt; None where the processor refuses an image.
-
-        Args:
-            questions: user turns.
-            sizes: of the images of each.
-        """
+        """Return the length of every prompt, of a question and images of these sizes; None where one is refused."""
         texts = [
             self._template.prompt(question, num_images=len(own), system_prompt=self._system_prompt)
             for question, own in zip(questions, sizes, strict=True)
@@ -150,14 +139,7 @@ class PromptPlan:
 def plan_prompts(
     config: ExperimentConfig, table: SampleTable, drawn: NDArray[np.int32], ruler: PromptRuler | None
 ) -> PromptPlan:
-    """Read the lengths that the rows state, and measure those without.
-
-    Args:
-        config: of the run.
-        table: the training rows.
-        drawn: numbers of those that the run draws from.
-        ruler: for rows without lengths; None leaves them unmeasured.
-    """
+    """Read the lengths that the drawn rows state; a ruler measures those without, None leaves them unmeasured."""
     rows = table.arrow(*COLUMNS).take(pa.array(drawn))
     images = rows.column("images").to_pylist()
     sizes = [[(image["width"], image["height"]) for image in own] for own in images]

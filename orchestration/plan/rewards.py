@@ -96,12 +96,9 @@ FAULTS = {
 
 
 def reference_findings(config: RewardConfig, table: SampleTable, drawn: NDArray[np.int32]) -> Iterator[Finding]:
-    """Prove some references of every source and yield a warning for each source with faults.
+    """Prove some references of every source of the drawn rows and yield a warning for each source with faults.
 
-    Args:
-        config: Rewards of the run; rows without a route are left out.
-        table: The training rows.
-        drawn: Numbers of those that the run draws from.
+    Rows without a route are left out.
     """
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
     pairs = table.tasks_and_sources()

@@ -108,16 +108,7 @@ def plan_seconds(
     rates: Rates,
     cache_tokens: int | None,
 ) -> SecondsPlan:
-    """Estimate the seconds of a step.
-
-    Args:
-        config: of the run.
-        shape: of the model.
-        lengths: of prompts and completions.
-        batches: of a step.
-        rates: of the hardware.
-        cache_tokens: that an engine's key-value cache holds; None where that is not known.
-    """
+    """Estimate the seconds of a step; `cache_tokens` is what an engine's cache holds, None where that is not known."""
     assume, num_actors = config.plan.assume, config.cluster.reward_pool.num_actors
     is_colocated = config.cluster.layout == "colocated"
     concurrency = _concurrency(config, lengths, batches, cache_tokens)
