@@ -7,7 +7,7 @@ tensors' bytes.
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -50,6 +50,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"model.path: {path} holds a {type(found).__name__}, no JSON object; download it again")
     return found
+
+
+def config_parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield config.json and its nested parts, each with the beginning of its dotted keys."""
+    yield where, config
+    for name, value in config.items():
+        if isinstance(value, Mapping) and name.endswith("_config") and name != "quantization_config":
+            yield from config_parts(value, f"{where}{name}.")
 
 
 def lfs_error(path: Path) -> ConfigError:

@@ -1,19 +1,18 @@
 """Check that a model folder holds what a run needs, from small files and headers of weights alone."""
 
-import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from learner.config import SUPPORTED_FAMILIES
-from orchestration.models.chat_template import PROBE, ChatTemplate
 from orchestration.models.files import (
     LFS_POINTER,
     StoredTensor,
     adapter_error,
+    config_parts,
     has_own_output_head,
     lfs_error,
     read_object,
@@ -29,23 +28,13 @@ from orchestration.models.image_tokens import (
 )
 from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape
 from orchestration.models.tensors import model_tensors
+from orchestration.models.tokens import check_opened_thinking, check_tokens
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
-from rewards.base import RewardError
 from rewards.config import RewardConfig
-from rewards.tokenizer import load_tokenizer
 
 IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
 """Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""
-IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
-"""Defaults of transformers where config.json has none."""
-INTERNVL_TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
-}
-"""Attributes that InternVLProcessor of transformers 5.19 reads from its tokenizer, and the published tokens."""
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 QUANTISED_NAME = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|weight_packed|weight_scale(_2|_inv)?|weight_zero_point|input_scale|absmax"
@@ -97,26 +86,6 @@ def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool
     check_opened_thinking(model.folder, reward)
 
 
-def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
-    """Check that chat template and rewards agree on who opens the think block.
-
-    Raises:
-        ConfigError: naming the key and the value that agrees.
-    """
-    opens = ChatTemplate(folder).opens_thinking()
-    if opens and not reward.format.think_prefilled:
-        raise ConfigError(
-            f"reward.format.think_prefilled is false, but the chat template of {folder} ends its prompt with an opened "
-            "<think>, so completions only close it and none would count as well formed; set "
-            "reward.format.think_prefilled=true"
-        )
-    if reward.format.think_prefilled and not opens:
-        raise ConfigError(
-            f"reward.format.think_prefilled is true, but the chat template of {folder} does not end its prompt with an "
-            "opened <think>; set reward.format.think_prefilled=false"
-        )
-
-
 def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
     """Check that a Hugging Face folder holds a whole model that the learner can train, and return its shape.
 
@@ -138,7 +107,7 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShap
         _check_tensors(folder, shape, tensors)
     _check_rotary(folder / "config.json", config, shape)
     _check_image_processor(folder, shape)
-    _check_tokens(folder, config, shape)
+    check_tokens(folder, config, shape)
     return shape
 
 
@@ -252,7 +221,7 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
-    for where, found in _parts(config, ""):
+    for where, found in config_parts(config, ""):
         settings = found.get("quantization_config") or found.get("compression_config")
         if settings:
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
@@ -261,14 +230,6 @@ def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
     for name in QUANTISED_FILES:
         if (folder / name).is_file():
             raise _quantised(folder, name, "settings of a quantised checkpoint")
-
-
-def _parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield config.json and its nested parts, each with the beginning of its dotted keys."""
-    yield where, config
-    for name, value in config.items():
-        if isinstance(value, Mapping) and name.endswith("_config") and name != "quantization_config":
-            yield from _parts(value, f"{where}{name}.")
 
 
 def _quantised(folder: Path, where: str, what: str) -> ConfigError:
@@ -313,7 +274,7 @@ def _renamed(name: str) -> str:
 
 def _check_rotary(file: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
     """Check that the pairs of a head are divided over time, height and width of a position in Qwen2.5-VL."""
-    for where, part in _parts(config, ""):
+    for where, part in config_parts(config, ""):
         for key in ("rope_parameters", "rope_scaling"):
             settings = part.get(key)
             section = settings.get("mrope_section") if isinstance(settings, Mapping) else None
@@ -349,72 +310,3 @@ def _check_image_processor(folder: Path, shape: ModelShape) -> None:
             f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
             "the file of the original checkpoint"
         )
-
-
-def _check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
-    """Check that tokenizer, chat template and config.json agree on the placeholder of an image."""
-    try:
-        tokenizer = load_tokenizer(folder)
-    except RewardError as error:
-        raise ConfigError(f"model.path: {error}") from error
-    settings_file = folder / "tokenizer_config.json"
-    if not settings_file.is_file():
-        raise ConfigError(
-            f"model.path={folder} holds no tokenizer_config.json; copy the tokenizer's files of the original "
-            "checkpoint into it"
-        )
-    settings = read_object(settings_file)
-    if shape.family == "internvl":
-        _check_internvl_tokens(settings_file, settings, tokenizer.get_vocab(with_added_tokens=True))
-
-    def token_of(index: Any, key: str, file: str = "config.json") -> str:
-        """Return the text of the token that a key of a file names."""
-        if type(index) is not int or not 0 <= index < shape.text.vocab_size:
-            raise ConfigError(
-                f"model.path: {folder / file} says {key}={index}, and the model has ids below "
-                f"vocab_size={shape.text.vocab_size}; both must be as published"
-            )
-        found = tokenizer.id_to_token(index)
-        if found is None:
-            raise ConfigError(
-                f"model.path: {folder / 'tokenizer.json'} has no token of id {index}, which {file} names as "
-                f"{key}; copy the tokenizer's files of the original checkpoint"
-            )
-        return found
-
-    token = token_of(config.get("image_token_id", IMAGE_TOKEN_IDS[shape.family]), "image_token_id")
-    generation = folder / "generation_config.json"
-    ends = [(part.get("eos_token_id"), f"{where}eos_token_id", "config.json") for where, part in _parts(config, "")]
-    if generation.is_file():
-        ends.append((read_object(generation).get("eos_token_id"), "eos_token_id", generation.name))
-    for named, key, file in ends:
-        for index in named if isinstance(named, list) else [] if named is None else [named]:
-            token_of(index, key, file)
-    placed = ChatTemplate(folder).prompt(PROBE, num_images=1, system_prompt="").count(token)
-    if placed != 1:
-        raise ConfigError(
-            f"model.path={folder}: its chat template puts {placed} {token} in the place of one picture; copy the "
-            "template of the original checkpoint, which knows pictures"
-        )
-
-
-def _check_internvl_tokens(file: Path, settings: Mapping[str, Any], vocabulary: Iterable[str]) -> None:
-    """Refuse tokenizer files of InternVL's first conversions, which lack what the processor asks for."""
-    named: dict[str, Any] = {}
-    for part in (settings, settings.get("extra_special_tokens"), settings.get("model_specific_special_tokens")):
-        if isinstance(part, Mapping):
-            named |= {key: part[key] for key in INTERNVL_TOKENS if part.get(key) is not None}
-    missing = {key: token for key, token in INTERNVL_TOKENS.items() if key not in named}
-    if missing:
-        raise ConfigError(
-            f"model.path: {file} does not name {', '.join(missing)}, which transformers' InternVL processor needs; add "
-            f"{json.dumps(missing)[1:-1]} to it, or take newer tokenizer files of the checkpoint"
-        )
-    known = set(vocabulary)
-    for key, token in named.items():
-        text = token.get("content") if isinstance(token, Mapping) else token
-        if text not in known:
-            raise ConfigError(
-                f"model.path: {file} says {key}={text}, which tokenizer.json does not hold; copy the tokenizer's files "
-                "of the original checkpoint"
-            )
