@@ -1,19 +1,18 @@
 """`mixed-r1 check`: check the machines and the actors of a run before it begins; a table, JSON, and an exit code."""
 
 import asyncio
-import secrets
-import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from learner.store import open_store
-from orchestration.check.facts import Expectations, Facts, NodeFacts, Row
-from orchestration.check.node import TOKEN_FILE, look_at_node, seen_nodes
+from orchestration.check.facts import Expectations, Facts, Row
+from orchestration.check.node import look_at_nodes
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import judge
 from orchestration.cluster.colocated import colocated_devices, ranks_under
-from orchestration.cluster.found import hold, on_every_node
+from orchestration.cluster.found import hold
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.shapes import PatchTower, shape_of
@@ -119,9 +118,9 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             planned_bytes=planned_bytes,
             store=open_store(f"{checkpoints}/check"),
             record=record,
-            look_at_nodes=lambda: look_at_nodes(config, model, folder / "shared"),
+            look_at_nodes=lambda: look_at_nodes(config.cluster.nodes, model, folder / "shared"),
             hold=hold,
-            say=say,
+            say=partial(print, flush=True),
         )
         probes.facts.places = places_of(seats)
         try:
@@ -138,19 +137,6 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
 
     with actors_reserved(config, logs, roles=("learner", "engine")) as seats:
         return asyncio.run(look(seats))
-
-
-async def look_at_nodes(config: ExperimentConfig, model: Path, shared: Path) -> list[NodeFacts]:
-    """Return the facts of every machine."""
-    token = secrets.token_hex(8)
-    shared.mkdir(parents=True, exist_ok=True)
-    try:
-        (shared / TOKEN_FILE).write_text(token)
-        found = await on_every_node(config.cluster.nodes, look_at_node, model, shared, token)
-        seen = seen_nodes(shared, token)
-    finally:
-        shutil.rmtree(shared, ignore_errors=True)
-    return [replace(node, is_seen=node.node in seen) for node in found]
 
 
 def places_of(seats: Reservations) -> dict[str, str]:
@@ -173,8 +159,3 @@ def print_table(rows: list[Row]) -> None:
     console = Console(highlight=False, markup=False)
     console = console if console.is_terminal else Console(highlight=False, markup=False, width=140)
     console.print(table)
-
-
-def say(line: str) -> None:
-    """Print one line to the user, at once."""
-    print(line, flush=True)

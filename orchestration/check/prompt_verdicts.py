@@ -184,10 +184,7 @@ def speed_row(sampled: Sequence[SampledFacts], places: Mapping[str, str]) -> Row
 def score_rows(scores: Sequence[ScoreFacts], expected: Expectations, *, others_agree: bool) -> Iterator[Row]:
     """Judge logprobs of engines and learner, prompt by prompt, and name the fault that would explain a difference.
 
-    Args:
-        scores: of both sides.
-        expected: by the settings.
-        others_agree: whether weights, tokens and images are the same on both sides.
+    `others_agree` says whether weights, tokens and images are the same on both sides.
     """
     limit = TOLERANCE[expected.dtype]
     is_text_wrong = any(_is_off(one, limit) for one in scores if one.prompt == "text")

@@ -12,12 +12,7 @@ from orchestration.settings.model import NOT_SET
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """Where the rows are, or how to make them.
-
-    Example:
-        >>> Located(train=None, held_out=None, note="the first run builds it").train is None
-        True
-    """
+    """Where the rows are, or how to make them."""
 
     train: Path | None
     """File or folder of shards; None where there is none yet."""
@@ -65,28 +60,21 @@ def locate(config: ExperimentConfig) -> Located:
 
 def _of_files(train: str, held_out: str) -> Located:
     files = {"data.train": train, "data.held_out": held_out}
+    found = {key: Path(value) if value != NOT_SET and Path(value).exists() else None for key, value in files.items()}
     missing = [
-        f"{key} is not set" if value == NOT_SET else f"{key}={value} is not there"
-        for key, value in files.items()
-        if not _is_there(value)
+        f"{key} is not set" if files[key] == NOT_SET else f"{key}={files[key]} is not there"
+        for key, path in found.items()
+        if path is None
     ]
-    return Located(
-        train=Path(train) if _is_there(train) else None,
-        held_out=Path(held_out) if _is_there(held_out) else None,
-        note=f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else "",
-    )
-
-
-def _is_there(path: str) -> bool:
-    return path != NOT_SET and Path(path).exists()
+    note = f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else ""
+    return Located(train=found["data.train"], held_out=found["data.held_out"], note=note)
 
 
 def _absent(name: str, why: str = "") -> Located:
-    if name == "demo":
-        return Located(train=None, held_out=None, note=f"{why}the first `mixed-r1 train` draws the rows, in seconds")
-    return Located(
-        train=None,
-        held_out=None,
-        note=f"{why}recipe {name} is not built: mixed-r1 data build with the same settings, before or as the first "
-        "step of train",
-    )
+    note = f"{why}the first `mixed-r1 train` draws the rows, in seconds"
+    if name != "demo":
+        note = (
+            f"{why}recipe {name} is not built: mixed-r1 data build with the same settings, before or as the first step "
+            "of train"
+        )
+    return Located(train=None, held_out=None, note=note)

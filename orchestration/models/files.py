@@ -82,12 +82,7 @@ COMPARED_ROWS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """One tensor of a weight file.
-
-    Example:
-        >>> StoredTensor(file=Path("model.safetensors"), dtype="BF16", shape=(576, 96), start=1024).shape
-        (576, 96)
-    """
+    """One tensor of a weight file."""
 
     file: Path
     dtype: str

@@ -191,12 +191,7 @@ class TileTower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A vision-language model.
-
-    Example:
-        >>> shape_of(ModelConfig(path=None, family="qwen2_5_vl", coord_mode="pixel_resized")).text.num_layers
-        3
-    """
+    """A vision-language model."""
 
     family: FamilyName
     text: TextShape

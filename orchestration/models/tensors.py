@@ -23,12 +23,7 @@ BLOCK = re.compile(r"model\.(language_model\.layers|visual\.blocks|vision_tower\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One parameter.
-
-    Example:
-        >>> Tensor(name="lm_head.weight", shape=(576, 96), part="language_model", block=None, is_linear=True).numel
-        55296
-    """
+    """One parameter."""
 
     name: str
     """As transformers' model names it."""
@@ -154,12 +149,7 @@ def count_elements(tensors: Iterable[Tensor]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterCounts:
-    """Parameters by part.
-
-    Example:
-        >>> ParameterCounts(vision_tower=3, projector=2, language_model=10, lm_head=1).total
-        16
-    """
+    """Parameters by part."""
 
     vision_tower: int
     projector: int

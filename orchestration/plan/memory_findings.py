@@ -154,19 +154,19 @@ def with_value(config: ExperimentConfig, key: str, value: Any) -> ExperimentConf
 
 def what_fits(config: ExperimentConfig, ways: Sequence[Way], fits: Fits) -> str:
     """Name the changes, the cheapest first, that make it fit: each that does so alone, else the first together."""
-    alone = [text for text, _, is_enough in (_go(config, way, fits) for way in ways) if is_enough]
+    alone = [text for text, _, is_enough in (_try_way(config, way, fits) for way in ways) if is_enough]
     if alone:
         return f"{'each of ' if len(alone) > 1 else ''}{', '.join(alone)} would fit"
     taken: list[str] = []
     for way in ways:
-        text, config, is_enough = _go(config, way, fits)
+        text, config, is_enough = _try_way(config, way, fits)
         taken += [text] if text else []
         if is_enough:
             return f"no single change suffices; together {', '.join(taken)} would fit"
     return "no change that was tried suffices: this model needs larger or more GPUs"
 
 
-def _go(config: ExperimentConfig, way: Way, fits: Fits) -> tuple[str, ExperimentConfig, bool]:
+def _try_way(config: ExperimentConfig, way: Way, fits: Fits) -> tuple[str, ExperimentConfig, bool]:
     """Return the first change of a way that fits, else the last that the settings take; its config; whether it fits."""
     key, values = way
     text, last = "", config
