@@ -2,26 +2,18 @@
 
 import hashlib
 import heapq
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows import (
-    EXCERPT_CHARS,
-    BadRow,
-    RawImage,
-    RawRow,
-    Refused,
-    Rejected,
-    RejectReason,
-    raw_to_json,
-)
+from orchestration.data.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
-from orchestration.data.stages import Advance, Map
+from orchestration.data.stages import Advance, Map, settle
 from orchestration.settings.recipe import SourceConfig
 from orchestration.storage.files import write_json
 
@@ -94,16 +86,19 @@ def _sampling_hash(task: PartTask, source_id: str) -> int:
 def read_part(task: PartTask) -> list[Path]:
     """Read a part into chunks and return their folders; finished chunks whose image files are unchanged are reused."""
     listing = task.store / STAGE / f"{task.key}.json"
-    known = _listed(listing)
-    if known is not None and all(_holds(task.root, folder) for folder in known):
-        return known
-    rows = _drawn(task)
+    if listing.is_file():
+        known = [listing.parent / name for name in json.loads(listing.read_text())]
+        if all(_holds(task.root, folder) for folder in known):
+            return known
+    found = find_adapter(task.source.adapter).rows(task.root, task.part, task.source)
+    rows = (row for row in found if task.cutoff is None or _sampling_hash(task, row.source_id) <= task.cutoff)
     folders: list[Path] = []
     while True:
         folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"
         chunk = Chunk.open(folder) if _holds(task.root, folder) else None
         if chunk is not None:
-            _skip(rows, chunk.num_rows + chunk.num_rejected)
+            for _ in itertools.islice(rows, chunk.num_rows + chunk.num_rejected):
+                pass
         else:
             chunk = _read_chunk(task, rows, folder)
             if chunk is None:
@@ -113,31 +108,10 @@ def read_part(task: PartTask) -> list[Path]:
     return folders
 
 
-def _listed(listing: Path) -> list[Path] | None:
-    if not listing.is_file():
-        return None
-    return [listing.parent / name for name in json.loads(listing.read_text())]
-
-
 def _holds(root: Path, folder: Path) -> bool:
     """Whether a chunk is there and every image file it was made from is unchanged."""
     chunk = Chunk.open(folder)
     return chunk is not None and all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
-
-
-def _drawn(task: PartTask) -> Iterator[RawRow | BadRow]:
-    rows = find_adapter(task.source.adapter).rows(task.root, task.part, task.source)
-    if task.cutoff is None:
-        yield from rows
-        return
-    for row in rows:
-        if _sampling_hash(task, row.source_id) <= task.cutoff:
-            yield row
-
-
-def _skip(rows: Iterator[Any], count: int) -> None:
-    for _ in range(count):
-        next(rows, None)
 
 
 def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -> Chunk | None:
@@ -146,49 +120,34 @@ def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -
     stamps: list[Stamp] = []
     for row in rows:
         writer = writer or ChunkWriter(folder)
-        if isinstance(row, BadRow):
-            writer.reject(_rejected(task, row))
-        else:
-            _read_row(task, row, writer, stamps)
+        _read_row(task, row, writer, stamps)
         if writer.num_rows == task.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
     return None if writer is None else writer.finish({"role": task.source.role, "source": task.name, "files": stamps})
 
 
-def _read_row(task: PartTask, row: RawRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
+def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
+    part, question = ("", "") if isinstance(row, BadRow) else (row.part, row.question)
+    values: dict[str, Any] = {
+        "source": full_source(task.source.label or task.name, part),
+        "role": task.source.role,
+        "license": task.license,
+        "row": {"source_id": row.source_id, "question": question},
+    }
     images: list[bytes] = []
-    for image in row.images:
-        try:
+    try:
+        if isinstance(row, BadRow):
+            raise Refused(row.reason, row.detail)
+        for image in row.images:
             data, stamp = read_image(task.root, image, task.max_image_bytes)
-        except Refused as refusal:
-            writer.reject(
-                _rejected(task, BadRow(source_id=row.source_id, reason=refusal.reason, detail=refusal.detail), row)
-            )
-            return
-        images.append(data)
-        if stamp is not None:
-            stamps.append(stamp)
+            images.append(data)
+            if stamp is not None:
+                stamps.append(stamp)
+    except Refused as refusal:
+        settle(writer, STAGE, values, refusal)
+        return
     places = [writer.add_image(data) for data in images]
-    writer.add(
-        {
-            "source": full_source(task.source.label or task.name, row.part),
-            "role": task.source.role,
-            "license": task.license,
-            "row": raw_to_json(row, places),
-        }
-    )
-
-
-def _rejected(task: PartTask, row: BadRow, raw: RawRow | None = None) -> Rejected:
-    return Rejected(
-        stage=STAGE,
-        source=full_source(task.source.label or task.name, raw.part if raw else ""),
-        source_id=row.source_id[:EXCERPT_CHARS],
-        role=task.source.role,
-        reason=row.reason,
-        detail=row.detail[:EXCERPT_CHARS],
-        question=raw.question[:EXCERPT_CHARS] if raw else "",
-    )
+    settle(writer, STAGE, values, {"row": raw_to_json(row, places)})
 
 
 def full_source(name: str, part: str) -> str:

@@ -101,12 +101,7 @@ _REASONS = {reason.value: reason for reason in RejectReason}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """One image as its source names it: bytes, or a file under the source's folder.
-
-    Example:
-        >>> RawImage(path="train2014/COCO_train2014_000000000009.jpg", image_id="coco/9").data is None
-        True
-    """
+    """One image as its source names it: bytes, or a file under the source's folder."""
 
     data: bytes | None = None
     path: str | None = None
@@ -117,12 +112,7 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawBox:
-    """A reference box as its source writes it.
-
-    Example:
-        >>> RawBox(values=(10.0, 20.0, 30.0, 40.0), label="dog").label
-        'dog'
-    """
+    """A reference box as its source writes it."""
 
     values: tuple[float, ...]
     """Four numbers in the row's box form and frame; checked later."""
@@ -131,12 +121,7 @@ class RawBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow:
-    """One question as an adapter reads it: right in form, not yet checked in content.
-
-    Example:
-        >>> RawRow(source_id="7", task="match_mcq", question="Which?", answer="B", options=("cat", "dog")).images
-        ()
-    """
+    """One question as an adapter reads it: right in form, not yet checked in content."""
 
     source_id: str
     """Unique within its source and stable: a running number where the source has no name for its rows."""
@@ -160,12 +145,7 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A raw row that its adapter cannot read; it goes to quarantine, the next row is read.
-
-    Example:
-        >>> BadRow(source_id="7", reason=RejectReason.MISSING_FIELD, detail="label is missing").reason.value
-        'missing_field'
-    """
+    """A raw row that its adapter cannot read; it goes to quarantine, the next row is read."""
 
     source_id: str
     reason: RejectReason

@@ -3,21 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, to_sample
-from orchestration.data.rows import (
-    EXCERPT_CHARS,
-    Candidate,
-    Refused,
-    Rejected,
-    RejectReason,
-    candidate_from_json,
-    candidate_to_json,
-)
-from orchestration.data.stages import Advance
+from orchestration.data.rows import Refused, RejectReason, candidate_from_json
+from orchestration.data.stages import Advance, Verdict, settle
 from orchestration.settings.errors import ScoringError
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
@@ -81,16 +74,17 @@ async def sample_chunks(
     rows_at_once = asyncio.Semaphore(ROWS_AT_ONCE)
     chunks_at_once = asyncio.Semaphore(CHUNKS_AT_ONCE)
 
-    async def sampled(row: Candidate) -> Candidate | Rejected:
+    async def sampled(values: dict[str, Any]) -> Verdict:
+        row = candidate_from_json(values)
+        own = replace(spec, seed=derive_seed(seed, "difficulty", row.sample_id))
         async with rows_at_once:
-            own = replace(spec, seed=derive_seed(seed, "difficulty", row.sample_id))
             try:
                 summary = await attempt(f"build-{row.sample_id}", to_sample(row, images), own)
-                return replace(row, difficulty=difficulty_of(summary.completions))
+                return {"difficulty": asdict(difficulty_of(summary.completions))}
             except (RolloutError, ScoringError) as error:
-                return _refused(row, str(error))
+                return Refused(RejectReason.NOT_SAMPLED, str(error))
             except Refused as refusal:
-                return _refused(row, refusal.detail)
+                return refusal
             finally:
                 advance(1)
 
@@ -100,32 +94,17 @@ async def sample_chunks(
             if done is not None:
                 advance(chunk.num_rows)
                 return done
-            rows = [candidate_from_json(values) for values in chunk.rows()]
-            results = await asyncio.gather(*map(sampled, rows))
-            return await asyncio.to_thread(_write, folder, results, chunk.origin)
+            rows = list(chunk.rows())
+            verdicts = await asyncio.gather(*map(sampled, rows))
+            return await asyncio.to_thread(_write, folder, rows, verdicts, chunk.origin)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(finish(chunk, folder)) for chunk, folder in chunks]
     return [task.result() for task in running]
 
 
-def _write(folder: Path, results: Sequence[Candidate | Rejected], origin: dict[str, str]) -> Chunk:
+def _write(folder: Path, rows: Sequence[dict[str, Any]], verdicts: Sequence[Verdict], origin: dict[str, str]) -> Chunk:
     writer = ChunkWriter(folder)
-    for result in results:
-        if isinstance(result, Rejected):
-            writer.reject(result)
-        else:
-            writer.add(candidate_to_json(result))
+    for values, verdict in zip(rows, verdicts, strict=True):
+        settle(writer, STAGE, values, verdict)
     return writer.finish(origin)
-
-
-def _refused(row: Candidate, detail: str) -> Rejected:
-    return Rejected(
-        stage=STAGE,
-        source=row.source,
-        source_id=row.source_id,
-        role=row.role,
-        reason=RejectReason.NOT_SAMPLED,
-        detail=detail[:EXCERPT_CHARS],
-        question=row.question[:EXCERPT_CHARS],
-    )

@@ -28,12 +28,7 @@ ALL_WRONG_MAX_BY_FUNCTION = {"grounding": 0.1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selectable:
-    """What selection needs of one row.
-
-    Example:
-        >>> Selectable(sample_id="7f", source="chartqa", function="chart", task="chart", answer="12").difficulty is None
-        True
-    """
+    """What selection needs of one row."""
 
     sample_id: str
     """Unique among all rows."""

@@ -145,6 +145,8 @@ Advance = Callable[[int], None]
 """Called with the number of rows that were finished since the last call."""
 RowStep = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the values of a row into those of the next stage, or raises Refused."""
+Verdict = Refused | dict[str, Any]
+"""Why a row is rejected, or which of its values change; rows without a verdict stay unchanged."""
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Applies a function to items in worker processes, results in order; at most a few items are taken ahead."""
 
@@ -184,21 +186,26 @@ def run_chunk(task: ChunkTask) -> Chunk:
             try:
                 writer.add(step(values))
             except Refused as refusal:
-                writer.reject(rejected(task.stage.name, values, refusal))
+                settle(writer, task.stage.name, values, refusal)
     return writer.finish(source.origin)
 
 
-def rejected(stage: str, values: dict[str, Any], refusal: Refused) -> Rejected:
-    """Return the quarantine entry of a row, raw or canonical."""
+def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Verdict) -> None:
+    """Write a row, raw or canonical, with the values that change, or put it into quarantine."""
+    if not isinstance(verdict, Refused):
+        writer.add({**values, **verdict})
+        return
     row = values.get("row", values)
-    return Rejected(
-        stage=stage,
-        source=values["source"],
-        source_id=row["source_id"][:EXCERPT_CHARS],
-        role=values["role"],
-        reason=refusal.reason,
-        detail=refusal.detail[:EXCERPT_CHARS],
-        question=row["question"][:EXCERPT_CHARS],
+    writer.reject(
+        Rejected(
+            stage=stage,
+            source=values["source"],
+            source_id=row["source_id"][:EXCERPT_CHARS],
+            role=values["role"],
+            reason=verdict.reason,
+            detail=verdict.detail[:EXCERPT_CHARS],
+            question=row["question"][:EXCERPT_CHARS],
+        )
     )
 
 
@@ -228,10 +235,6 @@ def rows_in_order(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any]
         for values in chunk.rows():
             yield number, values
             number += 1
-
-
-Verdict = Refused | dict[str, Any]
-"""Why a row is rejected, or which of its values change; rows without a verdict stay unchanged."""
 
 
 def sift(
@@ -267,10 +270,7 @@ def sift(
             if upcoming is not None and upcoming[0] == number:
                 verdict = upcoming[1]
                 upcoming = next(coming, None)
-            if isinstance(verdict, Refused):
-                writer.reject(rejected(stage, values, verdict))
-            else:
-                writer.add({**values, **verdict})
+            settle(writer, stage, values, verdict)
             number += 1
         results.append(writer.finish(chunk.origin))
     return results

@@ -16,12 +16,7 @@ from orchestration.settings.strict import build
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
-    """What is known of a source's terms; written to the manifest, not legal advice.
-
-    Example:
-        >>> Licence(name="CC BY 4.0", note="as on its dataset card", url_hint="the authors' page").name
-        'CC BY 4.0'
-    """
+    """What is known of a source's terms; written to the manifest, not legal advice."""
 
     name: str
     """The licence, or "unverified"."""

@@ -29,12 +29,7 @@ _BROKEN_ARROW = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A raw value and its place in its file: a running number, or the name it has there.
-
-    Example:
-        >>> Record("7", {"question": "Which?"}).place
-        '7'
-    """
+    """A raw value and its place in its file: a running number, or the name it has there."""
 
     place: str
     value: object
