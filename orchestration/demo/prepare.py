@@ -26,6 +26,7 @@ from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import warm_start
 from orchestration.models import tiny
+from orchestration.page.progress import progress_bars
 from orchestration.settings import demo
 from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.settings.errors import DataError
@@ -138,14 +139,12 @@ def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) 
 def main() -> None:
     """Make the model as `make_in_subprocess` asks for: CACHE, then family and settings as JSON."""
     import transformers
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    columns = (TextColumn("{task.description:<34}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     wanted = json.loads(sys.argv[2])
     settings = DemoSettings(**wanted["settings"])
-    with Progress(*columns, disable=not sys.stdout.isatty()) as bars:
+    with progress_bars(width=34, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
         def show(step: int, loss: float) -> None:

@@ -25,6 +25,7 @@ from orchestration.evaluate.store import (
     write_evaluation,
 )
 from orchestration.inputs.prepare import check_rewards, model_folder, prepare_inputs
+from orchestration.page.progress import progress_bars
 from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
@@ -278,8 +279,6 @@ def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers
 
 def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAnswers, logs: Path) -> None:
     """Start engines and reward actors and ask everything that is not answered."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     settings, sampling = config.evaluate, config.rollout.sampling
     questioning = Questioning(
         greedy=settings.greedy,
@@ -315,9 +314,8 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             rewards.close()
             await engines.close()
 
-    columns = (TextColumn("answering"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    with actors_reserved(config, logs, roles=("engine", "reward")) as reservations, Progress(*columns) as bars:
-        bar = bars.add_task("", total=len(bench.ids), completed=len(answers.found))
+    with actors_reserved(config, logs, roles=("engine", "reward")) as reservations, progress_bars() as bars:
+        bar = bars.add_task("answering", total=len(bench.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:
             answers.add(sample)
