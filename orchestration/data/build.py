@@ -15,8 +15,8 @@ from orchestration.cluster.reservations import Reservations, num_actors, reserve
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.deduplicate import decide
-from orchestration.data.measure import MeasureStage
-from orchestration.data.normalise import NormaliseStage
+from orchestration.data.measure import measure_stage
+from orchestration.data.normalise import normalise_stage
 from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.publish import of_role, publish
 from orchestration.data.read import read_sources
@@ -36,7 +36,7 @@ from orchestration.data.stages import (
     sift,
     stage_code,
 )
-from orchestration.data.validate import ValidateStage
+from orchestration.data.validate import validate_stage
 from orchestration.page.progress import progress_bars
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import DataError
@@ -98,10 +98,10 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bar: 
         return run(stage.name, chunks, lambda advance: run_stage(stage, chunks, store, in_workers, advance))
 
     chunks = run("read", None, lambda advance: read_sources([plan.tasks for plan in job.plans], in_workers, advance))
-    chunks = by_row(ValidateStage(recipe.limits, store), chunks)
-    chunks = by_row(NormaliseStage(recipe.normalise, recipe.limits, job.reward, recipe.seed), chunks)
+    chunks = by_row(validate_stage(recipe.limits, store), chunks)
+    chunks = by_row(normalise_stage(recipe.normalise, recipe.limits, job.reward, recipe.seed), chunks)
     chunks = run("deduplicate", chunks, partial(deduplicate, job, chunks))
-    chunks = by_row(MeasureStage(job.ruler, job.processor), of_role(chunks, "held_out", "train"))
+    chunks = by_row(measure_stage(job.ruler, job.processor), of_role(chunks, "held_out", "train"))
     train = of_role(chunks, "train")
     if attempt is not None:
         train = run("sample", train, partial(attempt, train, job.policy))
@@ -155,11 +155,9 @@ def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chu
             for values in chunk.rows():
                 rows.append(_selectable(job.reward, chunk.origin["source"], values))
                 advance(1)
-        for number, verdict in enumerate(
-            select_rows(rows, config=recipe.select, source_quotas=quotas, seed=recipe.seed)
-        ):
-            kept = {"stratum": verdict.stratum}
-            yield number, kept if verdict.reason is None else Refused(verdict.reason, verdict.detail)
+        selected = select_rows(rows, config=recipe.select, source_quotas=quotas, seed=recipe.seed)
+        for number, verdict in enumerate(selected):
+            yield number, verdict if isinstance(verdict, Refused) else {"stratum": verdict}
 
     key = [asdict(recipe.select), quotas, recipe.seed, stage_code("select")]
     return sift("select", key, chunks, job.store, verdicts)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class ChunkWriter:
         self._num_rows += 1
 
     def reject(self, row: Rejected) -> None:
-        self._rejected.write(json.dumps(rejected_to_json(row), separators=(",", ":")) + "\n")
+        self._rejected.write(json.dumps(asdict(row), separators=(",", ":")) + "\n")
         self._num_rejected += 1
 
     def finish(self, facts: dict[str, Any] | None = None) -> Chunk:
@@ -166,11 +166,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open() as file:
         for line in file:
             yield json.loads(line)
-
-
-def rejected_to_json(row: Rejected) -> dict[str, Any]:
-    """Return a rejected row as JSON values."""
-    return {name: getattr(row, name) for name in Rejected.__dataclass_fields__}
 
 
 def to_sample(row: Candidate, images: ImageReader) -> Sample:

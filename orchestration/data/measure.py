@@ -1,15 +1,14 @@
 """Stage 5, measure: prompt and image tokens of every row under the model's own processor."""
 
-import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
 
 from orchestration.data.chunks import Chunk, ChunkWriter
-from orchestration.data.rows import Candidate, Refused, RejectReason, candidate_from_json, candidate_to_json
-from orchestration.data.stages import RowStep, stage_code
+from orchestration.data.rows import Candidate, Refused, RejectReason, candidate_from_json
+from orchestration.data.stages import RowStage, RowStep, stage_code
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
 
@@ -48,7 +47,7 @@ def processor_files(model: Path) -> Iterable[Path]:
     return [model / name for name in PROCESSOR_FILES if (model / name).is_file()]
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def prompt_builder(ruler: Ruler) -> PromptBuilder:
     """Load the processor; a worker keeps the last one."""
     return PromptBuilder(ruler.model, system_prompt=ruler.system_prompt, max_images=ruler.max_images)
@@ -72,18 +71,12 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
     return replace(row, prompt_tokens=length.num_tokens, image_tokens=length.num_image_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureStage:
-    """Stage 5: how long every prompt is."""
+def measure_stage(ruler: Ruler, processor: str) -> RowStage:
+    """Return stage 5: how long every prompt is; `processor` is the digest of the processor's files."""
+    key = [ruler.settings, processor, stage_code("measure")]
+    return RowStage(name="measure", key=key, opened=partial(_opened, ruler))
 
-    name: ClassVar[str] = "measure"
-    ruler: Ruler
-    processor: str
-    """Digest of the processor's files."""
 
-    def key(self) -> Any:
-        return [self.ruler.settings, self.processor, stage_code(self.name)]
-
-    @contextmanager
-    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
-        yield lambda values: candidate_to_json(measure(candidate_from_json(values), self.ruler))
+@contextmanager
+def _opened(ruler: Ruler, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
+    yield lambda values: asdict(measure(candidate_from_json(values), ruler))

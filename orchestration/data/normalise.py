@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Self
 
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
@@ -22,10 +23,9 @@ from orchestration.data.rows import (
     Refused,
     RejectReason,
     StoredImage,
-    candidate_to_json,
     raw_from_json,
 )
-from orchestration.data.stages import RowStep, stage_code
+from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
 from rewards.base import RewardRequest
 from rewards.boxes import Box, parse_boxes
@@ -38,6 +38,8 @@ _UNTYPED_TASKS = ("match_yesno", "match_mcq", "match_text", "iou", "open", "math
 """Their references have one form each; what a source calls them is read here and not passed on."""
 _YES_NO = {"1": "yes", "1.0": "yes", "y": "yes", "t": "yes", "0": "no", "0.0": "no", "n": "no", "f": "no"}
 _SLOT = re.compile(r"\{(question|options)\}")
+DECIMALS = 2
+"""Of a pixel; finer than anybody draws boxes."""
 SAMPLE_ID_KEY = "sample_id"
 """Metadata key by which drawn sources, whose rows have ids already, keep them."""
 REASONS = {
@@ -204,46 +206,38 @@ class ReferenceCheck:
         self._proof.close()
 
 
-@dataclass(frozen=True, slots=True)
-class NormaliseStage:
-    """Stage 3: one form for options, letters, boxes and prompts; each reference is graded by its own reward."""
-
-    name: ClassVar[str] = "normalise"
-    config: NormaliseConfig
-    limits: LimitsConfig
-    reward: RewardConfig
-    seed: int
-
-    def key(self) -> Any:
-        return [asdict(self.config), asdict(self.limits), asdict(self.reward), self.seed, stage_code(self.name)]
-
-    @contextmanager
-    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
-        with ReferenceCheck(self.reward) as references:
-
-            def step(values: dict[str, Any]) -> dict[str, Any]:
-                row, _ = raw_from_json(values["row"])
-                images = [StoredImage(**image) for image in values["images"]]
-                if values["role"] == "guard":
-                    return candidate_to_json(guard(row, images, source=values["source"], license=values["license"]))
-                candidate = normalise(
-                    row,
-                    images,
-                    source=values["source"],
-                    role=values["role"],
-                    license=values["license"],
-                    config=self.config,
-                    limits=self.limits,
-                    seed=self.seed,
-                )
-                references.check(candidate)
-                return candidate_to_json(candidate)
-
-            yield step
+def normalise_stage(config: NormaliseConfig, limits: LimitsConfig, reward: RewardConfig, seed: int) -> RowStage:
+    """Return stage 3: one form for options, letters, boxes and prompts; each reference is graded by its own reward."""
+    key = [asdict(config), asdict(limits), asdict(reward), seed, stage_code("normalise")]
+    return RowStage(name="normalise", key=key, opened=partial(_opened, config, limits, reward, seed))
 
 
-DECIMALS = 2
-"""Of a pixel; finer than anybody draws boxes."""
+@contextmanager
+def _opened(
+    config: NormaliseConfig, limits: LimitsConfig, reward: RewardConfig, seed: int, chunk: Chunk, writer: ChunkWriter
+) -> Iterator[RowStep]:
+    with ReferenceCheck(reward) as references:
+
+        def step(values: dict[str, Any]) -> dict[str, Any]:
+            row, _ = raw_from_json(values["row"])
+            images = [StoredImage(**image) for image in values["images"]]
+            source, license = values["source"], values["license"]
+            if values["role"] == "guard":
+                return asdict(guard(row, images, source=source, license=license))
+            candidate = normalise(
+                row,
+                images,
+                source=source,
+                role=values["role"],
+                license=license,
+                config=config,
+                limits=limits,
+                seed=seed,
+            )
+            references.check(candidate)
+            return asdict(candidate)
+
+        yield step
 
 
 def box_answer(row: RawRow, size: tuple[int, int], limits: LimitsConfig) -> str:

@@ -244,13 +244,8 @@ def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
     return row, places
 
 
-def candidate_to_json(row: Candidate) -> dict[str, Any]:
-    """Return a row as JSON values; `candidate_from_json` returns an equal one."""
-    return asdict(row)
-
-
 def candidate_from_json(values: dict[str, Any]) -> Candidate:
-    """Return the row of `candidate_to_json`."""
+    """Return the row whose `asdict` a chunk holds."""
     difficulty = values["difficulty"]
     return Candidate(
         **{

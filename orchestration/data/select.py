@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from orchestration.data.rows import RejectReason
+from orchestration.data.rows import Refused, RejectReason
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import BandConfig, SelectConfig
 from rollout.records import Difficulty
@@ -42,18 +42,6 @@ class Selectable:
     difficulty: Difficulty | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What becomes of one row."""
-
-    stratum: str
-    """Empty where difficulty was not measured, or the recipe has no strata."""
-    reason: RejectReason | None = None
-    """None: the row is kept."""
-    detail: str = ""
-    """The values at fault."""
-
-
 def ordered_strata(bounds: Mapping[str, tuple[float, float]]) -> list[tuple[float, str]]:
     """Return (low end, name) of the difficulty classes in order; each includes its low end, the last one 1 as well.
 
@@ -76,7 +64,7 @@ def ordered_strata(bounds: Mapping[str, tuple[float, float]]) -> list[tuple[floa
 
 def select_rows(
     rows: Sequence[Selectable], *, config: SelectConfig, source_quotas: Mapping[str, int], seed: int
-) -> list[Verdict]:
+) -> list[str | Refused]:
     """Keep the rows whose difficulty lies in the band of their reward function, as many as the quotas want.
 
     Args:
@@ -86,7 +74,8 @@ def select_rows(
         seed: Of which rows stay where more fit than are wanted.
 
     Returns:
-        One verdict a row, in their order.
+        For each row, in their order: the stratum of one that is kept, empty where difficulty was not measured or the
+        recipe has no strata; else why it is rejected.
 
     Raises:
         ConfigError: the strata do not cover [0, 1], or overlap.
@@ -97,17 +86,18 @@ def select_rows(
         ((twice, _),) = Counter(row.sample_id for row in rows).most_common(1)
         raise DataError(f"sample_id {twice} names two rows; ids are unique after deduplication")
     verdicts = _within_bands(rows, config, strata, seed)
-    fitting = [number for number, verdict in enumerate(verdicts) if verdict.reason is None]
+    fitting = {number: stratum for number, stratum in enumerate(verdicts) if isinstance(stratum, str)}
     available = Counter((rows[number].source, rows[number].function) for number in fitting)
     targets = divide_quotas(available, source_quotas, config.quotas)
     members_of = defaultdict(list)
     for number in fitting:
         members_of[rows[number].function].append(number)
-    sources = [row.source for row in rows]
     for function, members in members_of.items():
         room = {source: count for (source, name), count in targets.items() if name == function}
         if len(members) > sum(room.values()):
-            _keep_some(members, room, rows=rows, sources=sources, verdicts=verdicts, config=config, seed=seed)
+            over_quota = _over_quota(members, room, rows=rows, strata=fitting, config=config, seed=seed)
+            for number, refusal in over_quota.items():
+                verdicts[number] = refusal
     if config.strict:
         _refuse_open_quotas(available, targets, source_quotas, config)
     return verdicts
@@ -129,55 +119,46 @@ def answer_class(task: str, answer: str) -> str:
 
 def _within_bands(
     rows: Sequence[Selectable], config: SelectConfig, strata: Sequence[tuple[float, str]], seed: int
-) -> list[Verdict]:
-    kept: dict[str, Verdict] = {}
-    verdicts = []
+) -> list[str | Refused]:
+    verdicts: list[str | Refused] = []
     for row in rows:
-        stratum = ""
+        stratum, refusal = "", None
         if row.difficulty is not None and strata:
             stratum = strata[bisect.bisect_right(strata, row.difficulty.mean, key=lambda one: one[0]) - 1][1]
-        found = None
         if row.difficulty is not None and row.function in config.bands:
             band = config.bands[row.function]
-            found = judge(row.difficulty, band, function=row.function, sample_id=row.sample_id, seed=seed)
-        if found is None:
-            # Kept rows share their verdicts: there may be millions.
-            verdicts.append(kept.setdefault(stratum, Verdict(stratum=stratum)))
-        else:
-            verdicts.append(Verdict(stratum=stratum, reason=found[0], detail=found[1]))
+            refusal = judge(row.difficulty, band, function=row.function, sample_id=row.sample_id, seed=seed)
+        verdicts.append(stratum if refusal is None else refusal)
     return verdicts
 
 
-def _keep_some(
+def _over_quota(
     members: Sequence[int],
     room: Mapping[str, int],
     *,
     rows: Sequence[Selectable],
-    sources: Sequence[str],
-    verdicts: list[Verdict],
+    strata: Mapping[int, str],
     config: SelectConfig,
     seed: int,
-) -> None:
-    """Turn the verdicts of one function's rows that find no room into OVER_QUOTA."""
+) -> dict[int, Refused]:
+    """Return the rows of one function that find no room in the quotas."""
     classes = {
         number: (
-            verdicts[number].stratum if config.balance_strata else "",
+            strata[number] if config.balance_strata else "",
             rows[number].task,
             answer_class(rows[number].task, rows[number].answer) if config.balance_answers else "",
         )
         for number in members
     }
     preferred = sorted(members, key=lambda number: digest_of("quota", seed, rows[number].sample_id))
-    chosen = choose(preferred, classes, sources, room)
-    fitting = Counter(sources[number] for number in members)
-    over: dict[tuple[str, str], Verdict] = {}
-    for number in members:
-        if number not in chosen:
-            source, stratum = sources[number], verdicts[number].stratum
-            detail = f"{room[source]} of {fitting[source]} rows of {source} are taken for {rows[number].function}"
-            verdicts[number] = over.setdefault(
-                (source, stratum), Verdict(stratum=stratum, reason=RejectReason.OVER_QUOTA, detail=detail)
-            )
+    chosen = choose(preferred, classes, [row.source for row in rows], room)
+    fitting = Counter(rows[number].source for number in members)
+    function = rows[members[0]].function
+    refusals = {  # shared: there may be millions of rows
+        source: Refused(RejectReason.OVER_QUOTA, f"{room[source]} of {count} rows of {source} are taken for {function}")
+        for source, count in fitting.items()
+    }
+    return {number: refusals[rows[number].source] for number in members if number not in chosen}
 
 
 def _refuse_open_quotas(
@@ -201,10 +182,8 @@ def _refuse_open_quotas(
         )
 
 
-def judge(
-    difficulty: Difficulty, band: BandConfig, *, function: str, sample_id: str, seed: int
-) -> tuple[RejectReason, str] | None:
-    """Return the reason to reject a measured row, and the values at fault; None where it is worth training on.
+def judge(difficulty: Difficulty, band: BandConfig, *, function: str, sample_id: str, seed: int) -> Refused | None:
+    """Return why a measured row is rejected, with the values at fault; None where it is worth training on.
 
     An all-right row that is drawn to stay meets none of the further limits.
     """
@@ -212,18 +191,20 @@ def judge(
         drawn = int.from_bytes(digest_of("keep all right", seed, sample_id)[:6], "big") / 2**48
         if drawn < band.keep_all_right_frac:
             return None
-        return RejectReason.ALL_RIGHT, f"the worst of {difficulty.num_completions} completions earns {difficulty.min:g}"
+        return Refused(
+            RejectReason.ALL_RIGHT, f"the worst of {difficulty.num_completions} completions earns {difficulty.min:g}"
+        )
     if band.drop_all_wrong and difficulty.max <= ALL_WRONG_MAX_BY_FUNCTION.get(function, ALL_WRONG_MAX):
         best = f"the best of {difficulty.num_completions} completions earns {difficulty.max:g}"
         if difficulty.agreement >= band.doubt_agreement:
-            return RejectReason.REFERENCE_DOUBTED, f"{best}; {difficulty.agreement:.0%} give one answer"
-        return RejectReason.ALL_WRONG, best
+            return Refused(RejectReason.REFERENCE_DOUBTED, f"{best}; {difficulty.agreement:.0%} give one answer")
+        return Refused(RejectReason.ALL_WRONG, best)
     if difficulty.mean < band.min_mean:
-        return RejectReason.TOO_HARD, f"mean reward {difficulty.mean:g} is below {band.min_mean:g}"
+        return Refused(RejectReason.TOO_HARD, f"mean reward {difficulty.mean:g} is below {band.min_mean:g}")
     if difficulty.mean > band.max_mean:
-        return RejectReason.TOO_EASY, f"mean reward {difficulty.mean:g} is above {band.max_mean:g}"
+        return Refused(RejectReason.TOO_EASY, f"mean reward {difficulty.mean:g} is above {band.max_mean:g}")
     if difficulty.std < band.min_std:
-        return RejectReason.NO_SPREAD, f"standard deviation {difficulty.std:g} is below {band.min_std:g}"
+        return Refused(RejectReason.NO_SPREAD, f"standard deviation {difficulty.std:g} is below {band.min_std:g}")
     return None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import yaml
 
@@ -151,18 +151,15 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Applies a function to items in worker processes, results in order; at most a few items are taken ahead."""
 
 
-class RowStage(Protocol):
-    """A stage that takes one row at a time: settings, pickled to the workers, and a function that is made there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowStage:
+    """A stage that takes one row at a time; pickled to the workers."""
 
-    name: ClassVar[str]
-
-    def key(self) -> Any:
-        """JSON values of everything that shapes the result, beside the rows themselves."""
-        ...
-
-    def opened(self, chunk: Chunk, writer: ChunkWriter) -> AbstractContextManager[RowStep]:
-        """Return the function that is applied to each row of a chunk."""
-        ...
+    name: str
+    key: Any
+    """JSON values of everything that shapes the result, beside the rows themselves."""
+    opened: Callable[[Chunk, ChunkWriter], AbstractContextManager[RowStep]]
+    """Makes the function that is applied to each row of a chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +208,8 @@ def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Ver
 
 def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, advance: Advance) -> list[Chunk]:
     """Run a stage over all chunks, several at a time, and return the results in order."""
-    key = stage.key()
     tasks = [
-        ChunkTask(stage=stage, source=chunk.folder, target=result_folder(store, stage.name, key, chunk))
+        ChunkTask(stage=stage, source=chunk.folder, target=result_folder(store, stage.name, stage.key, chunk))
         for chunk in chunks
     ]
     results = []

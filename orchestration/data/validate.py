@@ -8,14 +8,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.images import CheckedImage, check_image
 from orchestration.data.rows import RawRow, Refused, RejectReason, raw_from_json
-from orchestration.data.stages import RowStep, stage_code
+from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
@@ -154,33 +155,28 @@ def _check_numbers(row: RawRow) -> None:
         raise Refused(RejectReason.NOT_FINITE, f"the answer is {row.answer.strip()!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class ValidateStage:
-    """Stage 2: images decode, texts are clean; images that had to be changed are stored anew, the others stay."""
+def validate_stage(limits: LimitsConfig, store: Path) -> RowStage:
+    """Return stage 2: images decode, texts are clean; changed images are stored anew, the others stay."""
+    key = [asdict(limits), stage_code("validate")]
+    return RowStage(name="validate", key=key, opened=partial(_opened, limits, store))
 
-    name: ClassVar[str] = "validate"
-    limits: LimitsConfig
-    store: Path
 
-    def key(self) -> Any:
-        return [asdict(self.limits), stage_code(self.name)]
+@contextmanager
+def _opened(limits: LimitsConfig, store: Path, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
+    reader = ImageReader(store)
 
-    @contextmanager
-    def opened(self, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
-        reader = ImageReader(self.store)
+    def step(values: dict[str, Any]) -> dict[str, Any]:
+        row, places = raw_from_json(values["row"])
+        raw = [reader.read(chunk.address, place) for place in places]
+        is_graded = values["role"] != "guard"
+        images = []
+        for image, checked, data, place in zip(
+            row.images, validate(row, raw, limits, needs_reference=is_graded), raw, places, strict=True
+        ):
+            is_same = checked.sha256 == hashlib.sha256(data).hexdigest()
+            address = chunk.address if is_same else writer.address
+            index = place if is_same else writer.add_image(checked.data)
+            images.append(asdict(checked.stored(image_id=image.image_id, chunk=address, index=index)))
+        return {**values, "images": images}
 
-        def step(values: dict[str, Any]) -> dict[str, Any]:
-            row, places = raw_from_json(values["row"])
-            raw = [reader.read(chunk.address, place) for place in places]
-            is_graded = values["role"] != "guard"
-            images = []
-            for image, checked, data, place in zip(
-                row.images, validate(row, raw, self.limits, needs_reference=is_graded), raw, places, strict=True
-            ):
-                is_same = checked.sha256 == hashlib.sha256(data).hexdigest()
-                address = chunk.address if is_same else writer.address
-                index = place if is_same else writer.add_image(checked.data)
-                images.append(asdict(checked.stored(image_id=image.image_id, chunk=address, index=index)))
-            return {**values, "images": images}
-
-        yield step
+    yield step
