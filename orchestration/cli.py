@@ -210,7 +210,7 @@ def _report(overrides: Sequence[str]) -> int:
     from orchestration.train.report import write_report
 
     folder = open_run(build_settings(compose(overrides)).run_path)
-    read_config(folder)  # a copy that was cut short is told of before anything is written
+    read_config(folder)  # a copy that was cut short is refused before anything is written
     write_report(folder)
     print(f"wrote {folder.report}")
     return 0

@@ -37,7 +37,7 @@ from orchestration.data.stages import (
     stage_code,
 )
 from orchestration.data.validate import validate_stage
-from orchestration.page.progress import progress_bars
+from orchestration.page.formatting import progress_bars
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import ExperimentConfig, check_writable

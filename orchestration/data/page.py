@@ -6,8 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from orchestration.data.manifest import REWARD_EDGES
-from orchestration.page.figures import COLOURS, PALETTE, data_uri, histogram_svg, images_svg, stacked_bars_svg
-from orchestration.page.render import render
+from orchestration.page.figures import COLOURS, PALETTE, data_uri, histogram_svg, images_svg, render, stacked_bars_svg
 from rewards.boxes import parse_boxes
 from rollout.records import Sample
 

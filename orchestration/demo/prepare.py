@@ -26,7 +26,7 @@ from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
 from orchestration.demo.warm_start import warm_start
 from orchestration.models import tiny
-from orchestration.page.progress import progress_bars
+from orchestration.page.formatting import progress_bars
 from orchestration.settings import demo
 from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.settings.errors import DataError

@@ -37,9 +37,6 @@ def run_of(checkpoint: str | None) -> RunFolder | None:
 
     Args:
         checkpoint: A run folder, its `export`, or a folder under its `checkpoints` or `exports`.
-
-    Raises:
-        ResumeError: The config.json of the folder is no JSON.
     """
     if not checkpoint:
         return None
@@ -66,9 +63,6 @@ def settings_of_run(run: RunFolder, defaults: Mapping[str, Any]) -> dict[str, An
         run: Its config.json may be that of another version: settings that it lacks are those of `defaults`, and those
             that this version does not have are left out.
         defaults: The composed settings without a typed one.
-
-    Raises:
-        ResumeError: The run's config.json is no JSON.
     """
     began = _adopted(ExperimentConfig, read_config(run), defaults)
     values = {**defaults, **{name: began[name] for name in TAKEN}, "run_dir": str(run.root)}
@@ -97,9 +91,6 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
         values: Composed settings, typed ones included.
         own: Those of `settings_of_run`; None where no run is evaluated. A typed experiment that leaves model or data to
             be set leaves them to the run.
-
-    Raises:
-        ConfigError: A key, a type or a value that its own group of settings refuses.
     """
     values = dict(values)
     for name, keys in (("model", ("path", "family")), ("data", ("held_out", "recipe"))):
@@ -113,11 +104,7 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
 
 
 def differences(run: RunFolder, config: ExperimentConfig) -> Iterator[str]:
-    """Yield a line for every setting that shapes an answer or its score and is not as in the run.
-
-    Raises:
-        ResumeError: The run's config.json is no JSON.
-    """
+    """Yield a line for every setting that shapes an answer or its score and is not as in the run."""
     now = json.loads(json.dumps(asdict(config)))
     began, here = dict(flatten(_adopted(ExperimentConfig, read_config(run), now))), dict(flatten(now))
     not_compared = tuple(f"rollout.{name}" for name in ("engines", "max_engines", "weight_channel."))
@@ -139,11 +126,7 @@ class Weights:
 
 
 def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
-    """Find what `evaluate.checkpoint` names; nothing is made.
-
-    Args:
-        config: Settings of the evaluation, which for a run are the run's own.
-        run: What the checkpoint belongs to; None for a model folder.
+    """Find what `evaluate.checkpoint`, of the run or a model folder, names; nothing is made.
 
     Raises:
         ConfigError: It is no Hugging Face folder, no run and no checkpoint of one.
@@ -216,7 +199,7 @@ def _not_found(path: Path) -> ConfigError:
     there = next((folder for folder in path.parents if folder.is_dir()), Path("/"))
     missing = path.relative_to(there).parts[0]
     names = [entry.name for entry in there.iterdir() if entry.is_dir()]
-    near = difflib.get_close_matches(missing, names, n=NUM_HINTS, cutoff=0.5)
+    near = difflib.get_close_matches(missing, names, n=NUM_HINTS, cutoff=0.5)  # several, unlike `conf.ranges.nearest`
     hint = f"did you mean {_few([str(there / name) for name in near])}?" if near else f"nothing in {there} is named so"
     return ConfigError(f"checkpoint={path} is neither a Hugging Face folder nor a run: it does not exist; {hint}")
 

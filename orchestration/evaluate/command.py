@@ -25,7 +25,7 @@ from orchestration.evaluate.store import (
     write_evaluation,
 )
 from orchestration.inputs.prepare import check_rewards, model_folder, prepare_inputs
-from orchestration.page.progress import progress_bars
+from orchestration.page.formatting import progress_bars
 from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
@@ -37,7 +37,7 @@ from orchestration.storage.run_folder import RunFolder, flatten, read_inputs
 from orchestration.workers.answers import EvaluatedSample
 from orchestration.workers.collect import Bench, Questioning, collect, open_bench
 from orchestration.workers.engine_pool import start_engines
-from orchestration.workers.learner_group import LearnerGroup, start_learner
+from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from rollout.records import SamplingSpec
 
@@ -45,11 +45,8 @@ from rollout.records import SamplingSpec
 def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     """Evaluate as configured; answers from before a stop are kept.
 
-    Nothing is written, and no actor started, before everything that can be checked has been.
-
-    Args:
-        config: Settings of the evaluation; of a run, as `settings_of_run` takes them over.
-        run: What the checkpoint belongs to; None for a model folder.
+    Nothing is written, and no actor started, before everything that can be checked has been. Without a run, the
+    checkpoint is a model folder.
 
     Raises:
         ConfigError: The checkpoint, the preset, the device or the folder to compare with cannot be used.
@@ -147,24 +144,20 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
     base = model_folder(config)
     with actors_reserved(config, run.logs, roles=("learner",)) as reservations:
         learner = start_learner(config, base, reservations, run.logs)
-        asyncio.run(_load_and_export(learner, store, step, target, derive_seed(config.seed, "learner")))
 
+        async def load_and_export() -> None:
+            await learner.build(derive_seed(config.seed, "learner"))
+            try:
+                await learner.load(store, step)
+                await learner.export(target)
+            finally:
+                await learner.close()
 
-async def _load_and_export(learner: LearnerGroup, store: FileStore, step: int, target: Path, seed: int) -> None:
-    await learner.build(seed)
-    try:
-        await learner.load(store, step)
-        await learner.export(target)
-    finally:
-        await learner.close()
+        asyncio.run(load_and_export())
 
 
 def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
-    """Refuse an engine, or a learner that exports a checkpoint, on GPUs where a Ray started here would find none.
-
-    Raises:
-        ConfigError: Naming what to set for this machine's CPU.
-    """
+    """Refuse an engine, or a learner that exports a checkpoint, on GPUs where a Ray started here would find none."""
     if config.cluster.address is not None or has_gpu():
         return
     engine = "rollout.engine.device=cpu rollout.engine.enforce_eager=true rollout.engine.tensor_parallel_size=1"

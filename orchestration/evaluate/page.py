@@ -8,9 +8,8 @@ from orchestration.evaluate.benchmarks import PresetResult
 from orchestration.evaluate.statistics import Estimate, PairedComparison
 from orchestration.evaluate.summary import Block, Comparison, Summary
 from orchestration.evaluate.tables import format_p_value
-from orchestration.page.figures import change_svg, data_uri, images_svg, share_svg
+from orchestration.page.figures import change_svg, data_uri, images_svg, render, share_svg
 from orchestration.page.formatting import NO_NAME
-from orchestration.page.render import render
 from orchestration.workers.answers import EvaluatedSample, drawable_boxes, row_metrics, split_rows
 from rollout.records import ImageBytes
 
@@ -33,16 +32,7 @@ def evaluation_page(
     image_of: ImagesOf,
     num_worst: int = 6,
 ) -> str:
-    """Return the page of one evaluation.
-
-    Args:
-        title: Heading, for instance checkpoint and dataset.
-        summary: Of these samples.
-        preset: Table of a benchmark, if one was asked for.
-        samples: All rows.
-        image_of: Images by sample id.
-        num_worst: Samples shown of each reward function, lowest score first.
-    """
+    """Return the page of one evaluation: its tables, then the `num_worst` lowest scores of each reward function."""
     passes = [name for name in summary.overall.metrics if name.startswith("pass@")]
     wanted = [f"{kind}/{metric}" for kind in ("greedy", "sampled") for metric in METRICS] + passes
     metrics = [name for name in wanted if name in summary.overall.metrics]
@@ -86,15 +76,9 @@ def comparison_page(
     image_of: ImagesOf,
     num_shown: int = 8,
 ) -> str:
-    """Return the page of two evaluations: changes with intervals, then the largest losses and gains.
+    """Return the page of two evaluations: changes with intervals, then the `num_shown` largest losses and gains.
 
-    Args:
-        title: Heading.
-        comparisons: One per metric.
-        before: Rows of one evaluation.
-        after: Rows of the other, matched by sample id.
-        image_of: Images by sample id.
-        num_shown: Samples of each list.
+    Rows are matched by sample id.
     """
     changes = _changes(before, after)
     losses = [pair for change, *pair in changes if change < 0.0][:num_shown]

@@ -51,7 +51,7 @@ def write_vlmevalkit(
     Args:
         folder: Where to write.
         samples: Rows of one benchmark, each with a greedy completion unless it failed.
-        model: Name of the model, as VLMEvalKit is to show it.
+        model: Name of the model as VLMEvalKit shows it.
         dataset: VLMEvalKit's name of the benchmark, ChartQA_TEST for instance.
         boxes: Frame of the boxes of `iou` rows.
 
@@ -82,8 +82,8 @@ def write_lmms_eval(
     """Write `{task}_samples.jsonl` and `{task}_from_log.json` and return their paths; see the module's docstring.
 
     Args:
-        folder: Where to write.
-        samples: Rows of one benchmark, each with a greedy completion unless it failed.
+        folder: As in `write_vlmevalkit`, like the rest.
+        samples: Rows of one benchmark.
         model: Name of the model.
         task: lmms-eval's name of the benchmark, chartqa for instance.
         boxes: Frame of the boxes of `iou` rows.

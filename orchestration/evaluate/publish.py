@@ -57,11 +57,7 @@ def publish(
 
 
 def check_preset_scored(result: PresetResult) -> None:
-    """Refuse the result of a preset that scored no row.
-
-    Raises:
-        DataError: There is no scored row.
-    """
+    """Raise DataError where a preset scored no row."""
     if result.num_rows == 0:
         raise DataError(
             f"preset={result.preset} scored no row: {result.num_skipped} are of other tasks and {result.num_failed} "

@@ -23,12 +23,7 @@ _BLOCK_ELEMENTS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
-    """Settings of the bootstrap and of the permutation test.
-
-    Example:
-        >>> Resampling(num_resamples=1000).level
-        0.95
-    """
+    """Settings of the bootstrap and of the permutation test."""
 
     seed: int = 0
     num_resamples: int = 10_000
@@ -105,10 +100,10 @@ def estimate_ratios(
     passes; Wilson's score interval over the number of clusters is used instead.
 
     Args:
-        metrics: What to compute, by name.
+        metrics: By name.
         rows: Columns of each row; at least one row.
         clusters: Cluster of each row; None makes each row its own.
-        resampling: Seed, number of resamples, level.
+        resampling: None takes the defaults.
 
     Source:
         Efron and Tibshirani, 1993, An Introduction to the Bootstrap, section 13.3; clusters: Davison and Hinkley,
@@ -143,12 +138,7 @@ def estimate_macro_mean(
 
     The interval resamples within each group and averages; a cluster that reaches into two groups is drawn
     independently in both, which makes the interval a little too narrow where that happens often. Groups whose values
-    are all equal add no width of their own.
-
-    Args:
-        groups: Values by group; none empty.
-        clusters: Cluster of each value, by group.
-        resampling: Seed, number of resamples, level.
+    are all equal add no width of their own. No group may be empty.
     """
     resampling = resampling or Resampling()
     means, drawn = [], np.zeros(resampling.num_resamples)
@@ -164,15 +154,7 @@ def estimate_macro_mean(
 
 
 def cluster_sums(columns: NDArray[np.float64], clusters: Sequence[str] | None) -> NDArray[np.float64]:
-    """Add up the rows of each cluster.
-
-    Args:
-        columns: [num_rows, c].
-        clusters: Cluster of each row, or None.
-
-    Returns:
-        [num_clusters, c], clusters in order of name.
-    """
+    """Return the sums [num_clusters, c] of columns [num_rows, c] over each cluster, clusters in order of name."""
     if clusters is None:
         return columns
     _, places = np.unique(np.array(clusters, dtype=object).astype(str), return_inverse=True)
@@ -182,16 +164,7 @@ def cluster_sums(columns: NDArray[np.float64], clusters: Sequence[str] | None) -
 
 
 def resampled_sums(units: NDArray[np.float64], resampling: Resampling, *, stream: int = 0) -> NDArray[np.float64]:
-    """Return the column sums of resamples of the units.
-
-    Args:
-        units: [m, c].
-        resampling: Seed and number of resamples R.
-        stream: Number of an independent draw of the same seed.
-
-    Returns:
-        [R, c].
-    """
+    """Return the column sums [R, c] of R resamples of the units [m, c]; each `stream` draws independently."""
     num_units = len(units)
     generator = np.random.default_rng((resampling.seed, stream))
     block = max(1, _BLOCK_ELEMENTS // num_units)
@@ -261,10 +234,10 @@ def paired_comparison(
 
     Args:
         before: Value by sample id.
-        after: Value by sample id.
+        after: The same.
         clusters: Cluster by sample id; rows of one cluster are drawn, and change sign, together.
         allow_unmatched: Compare the common samples although the sets differ.
-        resampling: Seed, number of resamples, level.
+        resampling: None takes the defaults.
 
     Raises:
         DataError: The sets differ and that is not allowed, or nothing is common.
@@ -299,11 +272,7 @@ def sign_flip_p_value(differences: NDArray[np.float64], resampling: Resampling) 
     If before and after do not differ, each difference is as likely with the other sign; the p-value is the share of
     sign patterns whose sum is at least as far from 0 as the one found. Differences of 0 change nothing and are left
     out. Up to 16 others every pattern is tried; above, `num_resamples` random ones, and the found pattern is counted
-    among them so that the p-value is never 0.
-
-    Args:
-        differences: [m], one per sample, or the sum of one cluster.
-        resampling: Seed and number of random patterns.
+    among them so that the p-value is never 0. A difference is that of a sample, or the sum of a cluster.
 
     Source:
         Fisher, 1935, The Design of Experiments, section 21; the count of one: Phipson and Smyth, 2010, Permutation

@@ -24,12 +24,7 @@ PARTIAL = "answers.partial.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Which model answered which data, and how.
-
-    Example:
-        >>> Manifest(model="base", data="bench", data_digest="5f3c", num_rows=2, sampling={"temperature": 1.0}).schema
-        'mixed-r1.evaluation.v1'
-    """
+    """Which model answered which data, and how."""
 
     model: str
     """Name or path of the checkpoint."""
@@ -91,11 +86,7 @@ def read_evaluation(folder: Path) -> tuple[Manifest, list[EvaluatedSample]]:
 
 
 def check_comparable(before: Manifest, after: Manifest) -> None:
-    """Refuse two evaluations of different data.
-
-    Raises:
-        DataError: The digests differ.
-    """
+    """Raise DataError where two evaluations are of different data."""
     if before.data_digest != after.data_digest:
         raise DataError(
             f"before was evaluated on {before.data} (digest {before.data_digest[:16]}, {before.num_rows} rows), after "

@@ -27,12 +27,7 @@ Columns = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummarySettings:
-    """Settings of a summary.
-
-    Example:
-        >>> SummarySettings(pass_ks=(1, 4)).resampling.num_resamples
-        10000
-    """
+    """Settings of a summary."""
 
     pass_ks: tuple[int, ...] = (1,)
     """Each k of pass@k; rows with fewer graded completions than k do not enter it."""
@@ -168,7 +163,7 @@ def compare(
         before: Rows of one evaluation.
         after: Rows of the other, matched by sample id.
         metrics: Names as in a summary.
-        settings: pass@k, clusters, resampling.
+        settings: None takes the defaults.
         allow_unmatched: Compare the rows that both have a score for, instead of refusing.
 
     Raises:
@@ -225,23 +220,14 @@ def _comparison(
 
 
 def _matched_rows(before: Sequence[EvaluatedSample], after: Sequence[EvaluatedSample]) -> dict[str, EvaluatedSample]:
-    """Return all rows by id, those of both sides once.
-
-    Raises:
-        DataError: An id occurs twice on one side, or names different questions.
-    """
+    """Return all rows by id, those of both sides once; raise DataError where an id is not one question's."""
     found: dict[str, EvaluatedSample] = {}
     for side, rows in (("before", before), ("after", after)):
         if len({row.sample_id for row in rows}) < len(rows):
             raise DataError(f"the evaluation {side} holds a sample id twice; each row must have its own")
         for row in rows:
             other = found.setdefault(row.sample_id, row)
-            if (row.question, row.answer, row.options, row.task) != (
-                other.question,
-                other.answer,
-                other.options,
-                other.task,
-            ):
+            if any(getattr(row, name) != getattr(other, name) for name in ("question", "answer", "options", "task")):
                 raise DataError(
                     f"sample {row.sample_id} asks or expects something else after than before; compare evaluations "
                     "of the same data"

@@ -1,14 +1,21 @@
-"""Figures of the HTML pages as SVG: images with boxes, values with intervals, histograms and stacked bars."""
+"""HTML pages from the templates of this package, and their figures as SVG; all text but Markup is escaped.
+
+Figures: images with boxes, values with intervals, histograms and stacked bars.
+"""
 
 from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rollout.records import ImageBytes
 
+MAX_CHARS = 4000
 REFERENCE_COLOUR = "#1f7a4d"
 MODEL_COLOUR = "#d0312d"
 INK = "#6a6a75"
@@ -30,6 +37,34 @@ LEGEND_COLUMNS = 4
 LEGEND_ROW = 20
 
 Boxes = Sequence[Sequence[float]]
+
+
+def render(template: str, **values: object) -> str:
+    """Return a whole page.
+
+    Args:
+        template: File name in `templates`; it extends base.html, which needs `title`.
+        values: What the template names.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def cut(text: str) -> str:
+    """Cut a long text to `MAX_CHARS` and state its length."""
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]} ... ({len(text)} characters)"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cut"] = cut
+    return environment
 
 
 def images_svg(

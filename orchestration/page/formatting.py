@@ -1,4 +1,9 @@
-"""Numbers formatted for people."""
+"""Numbers and progress, formatted for people."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 GIB, MIB = 1 << 30, 1 << 20
 THOUSAND, MILLION, BILLION = 10**3, 10**6, 10**9
@@ -66,3 +71,16 @@ def some(number: float, noun: str) -> str:
         ('1 GPU', '8 GPUs')
     """
     return f"{number:,g} {noun}" if number == 1 else f"{number:,g} {noun}s"
+
+
+def progress_bars(*, width: int = 0, disable: bool = False) -> "Progress":
+    """Return bars with title, count and time, to be entered; what is no terminal gets each bar's last state once.
+
+    Args:
+        width: Characters that a title takes at least, so that the bars of several titles are aligned.
+        disable: Whether nothing is shown.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    title = TextColumn(f"{{task.description:<{width}}}")
+    return Progress(title, BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), disable=disable)

@@ -1,4 +1,4 @@
-"""Ray, the machines under it, and how many of their faults a run bears."""
+"""Ray, the machines under it, and how many of their faults a run survives."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class RewardPoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultsConfig:
-    """How faults of processes and machines are noticed, and how many of them a run bears."""
+    """How faults of processes and machines are noticed, and how many of them a run survives."""
 
     heartbeat_s: Annotated[float, Gt(0), Le(10**9)]
     """Between two heartbeats of an engine or a learner rank."""
@@ -40,7 +40,7 @@ class FaultsConfig:
     step_timeout_s: Annotated[float, Gt(0), Le(10**9)] = 600.0
     """An engine that has been at one step for so long is taken for dead: a first batch of pictures, a compilation."""
     start_timeout_s: Annotated[float, Gt(0), Le(10**9)]
-    """Time in which an engine must stand, or a learner must have loaded."""
+    """Time in which an engine or a learner must have started."""
     call_timeout_s: Annotated[float, Gt(0), Le(10**9)]
     """Time for one training step, weight transfer or checkpoint of the learner; longer is a hang."""
     window_s: Annotated[float, Gt(0), Le(10**9)]
@@ -72,7 +72,7 @@ class NodesConfig:
     memory_gib: Annotated[float, Gt(0), Le(1_000_000)]
     """Host memory of each machine."""
     roles: Annotated[tuple[ActorRole, ...], MinLen(1)] = ("engine", "learner", "reward")
-    """Which actors may stand there."""
+    """Which actors may run there."""
     resource: Annotated[str, MinLen(1)] | None = None
     """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
     leaves one out."""

@@ -130,7 +130,7 @@ JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverConfig:
-    """Where the job's driver, which holds no GPU, may stand; with nothing set it is the head node."""
+    """Where the job's driver, which needs no GPU, may run; with nothing set it is the head node."""
 
     num_cpus: Annotated[float, Ge(0)]
     """Cores reserved for it."""

@@ -19,7 +19,7 @@ EMPTY_GROUPS = ("experiment", "ablation")
 """Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
 KEY = re.compile(r"(~|\+{0,2})[A-Za-z_][A-Za-z0-9_.@:/-]*(\[\d+\][A-Za-z0-9_.]*)*")
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
-"""A value that stands in quotes as a whole, which Hydra takes off."""
+"""A value in quotes as a whole, which Hydra takes off."""
 HYDRA_FLAGS = {
     ("-m", "--multirun"): "one command is one run; repeat it in the shell: "
     "for seed in 0 1 2; do mixed-r1 train seed=$seed run_dir=runs/seed$seed; done",
@@ -96,7 +96,7 @@ def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
 
 
 def _refuse_malformed(override: str) -> None:
-    """Refuse an argument that is no `key=value`, before Hydra's parser words it."""
+    """Refuse an argument that is no `key=value`, before Hydra's parser does."""
     key, equals, _ = override.partition("=")
     if override.startswith("-"):
         for flags, way in HYDRA_FLAGS.items():
@@ -136,7 +136,7 @@ def _without_nothing_chosen(overrides: Sequence[str]) -> list[str]:
 
 
 def _as_typed(override: str) -> str:
-    """Quote the value of a setting that holds text, so that Hydra reads it as it stands."""
+    """Quote the value of a setting that holds text, so that Hydra reads it as it is."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     key, equals, value = override.partition("=")
@@ -285,6 +285,6 @@ def _key(override: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the first line of Hydra's words, and all of what YAML's parser says, which names file and line last."""
+    """Return the first line of Hydra's message, and all of what YAML's parser says, which names file and line last."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if type(error).__module__.startswith(("hydra", "omegaconf")) else " ".join(" ".join(lines).split())

@@ -61,7 +61,7 @@ class ExperimentConfig:
 
 
 def build_settings(values: dict[str, Any]) -> ExperimentConfig:
-    """Build the record alone: no check across rooms, nothing on this machine is looked at.
+    """Build the record without the checks between groups of settings or of this machine.
 
     Raises:
         ConfigError: a key, a type or a value that its own group of settings refuses.

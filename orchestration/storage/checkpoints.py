@@ -30,7 +30,7 @@ class StagingLearner(Protocol):
 
 
 class Checkpoints:
-    """All checkpoints of a run.
+    """All checkpoints of a run, of which the `keep_last` newest and, with `keep_best`, those of the best scores stay.
 
     Consumes: the learner's state, scores. Produces: marked checkpoints in the store. Waits for: the one before.
     """
@@ -44,15 +44,6 @@ class Checkpoints:
         keep_best: bool,
         say: Callable[[str], None],
     ) -> None:
-        """Read a store; nothing is written.
-
-        Args:
-            store: where they are kept; see `store_of`.
-            learner: asked to stage and to copy.
-            keep_last: newest complete checkpoints that stay.
-            keep_best: whether the best by macro mean and by each reward function stay too.
-            say: told of damaged checkpoints that are passed over.
-        """
         self.store = store
         self.learner = learner
         self._keep_last = keep_last
@@ -119,16 +110,13 @@ class Checkpoints:
             files = await self.learner.upload(self.store, share.step)
             await asyncio.to_thread(checkpoint.mark, self.store, share, files, extra=extra, scores=scores)
         except CheckpointError as error:
-            await self._clear(share.step)
+            # Delete what there is of it, as far as possible.
+            await asyncio.gather(asyncio.to_thread(checkpoint.remove, self.store, share.step), return_exceptions=True)
             raise CheckpointError(
                 f"the checkpoint of step {share.step} in {self.store} failed, and older ones are as they were: {error}"
             ) from error
         self._damaged.discard(share.step)
         await asyncio.to_thread(self._tidy, share.step)
-
-    async def _clear(self, step: int) -> None:
-        """Delete a failed checkpoint, as far as possible."""
-        await asyncio.gather(asyncio.to_thread(checkpoint.remove, self.store, step), return_exceptions=True)
 
     def _tidy(self, newest: int) -> None:
         """Delete checkpoints outside of the retention rule, and partial or damaged ones."""
@@ -195,10 +183,9 @@ def config_digest(config: ExperimentConfig) -> str:
 
 
 class Saver:
-    """Saves a run within the limits of its fault log."""
+    """Saves a run within the limits of its fault log, and raises TooManyFaultsError above them."""
 
     def __init__(self, checkpoints: Checkpoints, faults: FaultLog, say: Callable[[str], None]) -> None:
-        """Take nothing for saved."""
         self._checkpoints = checkpoints
         self._faults = faults
         self._say = say
@@ -206,11 +193,7 @@ class Saver:
         """The newest step that is saved or on its way."""
 
     async def begin(self, step: int, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
-        """Stage a checkpoint; it is written beside training, and the ones before stay until it is whole.
-
-        Raises:
-            TooManyFaultsError: too many failed within the window.
-        """
+        """Stage a checkpoint; it is written beside training, and the ones before stay until it is whole."""
         while self.saved_step != step:
             try:
                 await self._checkpoints.begin(step, extra=extra, scores=scores)
@@ -219,11 +202,7 @@ class Saver:
                 self._note(step, error)
 
     async def stage(self, step: int) -> None:
-        """Stage the learner's state now, for a `begin` of the same step.
-
-        Raises:
-            TooManyFaultsError: too many failed within the window.
-        """
+        """Stage the learner's state now, for a `begin` of the same step."""
         while True:
             try:
                 return await self._checkpoints.stage(step)
@@ -231,11 +210,7 @@ class Saver:
                 self._note(step, error)
 
     async def settle(self, step: int, extra: Callable[[], Mapping[str, Any]]) -> None:
-        """Wait until a checkpoint of `step` is complete, which is begun if it was not.
-
-        Raises:
-            TooManyFaultsError: too many failed within the window.
-        """
+        """Wait until a checkpoint of `step` is complete, which is begun if it was not."""
         while True:
             await self.begin(step, extra())
             try:

@@ -47,18 +47,11 @@ class Fault:
 
 
 class FaultLog:
-    """Counts faults by role and ends the run when a role has too many of them."""
+    """Counts faults by role, appends each to the file `path`, and ends the run when a role has too many of them."""
 
     def __init__(
         self, limits: FaultsConfig, path: Path | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """Start without faults.
-
-        Args:
-            limits: Faults of each role that a run bears within `window_s`.
-            path: File to which each fault is appended as a JSON line.
-            clock: Gives the seconds now.
-        """
         self._limits = {
             Role.ENGINE: limits.max_engine_faults,
             Role.ELASTIC: math.inf,

@@ -8,8 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from orchestration.page.curves import curves_svg, held_out_svg
-from orchestration.page.figures import images_svg
-from orchestration.page.render import render
+from orchestration.page.figures import images_svg, render
 from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.faults import Fault, read_faults
 from orchestration.storage.files import read_json_lines, whole_file

@@ -34,14 +34,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked about a picture, the right solution, and slips: wrong solutions of a careless annotator.
-
-    Example:
-        >>> Question(source="demo/bar", task="chart", text="How high is red?", answer_type="number",
-        ...          solution=Solution(think="red is 4", answer="4"),
-        ...          slips=(Solution(think="red is 5", answer="5"),)).options
-        ()
-    """
+    """What is asked about a picture, the right solution, and slips: wrong solutions of a careless annotator."""
 
     source: str
     """Where the row comes from: `demo/` and the kind of picture or question."""
@@ -79,14 +72,11 @@ class DemoSample:
     slips: tuple[Solution, ...]
 
     def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0) -> str:
-        """Return a completion to imitate, with a fault in it at the given rate.
+        """Return the text of a completion to imitate, end-of-turn token included.
 
         Args:
             rng: Decides whether there is a fault, and which.
             fault_frac: Probability of a fault, in [0, 1].
-
-        Returns:
-            The text of a completion, end-of-turn token included.
         """
         if rng.random() >= fault_frac:
             return self.solution.text + END_OF_TURN

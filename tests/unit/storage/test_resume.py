@@ -16,8 +16,15 @@ from orchestration.inputs.prepare import check_same_model
 from orchestration.settings.errors import ResumeError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.storage.files import write_json
-from orchestration.storage.resume import MAY_CHANGE, MUST_STAY, deciding_entry, may_change
-from orchestration.storage.run_folder import RunFolder, read_config, settle_config
+from orchestration.storage.run_folder import (
+    MAY_CHANGE,
+    MUST_STAY,
+    RunFolder,
+    deciding_entry,
+    may_change,
+    read_config,
+    settle_config,
+)
 
 
 def fields_of(record: Any, prefix: str = "") -> Iterator[str]:
