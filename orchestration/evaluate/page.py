@@ -7,9 +7,8 @@ from markupsafe import Markup
 from orchestration.evaluate.benchmarks import PresetResult
 from orchestration.evaluate.statistics import Estimate, PairedComparison
 from orchestration.evaluate.summary import Block, Comparison, Summary
-from orchestration.evaluate.tables import format_p_value
 from orchestration.page.figures import change_svg, data_uri, images_svg, render, share_svg
-from orchestration.page.formatting import NO_NAME
+from orchestration.page.formatting import NO_NAME, p_value
 from orchestration.workers.answers import EvaluatedSample, drawable_boxes, row_metrics, split_rows
 from rollout.records import ImageBytes
 
@@ -168,6 +167,6 @@ def _comparison_row(name: str, row: PairedComparison, limit: float) -> list[obje
         f"{row.before:.3f}",
         f"{row.after:.3f}",
         text.format(direction, change.value, change.low, change.high, figure),
-        format_p_value(row.p_value),
-        "" if row.adjusted_p_value is None else format_p_value(row.adjusted_p_value),
+        p_value(row.p_value),
+        "" if row.adjusted_p_value is None else p_value(row.adjusted_p_value),
     ]

@@ -53,6 +53,16 @@ def seconds(duration_s: float) -> str:
     return f"{duration_s:.2g} s"
 
 
+def p_value(value: float) -> str:
+    """Return a p-value with three decimals, or that it is smaller.
+
+    Example:
+        >>> p_value(0.0301), p_value(0.0001)
+        ('0.030', '<0.001')
+    """
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def span(first: int, last: int) -> str:
     """Return a range of numbers as text.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from learner.errors import DivergedError, ExplodingGradientError, NonFiniteLossError
 from orchestration import cli
 from orchestration.settings.describe import meaning
 from orchestration.usage import HELP
@@ -150,3 +151,21 @@ def test_output_may_be_cut_off_by_whoever_reads_it(tmp_path: Path) -> None:
     )
     assert done.stdout == "model:\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error", [NonFiniteLossError, ExplodingGradientError])
+def test_an_update_that_must_not_be_applied_ends_with_one_line_and_code_1(
+    error: type[DivergedError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(_: object) -> int:
+        raise error(7, ("0-12", "0-15"), "gradient norm nan")
+
+    monkeypatch.setattr(cli, "_train", diverge)
+
+    code, _, err = run(capsys, "train")
+
+    assert code == 1
+    [line] = err.splitlines()
+    assert line.startswith(
+        "mixed-r1 train: step 7: gradient norm nan in groups 0-12, 0-15; the update was not applied."
+    )

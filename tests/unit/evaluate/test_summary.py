@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestration.evaluate.benchmarks import PRESETS, apply_preset
+from orchestration.evaluate.publish import WIDTH, comparison_table, preset_table, summary_table
 from orchestration.evaluate.statistics import Resampling
 from orchestration.evaluate.store import write_json
 from orchestration.evaluate.summary import SummarySettings, compare, summarise
-from orchestration.evaluate.tables import WIDTH, comparison_table, preset_table, summary_table
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import EvaluatedSample, row_metrics
 from tests.unit.evaluate.builders import completion, sample
