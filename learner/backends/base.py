@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from learner.backends.parking import ParkingLot
+from learner.backends.offload import Offloader
 from learner.config import LearnerConfig, OptimizerConfig
 from learner.layers import base_name
 from learner.policy.model import Policy
@@ -47,7 +47,7 @@ class TrainBackend(ABC):
         self.device = device
         self.dtype = getattr(torch, config.dtype)
         self._config = config
-        self._parking = ParkingLot(device)
+        self._offloader = Offloader(device)
 
     def _build_policy(self, source: FolderSource) -> Weights:
         """Build the policy with frozen parts, adapters and recomputation as configured; returns its weights, unread.
@@ -184,7 +184,7 @@ class TrainBackend(ABC):
 
     def onload(self) -> None:
         """Move back what `offload` moved."""
-        self._parking.restore()
+        self._offloader.restore()
 
 
 # Weight decay pulls matrices towards zero; biases and norm weights are vectors and are not decayed.

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from learner.backends.base import WEIGHTS_FOLDER, LossFunction, TrainBackend, make_optimizer, parameter_groups
 from learner.backends.deepspeed_checkpoint import Layout, load_engine, save_engine
-from learner.backends.parking import reachable_tensors
+from learner.backends.offload import reachable_tensors
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.layers import base_name
@@ -200,7 +200,7 @@ class DeepSpeedBackend(TrainBackend):
         held = [self.policy, self._engine] if self._reference is None else [self.policy, self._engine, self._reference]
         modules = [tensor for root in held for tensor in (*root.parameters(), *root.buffers())]
         optimizers = [self._optimizer, getattr(self._reference, "optimizer", None)]
-        return self._parking.park(reachable_tensors(*modules, *optimizers, packages=("deepspeed",)))
+        return self._offloader.offload(reachable_tensors(*modules, *optimizers, packages=("deepspeed",)))
 
     def _layout(self) -> Layout:
         return Layout(

@@ -204,7 +204,7 @@ class FsdpBackend(TrainBackend):
             optim_state_dict=state["optimizer"],
             options=self._state_options(),
         )
-        self._parking.forget()
+        self._offloader.forget()
 
     def offload(self) -> int:
         policies = [self.policy] if self._reference is None else [self.policy, self._reference]
@@ -215,7 +215,7 @@ class FsdpBackend(TrainBackend):
         weights = [parameter for policy in policies for parameter in policy.parameters()]
         fixed, trained = ([_local(p) for p in weights if p.requires_grad is wanted] for wanted in (False, True))
         buffers = [buffer for policy in policies for buffer in policy.buffers()]
-        return self._parking.park((*trained, *buffers, *self._optimizer_state()), fixed=fixed)
+        return self._offloader.offload((*trained, *buffers, *self._optimizer_state()), fixed=fixed)
 
     def _optimizer_state(self) -> Iterator[torch.Tensor]:
         for state in self._optimizer.state.values():

@@ -21,17 +21,11 @@ from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import exchange
 from learner.records import ScoredGroup
 
-# Means over completion tokens that the loss reports, and the names under which a run logs them.
-TOKEN_METRICS = {
-    "clip_frac": "policy/clip_frac",
-    "ratio_mean": "policy/ratio_mean",
-    "kl_behaviour": "policy/kl_behaviour",
-    "mismatch": "policy/mismatch",
-    "entropy": "policy/entropy",
-    "kl_ref": "policy/kl_ref",
-    "correction_mean": "policy/correction_mean",
-    "corrected_frac": "policy/corrected_frac",
-}
+TOKEN_METRICS = (
+    *("clip_frac", "ratio_mean", "kl_behaviour", "mismatch", "entropy", "kl_ref"),
+    *("correction_mean", "corrected_frac"),
+)
+"""Means over completion tokens that the loss reports; logged under policy/."""
 NUM_SUSPECTS = 3
 """Groups that an error about an exploding gradient names."""
 
@@ -90,7 +84,7 @@ def report_metrics(
         "policy/loss": sum(update["loss"] for update in updates) / len(updates),
         "policy/grad_norm": sum(update["grad_norm"] for update in updates) / len(updates),
         "policy/learning_rate": learning_rate,
-        **{logged: per_token(name) for name, logged in TOKEN_METRICS.items()},
+        **{f"policy/{name}": per_token(name) for name in TOKEN_METRICS},
         "learner/num_updates": float(len(updates)),
         "learner/num_trained_tokens": num_tokens,
         "learner/num_forward_tokens": sum(update["num_forward_tokens"] for update in updates),

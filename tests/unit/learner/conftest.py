@@ -1,10 +1,13 @@
 """Tiny model folders of every family."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from differences import DIFFERENCES, Differences
+from learner_scenarios import live_case
 from tiny_learner import FAMILIES, write_tiny_model
 
 
@@ -26,6 +29,12 @@ def model_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def model_path(model_paths: dict[str, Path]) -> Path:
     """The Qwen2.5-VL."""
     return model_paths["qwen2_5_vl"]
+
+
+@pytest.fixture(scope="session")
+def one_rank(model_paths: dict[str, Path]) -> Callable[[str], dict]:
+    """A case of learner_scenarios on one rank of FSDP in this process, lived once for all tests."""
+    return cache(lambda name: live_case(0, 1, 0, model_paths, name, {}))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tiny_learner import make_group, mixed_groups
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
 from learner.training.trainer import PolicyTrainer
 
-NUM_STEPS = 3
+NUM_STEPS = 2
 
 
 def whole_life(rank: int, num_ranks: int, port: int, model_path: Path, directory: Path, changes: dict) -> dict:

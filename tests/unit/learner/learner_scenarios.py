@@ -1,15 +1,17 @@
 """What one rank does in the tests of several ranks; importable, so that a fresh process can find it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from tiny_learner import make_config, make_group, mixed_groups
+from tiny_learner import free_port, make_config, make_group, mixed_groups, run_ranks
 
 from learner import checkpoint
 from learner.batching import partition_groups
@@ -19,7 +21,8 @@ from learner.ranks import exchange
 from learner.store import FileEntry, FileStore, open_store
 from learner.training.trainer import PolicyTrainer
 
-NUM_STEPS = 3
+NUM_STEPS = 2
+"""The second update has moments, and gathers weights that the first has moved."""
 
 CASES: dict[str, dict] = {
     "plain": {},
@@ -139,9 +142,38 @@ def train_steps(rank: int, num_ranks: int, port: int, model_path: Path, changes:
     return result
 
 
-def live_cases(rank: int, num_ranks: int, _: int, model_paths: dict, ports: dict, changes: dict) -> dict:
-    """Live every case for three steps, one trainer after the other."""
-    return {name: live_case(rank, num_ranks, port, model_paths, name, changes) for name, port in ports.items()}
+@contextmanager
+def one_process_group() -> Iterator[None]:
+    """Have the trainers of this process, one after the other, share the group that the first of them makes.
+
+    DeepSpeed keeps groups of its own, which would not outlive it.
+    """
+    make, destroy = dist.init_process_group, dist.destroy_process_group
+
+    def make_once(*arguments: Any, **options: Any) -> None:
+        if not dist.is_initialized():
+            make(*arguments, **options)
+
+    dist.init_process_group, dist.destroy_process_group = make_once, lambda: None
+    try:
+        yield
+    finally:
+        dist.init_process_group, dist.destroy_process_group = make, destroy
+    destroy()
+
+
+def run_in_turn(num_ranks: int, folder: Path, calls: list[tuple]) -> list[list]:
+    """Run (function, *arguments) one after the other in the same processes, one a rank, and in one process group.
+
+    Starting processes costs more than most of what is called. Gives for each call what its ranks returned.
+    """
+    with_ports = [(function, free_port(), *arguments) for function, *arguments in calls]
+    return [list(found) for found in zip(*run_ranks(num_ranks, _in_turn, folder, with_ports), strict=True)]
+
+
+def _in_turn(rank: int, num_ranks: int, _: int, calls: list[tuple]) -> list:
+    with one_process_group():
+        return [function(rank, num_ranks, port, *arguments) for function, port, *arguments in calls]
 
 
 def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str, changes: dict) -> dict:
@@ -151,7 +183,8 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
     before = weights_of(trainer)
     gradients = keep_first_gradients(trainer)
     metrics = train(trainer, rank, num_ranks, 0, 1, family)
-    break_off(trainer, rank)
+    if name in ("plain", "LoRA, KL in the loss"):
+        break_off(trainer, rank)
     metrics += train(trainer, rank, num_ranks, 1, NUM_STEPS, family)
     result = {
         "before": before,
@@ -286,7 +319,7 @@ def resume(rank: int, num_ranks: int, port: int, model_path: Path, folder: Path)
     return result
 
 
-NUM_EXACT_STEPS = 4
+SAVED_STEP, NUM_EXACT_STEPS = 2, 4
 EXACT: dict = {
     "optimizer": {"warmup_steps": 3, "total_steps": NUM_EXACT_STEPS, "schedule": "cosine"},
     "algorithm": {
@@ -300,14 +333,24 @@ EXACT: dict = {
 """Everything that a resumed learner has to find again: moments, schedule, the order of minibatches, the reference."""
 
 
-def train_between(rank: int, num_ranks: int, port: int, model_path: Path, first: int, last: int, directory: Path):
-    """Resume at step `first`, or begin; train up to step `last` and save; give metrics and the weights saved."""
+def train_and_save_on_the_way(rank: int, num_ranks: int, port: int, model_path: Path, directory: Path) -> dict:
+    """Train, and save halfway; give the metrics that follow, the weights saved and the last ones."""
     trainer = start_trainer(rank, num_ranks, port, model_path, **EXACT)
-    if first:
-        trainer.load(open_store(directory), step=first)
-    metrics = train(trainer, rank, num_ranks, first, last)
-    result = {"weights": weights_of(trainer), "metrics": metrics}
-    save(trainer, directory, step=last)
+    train(trainer, rank, num_ranks, 0, SAVED_STEP)
+    saved = weights_of(trainer)
+    save(trainer, directory, step=SAVED_STEP)
+    return {"saved": saved, **_to_the_end(trainer, rank, num_ranks)}
+
+
+def train_on(rank: int, num_ranks: int, port: int, model_path: Path, directory: Path) -> dict:
+    """Resume halfway and train to the end."""
+    trainer = start_trainer(rank, num_ranks, port, model_path, **EXACT)
+    trainer.load(open_store(directory), step=SAVED_STEP)
+    return _to_the_end(trainer, rank, num_ranks)
+
+
+def _to_the_end(trainer: PolicyTrainer, rank: int, num_ranks: int) -> dict:
+    result = {"metrics": train(trainer, rank, num_ranks, SAVED_STEP, NUM_EXACT_STEPS), "weights": weights_of(trainer)}
     trainer.close()
     return result
 

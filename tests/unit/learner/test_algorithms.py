@@ -9,6 +9,7 @@ Two groups of two completions; each token's ratio of current to old probability,
     B  1     1       1, 2
 """
 
+import dataclasses
 import doctest
 import importlib
 import math
@@ -194,9 +195,11 @@ def test_every_algorithm_has_a_golden_step_and_a_configuration():
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_configuration_names_its_algorithm_and_fits(name):
-    config = build(AlgorithmConfig, compose([f"algorithm={name}"])["algorithm"], "algorithm")
+def test_a_configuration_names_its_algorithm_and_holds_exactly_the_fields(name):
+    values = compose([f"algorithm={name}"])["algorithm"]
+    config = build(AlgorithmConfig, values, "algorithm")
 
+    assert values.keys() == {field.name for field in dataclasses.fields(AlgorithmConfig)}
     assert config.name == name
     found = get_algorithm(config.name, scale=config.scale, aggregation=config.aggregation)
     assert (found.baseline, found.objective) == (ALGORITHMS[name].baseline, ALGORITHMS[name].objective)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from deepspeed_scenarios import NUM_STEPS, narrow_life, resume, whole_life
-from learner_scenarios import live_case, train_steps
+from learner_scenarios import live_case, run_in_turn, train_steps
 from safetensors.torch import load_file, save_file
 from tiny_learner import run_ranks
 
@@ -34,27 +34,53 @@ CHOSEN_CASES = (
 
 def settings(stage, *, offload=False, **changes):
     deepspeed = DeepSpeedConfig(zero_stage=stage, offload_optimizer=offload, offload_params=offload and stage == 3)
-    return {"backend": "deepspeed", "deepspeed": deepspeed, **changes}
+    return {"backend": "deepspeed", "deepspeed": deepspeed, "micro_batch_tokens": 100, **changes}
 
 
 @pytest.fixture(scope="module")
-def fsdp_life(model_path, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fsdp")
-    return run_ranks(1, whole_life, folder, model_path, folder / "checkpoints", {})[0]
+def one_rank_lives(model_path, tmp_path_factory):
+    """Whole lives on one rank: of FSDP, and of the offloading stages."""
+    folder = tmp_path_factory.mktemp("one")
+    changes = {"fsdp": {}, 2: settings(2, offload=True), 3: settings(3, offload=True)}
+    lives = run_in_turn(1, folder, [(whole_life, model_path, folder / str(of), own) for of, own in changes.items()])
+    return {of: life for of, [life] in zip(changes, lives, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def fsdp_life(one_rank_lives):
+    return one_rank_lives["fsdp"]
 
 
 @pytest.fixture(scope="module")
 def two_rank_lives(model_path, tmp_path_factory):
-    """A life of two ranks per stage, lived once for all tests that look at it."""
-    lives = {}
+    """By stage, a whole life of two ranks."""
+    folder = tmp_path_factory.mktemp("two")
+    calls = [(whole_life, model_path, folder / f"zero{stage}", settings(stage)) for stage in STAGES]
+    return dict(zip(STAGES, run_in_turn(2, folder, calls), strict=True))
 
-    def live(stage):
-        if stage not in lives:
-            folder = tmp_path_factory.mktemp(f"zero{stage}")
-            lives[stage] = run_ranks(2, whole_life, folder, model_path, folder / "checkpoints", settings(stage))
-        return lives[stage]
 
-    return live
+@pytest.fixture(scope="module")
+def resumed_lives(model_path, tmp_path_factory, two_rank_lives):
+    """By number of ranks and stage, what goes on from the checkpoints of two ranks."""
+    calls = [(resume, model_path, two_rank_lives[stage][0]["folder"], settings(stage)) for stage in STAGES]
+    return {
+        number: dict(zip(STAGES, run_in_turn(number, tmp_path_factory.mktemp("resumed"), calls), strict=True))
+        for number in (1, 2)
+    }
+
+
+@pytest.fixture(scope="module")
+def chosen_lives(model_paths, tmp_path_factory):
+    """The chosen cases on two ranks."""
+    calls = [(live_case, model_paths, name, settings(stage)) for stage, name in CHOSEN_CASES]
+    return dict(zip(CHOSEN_CASES, run_in_turn(2, tmp_path_factory.mktemp("chosen"), calls), strict=True))
+
+
+@pytest.fixture(scope="module")
+def narrow_lives(model_path, tmp_path_factory):
+    """By stage, a life in bfloat16."""
+    calls = [(narrow_life, model_path, settings(stage)) for stage in STAGES]
+    return dict(zip(STAGES, run_in_turn(2, tmp_path_factory.mktemp("narrow"), calls), strict=True))
 
 
 def write_untied_model(source, target):
@@ -90,18 +116,19 @@ def assert_same_weights(found, expected, atol):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_one_rank_updates_as_fsdp_does(stage, model_path, tmp_path, fsdp_life):
     [found] = run_ranks(1, train_steps, tmp_path, model_path, settings(stage))
 
     assert_same_weights(found["weights"], fsdp_life["trained"], atol=1e-4)
-    assert_same_metrics(found["metrics"], fsdp_life["metrics"][:3])
+    assert_same_metrics(found["metrics"], fsdp_life["metrics"][:NUM_STEPS])
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, differences):
     """Through idle ranks and steps without signal too, and after a step that raised."""
-    first, second = two_rank_lives(stage)
+    first, second = two_rank_lives[stage]
 
     assert [(name, array.shape) for name, array in first["trained"].items()] == first["shapes"] == second["shapes"]
     block = {name: array for name, array in first["trained"].items() if name in first["block"]}
@@ -110,7 +137,7 @@ def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, 
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
     loss, expected = ([metrics["policy/loss"] for metrics in life["metrics"]] for life in (first, fsdp_life))
     differences.check(f"{what}: gradients", "plain", first["gradients"], fsdp_life["gradients"], atol=1e-5)
-    differences.check(f"{what}: weights, 3 steps", "plain", first["trained"], fsdp_life["trained"], atol=1e-4)
+    differences.check(f"{what}: weights, 2 steps", "plain", first["trained"], fsdp_life["trained"], atol=1e-4)
     differences.check(f"{what}: loss", "plain", loss, expected, atol=1e-4)
     assert_same_life(first, fsdp_life)
     assert_same_weights(second["ended"], first["ended"], atol=0)
@@ -120,7 +147,7 @@ def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage, two_rank_lives):
-    for life in two_rank_lives(stage):
+    for life in two_rank_lives[stage]:
         unusable, non_finite = life["raised"]
         assert isinstance(unusable, LearnerError)
         assert isinstance(non_finite, NonFiniteLossError)
@@ -130,50 +157,46 @@ def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage,
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_nothing_is_printed_or_left_in_the_working_directory(stage, two_rank_lives):
-    for life in two_rank_lives(stage):
+    for life in two_rank_lives[stage]:
         assert life["printed"] == b""
         assert life["left_behind"] == []
 
 
 @pytest.mark.parametrize(("stage", "name"), CHOSEN_CASES)
-def test_every_kind_of_step_updates_as_fsdp_does(stage, name, model_paths, tmp_path, differences):
-    expected = live_case(0, 1, 0, model_paths, name, {})
-
-    first, second = run_ranks(2, live_case, tmp_path, model_paths, name, settings(stage))
+def test_every_kind_of_step_updates_as_fsdp_does(stage, name, chosen_lives, one_rank, differences):
+    expected = one_rank(name)
+    first, second = chosen_lives[stage, name]
 
     assert [(key, array.shape) for key, array in first["weights"].items()] == first["shapes"] == second["shapes"]
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
     differences.check(f"{what}: gradients", name, first["gradients"], expected["gradients"], atol=1e-5)
-    differences.check(f"{what}: weights, 3 steps", name, first["weights"], expected["weights"], atol=1e-4)
+    differences.check(f"{what}: weights, 2 steps", name, first["weights"], expected["weights"], atol=1e-4)
     assert_same_weights(second["weights"], first["weights"], atol=0)
     assert_same_metrics(first["metrics"], expected["metrics"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, model_path, tmp_path, two_rank_lives):
-    written = two_rank_lives(stage)
+def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, two_rank_lives, resumed_lives):
+    written, resumed = two_rank_lives[stage], resumed_lives[2][stage]
     folder = written[0]["folder"]
-
-    resumed = run_ranks(2, resume, tmp_path, model_path, folder, settings(stage))
 
     assert checkpoint.read(open_store(folder.parent), NUM_STEPS).num_ranks == 2
     for before, after in zip(written, resumed, strict=True):
-        assert after["version"] == 4
+        assert after["version"] == NUM_STEPS + 1
         assert after["drawn"] == before["drawn"]
         assert_same_weights(after["loaded"], before["trained"], atol=0)
         assert_same_weights(after["gone_on"], before["gone_on"], atol=0)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, model_path, tmp_path, two_rank_lives):
-    written = two_rank_lives(stage)[0]
-    files = sorted(written["folder"].rglob("*"))
-
-    [resumed] = run_ranks(1, resume, tmp_path, model_path, written["folder"], settings(stage))
+def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, two_rank_lives, resumed_lives):
+    written, [resumed] = two_rank_lives[stage][0], resumed_lives[1][stage]
 
     assert_same_weights(resumed["loaded"], written["trained"], atol=0)
     assert_same_weights(resumed["gone_on"], written["gone_on"], atol=2e-5)
-    assert sorted(written["folder"].rglob("*")) == files
+    step = checkpoint.read(open_store(written["folder"].parent), NUM_STEPS)
+    files = {str(path.relative_to(written["folder"])) for path in written["folder"].rglob("*") if path.is_file()}
+    assert files == {entry.name for entry in step.files} | {checkpoint.COMPLETE_MARKER}
 
 
 @pytest.mark.slow
@@ -216,13 +239,9 @@ def test_a_checkpoint_of_the_other_backend_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, model_path, tmp_path, fsdp_life):
-    changes = settings(stage, offload=True)
-
-    [life] = run_ranks(1, whole_life, tmp_path, model_path, tmp_path / "checkpoints", changes)
-
-    assert_same_life(life, fsdp_life)
-    assert life["is_unchanged"]
+def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, one_rank_lives):
+    assert_same_life(one_rank_lives[stage], one_rank_lives["fsdp"])
+    assert one_rank_lives[stage]["is_unchanged"]
 
 
 def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
@@ -237,8 +256,8 @@ def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, model_path, tmp_path):
-    first, second = run_ranks(2, narrow_life, tmp_path, model_path, settings(stage))
+def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, narrow_lives):
+    first, second = narrow_lives[stage]
 
     assert [str(dtype) for dtype in first["computed"]] == ["torch.bfloat16"]
     assert all(np.isfinite(metrics["policy/loss"]) for metrics in first["metrics"])

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from learner_scenarios import load, save, start_trainer
+from learner_scenarios import load, run_in_turn, save, start_trainer
 from offload_scenarios import held_bytes, live, resume_and_leave, same_bits, save_after_leaving, weights_of
 from tiny_learner import run_ranks
 
-from learner.backends.parking import ParkingLot, reachable_tensors
+from learner.backends.offload import Offloader, reachable_tensors
 from learner.config import DeepSpeedConfig, LoraConfig
 
 CPU = torch.device("cpu")
@@ -19,42 +19,42 @@ def zero(stage, **changes):
     return {"backend": "deepspeed", "deepspeed": DeepSpeedConfig(zero_stage=stage), **changes}
 
 
-def test_parked_bytes_leave_the_device_and_come_back_under_the_same_objects():
+def test_offloaded_bytes_leave_the_device_and_come_back_under_the_same_objects():
     weight = torch.nn.Parameter(torch.randn(300, 7))
     view, copy = weight.detach()[10:20], weight.detach().clone()
-    lot = ParkingLot(CPU)
+    offloader = Offloader(CPU)
 
-    freed = lot.park([weight, view, view.t(), torch.ones((), device="meta")])
+    freed = offloader.offload([weight, view, view.t(), torch.ones((), device="meta")])
 
     assert (freed, weight.untyped_storage().nbytes()) == (300 * 7 * 4, 0)
-    lot.restore()
+    offloader.restore()
     assert torch.equal(weight, copy)
     assert torch.equal(view, copy[10:20])
     assert view.untyped_storage()._cdata == weight.untyped_storage()._cdata
 
 
-def test_parking_again_holds_what_was_written_since_and_more_of_it():
-    lot = ParkingLot(CPU)
+def test_offloading_again_holds_what_was_written_since_and_more_of_it():
+    offloader = Offloader(CPU)
     weight = torch.zeros(1000)
-    lot.park([weight])
-    lot.restore()
+    offloader.offload([weight])
+    offloader.restore()
     weight.fill_(3.0)
     momentum = torch.full((5000,), 2.0)
 
-    freed = lot.park([weight, momentum])
-    lot.restore()
+    freed = offloader.offload([weight, momentum])
+    offloader.restore()
 
     assert freed == 24_000
     assert (weight.unique().tolist(), momentum.unique().tolist()) == ([3.0], [2.0])
 
 
 def test_what_is_fixed_is_copied_to_the_host_once_and_back_each_time():
-    fixed, trained, lot = torch.ones(1000), torch.zeros(10), ParkingLot(CPU)
+    fixed, trained, offloader = torch.ones(1000), torch.zeros(10), Offloader(CPU)
 
     def leave_and_return():
-        assert lot.park([trained], fixed=[fixed, fixed[:7]]) == 4040
+        assert offloader.offload([trained], fixed=[fixed, fixed[:7]]) == 4040
         assert fixed.untyped_storage().nbytes() == 0
-        lot.restore()
+        offloader.restore()
         return trained.unique().tolist(), fixed.unique().tolist()
 
     assert leave_and_return() == ([0.0], [1.0])
@@ -62,22 +62,22 @@ def test_what_is_fixed_is_copied_to_the_host_once_and_back_each_time():
     fixed.fill_(3.0)  # against the rule, and so it is lost
     assert leave_and_return() == ([2.0], [1.0])
     fixed.fill_(4.0)
-    lot.forget()
+    offloader.forget()
     assert leave_and_return() == ([2.0], [4.0])
 
 
 def test_another_tensor_among_the_fixed_ones_is_copied_with_all_of_them():
-    first, second, lot = torch.ones(10), torch.full((10,), 2.0), ParkingLot(CPU)
-    lot.park([], fixed=[first])
-    lot.restore()
+    first, second, offloader = torch.ones(10), torch.full((10,), 2.0), Offloader(CPU)
+    offloader.offload([], fixed=[first])
+    offloader.restore()
 
-    lot.park([], fixed=[second, first])
-    lot.restore()
+    offloader.offload([], fixed=[second, first])
+    offloader.restore()
 
     assert (first.unique().tolist(), second.unique().tolist()) == ([1.0], [2.0])
 
 
-def test_fixed_weights_that_a_checkpoint_brings_are_parked_anew(model_path, tmp_path):
+def test_fixed_weights_that_a_checkpoint_brings_are_offloaded_anew(model_path, tmp_path):
     writer = start_trainer(0, 1, 0, model_path, freeze=("vision_tower",), dtype="bfloat16")
     with torch.no_grad():
         for parameter in writer.backend.policy.parameters():
@@ -113,21 +113,21 @@ def test_memory_that_no_tensor_holds_is_given_back_and_tensors_stay(model_path, 
     trainer.close()
 
 
-def test_optimiser_goes_on_with_the_state_that_was_parked():
+def test_optimiser_goes_on_with_the_state_that_was_offloaded():
     def train(leaves):
         torch.manual_seed(0)
         model = torch.nn.Linear(16, 16)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-        lot = ParkingLot(CPU)
+        offloader = Offloader(CPU)
         for _ in range(4):
             model(torch.randn(8, 16)).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             if leaves:
-                lot.park(reachable_tensors(model.weight, model.bias, optimizer, packages=()))
+                offloader.offload(reachable_tensors(model.weight, model.bias, optimizer, packages=()))
                 assert {t.untyped_storage().nbytes() for t in model.parameters()} == {0}
                 assert optimizer.state[model.weight]["exp_avg"].untyped_storage().nbytes() == 0
-                lot.restore()
+                offloader.restore()
         return model.weight.detach().clone()
 
     assert torch.equal(train(True), train(False))
@@ -135,16 +135,16 @@ def test_optimiser_goes_on_with_the_state_that_was_parked():
 
 def test_borrowed_memory_stays_where_it_is():
     numpy_owned = torch.from_numpy(torch.ones(8).numpy())
-    lot = ParkingLot(CPU)
-    assert lot.park([numpy_owned]) == 0
+    offloader = Offloader(CPU)
+    assert offloader.offload([numpy_owned]) == 0
     assert numpy_owned.sum() == 8
 
 
-def test_parking_twice_is_a_bug_and_says_so():
-    lot = ParkingLot(CPU)
-    lot.park([torch.ones(1)])
-    with pytest.raises(AssertionError, match="parked twice"):
-        lot.park([torch.ones(1)])
+def test_offloading_twice_is_a_bug_and_says_so():
+    offloader = Offloader(CPU)
+    offloader.offload([torch.ones(1)])
+    with pytest.raises(AssertionError, match="offloaded twice"):
+        offloader.offload([torch.ones(1)])
 
 
 CASES = {
@@ -168,8 +168,7 @@ def needs_deepspeed(changes):
 def test_a_learner_that_leaves_between_steps_takes_the_same_steps_to_the_bit(case, model_path, tmp_path):
     num_ranks, changes = case
     needs_deepspeed(changes)
-    stayed = run_ranks(num_ranks, live, tmp_path / "stayed", model_path, False, changes)
-    left = run_ranks(num_ranks, live, tmp_path / "left", model_path, True, changes)
+    stayed, left = run_in_turn(num_ranks, tmp_path, [(live, model_path, leaves, changes) for leaves in (False, True)])
 
     for away, home in zip(left, stayed, strict=True):
         assert away["metrics"] == home["metrics"]

@@ -112,7 +112,7 @@ def test_settings_that_do_not_fit_one_another_are_named(make, message):
         make()
 
 
-def test_yaml_files_hold_exactly_the_fields():
+def test_yaml_files_of_learners_hold_exactly_the_fields():
     learner_fields = {f.name for f in dataclasses.fields(LearnerConfig)} - {"model_path", "algorithm"}
     for path in (CONF / "learner").glob("[!_]*.yaml"):
         values = compose([f"learner={path.stem}"])["learner"]
@@ -120,10 +120,6 @@ def test_yaml_files_hold_exactly_the_fields():
         assert values.keys() == learner_fields - other_backend, path
         assert values["optimizer"].keys() == {f.name for f in dataclasses.fields(OptimizerConfig)}, path
         build(LearnerConfig, values, "learner")
-    for path in (CONF / "algorithm").glob("*.yaml"):
-        values = compose([f"algorithm={path.stem}"])["algorithm"]
-        assert values.keys() == {f.name for f in dataclasses.fields(AlgorithmConfig)}, path
-        build(AlgorithmConfig, values, "algorithm")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Device memory lent to others: the bytes of tensors move to host memory, under tensors that stay the same objects.
+"""Offloading between two steps: the bytes of tensors move to host memory, under tensors that stay the same objects.
 
-Only storages change hands. Parameters, views of them, and what an optimiser or a sharding library holds on to are the
-very objects they were, so nothing else has to change while the memory is away. Between `park` and `restore` none of
+Only storages change. Parameters, views of them, and what an optimiser or a sharding library holds on to are the
+very objects they were, so nothing else has to change while the memory is away. Between `offload` and `restore` none of
 them may be read or written: their storages have no bytes.
 """
 
@@ -14,10 +14,10 @@ ALIGNMENT = 256
 """Of each storage's copy, in bytes; more than any tensor type needs."""
 
 
-class ParkingLot:
+class Offloader:
     """Holds the bytes of one device's storages.
 
-    The host memory is two blocks, kept from one parking to the next: one of what changes in between, and one of what is
+    The host memory is two blocks, kept from one offload to the next: one of what changes in between, and one of what is
     fixed, whose bytes are copied to the host once. For a GPU both are page-locked, so that copies run at the full speed
     of the bus.
     """
@@ -27,22 +27,22 @@ class ParkingLot:
         self._device = device
         self._changing = torch.empty(0, dtype=torch.uint8)
         self._fixed = torch.empty(0, dtype=torch.uint8)
-        self._parked: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
+        self._offloaded: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
         """Storage, and its bytes in one of the blocks."""
         self._held: list[torch.UntypedStorage] = []
         """Storages whose bytes the block of what is fixed holds, in its order."""
 
-    def park(self, tensors: Iterable[torch.Tensor], *, fixed: Iterable[torch.Tensor] = ()) -> int:
+    def offload(self, tensors: Iterable[torch.Tensor], *, fixed: Iterable[torch.Tensor] = ()) -> int:
         """Copy what the tensors hold to host memory and free their device memory.
 
         Args:
             tensors: any, views and several of one storage included; those on other devices are passed over.
-            fixed: the same, of which nothing was written since they were parked last, or `forget` was called after.
+            fixed: the same, of which nothing was written since they were offloaded last, or `forget` was called after.
 
         Returns:
             Bytes freed.
         """
-        assert not self._parked, "parked twice without a restore"
+        assert not self._offloaded, "offloaded twice without a restore"
         seen: set[int] = set()
         changing, unchanged = list(self._storages(tensors, seen)), list(self._storages(fixed, seen))
         self._changing = self._reserve(self._changing, changing)
@@ -52,7 +52,7 @@ class ParkingLot:
         for storage, place in places[: len(changing)] if is_held else places:
             place.copy_(_bytes_of(storage), non_blocking=True)
         self._wait()
-        self._parked, self._held = places, unchanged
+        self._offloaded, self._held = places, unchanged
         for storage, _ in places:
             storage.resize_(0)
         if self._device.type == "cuda":
@@ -61,14 +61,14 @@ class ParkingLot:
 
     def restore(self) -> None:
         """Allocate device memory for every storage again and copy its bytes back."""
-        for storage, place in self._parked:
+        for storage, place in self._offloaded:
             storage.resize_(place.nbytes)
             _bytes_of(storage).copy_(place, non_blocking=True)
         self._wait()
-        self._parked = []
+        self._offloaded = []
 
     def forget(self) -> None:
-        """Copy what is fixed again when it is parked next: it was written."""
+        """Copy what is fixed again when it is offloaded next: it was written."""
         self._held = []
 
     def _storages(self, tensors: Iterable[torch.Tensor], seen: set[int]) -> Iterator[torch.UntypedStorage]:
