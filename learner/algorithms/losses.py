@@ -17,15 +17,10 @@ KlEstimator = Literal["k1", "k2", "k3"]
 Objective = Literal["clip", "gspo", "cispo"]
 
 
-def token_weights(
-    aggregation: Aggregation,
-    lengths: Sequence[int],
-    *,
-    num_tokens: int,
-    num_sequences: int,
-    max_completion_tokens: int,
-) -> torch.Tensor:
-    """Return the weight of each token of these sequences.
+def token_weight(
+    aggregation: Aggregation, length: int, *, num_tokens: int, num_sequences: int, max_completion_tokens: int
+) -> float:
+    """Return the weight of each token of one sequence.
 
     token: 1 / num_tokens, the mean over all tokens; DAPO, arXiv:2503.14476, eq. 8. sequence: 1 / (num_sequences * T),
     the mean of each completion's mean; GRPO, arXiv:2402.03300, eq. 3. constant: 1 / (num_sequences *
@@ -34,33 +29,25 @@ def token_weights(
 
     Args:
         aggregation: one of the three.
-        lengths: [S], completion tokens of each sequence.
+        length: T, the sequence's completion tokens.
         num_tokens: of all unmasked completions of the optimiser step.
         num_sequences: unmasked completions of the optimiser step.
         max_completion_tokens: the rollout's limit; read by constant only.
-
-    Returns:
-        float32 [C].
 
     Raises:
         ValueError: aggregation constant without a max_completion_tokens.
 
     Example:
-        >>> token_weights("sequence", [1, 2], num_tokens=3, num_sequences=2, max_completion_tokens=0).tolist()
-        [0.5, 0.25, 0.25]
+        >>> token_weight("sequence", 2, num_tokens=3, num_sequences=2, max_completion_tokens=0)
+        0.25
     """
     if aggregation == "constant" and max_completion_tokens < 1:
         raise ValueError(
             f"algorithm.max_completion_tokens is {max_completion_tokens}; aggregation=constant divides by it, so set "
             "it to the rollout's limit, or algorithm.aggregation=token"
         )
-    sizes = torch.tensor(lengths, dtype=torch.int64)
-    denominators = {
-        "token": torch.full(sizes.shape, num_tokens, dtype=torch.float64),
-        "sequence": num_sequences * sizes.double(),
-        "constant": torch.full(sizes.shape, num_sequences * max_completion_tokens, dtype=torch.float64),
-    }[aggregation]
-    return denominators.reciprocal().float().repeat_interleave(sizes)
+    of_constant = num_sequences * max_completion_tokens
+    return 1.0 / {"token": num_tokens, "sequence": num_sequences * length, "constant": of_constant}[aggregation]
 
 
 def sequence_sums(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -206,11 +193,6 @@ def objective_terms(
     )
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `values` where `mask` is True; 0 where nothing is."""
-    return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
-
-
 def policy_loss(
     objective: Objective,
     logprobs: torch.Tensor,
@@ -237,7 +219,7 @@ def policy_loss(
             one update, logprobs.detach() is exactly that. None: the ratio divides by `behaviour_logprobs`.
         behaviour_logprobs: [C] the engine's, of the weights that sampled.
         advantages: float32 [C].
-        token_weights: float32 [C], at least 0; see `token_weights`.
+        token_weights: float32 [C], at least 0; see `token_weight`.
         lengths: [S] tokens of each sequence; they add up to C.
         entropy: [C] of the current policy's next-token distribution, nats, with gradient.
         ref_logprobs: [C] frozen reference; needed when kl_coef > 0, and only watched when it is 0.
@@ -300,5 +282,6 @@ def policy_loss(
         "correction_mean": correction,
         "corrected_frac": corrected.float(),
     }
-    metrics = {name: masked_mean(values, counted) for name, values in watched.items()}
-    return (token_weights * token_loss).sum(), {**metrics, "num_tokens": counted.sum().float()}
+    num_tokens = counted.sum()
+    metrics = {name: values.where(counted, 0.0).sum() / num_tokens.clamp(min=1) for name, values in watched.items()}
+    return (token_weights * token_loss).sum(), {**metrics, "num_tokens": num_tokens.float()}

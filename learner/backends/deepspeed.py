@@ -51,14 +51,14 @@ class DeepSpeedBackend(TrainBackend):
         self._engine_config = engine_config(config, hidden_size=self.policy.hf_model.config.text_config.hidden_size)
         # Before `_fill`, which leaves parameters without the shape by which decay is decided.
         groups = parameter_groups(self.policy, config.optimizer)
-        self._fill_all(self.policy, weights)
+        self._fill(self.policy, weights)
         self._module = self._engine = self._start_engine(self.policy, make_optimizer(groups, config.optimizer))
         self._optimizer = self._engine.optimizer
         self._reference = self._build_reference(source)
 
     def _hold_reference(self, reference: Policy, weights: Weights) -> torch.nn.Module:
         """See TrainBackend; sharded by an engine of its own in stage 3, whole on every rank otherwise."""
-        self._fill_all(reference, weights)
+        self._fill(reference, weights)
         if self._stage == SHARDS_STAGE:
             engine: torch.nn.Module = self._start_engine(reference, None)
             return engine
@@ -79,30 +79,27 @@ class DeepSpeedBackend(TrainBackend):
         logger.debug("deepspeed.initialize printed: %s", printed.getvalue())
         return engine
 
-    def _fill_all(self, policy: Policy, weights: Weights) -> None:
-        for name, parameter in list(policy.hf_model.named_parameters()):
-            self._fill(parameter, initial_rows(name, parameter.shape, weights))
-
-    def _fill(self, parameter: torch.nn.Parameter, tensor: torch.Tensor) -> None:
-        """Fill one parameter with its whole tensor; stage 3 keeps this rank's part of it only.
+    def _fill(self, policy: Policy, weights: Weights) -> None:
+        """Fill the parameters of a policy that no engine has yet; stage 3 keeps this rank's part of each only.
 
         A collective in stage 3: all ranks fill in one order, and the values of rank 0 count.
-
-        Args:
-            parameter: on the meta device, of a policy that no engine has yet.
-            tensor: its values, of any floating type.
         """
-        # Swapped and not replaced: a tied weight has two owners.
-        real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
-        torch.utils.swap_tensors(parameter, real)
-        # The float32 values that the optimiser keeps begin from these, so a bfloat16 policy begins from rounded ones;
-        # checkpoints are stored in bfloat16 as a rule, and then nothing is rounded.
-        parameter.data = tensor.to(device=self.device, dtype=self.dtype)
-        if self._stage == SHARDS_STAGE:
-            # The constructor partitions what it is given; one parameter at a time, so that one whole tensor is alive.
-            self._deepspeed.zero.Init(
-                module=torch.nn.ParameterList([parameter]), config_dict_or_path=self._engine_config, dtype=self.dtype
-            )
+        for name, parameter in list(policy.hf_model.named_parameters()):
+            tensor = initial_rows(name, parameter.shape, weights)
+            # Swapped and not replaced: a tied weight has two owners.
+            real = torch.nn.Parameter(torch.empty_like(tensor), requires_grad=parameter.requires_grad)
+            torch.utils.swap_tensors(parameter, real)
+            # The float32 values that the optimiser keeps begin from these, so a bfloat16 policy begins from rounded
+            # ones; checkpoints are stored in bfloat16 as a rule, and then nothing is rounded.
+            parameter.data = tensor.to(device=self.device, dtype=self.dtype)
+            if self._stage == SHARDS_STAGE:
+                # The constructor partitions what it is given; one parameter at a time, so that one whole tensor is
+                # alive.
+                self._deepspeed.zero.Init(
+                    module=torch.nn.ParameterList([parameter]),
+                    config_dict_or_path=self._engine_config,
+                    dtype=self.dtype,
+                )
 
     def forward_backward(self, batch: MicroBatch, loss_function: LossFunction, *, is_last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_last)

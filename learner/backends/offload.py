@@ -88,11 +88,11 @@ class Offloader:
             return block
         is_gpu = self._device.type == "cuda"
         if is_gpu and block.nbytes:
-            _check(_runtime().cudaHostUnregister(block.data_ptr()))
+            _check(torch.cuda.cudart().cudaHostUnregister(block.data_ptr()))
         # Not torch's own pinned memory, which is rounded up to a power of two.
         block = torch.empty(size, dtype=torch.uint8)
         if is_gpu:
-            _check(_runtime().cudaHostRegister(block.data_ptr(), size, 0))
+            _check(torch.cuda.cudart().cudaHostRegister(block.data_ptr(), size, 0))
         return block
 
     def _wait(self) -> None:
@@ -140,11 +140,6 @@ def _aligned(storage: torch.UntypedStorage) -> int:
 
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-
-
-def _runtime() -> Any:
-    """CUDA's runtime."""
-    return torch.cuda.cudart()
 
 
 def _check(code: Any) -> None:

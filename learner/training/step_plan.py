@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from learner.algorithms.advantages import compute_advantages, overlong_penalty
-from learner.algorithms.losses import token_weights
+from learner.algorithms.losses import token_weight
 from learner.algorithms.registry import Algorithm
 from learner.batching import TrainSequence
 from learner.config import AlgorithmConfig
@@ -164,14 +164,12 @@ def minibatch_sequences(
             TrainSequence(
                 index=index,
                 advantages=advantages[fact.group_id][index],
-                token_weight=float(
-                    token_weights(
-                        algorithm.aggregation,
-                        [fact.lengths[index]],
-                        num_tokens=num_tokens,
-                        num_sequences=num_sequences,
-                        max_completion_tokens=config.max_completion_tokens,
-                    )[0]
+                token_weight=token_weight(
+                    algorithm.aggregation,
+                    fact.lengths[index],
+                    num_tokens=num_tokens,
+                    num_sequences=num_sequences,
+                    max_completion_tokens=config.max_completion_tokens,
                 ),
                 old_logprobs=old_logprobs.get((fact.group_id, index)),
                 ref_logprobs=ref_logprobs.get((fact.group_id, index)),

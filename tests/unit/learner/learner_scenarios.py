@@ -125,6 +125,12 @@ def weights_of(trainer: PolicyTrainer) -> dict[str, np.ndarray]:
     return {name: tensor.float().clone().numpy() for name, tensor in trainer.backend.full_tensors()}
 
 
+def assert_same_weights(found: dict, expected: dict, atol: float) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
 def train(
     trainer: PolicyTrainer, rank: int, num_ranks: int, first: int, last: int, family: str = "qwen2_5_vl"
 ) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner_scenarios import load, save, start_trainer, train
+from learner_scenarios import load, save, start_trainer, train, weights_of
 from tiny_learner import make_group
 
 NUM_STEPS = 3
@@ -57,10 +57,6 @@ def resume_and_leave(rank: int, num_ranks: int, port: int, model_path: Path, fol
     gone_on = weights_of(trainer)
     trainer.close()
     return {"gone_on": gone_on}
-
-
-def weights_of(trainer) -> dict[str, np.ndarray]:
-    return {name: tensor.float().numpy() for name, tensor in trainer.backend.full_tensors()}
 
 
 def held_bytes(trainer) -> int:

@@ -22,7 +22,7 @@ import torch
 
 import learner.algorithms
 from learner.algorithms.advantages import compute_advantages
-from learner.algorithms.losses import policy_loss, token_weights
+from learner.algorithms.losses import policy_loss, token_weight
 from learner.algorithms.registry import ALGORITHMS, get_algorithm
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError
@@ -54,14 +54,15 @@ def step(name, clip_low=0.2, clip_high=0.2, token_kl=None, kl_coef=0.0, **overri
     )
     flat = torch.cat([values for group in advantages for values in group])
     logprobs = (torch.tensor(RATIOS).log() - 1).requires_grad_()
-    weights = token_weights(algorithm.aggregation, LENGTHS, num_tokens=8, num_sequences=4, max_completion_tokens=4)
+    settings = {"num_tokens": 8, "num_sequences": 4, "max_completion_tokens": 4}
+    weights = [token_weight(algorithm.aggregation, length, **settings) for length in LENGTHS for _ in range(length)]
     loss, _ = policy_loss(
         algorithm.objective,
         logprobs,
         old_logprobs=None,
         behaviour_logprobs=torch.full((8,), -1.0),
         advantages=flat.float(),
-        token_weights=weights,
+        token_weights=torch.tensor(weights),
         lengths=LENGTHS,
         entropy=torch.zeros(8),
         ref_logprobs=None,

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from deepspeed_scenarios import NUM_STEPS, narrow_life, resume, whole_life
-from learner_scenarios import live_case, run_in_turn, train_steps
+from learner_scenarios import assert_same_weights, live_case, run_in_turn, train_steps
 from safetensors.torch import load_file, save_file
 from tiny_learner import run_ranks
 
@@ -108,12 +108,6 @@ def assert_same_metrics(found, expected):
     for ours, theirs in zip(found, expected, strict=True):
         for name in theirs.keys() - {"learner/num_forward_tokens"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name
-
-
-def assert_same_weights(found, expected, atol):
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
 
 
 @pytest.mark.slow

@@ -5,20 +5,17 @@ import math
 import pytest
 import torch
 
-from learner.algorithms.losses import correction_weights, kl_estimate, sequence_sums, token_weights
+from learner.algorithms.losses import correction_weights, kl_estimate, sequence_sums, token_weight
 from learner.config import CorrectionConfig
 
 
 def weights(aggregation, lengths, num_tokens=8, num_sequences=4, max_completion_tokens=10):
-    found = token_weights(
-        aggregation,
-        lengths,
-        num_tokens=num_tokens,
-        num_sequences=num_sequences,
-        max_completion_tokens=max_completion_tokens,
-    )
-    assert found.dtype == torch.float32
-    return found.tolist()
+    settings = {
+        "num_tokens": num_tokens,
+        "num_sequences": num_sequences,
+        "max_completion_tokens": max_completion_tokens,
+    }
+    return [token_weight(aggregation, length, **settings) for length in lengths for _ in range(length)]
 
 
 def test_token_weights_are_one_over_the_steps_tokens():
@@ -38,10 +35,6 @@ def test_constant_weights_do_not_see_lengths():
 @pytest.mark.parametrize("aggregation", ["token", "sequence"])
 def test_weights_of_the_whole_step_add_up_to_one(aggregation):
     assert sum(weights(aggregation, [1, 3, 2, 2])) == pytest.approx(1.0)
-
-
-def test_no_sequence_makes_no_weight():
-    assert weights("token", [], num_tokens=0, num_sequences=0) == []
 
 
 def test_constant_without_a_limit_is_refused():

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from learner_scenarios import load, run_in_turn, save, start_trainer
-from offload_scenarios import held_bytes, live, resume_and_leave, same_bits, save_after_leaving, weights_of
+from learner_scenarios import load, run_in_turn, save, start_trainer, weights_of
+from offload_scenarios import held_bytes, live, resume_and_leave, same_bits, save_after_leaving
 from tiny_learner import run_ranks
 
 from learner.backends.offload import Offloader, reachable_tensors

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from learner_scenarios import (
     CASES,
+    assert_same_weights,
     fail_together,
     fetch,
     live_case,
@@ -20,13 +21,6 @@ from tiny_learner import run_ranks
 from learner import checkpoint
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.store import FileStore, open_store
-
-
-def assert_same_weights(found, expected, atol):
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
-
 
 NOT_COMPARED = {"learner/num_forward_tokens"}
 """How many prompts are repeated depends on the cut into micro-batches, which differs between ranks."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from learner_scenarios import (
+    assert_same_weights,
     keep_first_gradients,
     load,
     nan_group,
@@ -45,12 +46,6 @@ def start(model_path):
 
     yield start_one
     trainers.pop().close()
-
-
-def assert_same_weights(found, expected, atol):
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
 
 
 def test_a_step_moves_weights_and_reports(start):
