@@ -72,7 +72,7 @@ def resumed_lives(model_path, tmp_path_factory, two_rank_lives):
 @pytest.fixture(scope="module")
 def chosen_lives(model_paths, tmp_path_factory):
     """The chosen cases on two ranks."""
-    calls = [(live_case, model_paths, name, settings(stage)) for stage, name in CHOSEN_CASES]
+    calls = [(live_case, model_paths, name, settings(stage, micro_batch_tokens=60)) for stage, name in CHOSEN_CASES]
     return dict(zip(CHOSEN_CASES, run_in_turn(2, tmp_path_factory.mktemp("chosen"), calls), strict=True))
 
 

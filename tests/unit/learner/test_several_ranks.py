@@ -28,8 +28,7 @@ NOT_COMPARED = {"learner/num_forward_tokens"}
 
 @pytest.fixture(scope="module")
 def two_ranks(model_paths, tmp_path_factory):
-    # Two micro-batches a rank and update; the one rank that they are compared with has more, and cuts a group.
-    calls = [(live_case, model_paths, name, {"micro_batch_tokens": 100}) for name in CASES]
+    calls = [(live_case, model_paths, name, {}) for name in CASES]
     return dict(zip(CASES, run_in_turn(2, tmp_path_factory.mktemp("two"), calls), strict=True))
 
 
