@@ -182,19 +182,18 @@ def processor_of(config: ModelConfig) -> Mapping[str, Any]:
     Raises:
         ConfigError: no image is within the limits.
     """
-    found = _of_checkpoint(config)
+    saved = saved_processor(Path(config.path)) if config.path is not None else None
+    found: Mapping[str, Any] = {}
+    if saved is not None:
+        found = saved[1]
+    elif config.hf_processor is not None:
+        found = config.hf_processor
+    elif config.family is not None and config.path is None:
+        found = tiny_processor(config.family)
     if config.min_pixels is None and config.max_pixels is None:
         return found
     tower = shape_of(config).tower
     return with_pixel_limits(found, tower, min_pixels=config.min_pixels, max_pixels=config.max_pixels)
-
-
-def _of_checkpoint(config: ModelConfig) -> Mapping[str, Any]:
-    if config.path is not None and (saved := saved_processor(Path(config.path))) is not None:
-        return saved[1]
-    if config.hf_processor is not None:
-        return config.hf_processor
-    return {} if config.family is None or config.path is not None else tiny_processor(config.family)
 
 
 def saved_processor(folder: Path) -> tuple[str, dict[str, Any]] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestration.cluster.machines import Layout
 from orchestration.models.shapes import ModelShape
-from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, engine_memory, undivided
+from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, EngineMemory, engine_memory, undivided
 from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory
 from orchestration.plan.learner_memory import CONTEXT_BYTES, TRANSFER, learner_memory, learner_parts, reserve
 from orchestration.plan.records import MemoryItem, MemoryUse, make_item
@@ -51,11 +51,11 @@ def plan_memory(
     training = config.training
     best = 1 + len(FUNCTION_NAMES) if training.keep_best else 0  # by macro mean, and by each reward function
     weighed = DEFAULT_IMAGE_BYTES if image_bytes is None else image_bytes
-    has_engine = knows_engine(config, shape, layout)
+    engine = engine_of(config, shape, layout)
     return MemoryPlan(
         devices=device_memory(config, shape, layout),
-        cache=cache_of(config, shape, layout) if has_engine else None,
-        hosts=host_memory(config, shape, layout, image_bytes=weighed) if layout and has_engine else (),
+        cache=engine.cache if engine else None,
+        hosts=host_memory(config, shape, layout, image_bytes=weighed) if layout and engine else (),
         checkpoint_bytes=checkpoint_bytes(config, shape),
         num_checkpoints=training.keep_last + best + 1,
         export_bytes=export_bytes(config, shape),
@@ -64,24 +64,19 @@ def plan_memory(
 
 def device_memory(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> tuple[MemoryUse, ...]:
     """Return what a learner's device and an engine's hold; for a shared GPU, what it holds in each phase."""
-    learner_limit, engine_limit = memory_limit(config, layout, "learner"), memory_limit(config, layout, "engine")
-    if not knows_engine(config, shape, layout):
-        return (learner_memory(config, shape, learner_limit),)
-    if config.cluster.layout == "colocated" and config.learner.device == "cuda":
-        return colocated_memory(config, shape, learner_limit)
-    return learner_memory(config, shape, learner_limit), engine_memory(config, shape, engine_limit).use
+    limit, engine = memory_limit(config, layout, "learner"), engine_of(config, shape, layout)
+    if engine is not None and config.cluster.layout == "colocated" and config.learner.device == "cuda":
+        return colocated_memory(config, shape, limit)
+    learner = learner_memory(config, shape, limit)
+    return (learner,) if engine is None else (learner, engine.use)
 
 
-def cache_of(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> CachePlan:
-    """Return the cache of an engine."""
-    return engine_memory(config, shape, memory_limit(config, layout, "engine")).cache
-
-
-def knows_engine(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> bool:
-    """Whether an engine can be counted: its workers can share the model, and its cache or its GPU has a known size."""
-    engine = config.rollout.engine
-    is_sized = engine.kv_cache_bytes is not None or memory_limit(config, layout, "engine") is not None
-    return is_sized and not undivided(shape, engine.tensor_parallel_size)
+def engine_of(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> EngineMemory | None:
+    """Count an engine; None where its workers cannot share the model, or neither its cache nor its GPU has a size."""
+    engine, limit = config.rollout.engine, memory_limit(config, layout, "engine")
+    if undivided(shape, engine.tensor_parallel_size) or (engine.kv_cache_bytes is None and limit is None):
+        return None
+    return engine_memory(config, shape, limit)
 
 
 def colocated_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> tuple[MemoryUse, ...]:

@@ -17,7 +17,7 @@ from orchestration.plan.batches import Lengths
 from orchestration.plan.engine_memory import CachePlan, widths
 from orchestration.plan.findings import KEY
 from orchestration.plan.host_memory import process_bytes
-from orchestration.plan.memory import MemoryPlan, cache_of, device_memory, knows_engine
+from orchestration.plan.memory import MemoryPlan, device_memory, engine_of
 from orchestration.plan.records import Finding, MemoryUse, error, warning
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -85,11 +85,8 @@ def _cache(
     if cache.num_whole_sequences < 1:
 
         def fits(changed: ExperimentConfig) -> bool:
-            return (
-                _has_room(changed, layout)
-                and knows_engine(changed, shape, layout)
-                and cache_of(changed, shape, layout).num_whole_sequences >= 1
-            )
+            found = engine_of(changed, shape, layout) if _has_room(changed, layout) else None
+            return found is not None and found.cache.num_whole_sequences >= 1
 
         helps = what_fits(config, engine_ways(config, widths(shape)), fits)
         yield error(
