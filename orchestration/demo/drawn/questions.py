@@ -43,7 +43,7 @@ def ask_yes_no(scene: Scene, rng: random.Random) -> Question:
     return Question(
         source=f"demo/{kind}",
         task="match_yesno",
-        text=text,
+        question=text,
         solution=Solution(think=think, answer=answer),
         slips=(Solution(think=wrong_think, answer=opposite),),
     )
@@ -112,7 +112,7 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
     return Question(
         source=f"demo/{kind}",
         task="match_mcq",
-        text=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {', '.join(options[:-1])} or {options[-1]}",
+        question=f"{rng.choice(_CHOICE_TEXTS[kind]).format(named)} {', '.join(options[:-1])} or {options[-1]}",
         solution=choose(right),
         slips=tuple(choose(option) for option in options if option != right),
         options=tuple(options),
@@ -130,7 +130,7 @@ def ask_box(scene: Scene, rng: random.Random) -> Question:
     return Question(
         source="demo/refer",
         task="iou",
-        text=text.format(rng.choice(expressions(scene, item))),
+        question=text.format(rng.choice(expressions(scene, item))),
         solution=Solution(think=think, answer=as_json(item.box)),
         slips=tuple(slips),
     )
@@ -202,7 +202,7 @@ def ask_caption(scene: Scene, rng: random.Random) -> Question:
     return Question(
         source="demo/scene",
         task="open",
-        text=text,
+        question=text,
         solution=_solution(scene, phrases),
         slips=tuple(_solution(scene, wrong) for wrong in _careless(scene, rng)),
     )
@@ -238,7 +238,7 @@ def ask_chart(chart: Chart, rng: random.Random) -> Question:
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
-        text=text,
+        question=text,
         solution=Solution(think=f"{chart.description}; {extreme} {answer}", answer=answer),
         slips=tuple(
             Solution(think=f"{chart.description}; {value} {colour}", answer=colour)
@@ -258,7 +258,7 @@ def _ask_value(chart: Chart, rng: random.Random) -> Question:
     return Question(
         source=f"demo/{chart.kind}",
         task="chart",
-        text=rng.choice(_VALUE_TEXTS[chart.kind]).format(colour),
+        question=rng.choice(_VALUE_TEXTS[chart.kind]).format(colour),
         solution=Solution(think=f"{chart.description}; {colour} {value}", answer=str(value)),
         slips=tuple(
             Solution(think=f"{chart.description}; {colour} {wrong}", answer=str(wrong)) for wrong in wrong_values

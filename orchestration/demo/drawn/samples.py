@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 END_OF_TURN = "<|im_end|>"
 """Closes every turn of the chat, the completion included."""
@@ -40,7 +40,7 @@ class Question:
     """Where the row comes from: `demo/` and the kind of picture or question."""
     task: str
     """Which reward reads it: match_yesno | match_mcq | chart | iou | open."""
-    text: str
+    question: str
     """The user turn, options included."""
     solution: Solution
     slips: tuple[Solution, ...]
@@ -51,25 +51,21 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoSample:
-    """One generated row: picture, question, reference, and what demonstrations are made of."""
+class DemoSample(Question):
+    """One generated row: a question with its picture and reference."""
 
-    sample_id: str
-    """Digest of picture and question: equal rows have equal ids, whatever seed drew them."""
-    question: str
-    source: str
-    task: str
     image_png: bytes = field(repr=False)
     image_size: tuple[int, int]
     """(width, height) in pixels."""
     scene_digest: str
     """Digest of what is drawn; no digest occurs in both splits."""
     answer: str
-    """The reference; boxes as JSON in pixels of the picture."""
-    options: tuple[str, ...]
-    answer_type: str
-    solution: Solution
-    slips: tuple[Solution, ...]
+    """The reference; boxes as JSON in pixels of the picture, in whatever frame demonstrations write them."""
+
+    @property
+    def sample_id(self) -> str:
+        """Digest of picture and question: equal rows have equal ids, whatever seed drew them."""
+        return hashlib.blake2b(f"{self.scene_digest}/{self.question}".encode(), digest_size=10).hexdigest()
 
     def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0) -> str:
         """Return the text of a completion to imitate, end-of-turn token included.
@@ -85,21 +81,14 @@ class DemoSample:
         return rng.choice(self.slips).text + END_OF_TURN
 
 
-def make_sample(question: Question, *, image_png: bytes, image_size: tuple[int, int], scene_digest: str) -> DemoSample:
+def make_sample(asked: Question, *, image_png: bytes, image_size: tuple[int, int], scene_digest: str) -> DemoSample:
     """Join a question with its picture."""
     return DemoSample(
-        sample_id=hashlib.blake2b(f"{scene_digest}/{question.text}".encode(), digest_size=10).hexdigest(),
-        question=question.text,
-        source=question.source,
-        task=question.task,
+        **{item.name: getattr(asked, item.name) for item in fields(asked)},
         image_png=image_png,
         image_size=image_size,
         scene_digest=scene_digest,
-        answer=question.solution.answer,
-        options=question.options,
-        answer_type=question.answer_type,
-        solution=question.solution,
-        slips=question.slips,
+        answer=asked.solution.answer,
     )
 
 

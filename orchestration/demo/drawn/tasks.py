@@ -103,6 +103,6 @@ def _different(ask: Callable[[], Question], num_questions: int) -> list[Question
     for _ in range(num_questions + MAX_QUESTION_DRAWS):
         if len(found) == num_questions:
             break
-        question = ask()
-        found.setdefault(question.text, question)
+        asked = ask()
+        found.setdefault(asked.question, asked)
     return list(found.values())

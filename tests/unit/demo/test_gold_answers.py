@@ -70,28 +70,28 @@ def right_yes_no(scene: Scene, text: str) -> bool:
 
 def test_yes_and_no_follow_from_the_scene() -> None:
     for scene, rng in scenes():
-        question = ask_yes_no(scene, rng)
-        assert (question.solution.answer == "yes") == right_yes_no(scene, question.text), question.text
+        asked = ask_yes_no(scene, rng)
+        assert (asked.solution.answer == "yes") == right_yes_no(scene, asked.question), asked.question
 
 
 def test_the_right_option_is_the_one_that_fits() -> None:
     for scene, rng in scenes():
-        question = ask_choice(scene, rng)
-        right = question.solution.answer
-        named = [item for item in scene.shapes if item.colour in question.text.split("?")[0]]
+        asked = ask_choice(scene, rng)
+        right = asked.solution.answer
+        named = [item for item in scene.shapes if item.colour in asked.question.split("?")[0]]
         if not named:
-            named = [item for item in scene.shapes if item.shape in question.text.split("?")[0]]
-        assert len(named) == 1, question.text
+            named = [item for item in scene.shapes if item.shape in asked.question.split("?")[0]]
+        assert len(named) == 1, asked.question
         assert right in (named[0].colour, named[0].shape, named[0].quarter)
-        assert len(set(question.options)) == NUM_OPTIONS
-        assert right in question.options
-        assert question.text.endswith(f"? {', '.join(question.options[:-1])} or {question.options[-1]}")
+        assert len(set(asked.options)) == NUM_OPTIONS
+        assert right in asked.options
+        assert asked.question.endswith(f"? {', '.join(asked.options[:-1])} or {asked.options[-1]}")
 
 
 def test_the_box_is_that_of_the_only_shape_that_the_words_fit() -> None:
     for scene, rng in scenes():
-        question = ask_box(scene, rng)
-        words = set(re.findall(r"[a-z]+", question.text))
+        asked = ask_box(scene, rng)
+        words = set(re.findall(r"[a-z]+", asked.question))
         fitting = [
             item
             for item in scene.shapes
@@ -100,7 +100,7 @@ def test_the_box_is_that_of_the_only_shape_that_the_words_fit() -> None:
             and words & {"small", "big"} <= {item.size}
             and words & {*SIDES} <= {item.latitude, item.longitude}
         ]
-        assert [list(item.box) for item in fitting] == [json.loads(question.solution.answer)], question.text
+        assert [list(item.box) for item in fitting] == [json.loads(asked.solution.answer)], asked.question
 
 
 def test_the_caption_names_every_shape_once_and_no_other() -> None:
@@ -115,13 +115,13 @@ def test_the_chart_answer_follows_from_its_values() -> None:
     for seed in range(NUM_SCENES):
         chart = random_chart(random.Random(seed))
         values = dict(zip(chart.colours, chart.values, strict=True))
-        question = ask_chart(chart, random.Random(-seed))
-        named = re.findall("|".join(values), question.text)
-        if question.answer_type == "number":
-            assert question.solution.answer == str(values[named[0]])
+        asked = ask_chart(chart, random.Random(-seed))
+        named = re.findall("|".join(values), asked.question)
+        if asked.answer_type == "number":
+            assert asked.solution.answer == str(values[named[0]])
         else:
-            extreme = max if re.search("most|highest|largest", question.text) else min
-            assert question.solution.answer == extreme(values, key=values.__getitem__)
+            extreme = max if re.search("most|highest|largest", asked.question) else min
+            assert asked.solution.answer == extreme(values, key=values.__getitem__)
 
 
 @pytest.mark.parametrize("kind", ["bar", "line", "pie"])
