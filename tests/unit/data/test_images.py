@@ -1,3 +1,5 @@
+"""Checked images: sizes, formats, colours, orientation, cut files, fingerprints."""
+
 import hashlib
 import io
 import zlib
@@ -12,7 +14,6 @@ from PIL import Image
 from orchestration.data.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
 from orchestration.data.rows import Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
-from tests.unit.data.checks import LIMITS, accepted, refusal
 from tests.unit.data.pictures import (
     FILES,
     ORIENTATION,
@@ -25,6 +26,18 @@ from tests.unit.data.pictures import (
     png_chunk,
     png_claiming,
 )
+
+LIMITS = LimitsConfig()
+
+
+def refusal(data: bytes, limits: LimitsConfig = LIMITS, *, has_boxes: bool = False) -> Refused:
+    with pytest.raises(Refused) as caught:
+        check_image(data, limits, has_boxes=has_boxes)
+    return caught.value
+
+
+def accepted(data: bytes, limits: LimitsConfig = LIMITS, *, has_boxes: bool = False) -> CheckedImage:
+    return check_image(data, limits, has_boxes=has_boxes)
 
 
 @pytest.mark.parametrize("name", FILES)
