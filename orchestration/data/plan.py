@@ -178,9 +178,9 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
         DataError: files that sources' formats need are missing; all such sources are named.
     """
     plans, missing = [], []
-    for name, source in sorted(recipe.sources.items(), key=lambda item: ROLE_ORDER.index(item[1].role)):
+    for name in sorted(recipe.sources, key=lambda name: ROLE_ORDER.index(recipe.sources[name].role)):
         try:
-            plans.append(_plan_source(name, source, recipe, store, digests))
+            plans.append(_plan_source(name, recipe, store, digests))
         except DataError as error:
             missing.append(f"  {name}: {error}; to leave it out: ~data.recipe.sources.{name}")
     digests.save()
@@ -189,9 +189,8 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
     return plans
 
 
-def _plan_source(
-    name: str, source: SourceConfig, recipe: RecipeConfig, store: Path, digests: FileDigests
-) -> SourcePlan:
+def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDigests) -> SourcePlan:
+    source = recipe.sources[name]
     adapter = find_adapter(source.adapter)
     licence = replace(adapter.licence, name=source.license) if source.license else adapter.licence
     root = store if source.path is None else Path(recipe.raw or ".").expanduser().absolute() / source.path
@@ -204,18 +203,7 @@ def _plan_source(
         key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, recipe.limits.max_image_bytes, part.name,
                         part.arguments, own, stage_code(STAGE))  # fmt: skip
         tasks.append(
-            PartTask(
-                store=store,
-                name=name,
-                source=source,
-                license=licence.name,
-                root=root,
-                part=part,
-                key=key,
-                chunk_rows=recipe.chunk_rows,
-                max_image_bytes=recipe.limits.max_image_bytes,
-                seed=recipe.seed,
-            )
+            PartTask(store=store, recipe=recipe, name=name, license=licence.name, root=root, part=part, key=key)
         )
     return SourcePlan(name=name, config=source, licence=licence, tasks=tuple(tasks), files=files)
 

@@ -14,7 +14,7 @@ from orchestration.data.rows import BadRow, RawImage, RawRow, Refused, RejectRea
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.stages import Advance, Map, settle
-from orchestration.settings.recipe import SourceConfig
+from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from orchestration.storage.files import write_json
 
 STAGE = "read"
@@ -29,19 +29,20 @@ class PartTask:
     """One part of one source, to be read by one task."""
 
     store: Path
+    recipe: RecipeConfig
     name: str
     """Of the source in the recipe."""
-    source: SourceConfig
     license: str
     root: Path
     part: Part
     key: str
     """Digest of adapter, settings and content of the annotation files."""
-    chunk_rows: int
-    max_image_bytes: int
-    seed: int
     cutoff: int | None = None
     """Rows whose sampling hash is above it are not drawn; None draws all."""
+
+    @property
+    def source(self) -> SourceConfig:
+        return self.recipe.sources[self.name]
 
 
 def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advance) -> list[Chunk]:
@@ -79,7 +80,7 @@ def smallest_hashes(task: PartTask) -> list[int]:
 
 def _sampling_hash(task: PartTask, source_id: str) -> int:
     """Return a hash of seed, source, part and id, by which rows are drawn."""
-    text = f"{task.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
+    text = f"{task.recipe.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
 
 
@@ -121,7 +122,7 @@ def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -
     for row in rows:
         writer = writer or ChunkWriter(folder)
         _read_row(task, row, writer, stamps)
-        if writer.num_rows == task.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
+        if writer.num_rows == task.recipe.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
     return None if writer is None else writer.finish({"role": task.source.role, "source": task.name, "files": stamps})
 
@@ -139,7 +140,7 @@ def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps:
         if isinstance(row, BadRow):
             raise Refused(row.reason, row.detail)
         for image in row.images:
-            data, stamp = read_image(task.root, image, task.max_image_bytes)
+            data, stamp = read_image(task.root, image, task.recipe.limits.max_image_bytes)
             images.append(data)
             if stamp is not None:
                 stamps.append(stamp)

@@ -1,4 +1,4 @@
-"""Reading: rows in chunks, a fixed draw, files that change between builds, image paths that stay inside their source."""
+"""Reading: rows in chunks, a fixed draw, files that change between builds, image paths that leave their source."""
 
 import json
 import os
