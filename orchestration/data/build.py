@@ -236,11 +236,11 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
         max_completion_tokens=sampling.max_completion_tokens,
     )
 
-    async def run(seats: Reservations, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
+    async def run(reservations: Reservations, targets: Sequence[tuple[Chunk, Path]], advance: Advance) -> list[Chunk]:
         limits = config.cluster.faults
         log = FaultLog(limits, logs / "faults.jsonl")
-        engines = start_engines(config.rollout, model, seats, logs, faults=limits, log=log)
-        rewards = start_reward_pool(config, model, seats, logs, log)
+        engines = start_engines(config.rollout, model, reservations, logs, faults=limits, log=log)
+        rewards = start_reward_pool(config, model, reservations, logs, log)
         try:
             await asyncio.gather(engines.ready(), rewards.ready())
             return await sample_chunks(
@@ -262,7 +262,7 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
             advance(sum(chunk.num_rows for chunk in chunks))
             return [chunk for chunk in done if chunk is not None]
         # Reserved only while sampling: the workers of other stages need these cores too.
-        with reserved(config, roles=POLICY_ROLES) as seats:
-            return asyncio.run(run(seats, targets, advance))
+        with reserved(config, roles=POLICY_ROLES) as reservations:
+            return asyncio.run(run(reservations, targets, advance))
 
     return attempt

@@ -38,8 +38,8 @@ HASH_SIDE = 16
 """Rows of the hash, and bits in each: 256 in all."""
 THUMBNAIL_SIDE = 16
 MIN_STEP = 2
-"""Grey levels by which a cell must outshine its left neighbour to set its bit. With 0, the noise of a JPEG encoder
-sets bits at random wherever a drawing is evenly white."""
+"""Grey levels by which a cell must be brighter than its left neighbour to set its bit. With 0, the noise of a JPEG
+encoder sets bits at random wherever a drawing is evenly white."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

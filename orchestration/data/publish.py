@@ -117,9 +117,9 @@ def publish(
     Args:
         job: What was built.
         stages: Chunks that came out of each stage, in the order in which rows pass them.
-        seconds: What each stage took, in this sitting.
+        seconds: What each stage took, in this process.
         run: Applies a function to many items: writes shards and counts.
-        advance: Told of written rows.
+        advance: Called with numbers of written rows.
     """
     started = time.perf_counter()
     partial = job.out.with_name(f"{job.out.name}.partial-{job.key}")

@@ -178,7 +178,7 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A row in canonical form on its way to the dataset; its image bytes stay in their chunk."""
+    """A row in canonical form; its image bytes stay in their chunk."""
 
     sample_id: str
     source: str

@@ -93,9 +93,9 @@ def select_rows(
     for number in fitting:
         members_of[rows[number].function].append(number)
     for function, members in members_of.items():
-        room = {source: count for (source, name), count in targets.items() if name == function}
-        if len(members) > sum(room.values()):
-            over_quota = _over_quota(members, room, rows=rows, strata=fitting, config=config, seed=seed)
+        allowed = {source: count for (source, name), count in targets.items() if name == function}
+        if len(members) > sum(allowed.values()):
+            over_quota = _over_quota(members, allowed, rows=rows, strata=fitting, config=config, seed=seed)
             for number, refusal in over_quota.items():
                 verdicts[number] = refusal
     if config.strict:
@@ -134,14 +134,14 @@ def _within_bands(
 
 def _over_quota(
     members: Sequence[int],
-    room: Mapping[str, int],
+    allowed: Mapping[str, int],
     *,
     rows: Sequence[Selectable],
     strata: Mapping[int, str],
     config: SelectConfig,
     seed: int,
 ) -> dict[int, Refused]:
-    """Return the rows of one function that find no room in the quotas."""
+    """Return the rows of one function that the quotas leave out."""
     classes = {
         number: (
             strata[number] if config.balance_strata else "",
@@ -151,11 +151,13 @@ def _over_quota(
         for number in members
     }
     preferred = sorted(members, key=lambda number: digest_of("quota", seed, rows[number].sample_id))
-    chosen = choose(preferred, classes, [row.source for row in rows], room)
+    chosen = choose(preferred, classes, [row.source for row in rows], allowed)
     fitting = Counter(rows[number].source for number in members)
     function = rows[members[0]].function
     refusals = {  # shared: there may be millions of rows
-        source: Refused(RejectReason.OVER_QUOTA, f"{room[source]} of {count} rows of {source} are taken for {function}")
+        source: Refused(
+            RejectReason.OVER_QUOTA, f"{allowed[source]} of {count} rows of {source} are taken for {function}"
+        )
         for source, count in fitting.items()
     }
     return {number: refusals[rows[number].source] for number in members if number not in chosen}
@@ -239,29 +241,29 @@ def divide_quotas(
     """
     taken = dict.fromkeys(sorted(available), 0)
     while True:
-        source_room = _room(sources, 0, taken)
-        function_room = _room(functions, 1, taken)
-        open_cells = (cell for cell in taken if function_room.get(cell[1], 1) > 0)
+        source_allowed = _allowed(sources, 0, taken)
+        function_allowed = _allowed(functions, 1, taken)
+        open_cells = (cell for cell in taken if function_allowed.get(cell[1], 1) > 0)
         left = {cell: available[cell] - taken[cell] for cell in open_cells}
-        offers = _share_by(0, left, source_room)
-        gained = _share_by(1, offers, function_room)
+        offers = _share_by(0, left, source_allowed)
+        gained = _share_by(1, offers, function_allowed)
         if not any(gained.values()):
             return taken
         taken = {cell: count + gained.get(cell, 0) for cell, count in taken.items()}
 
 
-def _room(quotas: Mapping[str, int], axis: int, taken: Mapping[Cell, int]) -> dict[str, int]:
+def _allowed(quotas: Mapping[str, int], axis: int, taken: Mapping[Cell, int]) -> dict[str, int]:
     """What is left of every quota."""
     return {name: quota - sum(n for cell, n in taken.items() if cell[axis] == name) for name, quota in quotas.items()}
 
 
-def _share_by(axis: int, limits: Mapping[Cell, int], room: Mapping[str, int]) -> dict[Cell, int]:
-    """Cut the limits down, in proportion, to what there is room for on one axis."""
+def _share_by(axis: int, limits: Mapping[Cell, int], allowed: Mapping[str, int]) -> dict[Cell, int]:
+    """Cut the limits down, in proportion, to what is allowed on one axis."""
     shares: dict[Cell, int] = {}
     for name in sorted({cell[axis] for cell in limits}):
         cells = {cell: limit for cell, limit in limits.items() if cell[axis] == name}
         total = sum(cells.values())
-        counts = share_out(list(cells.values()), min(room.get(name, total), total))
+        counts = share_out(list(cells.values()), min(allowed.get(name, total), total))
         shares.update(zip(cells, counts, strict=True))
     return {cell: shares[cell] for cell in limits}
 
@@ -293,19 +295,19 @@ class Class:
     """Of a leaf; the last one is taken first."""
     taken: int = 0
 
-    def take(self, sources: Sequence[str], room: dict[str, int]) -> int | None:
-        """Return one row whose source has room, from the branch with the fewest taken; None where there is none left.
+    def take(self, sources: Sequence[str], allowed: dict[str, int]) -> int | None:
+        """Return one row whose source is not full, from the branch with the fewest taken; None where none is left.
 
         A branch that has run out leaves its share to the others.
         """
         while self.rows:
             row = self.rows.pop()
-            if room[sources[row]] > 0:
+            if allowed[sources[row]] > 0:
                 self.taken += 1
                 return row
         while self.branches:
             name = min(self.branches, key=self._claim)
-            found = self.branches[name].take(sources, room)
+            found = self.branches[name].take(sources, allowed)
             if found is not None:
                 self.taken += 1
                 return found
@@ -318,7 +320,7 @@ class Class:
 
 
 def choose(
-    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: Sequence[str], room: Mapping[str, int]
+    rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: Sequence[str], allowed: Mapping[str, int]
 ) -> set[int]:
     """Choose rows of one reward function so that strata, and answers within a task, are even where possible.
 
@@ -328,14 +330,14 @@ def choose(
         rows: Rows in the order of preference.
         classes: (stratum, task, answer class) of every row.
         sources: Source of every row, by row.
-        room: Rows to take of every source.
+        allowed: Rows to take of every source.
 
     Returns:
-        sum(room) rows where the sources have as many.
+        sum(allowed) rows where the sources have as many.
     """
     tree = _tree(rows, classes)
-    left = dict(room)
-    wanted = sum(room.values())
+    left = dict(allowed)
+    wanted = sum(allowed.values())
     chosen: set[int] = set()
     while len(chosen) < wanted and (row := tree.take(sources, left)) is not None:
         left[sources[row]] -= 1
