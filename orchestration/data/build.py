@@ -31,7 +31,6 @@ from orchestration.data.stages import (
     RowStage,
     Verdict,
     result_folder,
-    rows_in_order,
     run_stage,
     sift,
     stage_code,
@@ -132,7 +131,7 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
         with RowIndex(job.store / "deduplicate" / "scratch") as index:
-            for number, values in rows_in_order(chunks):
+            for number, values in enumerate(values for chunk in chunks for values in chunk.rows()):
                 index.add(candidate_from_json(values), number)
                 advance(1)
             for number, reason, detail in decide(index, settings):

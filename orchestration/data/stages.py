@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,28 +163,20 @@ class RowStage:
     """Makes the function that is applied to each row of a chunk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkTask:
-    """One stage over one chunk."""
-
-    stage: RowStage
-    source: Path
-    target: Path
-
-
-def run_chunk(task: ChunkTask) -> Chunk:
-    """Return the chunk that the stage makes of another one; a finished one is reused."""
-    done = Chunk.open(task.target)
+def run_chunk(stage: RowStage, store: Path, folder: Path) -> Chunk:
+    """Return the chunk that a stage makes of the one in a folder; a finished one is reused."""
+    source = Chunk.of(folder)
+    target = result_folder(store, stage.name, stage.key, source)
+    done = Chunk.open(target)
     if done is not None:
         return done
-    source = Chunk.of(task.source)
-    writer = ChunkWriter(task.target)
-    with task.stage.opened(source, writer) as step:
+    writer = ChunkWriter(target)
+    with stage.opened(source, writer) as step:
         for values in source.rows():
             try:
                 writer.add(step(values))
             except Refused as refusal:
-                settle(writer, task.stage.name, values, refusal)
+                settle(writer, stage.name, values, refusal)
     return writer.finish(source.origin)
 
 
@@ -208,12 +201,9 @@ def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Ver
 
 def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, advance: Advance) -> list[Chunk]:
     """Run a stage over all chunks, several at a time, and return the results in order."""
-    tasks = [
-        ChunkTask(stage=stage, source=chunk.folder, target=result_folder(store, stage.name, stage.key, chunk))
-        for chunk in chunks
-    ]
     results = []
-    for chunk, result in zip(chunks, run(run_chunk, tasks), strict=True):
+    made = run(partial(run_chunk, stage, store), [chunk.folder for chunk in chunks])
+    for chunk, result in zip(chunks, made, strict=True):
         advance(chunk.num_rows)
         results.append(result)
     return results
@@ -222,15 +212,6 @@ def run_stage(stage: RowStage, chunks: Sequence[Chunk], store: Path, run: Map, a
 def result_folder(store: Path, stage: str, key: Any, chunk: Chunk) -> Path:
     """Return the folder of the result of a stage over a chunk."""
     return store / stage / digest_of(key, chunk.folder.parent.name, chunk.folder.name, chunk.digest)
-
-
-def rows_in_order(chunks: Iterable[Chunk]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number the rows of all chunks from 0."""
-    number = 0
-    for chunk in chunks:
-        for values in chunk.rows():
-            yield number, values
-            number += 1
 
 
 def sift(

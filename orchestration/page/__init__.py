@@ -1,1 +1,1 @@
-"""Templates and figures of HTML pages, and numbers formatted as text."""
+"""Templates and figures of HTML pages, numbers formatted as text, and progress bars."""
