@@ -161,7 +161,7 @@ class StoredImage:
     width: int
     height: int
     dhash: str
-    """256-bit difference hash, hexadecimal; see fingerprints.py."""
+    """256-bit difference hash, hexadecimal; see images.py."""
     thumbnail: str
     """16 x 16 RGB means, base64 of 768 bytes."""
     image_id: str
