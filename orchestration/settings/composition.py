@@ -163,12 +163,9 @@ def _settle_paths(values: dict[str, Any], kind: Any, prefix: str, *, is_for_here
 
 
 def _explain_first_fault(overrides: Mapping[str, str], error: Exception, name: str) -> str:
-    """Find the override that composition fails at, groups before values as Hydra takes them, and say what is wrong.
+    """Return what is wrong with the first override that fails, groups before values as Hydra takes them.
 
-    Args:
-        overrides: as Hydra reads them -> as they were typed.
-        error: what composition raised.
-        name: of the settings that they are laid over.
+    `overrides` maps them as Hydra reads them to as they were typed; `name` is that of the settings below them.
     """
     ordered = sorted(overrides, key=lambda override: (not override.startswith("hydra."), not _is_group(_key(override))))
     fault = error

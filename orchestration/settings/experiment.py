@@ -61,11 +61,7 @@ class ExperimentConfig:
 
 
 def build_settings(values: dict[str, Any]) -> ExperimentConfig:
-    """Build the record without the checks between groups of settings or of this machine.
-
-    Raises:
-        ConfigError: a key, a type or a value that its own group of settings refuses.
-    """
+    """Build the record without the checks between groups of settings or of this machine."""
     return build(ExperimentConfig, values)
 
 
@@ -272,11 +268,7 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
 
 
 def check_writable(key: str, folder: Path) -> None:
-    """Check that a folder can be written, or made, and leave everything as it was.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raise ConfigError where a folder can be neither written nor made; everything is left as it was."""
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         # A nameless file, or a folder that is gone at once: some file systems refuse new names to everybody.

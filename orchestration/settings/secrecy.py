@@ -36,23 +36,14 @@ def is_secret_name(name: str) -> bool:
 
 
 def refuse_secrets(values: Mapping[str, object]) -> None:
-    """Refuse composed settings that hold a secret.
-
-    Raises:
-        ConfigError: naming the key, never its value.
-    """
+    """Raise ConfigError where composed settings hold a secret, naming the key, never its value."""
     for key, value in _leaves(values, ""):
-        if key.startswith(PUBLISHED):
-            continue
-        _refuse(key, value)
+        if not key.startswith(PUBLISHED):
+            _refuse(key, value)
 
 
 def refuse_secret_overrides(overrides: Sequence[str]) -> None:
-    """Refuse `key=value` arguments that hold a secret, before anything repeats them in a message.
-
-    Raises:
-        ConfigError: naming the key, never its value.
-    """
+    """Raise ConfigError where `key=value` arguments hold a secret, before anything repeats them in a message."""
     for override in overrides:
         key, _, value = override.partition("=")
         if not key.lstrip("+~").startswith(PUBLISHED):

@@ -54,11 +54,7 @@ class Checkpoints:
         self._staged: StagedShare | None = None
 
     async def stage(self, step: int) -> None:
-        """Stage the learner's state now, because it will be offloaded when `begin` is called for this step.
-
-        Raises:
-            CheckpointError: the checkpoint before this one failed; or nothing could be staged.
-        """
+        """Stage the learner's state now, because it will be offloaded when `begin` is called for this step."""
         await self.settle()
         self._staged = await self.learner.stage(step)
 

@@ -27,11 +27,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the block, a file of a run that the disk does not take is an error that names it.
-
-    Raises:
-        InfrastructureError: the disk is full, or may not be written.
-    """
+    """Raise InfrastructureError, which names the file, where the disk does not take what the block writes."""
     try:
         yield
     except OSError as error:
@@ -42,11 +38,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all.
-
-    Raises:
-        InfrastructureError: the disk does not take it.
-    """
+    """Write a JSON file whole or not at all."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
@@ -70,11 +62,7 @@ def read_json_lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a line to a file, on a line of its own where a kill cut the last one short.
-
-    Raises:
-        InfrastructureError: the disk does not take it.
-    """
+    """Append a line to a file, on a line of its own where a kill cut the last one short."""
     with writing(path), path.open("a+b") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)

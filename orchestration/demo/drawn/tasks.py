@@ -44,8 +44,8 @@ def generate_samples(
     The split of a drawing is decided by its digest, so that no seed puts it into both splits.
 
     Args:
-        seed: Any integer; another seed draws other samples.
-        split: `train` or `held_out`.
+        seed: Another seed draws other samples.
+        split: Which drawings.
         num_samples: How many.
         weights: Relative share by task; tasks that are not named do not occur.
         questions_per_picture: Samples in a row that share one picture, where it gives rise to so many questions.
