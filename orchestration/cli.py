@@ -162,7 +162,7 @@ def _data(arguments: Sequence[str]) -> int:
         print(describe())
         return 0
     if verb == "schema":
-        from rollout.schema import describe as describe_schema
+        from rollout.dataset import describe as describe_schema
 
         print(describe_schema())
         return 0

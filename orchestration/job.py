@@ -1,6 +1,7 @@
-"""One training job from config to exit: demo artifacts, Ray, the run, the closing words."""
+"""One training job from config to exit: inputs, Ray, the run, the closing table."""
 
 import asyncio
+import gc
 import signal
 import time
 from collections import Counter
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from learner.errors import DivergedError
-from orchestration.cluster.garbage import collect_rarely
 from orchestration.cluster.object_store import check_object_store
 from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import while_ray_lives
@@ -29,6 +29,10 @@ from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run
 
+GC_THRESHOLDS = (100_000, 20, 100)
+"""Python itself collects after every 700 new objects; a driver with thousands of groups in flight would then spend most
+of its time in the collector."""
+
 
 def run_training(config: ExperimentConfig) -> None:
     """Train as configured, or continue; leaves the exported model and a report in the run folder.
@@ -39,7 +43,7 @@ def run_training(config: ExperimentConfig) -> None:
     folder = RunFolder(config.run_path)
     busy = f"another process is training in {folder.root}; wait for it or use another run_dir"
     is_new = not folder.config.is_file()
-    with _interrupted_with_words(folder):
+    with _explaining_interrupts(folder):
         # A run that is refused leaves no trace: its folder is made when it begins.
         prepared = _prepare(config, folder) if is_new else None
         with exclusive(folder.root, refusal=busy):
@@ -54,8 +58,8 @@ def run_training(config: ExperimentConfig) -> None:
 
 
 @contextmanager
-def _interrupted_with_words(folder: RunFolder) -> Iterator[None]:
-    """Within the block, Ctrl-C that ends a run at once says what the same command will find."""
+def _explaining_interrupts(folder: RunFolder) -> Iterator[None]:
+    """Within the block, the error of Ctrl-C says where the same command will continue."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -73,7 +77,7 @@ def _settle(folder: RunFolder, config: ExperimentConfig) -> None:
 
 
 def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[Path, dict[str, Any]]]:
-    """Return what the run is fed with, and files that will note it, once all that needs no Ray is checked."""
+    """Return the inputs, and the records of them to be written, once all that needs no Ray is checked."""
     if (located := locate(config)).train is None:
         check_plan(config, located)  # what cannot fit is refused before model and rows are made
     inputs = prepare_inputs(config)
@@ -90,12 +94,12 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
 
 def _train(config: ExperimentConfig, folder: RunFolder, inputs: Inputs, notes: dict[Path, dict[str, Any]]) -> None:
     started = time.perf_counter()
-    with actors_reserved(config, folder.logs) as seats:
+    with actors_reserved(config, folder.logs) as reservations:
         _settle(folder, config)
         write_environment(folder)
         for path, value in notes.items():
             write_json(path, value)
-        run = Run(config, inputs=inputs, seats=seats, say=say)
+        run = Run(config, inputs=inputs, reservations=reservations, say=say)
         try:
             asyncio.run(_whole(run))
         except BaseExceptionGroup as group:
@@ -112,7 +116,7 @@ async def _whole(run: Run) -> None:
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         try:
             await run.close()
-        except Exception as error:  # what ended the run says more
+        except Exception as error:  # the error that ended the run matters more
             say(f"while the run was closed: {error}")
         raise
     await run.close()
@@ -123,6 +127,13 @@ async def _start_and_train(run: Run) -> None:
     collect_rarely()
     with _termination_saves(run):
         await _train_or_rescue(run)
+
+
+def collect_rarely() -> None:
+    """Exclude existing objects from Python's cycle collector, and run it less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _train_or_rescue(run: Run) -> None:
@@ -181,8 +192,8 @@ def _conclude(folder: RunFolder) -> None:
         say(before_after_table(before["families"], after["families"]))
     if faults := Counter(fault.role for fault in read_faults(folder.faults)):
         say("")
-        words = ", ".join(f"{count} {role} faults" for role, count in sorted(faults.items()))
-        say(f"survived: {words}; {folder.faults}")
+        counts = ", ".join(f"{count} {role} faults" for role, count in sorted(faults.items()))
+        say(f"survived: {counts}; {folder.faults}")
     say("")
     for title, path in {
         "model": folder.export,

@@ -59,7 +59,7 @@ async def take_steps(run: "Run") -> None:
             sync = await run.weight_sync.publish(groups.step + 1)
             comparing = tasks.create_task(run.check_mismatch(groups, probe))
             if run.is_synchronous:
-                await comparing  # its batches stand alone in the engines
+                await comparing  # engines sample nothing else meanwhile
             buffer.advance(groups.step + 1)
             mismatch = await comparing
             synced = clock()

@@ -23,17 +23,16 @@ from conf.gpu_driver import driver_fault
 from rollout.admission import Admission, BatchAdmission
 from rollout.config import RolloutConfig
 from rollout.core_watch import CoreWatch
-from rollout.engine_args import can_sleep, engine_args
 from rollout.errors import RolloutError
 from rollout.fingerprint import join_shards
 from rollout.prompt import EnginePrompt, PromptBuilder, banned_token_ids
 from rollout.records import Activity, EncodedPrompt, Fingerprint, RolloutGroup, Sample, SamplingSpec
 from rollout.translation import (
+    can_sleep,
     encoded,
+    engine_args,
     generations,
     has_failed,
-    num_tokens,
-    prompt_ids,
     sampling_params,
     scores,
     scoring_params,
@@ -63,10 +62,7 @@ class GenerationEngine:
 
         The thread that calls this must live as long as the engine, see `rollout.core_watch.die_with_parent`.
 
-        Args:
-            config: of the rollout.
-            model_path: the folder.
-            loads_weights: False leaves its weights unread: the engine is of no use before the learner's have come.
+        With `loads_weights=False` its weights are not read: the engine is of no use before the learner's have come.
         """
         if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
             raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
@@ -94,12 +90,8 @@ class GenerationEngine:
 
         The prompt is prefilled once: the G requests share its cache blocks and its vision features.
 
-        Args:
-            group_id: Of the group.
-            sample: The prompt.
-            spec: How to sample.
-            admission: The group's slot in a batch that the engine takes as one, with empty caches; the completions are
-                then a function of the batch alone, bit for bit. None samples at once, beside whatever runs.
+        With an admission the group has a slot in a batch that the engine takes as one, with empty caches; the
+        completions are then a function of the batch alone, bit for bit. Without one it is sampled at once.
 
         Raises:
             RolloutError: the sample cannot be a prompt (too long, broken image, placeholder in the text).
@@ -116,13 +108,13 @@ class GenerationEngine:
         prompt, requests, version = await (self._admission.enter(admission, ask) if admission else ask())
         num_aborted_tokens = 0
         while was_aborted(output := await self._collect(requests, sample.sample_id)):
-            num_aborted_tokens += num_tokens(output)
+            num_aborted_tokens += sum(len(completion.token_ids) for completion in output.outputs)
             await self._watch.during(self._resumed.wait())
             prompt, requests, version = await ask()
         return RolloutGroup(
             group_id=group_id,
             sample=sample,
-            prompt_token_ids=prompt_ids(output),
+            prompt_token_ids=np.asarray(output.prompt_token_ids, dtype=np.int32),
             generations=generations(output, cached_since=version if self._keeps_cache else None),
             image_input_sizes=prompt.input_sizes,
             seconds=time.perf_counter() - started,
@@ -165,7 +157,6 @@ class GenerationEngine:
             await self._stop(clear_cache=not self._keeps_cache)
 
     async def resume(self) -> None:
-        """Go on generating."""
         async with self._switching:
             await self._watch.during(self._engine.resume_generation())
             self._resumed.set()
@@ -244,7 +235,6 @@ class GenerationEngine:
         self._num_updates += 1
 
     async def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Receive the tensors that `update_info` describes."""
         await self._watch.during(self._engine.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, weight_version: str) -> None:
@@ -277,7 +267,6 @@ class GenerationEngine:
         return await self._watch.busy_s(self._engine.is_sleeping)
 
     def close(self) -> None:
-        """End the engine and its processes."""
         self._engine.shutdown()
 
     async def _ask_workers(self, method: str, **arguments: Any) -> list[Any]:

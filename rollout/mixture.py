@@ -6,7 +6,7 @@ Shares are fixed, move on a straight line, or follow rewards. Axes: B buckets.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,13 +161,6 @@ def apportion(credit: NDArray[np.float64], wish: NDArray[np.float64], total: int
     return counts
 
 
-class Shares(Protocol):
-    """Source of each bucket's share of a step."""
-
-    def at(self, step: int) -> NDArray[np.float64]:
-        """Return the shares [B] of one step; they sum to 1."""
-
-
 class StaticShares:
     """Shares that are known before the run: constant, or moving from one mix of strata to another."""
 
@@ -255,7 +248,6 @@ class AdaptiveShares:
         self._fixed[step + 1 + self._max_staleness] = self._current()
 
     def forget_before(self, step: int) -> None:
-        """Drop the shares of earlier steps."""
         self._fixed = {fixed: shares for fixed, shares in self._fixed.items() if fixed >= step}
 
     def state_dict(self) -> dict[str, Any]:
@@ -267,7 +259,6 @@ class AdaptiveShares:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
         self.num_observed = state["num_observed"]
         self._estimates = np.array(state["estimates"])
         self._fixed = {int(step): np.array(shares) for step, shares in state["shares"].items()}

@@ -143,10 +143,7 @@ class PromptBuilder:
     def measure(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> PromptLength:
         """Return the length of a prompt from the sizes of its images, without their pixels.
 
-        Args:
-            question: The user turn.
-            image_sizes: (width, height) of each image in original pixels.
-            sample_id: For the error's text.
+        `image_sizes` are (width, height) of each image in original pixels.
 
         Raises:
             RolloutError: As `build` does, or the processor cannot take an image of such a size.
@@ -156,7 +153,7 @@ class PromptBuilder:
         return PromptLength(num_tokens=num_text_tokens + num_image_tokens, num_image_tokens=num_image_tokens)
 
     def _check(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> int:
-        """Refuse what cannot be a prompt; gives the tokens of its images."""
+        """Refuse what cannot be a prompt; returns the tokens of its images."""
         found = [token for token in PLACEHOLDER_TOKENS if token in question]
         if found:
             raise RolloutError(

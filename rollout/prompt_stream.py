@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rollout.config import StreamConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.mixture import AdaptiveShares, Buckets, Shares, StaticShares, apportion, find_buckets
+from rollout.mixture import AdaptiveShares, Buckets, StaticShares, apportion, find_buckets
 from rollout.records import Sample
 
 # Draws straddle the border of two passes while rollout runs ahead of training.
@@ -86,7 +86,9 @@ class BucketOrder:
     once, from 0 or from the furthest step met so far, and at most MARK_EVERY steps' worth ever after.
     """
 
-    def __init__(self, buckets: Buckets, shares: Shares, *, seed: int, groups_per_step: int) -> None:
+    def __init__(
+        self, buckets: Buckets, shares: StaticShares | AdaptiveShares, *, seed: int, groups_per_step: int
+    ) -> None:
         num = len(buckets.names)
         self._buckets = buckets
         self._shares = shares
@@ -124,7 +126,6 @@ class BucketOrder:
         return {"step": mark.step, "carry": mark.carry.tolist(), "taken": mark.taken.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
         self._marks = [_Mark(state["step"], np.array(state["carry"]), np.array(state["taken"], dtype=np.int64))]
         self._latest = self._marks[0]
         self._plans.clear()

@@ -28,7 +28,6 @@ class _KeepsVisionInputs:
         super().__init__(*arguments, **options)
 
     def schedule(self, *arguments: Any, **options: Any) -> SchedulerOutput:
-        """Schedule one engine step."""
         output: SchedulerOutput = super().schedule(*arguments, **options)  # type: ignore[misc]
         for request in output.scheduled_new_reqs:
             request.mm_features = self.requests[request.req_id].mm_features  # type: ignore[attr-defined]

@@ -31,9 +31,7 @@ def find_shards(model: Any, shapes: Mapping[str, Sequence[int]]) -> list[Shard]:
 
     Nothing is loaded, and no memory of the tensors' size is needed.
 
-    Args:
-        model: vLLM's, on one worker.
-        shapes: of the whole tensors, by checkpoint name.
+    `shapes` are those of the whole tensors, by checkpoint name.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = []

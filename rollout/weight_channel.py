@@ -37,9 +37,9 @@ from vllm.platforms import current_platform
 
 from conf.daemon_call import begin
 from rollout.core_watch import die_with_parent
-from rollout.engine_args import BLANK
 from rollout.fingerprint import fingerprint, shard_fingerprint
 from rollout.shards import find_shards
+from rollout.translation import BLANK
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -111,31 +111,28 @@ class GlooWeightTransferEngine(ShapesKnown, WeightTransferEngine[GlooInitInfo, G
         )
 
     def start_weight_update(self) -> None:
-        """Drop whatever an earlier, broken transfer staged."""
-        self._staged = []
+        self._staged = []  # of an earlier transfer that broke
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Stage the tensors of one transfer; vLLM's own version would synchronise an accelerator that is not there."""
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
-        """Receive every bucket into host memory."""
         if self._group is None:
             raise RuntimeError("gloo weight channel: update_weights before init_weight_transfer_engine")
         self._staged.extend(_received(self._group, update_info))
 
     def finish_weight_update(self) -> None:
-        """Load the staged tensors into the model."""
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(self._staged))
         finalize_layerwise_reload(self.model, self.model_config)
         self._staged = []
         if current_platform.is_cpu():
             _repack_output_heads(self.model)
-            _trim_memory()
+            # Packing weights again at each update leaves gaps: give the allocator's free memory back to the system.
+            ctypes.CDLL(None).malloc_trim(0)
 
     def shutdown(self) -> None:
-        """Leave the learner's group."""
         if self._group is not None:
             self._group.shutdown()
             self._group = None
@@ -156,11 +153,6 @@ def _received(group: torch.distributed.ProcessGroup, info: GlooUpdateInfo) -> It
             offset += sizes[i]
             yield info.names[i], piece
         first += count
-
-
-def _trim_memory() -> None:
-    """Release free memory of the allocator to the system: packing weights again at each update leaves gaps."""
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _repack_output_heads(model: torch.nn.Module) -> None:
@@ -187,17 +179,12 @@ class ReopenedUpdates:
         self._is_open = True
 
     def finish_weight_update(self) -> None:
-        """Make the weights live."""
         super().finish_weight_update()  # type: ignore[misc]
         self._is_open = False
 
 
 class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEngine):
-    """vLLM's NCCL receiver, which leaves a transfer that the learner has given up.
-
-    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it. So while tensors arrive, a second
-    thread checks whether the learner has given up the transfer, or is gone, and destroys the group.
-    """
+    """vLLM's NCCL receiver, which leaves a transfer that the learner has given up; see `_WatchedGroup`."""
 
     def __init__(
         self, config: WeightTransferConfig, vllm_config: "VllmConfig", device: torch.device, model: torch.nn.Module
@@ -240,7 +227,8 @@ class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEng
 class _WatchedGroup:
     """The NCCL group of learner and engines, destroyed by another thread when a transfer breaks.
 
-    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it, until its communicator is aborted.
+    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it, until its communicator is aborted. So
+    while tensors arrive, a second thread checks whether the learner has given up the transfer, or is gone.
     """
 
     def __init__(self, group: Any, timeout_s: float) -> None:
@@ -250,7 +238,6 @@ class _WatchedGroup:
         self._cause: str | None = None
 
     def broadcast(self, tensor: torch.Tensor, src: int) -> None:
-        """Enqueue a broadcast, to which the learner's corresponds."""
         if self._cause is not None:
             raise ConnectionError(self._cause)
         self._moved_at = time.monotonic()
@@ -284,7 +271,6 @@ class _WatchedGroup:
             raise ConnectionError(self._cause)
 
     def _watch(self, is_over: threading.Event) -> None:
-        """Check whether the learner has given up the transfer. Woken by: time, and the end of the block."""
         store = self._group.group.store
         while not is_over.wait(POLL_S):
             try:
@@ -309,17 +295,12 @@ class PlainIpcEngine(ReopenedUpdates, ShapesKnown, IPCWeightTransferEngine):
     """
 
     def parse_update_info(self, update_dict: dict[str, Any]) -> IPCWeightTransferUpdateInfo:
-        """Read one bucket's description."""
         handles = {uuid: whole_handle(plain) for uuid, plain in update_dict["ipc_handles"].items()}
         return super().parse_update_info({**update_dict, "ipc_handles": handles})
 
 
 def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
-    """Return the arguments of `rebuild_cuda_tensor` for a buffer of bytes.
-
-    Args:
-        plain: the same without classes and type: what learner/weight_sender.py's `plain_handle` left.
-    """
+    """Return the arguments of `rebuild_cuda_tensor` from those that `plain_handle` of learner/weight_sender.py left."""
     size, stride, offset, *rest = plain
     return (torch.Tensor, torch.Size(size), tuple(stride), offset, TypedStorage, torch.uint8, *rest)
 
@@ -331,7 +312,6 @@ class BlankLoader(DummyModelLoader):
     """
 
     def load_weights(self, model: torch.nn.Module, model_config: ModelConfig) -> None:
-        """Draw every parameter."""
         for parameter in model.parameters():
             initialize_single_dummy_weight(parameter)
 
@@ -361,7 +341,6 @@ class WeightInspector:
         return layout
 
     def weight_names(self) -> list[str]:
-        """Return the names of own parameters."""
         return [name for name, own in self.model_runner.get_model().named_parameters() if own.numel() > 0]  # type: ignore[attr-defined]
 
     def forget_weight_update(self) -> None:

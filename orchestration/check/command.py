@@ -11,8 +11,8 @@ from orchestration.check.node import look_at_nodes
 from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import judge
-from orchestration.cluster.colocated import colocated_devices, ranks_under
 from orchestration.cluster.found import hold
+from orchestration.cluster.layout import colocated_devices, ranks_under
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.shapes import PatchTower, shape_of
@@ -92,16 +92,16 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
     ids = ((tokenizer.token_to_id(token), token) for token in PLACEHOLDER_TOKENS)
     known = {index: token for index, token in ids if index is not None}
 
-    async def look(seats: Reservations) -> Facts:
-        learner = start_learner(config, model, seats, logs, random_weights=config.check.random_weights)
+    async def look(reservations: Reservations) -> Facts:
+        learner = start_learner(config, model, reservations, logs, random_weights=config.check.random_weights)
 
         def devices_of(engine: int) -> str:
-            return colocated_devices([learner.devices[rank] for rank in ranks_under(seats.layout, engine)])
+            return colocated_devices([learner.devices[rank] for rank in ranks_under(reservations.layout, engine)])
 
         engines = start_engines(
             config.rollout,
             model,
-            seats,
+            reservations,
             logs,
             faults=limits,
             log=FaultLog(limits, folder / "faults.jsonl"),
@@ -122,7 +122,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             hold=hold,
             say=partial(print, flush=True),
         )
-        probes.facts.places = places_of(seats)
+        probes.facts.places = places_of(reservations)
         try:
             await while_ray_lives(probes.look())
         except asyncio.CancelledError:
@@ -135,15 +135,15 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             open_store(checkpoints).delete("check")
         return probes.facts
 
-    with actors_reserved(config, logs, roles=("learner", "engine")) as seats:
-        return asyncio.run(look(seats))
+    with actors_reserved(config, logs, roles=("learner", "engine")) as reservations:
+        return asyncio.run(look(reservations))
 
 
-def places_of(seats: Reservations) -> dict[str, str]:
+def places_of(reservations: Reservations) -> dict[str, str]:
     """Return the machine of every engine and rank."""
-    names = [machine.name for machine in seats.layout.machines]
-    engines = {f"engine {seat.index}": names[seat.machine] for seat in seats.layout.of("engine")}
-    return engines | {f"rank {seat.index}": names[seat.machine] for seat in seats.layout.of("learner")}
+    names = [machine.name for machine in reservations.layout.machines]
+    engines = {f"engine {seat.index}": names[seat.machine] for seat in reservations.layout.of("engine")}
+    return engines | {f"rank {seat.index}": names[seat.machine] for seat in reservations.layout.of("learner")}
 
 
 def print_table(rows: list[Row]) -> None:

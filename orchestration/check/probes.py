@@ -85,7 +85,7 @@ class Probes:
     say: Callable[[str], None]
     """Prints what is checked next."""
     facts: Facts = field(default_factory=Facts)
-    _standing: Sequence[Engine] = ()
+    _ready: Sequence[Engine] = ()
     _connected: list[Any] = field(default_factory=list)
     _groups: dict[tuple[int, str], RolloutGroup] = field(default_factory=dict)
     """By engine and prompt."""
@@ -128,7 +128,7 @@ class Probes:
             await self.turns.to_learner()
         else:
             await asyncio.gather(self._build_learner(), self.engines.ready())
-        self._standing = self.engines.standing()
+        self._ready = self.engines.ready_engines()
 
     async def _build_learner(self) -> None:
         await self.learner.build(derive_seed(self.config.seed, "check"))
@@ -141,7 +141,7 @@ class Probes:
         if self.turns.is_shared:
             return  # engines and ranks are on the same GPUs, and take weights together
         found: dict[int, float] = {}
-        chosen = self._standing[:: -(-len(self._standing) // MAX_LINKS)]
+        chosen = self._ready[:: -(-len(self._ready) // MAX_LINKS)]
         for engine in chosen:
             found[engine.index] = await self._send([engine], 0)
         self.facts.engine_links_s = found
@@ -162,8 +162,8 @@ class Probes:
 
     async def _publish(self, version: int) -> None:
         started = asyncio.get_running_loop().time()
-        await self.turns.some_standing()
-        await self._send(self._standing, version)
+        await self.turns.some_ready()
+        await self._send(self._ready, version)
         self.turns.end()
         self._seconds[version] = asyncio.get_running_loop().time() - started
 
@@ -174,15 +174,15 @@ class Probes:
 
     async def _read_engines(self) -> list[dict[str, Fingerprint]]:
         """Fingerprints of all tensors of every engine."""
-        names = (await self.engines.on_each(self._standing, "weight_names"))[0]
-        return list(await self.engines.on_each(self._standing, "weight_fingerprints", names))
+        names = (await self.engines.on_each(self._ready, "weight_names"))[0]
+        return list(await self.engines.on_each(self._ready, "weight_fingerprints", names))
 
     async def _encode(self) -> None:
         rollout = self.config.rollout
         for prompt in self.prompts:
             asked = prompt.sample, rollout.system_prompt, rollout.engine.max_images_per_prompt
             engines, ranks = await asyncio.gather(
-                self.engines.on_each(self._standing, "encode", prompt.sample), self.learner.on_each("encode", *asked)
+                self.engines.on_each(self._ready, "encode", prompt.sample), self.learner.on_each("encode", *asked)
             )
             self.facts.prompts.append(
                 PromptFacts(
@@ -202,8 +202,8 @@ class Probes:
             seed=derive_seed(self.config.seed, "check"),
         )
         for prompt in self.prompts:
-            groups = await self.engines.on_each(self._standing, "answer", prompt.name, prompt.sample, spec)
-            for engine, group in zip(self._standing, groups, strict=True):
+            groups = await self.engines.on_each(self._ready, "answer", prompt.name, prompt.sample, spec)
+            for engine, group in zip(self._ready, groups, strict=True):
                 self._groups[engine.index, prompt.name] = group
                 self.facts.sampled.append(self._sampled(engine, group))
         await self._score(0)
@@ -222,7 +222,7 @@ class Probes:
 
     def _asked(self, prompt: CheckPrompt, sample: Sample | None = None) -> ScoredGroup:
         """The completions that both sides score, as answers to a prompt or to another sample in its place."""
-        group = self._groups[self._standing[0].index, prompt.name]
+        group = self._groups[self._ready[0].index, prompt.name]
         some = replace(group, sample=sample or prompt.sample, generations=group.generations[:MAX_COMPLETIONS])
         return to_scored_group(some, made_up_rewards(len(some.generations)))
 
@@ -231,11 +231,11 @@ class Probes:
         for prompt in self.prompts:
             group = self._asked(prompt)
             calls = (
-                self.engines.on_each(self._standing, "score_completion", group, prompt.sample, index)
+                self.engines.on_each(self._ready, "score_completion", group, prompt.sample, index)
                 for index in range(len(group.sequences))
             )
             by_completion = await asyncio.gather(*calls)
-            for place, engine in enumerate(self._standing):
+            for place, engine in enumerate(self._ready):
                 own = [answers[place] for answers in by_completion]
                 self._compare(prompt, engine, version, own)
 
@@ -347,7 +347,7 @@ class Probes:
             self.facts.turn_s = {**self.facts.turn_s, "weights go over, engines wake": self._seconds[1]}
             self.facts.is_idle_in_turn = were_idle(self.record)
         names = list(self._sent[0])
-        layouts = await self.engines.on_each(self._standing, "weight_layout", names)
+        layouts = await self.engines.on_each(self._ready, "weight_layout", names)
         self.facts.weights = [self._weights(version, names, layouts) for version in (0, 1)]
         await self._score(1)
 
@@ -358,7 +358,7 @@ class Probes:
         stale: dict[int, tuple[str, ...]] = {}
         unsent: dict[int, tuple[str, ...]] = {}
         unread: dict[int, tuple[str, ...]] = {}
-        for engine, layout, held in zip(self._standing, layouts, self._held[version], strict=True):
+        for engine, layout, held in zip(self._ready, layouts, self._held[version], strict=True):
             index = engine.index
             differing, compared[index] = compare_fingerprints(sent, held, dict(layout))
             wrong[index] = tuple(differing)

@@ -26,11 +26,11 @@ class FoundMachine:
     machine: Machine
     """With all that it has."""
     free: Machine
-    """With what nobody has reserved."""
+    """With what is not reserved."""
 
 
 def find_machines(nodes: Sequence[NodesConfig]) -> list[FoundMachine]:
-    """The live nodes of the cluster, the driver's first; `nodes` says which roles they take.
+    """Return the live nodes of the cluster, the driver's first; `nodes` has the roles that they take.
 
     A node that has the custom resource of a kind is of that kind. Others are of the kind without a resource; where
     `nodes` names none such, they are left alone.
@@ -111,6 +111,5 @@ async def on_every_node(nodes: Sequence[NodesConfig], function: Callable[..., T]
     return list(await asyncio.gather(*calls))
 
 
-def hold(value: Any) -> ray.ObjectRef:
-    """Put a value into the object store and return the reference that actors take."""
-    return ray.put(value)
+hold = ray.put
+"""Puts a value into the object store and returns the reference that actors take."""

@@ -2,10 +2,10 @@
 
 Ray ends most of its processes when a driver is killed, but its agents, and whatever hangs, stay. The guard waits on a
 pipe that only the driver holds open; when the pipe closes, however the driver ended, the run's processes get time to
-leave and are then killed, by pid. It knows them in two ways: what a run starts gets a token in its environment, and the
-guard looks now and then who descends from a bearer. Either alone has holes: a process that sets its title wipes its
-environment (Ray's agents do), and an orphan no longer tells whose child it was. Other children of the driver are not
-its business: a program that uses this package may have some of its own.
+leave and are then killed, by pid. It finds them in two ways: what a run starts gets a token in its environment, and the
+guard searches for descendants of such processes at intervals. Either alone has holes: a process that sets its title
+wipes its environment (Ray's agents do), and an orphan no longer shows whose child it was. Other children of the driver
+are left alone: a program that uses this package may have some of its own.
 """
 
 import os
@@ -23,8 +23,8 @@ from pathlib import Path
 TOKEN_VARIABLE = "MIXED_R1_RUN_TOKEN"
 LEAVE_S = 4.0
 POLL_S = 0.2
-LOOK_S = 2.0
-"""Between two looks at who descends from whom."""
+UPDATE_S = 2.0
+"""Between two searches for descendants."""
 
 
 @contextmanager
@@ -67,25 +67,24 @@ def checkout() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What tells one process from a later one with the same pid, and whose child it is."""
+    """Identity of a process, which a later one with the same pid does not share, and its parent."""
 
     parent: int
     started: int
     """Clock ticks since boot."""
 
 
-class Family:
+class RunProcesses:
     """The processes of one run, as far as they were seen."""
 
     def __init__(self, token: str) -> None:
-        """Start without processes."""
         self._token = token
         self._seen: dict[int, Process] = {}
 
-    def look(self) -> None:
-        """Add the bearers of the token and the living descendants of everyone seen so far."""
+    def update(self) -> None:
+        """Add the processes with the token and the living descendants of all seen so far."""
         table = processes()
-        for pid in bearers(self._token):
+        for pid in marked_processes(self._token):
             if pid in table:
                 self._seen[pid] = table[pid]
         known = set(self._among(table))
@@ -95,12 +94,12 @@ class Family:
                 self._seen[pid] = process
 
     def alive(self) -> list[int]:
-        """Process ids of the family that still run."""
-        self.look()
+        """Return the process ids of those that still run."""
+        self.update()
         return self._among(processes())
 
     def _among(self, table: dict[int, Process]) -> list[int]:
-        """Pids of those seen that are in the table, the very ones."""
+        """Return the pids of those seen that are in the table and are still the same processes."""
         return [pid for pid, seen in self._seen.items() if pid in table and table[pid].started == seen.started]
 
 
@@ -110,7 +109,7 @@ def processes() -> dict[int, Process]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                # The command stands in parentheses and may hold anything; state, parent, ... follow it.
+                # The command is in parentheses and may hold anything; state, parent, ... follow it.
                 fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue  # gone meanwhile
@@ -119,8 +118,8 @@ def processes() -> dict[int, Process]:
     return table
 
 
-def bearers(token: str) -> list[int]:
-    """Process ids whose environment carries the token."""
+def marked_processes(token: str) -> list[int]:
+    """Return the process ids whose environment has the token."""
     needle = f"{TOKEN_VARIABLE}={token}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -134,16 +133,16 @@ def bearers(token: str) -> list[int]:
     return found
 
 
-def watch(family: Family) -> None:
+def watch(running: RunProcesses) -> None:
     """Watch the processes until the driver has left the block or has died."""
-    while not select.select([sys.stdin], [], [], LOOK_S)[0]:
-        family.look()
+    while not select.select([sys.stdin], [], [], UPDATE_S)[0]:
+        running.update()
 
 
-def end(family: Family, *, leave_s: float = LEAVE_S) -> None:
-    """Wait until the family has left; kill those that stay longer."""
+def end(running: RunProcesses, *, leave_s: float = LEAVE_S) -> None:
+    """Wait until all have left; kill those that stay longer."""
     deadline = time.monotonic() + leave_s
-    while (left := family.alive()) and time.monotonic() < deadline:
+    while (left := running.alive()) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     while left:
         for pid in left:
@@ -152,12 +151,12 @@ def end(family: Family, *, leave_s: float = LEAVE_S) -> None:
             except ProcessLookupError:
                 continue
         time.sleep(POLL_S)
-        left = family.alive()
+        left = running.alive()
 
 
 if __name__ == "__main__":
     # Whoever stops a Ray job asks the driver and all its children to leave at once; the guard leaves last.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    watched = Family(sys.argv[1])
+    watched = RunProcesses(sys.argv[1])
     watch(watched)
     end(watched)

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from orchestration.cluster.machines import Layout, Machine, Seating
+from orchestration.cluster.machines import Layout, Machine, PlacedActor
 from orchestration.cluster.needs import Need, Needs, check_sizes, needs_of, shortage
-from orchestration.settings.errors import ConfigError
+from orchestration.settings.errors import ConfigError, InfrastructureError
 from orchestration.settings.experiment import ExperimentConfig
 
 UNITS = 10_000
-"""Parts of a GPU that Ray tells apart."""
+"""Parts of a GPU that Ray distinguishes."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class FreeSpace:
     """What is still free on one machine."""
 
     index: int
@@ -22,42 +22,41 @@ class Room:
     cpus: int
     units: list[int]
     """Free parts of each GPU, of `UNITS`."""
-    seats: list[Seating] = field(default_factory=list)
+    actors: list[PlacedActor] = field(default_factory=list)
 
     def count(self, role: str) -> int:
-        """Actors of a role that stand here."""
-        return sum(seat.role == role for seat in self.seats)
+        """Actors of a role that are here."""
+        return sum(actor.role == role for actor in self.actors)
 
     def slots(self, need: Need) -> int:
-        """How many more actors of a role find room here."""
+        """Return how many more actors of a role have room here."""
         if need.role not in self.machine.roles:
             return 0
-        by_cpus = self.cpus // need.cpus if need.cpus else len(self.units)
         if need.gpus == 0:
-            return by_cpus
+            return self.cpus
         share = units_of(need)
-        return min(by_cpus, sum(free // share for free in self.units) // need.gpus)
+        return min(self.cpus, sum(free // share for free in self.units) // need.gpus)
 
-    def seat(self, need: Need, index: int) -> None:
-        """Seat one actor, on the GPUs that Ray would give it: those in use first, then by number."""
-        self.cpus -= need.cpus
+    def place(self, need: Need, index: int) -> None:
+        """Place one actor, on the GPUs that Ray would choose: those in use first, then by number."""
+        self.cpus -= 1
         share = units_of(need)
         free = sorted((units, gpu) for gpu, units in enumerate(self.units) if units >= share)
         gpus = tuple(sorted(gpu for _, gpu in free[: need.gpus]))
         for gpu in gpus:
             self.units[gpu] -= share
-        self.seats.append(Seating(role=need.role, index=index, machine=self.index, gpus=gpus))
+        self.actors.append(PlacedActor(role=need.role, index=index, machine=self.index, gpus=gpus))
 
     def share(self, need: Need, index: int, gpus: tuple[int, ...]) -> None:
-        """Seat one actor on GPUs that are others' already."""
-        self.cpus -= need.cpus
-        self.seats.append(Seating(role=need.role, index=index, machine=self.index, gpus=gpus))
+        """Place one actor on GPUs that are others' already."""
+        self.cpus -= 1
+        self.actors.append(PlacedActor(role=need.role, index=index, machine=self.index, gpus=gpus))
 
 
-def open_rooms(machines: Sequence[Machine]) -> list[Room]:
-    """Empty machines."""
+def free_spaces(machines: Sequence[Machine]) -> list[FreeSpace]:
+    """Return the space of empty machines."""
     return [
-        Room(index=index, machine=machine, cpus=machine.cpus, units=[UNITS] * machine.gpus)
+        FreeSpace(index=index, machine=machine, cpus=machine.cpus, units=[UNITS] * machine.gpus)
         for index, machine in enumerate(machines)
     ]
 
@@ -75,116 +74,162 @@ def lay_out(config: ExperimentConfig, machines: Sequence[Machine]) -> Layout:
     """Seat every actor of a run; see `lay_out_needs`.
 
     Raises:
-        ConfigError: the machines cannot hold them; says what is missing where, and which key to change.
+        ConfigError: the machines cannot hold them; names what is missing where, and which key to change.
     """
     return lay_out_needs(needs_of(config), machines)
 
 
 def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
-    """Seat the actors of a job.
+    """Place the actors of a job.
 
     Learner ranks come first: on as few machines as hold them, the same number on each where that is possible, ranks
-    of one machine one after the other, so that what they say to their neighbours stays on the machine. Engines take
+    of one machine one after the other, so that neighbours talk within the machine. Engines take
     the machines without ranks before the rest of the others. Reward actors go where most cores are free. Among equal
     machines the first ones are taken.
 
     Raises:
-        ConfigError: the machines cannot hold them; says what is missing where, and which key to change.
+        ConfigError: the machines cannot hold them; names what is missing where, and which key to change.
     """
     check_sizes(needs, machines)
     missing: dict[str, int] = {}
-    for shares in _ways_to_seat(needs, machines):
-        rooms = open_rooms(machines)
-        _seat_learner(needs, rooms, shares)
-        left = _seat_colocated(needs, rooms) if needs.is_colocated else _seat_engines(needs.engine, rooms)
-        left |= _seat_rewards(needs.reward, rooms)
+    for shares in _ways_to_place(needs, machines):
+        spaces = free_spaces(machines)
+        _place_learner(needs, spaces, shares)
+        left = _place_colocated(needs, spaces) if needs.is_colocated else _place_engines(needs.engine, spaces)
+        left |= _place_rewards(needs.reward, spaces)
         if not left:
-            seats = sorted((seat for room in rooms for seat in room.seats), key=lambda seat: (seat.role, seat.index))
-            return Layout(machines=tuple(machines), seats=tuple(seats))
+            actors = sorted(
+                (actor for space in spaces for actor in space.actors), key=lambda actor: (actor.role, actor.index)
+            )
+            return Layout(machines=tuple(machines), actors=tuple(actors))
         missing = missing or left
     raise ConfigError(shortage(needs, machines, missing))
 
 
-def _ways_to_seat(needs: Needs, machines: Sequence[Machine]) -> Iterator[Shares]:
+def _ways_to_place(needs: Needs, machines: Sequence[Machine]) -> Iterator[Shares]:
     """Shares of the ranks, best first; a later one may leave room for engines where the first does not."""
     learner = needs.learner
     if learner.count == 0:
         yield []
         return
-    rooms = open_rooms(machines)
-    # Colocated engines stand on ranks of one machine.
+    spaces = free_spaces(machines)
+    # A colocated engine shares the GPUs of ranks of one machine.
     block = max(1, needs.engine.gpus) if needs.is_colocated else 1
-    slots = [room.slots(learner) // block * block for room in rooms]
+    slots = [space.slots(learner) // block * block for space in spaces]
     if needs.is_colocated:
-        slots = [free if "engine" in room.machine.roles else 0 for free, room in zip(slots, rooms, strict=True)]
-    for num_machines in range(1, len(rooms) + 1):
+        slots = [free if "engine" in space.machine.roles else 0 for free, space in zip(slots, spaces, strict=True)]
+    for num_machines in range(1, len(spaces) + 1):
         ranks = learner.count // num_machines
-        fitting = [room for room in rooms if slots[room.index] >= ranks]
+        fitting = [space for space in spaces if slots[space.index] >= ranks]
         if learner.count % num_machines == 0 and ranks % block == 0 and len(fitting) >= num_machines:
-            best = sorted(fitting, key=lambda room: _preference(room, learner, slots[room.index] - ranks))
-            yield [(index, ranks) for index in sorted(room.index for room in best[:num_machines])]
+            best = sorted(fitting, key=lambda space: _preference(space, learner, slots[space.index] - ranks))
+            yield [(index, ranks) for index in sorted(space.index for space in best[:num_machines])]
     if sum(slots) >= learner.count:
-        yield _fill(learner, rooms, slots)
+        yield _fill(learner, spaces, slots)
 
 
-def _preference(room: Room, learner: Need, left: int) -> tuple[bool, int, int]:
+def _preference(space: FreeSpace, learner: Need, left: int) -> tuple[bool, int, int]:
     """Machines for the learner alone first; of GPU machines those that the ranks fill; of others the first."""
-    return "engine" in room.machine.roles, left if learner.gpus else 0, room.index
+    return "engine" in space.machine.roles, left if learner.gpus else 0, space.index
 
 
-def _fill(learner: Need, rooms: Sequence[Room], slots: Sequence[int]) -> Shares:
+def _fill(learner: Need, spaces: Sequence[FreeSpace], slots: Sequence[int]) -> Shares:
     shares: dict[int, int] = {}
-    for room in sorted(rooms, key=lambda room: ("engine" in room.machine.roles, -slots[room.index], room.index)):
-        if ranks := min(slots[room.index], learner.count - sum(shares.values())):
-            shares[room.index] = ranks
+    for space in sorted(spaces, key=lambda space: ("engine" in space.machine.roles, -slots[space.index], space.index)):
+        if ranks := min(slots[space.index], learner.count - sum(shares.values())):
+            shares[space.index] = ranks
     return sorted(shares.items())
 
 
-def _seat_learner(needs: Needs, rooms: Sequence[Room], shares: Shares) -> None:
+def _place_learner(needs: Needs, spaces: Sequence[FreeSpace], shares: Shares) -> None:
     machines = [machine for machine, ranks in shares for _ in range(ranks)]
     for rank, machine in enumerate(machines):
-        rooms[machine].seat(needs.learner, rank)
+        spaces[machine].place(needs.learner, rank)
 
 
-def _seat_colocated(needs: Needs, rooms: Sequence[Room]) -> dict[str, int]:
-    """Seat engines on the ranks' own GPUs, in the order of the ranks; where there are no GPUs, on their machines."""
-    ranks = sorted((seat for room in rooms for seat in room.seats), key=lambda seat: seat.index)
+def _place_colocated(needs: Needs, spaces: Sequence[FreeSpace]) -> dict[str, int]:
+    """Place engines on the ranks' own GPUs, in the order of the ranks; where there are no GPUs, on their machines."""
+    ranks = sorted((actor for space in spaces for actor in space.actors), key=lambda actor: actor.index)
     engine = needs.engine
     for index in range(engine.count):
         under = ranks[index * len(ranks) // engine.count : (index + 1) * len(ranks) // engine.count] or ranks[-1:]
-        room = rooms[under[0].machine]
-        if room.cpus < engine.cpus:
+        space = spaces[under[0].machine]
+        if space.cpus < 1:
             return {"engine": engine.count - index}
-        room.share(engine, index, tuple(gpu for seat in under for gpu in seat.gpus))
+        space.share(engine, index, tuple(gpu for actor in under for gpu in actor.gpus))
     return {}
 
 
-def _seat_engines(engine: Need, rooms: Sequence[Room]) -> dict[str, int]:
-    """Seat engines on GPUs machine by machine; without GPUs over all machines in turn.
+def _place_engines(engine: Need, spaces: Sequence[FreeSpace]) -> dict[str, int]:
+    """Place engines on GPUs machine by machine; without GPUs over all machines in turn.
 
     Returns:
         How many found no room, by role.
     """
     for index in range(engine.count):
-        free = [room for room in rooms if room.slots(engine)]
+        free = [space for space in spaces if space.slots(engine)]
         if not free:
             return {"engine": engine.count - index}
-        min(free, key=_tightest if engine.gpus else _emptiest).seat(engine, index)
+        min(free, key=_tightest if engine.gpus else _emptiest).place(engine, index)
     return {}
 
 
-def _tightest(room: Room) -> tuple[bool, bool, int]:
-    return room.count("learner") > 0, "learner" in room.machine.roles, room.index
+def _tightest(space: FreeSpace) -> tuple[bool, bool, int]:
+    return space.count("learner") > 0, "learner" in space.machine.roles, space.index
 
 
-def _emptiest(room: Room) -> tuple[int, int, int]:
-    return room.count("engine"), -room.cpus, room.index
+def _emptiest(space: FreeSpace) -> tuple[int, int, int]:
+    return space.count("engine"), -space.cpus, space.index
 
 
-def _seat_rewards(reward: Need, rooms: Sequence[Room]) -> dict[str, int]:
+def _place_rewards(reward: Need, spaces: Sequence[FreeSpace]) -> dict[str, int]:
     for index in range(reward.count):
-        free = [room for room in rooms if room.slots(reward)]
+        free = [space for space in spaces if space.slots(reward)]
         if not free:
             return {"reward": reward.count - index}
-        max(free, key=lambda room: (room.cpus, -room.index)).seat(reward, index)
+        max(free, key=lambda space: (space.cpus, -space.index)).place(reward, index)
     return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankDevices:
+    """Node and GPUs of a learner rank, for the engine that shares them.
+
+    Example:
+        >>> RankDevices(node_id="ab12", visible="3").visible
+        '3'
+    """
+
+    node_id: str
+    """Ray's name of the node."""
+    visible: str
+    """The rank's CUDA_VISIBLE_DEVICES; empty without a GPU."""
+
+
+def ranks_under(layout: Layout, engine: int) -> tuple[int, ...]:
+    """Ranks whose GPUs an engine shares, in their order."""
+    actor = layout.of("engine")[engine]
+    on_machine = [rank for rank in layout.of("learner") if rank.machine == actor.machine]
+    return tuple(rank.index for rank in on_machine if set(rank.gpus) & set(actor.gpus))
+
+
+def colocated_devices(ranks: Sequence[RankDevices]) -> str:
+    """Return the CUDA_VISIBLE_DEVICES of an engine: the GPUs that Ray chose for its ranks.
+
+    Args:
+        ranks: Those under the engine, in their order.
+
+    Raises:
+        InfrastructureError: the ranks are on several nodes, so no process can use the GPUs of all.
+
+    Example:
+        >>> colocated_devices([RankDevices(node_id="ab12", visible="2"), RankDevices(node_id="ab12", visible="3")])
+        '2,3'
+    """
+    nodes = {rank.node_id for rank in ranks}
+    if len(nodes) != 1:
+        raise InfrastructureError(
+            f"an engine shares the GPUs of {len(ranks)} learner ranks, and they stand on {len(nodes)} nodes; set "
+            "rollout.engine.tensor_parallel_size to a divisor of the number of GPUs of a node"
+        )
+    return ",".join(rank.visible for rank in ranks)

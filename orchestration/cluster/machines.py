@@ -29,11 +29,11 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seating:
+class PlacedActor:
     """One actor on its machine.
 
     Example:
-        >>> Seating(role="engine", index=1, machine=0, gpus=(2, 3)).gpus
+        >>> PlacedActor(role="engine", index=1, machine=0, gpus=(2, 3)).gpus
         (2, 3)
     """
 
@@ -51,15 +51,15 @@ class Layout:
     """Every actor of a run on its machine."""
 
     machines: tuple[Machine, ...]
-    seats: tuple[Seating, ...]
+    actors: tuple[PlacedActor, ...]
 
-    def of(self, role: ActorRole) -> tuple[Seating, ...]:
+    def of(self, role: ActorRole) -> tuple[PlacedActor, ...]:
         """The actors of one role, by index."""
-        return tuple(sorted((seat for seat in self.seats if seat.role == role), key=_index))
+        return tuple(sorted((actor for actor in self.actors if actor.role == role), key=lambda actor: actor.index))
 
     def learner_machines(self) -> tuple[int, ...]:
         """Machines that hold learner ranks, in the order of their ranks."""
-        return tuple(dict.fromkeys(seat.machine for seat in self.of("learner")))
+        return tuple(dict.fromkeys(actor.machine for actor in self.of("learner")))
 
 
 def planned_machines(nodes: Sequence[NodesConfig]) -> tuple[Machine, ...]:
@@ -83,7 +83,3 @@ def planned_machines(nodes: Sequence[NodesConfig]) -> tuple[Machine, ...]:
         )
         for number, kind in enumerate(kinds)
     )
-
-
-def _index(seat: Seating) -> int:
-    return seat.index

@@ -14,7 +14,7 @@ from orchestration.settings.experiment import ExperimentConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What the actors of one role take.
+    """What the actors of one role take, beside the core that each of them reserves.
 
     Example:
         >>> Need(role="engine", count=4, gpus=2, share=1.0).total_gpus
@@ -28,8 +28,6 @@ class Need:
     """GPUs that one actor sees, all of one machine."""
     share: float
     """Part of each GPU that it takes; below 1 several actors share a GPU."""
-    cpus: int = 1
-    """Cores that one actor reserves."""
 
     @property
     def total_gpus(self) -> float:
@@ -146,10 +144,7 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
 def shortage(needs: Needs, machines: Sequence[Machine], missing: Mapping[str, int]) -> str:
     """Return an error that lists what found no room, what is needed and what exists.
 
-    Args:
-        needs: Of the run.
-        machines: All there are.
-        missing: Actors that found no room once the learner was seated, by role; empty if the learner did not.
+    `missing` counts actors that found no room once the learner was placed, by role; empty if the learner was not.
     """
     every = [need for need in (needs.learner, needs.engine, needs.reward) if need.count]
     if missing:
@@ -177,7 +172,7 @@ def _ask(need: Need, needs: Needs) -> str:
 
 
 def describe(machines: Sequence[Machine]) -> str:
-    """Machines in few words, like ones together.
+    """Return a short description of machines, equal ones together.
 
     Example:
         >>> kind = dict(gpus=8, gpu="h100_80gb", cpus=96, memory_bytes=1 << 40)

@@ -1,4 +1,4 @@
-"""Whether the groups of a run find room in the object store that is started for it, asked before anything starts.
+"""Check, before anything starts, that the groups of a run have room in the object store that is started for it.
 
 A full store slows a run down and does not break it: Ray writes what it cannot hold to disk and reads it back. It breaks
 where that disk is full too.
@@ -38,16 +38,13 @@ class StoreNeed:
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
         return self.num_groups * self.group_bytes
 
 
 def store_need(config: ExperimentConfig, image_bytes: float) -> StoreNeed:
     """Count the groups that a run holds at once.
 
-    Args:
-        config: The run.
-        image_bytes: Encoded pictures of one prompt.
+    `image_bytes` are those of one prompt's encoded pictures.
     """
     training, sampling, pool = config.training, config.rollout.sampling, config.cluster.reward_pool
     carried = (training.max_staleness - training.steps_ahead) * training.groups_per_step
@@ -85,17 +82,17 @@ def check_room(need: StoreNeed, *, store_bytes: int, disk_bytes: int) -> str | N
     """Compare a need with memory and with what may be written to disk; see `check_object_store`."""
     if need.total_bytes <= store_bytes:
         return None
-    told = (
+    finding = (
         f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB are on their way at once, "
         f"{_gb(need.total_bytes)} in all, and cluster.object_store_bytes={store_bytes} holds {_gb(store_bytes)}"
     )
     if need.total_bytes > store_bytes + disk_bytes:
         raise ConfigError(
-            f"{told}; the disk of {temporary_base()}, to which Ray writes the rest, takes {_gb(disk_bytes)} more. "
+            f"{finding}; the disk of {temporary_base()}, to which Ray writes the rest, takes {_gb(disk_bytes)} more. "
             "Raise cluster.object_store_bytes, free that disk, or lower training.groups_per_step, training.run_ahead, "
             "training.max_staleness or training.oversampling"
         )
-    return f"{told}; the rest travels over the disk of {temporary_base()}, which is slower"
+    return f"{finding}; the rest travels over the disk of {temporary_base()}, which is slower"
 
 
 def _gb(size: int) -> str:

@@ -1,14 +1,18 @@
 """What a process of a run gets from its placement: cores, variables, network interface, log file."""
 
 import fcntl
+import os
 import socket
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestration.cluster.needs import Needs
-from orchestration.settings.cluster import ClusterConfig
+from orchestration.settings.cluster import ActorRole, ClusterConfig
 from orchestration.settings.experiment import ExperimentConfig
 
 OWN_TO_A_PROCESS = frozenset(
@@ -61,9 +65,6 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-NO_VARIABLES: Mapping[str, str] = {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """What one actor runs on."""
@@ -83,7 +84,7 @@ class Placement:
     def actor_options(self) -> dict[str, Any]:
         """What Ray reserves and sets for the actor.
 
-        Ray is never told to restart an actor or to repeat a call: an engine that comes back without the weights of
+        Ray never restarts an actor or repeats a call: an engine that comes back without the weights of
         the step, or a call that is answered twice, is worse than one that is gone. The pools replace and repeat.
         """
         return {
@@ -120,34 +121,24 @@ class Placement:
         return self.num_gpus > 0 or self.borrows_gpus
 
     def _devices(self) -> dict[str, str]:
-        """Who says which GPUs the process sees: Ray where it reserves some, else we."""
+        """Return the variables that decide whether Ray or we choose the GPUs that the process sees."""
         if self.num_gpus > 0:
-            # Some clusters tell Ray not to: then every process would take the first GPU.
+            # Some clusters forbid Ray to: then every process would take the first GPU.
             return {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "0"}
-        # Ray must leave alone what is set here, or by the process itself, whatever the environment of its nodes says.
+        # Ray must leave alone what is set here, or by the process itself, whatever the environment of its nodes has.
         ours = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         return ours if self.borrows_gpus else {**ours, "CUDA_VISIBLE_DEVICES": ""}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Processes:
-    """The placements of every role, by index."""
-
-    engines: tuple[Placement, ...]
-    """As many as there may be; those beyond `rollout.engines` come when there is room."""
-    learner_ranks: tuple[Placement, ...]
-    rewards: tuple[Placement, ...]
-
-
-def processes_of(
+def placements_of(
     config: ExperimentConfig,
     needs: Needs,
     *,
     cores: Sequence[int],
     max_engines: int,
-    variables: Mapping[str, str] = NO_VARIABLES,
-) -> Processes:
-    """Hand out cores and threads.
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> dict[ActorRole, tuple[Placement, ...]]:
+    """Return the placements of every role's actors by index, with the cores and threads of each.
 
     Engines take cores from the front and learner ranks from the back, so that both sides have cores of their own
     whenever there are enough. Colocated, both sides have all cores, and engines no GPUs beside those of the ranks.
@@ -178,9 +169,32 @@ def processes_of(
         for i in range(needs.learner.count)
     )
     reward = Placement(num_gpus=0, cores=(), threads=1, variables=variables)
-    return Processes(engines=engines, learner_ranks=ranks, rewards=(reward,) * needs.reward.count)
+    return {"engine": engines, "learner": ranks, "reward": (reward,) * needs.reward.count}
 
 
 def _slice(cores: Sequence[int], index: int, width: int) -> tuple[int, ...]:
     """The `index`-th run of `width` cores, starting over where they end."""
     return tuple(sorted({cores[(index * width + k) % len(cores)] for k in range(width)}))
+
+
+def settle(role: str, placement: Placement, log_dir: Path, devices: str | None = None) -> None:
+    """Set the cores and variables of the process, and redirect its output and its children's to a log file.
+
+    Every actor calls it first: torch, NCCL and vLLM read the variables when they are imported, or later.
+
+    `devices` are GPUs that the process shall see although Ray reserved others, or none, for it.
+    """
+    import ray
+
+    os.environ.update(placement.variables)
+    if (interface := interface_of(ray.util.get_node_ip_address())) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    if placement.cores:
+        os.sched_setaffinity(0, placement.cores)
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    log = os.open(log_dir / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)

@@ -1,6 +1,6 @@
-"""What a Ray call raised, in this project's words: a process that is gone, an object that is gone, or an own error.
+"""Ray's errors as this project's: a process that is gone, an object that is gone, or what an actor itself raised.
 
-Ray tells two things apart by the class alone. A bare error is about the call: the actor that was asked is gone, or the
+Ray distinguishes two cases by the class alone. A bare error is about the call: the actor that was asked is gone, or the
 object that was awaited. A RayTaskError is an answer: the actor that was asked lives, and what it raised is the cause.
 That cause can be Ray's again, where an actor asked another one or fetched an object.
 """
@@ -58,7 +58,7 @@ STORE_FULL = (ObjectStoreFullError, OutOfDiskError)
 # Objects that this code gave up itself would be lost again and again.
 MISTAKES = (ObjectFreedError, ReferenceCountingAssertionError)
 
-MAX_WORDS = 300
+MAX_CHARS = 300
 """Characters that are kept of Ray's own explanation, which goes on for pages."""
 
 
@@ -92,15 +92,15 @@ def translate(error: RayError, role: Role, index: int) -> BaseException:
 
 
 @contextmanager
-def in_our_words(role: Role, index: int) -> Iterator[None]:
+def translating(role: Role, index: int) -> Iterator[None]:
     """Within the block, what Ray raises about actor `index` of a role becomes what `translate` makes of it."""
     try:
         yield
     except RayError as error:
-        told = translate(error, role, index)
-        if told is error:
+        translated = translate(error, role, index)
+        if translated is error:
             raise
-        raise told from error
+        raise translated from error
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -111,6 +111,6 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def _explanation(error: BaseException) -> str:
-    """The line in which Ray says why: the last one about an actor, else the first."""
+    """Return the line with Ray's reason: the last one about an actor, else the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1 if isinstance(error, RayActorError) else 0][:MAX_WORDS]
+    return lines[-1 if isinstance(error, RayActorError) else 0][:MAX_CHARS]

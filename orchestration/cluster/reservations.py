@@ -1,62 +1,226 @@
-"""Reservations: room in the cluster for every actor of a job, and with what each is started."""
+"""Reservations: room in the cluster for every actor of a job, and with what each is started.
 
+Room comes as Ray placement groups: which actors are reserved together is decided here, and how they are reserved.
+"""
+
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from orchestration.cluster.found import FoundMachine, find_machines
-from orchestration.cluster.groups import Groups, bundles_of, further_engine
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestration.cluster.found import FoundMachine, find_machines, is_reachable
 from orchestration.cluster.layout import lay_out_needs
-from orchestration.cluster.machines import Layout
-from orchestration.cluster.needs import Needs, available_cores, needs_of
-from orchestration.cluster.process import Placement, Processes, actor_environment, processes_of
+from orchestration.cluster.machines import Layout, PlacedActor
+from orchestration.cluster.needs import Need, Needs, available_cores, describe, needs_of
+from orchestration.cluster.process import Placement, actor_environment, placements_of
 from orchestration.cluster.session import ray_session
 from orchestration.settings.cluster import ActorRole
-from orchestration.settings.errors import ConfigError
+from orchestration.settings.errors import ConfigError, InfrastructureError
 from orchestration.settings.experiment import ExperimentConfig
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S = 10.0
+"""Room that another job gives back is there within seconds; after these we log what we wait for."""
+KIND_SHARE = 0.001
+"""How much of the custom resource of its machines a bundle takes: enough to bind it to them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundles:
+    """Actors that Ray reserves room for together, on one machine.
+
+    When this machine is lost, Ray moves them together to another one.
+    """
+
+    name: str
+    machine: int | None
+    """Index of the machine that is asked for; None takes whichever has room."""
+    actors: tuple[tuple[ActorRole, int], ...]
+    """Role and index of the actor of each bundle."""
+    resources: tuple[dict[str, float], ...]
+    """Of each bundle."""
+
+
+def bundles_of(layout: Layout, needs: Needs) -> list[Bundles]:
+    """All that is reserved for a layout, learner first.
+
+    The ranks of one machine come together, and with them the engines that share their GPUs; every other actor comes
+    alone, so that losing it moves nobody else.
+    """
+    groups = []
+    for machine in layout.learner_machines():
+        ranks = [actor for actor in layout.of("learner") if actor.machine == machine]
+        guests = [actor for actor in layout.of("engine") if actor.machine == machine] if needs.is_colocated else []
+        name = f"learner ranks {ranks[0].index} to {ranks[-1].index}"
+        groups.append(_together(name, layout, needs, [*ranks, *guests]))
+    alone = (*(() if needs.is_colocated else layout.of("engine")), *layout.of("reward"))
+    return groups + [_together(f"{actor.role} {actor.index}", layout, needs, [actor]) for actor in alone]
+
+
+def further_engine(layout: Layout, needs: Needs, index: int) -> Bundles:
+    """One engine beyond those of the layout, on any machine that takes engines."""
+    kinds = [machine.resource for machine in layout.machines if "engine" in machine.roles]
+    # Where every machine for engines is marked, so will those be that come later.
+    marks = list(dict.fromkeys(kind for kind in kinds if kind is not None)) if None not in kinds else []
+    resources = _resources(needs.engine, is_guest=False, mark=marks[index % len(marks)] if marks else None)
+    return Bundles(name=f"engine {index}", machine=None, actors=(("engine", index),), resources=(resources,))
+
+
+def _together(name: str, layout: Layout, needs: Needs, actors: Sequence[PlacedActor]) -> Bundles:
+    machine = actors[0].machine
+    of_role = {need.role: need for need in (needs.learner, needs.engine, needs.reward)}
+    resources = (
+        _resources(
+            of_role[actor.role],
+            is_guest=needs.is_colocated and actor.role == "engine",
+            mark=layout.machines[machine].resource,
+        )
+        for actor in actors
+    )
+    return Bundles(
+        name=name,
+        machine=machine,
+        actors=tuple((actor.role, actor.index) for actor in actors),
+        resources=tuple(resources),
+    )
+
+
+def _resources(need: Need, *, is_guest: bool, mark: str | None) -> dict[str, float]:
+    resources: dict[str, float] = {"CPU": 1}
+    if need.gpus and not is_guest:
+        resources["GPU"] = need.gpus * need.share
+    if mark is not None:
+        resources[mark] = KIND_SHARE
+    return resources
 
 
 class Reservations:
-    """Room for every actor of a job, reserved in Ray."""
+    """Room for every actor of a job, reserved in Ray as placement groups.
 
-    def __init__(self, layout: Layout, needs: Needs, processes: Processes, groups: Groups) -> None:
-        """Store what was reserved."""
+    Ray keeps each group on its machine, moves it to another one once it knows that the machine is gone, and removes all
+    with the driver, however that ends.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        needs: Needs,
+        placements: Mapping[ActorRole, Sequence[Placement]],
+        machines: Sequence[FoundMachine],
+    ) -> None:
+        """Reserve nothing yet.
+
+        `placements` has those of every role by index; for engines as many as there may be at most.
+        """
         self.layout = layout
+        self.placements = placements
         self._needs = needs
-        self._processes = processes
-        self._groups = groups
-
-    def placements(self, role: ActorRole) -> Sequence[Placement]:
-        """Return the placements of a role's actors; for engines as many as there may be at most."""
-        return {
-            "engine": self._processes.engines,
-            "learner": self._processes.learner_ranks,
-            "reward": self._processes.rewards,
-        }[role]
+        self._machines = machines
+        self._held: dict[PlacementGroup, Bundles] = {}
+        self._places: dict[tuple[ActorRole, int], tuple[PlacementGroup, int]] = {}
 
     def start(self, actor: Any, role: ActorRole, index: int, *arguments: Any, **options: Any) -> Any:
-        """Start a Ray actor of a role, or one that replaces it, and give its handle.
+        """Start a Ray actor of a role, or one that replaces it, and return its handle.
 
-        Args:
-            actor: Its class.
-            role: What it is.
-            index: Which of its role.
-            arguments: Of its construction.
-            options: Ray's, beside those of its seat.
+        `arguments` are those of its class, `options` Ray's beside those of its place.
         """
         return actor.options(**self.options(role, index), **options).remote(*arguments)
 
     def options(self, role: ActorRole, index: int) -> dict[str, Any]:
-        """Ray's options for an actor; also for one that replaces it.
+        """Return Ray's options for an actor; also for one that replaces it.
 
         An engine beyond those of the layout is asked for with this, and starts when there is room.
         """
-        if role == "engine" and not self._groups.has(role, index):
-            self._groups.ask(further_engine(self.layout, self._needs, index))
-        options = self.placements(role)[index].actor_options()
-        return {**options, "scheduling_strategy": self._groups.strategy(role, index)}
+        if role == "engine" and (role, index) not in self._places:
+            self._ask(further_engine(self.layout, self._needs, index))
+        options = self.placements[role][index].actor_options()
+        return {**options, "scheduling_strategy": self._strategy(role, index)}
+
+    def _ask(self, bundles: Bundles) -> PlacementGroup:
+        """Ask for room, and return the group at once; actors that are started there wait until there is room."""
+        target = None if bundles.machine is None else self._machines[bundles.machine].node_id
+        # The target is a wish: a node that is gone, or full, sends the group elsewhere.
+        name = f"{bundles.name} ({uuid4().hex[:8]})"  # Ray refuses a name twice in one job
+        group = placement_group(list(bundles.resources), strategy="STRICT_PACK", name=name, _soft_target_node_id=target)
+        self._held[group] = bundles
+        for place, actor in enumerate(bundles.actors):
+            self._places[actor] = group, place
+        return group
+
+    def reserve(self, *, timeout_s: float) -> None:
+        """Wait for room for all actors of the layout.
+
+        Raises:
+            InfrastructureError: others hold it for longer than `timeout_s`.
+        """
+        all_bundles = bundles_of(self.layout, self._needs)
+        deadline = time.monotonic() + timeout_s
+        is_logged = False
+        # One after the other: on an idle machine GPUs are then given out in the order of the layout.
+        for number, bundles in enumerate(all_bundles):
+            group = self._ask(bundles)
+            while not group.wait(min(FIRST_WAIT_S, max(0.1, deadline - time.monotonic()))):
+                waiting = all_bundles[number:]
+                if time.monotonic() >= deadline:
+                    raise InfrastructureError(
+                        f"no room within cluster.faults.start_timeout_s={timeout_s:g}: {_still(waiting)}; wait for the "
+                        "jobs that hold the rest, or add nodes"
+                    )
+                if not is_logged:
+                    logger.warning("waiting for room: %s", _still(waiting))
+                    is_logged = True
+
+    def _strategy(self, role: ActorRole, index: int) -> PlacementGroupSchedulingStrategy:
+        """Where an actor is started, also one that replaces another.
+
+        For some seconds Ray takes a machine that is gone for alive, and an actor that is started there in this time is
+        lost at once. So a group whose machine does not answer is given back, and asked for again anywhere.
+        """
+        group, _ = self._places[role, index]
+        node_id = _node_of(group)
+        if node_id is not None and not is_reachable(node_id):
+            bundles = self._held.pop(group)
+            remove_placement_group(group)
+            self._ask(replace(bundles, machine=None))
+        group, place = self._places[role, index]
+        return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place)
+
+    def close(self) -> None:
+        """Release all reservations; actors in them are ended."""
+        while self._held:
+            group, _ = self._held.popitem()
+            remove_placement_group(group)
+
+
+def _node_of(group: PlacementGroup) -> str | None:
+    """Return the node on which a group is placed; None while it is not."""
+    found = placement_group_table(group)
+    # All bundles of a group are on one node.
+    return next(iter(found["bundles_to_node_id"].values())) if found["state"] == "CREATED" else None
+
+
+def _still(waiting: Sequence[Bundles]) -> str:
+    """What is asked for and what is free, node by node."""
+    asked = "; ".join(f"{bundles.name} ({_total(bundles)})" for bundles in waiting[:4])
+    more = f" and {len(waiting) - 4} more" if len(waiting) > 4 else ""
+    return f"{asked}{more}. Free are: {describe([found.free for found in find_machines(())])}"
+
+
+def _total(bundles: Bundles) -> str:
+    total: dict[str, float] = {}
+    for resources in bundles.resources:
+        for name, amount in resources.items():
+            total[name] = total.get(name, 0.0) + amount
+    return ", ".join(f"{amount:g} {name}" for name, amount in total.items())
 
 
 @contextmanager
@@ -69,8 +233,8 @@ def actors_reserved(
         ConfigError: the cluster could not hold them even if it were empty.
         InfrastructureError: others hold the room for too long; or an actor died that nobody replaced.
     """
-    with ray_session(config.cluster, num_actors(config, roles), log_dir), reserved(config, roles=roles) as seats:
-        yield seats
+    with ray_session(config.cluster, num_actors(config, roles), log_dir), reserved(config, roles=roles) as held:
+        yield held
 
 
 def num_actors(config: ExperimentConfig, roles: Sequence[ActorRole]) -> int:
@@ -84,19 +248,19 @@ def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterato
     needs = needs_of(config).only(*roles)
     machines = find_machines(config.cluster.nodes)
     layout = _lay_out(needs, machines)
-    processes = processes_of(
+    placements = placements_of(
         config,
         needs,
         cores=available_cores(),
         max_engines=config.rollout.most_engines if needs.engine.count else 0,
         variables=actor_environment(config.cluster, os.environ),
     )
-    groups = Groups(machines)
+    reservations = Reservations(layout, needs, placements, machines)
     try:
-        groups.reserve(bundles_of(layout, needs), timeout_s=config.cluster.faults.start_timeout_s)
-        yield Reservations(layout, needs, processes, groups)
+        reservations.reserve(timeout_s=config.cluster.faults.start_timeout_s)
+        yield reservations
     finally:
-        groups.close()
+        reservations.close()
 
 
 def _lay_out(needs: Needs, machines: Sequence[FoundMachine]) -> Layout:

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants, services
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.worker import global_worker
@@ -18,7 +21,6 @@ from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTask
 from ray.job_config import JobConfig
 
 from orchestration.cluster.guard import checkout, guarded
-from orchestration.cluster.local_ray import starting_local_ray
 from orchestration.cluster.needs import available_cores
 from orchestration.cluster.ray_errors import cause_of
 from orchestration.cluster.ray_folder import private_folder
@@ -27,10 +29,20 @@ from orchestration.settings.errors import ConfigError, InfrastructureError, RayD
 
 FATAL_PROCESSES = ("raylet", "gcs_server")
 """Of a Ray that was started here; without one of them no actor can be started any more."""
-LOOK_S = 1.0
-"""Between two looks at them."""
+CHECK_S = 1.0
+"""Between two checks of them."""
 LISTENER_S = 10.0
 """For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
+
+LOOPBACK = "127.0.0.1"
+LOCAL_VARIABLES = {
+    # Ray binds to every interface of a Linux machine and to loopback where it supports no clusters. This is its own
+    # switch between the two, and its only one: the address that it is given is turned into the outside one again.
+    ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "VLLM_HOST_IP": LOOPBACK,
+}
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -43,7 +55,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
 
     Args:
         config: Which cluster.
-        num_actors: Actors that will reserve a core each; a Ray started here says that it has so many.
+        num_actors: Actors that will reserve a core each; a Ray started here reports at least so many.
         log_dir: Where the actors' logs are, for messages.
 
     Raises:
@@ -77,6 +89,46 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
                 _join(config.address)
         with _told_by_ray(log_dir):
             yield
+
+
+@contextmanager
+def starting_local_ray(folder: Path, marks: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, a Ray that is started is one of this machine alone.
+
+    It listens on loopback and asks for a token that only this process and its children know. Its processes are in
+    groups of their own: a signal that a terminal, GNU timeout or Slurm sends to the command's whole process group
+    reaches the driver alone, which still needs Ray to save its work.
+
+    A variable that the user has set stays as it is.
+
+    Args:
+        folder: for sockets of its processes.
+        marks: variables that its processes get whatever the user has set, see `guarded`.
+    """
+    before = dict(os.environ)
+    wanted: dict[str, str] = {**LOCAL_VARIABLES, "VLLM_RPC_BASE_PATH": str(folder)}
+    if "RAY_AUTH_TOKEN_PATH" not in before:
+        wanted["RAY_AUTH_TOKEN"] = _token()
+    clusters, start = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
+    os.environ.update({**wanted, **before, **marks})
+    # Read when ray is imported, which was long ago.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    services.ConsolePopen = partial(start, process_group=0)
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = clusters, start
+        for name in wanted.keys() | marks.keys():
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+
+
+@cache
+def _token() -> str:
+    """Return this process's token; Ray reads it once a process. Without one, it would leave one in the home folder."""
+    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -136,7 +188,7 @@ async def while_ray_lives(work: Coroutine[Any, Any, None]) -> None:
     """
     working = asyncio.ensure_future(work)
     try:
-        while not (await asyncio.wait([working], timeout=LOOK_S))[0]:
+        while not (await asyncio.wait([working], timeout=CHECK_S))[0]:
             _check_processes()
         await working
     finally:
@@ -157,7 +209,7 @@ def leave_ray() -> None:
     """Do what `ray.shutdown` does, but wait no more than `LISTENER_S` for Ray's own listener.
 
     Ray waits without a limit for its thread that listens for error messages. Now and then that thread's cancelled poll
-    never returns (Ray issue 44836 tells of it), and a run that has done all its work would hold its machines for ever.
+    never returns (Ray issue 44836), and a run that has done all its work would hold its machines for ever.
     """
     worker = global_worker
     if worker.connected and hasattr(worker, "listener_thread"):

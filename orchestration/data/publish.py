@@ -19,8 +19,7 @@ from orchestration.data.stages import STAGES, Advance, Map, stage_code
 from orchestration.settings.recipe import ShardsConfig
 from orchestration.storage.commit import project_commit
 from orchestration.storage.files import whole_file
-from rollout.dataset import write_rows
-from rollout.schema import to_row
+from rollout.dataset import to_row, write_rows
 
 PAGE = "page.html"
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}

@@ -81,9 +81,7 @@ STAGES = {
         libraries=("math-verify", "numpy", "pillow", "tokenizers", "transformers"),
     ),
     "select": StageRules(version=1, code=("orchestration.data.select",), libraries=("numpy",)),
-    "write": StageRules(
-        version=1, code=("orchestration.data.publish", "rollout.dataset", "rollout.schema"), libraries=("pyarrow",)
-    ),
+    "write": StageRules(version=1, code=("orchestration.data.publish", "rollout.dataset"), libraries=("pyarrow",)),
 }
 """By stage, in the order in which rows pass through them."""
 

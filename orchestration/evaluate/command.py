@@ -148,8 +148,8 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
         async def load_and_export() -> None:
             await learner.build(derive_seed(config.seed, "learner"))
             try:
-                await learner.load(store, step)
-                await learner.export(target)
+                await learner.on_each("load", store, step)
+                await learner.on_each("export", target)
             finally:
                 await learner.close()
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from orchestration.cluster.machines import Layout, Machine, Seating
+from orchestration.cluster.machines import Layout, Machine, PlacedActor
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare
@@ -280,7 +280,9 @@ def _names(first: str, last: str) -> str:
     return f"{head} {number}-{final}" if head == other and (number + final).isdigit() else f"{first} to {last}"
 
 
-def _role_row(role: ActorRole, seats: Sequence[Seating], num_machines: int, tensor_parallel: int) -> tuple[str, str]:
+def _role_row(
+    role: ActorRole, seats: Sequence[PlacedActor], num_machines: int, tensor_parallel: int
+) -> tuple[str, str]:
     gpus = sorted({gpu for seat in seats for gpu in seat.gpus})
     what = f"{ROLE_NAMES[role]}{'' if len(seats) == 1 else 's'} {_spans([seat.index for seat in seats])}"
     if num_machines > 1:
@@ -311,7 +313,7 @@ def _alike(layout: Layout) -> list[list[int]]:
     """Indices of machines, neighbours with the same hardware and the same pattern of actors together."""
     found: list[tuple[object, list[int]]] = []
     for index, machine in enumerate(layout.machines):
-        own = sorted((seat.role, seat.gpus) for seat in layout.seats if seat.machine == index)
+        own = sorted((seat.role, seat.gpus) for seat in layout.actors if seat.machine == index)
         kind = (machine.gpus, machine.gpu, machine.cpus, machine.memory_bytes, own)
         if found and found[-1][0] == kind:
             found[-1][1].append(index)

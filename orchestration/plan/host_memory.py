@@ -7,7 +7,7 @@ known.
 import json
 from pathlib import Path
 
-from orchestration.cluster.machines import Layout, Seating
+from orchestration.cluster.machines import Layout, PlacedActor
 from orchestration.cluster.object_store import store_need
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
@@ -53,7 +53,7 @@ def host_memory(
     """Count every machine of a layout, in its order; `image_bytes` are the encoded images of one prompt."""
     uses = []
     for index, machine in enumerate(layout.machines):
-        seats = [seat for seat in layout.seats if seat.machine == index]
+        seats = [seat for seat in layout.actors if seat.machine == index]
         items = [
             *_engines(config, shape, [seat for seat in seats if seat.role == "engine"]),
             *_learners(config, shape, [seat for seat in seats if seat.role == "learner"]),
@@ -72,7 +72,7 @@ def process_bytes(use: MemoryUse) -> int:
     return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
 
 
-def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
+def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
     if not seats:
         return []
     engine = config.rollout.engine
@@ -88,7 +88,7 @@ def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) 
     return found
 
 
-def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
+def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
     count = len(seats)
     if not count:
         return []
@@ -113,7 +113,7 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[Seating])
     ]
 
 
-def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[Seating]) -> list[MemoryItem]:
+def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
     if not seats:
         return []
     table = 2 * shape.text.vocab_size * shape.text.width

@@ -169,7 +169,7 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
     on_gpus = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
     summed = GpuNeeds(
         gpus=sum(need.total_gpus for need in on_gpus),
-        cpus=sum(need.count * need.cpus for need in (needs.learner, needs.reward, needs.engine)),
+        cpus=sum(need.count for need in (needs.learner, needs.reward, needs.engine)),
     )
     needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
     machines = planned_machines(config.cluster.nodes)

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,6 @@ class JobState:
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has ended."""
         return self.status in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
@@ -189,10 +188,9 @@ class RayJobServer:
 
     async def _follow(self, identity: str) -> JobState:
         """Tail the output, again where the connection breaks, until Ray reports the job as ended."""
-        output = _Output()
-        unanswered = 0
+        num_shown = unanswered = 0
         while True:
-            is_whole = await self._tail(identity, output)
+            is_whole, num_shown = await self._tail(identity, num_shown)
             try:
                 state = _state(await asyncio.to_thread(self._client.get_job_info, identity))
             except (OSError, RuntimeError) as error:
@@ -206,40 +204,34 @@ class RayJobServer:
                 unanswered = 0
                 if state.is_over:
                     if not is_whole:
-                        await self._tail(identity, output)
+                        await self._tail(identity, num_shown)
                     return state
             await asyncio.sleep(RECONNECT_S)
 
-    async def _tail(self, identity: str, output: "_Output") -> bool:
-        """Print what is new until the job ends; False where the connection broke before."""
+    async def _tail(self, identity: str, num_shown: int) -> tuple[bool, int]:
+        """Print what is new until the job ends.
+
+        Args:
+            identity: Of the job.
+            num_shown: Characters printed so far; Ray sends a log from its beginning at each connection.
+
+        Returns:
+            Whether the log is whole, or the connection broke before; and the characters printed by now.
+        """
         import aiohttp
 
-        output.begin_again()
+        num_received = 0
         try:
             async for text in self._client.tail_job_logs(identity):
-                output.take(text)
+                new = text[max(0, num_shown - num_received) :]
+                num_received += len(text)
+                num_shown = max(num_shown, num_received)
+                sys.stdout.write(new)
+                sys.stdout.flush()
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             logging.getLogger(__name__).debug("the log of %s broke off: %s", identity, error)
-            return False
-        return True
-
-
-@dataclass(slots=True)
-class _Output:
-    """Ray sends a log from its beginning at each connection; this prints every character once."""
-
-    num_shown: int = 0
-    _num_received: int = field(default=0)
-
-    def begin_again(self) -> None:
-        self._num_received = 0
-
-    def take(self, text: str) -> None:
-        new = text[max(0, self.num_shown - self._num_received) :]
-        self._num_received += len(text)
-        self.num_shown = max(self.num_shown, self._num_received)
-        sys.stdout.write(new)
-        sys.stdout.flush()
+            return False, num_shown
+        return True, num_shown
 
 
 def _state(details: Any) -> JobState:

@@ -90,7 +90,7 @@ def run_attempts(
             state = server.follow(identity)
         except KeyboardInterrupt:
             return _interrupted(identity, config, server, say)
-        say(_closing_words(identity, state))
+        say(_outcome(identity, state))
         if not is_worth_repeating(state):
             break
         if attempts_left == 0:
@@ -120,13 +120,13 @@ def _interrupted(identity: str, config: SubmitConfig, server: RayJobServer, say:
     say(f"\nasking {identity} to save and end, within {config.stop_wait_s:g} s; Ctrl-C again leaves it to that")
     server.stop(identity)
     try:
-        say(_closing_words(identity, server.follow(identity)))
+        say(_outcome(identity, server.follow(identity)))
     except KeyboardInterrupt:
         say(_how_to_return(identity, server.address))
     return EXIT_INTERRUPTED
 
 
-def _closing_words(identity: str, state: JobState) -> str:
+def _outcome(identity: str, state: JobState) -> str:
     if state.status is JobStatus.FAILED and state.driver_exit_code is None:
         # This is not in the job's own output; the first line has the reason, the rest is Ray's traceback.
         return f"{identity} {state.status} ({state.error_type}): {state.message.strip().splitlines()[0]}"

@@ -157,10 +157,7 @@ def source_folder() -> Path:
 def stage_code(source: Path, target: Path, *, max_mib: float) -> Path:
     """Copy the packages into a folder that Ray can take as a job's `working_dir`.
 
-    Args:
-        source: Holds the packages.
-        target: Made here.
-        max_mib: Above this size nothing is copied.
+    Above `max_mib` nothing is copied.
 
     Raises:
         ConfigError: It is too large; the largest files are named.

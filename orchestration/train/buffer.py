@@ -1,8 +1,8 @@
-"""GroupBuffer: scored groups on their way from rollout to learner, with one counted budget.
+"""GroupBuffer: scored groups between rollout and learner, with one counted budget.
 
-A position may start only when its step is at most `steps_ahead` ahead of the live weights; which step that is, the
-StepLine says. So staleness is bounded by construction and no group is ever thrown away for being old. With a deadline
-for stragglers a step may take other groups first, as long as every group left behind still meets `max_staleness`.
+A position may start only when its step is at most `steps_ahead` ahead of the live weights; StepLine knows that step.
+Staleness is bounded that way from the start, and no group is thrown away for being old. With a deadline for stragglers
+a step may take other groups first, as long as every group left behind still meets `max_staleness`.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MAX_REASONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where in the prompt stream a run stands; a checkpoint keeps it."""
+    """Place of a run in its prompt stream, which a checkpoint keeps."""
 
     step: int
     """Steps that are done."""
@@ -33,17 +33,15 @@ class Progress:
     """Positions before it that no step has used up; a resumed run hands them out first."""
 
     def to_json(self) -> dict[str, Any]:
-        """For a checkpoint."""
         return {"step": self.step, "next_position": self.next_position, "again": list(self.again)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
-        """From a checkpoint."""
         return cls(step=values["step"], next_position=values["next_position"], again=tuple(values["again"]))
 
 
 class GroupBuffer:
-    """Hands out positions, collects tickets, gives the learner whole steps.
+    """Hands out positions, collects tickets, returns whole steps to the learner.
 
     Consumes: tickets and drops from the rollout loop, `advance` from the training loop.
     Produces: positions to fill, and the groups of one step after the other.
@@ -52,12 +50,9 @@ class GroupBuffer:
     """
 
     def __init__(self, config: TrainingConfig, *, range_epsilon: float, start: Progress) -> None:
-        """Go on where a run stands.
+        """Continue at `start`.
 
-        Args:
-            config: Sizes and limits.
-            range_epsilon: A group whose rewards differ by less has no signal.
-            start: Step that is taken first, and positions that come first.
+        A group whose rewards differ by less than `range_epsilon` has no signal.
         """
         self._config = config
         self._range_epsilon = range_epsilon
@@ -145,7 +140,7 @@ class GroupBuffer:
         self._arrived.set()
 
     def progress(self) -> Progress:
-        """Where a run stands whose last step taken is done."""
+        """Return the progress once the step taken last is done."""
         again = tuple(sorted([*self._again, *self._line.outstanding()]))
         return Progress(step=self._next_step, next_position=self._next_position, again=again)
 
@@ -154,7 +149,7 @@ class GroupBuffer:
         return self._closed or self._next_step >= self._config.num_steps
 
     def _num_open(self) -> int:
-        """Steps that may be on their way: those within the budget, as far as the run goes."""
+        """Return how many steps may be in progress: those within the budget, as far as the run goes."""
         budget = self._live_step + 1 + self._config.steps_ahead
         return min(budget, self._config.num_steps) - self._next_step
 
@@ -197,11 +192,11 @@ class GroupBuffer:
         num_dropped = len(groups.dropped)
         if num_dropped > self._config.max_drop_frac * num_used:
             reasons = Counter(groups.dropped.values()).most_common()
-            told = "; ".join(f"{count} x {reason}" for reason, count in reasons[:MAX_REASONS])
+            most = "; ".join(f"{count} x {reason}" for reason, count in reasons[:MAX_REASONS])
             more = f"; and {len(reasons) - MAX_REASONS} other reasons" if len(reasons) > MAX_REASONS else ""
             raise DataError(
                 f"step {groups.step}: {num_dropped} of {num_used} groups were dropped, more than "
-                f"training.max_drop_frac={self._config.max_drop_frac}; why: {told}{more}. The same rows come again "
+                f"training.max_drop_frac={self._config.max_drop_frac}; why: {most}{more}. The same rows come again "
                 "when the run is continued: mend what these reasons name, or continue without these rows with "
                 f"training.max_drop_frac={_rounded_up(num_dropped / num_used)}"
             )
@@ -221,5 +216,5 @@ class GroupBuffer:
 
 
 def _rounded_up(fraction: float) -> float:
-    """The least limit of two decimals that bears a fraction."""
+    """Return the least limit of two decimals that allows a fraction."""
     return math.ceil(round(fraction * 100, 6)) / 100

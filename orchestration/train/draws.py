@@ -1,4 +1,4 @@
-"""Draws: which prompt stands at a position, how its group is sampled, and what the outcome tells the prompt stream."""
+"""Draws: the prompt of each position, how its group is sampled, and the outcomes that the prompt stream learns of."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from rollout.records import Sample, SamplingSpec
 class Draws:
     """The prompt stream of a run, by position.
 
-    What it gives follows from seed and position alone; with an adaptive curriculum, from the outcomes observed as well.
+    Its order follows from seed and position alone; with an adaptive curriculum, from the outcomes observed as well.
     Rows hold images, so they are read in a thread: `read` first, then `at` once for every position.
     """
 

@@ -268,11 +268,7 @@ def choose_samples(
 ) -> list[Sample]:
     """Return `per_function` rows of every reward function, drawn as `mixed-r1 evaluate max_samples=` draws them.
 
-    Args:
-        table: held-out samples.
-        function_of: reward function of each (task, source).
-        per_function: how many of each function.
-        seed: of the run; the same seed draws the same rows, also after a resume.
+    The same seed draws the same rows, also after a resume.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     for index, pair in enumerate(table.tasks_and_sources()):

@@ -65,12 +65,7 @@ def step_timings(
 ) -> dict[str, float]:
     """How long the step took, and what this process has counted so far.
 
-    Args:
-        groups: Of the step.
-        report: Of the learner, with its seconds by phase.
-        sync: Of the publication after it.
-        seconds: Of the driver's phases; together they are the step.
-        counts: Since the process began, by metric name.
+    `seconds` are those of the driver's phases, which together are the step; `counts` are since the process began.
     """
     step_s = sum(seconds.values())
     return {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerError
 from learner.records import StepReport
-from orchestration.cluster.colocated import colocated_devices, ranks_under
+from orchestration.cluster.layout import colocated_devices, ranks_under
 from orchestration.cluster.reservations import Reservations
 from orchestration.inputs.prepare import Inputs
 from orchestration.settings.errors import PayloadLostError, StoppedError
@@ -18,18 +18,17 @@ from orchestration.settings.seeds import derive_seed
 from orchestration.storage.checkpoints import Checkpoints, store_of
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.run_folder import RunFolder
-from orchestration.train.allocation import Allocation
 from orchestration.train.buffer import GroupBuffer, Progress
 from orchestration.train.draws import Draws
 from orchestration.train.held_out import Evaluation, HeldOut
-from orchestration.train.run_state import RunState
+from orchestration.train.run_state import Allocation, RunState
 from orchestration.train.tracking import Tracker
 from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.tickets import StepGroups
-from orchestration.workers.turns import StagesInTurn, start_turns
+from orchestration.workers.turns import start_turns
 from orchestration.workers.weight_sync import WeightSync
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
@@ -43,19 +42,25 @@ class Run:
     Life: constructed -> `start` -> `loop.train` -> `finish` -> `close`.
     """
 
-    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, seats: Reservations, say: Say) -> None:
+    def __init__(self, config: ExperimentConfig, *, inputs: Inputs, reservations: Reservations, say: Say) -> None:
         """Open the data and settle how actors are made; none is started."""
         self.config = config
         self.folder = RunFolder(config.run_path)
         self._say = say
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
-        self._seats = seats
+        self._reservations = reservations
         self.engines = start_engines(
-            config.rollout, inputs.model, seats, logs, faults=limits, log=self.faults, devices_of=self._devices_of
+            config.rollout,
+            inputs.model,
+            reservations,
+            logs,
+            faults=limits,
+            log=self.faults,
+            devices_of=self._devices_of,
         )
-        self.rewards = start_reward_pool(config, inputs.model, seats, logs, self.faults)
-        self.learner = start_learner(config, inputs.model, seats, logs)
+        self.rewards = start_reward_pool(config, inputs.model, reservations, logs, self.faults)
+        self.learner = start_learner(config, inputs.model, reservations, logs)
         training = config.training
         self.turns = start_turns(config, self.engines, self.learner, record=self.folder.turns)
         self.weight_sync = WeightSync(
@@ -69,7 +74,7 @@ class Run:
         )
         checkpoints = Checkpoints(
             store_of(self.folder),
-            StagesInTurn(self.learner, self.turns),
+            self.turns,
             keep_last=training.keep_last,
             keep_best=training.keep_best,
             say=say,
@@ -103,7 +108,6 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
         return self.state.step
 
     @property
@@ -123,7 +127,7 @@ class Run:
         started = clock()
         self._say("starting engines, reward actors and learner ranks ...")
         engines, learner = partial(self.engines.ready, self.weight_sync.admit), self._build_learner
-        if self.turns.is_shared:  # the engines stand where the ranks do, and after them on their GPUs
+        if self.turns.is_shared:  # engines start after the ranks whose GPUs they share
             await asyncio.gather(self.rewards.ready(), learner())
             await engines()
             await self.turns.to_learner()
@@ -154,7 +158,7 @@ class Run:
         if self.config.evaluation.enabled:
             await self._evaluate("after")
         await self.turns.to_learner()
-        await self.learner.export(self.folder.export)
+        await self.learner.on_each("export", self.folder.export)
 
     async def rescue(self) -> None:
         """Save before the run ends with an error, if the learner is alive and between two steps.
@@ -177,7 +181,7 @@ class Run:
             if self._newest_step is not None and self.tracker.next_step < self.step:
                 groups, report = self._newest_step
                 self.tracker.log_step(groups, report.result(), None, None, {}, counts=self.counts())
-        except Exception as error:  # the one that ends the run says more
+        except Exception as error:  # the error that ends the run matters more
             self._say(f"while step {self.step} was saved and recorded: {error}")
 
     async def close(self) -> None:
@@ -297,7 +301,7 @@ class Run:
         """
         if self.turns.is_shared:
             await self.state.stage_if_due(groups.step + 1)
-        return await self.weight_sync.expect(groups.probed) if groups.tickets else None
+        return await self.learner.completion_logprobs(groups.probed.payload) if groups.tickets else None
 
     async def check_mismatch(self, groups: StepGroups, expected: NDArray[np.float32] | None) -> float | None:
         """Return the mean difference between the engines' logprobs now and the learner's in `probe_logprobs`.
@@ -338,14 +342,16 @@ class Run:
             await asyncio.gather(taking, return_exceptions=True)
 
     async def _close_files(self) -> None:
-        self.tracker.__exit__(None, None, None)
+        self.tracker.close()
 
     async def _close_rewards(self) -> None:
         self.rewards.close()
 
     def _devices_of(self, engine: int) -> str:
-        """GPUs of the ranks that an engine stands on, where the layout is colocated."""
-        return colocated_devices([self.learner.devices[rank] for rank in ranks_under(self._seats.layout, engine)])
+        """Return the GPUs of the ranks that an engine shares them with, where the layout is colocated."""
+        return colocated_devices(
+            [self.learner.devices[rank] for rank in ranks_under(self._reservations.layout, engine)]
+        )
 
     async def _build_learner(self) -> None:
         await self.learner.build(derive_seed(self.config.seed, "learner"))

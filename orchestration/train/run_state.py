@@ -1,6 +1,8 @@
-"""RunState: where a run stands; what its checkpoints hold beside the learner's state, and when they are due."""
+"""RunState: progress of a run; what its checkpoints hold beside the learner's state, and when they are due."""
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,31 @@ from orchestration.train.buffer import Progress
 from orchestration.train.draws import Draws
 from orchestration.workers.dispatch import LengthEstimates
 from orchestration.workers.learner_group import LearnerGroup
+
+SLURM_END = "SLURM_JOB_END_TIME"
+"""Set by Slurm inside a job: seconds since the epoch."""
+
+
+class Allocation:
+    """The time that the machines of a run are its own."""
+
+    def __init__(
+        self, time_limit_s: float | None, leave_before_s: float, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Count from now.
+
+        Args:
+            time_limit_s: Length of the allocation; None asks Slurm's environment, and without it there is no end.
+            leave_before_s: How long before its end the run has to stop.
+            clock: Seconds since the epoch.
+        """
+        self._clock = clock
+        end = clock() + time_limit_s if time_limit_s is not None else float(os.environ.get(SLURM_END, "inf"))
+        self._leave_at = end - leave_before_s
+
+    def is_ending(self, next_s: float) -> bool:
+        """Whether something that takes `next_s` seconds would end too late."""
+        return self._clock() + next_s > self._leave_at
 
 
 class RunState:
@@ -42,22 +69,21 @@ class RunState:
         self._draws = draws
         self._lengths = lengths
         self._say = say
-        self._stand_at(self._latest())
+        self._restore(self._latest())
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
         return self.progress.step
 
     async def go_back(self) -> None:
         """Restore from the latest complete checkpoint after the learner was lost, with the copies it was making."""
         await self._checkpoints.abandon()
-        self._stand_at(await asyncio.to_thread(self._latest))
+        self._restore(await asyncio.to_thread(self._latest))
 
     async def load_into(self, learner: LearnerGroup) -> None:
         """Load the state of this step into a learner that was just built; step 0 needs none."""
         if self._checkpoint is not None:
-            await learner.load(self._checkpoints.store, self._checkpoint.step)
+            await learner.on_each("load", self._checkpoints.store, self._checkpoint.step)
             num_steps = self._config.training.num_steps
             self._say(f"resumed {self._checkpoint.name}: {self.step} of {num_steps} steps are done")
 
@@ -103,7 +129,7 @@ class RunState:
             )
         return checkpoint
 
-    def _stand_at(self, checkpoint: Checkpoint | None) -> None:
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
         self._saver.saved_step = checkpoint.step if checkpoint else None
         extra = checkpoint.extra if checkpoint else {}

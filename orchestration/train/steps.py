@@ -1,15 +1,16 @@
-"""StepLine: which groups make which step while they are still on their way; pure bookkeeping, no clock, no tasks.
+"""StepLine: which groups make which step while they are still in flight; pure bookkeeping, no clock, no tasks.
 
-Positions stand in line in their order. The line is cut into open steps: a step takes positions until it has
+Positions are in line in their order. The line is cut into open steps: a step takes positions until it has
 `groups_per_step` of them that count. A position that turns out not to count (all completions earned the same, or the
 group was dropped) is passed over, at most `max_replaced` times a step, and the next one in line moves up; a position
-still on its way counts. So a step's positions are a function of their outcomes alone, never of their timing, and a
+still in flight counts. So a step's positions are a function of their outcomes alone, never of their timing, and a
 position can only move to an earlier step than the one it was begun for.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Cut:
     replaced: tuple[int, ...]
     """Passed over: others took their places."""
     carried: tuple[int, ...]
-    """Left for the next step, because they were still on their way."""
+    """Left for the next step, because they were still in flight."""
 
 
 class StepLine:
@@ -52,7 +53,6 @@ class StepLine:
     """
 
     def __init__(self, *, groups_per_step: int, max_replaced: int) -> None:
-        """Start without positions."""
         self._groups_per_step = groups_per_step
         self._max_replaced = max_replaced
         self._open: list[_OpenStep] = []
@@ -63,7 +63,7 @@ class StepLine:
 
     @property
     def num_pending(self) -> int:
-        """Positions on their way."""
+        """Positions in flight."""
         return len(self._step_of) - self._num_arrived
 
     def has_room(self, num_open: int) -> bool:
@@ -71,7 +71,7 @@ class StepLine:
         return len(self._open) < num_open or (0 < len(self._open) <= num_open and self._is_short(self._open[-1]))
 
     def begin(self, position: int) -> None:
-        """Put a position at the end of the line, on its way."""
+        """Put a position at the end of the line, in flight."""
         self._append(position, _Entry())
 
     def settle(self, position: int, *, counts: bool) -> None:
@@ -88,7 +88,7 @@ class StepLine:
             self._move_up(self._open.index(step))
 
     def is_whole(self) -> bool:
-        """Whether the first step has all of its positions and none is on its way."""
+        """Whether the first step has all of its positions and none is in flight."""
         return bool(self._open) and self._open[0].num_pending == 0 and not self._is_short(self._open[0])
 
     def pop(self) -> Cut:
@@ -98,7 +98,7 @@ class StepLine:
     def overtake(self, may_wait: Callable[[int, int], bool]) -> Cut | None:
         """Take a first step of positions that have arrived, whichever step they were begun for.
 
-        Those of the first step that are still on their way go to the front of the next one.
+        Those of the first step that are still in flight go to the front of the next one.
 
         Args:
             may_wait: (position, steps after the first) -> whether the position may be taken so late.
@@ -165,7 +165,7 @@ class StepLine:
 
     def _move_up(self, index: int) -> None:
         """Fill a step that has become short from the steps behind it."""
-        for step, behind in self._pairs(index):
+        for step, behind in pairwise(self._open[index:]):
             while self._is_short(step) and behind.entries:
                 position, entry = behind.entries.popitem(last=False)
                 behind.num_pending -= entry.pending
@@ -174,9 +174,6 @@ class StepLine:
                 self._step_of[position] = step
         if not self._open[-1].entries:
             self._open.pop()
-
-    def _pairs(self, index: int) -> Iterator[tuple[_OpenStep, _OpenStep]]:
-        yield from zip(self._open[index:-1], self._open[index + 1 :], strict=True)
 
     def _is_short(self, step: _OpenStep) -> bool:
         return len(step.entries) < self._groups_per_step + min(step.num_idle, self._max_replaced)

@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, TextIO
 
 from learner.records import StepReport
 from orchestration.storage.files import read_json_lines, whole_file, writing
@@ -69,16 +68,6 @@ def reward_columns(metrics: Iterable[str], known: Sequence[Column] = ()) -> tupl
         Column(SHORT_TITLES.get(name, name), f"reward/{name}/mean", ".3f") for name in functions if name != "format"
     )
     return tuple(dict.fromkeys((*known, *found)))
-
-
-class ScalarWriter(Protocol):
-    """The part of TensorBoard's writer that is used."""
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """Write one point."""
-
-    def close(self) -> None:
-        """Flush and close."""
 
 
 class Tracker:
@@ -190,14 +179,7 @@ class Tracker:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
 
-    def __enter__(self) -> Self:
-        """Use as a block that closes the files."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every sink."""
+    def close(self) -> None:
         self._close()
         if self._board:
             self._board.close()
@@ -226,7 +208,7 @@ def _short(seconds: float) -> str:
 
 
 def ledger_line(groups: StepGroups) -> dict[str, Any]:
-    """What became of every position that a step used up; each stands in one line of the ledger, once."""
+    """Return what became of every position that a step used up; each is in the ledger once."""
     return {
         "step": groups.step,
         "trained": [[t.position, t.group_id, t.sample_id] for t in groups.tickets],
@@ -235,10 +217,10 @@ def ledger_line(groups: StepGroups) -> dict[str, Any]:
     }
 
 
-def _tensorboard(folder: Path) -> ScalarWriter:
+def _tensorboard(folder: Path) -> Any:
     from tensorboard.summary import Writer
 
-    return Writer(str(folder))  # type: ignore[no-any-return]
+    return Writer(str(folder))
 
 
 def _append(file: Any, record: dict[str, Any]) -> None:

@@ -124,13 +124,7 @@ async def collect(
 ) -> None:
     """Ask and score every sample, as many at once as engines can use.
 
-    Args:
-        samples: Read one by one, as places become free.
-        engines: All engines.
-        rewards: All reward actors.
-        questioning: What is asked of each.
-        function_of: Reward function of (task, source).
-        finished: Takes each result as it comes; the order is not that of `samples`.
+    Samples are read one by one, as places become free; `finished` takes each result as it comes, in any order.
     """
     places = asyncio.Semaphore(MAX_IN_FLIGHT)
 
@@ -165,12 +159,7 @@ def evaluated_sample(
 ) -> EvaluatedSample:
     """Return the record of one row; a row of which no completion has a reward is a failed one, whatever else is known.
 
-    Args:
-        sample: The row.
-        groups: Its completions: `greedy` (one, at temperature 0) and `sampled`.
-        failure: What broke, if anything did.
-        function: Reward function that scored it.
-        coord_mode: Frame of the model's boxes.
+    Its completions are the groups `greedy` (one, at temperature 0) and `sampled`.
     """
     completions = {name: tuple(map(_completion, group.completions)) for name, group in groups.items()}
     greedy, sampled = completions.get("greedy", ())[:1], completions.get("sampled", ())

@@ -20,7 +20,7 @@ MEMORY = 0.9
 
 
 class LengthEstimates:
-    """Mean completion length by source, from the steps so far; deterministic, because steps are told in order."""
+    """Mean completion length by source, from the steps so far; deterministic, because steps are reported in order."""
 
     def __init__(self, *, first_guess: float) -> None:
         """Expect `first_guess` tokens of a source that no step has held."""
@@ -49,7 +49,6 @@ class LengthEstimates:
         return dict(self._means)
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue from `state_dict`."""
         self._means = dict(state)
 
 
@@ -97,7 +96,6 @@ class Dispatcher:
     """
 
     def __init__(self, *, capacity: int) -> None:
-        """Assign at most `capacity` groups to an engine."""
         self._capacity = capacity
         self._waiting: list[tuple[int, float, int, Work]] = []
         self._loads: dict[int, _Load] = {}
@@ -111,7 +109,6 @@ class Dispatcher:
         return sorted(self._loads)
 
     def join(self, engine: int) -> None:
-        """Add an engine that takes groups."""
         self._loads[engine] = _Load()
         self._offer(engine, self._loads[engine])
 
@@ -120,7 +117,6 @@ class Dispatcher:
         self._loads.pop(engine, None)
 
     def submit(self, work: Work) -> None:
-        """Put a group among the waiting ones."""
         heapq.heappush(self._waiting, (work.urgency, -work.tokens, next(self._arrivals), work))
 
     def withdraw(self, work: Work) -> None:
@@ -130,9 +126,7 @@ class Dispatcher:
     def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
         """Share a whole batch between the engines, longest groups first; depends on nothing but its arguments.
 
-        Args:
-            batch: Names it.
-            tokens: Expected length of each group, by position.
+        `tokens` has the expected length of each group, by position.
         """
         loads = [(0.0, engine) for engine in self.engines]
         chosen: dict[int, list[int]] = {engine: [] for engine in self.engines}
@@ -189,7 +183,7 @@ class Dispatcher:
         return None
 
 
-class Places:
+class Places(Dispatcher):
     """Room on the engines that take groups.
 
     Consumes: groups that want an engine. Produces: assignments. Waits for: an engine with room.
@@ -198,64 +192,49 @@ class Places:
 
     def __init__(self, *, capacity: int) -> None:
         """Hold at most `capacity` groups per engine, beside those with a slot."""
-        self._dispatcher = Dispatcher(capacity=capacity)
-        self._waiting: set[Work] = set()
+        super().__init__(capacity=capacity)
+        self._callers: set[Work] = set()
 
-    @property
-    def engines(self) -> list[int]:
-        """Engines that take groups."""
-        return self._dispatcher.engines
-
-    def join(self, engines: Iterable[int]) -> None:
-        """Add engines that take groups."""
+    def join_all(self, engines: Iterable[int]) -> None:
+        """Add engines that take groups; those that wait are shared between all of them."""
         for engine in engines:
-            self._dispatcher.join(engine)
-        self._match()
-
-    def leave(self, engine: int) -> None:
-        """Remove an engine, with the groups that it holds."""
-        self._dispatcher.leave(engine)
-
-    def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
-        """See `Dispatcher.assign_batch`."""
-        return self._dispatcher.assign_batch(batch, tokens)
+            self.join(engine)
+        self._hand_out()
 
     def take_slot(self, slot: BatchSlot, tokens: float) -> Assignment | None:
         """Take a place that was kept; None if its engine is lost."""
-        return self._dispatcher.assign(Work(urgency=0, tokens=tokens, payload=None), slot.engine)
+        return self.assign(Work(urgency=0, tokens=tokens, payload=None), slot.engine)
 
     async def take(self, tokens: float, *, urgency: int) -> Assignment:
         """Wait for an engine with room.
 
-        Args:
-            tokens: Expected of the group.
-            urgency: The lowest goes first.
+        Groups of the lowest `urgency` go first.
 
         Raises:
-            Exception: what `fail` was told meanwhile.
+            Exception: the one that `fail` was called with meanwhile.
         """
         future: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         work = Work(urgency=urgency, tokens=tokens, payload=future)
-        self._dispatcher.submit(work)
-        self._match()
-        self._waiting.add(work)
+        self.submit(work)
+        self._hand_out()
+        self._callers.add(work)
         try:
             return await future
         except asyncio.CancelledError:
-            self._dispatcher.withdraw(work)
+            self.withdraw(work)
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.give_back(future.result())
             raise
         finally:
-            self._waiting.discard(work)
+            self._callers.discard(work)
 
     def give_back(self, place: Assignment) -> None:
         """Free a place, however its group ended."""
-        self._dispatcher.finish(place)
-        self._match()
+        self.finish(place)
+        self._hand_out()
 
     async def hold(self, place: Assignment, call: "asyncio.Future[Any]") -> None:
-        """Wait for a call; the engine's load counts until it ends, even if nobody waits for it any more."""
+        """Wait for a call; the engine's load counts until it ends, even if its caller is cancelled."""
 
         def ended(done: "asyncio.Future[Any]") -> None:
             self.give_back(place)
@@ -267,27 +246,26 @@ class Places:
 
     def fail(self, error: Exception) -> None:
         """Raise an error in every call that waits: no engine will come."""
-        for work in self._waiting:
+        for work in self._callers:
             if not work.payload.done():
                 work.payload.set_exception(error)
 
-    def _match(self) -> None:
-        while (assignment := self._dispatcher.match()) is not None:
+    def _hand_out(self) -> None:
+        while (assignment := self.match()) is not None:
             future: asyncio.Future[Assignment] = assignment.work.payload
             if future.done():
-                self._dispatcher.finish(assignment)
+                self.finish(assignment)
             else:
                 future.set_result(assignment)
 
 
 class BuildGate:
-    """Lets engines be built while the GPUs are theirs, and nobody else onto the GPUs while one is being built.
+    """Allows building engines in their turn on the GPUs, and keeps the learner off the GPUs until a build has ended.
 
     Open for ever where engines have GPUs of their own.
     """
 
     def __init__(self) -> None:
-        """Start open."""
         self._opened = asyncio.Event()
         self._opened.set()
         self._left = asyncio.Event()
@@ -318,5 +296,4 @@ class BuildGate:
         await self._left.wait()
 
     def open(self) -> None:
-        """Allow builds."""
         self._opened.set()

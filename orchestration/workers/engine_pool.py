@@ -12,7 +12,7 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
-from orchestration.cluster.ray_errors import in_our_words
+from orchestration.cluster.ray_errors import translating
 from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.settings.errors import EngineLostError, PayloadLostError
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 MAX_PROBED = 8
 """Engines compared with the learner after one publication."""
 
-DevicesOf = Callable[[int], str]
 Admit = Callable[["Engine"], Awaitable[None]]
 
 
@@ -41,13 +40,8 @@ class Engine(SupervisedActor):
     ) -> None:  # fmt: skip
         """Start the first actor.
 
-        Args:
-            index: Of the engine in the pool.
-            start: See `SupervisedActor`.
-            stop: See `SupervisedActor`.
-            faults: Heartbeats and time limits.
-            leave: Called at once when the engine is lost, with its index.
-            is_elastic: Beyond `rollout.engines`: it joins when there is room and may go with its machine.
+        `leave` is called with the index as soon as the engine is lost. An elastic engine is one beyond
+        `rollout.engines`: it joins when there is room and may go with its machine.
         """
         self.is_elastic = is_elastic
         self._leave = leave
@@ -55,15 +49,14 @@ class Engine(SupervisedActor):
 
     def begin(self) -> None:
         """Start an actor, which takes no groups yet."""
-        self.has_stood = False
+        self.was_ready = False
         self.is_live = False
         """Whether it takes groups."""
         super().begin()
 
     async def ready(self) -> int:
-        """See `SupervisedActor`."""
         pid = await super().ready()
-        self.has_stood = True
+        self.was_ready = True
         return pid
 
     def lose(self, handle: Any, cause: str) -> bool:
@@ -94,12 +87,7 @@ class EnginePool:
     ) -> None:
         """Store how engines are made; `ready` starts them.
 
-        Args:
-            start: Makes the actor of an index, again after a loss; of elastic engines it may wait for room.
-            stop: Ends an actor at once.
-            config: How many engines there are, how many completions one decodes at once, and how many a group has.
-            faults: Heartbeats and time limits.
-            log: Counts engines lost.
+        `start` makes the actor of an index, again after a loss; that of an elastic engine may wait for room.
         """
         self._start = start
         self._stop = stop
@@ -110,7 +98,7 @@ class EnginePool:
         self._engines: list[Engine] = []
         self._supervision: list[asyncio.Task[None]] = []
         self._admissions: set[asyncio.Task[None]] = set()
-        self._stood = asyncio.Event()
+        self._became_ready = asyncio.Event()
         self._failure: Exception | None = None
         self._places = Places(capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size)))
         self._num_probes = 0
@@ -134,7 +122,7 @@ class EnginePool:
         self._admit = admit
         self._engines = [self._engine(index) for index in range(self._config.engines)]
         pids = list(await asyncio.gather(*(engine.ready() for engine in self._engines)))
-        self._stood.set()
+        self._became_ready.set()
         if admit is None:
             self.go_live(self._engines)
         elastic = range(self._config.engines, self._config.most_engines)
@@ -150,12 +138,7 @@ class EnginePool:
     ) -> ray.ObjectRef:
         """Sample one group; the group itself stays where it was made.
 
-        Args:
-            group_id: Of the group.
-            sample: Its prompt.
-            spec: How its completions are sampled.
-            urgency: Among waiting groups the lowest goes first.
-            slot: The group's place in a batch; lost with its engine.
+        Among waiting groups the lowest `urgency` goes first. A slot of a batch is lost with its engine.
 
         Raises:
             RolloutError: the sample cannot be a prompt.
@@ -176,7 +159,7 @@ class EnginePool:
                 continue
             handle = engine.handle
             try:
-                with in_our_words(Role.ENGINE, engine.index):
+                with translating(Role.ENGINE, engine.index):
                     group, seconds = self._ask(place, handle, group_id, sample, spec, admission)
                     await self._places.hold(place, asyncio.ensure_future(seconds))
                 self.num_by_elastic += engine.is_elastic
@@ -189,10 +172,10 @@ class EnginePool:
                     handle.give_up_slot.remote(admission)
                 raise
 
-    def _ask(self, place: Assignment, handle: Any, *told: Any) -> tuple[ray.ObjectRef, ray.ObjectRef]:
+    def _ask(self, place: Assignment, handle: Any, *arguments: Any) -> tuple[ray.ObjectRef, ray.ObjectRef]:
         """Send a group to an engine; Ray raises here already where its images find no room in the object store."""
         try:
-            group, seconds = handle.generate_group.remote(*told)
+            group, seconds = handle.generate_group.remote(*arguments)
         except RayError:
             self._places.give_back(place)
             raise
@@ -203,29 +186,24 @@ class EnginePool:
         expected = self.lengths.expected_tokens
         return self._places.assign_batch(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
 
-    def standing(self) -> list[Engine]:
+    def ready_engines(self) -> list[Engine]:
         """Return the engines that answer, live or still without the current weights."""
-        return [engine for engine in self._engines if engine.is_standing]
+        return [engine for engine in self._engines if engine.is_ready]
 
     @property
     def num_live(self) -> int:
-        """Engines that take groups."""
         return len(self._places.engines)
 
-    def is_any_live(self) -> bool:
-        """Return whether any engine takes groups."""
-        return any(engine.is_live for engine in self._engines)
-
-    async def some_standing(self) -> list[Engine]:
+    async def some_ready(self) -> list[Engine]:
         """Wait for at least one engine that answers.
 
         Raises:
             InfrastructureError: more engines were lost than `cluster.faults` allows.
         """
-        while not (found := self.standing()):
+        while not (found := self.ready_engines()):
             self._check()
-            self._stood.clear()
-            await self._stood.wait()
+            self._became_ready.clear()
+            await self._became_ready.wait()
         self._check()
         return found
 
@@ -238,7 +216,7 @@ class EnginePool:
         Returns:
             How many of these actors are lost, replaced ones included.
         """
-        asked = [engine for engine, handle in handles.items() if engine.handle is handle and engine.is_standing]
+        asked = [engine for engine, handle in handles.items() if engine.handle is handle and engine.is_ready]
         causes = await asyncio.gather(*(engine.heartbeat() for engine in asked))
         for engine, cause in zip(asked, causes, strict=True):
             if cause is not None:
@@ -246,23 +224,18 @@ class EnginePool:
         return len(handles) - len(asked) + sum(cause is not None for cause in causes)
 
     async def on_those_left(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every engine that answers; one that dies under the call is given up and gives nothing."""
-        calls = [self._call(engine, method, *arguments) for engine in self.standing()]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
-                raise answer
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+        """Call a method of every engine that answers; one that dies under the call is given up and has no answer."""
+        return await self._answers_of_those_left(self.ready_engines(), method, *arguments)
 
     def go_live(self, engines: Sequence[Engine]) -> None:
         """Send groups to engines, which have the current weights."""
-        new = [engine for engine in engines if engine.is_standing and not engine.is_live]
+        new = [engine for engine in engines if engine.is_ready and not engine.is_live]
         for engine in new:
             engine.is_live = True
-        self._places.join(engine.index for engine in new)
+        self._places.join_all(engine.index for engine in new)
 
     async def on_each(self, engines: Sequence[Engine], method: str, *arguments: Any) -> list[Any]:
-        """Call a method of several engines; gives their answers in order.
+        """Call a method of several engines and return their answers in order.
 
         Raises:
             EngineLostError: one of them died under the call; it is given up.
@@ -275,8 +248,8 @@ class EnginePool:
         return answers
 
     async def _call(self, engine: Engine, method: str, *arguments: Any) -> Any:
-        if not engine.is_standing:
-            # Its new actor has not what the old one was told before; asked for weights, it would give its first ones.
+        if not engine.is_ready:
+            # Its new actor lacks earlier calls of this update; asked for weights, it would return its first ones.
             raise EngineLostError(f"engine {engine.index} was lost meanwhile")
         handle = engine.handle
         try:
@@ -286,15 +259,18 @@ class EnginePool:
             raise
 
     async def completion_logprobs(self, payload: ray.ObjectRef, sample: Sample) -> list[NDArray[np.float32]]:
-        """Logprobs of the first completion of a scored group, as a few live engines compute them now, others each time.
+        """Return the logprobs [T] of the first completion of a scored group, as a few live engines compute them now.
 
-        An engine that is lost meanwhile gives none.
+        Each call asks other engines. One that is lost meanwhile has no answer.
         """
         everyone = [engine for engine in self._engines if engine.is_live]
         first = self._num_probes % max(1, len(everyone))
         live = (everyone[first:] + everyone[:first])[:MAX_PROBED]
         self._num_probes += MAX_PROBED
-        calls = [self._call(engine, "score_completion", payload, sample, 0) for engine in live]
+        return await self._answers_of_those_left(live, "score_completion", payload, sample, 0)
+
+    async def _answers_of_those_left(self, engines: Sequence[Engine], method: str, *arguments: Any) -> list[Any]:
+        calls = [self._call(engine, method, *arguments) for engine in engines]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, EngineLostError):
@@ -307,10 +283,10 @@ class EnginePool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        standing = [engine.handle for engine in self.standing()]
+        handles = [engine.handle for engine in self.ready_engines()]
         try:
             async with asyncio.timeout(self._faults.heartbeat_timeout_s):
-                await asyncio.gather(*(handle.close.remote() for handle in standing), return_exceptions=True)
+                await asyncio.gather(*(handle.close.remote() for handle in handles), return_exceptions=True)
         except TimeoutError:
             logger.warning("an engine did not close within %g s and is killed", self._faults.heartbeat_timeout_s)
         for engine in self._engines:
@@ -323,7 +299,7 @@ class EnginePool:
     def _fail(self, error: Exception) -> None:
         """Raise an error in every call that waits for an engine, now and later: supervision has ended."""
         self._failure = error
-        self._stood.set()
+        self._became_ready.set()
         self._places.fail(error)
 
     def _check(self) -> None:
@@ -333,7 +309,7 @@ class EnginePool:
     async def _supervise(self, engine: Engine) -> None:
         """Watch one engine and build it again each time it is lost.
 
-        Consumes: heartbeats. Produces: standing engines. Waits for: the next heartbeat, or news of a loss.
+        Consumes: heartbeats. Produces: ready engines. Waits for: the next heartbeat, or news of a loss.
         """
         try:
             if engine.is_elastic and await self._is_up(engine):
@@ -343,7 +319,7 @@ class EnginePool:
                 logger.warning("engine %d is built again: %s", engine.index, cause)
                 # An elastic engine may go at any time; one that does not even start will not do so the next time.
                 self._log.record(
-                    Role.ELASTIC if engine.is_elastic and engine.has_stood else Role.ENGINE, engine.index, cause
+                    Role.ELASTIC if engine.is_elastic and engine.was_ready else Role.ENGINE, engine.index, cause
                 )
                 engine.end()
                 async with self.gate.passed():
@@ -355,18 +331,7 @@ class EnginePool:
             self._fail(error)
 
     async def _is_up(self, engine: Engine) -> bool:
-        """Wait until a new engine answers; one that does not is lost."""
-        try:
-            await self._until_ready(engine)
-        except Exception as error:
-            engine.lose(engine.handle, f"it did not start: {error}")
-            engine.end()
-            return False
-        self._stood.set()
-        return True
-
-    async def _until_ready(self, engine: Engine) -> None:
-        """Wait until a new engine answers.
+        """Wait until a new engine answers; one that does not is lost.
 
         There is no time limit while other engines work, because no node may have room for it yet; unless a turn waits
         at the gate. No run waits for an elastic engine.
@@ -375,12 +340,18 @@ class EnginePool:
         try:
             while not ready.done():
                 await asyncio.wait([ready], timeout=self._faults.start_timeout_s)
-                is_needed = self.gate.is_closed or not (engine.is_elastic or self.standing())
+                is_needed = self.gate.is_closed or not (engine.is_elastic or self.ready_engines())
                 if not ready.done() and is_needed:
                     raise TimeoutError(f"cluster.faults.start_timeout_s={self._faults.start_timeout_s:g} is over")
             ready.result()
+        except Exception as error:
+            engine.lose(engine.handle, f"it did not start: {error}")
+            engine.end()
+            return False
         finally:
-            ready.cancel()  # otherwise asyncio logs the death of an engine that nobody waits for any more
+            ready.cancel()  # otherwise asyncio logs the death of an engine whose start is given up
+        self._became_ready.set()
+        return True
 
     def _introduce(self, engine: Engine) -> None:
         """Send the current weights to a new engine, in a task beside its supervision.
@@ -404,32 +375,25 @@ class EnginePool:
 def start_engines(
     config: RolloutConfig,
     model_path: Path,
-    seats: Reservations,
+    reservations: Reservations,
     log_dir: Path,
     *,
     faults: FaultsConfig,
     log: FaultLog,
-    devices_of: DevicesOf | None = None,
+    devices_of: Callable[[int], str] | None = None,
     loads_weights: bool = True,
 ) -> EnginePool:
-    """Make a pool of the engines that have seats, and of those that may come later.
+    """Make a pool of the engines that have reservations, and of those that may come later.
 
-    Args:
-        config: Of the engines.
-        model_path: Folder of their first weights.
-        seats: Where they stand.
-        log_dir: Where their log files are.
-        faults: Heartbeats and time limits.
-        log: Counts engines lost.
-        devices_of: Colocated, the GPUs of the learner ranks that the engine of an index shares.
-        loads_weights: False lets engines begin with weights of which none is the model's.
+    Where the layout is colocated, `devices_of` names the GPUs of the learner ranks that the engine of an index shares.
+    Without `loads_weights` engines begin with weights of which none is the model's.
     """
 
     def start(index: int) -> Any:
-        placement = seats.placements("engine")[index]
+        placement = reservations.placements["engine"][index]
         devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
-        told = index, config, model_path, placement, log_dir, devices, loads_weights
+        arguments = index, config, model_path, placement, log_dir, devices, loads_weights
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
-        return seats.start(EngineActor, "engine", index, *told, max_concurrency=10_000)
+        return reservations.start(EngineActor, "engine", index, *arguments, max_concurrency=10_000)
 
     return EnginePool(start, stop=ray.kill, config=config, faults=faults, log=log)

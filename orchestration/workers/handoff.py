@@ -1,4 +1,4 @@
-"""Where the rooms' words meet: a rollout group becomes reward requests, and with their results a scored group."""
+"""Conversions between packages: a rollout group to reward requests, and with their results to a scored group."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +12,7 @@ from rollout.records import RolloutGroup, Sample
 def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
     """Make one request per completion; all share the sample's reference answer.
 
-    Args:
-        group: the rollout of one prompt.
-        responses: decoded completions [G], in the order of `group.generations`.
-        coord_mode: frame in which the model answers boxes.
+    `responses` are the decoded completions [G] in the order of `group.generations`.
     """
     sample = group.sample
     return [
@@ -72,14 +69,18 @@ def summarise(
 ) -> GroupSummary:
     """Summarise a scored group for the driver's metrics.
 
-    Args:
-        group: the rollout.
-        results: one result per completion.
-        function: reward function that gave them.
-        score_s: seconds that they took.
-        texts: decoded completions, where their words are kept; else empty.
+    `texts` are the decoded completions where they are kept, else empty.
     """
     graded = [result for result in results if result.reward is not None]
+    recorded = tuple(
+        RecordedCompletion(
+            text=text,
+            result=result,
+            num_tokens=len(generation.token_ids),
+            truncated=generation.finish_reason != "stop",
+        )
+        for text, result, generation in (zip(texts, results, group.generations, strict=True) if texts else ())
+    )
     return GroupSummary(
         function=function,
         source=group.sample.source,
@@ -97,20 +98,6 @@ def summarise(
         score_s=score_s,
         num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
-        completions=_recorded(group, results, texts) if texts else (),
+        completions=recorded,
         sample=replace(group.sample, images=()) if texts else None,
-    )
-
-
-def _recorded(
-    group: RolloutGroup, results: Sequence[RewardResult], texts: Sequence[str]
-) -> tuple[RecordedCompletion, ...]:
-    return tuple(
-        RecordedCompletion(
-            text=text,
-            result=result,
-            num_tokens=len(generation.token_ids),
-            truncated=generation.finish_reason != "stop",
-        )
-        for text, result, generation in zip(texts, results, group.generations, strict=True)
     )

@@ -15,9 +15,8 @@ from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig
 from learner.records import RankMemory, ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
-from orchestration.cluster.colocated import RankDevices
-from orchestration.cluster.process import Placement
-from orchestration.workers.actor_process import settle
+from orchestration.cluster.layout import RankDevices
+from orchestration.cluster.process import Placement, settle
 from orchestration.workers.handoff import encoded_images
 from rollout.config import WeightChannelConfig
 from rollout.records import EncodedPrompt, Fingerprint, Sample
@@ -37,7 +36,6 @@ class EngineClient:
     """
 
     def __init__(self, engines: Sequence["ActorHandle"], *, workers_per_engine: int) -> None:
-        """Speak to these engine actors."""
         self._engines = list(engines)
         self._workers = workers_per_engine
         self.weight_version = "0"
@@ -49,7 +47,6 @@ class EngineClient:
         )
 
     def start_weight_update(self) -> None:
-        """Open an update on every engine."""
         ray.get([engine.start_weight_update.remote() for engine in self._engines])
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -69,7 +66,10 @@ class EngineClient:
 
 @ray.remote(concurrency_groups={"io": 1, "health": 1})
 class LearnerActor:
-    """One rank of the learner. Methods of a concurrency group run in a thread beside the others."""
+    """One rank of the learner; what most methods do is documented in `learner.training.trainer.PolicyTrainer`.
+
+    Methods of a concurrency group run in a thread beside the others.
+    """
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class LearnerActor:
         staging_dir: Path | None,
         random_weights: bool = False,
     ) -> None:
-        """Set up the process; the model is loaded in `build`, when all ranks exist."""
         settle(f"learner_{rank}", placement, log_dir)
         self._rank = rank
         self._config = config
@@ -125,34 +124,31 @@ class LearnerActor:
             node_id=ray.get_runtime_context().get_node_id(), visible=os.environ.get("CUDA_VISIBLE_DEVICES", "")
         )
 
+    def release_cache(self) -> None:
+        self._trainer.release_cache()
+
+    def export(self, folder: Path) -> None:
+        self._trainer.export(folder)
+
+    def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
+        return self._trainer.sequence_logprobs(group)
+
     def offload(self) -> int:
-        """Move the state to host memory; returns the bytes freed."""
         return self._trainer.backend.offload()
 
     def onload(self) -> None:
-        """Move the state back onto the GPU."""
         self._trainer.backend.onload()
 
-    def release_cache(self) -> None:
-        """Release cached GPU memory that no tensor holds."""
-        self._trainer.release_cache()
-
     def load(self, store: FileStore, step: int) -> None:
-        """Restore weights, optimiser, schedule and random states."""
         self._trainer.load(store, step=step)
 
     def stage(self, step: int) -> StagedShare:
-        """Write this rank's part of a checkpoint to local disk, together with the other ranks."""
         return self._trainer.stage(step=step)
 
     @ray.method(concurrency_group="io")
     def upload(self, store: FileStore, step: int) -> tuple[FileEntry, ...]:
-        """Copy what was staged into the checkpoint directory, beside training."""
+        """Copy what was staged into the checkpoint directory, in a thread beside training."""
         return self._trainer.upload(store, step=step)
-
-    def export(self, folder: Path) -> None:
-        """Write a Hugging Face folder."""
-        self._trainer.export(folder)
 
     def connect(
         self, engines: Sequence["ActorHandle"], config: WeightChannelConfig, dtype: str, workers_per_engine: int,
@@ -194,12 +190,7 @@ class LearnerActor:
         self._connected().send()
 
     def weight_version(self) -> int:
-        """Training steps behind the current weights."""
         return self._trainer.weight_version
-
-    def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
-        """Raw logprobs of a group's completions under the current weights; every rank calls it."""
-        return self._trainer.sequence_logprobs(group)
 
     def encode(self, sample: Sample, system_prompt: str, max_images: int) -> EncodedPrompt:
         """Return a prompt as this rank's own model folder and image processor make it; no collective."""
@@ -218,23 +209,23 @@ class LearnerActor:
         )
 
     def round_trips(self, num_bytes: int) -> list[float]:
-        """Seconds that bytes take from rank 0 to each other rank and back; every rank calls it."""
+        """Return the seconds that bytes take from rank 0 to each other rank and back; every rank calls it."""
         from learner.ranks import round_trips
 
         return round_trips(num_bytes, self._trainer.backend.device)
 
     def memory(self, begin_again: bool) -> RankMemory:
-        """What this rank holds of its device."""
+        """Return what this rank holds of its device."""
         from learner.ranks import rank_memory
 
         return rank_memory(self._trainer.backend.device, begin_again=begin_again)
 
     def weight_names(self) -> list[str]:
-        """Names of all tensors, as the checkpoint writes them."""
+        """Return the names of all tensors, as the checkpoint writes them."""
         return self._connected().names()
 
     def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Fingerprints of tensors in the type in which they travel; every rank calls it."""
+        """Return the fingerprints of tensors in the type in which they travel; every rank calls it."""
         from rollout.fingerprint import fingerprint
 
         return self._connected().fingerprints(names, fingerprint)

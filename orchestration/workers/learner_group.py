@@ -17,7 +17,7 @@ from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.records import StepReport
 from learner.store import FileEntry, FileStore
-from orchestration.cluster.colocated import RankDevices
+from orchestration.cluster.layout import RankDevices
 from orchestration.cluster.ray_errors import translate
 from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig
@@ -37,18 +37,11 @@ class LearnerGroup:
     """All learner ranks as one trainer; every call enters every rank.
 
     A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`
-    is through: the others stand in a collective that will never end.
+    is through: the others wait in a collective that never ends.
     """
 
     def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
-        """Remember how ranks are made; `build` starts them.
-
-        Args:
-            start: Makes the actor of a rank, again after a loss.
-            stop: Ends an actor at once.
-            num_ranks: Ranks in all.
-            faults: Heartbeats and time limits.
-        """
+        """Remember how ranks are made; `build` starts them."""
         self._start = start
         self._stop = stop
         self._num_ranks = num_ranks
@@ -57,10 +50,10 @@ class LearnerGroup:
         self._supervision: list[asyncio.Task[None]] = []
         self._actors: list[SupervisedActor] = []
         self.devices: list[RankDevices] = []
-        """Where each rank stands, once `locate` was called."""
+        """Node and GPUs of each rank, once `locate` was called."""
 
     async def build(self, seed: int) -> list[int]:
-        """Start the ranks, let them meet and load the policy; gives their process ids."""
+        """Start the ranks, have them join and load the policy; returns their process ids."""
         self._lost = asyncio.get_running_loop().create_future()
         self._actors = [
             SupervisedActor(Role.LEARNER, rank, self._start, self._stop, self._faults)
@@ -73,7 +66,6 @@ class LearnerGroup:
         return pids
 
     async def close(self) -> None:
-        """End the ranks."""
         for task in self._supervision:
             task.cancel()
         await asyncio.gather(*self._supervision, return_exceptions=True)
@@ -91,7 +83,7 @@ class LearnerGroup:
         """Wait for something that others do.
 
         Raises:
-            LearnerLostError: a rank is gone meanwhile; the others may wait for the learner, and nobody else would tell.
+            LearnerLostError: a rank is gone; without this the others might wait for the learner for ever.
         """
         assert self._lost is not None
         waiting = asyncio.ensure_future(others)
@@ -107,18 +99,6 @@ class LearnerGroup:
     async def locate(self) -> None:
         """Fetch the node and the GPUs of every rank."""
         self.devices = await self.on_each("devices")
-
-    async def offload(self) -> int:
-        """Move the state of every rank to host memory; gives the bytes freed on all GPUs."""
-        return sum(await self.on_each("offload"))
-
-    async def onload(self) -> None:
-        """Move the state of every rank back onto its GPU."""
-        await self.on_each("onload")
-
-    async def release_cache(self) -> None:
-        """Release the cached GPU memory of every rank, for engines that wake on the same GPUs."""
-        await self.on_each("release_cache")
 
     async def connect(self, engines: Sequence[Any], config: RolloutConfig) -> None:
         """Open the weight channel to these engines, in place of the one before.
@@ -140,21 +120,20 @@ class LearnerGroup:
         """
         await self._transfer("send_weights", version)
 
-    async def load(self, store: FileStore, step: int) -> None:
-        """Restore a checkpoint on every rank."""
-        await self.on_each("load", store, step)
-
     async def stage(self, step: int) -> StagedShare:
         """Write the state of every rank to its local disk; training waits for this alone."""
         share: StagedShare = (await self.on_each("stage", step))[0]
         return share
 
     async def upload(self, store: FileStore, step: int) -> list[FileEntry]:
-        """Copy what every rank has staged into the checkpoint directory, beside training; gives all files.
+        """Copy what every rank has staged into the checkpoint directory, beside training; returns all files.
 
         Ends when every rank has ended, so that no rank still copies when the next checkpoint is staged.
         """
-        calls = (self._upload(rank, store, step) for rank in range(self._num_ranks))
+        calls = [
+            actor.answer(handle.upload.remote(store, step))
+            for actor, handle in zip(self._actors, self._ranks, strict=True)
+        ]
         entries: list[FileEntry] = []
         for share in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(share, BaseException):
@@ -162,16 +141,8 @@ class LearnerGroup:
             entries.extend(share)
         return entries
 
-    async def _upload(self, rank: int, store: FileStore, step: int) -> tuple[FileEntry, ...]:
-        handle = self._ranks[rank]
-        return await self._actors[rank].answer(handle.upload.remote(store, step))  # type: ignore[no-any-return]
-
-    async def export(self, folder: Path) -> None:
-        """Write a Hugging Face folder."""
-        await self.on_each("export", folder)
-
     async def missing(self, tickets: Sequence[GroupTicket]) -> list[int]:
-        """Fetch the payloads of a step to where they are needed; gives the positions whose payload is gone."""
+        """Fetch the payloads of a step to their ranks; returns the positions whose payload is gone."""
         shares = self._shares(tickets)
         found = await self._gather(
             [
@@ -226,7 +197,7 @@ class LearnerGroup:
         return prints
 
     async def on_each(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every rank; gives their answers by rank.
+        """Call a method of every rank and return their answers by rank.
 
         Raises:
             LearnerLostError: a rank is gone.
@@ -257,7 +228,7 @@ class LearnerGroup:
         return list(await self._guarded(asyncio.gather(*calls), timeout_s))
 
     async def _guarded(self, call: Any, timeout_s: float) -> Any:
-        """Wait for an answer, for news that a rank is lost, or for the end of patience."""
+        """Wait for an answer, for news that a rank is lost, or for the time limit."""
         assert self._lost is not None
         answer = asyncio.ensure_future(call)
         answer.add_done_callback(_take_note)
@@ -275,11 +246,11 @@ class LearnerGroup:
             raise self._lose(f"no answer within {timeout_s:g} s (cluster.faults.call_timeout_s)")
         error = answer.exception()
         assert error is not None
-        told = translate(error, Role.LEARNER, 0) if isinstance(error, RayError) else error
+        found = translate(error, Role.LEARNER, 0) if isinstance(error, RayError) else error
         # A rank that dies breaks the others' collectives; their errors may come before the news of its death.
-        causes = [str(told)] if isinstance(told, LearnerLostError) else []
+        causes = [str(found)] if isinstance(found, LearnerLostError) else []
         causes += filter(None, await asyncio.gather(*(self._cause(actor) for actor in self._actors)))
-        raise (self._lose(causes[0]) if causes else told) from error
+        raise (self._lose(causes[0]) if causes else found) from error
 
     async def _watch(self, actor: SupervisedActor) -> None:
         self._lose(f"rank {actor.index}: {await actor.watch()}")
@@ -303,23 +274,25 @@ def _take_note(answer: "asyncio.Future[Any]") -> None:
 
 
 def start_learner(
-    config: ExperimentConfig, model_path: Path, seats: Reservations, log_dir: Path, *, random_weights: bool = False
+    config: ExperimentConfig,
+    model_path: Path,
+    reservations: Reservations,
+    log_dir: Path,
+    *,
+    random_weights: bool = False,
 ) -> LearnerGroup:
-    """Make a group of the learner ranks that have seats, told which model and which algorithm.
+    """Make a group of the learner ranks that have reservations.
 
-    Args:
-        config: of the run.
-        model_path: Hugging Face folder of the policy.
-        seats: where the ranks stand.
-        log_dir: where their log files are.
-        random_weights: draw the weights instead of reading them.
+    With `random_weights` ranks draw the weights instead of reading them from the folder.
     """
-    told: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
+    own_config: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
 
     staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
 
     def start(rank: int) -> Any:
-        placement = seats.placements("learner")[rank]
-        return seats.start(LearnerActor, "learner", rank, rank, told, placement, log_dir, staging_dir, random_weights)
+        placement = reservations.placements["learner"][rank]
+        return reservations.start(
+            LearnerActor, "learner", rank, rank, own_config, placement, log_dir, staging_dir, random_weights
+        )
 
     return LearnerGroup(start, stop=ray.kill, num_ranks=config.learner.num_ranks, faults=config.cluster.faults)

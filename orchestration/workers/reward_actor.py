@@ -7,8 +7,7 @@ from pathlib import Path
 import ray
 
 from learner.records import ScoredGroup
-from orchestration.cluster.process import Placement
-from orchestration.workers.actor_process import settle
+from orchestration.cluster.process import Placement, settle
 from orchestration.workers.handoff import summarise, to_reward_requests, to_scored_group
 from orchestration.workers.tickets import GroupSummary
 from rewards.config import RewardConfig
@@ -34,7 +33,6 @@ class RewardActor:
         self._reward = MixedReward.from_checkpoint(config, model_path)
 
     def ready(self) -> int:
-        """Return the process id."""
         return os.getpid()
 
     @ray.method(concurrency_group="health")

@@ -32,7 +32,6 @@ class RewardLane(SupervisedActor):
     def __init__(
         self, index: int, start: Start, stop: Stop, faults: FaultsConfig, log: FaultLog, timeout_s: float
     ) -> None:
-        """Start the first actor."""
         super().__init__(Role.REWARD, index, start, stop, faults)
         self._log = log
         self.num_calls = 0
@@ -53,31 +52,27 @@ class RewardLane(SupervisedActor):
 
     async def score(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
         """Score a group; returns None if the actor was lost before this call's turn, which is not this call's fault."""
+        handle = self.handle
         self.num_calls += 1
         try:
-            return await self._score(self.handle, group, keep_texts)
+            payload, summary = handle.score.remote(group, keep_texts)
+            # The clock starts when the calls before this one have ended: waiting in line is not hanging.
+            async with self._turn:
+                if handle is not self.handle or not self.is_ready:
+                    return None
+                try:
+                    async with asyncio.timeout(self._timeout_s) as limit:
+                        return payload, await self.answer(summary)
+                except TimeoutError:
+                    if not limit.expired():
+                        raise
+                    lost = RewardLostError(f"no answer within cluster.reward_pool.timeout_s={self._timeout_s:g}")
+                except RewardLostError as error:
+                    lost = error
+                self.lose(handle, str(lost))
+            raise lost
         finally:
             self.num_calls -= 1
-
-    async def _score(
-        self, handle: ActorHandle, group: ray.ObjectRef, keep_texts: bool
-    ) -> tuple[ray.ObjectRef, GroupSummary] | None:
-        payload, summary = handle.score.remote(group, keep_texts)
-        # The clock starts when the calls before this one have ended: waiting in line is not hanging.
-        async with self._turn:
-            if handle is not self.handle or not self.is_standing:
-                return None
-            try:
-                async with asyncio.timeout(self._timeout_s) as limit:
-                    return payload, await self.answer(summary)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                lost = RewardLostError(f"no answer within cluster.reward_pool.timeout_s={self._timeout_s:g}")
-            except RewardLostError as error:
-                lost = error
-            self.lose(handle, str(lost))
-        raise lost
 
 
 class RewardPool:
@@ -94,11 +89,11 @@ class RewardPool:
         """Start the actors; `ready` waits for them.
 
         Args:
-            start: Makes the actor of an index, again after a death. Its `score(group, keep_texts)` gives two
+            start: Makes the actor of an index, again after a death. Its `score(group, keep_texts)` returns two
                 references: the scored group and its summary; `ready()` and `beat()` answer when it lives, `beat()`
                 also while it scores.
             config: Number of actors, calls that one may hold, time limit of a call.
-            faults: Period and limit of heartbeats, time in which an actor must stand.
+            faults: Period and limit of heartbeats, time in which an actor must answer first.
             log: Counts the actors that are replaced.
             stop: Ends an actor at once.
         """
@@ -127,12 +122,12 @@ class RewardPool:
         return pids
 
     async def score(self, group: ray.ObjectRef, *, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary]:
-        """Score one group; gives a reference to the ScoredGroup and its summary.
+        """Score one group; returns a reference to the ScoredGroup, and its summary.
 
         Raises:
             ScoringError: Two actors died or hung over this group.
             PayloadLostError: The group is gone, or its scores found no room; no actor is to blame.
-            InfrastructureError: Too many actors were lost, or none stands any more.
+            InfrastructureError: Too many actors were lost, or none is left.
         """
         causes: list[str] = []
         async with self._places:
@@ -157,9 +152,9 @@ class RewardPool:
         while True:
             if self._failure is not None:
                 raise self._failure
-            standing = [lane for lane in self._lanes if lane.is_standing]
-            if standing:
-                return min(standing, key=lambda lane: lane.num_calls)
+            ready = [lane for lane in self._lanes if lane.is_ready]
+            if ready:
+                return min(ready, key=lambda lane: lane.num_calls)
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._faults.start_timeout_s):
@@ -184,7 +179,7 @@ class RewardPool:
             self._changed.set()
 
     def _none_is_ready(self) -> InfrastructureError:
-        missing = [index for index, lane in enumerate(self._lanes) if not lane.is_standing]
+        missing = [index for index, lane in enumerate(self._lanes) if not lane.is_ready]
         return InfrastructureError(
             f"reward actors {missing} do not stand after cluster.faults.start_timeout_s="
             f"{self._faults.start_timeout_s:g}; their logs say why; without a log the cluster has no free CPU"
@@ -192,13 +187,13 @@ class RewardPool:
 
 
 def start_reward_pool(
-    config: ExperimentConfig, model_path: Path, seats: Reservations, log_dir: Path, faults: FaultLog
+    config: ExperimentConfig, model_path: Path, reservations: Reservations, log_dir: Path, faults: FaultLog
 ) -> RewardPool:
-    """Start the reward actors that have seats."""
+    """Start the reward actors that have reservations."""
 
     def start(index: int) -> ActorHandle:
-        placement = seats.placements("reward")[index]
-        told = index, config.reward, model_path, config.model.coord_mode, placement, log_dir
-        return seats.start(RewardActor, "reward", index, *told)
+        placement = reservations.placements["reward"][index]
+        arguments = index, config.reward, model_path, config.model.coord_mode, placement, log_dir
+        return reservations.start(RewardActor, "reward", index, *arguments)
 
     return RewardPool(start, config.cluster.reward_pool, config.cluster.faults, faults)

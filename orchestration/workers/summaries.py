@@ -17,7 +17,7 @@ TRIES = 3
 async def summary_of(
     engines: "EnginePool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
 ) -> GroupSummary:
-    """Sample and score one group; gives what it earned, with its texts.
+    """Sample and score one group, and return its summary with its texts; its tokens are forgotten.
 
     Raises:
         RolloutError: the sample cannot be a prompt.

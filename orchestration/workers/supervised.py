@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from orchestration.cluster.ray_errors import in_our_words
+from orchestration.cluster.ray_errors import translating
 from orchestration.settings.cluster import FaultsConfig
 from orchestration.storage.faults import Role
 
@@ -32,13 +32,12 @@ class SupervisedActor:
     def begin(self) -> None:
         """Start an actor; of the one before nothing is remembered."""
         self.handle = self._start(self.index)
-        self.is_standing = False
+        self.is_ready = False
         """Whether it has answered and is not lost."""
         self._lost = asyncio.Event()
         self._cause = ""
 
     def end(self) -> None:
-        """End the actor at once."""
         self._stop(self.handle)
 
     async def ready(self) -> int:
@@ -48,11 +47,10 @@ class SupervisedActor:
             InfrastructureError: The error of its role; it died before it answered.
         """
         pid = int(await self.call("ready"))
-        self.is_standing = True
+        self.is_ready = True
         return pid
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the actor; see `answer`."""
         return await self.answer(getattr(self.handle, method).remote(*arguments))
 
     async def answer(self, call: Awaitable[Any]) -> Any:
@@ -61,14 +59,14 @@ class SupervisedActor:
         Raises:
             InfrastructureError: The error of its role where the process is gone, PayloadLostError where an object is.
         """
-        with in_our_words(self.role, self.index):
+        with translating(self.role, self.index):
             return await call
 
     def lose(self, handle: Any, cause: str) -> bool:
         """Record that an actor is lost; returns whether that is news: a replaced actor is not lost again."""
         if handle is not self.handle or self._lost.is_set():
             return False
-        self.is_standing = False
+        self.is_ready = False
         self._cause = cause
         self._lost.set()
         return True

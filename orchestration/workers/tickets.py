@@ -10,7 +10,7 @@ from rollout.records import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCompletion:
-    """One completion with what it earned, for those groups whose words are looked at."""
+    """One completion with its reward, for groups whose completions are recorded."""
 
     text: str
     result: RewardResult
@@ -50,12 +50,12 @@ class GroupSummary:
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
     completions: tuple[RecordedCompletion, ...] = ()
-    """All of the group, where its words are kept; else empty."""
+    """All of the group, where they are recorded; else empty."""
     sample: Sample | None = None
-    """What was asked, without its images, where the words are kept."""
+    """The prompt without its images, where completions are recorded."""
 
     def has_signal(self, range_epsilon: float) -> bool:
-        """Whether the graded completions differ in reward, so that the group says what is better than what."""
+        """Return whether the graded completions differ in reward; without a difference all advantages are 0."""
         return bool(self.rewards) and max(self.rewards) - min(self.rewards) >= range_epsilon
 
 

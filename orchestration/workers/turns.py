@@ -1,6 +1,6 @@
 """Turns: who has the GPUs, where engines and learner ranks share them.
 
-Disaggregated, both sides have their own and nobody waits for a turn. Colocated, a step goes: engines generate all of
+Disaggregated, both sides have their own and take no turns. Colocated, a step goes: engines generate all of
 its groups - engines sleep - the learner's state comes onto the GPUs - training step - the learner gives back what its
 allocator kept of the step - engines wake the memory of their weights - new weights go over - the learner's state
 leaves - engines wake their cache and go on.
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from learner.checkpoint import StagedShare
 from learner.store import FileEntry, FileStore
@@ -20,91 +20,65 @@ from orchestration.workers.engine_pool import Engine, EnginePool
 from orchestration.workers.learner_group import LearnerGroup
 
 
-class Turns(Protocol):
-    """How engines and learner share GPUs, or do not."""
+class Turns:
+    """Engines and learner on GPUs of their own: engines generate beside training and stop for the transfer alone."""
 
-    is_shared: bool
+    is_shared = False
     """Whether engines and learner share their GPUs."""
+
+    def __init__(self, pool: EnginePool, learner: LearnerGroup) -> None:
+        self._pool = pool
+        self._learner = learner
 
     @property
     def is_learners(self) -> bool:
         """Whether the learner has the GPUs until the next publication."""
-        ...
+        return False
 
     async def to_learner(self) -> None:
-        """Hand the GPUs to the learner until the next publication has ended."""
-        ...
+        """Hand the GPUs to the learner until the next publication has ended; twice is harmless."""
 
     async def make_room(self) -> None:
         """Free the GPUs for a learner that is about to be built."""
-        ...
 
     async def settle_learner(self) -> None:
         """Allow engines to be built again after the learner was built."""
-        ...
 
-    async def some_standing(self) -> list[Engine]:
+    async def some_ready(self) -> list[Engine]:
         """Wait for at least one engine that can receive weights."""
-        ...
+        return await self._pool.some_ready()
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
         """Pause engines for a weight update."""
-        ...
-
-    async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
-        """Resume generation with the new weights."""
-        ...
-
-    def end(self) -> None:
-        """Called after a publication: the learner's turn is over."""
-        ...
-
-    def borrowed(self) -> Any:
-        """Block steps from taking a turn, for a publication outside of a step."""
-        ...
-
-
-class OwnGpus:
-    """Disaggregated: engines generate beside training and stop for the transfer alone."""
-
-    is_shared = False
-    is_learners = False
-
-    def __init__(self, pool: EnginePool) -> None:
-        """Pause and resume these engines."""
-        self._pool = pool
-
-    async def to_learner(self) -> None:
-        """See Turns; the learner has its own."""
-
-    async def make_room(self) -> None:
-        """See Turns; nothing is in its way."""
-
-    async def settle_learner(self) -> None:
-        """See Turns; engines have their own."""
-
-    async def some_standing(self) -> list[Engine]:
-        """See Turns."""
-        return await self._pool.some_standing()
-
-    async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
-        """See Turns."""
         await self._pool.on_each(engines, "pause")
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
-        """See Turns."""
+        """Resume generation with the new weights."""
         await self._pool.on_each(engines, "resume")
 
     def end(self) -> None:
-        """See Turns."""
+        """Called after a publication: the learner's turn is over."""
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[None]:
-        """See Turns."""
+        """Block steps from taking a turn, for a publication outside of a step."""
         yield
 
+    async def stage(self, step: int) -> StagedShare:
+        """Write the state of every rank to its local disk, in the learner's turn.
 
-class SharedGpus:
+        In a run's usual course it has the turn already: a checkpoint that is due is staged before the publication. Left
+        are those that are tried again, or made before leaving, when no engine has anything to do.
+        """
+        await self.to_learner()
+        return await self._learner.stage(step)
+
+    async def upload(self, store: FileStore, step: int) -> Sequence[FileEntry]:
+        """Copy what was staged into the store; that needs no turn."""
+        return await self._learner.upload(store, step)
+
+
+class SharedGpus(Turns):
     """Colocated: one side works, the other one's state waits in host memory or is gone.
 
     Consumes: an engine's or the learner's wish to work. Produces: turns, one line each in the run's `turns.jsonl`.
@@ -117,14 +91,9 @@ class SharedGpus:
     def __init__(self, pool: EnginePool, learner: LearnerGroup, *, moves_memory: bool, record: Path) -> None:
         """Start with the engines' turn.
 
-        Args:
-            pool: their engines.
-            learner: its ranks.
-            moves_memory: whether there is memory to free (GPUs); else the sides only take turns at the cores.
-            record: file for one line a turn.
+        Without `moves_memory` (no GPUs) the sides only take turns at the cores. `record` gets one line a turn.
         """
-        self._pool = pool
-        self._learner = learner
+        super().__init__(pool, learner)
         self._moves_memory = moves_memory
         self._record = record
         self._turn = asyncio.Lock()
@@ -138,47 +107,42 @@ class SharedGpus:
 
     @property
     def is_learners(self) -> bool:
-        """See Turns."""
         return self._is_cleared
 
     async def to_learner(self) -> None:
-        """See Turns; twice is as good as once."""
         await self.make_room()
         await self._bring_learner()
 
     async def make_room(self) -> None:
-        """See Turns."""
         if not self._is_steps:
             await self._turn.acquire()
             self._is_steps = True
         await self._clear()
 
     async def settle_learner(self) -> None:
-        """See Turns."""
         await self._learner.locate()
         self._is_on_gpu = True
         if not self._is_cleared:
             await self._send_learner_away()
 
-    async def some_standing(self) -> list[Engine]:
-        """See Turns; with none left the engines get their turn back until one is built."""
-        if not self._pool.standing():
+    async def some_ready(self) -> list[Engine]:
+        """Wait for an engine; with none left the engines get their turn back until one is built."""
+        if not self._pool.ready_engines():
             await self._send_learner_away()
             self._open()
-            await self._pool.some_standing()
+            await self._pool.some_ready()
         await self._clear()
         await self._bring_learner()
-        return self._pool.standing()
+        return self._pool.ready_engines()
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
-        """See Turns."""
         if self._moves_memory:
             # Free for engines are only bytes that the ranks' allocators do not keep for later.
-            await self._learner.release_cache()
+            await self._learner.on_each("release_cache")
         await self._pool.on_each(engines, "wake_weights")
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
-        """See Turns; an engine that dies here has nothing to do with the others' weights."""
+        """Resume generation; an engine that dies here has nothing to do with the others' weights."""
         await self._send_learner_away()
         activity = await self._pool.on_those_left("wake_cache")
         self._note("engines", activity)
@@ -186,14 +150,13 @@ class SharedGpus:
         await self._pool.on_those_left("resume")
 
     def end(self) -> None:
-        """See Turns."""
         if self._is_steps:
             self._is_steps = False
             self._turn.release()
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[None]:
-        """See Turns; waits for the step that has the turn."""
+        """Block steps from taking a turn; waits for the step that has it."""
         async with self._turn:
             yield
 
@@ -213,13 +176,13 @@ class SharedGpus:
     async def _bring_learner(self) -> None:
         if not self._is_on_gpu:
             if self._moves_memory:
-                await self._learner.onload()
+                await self._learner.on_each("onload")
             self._is_on_gpu = True
 
     async def _send_learner_away(self) -> None:
         if self._is_on_gpu:
             if self._moves_memory:
-                await self._learner.offload()
+                await self._learner.on_each("offload")
             self._is_on_gpu = False
 
     def _note(self, turn: str, activity: Sequence[Any]) -> None:
@@ -228,30 +191,8 @@ class SharedGpus:
         append_json_line(self._record, {"turn": turn, "engines": engines})
 
 
-class StagesInTurn:
-    """The learner as `Checkpoints` sees it: staging takes the learner's turn first, where it has not got it.
-
-    In a run's usual course it has: a checkpoint that is due is staged before the publication. What is left are those
-    that are tried again, or made on the way out, when no engine has anything to do.
-    """
-
-    def __init__(self, learner: LearnerGroup, turns: Turns) -> None:
-        """Stage with this learner."""
-        self._learner = learner
-        self._turns = turns
-
-    async def stage(self, step: int) -> StagedShare:
-        """Write the state of every rank to its local disk."""
-        await self._turns.to_learner()
-        return await self._learner.stage(step)
-
-    async def upload(self, store: FileStore, step: int) -> Sequence[FileEntry]:
-        """Copy what was staged into the store; that needs no turn."""
-        return await self._learner.upload(store, step)
-
-
 def start_turns(config: ExperimentConfig, pool: EnginePool, learner: LearnerGroup, *, record: Path) -> Turns:
     """Return the turns of the run's layout."""
     if config.cluster.layout == "disaggregated":
-        return OwnGpus(pool)
+        return Turns(pool, learner)
     return SharedGpus(pool, learner, moves_memory=config.learner.device == "cuda", record=record)

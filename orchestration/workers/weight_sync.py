@@ -46,7 +46,7 @@ class WeightSync:
     """Publishes the learner's weights to the engines.
 
     Consumes: the learner's current weights. Produces: engines that generate under them.
-    Waits for: a token boundary in every engine, then the whole transfer. An engine that is lost on the way is left
+    Waits for: a token boundary in every engine, then the whole transfer. An engine that is lost meanwhile is left
     out and the transfer repeated; one that is built later gets the weights on its own.
     """
 
@@ -93,13 +93,13 @@ class WeightSync:
             is_due = self._is_first or version % self._check_every == 0
             started = clock()
             while True:
-                engines = await self._turns.some_standing()
+                engines = await self._turns.some_ready()
                 handles = {engine: engine.handle for engine in engines}
                 try:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
-                    await self._blame(handles, error)
+                    await self._find_culprit(handles, error)
                     is_due = True  # what a broken transfer left behind must not be trusted unseen
             # An engine that was built again meanwhile does not have them.
             self._pool.go_live([engine for engine in engines if engine.handle in self._connected])
@@ -117,7 +117,7 @@ class WeightSync:
             await self._admit_in_turn(engine)
             return
         async with self._channel:
-            if engine.is_live or not engine.is_standing or self._version is None:
+            if engine.is_live or not engine.is_ready or self._version is None:
                 return
             handle = engine.handle
             try:
@@ -126,24 +126,24 @@ class WeightSync:
             except (TransferBrokenError, EngineLostError) as error:
                 engine.lose(handle, f"it could not take the weights: {error}")
             except LearnerLostError as error:
-                # The next publication, by the learner's successor, includes every engine that stands.
-                self._tell_those_who_wait(error)
+                # The next publication, by the learner's successor, includes every engine that is ready.
+                self._fail_waiting(error)
             else:
                 if engine.handle is handle:  # else it was built again meanwhile, and its successor waits for its turn
                     self._pool.go_live([engine])
 
     async def _admit_in_turn(self, engine: Engine) -> None:
         async with self._turns.borrowed():
-            if self._version is None or engine.is_live or self._pool.is_any_live():
+            if self._version is None or engine.is_live or self._pool.num_live:
                 return
             try:
                 await self.publish(self._version)
             except LearnerLostError as error:
-                self._tell_those_who_wait(error)
+                self._fail_waiting(error)
 
-    def _tell_those_who_wait(self, error: LearnerLostError) -> None:
+    def _fail_waiting(self, error: LearnerLostError) -> None:
         """Fail waiting groups where no engine is live; otherwise the driver would wait for ever."""
-        if not self._pool.is_any_live():
+        if not self._pool.num_live:
             self._pool.fail_waiting(error)
 
     @asynccontextmanager
@@ -152,14 +152,16 @@ class WeightSync:
         async with self._channel:
             yield
 
-    async def expect(self, ticket: GroupTicket) -> NDArray[np.float32]:
-        """Logprobs of one sampled completion by the learner, with which `mismatch` compares those of the engines."""
-        return await self._learner.completion_logprobs(ticket.payload)
-
     async def mismatch(self, ticket: GroupTicket, sample: Sample, expected: NDArray[np.float32]) -> float | None:
-        """Mean |engine - learner| logprob of one sampled completion under the live weights, of the worst engine.
+        """Return the mean |engine - learner| logprob of one sampled completion, of the worst engine.
 
-        None if no engine answered.
+        Args:
+            ticket: The completion's group; it is scored under the live weights.
+            sample: Its prompt.
+            expected: Logprobs [T] by the learner.
+
+        Returns:
+            None if no engine answered.
 
         Raises:
             WeightSyncError: it is above `max_mismatch` for the MISMATCHES_IN_A_ROW-th time in a row, or not a number.
@@ -171,16 +173,16 @@ class WeightSync:
         self._above = [] if found <= self._max_mismatch else [*self._above, found]
         if not self._above:
             return found
-        told = (
+        finding = (
             f"weights of version {self._version}: engine and learner disagree by {found:.4f} in mean log-probability, "
             f"more than training.max_mismatch={self._max_mismatch}"
         )
         if len(self._above) < MISMATCHES_IN_A_ROW and not math.isnan(found):
-            logger.warning("%s; %d comparisons in a row above it end the run", told, MISMATCHES_IN_A_ROW)
+            logger.warning("%s; %d comparisons in a row above it end the run", finding, MISMATCHES_IN_A_ROW)
             return found
         values = ", ".join(f"{value:.4f}" for value in self._above)
         raise WeightSyncError(
-            f"{told} ({values} in a row); look for a tensor that did not arrive, another image preprocessing or "
+            f"{finding} ({values} in a row); look for a tensor that did not arrive, another image preprocessing or "
             "another precision"
         )
 
@@ -201,7 +203,7 @@ class WeightSync:
         await self._turns.resume_with_weights(engines)
         return num_compared
 
-    async def _blame(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
+    async def _find_culprit(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
         """Find who broke a transfer."""
         if not await self._pool.find_lost(handles):
             self._log.record(Role.TRANSFER, 0, str(error))
@@ -244,7 +246,7 @@ def compare_fingerprints(
         members: checkpoint name -> the engine's name; names of one merged tensor in the order of its parts.
 
     Returns:
-        The engine's names that differ, and how many could be compared: a tensor of which the engine cannot tell all
+        The engine's names that differ, and how many could be compared: a tensor that the engine does not hold whole
         cannot. Of one of which it holds more than there is, its workers hold different copies.
     """
     parts: dict[str, list[Fingerprint]] = defaultdict(list)

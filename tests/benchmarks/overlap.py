@@ -98,7 +98,7 @@ async def together(run: Run) -> dict[str, float]:
 def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
     """All phases, each with actors of its own on the same cores."""
 
-    def fresh(seats: Reservations, name: str, max_staleness: int, in_flight: InFlight = "keep") -> Run:
+    def fresh(reservations: Reservations, name: str, max_staleness: int, in_flight: InFlight = "keep") -> Run:
         training = dataclasses.replace(
             config.training,
             max_staleness=max_staleness,
@@ -115,15 +115,15 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         )
         (own.run_path / "logs").mkdir(parents=True)
         settle_config(RunFolder(own.run_path), own)
-        return Run(own, inputs=inputs, seats=seats, say=lambda line: None)
+        return Run(own, inputs=inputs, reservations=reservations, say=lambda line: None)
 
-    with actors_reserved(config, config.run_path / "logs") as seats:
-        rollout_s, learner_s = asyncio.run(parts(fresh(seats, "parts", 1), num_steps))
+    with actors_reserved(config, config.run_path / "logs") as reservations:
+        rollout_s, learner_s = asyncio.run(parts(fresh(reservations, "parts", 1), num_steps))
         for name, alone_s in {"rollout alone": rollout_s, "learner alone": learner_s}.items():
             print(f"{name:<27} {alone_s:6.2f} s a step", flush=True)
         for max_staleness, in_flight in PIPELINES:
             name = f"max_staleness={max_staleness} {in_flight}"
-            seconds = asyncio.run(together(fresh(seats, name, max_staleness, in_flight)))
+            seconds = asyncio.run(together(fresh(reservations, name, max_staleness, in_flight)))
             ratio = seconds["step_s"] / max(rollout_s, learner_s)
             rest = ", ".join(
                 f"{key.removesuffix('_s')} {value:.2f}" for key, value in seconds.items() if key != "step_s"

@@ -21,11 +21,10 @@ from typing import Any
 import ray
 
 from orchestration.cluster.needs import available_cores
-from orchestration.cluster.process import Placement
+from orchestration.cluster.process import Placement, settle
 from orchestration.cluster.session import ray_session
 from orchestration.inputs.machine import build_config
 from orchestration.storage.faults import FaultLog
-from orchestration.workers.actor_process import settle
 from orchestration.workers.engine_actor import EngineActor
 from orchestration.workers.engine_pool import EnginePool
 from rollout.config import RolloutConfig
@@ -43,8 +42,8 @@ class RawEngine:
         from vllm import LLM
         from vllm.engine.arg_utils import EngineArgs
 
-        from rollout.engine_args import engine_args
         from rollout.prompt import PromptBuilder, banned_token_ids
+        from rollout.translation import engine_args
 
         given = engine_args(config, model_path)
         settings = {field.name: getattr(given, field.name) for field in dataclasses.fields(EngineArgs)}

@@ -91,7 +91,7 @@ def test_models_and_processors_are_loaded_without_remote_code_and_that_is_writte
         for _, call in calls(path.read_text())
         if keyword(call, "trust_remote_code")
     }
-    assert {"rollout/engine_args.py", "rollout/prompt.py"} <= said
+    assert {"rollout/translation.py", "rollout/prompt.py"} <= said
 
 
 def test_no_choice_of_settings_turns_remote_code_on() -> None:

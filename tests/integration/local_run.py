@@ -24,7 +24,7 @@ from orchestration.workers.engine_actor import EngineActor
 from orchestration.workers.engine_pool import EnginePool
 from orchestration.workers.learner_actor import LearnerActor
 from orchestration.workers.learner_group import LearnerGroup
-from orchestration.workers.turns import OwnGpus
+from orchestration.workers.turns import Turns
 from rewards.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 from tests.integration.loop_client import LoopClient
@@ -156,7 +156,7 @@ class LocalRun:
             config=self.config,
             engines=engines,
             learner=group,
-            turns=OwnGpus(engines),
+            turns=Turns(engines, group),
             prompts=check_prompts(),
             placeholders={index: token for index, token in known.items() if index is not None},
             planned_bytes=planned_bytes(self.planned, self.model),

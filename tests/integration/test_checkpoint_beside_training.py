@@ -83,7 +83,7 @@ def test_training_goes_on_while_a_checkpoint_is_held_up_and_it_holds_the_state_o
         assert checkpoints.latest().weight_version == 1
         assert list((tmp_path / "staging").iterdir()) == []
 
-        await learner.load(local, 1)
+        await learner.on_each("load", local, 1)
         assert await train(1) == 2
         await learner.close()
 

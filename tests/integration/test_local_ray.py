@@ -7,8 +7,7 @@ import ray
 
 from orchestration.cli import compose
 from orchestration.cluster.guard import TOKEN_VARIABLE
-from orchestration.cluster.local_ray import VARIABLES
-from orchestration.cluster.session import ray_session
+from orchestration.cluster.session import LOCAL_VARIABLES, ray_session
 from orchestration.inputs.machine import build_config
 
 
@@ -37,5 +36,5 @@ def test_a_local_ray_and_its_actors_listen_on_loopback_alone(tmp_path) -> None:
         addresses = {pid: found for pid in family if (found := listening(pid))}
     assert len(addresses) >= 3  # at least the store of the cluster, the node, and the actor
     assert set().union(*addresses.values()) == {"127.0.0.1"}
-    ours = {*VARIABLES, TOKEN_VARIABLE, "PYTHONPATH", "PYTHONSAFEPATH", "RAY_AUTH_TOKEN", "VLLM_RPC_BASE_PATH"}
+    ours = {*LOCAL_VARIABLES, TOKEN_VARIABLE, "PYTHONPATH", "PYTHONSAFEPATH", "RAY_AUTH_TOKEN", "VLLM_RPC_BASE_PATH"}
     assert {name: os.environ.get(name) for name in ours} == {name: before.get(name) for name in ours}

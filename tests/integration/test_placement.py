@@ -11,7 +11,7 @@ from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-from orchestration.cluster.colocated import RankDevices, colocated_devices, ranks_under
+from orchestration.cluster.layout import RankDevices, colocated_devices, ranks_under
 from orchestration.cluster.reservations import Reservations, actors_reserved, reserved
 from orchestration.cluster.session import leave_ray
 from orchestration.settings.cluster import ActorRole
@@ -41,13 +41,13 @@ def configure(cluster: Cluster, folder: Path, *more: str, **sizes: int) -> Exper
     return run_on_gpus(folder, **sizes, more=(f"cluster.address={cluster.address}", *more))
 
 
-def probe(seats: Reservations, role: ActorRole, index: int) -> Any:
-    variables = seats.placements(role)[index].variables
-    return Probe.options(**seats.options(role, index)).remote(variables)
+def probe(reservations: Reservations, role: ActorRole, index: int) -> Any:
+    variables = reservations.placements[role][index].variables
+    return Probe.options(**reservations.options(role, index)).remote(variables)
 
 
-def places(seats: Reservations, role: ActorRole) -> list[Place]:
-    actors = [probe(seats, role, index) for index in range(len(seats.placements(role)))]
+def places(reservations: Reservations, role: ActorRole) -> list[Place]:
+    actors = [probe(reservations, role, index) for index in range(len(reservations.placements[role]))]
     return ray.get([actor.place.remote() for actor in actors])
 
 
@@ -73,8 +73,8 @@ def test_every_actor_lands_where_the_layout_says_and_nothing_remains(
 ) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     config = configure(cluster, tmp_path, KINDS, ranks=4, engines=2, width=2)
-    with actors_reserved(config, tmp_path / "logs") as seats:
-        ranks, engines, rewards = (places(seats, role) for role in ("learner", "engine", "reward"))
+    with actors_reserved(config, tmp_path / "logs") as reservations:
+        ranks, engines, rewards = (places(reservations, role) for role in ("learner", "engine", "reward"))
         fast, cheap, plain = (node_of(mark) for mark in ("fast", "cheap", "plain"))
         assert [(rank.node_id, rank.gpus) for rank in ranks] == [(fast, (str(gpu),)) for gpu in range(4)]
         assert [(engine.node_id, engine.gpus) for engine in engines] == [(cheap, ("0", "1")), (cheap, ("2", "3"))]
@@ -125,20 +125,22 @@ def test_room_that_others_hold_is_waited_for_and_then_named(tmp_path: Path, clus
 
 def test_halves_of_a_gpu_are_shared(tmp_path: Path, cluster: Cluster) -> None:
     config = sharing(configure(cluster, tmp_path, ranks=1, engines=1), rank=0.5, worker=0.5)
-    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
-        learner, engine = places(seats, "learner")[0], places(seats, "engine")[0]
-        seat = seats.layout.of("engine")[0]
-        assert (engine.node_id == learner.node_id) == (seat.machine == seats.layout.of("learner")[0].machine)
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as reservations:
+        learner, engine = places(reservations, "learner")[0], places(reservations, "engine")[0]
+        seat = reservations.layout.of("engine")[0]
+        assert (engine.node_id == learner.node_id) == (seat.machine == reservations.layout.of("learner")[0].machine)
         assert len(engine.gpus) == len(learner.gpus) == 1
 
 
 def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: Cluster) -> None:
     config = colocated(configure(cluster, tmp_path, ranks=4, engines=2, width=2))
-    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
-        ranks = places(seats, "learner")
-        under = ranks_under(seats.layout, 1)
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as reservations:
+        ranks = places(reservations, "learner")
+        under = ranks_under(reservations.layout, 1)
         told = [RankDevices(node_id=ranks[rank].node_id, visible=",".join(ranks[rank].gpus)) for rank in under]
-        engine = Probe.options(**seats.options("engine", 1)).remote({"CUDA_VISIBLE_DEVICES": colocated_devices(told)})
+        engine = Probe.options(**reservations.options("engine", 1)).remote(
+            {"CUDA_VISIBLE_DEVICES": colocated_devices(told)}
+        )
         found = ray.get(engine.place.remote())
     assert under == (2, 3)
     assert found.node_id == ranks[2].node_id
@@ -147,13 +149,13 @@ def test_colocated_engine_sees_the_gpus_of_its_ranks(tmp_path: Path, cluster: Cl
 
 def test_replacement_stands_elsewhere_at_once_when_a_node_is_gone(tmp_path: Path, cluster: Cluster) -> None:
     config = configure(cluster, tmp_path, ranks=2, engines=1)
-    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as seats:
-        rank, engine = (ray.get(probe(seats, role, 0).place.remote()) for role in ("learner", "engine"))
+    with actors_reserved(config, tmp_path / "logs", roles=("learner", "engine")) as reservations:
+        rank, engine = (ray.get(probe(reservations, role, 0).place.remote()) for role in ("learner", "engine"))
         assert rank.node_id != engine.node_id
         lost = next(node for node in cluster.list_all_nodes() if node.node_id == engine.node_id)
         cluster.remove_node(lost, allow_graceful=False)
-        replacement = ray.get(probe(seats, "engine", 0).place.remote(), timeout=60.0)
+        replacement = ray.get(probe(reservations, "engine", 0).place.remote(), timeout=60.0)
         assert replacement.node_id == rank.node_id
         assert replacement.gpus == ("2",)
         # The ranks' own machine is there: their group stays as it is.
-        assert ray.get(probe(seats, "learner", 1).place.remote()).gpus == ("1",)
+        assert ray.get(probe(reservations, "learner", 1).place.remote()).gpus == ("1",)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestration.cli import compose
 from orchestration.cluster.process import Placement
-from orchestration.cluster.ray_errors import in_our_words
+from orchestration.cluster.ray_errors import translating
 from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import leave_ray
 from orchestration.inputs.machine import build_config
@@ -127,9 +127,9 @@ def test_with_a_node_go_its_actors_and_what_only_it_held(nodes: TwoNodes) -> Non
         kept, made_here = here.make.remote()
         ray.get([made_there, made_here])
         nodes.second.kill()
-        with pytest.raises(RewardLostError), in_our_words(Role.REWARD, 1):
+        with pytest.raises(RewardLostError), translating(Role.REWARD, 1):
             ray.get(there.size.remote(kept))
-        with pytest.raises(PayloadLostError) as caught, in_our_words(Role.REWARD, 0):
+        with pytest.raises(PayloadLostError) as caught, translating(Role.REWARD, 0):
             ray.get(here.size.remote(lost))
         assert caught.value.object_id == lost.hex()
         assert ray.get(here.size.remote(kept)) == 1 << 20

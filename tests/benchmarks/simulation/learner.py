@@ -9,7 +9,7 @@ from typing import Any
 from learner.checkpoint import StagedShare
 from learner.records import StepReport
 from learner.store import FileStore
-from orchestration.cluster.colocated import RankDevices
+from orchestration.cluster.layout import RankDevices
 from tests.benchmarks.simulation.groups import SimulatedGroup
 from tests.benchmarks.simulation.handles import Mortal, SimulatedEngine, fingerprint_of, zero_logprobs
 from tests.benchmarks.simulation.remote import remote_method

@@ -190,7 +190,7 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
         run = MeasuredRun(
             config,
             inputs=Inputs(model=prompts.parent, train=prompts, held_out=prompts),
-            seats=None,
+            reservations=None,
             say=lambda line: None,
             actors=actors,
         )
@@ -215,7 +215,7 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
     def start_engines(
         config: Any,
         model: Path,
-        seats: Any,
+        reservations: Any,
         logs: Path,
         *,
         faults: FaultsConfig,
@@ -230,12 +230,14 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
             log=log,
         )
 
-    def start_learner(config: ExperimentConfig, model: Path, seats: Any, logs: Path) -> LearnerGroup:
+    def start_learner(config: ExperimentConfig, model: Path, reservations: Any, logs: Path) -> LearnerGroup:
         return LearnerGroup(
             actors.start_rank, stop=actors.stop, num_ranks=config.learner.num_ranks, faults=config.cluster.faults
         )
 
-    def start_reward_pool(config: ExperimentConfig, model: Path, seats: Any, logs: Path, log: FaultLog) -> RewardPool:
+    def start_reward_pool(
+        config: ExperimentConfig, model: Path, reservations: Any, logs: Path, log: FaultLog
+    ) -> RewardPool:
         pool = config.cluster.reward_pool
         return RewardPool(actors.start_reward, pool, config.cluster.faults, log, stop=actors.stop)
 

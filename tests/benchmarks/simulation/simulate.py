@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean
 
 from orchestration.cli import compose
-from orchestration.cluster.garbage import collect_rarely
 from orchestration.inputs.machine import build_config
+from orchestration.job import collect_rarely
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import Role
 from orchestration.storage.run_folder import RunFolder

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from orchestration.cluster.guard import TOKEN_VARIABLE, Family, bearers, end, guarded
+from orchestration.cluster.guard import TOKEN_VARIABLE, RunProcesses, end, guarded, marked_processes
 
 CHILD = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
@@ -19,8 +19,8 @@ def spawn(token: str) -> subprocess.Popen[bytes]:
 
 def test_only_bearers_of_the_token_are_ended() -> None:
     ours, other = spawn("ours-1"), spawn("ours-12")
-    assert bearers("ours-1") == [ours.pid]
-    code = "from orchestration.cluster.guard import Family, end; end(Family('ours-1'), leave_s=0.0)"
+    assert marked_processes("ours-1") == [ours.pid]
+    code = "from orchestration.cluster.guard import RunProcesses, end; end(RunProcesses('ours-1'), leave_s=0.0)"
     guard = subprocess.Popen([sys.executable, "-c", code])
     assert ours.wait(timeout=20) == -signal.SIGKILL
     assert guard.wait(timeout=20) == 0
@@ -30,7 +30,7 @@ def test_only_bearers_of_the_token_are_ended() -> None:
 
 
 def test_nothing_to_end_returns_at_once() -> None:
-    end(Family("nobody"), leave_s=1000.0)
+    end(RunProcesses("nobody"), leave_s=1000.0)
 
 
 def test_children_of_a_bearer_are_known_without_the_token_and_other_children_of_the_driver_are_not_ours() -> None:
@@ -42,11 +42,11 @@ def test_children_of_a_bearer_are_known_without_the_token_and_other_children_of_
     )
     assert bearer.stdout is not None
     wiped_pid = int(bearer.stdout.readline())
-    family = Family("ours-2")
-    family.look()
+    running = RunProcesses("ours-2")
+    running.update()
     bearer.kill()
     bearer.wait()
-    assert family.alive() == [wiped_pid]  # an orphan by now
+    assert running.alive() == [wiped_pid]  # an orphan by now
     os.kill(wiped_pid, signal.SIGKILL)
     others.kill()
     others.wait()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestration.cli import compose
 from orchestration.cluster.layout import lay_out
+from orchestration.cluster.needs import needs_of, this_machine
 from orchestration.inputs.machine import build_config
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -190,9 +191,17 @@ def test_no_gpu_is_given_twice_and_no_engine_crosses_machines(
         layout = lay_out(resized(base, ranks=ranks, engines=engines, width=width), machines)
     except ConfigError:
         return
-    given = [(seat.machine, gpu) for seat in layout.seats for gpu in seat.gpus]
+    given = [(seat.machine, gpu) for seat in layout.actors for gpu in seat.gpus]
     assert len(given) == len(set(given)) == ranks + engines * width
     assert all(gpu < sizes[number] for number, gpu in given)
     assert [len(seat.gpus) for seat in layout.of("engine")] == [width] * engines
     machines_of_ranks = [seat.machine for seat in layout.of("learner")]
     assert machines_of_ranks == sorted(machines_of_ranks)
+
+
+def test_more_actors_than_cores_share_them(tmp_path: Path) -> None:
+    config = build_config(compose(["rollout.engines=300", f"run_dir={tmp_path}"]))
+    machine = this_machine(needs_of(config))
+    assert machine.cpus >= 302
+    assert machine.memory_bytes > 1 << 28
+    assert len(lay_out(config, [machine]).of("engine")) == 300

@@ -7,7 +7,7 @@ import pytest
 from ray import exceptions as ray_errors
 from ray.exceptions import RayError, RayTaskError
 
-from orchestration.cluster.ray_errors import in_our_words, translate
+from orchestration.cluster.ray_errors import translate, translating
 from orchestration.settings.errors import (
     EngineLostError,
     InfrastructureError,
@@ -106,11 +106,11 @@ def test_what_would_happen_again_stays_a_bug(error: RayError) -> None:
 
 
 def test_the_block_raises_our_error_from_rays() -> None:
-    with pytest.raises(EngineLostError) as caught, in_our_words(Role.ENGINE, 0):
+    with pytest.raises(EngineLostError) as caught, translating(Role.ENGINE, 0):
         raise ray_errors.ActorDiedError()
     assert isinstance(caught.value.__cause__, ray_errors.ActorDiedError)
     unknown = ray_errors.RaySystemError("odd")
-    with pytest.raises(ray_errors.RaySystemError) as caught_unknown, in_our_words(Role.ENGINE, 0):
+    with pytest.raises(ray_errors.RaySystemError) as caught_unknown, translating(Role.ENGINE, 0):
         raise unknown
     assert caught_unknown.value is unknown
     assert unknown.__cause__ is None

@@ -18,7 +18,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[bytes]:
         dead_processes=lambda: [(name, sleeping) for name in ("raylet",) if sleeping.poll() is not None]
     )
     monkeypatch.setattr(cluster, "global_worker", SimpleNamespace(node=node))
-    monkeypatch.setattr(cluster, "LOOK_S", 0.01)
+    monkeypatch.setattr(cluster, "CHECK_S", 0.01)
     return sleeping
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from learner.config import LoraConfig
-from orchestration.cluster.machines import Layout, Machine, Seating
+from orchestration.cluster.machines import Layout, Machine, PlacedActor
 from orchestration.models.shapes import read_shape
 from orchestration.plan.host_memory import (
     ENGINE_FRONT_BYTES,
@@ -32,10 +32,10 @@ SHAPE = read_shape(PUBLISHED["qwen2_5_vl_7b"])
 MACHINES = tuple(Machine(name=f"node {i}", gpus=4, gpu="h100_80gb", cpus=64, memory_bytes=512 * GIB) for i in range(2))
 LAYOUT = Layout(
     machines=MACHINES,
-    seats=(
-        *(Seating(role="engine", index=i, machine=0, gpus=(i,)) for i in range(4)),
-        *(Seating(role="learner", index=i, machine=1, gpus=(i,)) for i in range(4)),
-        *(Seating(role="reward", index=i, machine=0, gpus=()) for i in range(3)),
+    actors=(
+        *(PlacedActor(role="engine", index=i, machine=0, gpus=(i,)) for i in range(4)),
+        *(PlacedActor(role="learner", index=i, machine=1, gpus=(i,)) for i in range(4)),
+        *(PlacedActor(role="reward", index=i, machine=0, gpus=()) for i in range(3)),
     ),
 )
 
@@ -83,11 +83,11 @@ def test_a_sleeping_learner_of_a_shared_gpu_waits_in_host_memory(tmp_path: Path)
 
 def test_on_a_cpu_the_ranks_hold_their_tensors_themselves(tmp_path: Path) -> None:
     machine = Machine(name="laptop", gpus=0, gpu=None, cpus=2, memory_bytes=24 * GIB)
-    seats = tuple(Seating(role=role, index=0, machine=0, gpus=()) for role in ("engine", "learner", "reward"))  # type: ignore[arg-type]
+    seats = tuple(PlacedActor(role=role, index=0, machine=0, gpus=()) for role in ("engine", "learner", "reward"))  # type: ignore[arg-type]
     config = cpu_config(tmp_path)
     from orchestration.models.shapes import shape_of
 
-    (use,) = host_memory(config, shape_of(config.model), Layout(machines=(machine,), seats=seats))
+    (use,) = host_memory(config, shape_of(config.model), Layout(machines=(machine,), actors=seats))
 
     assert named(use)["engines: key-value cache"] == config.rollout.engine.kv_cache_bytes
     assert named(use)["object store"] == config.cluster.object_store_bytes

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cluster.machines import Layout, Machine, Seating
+from orchestration.cluster.machines import Layout, Machine, PlacedActor
 from orchestration.plan.command import WIDTH, placement_rows, plan_json, plan_text
 from orchestration.plan.plan import plan_run
 from tests.unit.plan.runs import dataset, gpu_settings, row
@@ -71,13 +71,13 @@ def machine(name: str, gpus: int) -> Machine:
 
 def test_machines_with_one_pattern_are_told_together() -> None:
     seats = [
-        Seating(role="learner", index=2 * node + rank, machine=node, gpus=(rank,))
+        PlacedActor(role="learner", index=2 * node + rank, machine=node, gpus=(rank,))
         for node in range(3)
         for rank in range(2)
     ]
     layout = Layout(
         machines=(*(machine(f"node {i}", 2) for i in range(3)), machine("node 3", 0)),
-        seats=(*seats, Seating(role="reward", index=0, machine=3, gpus=())),
+        actors=(*seats, PlacedActor(role="reward", index=0, machine=3, gpus=())),
     )
 
     rows = list(placement_rows(layout, 1))

@@ -72,7 +72,7 @@ import conf
 import rollout.weight_channel  # noqa: F401
 from orchestration.settings.strict import build
 from rollout.config import RolloutConfig
-from rollout.engine_args import engine_args
+from rollout.translation import engine_args
 
 
 def built(entry: dict[str, Any]) -> dict[str, Any]:

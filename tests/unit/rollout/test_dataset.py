@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.dataset import ROW_GROUP_BYTES, SampleTable, write_rows, write_samples
+from rollout.dataset import ROW_GROUP_BYTES, SCHEMA_VERSION, SampleTable, describe, to_row, write_rows, write_samples
 from rollout.errors import RolloutError
 from rollout.records import Difficulty, ImageBytes, Sample
-from rollout.schema import SCHEMA_VERSION, describe, to_row
 
 
 def make_samples(count: int) -> list[Sample]:

@@ -4,7 +4,7 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.cluster.needs import needs_of
-from orchestration.cluster.process import processes_of
+from orchestration.cluster.process import placements_of
 from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, check_layout, settings_errors
@@ -65,8 +65,8 @@ def test_engines_that_may_come_later_have_no_place() -> None:
 def test_both_sides_have_all_cores_and_take_turns_at_them() -> None:
     def cores_of(*overrides: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         config = checked(*overrides)
-        processes = processes_of(config, needs_of(config), cores=(0, 1, 2), max_engines=1)
-        return processes.engines[0].cores, processes.learner_ranks[0].cores
+        processes = placements_of(config, needs_of(config), cores=(0, 1, 2), max_engines=1)
+        return processes["engine"][0].cores, processes["learner"][0].cores
 
     assert cores_of(*COLOCATED) == ((0, 1, 2), (0, 1, 2))
     assert cores_of() == ((0,), (2,))
@@ -75,8 +75,8 @@ def test_both_sides_have_all_cores_and_take_turns_at_them() -> None:
 def test_command_without_a_learner_gives_engines_gpus_of_their_own() -> None:
     config = checked(*SHARED)
     needs = needs_of(config).only("engine", "reward")
-    processes = processes_of(config, needs, cores=(), max_engines=4)
-    assert [engine.num_gpus for engine in processes.engines] == [1.0] * 4
+    processes = placements_of(config, needs, cores=(), max_engines=4)
+    assert [engine.num_gpus for engine in processes["engine"]] == [1.0] * 4
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from orchestration.settings.errors import ResumeError, TooManyFaultsError
 from orchestration.storage.checkpoints import Saver, check_finished
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.run_folder import RunFolder
-from orchestration.train.allocation import SLURM_END, Allocation
+from orchestration.train.run_state import SLURM_END, Allocation
 from tests.unit.storage.fault_limits import fault_limits
 
 

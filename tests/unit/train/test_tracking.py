@@ -1,6 +1,7 @@
 """What a run records: metrics apart from timings, both cut where a run resumes, read back as one."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,10 +101,16 @@ def step_of(step: int, clock: float) -> dict[str, Any]:
     }
 
 
+def open_tracker(
+    folder: RunFolder, first_step: int = 0, *, tensorboard: bool = False, say: Any = lambda _: None
+) -> Tracker:
+    return Tracker(folder, first_step=first_step, num_steps=160, tensorboard=tensorboard, say=say)
+
+
 def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
     folder.mkdir(exist_ok=True)
-    tracker = Tracker(RunFolder(folder), first_step=steps[0], num_steps=160, tensorboard=False, say=said.append)
-    with tracker:
+    tracker = open_tracker(RunFolder(folder), steps[0], say=said.append)
+    with closing(tracker):
         for step in steps:
             tracker.log_step(**step_of(step, clock))
 
@@ -180,7 +187,7 @@ def test_held_out_scores_are_recorded_once_a_step_and_cut_where_a_run_resumes(tm
     folder = RunFolder(tmp_path)
 
     def sit(first_step: int, *scores: tuple[int, float]) -> None:
-        with Tracker(folder, first_step=first_step, num_steps=5, tensorboard=False, say=lambda _: None) as tracker:
+        with closing(open_tracker(folder, first_step)) as tracker:
             for step, sampled in scores:
                 tracker.log_held_out(scored(step, sampled))
 
@@ -199,7 +206,7 @@ def test_held_out_scores_reach_tensorboard_and_the_report(tmp_path: Path, monkey
     board = SimpleNamespace(add_scalar=lambda *point: points.append(point), close=lambda: None)
     monkeypatch.setattr(tracking, "_tensorboard", lambda _: board)
     folder = RunFolder(tmp_path)
-    with Tracker(folder, first_step=0, num_steps=5, tensorboard=True, say=lambda _: None) as tracker:
+    with closing(open_tracker(folder, tensorboard=True)) as tracker:
         for step, sampled in ((0, 0.125), (2, 0.875)):
             tracker.log_held_out(scored(step, sampled))
     assert ("held_out/chart/sampled", 0.875, 2) in points
@@ -218,7 +225,7 @@ def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["metrics", "timings", "ledger", "samples"])
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.jsonl").symlink_to("/dev/full")
-    tracker = Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=lambda _: None)
+    tracker = open_tracker(RunFolder(tmp_path))
     with pytest.raises(InfrastructureError, match=rf"{name}.jsonl cannot be written \(No space left.*free space"):
         tracker.log_step(**step_of(0, 1.0))
 
@@ -234,7 +241,7 @@ def test_a_full_disk_is_told_of_wherever_a_run_writes(tmp_path: Path) -> None:
 
 def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Path) -> None:
     known = step_of(0, 1.0) | {"sync": None, "mismatch": None, "seconds": {}}
-    with Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=lambda _: None) as tracker:
+    with closing(open_tracker(RunFolder(tmp_path))) as tracker:
         tracker.log_step(**known)
         assert tracker.next_step == 1
     (step,) = read_metrics(RunFolder(tmp_path))
@@ -244,7 +251,7 @@ def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Pa
 
 def test_the_console_has_a_column_for_every_reward_function_in_use_and_says_how_far_the_run_is(tmp_path: Path) -> None:
     said: list[str] = []
-    with Tracker(RunFolder(tmp_path), first_step=0, num_steps=160, tensorboard=False, say=said.append) as tracker:
+    with closing(open_tracker(RunFolder(tmp_path), say=said.append)) as tracker:
         for step in range(2):
             tracker.log_step(**step_of(step, 10.0))
         tracker._say_step(2, {"reward/mean": 0.5, "reward/own/mean": 0.25, "reward/format/mean": 1.0})

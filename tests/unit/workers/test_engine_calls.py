@@ -16,7 +16,7 @@ async def test_death_under_a_call_of_all_engines_is_told_and_the_old_one_takes_n
         hanging = fakes.now(0)
         hanging.answers |= {"pause": HANGS, "beat": HANGS}
         with pytest.raises(EngineLostError, match="engine 0"):
-            await fakes.pool.on_each(fakes.pool.standing(), "pause")
+            await fakes.pool.on_each(fakes.pool.ready_engines(), "pause")
         await asyncio.sleep(50.0)
         assert [len(own) for own in fakes.made] == [2, 1]
         assert fakes.log.counts()["faults/engine"] == 1
@@ -27,19 +27,19 @@ async def test_own_error_under_a_call_of_all_engines_travels() -> None:
     async with engines(2) as fakes:
         fakes.now(1).answers["pause"] = KeyError("bug")
         with pytest.raises(KeyError, match="bug"):
-            await fakes.pool.on_each(fakes.pool.standing(), "pause")
-        assert len(fakes.pool.standing()) == 2
+            await fakes.pool.on_each(fakes.pool.ready_engines(), "pause")
+        assert len(fakes.pool.ready_engines()) == 2
 
 
 @in_virtual_time
 async def test_lost_engines_are_counted_also_where_they_are_being_built_again() -> None:
     async with engines(3) as fakes:
         fakes.answers["ready"] = HANGS
-        everyone = fakes.pool.standing()
+        everyone = fakes.pool.ready_engines()
         everyone[0].lose(everyone[0].handle, "gone")
         fakes.now(1).die()
         assert await fakes.pool.find_lost({engine: engine.handle for engine in everyone}) == 2
-        assert [engine.index for engine in fakes.pool.standing()] == [2]
+        assert [engine.index for engine in fakes.pool.ready_engines()] == [2]
 
 
 @in_virtual_time

@@ -16,7 +16,7 @@ from learner import broadcast
 from learner.weight_sender import WeightSender
 from orchestration.workers import learner_actor as engine_client
 from orchestration.workers.learner_actor import EngineClient
-from rollout.engine_args import VLLM_BACKENDS
+from rollout.translation import VLLM_BACKENDS
 
 WORKERS = 2
 NUM_ENGINES = 3

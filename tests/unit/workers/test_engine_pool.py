@@ -99,14 +99,14 @@ async def test_new_engine_takes_groups_only_when_it_has_the_current_weights() ->
         tasks = [fakes.ask("a")]
         await settle()
         assert fakes.groups == [[]]
-        fakes.pool.go_live(fakes.pool.standing())
+        fakes.pool.go_live(fakes.pool.ready_engines())
         await settle()
         assert (fakes.groups, admitted) == ([["a"]], [])
         fakes.now(0).die()
         tasks.append(fakes.ask("b"))
         await asyncio.sleep(100.0)
         assert [engine.handle for engine in admitted] == [fakes.now(0)]
-        assert fakes.pool.standing() == admitted
+        assert fakes.pool.ready_engines() == admitted
         assert fakes.groups == [[]]
         fakes.pool.go_live(admitted)
         fakes.pool.go_live(admitted)
@@ -129,7 +129,7 @@ async def test_engine_that_dies_while_it_waits_for_its_weights_is_built_again() 
             fakes.now(0).die()
             await asyncio.sleep(100.0)
         assert (len(fakes.made[0]), len(waiting)) == (4, 3)
-        assert [engine.index for engine in fakes.pool.standing()] == [0]
+        assert [engine.index for engine in fakes.pool.ready_engines()] == [0]
     assert all(future.cancelled() for future in waiting)
 
 
@@ -143,7 +143,7 @@ async def test_groups_wait_while_no_engine_lives_and_go_on_with_the_first_that_d
         fakes.now(1).die()
         await settle()
         tasks.append(fakes.ask("c"))
-        standing = asyncio.create_task(fakes.pool.some_standing())
+        standing = asyncio.create_task(fakes.pool.some_ready())
         await asyncio.sleep(100.0)
         assert not standing.done()
         fakes.now(1).open.pop()[1].set_result(8)
@@ -162,13 +162,13 @@ async def test_too_many_losses_reach_everyone_who_waits() -> None:
         await settle()
         fakes.now(0).die()
         await settle()
-        standing = asyncio.create_task(fakes.pool.some_standing())
+        standing = asyncio.create_task(fakes.pool.some_ready())
         await settle()
         for _ in range(2):
             fakes.now(0).open.pop()[1].set_exception(RuntimeError("no memory"))
             await settle()
         assert len(fakes.made[0]) == 3  # the first, and two that did not start
-        for waiting in (begun, idle, standing, fakes.ask("c"), asyncio.create_task(fakes.pool.some_standing())):
+        for waiting in (begun, idle, standing, fakes.ask("c"), asyncio.create_task(fakes.pool.some_ready())):
             with pytest.raises(TooManyFaultsError, match=r"max_engine_faults=2.*it did not start: no memory"):
                 await waiting
 
@@ -238,7 +238,7 @@ async def test_place_of_a_group_that_is_cancelled_as_it_gets_it_goes_to_the_next
 async def test_group_whose_engine_is_lost_before_it_begins_goes_elsewhere() -> None:
     async with engines(2) as fakes:
         fakes.answers["ready"] = HANGS
-        lost = fakes.pool.standing()[0]
+        lost = fakes.pool.ready_engines()[0]
         tasks = [fakes.ask(name) for name in "abcde"]
         await settle()
         fakes.now(0).finish("a")
@@ -340,7 +340,7 @@ async def test_elastic_engine_takes_groups_only_when_it_has_the_current_weights(
 
     async with engines(1, max_engines=2, admit=admit) as fakes:
         fakes.now(1).answers["ready"] = HANGS
-        fakes.pool.go_live(fakes.pool.standing())
+        fakes.pool.go_live(fakes.pool.ready_engines())
         tasks = [fakes.ask(name) for name in "abc"]
         await settle()
         arrive(fakes.now(1))
@@ -414,7 +414,7 @@ async def test_an_error_for_waiting_groups_is_not_kept_for_later_ones() -> None:
         fakes.pool.fail_waiting(LearnerLostError("gone"))
         with pytest.raises(LearnerLostError, match="gone"):
             await waiting
-        assert await fakes.pool.some_standing() == fakes.pool.standing()
+        assert await fakes.pool.some_ready() == fakes.pool.ready_engines()
         later = fakes.ask("d")
         for group in ("a", "b", "d"):
             await asyncio.sleep(1.0)

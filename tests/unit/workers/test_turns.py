@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestration.settings.errors import LearnerLostError, TransferBrokenError
-from orchestration.workers.turns import SharedGpus, StagesInTurn
+from orchestration.workers.turns import SharedGpus
 from orchestration.workers.weight_sync import WeightSync
 from rollout.records import Activity
 from tests.unit.storage.fault_limits import fault_limits
@@ -33,6 +33,9 @@ class TurnLearner(FakeLearner):
 
     async def locate(self) -> None:
         self.story.append("locate")
+
+    async def on_each(self, method: str) -> None:
+        await getattr(self, method)()
 
     async def onload(self) -> None:
         assert not self.is_on_gpu
@@ -144,7 +147,7 @@ class Shared:
 
     @property
     def live(self) -> list[int]:
-        return [engine.index for engine in self.engines.pool.standing() if engine.is_live]
+        return [engine.index for engine in self.engines.pool.ready_engines() if engine.is_live]
 
 
 @asynccontextmanager
@@ -330,6 +333,5 @@ async def test_learner_found_lost_when_no_engine_is_left_ends_the_waiting_for_gr
 @in_virtual_time
 async def test_checkpoint_on_the_way_out_is_staged_in_the_learners_turn(tmp_path: Path) -> None:
     async with shared(tmp_path / "turns", 1) as run:
-        stages = StagesInTurn(run.learner, run.turns)  # type: ignore[arg-type]
-        assert await stages.stage(5) == "share 5"
+        assert await run.turns.stage(5) == "share 5"
         assert run.story == ["sleep 0a", "onload", "stage 5"]

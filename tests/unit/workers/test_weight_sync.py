@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from orchestration.settings.errors import LearnerLostError, TooManyFaultsError, TransferBrokenError
-from orchestration.workers.turns import OwnGpus
-from orchestration.workers.weight_sync import SyncReport, WeightSync
+from orchestration.workers.turns import Turns
+from orchestration.workers.weight_sync import (
+    SyncReport,
+    WeightSync,
+    compare_fingerprints,
+    join_fingerprints,
+    sample_evenly,
+)
 from rollout.errors import WeightSyncError
 from tests.unit.storage.fault_limits import fault_limits
 from tests.unit.train.run_records import ticket
@@ -87,7 +93,7 @@ class Parts:
         self.sync = WeightSync(
             self.engines.pool,
             self.learner,
-            OwnGpus(self.engines.pool),
+            Turns(self.engines.pool, self.learner),  # type: ignore[arg-type]
             config=ROLLOUT,
             log=self.engines.log,
             check_every=3,
@@ -100,7 +106,7 @@ class Parts:
 
     @property
     def live(self) -> list[int]:
-        return [engine.index for engine in self.engines.pool.standing() if engine.is_live]
+        return [engine.index for engine in self.engines.pool.ready_engines() if engine.is_live]
 
     def counts(self, *roles: str) -> list[float]:
         return [self.engines.log.counts()[f"faults/{role}"] for role in roles]
@@ -344,7 +350,7 @@ async def test_engine_that_was_replaced_while_others_were_compared_does_not_go_l
     async with parts(2) as run:
 
         def replaced() -> None:
-            engine = run.engines.pool.standing()[1]
+            engine = run.engines.pool.ready_engines()[1]
             engine.lose(engine.handle, "no heartbeat")
 
         run.learner.faults["weight_fingerprints"].append(replaced)
@@ -358,7 +364,7 @@ async def mismatch_after(run: Parts, difference: float) -> float | None:
     """Compare once; the second engine's last token is so far from the learner's, so the mean of two is half of it."""
     run.engines.now(0).answers["score_completion"] = np.array([-1.0, -2.0], np.float32)
     run.engines.now(1).answers["score_completion"] = np.array([-1.0, -2.0 - difference], np.float32)
-    return await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0)))
+    return await run.sync.mismatch(ticket(0), SAMPLE, await run.learner.completion_logprobs(None))
 
 
 @in_virtual_time
@@ -393,9 +399,9 @@ async def test_a_comparison_without_an_answer_neither_counts_nor_breaks_the_row(
         await run.sync.publish(0)
         for _ in range(2):
             await mismatch_after(run, 0.5)
-        for engine in run.engines.pool.standing():
+        for engine in run.engines.pool.ready_engines():
             engine.lose(engine.handle, "no heartbeat")
-        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) is None
+        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.learner.completion_logprobs(None)) is None
         await asyncio.sleep(100.0)
         with pytest.raises(WeightSyncError, match="in a row"):
             await mismatch_after(run, 0.5)
@@ -407,4 +413,41 @@ async def test_mismatch_is_unknown_where_no_engine_answers() -> None:
         await run.sync.publish(0)
         run.engines.answers["ready"] = HANGS
         run.engines.now(0).die_in("score_completion")
-        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.sync.expect(ticket(0))) is None
+        assert await run.sync.mismatch(ticket(0), SAMPLE, await run.learner.completion_logprobs(None)) is None
+
+
+TENSORS = {"q": (4, 10, 12), "k": (2, 7, 3), "norm": (3, 30, 33)}
+MEMBERS = {"q": "qk_proj", "k": "qk_proj", "norm": "norm"}
+QK = (6, 10 + 7, 12 + 3 + 4 * 7)
+"""The elements of k stand behind the four of q."""
+
+
+def test_equal_weights_agree_also_where_the_engine_merges_tensors() -> None:
+    assert compare_fingerprints(TENSORS, {"qk_proj": QK, "norm": (3, 30, 33)}, MEMBERS) == ([], 2)
+
+
+def test_stale_tensor_is_named() -> None:
+    assert compare_fingerprints(TENSORS, {"qk_proj": QK, "norm": (3, 31, 33)}, MEMBERS) == (["norm"], 2)
+
+
+def test_elements_that_changed_places_are_seen_although_their_sum_agrees() -> None:
+    assert compare_fingerprints(TENSORS, {"qk_proj": QK, "norm": (3, 30, 34)}, MEMBERS)[0] == ["norm"]
+
+
+def test_parts_merged_in_the_other_order_are_seen() -> None:
+    swapped = {"k": "qk_proj", "q": "qk_proj", "norm": "norm"}
+    assert compare_fingerprints(TENSORS, {"qk_proj": QK, "norm": (3, 30, 33)}, swapped)[0] == ["qk_proj"]
+
+
+def test_sums_of_joined_tensors_wrap_around_as_those_of_one_tensor_do() -> None:
+    assert join_fingerprints([(2, 2**63 - 1, 0), (1, 1, 0)]) == (3, -(2**63), 2)
+
+
+def test_shard_cannot_be_compared_and_is_not_counted() -> None:
+    assert compare_fingerprints(TENSORS, {"qk_proj": (3, 7, 1), "norm": (3, 30, 33)}, MEMBERS) == ([], 1)
+
+
+def test_sample_spreads_over_the_names() -> None:
+    names = [f"{i:03d}" for i in range(100)]
+    assert sample_evenly(names, 3) == ["000", "050", "099"]
+    assert sample_evenly(names[:2], 64) == ["000", "001"]
