@@ -101,7 +101,7 @@ def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
             actors = sorted(
                 (actor for space in spaces for actor in space.actors), key=lambda actor: (actor.role, actor.index)
             )
-            return Layout(machines=tuple(machines), actors=tuple(actors))
+            return Layout(machines=tuple(machines), seats=tuple(actors))
         missing = missing or left
     raise ConfigError(shortage(needs, machines, missing))
 

@@ -51,11 +51,11 @@ class Layout:
     """Every actor of a run on its machine."""
 
     machines: tuple[Machine, ...]
-    actors: tuple[PlacedActor, ...]
+    seats: tuple[PlacedActor, ...]
 
     def of(self, role: ActorRole) -> tuple[PlacedActor, ...]:
         """The actors of one role, by index."""
-        return tuple(sorted((actor for actor in self.actors if actor.role == role), key=lambda actor: actor.index))
+        return tuple(sorted((actor for actor in self.seats if actor.role == role), key=lambda actor: actor.index))
 
     def learner_machines(self) -> tuple[int, ...]:
         """Machines that hold learner ranks, in the order of their ranks."""

@@ -77,7 +77,7 @@ def test_machines_with_one_pattern_are_told_together() -> None:
     ]
     layout = Layout(
         machines=(*(machine(f"node {i}", 2) for i in range(3)), machine("node 3", 0)),
-        actors=(*seats, PlacedActor(role="reward", index=0, machine=3, gpus=())),
+        seats=(*seats, PlacedActor(role="reward", index=0, machine=3, gpus=())),
     )
 
     rows = list(placement_rows(layout, 1))
