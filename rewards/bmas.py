@@ -6,12 +6,13 @@
 
 The literal formula has all weights 1 and sharpness 1. The default reward (rewards/open_ended.py) lets function words
 weigh 0.01 and words that fit any picture 0.25, takes sharpness 3 and multiplies by `composition_factor`,
-`repetition_factor` and `specificity_factor`, which are nearly 1 on honest prose. Order, negation and facts are
-invisible to all of it.
+`repetition_factor`, `overuse_factor` and `specificity_factor`, which are nearly 1 on honest prose. Order, negation and
+facts are invisible to all of it.
 
 Axes: U distinct ids of all replies of a group, R distinct ids of one reply, G distinct ids of the gold, d width.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -42,6 +43,10 @@ REPETITION_POWER = 0.15
 """A text said twice keeps 0.9 of its value: enough to lose against the text said once, and no more, as honest captions
 that sum themselves up repeat half of their words."""
 NGRAM = 4
+USES = 5
+"""Uses of one content word that cost nothing, whatever the reference holds."""
+OVERUSE_ALLOWED = 0.05
+"""Share of uses beyond those that costs nothing: long honest captions come near it."""
 
 
 class Text(NamedTuple):
@@ -134,6 +139,25 @@ def repetition_factor(reply: Sequence[Hashable], gold: Sequence[Hashable]) -> fl
     """
     size = min(NGRAM, max(1, len(reply) // 2))
     return float((1.0 - max(0.0, duplicate_frac(reply, size) - duplicate_frac(gold, size))) ** REPETITION_POWER)
+
+
+def overuse_factor(reply: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
+    """Return min(1, (1 - d) / 0.95)^2, d = share of content words beyond the fifth use, or beyond the reference's uses.
+
+    Repeating one right word between changing function words repeats no 4-gram, and every use of it counts as found.
+
+    Args:
+        reply: Content words of the reply, in order.
+        gold: The same of the reference.
+
+    Example:
+        >>> overuse_factor(["dog"] * 20, ["dog", "lawn"]), overuse_factor(["dog"] * 20, ["dog"] * 20)
+        (0.06925207756232686, 1.0)
+    """
+    allowed = Counter(gold)
+    excess = sum(max(0, uses - max(USES, allowed[word])) for word, uses in Counter(reply).items())
+    share = excess / len(reply) if reply else 0.0
+    return min(1.0, (1.0 - share) / (1.0 - OVERUSE_ALLOWED)) ** 2
 
 
 def specificity_factor(reply_weight: float, gold_weight: float) -> float:

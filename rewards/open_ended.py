@@ -1,4 +1,4 @@
-"""Open-ended reward: BMAS of the answer and the reference, by weighted words, times three soft guards.
+"""Open-ended reward: BMAS of the answer and the reference, by weighted words, times four soft guards.
 
 Use it for descriptions only: a reply with a wrong colour outscores an honest paraphrase (see bmas.py).
 """
@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.bmas import Text, bmas_group, composition_factor, group_directions, repetition_factor, specificity_factor
+from rewards.bmas import (
+    Text,
+    bmas_group,
+    composition_factor,
+    group_directions,
+    overuse_factor,
+    repetition_factor,
+    specificity_factor,
+)
 from rewards.caption_words import (
     GENERAL_WORDS,
     function_word_share,
@@ -29,6 +37,7 @@ class Guards(NamedTuple):
 
     composition: float
     repetition: float
+    overuse: float
     specificity: float
 
 
@@ -77,7 +86,8 @@ class OpenEndedReward:
             shares = [f"{function_word_share(each):.0%}" for each in (words, gold_words)]
             lines.append(
                 f"guards: composition {guards.composition:.4f} (function words {shares[0]} against {shares[1]}), "
-                f"repetition {guards.repetition:.4f}, specificity {guards.specificity:.4f}"
+                f"repetition {guards.repetition:.4f}, overuse {guards.overuse:.4f}, "
+                f"specificity {guards.specificity:.4f}"
             )
         return lines
 
@@ -146,6 +156,7 @@ class OpenEndedReward:
         return Guards(
             composition_factor(function_word_share(words), function_word_share(gold_words)),
             repetition_factor(words, gold_words),
+            overuse_factor(*([word for word in each if is_content_word(word)] for each in (words, gold_words))),
             specificity_factor(self._specificity(words), self._specificity(gold_words)),
         )
 

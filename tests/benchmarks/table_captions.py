@@ -13,8 +13,10 @@ the other.
 import argparse
 import gzip
 import json
+import random
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from rewards.base import RewardRequest
-from rewards.caption_words import FUNCTION_WORDS, word_frequencies
+from rewards.caption_words import FUNCTION_WORDS, GENERAL_WORDS, is_content_word, word_frequencies, words_of
 from rewards.config import OpenEndedConfig
 from rewards.embedding_table import EmbeddingTable
 from rewards.open_ended import OpenEndedReward
@@ -31,6 +33,7 @@ from rewards.tokenizer import load_tokenizer
 from rewards.word_table import WordTable
 
 NUM_OTHERS = 4
+LACE = ["the", "with", "a", "and", "of", "in", "on", "near", "that", "to", "for", "its", "from", "by", "at"]
 STOP_WORDS = "the a and of with on in at by to is that"
 QUESTION = "Describe this image in detail."
 PARAGRAPH = (
@@ -54,6 +57,18 @@ def keywords(text: str) -> str:
     return ", ".join(dict.fromkeys(word for word in re.findall(r"\w+", text.lower()) if word not in FUNCTION_WORDS))
 
 
+def laced(words: Sequence[str], num_words: int) -> str:
+    """Return words in turn, each behind a function word, until there are that many."""
+    generator = random.Random(num_words)
+    return " ".join(f"{generator.choice(LACE)} {words[i % len(words)]}" for i in range(num_words)) if words else ""
+
+
+def favourites(text: str, number: int) -> list[str]:
+    """Return the words that tell something and that a caption uses most."""
+    counts = Counter(word for word in words_of(text) if is_content_word(word) and word not in GENERAL_WORDS)
+    return [word for word, _ in counts.most_common(number)]
+
+
 HACKS: dict[str, Callable[[str], str]] = {
     "x 3": lambda text: f"{text} {text} {text}",
     "stop words": lambda text: STOP_WORDS,
@@ -65,6 +80,8 @@ HACKS: dict[str, Callable[[str], str]] = {
     "things listed": lambda text: LISTED,
     "numbers listed": lambda text: NUMBERS,
     "keywords": keywords,
+    "words repeated": lambda text: f"{text} {laced(favourites(text, 3), 40)}",
+    "keywords laced": lambda text: laced(kept := keywords(text).split(", "), len(kept)),
 }
 
 
@@ -131,7 +148,9 @@ def open_reward(config: OpenEndedConfig, folder: Path | None) -> OpenEndedReward
 
 def measure(reward: OpenEndedReward, pairs: Sequence[tuple[str, str]]) -> tuple[float, list[float]]:
     """Return the AUC and, for each hack, the share of images where it earns at least the honest reply's value."""
-    same, others, hacked = [], [], []
+    same: list[float] = []
+    others: list[float] = []
+    hacked = []
     for index, (gold, honest) in enumerate(pairs):
         wrong = [pairs[(index + 1 + 7 * step) % len(pairs)][1] for step in range(NUM_OTHERS)]
         answers = [honest, *wrong, *(hack(honest) for hack in HACKS.values())]

@@ -18,6 +18,7 @@ from rewards.bmas import (
     bmas_group,
     composition_factor,
     duplicate_frac,
+    overuse_factor,
     repetition_factor,
     specificity_factor,
 )
@@ -211,6 +212,16 @@ def test_a_reply_keeps_the_share_of_what_it_tells_of_this_picture() -> None:
     assert [word for word in words if is_content_word(word)] == ["dog", "sees", "things"]
 
 
+def test_a_word_repeated_between_changing_function_words_earns_nothing() -> None:
+    words = "the dog with a dog and its dog of that dog in this dog on the dog near a dog by every dog to some dog"
+    for hack in (words, f"{HONEST} {words}"):
+        assert value(hack) < value(HONEST), hack
+    # 9 uses of 9, 5 of them allowed: d = 4 / 9. As many as the reference has cost nothing.
+    assert overuse_factor(["dog"] * 9, ["dog"]) == pytest.approx(((5 / 9) / 0.95) ** 2)
+    assert overuse_factor(["dog"] * 9, ["dog"] * 9) == 1.0
+    assert overuse_factor(["dog"] * 6 + ["lawn"] * 14, ["lawn"] * 14) == 1.0
+
+
 def test_the_literal_formula_pays_for_repetition_and_stop_words_and_is_kept() -> None:
     assert value(f"{GOLD} {GOLD}", guards=False) == 1.0
     assert value("the", guards=False) > 0.5
@@ -337,7 +348,8 @@ def test_an_explanation_names_directions_and_guards() -> None:
     assert reward().explain(request, "a dog a dog") == [
         "4 tokens against 2",
         "forward (answer found in reference) 1.0000, backward (reference found in answer) 1.0000",
-        "guards: composition 1.0000 (function words 50% against 50%), repetition 0.9410, specificity 1.0000",
+        "guards: composition 1.0000 (function words 50% against 50%), repetition 0.9410, overuse 1.0000, "
+        "specificity 1.0000",
     ]
     assert len(reward(guards=False).explain(request, "a dog")) == 2
     assert reward().explain(request, "...") == ["0 tokens against 2"]
