@@ -6,14 +6,13 @@ A malformed entry stays an entry (None): it is a guess that cannot be right. Not
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rewards.base import GoldError, RewardRequest
 from rewards.denial import is_number_denied, is_pointed_away, says_none
-from rewards.plain_text import normalise
+from rewards.plain_text import normalise, unify
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
@@ -28,6 +27,7 @@ CORNER_KEYS = (
     ("x0", "y0", "x1", "y1"),
     ("top_left", "bottom_right"),
 )
+SIZE_KEYS = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 CONTAINER_KEYS = frozenset(
     (
         "objects",
@@ -48,7 +48,12 @@ MAX_WORDS_CHARS = 100
 MAX_DEPTH = 4
 """Deepest nesting that is read: an answer, its objects, an object, its box."""
 _EMPTY = re.compile(
-    r"(?:there\s+(?:is|are)\s+)?(?:none|null|nothing|no\s+(?:(?:bounding\s+)?box(?:es)?|objects?|points?))",
+    r"(?:there\s+(?:is|are)\s+)?(?:none|null|nothing|no\s+(?:(?:bounding\s+)?box(?:es)?|objects?|points?))"
+    r"|(?:(?:the|any|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:is|are|was|were|can(?:not|\s+not)\s+be)\s+(?:not\s+)?)?"
+    r"(?:not\s+|(?<=not\s)|(?<=not\sbe\s))(?:present|visible|found|detected|shown|seen|there|in)"
+    r"(?:\s+(?:in|on)\s+(?:the|this)\s+\w+|\s+(?:the|this)\s+\w+)?"
+    # There is none, not found.
+    "|\u6ca1\u6709|\u65e0|\u672a\u627e\u5230",
     re.IGNORECASE,
 )
 """Words that claim, as an empty list does, that there is nothing to find."""
@@ -79,7 +84,8 @@ _NOT_NUMBERS = frozenset(
 _REFERENCE = re.compile(r"<ref>([^<>]{1,256})</ref>|<\|object_ref_start\|>([^<>]{1,256})<\|object_ref_end\|>")
 """Special tokens of InternVL and Qwen-VL around labels and boxes."""
 _BETWEEN_OBJECTS = re.compile(r"\}\s*,?\s*\{")
-_FRAME_MARKS = re.compile(r"</?(?:box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
+_TAGGED_NUMBERS = re.compile(r"<(b?box|quad)>([^<>\[\](){}]*)</\1>")
+_FRAME_MARKS = re.compile(r"</?(?:b?box|quad)>|<\|(?:box|quad)_(?:start|end)\|>")
 """Their special tokens around coordinates, which the brackets make redundant."""
 _REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -132,14 +138,14 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
     if plain is not None:
         x1, y1, x2, y2 = plain.groups()
         return [BoxEntry((float(x1), float(y1), float(x2), float(y2)))]
-    text = _unfence(text if text.isascii() else unicodedata.normalize("NFKC", text))
-    text = _FRAME_MARKS.sub("", text) if "<" in text else text
+    text = _unfence(text if text.isascii() else unify(text))
+    text = _FRAME_MARKS.sub("", _TAGGED_NUMBERS.sub(r"[\2]", text)) if "<" in text else text
     text = _NAMED.sub(r"[\1, \2, \3, \4]", text) if "=" in text or ":" in text else text
     if says_nothing(text):
         return []
-    bare = _BARE.fullmatch(text)
-    if bare is not None:
-        return [BoxEntry(_box([float(number) for number in bare.groups()]))]
+    bare = [_BARE.fullmatch(line) for line in text.splitlines()]
+    if bare and None not in bare:
+        return [BoxEntry(_box([float(number) for number in line.groups()])) for line in bare if line is not None]
     value = read_json(text)
     if isinstance(value, dict):
         return _entries_of_dict(value)
@@ -258,6 +264,12 @@ def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: 
                 for entry, name in zip(entries, labels, strict=True)
             ]
         return entries
+    for names in SIZE_KEYS:
+        if all(name in value for name in names):
+            x, y, width, height = (_finite(value[name]) for name in names)
+            if x is None or y is None or width is None or height is None:
+                return [BoxEntry(None, label)]
+            return [BoxEntry((x, y, x + width, y + height), label)]
     for corners in CORNER_KEYS:
         if all(corner in value for corner in corners):
             return [BoxEntry(_box([value[corner] for corner in corners]), label)]
@@ -351,7 +363,8 @@ def _entries_of_groups(groups: Sequence[_Group], text: str) -> list[BoxEntry]:
         if not labels:
             said = text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start].rstrip("[( ")
             label = _named_before(said) if _LETTER.search(said) else label
-        if is_pointed_away(text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start]):
+        before = text[max(groups[at - 1].end if at else 0, group.start - 100) : group.start]
+        if is_pointed_away(before, text[group.end : group.end + 40]):
             at += 1
             continue
         follower = groups[at + 1] if at + 1 < len(groups) else None

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ChartConfig
-from rewards.declaration import declared
+from rewards.declaration import declared, quoted
 from rewards.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
 from rewards.quantities import Quantity, in_digits, read_quantity, states_number, without_asides
 from rewards.reading import anls
@@ -164,6 +164,8 @@ class ChartReward:
             return Grade(0.0, Reason.UNREADABLE)
         if _DIGIT.search(gold) is not None:
             text, gold = _RANGE.sub("-", text), _RANGE.sub("-", gold)
+        if text != gold and (quotation := quoted(clean(answer))) is not None:
+            text = without_article(normalise(quotation))
         if text != gold and not _LATEX_MARKS.isdisjoint(gold) and compact(text) == compact(gold):
             text = gold
         return Grade(anls(text, gold) if self._config.anls else float(text == gold), parsed=text)

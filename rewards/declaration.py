@@ -33,14 +33,22 @@ _CLAUSE_END = re.compile(
     re.IGNORECASE,
 )
 """A `so` with a comma behind it ends a clause only where it also begins one: `if so, ..` goes on."""
+_SUBJECT = r"(?:it|they|(?:the|this|that|these|those|its)\s[^.,;:!?\"]{1,60}?)"
 _QUOTING = re.compile(
-    r"(?:I\s+(?:think|believe)\s+|(?:in|on)\s+the\s+\w+,?\s+)?"
-    r"(?P<subject>it|they|(?:the|this|that|these|those|its)\s[^.,;:!?\"]{1,40}?)\s+"
-    r"(?:(?:says?|reads?|states?|spells?|shows?|displays?)(?:\s+that)?|(?<=\bword\s)is|(?<=\btext\s)is)\b[\s:,]*(?=\S)",
+    rf"(?:I\s+(?:think|believe)\s+|(?:in|on)\s+the\s+\w+,?\s+)?(?P<subject>{_SUBJECT})\s+"
+    r"(?:(?:(?:says|reads|states|spells|shows|displays)|(?:(?<=\bthey\s)|(?<=s\s))(?:say|read|state|spell|show|display))"
+    r"(?:\s+that)?|is|are|was|were)\b[\s:,]*(?=\S)",
     re.IGNORECASE,
 )
-_MODAL = re.compile(r"\b(?:should|would|must|ought|shall|will|used)\b", re.IGNORECASE)
-"""`The sign should say stop` quotes no sign."""
+"""`The sign says stop`, `the word on it is stop`: what follows is the whole of what is said."""
+_QUOTED_CHINESE = re.compile('[^"]{0,30}(?:\u662f|\u4e3a|\u5199\u7740|\u663e\u793a)\\s*:?\\s*"(?P<value>[^"]+)"')
+"""The text in the picture is .., it is written, it shows."""
+_HALF_SAID = re.compile(
+    r"\b(?:should|would|must|ought|shall|will|used|to|but|seldom|rarely|barely|supposed|meant|opposite|reverse|contrary"
+    r"|wrong|former|old|next|previous|(?:wrong|false|incorrect|supposed|alleged|hard|near|almost)ly|almost)\b",
+    re.IGNORECASE,
+)
+"""`The sign should say stop`, `it wrongly says stop` and `the opposite is stop` quote no sign."""
 _REPEATED = re.compile(r"[)\]}\"'*]*(?:[.;!]\s|[.;!]?\s*(?:so|thus|hence|therefore)\b)")
 _AROUND = " \t.,;:!?()[]{}<>*\"'`$"
 
@@ -100,16 +108,20 @@ def declared(text: str) -> Declaration | None:
 
 
 def quoted(text: str) -> str | None:
-    """Return the quotation of a text, or None.
+    """Return what a text says that something says or is: the quotation of a sentence, or None.
 
     Args:
-        text: Of capped length, through `plain_text.clean`.
+        text: Of capped length, through `plain_text.clean`. A reader compares the whole quotation: a denial in it
+            makes it another text.
 
     Example:
-        >>> quoted("The sign says stop"), quoted("it reads: Stop"), quoted("No sign says stop")
-        ('stop', 'Stop', None)
+        >>> quoted("The sign says stop"), quoted("the city is New York"), quoted("No sign says stop")
+        ('stop', 'New York', None)
     """
+    chinese = _QUOTED_CHINESE.fullmatch(text)
+    if chinese is not None:
+        return chinese["value"]
     quoting = _QUOTING.match(text)
-    if quoting is None or UNSURE.search(quoting["subject"]) or _MODAL.search(quoting["subject"]):
+    if quoting is None or UNSURE.search(quoting["subject"]) or _HALF_SAID.search(quoting["subject"]):
         return None
     return text[quoting.end() :]

@@ -78,6 +78,12 @@ _OF_A_NUMBER = re.compile(
     rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:be|really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)",
     re.IGNORECASE,
 )
+_POINTED_AWAY = re.compile(
+    rf"\b(?:{NOT}|no|(?:any|every)(?:thing|where)\s+but|all\s+but|except(?:ing)?|exclud(?:e|es|ing)|other\s+than|outside|avoid(?:ing)?|ignor(?:e|ing)|without)\b",
+    re.IGNORECASE,
+)
+_EMPTIED = re.compile(rf"\W*(?:(?:is|are|was|were)\s+(?:empty|blank|vacant)\b|(?:{LACKS.pattern}))", re.IGNORECASE)
+_ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LAST_CLAUSE = re.compile(r"[.;!?]\s")
 _DOUBTED = re.compile(
     rf"\b{_DOUBT}\b|\b(?:wrong|false|incorrect|unlikely|hardly|refuse|suppos(?:e|ing)|imagine)\b|^\s*(?:none|nothing)\b|^\s*(?:is|are|was|were|does|do|did|should|would|could)\s"
@@ -192,7 +198,14 @@ def says_none(text: str) -> bool:
     return things is None or not (_SOMETHING.search(things) or declines(f"no {things}"))
 
 
-def is_pointed_away(before: str) -> bool:
-    """Return whether the words in front of a box or point deny or doubt it: `not [..]`, `I doubt it is at (..)`."""
-    clause = _CLAUSE.split(before)[-1]
-    return _DOUBTED.search(clause.casefold()) is not None or re.search(rf"\b{NOT}\b", clause, re.IGNORECASE) is not None
+def is_pointed_away(before: str, behind: str) -> bool:
+    """Return whether the words around a box or point deny or doubt it: `not [..]`, `no dog at (..)`, `[..] is empty`.
+
+    Args:
+        before: The text in front of it, from the box or point before.
+        behind: The text behind it.
+    """
+    clause = _CLAUSE.split(_ASIDE.sub("", before).rstrip(" :"))[-1]
+    if _DOUBTED.search(clause.casefold()) is not None or _POINTED_AWAY.search(clause) is not None:
+        return True
+    return _EMPTIED.match(behind) is not None

@@ -278,6 +278,8 @@ def split_items(text: str, num_items: int | None) -> list[str]:
     text = text.strip()
     if text[:1] + text[-1:] in ("[]", "()", "{}"):
         text = text[1:-1]
+    if text[:5].casefold() == "both ":
+        text = text[5:]
     ways = [_split(pattern, text) for pattern in (_COMMAS, _COMMAS_AND, _ALL_COMMAS)]
     if num_items is None and ", " not in text:
         return ways[-1]

@@ -14,8 +14,8 @@ from rewards.plain_text import unify
 Point = tuple[float, float]
 """x, y."""
 
-_POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*[\])]")
-_BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*,\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
+_POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\s*,\s*|\s+)(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*[\])]")
+_BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\s*,\s*|[ \t]+)(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
 _NAMED = re.compile(
     r"""(?<![A-Za-z"'])\(?\bx([0-9]{0,3})\s*[:=]\s*["']?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?[,;\s]+y\1\s*[:=]\s*["']?"""
     r"""(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?\)?""",
@@ -114,7 +114,8 @@ def read_points(text: str) -> list[Point | None] | None:
     points: list[Point | None] = []
     end = 0
     for group in _GROUP.finditer(text):
-        if not is_pointed_away(text[max(end, group.start() - 100) : group.start()]):
+        before, behind = text[max(end, group.start() - 100) : group.start()], text[group.end() : group.end() + 40]
+        if not is_pointed_away(before, behind):
             match = _POINT.fullmatch(group.group())
             points.append(None if match is None else (float(match[1]), float(match[2])))
         end = group.end()

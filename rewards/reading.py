@@ -1,5 +1,6 @@
 """Reading reward (OCR): normalised edit distance to the best of the accepted texts, 0 where less than half agrees."""
 
+import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
@@ -7,6 +8,12 @@ from rewards.config import ReadingConfig
 from rewards.declaration import quoted
 from rewards.plain_text import accepted_texts, clean, normalise
 
+_LABEL = re.compile(
+    r"(?:the\s+)?(?:text|words?|url|link|website|sign|title|name|price|cost|phone(?:\s+number)?|number|date|time|address"
+    r"|email|transcription|ocr(?:\s+text)?|output|reading)(?:\s+(?:in|on)\s+the\s+\w+)?\s*:\s*(?=\S)",
+    re.IGNORECASE,
+)
+"""What an answer calls the text that it has read."""
 ANLS_THRESHOLD = 0.5
 """Below it a string is another answer, not a misspelling."""
 
@@ -90,8 +97,10 @@ class ReadingReward:
 
 
 def _readings(answer: str) -> list[str]:
-    """Return the text of an answer and, of `the sign says X`, also X: the sign may hold those words itself."""
-    quotation = quoted(clean(answer))
+    """Return the text of an answer and, of `the sign says X` and `Text: X`, also X: the sign may hold those words."""
+    cleaned = clean(answer)
+    label = _LABEL.match(cleaned)
+    quotation = quoted(cleaned) if label is None else cleaned[label.end() :]
     return [normalise(answer)] if quotation is None else [normalise(answer), normalise(quotation)]
 
 

@@ -240,6 +240,55 @@ def test_boxes_and_points(rewards: MixedReward) -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        ("match_text", "stop",
+         ["The word on the sign is STOP.", "They say stop", "The signs read stop", "The sign says 'stop'"],
+         ["The sign fails to say stop", "refuses to say stop", "The sign was supposed to say stop",
+          "The sign does everything but say stop", "It wrongly says stop", "The sign seldom says stop",
+          "The opposite is stop", "The sign is not stop", "No sign is stop", "The word stop is wrong",
+          "The wrong word is stop", "It almost says stop"]),
+        ("match_text", "10:10", ["The time is 10:10."], ["The time is not 10:10.", "The time was 10:11"]),
+        ("chart", "Brazil", ["The country with the highest value is Brazil.", "It is Brazil"],
+         ["The country with the highest value is not Brazil.", "The opposite of it is Brazil"]),
+        ("chart", '["Brazil", "India"]', ["Both Brazil and India", "The countries are Brazil and India."], ["Brazil"]),
+        ("ocr", "STOP", ['The text in the image is "STOP".', "Text: STOP", "The text reads STOP"], ["No sign is seen"]),
+        ("ocr", "SALE 50% OFF", ['The text on the sign is "SALE 50% OFF".'], ["The text: unreadable"]),
+        ("ocr", "\u4f60\u597d", ["\u56fe\u4e2d\u7684\u6587\u5b57\u662f\u201c\u4f60\u597d\u201d"], ["\u4e0d\u662f"]),
+    ],
+)  # fmt: skip
+def test_what_a_sentence_says_that_something_says_or_is(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, task, gold, right, wrong)
+
+
+def test_words_around_boxes_and_points_that_deny_them_and_other_ways_to_write_them(rewards: MixedReward) -> None:
+    check(
+        rewards, "iou", BOX,
+        ["<bbox>10 10 50 50</bbox>", "\u301010, 10, 50, 50\u3011", '{"x": 10, "y": 10, "width": 40, "height": 40}',
+         "There is no cat, but the dog is at [10, 10, 50, 50]", "No problem! The box is [10,10,50,50]",
+         "The dog (not the cat): [10, 10, 50, 50]"],
+        ["anything but [10,10,50,50]", "other than [10,10,50,50]", "excluding [10,10,50,50]", "wrong: [10,10,50,50]",
+         "There is no dog in [10,10,50,50]", "[10,10,50,50] is empty", "[10,10,50,50] contains no dog",
+         "outside of [10,10,50,50]", '{"x": 10, "y": 10, "width": 50, "height": "a"}'],
+    )  # fmt: skip
+    check(
+        rewards, "iou", "[[10, 10, 50, 50], [100, 100, 200, 200]]", ["10,10,50,50\n100,100,200,200"],
+        ["10,10,50,50\nand nothing else"],
+    )  # fmt: skip
+    check(
+        rewards, "iou", "[]",
+        ["The object is not present in the image.", "Not found", "\u6ca1\u6709", "The red dog cannot be found"],
+        ["The object is present in the image", "in the image", "found", "visible"],
+    )  # fmt: skip
+    check(
+        rewards, "pointing", BOX, ["<point>30 30</point>", "[30 30]", "\u301030, 30\u3011"],
+        ["no dog at (30,30)", "except (30,30)", "Avoid (30, 30)", "wrong: (30,30)"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("task", "gold"),
     [
         ("math", "\\vec{a}+\\vec{b}"), ("math", "\\overline{AB}"), ("math", "0.\\overline{3}"), ("math",
