@@ -1,12 +1,15 @@
 """The command `mixed-r1`: its verbs, and the exit codes of its errors."""
 
 import argparse
+import atexit
+import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 if __name__ == "__main__" and Path(sys.path[0]).absolute() == Path.cwd() != Path(__file__).parents[1]:
     # `python -m` puts the working directory first, where a folder `rewards` or a file torch.py would replace ours.
@@ -36,6 +39,29 @@ EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
 """The run saved itself and left before its end, as sysexits' EX_TEMPFAIL: the same command continues."""
 EXIT_INTERRUPTED = 130
+
+
+def command() -> NoReturn:
+    """Run `main` as the whole of a process: the entry point of `mixed-r1`.
+
+    Threads of gRPC in Ray outlive `ray.shutdown`, and while the interpreter is torn down one of them now and then jumps
+    into freed memory: exit code 139 of a run that had done all its work. So a process that used Ray runs its exit
+    functions, flushes what it printed, and leaves without that teardown.
+    """
+    try:
+        main()
+        code = 0
+    except SystemExit as leaving:
+        if not isinstance(leaving.code, int):
+            raise
+        code = leaving.code
+    if "ray" in sys.modules:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -269,4 +295,4 @@ def _config(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -1,6 +1,6 @@
 """The files of a model folder: small ones read whole, of safetensors the headers alone.
 
-Source: the format, https://huggingface.co/docs/safetensors: 8 bytes of the header's length, the header as JSON, the
+Source: the format of the safetensors library: 8 bytes of the header's length, the header as JSON, the
 tensors' bytes.
 """
 

@@ -153,6 +153,29 @@ def test_output_may_be_cut_off_by_whoever_reads_it(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("uses_ray", "said"), [(True, "exit function\n"), (False, "exit function\ntorn down\n")])
+@pytest.mark.parametrize(("verb", "code"), [("version", 0), ("nonsense", 2)])
+def test_a_process_that_used_ray_leaves_without_the_teardown_in_which_rays_threads_crash(
+    uses_ray: bool, said: str, verb: str, code: int
+) -> None:
+    program = f"""
+import atexit, os, sys
+from orchestration import cli
+class Torn:
+    def __del__(self, write=os.write):
+        write(1, b"torn down\\n")
+torn = Torn()
+atexit.register(lambda: print("exit function"))
+if {uses_ray}:
+    sys.modules["ray"] = sys
+sys.argv = ["mixed-r1", "{verb}"]
+cli.command()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.endswith(said)
+
+
 @pytest.mark.parametrize("error", [NonFiniteLossError, ExplodingGradientError])
 def test_an_update_that_must_not_be_applied_ends_with_one_line_and_code_1(
     error: type[DivergedError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -29,7 +29,7 @@ def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> 
         ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
         ("+model.famly=internvl", "did you mean model.family"),
         (
-            "model.path=https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main",
+            "model.path=https://models.example.org/Qwen/Qwen2.5-VL-3B-Instruct/tree/main",
             r"is a URL; it must be a local folder: .*hf download Qwen/Qwen2\.5-VL-3B-Instruct --local-dir DIR\)",
         ),
         ("model.path=s3://bucket/model", r"is a URL; it must be a local folder: .*hf download NAME --local-dir DIR"),
