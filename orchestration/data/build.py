@@ -21,9 +21,9 @@ from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
 from orchestration.data.publish import of_role, publish
 from orchestration.data.read import read_sources
 from orchestration.data.row_index import RowIndex
-from orchestration.data.rows import Refused, candidate_from_json
 from orchestration.data.sample import sample_chunks
 from orchestration.data.select import Selectable, answer_class, select_rows
+from orchestration.data.sources.rows import Refused, candidate_from_json
 from orchestration.data.stages import (
     STAGES,
     Advance,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestration.data.rows import Candidate, Rejected
+from orchestration.data.sources.rows import Candidate, Rejected
 from rollout.records import ImageBytes, Sample
 
 ROWS, REJECTED, INFO, IMAGES = "rows.jsonl", "rejected.jsonl", "info.json", "images.arrow"

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from orchestration.data.row_index import ImageFingerprints, Pairs, Places, Questions, RowIndex, first_matches
-from orchestration.data.rows import RejectReason
+from orchestration.data.sources.rows import RejectReason
 from orchestration.settings.recipe import DeduplicateConfig
 
 LEAK_SIMILARITY = 0.9

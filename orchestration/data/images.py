@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from orchestration.data.rows import Refused, RejectReason, StoredImage
+from orchestration.data.sources.rows import Refused, RejectReason, StoredImage
 from orchestration.settings.recipe import LimitsConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration.data.chunks import Chunk
 from orchestration.data.plan import SourcePlan
-from orchestration.data.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
+from orchestration.data.sources.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
 from orchestration.settings.recipe import RecipeConfig, Role
 from orchestration.settings.seeds import derive_seed
 from rewards.boxes import parse_boxes

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from orchestration.data.chunks import Chunk, ChunkWriter
-from orchestration.data.rows import Candidate, Refused, RejectReason, candidate_from_json
+from orchestration.data.sources.rows import Candidate, Refused, RejectReason, candidate_from_json
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
-from orchestration.data.rows import (
+from orchestration.data.sources.rows import (
     BoxForm,
     BoxFrame,
     Candidate,

@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestration.data.rows import Refused, RejectReason
+from orchestration.data.sources.rows import Refused, RejectReason
 from rewards.base import GoldError
 from rewards.choices import Choices
 from rewards.plain_text import normalise as comparable

@@ -14,7 +14,7 @@ from orchestration.data.chunks import Chunk, ImageReader, digest_of, to_sample
 from orchestration.data.manifest import LAST_STAGE, CountTask, Shard, Tally, build_manifest, canonical_json, count_chunk
 from orchestration.data.page import dataset_page
 from orchestration.data.plan import MANIFEST, BuildJob
-from orchestration.data.rows import Candidate, candidate_from_json
+from orchestration.data.sources.rows import Candidate, candidate_from_json
 from orchestration.data.stages import STAGES, Advance, Map, stage_code
 from orchestration.settings.recipe import ShardsConfig
 from orchestration.storage.commit import project_commit

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
+from orchestration.data.sources.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
 from orchestration.data.stages import Advance, Map, settle
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from orchestration.storage.files import write_json

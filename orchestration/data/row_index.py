@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.data.rows import Candidate
+from orchestration.data.sources.rows import Candidate
 
 HASH_BYTES = 32
 THUMBNAIL_BYTES = 16 * 16 * 3

@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, to_sample
-from orchestration.data.rows import Refused, RejectReason, candidate_from_json
+from orchestration.data.sources.rows import Refused, RejectReason, candidate_from_json
 from orchestration.data.stages import Advance, Verdict, settle
 from orchestration.settings.errors import ScoringError
 from orchestration.settings.seeds import derive_seed

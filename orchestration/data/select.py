@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from orchestration.data.rows import Refused, RejectReason
+from orchestration.data.sources.rows import Refused, RejectReason
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import BandConfig, SelectConfig
 from rollout.records import Difficulty

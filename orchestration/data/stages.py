@@ -20,11 +20,11 @@ from typing import Any
 import yaml
 
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
-from orchestration.data.rows import EXCERPT_CHARS, Refused, Rejected
+from orchestration.data.sources.rows import EXCERPT_CHARS, Refused, Rejected
 
 ROOT = Path(__file__).parents[2]
 
-ROWS = ("orchestration.data.chunks", "orchestration.data.rows")
+ROWS = ("orchestration.data.chunks", "orchestration.data.sources.rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.images import CheckedImage, check_image
-from orchestration.data.rows import RawRow, Refused, RejectReason, raw_from_json
+from orchestration.data.sources.rows import RawRow, Refused, RejectReason, raw_from_json
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN

@@ -1,6 +1,5 @@
 """Which model is trained."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from annotated_types import Ge, MinLen
 from orchestration.settings.demo import FAMILY_FRAMES, FamilyName
 from orchestration.settings.errors import ConfigError
 
-HUB_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)")
 NOT_SET = "???"
 """What composition leaves where YAML demands a value that nobody gave."""
 
@@ -47,10 +45,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.path is not None and "://" in self.path:
-            on_hub = HUB_URL.match(self.path)
             raise ConfigError(
-                f"model.path={self.path} is a URL; it must be a local folder: download the model (hf download "
-                f"{on_hub[1] if on_hub else 'NAME'} --local-dir DIR) and set model.path=DIR"
+                f"model.path={self.path} is a URL; it must be a local folder: download the model and set model.path to "
+                "its folder"
             )
         if self.path is not None or (self.family is None and self.hf_config is not None):
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestration.data.rows import BadRow, RawRow
+from orchestration.data.sources.rows import BadRow, RawRow
 from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build

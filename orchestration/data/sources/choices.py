@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.data.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.answers import LETTERS, from_index, from_letters, from_text, short_task
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import (
@@ -24,6 +23,7 @@ from orchestration.data.sources.fields import (
     stem,
     without_markers,
 )
+from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import (
     Record,
     Records,

@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from orchestration.data.rows import BadRow, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, file_image
+from orchestration.data.sources.rows import BadRow, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record, json_array
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig

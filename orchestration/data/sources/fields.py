@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NoReturn
 
-from orchestration.data.rows import RawImage, RejectReason
+from orchestration.data.sources.rows import RawImage, RejectReason
 
 MAX_INTEGER = 10**15
 """Ids, indices and years stay far below; longer integers are damage, and printing very long ones raises."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.data.rows import BadRow, RawImage, RawRow
+from orchestration.data.sources.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
 from orchestration.data.sources.fields import Fields, as_fields, file_image, refuse, require_images, without_markers

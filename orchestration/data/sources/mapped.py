@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import as_fields
 from orchestration.data.sources.mapping import AnswerIs, RowMapping, build_mapping
+from orchestration.data.sources.rows import BadRow, RawRow
 from orchestration.data.sources.streams import (
     Record,
     Records,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from orchestration.data.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.answers import READERS, TASKS
 from orchestration.data.sources.fields import (
     RowError,
@@ -23,6 +22,7 @@ from orchestration.data.sources.fields import (
     stem,
     without_markers,
 )
+from orchestration.data.sources.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.answers import TASKS
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file
 from orchestration.data.sources.fields import as_fields, file_image
+from orchestration.data.sources.rows import BadRow, RawRow
 from orchestration.data.sources.streams import Record, json_array, read_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig

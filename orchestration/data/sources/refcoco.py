@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from orchestration.data.rows import BadRow, BoxForm, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file, split_files
 from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, coco_id, file_image, refuse
+from orchestration.data.sources.rows import BadRow, BoxForm, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import (
     Record,
     Records,

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from conf.ranges import nearest
-from orchestration.data.rows import BadRow, RawBox, RawImage, RawRow
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.choices import AI2D, MMMU, Geometry3K, ScienceQA
 from orchestration.data.sources.coco_detection import CocoDetection
@@ -16,6 +15,7 @@ from orchestration.data.sources.llava import Llava, ShareGPT4V
 from orchestration.data.sources.mapped import FormatAdapter, HuggingFace, Jsonl, Parquet, formats
 from orchestration.data.sources.plotqa import PlotQA
 from orchestration.data.sources.refcoco import RefCOCO, RefCOCOTable
+from orchestration.data.sources.rows import BadRow, RawBox, RawImage, RawRow
 from orchestration.demo.drawn.samples import DemoSample
 from orchestration.demo.drawn.tasks import generate_samples
 from orchestration.settings.errors import ConfigError

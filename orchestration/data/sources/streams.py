@@ -11,8 +11,8 @@ import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.data.rows import BadRow, RawRow, RejectReason
 from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.rows import BadRow, RawRow, RejectReason
 
 BATCH_ROWS = 16
 """Rows with images that are in memory at once."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from orchestration.data.manifest import Shard, Tally, build_manifest
 from orchestration.data.plan import SourcePlan
-from orchestration.data.rows import Candidate, Rejected, RejectReason, StoredImage
 from orchestration.data.sources.base import Licence
+from orchestration.data.sources.rows import Candidate, Rejected, RejectReason, StoredImage
 from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
 from rollout.records import Difficulty
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestration.data.row_index import jaccard, normalised_question, question_words
-from orchestration.data.rows import Candidate, StoredImage
+from orchestration.data.sources.rows import Candidate, StoredImage
 from orchestration.settings.recipe import DeduplicateConfig, Role
 
 Verdict = tuple[str, str]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestration.data.normalise import normalise
-from orchestration.data.rows import Candidate, RawBox, RawRow, Refused, StoredImage
+from orchestration.data.sources.rows import Candidate, RawBox, RawRow, Refused, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 
 LIMITS = LimitsConfig()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader, digest_of
-from orchestration.data.rows import Rejected, RejectReason
+from orchestration.data.sources.rows import Rejected, RejectReason
 
 GONE = Rejected(
     stage="read",

@@ -11,7 +11,7 @@ import pytest
 from orchestration.data import row_index
 from orchestration.data.deduplicate import decide as decide_rows
 from orchestration.data.row_index import RowIndex
-from orchestration.data.rows import Candidate
+from orchestration.data.sources.rows import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
 from tests.unit.data.duplicate_rows import Picture, Verdict, brute_force, row
 

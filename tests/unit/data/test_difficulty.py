@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestration.data.rows import Refused
 from orchestration.data.sample import difficulty_of
+from orchestration.data.sources.rows import Refused
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.base import Reason, RewardResult
 

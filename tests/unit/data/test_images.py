@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestration.data.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
-from orchestration.data.rows import Refused, RejectReason
+from orchestration.data.sources.rows import Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
 from tests.unit.data.pictures import (
     FILES,

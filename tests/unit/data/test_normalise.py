@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.data.normalise import normalise
-from orchestration.data.rows import RawBox, Refused, RejectReason
+from orchestration.data.sources.rows import RawBox, Refused, RejectReason
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from tests.unit.data.rows import IMAGE, IOU, LIMITS, MCQ, PLAIN, SHUFFLED, boxes, candidate, refusal

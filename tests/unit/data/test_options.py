@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from orchestration.data.options import LETTERS, can_shuffle
-from orchestration.data.rows import RejectReason
+from orchestration.data.sources.rows import RejectReason
 from orchestration.settings.recipe import NormaliseConfig
 from tests.unit.data.rows import MCQ, SHUFFLED, candidate, refusal
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.data.manifest import Tally, canonical_json
 from orchestration.data.page import dataset_page
-from orchestration.data.rows import RejectReason
+from orchestration.data.sources.rows import RejectReason
 from orchestration.page.figures import BAND_COLOUR, REFERENCE_COLOUR, histogram_svg, stacked_bars_svg
 from rollout.records import ImageBytes, Sample
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected

@@ -9,7 +9,7 @@ import pytest
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.plan import FileDigests, plan_sources
 from orchestration.data.read import is_unchanged, read_image, read_sources
-from orchestration.data.rows import RawImage, Refused
+from orchestration.data.sources.rows import RawImage, Refused
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from tests.unit.data.faults import encoded, picture
 

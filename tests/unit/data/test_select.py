@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.data.rows import Refused, RejectReason
 from orchestration.data.select import (
     Selectable,
     answer_class,
@@ -17,6 +16,7 @@ from orchestration.data.select import (
     select_rows,
     share_out,
 )
+from orchestration.data.sources.rows import Refused, RejectReason
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import BandConfig, SelectConfig
 from rollout.records import Difficulty

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.rows import RawBox, RawImage, RawRow, Refused, RejectReason
+from orchestration.data.sources.rows import RawBox, RawImage, RawRow, Refused, RejectReason
 from orchestration.data.validate import validate
 from orchestration.settings.recipe import LimitsConfig
 from rewards.envelope import END_OF_TURN

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestration.data.normalise import ReferenceCheck, normalise
-from orchestration.data.rows import Candidate, RawBox, RawRow, Refused, RejectReason, StoredImage
+from orchestration.data.sources.rows import Candidate, RawBox, RawRow, Refused, RejectReason, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
 from rewards.config import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig, RewardConfig, RewardRule
 

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration.data.rows import BadRow, RawRow
 from orchestration.data.sources.registry import find_adapter
+from orchestration.data.sources.rows import BadRow, RawRow
 from orchestration.settings.recipe import Role, SourceConfig
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "sources"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestration.data.rows import BadRow
 from orchestration.data.sources import streams
+from orchestration.data.sources.rows import BadRow
 from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
 

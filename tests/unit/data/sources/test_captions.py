@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows import RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
+from orchestration.data.sources.rows import RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read
 

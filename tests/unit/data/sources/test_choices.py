@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.rows import RawImage, RawRow
 from orchestration.data.sources import answers
+from orchestration.data.sources.rows import RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data.rows import RawImage, RawRow
+from orchestration.data.sources.rows import RawImage, RawRow
 from orchestration.settings.errors import DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 

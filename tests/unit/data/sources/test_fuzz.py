@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestration.data.rows import BadRow, RawRow
+from orchestration.data.sources.rows import BadRow, RawRow
 from tests.unit.data.sources.reading import GOLDEN, cell, read, write_table
 
 HOSTILE: tuple[Any, ...] = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.data.rows import RawBox, RawImage, RawRow
+from orchestration.data.sources.rows import RawBox, RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
 

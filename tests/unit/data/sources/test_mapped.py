@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestration.data.rows import BadRow, RawBox, RawImage, RawRow
+from orchestration.data.sources.rows import BadRow, RawBox, RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
