@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rewards.config import FUNCTION_NAMES
 from rollout.records import ImageBytes
 
 MAX_CHARS = 4000
@@ -20,7 +21,7 @@ REFERENCE_COLOUR = "#1f7a4d"
 MODEL_COLOUR = "#d0312d"
 INK = "#6a6a75"
 PALETTE = ("#3b6fb6", "#c8731b", "#2f8f6b", "#8a4fa3", "#a33b4a", "#5b8c2a", "#b08a1e", "#4a9bb5", "#77624b", "#c0608f")
-COLOURS = dict(zip(("matching", "chart", "grounding", "open_ended", "math"), PALETTE, strict=False))
+COLOURS = dict(zip(FUNCTION_NAMES, PALETTE, strict=False))
 """By reward function."""
 
 INTERVAL_WIDTH, INTERVAL_HEIGHT = 96, 14

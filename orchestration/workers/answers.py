@@ -20,7 +20,9 @@ Part = Literal["task", "source", "function"]
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
-PASS_AT = {"matching": 1.0, "chart": 1.0, "math": 1.0, "grounding": 0.5}
+PASS_AT = {
+    "matching": 1.0, "chart": 1.0, "math": 1.0, "counting": 1.0, "reading": 1.0, "pointing": 1.0, "grounding": 0.5,
+}  # fmt: skip
 """Task reward from which a completion counts as passed, by reward function; open-ended text neither passes nor fails.
 0.5 for boxes is the IoU that detection and RefCOCO call a hit."""
 ROUNDING = 1e-9

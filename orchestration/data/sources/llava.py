@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.data.sources.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, require_file
 from orchestration.data.sources.fields import Fields, as_fields, file_image, refuse, require_images, without_markers
+from orchestration.data.sources.rows import BadRow, RawImage, RawRow
 from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
 from orchestration.settings.recipe import SourceConfig
 
