@@ -11,11 +11,13 @@ from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ChartConfig
-from rewards.declaration import declared, quoted
+from rewards.currencies import CURRENCIES
+from rewards.declaration import quoted
+from rewards.number_answers import read_answer
 from rewards.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
-from rewards.quantities import Quantity, in_digits, read_quantity, states_number, without_asides
+from rewards.quantities import Quantity, read_quantity
 from rewards.reading import anls
-from rewards.units import Unit, split_unit
+from rewards.units import Unit, named_unit, split_unit
 from rewards.yes_no import read_yes_no
 
 YEARS = (1800, 2100)
@@ -26,20 +28,17 @@ _PLAIN_ANSWER = re.compile(r"-?(?=[0-9.,]{1,15}%?$)(?:[0-9]+|[0-9]{1,3}(?:,[0-9]
 NEAR_EDGE = 1e-9
 """Relative; floats of such numbers are exact to 1e-15."""
 _DIGIT = re.compile("[0-9]")
-_FACTORIAL = re.compile(r"(?:^\W*|[{(=]\s*)[0-9][0-9,]*\s*\)?!")
-"""`40!`, which is not 40, where the number is alone; `It is 40!` is a sentence."""
 _LATEX_MARKS = frozenset("\\_^{}<>=\u2264\u2265")
 _RANGE = re.compile(r"(?<=[0-9%])\s*(?:-|\bto\b)\s*(?=[$\u20ac\u00a3]?[0-9])")
 """Marks between the ends of a range, `18 - 24`, in a reference that is text."""
+_RATIO = re.compile(r"(?<=[0-9])\s*:\s*(?=[0-9])")
 _NO_YEAR = ("s", "'s", "bc", "bce", "-present", "-now")
 """Suffixes that make a decade or an era of a year: `1990s`."""
 _UNIT_ENDS = frozenset(("of", "in", "for", "on", "at", "each", "old"))
 """Words that may follow a unit: `20 kg of rice`."""
-MAX_WORDS_AFTER = 3
-"""Words after a declared number: its unit, not a second sentence."""
 _PERCENT = Unit((("percent", 1),), Fraction(1))
 _YEAR = Unit((("month", 1),), Fraction(12))
-_COUNTED = tuple(((name, 1),) for name in ("percent", "dollar", "euro", "yuan"))
+_COUNTED = tuple(((name, 1),) for name in ("percent", *CURRENCIES))
 """What may be given in millions: no lengths or times."""
 _DEGREE = Unit((("angle", 1),), Fraction(1))
 Grader = Callable[[str], Grade]
@@ -163,7 +162,7 @@ class ChartReward:
         if not text:
             return Grade(0.0, Reason.UNREADABLE)
         if _DIGIT.search(gold) is not None:
-            text, gold = _RANGE.sub("-", text), _RANGE.sub("-", gold)
+            text, gold = (_RATIO.sub(":", _RANGE.sub("-", one)) for one in (text, gold))
         if text != gold and (quotation := quoted(clean(answer))) is not None:
             text = without_article(normalise(quotation))
         if text != gold and not _LATEX_MARKS.isdisjoint(gold) and compact(text) == compact(gold):
@@ -202,35 +201,6 @@ def _quantity(gold: str) -> Quantity:
     return quantity
 
 
-def read_answer(text: str) -> tuple[Quantity | None, Reason]:
-    """Read the one number that an answer gives in digits or words: its only one, or what it declares at its end.
-
-    Numbers that only say when or against what (`45 in 2015`, `45, not 50`) are no second one. A sentence that repeats
-    the question's year (`The number of deals in 2016 is 20.`) declares 20. Where another number was declared before
-    (`It is 20. No, it is 30.`) there is none.
-
-    Args:
-        text: The answer, of capped length.
-    """
-    if "!" in text and _FACTORIAL.search(text) is not None:
-        return None, Reason.NOT_A_NUMBER
-    text = in_digits(normalise(text))
-    if _DIGIT.search(text) is None:
-        return None, Reason.NOT_A_NUMBER
-    quantity, reason = read_quantity(text)
-    if quantity is None and (rest := without_asides(text)) != text:
-        quantity, _ = read_quantity(rest)
-    if quantity is not None:
-        return quantity, Reason.OK
-    declaration = declared(text)
-    if declaration is None:
-        return None, reason
-    quantity, _ = read_quantity(declaration.value)
-    if quantity is None or quantity.words_before or quantity.words_after > MAX_WORDS_AFTER:
-        return None, reason
-    return (None, reason) if states_number(declaration.before) else (quantity, Reason.OK)
-
-
 def _unit(quantity: Quantity, text: str) -> Unit | None:
     """Return the unit of a number that `text` holds, or None where it has none that is known.
 
@@ -243,7 +213,7 @@ def _unit(quantity: Quantity, text: str) -> Unit | None:
     if quantity.percent:
         return _PERCENT
     if quantity.currency:
-        return split_unit(f"1 {quantity.currency}")[1]
+        return named_unit(quantity.currency)
     if not quantity.after:
         return None
     text = clean(text)
@@ -262,7 +232,7 @@ def _conversion(unit: Unit | None, gold_unit: Unit) -> Fraction | None:
     """Return the factor from an answer's unit to the reference's; None where the two measure different things."""
     if unit is None or _is_bare_degree(unit, gold_unit) or _is_bare_degree(gold_unit, unit):
         return Fraction(1)
-    return unit.size / gold_unit.size if unit.measures_as(gold_unit) else None
+    return unit.factor_to(gold_unit) if unit.measures_as(gold_unit) else None
 
 
 def _is_bare_degree(unit: Unit, other: Unit) -> bool:

@@ -15,9 +15,9 @@ from itertools import zip_longest
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
 from rewards.denial import DENIED, DENIED_LATER, HEDGE, LACKS, REFUSAL, TAKEN_BACK, is_denied
+from rewards.number_words import in_digits
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean, without_article
-from rewards.quantities import in_digits
 from rewards.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"

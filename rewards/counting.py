@@ -1,13 +1,20 @@
 """Counting reward: the exact whole number, in digits or in words."""
 
+import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.chart import read_answer
 from rewards.config import CountingConfig
 from rewards.denial import says_none
+from rewards.number_answers import read_answer, without_asides
+from rewards.number_words import chinese_count, in_digits
 from rewards.plain_text import accepted_texts, normalise
-from rewards.quantities import in_digits
+
+_NO_COUNT = re.compile(
+    r"\b(?:lost\s+count|gave\s+up|stopped|another)\b|[0-9](?:\s+[a-z-]+){0,2}?\s+(?:more\b|extra\b|additional\b|missing\b|apiece\b|each$"
+    r"|per\s+(?!cent)|at\s+a\s+time|(?:and|plus)\s+(?:an?|another|some|several|many|more|others?)\b(?!\s+half))|[0-9]\s+an?\s+[a-z]+$"
+)
+"""A part, a rate or a break: `4 more`, `4 per table`, `3 dogs and a cat`, `I lost count at 3`."""
 
 
 class CountingReward:
@@ -45,8 +52,12 @@ class CountingReward:
 
 def _count(text: str) -> tuple[int | None, Reason]:
     """Return the whole number in a text, or None and why."""
-    if says_none(in_digits(normalise(text))):
-        return 0, Reason.OK
+    plain = normalise(text)
+    count = 0 if says_none(in_digits(plain)) else chinese_count(plain)
+    if count is not None:
+        return count, Reason.OK
+    if _NO_COUNT.search(without_asides(in_digits(plain))) is not None:
+        return None, Reason.NOT_A_NUMBER
     quantity, reason = read_answer(text)
     if quantity is None:
         return None, reason

@@ -7,13 +7,13 @@ from rewards.denial import UNSURE
 
 _IS = (
     r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"
-    r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|=|:(?=\s))\s*"
+    r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|(?<![!<>])=|:(?=\s))\s*"
 )
 _CALLED_ANSWER = re.compile(
     rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion|guess)\b[^.;!?\n:=]{{0,60}}?{_IS}"
     r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
     r"|(?:\bI(?:\s+(?:would|will|must)|'d|'ll)?(?:\s+have\s+to)?\s+(?:say|answer|think|believe|guess)"
-    r"|(?<=\bso)|(?<=\bthus)|(?<=\bhence)|(?<=\bmeans)|(?<=\btherefore))[\s,:]+(?=[^\s,;:]+$)"
+    r"|(?<=\bso)|(?<=\bthus)|(?<=\bhence)|(?<=\bmeans)(?<!\bno means)|(?<=\btherefore))[\s,:]+(?=[^\s,;:]+$)"
     "|(?<!\u4e0d)(?:\u7b54\u6848\\s*(?:\u662f|\u4e3a|\u9009|(?=:))|\u9009(?:\u62e9|\u9879)?(?:\u662f|\u4e3a)?)\\s*:?\\s*",
     re.IGNORECASE,
 )

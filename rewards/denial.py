@@ -63,6 +63,12 @@ DENIED_LATER = re.compile(
     r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that|this))\b",
     re.IGNORECASE,
 )
+_NUMBER_DOUBTED_LATER = re.compile(
+    r"(?:\bnot|\bcannot|n't)\s+(?:be\s+)?(?:(?:\w+ly|too|that|so)\s+)?(?:sure|certain|confident|positive)\b|\b(?:unsure|uncertain|unclear)\b"
+    r"|\b(?:could|might|may)\s+(?:(?:also|well|easily|still)\s+)?(?:be|have\s+been|have)\s+(?:more|fewer|less|others?|another|wrong|mistaken"
+    r"|off|incorrect|hidden|additional|missed|miscounted)\b|\b(?:hard|difficult|impossible|tricky)\s+to\s+(?:say|tell|count|see|determine)\b"
+)
+"""What doubts a number before it: `4, but there could be more`."""
 LACKS = re.compile(r"(?:ha(?:s|ve|d)|shows?|contains?)\s+(?:no|none|nothing)\b|lack(?:s|ed|ing)?\b", re.IGNORECASE)
 """Said of another option, it denies that one."""
 REFUSAL = re.compile(
@@ -75,7 +81,9 @@ _UNDONE = re.compile(rf"\s+(?:be\s+)?(?:{FALSE}|(?:the\s+)?only|alone|just)\b", 
 """Behind a denial: `not wrong` and `not the only one` deny nothing."""
 _OF_A_NUMBER = re.compile(
     rf"(?:{_COPULA}\b\s*){{1,3}}{_ADVERBS}(?:{NOT}|{FALSE})\b"
-    rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:be|really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)",
+    rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:be|really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)"
+    rf"|(?:{_COPULA}\s+)?{_ADVERBS}too\s+(?:many|much|few|little|high|low|large|small|big|great)\b"
+    r"|(?:is\s+)?(?:fails?|failed|extraneous|rejected|discarded|dismissed)\b",
     re.IGNORECASE,
 )
 _POINTED_AWAY = re.compile(
@@ -120,19 +128,34 @@ _DECLINED = re.compile(
     re.IGNORECASE,
 )
 
-_SEE = r"(?:see|count|find|spot)"
-_THERE = rf"(?:there(?:'s|\s+(?:is|are|was|were))|i\s+(?:can\s+)?{_SEE})"
-_SEE_NOT = rf"(?:there\s+(?:is|are|was|were)\s?(?:not|n't)|i\s+(?:do|can|could)\s?(?:not|n't)\s+{_SEE}|not)"
-_NOTHING = re.compile(
-    rf"(?:no,\s+(?={_THERE}))?(?:{_THERE}\s+)?(?:none|no|nothing|0)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
-    r"(?:\s+(?:is|are|were|was|can\s+be))?(?:\s+(?:there|visible|here|seen|shown|present|found|in\s+(?:the|this)\s+[a-z]+))*"
-    rf"|{_SEE_NOT}\s+any|(?:{_THERE}\s+)?no\s+(?P<things>[a-z-]+(?:\s+[a-z-]+){{0,8}})"
-    rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single)\s+(?P<any>[a-z-]+(?:\s+[a-z-]+){{0,8}})"
+_SEE = r"(?:see|count|find|spot|detect|notice)"
+_VIEW = r"(?:the|this)\s+(?:image|picture|photo(?:graph)?|scene|frame|drawing|painting|illustration|figure|video)"
+_IN_VIEW = r"(?:in|on|at|from|within)\s+(?:the|this|that)\s+[a-z]+"
+_THERE = (
+    rf"(?:there(?:'s|\s+(?:is|are|was|were))|(?:i|we|you)\s+(?:can\s+)?{_SEE}"
+    rf"|{_VIEW}\s+(?:shows?|contains?|has|depicts?|displays?|includes?|features?))"
 )
-"""What says that there is nothing to count: `none`, `no dogs`, `I don't see any dogs`."""
+_DOES_NOT = r"(?:(?:do|does|did|could)(?:\s+not|n't)|can(?:not|'t|\s+not))"
+_SEE_NOT = (
+    rf"(?:there\s+(?:is|are|was|were)\s?(?:not|n't)|(?:i|we|you)\s+{_DOES_NOT}\s+{_SEE}"
+    rf"|{_VIEW}\s+{_DOES_NOT}\s+(?:show|contain|have|depict|display|include|feature)|not)"
+)
+_WORDS = r"[a-z-]+(?:\s+[a-z-]+){0,8}"
+_IS = r"(?:is|are|was|were|ha(?:s|ve)|can\s+be)"
+_NOTHING = re.compile(
+    rf"(?:no,\s+(?={_THERE}|{_SEE_NOT}|{_IN_VIEW}))?(?:{_IN_VIEW},?\s+)?(?:"
+    rf"(?:{_THERE}\s+)?(?:none|no|nothing|0|nobody|no[\s-]one)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
+    rf"(?:\s+{_IS})?(?:\s+(?:there|visible|here|seen|shown|present|found|{_IN_VIEW}))*"
+    rf"|{_SEE_NOT}\s+(?:any|(?:a\s+single\s+)?one|any(?:one|body|thing)(?:\s+{_IN_VIEW})?)|(?:{_THERE}\s+)?no\s+(?!one\b)(?P<things>{_WORDS})"
+    rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single|one)\s+(?P<any>{_WORDS})"
+    rf"|(?:nobody|no[\s-]one|none\s+of\s+(?:the|these|those)\s+(?!above))\s*(?P<who>(?:[a-z]+\s+){{0,3}}?{_IS}\s+{_WORDS}))"
+)
+"""What says that there is nothing to count: `none`, `no dogs`, `I don't see any dogs`, `none of the men are old`."""
 _SOMETHING = re.compile(
     r"\b(?:but|except|not|than|unless|if|or\s+(?:maybe|perhaps|possibly|a)|maybe|perhaps|possibly|few|fewer|less|more|some|several"
-    r"|many|other|further|longer|missing|absent|lost|hidden|excluded|omitted|gone|lacking|unseen|invisible|without)\b"
+    r"|many|other|further|longer|missing|absent|lost|hidden|excluded|omitted|gone|lacking|unseen|invisible|without"
+    r"|besides|apart|aside|bar|save|beyond|until|till|before|ruled|denied|dismissed|discounted|else|sure|certain|able|aware)\b"
+    r"|^(?:telling|saying|knowing|guessing|denying|doubting|mistaking|counting)\b"
     r"|^(?:[a-z]+\s+)?(?:shortage|lack|end|scarcity|dearth|absence|limits?|number|amount|quantity|paucity|exceptions?)\b"
     r"|^(?:one|doubt|problem|(?:small|mean|limited|large|great|single)\s+(?:number|amount|quantity|count|feat))\b"
 )
@@ -166,6 +189,7 @@ def is_number_denied(before: str, behind: str) -> bool:
         or HEDGE.match(said) is not None
         or TAKEN_BACK.match(said) is not None
         or DENIED_LATER.search(behind) is not None
+        or _NUMBER_DOUBTED_LATER.search(behind) is not None
     )
 
 
@@ -194,7 +218,7 @@ def says_none(text: str) -> bool:
     nothing = _NOTHING.fullmatch(text)
     if nothing is None:
         return False
-    things = nothing["things"] or nothing["any"]
+    things = nothing["things"] or nothing["any"] or nothing["who"]
     return things is None or not (_SOMETHING.search(things) or declines(f"no {things}"))
 
 

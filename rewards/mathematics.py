@@ -12,10 +12,13 @@ from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import MathConfig
+from rewards.currencies import SIGN
 from rewards.declaration import declared
 from rewards.grader_process import GraderProcess, GraderTimeoutError
+from rewards.number_answers import states_number
+from rewards.number_words import number_word
 from rewards.plain_text import unify
-from rewards.quantities import BOUND, number_word, states_number
+from rewards.quantities import BOUND
 from rewards.units import Unit, named_unit, split_unit
 
 _LEAD = re.compile(
@@ -105,11 +108,8 @@ _SYMBOLS = (
     ("\\lg ", "\\log_{10} "),
 )  # fmt: skip
 _CURRENCY = re.compile(
-    r"^(?P<before>\s*[-+]?)\s*(?:\\?(?P<front>[$\u20ac\u00a3\u00a5\u20b9]))\s*(?=[0-9.])"
-    r"|(?<=[0-9])\s*\\?(?P<behind>[$\u20ac\u00a3\u00a5\u20b9])\s*$"
+    rf"^(?P<before>\s*[-+]?)\s*(?:\\?(?P<front>{SIGN}))\s*(?=[0-9.])|(?<=[0-9])\s*\\?(?P<behind>{SIGN})\s*$"
 )
-_CURRENCIES = {"$": "dollar", "\u20ac": "euro"}
-"""Signs of one currency alone."""
 _KNOWN_GOLDS = 4096
 
 
@@ -312,7 +312,7 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
     has_functions = _FUNCTION.search(text) is not None
     value, unit = (text, None) if has_functions and "\u00b0" in text else split_unit(text.strip())
     if unit is None and currency is not None:
-        unit = named_unit(_CURRENCIES.get(currency["front"] or currency["behind"], ""))
+        unit = named_unit(currency["front"] or currency["behind"])
     if _PRIME.fullmatch(value):
         value, unit = value.rstrip("'"), Unit((("foot or minute", 1),), Fraction(1))
     clock = _CLOCK.fullmatch(value)
@@ -432,7 +432,7 @@ def _factor(gold: Formula, formula: Formula) -> Fraction:
     """Return what an answer is multiplied by to be in the reference's unit: 1 where either has none."""
     if gold.unit is None or formula.unit is None or not (gold.unit.dimension and formula.unit.dimension):
         return Fraction(1)
-    return formula.unit.size / gold.unit.size
+    return formula.unit.factor_to(gold.unit)
 
 
 def _in_one_unit(gold: Formula, formula: Formula) -> tuple[str, str]:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
+from rewards.number_words import in_digits, is_in_words
 from rewards.plain_text import clean, compact, read_list, without_article
-from rewards.quantities import in_digits, is_in_words
 from rewards.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")

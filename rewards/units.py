@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rewards.currencies import CURRENCIES, are_one_currency
 from rewards.quantities import is_counted
 
 _BASES: dict[str, dict[str, str | int]] = {
@@ -43,9 +44,7 @@ _BASES: dict[str, dict[str, str | int]] = {
     "pressure": {"1": "Pa pascal 帕", "1000": "kPa kilopascal", "1000000": "MPa megapascal"},
     "frequency": {"1": "Hz hertz 赫兹", "1000": "kHz kilohertz", "1000000": "MHz megahertz"},
     "amount": {"1": "mol mole 摩尔"},
-    "yuan": {"1": "元 yuan rmb cny 块", "10000": "万元"},
-    "dollar": {"1": "dollar usd", "1/100": "cent"},
-    "euro": {"1": "euro eur"},
+    "basis point": {"1": "basispoint bp bps"},
     "speed": {"5/18": "kmh kph kmph", "1397/3125": "mph"},
     "": {"1": "unit 单位 个 次 人 条 只 支 种 块钱 本 张 辆 棵 朵 名 位 件"},
 }  # fmt: skip
@@ -56,6 +55,13 @@ _UNITS = {
     for size, names in names_of.items()
     for name in str(names).split()
 }
+_UNITS.update({name: (money, Fraction(1)) for money, names in CURRENCIES.items() for name in names.split()})
+_UNITS.update(
+    {name: (money, Fraction(size)) for name, money, size in (
+        ("万元", "yuan", "10000"), ("cent", "dollar", "1/100"), ("\u00a2", "dollar", "1/100"),
+        ("pence", "pound sterling", "1/100"),
+    )}
+)  # fmt: skip
 _UNITS.update({f"{name}s": unit for name, unit in list(_UNITS.items()) if len(name) > 2 and name.isascii()})
 _COMPOSED = {
     "area": (("length", 2),),
@@ -69,7 +75,7 @@ _POWER_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方"
 _ATOM = r"(?:°[CF]?|[^\W\d_]+)"
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9])|[23])?"
 _TAIL = re.compile(
-    rf"(?<![^\W\d_\\])(?<!\\)(?P<unit>(?:(?:square|cubic|sq|cu)\b\.?\s*|nautical\s+)?{_ATOM}{_POWER}"
+    rf"(?<![^\W\d_\\])(?<!\\)(?P<unit>(?:(?:square|cubic|sq|cu)\b\.?\s*|(?:nautical|basis)\s+)?{_ATOM}{_POWER}"
     rf"(?:\s*(?:/|\\cdot|\bper\b)\s*{_ATOM}{_POWER})*)\.?\s*$",
     re.IGNORECASE,
 )
@@ -103,7 +109,21 @@ class Unit:
 
     def measures_as(self, other: "Unit | None") -> bool:
         """Return whether the two may be compared: the same quantity, or a unit on one side only."""
-        return other is None or not self.dimension or not other.dimension or self.dimension == other.dimension
+        if other is None or not self.dimension or not other.dimension or self.dimension == other.dimension:
+            return True
+        names = [unit.dimension[0][0] if len(unit.dimension) == 1 else "" for unit in (self, other)]
+        return are_one_currency(*names) or self._is_pound_of(other) or other._is_pound_of(self)
+
+    def factor_to(self, other: "Unit") -> Fraction:
+        """Return what a number in this unit is multiplied by to be in another that measures the same."""
+        return Fraction(1) if self._is_pound_of(other) or other._is_pound_of(self) else self.size / other.size
+
+    def _is_pound_of(self, money: "Unit") -> bool:
+        """Return whether this is a pound of mass, whose name is that of the pound sterling too."""
+        return self == _POUND and money.dimension == (("pound sterling", 1),)
+
+
+_POUND = Unit((("mass", 1),), Fraction("453.59237"))
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
@@ -140,6 +160,9 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 
 def named_unit(name: str) -> Unit | None:
     """Return the unit of a name, or None."""
+    known = _UNITS.get(name.casefold())
+    if known is not None:
+        return Unit(((known[0], 1),), known[1])
     return _read_unit(name) if name else None
 
 
@@ -147,7 +170,7 @@ def _read_unit(text: str) -> Unit | None:
     """Return the unit that a text spells, or None."""
     powers: dict[str, int] = {}
     size = Fraction(1)
-    text = re.sub(r"nautical\s+", "nautical", text, flags=re.IGNORECASE)
+    text = re.sub(r"(nautical|basis)\s+", r"\1", text, flags=re.IGNORECASE)
     for match in _FACTOR.finditer(text):
         name = match["atom"]
         for prefix in ("\u5e73\u65b9", "\u7acb\u65b9"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewards.base import GoldError, RewardRequest
 from rewards.chart import ChartReward
 from rewards.config import ChartConfig
-from rewards.quantities import number_word
+from rewards.number_words import number_word
 from rewards.reading import levenshtein
 
 
@@ -143,7 +143,7 @@ def test_bounds_denials_and_rival_declarations_are_no_single_number(answer: str,
         ("far from 40", "40"), ("down from 40", "40"), ("the square root 40", "40"),
         ("half of 40", "40"), ("half of $40", "40"), ("twice 40", "40"), ("double 40", "40"), ("40 squared", "40"),
         ("double that of 40", "40"), ("a third of 40", "40"), ("the square root of 40", "40"), ("ten times 40", "40"),
-        ("40 halved", "40"), ("40 minus one", "40"), ("40 and a half", "40"), ("40 hundredths", "40"),
+        ("40 halved", "40"), ("40 minus one", "40"), ("2 and a half", "2"), ("40 hundredths", "40"),
         ("40 dozen", "40"), ("40th", "40"), ("the 40th percentile", "40"), ("40!", "40"), ("\\boxed{40!}", "40"),
         ("hardly 40", "40"), ("shy of 40", "40"), ("just short of 40", "40"), ("tops 40", "40"), ("no 40", "40"),
         ("none of the 40", "40"), ("I don't see 40", "40"), ("page 40", "40"), ("40 unless it rained", "40"),

@@ -1,0 +1,184 @@
+"""Numbers in words: `twenty-one`, `a pair`, `two dozen`, Chinese counts; and where `one` is a pronoun."""
+
+import re
+
+SCALES = {
+    "hundred": 100, "k": 10**3, "thousand": 10**3, "thousands": 10**3,
+    "m": 10**6, "mn": 10**6, "mln": 10**6, "mio": 10**6, "million": 10**6, "millions": 10**6,
+    "b": 10**9, "bn": 10**9, "bln": 10**9, "billion": 10**9, "billions": 10**9,
+    "tn": 10**12, "trn": 10**12, "trillion": 10**12, "trillions": 10**12,
+    "pair": 2, "pairs": 2, "dozen": 12, "dozens": 12, "score": 20,
+    "lakh": 10**5, "crore": 10**7, "\u4e07": 10**4, "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
+}  # fmt: skip
+GROUPS = frozenset(("pair", "pairs", "dozen", "dozens", "score"))
+"""Those that are counted in words as well: `two dozen`, `a pair`."""
+_SMALL_WORDS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+    "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+_NUMBER_WORD = rf"(?:{'|'.join(_SMALL_WORDS)}|hundred|thousand|million|billion|pairs?|dozens?|score)"
+_IN_WORDS = re.compile(
+    rf"(?<![\w'])(?:an?\s+single(?=\s)|(?:an?\s+)?{_NUMBER_WORD}(?:(?:[\s-]+|\s+and\s+){_NUMBER_WORD})*)(?![\w']|-[a-z])"
+)
+_HAS_WORD = re.compile(rf"\b(?:{_NUMBER_WORD}|single)\b")
+_NO_NUMBER_BEFORE = re.compile(
+    r"(?:[0-9%.]|\b(?:the|this|that|which|each|every|no|not|any|another|other|left|right|[0-9]+(?:st|nd|rd|th)|first|second|third|last"
+    r"|only\s+the|bottom|top|half|quarter))[\s-]*$"
+)
+"""In front of `one`, `a pair` or a scale word: it is a pronoun, a noun, or the scale of a number in digits."""
+_PRONOUN = re.compile(
+    r"(?<!only )(?<!just )(?<!exactly )one\s+of\s+(?!(?:them|these|those)\b)"
+    r"|one\s+(?:cannot|can\s+not|\w+n't|(?:can|could|would|should|might|may|must|will|shall)\b(?!\s+be\b)|(?:has|needs|ought)\s+to\b|needs\b)"
+)
+"""`One cannot tell`, `one of several`: nothing is counted."""
+_KNOWN_BEFORE = re.compile(r"\b(?:the|both|these|those|all|first|last|top|other|next|previous|which|that)\s+$")
+"""In front of a number in words: it says how many there are of what is known already: `the two bars reach 45`."""
+_JOINED_BEFORE = re.compile(
+    r"[0-9][^0-9]*[:(]\s*$|[0-9]\s+[a-z-]+\s*,\s*$|[0-9][^0-9]*\band\s+$|[0-9]\s*(?:,|or|to|and|less|minus|plus|times|over|by|/|-|vs\.?|versus|,?\s*(?:or\s+)?(?:maybe|perhaps|possibly))\s*$"
+)
+_JOINED_BEHIND = re.compile(r"\s*(?:,|or|to|of|/|-|vs\.?|versus)\s*[0-9]")
+_ABOUT = re.compile(
+    r"(?:(?:about|approximately|around|roughly|nearly|almost|circa|some|exactly|just|only)\s+)?(?P<number>.*?)"
+    r"(?:%|\s(?:percent|per\scent|pct))?"
+)
+_SIGN = re.compile(r"-|(?:minus|negative)\s+")
+_DIGIT = re.compile("[0-9]")
+_CHINESE_DIGITS = {
+    char: value for value, char in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")
+} | {"\u4e24": 2}
+_CHINESE_DIGIT = f"[{''.join(_CHINESE_DIGITS)}]"
+_CHINESE_COUNT = re.compile(
+    # (In the picture) (in total) (there are) .. things.
+    r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?(?:[\u4e00\u603b]?\u5171)?(?:"
+    r"(?P<none>\u6ca1\u6709|\u65e0|\u6709?\u96f6)(?!\u6cd5|\u5176|\u522b|\u56fe|\u7167\u7247|\u7b54\u6848|\u4fe1\u606f|\u529e\u6cd5|\u63d0\u4f9b|\u8db3\u591f)"
+    rf"|\u6709?(?:(?P<digits>[0-9]{{1,6}})|(?:(?P<hundreds>{_CHINESE_DIGIT})\u767e\u96f6?)?(?:(?P<tens>{_CHINESE_DIGIT}?)(?P<ten>\u5341))?(?P<ones>{_CHINESE_DIGIT})?))"
+    # Not: digits, ten, hundred, times, more, or, about, at least, rank, part.
+    rf"(?:(?!{_CHINESE_DIGIT})[^\W0-9a-z\u5341\u767e\u5343\u4e07\u4ebf\u500d\u4ee5\u591a\u6216\u5de6\u5c11\u7b2c\u5206\u4e0d\u5230\u81f3\u534a\u51e0\u548c\u6ca1\u65e0]){{0,8}}"
+)
+_EDGES = "()[]{}\"'*,;:!?#\u2248~="
+
+
+def is_in_words(text: str) -> bool:
+    """Return whether a text spells a number in words and nothing else: `about thirty-five percent`, `a hundred`.
+
+    Args:
+        text: Through `plain_text.normalise`.
+    """
+    spelled = _ABOUT.fullmatch(text.strip(_EDGES))
+    return spelled is not None and number_word(_SIGN.sub("", spelled["number"], count=1)) is not None
+
+
+def in_digits(text: str) -> str:
+    """Return a text with its numbers in words as digits: `five or six` is `5 or 6`.
+
+    Where `one`, a pair or `the two` is no answer beside another number (`the left one is 45`), it stays as it is.
+
+    Args:
+        text: Through `plain_text.normalise`.
+
+    Example:
+        >>> in_digits("there are twenty-one dogs"), in_digits("five or 6"), in_digits("the left one is 45")
+        ('there are 21 dogs', '5 or 6', 'the left one is 45')
+    """
+    if _HAS_WORD.search(text) is None:
+        return text
+    parts: list[str] = []
+    soft: list[int] = []
+    at = 0
+    for match in _IN_WORDS.finditer(text):
+        before, number = text[at : match.start()], match.group()
+        words = number.split()
+        if number == "one" and _PRONOUN.match(text, match.start()) is not None:
+            continue
+        is_soft = number == "one" or words[-1] == "single" or (words[-1] in GROUPS and words[0] in ("a", "an", *GROUPS))
+        if (is_soft or words[0] in SCALES) and _NO_NUMBER_BEFORE.search(text[: match.start()]) is not None:
+            continue
+        is_soft = is_soft or _KNOWN_BEFORE.search(text[: match.start()]) is not None
+        if is_soft:
+            soft.append(len(parts) + 1)
+        parts += [before, number if is_soft else _digits(number)]
+        at = match.end()
+    parts.append(text[at:])
+    for place in soft:
+        before, behind = "".join(parts[:place]), "".join(parts[place + 1 :])
+        is_only = _DIGIT.search(before + behind) is None
+        is_one_of = behind.startswith((" of ", " who", " which", " that"))
+        if is_only or (_JOINED_BEFORE.search(before) and not is_one_of) or _JOINED_BEHIND.match(behind):
+            parts[place] = _digits(parts[place])
+    return "".join(parts)
+
+
+def _digits(words: str) -> str:
+    """Return a run of number words in digits; what does not add up to one number stays several."""
+    number = 1 if words.endswith("single") else number_word(words)
+    if number is not None:
+        return str(number)
+    pieces = re.split(r"(\s+and\s+|[\s-]+)", words)
+    for end in range(len(pieces) - 2, 0, -2):
+        number = number_word("".join(pieces[:end]))
+        if number is not None:
+            return f"{number}{pieces[end]}{_digits(''.join(pieces[end + 1 :]))}"
+    return words if len(pieces) < 3 else pieces[0] + pieces[1] + _digits("".join(pieces[2:]))
+
+
+def number_word(text: str) -> int | None:
+    """Return the whole number that English words spell, below a million million; None for anything else.
+
+    Args:
+        text: Case-folded.
+
+    Example:
+        >>> number_word("three"), number_word("one hundred and forty-five"), number_word("cat")
+        (3, 145, None)
+    """
+    words = text.replace("-", " ").split()
+    if len(words) > 1 and words[0] == "a" and words[1] in SCALES:
+        words[0] = "one"
+    if not words or len(words) > 16 or words[0] == "and" or words[-1] == "and":
+        return None
+    total, part, last = 0, -1, 10**12
+    for word in words:
+        if word == "and" and (part >= 100 or (part < 0 and total)):
+            continue
+        if word == "hundred" and 0 < part < 10:
+            part *= 100
+        elif word in GROUPS and word == words[-1] and not total and 0 < part < 100:
+            part *= SCALES[word]
+        elif word in ("thousand", "million", "billion") and part > 0 and SCALES[word] < last:
+            last = SCALES[word]
+            total, part = total + part * last, -1
+        elif word in _SMALL_WORDS:
+            number = _SMALL_WORDS[word]
+            # `forty five` adds up, `five forty` and `twenty twenty` do not.
+            if part > 0 and not (number and (part % 100 == 0 or (part % 10 == 0 and part % 100 >= 20 and number < 10))):
+                return None
+            if part == 0 or (part < 0 and total and number == 0):
+                return None
+            part = max(part, 0) + number
+        else:
+            return None
+    return total + max(part, 0)
+
+
+def chinese_count(text: str) -> int | None:
+    """Return the count that a short Chinese text gives, below a thousand in words; None for anything else.
+
+    Args:
+        text: Through `plain_text.normalise`.
+
+    Example:
+        >>> chinese_count("\u56fe\u4e2d\u6709\u5341\u4e8c\u4e2a\u4eba"), chinese_count("\u6ca1\u6709\u72d7")
+        (12, 0)
+    """
+    count = None if text.isascii() else _CHINESE_COUNT.fullmatch(text)
+    if count is None:
+        return None
+    if count["none"] or count["digits"]:
+        return int(count["digits"] or 0)
+    hundreds, ten, tens, ones = count.group("hundreds", "ten", "tens", "ones")
+    if not (hundreds or ten or ones):
+        return None
+    tens_value = _CHINESE_DIGITS.get(tens or "\u4e00", 0) if ten else 0
+    return 100 * _CHINESE_DIGITS.get(hundreds or "", 0) + 10 * tens_value + _CHINESE_DIGITS.get(ones or "", 0)
