@@ -76,7 +76,7 @@ _ATOM = r"(?:°[CF]?|[^\W\d_]+)"
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9])|[23])?"
 _TAIL = re.compile(
     rf"(?<![^\W\d_\\])(?<!\\)(?P<unit>(?:(?:square|cubic|sq|cu)\b\.?\s*|(?:nautical|basis)\s+)?{_ATOM}{_POWER}"
-    rf"(?:\s*(?:/|\\cdot|\bper\b)\s*{_ATOM}{_POWER})*)\.?\s*$",
+    rf"(?:\s*(?:/|\\cdot|\bper\b)\s*{_ATOM}{_POWER}|\s+{_ATOM}\s*\^\s*(?:\{{\s*-[1-9]\s*\}}|-[1-9]))*)\.?\s*$",
     re.IGNORECASE,
 )
 _FACTOR = re.compile(
@@ -87,6 +87,8 @@ _FACTOR = re.compile(
 _POWERS_BEHIND = {"squared": 2, "cubed": 3}
 _POWER_BEHIND = re.compile(r"([^\W\d_]+)\s+(squared|cubed)\b")
 """`meters per second squared`."""
+_PER_SECOND = re.compile(r"(?<=[0-9}\s])(k?m)s(?=\s*\^\s*\{?\s*-)")
+"""`ms^{-1}`: no milliseconds."""
 _NAMED_DEGREE = re.compile(r"(?:\u00b0|degrees?)\s*(c(?:elsius)?|f(?:ahrenheit)?)(?![^\W\d_])", re.IGNORECASE)
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -111,8 +113,10 @@ class Unit:
         """Return whether the two may be compared: the same quantity, or a unit on one side only."""
         if other is None or not self.dimension or not other.dimension or self.dimension == other.dimension:
             return True
-        names = [unit.dimension[0][0] if len(unit.dimension) == 1 else "" for unit in (self, other)]
-        return are_one_currency(*names) or self._is_pound_of(other) or other._is_pound_of(self)
+        if len(self.dimension) != 1 or len(other.dimension) != 1:
+            return False
+        is_one_currency = are_one_currency(self.dimension[0][0], other.dimension[0][0])
+        return is_one_currency or self._is_pound_of(other) or other._is_pound_of(self)
 
     def factor_to(self, other: "Unit") -> Fraction:
         """Return what a number in this unit is multiplied by to be in another that measures the same."""
@@ -136,6 +140,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         >>> split_unit(r"9\pi cm^{2}")[0], split_unit("2x")[0]
         ('9\\pi', '2x')
     """
+    text = _PER_SECOND.sub(r"\1 s", text)
     text = _POWER_BEHIND.sub(
         lambda behind: f"{behind[1]}^{_POWERS_BEHIND[behind[2]]}" if behind[1] in _UNITS else behind[0], text
     )

@@ -62,7 +62,7 @@ def test_endless_work_is_killed_and_the_next_question_is_answered(monkeypatch: p
     impatient = MathReward(MathConfig(timeout_s=2.0))
     try:
         assert grade(impatient, "5", "5").value == 1.0
-        monkeypatch.setattr("rewards.mathematics._TOWER", __import__("re").compile("never matched"))
+        monkeypatch.setattr("rewards.formulas._TOWER", __import__("re").compile("never matched"))
         start = time.monotonic()
         result = grade(impatient, "(10^{9})!", "5")
         assert (result.value, result.reason) == (0.0, Reason.TIMEOUT)
