@@ -147,7 +147,7 @@ _NOTHING = re.compile(
     rf"(?:{_THERE}\s+)?(?:none|no|nothing|0|nobody|no[\s-]one)(?:\s+(?:of\s+(?:them|these|those|the\s+(?!above)[a-z]+)|at\s+all|to\s+{_SEE}))?"
     rf"(?:\s+{_IS})?(?:\s+(?:there|visible|here|seen|shown|present|found|{_IN_VIEW}))*"
     rf"|{_SEE_NOT}\s+(?:any|(?:a\s+single\s+)?one|any(?:one|body|thing)(?:\s+{_IN_VIEW})?)|(?:{_THERE}\s+)?no\s+(?!one\b)(?P<things>{_WORDS})"
-    rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single|one)\s+(?P<any>{_WORDS})"
+    rf"|{_SEE_NOT}\s+(?:any|an?|a\s+single|one|1)\s+(?P<any>{_WORDS})"
     rf"|(?:nobody|no[\s-]one|none\s+of\s+(?:the|these|those)\s+(?!above))\s*(?P<who>(?:[a-z]+\s+){{0,3}}?{_IS}\s+{_WORDS}))"
 )
 """What says that there is nothing to count: `none`, `no dogs`, `I don't see any dogs`, `none of the men are old`."""

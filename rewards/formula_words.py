@@ -5,7 +5,7 @@ import re
 from rewards.quantities import is_counted
 
 _REJECTED = re.compile(
-    r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor(?=e)|omit|remov|avoid"
+    r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor|omit|remov|avoid|delet|cross(?:es|ed|ing)?\s+out|str(?:ik|uck)|instead\s+of|rather\s+than"
     r"|other\s+than|except|besides|without|(?:any|every|no|all|not)\w*(?:\s+\w+)?\s+but|apart\s+from|not\b|never\b"
     r"|extraneous|invalid|impossible|fails?\b|failed\b|(?:does|do|is|are|can|could|would)n't)",
     re.IGNORECASE,
@@ -28,6 +28,7 @@ _THERE = re.compile(
 _COUNTED = re.compile(r"(?P<number>[0-9][0-9,.]*)\s+(?P<what>[a-z]+)(?:\s+[a-z]+)?\s+(?P<things>[a-z]{2,}s)")
 _SQUARE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?(?:square\s+)?root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _CUBE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?cube\s+root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
+_TIMES = re.compile(r"(?<=[0-9])\s+times\s+(?=[0-9(\\\u221a\u221b])")
 _TO = re.compile(r"([0-9]{1,6})\s+to\s+([0-9]{1,6})(?:\s+to\s+([0-9]{1,6}))?")
 _ASSIGNMENT = re.compile(rf"\s*(?P<name>{_NAME})\s*=(?P<value>[^=<>]+)")
 _SEPARATOR = re.compile(
@@ -73,6 +74,7 @@ def in_signs(text: str) -> str:
     if counted is not None and is_counted(counted["what"]) and is_counted(counted["things"]):
         return f"{counted['number']} {counted['things']}"
     text = _SQUARE_ROOT.sub("\u221a", _CUBE_ROOT.sub("\u221b", text))
+    text = _TIMES.sub(r"\\times ", text)
     ratio = _TO.fullmatch(text)
     if ratio is not None:
         return ":".join(filter(None, ratio.groups()))

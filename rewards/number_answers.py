@@ -22,7 +22,7 @@ _ABOUT = r"(?:(?:about|approximately|around|roughly|nearly|almost|only|just|exac
 _REST = r"(?:[^,;()]|,(?=[0-9]{3}))*"
 """The rest of a clause."""
 _RIVAL = re.compile(
-    r"\b(?:or|maybe|perhaps|possibly|could|might|may(?!\s+[12])|actually|really|rather|correct(?:ed|ion|ly)?|sorry|wait|mean|total|answer"
+    r"\b(?:or|maybe|perhaps|possibly|could|might|may(?!\s+[12])|actually|really|rather|correct(?:ed|ion|ly)?|sorry|wait|total|answer"
     r"|final|truly|instead|alternatively|otherwise|else|unless|if|not\s+sure|i)\b"
 )
 """Words of an aside whose number is another answer."""
@@ -59,8 +59,8 @@ _ASIDES = (
     re.compile(rf",\s*(?:which\s+is\s+)?{_N}(?:\s+[a-z]+){{0,2}}?\s+(?:less|(?:[a-z]+er|more))\s+than\b{_REST}"),
     # Out of how many, and how many of them.
     re.compile(rf"\s*\b(?:out\s+of|per|of\s+(?:the|these|those|all(?:\s+the)?))\s+{_N}(?:\s+[a-z]+)?"),
-    re.compile(rf"[,;]\s*{_N}\s+of\s+(?:which|whom|them)\b{_REST}"),
-    re.compile(rf"(?:[,;]\s*with|[,;\s]+(?:including|of\s+(?:which|whom|them)))\b{_REST}"),
+    re.compile(rf"(?:[,;]\s*{_N}\s+of\s+(?:which|whom|them)|;\s*{_N}\s+(?:is|are|was|were))\b{_REST}"),
+    re.compile(rf"(?:[,;]\s*(?:with|when|where)|[,;\s]+(?:including|of\s+(?:which|whom|them)))\b{_REST}"),
 )
 _LONE = re.compile(r"[0-9]{1,9}(?:,[0-9]{3})*(?:\.[0-9]{1,9})?")
 _PART = re.compile(rf"({_LONE.pattern})\s?(%?)")

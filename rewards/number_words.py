@@ -24,13 +24,13 @@ _IN_WORDS = re.compile(
 )
 _HAS_WORD = re.compile(rf"\b(?:{_NUMBER_WORD}|single)\b")
 _NO_NUMBER_BEFORE = re.compile(
-    r"(?:[0-9%.]|\b(?:the|this|that|which|each|every|no|not|any|another|other|left|right|[0-9]+(?:st|nd|rd|th)|first|second|third|last"
+    r"(?:[0-9%.]|\b(?:the|this|that|which|each|every|no|not|single|any|another|other|left|right|[0-9]+(?:st|nd|rd|th)|first|second|third|last"
     r"|only\s+the|bottom|top|half|quarter))[\s-]*$"
 )
 """In front of `one`, `a pair` or a scale word: it is a pronoun, a noun, or the scale of a number in digits."""
 _PRONOUN = re.compile(
-    r"(?<!only )(?<!just )(?<!exactly )one\s+of\s+(?!(?:them|these|those)\b)"
-    r"|one\s+(?:cannot|can\s+not|\w+n't|(?:can|could|would|should|might|may|must|will|shall)\b(?!\s+be\b)|(?:has|needs|ought)\s+to\b|needs\b)"
+    r"(?<!only )(?<!just )(?<!exactly )one\s+of\s+(?!them\b|(?:these|those)$)"
+    r"|one\s+(?:cannot|can\s+not|\w+n't|(?:can|could|would|should|might|may|must|will|shall)\b(?!\s+be\b)|(?:has|needs|ought)\s+to\b|needs\b|(?:never|always|often|usually|seldom)\b)"
 )
 """`One cannot tell`, `one of several`: nothing is counted."""
 _KNOWN_BEFORE = re.compile(r"\b(?:the|both|these|those|all|first|last|top|other|next|previous|which|that)\s+$")
@@ -51,7 +51,7 @@ _CHINESE_DIGITS = {
 _CHINESE_DIGIT = f"[{''.join(_CHINESE_DIGITS)}]"
 _CHINESE_COUNT = re.compile(
     # (In the picture) (in total) (there are) .. things.
-    r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?(?:[\u4e00\u603b]?\u5171)?(?:"
+    r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?(?:[\u4e00\u603b]?\u5171)?\u53ea?(?:"
     r"(?P<none>\u6ca1\u6709|\u65e0|\u6709?\u96f6)(?!\u6cd5|\u5176|\u522b|\u56fe|\u7167\u7247|\u7b54\u6848|\u4fe1\u606f|\u529e\u6cd5|\u63d0\u4f9b|\u8db3\u591f)"
     rf"|\u6709?(?:(?P<digits>[0-9]{{1,6}})|(?:(?P<hundreds>{_CHINESE_DIGIT})\u767e\u96f6?)?(?:(?P<tens>{_CHINESE_DIGIT}?)(?P<ten>\u5341))?(?P<ones>{_CHINESE_DIGIT})?))"
     # Not: digits, ten, hundred, times, more, or, about, at least, rank, part.

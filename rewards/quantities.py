@@ -47,8 +47,8 @@ _ANOTHER_BEFORE = re.compile(
     r"\b(?:(?:"
     # Another year: one before or after it, or any but it.
     r"before|after|since|till|through|past|pre|post|(?:prior|opposed)\s+to|(?:previous|next)(?:\s+year)?\s+to|ahead"
-    r"|(?!(?:is|are|was|were|be|it|comes?|came|dates?|data|value|number)\b)[a-z]+\s+from|(?:compared|relative|contrary)\s+(?:to|with)"
-    r"|versus|vs|against|out\s+of|one\s+in|than|instead|unlike|besides|barring|exclusive|exception"
+    r"|(?!(?:is|are|was|were|be|it|comes?|came|dates?|data|value|number)\b)[a-z]+\s+from|(?:compared|comparison|relative|contrary|contrast)\s+(?:to|with)"
+    r"|versus|vs|against|out\s+of|one\s+in|per|than|instead|unlike|besides|barring|exclusive|exception"
     r"|(?:preced|follow|succeed|exclud)(?:e|es|ed|s|ing)|(?:any|every|all|each|none|no|nothing)\w*(?:\s+\w+)?\s+but|without"
     # Another number: a part or a multiple of it, less or more than it, none of it.
     r"|half|twice|thrice|double|triple|treble|quadruple|times|minus|negative|plus|no(?:ne)?|neither"
@@ -74,8 +74,8 @@ _MAKES_ANOTHER = re.compile(
 """Words that make another number of the one in front of them."""
 _ANOTHER_AFTER = re.compile(
     rf"^\s+(?:(?:{_PART}s|halves)\b|(?:and\s+(?:(?:a|one|two|three)\s+)?)?{_PART}s?(?=$|\s+of\b)|and\s+(?:a|one)\s+{_PART}\b)"
-    r"|^\s+(?:squared|cubed|doubled|tripled|halved|factorial|minus|divided|multiplied|(?:short|shy)\W*$)\b"
-    r"|^\s*[x*\u00d7]\s*[0-9]|^-?\s*[a-z]*fold\b|^\s+times\s+(?:as|more|less|fewer|[a-z]+er)\b|^-year-olds\b"
+    r"|^\s+(?:percentiles?|squared|cubed|doubled|tripled|halved|factorial|minus|divided|multiplied|(?:short|shy)\W*$)\b"
+    r"|^\s*[x*\u00d7]\s*[0-9]|^-?\s*[a-z]*fold\b|^\s+times\s+(?:as|more|less|fewer|[a-z]+er)\b|^-year-old(?:s\b|\s+[a-z])"
     r"|^\s+(?:reduced|increased|decreased|raised|lowered|cut|split|scaled|grown|shrunk)\s+(?:by|to|in|from)\b"
     r"|^\s*b\.?\s?c(?:\.?\s?e)?\b|^\s*(?:(?:and|or)\s+)?(?:(?:on|for)wards?|on|before)\W*$"
     r"|^\s*(?:(?:to|until|till|through)\s+)?(?:the\s+)?(?:present|now|today)\W*$"
