@@ -2,6 +2,7 @@ r"""Words and names around a formula: `x is 5`, `there are 12 ways`, `2 root 3`,
 
 import re
 
+from rewards.denial import UNSURE
 from rewards.quantities import is_counted
 
 _REJECTED = re.compile(
@@ -25,7 +26,9 @@ _THERE = re.compile(
     r"(?:in\s+total,?\s+)?there\s+(?:is|are|were|will\s+be|must\s+be)\s+(?:exactly\s+|only\s+)?(?=[-+0-9\\$])",
     re.IGNORECASE,
 )
-_COUNTED = re.compile(r"(?P<number>[0-9][0-9,.]*)\s+(?P<what>[a-z]+)(?:\s+[a-z]+)?\s+(?P<things>[a-z]{2,}s)")
+_COUNTED = re.compile(
+    r"(?P<number>[0-9][0-9,.]*)\s+(?!other|additional|extra|further|missing|remaining)(?P<what>[a-z]+)(?:\s+[a-z]+)?\s+(?P<things>[a-z]{2,}s)"
+)
 _SQUARE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?(?:square\s+)?root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _CUBE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?cube\s+root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _TIMES = re.compile(r"(?<=[0-9])\s+times\s+(?=[0-9(\\\u221a\u221b])")
@@ -65,7 +68,8 @@ def in_signs(text: str) -> str:
         >>> in_signs("Area: 5"), in_signs("x equals 5"), in_signs("12 possible outcomes"), in_signs("2 to 3")
         ('5', 'x = 5', '12 outcomes', '2:3')
     """
-    text = _THERE.sub("", _COLON.sub("", text, count=1), count=1)
+    text = _COLON.sub(lambda lead: lead[0] if UNSURE.search(lead[0]) else "", text, count=1)
+    text = _THERE.sub("", text, count=1)
     text = _IS.sub(r"\1 = ", text, count=1)
     of_one = _OF_ONE.fullmatch(text)
     if of_one is not None:
