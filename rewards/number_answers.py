@@ -23,7 +23,7 @@ _REST = r"(?:[^,;()]|,(?=[0-9]{3}))*"
 """The rest of a clause."""
 _RIVAL = re.compile(
     r"\b(?:or|maybe|perhaps|possibly|could|might|may(?!\s+[12])|actually|really|rather|correct(?:ed|ion|ly)?|sorry|wait|total|answer"
-    r"|final|truly|instead|alternatively|otherwise|else|unless|if|not\s+sure|i)\b"
+    r"|final|truly|instead|alternatively|otherwise|else|unless|if|not|no|but|likely|better|should|would|now|new|revised|updated|i)\b|(?<!the\s)\bright\b"
 )
 """Words of an aside whose number is another answer."""
 _NOT = re.compile(

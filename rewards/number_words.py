@@ -36,7 +36,7 @@ _PRONOUN = re.compile(
 _KNOWN_BEFORE = re.compile(r"\b(?:the|both|these|those|all|first|last|top|other|next|previous|which|that)\s+$")
 """In front of a number in words: it says how many there are of what is known already: `the two bars reach 45`."""
 _JOINED_BEFORE = re.compile(
-    r"[0-9][^0-9]*[:(]\s*$|[0-9]\s+[a-z-]+\s*,\s*$|[0-9][^0-9]*\band\s+$|[0-9]\s*(?:,|or|to|and|less|minus|plus|times|over|by|/|-|vs\.?|versus|,?\s*(?:or\s+)?(?:maybe|perhaps|possibly))\s*$"
+    r"[0-9][^0-9]*[:(]\s*$|[0-9]\s+[a-z-]+(?:\s*,|\s+or)\s*$|[0-9][^0-9]*\band\s+$|[0-9]\s*(?:,|or|to|and|less|minus|plus|times|over|by|/|-|vs\.?|versus|,?\s*(?:or\s+)?(?:maybe|perhaps|possibly))\s*$"
 )
 _JOINED_BEHIND = re.compile(r"\s*(?:,|or|to|of|/|-|vs\.?|versus)\s*[0-9]")
 _ABOUT = re.compile(
