@@ -64,7 +64,7 @@ DENIED_LATER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER_DOUBTED_LATER = re.compile(
-    r"(?:\bnot|\bcannot|n't)\s+(?:be\s+)?(?:(?:\w+ly|too|that|so)\s+)?(?:sure|certain|confident|positive)\b|\b(?:unsure|uncertain|unclear)\b"
+    r"(?:\bnot|\bcannot|n't)\s+(?:be\s+)?(?:(?:\w+ly|too|that|so)\s+)?(?:sure|certain|confident|positive)\b|\b(?:unsure|uncertain|unclear|no\s+idea)\b"
     r"|\b(?:could|might|may)\s+(?:(?:also|well|easily|still)\s+)?(?:be|have\s+been|have)\s+(?:more|fewer|less|others?|another|wrong|mistaken"
     r"|off|incorrect|hidden|additional|missed|miscounted)\b|\b(?:hard|difficult|impossible|tricky)\s+to\s+(?:say|tell|count|see|determine)\b"
 )
@@ -83,7 +83,7 @@ _OF_A_NUMBER = re.compile(
     rf"(?:{_COPULA}\b\s*){{1,3}}{_ADVERBS}(?:{NOT}|{FALSE})\b"
     rf"|(?:{NOT}|{FALSE}|nope|nah|no)\b(?=\W*$|\s*[,.;:!]|\s+(?:be|really|quite|sure|exactly|right|correct|at\s+all|it|so)\b)"
     rf"|(?:{_COPULA}\s+)?{_ADVERBS}too\s+(?:many|much|few|little|high|low|large|small|big|great)\b"
-    r"|(?:is\s+)?(?:fails?|failed|extraneous|rejected|discarded|dismissed)\b",
+    r"|(?:is\s+)?(?:fails?|failed|extraneous|rejected|discarded|dismissed|(?:far|way)\s+off)\b",
     re.IGNORECASE,
 )
 _POINTED_AWAY = re.compile(
@@ -155,7 +155,7 @@ _SOMETHING = re.compile(
     r"\b(?:but|except|not|than|unless|if|or\s+(?:maybe|perhaps|possibly|a)|maybe|perhaps|possibly|few|fewer|less|more|some|several"
     r"|many|other|further|longer|missing|absent|lost|hidden|excluded|omitted|gone|lacking|unseen|invisible|without"
     r"|besides|apart|aside|bar|save|beyond|until|till|before|ruled|denied|dismissed|discounted|else|sure|certain|able|aware)\b"
-    r"|^(?:telling|saying|knowing|guessing|denying|doubting|mistaking|counting)\b"
+    r"|^(?:(?:way|means|method)\s+of|telling|saying|knowing|guessing|denying|doubting|mistaking|counting)\b"
     r"|^(?:[a-z]+\s+)?(?:shortage|lack|end|scarcity|dearth|absence|limits?|number|amount|quantity|paucity|exceptions?)\b"
     r"|^(?:one|doubt|problem|(?:small|mean|limited|large|great|single)\s+(?:number|amount|quantity|count|feat))\b"
 )

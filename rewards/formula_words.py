@@ -6,7 +6,7 @@ from rewards.denial import UNSURE
 from rewards.quantities import is_counted
 
 _REJECTED = re.compile(
-    r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor|omit|remov|avoid|delet|cross(?:es|ed|ing)?\s+out|str(?:ik|uck)|instead\s+of|rather\s+than"
+    r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor|omit|remov|avoid|delet|cross(?:es|ed|ing)?\s+out|str(?:ik|uck)|throw|instead\s+of|rather\s+than"
     r"|other\s+than|except|besides|without|(?:any|every|no|all|not)\w*(?:\s+\w+)?\s+but|apart\s+from|not\b|never\b"
     r"|extraneous|invalid|impossible|fails?\b|failed\b|(?:does|do|is|are|can|could|would)n't)",
     re.IGNORECASE,

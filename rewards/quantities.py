@@ -48,7 +48,7 @@ _ANOTHER_BEFORE = re.compile(
     # Another year: one before or after it, or any but it.
     r"before|after|since|till|through|past|pre|post|(?:prior|opposed)\s+to|(?:previous|next)(?:\s+year)?\s+to|ahead"
     r"|(?!(?:is|are|was|were|be|it|comes?|came|dates?|data|value|number)\b)[a-z]+\s+from|(?:compared|comparison|relative|contrary|contrast)\s+(?:to|with)"
-    r"|versus|vs|against|out\s+of|one\s+in|per|than|instead|unlike|besides|barring|exclusive|exception"
+    r"|versus|vs|against|out\s+of|one\s+in(?:\s+every)?|per|than|instead|unlike|besides|barring|exclusive|exception"
     r"|(?:preced|follow|succeed|exclud)(?:e|es|ed|s|ing)|(?:any|every|all|each|none|no|nothing)\w*(?:\s+\w+)?\s+but|without"
     # Another number: a part or a multiple of it, less or more than it, none of it.
     r"|half|twice|thrice|double|triple|treble|quadruple|times|minus|negative|plus|no(?:ne)?|neither"
