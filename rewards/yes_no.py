@@ -4,15 +4,16 @@ import re
 
 from rewards.base import Reason
 from rewards.declaration import declared
-from rewards.denial import TAKEN_BACK, declines
+from rewards.denial import TAKEN_BACK, declines, says_none
 from rewards.plain_text import clean
+from rewards.refusal import lacks_material, refuses
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _LABELS = {
     "yes": True, "true": True, "yeah": True, "yep": True, "no": False, "false": False, "nope": False, "nah": False,
-    # Chinese: yes (is), right; no (is not), wrong.
+    # Chinese: yes (is), right; no (is not, has not), wrong.
     "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
-    "\u5426": False, "\u4e0d\u662f": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
+    "\u5426": False, "\u4e0d\u662f": False, "\u4e0d\u662f\u7684": False, "\u6ca1\u6709": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
     "\u9519\u8bef": False, "\u4e0d\u6b63\u786e": False,
 }  # fmt: skip
 _LONE = {
@@ -30,11 +31,38 @@ _TURNING = frozenset(
         "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
         "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
         "nevermind", "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
-        "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant",
+        "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant", "scrap",
+        # What turns to something else, and what refuses.
+        "wait", "actually", "sorry", "oops", "hmm", "hold", "hang", "correction", "second", "closer", "reflection", "fact",
+        "indeed", "well", "uh", "oh", "opposite", "unable", "lack", "nobody", "know", "knows", "tell", "say", "missing",
+        "unavailable", "inaccessible", "insufficient", "inadequate", "little", "ai", "language", "text", "impossible",
+        "hard", "difficult", "tough", "tricky", "way", "forgot", "determine", "sure", "certain", "joke", "answer", "contrary",
     )
 )  # fmt: skip
 _TURNING_YES, _TURNING_NO = (_TURNING | {word for word in _LABELS if word != own} for own in ("yes", "no"))
-"""Words behind a label of which there is one wherever it is denied, doubted or taken back."""
+"""Words behind a label of which there is one wherever it is denied, doubted, taken back or refused."""
+_ENDING = frozenset(
+    (
+        "is",
+        "are",
+        "was",
+        "were",
+        "does",
+        "do",
+        "did",
+        "has",
+        "have",
+        "had",
+        "can",
+        "could",
+        "will",
+        "would",
+        "so",
+        "one",
+        "some",
+    )
+)
+"""Last words of `it is`, `there is one`: behind a no these may take it back."""
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _NEGATED = re.compile(
     r"(?:\bnot|n't)\s+(?:(?:entirely|really|actually|quite|at|all|a|an|the)\s+){0,2}(yes|no|true|false)\b"
@@ -48,15 +76,46 @@ _WITHDRAWN = re.compile(
     r")"
 )
 """Behind the first word, in its own brackets or not: it is denied, taken back, or one of several."""
+_FILLER = (
+    r"(?:(?:and|but|well|actually|wait|sorry|oops|hmm+|uh|oh|(?:hold|hang)\s+on|correction|however|though|although|indeed|in\s+fact"
+    r"|on\s+(?:second\s+thoughts?|(?:a\s+)?closer\s+(?:look|inspection)|reflection)|i\s+(?:think|believe|guess|suppose|mean)(?:\s+that)?)\b\W*)"
+)
+_BE = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would)"
 _YES_DENIED = re.compile(
-    r"^\W*(?:well\W+)?(?:actually\W+)?(?:not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never)\W*$"
-    r"|\b(?:that|this|which|it)(?:'s|\s+is|\s+was|\s+would\s+be)(?:\s+\w+ly|\s+just|\s+quite)?"
+    rf"^\W*{_FILLER}*(?:not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never|there\s+(?:is|are|was|were)\s+none\b.*)\W*$"
+    r"|\b(?:that|this|which|it|(?:the|this|that)\s+(?:statement|claim|assertion|answer))(?:'s|\s+is|\s+was|\s+would\s+be)(?:\s+\w+ly|\s+just|\s+quite)?"
     r"(?:(?:\s+not|n't)\s+(?:so|correct|right|the\s+case)|\s+(?:an?\s+)?(?:incorrect|wrong|untrue|mistaken?|error|lie))\s*(?:$|[.,;:!)])"
-    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b|^\W*there\s+(?:is|are|was|were)\s+none\b"
-    r"|^\W*(?:(?:it|there|that|this|he|she|they|we|i)\s*)?(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|'s)\s*"
+    r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
+    r"|\b(?:the|my)\s+(?:\w+\s+)?answer\s+is\s+negative\b"
+    rf"|^\W*{_FILLER}*(?:(?:it|there|that|this|he|she|they|we|i)\s*)?(?:{_BE}|'s)\s*"
     r"(?:n't|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|really|at\s+all))?\W*$"
 )
-"""Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`."""
+"""Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`, `wait, there is none`."""
+_NEGATION = r"\b(?:no|not|none|never|nobody|nothing|neither|nor|cannot|\w+n't|without|wrong|incorrect|false)\b"
+_NO_DENIED = re.compile(
+    rf"^\W*{_FILLER}*(?:it|there|that|this|he|she|they|we|i)\s+{_BE}(?:\s+(?:so|one|some|indeed))?\W*$"
+    rf"|^\W*(?=[^\w]*(?:sorry|actually|hmm+|well|in\s+fact|oh)\b){_FILLER}+there\s+(?:is|are|was|were)\s+(?!.*{_NEGATION})"
+    rf"|^\W*(?:(?:and|but|oh|hmm+|uh)\W+)*(?:wait|oops|(?:hold|hang)\s+on|correction|on\s+second\s+thoughts?)\b(?!.*{_NEGATION})"
+    r"|^\W*(?:on\s+the\s+contrary|the\s+opposite)\b|\b(?:the|my)\s+(?:\w+\s+)?answer\s+is\s+(?:affirmative|positive)\b"
+)
+"""Words that take back a no: `it is`, `sorry, there is one`, `wait, it has a roof`."""
+_TURNS = re.compile(rf"\W*{_FILLER}")
+_DETERMINER = re.compile(
+    r"\bno(?:\.?\s*[0-9]|\s+(?!(?:it|that|this|there|he|she|they|we|i|you|is|are|was|were|not|wait|actually|sorry|or|and|but|yes|no|nope|nah|true|false"
+    r"|to|for|in|on|at|of|from|with|if|when|because|since|as|so)\b)(?=\w))"
+)
+"""A no that is no label: `no clouds`, `No. 5`."""
+_IDIOM = re.compile(
+    r"no\s+(?:doubt|mistake|wonder|problem|contest|question|kidding|worries|objections?|arguments?|exaggeration|thanks)"
+    r"(?:\s+(?:about\s+(?:it|that|this)|at\s+all|there|whatsoever))?\s*(?:$|[.,;:!])"
+)
+"""`No doubt` and the like: answers that say neither."""
+_EMPHASIS = r"(?:absolutely|definitely|certainly|surely|sure|indeed|of\s+course|clearly|obviously|undoubtedly|exactly|naturally)"
+_EMPHATIC = re.compile(
+    rf"{_EMPHASIS}(?:\W+{_EMPHASIS})*(?P<not>\W+not)?(?=$|\s*[.,;:!])|not\s+(?:at\s+all|really)(?=$|\s*[.,;:!])"
+)
+_EMPHASISED = re.compile(rf"(?:{_EMPHASIS}\W+)+(?=\w)")
+_BARE_DENIAL = re.compile(rf"(?:it|there|that|this|he|she|they)\s+{_BE}(?:\s+not|n't|not)")
 _SAME = re.compile(r"\bno(?:-\w+|\s+(?:doubt|question|exception|mistake|problem|other|longer|wonder)s?\b)")
 """A no that is none: `no doubt`, `a no-smoking sign`."""
 _CONFIRMS_NO = re.compile(
@@ -94,7 +153,9 @@ def read_yes_no(text: str) -> tuple[bool | None, Reason]:
     sentence = _SENTENCE.fullmatch(text)
     if sentence is not None:
         words, label = sentence[1].lower().split(), text[0] in "Yy"
-        if (_TURNING_YES if label else _TURNING_NO).isdisjoint(words) and (label or not declines(text)):
+        if (_TURNING_YES if label else _TURNING_NO).isdisjoint(words) and (
+            label or not (words[-1] in _ENDING or declines(text) or lacks_material(sentence[1].lower()))
+        ):
             return label, Reason.OK
     return _read_fully(text)
 
@@ -103,9 +164,15 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     """Return what `read_yes_no` does, without its shortcuts for lone words and plain sentences."""
     cleaned = clean(text)
     folded = cleaned.casefold()
-    label, reason = _read_first_word(folded)
+    label, reason = _read_first_word(_EMPHASISED.sub("", folded, count=1) if _EMPHASISED.match(folded) else folded)
     if reason is not Reason.UNREADABLE:
         return label, reason
+    emphatic = _EMPHATIC.match(folded)
+    if emphatic is not None:
+        word = "no" if "not" in emphatic.group() else "yes"
+        return _read_first_word(word + folded[emphatic.end() :])
+    if _BARE_DENIAL.fullmatch(text.strip(" .!").casefold()) or _says_none(folded):
+        return False, Reason.OK
     stated = _STATED.fullmatch(folded)
     if stated is not None:
         return (stated["value"] in ("true", "correct", "accurate")) is (stated["not"] is None), Reason.OK
@@ -113,7 +180,13 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
         return _read_first_word(clean(declaration.value).casefold())
     last = _LAST_SENTENCE.fullmatch(folded)
     label = _LABELS.get(last["label"]) if last is not None else None
-    if last is None or label is None or declines(folded) or _UNSETTLED.search(last["before"]):
+    if (
+        last is None
+        or label is None
+        or declines(folded)
+        or refuses(last["before"])
+        or _UNSETTLED.search(last["before"])
+    ):
         return None, Reason.UNREADABLE
     said = _SAME.sub(" ", _QUOTED.sub(" ", last["before"]))
     if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
@@ -121,10 +194,20 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     return label, Reason.OK
 
 
+def _says_none(text: str) -> bool:
+    """Return whether a folded sentence says that there is nothing of a kind (`there is no dog`), and refuses nothing."""
+    if not text.startswith(("there ", "i ")) or not says_none(text) or refuses(text):
+        return False
+    words = text[text.find("no ") :].split()[:4] if "no " in text else []
+    return not any(lacks_material(" ".join(words[:n])) for n in range(2, len(words) + 1))
+
+
 def _read_first_word(text: str) -> tuple[bool | None, Reason]:
     first = _WORD.search(text)
     label = _LABELS.get(first.group()) if first is not None else None
-    if first is None or label is None or (not label and declines(text[first.start() :])):
+    if first is None or label is None:
+        return None, Reason.UNREADABLE
+    if not label and (declines(text[first.start() :]) or _IDIOM.match(text, first.start())):
         return None, Reason.UNREADABLE
     if first.end() == len(text):
         return label, Reason.OK
@@ -133,8 +216,12 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
     said = _SAME.sub(" ", _QUOTED.sub(" ", text[first.end() :]))
-    if label and _YES_DENIED.search(said):
+    if refuses(said.lstrip(" ,.;:!-")) or (first.group() == "no" and refuses(text[first.start() :])):
+        return None, Reason.UNREADABLE
+    if (_YES_DENIED if label else _NO_DENIED).search(said):
         return None, Reason.CONTRADICTION
+    if label and not _TURNS.match(said):
+        said = _DETERMINER.sub(" ", said)
     said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)
     if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards import MixedReward, RewardConfig, RewardRequest, denial, yes_no
+from rewards import MixedReward, RewardConfig, RewardRequest, denial, refusal, yes_no
 from rewards.base import GoldError, Reason
 from rewards.choices import Choices
 from rewards.config import MatchingConfig, ReadingConfig
@@ -622,7 +622,7 @@ def test_an_accepted_text_that_is_none_is_a_failure(gold: str) -> None:
 
 def test_plain_sentences_behind_a_label_are_read_as_without_the_shortcut() -> None:
     # Words that the rules themselves are written with, so that each rule meets sentences of its own.
-    sources = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (denial, yes_no))
+    sources = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (denial, refusal, yes_no))
     words = sorted(set(re.findall(r"(?<![a-z\\])[a-z]+", sources)))
     assert len(words) > 400
     generator = random.Random(0)
