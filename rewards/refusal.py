@@ -11,7 +11,10 @@ from rewards.denial import declines
 _MATERIAL = (
     r"(?:image|picture|photo|photograph|screenshot|figure|graph|chart|diagram|attachment|visual|file|video|link)s?"
 )
-_THE_MATERIAL = rf"(?:(?:the|this|that|your|any|an?|such|of|attached|provided|uploaded|actual|visual)\s+){{0,3}}{_MATERIAL}\b(?!\s+(?:of|on|in|at)\b)"
+_THE_MATERIAL = (
+    r"(?:(?:the|this|that|your|any|an?|such|of|attached|provided|uploaded|actual|visual)\s+){0,3}"
+    rf"{_MATERIAL}\b(?!\s+(?:of|on|in|at)\b)"
+)
 _FIND_OUT = (
     r"(?:(?:tell|say|know)(?!\s+(?:that|so|it\s+is|him|her|them|of)\b)|determine|decide|answer|judge|verify|confirm|conclude|infer"
     r"|ascertain|establish|respond|help|assist|be\s+(?:\w+ly\s+)?(?:sure|certain)|guess|comment)\b"
@@ -20,7 +23,10 @@ _FOUND_OUT = (
     r"(?:determined|told|known|inferred|established|answered|verified|confirmed|concluded|judged|decided|ascertained|deduced"
     r"|estimated|calculated|computed|derived)\b"
 )
-_STARTS = r"(?:^|[.,;:!?(]\s*|\b(?:but|though|although|however|because|since|as|so|and|or|sorry|unfortunately|afraid|i|we|one|you)(?:\s+|(?='m\b)))"
+_STARTS = (
+    r"(?:^|[.,;:!?(]\s*|\b(?:but|though|although|however|because|since|as|so|and|or|sorry|unfortunately|afraid|i|we|one|you)"
+    r"(?:\s+|(?='m\b)))"
+)
 _CANNOT = (
     r"(?:(?:'m\s+|am\s+|are\s+|was\s+)?(?:(?:can|could)(?:\s?not|n't|'t)|(?:not\s+able|unable)\s+to|(?:won't|will\s+not)\s+be\s+able\s+to)"
     r"(?:\s+(?:\w+ly|even|just|possibly))?|do(?:\s+not|n't)\s+(?:think|believe)\s+(?:that\s+)?(?:i|we)\s+can)"
@@ -59,7 +65,7 @@ _IN_THE_SCENE = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Return whether words that explain an answer, or stand for one, say that it is not known or nothing was to be seen.
+    """Return whether words that explain an answer, or stand for one, say that there is no answer to give.
 
     Args:
         text: Through `plain_text.clean`, from behind the label.

@@ -13,7 +13,8 @@ _LABELS = {
     "yes": True, "true": True, "yeah": True, "yep": True, "no": False, "false": False, "nope": False, "nah": False,
     # Chinese: yes (is), right; no (is not, has not), wrong.
     "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
-    "\u5426": False, "\u4e0d\u662f": False, "\u4e0d\u662f\u7684": False, "\u6ca1\u6709": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
+    "\u5426": False, "\u4e0d\u662f": False, "\u4e0d\u662f\u7684": False,
+    "\u6ca1\u6709": False, "\u4e0d": False, "\u4e0d\u5bf9": False, "\u9519": False,
     "\u9519\u8bef": False, "\u4e0d\u6b63\u786e": False,
 }  # fmt: skip
 _LONE = {
@@ -33,10 +34,15 @@ _TURNING = frozenset(
         "nevermind", "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
         "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant", "scrap",
         # What turns to something else, and what refuses.
-        "wait", "actually", "sorry", "oops", "hmm", "hold", "hang", "correction", "second", "closer", "reflection", "fact",
+        "wait", "actually", "sorry", "oops", "hmm", "hold", "hang", "correction", "second", "closer", "reflection",
+        "fact",
         "indeed", "well", "uh", "oh", "opposite", "unable", "lack", "nobody", "know", "knows", "tell", "say", "missing",
         "unavailable", "inaccessible", "insufficient", "inadequate", "little", "ai", "language", "text", "impossible",
-        "hard", "difficult", "tough", "tricky", "way", "forgot", "determine", "sure", "certain", "joke", "answer", "contrary",
+        "hard", "difficult", "tough", "tricky", "way", "forgot", "determine", "sure", "certain",
+        "joke", "answer", "contrary",
+        "access", "ability", "information", "info", "context", "data", "means", "capability", "idea", "clue",
+        "knowledge", "question", "questions", "exception", "exceptions", "mistakes", "problem", "problems", "other",
+        "longer", "wonder", "wonders", "others", "doubts",
     )
 )  # fmt: skip
 _TURNING_YES, _TURNING_NO = (_TURNING | {word for word in _LABELS if word != own} for own in ("yes", "no"))
@@ -110,7 +116,10 @@ _IDIOM = re.compile(
     r"(?:\s+(?:about\s+(?:it|that|this)|at\s+all|there|whatsoever))?\s*(?:$|[.,;:!])"
 )
 """`No doubt` and the like: answers that say neither."""
-_EMPHASIS = r"(?:absolutely|definitely|certainly|surely|sure|indeed|of\s+course|clearly|obviously|undoubtedly|exactly|naturally)"
+_EMPHASIS = (
+    r"(?:absolutely|definitely|certainly|surely|sure|indeed|of\s+course|clearly|obviously|undoubtedly|exactly"
+    r"|naturally)"
+)
 _EMPHATIC = re.compile(
     rf"{_EMPHASIS}(?:\W+{_EMPHASIS})*(?P<not>\W+not)?(?=$|\s*[.,;:!])|not\s+(?:at\s+all|really)(?=$|\s*[.,;:!])"
 )
@@ -195,7 +204,7 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
 
 
 def _says_none(text: str) -> bool:
-    """Return whether a folded sentence says that there is nothing of a kind (`there is no dog`), and refuses nothing."""
+    """Return whether a folded sentence says that there is none of a kind (`there is no dog`), and refuses nothing."""
     if not text.startswith(("there ", "i ")) or not says_none(text) or refuses(text):
         return False
     words = text[text.find("no ") :].split()[:4] if "no " in text else []
@@ -215,13 +224,14 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
         return label, Reason.OK
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
-    said = _SAME.sub(" ", _QUOTED.sub(" ", text[first.end() :]))
-    if refuses(said.lstrip(" ,.;:!-")) or (first.group() == "no" and refuses(text[first.start() :])):
+    said = _QUOTED.sub(" ", text[first.end() :])
+    settled = _SAME.sub(" ", said)
+    if refuses(settled.lstrip(" ,.;:!-")) or (first.group() == "no" and refuses(text[first.start() :])):
         return None, Reason.UNREADABLE
-    if (_YES_DENIED if label else _NO_DENIED).search(said):
+    if _YES_DENIED.search(settled) if label else _NO_DENIED.search(said):
         return None, Reason.CONTRADICTION
-    if label and not _TURNS.match(said):
-        said = _DETERMINER.sub(" ", said)
+    if label:
+        said = settled if _TURNS.match(settled) else _DETERMINER.sub(" ", settled)
     said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)
     if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION
