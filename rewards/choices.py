@@ -10,14 +10,13 @@ import re
 import string
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import zip_longest
 
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
-from rewards.denial import DENIED, DENIED_LATER, HEDGE, LACKS, REFUSAL, TAKEN_BACK, is_denied
-from rewards.number_words import in_digits
+from rewards.denial import LACKS, is_denied
+from rewards.explanation import PROCLAIMED, Explanations
 from rewards.option_texts import OptionTexts
-from rewards.plain_text import clean, without_article
+from rewards.plain_text import clean
 from rewards.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
@@ -33,13 +32,6 @@ _OPTION_WORD = re.compile(
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
-_PROCLAIMED = re.compile(
-    r"\s*\b(?:(?:only|alone)(?![\w'-])"
-    r"|(?:is|are|would\s+be|must\s+be|should\s+be|seems)\s+(?:both\s+|clearly\s+)?(?:the\s+|my\s+)?"
-    r"(?:(?:correct|right|best|closest|only|final|most\s+\w+)\s+){0,2}"
-    r"(?:correct|right|accurate|answer|option|choice|one)s?(?:\s+(?:answer|option|choice|one)s?)?(?![\w'-]))"
-)
-"""`is correct`, `would be the best option`, `only`: what may follow a label without changing what is said."""
 _PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "option", "choice", "one", "s")
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
@@ -47,6 +39,7 @@ _LABEL_AND_REST = re.compile(
     r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=because\b|since\b))(?P<rest>\S.*)",
     re.DOTALL,
 )
+_SENTENCE_MARK = frozenset(".:;!)")
 _LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*\s+(\S.*)", re.DOTALL)
 _LINK = r"(?:(?:which|that|this)\s+is\s+|i\.e\.,?\s+)?(?:(?:option|choice|answer)\s+)?"
 _OWN_TEXT_AND_LABEL = re.compile(
@@ -54,25 +47,6 @@ _OWN_TEXT_AND_LABEL = re.compile(
 )
 _BETWEEN_WORDS = re.compile(r"[\s,;:&+/|()\[\]{}<>\"'*`$.!?-]+")
 _LIST_WORDS = frozenset(("and", "or", "nor", "vs", "both", "either", "to", "through", "option", "options"))
-_SECOND_LABEL = re.compile(
-    r"(?<![A-Za-z0-9_'\u2220\u00b0])(?:([A-Z])(?![A-Za-z0-9_'])|([a-z])(?=[)\]:.](?:\s|$)))"
-    # In small letters only where nothing but a label stands so: `B, or c`, `B, a`.
-    r"|(?:^|[,;/|&]|\b(?:or|and|else|also|alternatively|(?:could|might|may|would)\s+be|maybe|perhaps|possibly|option|choice|answer|letter|not|choose|pick|select|try|use|take|say"
-    r"|meant?|go\s+with|make\s+it)\b)"
-    r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and|instead|too|then)\b))"
-)
-_WORD_USE = re.compile(r"(?:A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}|I(?:'|\s+[a-z]))")
-"""`A cat`: an article; `I think`: a first person."""
-_NAMED_THING = re.compile(
-    r"\b(?:label(?:l?ed)?|marked|named|called|point|graph|figure|image|picture|panel|curve|line|angle|side|vertex|region"
-    r"|area|object|structure|circle|triangle|square|set|group|type|class|vitamin|hepatitis|influenza|plan|step|part|node"
-    r"|bar|column|row|box|section|sample|diagram|chart|table|circuit|factor|phase|player|person|city|country|event|model"
-    r"|case|species|solution|site|zone|team|company|product|material|block|path|wire|bulb|resistor|investment"
-    r"|project|expansion|stock|asset|substance|compound|element|gene|allele|cell|lens|car|train|ball|tank|beaker|tube|map"
-    r"|view|state|station|trial|experiment|method|design|plane|force|vector|wave|house|tree|shape|piece|tile|symbol)s?\s+[\"'(*]*$",
-    re.IGNORECASE,
-)
-"""Behind these words a letter names a thing in the picture."""
 _SUBJECT = re.compile(
     r"(?:(?:and|but|so|it|this|that|because|since|as)\s+)*(?P<denied>.+?)\s+(?P<verb>(?:is|isn't|are|aren't|was|were|can't|cannot"
     r"|can|must|does|doesn't|do|don't|has|have|lacks?|being)\b.*)",
@@ -90,54 +64,12 @@ _LABEL_LIST = re.compile(r"(?<![\w'])([A-Z]),\s*(?:(and|or|nor)\s+)?(?=[A-Z](?![
 _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
 _NO = re.compile(r"(?:no|nope|not|hardly)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"([;:!?()]+\s*|[.,]+(?:\s+|$)|\s-+\s|\s(?=(?:but|so|because|since)\s))", re.IGNORECASE)
-_CLAUSE_START = re.compile(r"^\s*|[.;:!?]+(?:\s+|$)|[,()]\s*|\s-+\s|\s(?=(?:but|and|plus|as\s+well\s+as)\s)")
-_TURN = re.compile(
-    r"(?:and\s+)?(?P<turn>(?:(?:actually|rather|better|instead|but|however|also|plus|as\s+well\s+as|both|or|no|wait|sorry"
-    r"|oops|apologies|correction|well|hmm|then|so|thus|hence|therefore|in\s+fact|definitely|clearly|perhaps|maybe|probably|likely"
-    r"|alternatively|on\s+(?:second\s+thought|reflection)|looks\s+like|make\s+(?:it|that)|let's\s+(?:say|go\s+with)"
-    r"|i(?:\s+would|'d)?\s+(?:meant?|say|choose|pick|think|believe|guess|go\s+with)(?:\s+to\s+say)?(?:\s+that)?"
-    r"|(?:(?:it|this|that|(?:the|my)\s+(?:\w+\s+)?answer)(?:\s+|(?=')))?"
-    r"(?:'s|is|(?:must|should|would|could|may|might|has\s+to)\s+be))\b[\s,:]*)*)",
-    re.IGNORECASE,
-)
-"""Phrases before a second answer: `actually`, `I mean`, `but also`, `no wait`."""
-_TOO = re.compile(r"(?:too|also|as\s+well|instead)\b", re.IGNORECASE)
-_FIRST_PERSON = re.compile(
-    r"(?:am|was|have|had|can|could|do|did|will|would|must|should|shall|think|believe|guess|see|need|want|hope|apologi[sz]e"
-    r"|as\s+an?|m|ve|d|ll|being|really|just|also|cannot|\w+n't|sorry|unfortunately|however|afraid|unable|unsure|not|no)\b",
-    re.IGNORECASE,
-)
 _PRONOUN = re.compile(r"(?:it|this|that|they)\s+(?!is\b|was\b|says\b)", re.IGNORECASE)
-_COLLECTIVE = re.compile(r"^(?:all|both|none|neither|any)\b|\b(?:above|[ai]+ and [bi]+|1 and 2)\b")
-"""Options about other options."""
-_BEHIND_STATED = (
-    r"\s+(?:side|one|colou?r|direction|part|corner|half|end|as\s+well|too|instead|here|now)"
-    r"|\s+(?:in|on|of|at)\s+(?:the|this)\s+(?:image|picture|photo|figure|graph|chart|diagram|table|map|screen|right|left)"
-)
-_STATEMENT_END = re.compile(
-    r"[.,;:!?()]+(?:\s+|$)|\s-+\s|\s(?=(?:but|and|because|since|so|as|while|whereas|where|which|if|when)\s)"
-)
-_COMPARED = re.compile(
-    r"\b(?:not|never|no|nor|neither|\w+n't|cannot|than|unlike|without|with|between|rather|instead|except|excluding|opposite|whereas"
-    r"|while|like|beyond|outside|near|if|when|against|versus|vs|and|or|would|for|as|into|over|under|above|below|behind|before|after"
-    r"|(?:north|south|east|west|left|right|front|top|capital|part|half|kind|type|form|out)\s+of|(?:clos\w+|next|prior|similar|compared"
-    r"|opposed|relative|due|belongs?|refers?|related)\s+to|(?:far|differ\w*|away|apart|distinct|separate\w*)\s+from|(?:if|because|since|as"
-    r"|so|while|which|where)\s+(?!(?:it|this|that|they)\b))",
-    re.IGNORECASE,
-)
-"""In front of an option's text: the clause compares with it, denies it or explains by it."""
-_ORDER = re.compile(r"\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|answer|one)\W*$", re.IGNORECASE)
-_ORDERED = dict(zip(("first", "second", "third", "fourth", "fifth"), string.ascii_uppercase, strict=False))
-_RIVAL_NUMBER = re.compile(r"\b(?:or|maybe|perhaps|but|actually|rather|no|wait|not|instead)\b")
 _BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
-_IS = re.compile(
-    r"\b(?:is|are|was|were|(?:must|should|would|has\s+to)\s+be|equals?|reads?|shows?|says?|depicts?|displays?"
-    r"|counts?|sees?|finds?|ha(?:s|ve))\s+"
-)
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
 _LABELS = string.ascii_uppercase
@@ -186,6 +118,10 @@ class Choices:
     def _option_texts(self) -> OptionTexts:
         """Made when the first answer needs them: most name a label."""
         return OptionTexts(self._options, self._labels)
+
+    @cached_property
+    def _explanations(self) -> Explanations:
+        return Explanations(self._labels, self._option_texts)
 
     @property
     def spelled(self) -> str:
@@ -300,7 +236,9 @@ class Choices:
         label = (parts["double"] or parts["single"] or parts["plain"]).upper() if parts is not None else ""
         reason = Reason.UNREADABLE
         if parts is not None and label in self._labels:
-            reason = self._check_rest(label, parts["rest"])
+            reason = self._explanations.check(
+                label, parts["rest"], is_conditional=not _SENTENCE_MARK.intersection(parts["mark"])
+            )
             if reason is Reason.OK:
                 return _LABEL_SETS[label], reason
         several = self._read_several(answer) if parts is None or len(self.gold) != 1 else None
@@ -340,7 +278,7 @@ class Choices:
         if len(meant) < 2:
             return None
         value = read_yes_no(text)[0]
-        return None if value is None or self._names_another(text, meant[value]) else meant[value]
+        return None if value is None or self._explanations.names_another(text, meant[value]) else meant[value]
 
     def _listed_labels(self, text: str) -> tuple[frozenset[str], Reason] | None:
         """Return the labels of a text made of nothing but several: `A, b`, `['A', 'C']`, `B or C`, `AC`."""
@@ -355,112 +293,6 @@ class Choices:
         named = frozenset(letters)
         is_open = any(word.casefold() in ("or", "nor", "vs", "either", "to", "through") for word in words)
         return named, Reason.AMBIGUOUS if is_open and len(named) > 1 else Reason.OK
-
-    def _check_rest(self, label: str, rest: str) -> Reason:
-        """Return OK unless what follows a label denies it, hedges, refuses or names another option."""
-        by_text = self._option_texts.with_text(clean(rest)) or self._option_texts.with_text(rest)
-        if by_text:
-            return Reason.OK if label in by_text else Reason.CONTRADICTION
-        if (label == "I" and _FIRST_PERSON.match(rest)) or REFUSAL.match(rest):
-            return Reason.UNREADABLE
-        proclaimed = _PROCLAIMED.match(rest)
-        said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
-        own_text = self._option_texts.text_of(label)
-        without_own = (
-            re.sub(rf"(?<!\w){re.escape(own_text)}(?!\w)", " ", said, flags=re.IGNORECASE) if own_text else said
-        )
-        says_own = without_own != said
-        begun = without_own.lstrip(" .,;:!-")
-        if DENIED.match(begun) or DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
-            return Reason.CONTRADICTION
-        if HEDGE.match(begun):
-            return Reason.AMBIGUOUS
-        if self._tells_of_all(own_text, said, label):
-            return Reason.OK
-        if self._names_another(without_own, label) or _by_order(said) not in ("", label):
-            return Reason.AMBIGUOUS
-        counted = in_digits(said.casefold()) if own_text.isdecimal() else said
-        if counted is not said and _adds_up(counted, int(own_text)):
-            return Reason.OK
-        if not says_own and (
-            any(label not in other for other in map(self._stated_first, (counted, *_IS.split(counted)[1:])) if other)
-            or self._ends_with_another(said, label)
-        ):
-            return Reason.CONTRADICTION
-        return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
-
-    def _tells_of_all(self, own_text: str, text: str, label: str) -> bool:
-        """Return whether an option like `all of the above` is explained by its parts: `A, B and C are right`."""
-        if _COLLECTIVE.search(own_text) is None:
-            return False
-        labels = {match[1] for match in _SECOND_LABEL.finditer(text) if match[1] and match[1] != label}
-        folded = text.casefold()
-        texts = {other for other in self._option_texts.normalised if other and other != own_text and other in folded}
-        return max(len(labels), len(texts)) > 1 and not HEDGE.search(text)
-
-    def _ends_with_another(self, text: str, label: str) -> bool:
-        """Return whether a clause ends with the text of another option, as what it says: `It was taken in Paris`."""
-        others = [
-            re.escape(re.sub(r"(?<=\w{3})s$", "", without_article(other.split(",")[0])))
-            for a, other in zip(self._labels, self._option_texts.normalised, strict=False)
-            if a != label
-            and other[:1].isalpha()
-            and len(other) > 2
-            and label not in self._option_texts.with_part(other)
-        ]
-        own_part = self._option_texts.text_of(label).split(",")[0]
-        if not others or (own_part and re.search(rf"(?<!\w){re.escape(own_part)}(?!\w)", text, re.IGNORECASE)):
-            return False
-        ending = re.compile(rf"(?:^|(?<=\W))(?:{'|'.join(others)})(?:e?[sd])?(?:{_BEHIND_STATED})?\W*$", re.IGNORECASE)
-        for clause in _STATEMENT_END.split(text):
-            stated = ending.search(clause)
-            if (
-                stated is not None
-                and clause[: stated.start()].strip()
-                and _COMPARED.search(clause, 0, stated.start()) is None
-            ):
-                return True
-        return False
-
-    def _stated_first(self, text: str) -> str:
-        """Return the labels of the options whose text, or part of it, is what a text begins with."""
-        clause = _CLAUSE_START.split(text.lstrip(), maxsplit=2)[1]
-        return self._option_texts.starting_with(text)[0] or self._option_texts.with_part(clause)
-
-    def _states_another(self, text: str, label: str) -> bool:
-        """Return whether a clause of a text is another option's text or part of it, or turns to that: `rather Oslo`."""
-        starts = list(_CLAUSE_START.finditer(text))
-        for start, following in zip_longest(starts, starts[1:]):
-            clause = text[start.end() : following.start() if following is not None else None]
-            opening = _TURN.match(clause)
-            assert opening is not None  # it may be empty
-            stated = clause[opening.end() :]
-            if not stated.strip():
-                continue
-            # Between two commas a text may be one of many in a sentence: `Rome, Oslo and Paris have none`.
-            is_whole = not start.start() or following is None or following.group()[0] in ".;:!?)"
-            if is_whole or opening["turn"]:
-                other = self._option_texts.with_text(clean(stated)) or self._option_texts.with_part(stated)
-                if other and label not in other:
-                    return True
-            other, behind = self._option_texts.starting_with(text[start.end() + opening.end() :])
-            is_meant = opening["turn"] or _PROCLAIMED.match(behind) or _TOO.match(behind)
-            if other and label not in other and is_meant and not is_denied(behind):
-                return True
-        return False
-
-    def _names_another(self, text: str, label: str, *, denied_counts: bool = True) -> bool:
-        """Return whether a text names an option other than `label` by its letter; not letters of things and words."""
-        for match in _SECOND_LABEL.finditer(text):
-            other = (match[1] or match[2] or match[3]).upper()
-            if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):
-                continue
-            if _NAMED_THING.search(text, 0, match.start()):
-                continue
-            behind = text[match.end() :].lstrip(" )]\"'*.,:")
-            if denied_counts or not is_denied(behind):
-                return True
-        return False
 
     def _read_declared(self, text: str) -> tuple[frozenset[str], Reason]:
         """Return the option that the text declares at its end, if it names no other before."""
@@ -479,7 +311,7 @@ class Choices:
                 label = min(listed[0])
         if label is None:
             return frozenset(), Reason.UNREADABLE
-        if self._names_another(before, label, denied_counts=False):
+        if self._explanations.names_another(before, label, denied_counts=False):
             return frozenset(), Reason.AMBIGUOUS
         if not is_called and any(
             re.search(rf"(?<!\w){re.escape(text)}(?!\w)", before, re.IGNORECASE)
@@ -519,19 +351,6 @@ _RIGHT = {label: Grade(1.0, Reason.OK, label) for label in _LABELS}
 _WRONG = {label: Grade(0.0, Reason.OK, label) for label in _LABELS}
 
 
-def _by_order(text: str) -> str:
-    """Return the label that a text gives by its place: C for `the third option`; empty for none."""
-    place = _ORDER.search(text)
-    return _ORDERED[place[1].casefold()] if place is not None else ""
-
-
-def _adds_up(text: str, number: int) -> bool:
-    """Return whether a text holds the number, or numbers that sum to it: `there are 3: 1 red and 2 blue`."""
-    numbers = [int(digits) for digits in re.findall(r"(?<![\w.,/-])[0-9]{1,9}(?![\w.,/-]*[0-9])", text)]
-    is_told = number in numbers or (len(numbers) > 1 and sum(numbers) == number)
-    return is_told and _RIVAL_NUMBER.search(text) is None
-
-
 def _without_politeness(text: str) -> str:
     """Return a text without the words around a label: `the option B is correct` is B."""
     word = _LEADING_WORD.match(text)
@@ -542,7 +361,7 @@ def _without_politeness(text: str) -> str:
         text = text[word.end() :]
     if not text.endswith(_PROCLAIMING):
         return text
-    for proclaimed in _PROCLAIMED.finditer(text):
+    for proclaimed in PROCLAIMED.finditer(text):
         if proclaimed.end() == len(text) and not text[: proclaimed.start()].casefold().endswith("there"):
             return text[: proclaimed.start()]
     return text

@@ -87,6 +87,18 @@ class OptionTexts:
         )
         return [(label, *number) for label, number in numbers if number is not None]
 
+    def number_of(self, label: str) -> float | None:
+        """Return the number that the text of an option is, whatever its unit; None for any other text."""
+        return next((float(value) for other, value, _ in self._numbers if other == label), None)
+
+    def has_other_unit(self, text: str, label: str) -> bool:
+        """Return whether a folded text is the number of an option with another unit: `5 m` for `5 cm`."""
+        number = _read_number(_key(text))
+        own = next(((value, unit) for other, value, unit in self._numbers if other == label), None)
+        if number is None or own is None or number[0] != own[0] or not number[1] or not own[1]:
+            return False
+        return not _is_same(number[1], own[1])
+
     def written(self, label: str) -> str:
         """Return the text of an option as in the row."""
         return self._options[self._labels.index(label)]
