@@ -14,7 +14,7 @@ from functools import cached_property
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
 from rewards.denial import LACKS, is_denied
-from rewards.explanation import PROCLAIMED, Explanations
+from rewards.explanation import PROCLAIMED, Explanations, quantified, quantifies
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean
 from rewards.yes_no import read_yes_no
@@ -23,7 +23,8 @@ _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
 _LONE = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}")
 _LEADING_WORD = re.compile(
     r"(?:(?:so|thus|hence|therefore|but|rather|only|just|solely|definitely|certainly|clearly|surely|probably|(?:most\s+)?likely"
-    r"|presumably|leaving)\b,?\s+)+(?=\S)",
+    r"|presumably|leaving|by\s+elimination|(?:it|this|that)\s+(?:has\s+to|must)\s+be|(?:it\s+)?looks\s+like"
+    r"|that's|(?:of|among)\s+(?:the|these|all)\s+(?:\w+\s+)?(?:two|three|four|five|six|options|choices|answers))\b,?\s+)+(?=\S)",
     re.IGNORECASE,
 )
 """Words in front of an answer that change nothing."""
@@ -32,11 +33,14 @@ _OPTION_WORD = re.compile(
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
+_SURE = re.compile(r"\s+(?:for\s+(?:sure|certain)|it\s+is)$|(?:\u9009\u9879)?\u662f?\u6b63\u786e\u7684?$|\u9009\u9879$")
+"""`B for sure`, `B it is`; in Chinese: option B (is right)."""
 _PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "option", "choice", "one", "s")
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
-    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=because\b|since\b))(?P<rest>\S.*)",
+    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=because\b|since\b)"
+    rf"|\s*(?={PROCLAIMED.pattern}(?:[.,;:!]|\s+(?:because|since|as|given|due|with|for|that|which|where)\b)))(?P<rest>\S.*)",
     re.DOTALL,
 )
 _SENTENCE_MARK = frozenset(".:;!)")
@@ -53,6 +57,7 @@ _SUBJECT = re.compile(
     re.IGNORECASE,
 )
 """A clause that may deny what it is about: `because B is wrong`, `A and C have no wheels`."""
+_TOO_MUCH = re.compile(r"(?:is|are|was|were)\s+(?:(?:far|much|way)\s+)?too\s+\w+", re.IGNORECASE)
 _NO_RIVAL = re.compile(
     r"(?:(?:and|but|so|it|this|that|is|it's|because|since|as)\s+)*(?:(?P<said>.+?)\s+(?:and\s+|but\s+)?)??"
     r"(?:not|neither|none\s+of|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of|unlike|over)\s+"
@@ -65,11 +70,20 @@ _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
 _NO = re.compile(r"(?:no|nope|not|hardly)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"([;:!?()]+\s*|[.,]+(?:\s+|$)|\s-+\s|\s(?=(?:but|so|because|since)\s))", re.IGNORECASE)
 _PRONOUN = re.compile(r"(?:it|this|that|they)\s+(?!is\b|was\b|says\b)", re.IGNORECASE)
+_CALLED_RIGHT = frozenset(("right", "correct", "yes", "true"))
+_VERDICT = re.compile(
+    r"(?<!\w)\(?([A-Z])\)?\s*(?:[:=-]|is\b|\()\s*(right|correct|yes|true|wrong|incorrect|no|false)\)?(?!\w)",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
+_NAME_IS = re.compile(r"^\s*[A-Za-z]\w?\s*=\s*(?=\S)")
+_CALCULATION = re.compile(r"[\d.\s()]*[\d)]\s*[-+*/x\u00d7\u00f7^][-+*/x\u00d7\u00f7^\d.\s()]*")
+_IN_BRACKETS = re.compile(rf"(.*\S)\s*\({_CALCULATION.pattern}\)")
+"""`15 (5 x 3)`."""
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
 _LABELS = string.ascii_uppercase
@@ -178,13 +192,17 @@ class Choices:
         kept, denied = "", frozenset[str]()
         for i, clause in enumerate(clauses):
             said, refused = clause, frozenset[str]()
-            if "?" in ends[i] and _NO.match(clauses[i + 1]):
+            if self._option_texts.with_text(clean(clause)):
+                pass  # `none of the above` is said, not denied
+            elif "?" in ends[i] and _NO.match(clauses[i + 1]):
                 said, refused = "", self._items(clause)
             elif i and "?" in ends[i - 1] and denied and _NO.fullmatch(clause):
                 continue
             else:
                 parts = _SUBJECT.fullmatch(clause)
-                if parts is not None and (is_denied(parts["verb"]) or LACKS.match(parts["verb"])):
+                if parts is not None and (
+                    is_denied(parts["verb"]) or LACKS.match(parts["verb"]) or _TOO_MUCH.match(parts["verb"])
+                ):
                     said, refused = "", self._items(parts["denied"])
                 parts = _NO_RIVAL.fullmatch(clause) if not refused else None
                 if parts is not None:
@@ -211,6 +229,8 @@ class Choices:
         if len(identical) == 1:
             return _LABEL_SETS[identical], Reason.OK
         bare = _without_politeness(text)
+        if bare != text and self._is_beside_other(text):
+            return frozenset(), Reason.CONTRADICTION
         lone = _LONE.fullmatch(bare) if bare != text else None
         if lone is not None and lone[1].upper() in self._labels and not self._option_texts.with_text(text):
             return _LABEL_SETS[lone[1].upper()], Reason.OK
@@ -224,7 +244,10 @@ class Choices:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         if _BULLET.match(answer) is not None:
             return self._read(_BULLET.sub("", answer))
-        own = self._yes_no_option(text)
+        judged = self._judged(text)
+        if judged is not None:
+            return judged
+        own = self._yes_no_option(text) or self._about_others(text)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
         listed = self._listed_labels(bare)
@@ -268,6 +291,12 @@ class Choices:
                 return label
         return None
 
+    def _is_beside_other(self, text: str) -> bool:
+        """Return whether a label precedes another option's text: `A. B only`, where `only` is no politeness."""
+        front = _LABEL_AND_OWN_TEXT.fullmatch(text)
+        by_text = self._option_texts.with_text(front[2]) if front is not None else ""
+        return front is not None and by_text != "" and front[1].upper() not in by_text
+
     def _yes_no_option(self, text: str) -> str | None:
         """Return the label of the option yes or no, where the options are these and an answer begins with one."""
         meant = {
@@ -279,6 +308,27 @@ class Choices:
             return None
         value = read_yes_no(text)[0]
         return None if value is None or self._explanations.names_another(text, meant[value]) else meant[value]
+
+    def _about_others(self, text: str) -> str | None:
+        """Return the label of the one option about all or none of the others that an answer means: `None of them`."""
+        meant = quantified(text)
+        if meant is None:
+            return None
+        labels = [
+            label
+            for label, option in zip(self._labels, self._option_texts.normalised, strict=False)
+            if quantifies(option) is meant
+        ]
+        return labels[0] if len(labels) == 1 else None
+
+    def _judged(self, text: str) -> tuple[frozenset[str], Reason] | None:
+        """Return the labels that a list of verdicts calls right: `A (wrong), B (right)`, `A: no, B: yes`."""
+        verdicts = _VERDICT.findall(text)
+        if len(verdicts) < 2 or _VERDICT.sub("", text).strip(" ,;.") or any(a not in self._labels for a, _ in verdicts):
+            return None
+        right = frozenset(label for label, verdict in verdicts if verdict.casefold() in _CALLED_RIGHT)
+        wrong = frozenset(label for label, verdict in verdicts if verdict.casefold() not in _CALLED_RIGHT)
+        return (right, Reason.OK) if right and not right & wrong else (frozenset(), Reason.CONTRADICTION)
 
     def _listed_labels(self, text: str) -> tuple[frozenset[str], Reason] | None:
         """Return the labels of a text made of nothing but several: `A, b`, `['A', 'C']`, `B or C`, `AC`."""
@@ -299,7 +349,7 @@ class Choices:
         declaration = declared(text)
         if declaration is None:
             return frozenset(), Reason.UNREADABLE
-        before, value = declaration.before, _without_politeness(clean(declaration.value))
+        before, value = declaration.before, _without_politeness(clean(_NAME_IS.sub("", declaration.value)))
         lone = _LONE.fullmatch(value)
         is_called = declaration.is_explicit or _SUBJECT_IT.search(before) is not None
         if lone is not None and lone[1].upper() in self._labels:
@@ -313,10 +363,14 @@ class Choices:
             return frozenset(), Reason.UNREADABLE
         if self._explanations.names_another(before, label, denied_counts=False):
             return frozenset(), Reason.AMBIGUOUS
-        if not is_called and any(
-            re.search(rf"(?<!\w){re.escape(text)}(?!\w)", before, re.IGNORECASE)
-            for other, text in zip(self._labels, self._option_texts.normalised, strict=False)
-            if other != label and text
+        if (
+            not is_called
+            and not _CALCULATION.fullmatch(before)
+            and any(
+                re.search(rf"(?<!\w){re.escape(text)}(?!\w)", before, re.IGNORECASE)
+                for other, text in zip(self._labels, self._option_texts.normalised, strict=False)
+                if other != label and text
+            )
         ):
             return frozenset(), Reason.AMBIGUOUS
         for sentence in _SENTENCE_END.split(before):
@@ -359,6 +413,7 @@ def _without_politeness(text: str) -> str:
     word = _OPTION_WORD.match(text)
     if word is not None:
         text = text[word.end() :]
+    text = _SURE.sub("", text)
     if not text.endswith(_PROCLAIMING):
         return text
     for proclaimed in PROCLAIMED.finditer(text):

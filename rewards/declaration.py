@@ -3,14 +3,14 @@
 import re
 from typing import NamedTuple
 
-from rewards.denial import UNSURE
+from rewards.denial import DENIED, UNSURE
 
 _IS = (
     r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"
     r"(?:\s+(?:equal\s+to|therefore|thus|then)\b)?\s*:?|(?<![!<>])=|:(?=\s))\s*"
 )
 _CALLED_ANSWER = re.compile(
-    rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion|guess)\b[^.;!?\n:=]{{0,60}}?{_IS}"
+    rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion|guess|(?:correct|right)\s+letter)\b[^.;!?\n:=]{{0,60}}?{_IS}"
     r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
     r"|(?:\bI(?:\s+(?:would|will|must)|'d|'ll)?(?:\s+have\s+to)?\s+(?:say|answer|think|believe|guess)"
     r"|(?<=\bso)|(?<=\bthus)|(?<=\bhence)|(?<=\bmeans)(?<!\bno means)|(?<=\btherefore))[\s,:]+(?=[^\s,;:]+$)"
@@ -18,6 +18,13 @@ _CALLED_ANSWER = re.compile(
     re.IGNORECASE,
 )
 """Behind `so` and `I say` only a last word is called the answer. The Chinese words: answer is, choose, option."""
+_REJECTED = re.compile(
+    r"\b(?:exclud|avoid|reject|eliminat|discard|dismiss|rul(?:e|ed|ing)\s+out|cross(?:ed|ing)?\s+out|perhaps|maybe|possibly|might\s+be)",
+    re.IGNORECASE,
+)
+"""Between `the answer` and `is`: `the option to exclude is B` and `the answer, perhaps, is B` declare nothing."""
+_WORST = re.compile(r"\b(?:worst|poorest|least\s+\w+)\s+$", re.IGNORECASE)
+_OTHERS = re.compile(r"\b(?:other|others|remaining)\s+(?:\w+\s+)?$", re.IGNORECASE)
 _FOLLOWS_IS = re.compile(_IS, re.IGNORECASE)
 _CONFIRMED = re.compile(
     r"(?:^|(?<=[.,;:!?])\s+|\b(?:so|thus|hence|therefore|that|then|think|believe|conclude|means)\s+)(?:the\s+)?"
@@ -25,6 +32,11 @@ _CONFIRMED = re.compile(
     r"\s+(?:is|are|would\s+be|must\s+be)\s+(?:the\s+)?"
     r"(?:(?:most\s+)?(?:correct|right|best|accurate|appropriate|likely|final)\s+)?"
     r"(?:correct|right|accurate|answer|option|choice|one)s?$",
+    re.IGNORECASE,
+)
+"""`B is correct`."""
+_FITS = re.compile(
+    r"\bonly\s+(?:(?:option|choice|answer)\s+)?(?P<value>(?!(?:it|this|that|one)\b)[^\s,;:]+)\s+(?:fits?|matches|works|applies|remains|qualifies|is\s+left)$",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
@@ -81,7 +93,7 @@ def declared(text: str) -> Declaration | None:
         >>> declared("The answer is A. The answer is B"), declared("I doubt that the answer is B")
         (None, None)
     """
-    explicit, confirmed = list(_CALLED_ANSWER.finditer(text)), _CONFIRMED.search(text)
+    explicit, confirmed = list(_CALLED_ANSWER.finditer(text)), _CONFIRMED.search(text) or _FITS.search(text)
     if confirmed is not None:
         start, value = confirmed.start(), confirmed["value"]
         explicit = [marker for marker in explicit if marker.end() <= start]
@@ -94,6 +106,8 @@ def declared(text: str) -> Declaration | None:
             return None
         start, value = verbs[-1].start(), text[verbs[-1].end() :]
     before = text[:start]
+    if _WORST.search(before) or (explicit and _REJECTED.search(text, explicit[-1].start(), explicit[-1].end())):
+        return None
     bare = value.strip(_AROUND).casefold()
     if not bare:
         return None
@@ -102,6 +116,8 @@ def declared(text: str) -> Declaration | None:
         return None
     for earlier in explicit[:-1]:
         rest = text[earlier.end() :].lstrip(_AROUND).casefold()
+        if _OTHERS.search(text, 0, earlier.start()) and DENIED.match(rest):
+            continue  # `The other options are wrong, so B`
         if not (rest.startswith(bare) and _REPEATED.match(rest, len(bare))):
             return None
     return Declaration(before, value, bool(explicit))

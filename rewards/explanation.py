@@ -1,4 +1,4 @@
-"""What an explanation says of the label in front of it: it agrees, or denies it, hedges, refuses or states another option.
+"""What an explanation says of the label in front of it: it agrees, denies, hedges, refuses or states another option.
 
 An explanation states another option where it names its letter, ends a clause with its text or a calculation with its
 number, or says `only` of it. Comparing with one (`south of Paris`) states none.
@@ -195,7 +195,7 @@ class Explanations:
         return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
 
     def _is_contrary(self, own_text: str, said: str) -> bool:
-        """Return whether a text is about all or no options where the own one is not, or denies a yes or affirms a no."""
+        """Return whether a text is about all or no options where the own is not, denies a yes or affirms a no."""
         quantifier = _QUANTIFIER.fullmatch(said.casefold().strip(_EDGES))
         if quantifier is not None:
             return quantifies(own_text) is not (quantifier["all"] is not None)
