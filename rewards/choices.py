@@ -80,9 +80,14 @@ _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
+_FROM_IMAGE = re.compile(
+    r"\s+(?:from|based\s+on|with|in|by)\s+(?:the|this)\s+(?:(?:given|provided|available)\s+)?(?:image|picture|photo|figure|graph|chart"
+    r"|diagram|table|map|information|data)(?:\s+(?:given|provided|alone|shown))?$",
+    re.IGNORECASE,
+)
 _NAME_IS = re.compile(r"^\s*[A-Za-z]\w?\s*=\s*(?=\S)")
 _CALCULATION = re.compile(r"[\d.\s()]*[\d)]\s*[-+*/x\u00d7\u00f7^][-+*/x\u00d7\u00f7^\d.\s()]*")
-_IN_BRACKETS = re.compile(rf"(.*\S)\s*\({_CALCULATION.pattern}\)")
+_IN_BRACKETS = re.compile(rf"(?<=\S)\s*\({_CALCULATION.pattern}\)$")
 """`15 (5 x 3)`."""
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
 _LONE_SPELLINGS = ("{}", "{}.", "({})", "{})", "[{}]", "**{}**", "{}:", "({}).")
@@ -237,9 +242,11 @@ class Choices:
         own = self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
-        by_text = next(
-            filter(None, map(self._option_texts.with_text, (text, bare, _PRONOUN.sub("", text, count=1)))), ""
-        )
+        spellings = (text, bare, _PRONOUN.sub("", text, count=1))
+        if _FROM_IMAGE.search(bare) or _IN_BRACKETS.search(bare):
+            shorter = _IN_BRACKETS.sub("", _FROM_IMAGE.sub("", bare))
+            spellings += (shorter, _PRONOUN.sub("", shorter, count=1))
+        by_text = next(filter(None, map(self._option_texts.with_text, spellings)), "")
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         if _BULLET.match(answer) is not None:
@@ -273,6 +280,10 @@ class Choices:
         if why_not is Reason.UNREADABLE and answer.find("\\boxed{") > 0:
             # A box at the end of a sentence is what the sentence declares.
             named, why_not = self._read_declared(clean(answer.replace("\\boxed{", " the answer is \\boxed{")))
+        if why_not is Reason.UNREADABLE and reason is Reason.UNREADABLE:
+            stated = self._stated(text)
+            if stated is not None:
+                return _LABEL_SETS[stated], Reason.OK
         return named, why_not if why_not is not Reason.UNREADABLE else reason
 
     def _beside_own_text(self, text: str) -> str | None:
@@ -290,6 +301,15 @@ class Choices:
             if self._option_texts.with_text(behind[1].rstrip(" .,;:-")) == label:
                 return label
         return None
+
+    def _stated(self, text: str) -> str | None:
+        """Return the label of the option that a sentence states, its label behind it or not: `It is Rome, option B`."""
+        behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
+        if behind is None:
+            return self._explanations.stated(text)
+        said, label = behind[1].rstrip(" .,;:-"), (behind[2] or behind[3]).upper()
+        is_own = self._explanations.stated(said) == label or self._read_declared(said)[0] == frozenset(label)
+        return label if label in self._labels and is_own else None
 
     def _is_beside_other(self, text: str) -> bool:
         """Return whether a label precedes another option's text: `A. B only`, where `only` is no politeness."""

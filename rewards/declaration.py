@@ -106,7 +106,7 @@ def declared(text: str) -> Declaration | None:
             return None
         start, value = verbs[-1].start(), text[verbs[-1].end() :]
     before = text[:start]
-    if _WORST.search(before) or (explicit and _REJECTED.search(text, explicit[-1].start(), explicit[-1].end())):
+    if explicit and (_WORST.search(before) or _REJECTED.search(text, explicit[-1].start(), explicit[-1].end())):
         return None
     bare = value.strip(_AROUND).casefold()
     if not bare:

@@ -9,7 +9,7 @@ import string
 from itertools import zip_longest
 
 from rewards.base import Reason
-from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, is_denied
+from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean, without_article
 from rewards.number_words import in_digits
@@ -129,6 +129,15 @@ _RELATED = re.compile(
 )
 """In front of a number: it is a part of a calculation, a place or what is compared with."""
 _ONE_CALCULATION = re.compile(r"[\d\s.+*/x\u00d7\u00f7()^%-]+=[\s\d.]+")
+_COUNTED = re.compile(
+    r"(?:there\s+(?:is|are)|i\s+(?:can\s+)?(?:see|count))\s+(?:exactly\s+|a\s+total\s+of\s+)?(?P<value>[0-9]+)"
+    r"(?:\s+(?!(?:missing|more|less|fewer|short|too|and|or|out|absent|hidden|each|per)\b)[a-z]+){0,6}"
+)
+_OF_SUBJECT = re.compile(r"(?:the|its?|this|that)\s+(?:\w+\s+){0,2}", re.IGNORECASE)
+_PLACED = re.compile(
+    r"\b(?:is|are|was|were)\s+(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named)\s+(?:the\s+|an?\s+)?$",
+    re.IGNORECASE,
+)
 _BOUND = re.compile(
     r"(?:(?:it|this|that|there)\s+(?:is|are)\s+|it's\s+)?(?:(?P<more>more|greater|higher|larger|over|above|beyond)|(?P<less>less|fewer|lower|smaller|under"
     r"|below)|at\s+(?P<least>least)|at\s+(?P<most>most))(?:\s+than)?\s+(?P<value>[0-9]+(?:\.[0-9]+)?)\W*"
@@ -163,6 +172,8 @@ class Explanations:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
         own_text = self._texts.text_of(label)
         is_open = _OPEN_ENDED.search(own_text) is not None
+        if is_open and refuses(rest) and not self.names_another(rest, label):
+            return Reason.OK
         if (label == "I" and _FIRST_PERSON.match(rest)) or (not is_open and (REFUSAL.match(rest) or refuses(rest))):
             return Reason.UNREADABLE
         proclaimed = PROCLAIMED.match(rest)
@@ -193,6 +204,29 @@ class Explanations:
         ):
             return Reason.CONTRADICTION
         return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
+
+    def stated(self, text: str) -> str | None:
+        """Return the label of the one option that a plain sentence states: `It was taken in Rome`, `There are four`."""
+        if (
+            UNSURE.search(text)
+            or "?" in text
+            or len([part for part in _STATEMENT_END.split(text) if part.strip()]) != 1
+        ):
+            return None
+        counted = _COUNTED.fullmatch(in_digits(text.casefold()))
+        if counted is not None:
+            labels = self._texts.with_text(counted["value"])
+            return labels if len(labels) == 1 else None
+        found = [
+            (label, match)
+            for label, option in zip(self._labels, self._texts.normalised, strict=False)
+            if option and (match := re.search(rf"(?<!\w){spoken(without_article(option))}(?!\w)", text, re.IGNORECASE))
+        ]
+        if len(found) != 1 or found[0][1].end() != len(text):
+            return None
+        label, match = found[0]
+        is_verb = match.group().endswith("s") and _OF_SUBJECT.fullmatch(text, 0, match.start())
+        return label if is_verb or _PLACED.search(text, 0, match.start()) else None
 
     def _is_contrary(self, own_text: str, said: str) -> bool:
         """Return whether a text is about all or no options where the own is not, denies a yes or affirms a no."""
