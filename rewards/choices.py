@@ -60,7 +60,7 @@ _SUBJECT = re.compile(
 _TOO_MUCH = re.compile(r"(?:is|are|was|were)\s+(?:(?:far|much|way)\s+)?too\s+\w+", re.IGNORECASE)
 _NO_RIVAL = re.compile(
     r"(?:(?:and|but|so|it|this|that|is|it's|because|since|as)\s+)*(?:(?P<said>.+?)\s+(?:and\s+|but\s+)?)??"
-    r"(?:not|neither|none\s+of|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of|unlike|over)\s+"
+    r"(?:not|neither|none\s+of|isn't|(?:can't|cannot)\s+be|rather\s+than|instead\s+of|unlike|over(?!\s+[0-9]))\s+"
     r"(?!(?:only|just|sure|necessarily)\b)(?P<denied>.+)",
     re.IGNORECASE,
 )
@@ -242,7 +242,7 @@ class Choices:
         own = self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
-        spellings = (text, bare, _PRONOUN.sub("", text, count=1))
+        spellings: tuple[str, ...] = (text, bare, _PRONOUN.sub("", text, count=1))
         if _FROM_IMAGE.search(bare) or _IN_BRACKETS.search(bare):
             shorter = _IN_BRACKETS.sub("", _FROM_IMAGE.sub("", bare))
             spellings += (shorter, _PRONOUN.sub("", shorter, count=1))

@@ -100,7 +100,7 @@ _CONDITION = re.compile(
     re.IGNORECASE,
 )
 _DENYING = re.compile(
-    rf"\b(?!not\s+(?:only|just|merely|necessarily)\b)(?:{NOT}|neither|nor|doubt|nothing(?!\s+but)|no\s+(?:way|chance)|no(?=\s*$))\b",
+    rf"\b(?!not\s+(?:only|just|merely|necessarily)\b)(?:{NOT}|neither|nor|doubt|nothing(?!\s+but)|no\s+(?:way|chance)|(?:no|without)(?=\s*$))\b",
     re.IGNORECASE,
 )
 _OF_OPINION = re.compile(r"\s*(?:\w+\s+)?(?:think|believe|see|say|claim|suppose|be|sure|certain|that)\b", re.IGNORECASE)
@@ -109,7 +109,10 @@ _ALL_BUT = re.compile(
     r"\b(?:any|every|all)\w*\s+(?:else\s+)?(?:but|except|other\s+than)\s+(?:for\s+|in\s+)?$|\b(?:other\s+than|except(?:\s+for|\s+in)?)\s+$",
     re.IGNORECASE,
 )
-_ASKED = re.compile(r"\W*\?\W*(?:no|nope|not|wrong|hardly)\b", re.IGNORECASE)
+_ASKED = re.compile(
+    r"\W*\?\W*(?:no|nope|not|wrong|hardly)\b|\W*(?:it|this|that)\s+(?:is|was)(?:\s+not|n't)\W*$", re.IGNORECASE
+)
+_CANNOT = re.compile(r"(?:it\s+)?(?:cannot|can\s+not|can't)\s+")
 _ONLY = re.compile(r"(?<!not )\b(?:only|just|solely|merely)\s+", re.IGNORECASE)
 _LAST_NUMBER = re.compile(
     r"(?P<before>(?:.*[^\w.,$-])?)(?P<value>[$\u20ac\u00a3]?-?[0-9][0-9,]*(?:\.[0-9]+)?)\s*(?P<behind>[%\u00b0]|[a-z]+(?:\s+[a-z]+){0,3})?",
@@ -135,7 +138,7 @@ _COUNTED = re.compile(
 )
 _OF_SUBJECT = re.compile(r"(?:the|its?|this|that)\s+(?:\w+\s+){0,2}", re.IGNORECASE)
 _PLACED = re.compile(
-    r"\b(?:is|are|was|were)\s+(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named)\s+(?:the\s+|an?\s+)?$",
+    r"\b(?:is|are|was|were)\s+(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named|(?:made|built|out)\s+of)\s+(?:the\s+|an?\s+)?$",
     re.IGNORECASE,
 )
 _BOUND = re.compile(
@@ -233,6 +236,9 @@ class Explanations:
         quantifier = _QUANTIFIER.fullmatch(said.casefold().strip(_EDGES))
         if quantifier is not None:
             return quantifies(own_text) is not (quantifier["all"] is not None)
+        impossible = _CANNOT.match(own_text)
+        if impossible is not None and f"can {own_text[impossible.end() :]}" in said.casefold():
+            return True
         if own_text in ("yes", "no", "true", "false"):
             return read_yes_no(f"{own_text}, {said}")[1] is Reason.CONTRADICTION
         for only in _ONLY.finditer(said):
@@ -245,10 +251,10 @@ class Explanations:
         """Return whether a folded text ends in the number of another option: `5 x 4 = 20`, `for a total of 18`."""
         bound = _BOUND.fullmatch(text)
         if bound is not None:
-            value = float(bound["value"])
+            limit = float(bound["value"])
             is_within = (
-                number > value if bound["more"] else number < value if bound["less"]
-                else number >= value if bound["least"] else number <= value
+                number > limit if bound["more"] else number < limit if bound["less"]
+                else number >= limit if bound["least"] else number <= limit
             )  # fmt: skip
             return not is_within
         if self._texts.has_other_unit(text.strip(_EDGES), label):

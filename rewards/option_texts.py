@@ -12,7 +12,7 @@ _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _NUMBER = re.compile(
     r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
     r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf](?:\^[23])?|[a-z](?:\^[23])?/[a-z\u00b5]{1,8}(?:\^[23])?|[\u4e00-\u9fff]{1,3}"
-    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
+    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|fewer|missing|short|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
     r"(?:(?:square|cubic)\s)?[a-z\u00b5]{2,12}(?:\^[23])?(?:(?:/|\sper\s)[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
 )
 """A number with one unit at most, in compact text; letters that may be variables are no units."""

@@ -32,7 +32,7 @@ _CANNOT = (
     r"(?:\s+(?:\w+ly|even|just|possibly))?|do(?:\s+not|n't)\s+(?:think|believe)\s+(?:that\s+)?(?:i|we)\s+can)"
 )
 _REFUSES = re.compile(
-    rf"{_STARTS}(?:"
+    rf"{_STARTS}(?:(?:really|honestly|simply|just|truly|still|also)\s+)?(?:"
     rf"{_CANNOT}\s+(?:{_FIND_OUT}|(?:see|view|access|open|load|read|process|analy[sz]e|inspect|look\s+at|interpret|find)\s+{_THE_MATERIAL})"
     rf"|(?:do|did|have)(?:\s+not|n't)\s+(?:\w+ly\s+)?(?:(?:see|find|receive|get)\s+{_THE_MATERIAL}|know\b(?!\s+(?:that|of|how|him|her)\b))"
     r"|(?:(?:do|did)(?:\s+not|n't)\s+have|have\s+no|lack)\s+(?:(?:the|any|an?|enough|sufficient|direct|visual|necessary)\s+)*"
