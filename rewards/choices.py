@@ -197,13 +197,11 @@ class Choices:
         kept, denied = "", frozenset[str]()
         for i, clause in enumerate(clauses):
             said, refused = clause, frozenset[str]()
-            if self._option_texts.with_text(clean(clause)):
-                pass  # `none of the above` is said, not denied
-            elif "?" in ends[i] and _NO.match(clauses[i + 1]):
+            if "?" in ends[i] and _NO.match(clauses[i + 1]):
                 said, refused = "", self._items(clause)
             elif i and "?" in ends[i - 1] and denied and _NO.fullmatch(clause):
                 continue
-            else:
+            elif not self._option_texts.with_text(clean(clause)):  # `none of the above` may be one
                 parts = _SUBJECT.fullmatch(clause)
                 if parts is not None and (
                     is_denied(parts["verb"]) or LACKS.match(parts["verb"]) or _TOO_MUCH.match(parts["verb"])

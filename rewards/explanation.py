@@ -235,6 +235,8 @@ class Explanations:
         """Return whether a text is about all or no options where the own is not, denies a yes or affirms a no."""
         quantifier = _QUANTIFIER.fullmatch(said.casefold().strip(_EDGES))
         if quantifier is not None:
+            if quantifier["all"] == "both" and " and " in own_text:
+                return False
             return quantifies(own_text) is not (quantifier["all"] is not None)
         impossible = _CANNOT.match(own_text)
         if impossible is not None and f"can {own_text[impossible.end() :]}" in said.casefold():

@@ -172,6 +172,130 @@ def test_yes_and_no(rewards: MixedReward) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        # A refusal behind a label is a refusal; what another cannot see, or what is not there, is an answer.
+        ("no", ["No, I cannot see any dog", "No, there is no picture on the wall", "No, the man is not sure",
+          "No, there is no table",
+                "No, it is impossible for a dog to fly", "No, the sign is not readable",
+          "No one is visible in the image"],
+         ["No, I cannot see the image", "No, there is no image attached", "No: no image was provided.",
+          "No, hard to tell",
+          "No, I'm not able to see images.", "No. I cannot answer this question.", "No, it cannot be determined",
+          "No, there is not enough information.", "No, I am not sure", "No, I do not know", "No one knows",
+          "Nobody can tell",
+          "No one can say for sure", "No, the photo was not attached", "No, the answer is unknown"]),
+        ("yes", ["Yes, I cannot see any cars", "Yes, it is impossible to miss"],
+         ["Yes, I cannot determine it.", "Yes, but I cannot see the image.", "Yes, but I am not sure",
+          "Yes, but nobody knows",
+          "Yes, but it is not certain", "Yes, the image was not provided"]),
+        # A no in front of a noun is no second label; one that stands alone or behind a turn is.
+        ("yes", ["Yes, the car has no roof.", "Yes, there are no clouds in the sky.", "Yes, no one is in the picture.",
+                 "Yes, there is no dog other than the brown one.", "Yes, the sign says no parking", "Yes, it is No. 1.",
+                 "Yes, the room is empty with no people."],
+         ["Yes, no", "Yes, no it is not", "Yes, but no dog is there", "Yes. No dog? No.",
+          "Yes, to some, no to others", "Yes... no."]),
+        # Taken back behind a filler.
+        ("yes", ["Yes, wait, it is", "Yes, actually it is"],
+         ["Yes. Actually it is not.", "Yes. Wait, it is not.", "Yes. Sorry, it is not.", "Yes, hold on, it does not",
+          "Yes, scrap that", "Yes, but there is none.", "Yes, I think there is none",
+          "Yes, on closer look there is none."]),
+        ("no", ["No, actually the car is blue", "No, wait, it is not", "No problem is visible"],
+         ["No, wait, there is one", "No. Actually, there is a dog.", "no, sorry, it is", "No, oops, it is",
+          "No, it does.",
+          "No doubt", "No doubt, it is", "No mistake about it", "no wonder", "No problem", "No worries", "No contest"]),
+        # Other words for yes and no.
+        ("yes", ["Absolutely", "Definitely yes", "Certainly, yes.", "Sure, yes", "Of course", "Absolutely, it is."],
+         ["Absolutely not", "Absolutely no", "Definitely maybe", "Not absolutely", "Definitely a dog"]),
+        ("no", ["Absolutely not.", "Definitely not.", "Of course not.", "Not at all",
+          "There is no dog in the image.", "It is not.",
+                "\u6ca1\u6709", "\u4e0d\u662f\u7684"],
+         ["There is no image", "There is no answer provided", "There is no way to tell", "There is no lack of dogs",
+          "Not sure"]),
+    ],
+)  # fmt: skip
+def test_words_behind_yes_and_no(rewards: MixedReward, gold: str, right: list[str], wrong: list[str]) -> None:
+    check(rewards, "match_yesno", gold, right, wrong)
+
+
+NUMBERS = ("12", "15", "18", "20")
+LENGTHS = ("3 cm", "4 cm", "5 cm", "6 cm")
+CHANGES = ("increases", "decreases", "stays the same", "none of the above")
+ORGANELLES = ("mitochondria", "chloroplast", "nucleus", "ribosome")
+
+
+@pytest.mark.parametrize(
+    ("gold", "options", "right", "wrong"),
+    [
+        # A calculation that ends in another option's number, and one that only begins with it.
+        ("B", NUMBERS, ["B. 20 - 5 = 15", "B. You get 15", "B. It is divisible by 3 and 5", "B. Half of 30",
+          "B. 3 more than 12",
+                        "B. 18 is too large and 12 is too small.", "B. It is less than 18",
+          "B. The result is 15, not 20"],
+         ["B. 5 x 4 = 20", "B. 10 + 8 = 18", "B. n = 18", "B. This makes 18", "B. You get 12",
+          "B. which leads to 18", "B. over 18",
+          "B. for a total of 20", "B. Hence 18", "B. works out at 18", "B. 15 + 3 = 18", "B. eighteen",
+          "B. More than 18"]),
+        ("C", LENGTHS, ["C. AB = 5 cm", "C. x = 5"], ["C. AB = 4 cm", "C. Hence x = 6", "C. 5 m"]),
+        ("A", ORGANELLES, ["A. It is not the nucleus"], ["A. The organelle is called the nucleus", "A. chloroplasts"]),
+        # Brackets change nothing.
+        ("B", CITIES, ["B (correct)", "B (Rome)", "B. Rome (not Paris)", "B (because of the Colosseum)"],
+         ["B (wrong)", "**B** (incorrect)", "B (not correct)", "B (no)", "B (ruled out)", "B (maybe)", "B (unsure)",
+          "B (I doubt it)",
+          "B. Rome (wrong)", "B) Rome (maybe)", "B (not Rome)", "B [wrong]"]),
+        # A denial of the option's own text denies the label.
+        ("B", CITIES, ["B. It is not Paris but Rome", "B. There is no doubt this is Rome", "B. Nothing but Rome",
+                       "B. Since the tower is not visible in Oslo, it must be Rome",
+          "B. The Colosseum, which is not in Berlin, is in Rome"],
+         ["B. It is not Rome", "B. This cannot be Rome", "B. The picture was not taken in Rome",
+          "B. Anywhere but Rome", "B. Rome? No.",
+          "B. I do not think it is Rome", "B. It was never taken in Rome", "B. Rome it is not"]),
+        ("A", ("Yes", "No"), ["A. It is"], ["A. It is not", "A. Actually, it is not"]),
+        ("A", ("True", "False"), ["A. The statement is true"], ["A. The statement is not true"]),
+        ("B", CHANGES, ["B. It will not increase", "The pressure decreases", "B. It is not increasing but decreases"],
+         ["B. It does not decrease", "B. It neither increases nor decreases", "B. none of the above",
+          "It hardly decreases"]),
+        # All, none and only.
+        ("A", ("A and B", "B only", "A only", "none"), ["A. A and B"], ["A. A only", "A. B only"]),
+        ("C", ("dog", "cat", "dog and cat", "neither"), ["C. Both"], ["C. Only a dog is visible", "C. Neither"]),
+        ("B", CITIES, ["B. All other options are wrong"], ["B. None of the above", "B. Neither", "B. All of these",
+          "B. Both"]),
+        ("D", ("Oslo", "Rome", "Paris", "None of the above"), ["None of them", "None", "D. None of these"],
+         ["D. All of the above", "All", "None of them but Rome"]),
+        ("D", ANIMALS, ["All of them"], ["None", "D. Neither", "All but the cat"]),
+        # A label and a refusal; an option may say so itself.
+        ("B", CITIES, ["B. You can see the Colosseum"],
+         ["B. Sorry, I cannot see the image", "B. No image provided", "B. The image is not visible", "B. No idea",
+          "B. Hard to say",
+          "B. There is no way to know", "B. It could be anything", "B, provided it is Italy"]),
+        ("D", FATE, ["D. There is no way to know",
+          "It cannot be determined from the image."], ["D. It can be determined"]),
+        # A rejecting word declares nothing.
+        ("B", CITIES, ["The best option is B", "All the other options are wrong, so B."],
+         ["The worst option is B", "The option to exclude is B", "The answer to avoid is B", "The option I reject is B",
+          "The answer, perhaps, is B", "All options are wrong, so B", "The other options are right, so B"]),
+        # More ways of naming one option.
+        ("B", CITIES, ["The correct letter is B.",
+          "Option B is the correct answer because the Colosseum is in Rome.", "That's B",
+                       "Of the four, only B fits.", "It has to be B", "B for sure",
+          "A (wrong), B (right), C (wrong), D (wrong)",
+                       "The city shown is Rome, which is option B.", "The photo was taken in Rome.",
+          "B\u9009\u9879\u6b63\u786e",
+                       "B\u6b63\u786e", "Option B is the one with the arches"],
+         ["A (right), B (right)", "B is right of the car", "That's not B", "The photo was not taken in Rome",
+          "B\u4e0d\u6b63\u786e",
+          "The photo was taken near Rome", "The photo might be taken in Rome", "The photo was taken in Rome or Oslo"]),
+        ("B", NUMBERS, ["20 - 5 = 15", "So, n=15", "There are fifteen dogs in the image.", "15 (5 x 3)"],
+         ["20 = 15", "There are no 15 dogs", "There are 15 missing", "15 (20)", "There might be 15"]),
+    ],
+)  # fmt: skip
+def test_words_behind_a_label(
+    rewards: MixedReward, gold: str, options: tuple[str, ...], right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, "match_mcq", gold, right, wrong, options)
+
+
 def test_a_sentence_about_what_a_sign_should_say_quotes_none(rewards: MixedReward) -> None:
     wrong = [
         "The sign should say stop",
