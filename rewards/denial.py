@@ -33,7 +33,7 @@ TAKEN_BACK = re.compile(
     r"|i\s+(?:lied|take\s+(?:it|that|this)\s+back|misread|misspoke|(?:have\s+)?changed?\s+my\s+mind|made\s+(?:a|an)\s+\w+)\b"
     r"|(?:on\s+second\s+thoughts?|never\s*mind|my\s+(?:mistake|bad|error)|let\s+me\s+(?:rethink|reconsider|correct|try|redo))\b"
     r"|(?:please\s+)?(?:scratch|scrap|strike|ignore|disregard|forget|delete|cancel|undo|retract|discard)\s+(?:that|this|it|my|the|what)\b"
-    r"|(?:that|this|it)\s+was\s+(?:only\s+|just\s+)?a\s+joke\b"
+    r"|i\s+stand\s+corrected\b|(?:that|this|it)\s+was\s+(?:only\s+|just\s+)?a\s+joke\b"
     r"|(?:(?:no|nope|nah)(?=\W*$)|i\s+(?:really\s+)?meant?\b)"
     r")",
     re.IGNORECASE,

@@ -103,7 +103,9 @@ _DENYING = re.compile(
     rf"\b(?!not\s+(?:only|just|merely|necessarily)\b)(?:{NOT}|neither|nor|doubt|nothing(?!\s+but)|no\s+(?:way|chance)|(?:no|without)(?=\s*$))\b",
     re.IGNORECASE,
 )
-_OF_OPINION = re.compile(r"\s*(?:\w+\s+)?(?:think|believe|see|say|claim|suppose|be|sure|certain|that)\b", re.IGNORECASE)
+_OF_OPINION = re.compile(
+    r"\s*(?:\w+\s+)?(?:think|believe|see|say|claim|suppose|have|be|sure|certain|that)\b", re.IGNORECASE
+)
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have)\b", re.IGNORECASE)
 _ALL_BUT = re.compile(
     r"\b(?:any|every|all)\w*\s+(?:else\s+)?(?:but|except|other\s+than)\s+(?:for\s+|in\s+)?$|\b(?:other\s+than|except(?:\s+for|\s+in)?)\s+$",

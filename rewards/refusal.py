@@ -28,13 +28,13 @@ _STARTS = (
     r"(?:\s+|(?='m\b)))"
 )
 _CANNOT = (
-    r"(?:(?:'m\s+|am\s+|are\s+|was\s+)?(?:(?:can|could)(?:\s?not|n't|'t)|(?:not\s+able|unable)\s+to|(?:won't|will\s+not)\s+be\s+able\s+to)"
+    r"(?:(?:'m\s+|am\s+|are\s+|was\s+)?(?:(?:can|could)(?:\s?not|n't|'t|\s+neither)|(?:not\s+able|unable)\s+to|(?:won't|will\s+not)\s+be\s+able\s+to)"
     r"(?:\s+(?:\w+ly|even|just|possibly))?|do(?:\s+not|n't)\s+(?:think|believe)\s+(?:that\s+)?(?:i|we)\s+can)"
 )
 _REFUSES = re.compile(
     rf"{_STARTS}(?:(?:really|honestly|simply|just|truly|still|also)\s+)?(?:"
-    rf"{_CANNOT}\s+(?:{_FIND_OUT}|(?:see|view|access|open|load|read|process|analy[sz]e|inspect|look\s+at|interpret|find)\s+{_THE_MATERIAL})"
-    rf"|(?:do|did|have)(?:\s+not|n't)\s+(?:\w+ly\s+)?(?:(?:see|find|receive|get)\s+{_THE_MATERIAL}|know\b(?!\s+(?:that|of|how|him|her)\b))"
+    rf"{_CANNOT}\s+(?:{_FIND_OUT}|(?:see|view|access|open|load|read|process|analy[sz]e|inspect|look\s+at|interpret|find)(?:\s+n?or\s+\w+)?\s+{_THE_MATERIAL})"
+    rf"|(?:do|did|have|would)(?:\s+not|n't)\s+(?:\w+ly\s+)?(?:(?:see|find|have|receive|get)\s+{_THE_MATERIAL}|know\b(?!\s+(?:that|of|how|him|her)\b))"
     r"|(?:(?:do|did)(?:\s+not|n't)\s+have|have\s+no|lack)\s+(?:(?:the|any|an?|enough|sufficient|direct|visual|necessary)\s+)*"
     r"(?:access|ability|information|info|context|data|way|means|capability|idea|clue|knowledge)\b"
     r"|(?:'m\s+|am\s+|are\s+)?(?:(?:really|just|quite)\s+)?(?:not\s+(?:(?:\w+ly|so|too|quite|at\s+all)\s+)?(?:sure|certain)|unsure|uncertain)\b"
@@ -52,6 +52,7 @@ _REFUSES = re.compile(
     r"|(?:(?:\bnot|n't)\s+(?:\w+\s+){0,2}?(?:enough|sufficient|adequate)|\binsufficient|\binadequate|\btoo\s+little)\s+(?:\w+\s+)?"
     r"(?:information|info|data|context|evidence|details?)\b"
     r"|\b(?:can|could|might|may)\s+be\s+any(?:thing|one|body|where|\s+of)\b"
+    rf"|\bplease\s+(?:re-?)?(?:upload|provide|attach|share|send|supply|include)\b|\b{_MATERIAL}\s+(?:has\s+)?failed\s+to\b"
     r"|\bas\s+an?\s+(?:ai|(?:large\s+)?language\s+model|text)\b"
 )
 _NO_IS_STATED = re.compile(

@@ -39,7 +39,7 @@ _TURNING = frozenset(
         "indeed", "well", "uh", "oh", "opposite", "unable", "lack", "nobody", "know", "knows", "tell", "say", "missing",
         "unavailable", "inaccessible", "insufficient", "inadequate", "little", "ai", "language", "text", "impossible",
         "hard", "difficult", "tough", "tricky", "way", "forgot", "determine", "sure", "certain",
-        "joke", "answer", "contrary",
+        "joke", "answer", "contrary", "please", "failed", "stand",
         "access", "ability", "information", "info", "context", "data", "means", "capability", "idea", "clue",
         "knowledge", "question", "questions", "exception", "exceptions", "mistakes", "problem", "problems", "other",
         "longer", "wonder", "wonders", "others", "doubts",
@@ -86,20 +86,21 @@ _FILLER = (
     r"(?:(?:and|but|well|actually|wait|sorry|oops|hmm+|uh|oh|(?:hold|hang)\s+on|correction|however|though|although|indeed|in\s+fact"
     r"|on\s+(?:second\s+thoughts?|(?:a\s+)?closer\s+(?:look|inspection)|reflection)|i\s+(?:think|believe|guess|suppose|mean)(?:\s+that)?)\b\W*)"
 )
-_BE = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would)"
+_BE = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|may|might)"
+_ADVERB = r"(?:\s*\b(?:really|just|still|in\s+fact|\w+ly))?"
 _YES_DENIED = re.compile(
-    rf"^\W*{_FILLER}*(?:not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never|there\s+(?:is|are|was|were)\s+none\b.*)\W*$"
+    rf"^\W*{_FILLER}*(?:(?:(?:most\s+)?(?:likely|probably|presumably|surely|certainly|definitely|absolutely)\s+not)|not\s+(?:really|quite|exactly|at\s+all|true|correct|so)|hardly|never|there\s+(?:is|are|was|were)\s+none\b.*)\W*$"
     r"|\b(?:that|this|which|it|(?:the|this|that)\s+(?:statement|claim|assertion|answer))(?:'s|\s+is|\s+was|\s+would\s+be)(?:\s+\w+ly|\s+just|\s+quite)?"
     r"(?:(?:\s+not|n't)\s+(?:so|correct|right|the\s+case)|\s+(?:an?\s+)?(?:incorrect|wrong|untrue|mistaken?|error|lie))\s*(?:$|[.,;:!)])"
     r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
     r"|\b(?:the|my)\s+(?:\w+\s+)?answer\s+is\s+negative\b"
-    rf"|^\W*{_FILLER}*(?:(?:it|there|that|this|he|she|they|we|i)\s*)?(?:{_BE}|'s)\s*"
-    r"(?:n't|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|really|at\s+all))?\W*$"
+    rf"|^\W*{_FILLER}*(?:(?:it|there|that|this|he|she|they|we|i){_ADVERB}\s*)?(?:{_BE}|'s){_ADVERB}\s*"
+    r"(?:n't|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|be|really|at\s+all))?\W*$"
 )
 """Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`, `wait, there is none`."""
 _NEGATION = r"\b(?:no|not|none|never|nobody|nothing|neither|nor|cannot|\w+n't|without|wrong|incorrect|false)\b"
 _NO_DENIED = re.compile(
-    rf"^\W*{_FILLER}*(?:it|there|that|this|he|she|they|we|i)\s+{_BE}(?:\s+(?:so|one|some|indeed))?\W*$"
+    rf"^\W*{_FILLER}*(?:it|there|that|this|he|she|they|we|i){_ADVERB}\s+{_BE}(?:\s+(?:so|one|some|indeed))?\W*$"
     rf"|^\W*(?=[^\w]*(?:sorry|actually|hmm+|well|in\s+fact|oh)\b){_FILLER}+there\s+(?:is|are|was|were)\s+(?!.*{_NEGATION})"
     rf"|^\W*(?:(?:and|but|oh|hmm+|uh)\W+)*(?:wait|oops|(?:hold|hang)\s+on|correction|on\s+second\s+thoughts?)\b(?!.*{_NEGATION})"
     r"|^\W*(?:on\s+the\s+contrary|the\s+opposite)\b|\b(?:the|my)\s+(?:\w+\s+)?answer\s+is\s+(?:affirmative|positive)\b"
