@@ -10,9 +10,9 @@ from itertools import zip_longest
 
 from rewards.base import Reason
 from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied
+from rewards.number_words import in_digits
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean, without_article
-from rewards.number_words import in_digits
 from rewards.refusal import refuses
 from rewards.yes_no import read_yes_no
 

@@ -11,7 +11,7 @@ from rewards.choices import Choices
 from rewards.config import MatchingConfig
 from rewards.declaration import declared, quoted
 from rewards.plain_text import clean, compact, normalise, without_article
-from rewards.yes_no import read_yes_no
+from rewards.yes_no import LABELS, read_yes_no
 
 _TOO_LONG = Grade(0.0, Reason.TOO_LONG)
 _GRADES = {
@@ -85,7 +85,7 @@ def _kind(request: RewardRequest) -> str:
         return request.task
     if request.options:
         return "match_mcq"
-    return "match_text" if read_yes_no(request.answer)[0] is None else "match_yesno"
+    return "match_yesno" if normalise(request.answer) in LABELS else "match_text"
 
 
 def _grade_yes_no(answer: str, gold: bool) -> Grade:

@@ -9,7 +9,7 @@ from rewards.plain_text import clean
 from rewards.refusal import lacks_material, refuses
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_LABELS = {
+LABELS = {
     "yes": True, "true": True, "yeah": True, "yep": True, "no": False, "false": False, "nope": False, "nah": False,
     # Chinese: yes (is), right; no (is not, has not), wrong.
     "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
@@ -18,7 +18,7 @@ _LABELS = {
     "\u9519\u8bef": False, "\u4e0d\u6b63\u786e": False,
 }  # fmt: skip
 _LONE = {
-    spelling: (_LABELS[word], Reason.OK)
+    spelling: (LABELS[word], Reason.OK)
     for word in ("yes", "no", "true", "false")
     for spelling in (word, word.title(), word.upper(), f"{word}.", f"{word.title()}.")
 }
@@ -45,7 +45,7 @@ _TURNING = frozenset(
         "longer", "wonder", "wonders", "others", "doubts",
     )
 )  # fmt: skip
-_TURNING_YES, _TURNING_NO = (_TURNING | {word for word in _LABELS if word != own} for own in ("yes", "no"))
+_TURNING_YES, _TURNING_NO = (_TURNING | {word for word in LABELS if word != own} for own in ("yes", "no"))
 """Words behind a label of which there is one wherever it is denied, doubted, taken back or refused."""
 _ENDING = frozenset(
     (
@@ -189,7 +189,7 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     if (declaration := declared(cleaned)) is not None and declaration.is_explicit:
         return _read_first_word(clean(declaration.value).casefold())
     last = _LAST_SENTENCE.fullmatch(folded)
-    label = _LABELS.get(last["label"]) if last is not None else None
+    label = LABELS.get(last["label"]) if last is not None else None
     if (
         last is None
         or label is None
@@ -199,7 +199,7 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     ):
         return None, Reason.UNREADABLE
     said = _SAME.sub(" ", _QUOTED.sub(" ", last["before"]))
-    if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
+    if any(LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION
     return label, Reason.OK
 
@@ -214,7 +214,7 @@ def _says_none(text: str) -> bool:
 
 def _read_first_word(text: str) -> tuple[bool | None, Reason]:
     first = _WORD.search(text)
-    label = _LABELS.get(first.group()) if first is not None else None
+    label = LABELS.get(first.group()) if first is not None else None
     if first is None or label is None:
         return None, Reason.UNREADABLE
     if not label and (declines(text[first.start() :]) or _IDIOM.match(text, first.start())):
@@ -233,7 +233,7 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
         return None, Reason.CONTRADICTION
     if label:
         said = settled if _TURNS.match(settled) else _DETERMINER.sub(" ", settled)
-    said = _NEGATED.sub(lambda match: " no " if _LABELS[match[1]] else " yes ", said)
-    if any(_LABELS.get(word, label) != label for word in _WORD.findall(said)):
+    said = _NEGATED.sub(lambda match: " no " if LABELS[match[1]] else " yes ", said)
+    if any(LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION
     return label, Reason.OK
