@@ -203,9 +203,13 @@ def _data(arguments: Sequence[str]) -> int:
     config = build_config(values, is_for_training=False)
     _end_in_order()
     from orchestration.data.build import build_from_config
+    from orchestration.data.manifest import rejection_lines
     from orchestration.inputs.prepare import model_folder
 
     dataset = build_from_config(config, model_folder(config))
+    if lines := rejection_lines(dataset.root):
+        print("left out (examples in page.html):")
+        print("\n".join(f"  {line}" for line in lines))
     print("\n".join(str(path) for path in sorted(dataset.root.iterdir())))
     return 0
 

@@ -37,7 +37,12 @@ class GroundingReward:
         lines = [f"reference {_spell(gold)} in original pixels; answers are in {request.coord_mode}"]
         for entry in (parse_boxes(answer[: self._config.max_chars]) or [])[:10]:
             box = entry.box and to_pixels(entry.box, request)
-            values = ", ".join(f"{iou(box, truth.box):.4f}" for truth in gold if box and truth.box)
+            values = ", ".join(
+                f"{iou(box, truth.box):.4f}"
+                + (f" (label {entry.label!r}, not {truth.label!r}: 0)" if self._differ(entry.label, truth) else "")
+                for truth in gold
+                if box and truth.box
+            )
             lines.append(f"guess {_spell([BoxEntry(box)])}: IoU {values or 'with nothing'}")
         return lines
 
@@ -66,7 +71,7 @@ class GroundingReward:
         """Return the shaped IoU of a pair; 0 for malformed guesses and, if label-aware, for differing labels."""
         if box is None or truth.box is None:
             return 0.0
-        if self._config.label_aware and truth.label is not None and _label(label) != _label(truth.label):
+        if self._differ(label, truth):
             return 0.0
         value = iou(box, truth.box)
         if self._config.shaping == "threshold":
@@ -74,6 +79,10 @@ class GroundingReward:
         if self._config.shaping == "f1":
             return float(value >= self._config.threshold)
         return value**self._config.power if self._config.shaping == "power" else value
+
+    def _differ(self, label: str | None, truth: BoxEntry) -> bool:
+        """Return whether labels count and these two differ."""
+        return self._config.label_aware and truth.label is not None and _label(label) != _label(truth.label)
 
 
 def iou(left: Box, right: Box) -> float:

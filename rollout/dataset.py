@@ -55,7 +55,11 @@ SCHEMA = pa.schema(
         _column("source", pa.string(), "dataset, and its part, that the row comes from"),
         _column("source_id", pa.string(), "the row's name inside its source"),
         _column("license", pa.string(), "licence of the source as the recipe states it"),
-        _column("task", pa.string(), "match_yesno | match_mcq | match_text | chart | iou | open | math"),
+        _column(
+            "task",
+            pa.string(),
+            "match_yesno | match_mcq | match_text | chart | counting | ocr | iou | pointing | open | math",
+        ),
         _column("question", pa.string(), "the user turn, options included; no placeholder tokens"),
         _column("images", pa.list_(IMAGE_TYPE), "none, one or several, in the order of the prompt"),
         _column("options", pa.list_(pa.string()), "option texts of a multiple-choice row, A first"),

@@ -84,7 +84,8 @@ class Sample:
     source: str
     """Dataset that the row comes from, for per-source metrics."""
     task: str
-    """Reward function that reads it: match_yesno | match_mcq | match_text | chart | iou | open | math."""
+    """Task, which chooses the reward: match_yesno | match_mcq | match_text | chart | counting | ocr | iou | pointing |
+    open | math."""
     question: str
     """The user turn, options included; holds no placeholder tokens."""
     answer: str

@@ -325,6 +325,18 @@ def _rejected(tally: Tally) -> list[dict[str, Any]]:
     ]
 
 
+def rejection_lines(root: Path) -> list[str]:
+    """Return a line for each source and reason for which rows of a built dataset were left out; most rows first.
+
+    Example: `own: 4 rows at normalise, reference_unearned (...)`.
+    """
+    rejected = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["rejected"]
+    return [
+        f"{entry['source']}: {entry['count']} rows at {entry['stage']}, {entry['reason']} ({entry['meaning']})"
+        for entry in sorted(rejected, key=lambda entry: -entry["count"])
+    ]
+
+
 def _reason_counts(tally: Tally, reasons: Sequence[RejectReason]) -> dict[str, int]:
     counts = {reason.value: 0 for reason in reasons}
     for (_, _, _, reason), count in tally.rejected.items():

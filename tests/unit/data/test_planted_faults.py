@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import compose
+from orchestration.data.manifest import rejection_lines
 from orchestration.data.plan import plan_build
 from orchestration.demo.families import FAMILIES
 from orchestration.demo.tiny_model import make_tiny_model
@@ -96,3 +97,7 @@ def test_the_manifest_counts_every_fault_with_an_example(root: Path) -> None:
     steps = next(entry["stages"] for entry in manifest["funnel"] if entry["source"] == "planted")
     assert steps[0]["in"] == len(FAULTS) + len(GOOD) + 1
     assert steps[-1]["out"] == len(GOOD)
+    lines = rejection_lines(root / "out")
+    assert len(lines) == len(manifest["rejected"])
+    assert sum(int(line.split()[1]) for line in lines) == counts.total()
+    assert any(line.startswith("planted: 1 rows at normalise, ") for line in lines), lines

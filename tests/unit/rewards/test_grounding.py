@@ -280,3 +280,15 @@ def test_ref_names_the_box_behind_it() -> None:
     assert grade(answer.format("Dog", "cat"), gold, settings=aware).value == 1.0
     assert grade(answer.format("cat", "dog"), gold, settings=aware).value == 0.0
     assert grade(answer.format("cat", "dog"), gold).value == 1.0
+
+
+def test_an_explanation_names_labels_that_differ() -> None:
+    gold = '[{"bbox_2d": [0, 0, 100, 100], "label": "dog"}]'
+    request = RewardRequest(task="iou", question="", response="", answer=gold, image_sizes=((400, 300),))
+    answer = '[{"bbox_2d": [0, 0, 100, 100], "label": "cat"}]'
+    lines = [
+        GroundingReward(GroundingConfig(label_aware=is_aware)).explain(request, answer)[-1]
+        for is_aware in (True, False)
+    ]
+    assert lines[0].endswith("IoU 1.0000 (label 'cat', not 'dog': 0)")
+    assert lines[1].endswith("IoU 1.0000")
