@@ -86,9 +86,11 @@ def report_metrics(
         "policy/learning_rate": learning_rate,
         **{f"policy/{name}": per_token(name) for name in TOKEN_METRICS},
         "learner/num_updates": float(len(updates)),
-        **counts,
+        "learner/num_groups": counts["learner/num_groups"],
+        "learner/num_completion_tokens": counts["learner/num_completion_tokens"],
         "learner/num_trained_tokens": num_tokens,
         "learner/num_forward_tokens": sum(update["num_forward_tokens"] for update in updates),
+        **counts,
     }
 
 
