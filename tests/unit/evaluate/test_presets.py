@@ -125,14 +125,14 @@ def test_every_golden_row_scores_as_worked_out_by_hand(
         (
             "pope",
             {
-                "accuracy": 8 / 16,
+                "accuracy": 9 / 16,
                 "f1": 8 / 14,
                 "precision": 4 / 5,
                 "recall": 4 / 9,
                 "yes_ratio": 5 / 16,
-                "unreadable_frac": 6 / 16,
+                "unreadable_frac": 5 / 16,
                 "official_accuracy": 9 / 16,
-                "strict_accuracy": 7 / 16,
+                "strict_accuracy": 8 / 16,
             },
         ),
         # 15 of 16 rows have a reward; 20 + 3/7 + 6/7 lengths.
