@@ -131,7 +131,7 @@ class TrainBackend(ABC):
 
     @abstractmethod
     def _update(self) -> None:
-        """Let the optimiser take its step, and clear the gradient."""
+        """Step the optimiser and clear the gradient."""
 
     @abstractmethod
     def zero_grad(self) -> None:
