@@ -19,11 +19,9 @@ from pathlib import Path
 
 from learner.store import set_default_modes
 from orchestration.cluster.guard import guarded
-from orchestration.demo.drawn.questions import with_boxes_in
-from orchestration.demo.drawn.samples import DemoSample
+from orchestration.demo.drawn.questions import DemoSample, with_boxes_in
 from orchestration.demo.drawn.tasks import WARM_START_WEIGHTS, generate_samples
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.demo.warm_start import warm_start
 from orchestration.models import tiny
 from orchestration.page.formatting import progress_bars

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.demo.drawn.samples import DemoSample
-from orchestration.demo.families import TinyFamily
+from orchestration.demo.drawn.questions import DemoSample
+from orchestration.demo.tiny_model import TinyFamily
 from orchestration.settings.demo import DemoSettings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from learner import checkpoint
 from learner.store import FileStore, open_store
+from orchestration.models.chat_template import check_opened_thinking
 from orchestration.models.model_folder import check_model, check_model_folder
-from orchestration.models.tokens import check_opened_thinking
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.model import NOT_SET

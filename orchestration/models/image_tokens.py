@@ -16,6 +16,8 @@ from orchestration.models.tiny import tiny_processor
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 
+PROBE_SIZE = (224, 224)
+"""(width, height) of an image that every processor accepts."""
 MAX_ASPECT = 200
 """Qwen2.5-VL's processor refuses images whose longer side is more than so many times the shorter."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.config import SUPPORTED_FAMILIES
+from orchestration.models.chat_template import check_opened_thinking, check_tokens
 from orchestration.models.files import (
     LFS_POINTER,
     StoredTensor,
@@ -19,6 +20,7 @@ from orchestration.models.files import (
     stored_tensors,
 )
 from orchestration.models.image_tokens import (
+    PROBE_SIZE,
     PROCESSOR_FILES,
     check_stated_processor,
     image_tokens,
@@ -28,7 +30,6 @@ from orchestration.models.image_tokens import (
 )
 from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape
 from orchestration.models.tensors import model_tensors
-from orchestration.models.tokens import check_opened_thinking, check_tokens
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
 from rewards.config import RewardConfig
@@ -52,8 +53,6 @@ OTHER_JSON = (
     "special_tokens_map.json",
     "video_preprocessor_config.json",
 )
-PROBE_SIZE = (224, 224)
-"""An image that every processor takes."""
 
 # Checkpoints have the names of the original implementation; transformers renames tensors on loading by these rules.
 RENAMINGS = (

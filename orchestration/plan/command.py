@@ -10,11 +10,10 @@ from orchestration.cluster.machines import Layout, Machine, PlacedActor
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare
+from orchestration.plan.dataset import REASONS, RoutingPlan
 from orchestration.plan.memory import MemoryPlan
 from orchestration.plan.plan import RunPlan, plan_run
-from orchestration.plan.prompts import REASONS
 from orchestration.plan.records import Finding, MemoryUse
-from orchestration.plan.rewards import RoutingPlan
 from orchestration.plan.seconds import SecondsPlan
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig

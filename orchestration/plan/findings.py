@@ -8,10 +8,9 @@ from orchestration.cluster.machines import Layout
 from orchestration.cluster.object_store import StoreNeed
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
+from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
 from orchestration.plan.engine_memory import undivided, widths
-from orchestration.plan.prompts import REASONS, PromptPlan
 from orchestration.plan.records import Finding, error, warning
-from orchestration.plan.rewards import RoutingPlan
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from rollout.errors import RolloutError

@@ -30,12 +30,18 @@ from orchestration.plan.activations import (
     element_bytes,
     largest_load,
 )
-from orchestration.plan.records import Items, LearnerParts, MemoryItem, MemoryUse, make_item, make_product
-from orchestration.plan.transfer_memory import sender_items
+from orchestration.plan.engine_memory import sender_items
+from orchestration.plan.records import (
+    CONTEXT_BYTES,
+    Items,
+    LearnerParts,
+    MemoryItem,
+    MemoryUse,
+    make_item,
+    make_product,
+)
 from orchestration.settings.experiment import ExperimentConfig
 
-CONTEXT_BYTES = 1_200 * 2**20
-"""CUDA context, NCCL's buffers and the libraries' workspaces: an assumption, to be measured on the card at hand."""
 FRAGMENTATION_FRAC = 0.05
 """Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
 ADAM_BYTES = 8

@@ -11,8 +11,8 @@ from orchestration.cluster.machines import Layout
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, EngineMemory, engine_memory, undivided
 from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory
-from orchestration.plan.learner_memory import CONTEXT_BYTES, TRANSFER, learner_memory, learner_parts, reserve
-from orchestration.plan.records import MemoryItem, MemoryUse, make_item
+from orchestration.plan.learner_memory import TRANSFER, learner_memory, learner_parts, reserve
+from orchestration.plan.records import CONTEXT_BYTES, MemoryItem, MemoryUse, make_item
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.commands import GpuConfig
 from orchestration.settings.experiment import ExperimentConfig

@@ -15,6 +15,15 @@ from orchestration.models.image_tokens import processor_of
 from orchestration.models.shapes import ModelShape, shape_of
 from orchestration.models.tensors import ParameterCounts, count_parameters
 from orchestration.plan.batches import BatchPlan, Lengths, expected_lengths, plan_batches
+from orchestration.plan.dataset import (
+    PromptPlan,
+    PromptRuler,
+    RoutingPlan,
+    plan_prompts,
+    plan_routing,
+    reference_findings,
+    streamed_rows,
+)
 from orchestration.plan.findings import (
     batch_findings,
     data_findings,
@@ -27,9 +36,7 @@ from orchestration.plan.findings import (
 )
 from orchestration.plan.memory import MemoryPlan, plan_memory
 from orchestration.plan.memory_findings import memory_findings
-from orchestration.plan.prompts import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.plan.records import Finding, warning
-from orchestration.plan.rewards import RoutingPlan, plan_routing, reference_findings
 from orchestration.plan.seconds import SecondsPlan, plan_seconds, rates_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, settings_errors

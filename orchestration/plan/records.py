@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+CONTEXT_BYTES = 1_200 * 2**20
+"""CUDA context, NCCL's buffers and the libraries' workspaces: an assumption, to be measured on the card at hand."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryItem:

@@ -51,8 +51,7 @@ def main() -> None:
 
 def make_model(folder: Path) -> None:
     """Write a tiny model, for its processor."""
-    from orchestration.demo.families import FAMILIES
-    from orchestration.demo.tiny_model import make_tiny_model
+    from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 
     make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=["how high is the red bar?"] * 3, seed=0)
 

@@ -43,7 +43,7 @@ def test_house_rule_holds(name: str) -> None:
         ("orchestration.cluster.layout orchestration.cluster.process", "torch vllm ray transformers hydra"),
         ("rollout.records learner.records rewards.base orchestration.cli", "torch vllm ray transformers hydra"),
         (
-            "orchestration.plan.prompts orchestration.plan.seconds orchestration.data.plan",
+            "orchestration.plan.dataset orchestration.plan.seconds orchestration.data.plan",
             "torch vllm ray transformers hydra",
         ),
     ],

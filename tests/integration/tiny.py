@@ -35,8 +35,7 @@ def save_tiny_model(
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from orchestration.demo.families import FAMILIES
-    from orchestration.demo.tiny_model import make_tiny_model
+    from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 
     make_tiny_model(folder, FAMILIES[family], corpus=CORPUS, seed=0)
     if family == "internvl":

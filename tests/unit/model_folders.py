@@ -6,13 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import chat_template, train_tokenizer
+from orchestration.demo.tiny_model import FAMILIES, chat_template, train_tokenizer
+from orchestration.models.chat_template import INTERNVL_TOKENS
 from orchestration.models.model_folder import IMAGE_PROCESSORS
 from orchestration.models.shapes import read_shape
 from orchestration.models.tensors import model_tensors
 from orchestration.models.tiny import tiny_config, tiny_processor
-from orchestration.models.tokens import INTERNVL_TOKENS
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
 

@@ -11,12 +11,11 @@ from conf.ranges import nearest
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.choices import AI2D, MMMU, Geometry3K, ScienceQA
 from orchestration.data.sources.coco_detection import CocoDetection
-from orchestration.data.sources.llava import Llava, ShareGPT4V
+from orchestration.data.sources.json_files import Llava, PlotQA, ShareGPT4V
 from orchestration.data.sources.mapped import FormatAdapter, HuggingFace, Jsonl, Parquet, formats
-from orchestration.data.sources.plotqa import PlotQA
 from orchestration.data.sources.refcoco import RefCOCO, RefCOCOTable
 from orchestration.data.sources.rows import BadRow, RawBox, RawImage, RawRow
-from orchestration.demo.drawn.samples import DemoSample
+from orchestration.demo.drawn.questions import DemoSample
 from orchestration.demo.drawn.tasks import generate_samples
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig

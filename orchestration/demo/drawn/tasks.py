@@ -6,8 +6,16 @@ from types import MappingProxyType
 from typing import Literal
 
 from orchestration.demo.drawn.pictures import Chart, Scene, encode_png, random_chart, random_scene
-from orchestration.demo.drawn.questions import ask_box, ask_caption, ask_chart, ask_choice, ask_yes_no
-from orchestration.demo.drawn.samples import DemoSample, Question, make_sample
+from orchestration.demo.drawn.questions import (
+    DemoSample,
+    Question,
+    ask_box,
+    ask_caption,
+    ask_chart,
+    ask_choice,
+    ask_yes_no,
+    make_sample,
+)
 from orchestration.settings.demo import SIDE
 
 Split = Literal["train", "held_out"]

@@ -12,8 +12,7 @@ import pytest
 from orchestration.data import publish
 from orchestration.data.chunks import Chunk, ChunkWriter
 from orchestration.data.measure import Ruler, prompt_builder
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import DataError
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build, content, plan

@@ -10,8 +10,7 @@ import pytest
 from orchestration.cli import compose
 from orchestration.data.manifest import rejection_lines
 from orchestration.data.plan import plan_build
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.experiment import build_settings
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build

@@ -7,8 +7,7 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.data.plan import FileDigests, plan_build, plan_sources
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import build_settings
 from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig

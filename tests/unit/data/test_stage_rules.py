@@ -66,7 +66,7 @@ def test_every_module_that_a_row_passes_through_is_a_rule_of_some_stage():
         ("orchestration/data/sources/rows.py", "EXCERPT_CHARS = 200", "EXCERPT_CHARS = 100", set(rules.STAGES)),
         ("rewards/yes_no.py", "def read_yes_no(", "def read_yes_or_no(", {"normalise", "sample"}),
         ("orchestration/data/select.py", "import bisect", "import bisect, math", {"select"}),
-        ("orchestration/data/sources/plotqa.py", 'row.text("question_string")', 'row.text("question")', {"read"}),
+        ("orchestration/data/sources/json_files.py", 'row.text("question_string")', 'row.text("question")', {"read"}),
         ("orchestration/data/sources/formats.yaml", "question: query", "question: question", {"read"}),
     ],
 )

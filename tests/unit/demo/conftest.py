@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.drawn.questions import with_boxes_in
-from orchestration.demo.drawn.samples import DemoSample
+from orchestration.demo.drawn.questions import DemoSample, with_boxes_in
 from orchestration.demo.drawn.tasks import generate_samples
-from orchestration.demo.families import FAMILIES, TinyFamily
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, TinyFamily, make_tiny_model
 from orchestration.settings.demo import FAMILY_FRAMES, FamilyName
 
 

@@ -5,8 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from orchestration.demo.drawn.questions import with_boxes_in
-from orchestration.demo.drawn.samples import END_OF_TURN, DemoSample, Solution, break_format
+from orchestration.demo.drawn.questions import END_OF_TURN, DemoSample, Solution, break_format, with_boxes_in
 from rewards import MixedReward, RewardConfig, RewardRequest, RewardResult
 
 TEXT_ROWS = 256

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.families import FAMILIES
 from orchestration.demo.prepare import model_digest, prepare_demo
+from orchestration.demo.tiny_model import FAMILIES
 from orchestration.settings.demo import DemoSettings, FamilyName
 
 SETTINGS = DemoSettings(

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from orchestration.demo.drawn.samples import END_OF_TURN, TAGS, DemoSample
-from orchestration.demo.families import TinyFamily
-from orchestration.demo.tiny_model import CHAT_TOKENS, make_tiny_model
+from orchestration.demo.drawn.questions import END_OF_TURN, TAGS, DemoSample
+from orchestration.demo.tiny_model import CHAT_TOKENS, TinyFamily, make_tiny_model
 from orchestration.demo.warm_start import TreeCollator, pictures_of, prompt_text
 from orchestration.settings.demo import FamilyName
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor
 
-from orchestration.demo.drawn.samples import DemoSample
-from orchestration.demo.families import TinyFamily
+from orchestration.demo.drawn.questions import DemoSample
+from orchestration.demo.tiny_model import TinyFamily
 from orchestration.demo.warm_start import schedule, warm_start
 from orchestration.settings.demo import DemoSettings
 

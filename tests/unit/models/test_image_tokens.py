@@ -17,8 +17,7 @@ from learner.families import get_family
 from learner.policy.images import ImageEncoder
 from learner.records import EncodedImage, ScoredGroup, ScoredSequence
 from orchestration.cli import compose
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.prepare import model_folder
 from orchestration.models.image_tokens import (
     check_stated_processor,

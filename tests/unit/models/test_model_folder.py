@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli import USER_ERRORS, main
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import chat_template
+from orchestration.demo.tiny_model import FAMILIES, chat_template
 from orchestration.inputs.machine import build_config
 from orchestration.models.chat_template import ChatTemplate
 from orchestration.models.model_folder import check_model_folder

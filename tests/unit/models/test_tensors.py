@@ -9,7 +9,7 @@ import pytest
 
 from learner.config import LoraConfig
 from learner.families import FAMILIES
-from orchestration.demo.families import FAMILIES as TINY
+from orchestration.demo.tiny_model import FAMILIES as TINY
 from orchestration.models.shapes import ModelShape, read_saved_shape, read_shape, shape_of
 from orchestration.models.tensors import (
     ParameterCounts,

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.models.image_tokens import saved_processor
 from orchestration.models.shapes import shape_of
-from orchestration.plan.prompts import PromptPlan, PromptRuler, plan_prompts, streamed_rows
+from orchestration.plan.dataset import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.settings.demo import FamilyName
 from orchestration.settings.experiment import ExperimentConfig
 from rollout.dataset import SampleTable

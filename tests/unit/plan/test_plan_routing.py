@@ -1,4 +1,4 @@
-from orchestration.plan.rewards import plan_routing
+from orchestration.plan.dataset import plan_routing
 from rewards.config import RewardConfig, RewardRule
 
 ROWS = [("chart", "chartqa")] * 3 + [("chart", "plotqa")] * 2 + [("iou", "refcoco")] * 4

@@ -20,8 +20,8 @@ from learner.broadcast import NCCL_BUFFERS
 from learner.weight_sender import PolicyWeights
 from orchestration.models.shapes import ModelShape, read_shape
 from orchestration.models.tensors import Tensor, model_tensors
+from orchestration.plan.engine_memory import receiver_items
 from orchestration.plan.learner_memory import learner_parts
-from orchestration.plan.transfer_memory import receiver_items
 from tests.unit.plan.published import PUBLISHED
 from tests.unit.plan.runs import gpu_config
 from tests.unit.rollout.held_bytes import HeldBytes

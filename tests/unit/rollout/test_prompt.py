@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from orchestration.demo.families import FAMILIES
-from orchestration.demo.tiny_model import make_tiny_model
+from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder, banned_token_ids
 from rollout.records import ImageBytes, Sample

@@ -1,10 +1,12 @@
-"""The dataset against the run's limits: lengths of prompts, and rows that the run will refuse. Images are not opened.
+"""The dataset against the run's settings: prompt lengths, rows that the run refuses, rewards by task.
 
-Refused are the rows that the run itself refuses (rollout/prompt.py and vLLM's own check of a prompt's length).
+Images are not opened. A row is refused for the reasons for which the run itself drops it (rollout/prompt.py, and vLLM's
+check of a prompt's length).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +17,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from orchestration.models.chat_template import ChatTemplate
-from orchestration.models.image_tokens import image_tokens
+from orchestration.models.image_tokens import PROBE_SIZE, image_tokens
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import Histogram
+from orchestration.plan.records import Finding, warning
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
+from rewards.base import RewardRequest
+from rewards.config import RewardConfig
+from rewards.proof import ReferenceFault, ReferenceProof
 from rewards.tokenizer import load_tokenizer
 from rollout.config import StreamConfig
 from rollout.dataset import SampleTable
@@ -28,9 +34,6 @@ from rollout.prompt import PLACEHOLDER_TOKENS, PromptLength
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-
-PROBE: Size = (224, 224)
-"""An image that every processor takes."""
 
 
 class PromptRuler:
@@ -45,7 +48,9 @@ class PromptRuler:
         """
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
-        image_tokens(shape, processor, *PROBE)  # settings of another model's processor are refused here, not row by row
+        image_tokens(
+            shape, processor, *PROBE_SIZE
+        )  # settings of another model's processor are refused here, not row by row
         self._template = ChatTemplate(folder)
 
     def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
@@ -78,7 +83,7 @@ REASONS: Mapping[Reason, str] = {
 NUM_EXAMPLES = 3
 MAX_MEASURED = 8192
 """Rows that a plan measures itself, evenly spread; more would take too long."""
-COLUMNS = (
+PROMPT_COLUMNS = (
     "sample_id",
     "question",
     "images.list.element.width",
@@ -87,6 +92,17 @@ COLUMNS = (
     "prompt_tokens",
     "image_tokens",
 )
+MAX_PROVED = 64
+"""Of a source's rows, evenly over all of them: a plan takes seconds."""
+REFERENCE_COLUMNS = (
+    *("task", "source", "question", "answer", "options", "answer_type"),
+    *("images.list.element.width", "images.list.element.height"),
+)
+FAULTS = {
+    "unusable": "cannot be graded against",
+    "not_right": "do not score 1 as answers",
+    "unearned": "are earned by no plain spelling",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +156,7 @@ def plan_prompts(
     config: ExperimentConfig, table: SampleTable, drawn: NDArray[np.int32], ruler: PromptRuler | None
 ) -> PromptPlan:
     """Read the lengths that the drawn rows state; a ruler measures those without, None leaves them unmeasured."""
-    rows = table.arrow(*COLUMNS).take(pa.array(drawn))
+    rows = table.arrow(*PROMPT_COLUMNS).take(pa.array(drawn))
     images = rows.column("images").to_pylist()
     sizes = [[(image["width"], image["height"]) for image in own] for own in images]
     image_bytes = sum(image["size_bytes"] for own in images for image in own) / rows.num_rows
@@ -221,3 +237,114 @@ def streamed_rows(table: SampleTable, config: StreamConfig) -> NDArray[np.int32]
     if config.is_plain:
         return np.arange(len(table), dtype=np.int32)
     return np.sort(np.concatenate(find_buckets(table, config).rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteCount:
+    """Rows of one task that one function reads."""
+
+    task: str
+    function: str
+    num_rows: int | None
+    """None where the dataset is not there."""
+    format_weight: float
+    task_weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrouted:
+    """Rows without a reward function; a run refuses a dataset that holds any."""
+
+    task: str
+    source: str
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingPlan:
+    """Which function scores which rows."""
+
+    routes: tuple[RouteCount, ...]
+    """Most rows first."""
+    unrouted: tuple[Unrouted, ...]
+    """Of training and held-out rows."""
+
+
+def plan_routing(
+    config: RewardConfig, drawn: Iterable[tuple[str, str]] | None, every: Iterable[tuple[str, str]]
+) -> RoutingPlan:
+    """Count rows by task and reward function.
+
+    Args:
+        config: routes, rules and weights.
+        drawn: (task, source) of every row that the run draws from; None where there is no dataset yet.
+        every: of every row of both datasets; a run refuses rows without a function.
+    """
+    if drawn is None:
+        return RoutingPlan(routes=tuple(_route(config, task, "") for task in config.routes), unrouted=())
+    grouped: Counter[RouteCount] = Counter()
+    for (task, source), num_rows in Counter(drawn).items():
+        if config.is_routed(task, source):
+            grouped[_route(config, task, source)] += num_rows
+    ordered = sorted(grouped.items(), key=lambda found: (-found[1], astuple(found[0])))
+    missing = sorted(config.unrouted(every).items())
+    return RoutingPlan(
+        routes=tuple(replace(route, num_rows=num_rows) for route, num_rows in ordered),
+        unrouted=tuple(Unrouted(task=task, source=source, num_rows=num) for (task, source), num in missing),
+    )
+
+
+def _route(config: RewardConfig, task: str, source: str) -> RouteCount:
+    route = config.route(task, source)
+    return RouteCount(
+        task=task,
+        function=route.function,
+        num_rows=None,
+        format_weight=route.format_weight,
+        task_weight=route.task_weight,
+    )
+
+
+def reference_findings(config: RewardConfig, table: SampleTable, drawn: NDArray[np.int32]) -> Iterator[Finding]:
+    """Prove some references of every source of the drawn rows and yield a warning for each source with faults.
+
+    Rows without a route are left out.
+    """
+    by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
+    pairs = table.tasks_and_sources()
+    for index in drawn.tolist():
+        if config.is_routed(*pairs[index]):
+            by_source[pairs[index]].append(index)
+    chosen = {pair: rows[:: -(-len(rows) // MAX_PROVED)] for pair, rows in by_source.items()}
+    columns = table.arrow(*REFERENCE_COLUMNS)
+    with ReferenceProof(config) as proof:
+        for (task, source), indices in sorted(chosen.items()):
+            requests = map(_request, columns.take(pa.array(indices)).to_pylist())
+            faults = [fault for fault in map(proof.fault, requests) if fault is not None]
+            yield from _findings(f"source {source!r}, task {task}", faults, len(indices))
+
+
+def _findings(where: str, faults: list[ReferenceFault], num_proved: int) -> Iterator[Finding]:
+    for kind, text in FAULTS.items():
+        own = [fault for fault in faults if fault.kind == kind]
+        if own:
+            yield warning(
+                "data.train",
+                f"{where}: {len(own)} of {num_proved} references tried {text}, such as {own[0].detail}; "
+                "mend them, or route the source to another reward (reward.rules)",
+            )
+
+
+def _request(row: dict[str, Any]) -> RewardRequest:
+    sizes = tuple((image["width"], image["height"]) for image in row["images"])
+    return RewardRequest(
+        task=row["task"],
+        source=row["source"],
+        question=row["question"],
+        response="",
+        answer=row["answer"],
+        options=tuple(row["options"]),
+        answer_type=row["answer_type"],
+        image_sizes=sizes,
+        image_input_sizes=sizes,
+    )
