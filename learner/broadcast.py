@@ -6,6 +6,7 @@ A transfer that breaks, by a call to an engine that fails or by an engine that i
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from datetime import timedelta
@@ -28,7 +29,7 @@ T = TypeVar("T")
 LIMIT = "rollout.weight_channel.timeout_s"
 
 
-def within(timeout_s: float | None, what: str, answer: "Future[T]") -> T:
+def within(timeout_s: float, what: str, answer: "Future[T]") -> T:
     """Wait for a result and return it.
 
     Raises:
@@ -75,7 +76,7 @@ GIVEN_UP = "given_up"
 NCCL_BUFFERS = 2
 
 
-class BroadcastSender:
+class BroadcastSender(ABC):
     """Runs an update around a broadcast; ranks other than 0 only join the gathers."""
 
     client: VLLMWeightSyncClient
@@ -119,15 +120,15 @@ class BroadcastSender:
             "shapes": [list(m.shape) for m in metadata],
         }
 
+    @abstractmethod
     def _broadcast(
         self, tensors: Iterator[tuple[str, torch.Tensor]], metadata: list[ParamMeta], received: "Future[None]"
     ) -> None:
         """Broadcast all tensors, and wait until engines have `received` them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shutdown(self) -> None:
         """Leave the group."""
-        raise NotImplementedError
 
 
 class GlooSender(BroadcastSender):

@@ -30,7 +30,7 @@ class IpcClient:
     error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
     """
 
-    def __init__(self, client: VLLMWeightSyncClient, timeout_s: float | None = None) -> None:
+    def __init__(self, client: VLLMWeightSyncClient, timeout_s: float) -> None:
         """Speak through `client`; a call that is not answered within `timeout_s` has failed."""
         self._client = client
         self._timeout_s = timeout_s

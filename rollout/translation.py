@@ -1,5 +1,7 @@
-"""Our settings and records as vLLM's: engine arguments, sampling parameters, and outputs."""
+"""Our settings and records as vLLM's: engine arguments, the scheduler they name, sampling parameters, and outputs."""
 
+import atexit
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,13 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreRequest
 
 from rollout.config import RolloutConfig
+from rollout.core_watch import die_with_parent
 from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingSpec
 
@@ -74,9 +80,40 @@ def engine_args(config: RolloutConfig, model_path: Path, *, loads_weights: bool 
         weight_transfer_config=WeightTransferConfig(backend=VLLM_BACKENDS[config.weight_channel.backend]),
         additional_config={"weight_channel_timeout_s": config.weight_channel.timeout_s},
         worker_extension_cls="rollout.weight_channel.WeightInspector",
-        scheduler_cls="rollout.scheduler." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
+        scheduler_cls="rollout.translation." + ("KeepVisionScheduler" if is_cpu else "KeepVisionAsyncScheduler"),
         **options,
     )
+
+
+class _KeepsVisionInputs:
+    """Mixin over a scheduler that leaves the vision inputs in every request.
+
+    vLLM 0.32 does not send a request's image data to the worker when the prompt is found in the prefix cache: all
+    completions of a group but the first. A pause for new weights clears that cache and starts the running requests
+    over; the worker then has to encode an image that it was never given, and the whole engine dies. The scheduler still
+    has the data, so it is put back here. Cost: image features are sent once per completion instead of once per group,
+    from the engine's core to its workers on the same machine.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Build the scheduler; vLLM does so once, in the engine's core process, which is to go when the engine goes."""
+        die_with_parent()
+        atexit.register(gc.freeze)  # a process that ends need not look for cycles, which takes it seconds
+        super().__init__(*arguments, **options)
+
+    def schedule(self, *arguments: Any, **options: Any) -> SchedulerOutput:
+        output: SchedulerOutput = super().schedule(*arguments, **options)  # type: ignore[misc]
+        for request in output.scheduled_new_reqs:
+            request.mm_features = self.requests[request.req_id].mm_features  # type: ignore[attr-defined]
+        return output
+
+
+class KeepVisionScheduler(_KeepsVisionInputs, Scheduler):
+    """For engines that schedule step by step (CPU)."""
+
+
+class KeepVisionAsyncScheduler(_KeepsVisionInputs, AsyncScheduler):
+    """For engines that schedule the next step while the device works on this one (GPU)."""
 
 
 def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> SamplingParams:

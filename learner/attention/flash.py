@@ -13,38 +13,21 @@ import importlib.metadata
 import importlib.util
 import logging
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.attention.layout import StreamLayout
+from learner.attention.kernel import Spans, StreamLayout, Triple, VarlenFlash
 
 logger = logging.getLogger(__name__)
-
-Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Query, key and value, or their gradients."""
 
 MIN_CAPABILITY = (8, 0)
 """Compute capability (Ampere) from which both libraries run."""
 MIN_MAX_QUERIES = 2
-"""Both libraries take a longest segment of one query for decoding, and the number of segments for that of queries; but
-segments may be empty. A bound that is too high costs nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
-    """Segments of queries and of the keys that each attends to, one behind the other."""
-
-    queries: torch.Tensor
-    """int32 [segments + 1] cumulated lengths."""
-    keys: torch.Tensor
-    """int32 [segments + 1]"""
-    max_queries: int
-    """At least MIN_MAX_QUERIES where segments may be empty."""
-    max_keys: int
-    is_causal: bool
+"""Least value passed as the longest query segment. With 1, both libraries assume decoding, with one query per segment,
+but segments may be empty here. A bound that is too high costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +38,6 @@ class FlashPrepared:
     stems: Spans
     branches: tuple[Spans, Spans] | None
     """Branches to their stems, and to themselves; None where there are none."""
-
-
-class VarlenFlash(Protocol):
-    """The two functions of a flash-attention library, on CUDA in bfloat16."""
-
-    title: str
-    """Which library, and its version."""
-
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return output [Lq, H, D] and log-sum-exp float32 [H, Lq]; a key head may serve several query heads."""
-
-    def backward(
-        self, grad_out: torch.Tensor, saved: Triple, out: torch.Tensor, log_sum_exp: torch.Tensor, spans: Spans,
-        scaling: float,
-    ) -> Triple:  # fmt: skip
-        """Return gradients of query, key and value; `log_sum_exp` is contiguous."""
 
 
 class FlashAttnLibrary:
@@ -221,6 +186,40 @@ def attend_within(
     prepared = FlashPrepared(num_stem_tokens=len(query), stems=spans, branches=None)
     out: torch.Tensor = _StreamAttention.apply(query, key, value, prepared, scaling, library)  # type: ignore[no-untyped-call]
     return out
+
+
+def register_tower(library: VarlenFlash) -> str:
+    """Register a flash-attention library with transformers for vision towers; returns the implementation's name."""
+    from transformers import AttentionInterface
+
+    def forward(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *,
+        scaling: float,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        **arguments: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Bridge from transformers' [B, H, T, D] to [B * T, H, D]: segments as it bounds them, else one a row."""
+        num_rows, num_heads, length, head_dim = query.shape
+        if cu_seq_lens_q is None:
+            bounds, longest = torch.arange(num_rows + 1, device=query.device, dtype=torch.int32) * length, length
+        else:
+            assert max_length_q is not None
+            bounds, longest = cu_seq_lens_q.to(torch.int32), max_length_q
+        spans = Spans(queries=bounds, keys=bounds, max_queries=longest, max_keys=longest, is_causal=False)
+        query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+        out = attend_within(query, key, value, spans, scaling, library)
+        return out.view(num_rows, length, num_heads, head_dim), None
+
+    # transformers hands over the bounds of segments, and all of them at once, where "flash" is in the name.
+    name = "mixed_r1_tower_flash"
+    AttentionInterface.register(name, torch.compiler.disable(forward))
+    return name
 
 
 class _StreamAttention(torch.autograd.Function):

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from learner.attention.flash import VarlenFlash
-from learner.attention.layout import StreamLayout
+from learner.attention.kernel import StreamLayout, VarlenFlash
 
 NO_STEM = -1
 BLOCK_SIZE = 128

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from learner.attention.layout import StreamLayout
+from learner.attention.kernel import StreamLayout
 
 MIN_LENGTH_FRAC = 0.5
 """Of the longest row of a block; lower means fewer calls and more padding."""

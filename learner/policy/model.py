@@ -1,6 +1,7 @@
 """The policy: a Hugging Face vision-language model that returns logprobs of completion tokens in one forward call."""
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +10,15 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from learner.algorithms.logprobs import token_logprobs
-from learner.attention.registry import PREPARED_KEY, AttentionKernel, register_kernel, register_tower
+from learner.attention.flash import FlashKernel, flash_library, flash_obstacle, register_tower
+from learner.attention.flex import FlexKernel
+from learner.attention.kernel import PREPARED_KEY, AttentionKernel, register_kernel
+from learner.attention.sdpa import SdpaKernel
+from learner.errors import LearnerError
 from learner.families import ModelFamily, get_family
 from learner.policy.packing import MicroBatch
+
+logger = logging.getLogger(__name__)
 
 
 class Policy(torch.nn.Module):
@@ -66,6 +73,29 @@ class Policy(torch.nn.Module):
     def blocks(self) -> list[torch.nn.Module]:
         """Transformer blocks of vision tower and language model: the units of sharding and recomputation."""
         return [*self.family.vision_blocks(self.hf_model), *self.family.language_blocks(self.hf_model)]
+
+
+def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+    """Return the kernel of learner.attention, and log which it is.
+
+    Raises:
+        LearnerError: flash is asked for, and cannot run here.
+    """
+    obstacle = flash_obstacle(device)
+    if obstacle is None and dtype != torch.bfloat16:
+        obstacle = f"learner.dtype is {str(dtype).removeprefix('torch.')}, and it needs bfloat16"
+    if name == "flash" and obstacle is not None:
+        raise LearnerError(f"learner.attention is flash, which does not run here: {obstacle}; use sdpa or flex")
+    if name == "auto":
+        name = "flash" if obstacle is None else "sdpa"
+    library = flash_library() if name != "sdpa" and obstacle is None else None
+    logger.info("attention: %s%s", name, f"; flash attention by {library.title}" if library is not None else "")
+    if name == "sdpa":
+        return SdpaKernel()
+    if name == "flex":
+        return FlexKernel(tower=library)
+    assert library is not None
+    return FlashKernel(library)
 
 
 def build_skeleton(

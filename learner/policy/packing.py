@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.attention.layout import StreamLayout
-from learner.attention.registry import AttentionKernel
+from learner.attention.kernel import AttentionKernel, StreamLayout
 from learner.batching import Piece, TrainSequence
 from learner.errors import LearnerError
 from learner.families import ImageInputs, ModelFamily, join_images

@@ -17,7 +17,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
-from learner.attention.registry import AttentionKernel
+from learner.attention.kernel import AttentionKernel
 from learner.errors import LearnerError
 from learner.families import get_family
 from learner.policy.model import Policy, build_skeleton

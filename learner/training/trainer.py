@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from conf.gpu_driver import driver_fault
 from learner import checkpoint
 from learner.algorithms.registry import get_algorithm
-from learner.attention.registry import choose_kernel
 from learner.backends.base import TrainBackend
 from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
@@ -25,6 +24,7 @@ from learner.errors import CheckpointError, LearnerError
 from learner.export import export_model
 from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
+from learner.policy.model import choose_kernel
 from learner.policy.packing import MicroBatchBuilder
 from learner.policy.source import FolderSource
 from learner.ranks import (

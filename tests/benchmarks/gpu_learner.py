@@ -20,10 +20,10 @@ import torch
 import torch.distributed as dist
 
 from learner.algorithms.registry import get_algorithm
-from learner.attention.registry import AttentionKernel, choose_kernel
+from learner.attention.kernel import AttentionKernel
 from learner.backends.fsdp import FsdpBackend
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from learner.policy.model import Policy, build_skeleton
+from learner.policy.model import Policy, build_skeleton, choose_kernel
 from learner.policy.packing import MicroBatchBuilder
 from learner.records import ScoredGroup
 from learner.training.step import StepRunner

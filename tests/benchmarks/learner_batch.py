@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from learner.attention.registry import AttentionKernel, register_kernel
+from learner.attention.kernel import AttentionKernel, register_kernel
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
 from learner.families import ImageInputs, get_family
 from learner.policy.images import ImageEncoder

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tiny_learner import IMAGE_TOKEN
 
-from learner.attention.registry import AttentionKernel
+from learner.attention.kernel import AttentionKernel
 from learner.attention.sdpa import SdpaKernel
 from learner.families import ImageInputs
 from learner.policy.model import Policy

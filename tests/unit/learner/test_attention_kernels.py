@@ -7,9 +7,9 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from learner.attention.flash import FlashKernel
 from learner.attention.flex import FlexKernel
-from learner.attention.layout import StreamLayout
-from learner.attention.registry import choose_kernel
+from learner.attention.kernel import StreamLayout
 from learner.attention.sdpa import SdpaKernel, alike
+from learner.policy.model import choose_kernel
 from tests.benchmarks.live_bytes import peak_live_bytes
 
 CPU = torch.device("cpu")

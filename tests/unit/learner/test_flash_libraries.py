@@ -15,11 +15,11 @@ from tiny_learner import mixed_groups
 
 from learner.attention import flash
 from learner.attention.flash import FlashKernel, Spans, TorchFlash
-from learner.attention.layout import StreamLayout
-from learner.attention.registry import choose_kernel
+from learner.attention.kernel import StreamLayout
 from learner.errors import LearnerError
 from learner.families import join_images
 from learner.policy.images import ImageEncoder
+from learner.policy.model import choose_kernel
 
 WRITTEN_OUT = WrittenOut()
 

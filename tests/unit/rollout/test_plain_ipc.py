@@ -67,7 +67,7 @@ def as_the_core_gets_it(info: dict[str, Any]) -> dict[str, Any]:
 
 def test_plain_handles_pass_vllms_wire_and_become_what_torch_made() -> None:
     engines = Engines()
-    IpcClient(engines).update_weights(asdict(UPDATE))
+    IpcClient(engines, timeout_s=60.0).update_weights(asdict(UPDATE))
 
     received = PlainIpcEngine.parse_update_info(_unbuilt(), as_the_core_gets_it(engines.infos[0]))
 
@@ -93,7 +93,7 @@ def test_whole_handle_undoes_plain_handle() -> None:
 @pytest.mark.parametrize("broken", ["start", "update", "finish"])
 def test_engine_that_dies_is_told_once_and_the_ranks_pack_on(broken: str) -> None:
     engines = Engines(fails_in=broken)
-    client = IpcClient(engines)
+    client = IpcClient(engines, timeout_s=60.0)
 
     client.start_weight_update()
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_engine_that_dies_is_told_once_and_the_ranks_pack_on(broken: str) -> Non
 
 def test_next_update_after_a_broken_one_begins_anew() -> None:
     engines = Engines(fails_in="update")
-    client = IpcClient(engines)
+    client = IpcClient(engines, timeout_s=60.0)
     client.start_weight_update()
     client.update_weights(asdict(UPDATE))
     engines.fails_in = ""
