@@ -141,7 +141,7 @@ def _check(overrides: Sequence[str]) -> int:
     config = build_config(compose(overrides), is_for_check=True)
     _end_in_order()
     from orchestration.check.command import run_check
-    from orchestration.inputs.dataset import Located
+    from orchestration.inputs.machine import Located
     from orchestration.inputs.prepare import model_folder
     from orchestration.plan.learner_memory import planned_bytes
     from orchestration.plan.plan import check_plan

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from learner.errors import DivergedError
-from orchestration.cluster.object_store import check_object_store
+from orchestration.cluster.local_ray import check_object_store
 from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import while_ray_lives
-from orchestration.inputs.dataset import Located, locate
+from orchestration.inputs.machine import Located, locate
 from orchestration.inputs.prepare import Inputs, check_rewards, check_same_model, check_same_rows, prepare_inputs
 from orchestration.loop import train_and_finish
 from orchestration.plan.plan import check_plan

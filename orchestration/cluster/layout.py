@@ -3,13 +3,47 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from orchestration.cluster.machines import Layout, Machine, PlacedActor
-from orchestration.cluster.needs import Need, Needs, check_sizes, needs_of, shortage
+from orchestration.cluster.machines import Machine, Need, Needs, check_sizes, needs_of, shortage
+from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import ConfigError, InfrastructureError
 from orchestration.settings.experiment import ExperimentConfig
 
 UNITS = 10_000
 """Parts of a GPU that Ray distinguishes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedActor:
+    """One actor on its machine.
+
+    Example:
+        >>> PlacedActor(role="engine", index=1, machine=0, gpus=(2, 3)).gpus
+        (2, 3)
+    """
+
+    role: ActorRole
+    index: int
+    """Of the engine, learner rank or reward actor."""
+    machine: int
+    """Index of the machine."""
+    gpus: tuple[int, ...]
+    """Local numbers of its GPUs; an engine has one a tensor-parallel worker, and shares them when colocated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Every actor of a run on its machine."""
+
+    machines: tuple[Machine, ...]
+    seats: tuple[PlacedActor, ...]
+
+    def of(self, role: ActorRole) -> tuple[PlacedActor, ...]:
+        """The actors of one role, by index."""
+        return tuple(sorted((actor for actor in self.seats if actor.role == role), key=lambda actor: actor.index))
+
+    def learner_machines(self) -> tuple[int, ...]:
+        """Machines that hold learner ranks, in the order of their ranks."""
+        return tuple(dict.fromkeys(actor.machine for actor in self.of("learner")))
 
 
 @dataclass(slots=True, kw_only=True)

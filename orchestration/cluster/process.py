@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from orchestration.cluster.needs import Needs
+from orchestration.cluster.machines import Needs
 from orchestration.settings.cluster import ActorRole, ClusterConfig
 from orchestration.settings.experiment import ExperimentConfig
 

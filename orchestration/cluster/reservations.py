@@ -17,9 +17,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestration.cluster.found import FoundMachine, find_machines, is_reachable
-from orchestration.cluster.layout import lay_out_needs
-from orchestration.cluster.machines import Layout, PlacedActor
-from orchestration.cluster.needs import Need, Needs, available_cores, describe, needs_of
+from orchestration.cluster.layout import Layout, PlacedActor, lay_out_needs
+from orchestration.cluster.machines import Need, Needs, available_cores, describe, needs_of
 from orchestration.cluster.process import Placement, actor_environment, placements_of
 from orchestration.cluster.session import ray_session
 from orchestration.settings.cluster import ActorRole

@@ -21,9 +21,9 @@ from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTask
 from ray.job_config import JobConfig
 
 from orchestration.cluster.guard import checkout, guarded
-from orchestration.cluster.needs import available_cores
+from orchestration.cluster.local_ray import private_folder
+from orchestration.cluster.machines import available_cores
 from orchestration.cluster.ray_errors import cause_of
-from orchestration.cluster.ray_folder import private_folder
 from orchestration.settings.cluster import TOKEN_HINT, ClusterConfig
 from orchestration.settings.errors import ConfigError, InfrastructureError, RayDiedError
 

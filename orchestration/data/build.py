@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestration.cluster.found import RayWorkers
 from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
@@ -44,7 +45,6 @@ from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.reward_pool import start_reward_pool
-from orchestration.workers.row_tasks import RayWorkers
 from orchestration.workers.summaries import summary_of
 from rewards.config import RewardConfig
 from rollout.records import Difficulty, SamplingSpec

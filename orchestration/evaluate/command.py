@@ -11,7 +11,7 @@ from textwrap import shorten
 
 from learner import checkpoint
 from learner.store import FileStore
-from orchestration.cluster.needs import has_gpu
+from orchestration.cluster.machines import has_gpu
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.evaluate.benchmarks import preset_of
 from orchestration.evaluate.checkpoint import Weights, differences, find_weights

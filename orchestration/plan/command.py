@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from orchestration.cluster.machines import Layout, Machine, PlacedActor
+from orchestration.cluster.layout import Layout, PlacedActor
+from orchestration.cluster.machines import Machine
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestration.cluster.machines import Layout
-from orchestration.cluster.object_store import StoreNeed
+from orchestration.cluster.layout import Layout
+from orchestration.cluster.local_ray import StoreNeed
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan

@@ -7,8 +7,8 @@ known.
 import json
 from pathlib import Path
 
-from orchestration.cluster.machines import Layout, PlacedActor
-from orchestration.cluster.object_store import store_need
+from orchestration.cluster.layout import Layout, PlacedActor
+from orchestration.cluster.local_ray import store_need
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import count_elements, model_tensors, trained_tensors
 from orchestration.plan.activations import FLOAT32, element_bytes

@@ -7,7 +7,7 @@ theirs, and the cache is not allocated yet.
 
 from dataclasses import dataclass
 
-from orchestration.cluster.machines import Layout
+from orchestration.cluster.layout import Layout
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.engine_memory import GRAPH_BYTES, CachePlan, EngineMemory, engine_memory, undivided
 from orchestration.plan.host_memory import DEFAULT_IMAGE_BYTES, checkpoint_bytes, export_bytes, host_memory

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestration.cluster.layout import lay_out
-from orchestration.cluster.machines import Layout
+from orchestration.cluster.layout import Layout, lay_out
 from orchestration.models.shapes import ModelShape
 from orchestration.page.formatting import size
 from orchestration.plan.batches import Lengths

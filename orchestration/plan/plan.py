@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestration.cluster.layout import lay_out
-from orchestration.cluster.machines import Layout, planned_machines
-from orchestration.cluster.needs import available_cores, needs_of, this_machine
-from orchestration.cluster.object_store import store_need
-from orchestration.inputs.dataset import Located, known_model_folder, locate
+from orchestration.cluster.layout import Layout, lay_out
+from orchestration.cluster.local_ray import store_need
+from orchestration.cluster.machines import available_cores, needs_of, planned_machines, this_machine
+from orchestration.inputs.machine import Located, known_model_folder, locate
 from orchestration.models.image_tokens import processor_of
 from orchestration.models.shapes import ModelShape, shape_of
 from orchestration.models.tensors import ParameterCounts, count_parameters

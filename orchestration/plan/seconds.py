@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from learner.config import LearnerConfig
-from orchestration.cluster.machines import Layout
+from orchestration.cluster.layout import Layout
 from orchestration.models.image_tokens import vision_rows
 from orchestration.models.shapes import ModelShape
 from orchestration.models.tensors import changing_tensors, count_parameters

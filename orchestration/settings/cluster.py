@@ -114,7 +114,7 @@ class ClusterConfig:
     """Shared memory of a Ray started here, which itself demands 75 MiB."""
 
     def __post_init__(self) -> None:
-        # The value of a variable is never repeated: `orchestration.settings.secrecy` refuses those that hold a secret.
+        # The value of a variable is never repeated: `orchestration.settings.strict` refuses those that hold a secret.
         for name in self.environment:
             if not VARIABLE_NAME.fullmatch(name):
                 raise ConfigError(

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from orchestration.settings.cluster import VARIABLE_NAME
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.secrecy import is_secret_name
+from orchestration.settings.strict import is_secret_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ from conf.ranges import nearest
 from orchestration.settings.describe import is_path, is_text, setting_type
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.secrecy import refuse_secret_overrides, refuse_secrets
-from orchestration.settings.strict import unknown_key
+from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets, unknown_key
 
 CONF = Path(conf.__file__).parent
 EMPTY_GROUPS = ("experiment", "ablation")

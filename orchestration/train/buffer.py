@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestration.settings.errors import DataError
-from orchestration.settings.training import TrainingConfig
+from orchestration.settings.experiment import TrainingConfig
 from orchestration.train.steps import Cut, StepLine
 from orchestration.workers.tickets import GroupTicket, StepGroups
 

@@ -24,8 +24,7 @@ from orchestration.cluster.process import Placement
 from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.storage.faults import FaultLog
 from orchestration.workers.handoff import to_reward_requests
-from orchestration.workers.reward_actor import RewardActor
-from orchestration.workers.reward_pool import RewardPool
+from orchestration.workers.reward_pool import RewardActor, RewardPool
 from rewards import MixedReward, RewardConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 

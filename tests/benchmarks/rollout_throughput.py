@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from orchestration.cluster.needs import available_cores
+from orchestration.cluster.machines import available_cores
 from orchestration.cluster.process import Placement, settle
 from orchestration.cluster.session import ray_session
 from orchestration.inputs.machine import build_config

@@ -12,8 +12,8 @@ import orchestration.plan
 import orchestration.submit
 import rewards
 
-# A worker reads standard input when it is imported; Ray's and vLLM's modules take seconds and hold no examples.
-LEFT_OUT = {"rewards.math_worker", "orchestration.workers.row_tasks"}
+# A worker reads standard input when it is imported.
+LEFT_OUT = {"rewards.math_worker"}
 MODULES = [
     module.name
     for package in (

@@ -33,7 +33,7 @@ def test_house_rule_holds(name: str) -> None:
             "torch vllm ray",
         ),
         (
-            "orchestration.storage.faults orchestration.settings.errors orchestration.cluster.object_store",
+            "orchestration.storage.faults orchestration.settings.errors orchestration.cluster.local_ray",
             "torch vllm ray transformers hydra",
         ),
         (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cluster.guard import processes
-from orchestration.cluster.ray_folder import PREFIX
+from orchestration.cluster.local_ray import PREFIX
 from tests.integration.driver import Driver
 
 ROOT = Path(__file__).parents[2]

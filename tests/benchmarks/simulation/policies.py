@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestration.settings.training import TrainingConfig
+from orchestration.settings.experiment import TrainingConfig
 from tests.benchmarks.simulation.settings import FailureRates
 
 

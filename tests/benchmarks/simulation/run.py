@@ -17,8 +17,7 @@ import orchestration.train.run
 from orchestration.inputs.prepare import Inputs
 from orchestration.loop import train_and_finish
 from orchestration.settings.cluster import FaultsConfig
-from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.training import TrainingConfig
+from orchestration.settings.experiment import ExperimentConfig, TrainingConfig
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.run_folder import RunFolder, settle_config
 from orchestration.train.buffer import GroupBuffer, Progress

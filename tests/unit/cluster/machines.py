@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.cli import compose
-from orchestration.cluster.machines import Layout, Machine
+from orchestration.cluster.layout import Layout
+from orchestration.cluster.machines import Machine
 from orchestration.inputs.machine import build_config
 from orchestration.settings.experiment import ExperimentConfig
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cluster.layout import RankDevices, colocated_devices, lay_out, ranks_under
-from orchestration.cluster.needs import needs_of
+from orchestration.cluster.machines import needs_of
 from orchestration.cluster.reservations import bundles_of, further_engine
 from orchestration.settings.errors import InfrastructureError
 from tests.unit.cluster.machines import colocated, machine, run_on_gpus

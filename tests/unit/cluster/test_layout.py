@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestration.cli import compose
 from orchestration.cluster.layout import lay_out
-from orchestration.cluster.needs import needs_of, this_machine
+from orchestration.cluster.machines import needs_of, this_machine
 from orchestration.inputs.machine import build_config
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.cluster.needs import needs_of
+from orchestration.cluster.machines import needs_of
 from orchestration.cluster.process import Placement, actor_environment, interface_of, placements_of
 from orchestration.inputs.machine import build_config
 from orchestration.settings.cluster import ActorRole, ClusterConfig

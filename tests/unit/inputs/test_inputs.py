@@ -10,8 +10,7 @@ from tokenizers import Tokenizer, models
 from orchestration.cli import compose
 from orchestration.data import build as engine
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
-from orchestration.inputs.dataset import locate
-from orchestration.inputs.machine import build_config
+from orchestration.inputs.machine import build_config, locate
 from orchestration.inputs.prepare import check_rewards, model_folder
 from orchestration.models.tiny import tiny_config
 from orchestration.plan.plan import plan_run

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from learner.config import LoraConfig
-from orchestration.cluster.machines import Layout, Machine, PlacedActor
+from orchestration.cluster.layout import Layout, PlacedActor
+from orchestration.cluster.machines import Machine
 from orchestration.models.shapes import read_shape
 from orchestration.plan.host_memory import (
     ENGINE_FRONT_BYTES,

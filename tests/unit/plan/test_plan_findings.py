@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cluster.needs import this_machine
+from orchestration.cluster.machines import this_machine
 from orchestration.plan.plan import plan_run
 from orchestration.plan.records import Finding
 from tests.unit.plan.runs import dataset, gpu_settings, row, settings

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cluster.machines import Layout, Machine, PlacedActor
+from orchestration.cluster.layout import Layout, PlacedActor
+from orchestration.cluster.machines import Machine
 from orchestration.plan.command import WIDTH, placement_rows, plan_json, plan_text
 from orchestration.plan.plan import plan_run
 from tests.unit.plan.runs import dataset, gpu_settings, row

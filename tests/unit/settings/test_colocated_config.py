@@ -3,7 +3,7 @@
 import pytest
 
 from orchestration.cli import compose
-from orchestration.cluster.needs import needs_of
+from orchestration.cluster.machines import needs_of
 from orchestration.cluster.process import placements_of
 from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError

@@ -7,7 +7,7 @@ import pytest
 from orchestration import cli
 from orchestration.cli import compose
 from orchestration.settings.errors import ConfigError
-from orchestration.settings.secrecy import is_secret_name, refuse_secrets
+from orchestration.settings.strict import is_secret_name, refuse_secrets
 from orchestration.storage.run_folder import RunFolder, write_environment
 
 PLANTED = "planted-value-4711"

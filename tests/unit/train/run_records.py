@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from orchestration.settings.training import TrainingConfig
+from orchestration.settings.experiment import TrainingConfig
 from orchestration.workers.tickets import GroupSummary, GroupTicket
 
 SUMMARY = GroupSummary(

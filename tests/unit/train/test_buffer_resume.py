@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.settings.training import TrainingConfig
+from orchestration.settings.experiment import TrainingConfig
 from orchestration.train.buffer import GroupBuffer, Progress
 from tests.unit.train.buffer_driver import BEGINNING, fill, free_positions, new_buffer, positions_of
 from tests.unit.train.run_records import ticket, ticket_without_signal, training
