@@ -125,23 +125,27 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
 _TASK = ray.remote(num_cpus=1, max_retries=2)(_call)
 
 
-class RayWorkers:
-    """Tasks on whatever cluster the session has joined; a task whose worker dies is run again, twice at most."""
+def map_in_tasks(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int | None
+) -> Iterator[Result]:
+    """Call a function on every item in Ray tasks and return the results in order.
 
-    def __init__(self, num_workers: int | None) -> None:
-        """Run at most `num_workers` tasks at once; None takes every core of the cluster."""
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        self._window = QUEUED_PER_WORKER * (num_workers or cores)
+    A task whose worker dies is run again, twice at most.
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Return results in order. The function must be importable, item and result small: rows stay in files."""
-        waiting: deque[Any] = deque()
-        for item in items:
-            waiting.append(_TASK.remote(function, item))
-            if len(waiting) >= self._window:
-                yield ray.get(waiting.popleft())
-        while waiting:
+    Args:
+        function: importable by its name.
+        items: small ones, as the results must be: rows stay in files.
+        num_workers: tasks at work at once; None takes every core of the cluster.
+    """
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    window = QUEUED_PER_WORKER * (num_workers or cores)
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(_TASK.remote(function, item))
+        if len(waiting) >= window:
             yield ray.get(waiting.popleft())
+    while waiting:
+        yield ray.get(waiting.popleft())
 
 
 hold = ray.put

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.cluster.found import RayWorkers
+from orchestration.cluster.found import map_in_tasks
 from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
@@ -212,7 +212,7 @@ def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:
     logs = job.store / "logs"
     cores_needed = num_actors(config, POLICY_ROLES) if is_tried else 0
     with ray_session(config.cluster, cores_needed, logs), progress_bars(width=TITLE_WIDTH) as bars:
-        in_workers = RayWorkers(job.recipe.num_workers).map
+        in_workers = partial(map_in_tasks, num_workers=job.recipe.num_workers)
         build_dataset(
             job, in_workers, _attempt(config, job, model, logs) if is_tried else None, partial(_stage_bar, bars)
         )
