@@ -64,11 +64,10 @@ def _timed(buffer: torch.Tensor, peer: int) -> float:
 
 
 def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
-    """Return the memory that this process holds on its device, and its peak since `begin_again` was last true."""
+    """Return this process's peak memory on its device since `begin_again` was last true, and the device's total."""
     if device.type == "cuda":
         found = RankMemory(
             device=torch.cuda.get_device_name(device),
-            held_bytes=torch.cuda.memory_reserved(device),
             peak_bytes=torch.cuda.max_memory_reserved(device),
             total_bytes=torch.cuda.mem_get_info(device)[1],
         )
@@ -80,8 +79,8 @@ def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
     if begin_again:
         with suppress(OSError):  # some containers keep it closed; the peak is then one of the whole life
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    held, peak, whole = (int(text.split()[0]) * 1024 for text in (status["VmRSS"], status["VmHWM"], total))
-    return RankMemory(device="cpu", held_bytes=held, peak_bytes=peak, total_bytes=whole)
+    peak, whole = (int(text.split()[0]) * 1024 for text in (status["VmHWM"], total))
+    return RankMemory(device="cpu", peak_bytes=peak, total_bytes=whole)
 
 
 def bound_socket(address: str, port: int) -> socket.socket:

@@ -1,10 +1,9 @@
-"""Inputs and outputs of the learner: EncodedImage, ScoredSequence, ScoredGroup, StepReport, RankMemory.
+"""Inputs and outputs of the learner: ScoredSequence, ScoredGroup, StepReport, RankMemory.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,35 +16,12 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedImage:
-    """One encoded image with its original size.
-
-    Example:
-        >>> EncodedImage(data=b"...png...", width=112, height=84).width
-        112
-    """
-
-    data: bytes
-    """The encoded file (PNG, JPEG, WebP), never pixels."""
-    width: int
-    """Original width in pixels."""
-    height: int
-    """Original height in pixels."""
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise LearnerError("EncodedImage.data is empty; pass the encoded image file")
-        if self.width < 1 or self.height < 1:
-            raise LearnerError(f"EncodedImage is {self.width} x {self.height}; both sides must be at least 1 pixel")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSequence:
     """One completion with its reward.
 
     Example:
         >>> sequence = ScoredSequence(completion_token_ids=[7, 8, 2], behaviour_logprobs=[-0.1, -1.2, -0.3], reward=1.0,
-        ...                           breakdown={"format": 1.0}, weight_version=3, truncated=False)
+        ...                           truncated=False)
         >>> sequence.num_tokens, sequence.behaviour_logprobs.dtype
         (3, dtype('float32'))
     """
@@ -55,10 +31,6 @@ class ScoredSequence:
     behaviour_logprobs: NDArray[np.float32]
     """[T] log-probabilities under the weights that sampled, at the sampling temperature."""
     reward: float
-    breakdown: Mapping[str, float]
-    """Unweighted reward by function; the learner only carries it."""
-    weight_version: int
-    """Oldest weight version that sampled a token of this completion."""
     truncated: bool
     """Whether the completion hit the length limit."""
     masked: bool = False
@@ -89,21 +61,20 @@ class ScoredGroup:
     """G scored completions of one prompt; prompt and images are stored once.
 
     Example:
-        >>> group = ScoredGroup(group_id="0-17", sample_id="7f", source="demo/bar", task="chart",
-        ...                     prompt_token_ids=[5, 6], images=(), sequences=(sequence,))  # doctest: +SKIP
+        >>> group = ScoredGroup(group_id="0-17", task="chart", prompt_token_ids=[5, 6], images=(),
+        ...                     sequences=(sequence,))  # doctest: +SKIP
         >>> group.num_completion_tokens  # doctest: +SKIP
         3
     """
 
     group_id: str
     """Explicit identity from row to gradient; two groups of one question never share it."""
-    sample_id: str
-    source: str
     task: str
+    """Whose rewards are scaled together, with `scale: task`."""
     prompt_token_ids: NDArray[np.int32]
     """[P] with every image token in place; P >= 1."""
-    images: tuple[EncodedImage, ...]
-    """In the order of their tokens in the prompt."""
+    images: tuple[bytes, ...]
+    """Encoded files (PNG, JPEG, WebP), in the order of their tokens in the prompt."""
     sequences: tuple[ScoredSequence, ...]
     """The G completions."""
 
@@ -144,19 +115,17 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMemory:
-    """Memory that a rank holds on its device: its GPU, or this machine.
+    """Memory of a rank on its device: its GPU, or this machine.
 
     Example:
-        >>> RankMemory(device="cpu", held_bytes=10, peak_bytes=20, total_bytes=100).peak_bytes
+        >>> RankMemory(device="cpu", peak_bytes=20, total_bytes=100).peak_bytes
         20
     """
 
     device: str
     """Name of the GPU, or cpu."""
-    held_bytes: int
-    """Now: reserved by torch on a GPU, resident of a process."""
     peak_bytes: int
-    """At most since the last beginning."""
+    """Highest since the last reset: reserved by torch on a GPU, resident of the process on a CPU."""
     total_bytes: int
     """Of the whole device."""
 

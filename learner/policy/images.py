@@ -13,7 +13,7 @@ from PIL import Image
 
 from learner.errors import LearnerError
 from learner.families import ImageInputs, ModelFamily, join_images
-from learner.records import EncodedImage, ScoredGroup
+from learner.records import ScoredGroup
 
 
 class ImageEncoder:
@@ -59,7 +59,7 @@ class ImageEncoder:
             inputs.append(join_images(own) if own else None)
         return inputs
 
-    def encode_pictures(self, images: Sequence[EncodedImage]) -> list[ImageInputs]:
+    def encode_pictures(self, images: Sequence[bytes]) -> list[ImageInputs]:
         """Process images that belong to no group.
 
         Raises:
@@ -78,11 +78,11 @@ class ImageEncoder:
             )
 
 
-def _decode(images: Sequence[EncodedImage], owner: str) -> list[Image.Image]:
+def _decode(images: Sequence[bytes], owner: str) -> list[Image.Image]:
     decoded = []
     for index, image in enumerate(images):
         try:
-            decoded.append(Image.open(io.BytesIO(image.data)).convert("RGB"))
+            decoded.append(Image.open(io.BytesIO(image)).convert("RGB"))
         except (OSError, Image.DecompressionBombError) as error:
             raise LearnerError(
                 f"{owner}: image {index} of {len(images)} does not decode ({error}); drop the "

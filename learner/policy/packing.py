@@ -146,8 +146,6 @@ class MicroBatch:
 DUMMY = Piece(
     group=ScoredGroup(
         group_id="",
-        sample_id="",
-        source="",
         task="",
         prompt_token_ids=np.zeros(1, dtype=np.int32),
         images=(),
@@ -156,8 +154,6 @@ DUMMY = Piece(
                 completion_token_ids=np.zeros(1, dtype=np.int32),
                 behaviour_logprobs=np.zeros(1, dtype=np.float32),
                 reward=0.0,
-                breakdown={},
-                weight_version=0,
                 truncated=False,
             ),
         ),

@@ -35,7 +35,7 @@ from learner.ranks import (
     save_random_state,
     seed_process,
 )
-from learner.records import EncodedImage, ScoredGroup, StepReport
+from learner.records import ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore, StagingArea
 from learner.training.step import StepRunner
 
@@ -153,7 +153,7 @@ class PolicyTrainer:
         """
         return self._steps.raw_logprobs(group)
 
-    def encode_pictures(self, images: Sequence[EncodedImage]) -> list[ImageInputs]:
+    def encode_pictures(self, images: Sequence[bytes]) -> list[ImageInputs]:
         """Return images as the vision tower gets them, one by one; no collective.
 
         Raises:

@@ -179,12 +179,10 @@ def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prom
         completion_token_ids=tokens,
         behaviour_logprobs=logprobs,
         reward=0.0,
-        breakdown={},
-        weight_version=0,
         truncated=False,
     )
     group = ScoredGroup(
-        group_id="planned", sample_id="planned", source="planned", task="planned", images=(),
+        group_id="planned", task="planned", images=(),
         prompt_token_ids=np.zeros(max(1, prompt), np.int32), sequences=(sequence,) * group_size,
     )  # fmt: skip
     sequences = [

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from learner.records import ScoredGroup, ScoredSequence
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards.base import RewardRequest, RewardResult
-from rollout.records import RolloutGroup, Sample
+from rollout.records import RolloutGroup
 
 
 def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
@@ -41,8 +41,6 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
             completion_token_ids=generation.token_ids,
             behaviour_logprobs=generation.logprobs,
             reward=0.0 if result.reward is None else result.reward,
-            breakdown=dict(result.breakdown),
-            weight_version=generation.weight_version_start,
             truncated=generation.finish_reason != "stop",
             masked=result.reward is None,
         )
@@ -50,18 +48,11 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
     )
     return ScoredGroup(
         group_id=group.group_id,
-        sample_id=sample.sample_id,
-        source=sample.source,
         task=sample.task,
         prompt_token_ids=group.prompt_token_ids,
-        images=encoded_images(sample),
+        images=tuple(image.data for image in sample.images),
         sequences=sequences,
     )
-
-
-def encoded_images(sample: Sample) -> tuple[EncodedImage, ...]:
-    """Return a sample's images as the learner takes them."""
-    return tuple(EncodedImage(data=image.data, width=image.width, height=image.height) for image in sample.images)
 
 
 def summarise(

@@ -17,7 +17,6 @@ from learner.records import RankMemory, ScoredGroup, StepReport
 from learner.store import FileEntry, FileStore
 from orchestration.cluster.layout import RankDevices
 from orchestration.cluster.process import Placement, settle
-from orchestration.workers.handoff import encoded_images
 from rollout.config import WeightChannelConfig
 from rollout.records import EncodedPrompt, Fingerprint, Sample
 
@@ -202,7 +201,7 @@ class LearnerActor:
             token_ids=tuple(token_ids),
             pictures=tuple(
                 builder.encoded_picture(one.pixel_values, _rows(one))
-                for one in self._trainer.encode_pictures(encoded_images(sample))
+                for one in self._trainer.encode_pictures([image.data for image in sample.images])
             ),
             input_sizes=prompt.input_sizes,
             template=prompt.template,

@@ -16,7 +16,7 @@ from learner.families import ImageInputs, get_family
 from learner.policy.images import ImageEncoder
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
-from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from learner.records import ScoredGroup, ScoredSequence
 
 VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = 3, 4, 5, 6
 TOKEN_PIXELS = 28
@@ -88,19 +88,17 @@ def make_group(
         seed: of tokens and pixels.
     """
     rng = np.random.default_rng([seed, *name.encode()])
-    images: tuple[EncodedImage, ...] = ()
+    images: tuple[bytes, ...] = ()
     prompt: list[int] = []
     if image_side:
         pixels = rng.integers(0, 255, (image_side, image_side, 3), dtype=np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
-        images = (EncodedImage(data=buffer.getvalue(), width=image_side, height=image_side),)
+        images = (buffer.getvalue(),)
         prompt = [VISION_START, *[IMAGE_TOKEN] * (image_side // TOKEN_PIXELS) ** 2, VISION_END]
     prompt += rng.integers(7, vocab_size, prompt_tokens - len(prompt)).tolist()
     return ScoredGroup(
         group_id=name,
-        sample_id=name,
-        source="benchmark",
         task="chart",
         prompt_token_ids=prompt,
         images=images,
@@ -109,8 +107,6 @@ def make_group(
                 completion_token_ids=rng.integers(7, vocab_size, length),
                 behaviour_logprobs=np.full(length, -6.0),
                 reward=float(i % 2),
-                breakdown={},
-                weight_version=0,
                 truncated=False,
             )
             for i, length in enumerate(lengths)

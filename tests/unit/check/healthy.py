@@ -92,7 +92,7 @@ def score(name: str, engine: int, **changes: Any) -> ScoreFacts:
 
 
 def memory(peak_bytes: int) -> RankMemory:
-    return RankMemory(device="cpu", held_bytes=GIB, peak_bytes=peak_bytes, total_bytes=24 * GIB)
+    return RankMemory(device="cpu", peak_bytes=peak_bytes, total_bytes=24 * GIB)
 
 
 def healthy() -> Facts:

@@ -366,23 +366,11 @@ def nan_group():
     sequence = group.sequences[1]
     logprobs = sequence.behaviour_logprobs.copy()
     logprobs[0] = float("nan")
-    broken = type(sequence)(
-        completion_token_ids=sequence.completion_token_ids,
-        behaviour_logprobs=logprobs,
-        reward=sequence.reward,
-        breakdown={},
-        weight_version=0,
-        truncated=False,
-    )
+    broken = replace(sequence, behaviour_logprobs=logprobs)
     sequences = (group.sequences[0], broken, *group.sequences[2:])
-    return with_changes(group, sequences=sequences)
+    return replace(group, sequences=sequences)
 
 
 def wrong_image_group():
     group = make_group("wrong_image")
-    return with_changes(group, images=make_group("x", image_sizes=((56, 56),)).images)
-
-
-def with_changes(group, **changes):
-    names = ("group_id", "sample_id", "source", "task", "prompt_token_ids", "images", "sequences")
-    return type(group)(**{**{name: getattr(group, name) for name in names}, **changes})
+    return replace(group, images=make_group("x", image_sizes=((56, 56),)).images)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from learner.records import ScoredGroup, ScoredSequence
 
 VOCAB_SIZE = 512
 VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = 3, 4, 5, 6
@@ -125,11 +125,11 @@ def num_image_tokens(family: str, width: int, height: int) -> int:
     return 4 * (num_tiles + (num_tiles > 1))
 
 
-def make_image(width: int, height: int, seed: int = 0) -> EncodedImage:
+def make_image(width: int, height: int, seed: int = 0) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    return EncodedImage(data=buffer.getvalue(), width=width, height=height)
+    return buffer.getvalue()
 
 
 def make_group(
@@ -161,8 +161,6 @@ def make_group(
             completion_token_ids=text(length),
             behaviour_logprobs=rng.normal(-6.0, 0.5, length),
             reward=reward,
-            breakdown={"match": reward},
-            weight_version=0,
             truncated=False,
             masked=is_masked,
         )
@@ -170,8 +168,6 @@ def make_group(
     )
     return ScoredGroup(
         group_id=group_id,
-        sample_id=group_id,
-        source="test",
         task="match_text",
         prompt_token_ids=prompt,
         images=tuple(make_image(w, h, seed=i + len(group_id)) for i, (w, h) in enumerate(image_sizes)),

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from learner.families import get_family
 from learner.policy.images import ImageEncoder
-from learner.records import EncodedImage, ScoredGroup, ScoredSequence
+from learner.records import ScoredGroup, ScoredSequence
 from orchestration.cli import compose
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.prepare import model_folder
@@ -175,12 +175,11 @@ def test_engine_learner_prompts_and_plan_see_one_picture(
     text = processor.tokenizer.decode(prompt.token_ids)
     engine = processor(text=[text], images=prompt.images, return_tensors="pt")
     group = ScoredGroup(
-        group_id="g", sample_id="a", source="unit", task="iou",
+        group_id="g", task="iou",
         prompt_token_ids=engine["input_ids"][0].numpy(),
-        images=(EncodedImage(data=shown.images[0].data, width=size[0], height=size[1]),),
+        images=(shown.images[0].data,),
         sequences=(ScoredSequence(
-            completion_token_ids=[7], behaviour_logprobs=[0.0], reward=0.0, breakdown={}, weight_version=0,
-            truncated=False,
+            completion_token_ids=[7], behaviour_logprobs=[0.0], reward=0.0, truncated=False,
         ),),
     )  # fmt: skip
     family_of_learner = get_family(AutoConfig.from_pretrained(limited))

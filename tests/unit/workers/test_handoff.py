@@ -63,9 +63,8 @@ def test_failed_grader_masks_its_completion_instead_of_scoring_zero() -> None:
     assert [s.masked for s in scored.sequences] == [False, True]
     assert [s.reward for s in scored.sequences] == [0.9, 0.0]
     assert [s.truncated for s in scored.sequences] == [False, True]
-    assert [s.weight_version for s in scored.sequences] == [3, 2]
     np.testing.assert_array_equal(scored.sequences[1].completion_token_ids, [7, 8, 9])
-    assert (scored.group_id, scored.images[0].width) == ("0-9", 200)
+    assert (scored.group_id, scored.task, scored.images) == ("0-9", "iou", (b"png",))
 
 
 def test_summary_counts_what_the_driver_logs() -> None:
