@@ -37,7 +37,7 @@ DATA_VERBS = ("build", "sources", "schema")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
-"""The run saved itself and left before its end, as sysexits' EX_TEMPFAIL: the same command continues."""
+"""The run saved itself and stopped before its end (EX_TEMPFAIL of sysexits): the same command continues it."""
 EXIT_INTERRUPTED = 130
 
 
@@ -46,15 +46,15 @@ def command() -> NoReturn:
 
     Threads of gRPC in Ray outlive `ray.shutdown`, and while the interpreter is torn down one of them now and then jumps
     into freed memory: exit code 139 of a run that had done all its work. So a process that used Ray runs its exit
-    functions, flushes what it printed, and leaves without that teardown.
+    functions, flushes what it printed, and exits without that teardown.
     """
     try:
         main()
         code = 0
-    except SystemExit as leaving:
-        if not isinstance(leaving.code, int):
+    except SystemExit as ending:
+        if not isinstance(ending.code, int):
             raise
-        code = leaving.code
+        code = ending.code
     if "ray" in sys.modules:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
@@ -65,7 +65,7 @@ def command() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one verb and leave with its exit code."""
+    """Run one verb and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -110,14 +110,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); what is still buffered must not raise again at exit.
+        # The reader of our output has closed it (`| head`); what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_RUN_ERROR)
     except KeyboardInterrupt:
-        # Futures of what ended with us would tell of it when they are collected.
+        # asyncio would log the futures of actors that ended with this process.
         logging.getLogger("asyncio").disabled = True
         continues = verb in ("data", "evaluate")
-        print("\nstopped; the same command takes up what is done" if continues else "\nstopped", file=sys.stderr)
+        print("\nstopped; the same command continues from what is done" if continues else "\nstopped", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -35,7 +35,7 @@ of its time in the collector."""
 
 
 def run_training(config: ExperimentConfig) -> None:
-    """Train as configured, or continue; leaves the exported model and a report in the run folder.
+    """Train as configured, or continue a run; writes the exported model and a report into the run folder.
 
     Raises:
         ResumeError: the folder belongs to other settings, or another process is writing it.
@@ -44,7 +44,7 @@ def run_training(config: ExperimentConfig) -> None:
     busy = f"another process is training in {folder.root}; wait for it or use another run_dir"
     is_new = not folder.config.is_file()
     with _explaining_interrupts(folder):
-        # A run that is refused leaves no trace: its folder is made when it begins.
+        # The folder is made when the run begins: a run that is refused writes nothing.
         prepared = _prepare(config, folder) if is_new else None
         with exclusive(folder.root, refusal=busy):
             if not is_new:
@@ -54,7 +54,7 @@ def run_training(config: ExperimentConfig) -> None:
             else:
                 _train(config, folder, *(prepared or _prepare(config, folder)))
             write_report(folder)
-            _conclude(folder)
+            _print_outcome(folder)
 
 
 @contextmanager
@@ -101,18 +101,18 @@ def _train(config: ExperimentConfig, folder: RunFolder, inputs: Inputs, notes: d
             write_json(path, value)
         run = Run(config, inputs=inputs, reservations=reservations, say=say)
         try:
-            asyncio.run(_whole(run))
+            asyncio.run(_run_and_close(run))
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
     say(f"trained in {time.perf_counter() - started:.0f} s")
 
 
-async def _whole(run: Run) -> None:
+async def _run_and_close(run: Run) -> None:
     try:
         await while_ray_lives(_start_and_train(run))
     except BaseException as ended:
         if isinstance(ended, asyncio.CancelledError):
-            # Calls to processes that end now fail unheard.
+            # Nothing awaits the calls to processes that end now; asyncio would log their errors.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         try:
             await run.close()
@@ -125,7 +125,7 @@ async def _whole(run: Run) -> None:
 async def _start_and_train(run: Run) -> None:
     await run.start()
     collect_rarely()
-    with _termination_saves(run):
+    with _saving_on_signals(run):
         await _train_or_rescue(run)
 
 
@@ -147,7 +147,7 @@ async def _train_or_rescue(run: Run) -> None:
 
 
 @contextmanager
-def _termination_saves(run: Run) -> Iterator[None]:
+def _saving_on_signals(run: Run) -> Iterator[None]:
     """Within the block, SIGTERM and Ctrl-C let the run save a checkpoint first; a second one ends it at once.
 
     Raises:
@@ -155,24 +155,24 @@ def _termination_saves(run: Run) -> Iterator[None]:
     """
     loop = asyncio.get_running_loop()
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    came: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def end_at_once() -> None:
         for number, handler in at_once.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
-    def leave(number: signal.Signals) -> None:
+    def stop_after_step(number: signal.Signals) -> None:
         end_at_once()
-        came.append(number)
-        run.request_stop("Ctrl-C, and a second one leaves at once" if number == signal.SIGINT else "SIGTERM received")
+        received.append(number)
+        run.request_stop("Ctrl-C; a second one ends the run at once" if number == signal.SIGINT else "SIGTERM received")
 
     for number in at_once:
-        loop.add_signal_handler(number, leave, number)
+        loop.add_signal_handler(number, stop_after_step, number)
     try:
         yield
     except StoppedError as error:
-        if came == [signal.SIGINT]:
+        if received == [signal.SIGINT]:
             raise InterruptedRunError(str(error)) from error
         raise
     finally:
@@ -185,7 +185,7 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _conclude(folder: RunFolder) -> None:
+def _print_outcome(folder: RunFolder) -> None:
     before, after = read_before_after(folder)
     if before and after:
         say("")

@@ -1,4 +1,4 @@
-"""The training run on one screen: prompts -> groups -> rewards -> one training step -> new weights."""
+"""The training loop: prompts -> groups of completions -> rewards -> one training step -> new weights."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -24,14 +24,14 @@ async def train_and_finish(run: "Run") -> None:
 
 
 async def train(run: "Run") -> None:
-    """Train from the run's current step to its last, or until it is asked to leave.
+    """Train from the run's current step to its last, or until it is asked to stop.
 
-    A lost learner is built again within the run, which then goes on from the last checkpoint.
+    A lost learner is built again, and training continues from the last checkpoint.
     """
     while not run.is_over:
         try:
             await run.recover()
-            if not run.is_over:  # it may be asked to leave meanwhile
+            if not run.is_over:  # it may have been asked to stop meanwhile
                 await take_steps(run)
         except* LearnerLostError as lost:
             run.lose_learner(lost.exceptions[0])
@@ -40,7 +40,7 @@ async def train(run: "Run") -> None:
 async def take_steps(run: "Run") -> None:
     """Take one training step after the other.
 
-    Rollout of later steps goes on while the learner works on the current one, as far as `max_staleness` allows.
+    Rollout of later steps continues while the learner works on the current one, as far as `max_staleness` allows.
     """
     buffer = run.new_buffer()
     clock = asyncio.get_running_loop().time
@@ -68,7 +68,7 @@ async def take_steps(run: "Run") -> None:
             run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
             await run.end_step(buffer.progress(), step_s=synced - started)
             started = clock()
-        rolling_out.cancel()  # whoever asks the run to leave must not wait for groups of later steps
+        rolling_out.cancel()  # a run that stops early does not wait for groups of later steps
 
 
 async def roll_out(run: "Run", buffer: GroupBuffer) -> None:
@@ -112,7 +112,7 @@ async def sample_group(run: "Run", position: int, slot: BatchSlot | None = None)
                 break
             except PayloadLostError as error:
                 run.lose_payloads([group_id], str(error))
-                slot = None  # the batch is through
+                slot = None  # its batch has begun already
     except (RolloutError, ScoringError) as error:
         return str(error)
     sample_id = draw.sample.sample_id

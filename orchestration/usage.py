@@ -9,8 +9,8 @@ from orchestration.storage.commit import project_commit
 
 USAGE = """usage: mixed-r1 VERB [key=value ...]
 
-  plan     say what a run needs and whether it fits, before anything is taken; --json; exit code 3: it does not fit
-  check    prove on the run's own machines that engines, learner, links and storage agree; exit code 1: a fault
+  plan     say what a run needs and whether it fits, before anything is reserved; --json; exit code 3: it does not fit
+  check    test engines, learner, links and storage on the run's own machines; exit code 1: a fault
   train    train, or continue the run in run_dir
   submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
   data     build a dataset from raw sources (mixed-r1 data --help)
@@ -25,15 +25,15 @@ for one key the last counts:
   mixed-r1 train experiment=cpu_quick
 What holds a space, a quote or another sign of the shell is put in quotes: 'rollout.system_prompt=Think, then answer.'
 
-mixed-r1 VERB --help says more of a verb, mixed-r1 config --help KEY what a setting means, and mixed-r1 --version which
-code this is.
+mixed-r1 VERB --help explains a verb, mixed-r1 config --help KEY a setting, and mixed-r1 --version prints version and
+commit.
 """
 
 HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "plan": (
         "mixed-r1 plan [key=value ...] [--json]",
-        "Say where every actor of a run would stand, what fills each GPU, which rows would be refused and how long a "
-        "step may take. Nothing is started and no weights are needed. Exit code 3: it does not fit.",
+        "Say where every actor of a run would be placed, what fills each GPU, which rows would be refused and how long "
+        "a step may take. Nothing is started and no weights are needed. Exit code 3: it does not fit.",
         ("model.path", "data.train", "cluster.nodes", "plan.assume.prompt_tokens", "plan.assume.completion_frac"),
     ),
     "check": (

@@ -38,7 +38,7 @@ REMEDIES = {
     CAUSES["blank"]: "the engine's vision tower does not get the pixels",
     POSITIONS: "use the pinned versions of vLLM and transformers; try learner.attention=sdpa",
     ATTENTION: "use the pinned versions of vLLM and transformers; try learner.attention=sdpa",
-    ELSEWHERE: "mend these first",
+    ELSEWHERE: "fix these first",
 }
 
 

@@ -188,7 +188,7 @@ def step_rows(step: StepFacts, expected: Expectations, *, agrees_elsewhere: bool
     causes = {
         "nothing is trained: see learner.freeze and learner.optimizer": not learns,
         "sampling and learner differ in temperature or in banned tokens": not agrees and agrees_elsewhere,
-        "mend the logprobs above first": not agrees and not agrees_elsewhere,
+        "fix the logprobs above first": not agrees and not agrees_elsewhere,
     }
     yield Row(
         what="training step",

@@ -55,7 +55,7 @@ def find_machines(nodes: Sequence[NodesConfig]) -> list[FoundMachine]:
 
 
 def is_reachable(node_id: str) -> bool:
-    """Whether a node's raylet takes a connection now; Ray itself needs about ten seconds to miss one."""
+    """Return whether a node's raylet takes a connection now; Ray itself needs about ten seconds to notice a loss."""
     node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
     if node is None or not node["Alive"]:
         return False
@@ -67,7 +67,7 @@ def is_reachable(node_id: str) -> bool:
 
 
 def kind_of(resources: Mapping[str, float], nodes: Sequence[NodesConfig]) -> NodesConfig | None:
-    """Which kind of `cluster.nodes` a node with these resources is."""
+    """Return the kind of `cluster.nodes` that a node with these resources is; None for none of them."""
     marked = [kind for kind in nodes if kind.resource is not None and kind.resource in resources]
     plain = [kind for kind in nodes if kind.resource is None]
     return next(iter(marked + plain), None)

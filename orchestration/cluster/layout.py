@@ -35,14 +35,14 @@ class Layout:
     """Every actor of a run on its machine."""
 
     machines: tuple[Machine, ...]
-    seats: tuple[PlacedActor, ...]
+    actors: tuple[PlacedActor, ...]
 
     def of(self, role: ActorRole) -> tuple[PlacedActor, ...]:
-        """The actors of one role, by index."""
-        return tuple(sorted((actor for actor in self.seats if actor.role == role), key=lambda actor: actor.index))
+        """Return the actors of one role, by index."""
+        return tuple(sorted((actor for actor in self.actors if actor.role == role), key=lambda actor: actor.index))
 
     def learner_machines(self) -> tuple[int, ...]:
-        """Machines that hold learner ranks, in the order of their ranks."""
+        """Return the machines that hold learner ranks, in the order of their ranks."""
         return tuple(dict.fromkeys(actor.machine for actor in self.of("learner")))
 
 
@@ -59,11 +59,11 @@ class FreeSpace:
     actors: list[PlacedActor] = field(default_factory=list)
 
     def count(self, role: str) -> int:
-        """Actors of a role that are here."""
+        """Return the number of actors of a role on this machine."""
         return sum(actor.role == role for actor in self.actors)
 
     def slots(self, need: Need) -> int:
-        """Return how many more actors of a role have room here."""
+        """Return how many more actors of a role fit on this machine."""
         if need.role not in self.machine.roles:
             return 0
         if need.gpus == 0:
@@ -82,7 +82,7 @@ class FreeSpace:
         self.actors.append(PlacedActor(role=need.role, index=index, machine=self.index, gpus=gpus))
 
     def share(self, need: Need, index: int, gpus: tuple[int, ...]) -> None:
-        """Place one actor on GPUs that are others' already."""
+        """Place one actor on GPUs that other actors have already."""
         self.cpus -= 1
         self.actors.append(PlacedActor(role=need.role, index=index, machine=self.index, gpus=gpus))
 
@@ -96,7 +96,7 @@ def free_spaces(machines: Sequence[Machine]) -> list[FreeSpace]:
 
 
 def units_of(need: Need) -> int:
-    """Parts of a GPU that one actor takes of each of its GPUs."""
+    """Return the parts of a GPU that one actor takes of each of its GPUs."""
     return max(1, round(need.share * UNITS))
 
 
@@ -105,7 +105,7 @@ Shares = list[tuple[int, int]]
 
 
 def lay_out(config: ExperimentConfig, machines: Sequence[Machine]) -> Layout:
-    """Seat every actor of a run; see `lay_out_needs`.
+    """Place every actor of a run; see `lay_out_needs`.
 
     Raises:
         ConfigError: the machines cannot hold them; names what is missing where, and which key to change.
@@ -135,13 +135,13 @@ def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
             actors = sorted(
                 (actor for space in spaces for actor in space.actors), key=lambda actor: (actor.role, actor.index)
             )
-            return Layout(machines=tuple(machines), seats=tuple(actors))
+            return Layout(machines=tuple(machines), actors=tuple(actors))
         missing = missing or left
     raise ConfigError(shortage(needs, machines, missing))
 
 
 def _ways_to_place(needs: Needs, machines: Sequence[Machine]) -> Iterator[Shares]:
-    """Shares of the ranks, best first; a later one may leave room for engines where the first does not."""
+    """Yield shares of the ranks, best first; a later one may leave room for engines where the first does not."""
     learner = needs.learner
     if learner.count == 0:
         yield []
@@ -241,7 +241,7 @@ class RankDevices:
 
 
 def ranks_under(layout: Layout, engine: int) -> tuple[int, ...]:
-    """Ranks whose GPUs an engine shares, in their order."""
+    """Return the ranks whose GPUs an engine shares, in their order."""
     actor = layout.of("engine")[engine]
     on_machine = [rank for rank in layout.of("learner") if rank.machine == actor.machine]
     return tuple(rank.index for rank in on_machine if set(rank.gpus) & set(actor.gpus))
@@ -263,7 +263,7 @@ def colocated_devices(ranks: Sequence[RankDevices]) -> str:
     nodes = {rank.node_id for rank in ranks}
     if len(nodes) != 1:
         raise InfrastructureError(
-            f"an engine shares the GPUs of {len(ranks)} learner ranks, and they stand on {len(nodes)} nodes; set "
+            f"an engine shares the GPUs of {len(ranks)} learner ranks, which are on {len(nodes)} nodes; set "
             "rollout.engine.tensor_parallel_size to a divisor of the number of GPUs of a node"
         )
     return ",".join(rank.visible for rank in ranks)

@@ -61,14 +61,14 @@ def temporary_base() -> Path:
 
 
 def _locked_folder(base: Path) -> tuple[Path, int]:
-    """Make a folder whose lock is held; whoever clears up takes one without a holder for abandoned."""
+    """Make a folder and lock it; a folder whose lock nobody holds counts as abandoned."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / LOCK_NAME).exists():
             return folder, lock
-        os.close(lock)  # cleared up before the lock was held
+        os.close(lock)  # another process removed it before it was locked
 
 
 def _remove_abandoned(base: Path) -> None:
@@ -150,7 +150,7 @@ def check_room(need: StoreNeed, *, store_bytes: int, disk_bytes: int) -> str | N
     if need.total_bytes <= store_bytes:
         return None
     finding = (
-        f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB are on their way at once, "
+        f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB are in flight at once, "
         f"{_gb(need.total_bytes)} in all, and cluster.object_store_bytes={store_bytes} holds {_gb(store_bytes)}"
     )
     if need.total_bytes > store_bytes + disk_bytes:

@@ -34,7 +34,7 @@ class Machine:
 
 
 def planned_machines(nodes: Sequence[NodesConfig]) -> tuple[Machine, ...]:
-    """The machines that `cluster.nodes` describes, one record each.
+    """Return the machines that `cluster.nodes` describes, one record each.
 
     Example:
         >>> kind = NodesConfig(count=2, gpus=8, gpu="h100_80gb", cpus=96, memory_gib=1024.0)
@@ -95,7 +95,7 @@ class Needs:
         return self.learner.count + self.engine.count + self.reward.count
 
     def only(self, *roles: ActorRole) -> "Needs":
-        """What a job takes that has no other roles, such as an evaluation, which has no learner."""
+        """Return the needs of a job that has these roles alone, such as an evaluation, which has no learner."""
         kept = {
             role: need if role in roles else replace(need, count=0)
             for role, need in (("learner", self.learner), ("engine", self.engine), ("reward", self.reward))
@@ -105,10 +105,10 @@ class Needs:
 
 
 def needs_of(config: ExperimentConfig) -> Needs:
-    """Read off a config what every role takes.
+    """Return what every role takes by the settings.
 
     Raises:
-        ConfigError: shares of GPUs that cannot be.
+        ConfigError: the settings share GPUs in a way that is not possible.
     """
     engine, learner, cluster = config.rollout.engine, config.learner, config.cluster
     is_colocated = cluster.layout == "colocated"
@@ -124,7 +124,7 @@ def needs_of(config: ExperimentConfig) -> Needs:
         )
     if is_colocated and config.rollout.most_engines > config.rollout.engines:
         raise ConfigError(
-            f"rollout.max_engines={config.rollout.max_engines} with cluster.layout=colocated: every engine stands on "
+            f"rollout.max_engines={config.rollout.max_engines} with cluster.layout=colocated: every engine uses "
             "GPUs of the ranks there, so none can join; set it to null, or cluster.layout=disaggregated"
         )
     return Needs(
@@ -160,7 +160,7 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
         ConfigError: an engine wider than a machine; engines that do not cover the ranks' GPUs when colocated.
     """
     if not machines:
-        raise ConfigError("there is no machine to stand on; describe some in cluster.nodes, or start Ray on them")
+        raise ConfigError("there is no machine to run on; describe some in cluster.nodes, or start Ray on them")
     for need in (needs.learner, needs.engine, needs.reward):
         if need.count and not any(need.role in machine.roles for machine in machines):
             raise ConfigError(
@@ -173,7 +173,7 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
     widest = max(machine.gpus for machine in machines if "engine" in machine.roles)
     if width > 1 and width > widest:
         raise ConfigError(
-            f"rollout.engine.tensor_parallel_size={width} does not fit a machine with {widest} GPUs: an engine stands "
+            f"rollout.engine.tensor_parallel_size={width} does not fit a machine with {widest} GPUs: an engine runs "
             f"on one machine; use {widest} or less" + (", or larger machines" if widest else "")
         )
     ranks, engines = needs.learner.count, needs.engine.count
@@ -252,12 +252,12 @@ def has_gpu() -> bool:
 
 
 def available_cores() -> tuple[int, ...]:
-    """Cores that this process may use."""
+    """Return the cores that this process may use."""
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def this_machine(needs: Needs) -> Machine:
-    """This machine; a run that starts Ray here may have more actors than there are cores, they share them."""
+    """Return this machine, with a core for each actor: a run that starts Ray here shares what cores there are."""
     return Machine(
         name="this machine",
         gpus=len(list(DRIVER_FOLDER.iterdir())) if DRIVER_FOLDER.is_dir() else 0,

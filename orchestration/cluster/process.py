@@ -18,7 +18,7 @@ from orchestration.settings.experiment import ExperimentConfig
 OWN_TO_A_PROCESS = frozenset(
     {"CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "VLLM_HOST_IP", "VLLM_PORT"}
 )
-"""What is true of one process or machine and wrong on every other; a prefix does not take it along."""
+"""Variables that are right in one process or on one machine alone; a prefix does not pass them on."""
 
 
 def actor_environment(cluster: ClusterConfig, driver: Mapping[str, str]) -> dict[str, str]:
@@ -82,7 +82,7 @@ class Placement:
     it is given; and it is left out of every message."""
 
     def actor_options(self) -> dict[str, Any]:
-        """What Ray reserves and sets for the actor.
+        """Return what Ray reserves and sets for the actor.
 
         Ray never restarts an actor or repeats a call: an engine that comes back without the weights of
         the step, or a call that is answered twice, is worse than one that is gone. The pools replace and repeat.
@@ -96,7 +96,7 @@ class Placement:
         }
 
     def environment(self) -> dict[str, str]:
-        """Environment of the actor's process; read by OpenMP, torch and vLLM at import."""
+        """Return the environment of the actor's process, which OpenMP, torch and vLLM read at import."""
         variables = {
             "HF_HUB_OFFLINE": "1",
             # An engine's own processes start as `python -c`, which would import from the working directory first.
@@ -173,7 +173,7 @@ def placements_of(
 
 
 def _slice(cores: Sequence[int], index: int, width: int) -> tuple[int, ...]:
-    """The `index`-th run of `width` cores, starting over where they end."""
+    """Return the `index`-th run of `width` cores, starting over where they end."""
     return tuple(sorted({cores[(index * width + k) % len(cores)] for k in range(width)}))
 
 

@@ -104,7 +104,7 @@ def translating(role: Role, index: int) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What was raised in the actor, without Ray's wrapping around it."""
+    """Return what was raised in the actor, without Ray's wrapping around it."""
     while isinstance(error, RayTaskError) and error.cause is not None:
         error = error.cause
     return error

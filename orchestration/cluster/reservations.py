@@ -1,7 +1,4 @@
-"""Reservations: room in the cluster for every actor of a job, and with what each is started.
-
-Room comes as Ray placement groups: which actors are reserved together is decided here, and how they are reserved.
-"""
+"""Reservations: cores and GPUs for every actor of a job, as Ray placement groups, and the options to start each."""
 
 import logging
 import os
@@ -28,7 +25,7 @@ from orchestration.settings.experiment import ExperimentConfig
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 10.0
-"""Room that another job gives back is there within seconds; after these we log what we wait for."""
+"""What another job releases is free within seconds; after this time we log what we wait for."""
 KIND_SHARE = 0.001
 """How much of the custom resource of its machines a bundle takes: enough to bind it to them."""
 
@@ -50,7 +47,7 @@ class Bundles:
 
 
 def bundles_of(layout: Layout, needs: Needs) -> list[Bundles]:
-    """All that is reserved for a layout, learner first.
+    """Return all that is reserved for a layout, learner first.
 
     The ranks of one machine come together, and with them the engines that share their GPUs; every other actor comes
     alone, so that losing it moves nobody else.
@@ -58,19 +55,19 @@ def bundles_of(layout: Layout, needs: Needs) -> list[Bundles]:
     groups = []
     for machine in layout.learner_machines():
         ranks = [actor for actor in layout.of("learner") if actor.machine == machine]
-        guests = [actor for actor in layout.of("engine") if actor.machine == machine] if needs.is_colocated else []
+        engines = [actor for actor in layout.of("engine") if actor.machine == machine] if needs.is_colocated else []
         name = f"learner ranks {ranks[0].index} to {ranks[-1].index}"
-        groups.append(_together(name, layout, needs, [*ranks, *guests]))
+        groups.append(_together(name, layout, needs, [*ranks, *engines]))
     alone = (*(() if needs.is_colocated else layout.of("engine")), *layout.of("reward"))
     return groups + [_together(f"{actor.role} {actor.index}", layout, needs, [actor]) for actor in alone]
 
 
 def further_engine(layout: Layout, needs: Needs, index: int) -> Bundles:
-    """One engine beyond those of the layout, on any machine that takes engines."""
+    """Return the bundle of one engine beyond those of the layout, on any machine that takes engines."""
     kinds = [machine.resource for machine in layout.machines if "engine" in machine.roles]
     # Where every machine for engines is marked, so will those be that come later.
     marks = list(dict.fromkeys(kind for kind in kinds if kind is not None)) if None not in kinds else []
-    resources = _resources(needs.engine, is_guest=False, mark=marks[index % len(marks)] if marks else None)
+    resources = _resources(needs.engine, shares_gpus=False, mark=marks[index % len(marks)] if marks else None)
     return Bundles(name=f"engine {index}", machine=None, actors=(("engine", index),), resources=(resources,))
 
 
@@ -80,7 +77,7 @@ def _together(name: str, layout: Layout, needs: Needs, actors: Sequence[PlacedAc
     resources = (
         _resources(
             of_role[actor.role],
-            is_guest=needs.is_colocated and actor.role == "engine",
+            shares_gpus=needs.is_colocated and actor.role == "engine",
             mark=layout.machines[machine].resource,
         )
         for actor in actors
@@ -93,9 +90,9 @@ def _together(name: str, layout: Layout, needs: Needs, actors: Sequence[PlacedAc
     )
 
 
-def _resources(need: Need, *, is_guest: bool, mark: str | None) -> dict[str, float]:
+def _resources(need: Need, *, shares_gpus: bool, mark: str | None) -> dict[str, float]:
     resources: dict[str, float] = {"CPU": 1}
-    if need.gpus and not is_guest:
+    if need.gpus and not shares_gpus:
         resources["GPU"] = need.gpus * need.share
     if mark is not None:
         resources[mark] = KIND_SHARE
@@ -147,7 +144,7 @@ class Reservations:
     def _ask(self, bundles: Bundles) -> PlacementGroup:
         """Ask for room, and return the group at once; actors that are started there wait until there is room."""
         target = None if bundles.machine is None else self._machines[bundles.machine].node_id
-        # The target is a wish: a node that is gone, or full, sends the group elsewhere.
+        # The target is a preference: Ray places the group elsewhere if that node is gone or full.
         name = f"{bundles.name} ({uuid4().hex[:8]})"  # Ray refuses a name twice in one job
         group = placement_group(list(bundles.resources), strategy="STRICT_PACK", name=name, _soft_target_node_id=target)
         self._held[group] = bundles
@@ -171,18 +168,18 @@ class Reservations:
                 waiting = all_bundles[number:]
                 if time.monotonic() >= deadline:
                     raise InfrastructureError(
-                        f"no room within cluster.faults.start_timeout_s={timeout_s:g}: {_still(waiting)}; wait for the "
-                        "jobs that hold the rest, or add nodes"
+                        f"no room within cluster.faults.start_timeout_s={timeout_s:g}: {_waiting_text(waiting)}; wait "
+                        "for the jobs that hold the rest, or add nodes"
                     )
                 if not is_logged:
-                    logger.warning("waiting for room: %s", _still(waiting))
+                    logger.warning("waiting for room: %s", _waiting_text(waiting))
                     is_logged = True
 
     def _strategy(self, role: ActorRole, index: int) -> PlacementGroupSchedulingStrategy:
-        """Where an actor is started, also one that replaces another.
+        """Return where an actor is started, also one that replaces another.
 
-        For some seconds Ray takes a machine that is gone for alive, and an actor that is started there in this time is
-        lost at once. So a group whose machine does not answer is given back, and asked for again anywhere.
+        For some seconds Ray counts a machine that is gone as alive, and an actor that is started there in this time is
+        lost at once. So a group whose machine does not answer is released, and requested again on any machine.
         """
         group, _ = self._places[role, index]
         node_id = _node_of(group)
@@ -207,8 +204,8 @@ def _node_of(group: PlacementGroup) -> str | None:
     return next(iter(found["bundles_to_node_id"].values())) if found["state"] == "CREATED" else None
 
 
-def _still(waiting: Sequence[Bundles]) -> str:
-    """What is asked for and what is free, node by node."""
+def _waiting_text(waiting: Sequence[Bundles]) -> str:
+    """Return what is asked for and what is free, node by node."""
     asked = "; ".join(f"{bundles.name} ({_total(bundles)})" for bundles in waiting[:4])
     more = f" and {len(waiting) - 4} more" if len(waiting) > 4 else ""
     return f"{asked}{more}. Free are: {describe([found.free for found in find_machines(())])}"
@@ -237,7 +234,7 @@ def actors_reserved(
 
 
 def num_actors(config: ExperimentConfig, roles: Sequence[ActorRole]) -> int:
-    """Actors of these roles that a job waits for; each reserves a core."""
+    """Return the number of actors of these roles that a job waits for; each reserves a core."""
     return needs_of(config).only(*roles).num_actors
 
 
@@ -263,7 +260,7 @@ def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterato
 
 
 def _lay_out(needs: Needs, machines: Sequence[FoundMachine]) -> Layout:
-    """Take what is free where that is enough; else what there is, and wait for it."""
+    """Lay out on what is free where that is enough; else on all that there is, and wait for it."""
     try:
         return lay_out_needs(needs, [found.free for found in machines])
     except ConfigError:

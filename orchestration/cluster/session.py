@@ -30,9 +30,9 @@ from orchestration.settings.errors import ConfigError, InfrastructureError, RayD
 FATAL_PROCESSES = ("raylet", "gcs_server")
 """Of a Ray that was started here; without one of them no actor can be started any more."""
 CHECK_S = 1.0
-"""Between two checks of them."""
+"""Between two checks of these processes."""
 LISTENER_S = 10.0
-"""For Ray's listener to hear that it shall stop; an answer takes milliseconds."""
+"""Time for Ray's listener to stop; it takes milliseconds."""
 
 LOOPBACK = "127.0.0.1"
 LOCAL_VARIABLES = {
@@ -87,7 +87,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
         else:
             with _own_signals():
                 _join(config.address)
-        with _told_by_ray(log_dir):
+        with _unwrapping_errors(log_dir):
             yield
 
 
@@ -127,7 +127,7 @@ def starting_local_ray(folder: Path, marks: Mapping[str, str]) -> Iterator[None]
 
 @cache
 def _token() -> str:
-    """Return this process's token; Ray reads it once a process. Without one, it would leave one in the home folder."""
+    """Return this process's token, which Ray reads once. Without one, Ray would write one into the home folder."""
     return secrets.token_hex(32)
 
 
@@ -163,8 +163,8 @@ def _job_config() -> JobConfig:
 
 
 @contextmanager
-def _told_by_ray(log_dir: Path) -> Iterator[None]:
-    """Within the block, errors that Ray wraps come out as what they are; Ray is left at its end."""
+def _unwrapping_errors(log_dir: Path) -> Iterator[None]:
+    """Within the block, errors that Ray wraps are raised as what they are; at its end Ray is disconnected."""
     try:
         yield
     except RayError as error:
@@ -179,9 +179,9 @@ def _told_by_ray(log_dir: Path) -> Iterator[None]:
 
 
 async def while_ray_lives(work: Coroutine[Any, Any, None]) -> None:
-    """Do some work, and look meanwhile at the processes of the Ray that `ray_session` started on this machine.
+    """Await `work`, and check meanwhile the processes of the Ray that `ray_session` started on this machine.
 
-    A Ray that was joined is looked after elsewhere, and its loss of a node can be survived.
+    Of a cluster that was joined nothing is checked: a run survives the loss of one of its nodes.
 
     Raises:
         RayDiedError: one of them is gone; the work is cancelled.

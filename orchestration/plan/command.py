@@ -313,7 +313,7 @@ def _alike(layout: Layout) -> list[list[int]]:
     """Indices of machines, neighbours with the same hardware and the same pattern of actors together."""
     found: list[tuple[object, list[int]]] = []
     for index, machine in enumerate(layout.machines):
-        own = sorted((seat.role, seat.gpus) for seat in layout.seats if seat.machine == index)
+        own = sorted((seat.role, seat.gpus) for seat in layout.actors if seat.machine == index)
         kind = (machine.gpus, machine.gpu, machine.cpus, machine.memory_bytes, own)
         if found and found[-1][0] == kind:
             found[-1][1].append(index)

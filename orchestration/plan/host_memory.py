@@ -53,7 +53,7 @@ def host_memory(
     """Count every machine of a layout, in its order; `image_bytes` are the encoded images of one prompt."""
     uses = []
     for index, machine in enumerate(layout.machines):
-        seats = [seat for seat in layout.seats if seat.machine == index]
+        seats = [seat for seat in layout.actors if seat.machine == index]
         items = [
             *_engines(config, shape, [seat for seat in seats if seat.role == "engine"]),
             *_learners(config, shape, [seat for seat in seats if seat.role == "learner"]),

@@ -23,7 +23,7 @@ class RewardPoolConfig:
 
     num_actors: Annotated[int, Ge(1)]
     calls_per_actor: Annotated[int, Ge(1)] = 2
-    """Groups that one actor may hold, the one at work included; further groups wait in the driver."""
+    """Groups that one actor may hold, the one that it scores included; further groups wait in the driver."""
     timeout_s: Annotated[float, Gt(0), Le(10**9)] = 120.0
     """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
 
@@ -35,10 +35,10 @@ class FaultsConfig:
     heartbeat_s: Annotated[float, Gt(0), Le(10**9)]
     """Between two heartbeats of an engine or a learner rank."""
     heartbeat_timeout_s: Annotated[float, Gt(0), Le(10**9)]
-    """A process that does not answer a heartbeat for so long is taken for dead. An engine that is at work does not
+    """A process that does not answer a heartbeat for so long counts as dead. A busy engine does not
     answer before its step ends: while its core uses CPU time, the limit is `step_timeout_s`."""
     step_timeout_s: Annotated[float, Gt(0), Le(10**9)] = 600.0
-    """An engine that has been at one step for so long is taken for dead: a first batch of pictures, a compilation."""
+    """An engine whose step takes longer counts as dead. Long steps are a first batch of pictures, a compilation."""
     start_timeout_s: Annotated[float, Gt(0), Le(10**9)]
     """Time in which an engine or a learner must have started."""
     call_timeout_s: Annotated[float, Gt(0), Le(10**9)]

@@ -35,33 +35,33 @@ class AssumeConfig:
     """What nobody has measured before a run; every figure of time, and lengths where no dataset tells them."""
 
     prompt_tokens: Annotated[int, Ge(1)]
-    """Of a prompt, images included, where the dataset is not there."""
+    """Tokens of a prompt, images included, where the dataset is not there."""
     image_tokens: Annotated[int, Ge(0)]
-    """Among them."""
+    """Image tokens of a prompt; prompt_tokens includes them."""
     completion_frac: Annotated[float, Gt(0), Le(1)]
     """Mean completion as a share of rollout.sampling.max_completion_tokens."""
     learner_mfu: Annotated[float, Gt(0), Le(1)]
     """Share of a GPU's peak flop/s that forward and backward reach, communication included."""
     prefill_mfu: Annotated[float, Gt(0), Le(1)]
-    """The same of an engine that reads prompts and pictures."""
+    """The same for the prefill of an engine: prompts and pictures."""
     decode_bandwidth_frac: Annotated[float, Gt(0), Le(1)]
     """Share of a GPU's peak memory bandwidth that decoding reaches."""
     transfer_gb_s: Annotated[float, Gt(0)]
-    """At which the learner's weights reach all engines on GPUs."""
+    """Rate at which the learner's weights reach all engines on GPUs."""
     host_link_gb_s: Annotated[float, Gt(0)]
-    """Between a GPU and the host's memory, for what is kept there."""
+    """Rate between a GPU and the host's memory, for what is kept there."""
     reward_group_s: Annotated[float, Ge(0)]
     """Core seconds that a group costs a reward actor, whatever its length."""
     reward_token_s: Annotated[float, Ge(0)]
     """Core seconds that scoring a completion token takes."""
     pause_s: Annotated[float, Ge(0)]
-    """For which a publication of weights stops the engines, beside the transfer."""
+    """Time for which a publication of weights stops the engines, beside the transfer."""
     cpu_engine_gflop_s: Annotated[float, Gt(0)]
-    """Of one engine on CPU, decoding."""
+    """Compute rate of one engine on CPU while it decodes."""
     cpu_learner_gflop_s: Annotated[float, Gt(0)]
-    """Of one learner rank on CPU."""
+    """Compute rate of one learner rank on CPU."""
     cpu_transfer_gb_s: Annotated[float, Gt(0)]
-    """At which the learner's weights reach all engines on CPU."""
+    """Rate at which the learner's weights reach all engines on CPU."""
 
     def __post_init__(self) -> None:
         if self.image_tokens > self.prompt_tokens:
@@ -103,9 +103,9 @@ class EvaluateConfig:
     cluster_key: str
     """Metadata key whose equal values are resampled together; empty: rows are independent."""
     num_resamples: Annotated[int, Ge(1)]
-    """Of the bootstrap and of the permutation test."""
+    """Resamples of the bootstrap and of the permutation test."""
     level: Annotated[float, Gt(0), Lt(1)]
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     num_worst: Annotated[int, Ge(0)]
     """Samples shown of each reward function, lowest score first."""
     boxes: Literal["as_given", "pixel", "norm1", "norm1000"]
@@ -145,7 +145,7 @@ class SubmitConfig:
     """How a run becomes a Ray job."""
 
     address: Annotated[str, MinLen(1)] | None
-    """Of the cluster's dashboard; null reads RAY_API_SERVER_ADDRESS."""
+    """Address of the cluster's dashboard; null reads RAY_API_SERVER_ADDRESS."""
     name: str | None
     """Jobs are called <name>-<attempt>; null takes the name of run_dir and a hash of its path."""
     python: Annotated[str, MinLen(1)]
@@ -157,7 +157,7 @@ class SubmitConfig:
     environment: Mapping[str, str]
     """Variables of the job and all its actors. Ray's dashboard shows them, so no secrets."""
     pass_environment: tuple[str, ...]
-    """Names of variables that the job takes over from the shell of `mixed-r1 submit`. No secrets either."""
+    """Names of variables that the job gets from the shell of `mixed-r1 submit`. No secrets either."""
     require_environment: tuple[str, ...]
     """Names that must be set on the machine of the driver, such as WANDB_API_KEY; the job ends at once where one is
     missing. Values never leave that machine."""
@@ -169,9 +169,9 @@ class SubmitConfig:
     if_running: Literal["refuse", "follow"]
     """What to do where a job of this name runs already."""
     max_attempts: Annotated[int, Ge(1)]
-    """Jobs in all, where one saved itself and left, or lost its machine. Needs `follow`."""
+    """Jobs in all: another one is submitted where one saved itself and stopped, or lost its machine. Needs `follow`."""
     retry_wait_s: Annotated[float, Ge(0), Le(10**9)]
-    """Before the next attempt; time for nodes to come back."""
+    """Time before the next attempt, in which nodes may come back."""
     stop_wait_s: Annotated[float, Ge(0), Le(10**9)]
     """Time between the request to stop and the kill: a training step and a checkpoint."""
     allow_temporary_run_dir: bool

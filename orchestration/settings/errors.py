@@ -1,4 +1,4 @@
-"""Errors of the conductor that a user can act on."""
+"""Errors of orchestration."""
 
 
 class ConfigError(ValueError):
@@ -47,7 +47,7 @@ class LearnerLostError(InfrastructureError):
 
 
 class TransferBrokenError(InfrastructureError):
-    """A transfer of weights that did not reach every engine; it is repeated with those that are left."""
+    """A transfer of weights that did not reach every engine; it is repeated with the remaining ones."""
 
 
 class TooManyFaultsError(InfrastructureError):
@@ -55,12 +55,12 @@ class TooManyFaultsError(InfrastructureError):
 
 
 class RayDiedError(InfrastructureError):
-    """Ray itself died on this machine, and every actor goes with it: nothing is left to build them again with."""
+    """Ray itself died on this machine, and every actor with it; none can be started again."""
 
 
 class StoppedError(RuntimeError):
-    """The run was asked to leave, saved a checkpoint and left; the same command continues."""
+    """The run was asked to stop, saved a checkpoint and ended; the same command continues it."""
 
 
 class InterruptedRunError(StoppedError):
-    """Ctrl-C ended the run; the message says where the same command goes on."""
+    """Ctrl-C ended the run; the message says where the same command continues."""

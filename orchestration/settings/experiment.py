@@ -32,8 +32,8 @@ class TrainingConfig:
     max_staleness: Annotated[int, Ge(0)]
     """0: rollout and training take turns. k: a step trains on nothing begun more than k steps before it."""
     run_ahead: Annotated[int, Ge(0)] | None
-    """Steps that rollout may run ahead of the live weights; null is max_staleness. What it leaves of max_staleness is
-    how often a straggler may be carried over."""
+    """Steps that rollout may run ahead of the live weights; null is max_staleness. The rest of max_staleness
+    is how often a straggler may be carried over."""
     straggler_deadline_s: Annotated[float, Ge(0), Le(10**9)] | None
     """Time a step waits for its own groups; then any others that are done fill it, and the missing ones are carried
     over to the next step. null waits for all."""
@@ -45,8 +45,8 @@ class TrainingConfig:
     """Absolute path, or a URI of object storage (s3://bucket/folder), where checkpoints are kept; null is
     run_dir/checkpoints."""
     staging_dir: Annotated[str, "path", MinLen(1)] | None
-    """Absolute path on fast local disk, where a checkpoint waits on its way to checkpoint_dir, so that training need
-    not; null is the system's temporary directory. Room for the shares of all ranks of a machine."""
+    """Absolute path on fast local disk, where a checkpoint is staged; it is copied to checkpoint_dir while training
+    continues. null is the system's temporary directory. It must hold the shares of all ranks of a machine."""
     keep_last: Annotated[int, Ge(1)]
     """Newest complete checkpoints that stay."""
     keep_best: bool
@@ -54,7 +54,7 @@ class TrainingConfig:
     time_limit_s: Annotated[float, Gt(0), Le(10**9)] | None
     """Length of the allocation, from the start of the job; null reads SLURM_JOB_END_TIME where there is one."""
     checkpoint_before_s: Annotated[float, Ge(0), Le(10**9)]
-    """So long before the allocation ends, the run saves a checkpoint and leaves."""
+    """How long before the end of the allocation the run saves a checkpoint and ends."""
     weight_check_every: Annotated[int, Ge(1)]
     """Tensors of engine and learner are compared when a run starts or resumes, and after every k-th step."""
     max_mismatch: Annotated[float, Gt(0)]
@@ -259,7 +259,7 @@ def check_layout(config: ExperimentConfig) -> None:
         )
     if config.rollout.most_engines > config.rollout.engines:
         raise ConfigError(
-            f"rollout.max_engines is {config.rollout.max_engines} with cluster.layout=colocated, where engines stand "
+            f"rollout.max_engines is {config.rollout.max_engines} with cluster.layout=colocated, where engines run "
             "on the learner's GPUs; set it to null, or cluster.layout=disaggregated"
         )
     num_workers = config.rollout.engines * engine.tensor_parallel_size

@@ -50,7 +50,7 @@ class Checkpoints:
         self._keep_best = keep_best
         self._say = say
         self._damaged: set[int] = set()
-        self._on_its_way: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._staged: StagedShare | None = None
 
     async def stage(self, step: int) -> None:
@@ -74,7 +74,7 @@ class Checkpoints:
         share, self._staged = self._staged, None
         if share is None or share.step != step:
             share = await self.learner.stage(step)
-        self._on_its_way = asyncio.create_task(self._complete(share, dict(extra), dict(scores or {})))
+        self._writing = asyncio.create_task(self._complete(share, dict(extra), dict(scores or {})))
 
     async def settle(self) -> None:
         """Wait until what was begun is complete.
@@ -82,21 +82,21 @@ class Checkpoints:
         Raises:
             CheckpointError: it failed; the checkpoints before it are as they were.
         """
-        if self._on_its_way is None:
+        if self._writing is None:
             return
         try:
-            # Whoever waits may be cancelled; the checkpoint is not.
-            await asyncio.shield(self._on_its_way)
+            # The caller may be cancelled; the checkpoint is not.
+            await asyncio.shield(self._writing)
         finally:
-            if self._on_its_way.done():
-                self._on_its_way = None
+            if self._writing.done():
+                self._writing = None
 
     async def abandon(self) -> None:
         """Wait until what was begun has ended, well or not, and forget its failure.
 
         For when the learner that had staged it is gone: its death ends the copying. What was copied marks nothing.
         """
-        task, self._on_its_way, self._staged = self._on_its_way, None, None
+        task, self._writing, self._staged = self._writing, None, None
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
 
@@ -129,24 +129,23 @@ class Checkpoints:
             try:
                 found.append(checkpoint.read(self.store, step))
             except DamagedCheckpointError as error:
-                self._pass_over(step, str(error))
+                self._skip(step, str(error))
         return [one for one in found if one.step not in self._damaged]
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint whose files match their digests, or None.
 
-        Reads every file of it once. A damaged one is passed over with a word, and deleted when the next one is
-        complete.
+        Reads every file of it once. A damaged one is reported and skipped, and deleted when the next one is complete.
         """
-        return checkpoint.newest_whole(self.store, pass_over=self._pass_over)
+        return checkpoint.newest_whole(self.store, pass_over=self._skip)
 
     def has_any(self) -> bool:
-        """Whether a checkpoint was once complete here, whatever its files are now; a marker cut short never was one."""
+        """Return whether a checkpoint was once complete here, even if its files are damaged now."""
         return newest_step(self.store) is not None
 
-    def _pass_over(self, step: int, reason: str) -> None:
+    def _skip(self, step: int, reason: str) -> None:
         if step not in self._damaged:
-            self._say(f"passed over the checkpoint of step {step}: {reason}")
+            self._say(f"skipped the checkpoint of step {step}: {reason}")
         self._damaged.add(step)
 
     def best(self) -> dict[str, Checkpoint]:
@@ -186,7 +185,7 @@ class Saver:
         self._faults = faults
         self._say = say
         self.saved_step: int | None = None
-        """The newest step that is saved or on its way."""
+        """The newest step that is saved or being written."""
 
     async def begin(self, step: int, extra: Mapping[str, Any], scores: Mapping[str, float] | None = None) -> None:
         """Stage a checkpoint; it is written beside training, and the ones before stay until it is whole."""
@@ -221,7 +220,7 @@ class Saver:
 
 
 def check_finished(folder: RunFolder, num_steps: int) -> bool:
-    """Whether the run needs nothing more: all steps done, model exported.
+    """Return whether the run needs nothing more: all steps done, model exported.
 
     Raises:
         ResumeError: the folder holds more steps than are asked for.

@@ -90,10 +90,10 @@ class FaultLog:
         return fault
 
     def counts(self) -> dict[str, float]:
-        """Faults so far by role, as metrics."""
+        """Return the faults so far by role, as metrics."""
         return {f"faults/{role}": float(self._counts[role]) for role in Role}
 
 
 def read_faults(path: Path) -> list[Fault]:
-    """All faults of a file that `FaultLog` wrote, oldest first; a line that a kill cut short is left out."""
+    """Return all faults of a file that `FaultLog` wrote, oldest first; a line that a kill cut short is left out."""
     return [Fault(**record) for record in read_json_lines(path, *(field.name for field in fields(Fault)))]

@@ -76,7 +76,7 @@ def exclusive(folder: Path, *, refusal: str) -> Iterator[None]:
     """Hold an exclusive lock on a folder within the block; it is released with the process.
 
     Args:
-        folder: Made where it does not exist; as it was before, lock and all, if the block leaves no file in it.
+        folder: Made where it does not exist. If the block writes no file into it, everything is left as it was before.
         refusal: What to say if another process is in it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run folder remembers: where things lie, with which settings the run began, and which have changed since."""
+"""A run folder: its paths, the settings with which the run began, and which of them have changed since."""
 
 import dataclasses
 import json

@@ -1,7 +1,7 @@
 """GroupBuffer: scored groups between rollout and learner, with one counted budget.
 
 A position may start only when its step is at most `steps_ahead` ahead of the live weights; StepLine knows that step.
-Staleness is bounded that way from the start, and no group is thrown away for being old. With a deadline for stragglers
+Staleness is bounded that way from the start, and no group is discarded for its age. With a deadline for stragglers
 a step may take other groups first, as long as every group left behind still meets `max_staleness`.
 """
 
@@ -28,9 +28,9 @@ class Progress:
     step: int
     """Steps that are done."""
     next_position: int
-    """First position that was never handed out."""
+    """First position that was never started."""
     again: tuple[int, ...] = ()
-    """Positions before it that no step has used up; a resumed run hands them out first."""
+    """Positions before it that no step has used up; a resumed run starts them first."""
 
     def to_json(self) -> dict[str, Any]:
         return {"step": self.step, "next_position": self.next_position, "again": list(self.again)}
@@ -197,7 +197,7 @@ class GroupBuffer:
             raise DataError(
                 f"step {groups.step}: {num_dropped} of {num_used} groups were dropped, more than "
                 f"training.max_drop_frac={self._config.max_drop_frac}; why: {most}{more}. The same rows come again "
-                "when the run is continued: mend what these reasons name, or continue without these rows with "
+                "when the run is continued: fix what these reasons name, or continue without these rows with "
                 f"training.max_drop_frac={_rounded_up(num_dropped / num_used)}"
             )
 
@@ -210,7 +210,7 @@ class GroupBuffer:
             raise DataError(
                 f"step {groups.step}: {causes.total()} of {num_completions} completions have no reward, more than "
                 f"training.max_failed_frac={self._config.max_failed_frac}: {most}. The same rows come again when the "
-                "run is continued: mend what these causes name, or continue without such completions with "
+                "run is continued: fix what these causes name, or continue without such completions with "
                 f"training.max_failed_frac={_rounded_up(causes.total() / num_completions)}"
             )
 

@@ -78,7 +78,7 @@ class Draws:
         return {position: draw.sample for position, draw in draws.items() if isinstance(draw, PromptDraw)}
 
     def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
-        """How the group of one draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
+        """Return how the group of a draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
         sampling = self._config.rollout.sampling
         return SamplingSpec(
             group_size=sampling.group_size,
@@ -88,11 +88,11 @@ class Draws:
         )
 
     def urgency(self, position: int) -> int:
-        """Groups of earlier steps go first."""
+        """Return the urgency of a group; those of earlier steps go first."""
         return position // self._config.training.groups_per_step
 
     def is_recorded(self, position: int) -> bool:
-        """Whether the completions of this position go to samples.jsonl."""
+        """Return whether the completions of this position go to samples.jsonl."""
         training = self._config.training
         return position % training.groups_per_step < training.recorded_groups_per_step
 

@@ -224,7 +224,7 @@ class HeldOut:
         """Warn where the scores before training are of other rows: other settings, or an older version."""
         if self._before and self._before.get("rows") != rows_digest(self._samples):
             self._say(
-                f"{self._folder.evaluation('before')} scores other held-out rows than this sitting will (other "
+                f"{self._folder.evaluation('before')} scores other held-out rows than this start will (other "
                 "settings of evaluation, data or seed, or an older version): its scores, and those of earlier "
                 "checkpoints, are not compared with new ones"
             )

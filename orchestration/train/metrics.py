@@ -17,7 +17,7 @@ from rewards.base import Reason
 def step_metrics(
     groups: StepGroups, report: StepReport, sync: SyncReport | None, mismatch: float | None
 ) -> dict[str, float]:
-    """What the step was about: rewards, lengths, staleness, the learner's report, the comparison after the sync."""
+    """Return rewards, lengths, staleness, the learner's report, and the comparison after the publication of weights."""
     summaries = groups.summaries
     num_completions = max(1, sum(len(s.reasons) for s in summaries))
     num_tokens = _num_tokens(summaries)
@@ -38,7 +38,7 @@ def step_metrics(
 
 
 def pipeline_metrics(groups: StepGroups) -> dict[str, float]:
-    """How old a step's completions are, and what became of the positions that it used up."""
+    """Return how old a step's completions are, and what became of the positions that it used up."""
     summaries = groups.summaries
     staleness = [groups.step - s.weight_version for s in summaries]
     metrics = {
@@ -63,7 +63,7 @@ def step_timings(
     *,
     counts: Mapping[str, float],
 ) -> dict[str, float]:
-    """How long the step took, and what this process has counted so far.
+    """Return how long the step took, and what this process has counted so far.
 
     `seconds` are those of the driver's phases, which together are the step; `counts` are since the process began.
     """
@@ -86,7 +86,7 @@ def _num_tokens(summaries: Iterable[GroupSummary]) -> int:
 
 
 def reward_metrics(tickets: Sequence[GroupTicket]) -> dict[str, float]:
-    """Reward statistics: over all groups, by reward function with the reasons of what earned less, and by source."""
+    """Return reward statistics over all groups, by reward function with the reasons of low rewards, and by source."""
     summaries = [ticket.summary for ticket in tickets]
     metrics = {
         "reward/mean": mean(r for s in summaries for r in s.rewards),
@@ -114,6 +114,6 @@ def _grouped(summaries: Iterable[GroupSummary], key: Callable[[GroupSummary], st
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean, 0 for nothing."""
+    """Return the mean; 0 for no values."""
     found = list(values)
     return fmean(found) if found else 0.0

@@ -145,7 +145,7 @@ class Run:
         """Keep the final weights: checkpoint, Hugging Face folder, held-out scores.
 
         Raises:
-            StoppedError: the run was asked to leave; all steps done are saved, or those up to the last checkpoint
+            StoppedError: the run was asked to stop; all steps done are saved, or those up to the last checkpoint
                 where the learner is lost.
         """
         if self._stop_reason is not None:
@@ -209,7 +209,7 @@ class Run:
         """Stop after the current step; `finish` saves a checkpoint first."""
         if self._stop_reason is None:
             self._stop_reason = reason
-            self._say(f"{reason}: saving a checkpoint after the current step, then leaving ...")
+            self._say(f"{reason}: saving a checkpoint after the current step, then stopping ...")
         if self._buffer is not None:
             self._buffer.close()
 

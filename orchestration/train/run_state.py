@@ -38,7 +38,7 @@ class Allocation:
         self._leave_at = end - leave_before_s
 
     def is_ending(self, next_s: float) -> bool:
-        """Whether something that takes `next_s` seconds would end too late."""
+        """Return whether something that takes `next_s` seconds would end too late."""
         return self._clock() + next_s > self._leave_at
 
 
@@ -106,11 +106,11 @@ class RunState:
         await self._saver.settle(self.step, self._extra)
 
     def best(self) -> dict[str, str]:
-        """Reward function, or `macro` -> the checkpoint with the highest score by it."""
+        """Return the name of the best checkpoint by each reward function and by `macro`."""
         return {name: checkpoint.name for name, checkpoint in self._checkpoints.best().items()}
 
     def __str__(self) -> str:
-        """Return what the next process will find, as a sentence."""
+        """Return what is saved, as a sentence for the user."""
         num_steps = self._config.training.num_steps
         if self._saver.saved_step is None:
             return "nothing is saved yet; the same command begins again"
@@ -120,7 +120,7 @@ class RunState:
         )
 
     def _latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; reads all of its files, which takes as long as they are large."""
+        """Return the newest whole checkpoint; reads all of its files."""
         checkpoint = self._checkpoints.latest()
         if checkpoint is None and self._checkpoints.has_any():
             raise ResumeError(

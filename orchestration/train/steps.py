@@ -2,7 +2,7 @@
 
 Positions are in line in their order. The line is cut into open steps: a step takes positions until it has
 `groups_per_step` of them that count. A position that turns out not to count (all completions earned the same, or the
-group was dropped) is passed over, at most `max_replaced` times a step, and the next one in line moves up; a position
+group was dropped) is skipped, at most `max_replaced` times a step, and the next one in line moves up; a position
 still in flight counts. So a step's positions are a function of their outcomes alone, never of their timing, and a
 position can only move to an earlier step than the one it was begun for.
 """
@@ -33,7 +33,7 @@ class Cut:
 
     taken: tuple[int, ...]
     replaced: tuple[int, ...]
-    """Passed over: others took their places."""
+    """Skipped: others took their places."""
     carried: tuple[int, ...]
     """Left for the next step, because they were still in flight."""
 
@@ -67,7 +67,7 @@ class StepLine:
         return len(self._step_of) - self._num_arrived
 
     def has_room(self, num_open: int) -> bool:
-        """Whether one more position fits into `num_open` open steps."""
+        """Return whether one more position fits into `num_open` open steps."""
         return len(self._open) < num_open or (0 < len(self._open) <= num_open and self._is_short(self._open[-1]))
 
     def begin(self, position: int) -> None:
@@ -88,7 +88,7 @@ class StepLine:
             self._move_up(self._open.index(step))
 
     def is_whole(self) -> bool:
-        """Whether the first step has all of its positions and none is in flight."""
+        """Return whether the first step has all of its positions and none is in flight."""
         return bool(self._open) and self._open[0].num_pending == 0 and not self._is_short(self._open[0])
 
     def pop(self) -> Cut:
@@ -134,7 +134,7 @@ class StepLine:
         return self._take(first, carried=carried)
 
     def outstanding(self) -> list[int]:
-        """All positions in line, in order."""
+        """Return all positions in line, in order."""
         return sorted(self._step_of)
 
     def _take(self, step: _OpenStep, *, carried: tuple[int, ...]) -> Cut:

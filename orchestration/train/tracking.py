@@ -244,6 +244,6 @@ def read_held_out(folder: RunFolder) -> list[dict[str, float]]:
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, float]]:
-    """All recorded steps of a run, in order, each with its metrics and timings."""
+    """Return all recorded steps of a run, in order, each with its metrics and timings."""
     timings = {record["step"]: record for record in read_json_lines(folder.timings, "step")}
     return [timings.get(record["step"], {}) | record for record in read_json_lines(folder.metrics, "step")]

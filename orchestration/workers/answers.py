@@ -79,7 +79,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedSample:
-    """One held-out row and its completions; holds no image bytes.
+    """One row of an evaluation and its completions, without image bytes.
 
     Example:
         >>> sample = EvaluatedSample(sample_id="7f", source="demo/bar", task="chart", function="chart",

@@ -1,4 +1,4 @@
-"""Held-out rows: which a dataset is asked, how the model is asked, and each answer with its reward."""
+"""Evaluation on a dataset: which of its rows, how completions are sampled, and each completion with its reward."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ MAX_IN_FLIGHT = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The rows of a dataset that one evaluation asks."""
+    """The rows of a dataset that one evaluation uses."""
 
     table: SampleTable
     ids: dict[str, int]

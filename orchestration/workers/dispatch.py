@@ -45,7 +45,7 @@ class LengthEstimates:
                 self._means[source] = MEMORY * known + (1.0 - MEMORY) * mean
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs to send groups to the same engines."""
+        """Return what a resumed run needs to send groups to the same engines."""
         return dict(self._means)
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
@@ -86,7 +86,7 @@ class Assignment:
     work: Work
     engine: int
     load: _Load
-    """Of the engine as it was then; one that left and joined again has a new one."""
+    """Load of the engine at that time; an engine that left and joined again has a new one."""
 
 
 class Dispatcher:
@@ -99,7 +99,7 @@ class Dispatcher:
         self._capacity = capacity
         self._waiting: list[tuple[int, float, int, Work]] = []
         self._loads: dict[int, _Load] = {}
-        # Loads as they were when pushed; an entry that is no longer true is passed over.
+        # Loads as they were when pushed; an outdated entry is skipped.
         self._by_load: list[tuple[float, int]] = []
         self._arrivals = count()
 
@@ -158,7 +158,7 @@ class Dispatcher:
         """Free the place of a group, however it ended."""
         load = done.load
         load.num_groups -= 1
-        # Sums of floats leave a rest; an idle engine holds nothing.
+        # Sums of floats do not come back to 0 exactly; an idle engine holds nothing.
         load.tokens = load.tokens - done.work.tokens if load.num_groups else 0.0
         if self._loads.get(done.engine) is load:
             self._offer(done.engine, load)
@@ -199,7 +199,7 @@ class Places(Dispatcher):
         """Add engines that take groups; those that wait are shared between all of them."""
         for engine in engines:
             self.join(engine)
-        self._hand_out()
+        self._assign_waiting()
 
     def take_slot(self, slot: BatchSlot, tokens: float) -> Assignment | None:
         """Take a place that was kept; None if its engine is lost."""
@@ -216,7 +216,7 @@ class Places(Dispatcher):
         future: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         work = Work(urgency=urgency, tokens=tokens, payload=future)
         self.submit(work)
-        self._hand_out()
+        self._assign_waiting()
         self._callers.add(work)
         try:
             return await future
@@ -231,7 +231,7 @@ class Places(Dispatcher):
     def give_back(self, place: Assignment) -> None:
         """Free a place, however its group ended."""
         self.finish(place)
-        self._hand_out()
+        self._assign_waiting()
 
     async def hold(self, place: Assignment, call: "asyncio.Future[Any]") -> None:
         """Wait for a call; the engine's load counts until it ends, even if its caller is cancelled."""
@@ -250,7 +250,7 @@ class Places(Dispatcher):
             if not work.payload.done():
                 work.payload.set_exception(error)
 
-    def _hand_out(self) -> None:
+    def _assign_waiting(self) -> None:
         while (assignment := self.match()) is not None:
             future: asyncio.Future[Assignment] = assignment.work.payload
             if future.done():
@@ -262,7 +262,7 @@ class Places(Dispatcher):
 class BuildGate:
     """Allows building engines in their turn on the GPUs, and keeps the learner off the GPUs until a build has ended.
 
-    Open for ever where engines have GPUs of their own.
+    It stays open where engines have GPUs of their own.
     """
 
     def __init__(self) -> None:

@@ -61,11 +61,11 @@ class Engine(SupervisedActor):
 
     def lose(self, handle: Any, cause: str) -> bool:
         """See `SupervisedActor`; no group goes to the engine from then on."""
-        is_news = super().lose(handle, cause)
-        if is_news:
+        is_newly_lost = super().lose(handle, cause)
+        if is_newly_lost:
             self.is_live = False
             self._leave(self.index)
-        return is_news
+        return is_newly_lost
 
 
 class EnginePool:

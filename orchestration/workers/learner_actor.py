@@ -40,9 +40,12 @@ class EngineClient:
         self.weight_version = "0"
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Invite every engine; where the sender's invitation names a first rank, each with its own."""
+        """Connect every engine; where the channel has ranks, each engine with its own first rank."""
         ray.get(
-            [e.init_weight_transfer_engine.remote(self._invitation(init_info, i)) for i, e in enumerate(self._engines)]
+            [
+                e.init_weight_transfer_engine.remote(self._init_info_of(init_info, i))
+                for i, e in enumerate(self._engines)
+            ]
         )
 
     def start_weight_update(self) -> None:
@@ -57,7 +60,7 @@ class EngineClient:
         version = weight_version or self.weight_version
         ray.get([engine.finish_weight_update.remote(version) for engine in self._engines])
 
-    def _invitation(self, init_info: dict[str, Any], index: int) -> dict[str, Any]:
+    def _init_info_of(self, init_info: dict[str, Any], index: int) -> dict[str, Any]:
         if "rank_offset" not in init_info:  # ipc has no ranks
             return init_info
         return {**init_info, "rank_offset": init_info["rank_offset"] + index * self._workers}

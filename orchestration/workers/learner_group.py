@@ -37,11 +37,11 @@ class LearnerGroup:
     """All learner ranks as one trainer; every call enters every rank.
 
     A rank that dies, or does not answer its heartbeat, makes every call raise LearnerLostError until the next `build`
-    is through: the others wait in a collective that never ends.
+    has ended: the others wait in a collective that never ends.
     """
 
     def __init__(self, start: Start, *, stop: Stop, num_ranks: int, faults: FaultsConfig) -> None:
-        """Remember how ranks are made; `build` starts them."""
+        """Store how ranks are made; `build` starts them."""
         self._start = start
         self._stop = stop
         self._num_ranks = num_ranks
@@ -167,7 +167,7 @@ class LearnerGroup:
         return report
 
     async def completion_logprobs(self, payload: ray.ObjectRef) -> NDArray[np.float32]:
-        """Logprobs of the first completion of a scored group under the current weights.
+        """Return the logprobs of the first completion of a scored group under the current weights.
 
         Raises:
             LearnerLostError: as `train_step`.
@@ -184,15 +184,15 @@ class LearnerGroup:
             raise self._lose(str(error)) from error
 
     async def weight_version(self) -> int:
-        """Training steps behind the weights that a transfer would send now, after a step that is being trained."""
+        """Return the version of the weights that a transfer would send now; a step that is being taken counts."""
         return int((await self.on_each("weight_version"))[0])
 
     async def weight_names(self) -> list[str]:
-        """Names of all tensors that travel to the engines."""
+        """Return the names of all tensors that are sent to the engines."""
         return list(await self._guarded(self._ranks[0].weight_names.remote(), self._faults.call_timeout_s))
 
     async def weight_fingerprints(self, names: list[str]) -> dict[str, Fingerprint]:
-        """Fingerprints of the learner's tensors as they travel."""
+        """Return the fingerprints of the learner's tensors in the type in which they are sent."""
         prints: dict[str, Fingerprint] = (await self.on_each("weight_fingerprints", names))[0]
         return prints
 
@@ -219,7 +219,7 @@ class LearnerGroup:
 
     @property
     def _ranks(self) -> list[Any]:
-        """The ranks, when all have built their part of the policy."""
+        """Return the ranks, once all have built their part of the policy."""
         if not self._supervision:
             raise LearnerLostError("the learner is being built again")
         return self.handles
@@ -231,7 +231,7 @@ class LearnerGroup:
         """Wait for an answer, for news that a rank is lost, or for the time limit."""
         assert self._lost is not None
         answer = asyncio.ensure_future(call)
-        answer.add_done_callback(_take_note)
+        answer.add_done_callback(_retrieve_exception)
         try:
             done, _ = await asyncio.wait([answer, self._lost], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -267,7 +267,7 @@ class LearnerGroup:
         return self._lost.result()
 
 
-def _take_note(answer: "asyncio.Future[Any]") -> None:
+def _retrieve_exception(answer: "asyncio.Future[Any]") -> None:
     """Retrieve the exception of a call that nothing awaits any more, so that asyncio does not log it."""
     if not answer.cancelled():
         answer.exception()

@@ -27,7 +27,7 @@ from rollout.records import RolloutGroup
 logger = logging.getLogger(__name__)
 
 TRIES = 2
-"""A call is repeated once: what takes two actors with it is the group's own doing."""
+"""A call is repeated once: a group over which two actors are lost is taken to be the cause."""
 
 
 @ray.remote(concurrency_groups={"health": 1})
@@ -69,7 +69,7 @@ class RewardActor:
 class RewardLane(SupervisedActor):
     """One reward actor and the calls that wait for it; it answers them in order.
 
-    Consumes: calls. Produces: answers, or RewardLostError for the call that was at work when the actor was lost.
+    Consumes: calls. Produces: answers, or RewardLostError for the call that an actor was working on when it was lost.
     Waits for: its turn, then the answer, `timeout_s` at most.
     """
 
@@ -88,11 +88,11 @@ class RewardLane(SupervisedActor):
         Raises:
             TooManyFaultsError: too many reward actors were lost within the window.
         """
-        is_news = super().lose(handle, cause)
-        if is_news:
+        is_newly_lost = super().lose(handle, cause)
+        if is_newly_lost:
             logger.warning("reward actor %d is replaced: %s", self.index, cause)
             self._log.record(Role.REWARD, self.index, cause)
-        return is_news
+        return is_newly_lost
 
     async def score(self, group: ray.ObjectRef, keep_texts: bool) -> tuple[ray.ObjectRef, GroupSummary] | None:
         """Score a group; returns None if the actor was lost before this call's turn, which is not this call's fault."""
@@ -123,8 +123,8 @@ class RewardPool:
     """All reward actors behind one call.
 
     A call goes to the actor with the fewest calls before it; more calls than the actors may hold wait here, so that
-    a slow reward slows the rollout down instead of filling memory. An actor that dies or hangs, at work or idle, is
-    replaced, and the call that it was at work on is repeated once, by another actor.
+    a slow reward slows the rollout down instead of filling memory. An actor that dies or hangs, busy or idle, is
+    replaced, and the call that it was working on is repeated once, by another actor.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class RewardPool:
     def _none_is_ready(self) -> InfrastructureError:
         missing = [index for index, lane in enumerate(self._lanes) if not lane.is_ready]
         return InfrastructureError(
-            f"reward actors {missing} do not stand after cluster.faults.start_timeout_s="
+            f"reward actors {missing} have not started within cluster.faults.start_timeout_s="
             f"{self._faults.start_timeout_s:g}; their logs say why; without a log the cluster has no free CPU"
         )
 

@@ -1,4 +1,4 @@
-"""A group for its summary alone: sampled, scored, and its tokens forgotten."""
+"""Groups of which only the summary is needed: sampled, scored, and their tokens discarded."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ TRIES = 3
 async def summary_of(
     engines: "EnginePool", rewards: "RewardPool", group_id: str, sample: Sample, spec: SamplingSpec
 ) -> GroupSummary:
-    """Sample and score one group, and return its summary with its texts; its tokens are forgotten.
+    """Sample and score one group, and return its summary with its texts; its tokens are discarded.
 
     Raises:
         RolloutError: the sample cannot be a prompt.

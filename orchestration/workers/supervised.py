@@ -30,7 +30,7 @@ class SupervisedActor:
         self.begin()
 
     def begin(self) -> None:
-        """Start an actor; of the one before nothing is remembered."""
+        """Start an actor and forget the state of the one before."""
         self.handle = self._start(self.index)
         self.is_ready = False
         """Whether it has answered and is not lost."""
@@ -63,7 +63,7 @@ class SupervisedActor:
             return await call
 
     def lose(self, handle: Any, cause: str) -> bool:
-        """Record that an actor is lost; returns whether that is news: a replaced actor is not lost again."""
+        """Record that an actor is lost; returns False where that is known, or the actor was replaced."""
         if handle is not self.handle or self._lost.is_set():
             return False
         self.is_ready = False

@@ -46,7 +46,7 @@ class GroupSummary:
     score_s: float
     """Seconds in the reward actor, decoding included."""
     num_aborted_tokens: int = 0
-    """Sampled and thrown away, because new weights came and the engine samples completions in flight again."""
+    """Tokens discarded because new weights arrived and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
     completions: tuple[RecordedCompletion, ...] = ()
@@ -87,7 +87,7 @@ class StepGroups:
     """Positions that were not there in time and go to a later step."""
 
     def replace(self, others: Mapping[int, GroupTicket | str]) -> "StepGroups":
-        """The same step with other tickets of some positions, or with the reason why there is none any more."""
+        """Return the step with other tickets for some positions, or with the reason why there is none any more."""
         tickets = [others.get(ticket.position, ticket) for ticket in self.tickets]
         return replace(
             self,
@@ -102,5 +102,5 @@ class StepGroups:
 
     @property
     def summaries(self) -> list[GroupSummary]:
-        """Of the tickets."""
+        """Summaries of the tickets."""
         return [ticket.summary for ticket in self.tickets]

@@ -2,8 +2,8 @@
 
 Disaggregated, both sides have their own and take no turns. Colocated, a step goes: engines generate all of
 its groups - engines sleep - the learner's state comes onto the GPUs - training step - the learner gives back what its
-allocator kept of the step - engines wake the memory of their weights - new weights go over - the learner's state
-leaves - engines wake their cache and go on.
+allocator kept of the step - engines allocate memory for their weights - new weights are sent - the learner's
+state moves to host memory - engines allocate their caches and continue.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Turns:
         return False
 
     async def to_learner(self) -> None:
-        """Hand the GPUs to the learner until the next publication has ended; twice is harmless."""
+        """Give the GPUs to the learner until the next publication has ended; calling it twice is harmless."""
 
     async def make_room(self) -> None:
         """Free the GPUs for a learner that is about to be built."""
@@ -79,9 +79,9 @@ class Turns:
 
 
 class SharedGpus(Turns):
-    """Colocated: one side works, the other one's state waits in host memory or is gone.
+    """Colocated: one side works; the other side's state is in host memory, or discarded.
 
-    Consumes: an engine's or the learner's wish to work. Produces: turns, one line each in the run's `turns.jsonl`.
+    Consumes: requests of engines and learner for the GPUs. Produces: turns, one line each in the run's `turns.jsonl`.
     Waits for: engines that are being built, the other turn. An engine that is lost is built again in the engines' next
     turn, because building takes the memory that the learner has.
     """
@@ -103,7 +103,7 @@ class SharedGpus(Turns):
         self._is_cleared = False
         """Whether engines sleep and none is being built."""
         self._is_on_gpu = True
-        """Whether the learner's state is where it can work; after a build it is."""
+        """Whether the learner's state is on the GPUs; after a build it is."""
 
     @property
     def is_learners(self) -> bool:
@@ -111,7 +111,7 @@ class SharedGpus(Turns):
 
     async def to_learner(self) -> None:
         await self.make_room()
-        await self._bring_learner()
+        await self._onload_learner()
 
     async def make_room(self) -> None:
         if not self._is_steps:
@@ -123,16 +123,16 @@ class SharedGpus(Turns):
         await self._learner.locate()
         self._is_on_gpu = True
         if not self._is_cleared:
-            await self._send_learner_away()
+            await self._offload_learner()
 
     async def some_ready(self) -> list[Engine]:
         """Wait for an engine; with none left the engines get their turn back until one is built."""
         if not self._pool.ready_engines():
-            await self._send_learner_away()
+            await self._offload_learner()
             self._open()
             await self._pool.some_ready()
         await self._clear()
-        await self._bring_learner()
+        await self._onload_learner()
         return self._pool.ready_engines()
 
     async def pause_for_weights(self, engines: Sequence[Engine]) -> None:
@@ -143,7 +143,7 @@ class SharedGpus(Turns):
 
     async def resume_with_weights(self, engines: Sequence[Engine]) -> None:
         """Resume generation; an engine that dies here has nothing to do with the others' weights."""
-        await self._send_learner_away()
+        await self._offload_learner()
         activity = await self._pool.on_those_left("wake_cache")
         self._note("engines", activity)
         self._open()
@@ -173,13 +173,13 @@ class SharedGpus(Turns):
         self._is_cleared = False
         self._pool.gate.open()
 
-    async def _bring_learner(self) -> None:
+    async def _onload_learner(self) -> None:
         if not self._is_on_gpu:
             if self._moves_memory:
                 await self._learner.on_each("onload")
             self._is_on_gpu = True
 
-    async def _send_learner_away(self) -> None:
+    async def _offload_learner(self) -> None:
         if self._is_on_gpu:
             if self._moves_memory:
                 await self._learner.on_each("offload")

@@ -1,4 +1,4 @@
-"""New weights into every engine, and the proof that they arrived."""
+"""Sends new weights to every engine, and checks that they arrived."""
 
 import asyncio
 import logging
@@ -99,8 +99,8 @@ class WeightSync:
                     num_compared = await self._transfer(engines, version, is_due)
                     break
                 except (TransferBrokenError, EngineLostError) as error:
-                    await self._find_culprit(handles, error)
-                    is_due = True  # what a broken transfer left behind must not be trusted unseen
+                    await self._find_lost(handles, error)
+                    is_due = True  # what a broken transfer has left in an engine must not be trusted unchecked
             # An engine that was built again meanwhile does not have them.
             self._pool.go_live([engine for engine in engines if engine.handle in self._connected])
             self._is_first = False
@@ -142,7 +142,7 @@ class WeightSync:
                 self._fail_waiting(error)
 
     def _fail_waiting(self, error: LearnerLostError) -> None:
-        """Fail waiting groups where no engine is live; otherwise the driver would wait for ever."""
+        """Fail waiting groups where no engine is live; otherwise the driver would wait without end."""
         if not self._pool.num_live:
             self._pool.fail_waiting(error)
 
@@ -203,8 +203,8 @@ class WeightSync:
         await self._turns.resume_with_weights(engines)
         return num_compared
 
-    async def _find_culprit(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
-        """Find who broke a transfer."""
+    async def _find_lost(self, handles: Mapping[Engine, Any], error: InfrastructureError) -> None:
+        """Find the engines that are lost; a transfer that broke without a loss is a fault of its own."""
         if not await self._pool.find_lost(handles):
             self._log.record(Role.TRANSFER, 0, str(error))
 
@@ -230,7 +230,7 @@ class WeightSync:
 
 
 def sample_evenly(names: list[str], limit: int) -> list[str]:
-    """At most `limit` names, spread over the list."""
+    """Return at most `limit` names, spread over the list."""
     return [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, min(limit, len(names)))})]
 
 

@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once(unkind: Path, tmp_path: Path, cache:
     )  # fmt: skip
     driver.wait_for(run / "metrics.jsonl", 1)
     driver.send(signal.SIGINT)
-    driver.poll(lambda: "Ctrl-C, and a second one leaves at once" in driver.output, 60.0)
+    driver.poll(lambda: "Ctrl-C; a second one ends the run at once" in driver.output, 60.0)
     driver.send(signal.SIGINT)
 
     assert driver.finish() == 130, driver.output

@@ -54,5 +54,5 @@ def test_further_engine_goes_wherever_engines_may(tmp_path: Path, resource: str 
 
 
 def test_ranks_on_several_nodes_hold_no_engine() -> None:
-    with pytest.raises(InfrastructureError, match="2 learner ranks, and they stand on 2 nodes"):
+    with pytest.raises(InfrastructureError, match="2 learner ranks, which are on 2 nodes"):
         colocated_devices([RankDevices(node_id="a", visible="0"), RankDevices(node_id="b", visible="0")])

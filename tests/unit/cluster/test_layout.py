@@ -191,7 +191,7 @@ def test_no_gpu_is_given_twice_and_no_engine_crosses_machines(
         layout = lay_out(resized(base, ranks=ranks, engines=engines, width=width), machines)
     except ConfigError:
         return
-    given = [(seat.machine, gpu) for seat in layout.seats for gpu in seat.gpus]
+    given = [(seat.machine, gpu) for seat in layout.actors for gpu in seat.gpus]
     assert len(given) == len(set(given)) == ranks + engines * width
     assert all(gpu < sizes[number] for number, gpu in given)
     assert [len(seat.gpus) for seat in layout.of("engine")] == [width] * engines

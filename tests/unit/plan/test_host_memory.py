@@ -33,7 +33,7 @@ SHAPE = read_shape(PUBLISHED["qwen2_5_vl_7b"])
 MACHINES = tuple(Machine(name=f"node {i}", gpus=4, gpu="h100_80gb", cpus=64, memory_bytes=512 * GIB) for i in range(2))
 LAYOUT = Layout(
     machines=MACHINES,
-    seats=(
+    actors=(
         *(PlacedActor(role="engine", index=i, machine=0, gpus=(i,)) for i in range(4)),
         *(PlacedActor(role="learner", index=i, machine=1, gpus=(i,)) for i in range(4)),
         *(PlacedActor(role="reward", index=i, machine=0, gpus=()) for i in range(3)),
@@ -88,7 +88,7 @@ def test_on_a_cpu_the_ranks_hold_their_tensors_themselves(tmp_path: Path) -> Non
     config = cpu_config(tmp_path)
     from orchestration.models.shapes import shape_of
 
-    (use,) = host_memory(config, shape_of(config.model), Layout(machines=(machine,), seats=seats))
+    (use,) = host_memory(config, shape_of(config.model), Layout(machines=(machine,), actors=seats))
 
     assert named(use)["engines: key-value cache"] == config.rollout.engine.kv_cache_bytes
     assert named(use)["object store"] == config.cluster.object_store_bytes

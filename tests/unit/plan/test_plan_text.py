@@ -62,7 +62,7 @@ def test_json_holds_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert values["memory"]["disk_bytes"] == plan.memory.disk_bytes
     assert values["prompts"]["outliers"][0]["reason"] == "prompt_too_long"
     assert sum(values["prompts"]["prompts"]["counts"]) == 150
-    assert {seat["role"] for seat in values["layout"]["seats"]} == {"learner", "engine", "reward"}
+    assert {seat["role"] for seat in values["layout"]["actors"]} == {"learner", "engine", "reward"}
     assert values["seconds"]["step_s"] == plan.seconds.step_s  # type: ignore[union-attr]
 
 
@@ -78,7 +78,7 @@ def test_machines_with_one_pattern_are_told_together() -> None:
     ]
     layout = Layout(
         machines=(*(machine(f"node {i}", 2) for i in range(3)), machine("node 3", 0)),
-        seats=(*seats, PlacedActor(role="reward", index=0, machine=3, gpus=())),
+        actors=(*seats, PlacedActor(role="reward", index=0, machine=3, gpus=())),
     )
 
     rows = list(placement_rows(layout, 1))

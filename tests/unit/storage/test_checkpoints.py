@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word_and_never_pushes_a_whol
         resumed = manage(store, area, said.append)
         assert resumed.latest().step == 10
         [line] = said
-        assert "passed over the checkpoint of step 20" in line
+        assert "skipped the checkpoint of step 20" in line
         assert "weights/part_1 has 20 bytes" in line
         # keep_last is 1: of the steps 10, 15 and the damaged 20, the one just written stays.
         await save(resumed, 15)

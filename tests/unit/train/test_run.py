@@ -57,7 +57,7 @@ def test_an_error_while_a_run_is_closed_does_not_hide_the_one_that_ended_it(
     monkeypatch.setattr(job, "_start_and_train", lambda run: run)
     run: Any = SimpleNamespace(close=closing("engines", closed, "engines"))
     with pytest.raises(DataError):
-        asyncio.run(job._whole(run))
+        asyncio.run(job._run_and_close(run))
     assert closed == ["engines"]
     assert "engines does not close" in capsys.readouterr().out
 

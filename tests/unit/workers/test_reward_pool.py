@@ -290,7 +290,7 @@ async def test_a_pool_in_which_nobody_stands_waits_so_long_and_no_longer(cluster
     assert (await first)[1] == "summary of a"
     cluster.alive[0].die()
     await asyncio.sleep(3.0)
-    with pytest.raises(InfrastructureError, match=r"reward actors \[0\] do not stand .*start_timeout_s=180"):
+    with pytest.raises(InfrastructureError, match=r"reward actors \[0\] have not started .*start_timeout_s=180"):
         await cluster.score("b")
 
 
@@ -336,7 +336,7 @@ def test_a_pool_that_does_not_come_up_says_which_actors_are_missing() -> None:
     async def scenario() -> None:
         cluster = Cluster(num_actors=3, has_room=False)
         cluster.alive[1].come_up()
-        with pytest.raises(InfrastructureError, match=r"reward actors \[0, 2\] do not stand"):
+        with pytest.raises(InfrastructureError, match=r"reward actors \[0, 2\] have not started"):
             await cluster.pool.ready()
 
     assert run_in_virtual_time(scenario()) == pytest.approx(180.0)
