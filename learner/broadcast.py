@@ -1,7 +1,7 @@
 """Senders that broadcast from rank 0 to every engine: one over gloo, one over NCCL.
 
-A transfer that breaks, by a call to an engine that fails or by an engine that is silent, raises on rank 0 within
-`timeout_s` and leaves no other rank in a gather. Read beside rollout/weight_channel.py, the engines' half.
+When a call to an engine fails or an engine does not answer, rank 0 raises within `timeout_s`, and no other rank is left
+waiting in a gather. Read beside rollout/weight_channel.py, the engines' half.
 """
 
 import queue
@@ -27,6 +27,10 @@ from learner.ranks import bound_socket
 T = TypeVar("T")
 
 LIMIT = "rollout.weight_channel.timeout_s"
+GIVEN_UP = "given_up"
+"""Key of the group's store under which the sender writes why it aborted a transfer; engines read it."""
+NCCL_BUFFERS = 2
+"""Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree."""
 
 
 def within(timeout_s: float, what: str, answer: "Future[T]") -> T:
@@ -68,16 +72,8 @@ def join_with_engines(
     raise TimeoutError(f"connect: not every engine has joined the weight channel within {LIMIT}={timeout_s:g}")
 
 
-GIVEN_UP = "given_up"
-"""Key of the group's store under which the sender writes why it gave up a transfer; engines read it."""
-
-
-# Buckets in flight: while one is broadcast, the next is packed. vLLM sends this to the engines, so both ends agree.
-NCCL_BUFFERS = 2
-
-
 class BroadcastSender(ABC):
-    """Runs an update around a broadcast; ranks other than 0 only join the gathers."""
+    """Sends the weights to all engines in one update; ranks other than 0 only take part in the gathers."""
 
     client: VLLMWeightSyncClient
     source: WeightSource | None
@@ -88,7 +84,7 @@ class BroadcastSender(ABC):
         """Run one whole update; every rank calls it.
 
         Raises:
-            TimeoutError: on rank 0, an engine is silent.
+            TimeoutError: on rank 0, an engine does not answer.
             Exception: on rank 0, what a call to the engines raised.
         """
         assert self.source is not None
@@ -97,7 +93,7 @@ class BroadcastSender(ABC):
             if self.is_sender:
                 self._update(tensors, self.source.metadata())
         finally:
-            # The other ranks wait in the gathers of the remaining tensors.
+            # The other ranks are in the gathers of the remaining tensors, which need this one.
             for _ in tensors:
                 pass
 
@@ -107,7 +103,7 @@ class BroadcastSender(ABC):
         try:
             self._broadcast(tensors, metadata, received)
         except BaseException:
-            # Engines would wait for the rest in vain: without the group they fail at once.
+            # Engines wait for the rest; once the group is gone they fail at once.
             self.shutdown()
             raise
         within(self._timeout_s, "finish_weight_update", begin(self.client.finish_weight_update))
@@ -197,7 +193,7 @@ class GlooSender(BroadcastSender):
 
 
 def bucket_counts(sizes: list[int], limit: int) -> list[int]:
-    """Split tensors, in order, into buckets of at most `limit` bytes; a larger tensor travels alone.
+    """Split tensors, in order, into buckets of at most `limit` bytes; a larger tensor is a bucket of its own.
 
     Example:
         >>> bucket_counts([3, 3, 9, 1], 6)
@@ -216,9 +212,9 @@ def bucket_counts(sizes: list[int], limit: int) -> list[int]:
 
 
 class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
-    """Broadcasts packed buffers over NCCL, by vLLM's producer, and gives up a transfer that does not move.
+    """Broadcasts packed buffers over NCCL with vLLM's producer, and aborts a transfer that stalls.
 
-    A kernel of NCCL waits for a lost engine for ever, as does everything that synchronises with it. `_Watch` ends that.
+    An NCCL kernel waits for a lost engine forever, and so does all that synchronises with it; `_Watch` ends that.
     """
 
     def __init__(
@@ -265,7 +261,7 @@ class NcclSender(BroadcastSender, nccl_engine.NCCLTrainerWeightTransferEngine):
 
 
 class _Watch:
-    """An NCCL group within a transfer, destroyed by another thread if the transfer breaks; engines are notified.
+    """An NCCL group during a transfer. A thread destroys it and notifies the engines if the transfer breaks.
 
     Consumes: broadcasts, and the engines' answer. Woken by: either, the end of the block, or `timeout_s` without any.
     """
@@ -294,7 +290,7 @@ class _Watch:
         self._news.put(error or "over")
         self._thread.join()
         if self._error is not None and self._error is not error:
-            # What came first is the cause: NCCL's own errors come of the destroyed group.
+            # The first error is the cause: NCCL's own errors follow from the destroyed group.
             raise self._error from error
 
     def _note_answer(self, answer: "Future[None]") -> None:

@@ -110,10 +110,10 @@ def mark(
     meta = {"format": FORMAT_VERSION, **asdict(share), "scores": dict(scores), "extra": dict(extra)}
     meta_entry = store.put_bytes(_to_json(meta), f"{step_name(step)}/{META_FILE}")
     whole = (*files, _below(step, meta_entry))
-    store.settle(step_name(step))
+    store.sync(step_name(step))
     marker = {"format": FORMAT_VERSION, "files": [asdict(entry) for entry in whole]}
     store.put_bytes(_to_json(marker), f"{step_name(step)}/{COMPLETE_MARKER}")
-    store.settle(step_name(step))
+    store.sync(step_name(step))
     return Checkpoint(**asdict(share), scores=dict(scores), extra=dict(extra), files=whole)
 
 

@@ -53,18 +53,18 @@ class AlgorithmConfig:
     """token: mean over all completion tokens of the step. sequence: mean of each completion's mean. constant: sum over
     tokens / (completions * max_completion_tokens). algorithm: as the entry's paper has it."""
     clip_low: Annotated[float, Ge(0), Le(1)] = 0.2
-    """The importance ratio is clipped at 1 - clip_low; for gspo that of a whole sequence, a mean, so of the order
-    3e-4; for cispo the weight is, and 1 means no lower bound."""
+    """The importance ratio is clipped from below at 1 - clip_low. gspo clips the ratio of a whole sequence, a mean, so
+    use values of the order 3e-4. cispo clips the importance weight; 1 means no lower bound."""
     clip_high: Annotated[float, Ge(0)] = 0.28
-    """... and at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
+    """... and from above at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
     kl_coef: Annotated[float, Ge(0)] = 0.0
     """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """In the loss k2 or k3: the gradient of k1 is zero on average, so it pulls nowhere. In the reward k1 or k3, whose
     values are unbiased. See learner/algorithms/losses.py."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Whether the KL term is added to the loss or taken from the reward before advantages: from the completion's
-    reward its sum over tokens, but for reinforce_plus_plus from each token's return what is still to come."""
+    """loss: the KL term is added to the loss. reward: it is subtracted from the reward before advantages, summed over
+    the completion; reinforce_plus_plus subtracts from each token's return the KL of that token and all later ones."""
     entropy_coef: Annotated[float, Ge(0)] = 0.0
     """Weight of the mean entropy, which is added to the objective."""
     std_floor: Annotated[float, Ge(0)] = 0.0
@@ -181,13 +181,13 @@ class LoraConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerConfig:
-    """Everything one learner needs."""
+    """Settings of the learner."""
 
     optimizer: OptimizerConfig
     model_path: str = ""
-    """Hugging Face folder of the policy; set by the conductor once the model exists."""
+    """Hugging Face folder of the policy; set by the run once the model exists."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
-    """Set by the conductor from the algorithm group."""
+    """Set by the run from the config group `algorithm`."""
     backend: Literal["fsdp", "deepspeed"] = "fsdp"
     fsdp: FsdpConfig = field(default_factory=FsdpConfig)
     """Read when backend is fsdp."""
@@ -213,7 +213,7 @@ class LearnerConfig:
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     """The gradient's global 2-norm is scaled down to this."""
     abort_grad_norm: Annotated[float, Gt(0)] | None = None
-    """A gradient norm above this is an explosion and ends the run before the update; null never does."""
+    """A gradient norm above this ends the run before the update; null switches the check off."""
     freeze: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Parameters not to train: vision_tower, projector, language_model, or shell patterns of parameter names."""
     lora: LoraConfig | None = None

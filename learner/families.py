@@ -65,7 +65,7 @@ class ModelFamily(ABC):
     def prompt_positions(
         self, is_image: NDArray[np.bool_], grids: Sequence[Sequence[int]]
     ) -> tuple[NDArray[np.int64], int]:
-        """Return rotary positions [A, P] of a prompt, and the position of the token behind it.
+        """Return rotary positions [A, P] of a prompt, and the position of the token after it.
 
         Args:
             is_image: [P] True at image tokens.
@@ -134,8 +134,8 @@ class Qwen25VL(ModelFamily):
     ) -> tuple[NDArray[np.int64], int]:
         """See ModelFamily.
 
-        Text counts up on all three axes alike. An image's tokens share the time at which it begins and count rows and
-        columns from there; the text behind it goes on at the larger of the two sides.
+        Text counts up on all three axes alike. The tokens of an image share one temporal position, the one at which it
+        starts, and count rows and columns from there; the text after it continues behind the longer side.
         """
         parts: list[NDArray[np.int64]] = []
         row = position = 0
@@ -144,7 +144,7 @@ class Qwen25VL(ModelFamily):
             start = row + int(np.argmax(is_image[row:]))
             end = start + frames * height * width
             if end > len(is_image) or not is_image[start:end].all():
-                raise ValueError(f"an image of {height} x {width} tokens does not stand as one run in the prompt")
+                raise ValueError(f"an image of {height} x {width} tokens is not contiguous in the prompt")
             parts.append(_count_up(position, start - row))
             position += start - row
             parts.append(np.indices((frames, height, width)).reshape(3, -1) + position)
@@ -215,7 +215,7 @@ class InternVL(ModelFamily):
             start = row + int(np.argmax(is_image[row:]))
             row = start + math.prod(grid)
             if row > len(is_image) or not is_image[start:row].all():
-                raise ValueError(f"an image of {math.prod(grid)} tokens does not stand as one run in the prompt")
+                raise ValueError(f"an image of {math.prod(grid)} tokens is not contiguous in the prompt")
         return np.arange(len(is_image))[None], len(is_image)
 
     def position_ids(self, positions: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Names of parameters, without torch: which layer a parameter belongs to, with and without adapters."""
 
 BASE_SUFFIX = ".base_layer"
-"""Between the name of an adapted layer and that of its own weight."""
+"""What peft inserts between the name of an adapted layer and that of its original weight."""
 
 
 def base_name(name: str) -> str:
@@ -17,8 +17,7 @@ def base_name(name: str) -> str:
 def layer_of(name: str) -> str:
     """Return the layer that a parameter belongs to: its transformer block, or else the module that holds it.
 
-    An engine loads all that a module holds by itself or nothing of it, and merges modules of one block (q, k and v)
-    into one of its own.
+    Engines load a module's own tensors together or not at all, and merge modules of one block (q, k and v).
 
     Example:
         >>> layer_of("model.language_model.layers.3.self_attn.q_proj.lora_A.default.weight")

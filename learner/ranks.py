@@ -17,7 +17,7 @@ from learner.records import RankMemory
 
 T = TypeVar("T")
 ROUNDS = 3
-"""Of a measurement, of which the fastest counts."""
+"""Repetitions of a measurement; the fastest counts."""
 
 
 def exchange(own: T) -> list[T]:
@@ -77,7 +77,7 @@ def rank_memory(device: torch.device, *, begin_again: bool) -> RankMemory:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     total = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())["MemTotal"]
     if begin_again:
-        with suppress(OSError):  # some containers keep it closed; the peak is then one of the whole life
+        with suppress(OSError):  # not writable in some containers; the peak is then since the process started
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     peak, whole = (int(text.split()[0]) * 1024 for text in (status["VmHWM"], total))
     return RankMemory(device="cpu", peak_bytes=peak, total_bytes=whole)

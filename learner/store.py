@@ -77,7 +77,7 @@ class FileStore:
 
     def _write(self, source: BinaryIO, name: str) -> FileEntry:
         path = self._at(name)
-        with _blaming(f"{name} was not written to {self}", "free space there or correct its permissions"):
+        with _checkpoint_errors(f"{name} was not written to {self}", "free space there or correct its permissions"):
             self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
             with self.filesystem.open_output_stream(path, compression=None) as target:
                 entry = _copy(source, target, name)
@@ -85,18 +85,18 @@ class FileStore:
                 _flush(Path(path))
         return entry
 
-    def settle(self, folder: str) -> None:
-        """Force the names below a folder to disk, so that a power cut after its marker finds all of its files."""
+    def sync(self, folder: str) -> None:
+        """Force the file names below a folder to disk, so that a marker written later never outlives its files."""
         if not self._is_local:
             return
-        with _blaming(f"{folder} in {self} was not settled", "look at the disk"):
+        with _checkpoint_errors(f"{folder} in {self} was not synced", "look at the disk"):
             top = Path(self._at(folder))
             for path in (*(path for path in top.rglob("*") if path.is_dir()), top, top.parent):
                 _flush(path)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None where there is none."""
-        with _blaming(f"{name} in {self} was not read", "look at the storage"):
+        with _checkpoint_errors(f"{name} in {self} was not read", "look at the storage"):
             if self._type(name) != fs.FileType.File:
                 return None
             with self._open(name) as stream:
@@ -104,12 +104,12 @@ class FileStore:
 
     def digest(self, name: str) -> FileEntry:
         """Read a file through; returns its present size and checksum."""
-        with _blaming(f"{name} in {self} was not read", "look at the storage"), self._open(name) as stream:
+        with _checkpoint_errors(f"{name} in {self} was not read", "look at the storage"), self._open(name) as stream:
             return _copy(stream, None, name)
 
     def fetch(self, name: str, target: Path) -> FileEntry:
         """Copy a file to local disk; returns what arrived."""
-        with _blaming(f"{name} in {self} was not fetched to {target}", "free space there, see staging_dir"):
+        with _checkpoint_errors(f"{name} in {self} was not fetched to {target}", "free space there, see staging_dir"):
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._open(name) as stream, target.open("wb") as out:
                 return _copy(stream, out, name)
@@ -132,7 +132,7 @@ class FileStore:
         return {info.path.lstrip("/")[prefix:]: info.size for info in found if info.type == fs.FileType.File}
 
     def _list(self, path: str, *, recursive: bool) -> list[Any]:
-        with _blaming(f"{path} was not listed", "look at the storage"):
+        with _checkpoint_errors(f"{path} was not listed", "look at the storage"):
             return list(self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive)))
 
     def _type(self, name: str) -> fs.FileType:
@@ -140,7 +140,7 @@ class FileStore:
 
     def delete(self, name: str) -> None:
         """Delete a file, or a folder and all below it; what is not there is deleted already."""
-        with _blaming(f"{name} in {self} was not deleted", "correct its permissions"):
+        with _checkpoint_errors(f"{name} in {self} was not deleted", "correct its permissions"):
             found = self._type(name)
             if found == fs.FileType.Directory:
                 self.filesystem.delete_dir(self._at(name))
@@ -196,7 +196,8 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _blaming(what: str, remedy: str) -> Iterator[None]:
+def _checkpoint_errors(what: str, remedy: str) -> Iterator[None]:
+    """Within the block, raise an OSError as a CheckpointError."""
     try:
         yield
     except OSError as error:
@@ -209,7 +210,7 @@ PREFIX = "mixed-r1-staging-"
 class StagingArea:
     """A process's own folder on fast local disk, removed with the process that made it.
 
-        <parent>/mixed-r1-staging-<random>/       files to or from the checkpoint directory; readable by its user
+        <parent>/mixed-r1-staging-<random>/       files to or from the checkpoint directory; readable by its user alone
         <parent>/mixed-r1-staging-<random>.lock   locked as long as that exists and the process lives
 
     The operating system releases the lock when a process ends, however it ends. So a lock that can be taken belongs to
@@ -229,8 +230,8 @@ class StagingArea:
         """
         self._parent = Path(tempfile.gettempdir()) if parent is None else parent
         self._held: tuple[Path, int] | None = None
-        self._one_at_a_time = threading.RLock()
-        with self._blaming():
+        self._lock = threading.RLock()
+        with self._checkpoint_errors():
             self._parent.mkdir(parents=True, exist_ok=True)
             for lock in self._parent.glob(f"{PREFIX}*.lock"):
                 _remove_if_dead(lock)
@@ -244,7 +245,7 @@ class StagingArea:
         Raises:
             CheckpointError: nothing can be written there.
         """
-        with self._one_at_a_time, self._blaming():
+        with self._lock, self._checkpoint_errors():
             root, _ = self._held = self._held or self._take_name()
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir()
@@ -257,7 +258,7 @@ class StagingArea:
 
     def remove(self, name: str) -> None:
         """Delete a folder, if it is there; with the last one, everything."""
-        with self._one_at_a_time:
+        with self._lock:
             if self._held is None:
                 return
             root, _ = self._held
@@ -267,7 +268,7 @@ class StagingArea:
 
     def close(self) -> None:
         """Delete everything of this process."""
-        with self._one_at_a_time:
+        with self._lock:
             if self._held is None:
                 return
             (root, descriptor), self._held = self._held, None
@@ -287,9 +288,9 @@ class StagingArea:
                 return root, descriptor
             os.close(descriptor)
 
-    def _blaming(self) -> AbstractContextManager[None]:
+    def _checkpoint_errors(self) -> AbstractContextManager[None]:
         what = f"training.staging_dir: {self._parent} cannot be written"
-        return _blaming(what, "name a folder on local disk with room for a checkpoint")
+        return _checkpoint_errors(what, "name a folder on local disk with room for a checkpoint")
 
 
 def _remove_if_dead(lock: Path) -> None:

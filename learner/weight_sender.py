@@ -3,8 +3,8 @@
 Read beside rollout/weight_channel.py, the other half. Of the learner only this file and broadcast.py, which holds the
 senders for gloo and NCCL, import vLLM.
 
-With ipc, whose sender is vLLM's, every rank puts the same bucket into a buffer on its own GPU, and rank 0 ships the
-handles of all of them, by the GPU's UUID: each engine worker opens the one on the GPU that it shares with a rank.
+With ipc, whose sender is vLLM's, every rank copies the same bucket into a buffer on its own GPU, and rank 0 sends the
+handles of all buffers, by GPU UUID. Each engine worker opens the one on the GPU that it shares with a rank.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from learner.errors import LearnerError
 
 
 class IpcClient:
-    """Ships the handles of shared buffers to the engines as plain values, and keeps ranks together when one breaks.
+    """Sends the handles of shared buffers to the engines as plain values, and delays errors until all is packed.
 
-    All ranks pack buckets in step, so rank 0 must not leave the others alone in it because an engine is gone: the first
-    error is kept, nothing more is asked of the engines, and `check` raises it when the last bucket is packed.
+    All ranks pack each bucket together, so rank 0 must go on packing when an engine is gone: the first error is stored,
+    the engines get no further calls, and `check` raises it after the last bucket.
     """
 
     def __init__(self, client: VLLMWeightSyncClient, timeout_s: float) -> None:
-        """Speak through `client`; a call that is not answered within `timeout_s` has failed."""
+        """Call engines through `client`; a call without an answer within `timeout_s` seconds fails."""
         self._client = client
         self._timeout_s = timeout_s
         self._failure: Exception | None = None
@@ -70,7 +70,7 @@ class IpcClient:
 
 
 def _plain(update_info: dict[str, Any]) -> dict[str, Any]:
-    """Return a bucket's description without what it leaves open, its handles as plain values."""
+    """Return a bucket's description without its empty fields, handles as plain values."""
     filled = {key: value for key, value in update_info.items() if value is not None}
     return {**filled, "ipc_handles": {uuid: plain_handle(handle) for uuid, handle in filled["ipc_handles"].items()}}
 
@@ -93,13 +93,13 @@ NamedTensors = Callable[[Collection[str]], Iterator[tuple[str, torch.Tensor]]]
 
 
 class PolicyWeights(WeightSource):
-    """The policy's tensors in the type in which they travel, gathered one at a time."""
+    """The policy's tensors in the type in which they are sent, gathered one at a time."""
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], named_tensors: NamedTensors, dtype: torch.dtype) -> None:
         """Stream `named_tensors(names)`, a collective of all learner ranks, as `dtype`.
 
-        `shapes` has the names and order of all tensors; a pass is of all of them until others are chosen. On a GPU
-        tensors are gathered on the stream that is current here, on which the learner trains.
+        `shapes` has the names and order of all tensors; a pass yields all of them until `choose` restricts it. On a GPU
+        tensors are gathered on the CUDA stream that is current here, on which the learner trains.
         """
         self._stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
         self._named_tensors = named_tensors
@@ -116,7 +116,7 @@ class PolicyWeights(WeightSource):
         return list(self._metadata)
 
     def metadata(self) -> list[ParamMeta]:
-        """Names, wire type and full shapes, in the order of a pass; nothing is gathered."""
+        """Return names, type and full shapes in the order of a pass; nothing is gathered."""
         return [meta for name, meta in self._metadata.items() if name in self._chosen]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -125,9 +125,9 @@ class PolicyWeights(WeightSource):
     def tensors(self, names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors `names` in the order of `shapes`; every rank consumes the whole iterator.
 
-        vLLM packs on several streams in turn and asks for the next tensor on any of them. Whatever makes a tensor (the
-        optimiser's last step, a gather of a whole block, the cut out of it) runs on one stream all the same; the stream
-        that packs waits for it, and keeps the tensor's memory until it has packed it.
+        vLLM packs on several CUDA streams in turn and asks for the next tensor on any of them. All work that makes a
+        tensor (the last optimiser step, the gather of a block, the cut out of it) runs on one stream; the packing
+        stream waits for it, and keeps the tensor's memory until it has packed it.
         """
         tensors = self._named_tensors(names)
         while True:
@@ -166,17 +166,17 @@ class WeightSender:
         Args:
             shapes: of the full tensors by checkpoint name, in the order in which `named_tensors` yields them.
             named_tensors: yields (checkpoint name, full tensor) pairs of given names; a collective of all ranks.
-            client: line to the engines.
+            client: calls the engines.
             backend: nccl | ipc | gloo.
-            dtype: type in which tensors travel: the engines' own.
+            dtype: type in which tensors are sent: the engines' own.
             rank: of this learner process.
-            num_receivers: engine workers in all.
-            address: where rank 0 waits.
+            num_receivers: number of workers of all engines.
+            address: at which rank 0 listens.
             port: a free port there.
-            bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor travels alone.
+            bucket_bytes: most bytes of one broadcast or packed buffer; a larger tensor is sent alone.
             timeout_s: how long to wait for an engine that does not answer.
-            changing: names of the tensors that travel once engines have them all; None for all. By ipc all travel
-                every time: its engines drop their weights while they sleep.
+            changing: names of the tensors that are sent again once engines have all; None for all. By ipc all are
+                sent every time: its engines drop their weights while they sleep.
 
         Raises:
             TimeoutError: an engine did not come within `timeout_s`.
@@ -203,13 +203,13 @@ class WeightSender:
             )
 
     def send(self) -> None:
-        """Stream the weights and make them live in every engine; every rank calls it, and none is left in a gather.
+        """Stream the weights and make them live in every engine; a collective, which no rank leaves early on an error.
 
-        The first time all of them, after that those that can have changed. After an error a new sender is needed, which
-        begins with all of them again.
+        The first call sends all tensors, later ones those that can have changed. After an error build a new sender,
+        which starts with all tensors again.
 
         Raises:
-            TimeoutError: on rank 0, an engine was silent for `timeout_s`.
+            TimeoutError: on rank 0, an engine did not answer within `timeout_s`.
             Exception: on rank 0, what the call to an engine raised.
         """
         self._engine.send_weights()
@@ -218,11 +218,11 @@ class WeightSender:
         self._source.choose(self._changing)
 
     def names(self) -> list[str]:
-        """Names of all tensors, whether they travel each time or the first time only."""
+        """Return the names of all tensors, also of those that are sent only once."""
         return self._source.names()
 
     def fingerprints(self, names: list[str], fingerprint: Callable[[torch.Tensor], F]) -> dict[str, F]:
-        """Return the fingerprints of the tensors `names` as they travel; a collective of all ranks.
+        """Return the fingerprints of the tensors `names` as they are sent; a collective of all ranks.
 
         Args:
             names: of those that are compared.

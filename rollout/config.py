@@ -113,12 +113,12 @@ class RolloutConfig:
     system_prompt: str = ""
     """System turn of every prompt; empty for none."""
     max_engines: Annotated[int, Ge(1)] | None = None
-    """A run waits for `engines`; further ones, up to so many, join whenever the cluster has room for them, and leave
-    with their machines. null is `engines`."""
+    """Most engines at once. A run waits for `engines`; more join whenever the cluster has room for them, and leave with
+    their machines. null is `engines`."""
 
     @property
     def most_engines(self) -> int:
-        """Engines that there may be at once."""
+        """Most engines at once."""
         return self.engines if self.max_engines is None else self.max_engines
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ class CurriculumConfig:
     temperature: Annotated[float, Gt(0)] = 0.1
     """adaptive: distance from the target, in reward, at which a stratum's share falls by e."""
     floor_share: Annotated[float, Ge(0), Le(1)] = 0.05
-    """adaptive: what every stratum gets of its task or source in any case, so that it is still measured."""
+    """adaptive: least share of every stratum within its task or source, so that it is still measured."""
     decay: Annotated[float, Ge(0), Le(1)] = 0.98
     """adaptive: weight that an estimate keeps with every further group; 0.98 averages over about 50."""
 
@@ -175,7 +175,7 @@ class StreamConfig:
     weights: Mapping[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """Share of every task or source of the dataset, in any positive scale; 0 leaves its rows out."""
     tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
-    """Tasks that are trained on, those of them that the dataset has; empty takes all."""
+    """Train on the rows of these tasks only, as far as the dataset has them; empty takes all."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Ends of engine processes: calls that end when the core process does, and a core that ends with its parent.
+"""Lifetime of engine processes: calls that fail when the core process dies, and a core that dies with its parent.
 
-vLLM leaves a utility call (pause, weight update, heartbeat) without an answer for ever when the core dies meanwhile:
-only generation requests fail then.
+By itself vLLM never answers a utility call (pause, weight update, heartbeat) during which the core dies; only
+generation requests fail.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ T = TypeVar("T")
 POLL_S = 1.0
 """Time between two measurements of the CPU time of a core that does not answer."""
 BUSY_SHARE = 0.05
-"""Of one core over that time: more is work, also where many processes share few cores; a thread that waits has none."""
+"""Share of one CPU over that time above which a process works, even where many share few CPUs; waiting uses none."""
 
 LEAVE_S = 1.0
 """A core that fails reports it before it ends; wait this long for its exit code."""
@@ -46,14 +46,14 @@ class CoreWatch:
         self._asked_at = 0.0
 
     async def busy_s(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> float:
-        """Return for how long the core has been at one step: 0 once it answers from its loop.
+        """Return for how many seconds the core has been in its current step; 0 if it answers.
 
-        A core answers between two steps. One that is at a step uses CPU time, it or a process under it; one that is
-        stopped or waits for ever uses none, and then this does not return: the caller sets a limit. A question that is
-        not answered yet is not asked again.
+        A core answers between steps. During a step, it or a child process uses CPU time. A core that is stopped or
+        hangs uses none, and then this does not return: the caller sets a timeout. As long as one call of `ask` has no
+        answer, no other is made.
 
         Args:
-            ask: A call that the core answers from its loop.
+            ask: a call that the core answers between steps.
 
         Raises:
             EngineDiedError: a process of the engine ended.
@@ -136,7 +136,9 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _how(exit_code: int | None) -> str:
-    return f"was ended by signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"left with {exit_code}"
+    return (
+        f"was killed by signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exited with {exit_code}"
+    )
 
 
 PR_SET_PDEATHSIG = 1
@@ -157,4 +159,4 @@ def die_with_parent() -> None:
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if not parent.is_alive():
-        os.kill(os.getpid(), signal.SIGKILL)  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before the call of prctl

@@ -1,7 +1,7 @@
 """Samples on disk: one Parquet file, or a folder of shards, read by row without loading the whole.
 
-One row per prompt. Images lie in the row as encoded bytes, or in files under the dataset's root; both carry size and
-digest, which are compared whenever a row is read.
+One row per prompt. Images are encoded bytes inside the row, or files under the dataset's root; both come with size
+and digest, which are compared whenever a row is read.
 """
 
 import bisect
@@ -196,12 +196,12 @@ class SampleTable:
         return pa.concat_tables(tables)
 
     def image_digests(self) -> list[tuple[str, ...]]:
-        """SHA-256 of the images of every row, read without their bytes."""
+        """Return the SHA-256 of the images of every row, read without their bytes."""
         images = self.arrow("images.list.element.sha256").column("images").to_pylist()
         return [tuple(image["sha256"] for image in row) for row in images]
 
     def digest(self) -> str:
-        """Return the blake2b of all rows in their order, in hex, whatever files they lie in and wherever those are.
+        """Return the blake2b of all rows in their order, in hex, however they are divided into files.
 
         Images enter by size and SHA-256, which `__getitem__` compares; their bytes are not read.
         """
@@ -216,13 +216,13 @@ class SampleTable:
         return digest.hexdigest()
 
     def tasks_and_sources(self) -> Sequence[tuple[str, str]]:
-        """(task, source) of every row."""
+        """Return (task, source) of every row."""
         return self.columns("task", "source")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Within the block, what fails about a Parquet file is a RolloutError that names it."""
+    """Within the block, raise errors of a Parquet file as a RolloutError that names it."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

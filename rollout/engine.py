@@ -62,7 +62,7 @@ class GenerationEngine:
 
         The thread that calls this must live as long as the engine, see `rollout.core_watch.die_with_parent`.
 
-        With `loads_weights=False` its weights are not read: the engine is of no use before the learner's have come.
+        With `loads_weights=False` no weights are read: the engine can be used once the learner has sent its own.
         """
         if config.engine.device == "cuda" and (fault := driver_fault()) is not None:
             raise RolloutError(f"rollout.engine.device is cuda, but {fault}")
@@ -122,7 +122,7 @@ class GenerationEngine:
         )
 
     def give_up_slot(self, admission: Admission) -> None:
-        """Start a batch without one of its groups, which was lost before it arrived."""
+        """Start a batch without one of its groups, which will not arrive."""
         self._admission.give_up(admission)
 
     async def score_completion(self, sample: Sample, completion_token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -176,22 +176,22 @@ class GenerationEngine:
             return self._activity()
 
     async def wake_weights(self) -> None:
-        """Take back the memory of the weights, whose values must then come from the learner; twice is harmless."""
+        """Allocate the memory of the weights, whose values the learner must then send; calling twice is harmless."""
         if self._can_sleep:
             await self._watch.during(self._engine.wake_up(tags=["weights"]))
 
     async def wake_cache(self) -> Activity:
-        """Forget everything that was computed under other weights, and take back the memory of the cache."""
+        """Clear all that was computed with other weights, and allocate the memory of the cache again."""
         await self.reset_caches()
         if self._can_sleep:
             await self._watch.during(self._engine.wake_up(tags=["kv_cache"]))
         return self._activity()
 
     async def reset_caches(self) -> None:
-        """Forget cached prompts and images' features; the engine must be paused.
+        """Clear cached prompts and image features; the engine must be paused.
 
-        Features have two halves, in the scheduler and where they were computed. They are reset together while nothing
-        is in flight between the halves: an image that only one half knows ends the engine.
+        vLLM keeps features in two caches, in the scheduler and in the worker, which are cleared together while nothing
+        is in flight between them: an image that only one of them knows kills the engine.
         """
         await self._watch.during(self._engine.reset_prefix_cache(reset_running_requests=True))
         await self._watch.during(self._engine.reset_encoder_cache())
@@ -213,7 +213,7 @@ class GenerationEngine:
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
-        """Within the block the engine takes requests and starts none; its caches begin empty."""
+        """Within the block the engine accepts requests but starts none; its caches are empty."""
         async with self._switching:
             await self._watch.during(self._engine.pause_generation(mode="keep", clear_cache=True))
             try:
@@ -227,7 +227,7 @@ class GenerationEngine:
         await self._watch.during(self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
     async def start_weight_update(self) -> None:
-        """Open an update, in place of one that broke."""
+        """Open an update; one that broke is closed first."""
         if self._is_updating:
             await self._watch.during(self._engine.collective_rpc("forget_weight_update"))
         self._is_updating = True
@@ -257,9 +257,9 @@ class GenerationEngine:
         return {name: join_shards(tuple(share) for worker in workers for share in worker[name]) for name in names}
 
     async def beat(self) -> float:
-        """Return for how many seconds the engine's core has been at one step; 0 once it answers from its loop.
+        """Return for how many seconds the engine's core has been in its current step; 0 if it answers.
 
-        One that is stopped, or waits for ever, never answers: the caller sets a limit.
+        Does not return if the core is stopped or hangs: the caller sets a timeout.
 
         Raises:
             EngineDiedError: it is gone.
@@ -290,7 +290,7 @@ class GenerationEngine:
     def _tokens_prompt(self, prompt: EnginePrompt, token_ids: list[int]) -> TokensPrompt:
         """Return a prompt as vLLM takes it.
 
-        Caches find it again under the same weights only: both names below count weight updates.
+        The cache keys below contain the number of weight updates, so that entries of older weights are not reused.
         """
         found = TokensPrompt(prompt_token_ids=token_ids, cache_salt=str(self._num_updates))
         if prompt.images:
@@ -300,7 +300,7 @@ class GenerationEngine:
         return found
 
     async def _collect(self, requests: RequestOutputCollector, sample_id: str) -> RequestOutput:
-        """Wait for the last completion; a caller that no longer waits ends the requests."""
+        """Return the output when all completions are done; a caller that is cancelled aborts them."""
         try:
             output: RequestOutput = await self._watch.during(requests.get())
         except asyncio.CancelledError:

@@ -47,8 +47,8 @@ def shard_fingerprint(
 ) -> tuple[int, int, int, int]:
     """Return the sum of a shard's positions in the whole tensor, and its share in the whole's fingerprint.
 
-    The shares of all shards of a tensor add up to its fingerprint, see `join_shards`. Two shards of one tensor of which
-    one is not the other have other positions.
+    The shares of all shards of a tensor add up to its fingerprint, see `join_shards`. Different shards of one tensor
+    differ in the sum of positions.
 
     Args:
         tensor: holds the shard, and perhaps something else around it; of one dimension or more.
@@ -81,7 +81,7 @@ def shard_fingerprint(
 
 
 def join_shards(shards: Iterable[tuple[int, int, int, int]]) -> Fingerprint:
-    """Return the fingerprint of what shards make up; several processes may hold one and the same, which counts once.
+    """Return the fingerprint of the whole that shards make up; a shard that several processes hold counts once.
 
     Shards that should be the same and are not count each: the size is then larger than the whole's.
 
@@ -99,7 +99,7 @@ def join_shards(shards: Iterable[tuple[int, int, int, int]]) -> Fingerprint:
 
 
 def as_int64(value: int) -> int:
-    """Return what a sum of int64 numbers that has run over is in torch.
+    """Return an integer wrapped around to int64, as torch does with sums that overflow.
 
     Example:
         >>> as_int64(2**63)

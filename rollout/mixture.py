@@ -131,15 +131,15 @@ def check_names(key: str, shares: Mapping[str, float], known: Iterable[str]) -> 
 def apportion(credit: NDArray[np.float64], wish: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     """Divide the `total` prompts of one step into whole numbers.
 
-    Whole credits are paid first. The prompts left over go, one each, to the buckets whose next whole credit falls due
-    soonest, so that no bucket's debt ever reaches one prompt while the shares are constant. Giving them to the largest
-    remainder instead would let debts of several buckets fall due in one step.
+    Each bucket gets the whole part of its credit. The prompts left over go, one each, to the buckets whose next whole
+    credit is due soonest, so that no bucket is ever a whole prompt behind while the shares are constant. With the
+    largest remainders instead, several buckets could be due in one step.
 
     Args:
-        credit: [B] prompts that each bucket is owed, this step's wish included; sums to `total`. Below 0 where an
+        credit: [B] prompts that each bucket should get, this step's wish included; sums to `total`. Below 0 where an
             earlier step rounded up.
         wish: [B] prompts a step that the shares ask for.
-        total: Prompts of the step.
+        total: prompts of the step.
 
     Returns:
         [B] counts that sum to `total`.
@@ -154,7 +154,7 @@ def apportion(credit: NDArray[np.float64], wish: NDArray[np.float64], total: int
         due = np.divide(1.0 - rest, wish, out=np.full_like(wish, np.inf), where=wish > 0.0)
         counts[np.lexsort((-rest, due, rest <= ROUNDING))[:spare]] += 1
     for _ in range(-spare):
-        # Shares that moved can make more whole credits than the step has prompts: the smallest debt waits.
+        # After shares moved, whole credits can exceed the prompts of the step: the smallest remainder waits.
         latest = int(np.argmin(np.where(counts > 0, rest, np.inf)))
         counts[latest] -= 1
         rest[latest] += 1.0
@@ -199,12 +199,12 @@ class AdaptiveShares:
     """Shares that favour the strata whose recent mean reward is nearest to the target.
 
     Strata compete within their task or source, whose own share is constant. The shares of step s use the outcomes of
-    steps up to s - 1 - max_staleness, all that is sure to be known when the rollout of step s may begin: timing cannot
-    enter.
+    steps up to s - 1 - max_staleness, which are always known when the rollout of step s may start, so timing has no
+    influence.
     """
 
     def __init__(self, buckets: Buckets, config: CurriculumConfig, *, max_staleness: int) -> None:
-        """Begin with every estimate at the target, so that nothing is passed over before it was tried.
+        """Start every estimate at the target, so that no stratum is neglected before it was tried.
 
         Raises:
             RolloutError: the floors of one task's strata exceed its share.
@@ -225,7 +225,7 @@ class AdaptiveShares:
         """Return the shares [B] of one step; they sum to 1.
 
         Raises:
-            RolloutError: the outcomes that they follow are not in yet, or the step is long past.
+            RolloutError: the outcomes on which they depend are not known yet, or the step is no longer held.
         """
         if step not in self._fixed:
             raise RolloutError(

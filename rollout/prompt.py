@@ -1,4 +1,4 @@
-"""Sample -> engine prompt: the chat template, the decoded images, and what the engine must never sample."""
+"""From a sample to an engine prompt: chat template, decoded images, and the tokens that are never sampled."""
 
 import io
 from collections.abc import Sequence
@@ -107,9 +107,9 @@ class PromptBuilder:
         )
 
     def expanded_ids(self, sample: Sample) -> list[int]:
-        """Return the token ids [P] of a prompt, image tokens in place, as the checkpoint's own processor puts them.
+        """Return the token ids [P] of a prompt, image tokens expanded by the checkpoint's own processor.
 
-        The engine expands its prompts by itself; this is what it must come to.
+        The engine expands its prompts itself and must arrive at the same ids.
 
         Raises:
             RolloutError: as `build`.
@@ -121,7 +121,7 @@ class PromptBuilder:
         return ids
 
     def encoded_picture(self, pixels: "torch.Tensor", grid: Sequence[int]) -> EncodedPicture:
-        """Return what a vision tower gets of one picture.
+        """Describe one picture as a vision tower gets it.
 
         Args:
             pixels: [rows, ...] as an image processor made them, channels first in a row; uint8 before normalisation.

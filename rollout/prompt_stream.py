@@ -20,7 +20,7 @@ from rollout.errors import RolloutError
 from rollout.mixture import AdaptiveShares, Buckets, StaticShares, apportion, find_buckets
 from rollout.records import Sample
 
-# Draws straddle the border of two passes while rollout runs ahead of training.
+# While rollout runs ahead of training, draws come from two passes at once.
 CACHED_PASSES = 2
 
 
@@ -58,11 +58,11 @@ CACHED_STEPS = 16
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """State at the beginning of a step, after all earlier ones."""
+    """State at the start of a step."""
 
     step: int
     carry: NDArray[np.float64]
-    """[B] prompts owed (above 0) or taken in advance (below 0)."""
+    """[B] prompts that a bucket is behind (above 0) or ahead (below 0) of its share."""
     taken: NDArray[np.int64]
     """[B] prompts taken from each bucket."""
 
@@ -82,8 +82,8 @@ class BucketOrder:
     In step s each bucket has a whole number of positions; rounding is carried over to step s + 1. Their places within
     the step, and the order of every pass over a bucket, are seeded.
 
-    A position of a step at hand costs O(1), the next step O(B + groups_per_step). A step far away costs O(steps * B)
-    once, from 0 or from the furthest step met so far, and at most MARK_EVERY steps' worth ever after.
+    A position in one of the latest steps costs O(1), the next step O(B + groups_per_step). A step far away costs
+    O(steps * B) once, from 0 or from the furthest step so far, and at most MARK_EVERY steps later.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class BucketOrder:
         self._plans = OrderedDict((held, plan) for held, plan in self._plans.items() if held >= step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the beginning of the earliest step held, as plain lists."""
+        """Return the state at the start of the earliest step held, as plain lists."""
         mark = self._marks[0]
         return {"step": mark.step, "carry": mark.carry.tolist(), "taken": mark.taken.tolist()}
 
@@ -149,7 +149,7 @@ class BucketOrder:
         return self._plans[step]
 
     def _mark(self, step: int) -> _Mark:
-        """Walk to the beginning of `step`."""
+        """Return the state at the start of `step`, computed forward from the nearest earlier mark."""
         before = bisect.bisect_right(self._marks, step, key=lambda mark: mark.step) - 1
         if before < 0:
             raise RolloutError(f"step {step} is past: this stream holds step {self._marks[0].step} and later ones")

@@ -211,9 +211,9 @@ class EncodedPicture:
     grid: tuple[int, ...]
     """Its shape in rows of the family's tower: (frames, patch rows, patch columns), or (tiles,)."""
     pixels: Fingerprint
-    """Of its rows in whole numbers of 0 to 255: some families are normalised on the GPU, and differ before that."""
+    """Of its rows as integers 0 to 255, before normalisation: some families normalise on the GPU."""
     num_values: int
-    """Different ones among them; hardly any where pixels were lost."""
+    """Number of distinct values among them; very few if pixels were lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +246,7 @@ def read_only(values: object, dtype: type[np.generic]) -> NDArray[np.generic]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """Number of requests of an engine so far; two equal ones mean that it was idle in between.
+    """Request counts of an engine; two equal records mean that it was idle in between.
 
     Example:
         >>> Activity(num_requests=12, num_unfinished=0) == Activity(num_requests=12, num_unfinished=0)

@@ -46,7 +46,7 @@ def find_shards(model: Any, shapes: Mapping[str, Sequence[int]]) -> list[Shard]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """Of a parameter's loader, with a whole tensor of this shape."""
+    """A recorded call of a parameter's weight loader, with a whole tensor of this shape."""
 
     parameter: torch.nn.Parameter
     loader: Any
@@ -57,7 +57,7 @@ class _Call:
 
 @contextmanager
 def _recorded(model: torch.nn.Module) -> Iterator[list[_Call]]:
-    """Within the block the parameters' loaders are not run, but noted down."""
+    """Within the block, calls of the parameters' weight loaders are recorded instead of run."""
     calls: list[_Call] = []
     loaders = {name: getattr(parameter, "weight_loader", None) for name, parameter in model.named_parameters()}
 
@@ -91,8 +91,7 @@ def _recorded(model: torch.nn.Module) -> Iterator[list[_Call]]:
 def _indices(call: _Call) -> list[torch.Tensor] | None:
     """Ask the loader along each dimension, with all others of size 1.
 
-    It refuses that along a dimension that it does not cut, where it needs the size of another: indices are unchanged
-    there.
+    It fails along a dimension that it does not cut if it needs the size of another one; indices are unchanged there.
     """
     own = tuple(call.parameter.shape)
     if len(own) != len(call.shape):

@@ -25,7 +25,7 @@ from rollout.prompt import EnginePrompt, PromptBuilder
 from rollout.records import EncodedPicture, EncodedPrompt, Generation, SamplingSpec
 
 # The channel's name in vLLM's registry. Its own "ipc" cannot be reached from another process, and its own "nccl" waits
-# for a lost peer for ever: see weight_channel.
+# for a lost peer forever: see weight_channel.
 VLLM_BACKENDS = {"nccl": "watched_nccl", "gloo": "gloo", "ipc": "plain_ipc"}
 
 # Our model loader, see weight_channel, which reads no weights.
@@ -117,7 +117,7 @@ class KeepVisionAsyncScheduler(_KeepsVisionInputs, AsyncScheduler):
 
 
 def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> SamplingParams:
-    """G completions, each with a seed of its own, and the logprobs of their tokens."""
+    """Return vLLM's parameters for G completions, each with its own seed, and the logprobs of their tokens."""
     return SamplingParams(
         n=spec.group_size,
         temperature=spec.temperature,
@@ -133,7 +133,7 @@ def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> Samp
 
 
 def scoring_params() -> SamplingParams:
-    """Raw logprobs of the given tokens; vLLM insists on sampling one more.
+    """Return vLLM's parameters for raw logprobs of given tokens; vLLM must sample one more.
 
     Neither temperature nor logit_bias affects them: vLLM takes prompt logprobs of the logits as they are.
     """
@@ -157,18 +157,18 @@ def has_failed(output: RequestOutput) -> bool:
 
 
 def generations(output: RequestOutput, *, cached_since: int | None = None) -> tuple[Generation, ...]:
-    """The completions, in order of their seeds.
+    """Return the completions, in the order of their seeds.
 
     Args:
-        output: Of a request that has ended.
-        cached_since: The oldest weights that may have computed its prompt, where caches outlive an update; a completion
-            then is at least as old.
+        output: of a request that has ended.
+        cached_since: oldest weight version that may have computed its prompt, where caches outlive an update;
+            completions then count as at least that old.
     """
     return tuple(_generation(completion, cached_since) for completion in output.outputs)
 
 
 def encoded(request: EngineCoreRequest, prompt: EnginePrompt, builder: PromptBuilder) -> EncodedPrompt:
-    """Return what vLLM's processor has made of a prompt, as it would go to the engine's core."""
+    """Return a prompt as vLLM's processor would send it to the engine's core."""
     return EncodedPrompt(
         token_ids=tuple(request.prompt_token_ids or ()),
         pictures=tuple(_picture(feature.data, builder) for feature in request.mm_features or ()),
@@ -185,7 +185,7 @@ def _picture(data: Any, builder: PromptBuilder) -> EncodedPicture:
 
 
 def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Logprobs [T] of the last T tokens of a scored prompt, which are `token_ids`."""
+    """Return the logprobs [T] of the last T tokens of a scored prompt, which are `token_ids`."""
     tail = list(output.prompt_logprobs or [])[-len(token_ids) :]
     values = [position[int(token)].logprob for position, token in zip(tail, token_ids, strict=True)]
     return np.asarray(values, dtype=np.float32)

@@ -1,9 +1,9 @@
 """The engine's half of the weight transfer: our channels, and the inspection of live weights.
 
-A gloo channel for machines without GPUs; vLLM's NCCL, which aborts a broken transfer; vLLM's CUDA IPC, with handles
-that travel as plain values. Read beside learner/weight_sender.py and learner/broadcast.py, the other half. vLLM imports
-this module in its worker process because `WeightInspector` is its worker extension, which is what makes the channels
-known there.
+A gloo channel for machines without GPUs; vLLM's NCCL channel, which here aborts a broken transfer; vLLM's CUDA IPC
+channel, with handles sent as plain values. Read beside learner/weight_sender.py and learner/broadcast.py, the other
+half. vLLM imports this module in its worker process because `WeightInspector` is its worker extension, which is what
+makes the channels known there.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 GIVEN_UP = "given_up"
-"""Key of the group's store under which the learner writes why it gave up a transfer."""
+"""Key of the group's store under which the learner writes why it aborted a transfer."""
 POLL_S = 0.2
 """Time between two reads of that key; one is a message of a few bytes."""
 
@@ -57,7 +57,7 @@ class ShapesKnown:
     """By checkpoint name."""
 
     def parse_update_info(self, update_dict: dict[str, Any]) -> Any:
-        """Read the description of tensors that come."""
+        """Read the description of the tensors that follow."""
         info = super().parse_update_info(update_dict)  # type: ignore[misc]
         self.shapes = {**self.shapes, **dict(zip(info.names, info.shapes, strict=True))}
         return info
@@ -167,12 +167,12 @@ def _repack_output_heads(model: torch.nn.Module) -> None:
 
 
 class ReopenedUpdates:
-    """A receiver that loads tensors as they come: an update may begin in place of one that broke."""
+    """A receiver that loads tensors as they arrive; a new update may start after one that broke."""
 
     _is_open = False
 
     def start_weight_update(self) -> None:
-        """Begin; layers that wait for the rest of a broken update drop the tensors that they have."""
+        """Start an update; layers that wait for the rest of a broken one drop the tensors that they have."""
         if self._is_open:
             finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[attr-defined]
         super().start_weight_update()  # type: ignore[misc]
@@ -184,7 +184,7 @@ class ReopenedUpdates:
 
 
 class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEngine):
-    """vLLM's NCCL receiver, which leaves a transfer that the learner has given up; see `_WatchedGroup`."""
+    """vLLM's NCCL receiver, which also ends a transfer that the learner has aborted; see `_WatchedGroup`."""
 
     def __init__(
         self, config: WeightTransferConfig, vllm_config: "VllmConfig", device: torch.device, model: torch.nn.Module
@@ -216,7 +216,7 @@ class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEng
         """Receive and load all tensors.
 
         Raises:
-            ConnectionError: the learner has given the transfer up, is gone, or sends nothing for too long.
+            ConnectionError: the learner has aborted the transfer, is gone, or sends nothing for too long.
         """
         if self.model_update_group is None:
             raise RuntimeError("nccl weight channel: update_weights before init_weight_transfer_engine")
@@ -227,8 +227,8 @@ class NcclEngine(ReopenedUpdates, ShapesKnown, nccl_engine.NCCLWeightTransferEng
 class _WatchedGroup:
     """The NCCL group of learner and engines, destroyed by another thread when a transfer breaks.
 
-    A kernel of NCCL waits for a lost peer for ever, and the whole engine with it, until its communicator is aborted. So
-    while tensors arrive, a second thread checks whether the learner has given up the transfer, or is gone.
+    An NCCL kernel waits for a lost peer forever, and the whole engine with it, until its communicator is aborted. So
+    while tensors arrive, a second thread checks whether the learner has aborted the transfer, or is gone.
     """
 
     def __init__(self, group: Any, timeout_s: float) -> None:
@@ -249,10 +249,10 @@ class _WatchedGroup:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within the block broadcasts end, if need be by an abort.
+        """Within the block, abort broadcasts if the transfer breaks.
 
         Raises:
-            ConnectionError: the transfer was given up.
+            ConnectionError: the transfer was aborted.
         """
         is_over = threading.Event()
         self._moved_at = time.monotonic()
@@ -306,9 +306,9 @@ def whole_handle(plain: list[Any]) -> tuple[Any, ...]:
 
 
 class BlankLoader(DummyModelLoader):
-    """Reads no weights: parameters are small random numbers, and all that the model computes for itself is right.
+    """Reads no weights: parameters are small random numbers, buffers keep the values that the model computes.
 
-    vLLM's own dummy loader draws buffers too, those among them with which the engine normalises pixels.
+    vLLM's own dummy loader overwrites buffers too, among them those that normalise pixels.
     """
 
     def load_weights(self, model: torch.nn.Module, model_config: ModelConfig) -> None:
@@ -344,7 +344,7 @@ class WeightInspector:
         return [name for name, own in self.model_runner.get_model().named_parameters() if own.numel() > 0]  # type: ignore[attr-defined]
 
     def forget_weight_update(self) -> None:
-        """Close an update that broke. Some workers may have had all its tensors, and hold it open."""
+        """Close an update that broke; it is still open in workers that received all its tensors."""
         if self._weight_update_active:  # type: ignore[has-type]
             self._weight_update_active = False
             self.weight_transfer_engine.reset_weight_update_target()  # type: ignore[attr-defined]

@@ -42,8 +42,8 @@ def compute_advantages(
     them; also without KL, as REINFORCE++ has it.
 
     A group whose rewards span less than `range_epsilon`, a lone completion included, has exactly zero advantage under
-    group_mean and leave_one_out, and enters the standard deviation of its task or of the step with these zeros: it was
-    sampled and showed no difference. Under batch_mean only a flat step is zero.
+    group_mean and leave_one_out, and enters the standard deviation of its task or of the step with these zeros. Under
+    batch_mean only a flat step is zero.
 
     Args:
         rewards: [N] lists of [G].
@@ -53,8 +53,8 @@ def compute_advantages(
         token_kl: (n, g) of every unmasked completion -> [T], nats, old policy against reference; None without KL in the
             reward.
         kl_coef: weight of `token_kl` in the reward.
-        reward_kl: whether KL is summed over the completion, or acts on the tokens up to which it can be traced; with
-            token, `baseline` must be batch_mean.
+        reward_kl: whether KL is summed over the completion, or subtracted from the return of its own and all earlier
+            tokens; with token, `baseline` must be batch_mean.
         baseline: group_mean: the group's mean. leave_one_out: the mean of the group's other completions. batch_mean:
             the mean of the step.
         scale: divide by the standard deviation of the group, of the task's completions in the step, of the step's, or
@@ -155,7 +155,7 @@ def overlong_penalty(
     Args:
         lengths: int64 of any shape, tokens.
         max_completion_tokens: the hard limit, at which the whole penalty is due.
-        buffer_tokens: the fall begins so many tokens before the limit; 0 switches the penalty off.
+        buffer_tokens: the penalty starts this many tokens before the limit; 0 switches it off.
         penalty: at least 0.
 
     Returns:

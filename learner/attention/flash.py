@@ -44,7 +44,7 @@ class FlashAttnLibrary:
     """The flash-attn package, version 2."""
 
     def __init__(self) -> None:
-        """Load it.
+        """Import the package.
 
         Raises:
             ImportError: it is not installed, or was built against another torch.
@@ -216,7 +216,7 @@ def register_tower(library: VarlenFlash) -> str:
         out = attend_within(query, key, value, spans, scaling, library)
         return out.view(num_rows, length, num_heads, head_dim), None
 
-    # transformers hands over the bounds of segments, and all of them at once, where "flash" is in the name.
+    # transformers passes the bounds of all segments in one call if the name contains "flash".
     name = "mixed_r1_tower_flash"
     AttentionInterface.register(name, torch.compiler.disable(forward))
     return name
@@ -284,12 +284,12 @@ def _merge(
 
 
 def _spans(queries: NDArray[np.int64], keys: NDArray[np.int64], device: torch.device, *, is_causal: bool) -> Spans:
-    def cumulated(lengths: NDArray[np.int64]) -> torch.Tensor:
+    def cumulative(lengths: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)).to(device)
 
     return Spans(
-        queries=cumulated(queries),
-        keys=cumulated(keys),
+        queries=cumulative(queries),
+        keys=cumulative(keys),
         max_queries=int(queries.max(initial=MIN_MAX_QUERIES)),
         max_keys=int(keys.max(initial=0)),
         is_causal=is_causal,

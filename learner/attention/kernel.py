@@ -36,7 +36,7 @@ class StreamLayout:
     """[S] ascending: branches of one stem are adjacent."""
 
     def __post_init__(self) -> None:
-        assert (np.diff(self.stem_of) >= 0).all(), "branches must stand in the order of their stems"
+        assert (np.diff(self.stem_of) >= 0).all(), "branches must be in the order of their stems"
 
     @property
     def num_tokens(self) -> int:
@@ -45,10 +45,10 @@ class StreamLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spans:
-    """Segments of queries and of the keys that each attends to, one behind the other."""
+    """Segments of queries, and of the keys that each of them attends to, concatenated."""
 
     queries: torch.Tensor
-    """int32 [segments + 1] cumulated lengths."""
+    """int32 [segments + 1] cumulative lengths."""
     keys: torch.Tensor
     """int32 [segments + 1]"""
     max_queries: int
@@ -80,13 +80,13 @@ class AttentionKernel(Protocol):
 
     name: str
     is_traceable: bool
-    """Whether torch.compile may trace it; if not, it compiles what comes before and after, for all layouts."""
+    """Whether torch.compile may trace it; if not, only the code before and after it is compiled."""
 
     @property
     def tower(self) -> VarlenFlash | None:
         """Flash attention for the vision tower: all images and windows in one call.
 
-        None leaves the tower to SDPA, which makes one call a window.
+        None: the tower uses SDPA, with one call per window.
         """
 
     def prepare(self, layout: StreamLayout, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -123,7 +123,7 @@ def register_kernel(kernel: AttentionKernel) -> str:
         scaling: float,
         **arguments: Any,
     ) -> tuple[torch.Tensor, None]:
-        """Bridge from transformers' [1, H, L, D] to the kernel's [L, H, D]; the layout says who sees whom."""
+        """Bridge from transformers' [1, H, L, D] to the kernel's [L, H, D]; the layout is in `arguments`."""
         out = kernel.attend(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1),

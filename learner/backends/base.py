@@ -11,14 +11,13 @@ import torch.distributed as dist
 
 from learner.backends.offload import Offloader
 from learner.config import LearnerConfig, OptimizerConfig
-from learner.layers import base_name
+from learner.layers import base_name, layer_of
 from learner.policy.model import Policy
 from learner.policy.packing import MicroBatch
 from learner.policy.source import FolderSource, Weights, checkpoint_names
 from learner.policy.trainable import (
     adapters_off,
     add_adapters,
-    changing_names,
     freeze_parameters,
     is_adapter,
 )
@@ -37,7 +36,7 @@ class TrainBackend(ABC):
     """Of forward and backward."""
     policy: Policy
     stored_dtypes: dict[str, torch.dtype]
-    """By checkpoint name: in which type the folder that the policy began from holds each of `full_tensors`."""
+    """By checkpoint name: type of each of `full_tensors` in the folder from which the policy was loaded."""
     _module: torch.nn.Module
     """What forward calls go through: the policy, or an engine around it."""
     _reference: torch.nn.Module | None
@@ -141,7 +140,7 @@ class TrainBackend(ABC):
     def full_tensors(self, names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (checkpoint name, whole tensor) one at a time; a tied weight once, under its first name.
 
-        Each tensor is the receiver's to keep. Of the model, no more than one block is whole at a time.
+        The caller owns each tensor. At most one block of the model is gathered at a time.
 
         Args:
             names: those wanted, the same on every rank; None for all.
@@ -156,8 +155,10 @@ class TrainBackend(ABC):
         return not is_adapter(name) and (names is None or self._names[base_name(name)] in names)
 
     def changing_names(self) -> frozenset[str]:
-        """Return the checkpoint names of all tensors of the layers in which something is trained."""
-        return changing_names(self.policy, self._names)
+        """Return the checkpoint names of all tensors of the layers, by `layer_of`, in which something is trained."""
+        parameters = self.policy.hf_model.named_parameters()
+        layers = {layer_of(name) for name, parameter in parameters if parameter.requires_grad}
+        return frozenset(stored for name, stored in self._names.items() if layer_of(name) in layers)
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -211,10 +211,10 @@ class DeepSpeedBackend(TrainBackend):
 
 
 def _import_deepspeed(device: torch.device) -> Any:
-    """Import deepspeed so that it joins this process's group and keeps quiet.
+    """Import deepspeed so that it joins this process's group and prints nothing.
 
-    It expects a launcher's environment. It would probe for a compiler, build a kernel for CPU collectives into the
-    home folder, and log to stdout, which belongs to the run's own output.
+    By itself it expects a launcher's environment, probes for a compiler, builds a kernel for CPU collectives in the
+    home folder, and logs to stdout, which belongs to the run's own output.
 
     Raises:
         LearnerError: it is not installed.
@@ -243,8 +243,8 @@ def _import_deepspeed(device: torch.device) -> Any:
 
 # Elements of one reduction or gather: 64 M float32 are 268 MB. DeepSpeed's own default would hold 2 GB a rank.
 BUCKET_ELEMENTS = 2**26
-# Stage 3 leaves smaller tensors (norms, biases) whole on every rank; so many times the hidden size, as transformers
-# recommends for its own integration.
+# Stage 3 keeps tensors with fewer elements than this many hidden sizes (norms, biases) whole on every rank; the value
+# is that of transformers' own integration.
 WHOLE_BELOW_HIDDEN_SIZES = 10
 
 

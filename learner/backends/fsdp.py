@@ -125,7 +125,7 @@ class FsdpBackend(TrainBackend):
 
     def _without_gradient(self, module: torch.nn.Module, batch: MicroBatch, *, is_raw: bool) -> torch.Tensor:
         logprobs = super()._without_gradient(module, batch, is_raw=is_raw)
-        # Nothing runs backward here, so the root would keep its gathered weights, stale after the next step.
+        # Without a backward pass the root would keep its gathered weights, which the next step makes stale.
         assert isinstance(module, FSDPModule)
         module.reshard()
         return logprobs
@@ -264,7 +264,7 @@ def _shard(policy: Policy, mesh: DeviceMesh, config: LearnerConfig, dtype: torch
 
 
 def _fill(parameter: torch.nn.Parameter, name: str, weights: Weights) -> None:
-    """Copy this rank's rows of a parameter from the checkpoint, or begin an adapter."""
+    """Copy this rank's rows of a parameter from the checkpoint, or initialise those of an adapter."""
     assert isinstance(parameter, DTensor)
     shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
     first, last = (offset[0], offset[0] + shape[0]) if parameter.ndim else (0, 1)

@@ -1,8 +1,7 @@
 """Offloading between two steps: the bytes of tensors move to host memory, under tensors that stay the same objects.
 
-Only storages change. Parameters, views of them, and what an optimiser or a sharding library holds on to are the
-very objects they were, so nothing else has to change while the memory is away. Between `offload` and `restore` none of
-them may be read or written: their storages have no bytes.
+Only storages change: parameters, their views, and all that an optimiser or a sharding library refers to remain the same
+objects. Between `offload` and `restore` none of them may be read or written: their storages have no bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -44,7 +44,7 @@ def weights_only(allowed: Sequence[Callable[..., Any]] = ()) -> Iterator[None]:
     """Within the block, whatever calls `torch.load` gets tensors, containers and these classes, or an UnpicklingError.
 
     Args:
-        allowed: Classes that a file may name; whether they are harmless is for the caller to know.
+        allowed: classes that a file may name; the caller makes sure that they are harmless.
     """
     before = {name: os.environ.pop(name, None) for name in (FORCE, FORCE_NOT)}
     os.environ[FORCE] = "1"

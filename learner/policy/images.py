@@ -1,4 +1,4 @@
-"""Encoded images -> what the vision tower takes, by the checkpoint's own image processor.
+"""Encoded images to inputs of the vision tower, by the checkpoint's own image processor.
 
 The same processor runs inside the engine; both sides must see equal pixels, or their logprobs drift apart.
 """
@@ -25,7 +25,7 @@ class ImageEncoder:
 
     @classmethod
     def from_pretrained(cls, model_path: str | Path, family: ModelFamily) -> Self:
-        """Load the processor that lies in the model's folder.
+        """Load the processor in the model's folder.
 
         Raises:
             LearnerError: there is none.
@@ -44,7 +44,7 @@ class ImageEncoder:
         """Process the images of several groups in one call; None for a group without images.
 
         Raises:
-            LearnerError: an image does not decode, or the image tokens of a prompt are not as many as its images
+            LearnerError: an image does not decode, or a prompt has another number of image tokens than its images
                 make; names the group.
         """
         decoded = [_decode(group.images, f"group {group.group_id}") for group in groups]

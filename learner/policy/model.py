@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Policy(torch.nn.Module):
     """Embeddings, blocks and logprobs in one forward call.
 
-    One call, because sharded weights are gathered around forward calls: every rank then gathers in one order.
+    One call, because sharded weights are gathered around forward calls, and all ranks must gather in the same order.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Policy(torch.nn.Module):
         """Return (logprobs [C], entropy [C]) of the completion tokens, float32.
 
         Args:
-            batch: The tokens.
-            is_raw: Of the model's own logits, at temperature 1 and with no token banned, as engines return them for a
+            batch: the tokens.
+            is_raw: use the model's own logits: temperature 1 and no banned token, as engines do for the tokens of a
                 prompt.
         """
         embeddings = self.hf_model.get_input_embeddings()(batch.input_ids)[0]
@@ -76,10 +76,10 @@ class Policy(torch.nn.Module):
 
 
 def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
-    """Return the kernel of learner.attention, and log which it is.
+    """Return the attention kernel for a value of `learner.attention`, and log which it is.
 
     Raises:
-        LearnerError: flash is asked for, and cannot run here.
+        LearnerError: `name` is flash, which cannot run here.
     """
     obstacle = flash_obstacle(device)
     if obstacle is None and dtype != torch.bfloat16:
@@ -114,7 +114,7 @@ def build_skeleton(
     """
     family = get_family(config)
     with parameters_on_meta():
-        # A copy, because the model writes its attention into it, which the next one would take for its own.
+        # A copy: the model writes its attention implementation into it, which the next model would inherit.
         model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)
     # Towers attend within images or windows.
     tower = "sdpa" if kernel.tower is None else register_tower(kernel.tower)

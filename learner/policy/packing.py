@@ -55,7 +55,7 @@ class Stream:
         self._num_features = 0
 
     def add(self, piece: Piece, prompt: NDArray[np.int64], following: int, is_image: NDArray[np.bool_]) -> None:
-        """Append a piece; `prompt` are its positions [A, P], `following` is the one behind."""
+        """Append a piece; `prompt` has the positions [A, P] of its prompt, `following` is the position after it."""
         prompt_ids = piece.group.prompt_token_ids.astype(np.int64)
         if piece.is_shared:
             self._add_stem(prompt_ids, prompt, is_image)
@@ -88,7 +88,9 @@ class Stream:
         )
 
     def predicting_rows(self, lengths: Sequence[int]) -> NDArray[np.int64]:
-        """[C] The prompt's last row for a first token, the row of the token before it for every other.
+        """Return the stream row that predicts each completion token, [C].
+
+        That is the prompt's last row for a first token, and the row of the previous token for every other.
 
         Args:
             lengths: [S] completion tokens of each sequence.
@@ -176,7 +178,7 @@ class MicroBatchBuilder:
         self._dtype = dtype
 
     def build(self, pieces: Sequence[Piece], images: Sequence[ImageInputs | None]) -> MicroBatch:
-        """Lay pieces out in one stream.
+        """Return a micro-batch of all pieces in one stream.
 
         Args:
             pieces: at least one.

@@ -1,4 +1,4 @@
-"""Sources of a policy: its shape, then its weights, a tensor or some rows of one at a time."""
+"""Where a policy comes from: its shape and weights in a Hugging Face folder, read by tensor or by rows."""
 
 import json
 import math
@@ -58,7 +58,7 @@ class PretrainedWeights:
         """Return the type in which a parameter's tensor is stored.
 
         Raises:
-            LearnerError: it is none of floating-point weights.
+            LearnerError: it is not a floating-point type.
         """
         stored = self._slice(name).get_dtype()
         if stored not in DTYPES:
@@ -147,7 +147,7 @@ def _renaming(hf_model: Any) -> Any:
 
 
 class RandomWeights:
-    """Tensors that are a function of their names: matrices keep the size of what goes through them, norms are 1."""
+    """Random tensors, a function of their names: matrices keep the scale of their inputs, norm weights are near 1."""
 
     BLOCK_ROWS = 4096
     """Rows that are drawn at once, so that some rows of a tensor are those of the whole one."""
@@ -235,7 +235,7 @@ class FolderSource:
         )
 
     def weights(self, policy: Policy) -> Weights:
-        """Open the weights of a skeleton whose parameters have their first names.
+        """Open the weights of a skeleton that has no adapters yet, as they change parameter names.
 
         Raises:
             LearnerError: there are no safetensors, or tensors are missing.

@@ -5,7 +5,7 @@ Source: LoRA, arXiv:2106.09685, section 4.1.
 
 import fnmatch
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families import PARTS
-from learner.layers import BASE_SUFFIX, base_name, layer_of
+from learner.layers import BASE_SUFFIX, base_name
 from learner.policy.model import Policy, parameters_on_meta
 from learner.policy.source import Weights
 from learner.ranks import derive_seed
@@ -62,7 +62,7 @@ def is_adapter(name: str) -> bool:
 
 
 def adapters_of(name: str, names: Container[str]) -> list[str]:
-    """Return the names of the factors that belong to a base weight, of those in `names`."""
+    """Return the names of the adapter factors of a base weight that are in `names`."""
     layer = name.removesuffix(f"{BASE_SUFFIX}.weight")
     return [found for part in "AB" if (found := f"{layer}.lora_{part}.{ADAPTER}.weight") in names]
 
@@ -87,7 +87,7 @@ def initial_rows(
 def merged(tensor: torch.Tensor, factors: Sequence[torch.Tensor], config: LoraConfig | None) -> torch.Tensor:
     """Return weight + alpha / rank * B A, or the weight itself where it has no adapter.
 
-    The sum is float32, whatever the type of the weight, so that it is rounded once: to the type in which it goes on.
+    The sum is float32, whatever the type of the weight, so that the caller rounds it once, to its own type.
 
     Args:
         tensor: the base weight.
@@ -102,7 +102,7 @@ def merged(tensor: torch.Tensor, factors: Sequence[torch.Tensor], config: LoraCo
 
 @contextmanager
 def adapters_off(policy: Policy) -> Iterator[None]:
-    """Switch adapters off for forward calls: the model as before training, a reference without memory."""
+    """Switch adapters off for forward calls: the model as before training, a reference that needs no memory."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: list[Any] = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
@@ -144,14 +144,3 @@ def _match(policy: Policy, names: list[str], pattern: str) -> list[str]:
     if pattern in PARTS:
         return [name for name in names if name.startswith(policy.family.parts[pattern])]
     return fnmatch.filter(names, pattern)
-
-
-def changing_names(policy: Policy, stored: Mapping[str, str]) -> frozenset[str]:
-    """Return the checkpoint names of all tensors of the layers, by `layer_of`, in which something is trained.
-
-    Args:
-        policy: its frozen parameters need no gradient.
-        stored: checkpoint name by the model's own, adapters left out.
-    """
-    layers = {layer_of(name) for name, parameter in policy.hf_model.named_parameters() if parameter.requires_grad}
-    return frozenset(kept for name, kept in stored.items() if layer_of(name) in layers)

@@ -99,7 +99,7 @@ class StepRunner:
         return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
 
     def _encode_together(self, groups: Sequence[ScoredGroup], needed: Mapping[str, Sequence[int]]) -> Pictures:
-        """Process the images of this rank's groups that are needed; what fails on one rank rises on all.
+        """Process the images of this rank's groups that are needed; an error on one rank is raised on all.
 
         One call of the processor for all groups; a group that is cut into several pieces is processed once.
         """

@@ -135,8 +135,8 @@ class PolicyTrainer:
 
         Raises:
             LearnerError: a group of any rank is unusable. No weight was changed.
-            DivergedError: loss or gradient is not finite, or explodes. The update was not applied. Both rise on all
-                ranks.
+            DivergedError: loss or gradient is not finite, or explodes. The update was not applied. Both are raised on
+                all ranks.
         """
         learning_rate = learning_rate_at(self.weight_version, self._config.optimizer)
         metrics, seconds = self._steps.run(groups, step=step, learning_rate=learning_rate)
@@ -164,7 +164,7 @@ class PolicyTrainer:
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.
 
-        A collective. What was staged before and not uploaded is gone.
+        A collective. Files staged earlier and not uploaded are deleted.
 
         Raises:
             CheckpointError: the local disk of any rank does not take it; on all ranks.
@@ -255,7 +255,7 @@ class PolicyTrainer:
         torch.cuda.empty_cache()  # does nothing in a process that uses no GPU
 
     def close(self) -> None:
-        """Leave the process group and the local disk."""
+        """Leave the process group, and delete what is staged on local disk."""
         dist.destroy_process_group()
         self._staging.close()
 

@@ -1,4 +1,4 @@
-"""One optimiser update of one rank: its micro-batches forward and backward, a check, then the weights move.
+"""One optimiser update of one rank: its micro-batches forward and backward, a check, then the optimiser step.
 
 Every rank runs the same number of micro-batches, because sharded weights are gathered by all ranks together.
 """
@@ -26,7 +26,7 @@ TOKEN_METRICS = (
     *("correction_mean", "corrected_frac"),
 )
 """Means over completion tokens that the loss reports; logged under policy/."""
-NUM_SUSPECTS = 3
+NUM_NAMED_GROUPS = 3
 """Groups that an error about an exploding gradient names."""
 
 
@@ -108,14 +108,14 @@ class PhaseClock:
         self._last = time.perf_counter()
 
     def stop(self, phase: str) -> None:
-        """Book the time since the last call."""
+        """Add the time since the last call to a phase."""
         now = time.perf_counter()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now
 
 
 class UpdateRunner:
-    """Moves the weights once per call. Consumes: this rank's sequences. Waits for: the other ranks."""
+    """Takes one optimiser step per call. Consumes: this rank's sequences. Waits for: the other ranks."""
 
     def __init__(
         self, config: LearnerConfig, algorithm: Algorithm, *, backend: TrainBackend, builder: MicroBatchBuilder
@@ -128,14 +128,14 @@ class UpdateRunner:
     def run(
         self, share: Share, pictures: Pictures, *, step: int, learning_rate: float, clock: PhaseClock
     ) -> dict[str, float]:
-        """Run all micro-batches forward and backward, check, and move the weights.
+        """Run all micro-batches forward and backward, check loss and gradient, and take the optimiser step.
 
         Returns:
             The update's sums as `UpdateSums.reduce` has them, grad_norm, and num_forward_tokens: the tokens fed to the
             model on all ranks, a shared prompt once.
 
         Raises:
-            DivergedError: loss or gradient is not finite, or explodes; nothing moved. It rises on all ranks.
+            DivergedError: loss or gradient is not finite, or explodes; no weight changed. Raised on all ranks.
         """
         sums = UpdateSums(self._backend.device)
         num_tokens = torch.zeros((), dtype=torch.int64)
@@ -217,11 +217,11 @@ class UpdateRunner:
             distances |= dict.fromkeys(ids, 0.0) | {name: value for name, value in share.items() if name in ids}
         error: DivergedError
         if not is_finite:
-            guilty = [name for name, value in distances.items() if not math.isfinite(value)]
+            non_finite = [name for name, value in distances.items() if not math.isfinite(value)]
             quantity = f"loss {totals['loss']}, gradient norm {float(grad_norm)}"
-            error = NonFiniteLossError(step, tuple(guilty or distances), quantity)
+            error = NonFiniteLossError(step, tuple(non_finite or distances), quantity)
         else:
-            furthest = sorted(distances, key=lambda name: -distances[name])[:NUM_SUSPECTS]
+            furthest = sorted(distances, key=lambda name: -distances[name])[:NUM_NAMED_GROUPS]
             quantity = (
                 f"gradient norm {float(grad_norm):.3g} is above learner.abort_grad_norm={limit:g}; the policy is "
                 "furthest from the behaviour logprobs"

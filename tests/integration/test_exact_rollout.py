@@ -248,4 +248,4 @@ def test_the_death_of_the_core_reaches_every_caller_as_our_own_error(observed: O
     assert len(observed.deaths) == 4
     for death in observed.deaths:
         assert "the engine's core is gone" in str(pickle.loads(pickle.dumps(death)))
-    assert "was ended by signal 9" in str(observed.deaths[-1])
+    assert "was killed by signal 9" in str(observed.deaths[-1])

@@ -194,7 +194,7 @@ def test_image_tokens_that_do_not_stand_together_are_refused_by_group(policy, en
     ids[first], ids[first - 1] = ids[first - 1], ids[first]
     ids[first + 1], ids[-1] = ids[-1], IMAGE_TOKEN
 
-    with pytest.raises(LearnerError, match=r"group torn: an image of .* does not stand as one run"):
+    with pytest.raises(LearnerError, match=r"group torn: an image of .* is not contiguous in the prompt"):
         pack(policy, encoder, [replace(group, prompt_token_ids=ids)])
 
 

@@ -1,13 +1,16 @@
-"""Where ranks meet is heard on one address alone."""
+"""Where ranks meet, and the random state of one of them."""
 
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import numpy as np
 import psutil
+import torch
 from tiny_learner import free_port
 
-from learner.ranks import join_store
+from learner.ranks import join_store, load_random_state, save_random_state, seed_process
 
 
 def listeners(port: int) -> set[str]:
@@ -28,3 +31,13 @@ def test_ranks_meet_in_a_store_that_only_its_own_address_reaches():
 
     assert store.get("said") == b"by the second"
     assert listeners(port) == {"127.0.0.1"}
+
+
+def test_random_state_returns(tmp_path):
+    seed_process(5)
+    save_random_state(tmp_path / "random.pt")
+    drawn = (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random())
+
+    load_random_state(tmp_path / "random.pt")
+
+    assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == drawn

@@ -31,7 +31,7 @@ def test_what_is_put_is_described_read_listed_fetched_and_deleted(store, num_byt
 
     entry = store.put(source, "step/weights/part")
     store.put_bytes(b"other", "step/meta")
-    store.settle("step")
+    store.sync("step")
 
     blake2b = hashlib.blake2b(data, digest_size=32).hexdigest()
     assert entry == FileEntry(name="step/weights/part", num_bytes=num_bytes, blake2b=blake2b)

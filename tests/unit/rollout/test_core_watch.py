@@ -71,7 +71,7 @@ def test_a_call_without_an_answer_ends_with_the_process_it_waits_for() -> None:
         waiting = asyncio.ensure_future(watch.during(never()))
         await asyncio.sleep(0)
         process.kill()
-        with pytest.raises(EngineDiedError, match=f"process {process.pid} was ended by signal 9"):
+        with pytest.raises(EngineDiedError, match=f"process {process.pid} was killed by signal 9"):
             await waiting
         with pytest.raises(EngineDiedError):
             await watch.during(never())
@@ -98,7 +98,7 @@ class ReapedElsewhere:
 
 def test_an_exit_code_that_another_thread_has_taken_is_waited_for() -> None:
     process: Any = ReapedElsewhere()
-    with pytest.raises(EngineDiedError, match="process 7 was ended by signal 9"):
+    with pytest.raises(EngineDiedError, match="process 7 was killed by signal 9"):
         asyncio.run(CoreWatch([process], dead_error=DeadError).during(never()))
     os.close(process.sentinel)
 

@@ -1,12 +1,22 @@
-"""An engine that is lost while weights travel over NCCL costs one transfer: no other engine, rank or communicator."""
+"""Transfers over NCCL, without its network, which needs two GPUs.
+
+Both ends are told the same packing. An engine that is lost costs one transfer: no other engine, rank or communicator.
+"""
 
 import time
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("vllm", reason="the weight wire is vLLM's")
 
+from vllm.distributed.weight_transfer import nccl_engine
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
+
+from learner.broadcast import NCCL_BUFFERS
+from learner.weight_sender import WeightSender
 from tests.unit.rollout.nccl_stub import DIES, HANGS, TENSORS, Engine, Learner, Network
 
 TIMEOUT_S = 0.8
@@ -105,3 +115,39 @@ def test_an_engine_leaves_a_transfer_in_which_nothing_comes(network: Network) ->
     told = {"names": ["w0"], "dtype_names": ["float32"], "shapes": [[50]]}
     with pytest.raises(ConnectionError, match=r"nothing has come for rollout.weight_channel.timeout_s=0.3 s"):
         receiver.receive_weights(receiver.parse_update_info(told))
+
+
+class InvitedEngines:
+    """Keeps the invitation."""
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        self.invited = init_info
+
+
+def gather_too_early(names: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    raise AssertionError("shapes are known: nothing is gathered before the first transfer")
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Any, Any]:
+    """Sender's settings and the engine's, as both hold them after the handshake."""
+    monkeypatch.setattr(nccl_engine, "open_trainer_endpoint", lambda info: "endpoint")
+    invited = InvitedEngines()
+    values = {
+        "backend": "nccl", "dtype": "bfloat16", "rank": 0, "num_receivers": 3, "address": "10.0.0.1", "port": 29500,
+        "bucket_bytes": 123_456_789, "timeout_s": 1.0,
+    } | settings  # fmt: skip
+    sender = WeightSender({"w": (4, 4)}, gather_too_early, client=invited, **values)
+    engine = NCCLWeightTransferEngine.__new__(NCCLWeightTransferEngine)
+    return sender._engine, engine.parse_init_info(invited.invited)
+
+
+def test_packing_of_the_sender_is_what_every_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, told = connect(monkeypatch)
+    for name in ("packed", "packed_buffer_size_bytes", "packed_num_buffers"):
+        assert getattr(told, name) == getattr(sender, name), name
+    assert (told.packed, told.packed_buffer_size_bytes, told.packed_num_buffers) == (True, 123_456_789, NCCL_BUFFERS)
+
+
+def test_engines_are_invited_behind_the_senders_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, told = connect(monkeypatch)
+    assert (told.master_address, told.master_port, told.rank_offset, told.world_size) == ("10.0.0.1", 29500, 1, 4)
