@@ -21,10 +21,10 @@ from orchestration.loop import train_and_finish
 from orchestration.plan.plan import check_plan
 from orchestration.settings.errors import InterruptedRunError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.checkpoints import check_finished, newest_step, read_before_after, store_of
+from orchestration.storage.checkpoints import check_finished, newest_step, store_of
 from orchestration.storage.faults import read_faults
 from orchestration.storage.files import exclusive, write_json
-from orchestration.storage.run_folder import RunFolder, settle_config, write_environment
+from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
 from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run

@@ -12,7 +12,6 @@ from orchestration.check.probes import Probes
 from orchestration.check.prompts import check_prompts
 from orchestration.check.verdicts import judge
 from orchestration.cluster.found import hold
-from orchestration.cluster.layout import colocated_devices, ranks_under
 from orchestration.cluster.reservations import Reservations, actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.models.shapes import PatchTower, shape_of
@@ -94,10 +93,6 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
 
     async def look(reservations: Reservations) -> Facts:
         learner = start_learner(config, model, reservations, logs, random_weights=config.check.random_weights)
-
-        def devices_of(engine: int) -> str:
-            return colocated_devices([learner.devices[rank] for rank in ranks_under(reservations.layout, engine)])
-
         engines = start_engines(
             config.rollout,
             model,
@@ -105,7 +100,7 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
             logs,
             faults=limits,
             log=FaultLog(limits, folder / "faults.jsonl"),
-            devices_of=devices_of,
+            learner=learner,
             loads_weights=False,
         )
         probes = Probes(

@@ -234,17 +234,3 @@ def check_finished(folder: RunFolder, num_steps: int) -> bool:
             "run_dir"
         )
     return step == num_steps and (folder.export / "config.json").is_file()
-
-
-def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
-    """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
-    try:
-        return dict(json.loads(folder.evaluation(name).read_text()))
-    except (OSError, TypeError, ValueError):
-        return {}
-
-
-def read_before_after(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the scores before and after training; those before are empty where they are of other rows."""
-    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
-    return (before if before.get("rows") == after.get("rows") else {}), after

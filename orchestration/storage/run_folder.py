@@ -224,6 +224,20 @@ def read_inputs(folder: RunFolder) -> dict[str, str]:
         return {}  # a run of an older version, or a copy without this file
 
 
+def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
+    """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
+    try:
+        return dict(json.loads(folder.evaluation(name).read_text()))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+def read_before_after(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the scores before and after training; those before are empty where they are of other rows."""
+    before, after = read_evaluation(folder, "before"), read_evaluation(folder, "after")
+    return (before if before.get("rows") == after.get("rows") else {}), after
+
+
 def may_change(key: str) -> bool:
     """Return whether a setting, by its dotted key, may differ from the one that the run has gone by so far."""
     return deciding_entry(key) in MAY_CHANGE

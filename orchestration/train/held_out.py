@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.page.figures import data_uri
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.checkpoints import read_evaluation
 from orchestration.storage.files import write_json
-from orchestration.storage.run_folder import RunFolder
+from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
 from orchestration.workers.collect import Questioning, collect, draw_rows
 from rollout.dataset import SampleTable

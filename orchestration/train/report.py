@@ -9,10 +9,9 @@ from markupsafe import Markup
 
 from orchestration.page.curves import curves_svg, held_out_svg
 from orchestration.page.figures import images_svg, render
-from orchestration.storage.checkpoints import read_before_after
 from orchestration.storage.faults import Fault, read_faults
 from orchestration.storage.files import read_json_lines, whole_file
-from orchestration.storage.run_folder import RunFolder, read_config
+from orchestration.storage.run_folder import RunFolder, read_before_after, read_config
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes
 from rewards.base import RewardRequest

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from learner.errors import LearnerError
 from learner.records import StepReport
-from orchestration.cluster.layout import colocated_devices, ranks_under
 from orchestration.cluster.reservations import Reservations
 from orchestration.inputs.prepare import Inputs
 from orchestration.settings.errors import PayloadLostError, StoppedError
@@ -49,7 +48,7 @@ class Run:
         self._say = say
         self.faults = FaultLog(config.cluster.faults, self.folder.faults)
         logs, limits = self.folder.logs, config.cluster.faults
-        self._reservations = reservations
+        self.learner = start_learner(config, inputs.model, reservations, logs)
         self.engines = start_engines(
             config.rollout,
             inputs.model,
@@ -57,10 +56,9 @@ class Run:
             logs,
             faults=limits,
             log=self.faults,
-            devices_of=self._devices_of,
+            learner=self.learner,
         )
         self.rewards = start_reward_pool(config, inputs.model, reservations, logs, self.faults)
-        self.learner = start_learner(config, inputs.model, reservations, logs)
         training = config.training
         self.turns = start_turns(config, self.engines, self.learner, record=self.folder.turns)
         self.weight_sync = WeightSync(
@@ -346,12 +344,6 @@ class Run:
 
     async def _close_rewards(self) -> None:
         self.rewards.close()
-
-    def _devices_of(self, engine: int) -> str:
-        """Return the GPUs of the ranks that an engine shares them with, where the layout is colocated."""
-        return colocated_devices(
-            [self.learner.devices[rank] for rank in ranks_under(self._reservations.layout, engine)]
-        )
 
     async def _build_learner(self) -> None:
         await self.learner.build(derive_seed(self.config.seed, "learner"))

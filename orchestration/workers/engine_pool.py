@@ -5,13 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
+from orchestration.cluster.layout import colocated_devices, ranks_under
 from orchestration.cluster.ray_errors import translating
 from orchestration.cluster.reservations import Reservations
 from orchestration.settings.cluster import FaultsConfig
@@ -22,6 +23,9 @@ from orchestration.workers.engine_actor import EngineActor
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from rollout.config import RolloutConfig
 from rollout.records import Sample, SamplingSpec
+
+if TYPE_CHECKING:
+    from orchestration.workers.learner_group import LearnerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -380,18 +384,20 @@ def start_engines(
     *,
     faults: FaultsConfig,
     log: FaultLog,
-    devices_of: Callable[[int], str] | None = None,
+    learner: "LearnerGroup | None" = None,
     loads_weights: bool = True,
 ) -> EnginePool:
     """Make a pool of the engines that have reservations, and of those that may come later.
 
-    Where the layout is colocated, `devices_of` names the GPUs of the learner ranks that the engine of an index shares.
+    Where the layout is colocated, an engine uses the GPUs of ranks of `learner`, which are built before it.
     Without `loads_weights` engines begin with weights of which none is the model's.
     """
 
     def start(index: int) -> Any:
         placement = reservations.placements["engine"][index]
-        devices = devices_of(index) if devices_of is not None and placement.borrows_gpus else None
+        devices = None
+        if learner is not None and placement.borrows_gpus:
+            devices = colocated_devices([learner.devices[rank] for rank in ranks_under(reservations.layout, index)])
         arguments = index, config, model_path, placement, log_dir, devices, loads_weights
         # A pause or a weight update must reach an engine that has every group of several steps in flight.
         return reservations.start(EngineActor, "engine", index, *arguments, max_concurrency=10_000)

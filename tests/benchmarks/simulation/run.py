@@ -219,7 +219,7 @@ def replaced_starts(actors: Actors) -> Iterator[None]:
         *,
         faults: FaultsConfig,
         log: FaultLog,
-        devices_of: Any,
+        learner: LearnerGroup,
     ) -> EnginePool:
         return EnginePool(
             actors.start_engine,

@@ -11,8 +11,7 @@ import pytest
 
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import build_settings
-from orchestration.storage.checkpoints import read_before_after
-from orchestration.storage.run_folder import RunFolder
+from orchestration.storage.run_folder import RunFolder, read_before_after
 from orchestration.train.held_out import HeldOut, choose_samples, evaluate
 from orchestration.workers.collect import Questioning, open_bench
 from orchestration.workers.tickets import RecordedCompletion
