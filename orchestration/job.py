@@ -59,7 +59,7 @@ def run_training(config: ExperimentConfig) -> None:
 
 @contextmanager
 def _explaining_interrupts(folder: RunFolder) -> Iterator[None]:
-    """Within the block, the error of Ctrl-C says where the same command will continue."""
+    """Raise Ctrl-C in the block as an error that says where the same command continues."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -148,7 +148,7 @@ async def _train_or_rescue(run: Run) -> None:
 
 @contextmanager
 def _saving_on_signals(run: Run) -> Iterator[None]:
-    """Within the block, SIGTERM and Ctrl-C let the run save a checkpoint first; a second one ends it at once.
+    """Let the run save a checkpoint on SIGTERM and Ctrl-C in the block; a second one ends it at once.
 
     Raises:
         InterruptedRunError: in place of StoppedError, where it was Ctrl-C.

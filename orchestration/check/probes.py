@@ -1,7 +1,7 @@
 """Probes: calls to a run's own engines and learner ranks, one after the other, whose answers are the facts.
 
 Everything goes through the pools, turns and calls that a training run uses. Engines begin without any of the model's
-weights, so a tensor that does not arrive cannot be taken for one that did; one training step changes the learner's
+weights, so a tensor that does not arrive cannot be mistaken for one that did; one training step changes the learner's
 weights before they are published a second time, so an engine that keeps the first ones is found as well.
 """
 
@@ -173,7 +173,7 @@ class Probes:
         self._held[0] = await self._read_engines()
 
     async def _read_engines(self) -> list[dict[str, Fingerprint]]:
-        """Fingerprints of all tensors of every engine."""
+        """Return the fingerprints of all tensors of every engine."""
         names = (await self.engines.on_each(self._ready, "weight_names"))[0]
         return list(await self.engines.on_each(self._ready, "weight_fingerprints", names))
 
@@ -221,7 +221,7 @@ class Probes:
         )
 
     def _asked(self, prompt: CheckPrompt, sample: Sample | None = None) -> ScoredGroup:
-        """The completions that both sides score, as answers to a prompt or to another sample in its place."""
+        """Return the completions that both sides score, as answers to a prompt or to another sample in its place."""
         group = self._groups[self._ready[0].index, prompt.name]
         some = replace(group, sample=sample or prompt.sample, generations=group.generations[:MAX_COMPLETIONS])
         return to_scored_group(some, made_up_rewards(len(some.generations)))
@@ -302,7 +302,7 @@ class Probes:
         )
 
     def _tickets(self) -> list[GroupTicket]:
-        """Groups of a step: those that were sampled, repeated until every rank has full micro-batches."""
+        """Return the groups of a step: those that were sampled, repeated until every rank has full micro-batches."""
         learner, groups = self.config.learner, list(self._groups.values())
         wanted = FULL_BATCHES * learner.num_ranks * learner.micro_batch_tokens
         per_round = sum(len(g.prompt_token_ids) + sum(len(one.token_ids) for one in g.generations) for g in groups)

@@ -29,7 +29,7 @@ UPDATE_S = 2.0
 
 @contextmanager
 def guarded() -> Iterator[Mapping[str, str]]:
-    """Within the block, processes that are started with the variables that it yields end when this process does.
+    """End processes that are started in the block, with the variables that it yields, when this process ends.
 
     Yields:
         Environment variables that mark a process and its descendants, and let them import what this process imports:
@@ -104,7 +104,7 @@ class RunProcesses:
 
 
 def processes() -> dict[int, Process]:
-    """All processes of this machine by pid, without those that are dead and only wait to be noticed."""
+    """Return all processes of this machine by pid, without zombies."""
     table = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -93,7 +93,7 @@ def translate(error: RayError, role: Role, index: int) -> BaseException:
 
 @contextmanager
 def translating(role: Role, index: int) -> Iterator[None]:
-    """Within the block, what Ray raises about actor `index` of a role becomes what `translate` makes of it."""
+    """Raise what `translate` returns for an error that Ray raises in the block about actor `index` of a role."""
     try:
         yield
     except RayError as error:

@@ -93,7 +93,7 @@ def ray_session(config: ClusterConfig, num_actors: int, log_dir: Path) -> Iterat
 
 @contextmanager
 def starting_local_ray(folder: Path, marks: Mapping[str, str]) -> Iterator[None]:
-    """Within the block, a Ray that is started is one of this machine alone.
+    """Make a Ray that is started in the block one of this machine alone.
 
     It listens on loopback and asks for a token that only this process and its children know. Its processes are in
     groups of their own: a signal that a terminal, GNU timeout or Slurm sends to the command's whole process group
@@ -133,7 +133,7 @@ def _token() -> str:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Within the block Ray takes SIGTERM over, in Python and in C++; after it the handlers are those from before."""
+    """Restore the handlers of SIGINT and SIGTERM after the block, in which Ray replaces them in Python and in C++."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -164,7 +164,7 @@ def _job_config() -> JobConfig:
 
 @contextmanager
 def _unwrapping_errors(log_dir: Path) -> Iterator[None]:
-    """Within the block, errors that Ray wraps are raised as what they are; at its end Ray is disconnected."""
+    """Raise errors of the block without Ray's wrapping, and disconnect from Ray at its end."""
     try:
         yield
     except RayError as error:

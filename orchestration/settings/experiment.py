@@ -138,7 +138,7 @@ def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -
 
 
 def check_pipeline(config: ExperimentConfig) -> None:
-    """How far rollout runs ahead, and who may be carried over."""
+    """Check how far rollout runs ahead, and whether stragglers may be carried over."""
     training = config.training
     ahead = training.steps_ahead
     if ahead > training.max_staleness:
@@ -155,7 +155,7 @@ def check_pipeline(config: ExperimentConfig) -> None:
 
 
 def check_folders(config: ExperimentConfig) -> None:
-    """Folders that workers see under the same name, whatever folder they run in."""
+    """Check that folders are absolute: workers run in folders of their own."""
     for key in ("checkpoint_dir", "staging_dir"):
         value = getattr(config.training, key)
         is_uri = key == "checkpoint_dir" and value is not None and "://" in value
@@ -166,7 +166,7 @@ def check_folders(config: ExperimentConfig) -> None:
 
 
 def check_best(config: ExperimentConfig) -> None:
-    """The best checkpoint is known only where checkpoints are scored."""
+    """Check that checkpoints are scored where the best ones are to be kept."""
     training, evaluation = config.training, config.evaluation
     every = evaluation.every_steps
     if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
@@ -178,7 +178,7 @@ def check_best(config: ExperimentConfig) -> None:
 
 
 def check_division(config: ExperimentConfig) -> None:
-    """Batches that must divide."""
+    """Check that the groups of a step divide by the learner ranks."""
     training, ranks = config.training, config.learner.num_ranks
     if training.groups_per_step % ranks:
         nearest = max(ranks, training.groups_per_step - training.groups_per_step % ranks)
@@ -189,7 +189,7 @@ def check_division(config: ExperimentConfig) -> None:
 
 
 def check_replacement(config: ExperimentConfig) -> None:
-    """What goes together with steps whose prompts are not known before their groups are there."""
+    """Check what does not work where outcomes decide which prompts a step trains on."""
     training = config.training
     if training.oversampling > 1.0 and config.algorithm.name == "reinforce_plus_plus":
         raise ConfigError(
@@ -205,7 +205,7 @@ def check_replacement(config: ExperimentConfig) -> None:
 
 
 def check_tasks(config: ExperimentConfig) -> None:
-    """Tasks that are trained on alone must be tasks that something scores."""
+    """Check that the tasks to train on are tasks that a reward scores."""
     known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
     for task in config.data.stream.tasks:
         if task not in known:
@@ -216,7 +216,7 @@ def check_tasks(config: ExperimentConfig) -> None:
 
 
 def check_sampling(config: ExperimentConfig) -> None:
-    """Completions that a learner trains on must come from a distribution that it can compute."""
+    """Check that completions are sampled from a distribution whose logprobs the learner can compute."""
     sampling = config.rollout.sampling
     if sampling.top_p != 1.0:
         raise ConfigError(
@@ -231,7 +231,7 @@ def check_sampling(config: ExperimentConfig) -> None:
 
 
 def check_layout(config: ExperimentConfig) -> None:
-    """What engines and learner ranks on the same GPUs ask of the other settings, and the weight channel of a layout."""
+    """Check the weight channel of the layout, and what engines and learner ranks on the same GPUs require."""
     engine, learner, channel = config.rollout.engine, config.learner, config.rollout.weight_channel.backend
     if config.cluster.layout == "disaggregated":
         if channel == "ipc":
@@ -273,7 +273,7 @@ def check_layout(config: ExperimentConfig) -> None:
 
 
 def check_gpu_shares(config: ExperimentConfig) -> None:
-    """NCCL takes one rank of a group a GPU: neither ranks that train together nor peers of a transfer share one."""
+    """Check that ranks which train together, or transfer weights by NCCL, have a GPU each."""
     cluster, channel = config.cluster, config.rollout.weight_channel.backend
     uses_channel = "rollout.weight_channel.backend=nccl" if channel == "nccl" else None
     trains_together = f"learner.num_ranks={config.learner.num_ranks}" if config.learner.num_ranks > 1 else None

@@ -169,7 +169,7 @@ class GroupBuffer:
         return self._line.pop() if self._line.is_whole() else None
 
     def _may_wait(self, position: int, num_steps: int) -> bool:
-        """Whether a position may be trained on that many steps after the next one."""
+        """Return whether a position may be trained on that many steps after the next one."""
         return self._next_step + num_steps <= self._begun_at[position] + self._config.max_staleness
 
     def _collect(self, cut: Cut) -> StepGroups:

@@ -124,7 +124,7 @@ class Dispatcher:
         work.is_withdrawn = True
 
     def assign_batch(self, batch: str, tokens: Mapping[int, float]) -> dict[int, BatchSlot]:
-        """Share a whole batch between the engines, longest groups first; depends on nothing but its arguments.
+        """Share a batch between the engines, longest groups first; depends on its arguments and on the engines alone.
 
         `tokens` has the expected length of each group, by position.
         """
@@ -279,7 +279,7 @@ class BuildGate:
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
-        """Within the block one engine is built; waits for the gate."""
+        """Wait for the gate, and keep it from closing while one engine is built in the block."""
         await self._opened.wait()
         self._num_inside += 1
         self._left.clear()

@@ -57,7 +57,7 @@ class Turns:
         await self._pool.on_each(engines, "resume")
 
     def end(self) -> None:
-        """Called after a publication: the learner's turn is over."""
+        """End the learner's turn, after a publication."""
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[None]:

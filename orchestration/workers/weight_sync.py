@@ -148,7 +148,7 @@ class WeightSync:
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
-        """Within the block no weights travel: the learner is being replaced, and has not those of the run yet."""
+        """Send no weights during the block, in which the learner is replaced and does not have those of the run yet."""
         async with self._channel:
             yield
 
