@@ -168,12 +168,12 @@ class TrainBackend(ABC):
         """
 
     @abstractmethod
-    def load(self, folder: Path, *, is_keeper: bool) -> None:
+    def load(self, folder: Path, *, is_writer: bool) -> None:
         """Read what `save` wrote, on any number of ranks.
 
         Args:
             folder: with the parts of all ranks.
-            is_keeper: whether this rank alone, of those that see this folder, may write into it for a while.
+            is_writer: whether this rank alone, of those that see this folder, may write into it for a while.
         """
 
     @abstractmethod

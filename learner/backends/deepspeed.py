@@ -184,9 +184,9 @@ class DeepSpeedBackend(TrainBackend):
     def save(self, folder: Path) -> None:
         save_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout())
 
-    def load(self, folder: Path, *, is_keeper: bool) -> None:
+    def load(self, folder: Path, *, is_writer: bool) -> None:
         """See TrainBackend. Before the first step only, because DeepSpeed reads into fresh engines."""
-        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout(), is_keeper=is_keeper)
+        load_engine(self._engine, folder / WEIGHTS_FOLDER, self._layout(), is_writer=is_writer)
 
     def offload(self) -> int:
         """See TrainBackend.

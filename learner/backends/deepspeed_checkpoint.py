@@ -55,10 +55,10 @@ def save_engine(engine: Any, folder: Path, layout: Layout) -> None:
         raise CheckpointError(f"{folder} was not written ({error}); is the disk full?") from error
 
 
-def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -> None:
+def load_engine(engine: Any, folder: Path, layout: Layout, *, is_writer: bool) -> None:
     """Read what `save_engine` wrote into an engine that has taken no step; a collective.
 
-    For another number of ranks or another type of forward and backward, the keeper of each folder first rewrites the
+    For another number of ranks or another type of forward and backward, the writer of each folder first rewrites the
     checkpoint in DeepSpeed's universal format beside it, which holds float32 values parameter by parameter. That takes
     as much disk again and is deleted once all ranks have read it.
 
@@ -79,7 +79,7 @@ def load_engine(engine: Any, folder: Path, layout: Layout, *, is_keeper: bool) -
             if (written.num_ranks, written.dtype) == (layout.num_ranks, layout.dtype):
                 engine.load_checkpoint(str(folder), tag=RANKS_TAG)
             else:
-                _load_universal(engine, folder, is_keeper=is_keeper)
+                _load_universal(engine, folder, is_writer=is_writer)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{folder} is not read: {str(error).splitlines()[0]}; take another checkpoint") from error
     optimizer = engine.optimizer.optimizer
@@ -111,12 +111,12 @@ def _shorten(value: object) -> str:
     return f"{len(value)} names" if isinstance(value, tuple) else str(value)
 
 
-def _load_universal(engine: Any, folder: Path, *, is_keeper: bool) -> None:
+def _load_universal(engine: Any, folder: Path, *, is_writer: bool) -> None:
     failure = None
-    if is_keeper:
+    if is_writer:
         try:
             _convert(folder)
-        # The others wait for the keeper, so whatever went wrong must reach them.
+        # The others wait for the writer, so whatever went wrong must reach them.
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
     try:
@@ -130,7 +130,7 @@ def _load_universal(engine: Any, folder: Path, *, is_keeper: bool) -> None:
     finally:
         engine._config.load_universal_checkpoint = False
         dist.barrier()
-        if is_keeper:
+        if is_writer:
             _remove_universal(folder)
 
 

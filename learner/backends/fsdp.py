@@ -186,7 +186,7 @@ class FsdpBackend(TrainBackend):
         except CheckpointException as error:
             raise CheckpointError(f"{folder} was not written ({_reasons(error)}); is the disk full?") from error
 
-    def load(self, folder: Path, *, is_keeper: bool) -> None:
+    def load(self, folder: Path, *, is_writer: bool) -> None:
         state = self._state()
         try:
             with weights_only():

@@ -59,13 +59,13 @@ class ImageEncoder:
             inputs.append(join_images(own) if own else None)
         return inputs
 
-    def encode_pictures(self, images: Sequence[bytes]) -> list[ImageInputs]:
+    def encode_images(self, images: Sequence[bytes]) -> list[ImageInputs]:
         """Process images that belong to no group.
 
         Raises:
             LearnerError: one does not decode.
         """
-        return self._family.encode(self._processor, _decode(images, "a picture")) if images else []
+        return self._family.encode(self._processor, _decode(images, "images without a group")) if images else []
 
     def _check_tokens(self, group: ScoredGroup, images: Sequence[ImageInputs]) -> None:
         grids: list[list[int]] = torch.cat([image.grids for image in images]).tolist() if images else []

@@ -30,7 +30,7 @@ from learner.training.step_plan import (
     step_advantages,
     trained_indices,
 )
-from learner.training.update import PhaseClock, Pictures, Share, UpdateRunner, report_metrics
+from learner.training.update import GroupImages, PhaseClock, Share, UpdateRunner, report_metrics
 
 Logprobs = dict[SequenceKey, NDArray[np.float32]]
 
@@ -44,7 +44,7 @@ class StepRunner:
         algorithm: Algorithm,
         *,
         backend: TrainBackend,
-        images: ImageEncoder,
+        encoder: ImageEncoder,
         builder: MicroBatchBuilder,
         seed: int,
     ) -> None:
@@ -53,7 +53,7 @@ class StepRunner:
         self._config = config
         self._algorithm = algorithm
         self._backend = backend
-        self._images = images
+        self._encoder = encoder
         self._updates = UpdateRunner(config, algorithm, backend=backend, builder=builder)
 
     def run(
@@ -74,9 +74,9 @@ class StepRunner:
         else:
             advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=None)
             needed = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
-        pictures = self._encode_together(groups, needed)
+        images = self._encode_together(groups, needed)
         clock.stop("plan")
-        old, ref = self._logprobs_before(groups, needed, pictures)
+        old, ref = self._logprobs_before(groups, needed, images)
         if is_kl_in_reward:
             token_kl = self._token_kl(groups, old, ref)
             advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=token_kl)
@@ -95,10 +95,10 @@ class StepRunner:
                     ref_logprobs=ref,
                 )
                 share = [(group, sequences[group.group_id]) for group in groups if group.group_id in sequences]
-                updates.append(self._updates.run(share, pictures, step=step, learning_rate=learning_rate, clock=clock))
+                updates.append(self._updates.run(share, images, step=step, learning_rate=learning_rate, clock=clock))
         return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
 
-    def _encode_together(self, groups: Sequence[ScoredGroup], needed: Mapping[str, Sequence[int]]) -> Pictures:
+    def _encode_together(self, groups: Sequence[ScoredGroup], needed: Mapping[str, Sequence[int]]) -> GroupImages:
         """Process the images of this rank's groups that are needed; an error on one rank is raised on all.
 
         One call of the processor for all groups; a group that is cut into several pieces is processed once.
@@ -107,7 +107,7 @@ class StepRunner:
         encoded: list[ImageInputs | None] = []
         failure: str | None = None
         try:
-            encoded = self._images.encode(used)
+            encoded = self._encoder.encode(used)
         except LearnerError as error:
             failure = f"rank {dist.get_rank()}: {error}"
         if failures := [message for message in exchange(failure) if message is not None]:
@@ -118,7 +118,7 @@ class StepRunner:
         self,
         groups: Sequence[ScoredGroup],
         indices: Mapping[str, Sequence[int]],
-        pictures: Pictures,
+        images: GroupImages,
     ) -> tuple[Logprobs, Logprobs]:
         algorithm = self._config.algorithm
         # With a single update, the current logprobs are the old ones: no pass is needed.
@@ -128,7 +128,7 @@ class StepRunner:
         share = _to_score(groups, indices)
         old: Logprobs = {}
         ref: Logprobs = {}
-        for batch, _ in self._updates.micro_batches(share, pictures):
+        for batch, _ in self._updates.micro_batches(share, images):
             if needs_old:
                 old |= _by_sequence(batch, self._backend.logprobs(batch))
             if algorithm.kl_coef > 0:
@@ -161,10 +161,10 @@ class StepRunner:
         Raises:
             LearnerError: an image does not decode or does not match its prompt.
         """
-        [picture] = self._images.encode([group])
+        [image] = self._encoder.encode([group])
         share = _to_score([group], {group.group_id: range(len(group.sequences))})
         found: Logprobs = {}
-        for batch, _ in self._updates.micro_batches(share, {group.group_id: picture}):
+        for batch, _ in self._updates.micro_batches(share, {group.group_id: image}):
             found |= _by_sequence(batch, self._backend.logprobs(batch, is_raw=True))
         return [found[group.group_id, index] for index in range(len(group.sequences))]
 

@@ -1,6 +1,6 @@
 """PolicyTrainer: one learner rank. It takes scored groups, trains one step on them, and returns the new weights.
 
-Every public method but `close`, `encode_pictures`, `release_cache` and `upload` is a collective: all ranks call it,
+Every public method but `close`, `encode_images`, `release_cache` and `upload` is a collective: all ranks call it,
 each with its own share where it takes one.
 """
 
@@ -112,12 +112,12 @@ class PolicyTrainer:
         )
         self.backend = _make_backend(config, device, source)
         family = self.backend.policy.family
-        self._images = ImageEncoder.from_pretrained(config.model_path, family)
+        self._encoder = ImageEncoder.from_pretrained(config.model_path, family)
         self._steps = StepRunner(
             config,
             algorithm,
             backend=self.backend,
-            images=self._images,
+            encoder=self._encoder,
             builder=MicroBatchBuilder(family, kernel, device=device, dtype=self.backend.dtype),
             seed=seed,
         )
@@ -153,13 +153,13 @@ class PolicyTrainer:
         """
         return self._steps.raw_logprobs(group)
 
-    def encode_pictures(self, images: Sequence[bytes]) -> list[ImageInputs]:
+    def encode_images(self, images: Sequence[bytes]) -> list[ImageInputs]:
         """Return images as the vision tower gets them, one by one; no collective.
 
         Raises:
             LearnerError: one does not decode.
         """
-        return self._images.encode_pictures(images)
+        return self._encoder.encode_images(images)
 
     def stage(self, *, step: int) -> StagedShare:
         """Write this rank's part of the state to its own folder on local disk; the next step may then be taken.
@@ -206,8 +206,8 @@ class PolicyTrainer:
         Raises:
             CheckpointError: the checkpoint is partial, or of another model; on all ranks.
         """
-        folder, is_keeper = self._fetch(store, step)
-        self.backend.load(folder, is_keeper=is_keeper)
+        folder, is_writer = self._fetch(store, step)
+        self.backend.load(folder, is_writer=is_writer)
         random_path = folder / _random_file(self._rank)
         if random_path.is_file():
             load_random_state(random_path)
@@ -218,9 +218,9 @@ class PolicyTrainer:
     def _fetch(self, store: FileStore, step: int) -> tuple[Path, bool]:
         """Return a folder that this rank can read, and whether this rank alone may write into it."""
         machine = store.root if store.local_path("") is not None else socket.gethostname()
-        is_keeper = exchange(machine).index(machine) == self._rank
+        is_writer = exchange(machine).index(machine) == self._rank
         folder = failure = None
-        if is_keeper:
+        if is_writer:
             try:
                 folder = checkpoint.fetch(store, step, self._staging.folder(FETCH_FOLDER))
             except CheckpointError as error:
@@ -229,7 +229,7 @@ class PolicyTrainer:
         for _, _, other in found:
             if other is not None:
                 raise other
-        return next(path for where, path, _ in found if where == machine and path is not None), is_keeper
+        return next(path for where, path, _ in found if where == machine and path is not None), is_writer
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, in the types in which the model it began from is stored.

@@ -96,7 +96,7 @@ def report_metrics(
 
 Share = Sequence[tuple[ScoredGroup, Sequence[TrainSequence]]]
 """This rank's groups with those of their sequences that take part."""
-Pictures = Mapping[str, ImageInputs | None]
+GroupImages = Mapping[str, ImageInputs | None]
 """Group id -> its processed images."""
 
 
@@ -126,7 +126,7 @@ class UpdateRunner:
         self._builder = builder
 
     def run(
-        self, share: Share, pictures: Pictures, *, step: int, learning_rate: float, clock: PhaseClock
+        self, share: Share, images: GroupImages, *, step: int, learning_rate: float, clock: PhaseClock
     ) -> dict[str, float]:
         """Run all micro-batches forward and backward, check loss and gradient, and take the optimiser step.
 
@@ -139,7 +139,7 @@ class UpdateRunner:
         """
         sums = UpdateSums(self._backend.device)
         num_tokens = torch.zeros((), dtype=torch.int64)
-        for batch, is_last in self.micro_batches(share, pictures):
+        for batch, is_last in self.micro_batches(share, images):
             self._run_micro_batch(batch, sums, is_last=is_last)
             num_tokens += 0 if batch.is_dummy else batch.input_ids.shape[1]
         grad_norm = self._backend.grad_norm()
@@ -151,7 +151,7 @@ class UpdateRunner:
         clock.stop("optimizer")
         return {**totals, "grad_norm": float(grad_norm), "num_forward_tokens": float(num_tokens)}
 
-    def micro_batches(self, share: Share, pictures: Pictures) -> Iterator[tuple[MicroBatch, bool]]:
+    def micro_batches(self, share: Share, images: GroupImages) -> Iterator[tuple[MicroBatch, bool]]:
         """Yield this rank's micro-batches one by one, and whether each is the last.
 
         There are as many as the rank with most has; dummies where this one has fewer.
@@ -167,7 +167,7 @@ class UpdateRunner:
         number = max(1, *exchange(len(planned)))
         for index in range(number):
             if index < len(planned):
-                batch = self._builder.build(planned[index], [pictures[p.group.group_id] for p in planned[index]])
+                batch = self._builder.build(planned[index], [images[p.group.group_id] for p in planned[index]])
             else:
                 batch = self._builder.dummy()
             yield batch, index == number - 1

@@ -204,7 +204,7 @@ class LearnerActor:
             token_ids=tuple(token_ids),
             pictures=tuple(
                 builder.encoded_picture(one.pixel_values, _rows(one))
-                for one in self._trainer.encode_pictures([image.data for image in sample.images])
+                for one in self._trainer.encode_images([image.data for image in sample.images])
             ),
             input_sizes=prompt.input_sizes,
             template=prompt.template,

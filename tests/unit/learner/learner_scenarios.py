@@ -303,10 +303,10 @@ def fetch(
     result: dict = {}
     load_backend = trainer.backend.load
 
-    def look_and_load(folder: Path, *, is_keeper: bool) -> None:
+    def look_and_load(folder: Path, *, is_writer: bool) -> None:
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        result.update(folder=folder, files=files, is_keeper=is_keeper)
-        load_backend(folder, is_keeper=is_keeper)
+        result.update(folder=folder, files=files, is_writer=is_writer)
+        load_backend(folder, is_writer=is_writer)
 
     trainer.backend.load = look_and_load
     trainer.load(store, step=step)

@@ -224,12 +224,12 @@ def test_a_checkpoint_of_other_settings_is_refused(change, message, tmp_path):
     (tmp_path / LAYOUT_FILE).write_text(json.dumps(asdict(written)))
 
     with pytest.raises(CheckpointError, match=message):
-        load_engine(None, tmp_path, replace(written, **change), is_keeper=True)
+        load_engine(None, tmp_path, replace(written, **change), is_writer=True)
 
 
 def test_a_checkpoint_of_the_other_backend_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"was not written by the DeepSpeed backend; set learner\.backend=fsdp"):
-        load_engine(None, tmp_path, Layout(zero_stage=2, dtype="float32", trained=(), num_ranks=1), is_keeper=True)
+        load_engine(None, tmp_path, Layout(zero_stage=2, dtype="float32", trained=(), num_ranks=1), is_writer=True)
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -96,7 +96,7 @@ def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_an
     assert_same_weights(two[0]["loaded"], written[0]["staged"], atol=0)
     assert_same_weights(one["loaded"], written[0]["staged"], atol=0)
     assert_same_weights(fetched[0]["loaded"], written[0]["staged"], atol=0)
-    assert [rank["is_keeper"] for rank in fetched] == [True, False]
+    assert [rank["is_writer"] for rank in fetched] == [True, False]
     assert fetched[0]["folder"] == fetched[1]["folder"]
     assert fetched[0]["folder"].is_relative_to(tmp_path / "staging")
     assert fetched[1]["files"] == {entry.name for entry in whole.files}

@@ -106,28 +106,9 @@ def test_logprobs_of_a_group_are_the_behaviour_of_the_next_step(start):
     trainer = start()
     group = make_group("own", lengths=(6, 1, 9))
     logprobs = trainer.sequence_logprobs(group)
-    sequences = tuple(
-        type(s)(
-            completion_token_ids=s.completion_token_ids,
-            behaviour_logprobs=own,
-            reward=s.reward,
-            breakdown={},
-            weight_version=0,
-            truncated=False,
-        )
-        for s, own in zip(group.sequences, logprobs, strict=True)
-    )
-    own_group = type(group)(
-        group_id="own",
-        sample_id="s",
-        source="test",
-        task="chart",
-        prompt_token_ids=group.prompt_token_ids,
-        images=group.images,
-        sequences=sequences,
-    )
+    sequences = tuple(replace(s, behaviour_logprobs=own) for s, own in zip(group.sequences, logprobs, strict=True))
 
-    metrics = trainer.train_step([own_group], step=0).metrics
+    metrics = trainer.train_step([replace(group, sequences=sequences)], step=0).metrics
 
     assert [len(own) for own in logprobs] == [6, 1, 9]
     assert metrics["policy/mismatch"] < 1e-5
