@@ -80,15 +80,7 @@ class EnginePool:
     in its place, which takes groups once it has the current weights.
     """
 
-    def __init__(
-        self,
-        start: Start,
-        *,
-        stop: Stop,
-        config: RolloutConfig,
-        faults: FaultsConfig,
-        log: FaultLog,
-    ) -> None:
+    def __init__(self, start: Start, *, stop: Stop, config: RolloutConfig, faults: FaultsConfig, log: FaultLog) -> None:
         """Store how engines are made; `ready` starts them.
 
         `start` makes the actor of an index, again after a loss; that of an elastic engine may wait for room.
