@@ -1,12 +1,12 @@
-"""Activations of the learner's largest micro-batch: what autograd keeps, and what its backward pass adds for a moment.
+"""Activations of the learner's largest micro-batch: what autograd keeps, and what the backward pass adds temporarily.
 
 Counted operation by operation from the modules that the learner runs (transformers 5.19, learner/attention,
-learner/algorithms/logprobs.py). Per row of a layer, with s bytes an element of forward and backward:
+learner/algorithms/logprobs.py). Per row of a layer, with s bytes per element in forward and backward:
 
     RMS norm      4 (its input in float32) + 2 s (normalised, and its output, which the layers after it keep)
     layer norm    2 s (input and output)
-    gated MLP     4 s an inner unit (gate, its activation, up, their product)
-    plain MLP     2 s an inner unit (before and after the activation)
+    gated MLP     4 s per inner unit (gate, its activation, up, their product)
+    plain MLP     2 s per inner unit (before and after the activation)
 
 Axes: L tokens of the micro-batch, N rows of the vision tower, C predicted tokens, V vocabulary, D width.
 """
@@ -27,22 +27,22 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 CHUNK_ELEMENTS = 2**25
 """Logits of one chunk: learner/algorithms/logprobs.py, which imports torch."""
 LOGIT_COPIES = 3
-"""Of a chunk at once: log-probabilities, probabilities, and their product."""
+"""Copies of a chunk in the forward pass: log-probabilities, probabilities, and their product."""
 GRAD_COPIES = 2
-"""Of a chunk in the backward pass: logits and their gradient."""
+"""Copies of a chunk in the backward pass: logits and their gradient."""
 LAST_LOGITS = "forward: last logits"
 FIRST_LOGITS = "backward: first logits"
 TEXT_BLOCKS = "backward: blocks of the language model"
 TOWER_BLOCKS = "backward: blocks of the vision tower"
 FROZEN_TOWER = "forward: frozen vision tower"
-"""Phases of forward and backward that can be the fullest."""
+"""Phases of forward and backward that can need most memory."""
 
 Kernel = Literal["sdpa", "flash", "flex"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLoad:
-    """The tokens of one micro-batch, laid out as in learner/policy/packing.py: a prompt once, its completions after it.
+    """The tokens of one micro-batch, laid out as in learner/policy/packing.py: each prompt once, then its completions.
 
     Example:
         >>> load = StreamLoad(num_prompts=2, prompt_tokens=160, image_tokens=121, num_completions=16,
@@ -63,7 +63,7 @@ class StreamLoad:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the model is fed; the last one of a completion is only predicted."""
+        """Input tokens of the model; the last token of a completion is only predicted."""
         return self.num_prompts * self.prompt_tokens + self.num_completions * (self.completion_tokens - 1)
 
     @property
@@ -76,15 +76,15 @@ class StreamLoad:
 
     @property
     def branch_rows(self) -> int:
-        """Keys that completions attend to where each has its own copy of them: the prompt and itself."""
+        """Keys of completions if each has its own copy: those of its prompt and its own."""
         return self.num_completions * (self.prompt_tokens + self.completion_tokens - 1)
 
 
 def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
-    """Return a micro-batch at the token budget, or one update's groups where those are fewer tokens.
+    """Return a micro-batch at the token budget, or the groups of one update if they are fewer tokens.
 
-    Prompts and completions are the longest, with as many image tokens as prompts take. Shorter completions under long
-    prompts would hold more image tokens, at most `learner.micro_batch_tokens`.
+    Prompts and completions have maximum length, prompts as many image tokens as fit. Shorter completions would leave
+    room for more image tokens, at most `learner.micro_batch_tokens`.
     """
     sampling, engine = config.rollout.sampling, config.rollout.engine
     completion = sampling.max_completion_tokens
@@ -116,7 +116,7 @@ def element_bytes(config: LearnerConfig) -> int:
 
 
 def kernel_of(config: LearnerConfig) -> Kernel:
-    """Return the attention kernel; `auto` on a GPU is counted as flash, which needs an Ampere GPU or a newer one."""
+    """Return the attention kernel; `auto` on a GPU counts as flash, which needs an Ampere GPU or newer."""
     if config.device == "cpu" or config.attention == "sdpa":
         return "sdpa"
     if config.attention == "flex":
@@ -125,7 +125,7 @@ def kernel_of(config: LearnerConfig) -> Kernel:
 
 
 def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad) -> dict[str, Items]:
-    """Return what activations and logits take in each phase that can be the fullest.
+    """Return activations and logits in each phase that can need most memory.
 
     A trained vision tower has a backward phase; of a frozen one the forward phase is counted, which keeps nothing.
     """
@@ -141,7 +141,7 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
     tower_stored = tower.num_layers * (size * rows * tower.width if is_recomputed else tower_layer)
 
     def again(layer: int) -> Items:
-        """What the backward pass of one block computes again."""
+        """Return what the backward pass of one block recomputes."""
         item = make_item("one block recomputed", layer, "what it keeps without recomputation")
         return (item,) if is_recomputed else ()
 
@@ -149,7 +149,7 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
         make_item(
             f"{kept}, language model",
             text.num_layers * text_kept,
-            f"{text.num_layers} blocks x {tokens:,} tokens; a block keeps {text_layer:,} B where nothing is recomputed",
+            f"{text.num_layers} blocks x {tokens:,} tokens; a block keeps {text_layer:,} B without recomputation",
         )
     ]
     if is_tower_trained:
@@ -159,8 +159,8 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
         projector = _projector(shape, rows, load.num_image_tokens, size)
         stored.append(make_item("activations kept, projector", projector, f"{load.num_image_tokens:,} image tokens"))
     ends = _ends(shape, load, rows, size, kernel_of(config))
-    how = f"{tokens:,} tokens, {load.num_predicted:,} of them predicted; pictures float32"
-    stored.append(make_item("last norm, predicting rows, positions, pictures", ends, how))
+    how = f"{tokens:,} tokens, {load.num_predicted:,} of them predicted; pixels float32"
+    stored.append(make_item("last norm, predicting rows, positions, pixels", ends, how))
     is_head_trained = config.lora is None and any(
         "embed_tokens" in tensor.name or "lm_head" in tensor.name for tensor in trained.trained
     )
@@ -185,10 +185,10 @@ def activation_items(config: LearnerConfig, shape: ModelShape, load: StreamLoad)
 
 
 def _logits(text: TextShape, load: StreamLoad, size: int, *, is_head_trained: bool) -> tuple[MemoryItem, MemoryItem]:
-    """Logits of one chunk, forward and backward; with the output head's gradient where it is trained."""
+    """Return the logits of one chunk, forward and backward, with the output head's gradient if it is trained."""
     rows = min(load.num_predicted, max(1, CHUNK_ELEMENTS // text.vocab_size))
     chunk = FLOAT32 * rows * text.vocab_size
-    # The weight's gradient is summed in float32 and then cast; a narrow one needs each chunk's product beside it.
+    # The weight's gradient is summed in float32 and then cast; a narrow one also needs the product of a chunk.
     narrow = size if size < FLOAT32 else 0
     head = (FLOAT32 + narrow) * text.vocab_size * text.width if is_head_trained else 0
     chunks = f"chunks of {rows:,} x {text.vocab_size:,} logits"
@@ -198,14 +198,14 @@ def _logits(text: TextShape, load: StreamLoad, size: int, *, is_head_trained: bo
 
 
 def _text_layer(text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *, is_on_gpu: bool) -> int:
-    """What one block of the language model keeps for its backward pass."""
+    """Return the bytes that one block of the language model keeps for its backward pass."""
     tokens = load.num_tokens
     queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
     norms = 2 * (FLOAT32 + 2 * size) * tokens * text.width
     # Queries, keys, values, the output, and the output as the last projection takes it; a log-sum-exp a head.
     attention = size * tokens * (3 * queries + 2 * keys) + FLOAT32 * tokens * text.num_heads
     if kernel == "sdpa":
-        # Each completion has its own copy of its prompt's keys and values. CUDA wants them once a query head.
+        # Each completion has its own copy of its prompt's keys and values; on CUDA one per query head.
         width = queries if is_on_gpu else keys
         attention += 2 * size * load.branch_rows * width
         if is_on_gpu:
@@ -214,7 +214,7 @@ def _text_layer(text: TextShape, load: StreamLoad, size: int, kernel: Kernel, *,
 
 
 def _tower_layer(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """What one block of the vision tower keeps for its backward pass."""
+    """Return the bytes that one block of the vision tower keeps for its backward pass."""
     width = rows * tower.width
     sums = FLOAT32 * rows * tower.num_heads
     if isinstance(tower, PatchTower):
@@ -228,13 +228,13 @@ def _tower_layer(tower: PatchTower | TileTower, rows: int, size: int) -> int:
 
 
 def _tower_extra(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """Gradients that a block's backward pass holds beside what was kept."""
+    """Return the bytes of gradients that a block's backward pass holds in addition."""
     inner = 2 if isinstance(tower, PatchTower) else 1
     return size * rows * (inner * tower.mlp_width + 2 * tower.width)
 
 
 def _tower_forward(tower: PatchTower | TileTower, rows: int, size: int) -> int:
-    """Residual stream, its norm's output, and the widest moment: of the MLP, or of queries, keys and values."""
+    """Return the bytes of a forward pass: residual stream, its norm, and the wider of MLP and attention."""
     mlp = (3 if isinstance(tower, PatchTower) else 2) * tower.mlp_width
     attention = 6 * tower.width
     return size * rows * (2 * tower.width + max(mlp, attention))
@@ -249,17 +249,17 @@ def _projector(shape: ModelShape, rows: int, image_tokens: int, size: int) -> in
 
 
 def _ends(shape: ModelShape, load: StreamLoad, rows: int, size: int, kernel: Kernel) -> int:
-    """Last norm, the rows that predict, and what all layers share: positions, images, masks."""
+    """Return the bytes of the last norm, of predicting rows, and of what layers share: positions, pixels, masks."""
     text, tower = shape.text, shape.tower
     last_norm = (FLOAT32 + 2 * size) * load.num_tokens * text.width
     predicting = size * load.num_predicted * text.width
     positions = 2 * size * load.num_tokens * text.head_dim
     if isinstance(tower, PatchTower):
         patch_values = tower.num_channels * tower.temporal_patch * tower.patch_side**2
-        pictures = FLOAT32 * rows * (patch_values + 2 * tower.width // tower.num_heads)
+        pixels = FLOAT32 * rows * (patch_values + 2 * tower.width // tower.num_heads)
     else:
         tiles = rows // (tower.patches_per_tile + 1)
-        pictures = FLOAT32 * tiles * tower.num_channels * tower.tile_side**2
+        pixels = FLOAT32 * tiles * tower.num_channels * tower.tile_side**2
     branch = load.completion_tokens - 1
     bias = size * load.num_completions * branch * (load.prompt_tokens + branch) if kernel == "sdpa" else 0
-    return last_norm + predicting + positions + pictures + bias
+    return last_norm + predicting + positions + pixels + bias

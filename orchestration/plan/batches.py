@@ -30,14 +30,15 @@ class Histogram:
     counts: tuple[int, ...]
     mean: float
     middle: int
-    """Half of the values are at most this."""
+    """Median."""
     high: int
-    """99 of 100 values are at most this."""
+    """99th percentile."""
     most: int
+    """Maximum."""
 
     @classmethod
     def of(cls, values: list[int]) -> "Histogram":
-        """Count values, of which there is at least one."""
+        """Count values, at least one."""
         ordered = sorted(values)
         first = max(1, ordered[0]).bit_length()
         edges = (0, *(1 << power for power in range(first, max(1, ordered[-1]).bit_length() + 1)))
@@ -55,7 +56,7 @@ class Histogram:
 
 
 def _quantile(ordered: list[int], share: float) -> int:
-    """The smallest value that at least `share` of all do not exceed."""
+    """Return the smallest value that at least `share` of all do not exceed."""
     return ordered[max(0, -(-int(share * 10_000) * len(ordered) // 10_000) - 1)]
 
 
@@ -66,14 +67,14 @@ class Lengths:
     prompt: float
     """Expected."""
     image: float
-    """Of the images among them, expected."""
+    """Expected image tokens of a prompt."""
     prompt_most: int
-    """Of the longest prompt that gets a whole completion."""
+    """Longest prompt that leaves room for a completion of full length."""
     completion: float
     """Expected."""
     completion_most: int
     are_measured: bool
-    """Whether the prompts are those of the dataset; completions are always assumed."""
+    """Whether prompt lengths are those of the dataset; completion lengths are always assumed."""
 
 
 def is_drawn(config: ExperimentConfig) -> bool:
@@ -83,7 +84,7 @@ def is_drawn(config: ExperimentConfig) -> bool:
 
 
 def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images: Histogram | None) -> Lengths:
-    """Return the lengths to plan with: of the prompts and the images in them, where they are known, else assumed."""
+    """Return the lengths to plan with: those of prompts and their images if known, else the assumed ones."""
     assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
     limit = engine.max_model_len - sampling.max_completion_tokens
     assumed = DRAWN_TOKENS if is_drawn(config) else (assume.prompt_tokens, assume.image_tokens)
@@ -100,42 +101,42 @@ def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankShare:
-    """What one rank feeds to the model in one update."""
+    """Tokens and micro-batches of one rank in one update."""
 
     num_tokens: int
     """A shared prompt counts once."""
     num_micro_batches: int
     largest_micro_batch: int
-    """Tokens; above learner.micro_batch_tokens where one completion with its prompt is longer."""
+    """Tokens; above learner.micro_batch_tokens if one completion with its prompt is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """The arithmetic of a step."""
+    """Counts of a step."""
 
     groups: int
     group_size: int
     updates: int
-    """Optimiser updates a step."""
+    """Optimiser updates per step."""
     groups_per_update: int
     ranks: int
     groups_per_rank: int
     """Of a step."""
     expected: RankShare
     at_most: RankShare
-    """Every prompt and every completion as long as can be."""
+    """With all prompts and completions at their maximum length."""
     completion_tokens: float
-    """Of a step, all ranks; expected."""
+    """Expected in a step, all ranks."""
     prefix_sharing: bool
     """Whether a prompt is computed once for its completions."""
     groups_in_flight: int
-    """At most, between the start of their sampling and the step that trains on them."""
+    """At most, from the start of their sampling to the step that trains on them."""
     completions_per_engine: int
-    """At most, of those in flight."""
+    """At most, in flight."""
     engine_capacity: int
     """Completions that all engines decode at once: engines x max_num_seqs."""
     epochs: float | None
-    """Passes over the training rows in all steps; None where the dataset is not there."""
+    """Passes over the training rows in all steps; None without a dataset."""
 
     @property
     def completions(self) -> int:
@@ -144,7 +145,7 @@ class BatchPlan:
 
 
 def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | None) -> BatchPlan:
-    """Return the counts of a step; shares that do not divide are rounded up."""
+    """Return the counts of a step; uneven shares are rounded up."""
     training, algorithm, learner = config.training, config.algorithm, config.learner
     group_size, engines = config.rollout.sampling.group_size, config.rollout.engines
     groups = training.groups_per_step
@@ -172,7 +173,7 @@ def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | Non
 
 
 def rank_share(learner: LearnerConfig, num_groups: int, group_size: int, *, prompt: int, completion: int) -> RankShare:
-    """Split a rank's groups of one update, all of one length, into micro-batches by the learner's own rules."""
+    """Split a rank's groups of one update, all of equal length, into micro-batches with the learner's own code."""
     tokens, logprobs = np.zeros(max(1, completion), np.int32), np.zeros(max(1, completion), np.float32)
     tokens.flags.writeable = logprobs.flags.writeable = False  # so that all completions share them
     sequence = ScoredSequence(

@@ -25,16 +25,16 @@ LABEL = 16
 """Columns of the label before the text of a line."""
 BAR = 40
 SMALL_SHARE = 0.04
-"""Items of memory below this share of their place are summed up as the rest."""
-BOUND_WORDS = {"rollout": "rollout", "learner": "the learner", "balanced": "both alike", "turns": "both in turn"}
+"""Memory items below this share of the total are summed as `rest`."""
+BOUND_WORDS = {"rollout": "rollout", "learner": "the learner", "balanced": "both equally", "turns": "both, in turns"}
 ROLE_NAMES: dict[ActorRole, str] = {"learner": "learner rank", "engine": "engine", "reward": "reward actor"}
 
 
 def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
-    """Plan a run, print the plan and return the exit code: 0 where the run fits, 3 where it does not.
+    """Plan a run, print the plan and return the exit code: 0 if the run fits, 3 if it does not.
 
     Raises:
-        ConfigError: the model's sizes are not known or not understood, or its folder is one that a run refuses.
+        ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder.
     """
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
@@ -71,17 +71,17 @@ def _plain(value: Any) -> Any:
 
 
 def plan_text(plan: RunPlan) -> str:
-    """Return the plan as aligned text, about a screen and a half."""
+    """Return the plan as aligned text of about 60 lines."""
     sections: list[tuple[str, Iterable[str]]] = [
-        ("", [headline(plan)]),
+        ("", textwrap.wrap(headline(plan), WIDTH, subsequent_indent="  ", break_on_hyphens=False)),
         ("placement", _placement(plan)),
         ("a step", _batches(plan)),
         ("data", _data(plan)),
         ("rewards", _rewards(plan.routing)),
         ("memory", _memory(plan.memory)),
         (
-            "time, estimated from the assumptions below; nothing of it was measured on a GPU",
-            _seconds(plan.seconds) if plan.seconds else _text("not known: the kind of GPU is not known"),
+            "time (estimated from the assumptions below, not measured on a GPU)",
+            _seconds(plan.seconds) if plan.seconds else _text("unknown, because the kind of GPU is not known"),
         ),
         ("findings", _findings(plan.findings)),
     ]
@@ -89,17 +89,18 @@ def plan_text(plan: RunPlan) -> str:
 
 
 def headline(plan: RunPlan) -> str:
-    """Return one line: the model, its GPUs and machines, and whether the run fits."""
+    """Return a one-line summary: model, GPUs, machines, and whether the run fits."""
     errors = sum(finding.severity == "error" for finding in plan.findings)
-    verdict = "fits" if plan.fits else f"does not fit: {some(errors, 'error')}, at the end"
-    gpus = some(plan.needs.gpus, "GPU") if plan.needs.gpus else f"{some(plan.needs.cpus, 'actor')} on cores"
-    where = f" of {some(len(plan.layout.machines), 'machine')}" if plan.layout else ""
+    fits = "fits, but run_dir holds a run of other settings" if plan.refusal else "fits"
+    verdict = fits if plan.fits else f"does not fit ({some(errors, 'error')}, see findings)"
+    gpus = some(plan.needs.gpus, "GPU") if plan.needs.gpus else some(plan.needs.cpus, "CPU actor")
+    where = f" on {some(len(plan.layout.machines), 'machine')}" if plan.layout else ""
     model = f"{plan.model.name}, {count(plan.model.parameters.total)} parameters"
     return f"{model}: {gpus}{where}, {plan.layout_name}: {verdict}"
 
 
 def _line(label: str, text: str) -> Iterator[str]:
-    """A label and its text, wrapped and indented."""
+    """Yield a label and its text, wrapped and indented."""
     start, after = f"  {label:<{LABEL}}", " " * (LABEL + 2)
     if len(start) > LABEL + 2:
         start += " "
@@ -109,7 +110,7 @@ def _line(label: str, text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> Iterator[str]:
-    """Text without a label."""
+    """Yield wrapped text without a label."""
     yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
@@ -127,24 +128,25 @@ def _batches(plan: RunPlan) -> Iterator[str]:
         "groups",
         f"{batches.groups:,} x {batches.group_size} = {batches.completions:,} completions, "
         f"{some(batches.updates, 'update')} of {batches.groups_per_update:,} groups"
-        + ("" if batches.epochs is None else f"; all steps are {batches.epochs:.3g} passes over the rows"),
+        + ("" if batches.epochs is None else f"; all steps together make {batches.epochs:.3g} epochs"),
     )
     prompt = "measured" if lengths.are_measured else "assumed"
     yield from _line(
         "tokens",
         f"prompt {lengths.prompt:,.0f} ({prompt}; at most {lengths.prompt_most:,}), completion "
         f"{lengths.completion:,.0f} (assumed; at most {lengths.completion_most:,}); "
-        f"{count(batches.completion_tokens)} sampled a step",
+        f"{count(batches.completion_tokens)} sampled per step",
     )
     yield from _line(
-        "a learner rank",
-        f"{batches.groups_per_rank} groups; an update feeds {_share(batches.expected)}, at most "
-        f"{_share(batches.at_most)}; prompts stand once a {'group' if batches.prefix_sharing else 'completion'}",
+        "learner rank",
+        f"{batches.groups_per_rank} groups per step; an update processes {_share(batches.expected)}, at most "
+        f"{_share(batches.at_most)}; a prompt is computed once per "
+        + ("group" if batches.prefix_sharing else "completion"),
     )
     yield from _line(
-        "on their way",
-        f"up to {batches.groups_in_flight:,} groups, {batches.completions_per_engine:,} completions an engine; all "
-        f"engines decode {batches.engine_capacity:,} at once if their caches hold them",
+        "in flight",
+        f"at most {batches.groups_in_flight:,} groups, {batches.completions_per_engine:,} completions per engine; all "
+        f"engines together decode {batches.engine_capacity:,} at once where their caches suffice",
     )
 
 
@@ -158,14 +160,13 @@ def _data(plan: RunPlan) -> Iterator[str]:
         yield from _text(plan.data.note)
         return
     prompts = plan.prompts
+    measured = f"measured by {prompts.measured_by}" if prompts.measured_by else "not measured"
     others = f"of {prompts.num_rows + prompts.num_others:,} " if prompts.num_others else ""
-    yield from _line(
-        "rows", f"{prompts.num_rows:,} {others}in {plan.data.train}; lengths measured by {prompts.measured_by}"
-    )
+    yield from _line("rows", f"{prompts.num_rows:,} {others}in {plan.data.train}; lengths {measured}")
     if prompts.prompts is not None:
         yield from _histogram(prompts.prompts)
     if prompts.images is not None:
-        text = f"{_summary(prompts.images)}; {prompts.images_per_prompt:.3g} images a prompt"
+        text = f"{_summary(prompts.images)}; {prompts.images_per_prompt:.3g} images per prompt"
         yield from _line("image tokens", text)
     if not prompts.outliers:
         yield from _line("left out", "none")
@@ -185,15 +186,14 @@ def _histogram(histogram: Histogram) -> Iterator[str]:
 
 def _summary(values: Histogram) -> str:
     return (
-        f"mean {values.mean:,.0f}, half at most {values.middle:,}, 99 % at most {values.high:,}, longest "
-        f"{values.most:,}"
+        f"mean {values.mean:,.0f}, median {values.middle:,}, 99th percentile {values.high:,}, maximum {values.most:,}"
     )
 
 
 def _rewards(routing: RoutingPlan) -> Iterator[str]:
     if any(route.num_rows is None for route in routing.routes):
         routes = ", ".join(f"{route.task} -> {route.function}" for route in routing.routes)
-        yield from _text(f"no rows to count yet; {routes}")
+        yield from _text(f"no rows to count yet; by task: {routes}")
         return
     for route in routing.routes:
         weights = f"{route.task_weight:g} x {route.function} + {route.format_weight:g} x format"
@@ -206,17 +206,17 @@ def _memory(memory: MemoryPlan) -> Iterator[str]:
     for use in memory.devices:
         yield from _use(use)
     yield from _hosts(memory.hosts)
-    cache = "not known: the engine's GPU is not known, or does not hold the model as the settings cut it"
+    cache = "unknown: the engine's GPU is not known, or its workers cannot split the model as the settings say"
     if memory.cache is not None:
         cache = (
-            f"an engine's holds {memory.cache.num_tokens:,} tokens, {memory.cache.num_whole_sequences:,} sequences of "
-            "full length"
+            f"{memory.cache.num_tokens:,} tokens per engine, {memory.cache.num_whole_sequences:,} sequences of full "
+            "length"
         )
     yield from _line("cache", cache)
     yield from _line(
         "disk",
-        f"a checkpoint {size(memory.checkpoint_bytes)}, up to {memory.num_checkpoints} at once; exported model "
-        f"{size(memory.export_bytes)}; {size(memory.disk_bytes)} in all",
+        f"{size(memory.checkpoint_bytes)} per checkpoint, at most {memory.num_checkpoints} kept; exported model "
+        f"{size(memory.export_bytes)}; {size(memory.disk_bytes)} in total",
     )
 
 
@@ -234,9 +234,9 @@ def _seconds(plan: SecondsPlan) -> Iterator[str]:
     for phase in plan.phases:
         yield from _line(phase.name, f"{seconds(phase.seconds)}: {phase.how}")
     yield from _line(
-        "together",
-        f"rollout {seconds(plan.rollout_s)}, learner {seconds(plan.train_s)}, new weights {seconds(plan.publish_s)}: a "
-        f"step {seconds(plan.step_s)}, all steps {seconds(plan.run_s)}",
+        "total",
+        f"rollout {seconds(plan.rollout_s)}, learner {seconds(plan.train_s)}, new weights {seconds(plan.publish_s)}; "
+        f"a step {seconds(plan.step_s)}, all steps {seconds(plan.run_s)}",
     )
     yield from _line("bound by", f"{BOUND_WORDS[plan.bound]}: {plan.advice}")
     yield from _line("plan.assume", ", ".join(f"{key}={value:g}" for key, value in plan.assumptions.items()))
@@ -250,7 +250,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _hosts(uses: Sequence[MemoryUse]) -> Iterator[str]:
-    """The fullest machine, and the range of the others."""
+    """Yield the machine with the highest use, and the range of the others."""
     if not uses:
         return
     fullest, *others = sorted(uses, key=lambda use: -use.total_bytes)
@@ -286,14 +286,14 @@ def _role_row(
     gpus = sorted({gpu for seat in seats for gpu in seat.gpus})
     what = f"{ROLE_NAMES[role]}{'' if len(seats) == 1 else 's'} {_spans([seat.index for seat in seats])}"
     if num_machines > 1:
-        what += f", {len(seats) / num_machines:g} a machine"
+        what += f", {len(seats) / num_machines:g} per machine"
     if role == "engine" and gpus:
         what += f", tensor parallel {tensor_parallel}"
     return f"  GPU {_spans(gpus)}" if gpus else "  cores", what
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """Return ascending runs: 0-3, 8-11."""
+    """Return numbers as ranges, such as `0-3, 8-11`."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:
@@ -310,7 +310,7 @@ def _describe(machine: Machine) -> str:
 
 
 def _alike(layout: Layout) -> list[list[int]]:
-    """Indices of machines, neighbours with the same hardware and the same pattern of actors together."""
+    """Group the indices of consecutive machines that have the same hardware and the same actors."""
     found: list[tuple[object, list[int]]] = []
     for index, machine in enumerate(layout.machines):
         own = sorted((seat.role, seat.gpus) for seat in layout.actors if seat.machine == index)

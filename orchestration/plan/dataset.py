@@ -37,10 +37,16 @@ Size = tuple[int, int]
 
 
 class PromptRuler:
-    """Measures prompts as the run's own processor makes them: chat template, tokenizer, arithmetic of images."""
+    """Measures prompts with the run's own chat template, tokenizer, and image token counts."""
 
     def __init__(self, folder: Path, shape: ModelShape, processor: Mapping[str, Any], system_prompt: str) -> None:
-        """Read template and tokenizer; `processor` is what the preprocessor's file says.
+        """Load template and tokenizer.
+
+        Args:
+            folder: Hugging Face folder of the model.
+            shape: Sizes of the model.
+            processor: Content of preprocessor_config.json.
+            system_prompt: Of every prompt; empty for none.
 
         Raises:
             ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
@@ -54,7 +60,7 @@ class PromptRuler:
         self._template = ChatTemplate(folder)
 
     def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
-        """Return the length of every prompt, of a question and images of these sizes; None where one is refused."""
+        """Return the length of each prompt, given questions and image sizes; None for a refused image."""
         texts = [
             self._template.prompt(question, num_images=len(own), system_prompt=self._system_prompt)
             for question, own in zip(questions, sizes, strict=True)
@@ -74,15 +80,15 @@ Reason = Literal["too_many_images", "placeholder_in_question", "image_refused", 
 
 REASONS: Mapping[Reason, str] = {
     "too_many_images": "more images than rollout.engine.max_images_per_prompt",
-    "placeholder_in_question": "a vision placeholder stands in the question",
-    "image_refused": "the processor takes no image of such a shape",
+    "placeholder_in_question": "the question contains a vision placeholder",
+    "image_refused": "the processor refuses an image of that shape",
     "prompt_too_long": "prompt of rollout.engine.max_model_len tokens or more",
-    "completion_cut": "prompt that leaves less than max_completion_tokens: taken, long completions are cut",
+    "completion_cut": "prompt that leaves less than max_completion_tokens; accepted, long completions are truncated",
 }
-"""What each reason means; all but the last are refused."""
+"""Description of each reason; rows of all but the last are refused."""
 NUM_EXAMPLES = 3
 MAX_MEASURED = 8192
-"""Rows that a plan measures itself, evenly spread; more would take too long."""
+"""Rows measured by a plan at most, evenly spaced: it should take seconds."""
 PROMPT_COLUMNS = (
     "sample_id",
     "question",
@@ -93,7 +99,7 @@ PROMPT_COLUMNS = (
     "image_tokens",
 )
 MAX_PROVED = 64
-"""Of a source's rows, evenly over all of them: a plan takes seconds."""
+"""References tried per source and task at most, evenly spaced: a plan should take seconds."""
 REFERENCE_COLUMNS = (
     *("task", "source", "question", "answer", "options", "answer_type"),
     *("images.list.element.width", "images.list.element.height"),
@@ -101,7 +107,7 @@ REFERENCE_COLUMNS = (
 FAULTS = {
     "unusable": "cannot be graded against",
     "not_right": "do not score 1 as answers",
-    "unearned": "are earned by no plain spelling",
+    "unearned": "are refused by their own reward when written plainly",
 }
 
 
@@ -122,18 +128,18 @@ class Outlier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptPlan:
-    """Lengths and refusals of the rows that the run draws from."""
+    """Prompt lengths and refused rows of the dataset that the run draws from."""
 
     num_rows: int
-    """That the run draws from."""
+    """Rows that the run draws from."""
     num_others: int
-    """That data.stream leaves out."""
+    """Rows that data.stream excludes."""
     num_unmeasured: int
     """Rows whose length is not known."""
     measured_by: str
-    """Source of the others' lengths."""
+    """What measured the other rows; empty if no length is known."""
     prompts: Histogram | None
-    """Tokens of the prompts that the run takes, images included; None where none is measured."""
+    """Tokens of the accepted prompts, images included; None if none is measured."""
     images: Histogram | None
     """Tokens of the images in them."""
     images_per_prompt: float
@@ -148,14 +154,21 @@ class PromptPlan:
 
     @property
     def num_refused(self) -> int:
-        """Rows that the run leaves out."""
+        """Rows that the run drops."""
         return sum(outlier.num_rows for outlier in self.outliers if outlier.is_refused)
 
 
 def plan_prompts(
     config: ExperimentConfig, table: SampleTable, drawn: NDArray[np.int32], ruler: PromptRuler | None
 ) -> PromptPlan:
-    """Read the lengths that the drawn rows state; a ruler measures those without, None leaves them unmeasured."""
+    """Collect prompt lengths and refused rows.
+
+    Args:
+        config: Limits of the run.
+        table: The training rows.
+        drawn: Numbers of the rows that the run draws from.
+        ruler: Measures rows whose columns state no length; None leaves them unmeasured.
+    """
     rows = table.arrow(*PROMPT_COLUMNS).take(pa.array(drawn))
     images = rows.column("images").to_pylist()
     sizes = [[(image["width"], image["height"]) for image in own] for own in images]
@@ -201,7 +214,7 @@ def plan_prompts(
 def _outliers(
     config: ExperimentConfig, questions: pa.ChunkedArray, sizes: Sequence[Sequence[Size]], prompt_tokens: Sequence[Any]
 ) -> dict[int, Reason]:
-    """The reason of every row that does not fit; the first that the run would raise."""
+    """Return the reason of each row that exceeds a limit: the first one that the run would raise."""
     engine, sampling = config.rollout.engine, config.rollout.sampling
     room = engine.max_model_len - sampling.max_completion_tokens
     found: dict[int, Reason] = {}
@@ -221,15 +234,15 @@ def _measured_by(num_unknown: int, num_measured: int, num_rows: int, ruler: Prom
     if num_unknown == 0:
         return "the data engine, when the dataset was built"
     if ruler is None:
-        return "nobody" if num_unknown == num_rows else "the data engine, as far as they are"
+        return "" if num_unknown == num_rows else "the data engine, for a part of the rows"
     now = "this plan, with the model's tokenizer and the arithmetic of its image processor"
     if num_measured < num_unknown:
-        now += f", on {num_measured:,} rows taken evenly"
+        now += f", on {num_measured:,} evenly spaced rows"
     return now if num_unknown == num_rows else f"the data engine; {num_unknown:,} rows by {now}"
 
 
 def streamed_rows(table: SampleTable, config: StreamConfig) -> NDArray[np.int32]:
-    """Return the numbers of the rows that a run draws from, ascending: all, or those that data.stream names.
+    """Return the numbers of the rows that a run draws from, ascending: all, or those that data.stream selects.
 
     Raises:
         RolloutError: the stream's settings do not fit the dataset.
@@ -241,19 +254,19 @@ def streamed_rows(table: SampleTable, config: StreamConfig) -> NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteCount:
-    """Rows of one task that one function reads."""
+    """Rows of one task that one reward function scores."""
 
     task: str
     function: str
     num_rows: int | None
-    """None where the dataset is not there."""
+    """None if the dataset is not there."""
     format_weight: float
     task_weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
-    """Rows without a reward function; a run refuses a dataset that holds any."""
+    """Rows without a reward function; a run refuses a dataset with such rows."""
 
     task: str
     source: str
@@ -262,7 +275,7 @@ class Unrouted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingPlan:
-    """Which function scores which rows."""
+    """Which reward function scores which rows."""
 
     routes: tuple[RouteCount, ...]
     """Most rows first."""
@@ -276,9 +289,9 @@ def plan_routing(
     """Count rows by task and reward function.
 
     Args:
-        config: routes, rules and weights.
-        drawn: (task, source) of every row that the run draws from; None where there is no dataset yet.
-        every: of every row of both datasets; a run refuses rows without a function.
+        config: Routes, rules and weights.
+        drawn: (task, source) of each row that the run draws from; None if there is no dataset yet.
+        every: (task, source) of each row of both datasets, to find rows without a function.
     """
     if drawn is None:
         return RoutingPlan(routes=tuple(_route(config, task, "") for task in config.routes), unrouted=())
@@ -306,9 +319,9 @@ def _route(config: RewardConfig, task: str, source: str) -> RouteCount:
 
 
 def reference_findings(config: RewardConfig, table: SampleTable, drawn: NDArray[np.int32]) -> Iterator[Finding]:
-    """Prove some references of every source of the drawn rows and yield a warning for each source with faults.
+    """Grade some references of each source as answers, and yield a warning for each source with faults.
 
-    Rows without a route are left out.
+    Rows without a route are skipped.
     """
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
     pairs = table.tasks_and_sources()
@@ -331,7 +344,7 @@ def _findings(where: str, faults: list[ReferenceFault], num_proved: int) -> Iter
             yield warning(
                 "data.train",
                 f"{where}: {len(own)} of {num_proved} references tried {text}, such as {own[0].detail}; "
-                "mend them, or route the source to another reward (reward.rules)",
+                "correct them, or route the source to another reward (reward.rules)",
             )
 
 

@@ -19,8 +19,8 @@ from orchestration.settings.experiment import ExperimentConfig
 VOCAB_PADDING = 64
 """vLLM rounds the vocabulary up to a multiple of this."""
 SERVER_BATCHED_TOKENS = {160: 16384, 70: 8192, 0: 2048}
-"""Tokens a step of vLLM's server, by the GiB that a GPU has at least. An A100 of 80 GB has 2,048 there and is
-counted by its size, so it has a little more cache than is planned."""
+"""Tokens per step of vLLM's server, by the least GiB of the GPU. vLLM uses 2,048 on an A100 of 80 GB, which is counted
+by its size here, so it has a little more cache than planned."""
 GPU_BLOCK = 16
 CPU_BLOCK = 128
 """Tokens of a cache block where `block_size` is null."""
@@ -36,26 +36,26 @@ class CachePlan:
     """Key-value cache of an engine, its workers together."""
 
     num_tokens: int
-    """Completions of a group share their prompt's."""
+    """Tokens that fit; completions of a group share those of their prompt."""
     num_whole_sequences: int
-    """Of max_model_len tokens, were nothing shared."""
+    """Sequences of max_model_len tokens that fit without sharing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMemory:
-    """One worker of an engine, and the cache that the engine's workers hold together."""
+    """Memory of one worker of an engine, and the cache of all its workers together."""
 
     use: MemoryUse
     cache: CachePlan
 
 
 def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> EngineMemory:
-    """Count one worker of a model that the engine's workers can share (see `undivided`).
+    """Count one worker of an engine whose workers can split the model (see `undivided`).
 
-    The limit is the memory of the GPU; None where it is not known. It is not read on a CPU.
+    `limit_bytes` is the memory of the GPU, None if unknown; it is not used on a CPU.
 
     Raises:
-        ConfigError: the cache's size depends on a GPU that is not described.
+        ConfigError: the cache size depends on a GPU whose memory is unknown.
     """
     engine = config.rollout.engine
     size = DTYPE_BYTES[engine.dtype]
@@ -63,7 +63,7 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
     working = _working_items(config, shape, size, limit_bytes)
     buffers = receiver_items(config, shape)
     if engine.device == "cpu":
-        # An engine is paused while weights arrive, and a CPU's allocator hands back what a forward pass has used.
+        # An engine is paused while weights arrive, and a CPU's allocator frees what a forward pass has used.
         working, buffers = (working, ()) if _total(working) >= _total(buffers) else ((), buffers)
     fixed = (*weights, *working)
     taken = _total(fixed)
@@ -71,18 +71,18 @@ def engine_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int 
         cache, formula = engine.kv_cache_bytes, f"rollout.engine.kv_cache_bytes={engine.kv_cache_bytes:,}"
     elif limit_bytes is None:
         raise ConfigError(
-            "rollout.engine.kv_cache_bytes is null, so the cache takes what a GPU has left, and nothing says how large "
-            "the GPU is; set cluster.nodes with a kind of plan.gpus, or rollout.engine.kv_cache_bytes"
+            "rollout.engine.kv_cache_bytes is null, so the cache takes what a GPU has left, and the size of "
+            "the GPU is unknown; set cluster.nodes with a kind of plan.gpus, or rollout.engine.kv_cache_bytes"
         )
     else:
         allowed = int(engine.gpu_memory_utilization * limit_bytes)
         cache = max(0, allowed - taken)
-        formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B less {taken:,} B of the above"
+        formula = f"{engine.gpu_memory_utilization} x {limit_bytes:,} B minus {taken:,} B of the above"
     block = engine.block_size or (CPU_BLOCK if engine.device == "cpu" else GPU_BLOCK)
     tokens = cache // (token_bytes(shape, engine.tensor_parallel_size, size) * block) * block
     is_gpu = engine.device == "cuda"
     use = MemoryUse(
-        place="GPU of an engine worker" if is_gpu else "process of an engine's core",
+        place="GPU of an engine worker" if is_gpu else "process of an engine worker",
         items=(*fixed, make_item("key-value cache", cache, formula), *buffers),
         limit_bytes=limit_bytes if is_gpu else None,
     )
@@ -94,7 +94,7 @@ def _total(items: Items) -> int:
 
 
 def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
-    """Return the bytes of a token's keys and values on one worker; with more workers than key heads, heads repeat.
+    """Return the bytes of a token's keys and values on one worker; more workers than key heads hold copies.
 
     Example:
         >>> from orchestration.models.shapes import shape_of
@@ -107,7 +107,7 @@ def token_bytes(shape: ModelShape, workers: int, size: int) -> int:
 
 
 def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
-    """Return what so many workers cannot share, by name; empty where they can share all (as vLLM 0.32 splits it)."""
+    """Return the dimensions, by name, that `workers` does not divide, as vLLM 0.32 splits the model; empty if none."""
     text, tower = shape.text, shape.tower
     parts = {
         "attention heads": text.num_heads,
@@ -115,9 +115,9 @@ def undivided(shape: ModelShape, workers: int) -> dict[str, int]:
         "columns of the MLP": text.mlp_width,
         "columns of the vision MLP": tower.mlp_width,
     }
-    if workers % text.num_kv_heads == 0:  # then several workers hold the same head
+    if workers % text.num_kv_heads == 0:  # several workers hold copies of a head then
         del parts["key-value heads"]
-    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are cut, InternVL's are not
+    if isinstance(tower, PatchTower):  # the heads of Qwen2.5-VL's tower are split, InternVL's are not
         parts["vision heads"] = tower.num_heads
     return {name: number for name, number in parts.items() if number % workers}
 
@@ -128,7 +128,7 @@ def widths(shape: ModelShape, most: int = MOST_WORKERS) -> list[int]:
 
 
 def worker_parameters(shape: ModelShape, workers: int) -> tuple[int, int]:
-    """Return one worker's elements: (its share of split tensors, tensors that every worker holds whole)."""
+    """Return the elements of one worker: (its share of split tensors, tensors that each worker holds whole)."""
     shares = [(tensor, _share(tensor, shape, workers)) for tensor in model_tensors(shape)]
     split = sum(share for _, share in shares if share is not None)
     return split, sum(tensor.numel for tensor, share in shares if share is None)
@@ -145,7 +145,7 @@ def _weight_items(shape: ModelShape, workers: int, size: int) -> Items:
 
 
 def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit_bytes: int | None) -> Items:
-    """The largest forward pass that vLLM tries when it starts, and what a GPU process holds anyway."""
+    """Return the largest forward pass of vLLM's profiling run, and what a GPU process always holds."""
     engine, text, tower = config.rollout.engine, shape.text, shape.tower
     workers = engine.tensor_parallel_size
     tokens = engine.batched_tokens(_server_batched_tokens(limit_bytes))
@@ -164,7 +164,7 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit
             f"{SAMPLER_COPIES} x 4 B x {engine.max_num_seqs} sequences x {text.vocab_size:,}",
         ),
         make_item(
-            "vision tower at work",
+            "vision tower activations",
             size * rows * (8 * tower.width + 3 * tower.mlp_width / workers),
             f"{size} B x {rows:,} rows x (8 W + 3 F / {workers})",
         ),
@@ -178,14 +178,14 @@ def _working_items(config: ExperimentConfig, shape: ModelShape, size: int, limit
 
 
 def _server_batched_tokens(limit_bytes: int | None) -> int:
-    """Return the tokens a step of vLLM's server on a GPU of this size; of an H100 where the size is not known."""
+    """Return the tokens per step of vLLM's server on a GPU of this size; of an H100 if the size is unknown."""
     if limit_bytes is None:
         return SERVER_BATCHED_TOKENS[70]
     return next(tokens for gib, tokens in SERVER_BATCHED_TOKENS.items() if limit_bytes >= gib << 30)
 
 
 def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
-    """Return the elements of a worker's share of a tensor; None where every worker holds it whole."""
+    """Return the elements of a worker's share of a tensor; None if each worker holds it whole."""
     layer, _, kind = tensor.name.rpartition(".")
     last = layer.rpartition(".")[2]
     heads = shape.text.num_kv_heads
@@ -204,29 +204,29 @@ def _share(tensor: Tensor, shape: ModelShape, workers: int) -> int | None:
         columns, rows = ("fc1",), ("fc2",)
     if "patch_embed." in tensor.name:
         return None
-    # Of a layer that is cut by its inputs, every worker adds the whole bias.
+    # In a layer that is split by its inputs, each worker holds the whole bias.
     return tensor.numel // workers if last in columns or (last in rows and kind != "bias") else None
 
 
 def sender_items(config: ExperimentConfig, shape: ModelShape) -> Items:
-    """Return the buffers in which rank 0 packs weights."""
+    """Return the buffers of the weight channel in which rank 0 packs weights."""
     channel = config.rollout.weight_channel
     size = DTYPE_BYTES[config.rollout.engine.dtype]
     if channel.backend == "gloo":
         bucket = min(channel.bucket_bytes, size * count_elements(model_tensors(shape)))
-        peak, text = 2 * bucket, f"2 x {bucket:,} B: what fills a bucket, and the bucket"
+        peak, text = 2 * bucket, f"2 x {bucket:,} B: the bucket, and the tensors copied into it"
     elif channel.backend == "ipc":
         largest, buffer = size * max(tensor.numel for tensor in model_tensors(shape)), shared_buffer(config, shape)
         peak = buffer + largest
-        text = f"{buffer:,} B that engines see, and {largest:,} B of a tensor on its way into it"
+        text = f"{buffer:,} B shared with engines, and {largest:,} B of a tensor being copied into it"
     else:
         peak = max(before + 2 * now for before, now in pairwise([0, *packed_buffers(config, shape)]))
-        text = f"buffers of {channel.bucket_bytes:,} B and a tensor: one on its way, the next, and what fills it"
+        text = f"buffers of {channel.bucket_bytes:,} B and a tensor each: one being sent, one being filled, its tensors"
     return (make_item("weight channel", peak, text),)
 
 
 def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
-    """Return the bytes of NCCL's buffers, one after the other: each ends with the tensor that overflows it."""
+    """Return the bytes of each NCCL buffer in order; a buffer ends with the tensor that overflows it."""
     size = DTYPE_BYTES[config.rollout.engine.dtype]
     buffers = [0]
     # Blocks first: the order of learner/backends/fsdp.py.
@@ -238,7 +238,7 @@ def packed_buffers(config: ExperimentConfig, shape: ModelShape) -> list[int]:
 
 
 def shared_buffer(config: ExperimentConfig, shape: ModelShape) -> int:
-    """Return the bytes of the buffer that both sides of ipc see: nothing larger can be sent."""
+    """Return the bytes of the buffer that both sides share over ipc; no tensor may be larger."""
     size = DTYPE_BYTES[config.rollout.engine.dtype]
     return max(config.rollout.weight_channel.bucket_bytes, size * max(t.numel for t in model_tensors(shape)))
 
@@ -248,22 +248,22 @@ def receiver_items(config: ExperimentConfig, shape: ModelShape) -> Items:
     channel, size = config.rollout.weight_channel, DTYPE_BYTES[config.rollout.engine.dtype]
     tensors = model_tensors(shape)
     if channel.backend == "gloo":
-        note, bucket = (
-            " x all parameters: staged whole, so that a broken transfer changes nothing",
-            channel.bucket_bytes,
-        )
         total = size * count_elements(tensors)
         return (
-            make_item("weights on arrival", total, f"{size} B{note}"),
-            make_item("weight channel", min(bucket, total), f"one bucket of {bucket:,} B"),
+            make_item(
+                "received weights",
+                total,
+                f"{size} B x all parameters: staged, so that a broken transfer changes nothing",
+            ),
+            make_item("weight channel", min(channel.bucket_bytes, total), f"one bucket of {channel.bucket_bytes:,} B"),
         )
     layer = size * max(*(tensor.numel for tensor in tensors), 2 * shape.text.mlp_width * shape.text.width)
     workers = config.rollout.engine.tensor_parallel_size
-    anew = make_item("a layer loaded anew", layer / workers, f"{size} B x the largest, by {workers} workers")
+    reloaded = make_item("layer being reloaded", layer / workers, f"{size} B x the largest / {workers} workers")
     if channel.backend == "ipc":
         clones = shared_buffer(config, shape)
-        peak, text = clones + layer, f"copies of {clones:,} B, and of a layer that waits for more"
+        peak, text = clones + layer, f"copies of {clones:,} B, and of an incomplete layer"
     else:
         peak = max(before + now for before, now in pairwise([0, *packed_buffers(config, shape)]))
-        text = f"two buffers of {channel.bucket_bytes:,} B and a tensor, by every worker"
-    return make_item("weight channel", peak, text), anew
+        text = f"two buffers of {channel.bucket_bytes:,} B and a tensor each, on every worker"
+    return make_item("weight channel", peak, text), reloaded

@@ -1,5 +1,7 @@
 """Findings: reasons against a run, each with its key, its values and the remedy."""
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,35 +13,59 @@ from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
 from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.records import Finding, error, warning
-from orchestration.settings.errors import ConfigError
+from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.storage.run_folder import RunFolder, flatten, may_change, read_config
 from rollout.errors import RolloutError
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
-"""A dotted key, with which every error about settings begins."""
+"""A dotted key; errors about settings begin with one."""
 
+MAX_NAMED = 5
+"""Changed settings that a finding names."""
 LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
-"""Folders that are rarely the same on two machines."""
+"""Folders that are rarely shared between machines."""
 
 
 def from_error(refusal: ConfigError | RolloutError, default_key: str) -> Finding:
-    """Return a refusal of the settings as a finding; its text names its key."""
+    """Return an error about the settings as a finding, under the key that its text names."""
     named = KEY.search(str(refusal))
     return error(named.group() if named else default_key, str(refusal))
 
 
 def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:
-    """Warn where the model's folder is not on this machine, so that only its stated sizes are planned."""
+    """Warn if the model's folder is not on this machine, so that the plan uses only its stated sizes."""
     if config.model.folder is not None and folder is None:
         yield warning(
             "model.path",
-            f"{config.model.folder} is not there, so sizes are those of model.hf_config and nothing is known "
-            "of its files; plan where the run will be as well",
+            f"{config.model.folder} does not exist on this machine, so sizes are those of "
+            "model.hf_config and its files are not checked; plan on the machine of the run too",
         )
 
 
+def run_folder_refusal(config: ExperimentConfig) -> str:
+    """Return why `mixed-r1 train` would refuse run_dir: it holds a run of other settings; empty if it would not."""
+    folder = RunFolder(config.run_path)
+    if config.allow_config_change or not folder.config.is_file():
+        return ""
+    try:
+        before = dict(flatten(read_config(folder)))
+    except ResumeError as unreadable:
+        return str(unreadable)
+    now = dict(flatten(json.loads(json.dumps(dataclasses.asdict(config)))))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if key != "allow_config_change" and not may_change(key)]
+    if not changed:
+        return ""
+    more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+    return (
+        f"{folder.root} holds a run of other settings ({', '.join(changed[:MAX_NAMED])}{more}), so `mixed-r1 train` "
+        "would refuse to start there; use another run_dir, restore the settings, or set allow_config_change=true"
+    )
+
+
 def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: int | None) -> Iterator[Finding]:
-    """Find limits of the model that the engine's settings break; `max_positions` is None where its config has none."""
+    """Find engine settings that exceed the model's limits; `max_positions` is None if its config states none."""
     engine = config.rollout.engine
     width = engine.tensor_parallel_size
     if left := undivided(shape, width):
@@ -51,8 +77,8 @@ def shape_findings(config: ExperimentConfig, shape: ModelShape, max_positions: i
     if max_positions is not None and engine.max_model_len > max_positions:
         yield error(
             "rollout.engine.max_model_len",
-            f"{engine.max_model_len:,} tokens, and the model was made for {max_positions:,} "
-            f"(max_position_embeddings); use at most that",
+            f"{engine.max_model_len:,} tokens, and the model supports {max_positions:,} "
+            f"(max_position_embeddings); use at most {max_positions:,}",
         )
 
 
@@ -62,54 +88,54 @@ def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Length
     if batches.groups < minibatches:
         yield error(
             "algorithm.num_minibatches",
-            f"{minibatches} minibatches of {batches.groups} groups leave some without a group; use at most "
+            f"{minibatches} minibatches of {batches.groups} groups leave some minibatches empty; use at most "
             f"{batches.groups}",
         )
     elif batches.groups % (minibatches * ranks) and batches.groups % ranks == 0:
         yield warning(
             "algorithm.num_minibatches",
-            f"{batches.groups} groups over {minibatches} updates and {ranks} ranks come out uneven, and ranks "
-            f"wait for the fullest; make training.groups_per_step a multiple of {minibatches * ranks}",
+            f"{batches.groups} groups over {minibatches} updates and {ranks} ranks do not divide evenly, and ranks "
+            f"wait for the one with most groups; make training.groups_per_step a multiple of {minibatches * ranks}",
         )
     if config.rollout.engines > batches.groups_in_flight:
         yield warning(
             "rollout.engines",
-            f"{config.rollout.engines} engines share {batches.groups_in_flight} groups on their way, and a "
-            "group stays whole: some have nothing to do; lower it, or raise training.groups_per_step",
+            f"{config.rollout.engines} engines share {batches.groups_in_flight} groups in flight, and a group is "
+            "never split: some engines are idle; lower it, or raise training.groups_per_step",
         )
     longest = lengths.prompt_most + lengths.completion_most - 1
     if batches.at_most.largest_micro_batch > config.learner.micro_batch_tokens:
         yield warning(
             "learner.micro_batch_tokens",
             f"{config.learner.micro_batch_tokens:,} tokens, and a prompt with one completion may have "
-            f"{longest:,}: it stands alone in a micro-batch of that size, and memory must hold it; raise it to "
+            f"{longest:,}: it forms a micro-batch of its own, which must fit in memory; raise it to "
             f"{longest:,}, or lower rollout.engine.max_model_len",
         )
 
 
 def placement_findings(config: ExperimentConfig, layout: Layout | None) -> Iterator[Finding]:
-    """Find ranks that are unevenly spread, and kinds of GPU that are not known."""
+    """Find ranks that are spread unevenly over machines, and unknown kinds of GPU."""
     if layout is None:
         return
     on = [sum(seat.machine == machine for seat in layout.of("learner")) for machine in layout.learner_machines()]
     if len(set(on)) > 1:
         yield warning(
             "learner.num_ranks",
-            f"{config.learner.num_ranks} ranks stand {', '.join(map(str, on))} to a machine; the same number "
-            f"on each keeps more of their traffic inside machines: use a multiple of {len(on)}",
+            f"{config.learner.num_ranks} ranks are split {', '.join(map(str, on))} over the machines; the same number "
+            f"on each keeps more of their traffic within machines: use a multiple of {len(on)}",
         )
     known = config.plan.gpus
     unknown = sorted({machine.gpu or "null" for machine in layout.machines if machine.gpus} - set(known))
     if unknown:
         yield warning(
             "cluster.nodes",
-            f"the kind of GPU {', '.join(unknown)} is not one of plan.gpus ({', '.join(known)}), so neither "
-            "memory nor time can be told; name one of them, or add yours to plan.gpus",
+            f"the kind of GPU {', '.join(unknown)} is not one of plan.gpus ({', '.join(known)}), so memory "
+            "and time cannot be computed; name one of them, or add yours to plan.gpus",
         )
 
 
 def folder_findings(config: ExperimentConfig, num_machines: int) -> Iterator[Finding]:
-    """Find folders of a run on several machines that are probably local to one of them."""
+    """Find folders of a run on several machines that are probably not shared between them."""
     if config.cluster.address is None or num_machines < 2:
         return
     folders = {"run_dir": config.run_dir, "cache_dir": config.cache_dir}
@@ -119,13 +145,13 @@ def folder_findings(config: ExperimentConfig, num_machines: int) -> Iterator[Fin
         if "://" not in folder and any(Path(folder).is_relative_to(local) for local in LOCAL_FOLDERS):
             yield warning(
                 key,
-                f"{folder} is a folder that other machines seldom see, and actors on {num_machines} machines "
-                "read and write there; put it on storage that they share",
+                f"{folder} is usually local to one machine, and actors on {num_machines} machines read and "
+                "write it; use shared storage",
             )
 
 
 def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing: RoutingPlan) -> Iterator[Finding]:
-    """Find rows that the run refuses, cuts or cannot score."""
+    """Find rows that the run refuses, truncates or cannot score."""
     if routing.unrouted:
         worst = max(routing.unrouted, key=lambda row: row.num_rows)
         yield error(
@@ -146,14 +172,14 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
     if prompts.num_unmeasured and config.model.folder is None:
         yield warning(
             "model.path",
-            f"the prompts of {prompts.num_unmeasured:,} rows are not measured; point it at the model's folder, "
-            "of which tokenizer and chat template are read",
+            f"the prompts of {prompts.num_unmeasured:,} rows are not measured; set it to the model's folder, "
+            "whose tokenizer and chat template are needed",
         )
     if prompts.num_rows < config.training.groups_per_step:
         yield warning(
             "training.groups_per_step",
             f"a step takes {config.training.groups_per_step} prompts and there are {prompts.num_rows} rows, so "
-            "some come several times in one step; lower it",
+            "rows repeat within a step; lower it",
         )
 
 
@@ -168,7 +194,7 @@ def _key_of(reason: str) -> str:
 def _remedy(reason: str, share: float, limit: float) -> str:
     if reason == "completion_cut":
         return "raise it, or lower rollout.sampling.max_completion_tokens or model.max_pixels"
-    smaller = "; model.max_pixels makes pictures shorter" if reason == "prompt_too_long" else ""
+    smaller = "; a lower model.max_pixels shortens images" if reason == "prompt_too_long" else ""
     if share > limit:
         return (
             f"the run drops them, {share:.1%} of all, and stops above training.max_drop_frac={limit:g}; change the "
@@ -178,12 +204,12 @@ def _remedy(reason: str, share: float, limit: float) -> str:
 
 
 def store_findings(config: ExperimentConfig, need: StoreNeed) -> Iterator[Finding]:
-    """Warn where groups do not fit the object store of a Ray that the run starts itself."""
+    """Warn if the groups in flight do not fit the object store of a Ray that the run starts itself."""
     store = config.cluster.object_store_bytes
     if config.cluster.address is None and need.total_bytes > store:
         yield warning(
             "cluster.object_store_bytes",
-            f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB may be on their way at once, "
-            f"{need.total_bytes / 1e9:.2f} GB in all, and it holds {store / 1e9:.2f} GB; the rest travels over the "
+            f"{need.num_groups} groups of {need.group_bytes / 1e6:.2f} MB may be in flight, "
+            f"{need.total_bytes / 1e9:.2f} GB in total, and it holds {store / 1e9:.2f} GB; the rest spills to "
             "disk, which is slower: raise it, or lower training.groups_per_step",
         )

@@ -20,21 +20,21 @@ from orchestration.settings.model import ModelConfig
 
 MIB = 2**20
 ENGINE_FRONT_BYTES = 1_000 * MIB
-"""The actor around an engine: Ray, vLLM and the demo's processor. Measured on a CPU."""
+"""Process of an engine's actor: Ray, vLLM and the demo's processor. Measured on a CPU."""
 VOCABULARY_BYTES = 4_700
-"""What a token of the vocabulary adds to it: 1.65 GiB were measured with Qwen2.5-VL's 151,936."""
+"""Added to it per token of the vocabulary: 1.65 GiB were measured with Qwen2.5-VL's 151,936."""
 ENGINE_CORE_BYTES = {"cpu": 1_000 * MIB, "cuda": 3_000 * MIB}
-"""Each of its workers beside cache and weights; with CUDA's libraries an assumption."""
+"""Process of an engine worker without cache and weights; with CUDA's libraries an assumption."""
 LEARNER_BYTES = {"cpu": 700 * MIB, "cuda": 2_500 * MIB}
-"""A learner rank before it holds a tensor; with CUDA's libraries an assumption."""
+"""Process of a learner rank without tensors; with CUDA's libraries an assumption."""
 REWARD_BYTES = 300 * MIB
-"""A reward actor with its tokenizer."""
+"""Process of a reward actor with its tokenizer."""
 DRIVER_BYTES = 500 * MIB
 """The driver on the first machine."""
 PROCESS_ITEMS = ("engines: front ends", "engines: workers", "learner: processes", "rewards: processes", "driver")
 """Names of the items of these assumptions."""
 DEFAULT_IMAGE_BYTES = 300_000
-"""Encoded images of a prompt, where the dataset is not there."""
+"""Encoded images of a prompt, if there is no dataset."""
 STORED_TENSOR_BYTES = 1_725
 """A tensor's own archive inside a file of torch.distributed.checkpoint, beside its values."""
 INDEX_ENTRY_BYTES = 382
@@ -50,7 +50,7 @@ EXPORT_HEADER_BYTES = 110
 def host_memory(
     config: ExperimentConfig, shape: ModelShape, layout: Layout, *, image_bytes: float = DEFAULT_IMAGE_BYTES
 ) -> tuple[MemoryUse, ...]:
-    """Count every machine of a layout, in its order; `image_bytes` are the encoded images of one prompt."""
+    """Count the host memory of each machine of a layout, in order; `image_bytes` are the encoded images of a prompt."""
     uses = []
     for index, machine in enumerate(layout.machines):
         seats = [seat for seat in layout.actors if seat.machine == index]
@@ -68,7 +68,7 @@ def host_memory(
 
 
 def process_bytes(use: MemoryUse) -> int:
-    """Return the part of a machine's memory that is assumed of processes, not counted from the model."""
+    """Return the bytes of a machine that are assumed per process, not counted from the model."""
     return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
 
 
@@ -80,7 +80,7 @@ def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActo
     front = ENGINE_FRONT_BYTES + VOCABULARY_BYTES * shape.text.vocab_size
     found = [
         make_item("engines: front ends", len(seats) * front, f"{len(seats)} x {front:,} B, the tokenizer included"),
-        make_item("engines: workers", cores * core, f"{cores} x {core:,} B, beside what they hold on GPUs"),
+        make_item("engines: workers", cores * core, f"{cores} x {core:,} B, besides what they hold on GPUs"),
     ]
     if engine.device == "cpu":
         for item in engine_memory(config, shape, None).use.items:
@@ -97,7 +97,7 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedAct
     text = f"{count} shares: pages of training.staging_dir, or its memory where that is a memory file system"
     found = [
         make_item("learner: processes", count * process, f"{count} x {process:,} B"),
-        make_item("learner: checkpoint on its way", count * share_bytes(config, shape), text),
+        make_item("learner: staged checkpoint", count * share_bytes(config, shape), text),
     ]
     if learner.device == "cpu":
         inside = learner_memory(config, shape, None).items
@@ -106,7 +106,7 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedAct
         inside = (*parts.host_kept, *parts.host_phases, step_pictures(config, shape))
         if config.cluster.layout == "colocated":
             parked = sum(item.bytes for item in parts.kept)
-            inside += (make_item("state parked for the engines' turn", parked, "all that the GPU keeps between steps"),)
+            inside += (make_item("state offloaded during rollout", parked, "what the GPU keeps between steps"),)
     return [
         *found,
         *(make_item(f"learner: {item.name}", count * item.bytes, f"{count} x ({item.formula})") for item in inside),
@@ -119,7 +119,7 @@ def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActo
     table = 2 * shape.text.vocab_size * shape.text.width
     return [
         make_item("rewards: processes", len(seats) * REWARD_BYTES, f"{len(seats)} x {REWARD_BYTES:,} B"),
-        make_item("rewards: embedding table", table, "2 B x V x D, mapped once for all actors of the machine"),
+        make_item("rewards: embedding table", table, "2 B x V x D, shared by all actors of the machine"),
     ]
 
 
@@ -154,22 +154,22 @@ def checkpoint_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
 
 
 def share_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
-    """Return what one rank stages on its machine's disk before it is copied to the checkpoint directory."""
+    """Return the bytes that one rank stages on local disk before they are copied to the checkpoint directory."""
     return -(-checkpoint_bytes(config, shape) // config.learner.num_ranks)
 
 
 def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
     """Return the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
 
-    An export has the types of the model that it began from: of model.path as its config.json says; published weights
-    are bfloat16; the demo's are float32.
+    An export has the dtype of the model that the run started from: of model.path as its config.json says; published
+    weights are bfloat16; the demo's are float32.
     """
     size = stored_element_bytes(config.model)
     return sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
 
 
 def stored_element_bytes(model: ModelConfig) -> int:
-    """Return the bytes of a weight in the folder that the run begins from."""
+    """Return the bytes of a weight in the folder that the run starts from."""
     if model.path is not None and (file := Path(model.path) / "config.json").is_file():
         saved = json.loads(file.read_text())
         text = saved.get("text_config", {})

@@ -1,11 +1,11 @@
-"""Memory of a learner rank at its fullest, item by item, under FSDP2 and under DeepSpeed ZeRO.
+"""Peak memory of a learner rank, item by item, under FSDP2 and under DeepSpeed ZeRO.
 
 FSDP2 (torch 2.13's fully_shard, as learner/backends/fsdp.py sets it up): a group of parameters is gathered into one
-buffer and copied out; in the backward pass the next group's gather is under way; gradients are summed in float32;
-everything outside of blocks is one group, whole from the first to the last operation of forward and backward.
+buffer and copied out; in the backward pass the next group is prefetched; gradients are reduced in float32; everything
+outside of blocks is one group, which stays gathered during the whole forward and backward.
 
-ZeRO (DeepSpeed 0.19.8, learner/backends/deepspeed.py), found again in the allocations of its three stages: which copies
-exist depends on the stage and on the type of forward and backward, not only on what is sharded.
+ZeRO (DeepSpeed 0.19.8, learner/backends/deepspeed.py), confirmed by the allocations of its three stages: which copies
+exist depends on the stage and on the dtype of forward and backward, not only on what is sharded.
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ OPTIMISER = "optimiser state (AdamW)"
 FIXED = "fixed weights (shards in the type of forward and backward)"
 REFERENCE = "reference model (shards in the type of forward and backward)"
 TRANSFER = "weights to engines"
-"""The phase in which they are sent."""
+"""The phase in which weights are sent to engines."""
 BUCKET_ELEMENTS = 2**26
 """learner/backends/deepspeed.py, which imports torch."""
 WHOLE_SUM_ELEMENTS = 500_000_000
@@ -60,9 +60,9 @@ LIVE_ELEMENTS = 1_000_000_000
 
 
 def learner_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> MemoryUse:
-    """Return what one learner rank holds on its device in the fullest phase of a training step.
+    """Return what one learner rank holds on its device in the phase of a training step that needs most.
 
-    The limit is the memory of the device; None where it is not known.
+    `limit_bytes` is the memory of the device; None if unknown.
     """
     parts = learner_parts(config, shape)
     phase, items = parts.fullest
@@ -75,13 +75,13 @@ def learner_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int
 
 
 def planned_bytes(config: ExperimentConfig, model: Path) -> int:
-    """Return the planned bytes of a learner rank's tensors and its allocator, for the model of a folder."""
+    """Return the planned bytes of a learner rank's tensors and allocator, for the model in a folder."""
     use = learner_memory(config, shape_of(replace(config.model, path=str(model))), None)
     return sum(item.bytes for item in use.items if item.name != "CUDA context")
 
 
 def learner_parts(config: ExperimentConfig, shape: ModelShape) -> LearnerParts:
-    """Return what a learner rank keeps and what every phase adds, without reserves."""
+    """Return what a learner rank keeps and what each phase adds, without `reserve`."""
     learner: LearnerConfig = replace(config.learner, algorithm=config.algorithm)
     return rank_parts(learner, shape, largest_load(config, shape), transfer=sender_items(config, shape))
 
@@ -89,14 +89,14 @@ def learner_parts(config: ExperimentConfig, shape: ModelShape) -> LearnerParts:
 def rank_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, *, transfer: Items) -> LearnerParts:
     """Count one rank of either backend under the load of its largest micro-batch.
 
-    `transfer` holds the buffers of the weight channel, to which the weights that are gathered here are added.
+    `transfer` has the buffers of the weight channel; the weights gathered for a transfer are added here.
     """
     count = _fsdp_parts if config.backend == "fsdp" else _zero_parts
     return count(config, shape, load, transfer)
 
 
 def reserve(used: int) -> Items:
-    """Return what a process holds on a GPU beside its tensors."""
+    """Return what a process holds on a GPU besides its tensors."""
     return (
         make_item("CUDA context", CONTEXT_BYTES, "assumed"),
         make_item("fragmentation", FRAGMENTATION_FRAC * used, f"{FRAGMENTATION_FRAC:.0%} of the above, assumed"),
@@ -104,11 +104,11 @@ def reserve(used: int) -> Items:
 
 
 def step_pictures(config: ExperimentConfig, shape: ModelShape) -> MemoryItem:
-    """Return the processed images of a rank's share of a step; they wait in host memory for their micro-batch."""
+    """Return the processed images of a rank's share of a step, which are kept in host memory."""
     groups = -(-config.training.groups_per_step // config.learner.num_ranks)
     tokens = largest_load(config, shape).image_tokens
     size = FLOAT32 * vision_rows(shape, groups * tokens) * picture_values(shape)
-    return make_item("pictures of a step", size, f"4 B x {groups} groups x {tokens:,} image tokens' pixels")
+    return make_item("images of a step", size, f"4 B x {groups} groups x {tokens:,} image tokens' pixels")
 
 
 def picture_values(shape: ModelShape) -> float:
@@ -181,7 +181,7 @@ def _fsdp_passes(
     # gloo copies what it sends, and its threads release the copy later.
     copies = 2 if config.device == "cpu" and ranks > 1 else 1
     outside = make_item(
-        "whole outside of blocks",
+        "gathered weights outside of blocks",
         copies * size * _padded(root, ranks),
         f"{copies} x {size} B x {count_elements(root):,} (embeddings, output head, ...)",
     )
@@ -189,16 +189,16 @@ def _fsdp_passes(
     if not config.fsdp.reshard_after_forward:
         blocks = [tensor for tensor in tensors if tensor.block is not None]
         text = f"{size} B x {count_elements(blocks):,}, not freed"
-        whole += (make_item("whole blocks", size * _padded(blocks, ranks), text),)
+        whole += (make_item("gathered blocks", size * _padded(blocks, ranks), text),)
     head = "model.language_model.embed_tokens.weight" if shape.text.is_tied else "lm_head.weight"
     head_grad = make_item(
         "gradient of the output head",
         size * count_elements(tensor for tensor in root_trained if tensor.name == head),
-        f"{size} B x V x D, kept until everything outside of blocks is summed",
+        f"{size} B x V x D, kept until everything outside of blocks is reduced",
     )
     root_grad = make_product("gradients outside of blocks", size, num_root, ", whole")
     sums = make_item(
-        "their sum over ranks",
+        "reduction over ranks",
         FLOAT32 * (copies * _padded(root_trained, ranks) + sharded(root_trained, ranks)),
         f"{copies} x 4 B x {num_root:,} sent and 1/{ranks} of it received",
     )
@@ -218,15 +218,15 @@ def _fsdp_passes(
 
 
 def _block_items(block: tuple[Tensor, ...], trained: tuple[Tensor, ...], ranks: int, size: int) -> Items:
-    """One block whole, the next one being gathered, its gradient, and the sum of the one before."""
+    """Return one gathered block, the next one being prefetched, its gradient, and the reduction of the previous one."""
     moving = [tensor for tensor in trained if tensor.block == block[0].block]
-    copies, both = (1, "") if ranks == 1 else (2, ", and the next one on its way")
+    copies, both = (1, "") if ranks == 1 else (2, ", and the next one being gathered")
     text = f"{size} B x {count_elements(block):,}{both}"
-    whole = make_item("one block whole", copies * size * _padded(block, ranks), text)
+    whole = make_item("one gathered block", copies * size * _padded(block, ranks), text)
     if not moving:
         return (whole,)
     gradient = make_item(
-        "its gradient, and the sum of the block before",
+        "gradient of the block, and reduction of the previous one",
         size * count_elements(moving) + FLOAT32 * _padded(moving, ranks),
         f"({size} + 4) B x {count_elements(moving):,}",
     )
@@ -234,9 +234,9 @@ def _block_items(block: tuple[Tensor, ...], trained: tuple[Tensor, ...], ranks: 
 
 
 def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: bool) -> Items:
-    """What learner/backends/fsdp.py holds at its largest: a tensor outside of blocks, or one block.
+    """Return the largest that learner/backends/fsdp.py gathers for a transfer: a tensor outside of blocks, or a block.
 
-    The block before is freed only when the next one is there.
+    A block is freed only when the next one has been gathered.
     """
     root, (block, _) = _of_block(tensors, None), _largest_blocks(tensors)
     unit = max(*((tensor,) for tensor in root), block, key=count_elements)
@@ -247,27 +247,27 @@ def _gathered(tensors: tuple[Tensor, ...], ranks: int, size: int, *, is_on_gpu: 
         copies * whole + size * sharded(unit, ranks),
         f"{copies} x {size} B x {num_unit:,} and this rank's share of them",
     )
-    behind = make_item("the block before", size * _padded(block, ranks), f"{size} B x {count_elements(block):,}")
+    behind = make_item("previous block", size * _padded(block, ranks), f"{size} B x {count_elements(block):,}")
     cut: Items = (make_item("tensors gathered together", whole, f"{size} B x {num_unit:,}"),)
-    if not is_on_gpu:  # there, they are what fills the weight channel's buffer
+    if not is_on_gpu:  # on a GPU they fill the weight channel's buffer
         largest = max(tensor.numel for tensor in unit)
-        text = f"2 x {size} B x {largest:,}: this one, and the one before"
-        cut += (make_item("tensors cut out", 2 * size * largest, text),)
+        text = f"2 x {size} B x {largest:,}: this one and the previous one"
+        cut += (make_item("tensors copied out", 2 * size * largest, text),)
     return max((arriving, behind), cut, key=lambda items: sum(item.bytes for item in items))
 
 
 def _merged(trained: tuple[Tensor, ...], fixed: tuple[Tensor, ...]) -> Items:
-    """What adapters take where they are merged: the weight and the sum in float32, and the sum before."""
+    """Return what merging adapters takes: weight and sum in float32, and the previous sum."""
     adapted = {tensor.name.split(".lora_")[0] for tensor in trained if ".lora_" in tensor.name}
     if not adapted:
         return ()
     largest = max(tensor.numel for tensor in fixed if tensor.name.removesuffix(".weight") in adapted)
-    text = f"3 x 4 B x {largest:,}: the weight, the sum, the one before"
+    text = f"3 x 4 B x {largest:,}: the weight, the sum, the previous sum"
     return (make_item("adapters merged", 3 * FLOAT32 * largest, text),)
 
 
 def _largest_blocks(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """Return the first block of the language model and of the tower; all of one kind are alike."""
+    """Return the first block of the language model and of the tower; all blocks of a kind have the same sizes."""
     blocks = {tensor.part: tensor.block for tensor in reversed(tensors) if tensor.block is not None}
     return [_of_block(tensors, blocks[part]) for part in ("language_model", "vision_tower")]
 
@@ -281,7 +281,7 @@ def _of_block(tensors: Iterable[Tensor], block: str | None) -> tuple[Tensor, ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Zero:
-    """What decides which copies a rank holds."""
+    """Settings that decide which copies a rank holds."""
 
     stage: int
     ranks: int
@@ -293,7 +293,7 @@ class _Zero:
 
     @property
     def sums_whole(self) -> bool:
-        """Whether DeepSpeed takes its BF16_Optimizer, which keeps the gradients of the whole model."""
+        """Whether DeepSpeed uses its BF16_Optimizer, which keeps the gradients of the whole model."""
         return self.stage == 1 and self.size < FLOAT32 and not self.is_offloaded
 
     def share(self, name: str, each: int, *, of: str = "", note: str = "") -> MemoryItem:
@@ -341,7 +341,7 @@ def _zero_parts(config: LearnerConfig, shape: ModelShape, load: StreamLoad, tran
 
 
 def _zero_states(zero: _Zero) -> list[MemoryItem]:
-    """Float32 weights, averages, and the gradients that stay allocated between steps."""
+    """Return float32 weights, averages, and gradients that stay allocated between steps."""
     of = " trained parameters"
     found = [
         zero.share("weights of the optimiser (float32)", FLOAT32, of=of),
@@ -353,17 +353,17 @@ def _zero_states(zero: _Zero) -> list[MemoryItem]:
         found.append(zero.share("gradients (float32)", FLOAT32, of=of, note=", kept"))
     if zero.is_offloaded and zero.stage < 3:
         found.append(zero.share("gradients on the host (float32)", FLOAT32, of=of))
-        found.append(zero.share("weights on their way back", zero.size, of=of))
+        found.append(zero.share("weights copied back to the GPU", zero.size, of=of))
     return found
 
 
 def _zero_gradients(zero: _Zero) -> tuple[Items, Items]:
-    """Gradients that accumulate over micro-batches, and what their reduction adds."""
+    """Return the gradients that accumulate over micro-batches, and what their reduction adds."""
     size, trained = zero.size, zero.trained
     in_flight = min(BUCKET_ELEMENTS, trained)
     if zero.sums_whole:
         whole = make_product(f"gradients ({size} B)", size, trained, ", whole")
-        return (whole,), (make_product("their sum over ranks", FLOAT32, min(WHOLE_SUM_ELEMENTS, trained)),)
+        return (whole,), (make_product("reduction over ranks", FLOAT32, min(WHOLE_SUM_ELEMENTS, trained)),)
     if zero.stage == 3:
         return (), (make_item("two buckets being summed", 2 * FLOAT32 * in_flight, f"2 x 4 B x {in_flight:,}"),)
     bucket = make_item("reduction bucket", size * BUCKET_ELEMENTS, f"{size} B x 2^26")
@@ -375,8 +375,8 @@ def _zero_gradients(zero: _Zero) -> tuple[Items, Items]:
 
 
 def _zero_update(zero: _Zero) -> Items:
-    """What the optimiser step adds."""
+    """Return what the optimiser step adds."""
     if zero.sums_whole or zero.stage == 3:
-        return () if zero.sums_whole else (zero.share("gradients laid out flat", FLOAT32),)
+        return () if zero.sums_whole else (zero.share("flattened gradients", FLOAT32),)
     averaged = zero.share("averaged gradients", FLOAT32)
-    return (averaged, zero.share("gradients laid out flat", FLOAT32)) if zero.size == FLOAT32 else (averaged,)
+    return (averaged, zero.share("flattened gradients", FLOAT32)) if zero.size == FLOAT32 else (averaged,)

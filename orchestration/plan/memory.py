@@ -1,8 +1,8 @@
-"""Memory and disk of a run, put together; and a GPU that a learner rank and an engine worker share.
+"""Memory and disk of a run: learner, engine, machines, and a GPU that a learner rank and an engine worker share.
 
-Between its turns an engine sleeps with weights and cache freed, and a learner's tensors wait in host memory; what
-neither process can free (CUDA context, CUDA graphs) stays. In between, weights go from one to the other: both then hold
-theirs, and the cache is not allocated yet.
+On a shared GPU, an engine sleeps with weights and cache freed while the learner trains, and the learner's tensors are
+in host memory while the engine generates; what neither process can free (CUDA context, CUDA graphs) stays. During a
+weight transfer both hold their weights, and the cache is not allocated yet.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class MemoryPlan:
     devices: tuple[MemoryUse, ...]
     """GPU (or process) of a learner rank and of an engine worker; colocated, a shared GPU in each phase."""
     cache: CachePlan | None
-    """None where the engine's GPU is not known, or cannot be cut as the settings say."""
+    """None if the engine's GPU is unknown, or its workers cannot split the model as the settings say."""
     hosts: tuple[MemoryUse, ...]
-    """Host memory, one a machine; none where there is no layout."""
+    """Host memory per machine; empty without a layout."""
     checkpoint_bytes: int
     num_checkpoints: int
-    """On disk at once, the one that is being written included."""
+    """Checkpoints on disk at once, including the one being written."""
     export_bytes: int
 
     @property
@@ -43,7 +43,7 @@ class MemoryPlan:
 def plan_memory(
     config: ExperimentConfig, shape: ModelShape, layout: Layout | None, image_bytes: float | None
 ) -> MemoryPlan:
-    """Count what every place holds at its fullest; `image_bytes` are the encoded images of a prompt, if known.
+    """Count the peak memory of each device and machine; `image_bytes` are the encoded images of a prompt, if known.
 
     Raises:
         ConfigError: settings of the learner that do not fit the model.
@@ -63,7 +63,7 @@ def plan_memory(
 
 
 def device_memory(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> tuple[MemoryUse, ...]:
-    """Return what a learner's device and an engine's hold; for a shared GPU, what it holds in each phase."""
+    """Return the memory of a learner's and an engine's device; of a shared GPU in each phase."""
     limit, engine = memory_limit(config, layout, "learner"), engine_of(config, shape, layout)
     if engine is not None and config.cluster.layout == "colocated" and config.learner.device == "cuda":
         return colocated_memory(config, shape, limit)
@@ -72,7 +72,7 @@ def device_memory(config: ExperimentConfig, shape: ModelShape, layout: Layout | 
 
 
 def engine_of(config: ExperimentConfig, shape: ModelShape, layout: Layout | None) -> EngineMemory | None:
-    """Count an engine; None where its workers cannot share the model, or neither its cache nor its GPU has a size."""
+    """Count an engine; None if its workers cannot split the model, or the size of cache and GPU is unknown."""
     engine, limit = config.rollout.engine, memory_limit(config, layout, "engine")
     if undivided(shape, engine.tensor_parallel_size) or (engine.kv_cache_bytes is None and limit is None):
         return None
@@ -80,12 +80,12 @@ def engine_of(config: ExperimentConfig, shape: ModelShape, layout: Layout | None
 
 
 def colocated_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: int | None) -> tuple[MemoryUse, ...]:
-    """Return what a shared GPU holds in each phase: rollout, training, weight transfer. All must fit."""
+    """Return the memory of a shared GPU in each phase: rollout, training, weight transfer. All must fit."""
     engine = engine_memory(config, shape, limit_bytes)
     learner = learner_memory(config, shape, limit_bytes)
     parts = learner_parts(config, shape)
     weights = tuple(item for item in engine.use.items if item.name.startswith("weights"))
-    arriving = [item for item in engine.use.items if item.name in ("weight channel", "a layer loaded anew")]
+    arriving = [item for item in engine.use.items if item.name in ("weight channel", "layer being reloaded")]
     kept = (*parts.kept, *parts.phases[TRANSFER])
     moved = [make_item(f"engine's {item.name}", item.bytes, item.formula) for item in (*weights, *arriving)]
     phases = {
@@ -93,7 +93,7 @@ def colocated_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: i
         f"the learner trains ({parts.fullest[0]})": (
             *learner.items, _residue("sleeping engine", config, has_graphs=True),
         ),
-        "weights travel": (
+        "weights are transferred": (
             *kept, *reserve(sum(item.bytes for item in kept)), *moved, _residue("engine", config, has_graphs=True),
         ),
     }  # fmt: skip
@@ -106,11 +106,11 @@ def colocated_memory(config: ExperimentConfig, shape: ModelShape, limit_bytes: i
 def _residue(who: str, config: ExperimentConfig, *, has_graphs: bool) -> MemoryItem:
     graphs = GRAPH_BYTES if has_graphs and not config.rollout.engine.enforce_eager else 0
     what = "CUDA context and graphs" if graphs else "CUDA context"
-    return make_item(f"{who}: {what}", CONTEXT_BYTES + graphs, "not given back; assumed")
+    return make_item(f"{who}: {what}", CONTEXT_BYTES + graphs, "not freed; assumed")
 
 
 def kinds_under(config: ExperimentConfig, layout: Layout | None, role: ActorRole) -> tuple[GpuConfig, ...]:
-    """Return the kinds of GPU under a role's actors; none where one of them is not known, or there are no GPUs."""
+    """Return the kinds of GPU that a role runs on; empty if one is unknown, or it uses no GPU."""
     if layout is None:
         return ()
     names = {layout.machines[seat.machine].gpu for seat in layout.of(role) if seat.gpus}
@@ -119,6 +119,6 @@ def kinds_under(config: ExperimentConfig, layout: Layout | None, role: ActorRole
 
 
 def memory_limit(config: ExperimentConfig, layout: Layout | None, role: ActorRole) -> int | None:
-    """Return the bytes of the smallest GPU under a role's actors; None where that is not known."""
+    """Return the bytes of the smallest GPU that a role runs on; None if unknown."""
     kinds = kinds_under(config, layout, role)
     return min((round(kind.memory_gib * (1 << 30)) for kind in kinds), default=None)

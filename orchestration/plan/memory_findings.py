@@ -1,6 +1,6 @@
-"""Findings about memory and disk: what does not fit, and which changes of the settings would make it fit.
+"""Findings about memory and disk: what does not fit, and which changes of settings would make it fit.
 
-Changes are counted, not guessed: settings are changed one after the other, and memory is counted again.
+Each suggested change was tried: settings are changed one after the other, and memory is counted again.
 """
 
 import shutil
@@ -22,27 +22,27 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
 CACHE_ITEM = "key-value cache"
-"""Marks the memory of an engine."""
+"""Memory item by which the memory of an engine is recognised."""
 
 STARVED_SHARE = 0.5
-"""An engine whose cache holds less than this share of what it could decode at once triggers a warning."""
+"""Warn if a cache holds less than this share of the tokens that max_num_seqs completions need."""
 
 MOST_HALVINGS = 6
 MOST_DOUBLINGS = 24
 FULL_UTILIZATION = 0.95
-"""Share of a GPU that an engine may be given where nothing else uses it."""
+"""gpu_memory_utilization of an engine that has a GPU to itself."""
 LOWER = (0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 UTILIZATION = "rollout.engine.gpu_memory_utilization"
 
 Fits = Callable[[ExperimentConfig], bool]
 Way = tuple[str, Sequence[Any]]
-"""A way to save memory: a key, and ever stronger values of it."""
+"""A key, and values of it that save more and more memory."""
 
 
 def memory_findings(
     config: ExperimentConfig, shape: ModelShape, layout: Layout | None, memory: MemoryPlan, lengths: Lengths
 ) -> Iterator[Finding]:
-    """Find memory above a limit, and the changes that would help on the same machines."""
+    """Find memory above a limit, and changes that would fit on the same machines."""
     for index, use in enumerate(memory.devices):
         if use.excess_bytes:
             yield _device(config, shape, layout, index, use)
@@ -51,14 +51,14 @@ def memory_findings(
     for use in memory.hosts:
         if use.excess_bytes:
             largest = max(use.items, key=lambda item: item.bytes)
-            # Memory of processes without a model is an assumption, measured on one machine. A run on this machine alone
-            # is refused only for what exceeds it.
+            # Memory of processes is an assumption, measured on one machine. A run on this machine alone is refused only
+            # for what exceeds it.
             is_sure = bool(config.cluster.nodes) or use.excess_bytes > process_bytes(use)
             report = error if is_sure else warning
             yield report(
                 "cluster.nodes",
                 f"{use.place}: {_too_much(use)}, most of it {largest.name} ({size(largest.bytes)}); spread the "
-                "actors over more machines, or keep less there",
+                "actors over more machines, or offload less to it",
             )
     yield from _disk(config, memory)
 
@@ -98,14 +98,14 @@ def _cache(
     if cache.num_tokens < STARVED_SHARE * wanted:
         yield warning(
             "rollout.engine.max_num_seqs",
-            f"{engine.max_num_seqs} completions of expected length want {wanted:,.0f} tokens of cache, and it "
-            f"holds {cache.num_tokens:,}: some will be put back and begun again; lower it, or raise "
+            f"{engine.max_num_seqs} completions of expected length need {wanted:,.0f} tokens of cache, and it "
+            f"holds {cache.num_tokens:,}: some will be preempted and recomputed; lower it, or raise "
             "rollout.engine.tensor_parallel_size",
         )
 
 
 def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
-    """Whether the machines of the plan hold the changed run too; on a single local machine actors share the cores."""
+    """Whether the changed run can be placed on the machines of the plan; on a local machine actors share the cores."""
     try:
         return layout is None or not config.cluster.nodes or bool(lay_out(config, layout.machines))
     except ConfigError:
@@ -113,7 +113,7 @@ def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
 
 
 def _disk(config: ExperimentConfig, memory: MemoryPlan) -> Iterator[Finding]:
-    """Check the disk, only where the run will be on this machine."""
+    """Check free disk space, only if the run will be on this machine."""
     folder = config.training.checkpoint_dir or config.run_dir
     if config.cluster.address is not None or config.cluster.nodes or "://" in folder:
         return
@@ -127,7 +127,7 @@ def _disk(config: ExperimentConfig, memory: MemoryPlan) -> Iterator[Finding]:
 
 
 def _too_much(use: MemoryUse) -> str:
-    assert use.limit_bytes is not None  # else nothing is too much
+    assert use.limit_bytes is not None  # there is no excess without a limit
     return f"{size(use.total_bytes)} of {size(use.limit_bytes)}, {size(use.excess_bytes)} too much"
 
 
@@ -137,7 +137,7 @@ def _first_key(helps: str, otherwise: str) -> str:
 
 
 def with_value(config: ExperimentConfig, key: str, value: Any) -> ExperimentConfig | None:
-    """Return the config with one value changed; None where its group of settings refuses it."""
+    """Return the config with one value changed; None if its group of settings refuses it."""
 
     def changed(record: Any, name: str, *rest: str) -> Any:
         return replace(record, **{name: changed(getattr(record, name), *rest) if rest else value})
@@ -149,7 +149,7 @@ def with_value(config: ExperimentConfig, key: str, value: Any) -> ExperimentConf
 
 
 def what_fits(config: ExperimentConfig, ways: Sequence[Way], fits: Fits) -> str:
-    """Name the changes, the cheapest first, that make it fit: each that does so alone, else the first together."""
+    """Name the changes that fit, cheapest first: each that suffices alone, else the first ones together."""
     alone = [text for text, _, is_enough in (_try_way(config, way, fits) for way in ways) if is_enough]
     if alone:
         return f"{'each of ' if len(alone) > 1 else ''}{', '.join(alone)} would fit"
@@ -159,11 +159,11 @@ def what_fits(config: ExperimentConfig, ways: Sequence[Way], fits: Fits) -> str:
         taken += [text] if text else []
         if is_enough:
             return f"no single change suffices; together {', '.join(taken)} would fit"
-    return "no change that was tried suffices: this model needs larger or more GPUs"
+    return "no tried change suffices: this model needs larger or more GPUs"
 
 
 def _try_way(config: ExperimentConfig, way: Way, fits: Fits) -> tuple[str, ExperimentConfig, bool]:
-    """Return the first change of a way that fits, else the last that the settings take; its config; whether it fits."""
+    """Return the first value that fits, else the last accepted one: its text, its config, whether it fits."""
     key, values = way
     text, last = "", config
     for value in values:
@@ -176,7 +176,7 @@ def _try_way(config: ExperimentConfig, way: Way, fits: Fits) -> tuple[str, Exper
 
 
 def learner_ways(config: ExperimentConfig) -> list[Way]:
-    """Return ways to save memory of a learner rank, the cheapest in time first."""
+    """Return ways to save memory of a learner rank, the one that costs least time first."""
     learner, groups = config.learner, config.training.groups_per_step
     ways: list[Way] = []
     if learner.backend == "fsdp" and not learner.fsdp.reshard_after_forward:
@@ -202,9 +202,9 @@ def learner_ways(config: ExperimentConfig) -> list[Way]:
 
 
 def engine_ways(config: ExperimentConfig, widths: list[int]) -> list[Way]:
-    """Return ways to give an engine more cache; `widths` are tensor-parallel sizes that the model divides by."""
+    """Return ways to give an engine more cache; `widths` are the tensor-parallel sizes that divide the model."""
     engine = config.rollout.engine
-    if engine.kv_cache_bytes is not None:  # a size that was set; nothing else makes it larger
+    if engine.kv_cache_bytes is not None:  # a fixed size can only be raised itself
         sizes = [engine.kv_cache_bytes << power for power in range(1, MOST_DOUBLINGS)]
         return [("rollout.engine.kv_cache_bytes", sizes)]
     wider: Way = (

@@ -1,4 +1,4 @@
-"""The whole plan of a run as one record. Nothing is reserved, loaded or written, and no GPU is queried."""
+"""The plan of a run as one record; nothing is reserved, loaded or written, and no GPU is queried."""
 
 import json
 from dataclasses import dataclass, replace
@@ -30,6 +30,7 @@ from orchestration.plan.findings import (
     from_error,
     missing_folder,
     placement_findings,
+    run_folder_refusal,
     shape_findings,
     store_findings,
 )
@@ -52,7 +53,7 @@ class ModelFacts:
     name: str
     parameters: ParameterCounts
     folder: str | None
-    """Where its files are; None where they are not there, and a plan does not need them."""
+    """Folder of its files; None if it does not exist, which a plan accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class GpuNeeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Everything that is known of a run before it starts."""
+    """Placement, batches, data, memory and time of a run, and findings about them."""
 
     model: ModelFacts
     layout_name: str
@@ -73,16 +74,18 @@ class RunPlan:
     tensor_parallel: int
     needs: GpuNeeds
     layout: Layout | None
-    """None where no machines are named, or they cannot hold the run."""
+    """None if no machines are named, or they cannot hold the run."""
     lengths: Lengths
     batches: BatchPlan
     data: Located
     prompts: PromptPlan | None
-    """None where the dataset is not there."""
+    """None if the dataset is not there."""
     routing: RoutingPlan
     memory: MemoryPlan
     seconds: SecondsPlan | None
-    """None where the kind of GPU is not known."""
+    """None if the kind of GPU is not known."""
+    refusal: str
+    """Why `mixed-r1 train` would refuse run_dir, which holds a run of other settings; empty if it would not."""
     findings: tuple[Finding, ...]
     """Errors first."""
 
@@ -93,10 +96,10 @@ class RunPlan:
 
 
 def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPlan:
-    """Plan a run whose data is `located`; None looks for it.
+    """Plan a run; `located` is its data, None looks for it.
 
     Raises:
-        ConfigError: the model's sizes are not known or not understood.
+        ConfigError: the model's sizes are unknown or not supported.
         RolloutError: the dataset cannot be read.
     """
     shape, folder, located = shape_of(config.model), known_model_folder(config), located or locate(config)
@@ -121,6 +124,8 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *data_findings(config, prompts, routing),
         *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]
+    if refusal := run_folder_refusal(config):
+        findings.append(warning("run_dir", refusal))
     seconds = None
     if rates:
         cache_tokens = memory.cache.num_tokens if memory.cache else None
@@ -142,6 +147,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         routing=routing,
         memory=memory,
         seconds=seconds,
+        refusal=refusal,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity != "error")),
     )
 
@@ -149,7 +155,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
 def _read(
     config: ExperimentConfig, located: Located, ruler: PromptRuler | None
 ) -> tuple[PromptPlan | None, RoutingPlan, list[Finding]]:
-    """Read the dataset, if it is there."""
+    """Read the dataset if it exists."""
     held_out = SampleTable(located.held_out).tasks_and_sources() if located.held_out else []
     if located.train is None:
         return None, plan_routing(config.reward, None, held_out), []
@@ -159,7 +165,7 @@ def _read(
     except RolloutError as error:
         drawn = np.arange(len(table), dtype=np.int32)
         refusals.append(from_error(error, "data.stream"))
-    if config.data.train is not None:  # of a recipe's rows the data engine has proved every reference
+    if config.data.train is not None:  # the data engine has checked every reference of a recipe
         refusals += reference_findings(config.reward, table, drawn)
     pairs = table.tasks_and_sources()
     routing = plan_routing(config.reward, [pairs[index] for index in drawn], [*pairs, *held_out])
@@ -167,7 +173,7 @@ def _read(
 
 
 def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Finding]]:
-    """Place every actor on the machines that the settings name, or on this one where no GPU is asked for."""
+    """Place all actors on the machines of the settings, or on this one if no GPU is needed."""
     try:
         needs = needs_of(config)
     except ConfigError as error:
@@ -183,8 +189,8 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
         machines = (this_machine(needs),)
     if not machines:
         message = (
-            f"it is empty, so neither placement nor limits can be told; the run needs {summed.gpus:g} GPUs and "
-            f"{summed.cpus} cores: name the machines, or choose a cluster that does"
+            f"it is empty, so placement and limits are unknown; the run needs {summed.gpus:g} GPUs and "
+            f"{summed.cpus} cores: name the machines, or choose a cluster setting that does"
         )
         return summed, None, [warning("cluster.nodes", message)]
     try:
@@ -198,7 +204,7 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
 
 
 def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
-    """Return the longest sequence that the model was made for; None where its config.json does not say."""
+    """Return the longest sequence that the model supports; None if its config.json does not say."""
     hf_config = config.model.hf_config or {}
     if folder is not None and (folder / "config.json").is_file():
         hf_config = json.loads((folder / "config.json").read_text())
@@ -217,7 +223,7 @@ def _name(config: ExperimentConfig, shape: ModelShape) -> str:
 def check_plan(config: ExperimentConfig, located: Located) -> None:
     """Refuse a run for which `mixed-r1 plan` reports errors, unless plan.enforce is false.
 
-    Without located rows, lengths of prompts are assumed.
+    Prompt lengths are assumed if `located` has no rows.
 
     Raises:
         ConfigError: a line for each reason, with its key.
@@ -226,6 +232,4 @@ def check_plan(config: ExperimentConfig, located: Located) -> None:
         return
     plan = plan_run(config, located)
     if reasons := [finding.line for finding in plan.findings if finding.severity == "error"]:
-        raise ConfigError(
-            "\n".join(reasons) + " (as `mixed-r1 plan` counts; plan.enforce=false starts it all the same)"
-        )
+        raise ConfigError("\n".join(reasons) + " (found by `mixed-r1 plan`; plan.enforce=false starts the run anyway)")

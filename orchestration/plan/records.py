@@ -1,4 +1,4 @@
-"""Records of a plan: bytes by place, and findings."""
+"""Records of a plan: memory by item and place, and findings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ CONTEXT_BYTES = 1_200 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryItem:
-    """One thing that occupies memory."""
+    """One item of memory."""
 
     name: str
     bytes: int
@@ -27,7 +27,7 @@ def make_item(name: str, size: float, formula: str) -> MemoryItem:
 
 
 def make_product(name: str, each: int, number: int, note: str = "") -> MemoryItem:
-    """Return an item of so many elements of so many bytes each.
+    """Return an item of `number` elements of `each` bytes.
 
     Example:
         >>> make_product("gradients", 4, 1024, " parameters").formula
@@ -38,7 +38,7 @@ def make_product(name: str, each: int, number: int, note: str = "") -> MemoryIte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUse:
-    """Peak memory of one place.
+    """Peak memory of one place: a device, a process or a machine.
 
     Example:
         >>> weights = MemoryItem(name="weights", bytes=100, formula="")
@@ -49,7 +49,7 @@ class MemoryUse:
     place: str
     items: Items
     limit_bytes: int | None
-    """Memory available; None where it is not known."""
+    """Available memory; None if unknown."""
 
     @property
     def total_bytes(self) -> int:
@@ -57,13 +57,13 @@ class MemoryUse:
 
     @property
     def excess_bytes(self) -> int:
-        """Bytes above the limit; 0 where all fits, or no limit is known."""
+        """Bytes above the limit; 0 if all fits or the limit is unknown."""
         return 0 if self.limit_bytes is None else max(0, self.total_bytes - self.limit_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerParts:
-    """Memory of one learner rank: on its device, and in host memory where something is offloaded."""
+    """Memory of one learner rank: on its device, and in host memory if something is offloaded."""
 
     kept: Items
     """On the device between steps."""
@@ -75,7 +75,7 @@ class LearnerParts:
 
     @property
     def fullest(self) -> tuple[str, Items]:
-        """The phase that adds most, and what it adds."""
+        """The phase that adds most, and its items."""
         return max(self.phases.items(), key=lambda phase: sum(item.bytes for item in phase[1]))
 
 
@@ -84,23 +84,23 @@ class Finding:
     """Something that a user should know before the run."""
 
     severity: Literal["error", "warning"]
-    """error: the run cannot go as configured."""
+    """error: the run is refused as configured."""
     key: str
     """The setting to change."""
     message: str
-    """What is wrong, with its values, and what to do."""
+    """What is wrong, with values, and what to change."""
 
     @property
     def line(self) -> str:
-        """The message after its key."""
+        """The message, beginning with its key."""
         return self.message if self.message.startswith(self.key) else f"{self.key}: {self.message}"
 
 
 def error(key: str, message: str) -> Finding:
-    """Return a finding for which a run is refused."""
+    """Return a finding that refuses a run."""
     return Finding(severity="error", key=key, message=message)
 
 
 def warning(key: str, message: str) -> Finding:
-    """Return a finding that lets the run go."""
+    """Return a finding that does not refuse a run."""
     return Finding(severity="warning", key=key, message=message)

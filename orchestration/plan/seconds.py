@@ -1,7 +1,7 @@
-"""Seconds a step, estimated: operations and bytes over assumed rates. Nothing here has been measured on a GPU.
+"""Estimated seconds per step: operations and bytes over assumed rates. Nothing here was measured on a GPU.
 
-Operations are counted from shapes: 2 a parameter and token, and attention. Left out, as small beside these: norms,
-activations, the optimiser, and attention inside the vision tower.
+Operations are counted from shapes: 2 per parameter and token, and attention. Small ones are ignored: norms, activation
+functions, the optimiser, and attention inside the vision tower.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ from orchestration.settings.commands import AssumeConfig
 from orchestration.settings.experiment import ExperimentConfig
 
 BALANCE = 1.15
-"""Rollout and learner count as balanced while neither takes so many times the other's time."""
+"""Rollout and learner are balanced if neither takes more than this multiple of the other's time."""
 FORWARD = 2
-"""Operations of a parameter and token: multiply and add."""
+"""Operations per parameter and token: multiply and add."""
 
 Bound = Literal["rollout", "learner", "balanced", "turns"]
 
@@ -42,46 +42,46 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondsPlan:
-    """A step's time."""
+    """Time of a step and of the run."""
 
     phases: tuple[Phase, ...]
     rollout_s: float
     train_s: float
     publish_s: float
-    """While neither works: new weights are sent; colocated, GPUs are handed over."""
+    """Time in which neither side works: weights are sent; colocated, the GPU changes between engine and learner."""
     step_s: float
     run_s: float
-    """All steps, without start, evaluation and checkpoints."""
+    """All steps, excluding start, evaluation and checkpoints."""
     concurrency: int
     """Completions that an engine decodes at once."""
     bound: Bound
     advice: str
-    """The key to change."""
+    """What to change, with its key."""
     assumptions: Mapping[str, float]
     """Those of plan.assume that the estimate uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Assumed rates of the hardware, a second."""
+    """Assumed rates of the hardware, per second."""
 
     engine_flops: float
-    """Of one engine that reads prompts."""
+    """Prefill of one engine."""
     decode_bytes: float | None
-    """Of one engine; None on CPU, where decoding is counted in operations."""
+    """Decoding of one engine; None on CPU, where decoding is counted in operations."""
     rank_flops: float
     transfer_bytes: float
     host_bytes: float
 
 
 def rates_of(config: ExperimentConfig, layout: Layout | None) -> Rates | None:
-    """Return the rates of the slowest machines under each role; None where the kind of a GPU is not known."""
+    """Return the rates of the slowest GPUs of each role; None if the kind of a GPU is unknown."""
     assume, engine = config.plan.assume, config.rollout.engine
     engine_gpu = min(kinds_under(config, layout, "engine"), key=lambda gpu: gpu.memory_gb_s, default=None)
     learner_gpu = min(kinds_under(config, layout, "learner"), key=lambda gpu: gpu.bf16_tflops, default=None)
     if (engine.device == "cuda" and engine_gpu is None) or (config.learner.device == "cuda" and learner_gpu is None):
         return None
-    # On cores both sides are counted in operations.
+    # On CPU both sides are counted in operations.
     engine_flops, rank_flops, decode_bytes = assume.cpu_engine_gflop_s * 1e9, assume.cpu_learner_gflop_s * 1e9, None
     transfer_gb_s = assume.cpu_transfer_gb_s
     if engine_gpu:
@@ -108,14 +108,14 @@ def plan_seconds(
     rates: Rates,
     cache_tokens: int | None,
 ) -> SecondsPlan:
-    """Estimate the seconds of a step; `cache_tokens` is what an engine's cache holds, None where that is not known."""
+    """Estimate the seconds of a step; `cache_tokens` is what an engine's cache holds, None if that is not known."""
     assume, num_actors = config.plan.assume, config.cluster.reward_pool.num_actors
     is_colocated = config.cluster.layout == "colocated"
     concurrency = _concurrency(config, lengths, batches, cache_tokens)
     prefill = _prefill(config, shape, lengths, batches, rates)
     decode = _decode(config, shape, lengths, batches, rates, concurrency)
     reward_s = batches.groups * assume.reward_group_s + batches.completion_tokens * assume.reward_token_s
-    how = f"{batches.groups} groups over {some(num_actors, 'actor')}, beside sampling"
+    how = f"{batches.groups} groups over {some(num_actors, 'actor')}, during sampling"
     reward = Phase(name="reward", seconds=reward_s / num_actors, how=how)
     flops = train_flops(config, shape, lengths, batches)
     how = f"forward and backward, {flops:.3g} operations on {some(batches.ranks, 'rank')}"
@@ -144,7 +144,7 @@ def plan_seconds(
 
 
 def _concurrency(config: ExperimentConfig, lengths: Lengths, batches: BatchPlan, cache_tokens: int | None) -> int:
-    """Completions that an engine decodes at once: its slots, the completions it is given, what its cache holds."""
+    """Return the completions that an engine decodes at once: the least of its slots, its share, and its cache."""
     bounds = [config.rollout.engine.max_num_seqs, batches.completions_per_engine]
     if cache_tokens is not None:
         share_of_prompt = lengths.prompt / batches.group_size  # the group's completions share its cache blocks
@@ -159,14 +159,14 @@ def _prefill(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batc
         + image_flops(shape, lengths.image)
     )
     prompts = batches.groups / config.rollout.engines
-    how = f"{prompts:,.4g} prompts an engine, pictures included"
+    how = f"{prompts:,.4g} prompts per engine, images included"
     return Phase(name="prefill", seconds=prompts * per_prompt / rates.engine_flops, how=how)
 
 
 def _decode(
     config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan, rates: Rates, concurrency: int
 ) -> Phase:
-    """Every token step reads the weights once, and the cache of all completions that it serves."""
+    """Return the decoding phase: a token step reads the weights once, and the cache of all running completions."""
     text, engine = shape.text, config.rollout.engine
     weights = block_parameters(shape) + head_parameters(shape)
     context = lengths.prompt + lengths.completion / 2
@@ -179,12 +179,12 @@ def _decode(
     rounds = batches.completion_tokens / config.rollout.engines / concurrency
     if config.training.steps_ahead == 0:
         rounds = max(rounds, lengths.completion_most)  # a synchronous step waits for its longest completion
-    how = f"{concurrency} completions at once, {token_s * 1000:.3g} ms a token"
+    how = f"{concurrency} completions at once, {token_s * 1000:.3g} ms per token"
     return Phase(name="decode", seconds=rounds * token_s, how=how)
 
 
 def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPlan, rates: Rates) -> list[Phase]:
-    """What offloaded state moves between GPU and host: gradients down and weights up, once an update."""
+    """Return the traffic of offloaded state between GPU and host: gradients and weights, once per update."""
     learner = config.learner
     keeps_optimizer = learner.backend == "deepspeed" and learner.deepspeed.offload_optimizer
     keeps_weights = learner.fsdp.cpu_offload if learner.backend == "fsdp" else learner.deepspeed.offload_params
@@ -198,22 +198,22 @@ def _host_traffic(config: ExperimentConfig, shape: ModelShape, batches: BatchPla
 
 
 def _transfer(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
-    """After a step, engines that slept take all weights, others those of the layers in which something is trained."""
+    """Return the weight transfer: all weights if engines slept, else those of layers that have a trained parameter."""
     num = count_parameters(shape).total
     if config.rollout.weight_channel.backend != "ipc":
         num = sum(tensor.numel for tensor in changing_tensors(shape, config.learner.freeze, config.learner.lora))
     size = num * DTYPE_BYTES[config.rollout.engine.dtype]
     seconds = size / rates.transfer_bytes + config.plan.assume.pause_s
-    return Phase(name="new weights", seconds=seconds, how=f"{format_size(size)} to every engine at once")
+    return Phase(name="new weights", seconds=seconds, how=f"{format_size(size)} to all engines at once")
 
 
 def hand_over(config: ExperimentConfig, shape: ModelShape, rates: Rates) -> Phase:
-    """Colocated: the learner's state leaves the GPU for the engines and comes back; what is fixed is on the host."""
+    """Return the time to move a colocated learner's state to the host and back; fixed weights have a copy there."""
     kept = learner_parts(config, shape).kept
     back = sum(item.bytes for item in kept)
     away = sum(item.bytes for item in kept if item.name not in (FIXED, REFERENCE))
-    how = f"{format_size(away)} of a rank's state to the host, {format_size(back)} back"
-    return Phase(name="hand over", seconds=(away + back) / rates.host_bytes, how=how)
+    how = f"{format_size(away)} of learner state to the host, {format_size(back)} back"
+    return Phase(name="GPU handover", seconds=(away + back) / rates.host_bytes, how=how)
 
 
 def _bound(
@@ -223,7 +223,7 @@ def _bound(
         return "rollout", "scoring takes longer than sampling: raise cluster.reward_pool.num_actors"
     if takes_turns:
         share = rollout_s / (rollout_s + train_s)
-        longer = f"rollout takes {share:.0%} of the two"
+        longer = f"rollout takes {share:.0%} of their time"
         if config.cluster.layout == "colocated":
             return "turns", f"engines and learner take turns on the same GPUs; {longer}"
         return "turns", f"engines and learner take turns; {longer}; training.max_staleness=1 lets them overlap"
@@ -235,11 +235,11 @@ def _bound(
     if train_s > BALANCE * rollout_s:
         more = f"raise learner.num_ranks, or take {what} from rollout.engines"
         return "learner", f"engines wait {idle:.0%} of the time: {more}"
-    return "balanced", "neither side waits long for the other"
+    return "balanced", "neither side waits long"
 
 
 def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Lengths) -> dict[str, float]:
-    """The keys of plan.assume that the estimate uses."""
+    """Return the values of plan.assume that the estimate uses."""
     unused = {"prompt_tokens", "image_tokens"} if lengths.are_measured or is_drawn(config) else set()
     of_engine = "prefill_mfu", "decode_bandwidth_frac", "transfer_gb_s", "cpu_engine_gflop_s", "cpu_transfer_gb_s"
     of_learner = "learner_mfu", "cpu_learner_gflop_s"
@@ -249,23 +249,23 @@ def _assumptions(config: ExperimentConfig, assume: AssumeConfig, lengths: Length
 
 
 def block_parameters(shape: ModelShape) -> int:
-    """Parameters that every token of the language model passes through: without table and output head."""
+    """Return the parameters applied to each token of the language model, without embedding table and output head."""
     return count_parameters(shape).language_model - head_parameters(shape)
 
 
 def head_parameters(shape: ModelShape) -> int:
-    """Parameters of the output head, which may be the embedding table."""
+    """Return the parameters of the output head, which may be the embedding table."""
     return shape.text.vocab_size * shape.text.width
 
 
 def attention_flops(shape: ModelShape, context: float) -> float:
-    """Operations of one token's attention over `context` tokens, all layers: scores, and their sum of values."""
+    """Return the operations of one token's attention over `context` tokens, all layers: scores and weighted values."""
     text = shape.text
     return 2 * FORWARD * context * text.num_heads * text.head_dim * text.num_layers
 
 
 def image_flops(shape: ModelShape, num_image_tokens: float) -> float:
-    """Operations of tower and projector for a prompt's images."""
+    """Return the operations of vision tower and projector for a prompt's images."""
     if num_image_tokens <= 0:
         return 0.0
     counts = count_parameters(shape)
@@ -274,7 +274,7 @@ def image_flops(shape: ModelShape, num_image_tokens: float) -> float:
 
 
 def train_flops(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, batches: BatchPlan) -> float:
-    """Operations of a training step, all ranks: every update's forward and backward, and passes before them."""
+    """Return the operations of a training step, all ranks: updates, and scoring passes before them."""
     algorithm, learner = config.algorithm, config.learner
     prompt = lengths.prompt * (1 if batches.prefix_sharing else batches.group_size)
     completions = lengths.completion * batches.group_size
@@ -293,14 +293,14 @@ def train_flops(config: ExperimentConfig, shape: ModelShape, lengths: Lengths, b
 
 
 def backward_factor(learner: LearnerConfig, part: str) -> int:
-    """Backward operations in units of a forward pass: 1 for gradients of inputs, 1 for those of weights."""
+    """Return backward operations in units of a forward pass: 1 for gradients of inputs, 1 for those of weights."""
     if part not in learner.freeze and learner.lora is None:
         return 2
     return 0 if part == "vision_tower" else 1
 
 
 def num_scoring_passes(config: ExperimentConfig) -> int:
-    """Forward passes before the first update: of the policy where `old` is recomputed, of the reference for KL."""
+    """Return the forward passes before the first update: policy if `old` is recomputed, reference for KL."""
     algorithm = config.algorithm
     recomputes = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
     return int(recomputes) + int(algorithm.kl_coef > 0)

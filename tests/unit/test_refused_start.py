@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused_by_plan_and_train_until_it_is_wanted(start
     first, second = said.splitlines()
     assert first.startswith("mixed-r1 train: rollout.engine.kv_cache_bytes: an engine's key-value cache holds")
     assert second.startswith("rollout.engine.max_model_len: 4 of 12 rows")
-    assert second.endswith("plan.enforce=false starts it all the same)")
+    assert second.endswith("plan.enforce=false starts the run anyway)")
     assert "no room" in start([*ROWS, *LONG], "rollout.engine.kv_cache_bytes=100000", "plan.enforce=false")
 
 

@@ -111,7 +111,7 @@ def test_the_engine_holds_weights_once_and_56_kib_a_token(config: ExperimentConf
     assert token == 57_344
     cache = items["key-value cache"]
     assert memory.cache.num_tokens == cache // (16 * token) * 16
-    beside = ("key-value cache", "weight channel", "a layer loaded anew")
+    beside = ("key-value cache", "weight channel", "layer being reloaded")
     others = sum(size for name, size in items.items() if name not in beside)
     assert cache == int(0.9 * limit) - others
     assert memory.cache.num_whole_sequences == memory.cache.num_tokens // 8192

@@ -61,7 +61,7 @@ def test_a_checkpoint_on_its_way_is_counted_for_every_rank(tmp_path: Path) -> No
     config = gpu_config(tmp_path)
     _, second = host_memory(config, SHAPE, LAYOUT)
 
-    assert named(second)["learner: checkpoint on its way"] == 4 * share_bytes(config, SHAPE)
+    assert named(second)["learner: staged checkpoint"] == 4 * share_bytes(config, SHAPE)
 
 
 def test_what_is_offloaded_lies_on_the_host(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_is_offloaded_lies_on_the_host(tmp_path: Path) -> None:
 def test_a_sleeping_learner_of_a_shared_gpu_waits_in_host_memory(tmp_path: Path) -> None:
     turns = ("training.max_staleness=0", "rollout.weight_channel.backend=ipc")
     config = gpu_config(tmp_path, "cluster.layout=colocated", *turns)
-    parked = named(host_memory(config, SHAPE, LAYOUT)[1])["learner: state parked for the engines' turn"]
+    parked = named(host_memory(config, SHAPE, LAYOUT)[1])["learner: state offloaded during rollout"]
 
     assert parked == 4 * sum(item.bytes for item in learner_parts(config, SHAPE).kept)
 

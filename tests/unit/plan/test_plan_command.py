@@ -40,7 +40,7 @@ except SystemExit as left:
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("the demo's tiny Qwen2.5-VL, 1.08 million parameters: 3 actors on cores of 1 machine")
+    assert done.stdout.startswith("the demo's tiny Qwen2.5-VL, 1.08 million parameters: 3 CPU actors on 1 machine")
     assert "the first `mixed-r1 train` draws the rows" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -1,11 +1,13 @@
 """One change of a run that fits, and what the plan then says."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from orchestration.cluster.machines import this_machine
+from orchestration.plan.command import headline
 from orchestration.plan.plan import plan_run
 from orchestration.plan.records import Finding
 from tests.unit.plan.runs import dataset, gpu_settings, row, settings
@@ -33,7 +35,7 @@ def test_the_run_that_is_changed_below_fits_without_a_word() -> None:
         ("rollout.engine.tensor_parallel_size=16", "rollout.engine.tensor_parallel_size", "use 8 or less"),
         ("learner.num_ranks=2", "learner.micro_batch_tokens", "too much"),
         ("rollout.engine.gpu_memory_utilization=0.25", "rollout.engine", "would fit"),
-        ("rollout.engine.max_model_len=200000", "rollout.engine.max_model_len", "was made for 128,000"),
+        ("rollout.engine.max_model_len=200000", "rollout.engine.max_model_len", "supports 128,000"),
         ("algorithm.num_minibatches=200", "algorithm.num_minibatches", "use at most 128"),
         ("training.keep_best=true", "training.keep_best", "needs scores of every checkpoint"),
         (NODES.format(1, 8, 40.0), "cluster.nodes", "too much"),
@@ -55,10 +57,10 @@ def test_an_error_names_its_key_and_what_to_do(change: str, key: str, words: str
         (["algorithm.num_minibatches=3"], "algorithm.num_minibatches", "multiple of 12"),
         (["learner.micro_batch_tokens=4096"], "learner.micro_batch_tokens", "8,191"),
         (["training.max_staleness=0", "training.groups_per_step=4", "rollout.engines=8", NODES.format(2, 8, 1024.0)],
-         "rollout.engines", "some have nothing to do"),
+         "rollout.engines", "some engines are idle"),
         ([NODES.format(2, 4, 1024.0), "learner.num_ranks=5", "rollout.engines=2", "training.groups_per_step=125"],
-         "learner.num_ranks", "stand 4, 1 to a machine"),
-        ([NODES.format(2, 4, 1024.0), "run_dir=/home/me/run"], "run_dir", "put it on storage that they share"),
+         "learner.num_ranks", "split 4, 1 over the machines"),
+        ([NODES.format(2, 4, 1024.0), "run_dir=/home/me/run"], "run_dir", "use shared storage"),
         ([NODES.format(2, 4, 1024.0), "training.checkpoint_dir=/tmp/kept"], "training.checkpoint_dir", "storage"),
         (["cluster.address=null", "cluster.object_store_bytes=80000000", "training.groups_per_step=1024"],
          "cluster.object_store_bytes", "disk"),
@@ -126,7 +128,7 @@ def test_rows_that_fit_are_not_spoken_of(tmp_path: Path) -> None:
     ("odd", "key", "words"),
     [
         (row(900, prompt_tokens=9000), "rollout.engine.max_model_len", "prompt of rollout.engine.max_model_len"),
-        (row(900, prompt_tokens=7000), "rollout.engine.max_model_len", "long completions are cut"),
+        (row(900, prompt_tokens=7000), "rollout.engine.max_model_len", "long completions are truncated"),
         (row(900, sizes=((50, 50),) * 5), "rollout.engine.max_images_per_prompt", "more images"),
         (row(900, question="what is <image>?"), "data.train", "placeholder"),
         (row(900, prompt_tokens=None), "model.path", "not measured"),
@@ -207,7 +209,7 @@ def test_references_that_nothing_earns_are_named_by_source(tmp_path: Path) -> No
     told = {finding.message.partition(", such as")[0] for finding in with_rows(tmp_path, [*FITTING, *odd])}
 
     assert told == {
-        "source 'roots', task math: 1 of 2 references tried are earned by no plain spelling",
+        "source 'roots', task math: 1 of 2 references tried are refused by their own reward when written plainly",
         "source 'boxes', task iou: 1 of 1 references tried cannot be graded against",
         "source 'sets', task match_mcq: 1 of 1 references tried cannot be graded against",
     }
@@ -219,4 +221,27 @@ def test_of_a_large_source_some_references_are_tried_evenly(tmp_path: Path) -> N
     [finding] = with_rows(tmp_path, [*fitting, *odd])
 
     assert (finding.severity, finding.key) == ("warning", "data.train")
-    assert "12 of 50 references tried are earned by no plain spelling, such as" in finding.message
+    assert "12 of 50 references tried are refused by their own reward when written plainly, such as" in finding.message
+
+
+def test_a_folder_with_a_run_of_other_settings_is_named_as_one_that_a_start_refuses(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(asdict(settings(f"run_dir={folder}"))))
+
+    same = plan_run(settings(f"run_dir={folder}", "plan.enforce=false"))
+    other = plan_run(settings(f"run_dir={folder}", "training.groups_per_step=16"))
+    accepted = plan_run(settings(f"run_dir={folder}", "training.groups_per_step=16", "allow_config_change=true"))
+
+    assert not same.refusal
+    assert not accepted.refusal
+    assert "training.groups_per_step" in other.refusal
+    assert other.fits
+    assert any(finding.key == "run_dir" and "another run_dir" in finding.message for finding in other.findings)
+    assert "fits, but run_dir holds a run of other settings" in headline(other)
+
+
+def test_a_damaged_run_folder_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+
+    assert "not whole JSON" in plan_run(settings(f"run_dir={tmp_path}")).refusal

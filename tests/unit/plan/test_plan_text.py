@@ -85,7 +85,7 @@ def test_machines_with_one_pattern_are_told_together() -> None:
 
     assert rows == [
         ("node 0-2", "2 GPUs of kind h100_80gb, 8 cores, 64 GiB of memory each"),
-        ("  GPU 0-1", "learner ranks 0-5, 2 a machine"),
+        ("  GPU 0-1", "learner ranks 0-5, 2 per machine"),
         ("node 3", "8 cores, 64 GiB of memory"),
         ("  cores", "reward actor 0"),
     ]
