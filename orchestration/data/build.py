@@ -1,4 +1,4 @@
-"""The data engine on one screen: raw sources in, a verified and selected dataset out, resumable at every chunk."""
+"""The data engine: builds a verified and selected dataset from raw sources, resumable at every chunk."""
 
 import asyncio
 import shutil
@@ -62,25 +62,25 @@ TITLES = {
     "select": "selecting",
     "write": "writing shards",
 }
-"""What the progress bar of each stage shows."""
+"""Title of the progress bar of each stage."""
 TITLE_WIDTH = 34
 
 Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
-"""Shows the progress of a stage within the block; takes its name and the rows to come, None where not known yet."""
-Attempt = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
-"""Samples the rows of some chunks from the policy; takes the chunks, the key of their results, and a progress bar."""
+"""Context manager of a progress bar; takes the name of a stage and its number of rows, None if unknown."""
+Sampler = Callable[[Sequence[Chunk], str, Advance], list[Chunk]]
+"""Runs stage sample over chunks; takes the chunks, the key of their results, and the progress callback."""
 
 
-def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bar: Bar) -> None:
+def build_dataset(job: BuildJob, in_workers: Map, attempt: Sampler | None, bar: Bar) -> None:
     """Run all stages over the sources and publish the result as `job.out`.
 
-    Each stage finds by key the chunks that an earlier, perhaps killed, build has finished.
+    Each stage reuses, by key, the chunks that an earlier build has finished, even if that build was killed.
 
     Args:
         job: What to build.
-        in_workers: Applies a function to many items; runs the stages that take one row at a time.
-        attempt: Samples the rows from the current policy; None leaves their difficulty unknown.
-        bar: Shows how far a stage is.
+        in_workers: Applies a function to items in worker processes; runs the stages that process one row at a time.
+        attempt: Samples the rows from the current policy; None leaves difficulty unknown.
+        bar: Shows the progress of a stage.
     """
     recipe, store = job.recipe, job.store
     stages: dict[str, list[Chunk]] = {}
@@ -106,14 +106,16 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Attempt | None, bar: 
         train = run("sample", train, partial(attempt, train, job.policy))
     train = run("select", train, partial(select, job, train))
     if not total(train):
-        raise DataError(f"recipe {recipe.name}: no training row is left; most went as {most_frequent_reasons(stages)}")
+        raise DataError(
+            f"recipe {recipe.name}: no training row is left; most were rejected for {most_frequent_reasons(stages)}"
+        )
     rows_to_write = total(train) + total(of_role(chunks, "held_out"))
     with bar("write", rows_to_write) as advance:
         publish(job, stages, seconds, in_workers, advance)
 
 
 def total(chunks: Sequence[Chunk]) -> int:
-    """Rows of some chunks."""
+    """Return the number of rows of all chunks."""
     return sum(chunk.num_rows for chunk in chunks)
 
 
@@ -122,11 +124,11 @@ def most_frequent_reasons(stages: Mapping[str, Sequence[Chunk]]) -> str:
     counts = Counter(
         f"{row['reason']} ({stage})" for stage, chunks in stages.items() for chunk in chunks for row in chunk.rejected()
     )
-    return ", ".join(f"{reason} x {count}" for reason, count in counts.most_common(5)) or "nothing: no row was read"
+    return ", ".join(f"{reason} x {count}" for reason, count in counts.most_common(5)) or "no reason: no row was read"
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
-    """Stage 4: reject rows that another row makes superfluous, wrong or a leak."""
+    """Run stage 4: reject duplicates, contradictions and leaks."""
     settings = job.recipe.deduplicate
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
@@ -141,14 +143,14 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
 
 
 def select(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:
-    """Stage 7: keep rows whose difficulty fits, as many as the quotas allow."""
+    """Run stage 7: keep rows of suitable difficulty, up to the quotas."""
     recipe = job.recipe
     quotas = {name: source.quota for name, source in recipe.sources.items() if source.quota is not None}
 
     def verdicts() -> Iterator[tuple[int, Verdict]]:
         if not (quotas or recipe.select.quotas or recipe.select.bands or recipe.select.strata):
             advance(total(chunks))
-            return  # everything is kept, and nothing has to be remembered
+            return  # everything is kept, so no row is collected
         rows = []
         for chunk in chunks:
             for values in chunk.rows():
@@ -179,10 +181,10 @@ POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
 
 
 def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
-    """Build the configured recipe, or find it built.
+    """Build the configured recipe and return the dataset; one that exists is returned at once.
 
     Args:
-        config: Of a run; its model's processor measures the prompts, and its rollout tries the rows.
+        config: Settings of a run; its processor measures prompts, its rollout settings sample the rows.
         model: Hugging Face folder.
 
     Raises:
@@ -225,8 +227,8 @@ def _stage_bar(bars: "Progress", stage: str, total: int | None) -> Iterator[Adva
     bars.update(bar, total=bars.tasks[bar].completed)  # stops the clock
 
 
-def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Attempt:
-    """Return the function that starts engines and reward actors and samples the rows of chunks with them."""
+def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -> Sampler:
+    """Return the function that runs stage sample with engines and reward actors of its own."""
     sampling = config.rollout.sampling
     spec = SamplingSpec(
         group_size=job.recipe.difficulty.num_completions,

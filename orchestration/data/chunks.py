@@ -1,7 +1,7 @@
-"""Results of stages on disk, a chunk of rows at a time: found again by key, whole or not there.
+"""Results of stages on disk, in chunks of rows: found by key, complete or absent.
 
 A chunk is a folder `stage/key` with rows.jsonl, rejected.jsonl, info.json and, where a stage made images, images.arrow.
-Its key is a digest of everything that shapes it, so a rerun finds what is done and a changed setting finds nothing.
+Its key is a digest of everything that determines it, so a rerun reuses finished chunks, and changed settings do not.
 """
 
 import hashlib
@@ -41,18 +41,18 @@ class Chunk:
     num_rows: int
     num_rejected: int
     digest: str
-    """Of what its rows and images hold."""
+    """Digest of its rows and images."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else the stage recorded: source and role, files it read."""
+    """Source and role, and the files that stage read has read."""
 
     @property
     def address(self) -> str:
-        """`stage/key`, by which rows name the chunk that holds their images."""
+        """`stage/key`, by which rows refer to the chunk with their images."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
     def origin(self) -> dict[str, str]:
-        """Source and role, which every stage passes on: a chunk holds rows of one source."""
+        """Source and role of its rows, which every stage keeps."""
         return {name: str(self.facts[name]) for name in ("source", "role")}
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -64,7 +64,7 @@ class Chunk:
 
     @classmethod
     def open(cls, folder: Path) -> "Chunk | None":
-        """Return the chunk of a folder; None where it is not finished."""
+        """Return the chunk of a folder; None if it is not finished."""
         try:
             info = json.loads((folder / INFO).read_text())
         except FileNotFoundError:
@@ -120,7 +120,7 @@ class ChunkWriter:
         self._num_rejected += 1
 
     def finish(self, facts: dict[str, Any] | None = None) -> Chunk:
-        """Make the chunk appear under its name and return it."""
+        """Rename the chunk to its final name and return it."""
         self._rows.close()
         self._rejected.close()
         if self._images:

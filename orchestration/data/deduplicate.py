@@ -1,4 +1,4 @@
-"""Which rows of a recipe go because of another row: duplicates, contradictions, leaks, too many of one image."""
+"""Which rows are rejected because of another row: duplicates, contradictions, leaks, too many of one image."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from orchestration.settings.recipe import DeduplicateConfig
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4
-"""Fewer words are too common to prove that a question comes from an evaluation set; equal questions always count."""
+"""Shorter questions are too common to prove a leak, unless they are equal."""
 
 _NOT_DECIDED = "r.place NOT IN (SELECT place FROM decisions)"
 _EQUAL_IMAGE = f"""
@@ -98,15 +98,15 @@ _REASONS = {reason.value: reason for reason in RejectReason}
 
 
 def decide(index: RowIndex, settings: DeduplicateConfig) -> Iterator[tuple[int, RejectReason, str]]:
-    """Return (place, reason, detail that names the other row) of every row that goes, in order of places.
+    """Yield (place, reason, detail that names the other row) of each rejected row, in order of places.
 
-    Four rules, each on the rows that the ones before it left: leaks, equal rows, near-duplicates, rows per image. The
-    result depends on the rows and their places alone, not on the order in which they were added. Guard rows are never
-    decided on; held_out rows go only as duplicates and conflicts among themselves.
+    Four rules, each applied to the rows that the earlier ones keep: leaks, equal rows, near-duplicates, rows per image.
+    The result depends on the rows and their places alone, not on the order in which they were added. Guard rows are
+    never rejected; held_out rows only as duplicates of and conflicts with each other.
 
     Args:
-        index: With all rows in it; call this once.
-        settings: What counts as nearly the same.
+        index: Contains all rows; an index can be used once.
+        settings: Thresholds of near-duplicates.
     """
     index.flush()
     questions = Questions(index)
@@ -129,15 +129,15 @@ def decide(index: RowIndex, settings: DeduplicateConfig) -> Iterator[tuple[int, 
 
 
 def _decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: Questions) -> None:
-    """Decide on every train row with an image, or a question without image, of a held_out or guard row.
+    """Reject each train row with an image, or a question without image, of a held_out or guard row.
 
     Fingerprints are compared all with all, in blocks: about 4 ns a pair, 8 s for 200,000 in training against 10,000 in
     evaluation.
 
     Args:
-        index: With all rows in it.
-        images: None where nearly equal images shall not count.
-        questions: Of the index.
+        index: Contains all rows.
+        images: Fingerprints of the index; None to compare images exactly only.
+        questions: Word sets of the index.
     """
     index.write(
         "CREATE TABLE evaluation_images AS SELECT i.sha256, i.image_id, MIN(r.place) AS place FROM images i "
@@ -156,12 +156,12 @@ def _decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: 
 
 
 def _match(index: RowIndex, table: str, query: str, matches: Callable[[Places, Places], Pairs]) -> None:
-    """Write (member of training, earliest place of the evaluation rows with a member that it matches)."""
+    """Fill `table` with (training member, earliest place of an evaluation row that it matches)."""
     index.write(f"CREATE TABLE {table} (member INTEGER PRIMARY KEY, other INTEGER)")
     ours = np.fromiter((member for member, _ in index.read(query.format(role=_TRAIN))), dtype=np.int64)
     theirs = np.array(list(index.read(query.format(role=_EVALUATION))), dtype=np.int64).reshape(-1, 2)
     places = dict(zip(theirs[:, 0].tolist(), theirs[:, 1].tolist(), strict=True))
-    # Sorted, because fingerprints and word sets lie by number in mapped files.
+    # Sorted, because fingerprints and word sets are in mapped files in order of number.
     found = first_matches(np.sort(ours), np.ascontiguousarray(theirs[:, 0]), matches)
     index.write_many(f"INSERT INTO {table} VALUES (?, ?)", ((member, places[other]) for member, other in found))
 
@@ -179,10 +179,10 @@ def _like_questions(questions: Questions, left: Places, right: Places) -> Pairs:
 
 
 def _decide_near_rows(index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
-    """Decide on every train row that an earlier one nearly equals: images and question alike, task and answer the same.
+    """Reject each train row with an earlier near-duplicate: similar images and question, same task and answer.
 
-    Any earlier row counts that was not decided on before this stage, also one that goes as a near-duplicate itself:
-    chains are not resolved, and the verdict on a row depends on no other verdict. The earliest such row is named.
+    Any earlier row counts that an earlier rule kept, even if it is rejected as a near-duplicate itself: chains are not
+    resolved, so the verdict on a row depends on no other verdict. The earliest such row is named.
     """
     index.write(
         "CREATE TABLE profiles (profile BLOB PRIMARY KEY, family BLOB, words BLOB, num_images INTEGER, first INTEGER) "
@@ -196,7 +196,7 @@ def _decide_near_rows(index: RowIndex, images: ImageFingerprints, questions: Que
 
 
 class _NearProfiles:
-    """Profiles (rows that only bytes tell apart count as one) as a table in row order, 24 bytes each."""
+    """Profiles (rows that differ only in bytes share one) as a table in row order, 24 bytes each."""
 
     def __init__(self, index: RowIndex, images: ImageFingerprints, questions: Questions, similarity: float) -> None:
         self._index, self._images, self._questions, self._similarity = index, images, questions, similarity
@@ -205,7 +205,7 @@ class _NearProfiles:
         self._family, self._image, self._words = table["family"], table["image"], table["words"]
 
     def earliest(self) -> Iterator[tuple[int, int]]:
-        """Return (first row of a profile, earliest row that it nearly equals)."""
+        """Yield (first row of a profile, its earliest near-duplicate)."""
         order = np.argsort(self._family, kind="stable")
         starts = np.flatnonzero(np.diff(self._family[order], prepend=-1))
         for family in np.split(order, starts[1:]):

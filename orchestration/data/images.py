@@ -1,11 +1,11 @@
-"""Checking one image of a row: what the header claims first, then every pixel, then the fingerprints.
+"""Checks of one image: the size in its header, then all pixels; and fingerprints to find near-duplicates.
 
-Bytes are not trusted. Nothing is decoded before its claimed size is known to be sane, and whatever a decoder does with
-hostile bytes becomes a refusal with a reason, never an error of the data engine.
+Bytes are not trusted. Nothing is decoded before the size in the header is known to be acceptable, and any failure of a
+decoder becomes a refusal with a reason, never an error of the data engine.
 
-Near-duplicates are found by two fingerprints, a difference hash and a thumbnail. Both are means over a grid of cells,
-so that another size, encoder or quality of one picture changes them little. The hash compares neighbouring cells, the
-thumbnail has colours; two images are nearly the same when both agree.
+The fingerprints are a difference hash and a thumbnail. Both are means over a grid of cells, which change little with
+the size, encoder or quality of an image. The hash compares neighbouring cells, the thumbnail has colours; two images
+are near-duplicates if both are close.
 """
 
 import base64
@@ -23,11 +23,11 @@ from orchestration.settings.recipe import LimitsConfig
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 BOMB_FACTOR = 4
-"""A header that claims more than this multiple of max_pixels is an attack or garbage, not a large photograph."""
+"""A header with more than this multiple of max_pixels is treated as a decompression bomb."""
 JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
-"""EXIF orientations that move pixels; 1 is upright, and viewers ignore any other value."""
+"""EXIF orientations that move pixels; 1 is upright, other values are ignored by viewers."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """Start of the next segment: stuffed zeros, restart marks and fill bytes are part of the pixels."""
@@ -38,16 +38,16 @@ HASH_SIDE = 16
 """Rows of the hash, and bits in each: 256 in all."""
 THUMBNAIL_SIDE = 16
 MIN_STEP = 2
-"""Grey levels by which a cell must be brighter than its left neighbour to set its bit. With 0, the noise of a JPEG
-encoder sets bits at random wherever a drawing is evenly white."""
+"""Grey levels by which a cell must be brighter than its left neighbour to set its bit. With 0, JPEG noise would set
+random bits in white areas of a drawing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedImage:
-    """An image that decodes, in the bytes that the dataset will hold."""
+    """An image that can be decoded, with the bytes that the dataset will hold."""
 
     data: bytes
-    """The source's own bytes, unless colours or orientation had to be changed."""
+    """Bytes of the source, unless colours or orientation were changed."""
     sha256: str
     """Of `data`."""
     width: int
@@ -61,7 +61,7 @@ class CheckedImage:
         return self.width, self.height
 
     def stored(self, *, image_id: str, chunk: str, index: int) -> StoredImage:
-        """Return what a row keeps of the image once its bytes are stored at `index` of `chunk`."""
+        """Return the record of the image, whose bytes are stored at `index` of `chunk`."""
         return StoredImage(
             sha256=self.sha256,
             size_bytes=len(self.data),
@@ -78,9 +78,9 @@ class CheckedImage:
 def check_image(data: bytes, limits: LimitsConfig, *, has_boxes: bool) -> CheckedImage:
     """Decode an encoded image fully and return it with its size and fingerprints.
 
-    Palettes, transparency, grey and 16-bit channels stay in the bytes: the model's own path converts to RGB, and here
-    that conversion is proved to work. Files of several frames are refused, also photographs with an embedded preview
-    (MPO), because it is not known which one is meant.
+    Palettes, transparency, grey and 16-bit channels stay in the bytes: the model's processor converts to RGB, which is
+    tried here. Files of several frames are refused, also photographs with an embedded preview (MPO), because it is not
+    known which frame is meant.
 
     Args:
         data: The encoded file.
@@ -95,7 +95,7 @@ def check_image(data: bytes, limits: LimitsConfig, *, has_boxes: bool) -> Checke
             RejectReason.IMAGE_FILE_TOO_LARGE, f"{len(data)} bytes; limits.max_image_bytes is {limits.max_image_bytes}"
         )
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata and large sizes; what matters of it is decided below.
+        # Pillow warns of odd metadata and large sizes; both are checked below.
         warnings.simplefilter("ignore")
         try:
             return _check(data, limits, has_boxes)
@@ -142,7 +142,7 @@ def _check(data: bytes, limits: LimitsConfig, has_boxes: bool) -> CheckedImage:
 
 
 def _check_size(size: tuple[int, int], limits: LimitsConfig) -> None:
-    """Refuse sizes outside of the limits; called for the header, and again for what was decoded."""
+    """Refuse sizes outside of the limits; called for the header, and again for the decoded image."""
     width, height = size
     spelled = f"{width} x {height} pixels"
     if width * height > BOMB_FACTOR * limits.max_pixels:
@@ -158,7 +158,7 @@ def _check_size(size: tuple[int, int], limits: LimitsConfig) -> None:
 
 
 def _encode(pixels: Image.Image, source_format: str | None) -> bytes:
-    """Encode changed pixels, without the metadata of the file that they came from."""
+    """Encode changed pixels, without the metadata of their file."""
     pixels.info = {}
     buffer = io.BytesIO()
     if source_format == "JPEG":
@@ -206,11 +206,11 @@ def thumbnail(image: Image.Image) -> str:
 def is_truncated(data: bytes) -> bool:
     """Return whether a PNG, JPEG, GIF or WebP file lacks its end.
 
-    Decoders report a cut file as truncated, as no image at all, or not at all. The containers are reliable: every block
-    of a PNG, JPEG, GIF or WebP states its length, and there is a mark at the very end. Nothing is decoded.
+    Decoders report a truncated file as truncated, as no image, or not at all. The containers are reliable: each block
+    states its length, and an end marker follows. Nothing is decoded.
 
-    False for files of any other kind, for files too short to have a known kind, and for broken ones that have an end:
-    the decoder refuses these. Bytes behind the end are ignored.
+    Returns False for files of any other kind, for files too short to have a known kind, and for broken ones that have
+    an end, which the decoder refuses. Bytes after the end are ignored.
     """
     if data.startswith(_PNG_MAGIC):
         return _is_png_truncated(data)

@@ -1,4 +1,4 @@
-"""The manifest of a built dataset: sources, losses by stage and reason, content of the result; and what it counts."""
+"""The manifest of a built dataset: sources, rejected rows by stage and reason, content; and the tally behind it."""
 
 import json
 from bisect import bisect_right
@@ -21,9 +21,9 @@ FLOAT_DIGITS = 6
 NUM_EXAMPLES = 3
 CARDS_PER_FUNCTION = 4
 SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers")
-"""Where and how fast a recipe is built: left out, so that two builds of one dataset have one manifest."""
+"""Settings that do not change the dataset; omitted, so that equal datasets have equal manifests."""
 LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
-"""Where the rows of a role leave the engine."""
+"""Last stage of the rows of each role."""
 LEAKS = (RejectReason.LEAKED_IMAGE, RejectReason.LEAKED_QUESTION)
 DUPLICATES = (
     RejectReason.DUPLICATE,
@@ -33,7 +33,7 @@ DUPLICATES = (
 )
 _MEANINGS = {reason.value: reason.meaning for reason in RejectReason}
 
-# The ends have bins of their own: what is always wrong or always right is not trained on.
+# Separate bins for the ends: rows that are always wrong or always right are not trained on.
 REWARD_EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 EDGES: Mapping[str, tuple[float, ...]] = {
     "mean": REWARD_EDGES,
@@ -44,8 +44,7 @@ EDGES: Mapping[str, tuple[float, ...]] = {
     "box_area_frac": (0.0, 0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 0.9),
     "longer_side": (0, 56, 112, 224, 336, 448, 672, 896, 1344, 1792, 2688, 3584),
 }
-"""Name of a histogram -> its bins; bin i holds edges[i] <= value < edges[i + 1], the last one everything from its edge
-on."""
+"""Bins by name of histogram; bin i holds edges[i] <= value < edges[i + 1], the last one all values from its edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ class Shard:
 
 
 def bin_of(name: str, value: float) -> int:
-    """Return the bin of a histogram that a value counts in; one below the first edge counts in the first bin.
+    """Return the bin of a value in a histogram; values below the first edge are in the first bin.
 
     Example:
         >>> bin_of("caption_words", 10), bin_of("std", -1.0)
@@ -76,13 +75,13 @@ Reason = tuple[str, str, str, str]
 
 @dataclass(slots=True)
 class Tally:
-    """What a manifest counts, and a few rows to show; parts can be merged in any order."""
+    """Counts of a manifest, and a few rows to show; tallies can be merged in any order."""
 
     entered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(role, source, stage) -> rows that came into the stage."""
+    """(role, source, stage) -> rows that entered the stage."""
     rejected: Counter[Reason] = field(default_factory=Counter)
     examples: dict[Reason, list[tuple[str, str, str]]] = field(default_factory=dict)
-    """Up to NUM_EXAMPLES of (source_id, detail, question): the smallest, so that no order of work changes them."""
+    """Up to NUM_EXAMPLES of (source_id, detail, question): the smallest, independent of the order of work."""
     mix: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(role, task, source) -> rows of the result."""
     by: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -92,26 +91,26 @@ class Tally:
     difficulty: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     """(reward function, before | after selection, histogram, bin) -> train rows."""
     cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
-    """Reward function -> rows to show with the hash that they were drawn by: those with the smallest."""
+    """Reward function -> (hash, row) of the rows to show: those with the smallest hashes."""
 
     def enter(self, stage: str, role: Role, source: str, num_rows: int = 1) -> None:
-        """Count rows that come into a stage; those that it rejects are counted by `reject` beside it."""
+        """Count rows that enter a stage; `reject` counts those that it rejects."""
         self.entered[role, source, stage] += num_rows
 
     def reject(self, row: Rejected) -> None:
-        """Count one row that a stage leaves out."""
+        """Count one rejected row."""
         key = (row.role, row.source, row.stage, row.reason.value)
         self.rejected[key] += 1
         self._keep_examples(key, [(row.source_id, row.detail, row.question)])
 
     def measure(self, row: Candidate, function: str, when: str = "before") -> None:
-        """Count the difficulty of one row that came to selection; held-out rows and those without one are left out."""
+        """Count the difficulty of a training row before or after selection; rows without one are ignored."""
         if row.difficulty is not None and row.role == "train":
             for name in ("mean", "pass_rate", "std"):
                 self.difficulty[function, when, name, bin_of(name, getattr(row.difficulty, name))] += 1
 
     def select(self, row: Candidate, function: str) -> None:
-        """Count one row of the result, as it is written; its task is routed to `function`."""
+        """Count one row of the result, which reward `function` scores."""
         properties = {
             "task": row.task,
             "source": row.source,
@@ -144,7 +143,7 @@ class Tally:
         self.measure(row, function, "after")
 
     def show(self, function: str, cards: Iterable[tuple[int, Candidate]]) -> None:
-        """Keep the rows with the smallest hashes, to be shown on the page."""
+        """Keep the rows with the smallest hashes for the page."""
         merged = sorted([*self.cards.get(function, []), *cards], key=lambda card: card[0])
         self.cards[function] = merged[:CARDS_PER_FUNCTION]
 
@@ -171,7 +170,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountTask:
-    """A chunk to count, in a worker."""
+    """A chunk to be counted by a worker."""
 
     chunk: Path
     reward: RewardConfig
@@ -179,9 +178,9 @@ class CountTask:
     stages: tuple[str, ...]
     """Stages of this build, in order."""
     is_result: bool
-    """Whether its rows leave the engine; else only its rejected rows count."""
+    """Whether its rows are in the result; otherwise only its rejected rows count."""
     is_tried: bool
-    """Whether its rows have the difficulty that selection used."""
+    """Whether its rows have the difficulty that selection uses."""
 
 
 def count_chunk(task: CountTask) -> Tally:
@@ -196,7 +195,7 @@ def count_chunk(task: CountTask) -> Tally:
         row = candidate_from_json(values)
         if task.is_result:
             _enter(tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
-        if row.role == "guard":  # it is never graded, so its task may be one that no reward knows
+        if row.role == "guard":  # never graded, so no reward may know its task
             continue
         function = task.reward.route(row.task, row.source).function
         if task.is_tried:
@@ -208,7 +207,7 @@ def count_chunk(task: CountTask) -> Tally:
 
 
 def _enter(tally: Tally, role: Role, source: str, stages: Sequence[str], last: str) -> None:
-    """Count a row into every stage up to the one where it stayed or left."""
+    """Count a row in each stage up to `last`, where it was rejected or written."""
     for stage in stages:
         tally.enter(stage, role, source)
         if stage == last:
@@ -230,12 +229,11 @@ def build_manifest(
     Args:
         recipe: Settings of the build.
         plans: Its sources.
-        stages: In the order in which rows pass them, as `tally` and the rejected rows name them.
-        code: Which code built it: version of the package, commit (null where it is installed), digest of what shapes
-            rows.
+        stages: Names of the stages in order, as in `tally`.
+        code: Version of the package, commit (null for an installed package), digest of the code that determines rows.
         tally: Counts of all rows.
         shards: Files of the result, in order.
-        times: What differs between two builds: seconds by stage, start and end.
+        times: Seconds by stage, start and end, which differ between two builds.
     """
     settings = asdict(recipe)
     for name in SETTINGS_OF_THE_MACHINE:
@@ -284,7 +282,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _funnel(tally: Tally, stages: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one entry per role and source, with every stage that it entered; no row is lost between two stages."""
+    """Return one entry per role and source with each stage that its rows entered; checks that no row is lost."""
     losses: Counter[tuple[str, str, str]] = Counter()
     for (role, source, stage, _), count in tally.rejected.items():
         losses[role, source, stage] += count
@@ -326,7 +324,7 @@ def _rejected(tally: Tally) -> list[dict[str, Any]]:
 
 
 def rejection_lines(root: Path) -> list[str]:
-    """Return a line for each source and reason for which rows of a built dataset were left out; most rows first.
+    """Return a line for each source and reason of rejected rows of a built dataset; most rows first.
 
     Example: `own: 4 rows at normalise, reference_unearned (...)`.
     """
@@ -375,7 +373,7 @@ def _difficulty(tally: Tally) -> dict[str, Any]:
 
 
 def _quotas(recipe: RecipeConfig, tally: Tally) -> list[dict[str, Any]]:
-    """Return wished and found rows of every quota; a source with parts counts with all of them."""
+    """Return wanted and found rows of each quota; a source counts with all its parts."""
     functions, parts = tally.of_role("train", "function"), tally.of_role("train", "source")
     found = [("function", name, wished, functions[name]) for name, wished in recipe.select.quotas.items()]
     for name, source in recipe.sources.items():

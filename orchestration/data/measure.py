@@ -1,4 +1,4 @@
-"""Stage 5, measure: prompt and image tokens of every row under the model's own processor."""
+"""Stage 5, measure: prompt and image tokens of each row under the model's own processor."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ PROCESSOR_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
 )
-"""Files of a model folder that decide how long a prompt is."""
+"""Files of a model folder that determine prompt lengths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +31,25 @@ class Ruler:
     """Settings that prompt lengths depend on."""
 
     model: Path
-    """Hugging Face folder; of it only the processor is read."""
+    """Hugging Face folder; only its processor is read."""
     system_prompt: str
     max_images: int
     max_prompt_tokens: int
 
     @property
     def settings(self) -> tuple[str, int, int]:
-        """All but the folder, whose content counts instead of its name."""
+        """All settings but the folder, which counts by its content."""
         return self.system_prompt, self.max_images, self.max_prompt_tokens
 
 
 def processor_files(model: Path) -> Iterable[Path]:
-    """Return the files whose content decides how long a prompt is."""
+    """Return the existing PROCESSOR_FILES of a model folder."""
     return [model / name for name in PROCESSOR_FILES if (model / name).is_file()]
 
 
 @lru_cache(maxsize=1)
 def prompt_builder(ruler: Ruler) -> PromptBuilder:
-    """Load the processor; a worker keeps the last one."""
+    """Load the processor; a worker caches the latest."""
     return PromptBuilder(ruler.model, system_prompt=ruler.system_prompt, max_images=ruler.max_images)
 
 
@@ -57,7 +57,7 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
     """Return the row with its lengths.
 
     Raises:
-        Refused: The prompt is too long, or the processor cannot take it.
+        Refused: The prompt is too long, or the processor refuses it.
     """
     try:
         length = prompt_builder(ruler).measure(row.question, [image.size for image in row.images], row.sample_id)
@@ -72,7 +72,7 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
 
 
 def measure_stage(ruler: Ruler, processor: str) -> RowStage:
-    """Return stage 5: how long every prompt is; `processor` is the digest of the processor's files."""
+    """Return stage 5; `processor` is the digest of the processor's files."""
     key = [ruler.settings, processor, stage_code("measure")]
     return RowStage(name="measure", key=key, opened=partial(_opened, ruler))
 

@@ -1,6 +1,6 @@
-"""Stage 3, normalise: from a validated raw row to a candidate whose reference is proved by its own reward.
+"""Stage 3, normalise: turns a validated raw row into a candidate whose reference its own reward accepts.
 
-Everything is drawn from the row and the recipe's seed alone, so a row becomes the same candidate in every process.
+The result depends on the row and the recipe's seed alone, so it is the same in every process.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ from rewards.yes_no import read_yes_no
 
 CHART_TYPES = ("", "number", "year", "text", "list", "bool")
 _UNTYPED_TASKS = ("match_yesno", "match_mcq", "match_text", "iou", "open", "math")
-"""Their references have one form each; what a source calls them is read here and not passed on."""
+"""Tasks with one form of reference each: the answer type of the source is dropped."""
 _YES_NO = {"1": "yes", "1.0": "yes", "y": "yes", "t": "yes", "0": "no", "0.0": "no", "n": "no", "f": "no"}
 _SLOT = re.compile(r"\{(question|options)\}")
 DECIMALS = 2
-"""Of a pixel; finer than anybody draws boxes."""
+"""Decimals of box coordinates in pixels."""
 SAMPLE_ID_KEY = "sample_id"
-"""Metadata key by which drawn sources, whose rows have ids already, keep them."""
+"""Metadata key under which drawn sources pass on the ids that their rows already have."""
 REASONS = {
     "unusable": RejectReason.REFERENCE_UNUSABLE,
     "not_right": RejectReason.REFERENCE_NOT_RIGHT,
@@ -63,15 +63,15 @@ def normalise(
     """Return a validated row in canonical form.
 
     Args:
-        row: One that `validate` accepted.
+        row: A row that `validate` accepted.
         images: Its images as they are stored, in order; boxes belong to the first.
         source: Full name, `/part` included.
-        role: Of the source.
-        license: Of the source, as the recipe or its adapter states it.
-        config: Prompt templates and whether to shuffle options. Options are shuffled only where the template shows
-            them and their order means nothing; see options.can_shuffle.
-        limits: What boxes may be.
-        seed: Of the recipe.
+        role: Role of the source.
+        license: Licence of the source, as the recipe or its adapter states it.
+        config: Prompt templates and whether to shuffle options. Options are shuffled only if the template shows
+            them and `can_shuffle` allows it.
+        limits: Limits of boxes.
+        seed: Seed of the recipe.
 
     Raises:
         Refused: The reference, the options or the boxes cannot be used.
@@ -110,7 +110,7 @@ def normalise(
 
 
 def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: str) -> Candidate:
-    """Return a row of a benchmark, read only to find leaks: its reference, which many keep back, is not checked."""
+    """Return a row of a benchmark, used only to find leaks; its reference, which may be missing, is not checked."""
     question = row.question.strip()
     return Candidate(
         sample_id=sample_id_of(source, row.source_id, question),
@@ -128,7 +128,7 @@ def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: s
 
 
 def sample_id_of(source: str, source_id: str, question: str) -> str:
-    """Return the id of a row: 40 hexadecimal digits, the same whenever the row is built again."""
+    """Return the id of a row: 40 hexadecimal digits, the same in every build."""
     text = f"{source}|{source_id}|{question}"
     return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
@@ -155,7 +155,7 @@ def _answer_type(row: RawRow) -> str:
 
 
 def _user_turn(template: str, question: str, options: Sequence[str]) -> str:
-    """Fill the template in one pass: what stands in braces inside of a question or an option stays as it is."""
+    """Fill the template in one pass, so that braces in a question or an option are kept."""
     texts = {"question": question, "options": rendered(options)}
     return _SLOT.sub(lambda match: texts[match[1]], template)
 
@@ -165,7 +165,7 @@ def _without_id(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 class ReferenceCheck:
-    """Proves references by the rewards that the run will use."""
+    """Checks references with the rewards that the run will use."""
 
     def __init__(self, config: RewardConfig) -> None:
         self._config = config
@@ -207,7 +207,7 @@ class ReferenceCheck:
 
 
 def normalise_stage(config: NormaliseConfig, limits: LimitsConfig, reward: RewardConfig, seed: int) -> RowStage:
-    """Return stage 3: one form for options, letters, boxes and prompts; each reference is graded by its own reward."""
+    """Return stage 3: canonical options, letters, boxes and prompts, and references accepted by their own reward."""
     key = [asdict(config), asdict(limits), asdict(reward), seed, stage_code("normalise")]
     return RowStage(name="normalise", key=key, opened=partial(_opened, config, limits, reward, seed))
 
@@ -243,11 +243,11 @@ def _opened(
 def box_answer(row: RawRow, size: tuple[int, int], limits: LimitsConfig) -> str:
     """Return the reference of a grounding row.
 
-    One box is `[x1, y1, x2, y2]`, several are a list of such lists, none is `[]`. Where the boxes are of several
-    categories each is `{"bbox_2d": [...], "label": ...}`; one category alone is named by the question.
+    One box is `[x1, y1, x2, y2]`, several are a list of such lists, none is `[]`. Boxes of several labels are each
+    `{"bbox_2d": [...], "label": ...}`; a single label is named by the question.
 
     Args:
-        row: With `boxes`, or with boxes as text in `answer`; form and frame are the row's.
+        row: Has `boxes`, or boxes as text in `answer`, in its own form and frame.
         size: (width, height) in pixels of the image that the boxes belong to.
         limits: Slack, largest share and number of boxes.
 
@@ -285,7 +285,7 @@ def _corners(
         raise Refused(RejectReason.BOX_OUTSIDE_IMAGE, f"box {spelled}; limits.box_slack is {slack:g} pixels")
     left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
     if not (left < right and top < bottom):
-        raise Refused(RejectReason.BOX_OUTSIDE_IMAGE, f"box {spelled} lies beyond the edge")
+        raise Refused(RejectReason.BOX_OUTSIDE_IMAGE, f"box {spelled} is outside of the image")
     if (right - left) * (bottom - top) > limits.max_box_frac * width * height:
         raise Refused(RejectReason.BOX_TOO_LARGE, f"box {spelled}; limits.max_box_frac is {limits.max_box_frac:g}")
     numbers = [_rounded(edge) for edge in (left, top, right, bottom)]
@@ -299,7 +299,7 @@ def _in_pixels(raw: RawBox, form: BoxForm, frame: BoxFrame, size: tuple[int, int
     if len(raw.values) != 4 or not are_numbers:
         raise Refused(RejectReason.BOX_MALFORMED, f"box {spelled} is not four numbers")
     if any(abs(value) > 1e9 for value in raw.values):
-        # Beyond any image, and beyond what the arithmetic below keeps exact.
+        # Larger than any image, and than the arithmetic below can represent exactly.
         raise Refused(
             RejectReason.BOX_OUTSIDE_IMAGE, f"a box in an image of {size[0]} x {size[1]} has a value over 1e9"
         )
@@ -314,7 +314,7 @@ def _in_pixels(raw: RawBox, form: BoxForm, frame: BoxFrame, size: tuple[int, int
 
 
 def _rounded(value: float) -> int | float:
-    """Return the number as JSON should have it: two decimals, integers without a point, never -0.0."""
+    """Return a number for JSON: two decimals, whole numbers as int, never -0.0."""
     value = round(value, DECIMALS)
     return int(value) if value.is_integer() else value
 

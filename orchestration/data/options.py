@@ -1,4 +1,4 @@
-"""Options and reference of a multiple-choice row: clean texts, a letter for the answer, a fair order."""
+"""Options and reference of a multiple-choice row: clean texts, the answer as a letter, a random order."""
 
 import hashlib
 import random
@@ -44,11 +44,11 @@ def letter_answer(options: Sequence[str], answer: str, answer_type: str) -> Lett
     """Clean options and find the reference among them.
 
     Args:
-        options: As the source has them.
+        options: Texts as in the source.
         answer: A letter, letters, or an option's text, label included or not.
-        answer_type: `index`: the answer is a place, counted from 0. `text`: it is an option's text and stays one,
-            unless the reward would take that text for a letter. Anything else: see `answer`; a lone letter within the
-            range of labels is a label, never a text.
+        answer_type: `index`: the answer is an index from 0. `text`: it is an option's text and is kept as text, unless
+            the reward would read that text as a letter. Anything else: see `answer`; a single letter in the range of
+            labels is a label, never a text.
 
     Raises:
         Refused: OPTIONS_UNUSABLE or ANSWER_NOT_IN_OPTIONS.
@@ -62,11 +62,11 @@ def letter_answer(options: Sequence[str], answer: str, answer_type: str) -> Lett
 
 
 def clean_options(options: Sequence[str]) -> tuple[str, ...]:
-    """Return options with single spaces, and without labels (`A. cat`, `B. dog`) if all of them have theirs.
+    """Return options with single spaces, and without labels (`A. cat`, `B. dog`) if all have the right one.
 
     Raises:
-        Refused: OPTIONS_UNUSABLE, for fewer than two, more than letters, one without text, or two that are one text
-            once normalised as the reward does.
+        Refused: OPTIONS_UNUSABLE, for fewer than two options, more than 26, one without text, or two that are equal
+            after the normalisation of the reward.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise Refused(RejectReason.OPTIONS_UNUSABLE, f"{len(options)} options; 2 to {len(LETTERS)} can be lettered")
@@ -83,16 +83,16 @@ def clean_options(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def can_shuffle(options: Sequence[str]) -> bool:
-    """Return whether the order of options means nothing.
+    """Return whether options may be shuffled.
 
-    It means something where an option refers to others (`all of the above`, `both A and B`), and where one is
-    itself a lone letter, as labels in a diagram are: behind another letter it would be read as that one.
+    Their order matters if an option refers to others (`all of the above`, `both A and B`), or is itself a single
+    letter, as labels in a diagram are: after another letter it would be misread.
     """
     return not any(_refers_to_letters(option) for option in options)
 
 
 def shuffled(lettered: Lettered, *, seed: int, sample_id: str) -> Lettered:
-    """Put options into an order drawn from seed and row, and move the letters of the reference along."""
+    """Shuffle options by seed and row, and adapt the letters of the reference."""
     digest = hashlib.blake2b(f"{seed}|options|{sample_id}".encode(), digest_size=8).digest()
     order = list(range(len(lettered.options)))
     random.Random(int.from_bytes(digest, "big")).shuffle(order)
@@ -128,7 +128,7 @@ def _without_labels(options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _key(text: str) -> str:
-    """Return the form in which texts are compared; one of punctuation alone stays unchanged."""
+    """Return the form in which texts are compared; text of punctuation alone is unchanged."""
     return comparable(text) or text.strip()
 
 
@@ -137,7 +137,7 @@ def _gold(options: Sequence[str], answer: str) -> frozenset[str]:
         gold = Choices(options, answer).gold
     except GoldError as error:
         raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}") from error
-    # Read as a list, "A. dog" with dog at B would be A and B: several are right only where several letters say so.
+    # Read as a list, "A. dog" with dog at B would be A and B: several options are right only if the answer is letters.
     if len(gold) > 1 and not _are_letters(answer):
         raise Refused(
             RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} names {', '.join(sorted(gold))} but not as letters"
@@ -146,7 +146,7 @@ def _gold(options: Sequence[str], answer: str) -> frozenset[str]:
 
 
 def _are_letters(answer: str) -> bool:
-    """Whether an answer is letters alone: `A, C`, `(A) and (C)`, `AC`."""
+    """Whether an answer is only letters: `A, C`, `(A) and (C)`, `AC`."""
     items = [item for item in _BETWEEN_LETTERS.split(answer.strip(" .")) if item and item.casefold() != "and"]
     return all(len(item) == 1 for item in items) or (len(items) == 1 and items[0].isupper())
 

@@ -1,4 +1,4 @@
-"""A built dataset as one self-contained HTML page: mix, funnel, difficulty, lengths, licences, quotas, some rows."""
+"""HTML page of a built dataset: mixture, rows by stage, difficulty, lengths, licences, quotas, example rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from rollout.records import Sample
 
 MAX_ANSWER_CHARS = 600
 NUM_VALUES = 12
-"""Values of one property that a table lists; the rest is summed up."""
+"""Values of a property that a table lists; the others are summed."""
 LENGTHS = {
     "prompt_tokens": "prompt tokens",
     "caption_words": "words of a caption",
@@ -31,10 +31,10 @@ DIFFICULTIES = {"mean": "mean reward", "pass_rate": "share of right completions"
 
 
 def dataset_page(manifest: Mapping[str, Any], examples: Sequence[Sample]) -> str:
-    """Return the page of a dataset; parts without numbers are left out.
+    """Return the page of a dataset; sections without numbers are omitted.
 
     Args:
-        manifest: As built, or read back from manifest.json.
+        manifest: Content of manifest.json.
         examples: Rows to show, with their images.
     """
     stages = manifest["stages"]
@@ -121,7 +121,7 @@ def _difficulty(manifest: Mapping[str, Any]) -> list[Markup]:
 
 
 def _band(settings: Mapping[str, Any] | None, name: str) -> tuple[float, float] | None:
-    """Return what a band keeps of one statistic; the bins at the ends hold what is all wrong and all right."""
+    """Return the range of one statistic that a band keeps; the bins at the ends are all wrong and all right."""
     if settings is None:
         return None
     if name == "std":

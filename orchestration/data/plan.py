@@ -1,4 +1,4 @@
-"""What a recipe becomes: parts of its sources, key of the result, whether it is built. No Ray: plans read it too."""
+"""Plan of a build: parts of the sources, key of the result, whether it is built. Without Ray: `plan` imports it."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from rewards.config import RewardConfig
 
 MANIFEST = "manifest.json"
 ROLE_ORDER = ("guard", "held_out", "train")
-"""Evaluation sets come first, so that of two equal rows the one for training goes."""
+"""Evaluation sets come first, so that of two equal rows the training row is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePlan:
-    """One source, ready to be read."""
+    """One source with the tasks that read it."""
 
     name: str
     config: SourceConfig
@@ -38,28 +38,28 @@ class SourcePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildJob:
-    """Everything that shapes a dataset."""
+    """Everything that determines a dataset."""
 
     recipe: RecipeConfig
     plans: Sequence[SourcePlan]
     reward: RewardConfig
     ruler: Ruler
     processor: str
-    """Digest of the files that decide how long a prompt is."""
+    """Digest of the processor files that determine prompt lengths."""
     policy: str
-    """Digest of the model that tries the rows, and of how it samples; empty where it does not."""
+    """Digest of the model that samples the rows, and of its sampling settings; empty without sampling."""
     store: Path
-    """Folder of all chunks: shared by every machine that has workers."""
+    """Folder of all chunks, shared by all machines with workers."""
     out: Path
 
     @property
     def key(self) -> str:
-        """Digest of all that, code included: equal keys are equal datasets."""
+        """Digest of all fields and the code; equal keys mean equal datasets."""
         recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
         for source in recipe["sources"].values():
             source["path"] = None
         parts = [task.key for plan in self.plans for task in plan.tasks]
-        # That of stage sample is part of `policy`, which is empty where no row is tried.
+        # The code of stage sample is part of `policy`, which is empty without sampling.
         code = {stage: stage_code(stage) for stage in STAGES if stage != "sample"}
         return digest_of(recipe, parts, asdict(self.reward), self.ruler.settings, self.processor, self.policy, code)
 
@@ -82,12 +82,12 @@ class Dataset:
 
     @property
     def manifest(self) -> Path:
-        """What the dataset was made of, and what was left out."""
+        """File that describes sources, settings and rejected rows."""
         return self.root / MANIFEST
 
 
 class FileDigests:
-    """SHA-256 of files; a file whose size and modification time are as they were is not read again."""
+    """SHA-256 of files, cached by size and modification time in a JSON file."""
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
@@ -104,12 +104,12 @@ class FileDigests:
         return str(found["sha256"])
 
     def save(self) -> None:
-        """Write the digests to the JSON file."""
+        """Write the cache."""
         write_json(self._memory, self._known)
 
 
 def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
-    """Find the sources and name the result."""
+    """Find the sources of the configured recipe and compute the key of its result."""
     recipe = config.data.recipe
     assert recipe is not None  # checked where the configuration was built
     store = Path(config.cache_dir) / "data"
@@ -152,15 +152,17 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
 
 
 def is_built(job: BuildJob) -> bool:
-    """Return whether the result is there.
+    """Return whether the result exists.
 
     Raises:
-        ConfigError: Another dataset, or something else, is in its place.
+        ConfigError: Its path holds another dataset, or something else.
     """
     manifest = job.out / MANIFEST
     if not manifest.is_file():
         if job.out.exists():
-            raise ConfigError(f"data.recipe.out={job.out} exists and is no dataset; name a folder that does not exist")
+            raise ConfigError(
+                f"data.recipe.out={job.out} exists and is not a dataset; name a folder that does not exist"
+            )
         return False
     if json.loads(manifest.read_text())["key"] != job.key:
         raise ConfigError(
@@ -174,8 +176,8 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
     """Find the parts of all sources, evaluation sets first, then in the order of the recipe.
 
     Raises:
-        ConfigError: a source has no such adapter, or options that its adapter does not know.
-        DataError: files that sources' formats need are missing; all such sources are named.
+        ConfigError: A source names an unknown adapter, or options that its adapter does not have.
+        DataError: Files of sources are missing; names all such sources.
     """
     plans, missing = [], []
     for name in sorted(recipe.sources, key=lambda name: ROLE_ORDER.index(recipe.sources[name].role)):
@@ -185,7 +187,7 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
             missing.append(f"  {name}: {error}; to leave it out: ~data.recipe.sources.{name}")
     digests.save()
     if missing:
-        raise DataError("these sources are not there as their formats need them:\n" + "\n".join(missing))
+        raise DataError("files of these sources are missing:\n" + "\n".join(missing))
     return plans
 
 

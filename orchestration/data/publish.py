@@ -1,4 +1,4 @@
-"""Stage 8, write: shards, each whole or not there; then manifest and page, in a folder that appears whole."""
+"""Stage 8, write: writes shards, manifest and page into a folder that is renamed when complete."""
 
 import hashlib
 import importlib.metadata
@@ -27,12 +27,12 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard: a stretch of the rows of some chunks in order."""
+    """One shard: a range of the rows of some chunks, in order."""
 
     store: Path
     chunks: tuple[Path, ...]
     first: int
-    """Rows of the first chunk that belong to the shard before this one."""
+    """Rows of the first chunk that belong to the previous shard."""
     num_rows: int
     root: Path
     """Folder of the dataset."""
@@ -42,7 +42,7 @@ class ShardTask:
 
 
 def plan_shards(store: Path, chunks: Sequence[Chunk], root: Path, role: str, config: ShardsConfig) -> list[ShardTask]:
-    """Cut the rows of some chunks into shards of `rows_per_shard`, the last one shorter."""
+    """Divide the rows of chunks into shards of `rows_per_shard`; the last one may be shorter."""
     rows_per_shard = config.rows_per_shard
     starts = [0]
     for chunk in chunks:
@@ -68,7 +68,7 @@ def plan_shards(store: Path, chunks: Sequence[Chunk], root: Path, role: str, con
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write a shard that is not there yet and return it with its digest."""
+    """Write a shard unless it exists, and return it with its digest."""
     path = task.root / task.name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _row(row: Candidate, reader: ImageReader, task: ShardTask, folder: Path) -> 
 
 
 def _store_image(data: bytes, sha256: str, folder: Path) -> str:
-    """Write an image under its digest, once, and return its path under the folder of the shards."""
+    """Write an image under its digest unless it exists, and return its path relative to the shards."""
     suffix = next((suffix for start, suffix in SUFFIXES.items() if data.startswith(start)), ".tif")
     path = Path("images") / sha256[:2] / f"{sha256}{suffix}"
     target = folder / path
@@ -111,14 +111,14 @@ def _store_image(data: bytes, sha256: str, folder: Path) -> str:
 def publish(
     job: BuildJob, stages: Mapping[str, Sequence[Chunk]], seconds: Mapping[str, float], run: Map, advance: Advance
 ) -> None:
-    """Write the dataset beside its name and rename it; shards that an earlier build finished stay.
+    """Write the dataset under a temporary name and rename it; shards of an interrupted build are reused.
 
     Args:
         job: What was built.
-        stages: Chunks that came out of each stage, in the order in which rows pass them.
-        seconds: What each stage took, in this process.
-        run: Applies a function to many items: writes shards and counts.
-        advance: Called with numbers of written rows.
+        stages: Resulting chunks of each stage, in order.
+        seconds: Time of each stage in this process.
+        run: Applies a function to items in worker processes; writes shards and counts rows.
+        advance: Called with the number of rows written.
     """
     started = time.perf_counter()
     partial = job.out.with_name(f"{job.out.name}.partial-{job.key}")
@@ -161,7 +161,7 @@ def of_role(chunks: Sequence[Chunk], *roles: str) -> list[Chunk]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a text; halves of characters, as quarantined rows may quote, become question marks."""
+    """Write a text; lone surrogates, which rejected rows may quote, become question marks."""
     path.write_bytes(text.encode("utf-8", "replace"))
 
 

@@ -1,4 +1,4 @@
-"""Stage 1, read: raw files of every source -> chunks of raw rows with their images."""
+"""Stage 1, read: the raw files of all sources as chunks of raw rows with their images."""
 
 import hashlib
 import heapq
@@ -19,7 +19,7 @@ from orchestration.storage.files import write_json
 
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
-"""A chunk ends early when its images reach this, so that memory does not depend on how large pictures are."""
+"""A chunk ends early at this size of its images, to limit memory."""
 Stamp = tuple[str, int, int]
 """Path under the source's folder, size in bytes, modification time in nanoseconds."""
 
@@ -31,7 +31,7 @@ class PartTask:
     store: Path
     recipe: RecipeConfig
     name: str
-    """Of the source in the recipe."""
+    """Name of the source in the recipe."""
     license: str
     root: Path
     part: Part
@@ -58,7 +58,7 @@ def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advan
 
 
 def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
-    """Set the hash up to which rows are drawn where a source has `max_rows`; over all parts, so they are read twice."""
+    """Set the hash up to which rows are drawn if a source has `max_rows`; its parts are read twice for that."""
     limit = parts[0].source.max_rows if parts else None
     if limit is None:
         return list(parts)
@@ -67,19 +67,19 @@ def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
         smallest = heapq.nsmallest(limit, (drawn for found in run(smallest_hashes, parts) for drawn in found))
         write_json(memory, smallest[-1] if smallest else 0)
     cutoff = json.loads(memory.read_text())
-    # Other files of the source move the cutoff, so it is part of what a part's chunks are kept under.
+    # The cutoff depends on all files of the source, so it is part of the key of each part.
     return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in parts]
 
 
 def smallest_hashes(task: PartTask) -> list[int]:
-    """Return the `max_rows` smallest sampling hashes of a part; those are a random subset of its rows."""
+    """Return the `max_rows` smallest sampling hashes of a part: a random subset of its rows."""
     adapter = find_adapter(task.source.adapter)
     drawn = (_sampling_hash(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
     return heapq.nsmallest(task.source.max_rows or 0, drawn)
 
 
 def _sampling_hash(task: PartTask, source_id: str) -> int:
-    """Return a hash of seed, source, part and id, by which rows are drawn."""
+    """Return the hash of seed, source, part and id by which rows are drawn."""
     text = f"{task.recipe.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
 
@@ -110,13 +110,13 @@ def read_part(task: PartTask) -> list[Path]:
 
 
 def _holds(root: Path, folder: Path) -> bool:
-    """Whether a chunk is there and every image file it was made from is unchanged."""
+    """Whether a chunk exists and all image files that it was made from are unchanged."""
     chunk = Chunk.open(folder)
     return chunk is not None and all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
 
 
 def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -> Chunk | None:
-    """Write the next chunk; None when no row is left."""
+    """Write and return the next chunk; None if no row is left."""
     writer = None
     stamps: list[Stamp] = []
     for row in rows:
@@ -162,10 +162,10 @@ def full_source(name: str, part: str) -> str:
 
 
 def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stamp | None]:
-    """Return the encoded bytes of a raw image, and the stamp of the file they came from.
+    """Return the encoded bytes of a raw image, and the stamp of its file.
 
     Raises:
-        Refused: The path leaves the source's folder, there is no such file, or it is too large to be read.
+        Refused: The path is outside the source's folder, the file does not exist, or it is too large.
     """
     if image.data is not None:
         if len(image.data) > max_bytes:
@@ -186,10 +186,10 @@ def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stam
 
 
 def confined(root: Path, path: str) -> Path:
-    """Return a path under `root`, links followed.
+    """Return a path under `root` with links resolved.
 
     Raises:
-        Refused: It is absolute, goes upwards, or a link leads out.
+        Refused: It is absolute, has `..`, or a link leads out of `root`.
     """
     inside = root.resolve()
     try:
@@ -204,7 +204,7 @@ def confined(root: Path, path: str) -> Path:
 
 
 def is_unchanged(root: Path, stamp: Stamp) -> bool:
-    """Whether a file is still the one that was read."""
+    """Whether a file is unchanged since it was read."""
     path, size, changed = stamp
     try:
         state = (root / path).stat()

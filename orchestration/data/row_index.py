@@ -1,6 +1,6 @@
-"""The rows of a recipe on disk, as far as finding duplicates needs them, and exact comparison of what is nearly equal.
+"""An index of rows on disk to find duplicates, and the comparison of images and questions.
 
-Images and questions are compared in blocks of numpy, all pairs, without approximation.
+Images and questions are compared in numpy blocks: all pairs, without approximation.
 """
 
 import base64
@@ -29,11 +29,11 @@ _LETTERS = re.compile(r"[A-Z](?:\s*,\s*[A-Z])*")
 BATCH_ROWS = 1000
 CACHE_KIB = 8 * 1024
 WORDS = 4
-"""uint64 of one pattern of 256 bits."""
+"""uint64 words of a pattern of 256 bits."""
 BLOCK = 512
-"""Rows and columns of one comparison: 262,144 pairs, some tens of MB where every pair is near."""
+"""Rows and columns of a compared block: 262,144 pairs, some tens of MB if all pairs are near."""
 FEW = 50
-"""Comparing a single pair costs as much as this many pairs of a matrix; fewer survivors than that go one by one."""
+"""Comparing one pair alone costs as much as this many pairs of a block."""
 READ_ROWS = 8192
 THUMBNAIL_PAIRS = 1024
 CACHED_SETS = 8192
@@ -47,10 +47,11 @@ Patterns = NDArray[np.uint64]
 Places = NDArray[np.int64]
 Pairs = tuple[Places, Places]
 
-# Two rows are equal in what has equal digests. exact: bytes of the images, normalised question, options in any order;
-# descriptions apart from other tasks. answer: without case; of a lettered one the texts of its options, so that their
-# order does not matter. family: task, answer and number of images, of which near-duplicates are alike. profile: family,
-# fingerprints of the images (hash and thumbnail), words of the question: rows of one profile are near-duplicates.
+# Digests of a row; rows that are equal in what a column describes have equal digests in it.
+#   exact:   bytes of the images, normalised question, options in any order, whether the answer is a description
+#   answer:  without case; for letters the texts of those options, so that the order of options does not matter
+#   family:  task, answer and number of images, which near-duplicates have in common
+#   profile: family, fingerprints of the images (hash and thumbnail), words of the question: near-duplicates if equal
 _SCHEMA = """
 CREATE TABLE rows (place INTEGER PRIMARY KEY, role TEXT, source TEXT, source_id TEXT, is_open INTEGER,
     num_images INTEGER, first_image TEXT, exact BLOB, answer BLOB, question BLOB, family BLOB, profile BLOB,
@@ -61,7 +62,7 @@ CREATE TABLE fingerprints (id INTEGER PRIMARY KEY, key BLOB UNIQUE, hash BLOB, t
 CREATE TABLE word_sets (id INTEGER PRIMARY KEY, key BLOB UNIQUE, words TEXT, num_words INTEGER, signature BLOB);
 CREATE TABLE decisions (place INTEGER PRIMARY KEY, reason TEXT, other INTEGER, note TEXT);
 """
-# After a crash the index is built anew, so nothing has to be durable.
+# After a crash the index is built again, so nothing has to be durable.
 _PRAGMAS = f"""
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = FILE;
 PRAGMA cache_size = -{CACHE_KIB};
@@ -81,7 +82,7 @@ def normalised_question(text: str) -> str:
         start += 1
     while end > start and not text[end - 1].isalnum():
         end -= 1
-    # A text of signs alone (a formula, emoji) is left unchanged: emptied, all such questions would be equal.
+    # A text without letters and digits (a formula, emoji) is unchanged: as empty texts all would be equal.
     return text[start:end] or text
 
 
@@ -96,7 +97,7 @@ def question_words(text: str) -> frozenset[str]:
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Return the share of the words of either question that both have; 1 where neither has any.
+    """Return the Jaccard similarity of two sets of words; 1 if both are empty.
 
     Example:
         >>> jaccard(frozenset(("a", "b", "c")), frozenset(("b", "c", "d")))
@@ -107,7 +108,7 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def signature(words: tuple[str, ...]) -> bytes:
-    """Return 256 bits of which every word sets one: signatures differ in no more bits than the sets differ in words."""
+    """Return 256 bits in which each word sets one: signatures differ in at most as many bits as the sets in words."""
     bits = 0
     for word in words:
         bits |= 1 << (zlib.crc32(word.encode("utf-8", "surrogatepass")) % SIGNATURE_BITS)
@@ -131,10 +132,10 @@ def _digest(*parts: object) -> bytes:
 
 
 class RowIndex:
-    """Rows, images, distinct fingerprints and word sets, and decisions in SQLite; deletes its folder on close."""
+    """SQLite database of rows, images, fingerprints, word sets and decisions; deletes its folder on close."""
 
     def __init__(self, scratch: Path) -> None:
-        """Start an empty index in a folder of its own, whose content is deleted now and on close."""
+        """Create an empty index in `scratch`, whose content is deleted now and on close."""
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         self.folder = scratch
@@ -148,8 +149,8 @@ class RowIndex:
         """Add one row.
 
         Args:
-            row: Its image bytes are not needed; of its question only `stem` counts, not the prompt template.
-            place: In the recipe, unique, from 0: of two equal rows, the one with the lower one stays.
+            row: Compared by the digests of its images and by `stem`, the question without the prompt template.
+            place: Unique number in the recipe, from 0: of two equal rows the one with the lower place stays.
         """
         waiting = self._waiting
         question = normalised_question(row.stem)
@@ -189,11 +190,11 @@ class RowIndex:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that were added since."""
+        """Write the rows added since the last call."""
         self._database.execute("BEGIN")
         for table, rows in self._waiting.items():
             if rows:
-                # Fingerprints and word sets are stored once; a second row at one place is our own mistake and raises.
+                # Fingerprints and word sets are stored once; two rows at one place are a bug and raise.
                 once = "OR IGNORE " if table in ("fingerprints", "word_sets") else ""
                 marks = ", ".join("?" * len(rows[0]))
                 self._database.executemany(f"INSERT {once}INTO {table} VALUES ({marks})", rows)
@@ -209,7 +210,7 @@ class RowIndex:
         return int(next(self.read(f"SELECT COUNT(*) FROM {table}"))[0])
 
     def blocks(self, query: str, size: int) -> Iterator[tuple[slice, list[tuple[Any, ...]]]]:
-        """Return the rows of a query in blocks, each with the range of its row numbers."""
+        """Yield the rows of a query in blocks, each with the range of its row numbers."""
         cursor, start = self._database.execute(query), 0
         while block := cursor.fetchmany(size):
             yield slice(start, start + len(block)), block
@@ -234,18 +235,18 @@ class RowIndex:
 
 
 class ImageFingerprints:
-    """Compares fingerprints by number, which is their id in the index less one.
+    """Compares images by number, which is the id of their fingerprint in the index minus 1.
 
-    Two are alike where their hashes differ in few bits and no value of their thumbnails differs by much.
+    Two are alike if their hashes differ in few bits and no value of their thumbnails differs by much.
     """
 
     def __init__(self, index: RowIndex, *, max_distance: int, max_difference: int) -> None:
-        """Write the fingerprints of the index into mapped files beside it.
+        """Write the fingerprints of the index into mapped files in its folder.
 
         Args:
-            index: With all rows in it.
-            max_distance: Bits of 256 in which the hashes of like images may differ.
-            max_difference: Of 255, in any mean of the thumbnails.
+            index: Contains all rows.
+            max_distance: Bits of 256 in which the hashes of similar images may differ.
+            max_difference: Largest difference, of 255, of any value of their thumbnails.
         """
         self._max_distance, self._max_difference = max_distance, max_difference
         rows = max(index.count("fingerprints"), 1)
@@ -261,13 +262,13 @@ class ImageFingerprints:
             self._quarters[part] = sums.reshape(-1, NUM_SUMS)
 
     def near_hashes(self, left: Places, right: Places) -> Pairs:
-        """Return all (i, j) whose hashes are near; their thumbnails are still to be compared."""
+        """Return all (i, j) whose hashes are close; their thumbnails are not compared yet."""
         return pairs_within(self._hashes[left], self._hashes[right], self._max_distance)
 
     def alike(self, left: Places, right: Places) -> NDArray[np.bool_]:
-        """Return for each pair (left[i], right[i]) whether hash and thumbnail are near."""
+        """Return for each pair (left[i], right[i]) whether hash and thumbnail are close."""
         like = distances(self._hashes[left], self._hashes[right]) <= self._max_distance
-        # The mean of a quarter cannot differ by more than its worst pixel: most pairs are decided by these sums.
+        # The mean of a quarter cannot differ by more than its worst cell, so these sums decide most pairs.
         places = np.flatnonzero(like)
         sums = self._quarters[left[places]].astype(np.int32) - self._quarters[right[places]]
         apart = np.abs(sums).max(axis=1, initial=0)
@@ -281,10 +282,10 @@ class ImageFingerprints:
 
 
 class Questions:
-    """Compares word sets by number, which is their id in the index less one."""
+    """Compares questions by number, which is the id of their word set in the index minus 1."""
 
     def __init__(self, index: RowIndex) -> None:
-        """Write the signatures of all word sets of the index into mapped files beside it."""
+        """Write the signatures of all word sets of the index into mapped files in its folder."""
         self._index = index
         rows = max(index.count("word_sets"), 1)
         self._signatures = np.memmap(index.folder / "signatures", np.uint64, "w+", shape=(rows, WORDS))
@@ -295,7 +296,7 @@ class Questions:
         self._words = lru_cache(maxsize=CACHED_SETS)(self._read_words)
 
     def near_signatures(self, left: Places, right: Places, similarity: float) -> Pairs:
-        """Return all (i, j) whose similarity may be large enough; it is still to be computed."""
+        """Return all (i, j) whose similarity may be large enough; it is not computed yet."""
         most = int(self._num_words[left].max() + self._num_words[right].max())
         limit = int(_most_unequal(most, similarity))
         return pairs_within(self._signatures[left], self._signatures[right], limit)
@@ -305,7 +306,7 @@ class Questions:
         unequal = distances(self._signatures[left], self._signatures[right])
         like = unequal <= _most_unequal(self._num_words[left] + self._num_words[right], similarity)
         places = np.flatnonzero(like)
-        # Few questions make many pairs: each pair of word sets is compared once.
+        # The same pair of word sets often recurs and is compared once.
         num_sets = len(self._num_words)
         pairs, of_pair = np.unique(left[places].astype(np.int64) * num_sets + right[places], return_inverse=True)
         numbers = (divmod(pair, num_sets) for pair in pairs.tolist())
@@ -319,14 +320,17 @@ class Questions:
 
 
 def _most_unequal(num_words: NDArray[np.int64] | int, similarity: float) -> NDArray[np.int64]:
-    """Words that two sets of together num_words may not share: (1 - s) / (1 + s) of them, from |A & B| >= s |A | B|."""
+    """Return how many words two sets of together `num_words` may not share: (1 - s) / (1 + s) of them.
+
+    Follows from |A & B| >= s |A | B|.
+    """
     return np.floor(np.asarray(num_words) * ((1 - similarity) / (1 + similarity)) + ROUNDING).astype(np.int64)
 
 
 def pairs_within(left: Patterns, right: Patterns, limit: int) -> Pairs:
     """Return all (i, j) with at most `limit` unequal bits between left[i] and right[j], sorted.
 
-    The first of the four words decides most pairs of photographs; pictures that are much alike need all four.
+    The first of the four words decides most pairs of photographs; similar images need all four.
     """
     unequal = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0]).astype(np.uint16)
     for word in range(1, WORDS):
@@ -346,10 +350,10 @@ def distances(left: Patterns, right: Patterns) -> NDArray[np.int64]:
 
 
 def first_matches(left: Places, right: Places, matches: Callable[[Places, Places], Pairs]) -> Iterator[tuple[int, int]]:
-    """Return (member of left, first member of right that it matches), for those that match any.
+    """Yield (member of left, first member of right that it matches), for those that match any.
 
-    Blocks of `right` are taken in order, and a member that has found a match is not compared further: many duplicates
-    cost little.
+    Blocks of `right` are compared in order, and a member with a match is not compared further, so many duplicates cost
+    little.
 
     Args:
         left: Members to find a match for.

@@ -1,4 +1,4 @@
-"""Stage 6, sample: the current policy tries every row and the rewards score it, which measures how hard the row is."""
+"""Stage 6, sample: completions of the current policy for each row are scored, which measures its difficulty."""
 
 import asyncio
 from collections import Counter
@@ -20,20 +20,20 @@ from rollout.records import Difficulty, Sample, SamplingSpec
 STAGE = "sample"
 FULL_REWARD = 1.0 - 1e-6
 CHUNKS_AT_ONCE = 2
-"""The next chunk fills the engines while the last rows of this one finish."""
+"""The next chunk keeps the engines busy while the last rows of this one finish."""
 ROWS_AT_ONCE = 128
 
 
 Attempt = Callable[[str, Sample, SamplingSpec], Awaitable[GroupSummary]]
-"""Samples and scores one group: takes its id, the row and the sampling settings. Raises RolloutError where the engine
-refuses the row, ScoringError where no reward actor could score it."""
+"""Samples and scores one group: takes its id, the row and the sampling settings. Raises RolloutError if the engine
+refuses the row, ScoringError if no reward actor could score it."""
 
 
 def difficulty_of(completions: Sequence[RecordedCompletion]) -> Difficulty:
-    """Return the difficulty of a row, summarised from its completions.
+    """Return the difficulty of a row, computed from its completions.
 
     Raises:
-        Refused: Not one of them has a reward.
+        Refused: None of them has a reward.
     """
     rewards = [c.result.task_reward for c in completions if c.result.task_reward is not None]
     if not rewards:
@@ -64,11 +64,11 @@ async def sample_chunks(
     """Sample the rows of some chunks and return the resulting chunks in order.
 
     Args:
-        chunks: Each with the folder of its result; results that are there already are taken as they are.
+        chunks: Each with the folder of its result; finished results are reused.
         attempt: Samples and scores one row with engines and reward actors.
         spec: Group size, temperature and limits; the seed is set for each row from `seed` and its id.
-        seed: Of the recipe.
-        images: Reads the rows' pictures.
+        seed: Seed of the recipe.
+        images: Reads the images of rows.
         advance: Called with 1 for every finished row.
     """
     rows_at_once = asyncio.Semaphore(ROWS_AT_ONCE)

@@ -1,6 +1,6 @@
-"""Select: from the rows that fit to the rows that are written, by difficulty band and by quota.
+"""Stage 7, select: keeps rows by difficulty band and by quota.
 
-The result depends on the rows and the seed, not on the order in which the rows come.
+The result depends on the rows and the seed, not on the order of the rows.
 """
 
 import bisect
@@ -19,26 +19,26 @@ from rollout.records import Difficulty
 
 ALL_RIGHT_MIN = 1.0 - 1e-6
 ALL_RIGHT_MIN_BY_FUNCTION = {"grounding": 0.95}
-"""A row is all right where its worst completion earns this much; boxes are never right to the last pixel."""
+"""A row is all right if its worst completion earns this much; boxes never match to the last pixel."""
 
 ALL_WRONG_MAX = 1e-6
 ALL_WRONG_MAX_BY_FUNCTION = {"grounding": 0.1}
-"""A row is all wrong where its best completion earns no more; boxes overlap a little by chance."""
+"""A row is all wrong if its best completion earns no more; boxes overlap a little by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selectable:
-    """What selection needs of one row."""
+    """The values of one row that selection uses."""
 
     sample_id: str
     """Unique among all rows."""
     source: str
-    """Name of the source in the recipe, without a part, so that its quota is found."""
+    """Name of the source in the recipe, without a part, as quotas name it."""
     function: str
-    """Reward function that reads the row."""
+    """Reward function that scores the row."""
     task: str
     answer: str
-    """The canonical reference; read where a task has a closed set of answers."""
+    """The canonical reference; used if the task has a closed set of answers."""
     difficulty: Difficulty | None = None
 
 
@@ -46,15 +46,15 @@ def ordered_strata(bounds: Mapping[str, tuple[float, float]]) -> list[tuple[floa
     """Return (low end, name) of the difficulty classes in order; each includes its low end, the last one 1 as well.
 
     Raises:
-        ConfigError: they do not cover [0, 1], or overlap; names the class at fault.
+        ConfigError: They do not cover [0, 1], or overlap; names the class at fault.
     """
     ordered = sorted(bounds.items(), key=lambda item: item[1])
     end = 0.0
     for name, (low, high) in ordered:
         if low != end or high <= low:
             raise ConfigError(
-                f"data.recipe.select.strata.{name} is [{low}, {high}]; classes follow one another from 0 to 1 "
-                f"without gap or overlap: begin it at {end} and end it above"
+                f"data.recipe.select.strata.{name} is [{low}, {high}]; classes must cover 0 to 1 "
+                f"without gap or overlap: start it at {end} and end it above"
             )
         end = high
     if ordered and end != 1.0:
@@ -65,26 +65,26 @@ def ordered_strata(bounds: Mapping[str, tuple[float, float]]) -> list[tuple[floa
 def select_rows(
     rows: Sequence[Selectable], *, config: SelectConfig, source_quotas: Mapping[str, int], seed: int
 ) -> list[str | Refused]:
-    """Keep the rows whose difficulty lies in the band of their reward function, as many as the quotas want.
+    """Keep the rows whose difficulty is in the band of their reward function, up to the quotas.
 
     Args:
         rows: All rows of role train that passed the earlier stages.
         config: Bands, quotas by function, strata.
-        source_quotas: Quotas by source; one that is not named has no limit.
-        seed: Of which rows stay where more fit than are wanted.
+        source_quotas: Quotas by source; other sources have no limit.
+        seed: Decides which rows are kept if more fit than the quotas allow.
 
     Returns:
-        For each row, in their order: the stratum of one that is kept, empty where difficulty was not measured or the
+        For each row, in their order: the stratum of one that is kept, empty if difficulty was not measured or the
         recipe has no strata; else why it is rejected.
 
     Raises:
-        ConfigError: the strata do not cover [0, 1], or overlap.
-        DataError: two rows have one id; or `strict` and a quota stays open.
+        ConfigError: The strata do not cover [0, 1], or overlap.
+        DataError: Two rows have the same id; or `strict` is set and a quota cannot be filled.
     """
     strata = ordered_strata(config.strata)
     if len({row.sample_id for row in rows}) < len(rows):
         ((twice, _),) = Counter(row.sample_id for row in rows).most_common(1)
-        raise DataError(f"sample_id {twice} names two rows; ids are unique after deduplication")
+        raise DataError(f"sample_id {twice} is the id of two rows; ids must be unique")
     verdicts = _within_bands(rows, config, strata, seed)
     fitting = {number: stratum for number, stratum in enumerate(verdicts) if isinstance(stratum, str)}
     available = Counter((rows[number].source, rows[number].function) for number in fitting)
@@ -104,7 +104,7 @@ def select_rows(
 
 
 def answer_class(task: str, answer: str) -> str:
-    """Return what answers are balanced by: yes or no, the letter of an option; empty where answers are open.
+    """Return the class by which answers are balanced: yes or no, the letter of an option; empty for open answers.
 
     Example:
         >>> answer_class("match_mcq", "B"), answer_class("match_mcq", "A, C"), answer_class("chart", "12")
@@ -141,7 +141,7 @@ def _over_quota(
     config: SelectConfig,
     seed: int,
 ) -> dict[int, Refused]:
-    """Return the rows of one function that the quotas leave out."""
+    """Return the rows of one function that the quotas reject."""
     classes = {
         number: (
             strata[number] if config.balance_strata else "",
@@ -150,13 +150,13 @@ def _over_quota(
         )
         for number in members
     }
-    preferred = sorted(members, key=lambda number: digest_of("quota", seed, rows[number].sample_id))
+    preferred = sorted(members, key=lambda number: row_hash("quota", seed, rows[number].sample_id))
     chosen = choose(preferred, classes, [row.source for row in rows], allowed)
     fitting = Counter(rows[number].source for number in members)
     function = rows[members[0]].function
-    refusals = {  # shared: there may be millions of rows
+    refusals = {  # shared, because there may be millions of rows
         source: Refused(
-            RejectReason.OVER_QUOTA, f"{allowed[source]} of {count} rows of {source} are taken for {function}"
+            RejectReason.OVER_QUOTA, f"{allowed[source]} of {count} rows of {source} are kept for {function}"
         )
         for source, count in fitting.items()
     }
@@ -179,18 +179,18 @@ def _refuse_open_quotas(
     open_quotas = "; ".join(f"{name}: {found} of {wished}" for name, found, wished in quotas if found < wished)
     if open_quotas:
         raise DataError(
-            f"quotas stay open ({open_quotas}); add rows, widen data.recipe.select.bands, lower the quotas, or set "
-            "data.recipe.select.strict=false to build with what there is"
+            f"quotas cannot be filled ({open_quotas}); add rows, widen data.recipe.select.bands, lower the quotas, or "
+            "set data.recipe.select.strict=false to build with the available rows"
         )
 
 
 def judge(difficulty: Difficulty, band: BandConfig, *, function: str, sample_id: str, seed: int) -> Refused | None:
-    """Return why a measured row is rejected, with the values at fault; None where it is worth training on.
+    """Return why a row is rejected by its difficulty, with the values at fault; None if it is kept.
 
-    An all-right row that is drawn to stay meets none of the further limits.
+    An all-right row that is drawn to be kept skips the further limits.
     """
     if band.drop_all_right and difficulty.min >= ALL_RIGHT_MIN_BY_FUNCTION.get(function, ALL_RIGHT_MIN):
-        drawn = int.from_bytes(digest_of("keep all right", seed, sample_id)[:6], "big") / 2**48
+        drawn = int.from_bytes(row_hash("keep all right", seed, sample_id)[:6], "big") / 2**48
         if drawn < band.keep_all_right_frac:
             return None
         return Refused(
@@ -210,8 +210,8 @@ def judge(difficulty: Difficulty, band: BandConfig, *, function: str, sample_id:
     return None
 
 
-def digest_of(purpose: str, seed: int, sample_id: str) -> bytes:
-    """Hash a row into 16 bytes that look drawn at random: the same for a row whatever other rows there are."""
+def row_hash(purpose: str, seed: int, sample_id: str) -> bytes:
+    """Return 16 pseudo-random bytes for a row, independent of other rows."""
     return hashlib.blake2b(f"{purpose}\x1f{seed}\x1f{sample_id}".encode(), digest_size=16).digest()
 
 
@@ -225,15 +225,15 @@ def divide_quotas(
     """Return how many rows each source contributes to each function.
 
     A source divides its quota among its functions in proportion to their rows, a function its quota among its sources
-    in proportion to what these offer. What one of them cannot use is offered again, until no row fits any more.
+    in proportion to what these offer. Unused shares are divided again until no row fits any more.
 
     Args:
-        available: Rows that are worth training on.
-        sources: Quotas by source; one that is not named has no limit.
+        available: Rows within the difficulty bands.
+        sources: Quotas by source; other sources have no limit.
         functions: Quotas by reward function, likewise.
 
     Returns:
-        Rows to take of every cell of `available`, never more than it has.
+        Rows to take of each cell of `available`, at most as many as it has.
 
     Example:
         >>> divide_quotas({("a", "chart"): 30, ("b", "chart"): 90}, {"b": 60}, {"chart": 30})
@@ -253,12 +253,12 @@ def divide_quotas(
 
 
 def _allowed(quotas: Mapping[str, int], axis: int, taken: Mapping[Cell, int]) -> dict[str, int]:
-    """What is left of every quota."""
+    """Return the remainder of each quota."""
     return {name: quota - sum(n for cell, n in taken.items() if cell[axis] == name) for name, quota in quotas.items()}
 
 
 def _share_by(axis: int, limits: Mapping[Cell, int], allowed: Mapping[str, int]) -> dict[Cell, int]:
-    """Cut the limits down, in proportion, to what is allowed on one axis."""
+    """Reduce the limits proportionally to what is allowed on one axis (0 source, 1 function)."""
     shares: dict[Cell, int] = {}
     for name in sorted({cell[axis] for cell in limits}):
         cells = {cell: limit for cell, limit in limits.items() if cell[axis] == name}
@@ -269,36 +269,36 @@ def _share_by(axis: int, limits: Mapping[Cell, int], allowed: Mapping[str, int])
 
 
 def share_out(limits: list[int], total: int) -> list[int]:
-    """Divide `total` in proportion to `limits`, none above its limit; a total above their sum is not used up.
+    """Divide `total` in proportion to `limits`, each at most its limit; an excess of `total` is unused.
 
     Example:
         >>> share_out([10, 30, 0], 8)
         [2, 6, 0]
 
     Source:
-        Webster's method: seat k of a claim of size n stands at (k + 1/2) / n, and the first `total` seats are given.
+        Webster's apportionment: unit k of a limit n has rank (k + 1/2) / n; the `total` lowest ranks are taken.
     """
     owners = np.repeat(np.arange(len(limits)), limits)
-    seats = np.concatenate([(np.arange(limit) + 0.5) / max(limit, 1) for limit in limits] or [np.empty(0)])
-    first = np.lexsort((owners, seats))[:total]
+    ranks = np.concatenate([(np.arange(limit) + 0.5) / max(limit, 1) for limit in limits] or [np.empty(0)])
+    first = np.lexsort((owners, ranks))[:total]
     return [int(count) for count in np.bincount(owners[first], minlength=len(limits))]
 
 
 @dataclass(slots=True)
-class Class:
-    """Rows of one kind, or kinds of one kind: a tree whose branches are filled side by side."""
+class Branch:
+    """A tree of rows, from whose branches rows are taken evenly."""
 
     weight: float = 1.0
-    """Branches of one weight are filled evenly, others in proportion."""
+    """Branches of equal weight are filled evenly, others in proportion to it."""
     branches: dict[str, Self] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
-    """Of a leaf; the last one is taken first."""
+    """Rows of a leaf; the last one is taken first."""
     taken: int = 0
 
     def take(self, sources: Sequence[str], allowed: dict[str, int]) -> int | None:
-        """Return one row whose source is not full, from the branch with the fewest taken; None where none is left.
+        """Take a row whose source is not full from the branch with the fewest rows taken; None if none is left.
 
-        A branch that has run out leaves its share to the others.
+        The share of an empty branch goes to the others.
         """
         while self.rows:
             row = self.rows.pop()
@@ -306,7 +306,7 @@ class Class:
                 self.taken += 1
                 return row
         while self.branches:
-            name = min(self.branches, key=self._claim)
+            name = min(self.branches, key=self._rank)
             found = self.branches[name].take(sources, allowed)
             if found is not None:
                 self.taken += 1
@@ -314,7 +314,7 @@ class Class:
             del self.branches[name]
         return None
 
-    def _claim(self, name: str) -> float:
+    def _rank(self, name: str) -> float:
         branch = self.branches[name]
         return (branch.taken + 0.5) / branch.weight
 
@@ -322,18 +322,18 @@ class Class:
 def choose(
     rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]], sources: Sequence[str], allowed: Mapping[str, int]
 ) -> set[int]:
-    """Choose rows of one reward function so that strata, and answers within a task, are even where possible.
+    """Choose rows of one reward function, balanced over strata and answers where possible.
 
-    Strata are filled evenly; the tasks of a stratum in proportion to their rows; the answers of a task evenly.
+    Strata are filled evenly, the tasks of a stratum in proportion to their rows, the answers of a task evenly.
 
     Args:
-        rows: Rows in the order of preference.
-        classes: (stratum, task, answer class) of every row.
-        sources: Source of every row, by row.
-        allowed: Rows to take of every source.
+        rows: Rows in order of preference.
+        classes: (stratum, task, answer class) of each row.
+        sources: Source of each row, by row number.
+        allowed: Rows to take of each source.
 
     Returns:
-        sum(allowed) rows where the sources have as many.
+        sum(allowed) rows, or fewer if the sources have fewer.
     """
     tree = _tree(rows, classes)
     left = dict(allowed)
@@ -345,14 +345,14 @@ def choose(
     return chosen
 
 
-def _tree(rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]]) -> Class:
+def _tree(rows: Iterable[int], classes: Mapping[int, tuple[str, str, str]]) -> Branch:
     leaves: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for row in rows:
         leaves[classes[row]].append(row)
-    root = Class()
-    # Of branches with equal claims the one whose first row is preferred comes first: no answer is favoured for good.
+    root = Branch()
+    # Branches of equal rank are ordered by their most preferred row, so that no answer is always favoured.
     for (stratum, task, answer), members in leaves.items():
-        of_task = root.branches.setdefault(stratum, Class()).branches.setdefault(task, Class(weight=0.0))
+        of_task = root.branches.setdefault(stratum, Branch()).branches.setdefault(task, Branch(weight=0.0))
         of_task.weight += len(members)
-        of_task.branches[answer] = Class(rows=members[::-1])
+        of_task.branches[answer] = Branch(rows=members[::-1])
     return root

@@ -1,8 +1,8 @@
-"""How a stage runs over chunks, and which code decides its rows, so that a changed rule redoes its stage.
+"""How a stage runs over chunks, and which code determines its rows, so that changed code runs the stage again.
 
-A chunk on disk is reused where its stage's version, the code of the packages named here and the libraries that decide
-its rows are the same. Comments and docstrings do not count, nor does code that only moves rows: workers, progress,
-logging. Whoever changes rows in code that no stage names raises the version of the stage.
+A chunk on disk is reused if the version of its stage, the code named here and the libraries that determine its rows are
+the same. Comments and docstrings do not count, nor does code that only moves rows: workers, progress, logging. Raise
+the version of a stage after a change of rows in code that the stage does not name.
 """
 
 import ast
@@ -29,14 +29,14 @@ ROWS = ("orchestration.data.chunks", "orchestration.data.sources.rows")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRules:
-    """What decides the rows of one stage."""
+    """Version, code and libraries that determine the rows of one stage."""
 
     version: int
-    """Raised by hand where rows change and no code below does."""
+    """Raised by hand if rows change and the code below does not."""
     code: tuple[str, ...]
-    """Packages, with everything below them, or modules, by their dotted names; those of ROWS count for every stage."""
+    """Dotted names of packages (with all their modules) or modules; those of ROWS count for every stage."""
     libraries: tuple[str, ...] = ()
-    """Distributions whose releases change rows."""
+    """Distributions whose versions can change rows."""
 
 
 STAGES = {
@@ -88,7 +88,7 @@ STAGES = {
 
 @functools.cache
 def stage_code(stage: str) -> str:
-    """Return the digest of what decides the rows of a stage: its version, its code and its libraries."""
+    """Return the digest of a stage's version, code and libraries."""
     rules = STAGES[stage]
     hasher = hashlib.blake2b(f"{stage} {rules.version}".encode(), digest_size=10)
     for library in rules.libraries:
@@ -111,7 +111,7 @@ def stage_files(stage: str) -> list[Path]:
         found.update(files)
     missing = sorted(str(path) for path in found if not path.is_file())
     if missing:
-        raise FileNotFoundError(f"stage {stage} names {', '.join(missing)}, which is not there; correct STAGES")
+        raise FileNotFoundError(f"stage {stage} names {', '.join(missing)}, which does not exist; correct STAGES")
     return sorted(found)
 
 
@@ -131,7 +131,7 @@ def _code(path: Path) -> str:
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # A string that stands alone does nothing, above a body as well as below a field.
+            # A bare string is a docstring, of a body or of a field.
             node.body = [line for line in node.body if not _is_text(line)]
     return ast.dump(tree)
 
@@ -141,13 +141,13 @@ def _is_text(line: ast.stmt) -> bool:
 
 
 Advance = Callable[[int], None]
-"""Called with the number of rows that were finished since the last call."""
+"""Called with the number of rows finished since the last call."""
 RowStep = Callable[[dict[str, Any]], dict[str, Any]]
-"""Turns the values of a row into those of the next stage, or raises Refused."""
+"""Returns the values of a row for the next stage, or raises Refused."""
 Verdict = Refused | dict[str, Any]
-"""Why a row is rejected, or which of its values change; rows without a verdict stay unchanged."""
+"""Why a row is rejected, or the values of it that change; a row without a verdict is unchanged."""
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-"""Applies a function to items in worker processes, results in order; at most a few items are taken ahead."""
+"""Applies a function to items in worker processes and yields the results in order; reads only a few items ahead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +156,13 @@ class RowStage:
 
     name: str
     key: Any
-    """JSON values of everything that shapes the result, beside the rows themselves."""
+    """JSON values of everything besides the rows that determines the result."""
     opened: Callable[[Chunk, ChunkWriter], AbstractContextManager[RowStep]]
-    """Makes the function that is applied to each row of a chunk."""
+    """Context manager of the function that is applied to each row of a chunk."""
 
 
 def run_chunk(stage: RowStage, store: Path, folder: Path) -> Chunk:
-    """Return the chunk that a stage makes of the one in a folder; a finished one is reused."""
+    """Run a stage over the chunk in a folder and return the result; a finished result is reused."""
     source = Chunk.of(folder)
     target = result_folder(store, stage.name, stage.key, source)
     done = Chunk.open(target)
@@ -179,7 +179,7 @@ def run_chunk(stage: RowStage, store: Path, folder: Path) -> Chunk:
 
 
 def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Verdict) -> None:
-    """Write a row, raw or canonical, with the values that change, or put it into quarantine."""
+    """Write a row, raw or canonical, with its changed values, or as rejected."""
     if not isinstance(verdict, Refused):
         writer.add({**values, **verdict})
         return
@@ -215,14 +215,14 @@ def result_folder(store: Path, stage: str, key: Any, chunk: Chunk) -> Path:
 def sift(
     stage: str, key: Any, chunks: Sequence[Chunk], store: Path, verdicts: Callable[[], Iterator[tuple[int, Verdict]]]
 ) -> list[Chunk]:
-    """Run a stage that must see all rows before it can decide on one.
+    """Run a stage that needs all rows before it can decide on any.
 
     Args:
         stage: Name of the stage.
         key: JSON values of its settings and code.
         chunks: In the order in which rows are numbered.
         store: Folder of all chunks.
-        verdicts: Returns (number, verdict) in ascending order of number; called only if a result is missing.
+        verdicts: Returns (row number, verdict) pairs in ascending order; called only if a result is missing.
     """
     whole = digest_of(key, *((chunk.folder.name, chunk.digest) for chunk in chunks))
     folders = [store / stage / f"{whole}-{number:06d}" for number in range(len(chunks))]

@@ -1,6 +1,6 @@
-"""Stage 2, validate: whether the texts, numbers and images of a raw row can be used; only images may be changed.
+"""Stage 2, validate: checks texts, numbers and images of raw rows; only images may be changed.
 
-Cheap checks come first: a megabyte of text is refused by its length before anything looks at its characters.
+Cheap checks come first: a very long text is refused by its length before its characters are read.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ _OTHER_TOKENS = (
     "[INST]",
     "[/INST]",
 )
-"""Of models beside those that this project trains: a dataset outlives the model that it was built for."""
+"""Tokens of other models than those trained here: a dataset may be used with another model later."""
 _TOKEN = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|"
     + "|".join(map(re.escape, sorted({*PLACEHOLDER_TOKENS, *END_OF_TURN, *_OTHER_TOKENS}, key=len, reverse=True))),
@@ -65,7 +65,7 @@ def validate(
         row: As its adapter read it.
         images: Encoded bytes of `row.images`, in order.
         limits: What is accepted.
-        needs_reference: Whether the row is to be graded; one that only protects from leaks may lack its answer.
+        needs_reference: Whether the row will be graded; guard rows may lack their answer.
 
     Returns:
         One checked image for each of `images`.
@@ -73,7 +73,7 @@ def validate(
     Raises:
         Refused: The row cannot be used; the reason is one of the stage `validate`, or IMAGE_FILE_TOO_LARGE.
     """
-    assert len(images) == len(row.images), "the bytes of every image of the row belong here"
+    assert len(images) == len(row.images), "each image of the row needs its bytes"
     _check_lengths(row, images, limits)
     if needs_reference and row.boxes is None and not row.answer.strip():
         raise Refused(RejectReason.ANSWER_EMPTY, f"the answer is {row.answer[:20]!r}, and there are no boxes")
@@ -114,7 +114,7 @@ def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -
 
 
 def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
-    """Return the texts that a model may read or that a reward grades against, with their names."""
+    """Yield (name, text) of the texts that a model reads or that a reward grades against."""
     yield "the question", row.question
     yield "the answer", row.answer
     for place, option in enumerate(row.options, start=1):
@@ -124,7 +124,7 @@ def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
 
 
 def _texts(row: RawRow) -> Iterator[tuple[str, str]]:
-    """Return all texts that a written row holds: what is not UTF-8 would stop the writer."""
+    """Yield (name, text) of all texts that are written: one that is not UTF-8 would stop the writer."""
     yield from _read_texts(row)
     yield "the source id", row.source_id
     yield "the part", row.part
@@ -147,7 +147,7 @@ def _check_characters(name: str, text: str) -> None:
 def _check_numbers(row: RawRow) -> None:
     for place, box in enumerate(row.boxes or (), start=1):
         for value in box.values:
-            # What is no number at all is for normalise to refuse, as a malformed box.
+            # Values that are not numbers are refused by normalise, as malformed boxes.
             if isinstance(value, float) and not math.isfinite(value):
                 raise Refused(RejectReason.NOT_FINITE, f"box {place} holds {value}")
     is_number = row.task in _NUMBER_TASKS and row.answer_type in ("", "list", *_NUMBER_TYPES)
@@ -156,7 +156,7 @@ def _check_numbers(row: RawRow) -> None:
 
 
 def validate_stage(limits: LimitsConfig, store: Path) -> RowStage:
-    """Return stage 2: images decode, texts are clean; changed images are stored anew, the others stay."""
+    """Return stage 2; changed images are stored in the new chunk, others stay in theirs."""
     key = [asdict(limits), stage_code("validate")]
     return RowStage(name="validate", key=key, opened=partial(_opened, limits, store))
 

@@ -13,7 +13,7 @@ from rewards.quantities import read_quantity
 LETTERS = string.ascii_uppercase
 YEARS = (1800, 2100)
 MAX_CHARS = 256
-"""Longer references are text: the chart reward reads no more of an answer."""
+"""Longer references are text, because the chart reward reads no longer answers."""
 
 _TIME = re.compile(r"\byears?\b(?!\s+(?:of\s+)?[0-9])|^\s*(?:since\s+|until\s+|in\s+)?when\b|\bdecade\b", re.IGNORECASE)
 _QUANTITY = re.compile(
@@ -34,7 +34,7 @@ _OPENING = re.compile(
 def letter(index: int) -> str:
     """Return the letter of an option by its index from 0; a number without a letter stays a number.
 
-    An index beyond the options gets its letter all the same; a later stage refuses it.
+    An index beyond the options still becomes a letter, which a later stage rejects.
 
     Example:
         >>> letter(1), letter(30), letter(-1)
@@ -56,7 +56,7 @@ def from_index(value: object, name: str) -> str:
 
 
 def from_letters(value: object, name: str) -> str:
-    """Read one letter or several; anything else is passed on as it stands, for a later stage to refuse.
+    """Read one letter or several; anything else is kept as it is, for a later stage to reject.
 
     Example:
         >>> from_letters("b", "answer"), from_letters(["A", "C"], "answer"), from_letters("?", "answer")
@@ -93,7 +93,7 @@ def is_quantity(answer: str) -> bool:
 
 
 def asks_for_year(question: str, answer: str) -> bool:
-    """Return whether a bare four-digit integer is a year, so that 2010 for 2015 is wrong and not within 5 %.
+    """Return whether a bare four-digit integer is a year, so that 2010 for 2015 is wrong, not within 5 %.
 
     It is one in 1800..2100 if the question asks for a time: it has `year` (not `year 2010`), a leading `when`, or
     `decade`, and no `how many`, and no word for a quantity (value, number, total, share ...) before that.
@@ -132,7 +132,7 @@ def chart_type(question: str, answer: str) -> str:
 
 
 def as_list(answers: tuple[str, ...]) -> str:
-    """Return several answers that belong together as the list that the chart reward reads."""
+    """Return several answers as the list that the chart reward reads."""
     return json.dumps(answers, ensure_ascii=False)
 
 
@@ -149,7 +149,7 @@ def short_task(answer: str) -> tuple[str, str]:
 
 
 def without_opening(caption: str) -> str:
-    """Return a caption without a boilerplate opening, whose words earn overlap and describe nothing.
+    """Return a caption without a boilerplate opening, which would earn word overlap without describing anything.
 
     Example:
         >>> without_opening("The image shows a dog."), without_opening("In this picture, two men talk.")
@@ -161,7 +161,7 @@ def without_opening(caption: str) -> str:
 
 
 def answer_text(value: object, name: str) -> str:
-    """Read one answer, or several that belong together as the list that the chart reward reads."""
+    """Read one answer, or several as the list that the chart reward reads."""
     texts = as_texts(value, name) if isinstance(value, list) else (as_answer(value, name),)
     return "".join(texts) if len(texts) < 2 else as_list(texts)
 

@@ -16,45 +16,45 @@ from orchestration.settings.strict import build
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
-    """What is known of a source's terms; written to the manifest, not legal advice."""
+    """Known terms of a source, written to the manifest; not legal advice."""
 
     name: str
     """The licence, or "unverified"."""
     note: str
-    """Where it was stated, what else applies (image terms), and what to check before sharing a derived set."""
+    """Where it is stated, what else applies (image terms), and what to check before sharing a derived set."""
     url_hint: str = ""
     """Where to look, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of a source that is read by one task: an annotation file, or all drawn rows of a split."""
+    """The unit of a source that one task reads: an annotation file, or all drawn rows of a split."""
 
     name: str
-    """Unique within the source; prefixes the ids of rows that have none of their own."""
+    """Unique within the source; prefix of the ids of rows that have none of their own."""
     files: tuple[Path, ...] = ()
-    """Annotation files it is read from; cached results are valid as long as their content is the same."""
+    """Its annotation files; cached results are reused while their content is the same."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """JSON values that `rows` needs besides the files."""
+    """Further arguments of `rows`, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoOptions:
-    """Of an adapter without options."""
+    """Options of an adapter that has none."""
 
 
 class Adapter(ABC):
-    """Reads one raw format. Stateless: made anew in every worker."""
+    """Reads one raw format. Stateless: created again in every worker."""
 
     licence: Licence
     options: type[Any] = NoOptions
-    """Dataclass of what a recipe may set for this adapter alone."""
+    """Dataclass of the options that a recipe may set for this adapter."""
 
     def read_options(self, config: SourceConfig) -> Any:
         """Return the options of a source.
 
         Raises:
-            ConfigError: an option is not known, or of another type.
+            ConfigError: An option is unknown or has a wrong type.
         """
         return build(self.options, config.options, "options")
 
@@ -65,24 +65,23 @@ class Adapter(ABC):
 
     @abstractmethod
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
-        """Find what there is to read for `config.split`.
+        """Find the parts of `config.split`.
 
         Raises:
-            DataError: Files that the format needs are missing; names them and the expected layout.
-            ConfigError: `config.options` has a key or value that this adapter does not know.
+            DataError: Files are missing; names them and the expected layout.
+            ConfigError: `config.options` has an unknown key or value.
         """
 
     @abstractmethod
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        """Read the rows of a part in a fixed order, without loading large files whole.
+        """Read the rows of a part in a fixed order, without loading large files into memory.
 
-        A row that cannot be read is returned as BadRow; no content of a file may raise. Image files are named, not
-        opened.
+        A row that cannot be read is returned as BadRow; no content of a file may raise. Image files are not opened.
         """
 
 
 def missing(root: Path, expected: str, layout: str) -> DataError:
-    """Return the error that names the files a source lacks and how its download is laid out."""
+    """Return the error that names the missing files of a source and the layout of its download."""
     state = "" if root.is_dir() else " (the folder does not exist)"
     return DataError(f"{root}{state} holds no {expected}; expected layout: {layout}. Check the source's path and split")
 
@@ -99,10 +98,9 @@ def require_file(root: Path, name: str, layout: str) -> Path:
 
 
 def split_files(root: Path, split: str, suffix: str = ".parquet") -> list[Path]:
-    """Return the files of one split as hub downloads lay them out, sorted by name.
+    """Return the files of one split in the layout of hub downloads, sorted by name.
 
-    `train-00000-of-00003.parquet`, `train.parquet` or `train/0000.parquet`, in the root, in `data/`, or in the folder
-    of a configuration.
+    These are `train-00000-of-00003.parquet`, `train.parquet` or `train/0000.parquet`, in the root or one folder down.
     """
     if not split:
         return []

@@ -1,4 +1,4 @@
-"""Multiple choice whose downloads need code: AI2D, ScienceQA, MMMU, and Geometry3K, also as free answers."""
+"""Multiple-choice formats that need code: AI2D, ScienceQA, MMMU, and Geometry3K (also with free answers)."""
 
 import ast
 import json
@@ -44,13 +44,13 @@ GEOMETRY3K_LAYOUT = (
     "data/train-*.parquet (hiyouga/geometry3k), or <split>/<id>/data.json and <split>/<id>/img_diagram.png"
 )
 MAX_LIST_CHARS = 20_000
-"""Of a list that is written as Python source; the longest real ones have a few thousand."""
+"""Characters of a list written as Python source; the longest real ones have a few thousand."""
 _IMAGE_NUMBER = re.compile(r"<image ([1-7])>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AI2DOptions:
-    """What AI2D understands; both options concern the authors' download alone."""
+    """Options of AI2D, for the authors' download only."""
 
     images: str = "images"
     letter_images: str = "abc_images"
@@ -58,14 +58,14 @@ class AI2DOptions:
 
 
 class AI2D(Adapter):
-    """Reads AI2D in either of its two downloads; Parquet is taken where both are there.
+    """Reads AI2D in either of its two downloads; Parquet is preferred if both exist.
 
     lmms-lab/ai2d:
         `data/test-*.parquet` with `question`, `options`, `answer` (index as text), `image`. Test only: role guard.
     The authors' download (`ai2d/` is the root):
         `questions/<image>.json` with `imageName` and `questions`: {text: {abcLabel, answerTexts, correctAnswer,
         questionId}}; `images/<image>`; `ai2d_test_ids.csv` with one image number a line. Split `test` is those images,
-        `train` all others. Questions with `abcLabel` are about letters that stand in the images of `abc_images/` alone;
+        `train` all others. Questions with `abcLabel` are about letters that only the images of `abc_images/` show;
         the name of that folder was not seen in the download itself: if it differs, set letter_images.
 
     Conversion: match_mcq, index to letter. Ids: questionId, or a running number.
@@ -141,7 +141,7 @@ class ScienceQAOptions:
 
 
 class ScienceQA(Adapter):
-    """Reads ScienceQA in either of its two downloads; Parquet is taken where both are there.
+    """Reads ScienceQA in either of its two downloads; Parquet is preferred if both exist.
 
     derek-thomas/ScienceQA and lmms-lab/ScienceQA:
         `data/{train,validation,test}-*.parquet` with `image` (or null), `question`, `choices`, `answer` (index),
@@ -206,7 +206,7 @@ class MMMU(Adapter):
     `topic_difficulty`, `explanation`. `<image 2>` in a question or an option refers to image_2.
 
     Conversion: multiple choice is match_mcq; an open answer is match_yesno, chart with answer_type number, or
-    match_text, and of several accepted answers the first is taken. Images keep their order; `<image 2>` becomes
+    match_text, and the first of several accepted answers is used. Images keep their order; `<image 2>` becomes
     [image n] with the image's place among those of the row. Answers of the test split are "?": a later stage refuses
     them, which for role guard does not matter. Ids: id. Options: none.
     """
@@ -283,7 +283,7 @@ class Geometry3KOptions:
 
 
 class Geometry3K(Adapter):
-    """Reads Geometry3K in either of its two downloads; Parquet is taken where both are there.
+    """Reads Geometry3K in either of its two downloads; Parquet is preferred if both exist.
 
     hiyouga/geometry3k:
         `data/{train,validation,test}-*.parquet` with `images`, `problem` ("<image>Find x."), `answer`, and in its later

@@ -17,7 +17,7 @@ from orchestration.settings.seeds import derive_seed
 
 LAYOUT = "annotations/instances_<split>.json and <split>/<file_name>; split as in train2017"
 _WIDTH = 5
-"""Numbers that are kept of an annotation: category, x, y, width, height."""
+"""Numbers stored per annotation: category, x, y, width, height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +29,16 @@ class Options:
     images: str = "{split}"
     """Folder of the images."""
     image_ids: str = "coco"
-    """What the images' numbers belong to; empty for sets with pictures of their own."""
+    """Prefix of common image names; empty for datasets whose images occur nowhere else."""
     rows: Literal["category", "image"] = "category"
     """One row for each category of an image, or one for the image with all its categories."""
     question: str = "every {category}"
-    """Wording; {category} is a category, or with rows=image the list of those that are there."""
+    """Wording; {category} is a category, or with rows=image the list of categories in the image."""
     crowds: Literal["skip", "leave_out"] = "skip"
-    """skip: crowd regions are no boxes. leave_out: nor is a category with a crowd region asked for in its image."""
+    """skip: crowd regions are ignored. leave_out: a category with a crowd region is not asked for in its image."""
     negatives: int = 0
-    """Rows for each image that ask for a category without any object in it, drawn by the seed; the truth is empty.
-    Only for sets in which every category was looked for in every image."""
+    """Rows per image that ask for a category without an object in it, drawn by the seed; the reference is empty. Only
+    for datasets in which all categories were annotated in all images."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,13 +58,13 @@ class CocoTables:
     images: dict[int, str] = field(default_factory=dict)
     """File names."""
     crowds: dict[int, set[int]] = field(default_factory=dict)
-    """By image: categories with a region that stands for many objects."""
+    """By image: categories with a crowd region, which covers many objects."""
     broken: dict[int, dict[int, str]] = field(default_factory=dict)
-    """By image and category: why an annotation cannot be read; the truth of that category is not known."""
+    """By image and category: why an annotation cannot be read, so that the reference is incomplete."""
     _boxes: "dict[int, array[float]]" = field(default_factory=dict)
 
     def read(self, path: Path, part: str) -> Iterator[BadRow]:
-        """Fill the tables; yields what cannot be read and belongs to no image."""
+        """Fill the tables; yield entries that cannot be read and belong to no image."""
         keepers: dict[str, Callable[[Fields], None]] = {
             "categories": self._keep_category,
             "images": self._keep_image,
@@ -116,13 +116,12 @@ class CocoDetection(Adapter):
 
     Raw: `annotations/instances_<split>.json` with `images` [{id, file_name, width, height}], `annotations` [{id,
     image_id, category_id, bbox (xywh in pixels), iscrowd, area, segmentation}], `categories` [{id, name}];
-    `<split>/<file_name>`. A row needs all annotations of its image, which may stand anywhere in the file: the three
-    tables are streamed into compact memory (some 100 MB for COCO train).
+    `<split>/<file_name>`. A row needs all annotations of its image, which may be anywhere in the file: the three tables
+    are streamed into compact arrays (about 100 MB for COCO train).
 
     Conversion: iou with labelled boxes, xywh in pixels, in the order of the file. Crowd regions are skipped. A category
-    of an image with an unreadable annotation is rejected: its truth is incomplete. Negatives are
-    the part `negative`. Ids: image-category, `image` alone
-    with rows=image, image-no-category for negatives.
+    of an image with an unreadable annotation is rejected, because its reference is incomplete. Negatives are the part
+    `negative`. Ids: image-category; image with rows=image; image-no-category for negatives.
 
     Options: annotations, images, image_ids, rows, question, crowds, negatives, seed.
     """

@@ -1,4 +1,4 @@
-"""Typed access to one raw row: what is missing or of another type becomes a reason, never a crash; its images."""
+"""Typed access to the fields and images of a raw row; missing or mistyped values raise RowError."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import NoReturn
 from orchestration.data.sources.rows import RawImage, RejectReason
 
 MAX_INTEGER = 10**15
-"""Ids, indices and years stay far below; longer integers are damage, and printing very long ones raises."""
+"""Larger than any id, index or year; longer integers are damage, and printing very long ones raises."""
 SHOWN_CHARS = 80
 
 
@@ -33,7 +33,7 @@ class Fields:
     values: Mapping[object, object]
 
     def raw(self, name: str) -> object:
-        """Return the value unconverted, None where there is none."""
+        """Return the unconverted value; None if there is none."""
         return self.values.get(name)
 
     def text(self, name: str) -> str:
@@ -57,7 +57,7 @@ class Fields:
 
 
 def as_fields(value: object) -> Fields:
-    """Return the fields of a raw row, which must be an object with named fields."""
+    """Return the fields of a raw row; raise RowError if it is not an object."""
     if not isinstance(value, Mapping):
         raise RowError(RejectReason.UNREADABLE_ROW, f"the row is {shown(value)}, no object with named fields")
     return Fields(value)
@@ -87,7 +87,7 @@ def as_answer(value: object, name: str) -> str:
 
 
 def as_label(value: object) -> str:
-    """Write a metadata value as text, empty where it is not a plain value: that is no reason to reject a row."""
+    """Return a metadata value as text; empty if it is not a plain value, which does not reject a row."""
     try:
         return as_answer(value, "metadata")
     except RowError:
@@ -95,7 +95,7 @@ def as_label(value: object) -> str:
 
 
 def as_integer(value: object, name: str) -> int:
-    """Read a whole number, also one that is written 3.0 or "3"."""
+    """Read a whole number, also one written as 3.0 or "3"."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) <= 16:
         value = int(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_INTEGER:
@@ -106,14 +106,14 @@ def as_integer(value: object, name: str) -> int:
 
 
 def as_texts(value: object, name: str) -> tuple[str, ...]:
-    """Read a list of texts; numbers in it are written out."""
+    """Read a list of texts; numbers in it become texts."""
     if not isinstance(value, (list, tuple)):
         return refuse(name, value, "a list of texts")
     return tuple(as_answer(item, f"{name}[{index}]") for index, item in enumerate(value))
 
 
 def as_numbers(value: object, name: str) -> tuple[float, ...]:
-    """Read a list of numbers, of whatever length; NaN and infinity pass: content is checked later."""
+    """Read a list of numbers of any length; NaN and infinity are checked by a later stage."""
     if not isinstance(value, (list, tuple)) or not all(is_number(item) for item in value):
         return refuse(name, value, "a list of numbers")
     return tuple(float(item) if abs(item) < MAX_INTEGER or isinstance(item, float) else float("inf") for item in value)
@@ -136,7 +136,7 @@ def refuse(name: str, value: object, wanted: str) -> NoReturn:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: the beginning of a text, a small number, else the type."""
+    """Return a value for messages: the beginning of a text, a small number, else the type."""
     if isinstance(value, str):
         return repr(value[:SHOWN_CHARS])
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_INTEGER):
@@ -148,14 +148,14 @@ _COCO_NAME = re.compile(r"COCO_(?:train|val|test)(?:2014|2015)_([0-9]{12})(?![0-
 _COCO_FOLDER = re.compile(r"(?:^|/)(?:train|val|test|unlabeled)(?:2014|2015|2017)/(?:COCO_[a-z0-9]+_)?([0-9]{12})\.")
 _GENOME_FOLDER = re.compile(r"(?:^|/)VG_100K(?:_2)?/([0-9]{1,9})\.")
 _PATH_CHARS = 1_000
-"""Of a path that is looked at for a known picture; longer ones are damage."""
+"""Characters of a path that are searched for a known image name."""
 _MARKER = re.compile(r"<image>[ \t]*\n?")
 
 
 def picture_id(path: str) -> str:
-    """Return the common name of a COCO or Visual Genome picture, or an empty text.
+    """Return the common name of a COCO or Visual Genome image, or an empty text.
 
-    COCO numbers its pictures over all years and splits, so 9 is one picture in train2014 and train2017.
+    COCO numbers its images over all years and splits, so 9 is the same image in train2014 and train2017.
 
     Example:
         >>> picture_id("coco/train2017/000000000009.jpg"), picture_id("VG_100K_2/2410408.jpg"), picture_id("1.png")
@@ -170,7 +170,7 @@ def picture_id(path: str) -> str:
 
 
 def coco_id(number: int) -> str:
-    """Return the common name of COCO's picture `number`."""
+    """Return the common name of COCO's image `number`."""
     return f"coco/{number}"
 
 
@@ -178,9 +178,9 @@ def file_image(folder: str, path: str, image_id: str = "") -> RawImage:
     """Return an image by its file.
 
     Args:
-        folder: Where the source keeps its images, relative to its root; empty for the root.
-        path: As the row names it. Absolute paths are passed on as they are, so that they are seen and refused.
-        image_id: Common name of the picture; found from the path if empty.
+        folder: Image folder relative to the source's root; empty for the root.
+        path: As in the row. Absolute paths are kept, so that stage read refuses them.
+        image_id: Common name of the image; derived from the path if empty.
     """
     joined = f"{folder}/{path}" if folder and not path.startswith("/") else path
     return RawImage(path=joined, image_id=image_id or picture_id(joined))
@@ -226,7 +226,7 @@ def require_images(images: tuple[RawImage, ...], name: str) -> tuple[RawImage, .
 
 
 def without_markers(text: str) -> str:
-    """Return a question without `<image>` markers; the prompt template places images, the same way for all sources.
+    """Return a question without `<image>` markers; the chat template places images, the same way for all sources.
 
     Example:
         >>> without_markers("<image> What is this?"), without_markers("What is this? <image>")

@@ -26,18 +26,18 @@ class PlotQAOptions:
     images: str = "{split}/png"
     """Folder of the images."""
     decimals: int = 2
-    """Places that answers are rounded to: they are computed from the plot's data to more than it can show."""
+    """Decimals of answers, which are computed from the plot's data more precisely than it shows."""
 
 
 class PlotQA(Adapter):
-    """Reads PlotQA's question files, 8 or 29 million rows: set max_rows and quota.
+    """Reads PlotQA's question files of 8 or 29 million rows: set max_rows and quota.
 
     Raw: `<split>/qa_pairs_v1.json` (or `_v2`), an array (in early copies inside {"qa_pairs": [...]}) of {image_index,
     question_string, answer, answer_bbox, template, type}; `<split>/png/<image_index>.png`.
 
     Conversion: yes/no becomes match_yesno; all else chart with answer_type number, year or text. `template` and the
-    plot's `type` go into metadata, so that shares can be watched by template. Numbers are rounded to
-    `options.decimals`, those that would round to 0 are kept as they are. Ids are running numbers.
+    plot's `type` go into metadata, so that rows can be counted by template. Numbers are rounded to
+    `options.decimals`, unless that would make them 0. Ids are running numbers.
 
     Options: questions, images, decimals.
     """
@@ -90,7 +90,7 @@ def _plotqa_row(record: Record, part: str, folder: str, decimals: int) -> RawRow
 
 
 def _rounded(value: object, decimals: int) -> str:
-    """Round a number that is no integer; empty for everything else, and where nothing would be left of it."""
+    """Return a non-integer number rounded, as text; empty for any other value, and if it would become 0."""
     if not isinstance(value, float) or value.is_integer() or value != value:
         return ""
     rounded = round(value, decimals)
@@ -111,13 +111,13 @@ class LlavaOptions:
     images: str = ""
     """Folder that the rows' paths start from; LLaVA-Instruct-150K names bare COCO numbers: coco/train2017."""
     task: Literal["open", "match_text", "match_yesno", "chart", "math"] = "open"
-    """How the replies are graded. Replies that are no descriptions fit `open` badly; see rewards/README.md."""
+    """How replies are graded. `open` suits descriptions only; see rewards/README.md."""
     turns: Literal["first", "all"] = "first"
-    """The first question alone, or every one: later ones may only make sense after the earlier ones."""
+    """The first question only, or all of them: later ones may depend on earlier ones."""
     text_only: bool = False
     """Keep conversations without an image; otherwise they are rejected as missing_field, and so counted."""
     strip_openings: bool = False
-    """Take "The image shows" and the like off the replies."""
+    """Remove openings such as "The image shows" from the replies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class ShareGPT4VOptions:
     images: str = ""
     """Folder that the rows' paths start from; empty for the root."""
     strip_openings: bool = False
-    """Take "The image shows" and the like off the captions."""
+    """Remove openings such as "The image shows" from the captions."""
 
 
 class Llava(Adapter):
@@ -140,8 +140,8 @@ class Llava(Adapter):
     LLaVA-Pretrain (blip_laion_cc_sbu_558k.json) and llava_v1_5_mix665k.json have this form. Splits do not exist.
 
     Conversion: options.task with the reply as the answer; the question is the human's own wording. COCO and Visual
-    Genome paths give the images their common ids. Ids: id, with the turn's number behind later ones; else a running
-    number.
+    Genome paths give the images their common ids. Ids: id, followed by the turn's number for later turns; else a
+    running number.
 
     Options: annotations (required), images, task, turns, text_only, strip_openings.
     """
@@ -172,8 +172,8 @@ class ShareGPT4V(Llava):
     value: "<image> Describe ..."}, {from: gpt, value}]}. Splits do not exist.
 
     Conversion: open; the human's wording is the question, the caption the answer. Rows without an image are rejected.
-    The images are COCO train in good part: they leak into RefCOCO's val and test. Ids: id, which names the picture and
-    may stand twice; the second is id#2.
+    Many images are from COCO train and leak into RefCOCO's val and test. Ids: id, which names the image and may occur
+    twice; the second is id#2.
 
     Options: annotations, images, strip_openings.
     """
@@ -193,7 +193,7 @@ class ShareGPT4V(Llava):
 
 
 def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list[RawRow]:
-    """Make a row of every question with a reply, or of the first; further ones have their number in the id."""
+    """Return a row for each question with a reply, or for the first; later ones have their number in the id."""
     row = as_fields(record.value)
     images = _images(row, options.images)
     if not options.text_only:
@@ -213,7 +213,7 @@ def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list
 
 
 def _turns(row: Fields) -> list[tuple[str, str]]:
-    """Pair each human turn with the reply that follows it; `<image>` markers are dropped.
+    """Return each human turn with the reply that follows it, without `<image>` markers.
 
     Raises:
         RowError: There is no such pair, or a turn is no object with `from` and `value`.

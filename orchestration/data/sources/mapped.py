@@ -1,4 +1,4 @@
-"""Sources read by a mapping: JSON lines, Parquet and Hugging Face datasets by a recipe's, known formats by a file's."""
+"""Adapters that read by a mapping: of the recipe (JSON lines, Parquet, Hugging Face datasets) or of formats.yaml."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ class Options:
     """Options of sources with a mapping in the recipe; orchestration/data/sources/mapping.py has the mapping's keys."""
 
     mapping: Mapping[str, Any]
-    """Our fields from theirs: {question: prompt, answer: meta.answer, task: {constant: chart}}."""
+    """From our fields to theirs: {question: prompt, answer: meta.answer, task: {constant: chart}}."""
     answer_is: AnswerIs = "text"
     images: str = ""
     """Folder that image paths start from; empty for the root."""
@@ -54,17 +54,17 @@ class FileOptions(Options):
     """Options of sources whose files the recipe names."""
 
     files: tuple[str, ...] = ()
-    """Name patterns under the source's folder; {split} stands for the split. Empty: all files of the adapter's ending;
-    JSON files that end in .json are arrays."""
+    """Name patterns in the source's folder; {split} is replaced by the split. Empty: all files of the adapter's ending;
+    files that end in .json are arrays."""
 
 
 class _Mapped(Adapter):
     """Reads rows by a mapping in the recipe."""
 
-    licence = Licence(name="unverified", note="set the source's license: the format says nothing about its terms")
+    licence = Licence(name="unverified", note="set the source's license: the format does not state its terms")
     options: type[Options] = FileOptions
     pattern = ""
-    """Of the files, where the recipe names none."""
+    """Name pattern of the files if the recipe names none."""
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
         options = self.read_options(config)
@@ -96,8 +96,8 @@ class Jsonl(_Mapped):
     """Reads JSON lines, or JSON arrays, by a mapping.
 
     Raw: files that match options.files, one JSON object a line (any ending) or one array a file (ending .json).
-    Image paths are relative to options.images. A line that is no JSON is rejected and the next one read; NaN is read
-    as a number and refused later.
+    Image paths are relative to options.images. A line that is not JSON is rejected; NaN is read as a
+    number and rejected by a later stage.
 
     Conversion: options.mapping. Ids: mapping.id, which must be unique over all files; else a running number by file.
 
@@ -133,8 +133,8 @@ class HuggingFace(_Mapped):
         `state.json` with `_data_files` [{filename}], those Arrow stream files, `dataset_info.json`; a DatasetDict has
         `dataset_dict.json` and this in a folder for each split.
 
-    Class labels stay the numbers they are stored as. Rows that `select` or `filter` left behind as indices are saved
-    flat by `save_to_disk`, so files hold what the dataset held.
+    Class labels stay the numbers they are stored as. `save_to_disk` writes the rows that `select` or `filter` kept, so
+    the files have exactly the rows of the dataset.
 
     Conversion: options.mapping. Ids: mapping.id, which must be unique over all files; else a running number by file.
 
@@ -156,40 +156,40 @@ class HuggingFace(_Mapped):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """One of the forms in which a known format is published: its files, and the mapping that reads them."""
+    """One published form of a known format: its files, and the mapping that reads them."""
 
     mapping: Mapping[str, Any]
     """See mapping.py."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Paths of annotation files, each with the part that its rows belong to (may be empty); empty: the split's tables
-    as hub downloads have them. {split} stands for the split."""
+    """Paths of annotation files, each with the part of its rows (may be empty). Empty: the tables of the split in the
+    layout of hub downloads. {split} is replaced by the split."""
     array: str = ""
-    """Name of the array inside an outermost JSON object; empty where the file is the array."""
+    """Name of the array inside an outermost JSON object; empty if the file is the array."""
     split_field: str = ""
-    """Field that names the split of a row; rows of other splits are left out."""
+    """Field that names the split of a row; rows of other splits are skipped."""
     images: str = ""
-    """Folder that image paths start from; {split} stands for the split."""
+    """Folder that image paths start from; {split} is replaced by the split."""
     answer_is: AnswerIs = "text"
     remove_markers: bool = False
     guards_lack_answers: bool = False
-    """Rows of role guard without an answer are kept with an empty one; others are rejected as missing_field."""
+    """Accept rows without an answer if the source is a guard; otherwise they are rejected as missing_field."""
     strip_openings: bool = False
-    """Take "The image shows" and the like off the answers."""
+    """Remove openings such as "The image shows" from the answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """An entry of formats.yaml: everything about a raw format whose rows a mapping converts."""
+    """An entry of formats.yaml: a raw format whose rows a mapping converts."""
 
     description: str
     """Raw layout, conversion, ids and options; the first line is a summary."""
     licence: Licence
     layout: str
-    """How a download is laid out, for the message about missing files."""
+    """Layout of a download, for the message about missing files."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Names and defaults of what a recipe may set; "{options.name}" in `downloads` stands for the value."""
+    """Names and defaults of options of a recipe; "{options.name}" in `downloads` is replaced by the value."""
     downloads: tuple[Mapping[str, Any], ...]
-    """The first one whose files are there is read; each is a Download once its options are filled in."""
+    """The first one whose files exist is read; each is a Download once its options are filled in."""
 
 
 @functools.cache
@@ -252,7 +252,7 @@ class FormatAdapter(Adapter):
 
 
 def _filled(value: Any, options: Mapping[str, Any]) -> Any:
-    """Return a piece of YAML in which "{options.name}" is the option's value."""
+    """Return YAML values with "{options.name}" replaced by the option's value."""
     if isinstance(value, Mapping):
         return {_filled(key, options): _filled(item, options) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -276,7 +276,7 @@ def _saved_files(folder: Path) -> list[Path]:
     """Return the Arrow files that state.json names, in its order.
 
     Raises:
-        DataError: state.json is broken, or names files that are not there.
+        DataError: state.json is broken, or names missing files.
     """
     try:
         names = [entry["filename"] for entry in json.loads((folder / "state.json").read_bytes())["_data_files"]]

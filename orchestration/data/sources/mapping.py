@@ -1,4 +1,4 @@
-"""Conversion of raw rows by a mapping: which field of a source becomes which field of ours."""
+"""Conversion of raw rows by a mapping from our fields to fields of the source."""
 
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -41,21 +41,21 @@ AnswerIs = Literal["text", "single", "integer", "index", "letter", "option", "ta
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a value of ours comes from in a raw row; `_reference` reads one from YAML."""
+    """How one of our fields is read from a raw row; `_reference` builds it from YAML."""
 
     of: Callable[[object], object]
-    """Returns the value in a raw row, None where there is none."""
+    """Returns the value in a raw row, None if there is none."""
     name: str = ""
-    """Of the raw field, for messages; empty where there is none."""
+    """Name of the raw field for messages; empty if there is none."""
     is_optional: bool = False
-    """Whether rows may lack the value: they have no images, boxes or answer then. Any other mapped field must be there,
-    so that a misspelt path is not taken for a set without pictures."""
+    """Whether rows may lack the value, and so have no images, boxes or answer. Any other mapped field is required, so
+    that a misspelt path is not taken for a dataset without images."""
     is_text: bool = False
     """Whether the value is a text made by a format."""
 
 
 def field_value(row: object, steps: Sequence[str]) -> object:
-    """Return a field of nested objects and lists, None where there is none.
+    """Return a field of nested objects and lists, None if there is none.
 
     Example:
         >>> field_value({"meta": {"answers": ["cat"]}}, ("meta", "answers", "0"))
@@ -73,9 +73,9 @@ def field_value(row: object, steps: Sequence[str]) -> object:
 
 
 def filled(text: str, row: object) -> str:
-    """Return a text with the fields of a row in it.
+    """Return a format text with its fields filled in from a row.
 
-    {field} is a text, {field:stem} its file name without folder and suffix, {field:d} and the like a whole number.
+    {field} is a text, {field:stem} its file name without folder and suffix, {field:d} (or :012d) a whole number.
 
     Example:
         >>> filled("coco/{image_id:d}", {"image_id": 9})
@@ -100,7 +100,7 @@ class RowMapping:
     references: Mapping[str, Reference]
     metadata: Mapping[str, Reference]
     task_by_answer: str = ""
-    """Key of answers.TASKS where the answer decides the task and its type; empty where the mapping states the task."""
+    """Key of answers.TASKS where the answer decides the task and its type; empty if the mapping states the task."""
     answer_is: AnswerIs = "text"
     images: str = ""
     """Folder that image paths start from."""
@@ -114,11 +114,11 @@ class RowMapping:
 
         Args:
             record: A raw row.
-            part: Name of the part; prefixes the ids of rows that have none of their own.
-            needs_answer: False where a row without an answer is kept with an empty one.
+            part: Name of the part; prefix of the ids of rows that have none of their own.
+            needs_answer: False if a row without an answer is kept with an empty one.
 
         Raises:
-            RowError: A mapped field is missing or of a type that its place does not take.
+            RowError: A mapped field is missing or has a wrong type.
         """
         as_fields(record.value)
         as_words = as_text if self.is_strict else as_answer
@@ -155,7 +155,7 @@ class RowMapping:
         return self._value(key, record), reference.name if reference and reference.name else key
 
     def _is_absent(self, key: str, record: Record) -> bool:
-        """Return whether a row may lack this field, and does."""
+        """Return whether this field is optional and missing."""
         reference = self.references.get(key)
         return reference is None or (reference.is_optional and reference.of(record.value) is None)
 
@@ -184,7 +184,7 @@ class RowMapping:
     def _images(self, record: Record) -> tuple[RawImage, ...]:
         value, name = self._named("images", record)
         reference = self.references.get("images")
-        # A text is a path, also an empty one, which stage read refuses as a missing image.
+        # A formatted text is a path; an empty one is refused by stage read as a missing image.
         is_path = reference is not None and reference.is_text
         images = (file_image(self.images, str(value)),) if is_path else cell_images(value, name, self.images)
         if not images and reference is not None and not reference.is_optional:
@@ -219,11 +219,11 @@ def build_mapping(
     *,
     is_strict: bool = False,
 ) -> RowMapping:
-    """Read a mapping from YAML.
+    """Build a mapping from its YAML.
 
     Args:
-        mapping: From our names (KEYS) to a field path, a list of steps, or one of the other forms below; `metadata`
-            holds a mapping of such. `question`, `task`, and `answer` or `boxes` are needed. `task: {by_answer: chart}`
+        mapping: From our names (KEYS) to a field path, a list of steps, or another form of `_reference`; `metadata` is
+            a mapping of such. `question`, `task`, and `answer` or `boxes` are required. `task: {by_answer: chart}`
             derives task and answer_type from the answer.
         answer_is: How the source writes answers.
         images: Folder that image paths start from.
@@ -231,7 +231,7 @@ def build_mapping(
         is_strict: Whether id and question must be texts and options a list.
 
     Raises:
-        ConfigError: An unknown key, naming the nearest; a missing one; or a reference of no known form.
+        ConfigError: A key is unknown (names the nearest) or missing, or a reference has an unknown form.
 
     Example:
         >>> chart = build_mapping({"question": "q", "answer": "a.0", "task": {"constant": "chart"}})
@@ -308,7 +308,7 @@ def _field(steps: Sequence[str], *, is_optional: bool = False) -> Reference:
 
 
 def _looked_up(found: object, values: Mapping[object, object]) -> object:
-    # Compared with their types: 1 and true are one key of a dictionary.
+    # Types are compared too: 1 and true are the same key of a dictionary.
     return next((value for key, value in values.items() if type(key) is type(found) and key == found), None)
 
 

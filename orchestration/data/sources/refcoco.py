@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: one object by what people call it."""
+"""RefCOCO, RefCOCO+ and RefCOCOg: referring expressions, each with the box of one object."""
 
 import pickle
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ class Options:
 
     dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco"
     split_by: Literal["unc", "google", "umd"] = "unc"
-    """Whose split; refcocog has google and umd. Images of google's train and val overlap: prefer umd."""
+    """Author of the split; refcocog has google and umd. Images of google's train and val overlap: prefer umd."""
     images: str = "images/mscoco/images/train2014"
     """Folder of the COCO images."""
     expressions: Literal["all", "first"] = "all"
@@ -52,7 +52,7 @@ class TableOptions:
     """Options of the Parquet form."""
 
     images: str = ""
-    """Folder under which coco/train2014 lies; empty for the root."""
+    """Folder that contains coco/train2014; empty for the root."""
     expressions: Literal["all", "first"] = "all"
     """All expressions of an object, each a row of its own, or the first alone."""
 
@@ -64,10 +64,10 @@ class RefCOCO(Adapter):
     sentences: [{sent_id, sent, raw, tokens}], sent_ids}; `<dataset>/instances.json` in COCO form with `images`
     (id, file_name, width, height) and `annotations` (id, bbox xywh). Splits: train, val, testA, testB, test.
 
-    The pickle is loaded whole (some 50 MB), without running anything in it; of instances.json only the boxes and file
+    The pickle is loaded whole (about 50 MB), without running code in it; of instances.json only the boxes and file
     names that the split needs are kept.
 
-    Conversion: iou with one box, xywh in pixels; the expression is the question, word for word. Ids: ref_id-sent_id.
+    Conversion: iou with one box, xywh in pixels; the expression is the question, unchanged. Ids: ref_id-sent_id.
 
     Options: dataset, split_by, images, expressions.
     """
@@ -102,7 +102,7 @@ class RefCOCOTable(Adapter):
     ("coco/train2014/COCO_train2014_000000000110.jpg"), `bbox` (xyxy in pixels), `sentences` [{sent, sent_id, raw,
     tokens}], `captions`, `raw_anns`, `raw_image_info`, `raw_sentences`; `test` is testA. Images are not in the tables.
 
-    Conversion: iou with one box, xyxy in pixels; the expression is the question, word for word. Ids: ref_id-sent_id.
+    Conversion: iou with one box, xyxy in pixels; the expression is the question, unchanged. Ids: ref_id-sent_id.
 
     Options: images, expressions.
     """
@@ -137,7 +137,7 @@ def _keys(records: Iterable[Record | BadRow], name: str) -> set[int]:
 
 
 def _table(path: Path, array: str, wanted: set[int], name: str) -> dict[int, Any]:
-    """Keep one field of the wanted entries of instances.json by id; what breaks off is missed by its references."""
+    """Return one field of the wanted entries of instances.json by id; `_ref_rows` reports missing entries."""
     kept = {}
     for record in json_array(path, array):
         value = record.value if isinstance(record, Record) else None
@@ -188,12 +188,12 @@ def _rows(row: Fields, values: tuple[float, ...], form: BoxForm, image: RawImage
 
 
 def load_plain_pickle(path: Path) -> object:
-    """Load lists, tuples, sets, dicts, texts, bytes, numbers, truth values and null.
+    """Load a pickle that holds only lists, tuples, sets, dicts, texts, bytes, numbers, booleans and None.
 
-    Texts of Python 2 are read as UTF-8.
+    Python 2 texts are read as UTF-8.
 
     Raises:
-        DataError: The file is broken, or names a class or function: a pickle can run any program when it is loaded.
+        DataError: The file is broken, or names a class or function, which could run arbitrary code.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""All adapters by the name that recipes use, and the one that needs no download: drawn tasks."""
+"""All adapters by name, and the adapter of drawn tasks, which needs no download."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +23,11 @@ from orchestration.settings.recipe import SourceConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnOptions:
-    """Which rows are drawn."""
+    """Options of drawn sources."""
 
     num_rows: int
     seed: int = 0
-    """Another seed draws others."""
+    """Seed of the drawings."""
 
 
 class Drawn(Adapter):
@@ -94,14 +94,14 @@ _WRITTEN: dict[str, Callable[[], Adapter]] = {
 _DESCRIBED: dict[str, Callable[[], Adapter]] = {name: partial(FormatAdapter, name) for name in formats()}
 
 ADAPTERS: Mapping[str, Callable[[], Adapter]] = MappingProxyType(dict(sorted({**_WRITTEN, **_DESCRIBED}.items())))
-"""What makes the adapter of each name."""
+"""Factory of each adapter by name."""
 
 
 def find_adapter(name: str) -> Adapter:
     """Return a new adapter.
 
     Raises:
-        ConfigError: No adapter has that name; the message names the nearest one, and all there are.
+        ConfigError: No adapter has that name; the message names the nearest and lists all.
 
     Example:
         >>> find_adapter("docci").licence.name

@@ -1,4 +1,4 @@
-"""Rows of the data engine from raw to canonical, their JSON form between stages, and why a row is left out."""
+"""Rows of the data engine, raw and canonical, their JSON form between stages, and the reasons of rejection."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from rollout.records import Difficulty
 
 
 class RejectReason(Explained):
-    """Counted by source in the manifest, with examples; `meaning` describes it."""
+    """Why a row is rejected; counted by source in the manifest. `meaning` describes it."""
 
     # read
     UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
@@ -36,7 +36,7 @@ class RejectReason(Explained):
     ANSWER_EMPTY = "answer_empty", "no reference answer"
     ANSWER_TOO_LONG = "answer_too_long", "more characters than limits.max_answer_chars"
     TEXT_NOT_CLEAN = "text_not_clean", "lone surrogates, NUL or other control characters in a text"
-    PLACEHOLDER_IN_TEXT = "placeholder_in_text", "a vision placeholder or control token of some model stands in a text"
+    PLACEHOLDER_IN_TEXT = "placeholder_in_text", "a text contains a vision placeholder or control token of some model"
     NOT_FINITE = "not_finite", "NaN or infinity where a number is needed"
 
     # normalise
@@ -49,7 +49,7 @@ class RejectReason(Explained):
     TOO_MANY_BOXES = "too_many_boxes", "more reference boxes than limits.max_boxes"
     REFERENCE_UNUSABLE = "reference_unusable", "the row's own reward cannot grade against the reference"
     REFERENCE_NOT_RIGHT = "reference_not_right", "the reference, given as an answer, does not score 1 by its own reward"
-    REFERENCE_UNEARNED = "reference_unearned", "its own reward pays no plain spelling of the reference"
+    REFERENCE_UNEARNED = "reference_unearned", "its own reward refuses the reference when written plainly"
 
     # deduplicate
     DUPLICATE = "duplicate", "an earlier row has the same images and question"
@@ -57,7 +57,7 @@ class RejectReason(Explained):
     CONFLICTING_ANSWERS = "conflicting_answers", "another row has the same images and question, and another answer"
     LEAKED_IMAGE = "leaked_image", "an image of the row, or nearly the same one, is in an evaluation set"
     LEAKED_QUESTION = "leaked_question", "a row without images whose question is in an evaluation set"
-    TOO_MANY_OF_IMAGE = "too_many_of_image", "the image has deduplicate.max_rows_per_image other questions already"
+    TOO_MANY_OF_IMAGE = "too_many_of_image", "the image already has deduplicate.max_rows_per_image questions"
 
     # measure
     PROMPT_TOO_LONG = "prompt_too_long", "more prompt tokens than measure.max_prompt_tokens"
@@ -73,11 +73,11 @@ class RejectReason(Explained):
     TOO_EASY = "too_easy", "mean reward above the band of its reward function"
     TOO_HARD = "too_hard", "mean reward below the band of its reward function"
     NO_SPREAD = "no_spread", "the rewards of the completions hardly differ: no advantage to learn from"
-    OVER_QUOTA = "over_quota", "fits, but the quota of its source or reward function is full"
+    OVER_QUOTA = "over_quota", "the quota of its source or reward function is full"
 
 
 class Refused(Exception):
-    """A row that its stage rejects; raised inside a stage, which turns it into a Rejected row.
+    """Raised within a stage to reject a row.
 
     Example:
         >>> str(Refused(RejectReason.IMAGE_TOO_SMALL, "1 x 1 pixels; at least 28"))
@@ -101,51 +101,51 @@ _REASONS = {reason.value: reason for reason in RejectReason}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """One image as its source names it: bytes, or a file under the source's folder."""
+    """One image of a raw row: bytes, or a file in the source's folder."""
 
     data: bytes | None = None
     path: str | None = None
     """Relative to the source's folder; exactly one of `data` and `path` is set."""
     image_id: str = ""
-    """Name that other datasets use for the same picture (coco/9): equal ids are one picture."""
+    """Common name of the image across datasets (coco/9): equal ids mean the same image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawBox:
-    """A reference box as its source writes it."""
+    """A reference box as in the source."""
 
     values: tuple[float, ...]
-    """Four numbers in the row's box form and frame; checked later."""
+    """Four numbers in the row's box form and frame; not checked yet."""
     label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow:
-    """One question as an adapter reads it: right in form, not yet checked in content."""
+    """One question as an adapter reads it: of valid form, with unchecked content."""
 
     source_id: str
-    """Unique within its source and stable: a running number where the source has no name for its rows."""
+    """Unique within its source and stable: a running number if the source has no ids."""
     task: str
     question: str
-    """As the source words it; the data engine appends the options and the answer form."""
+    """As in the source; the data engine adds options and answer form."""
     answer: str = ""
-    """Text, number, yes/no, letter of an option (or letters, "A, C"); empty where `boxes` is set."""
+    """Text, number, yes/no, letter of an option (or letters, "A, C"); empty if `boxes` is set."""
     images: tuple[RawImage, ...] = ()
     options: tuple[str, ...] = ()
     """Texts without labels."""
     answer_type: str = ""
     boxes: tuple[RawBox, ...] | None = None
-    """Reference boxes; an empty tuple is a claim that there is nothing to find."""
+    """Reference boxes; an empty tuple states that there is no such object."""
     box_form: BoxForm = "xyxy"
     box_frame: BoxFrame = "pixel"
     part: str = ""
-    """Part of the source that is counted on its own (human, augmented); joins the source's name."""
+    """Part of the source that is counted separately (human, augmented); appended to the source's name."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A raw row that its adapter cannot read; it goes to quarantine, the next row is read."""
+    """A raw row that its adapter cannot read; it is rejected and reading continues."""
 
     source_id: str
     reason: RejectReason
@@ -154,7 +154,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """A checked image, with what duplicates are found by and where its bytes lie."""
+    """A checked image: its fingerprints and the location of its bytes."""
 
     sha256: str
     size_bytes: int
@@ -168,7 +168,7 @@ class StoredImage:
     chunk: str
     """Chunk that holds the bytes, `stage/key`."""
     index: int
-    """Place among the images of that chunk."""
+    """Index among the images of that chunk."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -178,7 +178,7 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A row in canonical form; its image bytes stay in their chunk."""
+    """A row in canonical form; its images are referred to by chunk."""
 
     sample_id: str
     source: str
@@ -190,7 +190,7 @@ class Candidate:
     question: str
     """The user turn, as the prompt template makes it."""
     stem: str
-    """The question alone, without template and options: duplicates and leaks are found by it."""
+    """The question without template and options, by which duplicates and leaks are found."""
     answer: str
     """Canonical: an option's letter, yes/no, a number, text, boxes as JSON in original pixels."""
     images: tuple[StoredImage, ...] = ()
@@ -205,7 +205,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A row that a stage left out, with its reason: quarantined, never lost."""
+    """A row that a stage rejected, with its reason."""
 
     stage: str
     source: str
@@ -213,13 +213,13 @@ class Rejected:
     role: Role
     reason: RejectReason
     detail: str
-    """What exactly, with the values at fault."""
+    """Explanation with the values at fault."""
     question: str
     """Beginning of the question, EXCERPT_CHARS at most."""
 
 
 def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
-    """Return a raw row as JSON values; images become their indices in the chunk."""
+    """Return a raw row as JSON values, with the indices of its images in the chunk."""
     values = asdict(row)
     values["images"] = [
         {"index": index, "image_id": image.image_id} for index, image in zip(places, row.images, strict=True)
@@ -245,7 +245,7 @@ def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
 
 
 def candidate_from_json(values: dict[str, Any]) -> Candidate:
-    """Return the row whose `asdict` a chunk holds."""
+    """Return the row of its `asdict` values."""
     difficulty = values["difficulty"]
     return Candidate(
         **{
@@ -258,5 +258,5 @@ def candidate_from_json(values: dict[str, Any]) -> Candidate:
 
 
 def rejected_from_json(values: dict[str, Any]) -> Rejected:
-    """Return a rejected row as its chunk holds it."""
+    """Return the rejected row of its `asdict` values."""
     return Rejected(**{**values, "reason": _REASONS[values["reason"]]})

@@ -1,4 +1,4 @@
-"""Raw files record by record: JSON arrays and objects, JSON lines, Parquet and Arrow, none of them whole in memory."""
+"""Streaming readers of raw files: JSON arrays and objects, JSON lines, Parquet and Arrow."""
 
 import json
 import re
@@ -15,11 +15,11 @@ from orchestration.data.sources.fields import RowError
 from orchestration.data.sources.rows import BadRow, RawRow, RejectReason
 
 BATCH_ROWS = 16
-"""Rows with images that are in memory at once."""
+"""Rows in memory at once, with their images."""
 MAX_DEPTH = 1_000
-"""Open brackets of a streamed file; real rows have ten. The parser keeps a path for each, in memory as their square."""
+"""Nesting depth at which a file is refused; real rows have about ten. The parser's memory grows as its square."""
 READ_BYTES = 16_384
-"""Small, so that brackets which close within one read do no harm either."""
+"""Small, so that deep nesting within one read does no harm either."""
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 
@@ -29,7 +29,7 @@ _BROKEN_ARROW = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A raw value and its place in its file: a running number, or the name it has there."""
+    """A raw value and its place in its file: a running number, or its name there."""
 
     place: str
     value: object
@@ -40,10 +40,10 @@ Convert = Callable[[Record], Iterable[RawRow]]
 
 
 def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow | BadRow]:
-    """Convert records one by one; what cannot be read becomes a BadRow and the next one is read.
+    """Convert records one by one; a record that cannot be read becomes a BadRow.
 
-    An id that an earlier row of the part has gets a number: `7#2` is the second row that calls itself 7. Running
-    numbers, part/place, cannot repeat and are not kept: a part may have 29 million of them.
+    A repeated id is numbered: `7#2` is the second row with id 7. Running numbers, part/place, cannot repeat and are not
+    remembered: a part may have 29 million of them.
 
     Args:
         records: From one of the readers below.
@@ -69,7 +69,7 @@ def read_rows(records: Records, convert: Convert, part: str) -> Iterator[RawRow 
 
 
 def of_split(records: Records, split: str) -> Records:
-    """Skip the rows of other splits; one whose `split` cannot be read stays, to be refused with its reason."""
+    """Skip the rows of other splits; a row whose `split` cannot be read is kept, to be rejected with its reason."""
     for record in records:
         value = record.value if isinstance(record, Record) else None
         other = value.get("split") if isinstance(value, dict) else None
@@ -85,8 +85,8 @@ def json_array(path: Path, array: str = "") -> Records:
         array: Name of the array inside an outermost object; empty if the file is the array.
 
     Returns:
-        Records placed by running number; a BadRow where the file breaks off, or holds no such array. To the parser a
-        file also breaks off at NaN, and at a number beyond 64 bits: neither is read past.
+        Records placed by running number; a BadRow where the file is truncated or has no such array. The parser also
+        stops at NaN, and at a number beyond 64 bits.
     """
     prefix = f"{array}.item" if array else "item"
     found = False
@@ -144,7 +144,7 @@ def _stream(path: Path, parse: Callable[[BinaryIO], Iterable[tuple[object, objec
 
 
 class _Guarded:
-    """A file that counts what is read, and refuses nesting that would eat the parser's memory."""
+    """A file that counts the bytes read, and refuses nesting that would exhaust the parser's memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -181,7 +181,7 @@ def _arrow_records(path: Path, batches: Callable[[], Iterable[Any]]) -> Records:
 
 
 def _python_rows(batch: Any) -> Iterable[object]:
-    """Convert a batch; where one value cannot be converted, row by row, with the error in the place of the row."""
+    """Convert a batch; if a value cannot be converted, row by row, with the error in place of that row."""
     try:
         rows: list[object] = batch.to_pylist()
     except _BROKEN_ARROW:

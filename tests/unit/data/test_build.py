@@ -145,7 +145,9 @@ def test_images_can_lie_in_files_beside_the_shards(model: Path, tmp_path: Path) 
 
 def test_a_recipe_that_keeps_nothing_says_what_became_of_its_rows(model: Path, tmp_path: Path) -> None:
     job = plan(model, tmp_path, "data.recipe.measure.max_prompt_tokens=5")
-    with pytest.raises(DataError, match=r"no training row is left; most went as prompt_too_long \(measure\) x"):
+    with pytest.raises(
+        DataError, match=r"no training row is left; most were rejected for prompt_too_long \(measure\) x"
+    ):
         build(job, is_tried=False)
 
 

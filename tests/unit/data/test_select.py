@@ -209,7 +209,7 @@ def test_a_row_over_quota_says_which_one() -> None:
 
 
 def test_two_rows_of_one_id_are_refused() -> None:
-    with pytest.raises(DataError, match="sample_id r3 names two rows"):
+    with pytest.raises(DataError, match="sample_id r3 is the id of two rows"):
         select([row(1), row(3), row(3)])
 
 
