@@ -1,4 +1,4 @@
-"""The chat template of a model folder, and whether tokenizer and settings agree with it; without transformers."""
+"""The chat template of a model folder, and checks that tokenizer and settings agree with it; without transformers."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from rewards.envelope import THINK_CLOSE, THINK_OPEN
 from rewards.tokenizer import load_tokenizer
 
 PROBE = "What is this?"
-"""A question to render the template with."""
+"""A question to render the template with in checks."""
 IMAGE_TOKEN_IDS = {"qwen2_5_vl": 151655, "internvl": 151667}
 """Defaults of transformers where config.json has none."""
 INTERNVL_TOKENS = {
@@ -33,7 +33,7 @@ INTERNVL_TOKENS = {
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training on conversations; the text itself is not changed."""
+    """The tag `{% generation %}`, which marks the assistant's text and does not change it."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -44,16 +44,16 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """Turns a question with images into the text of a prompt, each image as the family's placeholder."""
+    """Renders a question with images as the text of a prompt, with one placeholder per image."""
 
     def __init__(self, folder: Path) -> None:
         """Find the template of a model folder and compile it.
 
         Raises:
-            ConfigError: there is none, or it does not parse.
+            ConfigError: There is none, or it does not parse.
         """
         self._folder = folder
-        # A template is a program that came with the model: the sandbox lets it compute text and nothing else.
+        # A template is a program that came with the model: the sandbox lets it only compute text.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
@@ -72,13 +72,13 @@ class ChatTemplate:
         """Return the text of a prompt.
 
         Args:
-            question: the user turn.
-            num_images: images before it.
-            system_prompt: empty for none.
-            is_answered: leave out the generation prompt.
+            question: The user turn.
+            num_images: Images before it.
+            system_prompt: Empty for none.
+            is_answered: Omit the generation prompt.
 
         Raises:
-            ConfigError: the template refuses such a conversation.
+            ConfigError: The template fails on such a conversation.
         """
         content = [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": question}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -88,13 +88,13 @@ class ChatTemplate:
             return self._template.render(messages=messages, add_generation_prompt=not is_answered)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise ConfigError(
-                f"model.path={self._folder}: its chat template fails on a question with {num_images} pictures "
+                f"model.path={self._folder}: its chat template fails on a question with {num_images} images "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); copy the template of the "
                 "original checkpoint"
             ) from error
 
     def opens_thinking(self) -> bool:
-        """Whether the prompt ends within a think block, which the completion then only closes."""
+        """Return whether the prompt ends within a think block, which the completion only closes."""
         asked = self.prompt(PROBE, num_images=0, system_prompt="")
         before = self.prompt(PROBE, num_images=0, system_prompt="", is_answered=True)
         spoken = asked[len(before) :] if asked.startswith(before) else asked
@@ -152,16 +152,16 @@ def _raise(message: str) -> None:
 
 
 def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
-    """Check that chat template and rewards agree on who opens the think block.
+    """Check that chat template and reward settings agree on whether the prompt opens the think block.
 
     Raises:
-        ConfigError: naming the key and the value that agrees.
+        ConfigError: They differ; names the key and the value to set.
     """
     opens = ChatTemplate(folder).opens_thinking()
     if opens and not reward.format.think_prefilled:
         raise ConfigError(
             f"reward.format.think_prefilled is false, but the chat template of {folder} ends its prompt with an opened "
-            "<think>, so completions only close it and none would count as well formed; set "
+            "<think>, so completions only close it and none would be well formed; set "
             "reward.format.think_prefilled=true"
         )
     if reward.format.think_prefilled and not opens:
@@ -219,13 +219,13 @@ def check_tokens(folder: Path, config: Mapping[str, Any], shape: ModelShape) -> 
     placed = ChatTemplate(folder).prompt(PROBE, num_images=1, system_prompt="").count(token)
     if placed != 1:
         raise ConfigError(
-            f"model.path={folder}: its chat template puts {placed} {token} in the place of one picture; copy the "
-            "template of the original checkpoint, which knows pictures"
+            f"model.path={folder}: its chat template writes {placed} {token} for one image; copy the template of "
+            "the original checkpoint"
         )
 
 
 def _check_internvl_tokens(file: Path, settings: Mapping[str, Any], vocabulary: Iterable[str]) -> None:
-    """Refuse tokenizer files of InternVL's first conversions, which lack what the processor asks for."""
+    """Refuse tokenizer files of InternVL's first conversions, which lack tokens that the processor needs."""
     named: dict[str, Any] = {}
     for part in (settings, settings.get("extra_special_tokens"), settings.get("model_specific_special_tokens")):
         if isinstance(part, Mapping):
@@ -241,6 +241,6 @@ def _check_internvl_tokens(file: Path, settings: Mapping[str, Any], vocabulary: 
         text = token.get("content") if isinstance(token, Mapping) else token
         if text not in known:
             raise ConfigError(
-                f"model.path: {file} says {key}={text}, which tokenizer.json does not hold; copy the tokenizer's files "
-                "of the original checkpoint"
+                f"model.path: {file} says {key}={text}, which tokenizer.json does not contain; copy the tokenizer's "
+                "files of the original checkpoint"
             )

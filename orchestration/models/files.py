@@ -1,7 +1,7 @@
-"""The files of a model folder: small ones read whole, of safetensors the headers alone.
+"""The files of a model folder: small ones are read whole, of safetensors only the headers.
 
-Source: the format of the safetensors library: 8 bytes of the header's length, the header as JSON, the
-tensors' bytes.
+Source: the format of the safetensors library: length of the header in 8 bytes, the header as JSON, the bytes of the
+tensors.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from orchestration.settings.errors import ConfigError
 
 LFS_POINTER = b"version https://git-lfs"
-"""Beginning of the pointer that Git keeps in a file's place until Git LFS has fetched it."""
+"""Beginning of the pointer file that Git keeps until Git LFS has fetched the file itself."""
 
 
 def read_text(path: Path) -> str:
@@ -34,7 +34,7 @@ def read_text(path: Path) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"model.path: {path} is no text; download it again") from error
+        raise ConfigError(f"model.path: {path} is not UTF-8 text; download it again") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -46,14 +46,14 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"model.path: {path} is no JSON ({error}); download it again") from error
+        raise ConfigError(f"model.path: {path} is not JSON ({error}); download it again") from error
     if not isinstance(found, dict):
         raise ConfigError(f"model.path: {path} holds a {type(found).__name__}, no JSON object; download it again")
     return found
 
 
 def config_parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield config.json and its nested parts, each with the beginning of its dotted keys."""
+    """Yield (prefix of dotted keys, values) of config.json and its nested parts."""
     yield where, config
     for name, value in config.items():
         if isinstance(value, Mapping) and name.endswith("_config") and name != "quantization_config":
@@ -61,7 +61,7 @@ def config_parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, M
 
 
 def lfs_error(path: Path) -> ConfigError:
-    """Return the refusal of a Git LFS pointer."""
+    """Return the error for a Git LFS pointer."""
     return ConfigError(
         f"model.path: {path} is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}, or "
         "download the checkpoint again"
@@ -77,7 +77,7 @@ ELEMENT_BYTES = {
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 COMPARED_ROWS = 256
-"""Rows by which a copied output head is recognised, as in the learner."""
+"""Rows compared to recognise a copied output head, as in the learner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +86,10 @@ class StoredTensor:
 
     file: Path
     dtype: str
-    """As safetensors names it."""
+    """Name of the dtype in safetensors."""
     shape: tuple[int, ...]
     start: int
-    """Of its bytes in the file."""
+    """Offset of its bytes in the file."""
 
     def first_rows(self, count: int) -> bytes:
         """Return the bytes of its first rows."""
@@ -103,7 +103,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Return every tensor of a model folder, by its name in the file.
 
     Raises:
-        ConfigError: there are no safetensors, one that the index names is missing, a file is not whole, or the index
+        ConfigError: there are no safetensors, one that the index names is missing, a file is truncated, or the index
             names another file for a tensor.
     """
     found: dict[str, StoredTensor] = {}
@@ -112,7 +112,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
             found[name] = tensor
     if (index := folder / INDEX_FILE).is_file():
         for name, file in read_object(index)["weight_map"].items():
-            if name in found and found[name].file.name != file:  # what no file has is missed where it is needed
+            if name in found and found[name].file.name != file:  # a tensor in no file is reported where it is needed
                 raise ConfigError(
                     f"model.path: {index} says that {name} is in {file}, and it is in {found[name].file.name}; index "
                     "and files must be of one checkpoint: download it again"
@@ -149,9 +149,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def has_own_output_head(tensors: Mapping[str, StoredTensor]) -> bool | None:
-    """Whether the weights hold an output head that is not a copy of the embedding table; None without the table.
+    """Return whether the weights have an output head that differs from the embedding table; None without the table.
 
-    The learner decides the same way whether head and table are tied, whatever config.json says.
+    The learner decides in the same way whether head and table are tied, whatever config.json says.
     """
     table = next((tensor for name, tensor in tensors.items() if name.endswith("embed_tokens.weight")), None)
     if table is None:
@@ -244,7 +244,7 @@ def _no_weights(folder: Path) -> ConfigError:
 
 
 def adapter_error(folder: Path) -> ConfigError:
-    """Return the refusal of a folder that holds an adapter and no model."""
+    """Return the error for a folder that holds an adapter instead of a model."""
     base = read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
     return ConfigError(
         f"model.path={folder} is an adapter of {base}, no whole model; merge it into that model (peft: "

@@ -1,4 +1,4 @@
-"""How many prompt tokens an image takes: the arithmetic of the image processors, without pixels.
+"""Number of prompt tokens of an image, computed as the image processors do, without pixels.
 
 Source: Qwen2.5-VL, arXiv:2502.13923, section 2.1.1, and InternVL's tiles, arXiv:2404.16821, section 3.3; both as the
 processors of transformers 5.19 compute them, which engine and learner run.
@@ -19,23 +19,27 @@ from orchestration.settings.model import ModelConfig
 PROBE_SIZE = (224, 224)
 """(width, height) of an image that every processor accepts."""
 MAX_ASPECT = 200
-"""Qwen2.5-VL's processor refuses images whose longer side is more than so many times the shorter."""
+"""Qwen2.5-VL's processor refuses images whose longer side is more than this multiple of the shorter."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 DEFAULT_MIN_PIXELS = 56 * 56
 DEFAULT_MAX_PIXELS = 28 * 28 * 1280
-"""Areas of Qwen2.5-VL's processor where its file has none; published files have, 12,845,056 at most."""
+"""Limits of Qwen2.5-VL's processor if its file states none; published files state at most 12,845,056."""
 DEFAULT_MAX_TILES = 12
 TILE_MARKS = 2
-"""InternVL's processor puts one token before an image's tokens and one after."""
+"""InternVL's processor adds one token before an image's tokens and one after."""
 
 
 def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, height: int) -> int:
-    """Count the tokens that the processor puts in an image's place, InternVL's two marks included.
+    """Return the tokens that the processor inserts for an image, including InternVL's two marks.
 
-    `processor` is what preprocessor_config.json says; an empty one leaves all at the processor's defaults.
+    Args:
+        shape: Sizes of the model.
+        processor: Content of preprocessor_config.json; missing keys have the processor's defaults.
+        width: Of the image in pixels.
+        height: Likewise.
 
     Raises:
-        ConfigError: the processor refuses such an image, or its settings are not of this family.
+        ConfigError: The processor refuses the image, or its settings are of another family.
     """
     if isinstance(shape.tower, PatchTower):
         rows, columns = resized(shape.tower, processor, width, height)
@@ -44,7 +48,7 @@ def image_tokens(shape: ModelShape, processor: Mapping[str, Any], width: int, he
 
 
 def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int:
-    """Return the most tokens that the processor makes of any image."""
+    """Return the largest number of tokens of any image."""
     most = int(size_limits(processor, shape.tower)[1])
     if isinstance(shape.tower, PatchTower):
         return max(1, most // (shape.tower.patch_side * shape.tower.merge_side) ** 2)
@@ -52,7 +56,7 @@ def largest_image_tokens(shape: ModelShape, processor: Mapping[str, Any]) -> int
 
 
 def vision_rows(shape: ModelShape, num_image_tokens: int) -> int:
-    """Return the rows that a vision tower computes for so many image tokens: patches, and InternVL's class tokens."""
+    """Return the rows of a vision tower for a number of image tokens: patches, and InternVL's class tokens."""
     if isinstance(shape.tower, PatchTower):
         return num_image_tokens * shape.tower.patches_per_token
     tiles = math.ceil(num_image_tokens / shape.tower.tokens_per_tile)
@@ -63,7 +67,7 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
     """Return (height, width) to which Qwen2.5-VL's processor resizes an image.
 
     Raises:
-        ConfigError: the image is too long and narrow.
+        ConfigError: The image is too narrow, or the processor is of another model.
     """
     for key in ("patch_size", "merge_size"):
         ours = tower.patch_side if key == "patch_size" else tower.merge_side
@@ -74,7 +78,9 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
             )
     lowest, highest = size_limits(processor, tower)
     if max(width, height) / min(width, height) > MAX_ASPECT:
-        raise ConfigError(f"a picture of {width} x {height} is longer than {MAX_ASPECT} times its width; drop it")
+        raise ConfigError(
+            f"an image of {width} x {height} has a longer side of more than {MAX_ASPECT} times the shorter; drop it"
+        )
     unit = tower.patch_side * tower.merge_side
     rows, columns = round(height / unit) * unit, round(width / unit) * unit
     if rows * columns > highest:
@@ -88,10 +94,10 @@ def resized(tower: PatchTower, processor: Mapping[str, Any], width: int, height:
 
 
 def size_limits(processor: Mapping[str, Any], tower: PatchTower | TileTower) -> tuple[int, int]:
-    """Return the least and the largest size of an image: the area of a resized one, or the number of its tiles."""
+    """Return the smallest and largest size of a processed image: its area in pixels, or its number of tiles."""
     if not isinstance(tower, PatchTower):
         return processor.get("min_patches", 1), processor.get("max_patches", DEFAULT_MAX_TILES)
-    size = processor.get("size") or {}  # over which min_pixels and max_pixels take precedence
+    size = processor.get("size") or {}  # min_pixels and max_pixels take precedence
     lowest = processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_MIN_PIXELS
     highest = processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_MAX_PIXELS
     return int(lowest), int(highest)
@@ -100,16 +106,17 @@ def size_limits(processor: Mapping[str, Any], tower: PatchTower | TileTower) -> 
 def with_pixel_limits(
     processor: Mapping[str, Any], tower: PatchTower | TileTower, *, min_pixels: int | None, max_pixels: int | None
 ) -> dict[str, Any]:
-    """Return the settings of an image processor under other limits of an image's area.
+    """Return the settings of an image processor with other limits of an image's area.
 
     Args:
-        processor: what the checkpoint says.
-        tower: of the model. Tiles have one size, so their number is limited: at least one, without the thumbnail.
-        min_pixels: least area of an image as the model sees it; None leaves the checkpoint's.
-        max_pixels: largest area; None leaves the checkpoint's.
+        processor: Settings of the checkpoint.
+        tower: Vision tower of the model. Tiles have one size, so their number is limited: at least one, without the
+            thumbnail.
+        min_pixels: Least area of a processed image; None keeps the checkpoint's.
+        max_pixels: Largest area; None keeps the checkpoint's.
 
     Raises:
-        ConfigError: no image is within the limits.
+        ConfigError: No image is within the limits.
     """
     lowest, highest = size_limits(processor, tower)
     if isinstance(tower, PatchTower):
@@ -125,24 +132,24 @@ def with_pixel_limits(
         lowest, highest = math.ceil(lowest / unit) * unit, highest // unit * unit
     if lowest > highest:
         raise ConfigError(
-            f"model.min_pixels={min_pixels} and model.max_pixels={max_pixels} leave no picture: with the checkpoint's "
-            f"own for what is null, in units of one {what} ({unit} pixels), at least {lowest} and at most {highest}; "
+            f"model.min_pixels={min_pixels} and model.max_pixels={max_pixels} allow no image: with the checkpoint's "
+            f"value for null, in units of one {what} ({unit} pixels), at least {lowest} and at most {highest}; "
             "set both"
         )
     if isinstance(tower, PatchTower):
-        # Both spellings: transformers reads the first over the second, vLLM reads what transformers made of them.
+        # Both spellings: transformers prefers the first, vLLM reads the result of transformers.
         size = {"shortest_edge": lowest, "longest_edge": highest}
         return {**processor, "min_pixels": lowest, "max_pixels": highest, "size": size}
     return {**processor, "min_patches": lowest // unit, "max_patches": highest // unit}
 
 
 def num_tiles(tower: TileTower, processor: Mapping[str, Any], width: int, height: int) -> int:
-    """Return the number of tiles of an image, the thumbnail of a split one included.
+    """Return the number of tiles of an image, including the thumbnail of a split one.
 
-    `crop_to_patches` of the file is not read: InternVL's processor, which the engine runs, always splits.
+    `crop_to_patches` of the file is ignored: InternVL's processor, which the engine runs, always splits.
 
     Raises:
-        ConfigError: the processor's tiles are not as large as the vision tower's.
+        ConfigError: The tile sizes of processor and vision tower differ.
     """
     size = processor.get("size") or {"height": tower.tile_side, "width": tower.tile_side}
     if (size.get("height"), size.get("width")) != (tower.tile_side, tower.tile_side):
@@ -165,7 +172,7 @@ def _canvases(fewest: int, most: int) -> list[tuple[int, int]]:
 
 
 def _canvas(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
-    """Choose (columns, rows) nearest to the image's aspect ratio; of equals the larger, where the image fills half."""
+    """Choose (columns, rows) nearest to the aspect ratio; of equals the larger one if the image fills half of it."""
     best, least = (1, 1), math.inf
     for columns, rows in _canvases(fewest, most):
         difference = abs(width / height - columns / rows)
@@ -178,11 +185,11 @@ def _canvas(width: int, height: int, side: int, fewest: int, most: int) -> tuple
 def processor_of(config: ModelConfig) -> Mapping[str, Any]:
     """Return the settings that `image_tokens` reads: of model.path, else model.hf_processor, else the demo's.
 
-    The limits model.min_pixels and model.max_pixels are applied. Where nothing is set, the mapping is
-    empty: transformers' own defaults, which published files override.
+    The limits model.min_pixels and model.max_pixels are applied. Without any settings the mapping is empty, which means
+    transformers' defaults.
 
     Raises:
-        ConfigError: no image is within the limits.
+        ConfigError: No image is within the limits.
     """
     saved = saved_processor(Path(config.path)) if config.path is not None else None
     found: Mapping[str, Any] = {}
@@ -201,11 +208,11 @@ def processor_of(config: ModelConfig) -> Mapping[str, Any]:
 def saved_processor(folder: Path) -> tuple[str, dict[str, Any]] | None:
     """Return the name and content of a model folder's file of image processor settings; None without one.
 
-    The newer processor_config.json holds all processors of a model, one a key, and takes precedence over the older
-    file, as in transformers.
+    The newer processor_config.json has all processors of a model by name, and takes precedence over the older file, as
+    in transformers.
 
     Raises:
-        ConfigError: a file is not a JSON object, or its image_processor is not.
+        ConfigError: A file is not a JSON object, or its image_processor is not.
     """
     newer, older = (folder / name for name in PROCESSOR_FILES)
     if newer.is_file() and (inner := read_object(newer).get("image_processor")) is not None:
@@ -219,7 +226,7 @@ def check_stated_processor(config: ModelConfig) -> None:
     """Compare the folder's own limits of an image's size with those that model.hf_processor states.
 
     Raises:
-        ConfigError: they differ; a run would follow the folder alone.
+        ConfigError: They differ; a run would use those of the folder.
     """
     saved = None if config.path is None else saved_processor(Path(config.path))
     if saved is None or config.hf_processor is None:
@@ -230,6 +237,6 @@ def check_stated_processor(config: ModelConfig) -> None:
         keys = [f"{end}_{'pixels' if isinstance(tower, PatchTower) else 'patches'}" for end in ("min", "max")]
         raise ConfigError(
             f"model.hf_processor states {keys[0]}={stated[0]} and {keys[1]}={stated[1]}, but {saved[0]} in model.path="
-            f"{config.path} says {held[0]} and {held[1]}, which a run follows; limit pictures with model.max_pixels "
+            f"{config.path} says {held[0]} and {held[1]}, which a run uses; limit images with model.max_pixels "
             "(and model.min_pixels), and set model.hf_processor=null"
         )

@@ -1,4 +1,4 @@
-"""Check that a model folder holds what a run needs, from small files and headers of weights alone."""
+"""Check that a model folder has all that a run needs, from small files and the headers of weights."""
 
 import math
 import os
@@ -41,12 +41,12 @@ QUANTISED_NAME = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|weight_packed|weight_scale(_2|_inv)?|weight_zero_point|input_scale|absmax"
     r"|quant_map|quant_state\b.*|SCB)$"
 )
-"""Tensors that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes put beside a quantised weight."""
+"""Tensors that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes add to a quantised weight."""
 TRAINED_DTYPES = ("BF16", "F16", "F32", "F64")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CACHE_NAME = re.compile(r"models--(.+)")
 POINTERS_IN = (".json", ".jinja", ".txt", ".model", ".safetensors")
-"""Kinds of files that Git LFS may have left pointers of."""
+"""Suffixes of files that may be Git LFS pointers."""
 OTHER_JSON = (
     "generation_config.json",
     "added_tokens.json",
@@ -54,7 +54,7 @@ OTHER_JSON = (
     "video_preprocessor_config.json",
 )
 
-# Checkpoints have the names of the original implementation; transformers renames tensors on loading by these rules.
+# Checkpoints have the tensor names of the original implementation; transformers renames them on loading as follows.
 RENAMINGS = (
     (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
     (re.compile(r"^(model\.)?language_model\.(model\.)?"), "model.language_model."),
@@ -64,10 +64,10 @@ RENAMINGS = (
 
 
 def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool = True) -> None:
-    """Check the folder at model.path, and that the settings fit it; without a path there is nothing to check.
+    """Check the folder at model.path, and that the settings agree with it; returns without a path.
 
     Raises:
-        ConfigError: in one line, naming the file and the remedy.
+        ConfigError: One line with the file and the remedy.
     """
     if model.folder is None:
         return
@@ -86,12 +86,12 @@ def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool
 
 
 def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
-    """Check that a Hugging Face folder holds a whole model that the learner can train, and return its shape.
+    """Check that a Hugging Face folder has a complete model that the learner can train, and return its shape.
 
-    Without `needs_weights` all other files are checked.
+    Without `needs_weights` the weights are not checked.
 
     Raises:
-        ConfigError: in one line, naming the file and the remedy.
+        ConfigError: One line with the file and the remedy.
     """
     _check_is_folder(folder)
     _check_pointers(folder)
@@ -148,7 +148,7 @@ def _check_is_folder(folder: Path) -> None:
 
 
 def _snapshot(folder: Path) -> Path | None:
-    """Return the snapshot that the cache of the Hub calls main, else the newest."""
+    """Return the snapshot of the Hub's cache that is named main, else the newest."""
     main = folder / "refs" / "main"
     if main.is_file() and (found := folder / "snapshots" / main.read_text().strip()).is_dir():
         return found
@@ -172,7 +172,7 @@ def _check_pointers(folder: Path) -> None:
 
 
 def _check_numbers(file: Path, value: Any, where: str = "") -> None:
-    """Refuse NaN and infinities, which Python reads and JSON does not know."""
+    """Refuse NaN and infinities, which Python reads but JSON does not define."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _check_numbers(file, inner, f"{where}.{name}" if where else name)
@@ -239,7 +239,7 @@ def _quantised(folder: Path, where: str, what: str) -> ConfigError:
 
 
 def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredTensor]) -> None:
-    """Compare names, types and shapes with those of the architecture; other tensors are not read."""
+    """Compare names, dtypes and shapes with those of the architecture; other tensors are ignored."""
     for name, tensor in stored.items():
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
@@ -272,7 +272,7 @@ def _renamed(name: str) -> str:
 
 
 def _check_rotary(file: Path, config: Mapping[str, Any], shape: ModelShape) -> None:
-    """Check that the pairs of a head are divided over time, height and width of a position in Qwen2.5-VL."""
+    """Check that mrope_section of Qwen2.5-VL divides half of a head over time, height and width."""
     for where, part in config_parts(config, ""):
         for key in ("rope_parameters", "rope_scaling"):
             settings = part.get(key)
@@ -306,6 +306,6 @@ def _check_image_processor(folder: Path, shape: ModelShape) -> None:
     if isinstance(low, int) and isinstance(high, int) and low > high:
         what = "pixels" if isinstance(shape.tower, PatchTower) else "patches"
         raise ConfigError(
-            f"model.path: {path} says min_{what}={low} and max_{what}={high}, between which no picture lies; copy "
+            f"model.path: {path} says min_{what}={low} and max_{what}={high}, so no image is allowed; copy "
             "the file of the original checkpoint"
         )

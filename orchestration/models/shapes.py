@@ -1,4 +1,4 @@
-"""Sizes of a model: read from its config.json, without torch and without weights."""
+"""Sizes of a model, read from its config.json without torch or weights."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ WITHOUT_SIZE = frozenset(
         "layer_scale_init_value", "in_chans",
     }
 )  # fmt: skip
-"""Keys of published files that change no tensor's shape."""
+"""Keys of published files that do not affect the shape of a tensor."""
 
 
 class ConfigKeys:
-    """The keys of one part of a config.json, read one by one; `close` refuses unknown ones."""
+    """Reads the keys of one part of a config.json; `close` refuses unknown ones."""
 
     def __init__(self, values: object, where: str, *, is_strict: bool) -> None:
-        """Read `values`, found at the dotted key `where`; `is_strict` refuses keys that nothing here knows.
+        """Read `values`, found at the dotted key `where`; `is_strict` refuses unknown keys.
 
         Raises:
-            ConfigError: they are no mapping.
+            ConfigError: `values` is not a mapping.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{where} is {values!r}; it must hold the keys of that part of the published config.json")
@@ -52,10 +52,10 @@ class ConfigKeys:
         return name in self._values
 
     def count(self, name: str, default: int | None = None) -> int:
-        """Return a whole number of at least 1; of a pair of equal numbers, one of them.
+        """Return a whole number of at least 1, also if it is written as a pair of equal numbers.
 
         Raises:
-            ConfigError: it is missing without a default, or something else; as all methods do.
+            ConfigError: It is missing and has no default, or is something else; as in all methods.
         """
         value = self._get(name, default)
         if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
@@ -67,7 +67,7 @@ class ConfigKeys:
         """Return a number above 0 and at most 1."""
         value = self._get(name, default)
         is_right = isinstance(value, int | float) and 0.0 < value <= 1.0
-        return float(self._checked(name, value, is_right, "it must lie above 0 and be at most 1"))
+        return float(self._checked(name, value, is_right, "it must be above 0 and at most 1"))
 
     def flag(self, name: str, default: bool | None = None) -> bool:
         """Return true or false."""
@@ -77,7 +77,7 @@ class ConfigKeys:
     def choice(self, name: str, allowed: Collection[str], default: str | None = None) -> str:
         """Return one of `allowed`."""
         value = self._get(name, default)
-        return str(self._checked(name, value, value in allowed, f"planned for are {', '.join(sorted(allowed))}"))
+        return str(self._checked(name, value, value in allowed, f"supported are {', '.join(sorted(allowed))}"))
 
     def counts(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """Return whole numbers."""
@@ -86,10 +86,10 @@ class ConfigKeys:
         return tuple(self._checked(name, value, is_right, "it must be a list of whole numbers"))
 
     def close(self) -> None:
-        """Refuse keys that were not read and are not known to have no effect on sizes.
+        """Refuse keys that were neither read nor are in WITHOUT_SIZE.
 
         Raises:
-            ConfigError: naming the first, and the key that was perhaps meant.
+            ConfigError: Names the first such key, and the nearest known one.
         """
         known = self._read | WITHOUT_SIZE
         unknown = next((name for name in self._values if name not in known), None)
@@ -97,7 +97,7 @@ class ConfigKeys:
             near = nearest(str(unknown), sorted(known), cutoff=0.6)
             meant = f"did you mean {near}? " if near else ""
             raise ConfigError(
-                f"{self._where}.{unknown} is not known to `mixed-r1 plan`; {meant}Take the key away if it changes no "
+                f"{self._where}.{unknown} is not known to `mixed-r1 plan`; {meant}Remove the key if it affects no "
                 "tensor's shape; otherwise this architecture needs an entry in orchestration/models/shapes.py"
             )
 
@@ -148,9 +148,9 @@ class PatchTower:
     merge_side: int
     """merge_side x merge_side patches become one token."""
     window_side: int
-    """Pixels of an attention window's side."""
+    """Side of an attention window in pixels."""
     full_blocks: tuple[int, ...]
-    """Blocks that attend over the whole picture."""
+    """Blocks that attend over the whole image."""
 
     @property
     def patches_per_token(self) -> int:
@@ -180,7 +180,7 @@ class TileTower:
 
     @property
     def patches_per_tile(self) -> int:
-        """Patches of a tile, the class token left out."""
+        """Patches of a tile, without the class token."""
         return (self.tile_side // self.patch_side) ** 2
 
     @property
@@ -199,10 +199,10 @@ class ModelShape:
 
 
 def shape_of(config: ModelConfig) -> ModelShape:
-    """Return the shape of a run's model: of the folder at model.path, else of model.hf_config, else of the demo's.
+    """Return the shape of a run's model: of model.path, else of model.hf_config, else of the demo's model.
 
     Raises:
-        ConfigError: a path without config.json and no hf_config, or a key is missing or unknown.
+        ConfigError: A path without config.json and no hf_config, or a key is missing or unknown.
     """
     if config.path is not None:
         folder = Path(config.path)
@@ -223,16 +223,16 @@ def shape_of(config: ModelConfig) -> ModelShape:
 
 
 def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config", *, is_strict: bool = True) -> ModelShape:
-    """Read stated sizes, under the keys of a published config.json.
+    """Read sizes from the keys of a published config.json.
 
     Args:
-        hf_config: of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
+        hf_config: Of Qwen2.5-VL, with the language model's keys at the top (as published) or in `text_config` (as
             transformers 5 writes them); or of InternVL in transformers' own layout.
-        where: its place, for messages.
-        is_strict: refuse keys that nothing here knows.
+        where: Its dotted key, for messages.
+        is_strict: Refuse unknown keys.
 
     Raises:
-        ConfigError: naming the key that is missing, unknown, or of a size that nothing here knows.
+        ConfigError: A key is missing, unknown, or of an unsupported value.
     """
     keys = ConfigKeys(hf_config, where, is_strict=is_strict)
     family = keys.choice("model_type", ("qwen2_5_vl", "internvl"))
@@ -244,16 +244,16 @@ def read_saved_shape(
 ) -> ModelShape:
     """Read the config.json of a model folder.
 
-    Such files have many keys without size, and leave out transformers' defaults; both are accepted here.
+    Unknown keys are accepted, and missing ones have transformers' defaults.
 
     Args:
-        saved: what the file holds.
-        where: its place, for messages.
-        has_own_head: whether the weights hold an output head of their own, which the file may not state, or state
-            wrongly; None where there are no weights.
+        saved: Content of the file.
+        where: Its path, for messages.
+        has_own_head: Whether the weights have an output head of their own, which the file may not state, or state
+            wrongly; None if there are no weights.
 
     Raises:
-        ConfigError: see `read_shape`.
+        ConfigError: See `read_shape`.
     """
     values = dict(saved)
     # transformers ties InternVL's head unless the top of the file says otherwise, and Qwen2.5-VL's only if some part

@@ -1,4 +1,4 @@
-"""Every tensor of a model by the name that transformers gives it, which of them are trained, and counts by part."""
+"""All tensors of a model by their names in transformers, which of them are trained, and counts by part."""
 
 import fnmatch
 import re
@@ -26,12 +26,12 @@ class Tensor:
     """One parameter."""
 
     name: str
-    """As transformers' model names it."""
+    """Name in the transformers model."""
     shape: tuple[int, ...]
     part: Part
     """Its name in `learner.freeze`; the output head belongs to the language model."""
     block: str | None
-    """Beginning of the name of the transformer block that holds it; None outside of blocks."""
+    """Name prefix of its transformer block; None outside of blocks."""
     is_linear: bool
     """Whether it is the weight of a linear layer, to which adapters may be added."""
 
@@ -42,7 +42,7 @@ class Tensor:
 
 
 def make_tensor(name: str, *shape: int, is_linear: bool = False) -> Tensor:
-    """Return a tensor with the part and the block that its name tells."""
+    """Return a tensor with the part and block of its name."""
     part: Part = "language_model"
     if name.startswith(TOWERS):
         part = "vision_tower"
@@ -154,9 +154,9 @@ class ParameterCounts:
     vision_tower: int
     projector: int
     language_model: int
-    """Embedding table, blocks and last norm; without an output head of its own."""
+    """Embedding table, blocks and last norm; without the output head."""
     lm_head: int
-    """0 where the output head is the embedding table."""
+    """0 if the output head is the embedding table."""
 
     @property
     def total(self) -> int:
@@ -177,7 +177,7 @@ class TrainedTensors:
     """The learner's parameters."""
 
     trained: tuple[Tensor, ...]
-    """Without adapters, what is not frozen; with adapters, these alone."""
+    """With adapters only these, otherwise all parameters that are not frozen."""
     fixed: tuple[Tensor, ...]
 
     @property
@@ -191,10 +191,10 @@ class TrainedTensors:
 
 @lru_cache(maxsize=16)
 def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> TrainedTensors:
-    """Split the tensors into trained and fixed ones as the learner does.
+    """Split the tensors into trained and fixed ones, as the learner does.
 
     Raises:
-        ConfigError: a pattern or an adapter's target matches nothing, or nothing is left to train.
+        ConfigError: A pattern or an adapter target matches nothing, or nothing is left to train.
     """
     tensors = model_tensors(shape)
     for pattern in freeze:
@@ -214,7 +214,7 @@ def trained_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig
 
 
 def changing_tensors(shape: ModelShape, freeze: tuple[str, ...], lora: LoraConfig | None) -> list[Tensor]:
-    """Return all tensors of the layers in which something is trained: those that are sent to engines after a step."""
+    """Return the tensors that are sent to engines after a step: all of each layer with a trained tensor."""
     layers = {layer_of(tensor.name) for tensor in trained_tensors(shape, freeze, lora).trained}
     return [tensor for tensor in model_tensors(shape) if layer_of(tensor.name) in layers]
 
@@ -226,7 +226,7 @@ def _is_frozen(tensor: Tensor, freeze: tuple[str, ...]) -> bool:
 
 
 def _adapters(tensors: tuple[Tensor, ...], lora: LoraConfig) -> tuple[Tensor, ...]:
-    """Two factors for the weight of each target layer: A [rank, columns] and B [rows, rank]."""
+    """Return the adapter factors of each target layer: A [rank, columns] and B [rows, rank]."""
     found: list[Tensor] = []
     layers = {tensor.name.removesuffix(".weight"): tensor for tensor in tensors if tensor.is_linear}
     layers.pop("lm_head", None)

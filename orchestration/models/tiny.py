@@ -1,11 +1,11 @@
-"""Sizes of the demo's tiny models, and what their config.json and processor say of them; read without transformers."""
+"""Sizes of the demo's tiny models, as config.json and processor settings; without transformers."""
 
 from typing import Any
 
 from orchestration.settings.demo import SIDE, FamilyName
 
 VOCAB_SIZE = 576
-"""Room for 256 bytes, 11 added tokens, and every word of the demo as one token."""
+"""Enough for 256 bytes, 11 added tokens, and each word of the demo as one token."""
 WIDTH = 96
 HEAD_DIM = 32
 NUM_HEADS = WIDTH // HEAD_DIM
@@ -18,7 +18,7 @@ MERGE_SIZE = 2
 TEMPORAL_PATCH = 2
 """Patches of Qwen2.5-VL span two video frames; a still image is shown twice."""
 WINDOW_SIZE = 112
-"""One attention window holds a whole picture of the demo, so windowed and full layers see the same."""
+"""An attention window covers a whole picture of the demo, so windowed and full attention are the same."""
 MIN_PIXELS = 56 * 56
 MAX_PIXELS = 448 * 448
 """Pictures between these areas whose sides divide by 28 reach the model unresized."""
@@ -40,7 +40,7 @@ def text_shape() -> dict[str, Any]:
 
 
 def vision_shape(family: FamilyName) -> dict[str, Any]:
-    """Return the sizes of a family's vision tower, as its config.json writes them."""
+    """Return the sizes of a family's vision tower under the keys of its config.json."""
     sizes: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": MLP_WIDTH}
     if family == "qwen2_5_vl":
         return {
@@ -64,7 +64,7 @@ def vision_shape(family: FamilyName) -> dict[str, Any]:
 
 
 def tiny_config(family: FamilyName) -> dict[str, Any]:
-    """Return what `read_shape` reads of the config.json of a tiny model."""
+    """Return the config.json of a tiny model, as far as `read_shape` reads it."""
     config = {
         "model_type": family,
         "text_config": text_shape(),
@@ -75,7 +75,7 @@ def tiny_config(family: FamilyName) -> dict[str, Any]:
 
 
 def tiny_processor(family: FamilyName) -> dict[str, Any]:
-    """Return what `image_tokens` reads of a tiny model's image processor."""
+    """Return the image processor settings of a tiny model, as far as `image_tokens` reads them."""
     if family == "qwen2_5_vl":
         return {
             "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},

@@ -143,9 +143,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "files that changed names": (
         lambda f: (shards(f), exchange(f / "model-00001-of-00002.safetensors", f / "model-00002-of-00002.safetensors")),
         "is in model-00001-of-00002.safetensors, and it is in model-00002-of-00002.safetensors"),
-    "limits between which no picture lies": (
+    "limits that allow no image": (
         lambda f: change_json(f / "preprocessor_config.json", min_pixels=3136, max_pixels=100),
-        "says min_pixels=3136 and max_pixels=100, between which no picture lies"),
+        "says min_pixels=3136 and max_pixels=100, so no image is allowed"),
     "gptq file alone": (lambda f: write_json(f / "quantize_config.json", {"bits": 4}), "quantize_config.json"),
     "awq without its config": (lambda f: reweigh(f, lambda t: quantise(t, "qweight", "scales", "qzeros")),
                                "quantised (model.safetensors: model.layers.0.mlp.up_proj.qweight)"),
@@ -159,7 +159,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "shards without index": (lambda f: (shards(f), (f / "model.safetensors.index.json").unlink()), "which says what"),
     "missing shard": (lambda f: shards(f, drop="model-00001-of-00002.safetensors"),
                       "lacks model-00001-of-00002.safetensors, of 2 files"),
-    "broken index": (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {'), "is no JSON"),
+    "broken index": (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {'), "is not JSON"),
     "index without a map": (lambda f: write_json(f / "model.safetensors.index.json", {"total": 1}), "no weight_map"),
     "cut short": (lambda f: cut(f, 300_000), "is cut short: its header says"),
     "cut in its header": (lambda f: cut(f, 100), "is cut short: its header says at least"),
@@ -173,10 +173,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "weights are a pointer": (lambda f: (f / "model.safetensors").write_text(POINTER), "is a Git LFS pointer"),
     "tokenizer is a pointer": (lambda f: (f / "tokenizer.json").write_text(POINTER), "json is a Git LFS pointer"),
     "config is a pointer": (lambda f: (f / "config.json").write_text(POINTER), "config.json is a Git LFS pointer"),
-    "config is broken": (lambda f: (f / "config.json").write_text('{"model_type": '), "config.json is no JSON"),
+    "config is broken": (lambda f: (f / "config.json").write_text('{"model_type": '), "config.json is not JSON"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json holds a list, no JSON object"),
-    "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is no text"),
-    "generation_config is broken": (lambda f: (f / "generation_config.json").write_text("{,"), "json is no JSON"),
+    "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is not UTF-8 text"),
+    "generation_config is broken": (lambda f: (f / "generation_config.json").write_text("{,"), "json is not JSON"),
     "config is not there": (lambda f: (f / "config.json").unlink(), "holds no config.json; point it at"),
     "a size is missing": (lambda f: change_json(f / "config.json", text_config={"hidden_size": 96}),
                           "config.json.text_config.num_attention_heads is missing"),
@@ -187,10 +187,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no template": (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template; copy chat_template.jinja"),
     "template does not parse": (lambda f: (f / "chat_template.jinja").write_text("{% for m in x %}"), "does not parse"),
     "template raises": (lambda f: (f / "chat_template.jinja").write_text("{{ raise_exception('text only') }}"),
-                        "fails on a question with 1 pictures (text only)"),
+                        "fails on a question with 1 images (text only)"),
     "template without pictures": (
         lambda f: (f / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content[-1].text }}{% endfor %}"),
-        "puts 0 <|image_pad|> in the place of one picture"),
+        "writes 0 <|image_pad|> for one image"),
     "adapter": (lambda f: only(f, adapter_config__json='{"base_model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}'),
                 "is an adapter of Qwen/Qwen2.5-VL-7B-Instruct, no whole model; merge it"),
     "adapter beside a config": (

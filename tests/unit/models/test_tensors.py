@@ -104,7 +104,7 @@ def test_a_folder_written_by_transformers_is_read_as_what_was_published(name: st
 @pytest.mark.parametrize(
     ("place", "change", "message"),
     [
-        ((), {"model_type": "llava"}, r"model_type is 'llava'; planned for are internvl, qwen2_5_vl"),
+        ((), {"model_type": "llava"}, r"model_type is 'llava'; supported are internvl, qwen2_5_vl"),
         ((), {"hidden_size": None}, r"hf_config.hidden_size is missing; copy it from"),
         ((), {"tie_word_embeddings": None}, r"tie_word_embeddings is missing"),
         ((), {"hiden_size": 2}, r"hf_config.hiden_size is not known .* did you mean hidden_size\?"),
@@ -130,7 +130,7 @@ def test_an_internvl_of_another_language_model_is_refused() -> None:
     values = copy.deepcopy(PUBLISHED["internvl3_8b"])
     values["text_config"]["model_type"] = "llama"
 
-    with pytest.raises(ConfigError, match=r"text_config.model_type is 'llama'; planned for are qwen2"):
+    with pytest.raises(ConfigError, match=r"text_config.model_type is 'llama'; supported are qwen2"):
         read_shape(values)
 
 
