@@ -1,1 +1,1 @@
-"""The embedded default: drawn tasks of four reward families, a tiny model made from nothing, its warm start."""
+"""The demo, which is the default run: drawn tasks for four rewards, a tiny model made from scratch, its warm start."""

@@ -1,7 +1,7 @@
-"""The model of the embedded default: tiny, warm-started on drawn demonstrations, made once and kept.
+"""Makes the demo's model, warm-started on drawn demonstrations, once, and caches it.
 
-It lives in a folder named after the digest of what it is made from: settings, code of this package, and versions of the
-libraries that shape it. The folder appears whole, by a rename, or not at all.
+Its folder is named by a digest of settings, code of this package and versions of libraries. The folder is renamed when
+complete.
 """
 
 import hashlib
@@ -31,28 +31,28 @@ from orchestration.settings.errors import DataError
 from orchestration.settings.seeds import derive_seed
 
 SHAPE_FILES = (str(tiny.__file__), str(demo.__file__))
-"""Outside of this folder, because plans read them too."""
+"""Code of the model outside of this package."""
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
-"""Enough text for every word of the demo to occur many times."""
+"""Enough for each word of the demo to occur many times."""
 
 CHAT_WORDS = "user\nassistant\nsystem\n"
-"""Words of the chat template, which no question holds."""
+"""Words of the chat template, which occur in no question."""
 BAR_TITLE = "supervised warm start"
 NUM_MARKS = 8
-"""Lines that a warm start prints where there is no terminal: in a log, one about every fifteen seconds."""
+"""Progress lines of a warm start without a terminal, about one every fifteen seconds."""
 
 
 def prepare_demo(
     root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[int, float], None]
 ) -> Path:
-    """Return the folder of the warm-started model; makes it if it is not there yet.
+    """Return the folder of the warm-started model; makes it if it does not exist.
 
     Args:
-        root: Cache folder, shared by all runs; created where it does not exist.
-        settings: Equal settings find the same model.
-        family: Of the model.
-        progress: Called after every step of the warm start with its number and loss, never when the model is there.
+        root: Cache folder, shared by all runs; created if it does not exist.
+        settings: Equal settings have the same model.
+        family: Family of the model.
+        progress: Called after each step of the warm start with its number and loss.
     """
     target = model_folder(root, settings, family)
     if target.is_dir():
@@ -63,7 +63,7 @@ def prepare_demo(
     try:
         _write_model(partial, settings, family, progress)
         set_default_modes(partial)
-        if not target.is_dir():  # of several processes the first one wins
+        if not target.is_dir():  # the first of several processes wins
             partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -71,12 +71,12 @@ def prepare_demo(
 
 
 def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path:
-    """Return the folder of the model of these settings, made or not."""
+    """Return the folder of the model of these settings, which may not exist yet."""
     return root / f"model-{model_digest(settings, family)}"
 
 
 def model_digest(settings: DemoSettings, family: FamilyName) -> str:
-    """Return the digest of what the warm-started model is made from."""
+    """Return the digest of settings, code and libraries of the warm-started model."""
     hasher = hashlib.blake2b(json.dumps([family, *astuple(settings)]).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
@@ -88,7 +88,7 @@ def model_digest(settings: DemoSettings, family: FamilyName) -> str:
 def _write_model(
     folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[int, float], None]
 ) -> None:
-    """Make a tiny model, warm-start it, and leave its files in `folder`."""
+    """Make a tiny model, warm-start it, and write it to `folder`."""
     family = FAMILIES[name]
     seed = derive_seed(settings.seed, "demo/warm-start")
     drawn = generate_samples(
@@ -106,7 +106,7 @@ def _write_model(
 
 
 def _tokenizer_corpus(samples: Iterable[DemoSample], seed: int) -> Iterator[str]:
-    """Yield the texts that the tokenizer learns its words from: questions, demonstrations, words of the chat."""
+    """Yield the training texts of the tokenizer: questions, demonstrations, words of the chat."""
     rng = random.Random(f"mixed-r1/demo/corpus/{seed}")
     for sample in itertools.islice(samples, NUM_CORPUS_SAMPLES):
         yield sample.question

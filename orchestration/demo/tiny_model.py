@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 PAD = "<|endoftext|>"
 CHAT_TOKENS = (PAD, "<|im_start|>", END_OF_TURN)
 MAX_TOKENS = 512
-"""Longest text that the tiny models are made for."""
+"""Longest sequence of the tiny models."""
 SPLIT_PATTERN = r", |\p{N}| ?\p{L}+|[^\s\p{L}\p{N}]|\s+"
-"""Digits stand alone, a word takes the space before it, and so does the gap of a list."""
+"""Each digit is a piece of its own; a word includes the space before it; a comma includes the space after it."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -60,9 +60,9 @@ CHAT_TEMPLATE = (
 )
 ROPE_THETA = 30.0
 INITIALIZER_RANGE = 0.05
-"""Half of 1 / sqrt(width); the 0.02 of large models leaves so narrow a network silent for its first hundred steps."""
+"""Half of 1 / sqrt(width); with the 0.02 of large models this narrow network learns nothing for 100 steps."""
 IMAGE_TOKENS = (SIDE // CELL) ** 2
-"""Of a drawing, in every family: one for each of its cells."""
+"""Image tokens of a drawing in each family: one per cell."""
 GRID_SIDE = SIDE // PATCH_SIZE
 """Patches along each side of a drawing."""
 MROPE_SECTION = (4, 6, 6)
@@ -70,24 +70,24 @@ MROPE_SECTION = (4, 6, 6)
 
 
 class TinyFamily(ABC):
-    """One model family in miniature: its tokens, how its folder is made, and what its forward pass needs."""
+    """A model family in miniature: its tokens, its configuration, and the inputs of its forward pass."""
 
     special_tokens: tuple[str, ...]
-    """Control tokens beside those of the chat."""
+    """Control tokens besides those of the chat."""
     image_token: str
-    """Stands once for each image token of an expanded prompt."""
+    """Placeholder, one per image token of an expanded prompt."""
     image_markup: str
-    """What the chat template writes for an image."""
+    """Text of an image in the chat template."""
     drawing_markup: str
-    """What the processor makes of `image_markup` for one drawing."""
+    """`image_markup` of one drawing as the processor expands it."""
     video_markup: str
-    """What the chat template writes for a video."""
+    """Text of a video in the chat template."""
     silent_weights: tuple[str, ...]
-    """Endings of the names of each block's last matrices."""
+    """Name suffixes of the output projections of attention and MLP, which start at zero."""
 
     @abstractmethod
     def make_processor(self, tokenizer: "Tokenizer") -> "ProcessorMixin":
-        """Wrap a new tokenizer; the chat template is set by the caller."""
+        """Return the processor of a new tokenizer; the caller sets the chat template."""
 
     @abstractmethod
     def make_config(self, tokenizer: Any) -> "PreTrainedConfig":
@@ -99,12 +99,12 @@ class TinyFamily(ABC):
 
         Args:
             image_start: Index of the first image token.
-            length: Tokens in all.
+            length: Number of tokens, L.
         """
 
     @abstractmethod
     def vision_inputs(self, images_png: Sequence[bytes]) -> "dict[str, torch.Tensor]":
-        """Return the arguments of the forward pass that hold drawings, equal to what the processor makes of them."""
+        """Return the forward arguments of drawings, equal to the output of the processor."""
 
 
 class Qwen25VL(TinyFamily):
@@ -180,8 +180,8 @@ class Qwen25VL(TinyFamily):
 class InternVL(TinyFamily):
     """A tiny InternVL in the layout of the InternVL3-hf checkpoints: square tiles, plain positions, boxes in 0..1000.
 
-    A drawing is exactly one tile. The processor may cut no picture into more (max_patches 1), so there is no thumbnail
-    either, and every picture costs the same image tokens.
+    A drawing is exactly one tile. The processor never splits an image (max_patches 1), so there is no thumbnail, and
+    all images have the same number of tokens.
     """
 
     special_tokens = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
@@ -233,7 +233,7 @@ class InternVL(TinyFamily):
         )
 
     def image_positions(self, image_start: int, length: int) -> "torch.Tensor":
-        """Return positions [1, length]: an image token counts like any other."""
+        """Return positions [1, length], the same for image and text tokens."""
         import torch
 
         return torch.arange(length)[None]
@@ -283,9 +283,9 @@ def make_tiny_model(folder: Path, family: TinyFamily, *, corpus: Iterable[str], 
 
     Args:
         folder: Created where it does not exist.
-        family: What is made.
-        corpus: Texts that the tokenizer learns its words from.
-        seed: Fixes the weights.
+        family: Model family.
+        corpus: Training texts of the tokenizer.
+        seed: Seed of the weights.
     """
     import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
@@ -309,13 +309,13 @@ def make_tiny_model(folder: Path, family: TinyFamily, *, corpus: Iterable[str], 
 
 
 def chat_template(family: TinyFamily) -> str:
-    """Return the template of the chat with the family's own markup for images and videos."""
+    """Return the chat template with the family's markup of images and videos."""
     # A Jinja block swallows a line break that follows it, and only that: text before a block keeps its own.
     return CHAT_TEMPLATE.replace("IMAGE_MARKUP", family.image_markup).replace("VIDEO_MARKUP", family.video_markup)
 
 
 def _silence_blocks(model: "nn.Module", family: TinyFamily) -> None:
-    """Zero the last matrix of every attention and MLP, so that each block starts as the identity and learns sooner."""
+    """Zero the output projection of each attention and MLP, so that blocks start as the identity and learn faster."""
     import torch
 
     with torch.no_grad():
@@ -325,11 +325,11 @@ def _silence_blocks(model: "nn.Module", family: TinyFamily) -> None:
 
 
 def train_tokenizer(corpus: Iterable[str], *, special_tokens: tuple[str, ...]) -> "Tokenizer":
-    """Learn a byte-level BPE in which digits, tags and control tokens are single tokens.
+    """Train a byte-level BPE in which digits, tags and control tokens are single tokens.
 
     Args:
-        corpus: Texts that the words are learned from.
-        special_tokens: Control tokens of the model family, beside those of the chat.
+        corpus: Training texts.
+        special_tokens: Control tokens of the model family, besides those of the chat.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -362,7 +362,7 @@ def _without(corpus: Iterable[str], tokens: tuple[str, ...]) -> Iterable[str]:
 
 
 def wrap_tokenizer(tokenizer: "Tokenizer", **special_tokens: Any) -> "PreTrainedTokenizerFast":
-    """Return the tokenizer as transformers and vLLM take it; `special_tokens` names those of a family."""
+    """Return the tokenizer for transformers and vLLM; `special_tokens` are those of the family."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(

@@ -1,11 +1,11 @@
-"""Supervised warm start: a tiny model learns to see, to use the tags, and to answer, from mixed-quality demonstrations.
+"""Supervised warm start of a tiny model on demonstrations of mixed quality.
 
-The demonstrations are what real supervised data is: most are right, a known share has a fault. A policy that imitates
-them repeats the faults when it is sampled, and reinforcement learning can take them out again.
+Most demonstrations are right, a known share has a fault. The policy imitates the faults too, which reinforcement
+learning can then remove.
 
-Several questions about one picture share a row, and the picture is encoded once for all. A row is a tree: the prompt's
-opening with the picture is the stem, every question with its completion is a branch. Mask and positions make each
-branch see exactly what it would see alone, as a rollout does; only the work is shared.
+Several questions about one picture share a row, so that the picture is encoded once. A row is a tree: the beginning of
+the prompt with the picture is the stem, each question with its completion a branch. By mask and positions each branch
+attends only to the stem and itself, as it would alone in a rollout.
 
 Axes: B pictures, L row length, K completion tokens of the whole batch.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MUON_LR_FACTOR = 5.0
-"""Muon's update has unit spectral norm, so its rate is this many times AdamW's."""
+"""Learning rate of Muon in multiples of AdamW's, because its update has unit spectral norm."""
 WARM_UP_FRAC = 0.04
 ADAM_BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0
@@ -48,14 +48,14 @@ def warm_start(
 
     Args:
         folder_in: Hugging Face folder to start from.
-        folder_out: Created where it does not exist.
-        family: Of the model in `folder_in`.
-        samples: Those that follow one another with the same picture are trained on together. When they are used up,
-            they are repeated with new faults.
+        folder_out: Created if it does not exist.
+        family: Family of the model in `folder_in`.
+        samples: Consecutive samples of the same picture share a row. All are repeated, with new faults, as often as
+            needed.
         settings: Steps, pictures a step, share of faults, and AdamW's peak learning rate.
-        seed: Of order and faults.
+        seed: Seed of order and faults.
         progress: Called after every step with the number of steps done and the mean cross-entropy of a completion
-            token in that step's batch, in nats.
+            token in its batch, in nats.
 
     Raises:
         ValueError: If there are fewer pictures than one step needs.
@@ -110,7 +110,7 @@ def schedule(step: int, num_steps: int) -> float:
 def _make_optimizers(model: "PreTrainedModel", *, learning_rate: float) -> list[tuple["torch.optim.Optimizer", float]]:
     """Return Muon for the matrices inside the network and AdamW for the rest, each with its peak learning rate.
 
-    Source: Jordan et al., Muon (2024). On these tasks it learns to see three to five times faster than AdamW.
+    Source: Jordan et al., Muon (2024). On these tasks it needs a third to a fifth of the steps of AdamW.
     """
     import torch
 
@@ -142,14 +142,14 @@ def _completion_loss(model: "PreTrainedModel", batch: "TreeBatch") -> "torch.Ten
 
 
 def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
-    """Group samples that follow one another with the same picture."""
+    """Group consecutive samples of the same picture."""
     return [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.scene_digest)]
 
 
 def _batches(
     pictures: Sequence[Sequence[DemoSample]], collator: "TreeCollator", settings: DemoSettings, seed: int
 ) -> Iterator["TreeBatch"]:
-    """Yield batches without end; every epoch has an order and faults of its own."""
+    """Yield batches endlessly; each epoch has its own order and faults."""
     rng = random.Random(f"mixed-r1/demo/warm-start/{seed}")
     size = settings.warm_start_batch_size
     while True:
@@ -165,24 +165,24 @@ def _batches(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeBatch:
-    """One batch of rows in tensors."""
+    """One batch of rows."""
 
     input_ids: "torch.Tensor"
     """[B, L], padded on the right."""
     position_ids: "torch.Tensor"
     """[B, L], or [3, B, L] for M-RoPE: time, height and width."""
     mask: "torch.Tensor"
-    """[B, 1, L, L] bool: who attends to whom."""
+    """[B, 1, L, L] bool: whether a query (row) attends to a key (column)."""
     target_positions: "torch.Tensor"
     """[K] flat positions in [B * L] whose next token belongs to a completion."""
     target_ids: "torch.Tensor"
     """[K] the tokens to predict there."""
     vision: "dict[str, torch.Tensor]"
-    """Keyword arguments of the forward pass that hold the pictures, one a row."""
+    """Keyword arguments of the forward pass with the pictures, one per row."""
 
 
 class TreeCollator:
-    """Makes batches for one model folder; caches the tokens of questions."""
+    """Makes batches with the processor of one model folder; caches the tokens of questions."""
 
     def __init__(self, processor: Any, family: TinyFamily) -> None:
         self._processor = processor
@@ -219,7 +219,7 @@ class TreeCollator:
                 start += len(fed)
         return TreeBatch(
             input_ids=input_ids,
-            position_ids=positions.squeeze(0),  # a single axis goes without one
+            position_ids=positions.squeeze(0),  # a single axis has no dimension
             mask=_tree_mask(segments),
             target_positions=torch.cat(targets),
             target_ids=torch.tensor(target_ids),
@@ -231,7 +231,7 @@ class TreeCollator:
         return [(self._split(sample.question)[1], ids) for (sample, _), ids in zip(row, completions, strict=True)]
 
     def _split(self, question: str) -> tuple[list[int], list[int]]:
-        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those behind it."""
+        """Return the tokens of a prompt up to the end of its picture, image tokens expanded, and those after it."""
         if question not in self._prompts:
             head, _, tail = prompt_text(self._processor, question).partition(self._family.image_markup)
             texts = [head + self._family.drawing_markup, tail]
@@ -241,7 +241,7 @@ class TreeCollator:
 
 
 def prompt_text(processor: Any, question: str) -> str:
-    """Return the text of a prompt exactly as rollouts see it, with one placeholder for the image."""
+    """Return the text of a prompt as in a rollout, with one placeholder for the image."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return text
@@ -250,7 +250,7 @@ def prompt_text(processor: Any, question: str) -> str:
 def _tree_mask(segments: "torch.Tensor") -> "torch.Tensor":
     """Return the mask [B, 1, L, L] of segments [B, L]: 0 stem, 1, 2, ... branches, -1 padding.
 
-    A token attends to the stem and to its own segment, never forwards.
+    A token attends to earlier tokens of the stem and of its own segment.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Scenes and charts drawn at random: 112 x 112 pixels, shapes on the grid of the model's image tokens."""
+"""Random scenes and charts of 112 x 112 pixels, with shapes on the grid of the model's image tokens."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ SIZES = {"small": 1, "big": 2}
 
 QUARTERS = ("northwest", "northeast", "southwest", "southeast")
 NUM_SHAPES = (2, 2, 3)
-"""Drawn from uniformly."""
+"""Values of a uniform draw: two shapes are twice as likely as three."""
 
 COLUMN_NAMES = "abcd"
 
@@ -46,7 +46,7 @@ _CAP = (255, 255, 255)
 
 
 def _paper() -> Image.Image:
-    """Return an empty page whose cells fade from red to the right and from blue downwards."""
+    """Return an empty page whose cells have less red to the right and less blue downwards."""
     page = Image.new("RGB", (SIDE, SIDE))
     draw = ImageDraw.Draw(page)
     for row, column in itertools.product(range(SIDE // CELL), repeat=2):
@@ -56,10 +56,10 @@ def _paper() -> Image.Image:
 
 
 def _rule(image: Image.Image) -> Image.Image:
-    """Rule the page like graph paper, over everything, each row and column in a colour of its own.
+    """Draw grid lines over the picture, with a colour per row and column.
 
-    A vision tower with rotary positions alone cannot tell where on the page a patch lies; the ruling says so, as the
-    axes of a map do. Its four colours are corners of a tetrahedron, so each is told from the rest by a linear layer.
+    A vision tower with only rotary positions does not know where on the page a patch is; the lines show it. Their four
+    colours are corners of a tetrahedron, so that a linear layer can separate each from the others.
     """
     draw = ImageDraw.Draw(image)
     for index, colour in enumerate(RULING):
@@ -72,7 +72,7 @@ def _rule(image: Image.Image) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Return the PNG file of a picture; fast rather than small."""
+    """Return a picture as PNG, compressed for speed, not size."""
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()
@@ -153,13 +153,13 @@ class Shape:
     size: str
     quarter: str
     column: int
-    """Of its left-most cell, 0..3."""
+    """Column of its left-most cell, 0..3."""
     row: int
-    """Of its top-most cell, 0..3."""
+    """Row of its top-most cell, 0..3."""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """[x1, y1, x2, y2] in pixels; the right and lower edges lie just outside."""
+        """[x1, y1, x2, y2] in pixels; the right and lower edges are exclusive."""
         cells = SIZES[self.size]
         return (
             self.column * CELL,
@@ -170,12 +170,12 @@ class Shape:
 
     @property
     def square(self) -> str:
-        """Its upper left cell, named as on a chess board: columns a to d, rows 1 to 4 from the top."""
+        """Name of its upper left cell: columns a to d, rows 1 to 4 from the top."""
         return f"{COLUMN_NAMES[self.column]}{self.row + 1}"
 
     @property
     def description(self) -> str:
-        """What it is and where."""
+        """Colour, shape, size and cell."""
         return f"{self.colour} {self.shape} {self.size} {self.square}"
 
     @property
@@ -197,12 +197,12 @@ class Scene:
 
     @property
     def description(self) -> str:
-        """Every shape in reading order: the thought that starts every answer about a scene."""
+        """Each shape in reading order: the beginning of each thought about a scene."""
         return ", ".join(item.description for item in self.shapes)
 
     @property
     def digest(self) -> str:
-        """Identity of what is drawn."""
+        """Digest of the drawing."""
         return hashlib.blake2b(repr(self.shapes).encode(), digest_size=10).hexdigest()
 
     def draw(self) -> Image.Image:
@@ -248,12 +248,12 @@ class Chart:
 
     @property
     def description(self) -> str:
-        """Every value in drawing order: the thought that starts every answer about a chart."""
+        """Each value in drawing order: the beginning of each thought about a chart."""
         return ", ".join(f"{colour} {value}" for colour, value in zip(self.colours, self.values, strict=True))
 
     @property
     def digest(self) -> str:
-        """Identity of what is drawn."""
+        """Digest of the drawing."""
         return hashlib.blake2b(repr(self).encode(), digest_size=10).hexdigest()
 
     def draw(self) -> Image.Image:

@@ -9,13 +9,13 @@ from orchestration.demo.drawn.pictures import COLOURS, MAX_VALUE, QUARTERS, SHAP
 from orchestration.settings.demo import CELL, SIDE, FrameName
 
 END_OF_TURN = "<|im_end|>"
-"""Closes every turn of the chat, the completion included."""
+"""End of each turn of the chat, including the completion."""
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-"""The envelope of a completion; each is one token of the tiny model."""
+"""Tags of a completion; each is one token of the tiny model."""
 
 FORMAT_FAULT_SHARE = 0.25
-"""Share of faulty demonstrations whose fault is in the tags; the others reach a wrong answer."""
+"""Share of faulty demonstrations whose fault is in the tags; the others have a wrong answer."""
 
 NUM_OPTIONS = 4
 
@@ -62,12 +62,12 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked about a picture, the right solution, and slips: wrong solutions of a careless annotator."""
+    """A question about a picture, the right solution, and plausible wrong ones (slips)."""
 
     source: str
-    """Where the row comes from: `demo/` and the kind of picture or question."""
+    """Source of the row: `demo/` and the kind of picture or question."""
     task: str
-    """Which reward reads it: match_yesno | match_mcq | chart | iou | open."""
+    """Task, which selects the reward: match_yesno | match_mcq | chart | iou | open."""
     question: str
     """The user turn, options included."""
     solution: Solution
@@ -80,19 +80,19 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSample(Question):
-    """One generated row: a question with its picture and reference."""
+    """A question with its picture and reference."""
 
     image_png: bytes = field(repr=False)
     image_size: tuple[int, int]
     """(width, height) in pixels."""
     scene_digest: str
-    """Digest of what is drawn; no digest occurs in both splits."""
+    """Digest of the drawing; no digest occurs in both splits."""
     answer: str
-    """The reference; boxes as JSON in pixels of the picture, in whatever frame demonstrations write them."""
+    """The reference; boxes as JSON in pixels, whatever the frame of the demonstrations."""
 
     @property
     def sample_id(self) -> str:
-        """Digest of picture and question: equal rows have equal ids, whatever seed drew them."""
+        """Digest of picture and question, independent of the seed."""
         return hashlib.blake2b(f"{self.scene_digest}/{self.question}".encode(), digest_size=10).hexdigest()
 
     def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0) -> str:
@@ -121,7 +121,7 @@ def make_sample(asked: Question, *, image_png: bytes, image_size: tuple[int, int
 
 
 def break_format(solution: Solution, rng: random.Random) -> str:
-    """Return the right solution in an envelope that the format reward refuses: a tag missing or out of order."""
+    """Return the right solution in a format that the format reward refuses: a tag is missing or out of order."""
     think, answer = f"<think>{solution.think}</think>", f"<answer>{solution.answer}</answer>"
     broken = (
         f"{think}<answer>{solution.answer}",
@@ -182,7 +182,7 @@ def _ask_relation(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, 
 def _ask_more(scene: Scene, rng: random.Random, is_yes: bool) -> tuple[str, str, str, str]:
     counts = {shape: sum(item.shape == shape for item in scene.shapes) for shape in SHAPES}
     pairs = [(a, b) for a in SHAPES for b in SHAPES if a != b and counts[a] + counts[b]]
-    # Where every kind occurs once nothing is more numerous: such a scene is asked about with "no" alone.
+    # If each kind occurs once, nothing is more numerous, and the answer can only be no.
     fitting = [(a, b) for a, b in pairs if (counts[a] > counts[b]) == is_yes] or pairs
     first, second = rng.choice(fitting)
     text = rng.choice(("Are there more {}s than {}s?", "Does it show more {}s than {}s?"))
@@ -203,7 +203,7 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
     options = [right, *rng.sample(sorted(set(_CHOICES[kind]) - {right}), NUM_OPTIONS - 1)]
     rng.shuffle(options)
     named = item.shape if kind == "colour" else item.colour
-    # Located first where the place is asked for: "yellow oval big c1" leads to "northeast", "yellow" alone does not.
+    # For questions about the place, the thought names it first: "yellow oval big c1" leads to "northeast".
     found = item.description if kind == "quarter" else named
 
     def choose(option: str) -> Solution:
@@ -220,7 +220,7 @@ def ask_choice(scene: Scene, rng: random.Random) -> Question:
 
 
 def ask_box(scene: Scene, rng: random.Random) -> Question:
-    """Ask for the box of one shape, named so that no other shape fits."""
+    """Ask for the box of one shape by an expression that fits no other."""
     item = rng.choice(scene.shapes)
     text = rng.choice(("Where is {}? Give its box.", "Find {}.", "Give the box of {}.", "Locate {}."))
     others = [other for other in scene.shapes if other is not item]
@@ -247,7 +247,7 @@ def as_json(box: tuple[int, int, int, int]) -> str:
 
 
 def with_boxes_in(frame: FrameName, sample: DemoSample) -> DemoSample:
-    """Return the sample with demonstrations that write boxes in `frame`; its reference stays in pixels."""
+    """Return the sample with boxes of its demonstrations in `frame`; its reference stays in pixels."""
     if sample.task != "iou" or frame == "pixel_resized":  # drawings are never resized
         return sample
     return replace(
@@ -258,13 +258,13 @@ def with_boxes_in(frame: FrameName, sample: DemoSample) -> DemoSample:
 
 
 def _in_thousandths(solution: Solution) -> Solution:
-    """Write a box in thousandths of the drawing's side; a cell is 250."""
+    """Return the solution with its box in thousandths of the drawing's side; a cell is 250."""
     x1, y1, x2, y2 = (round(1000 * edge / SIDE) for edge in json.loads(solution.answer))
     return replace(solution, answer=as_json((x1, y1, x2, y2)))
 
 
 def expressions(scene: Scene, item: Shape) -> list[str]:
-    """Return the names of a shape that fit no other shape of the scene."""
+    """Return the referring expressions of a shape that fit no other shape of the scene."""
     same_shape = [other for other in scene.shapes if other.shape == item.shape and other is not item]
     found = [f"the {item.colour} {item.shape}", f"the {item.colour} shape"]
     if not same_shape:
@@ -279,7 +279,7 @@ def expressions(scene: Scene, item: Shape) -> list[str]:
 
 
 def _shift(box: tuple[int, int, int, int], rng: random.Random) -> tuple[int, int, int, int]:
-    """Move or stretch a box by one cell, as a careless hand does; never returns the same box."""
+    """Return the box moved or stretched by one cell; never the same box."""
     x1, y1, x2, y2 = box
     moved = [
         (x1 + dx, y1 + dy, x2 + dx + stretch_x, y2 + dy + stretch_y)
@@ -317,7 +317,7 @@ def _solution(scene: Scene, phrases: list[str]) -> Solution:
 
 
 def _careless(scene: Scene, rng: random.Random) -> list[list[str]]:
-    """Return captions that stop after the first shape, swap a shape for one that is not there, or repeat one."""
+    """Return three wrong captions: only the first shape, a shape replaced by an absent one, a shape repeated."""
     phrases = [_phrase(item) for item in scene.shapes]
     spot = rng.randrange(len(phrases))
     absent = sorted(set(COLOURS) - {item.colour for item in scene.shapes})

@@ -1,4 +1,4 @@
-"""The mixture: which task comes next, what is drawn for it, and which split the drawing belongs to."""
+"""Samples of a mixture of tasks, and the split of each drawing."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +23,18 @@ Split = Literal["train", "held_out"]
 TASK_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"match_yesno": 0.15, "match_mcq": 0.15, "chart": 0.3, "iou": 0.2, "open": 0.2}
 )
-"""Share of each task where the caller sets none."""
+"""Default share of each task."""
 
 WARM_START_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"match_yesno": 0.2, "match_mcq": 0.2, "chart": 0.3, "iou": 0.25, "open": 0.05}
 )
-"""Share of each task in the warm start: what is learned quickly is shown less, so that no task comes out solved."""
+"""Share of each task in the warm start: less of what is learned quickly, so that no task is solved before training."""
 
 HELD_OUT_SHARE = 8
-"""One drawing in so many is held out."""
+"""One of this many drawings is held out."""
 
 MAX_QUESTION_DRAWS = 16
-"""Attempts to find one more question about a picture that was not asked about it yet."""
+"""Extra attempts to find different questions about a picture."""
 
 _SCENE_QUESTIONS = {"match_yesno": ask_yes_no, "match_mcq": ask_choice, "iou": ask_box, "open": ask_caption}
 
@@ -47,16 +47,16 @@ def generate_samples(
     weights: Mapping[str, float] = TASK_WEIGHTS,
     questions_per_picture: int = 1,
 ) -> Iterator[DemoSample]:
-    """Draw samples, fixed by the arguments alone.
+    """Draw samples, which depend on the arguments alone.
 
-    The split of a drawing is decided by its digest, so that no seed puts it into both splits.
+    The split of a drawing depends on its digest, so that no drawing is in both splits, whatever the seed.
 
     Args:
-        seed: Another seed draws other samples.
-        split: Which drawings.
-        num_samples: How many.
-        weights: Relative share by task; tasks that are not named do not occur.
-        questions_per_picture: Samples in a row that share one picture, where it gives rise to so many questions.
+        seed: Seed of the drawings and questions.
+        split: Split of the drawings.
+        num_samples: Number of samples.
+        weights: Relative share by task; other tasks do not occur.
+        questions_per_picture: Consecutive samples that share one picture, if it allows so many questions.
 
     Yields:
         Samples without repetition of picture and question.
@@ -84,7 +84,7 @@ def generate_samples(
 
 
 def split_of(scene_digest: str) -> Split:
-    """Return the split that a drawing belongs to."""
+    """Return the split of a drawing."""
     return "held_out" if int(scene_digest[:8], 16) % HELD_OUT_SHARE == 0 else "train"
 
 
