@@ -1,1 +1,1 @@
-"""`mixed-r1 evaluate`: answers of a checkpoint on a dataset, as tables, a page and files for other toolkits."""
+"""`mixed-r1 evaluate`: scores of a checkpoint on a dataset, as tables, a page and files for other toolkits."""

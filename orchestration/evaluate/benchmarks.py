@@ -1,6 +1,6 @@
 """The presets of `evaluate.preset`: ChartQA, RefCOCO, multiple choice, yes or no (POPE), captions.
 
-A preset is the scoring rule of a benchmark: which rows it takes, how an answer is scored, what the metrics are.
+A preset has the rules of a benchmark: which rows it scores, how an answer is scored, and the metrics.
 """
 
 import re
@@ -31,62 +31,59 @@ from rewards.grounding import iou
 from rewards.yes_no import read_yes_no
 
 MAX_RELATIVE_ERROR = 0.05
-"""Of ChartQA's relaxed accuracy."""
+"""Tolerance of ChartQA's relaxed accuracy."""
 IOU_THRESHOLD = 0.5
 MAX_CHARS = 256
-"""Longer answers to multiple choice and yes or no are prose; they count as unreadable, as in the reward."""
+"""Longer answers to multiple choice and yes or no count as unreadable, as in the reward."""
 _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One way to score a benchmark."""
+    """Scoring rules of a benchmark."""
 
     name: str
     summary: str
-    """One sentence for a user who chooses among presets."""
+    """One sentence that describes it to a user."""
     tasks: frozenset[str]
-    """Tasks whose rows it takes."""
+    """Tasks whose rows it scores."""
     score: Callable[[EvaluatedSample, Completion], Columns | None]
-    """Returns the columns of a graded completion; None where the reference cannot be read. Two are in every row:
-    `official`, by the rule of the benchmark's usual scorer over the answer without tags, and `strict`, by the rule that
-    this project trains with, where format and hedges matter; both in [0, 1]."""
+    """Returns the columns of a graded completion; None if the reference cannot be read. Each row has two: `official`,
+    by the rule of the benchmark's usual scorer on the answer without tags, and `strict`, by the reward of the training,
+    in which format and hedging matter; both in [0, 1]."""
     metrics: Mapping[str, Ratio]
     """By name, the main one first."""
     accepts: Callable[[EvaluatedSample], bool] = lambda sample: True
-    """Whether a row of its tasks can be scored by it."""
+    """Returns whether a row of its tasks can be scored."""
     groups: Callable[[EvaluatedSample], Sequence[str]] = lambda sample: ()
-    """Names of the groups of the table in which a row also counts."""
+    """Returns the names of the groups of the table that a row also belongs to."""
 
     def takes(self, sample: EvaluatedSample) -> bool:
-        """Whether the row is of this benchmark."""
+        """Return whether the preset scores the row."""
         return sample.task in self.tasks and self.accepts(sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresetResult:
-    """A preset's table."""
+    """Results of a preset."""
 
     preset: str
     num_rows: int
-    """Rows that were scored."""
+    """Scored rows."""
     num_skipped: int
-    """Rows that the preset does not take."""
+    """Rows that the preset does not score."""
     num_failed: int
     """Rows without a score: engine, grader or reference failed."""
     metrics: Mapping[str, Estimate]
-    """Over all scored rows; empty where there is none."""
+    """Metrics of all scored rows; empty if there are none."""
     groups: Mapping[str, Mapping[str, Estimate]]
-    """The same by group."""
+    """Metrics by group."""
 
 
 def apply_preset(
     preset: Preset, samples: Iterable[EvaluatedSample], settings: SummarySettings | None = None
 ) -> PresetResult:
-    """Score all rows that the preset takes.
-
-    The greedy completion is scored; a row without one counts with the mean of its sampled completions.
-    """
+    """Score all rows that the preset accepts: the greedy completion, or else the mean of the sampled ones."""
     settings = settings or SummarySettings()
     scored: list[tuple[EvaluatedSample, Columns]] = []
     parts: dict[str, list[tuple[EvaluatedSample, Columns]]] = defaultdict(list)
@@ -117,7 +114,7 @@ def apply_preset(
 
 
 def row_columns(preset: Preset, sample: EvaluatedSample) -> dict[str, float] | None:
-    """Return the columns of a row, and `rows`, which is 1; None where the row cannot be scored."""
+    """Return the columns of a row, and `rows`, which is 1; None if the row cannot be scored."""
     completions = sample.sampled if sample.greedy is None else (sample.greedy,)
     graded = [completion for completion in completions if completion.task_reward is not None]
     scores = [score for completion in graded if (score := preset.score(sample, completion)) is not None]
@@ -139,7 +136,7 @@ def _has_full_reward(completion: Completion) -> float:
 
 
 def relaxed_match(prediction: str, target: str) -> bool:
-    """Return whether the public scorers accept the prediction.
+    """Return whether the relaxed accuracy of public scorers accepts the prediction.
 
     Example:
         >>> relaxed_match("2010", "2015"), relaxed_match("1,000", "1000"), relaxed_match("12%", "0.12")
@@ -162,10 +159,9 @@ def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> Columns |
     """Score ChartQA by the relaxed accuracy of public scorers, and by our chart reward (`strict`).
 
     The public rule (pix2struct, VLMEvalKit, lmms-eval) reads both sides as Python floats, a trailing % dividing by 100.
-    Where the prediction is a number and the reference a number other than 0, the relative error may be 5 %; in all
-    other cases the texts must be equal but for case. It therefore accepts wrong years (2010 for 2015), refuses `1,000`
-    for 1000 and `$12` for 12, and takes `0.0` for a wrong answer to 0. The chart reward does the opposite in all of
-    these.
+    If both are numbers and the reference is not 0, the relative error may be 5 %; otherwise the texts must be equal,
+    ignoring case. It therefore accepts wrong years (2010 for 2015), and refuses `1,000` for 1000, `$12` for 12 and
+    `0.0` for 0. The chart reward does the opposite in all of these cases.
 
     Source:
         Masry et al., 2022, ChartQA, section 5.1; Methani et al., 2020, PlotQA.
@@ -178,7 +174,7 @@ def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> Columns |
 
 
 def _chartqa_groups(sample: EvaluatedSample) -> list[str]:
-    """Separate ChartQA's human and augmented questions, as it reports them."""
+    """Return the groups of human and augmented questions, which ChartQA reports separately."""
     return _metadata_groups(sample, "split", "type")
 
 
@@ -199,12 +195,11 @@ CHARTQA = Preset(
 def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score RefCOCO, RefCOCO+ and RefCOCOg: whether the box has an IoU of at least 0.5 with the reference.
 
-    Boxes are read in the model's own frame and compared in original pixels. A referring expression names one thing, so
-    more than one box is wrong unless all are the same box, and a malformed one beside a good one counts as a second
-    (`accuracy`). Public scorers take the first box that they find, and so does `official`. `strict` is accuracy where
-    the box is also inside the answer block.
+    Boxes are read in the model's own frame and compared in original pixels. A referring expression names one object, so
+    several different boxes are wrong, and a malformed box counts as a different one (`accuracy`). `official` uses the
+    first box, as public scorers do. `strict` also requires the box to be in the answer block.
 
-    Rows whose reference is not exactly one box are not of this benchmark and are skipped.
+    Rows whose reference is not exactly one box are skipped.
     """
     try:
         boxes = model_boxes(sample.request(completion.text))
@@ -246,8 +241,8 @@ REFCOCO = Preset(
 def _score_mcq(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score multiple choice (MMMU, AI2D, MMBench and similar), and count how often each letter is chosen and right.
 
-    An answer that names no option is wrong; nothing is drawn at random for it, unlike in MMMU's own parser, which gives
-    such answers the accuracy of a guess. `official` reads the answer without tags, also where the model wrote none;
+    An answer that names no option is wrong, unlike in MMMU's own parser, which guesses an option at random. `official`
+    reads the answer without tags, even if the model wrote none;
     `strict` is the reward, which requires the answer block. The letters show a model that always answers A.
     """
     try:
@@ -256,7 +251,7 @@ def _score_mcq(sample: EvaluatedSample, completion: Completion) -> Columns | Non
         return None
     answer = bare_answer(completion.text)
     grade = choices.grade(answer) if len(answer) <= MAX_CHARS else None
-    # A hedge (`B. 14` where 14 is C) chooses nothing: it counts as unreadable, as in the reward's reasons.
+    # A hedge (`B. 14` if 14 is C) chooses nothing and counts as unreadable, as in the reward.
     chosen = [] if grade is None or grade.parsed is None or grade.reason is not Reason.OK else grade.parsed.split(", ")
     columns = {
         "official": 0.0 if grade is None or grade.value is None else grade.value,
@@ -297,7 +292,7 @@ def _score_pope(sample: EvaluatedSample, completion: Completion) -> Columns | No
     """Score POPE and other yes-or-no sets, with yes as the positive class.
 
     An unreadable answer is wrong, and a false negative for a yes question. Public scorers differ here: POPE's own takes
-    whatever holds no negation for a yes, lmms-eval leaves unreadable answers out of recall. `official_accuracy` is
+    any answer without a negation for a yes, lmms-eval omits unreadable answers from recall. `official_accuracy` is
     VLMEvalKit's: the answer contains the word yes and not the word no, or the reverse. Ours requires the label as the
     first word.
 
@@ -324,7 +319,7 @@ def _score_pope(sample: EvaluatedSample, completion: Completion) -> Columns | No
 
 
 def _pope_groups(sample: EvaluatedSample) -> list[str]:
-    """Separate POPE's categories random, popular and adversarial; a row may be of several, divided by commas."""
+    """Return the POPE categories (random, popular, adversarial) of a row, separated by commas in its metadata."""
     return [f"category {name.strip()}" for name in sample.metadata.get("category", "").split(",") if name.strip()]
 
 
@@ -350,7 +345,7 @@ POPE = Preset(
 def _score_captions(sample: EvaluatedSample, completion: Completion) -> Columns | None:
     """Score captions by BMAS, with the length relative to the reference and the share of repeated 4-grams.
 
-    There is no official scorer: `official` and `strict` are both the task reward. BMAS sees neither order nor facts, so
+    There is no official scorer: `official` and `strict` are both the task reward. BMAS ignores order and facts, so
     a mean that rises together with length ratio or repetition is a sign of reward hacking.
     """
     reference = sample.answer.split()
@@ -384,14 +379,14 @@ CAPTIONS = Preset(
 
 PRESETS = {preset.name: preset for preset in (CHARTQA, REFCOCO, MCQ, POPE, CAPTIONS)}
 MIXED = "mixed"
-"""Value of `evaluate.preset` for data that is no public benchmark."""
+"""Value of `evaluate.preset` for data that is not a public benchmark."""
 
 
 def preset_of(name: str) -> Preset | None:
     """Return the preset called `name`; None for `mixed`, the training reward, which every evaluation reports.
 
     Raises:
-        ConfigError: There is none; the message names the one that was probably meant, or lists them.
+        ConfigError: There is none; names the nearest, or lists all.
     """
     if name == MIXED:
         return None

@@ -1,8 +1,8 @@
-"""What `checkpoint=` means: the run that it belongs to, the settings taken from that run, and the weights.
+"""Resolves `checkpoint=`: the run that it belongs to, the settings taken from that run, and the weights.
 
-A run is asked as it was trained: prompt, lengths, images, sampling, device, reward, seed and held-out data are its own.
-Settings of where work is done (`run_dir`, `cluster`, numbers of engines, the weight channel) come from the machine that
-evaluates. Settings typed on the command line override both.
+A run is evaluated as it was trained: prompt, lengths, images, sampling, device, reward, seed and held-out data are
+those of the run. Settings of the machine (`run_dir`, `cluster`, number of engines, weight channel) are those of the
+evaluation. Settings on the command line override both.
 """
 
 import difflib
@@ -25,18 +25,18 @@ from orchestration.storage.run_folder import RunFolder, flatten, read_config
 
 NUM_HINTS = 3
 TAKEN = ("seed", "model", "data", "demo", "reward", "rollout", "algorithm", "learner", "training")
-"""Groups of settings that come from the run; the last three matter where a checkpoint has to be exported."""
+"""Groups of settings that come from the run; the last three are used to export a checkpoint."""
 OF_THE_MACHINE = ("engines", "max_engines", "weight_channel")
-"""Settings of `rollout` that come from the evaluation's own."""
+"""Settings of `rollout` that come from the evaluation."""
 COMPARED = ("seed", "model.coord_mode", "model.min_pixels", "model.max_pixels", "reward.", "rollout.")
-"""Settings, or groups of them (ending in a dot), whose difference from the run is printed."""
+"""Settings, or groups (ending in a dot), whose differences from the run are printed."""
 
 
 def run_of(checkpoint: str | None) -> RunFolder | None:
-    """Return the run that `checkpoint=` belongs to; None where it belongs to none.
+    """Return the run that `checkpoint=` belongs to; None if there is none.
 
     Args:
-        checkpoint: A run folder, its `export`, or a folder under its `checkpoints` or `exports`.
+        checkpoint: A run folder, its `export`, or a folder in its `checkpoints` or `exports`.
     """
     if not checkpoint:
         return None
@@ -57,12 +57,12 @@ def _is_run(path: Path) -> bool:
 
 
 def settings_of_run(run: RunFolder, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with which a run is evaluated where the command names no others.
+    """Return the settings with which a run is evaluated, unless the command overrides them.
 
     Args:
-        run: Its config.json may be that of another version: settings that it lacks are those of `defaults`, and those
-            that this version does not have are left out.
-        defaults: The composed settings without a typed one.
+        run: Its config.json may be of another version: missing settings are taken from `defaults`, unknown ones are
+            dropped.
+        defaults: The composed settings without those of the command line.
     """
     began = _adopted(ExperimentConfig, read_config(run), defaults)
     values = {**defaults, **{name: began[name] for name in TAKEN}, "run_dir": str(run.root)}
@@ -88,15 +88,15 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
     """Build the settings of an evaluation, without reading the file system.
 
     Args:
-        values: Composed settings, typed ones included.
-        own: Those of `settings_of_run`; None where no run is evaluated. A typed experiment that leaves model or data to
-            be set leaves them to the run.
+        values: Composed settings, including those of the command line.
+        own: Result of `settings_of_run`; None if no run is evaluated. Model and data are taken from it if a chosen
+            experiment does not set them.
     """
     values = dict(values)
     for name, keys in (("model", ("path", "family")), ("data", ("held_out", "recipe"))):
         if own is not None and all(values[name].get(key) in (None, NOT_SET) for key in keys):
             values[name] = own[name]
-    # No weights travel in an evaluation; the channel only has to suit the device.
+    # An evaluation transfers no weights; the channel only has to suit the device.
     backend = "gloo" if values["rollout"]["engine"].get("device") == "cpu" else "nccl"
     channel = {**values["rollout"]["weight_channel"], "backend": backend}
     values["rollout"] = {**values["rollout"], "weight_channel": channel}
@@ -104,7 +104,7 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
 
 
 def differences(run: RunFolder, config: ExperimentConfig) -> Iterator[str]:
-    """Yield a line for every setting that shapes an answer or its score and is not as in the run."""
+    """Yield a line for each setting that affects an answer or its score and differs from the run."""
     now = json.loads(json.dumps(asdict(config)))
     began, here = dict(flatten(_adopted(ExperimentConfig, read_config(run), now))), dict(flatten(now))
     not_compared = tuple(f"rollout.{name}" for name in ("engines", "max_engines", "weight_channel."))
@@ -115,26 +115,26 @@ def differences(run: RunFolder, config: ExperimentConfig) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Where the weights of an evaluation are."""
+    """Location of the weights of an evaluation."""
 
     folder: Path
     """Hugging Face folder."""
     store: FileStore | None = None
-    """Checkpoints of the run, where `folder` must first be exported from one of them; else None."""
+    """Checkpoints of the run, if `folder` must first be exported from one; else None."""
     step: int = 0
     """Step of that checkpoint."""
 
 
 def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
-    """Find what `evaluate.checkpoint`, of the run or a model folder, names; nothing is made.
+    """Find the weights of `evaluate.checkpoint`, a run, one of its checkpoints, or a model folder; nothing is exported.
 
     Raises:
-        ConfigError: It is no Hugging Face folder, no run and no checkpoint of one.
+        ConfigError: It is none of these.
     """
     named = config.evaluate.checkpoint
     if not named and config.model.folder is None:
         raise ConfigError(
-            "checkpoint is not given; name what is evaluated: checkpoint=RUN (a run folder), "
+            "checkpoint is not set; name what to evaluate: checkpoint=RUN (a run folder), "
             "RUN/checkpoints/step_..., or a Hugging Face folder"
         )
     if not named:
@@ -184,14 +184,14 @@ def _of_step(store: FileStore, step: int, run: RunFolder) -> Weights:
 
 
 def _not_found(path: Path) -> ConfigError:
-    """Return an error with what the path holds instead, and which name was probably meant."""
+    """Return an error that suggests a path: a folder in it, or one of a similar name."""
     if path.is_dir():
         found = {
             file.parent.name for name in ("config.json", checkpoint.COMPLETE_MARKER) for file in path.glob(f"*/{name}")
         }
         hint = f"name a folder in it: {_few(sorted(found, reverse=True))}" if found else "correct the path"
         if path.name and checkpoint.STEP_PATTERN.fullmatch(path.name) and (path / checkpoint.COMPLETE_MARKER).is_file():
-            hint = f"it is a checkpoint away from its run: checkpoint=RUN training.checkpoint_dir={path.parent}"
+            hint = f"it is a checkpoint outside of its run: use checkpoint=RUN training.checkpoint_dir={path.parent}"
         return ConfigError(
             f"checkpoint={path} is neither a Hugging Face folder (config.json), nor a run folder, nor a complete "
             f"checkpoint of a run; {hint}"

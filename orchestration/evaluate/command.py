@@ -43,15 +43,15 @@ from rollout.records import SamplingSpec
 
 
 def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
-    """Evaluate as configured; answers from before a stop are kept.
+    """Evaluate as configured; answers of an interrupted evaluation are reused.
 
-    Nothing is written, and no actor started, before everything that can be checked has been. Without a run, the
-    checkpoint is a model folder.
+    All checks come before anything is written or any actor is started. Without a run, the checkpoint is a model
+    folder.
 
     Raises:
         ConfigError: The checkpoint, the preset, the device or the folder to compare with cannot be used.
-        DataError: The data, or the earlier evaluation, cannot be used; or not one row has a score.
-        ResumeError: Another process evaluates into the same folder.
+        DataError: The data, or the earlier evaluation, cannot be used; or no row has a score.
+        ResumeError: Another process is evaluating into the same folder.
     """
     settings = config.evaluate
     preset = preset_of(settings.preset)
@@ -70,7 +70,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     manifest = _manifest(config, model, data, bench)
     if earlier is not None:
         check_comparable(earlier[0], manifest)
-    busy = f"another process evaluates into {folder}; wait for it, or name another folder with out=..."
+    busy = f"another process is evaluating into {folder}; wait for it, or name another folder with out=..."
     with exclusive(folder, refusal=busy):
         samples = _answers(config, model, bench, folder, manifest)
         publish(config, folder, manifest, bench, samples, preset)
@@ -80,7 +80,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
 
 
 def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
-    """Return the dataset to ask; None where the recipe of the settings must be built or found.
+    """Return the dataset to evaluate on; None if it is the result of the recipe, built or not.
 
     Raises:
         ConfigError: It is not on this machine.
@@ -118,10 +118,10 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
 def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | None) -> ExperimentConfig:
     """Return settings whose `model.path` is what engines load; a run's own checkpoint is exported first.
 
-    Boxes are read in the frame that the run was trained with, or that the family of a model folder is known for.
+    Boxes are read in the frame of the run, or in the usual frame of the family of a model folder.
 
     Raises:
-        CheckpointError: A file of the checkpoint is not what was written.
+        CheckpointError: A file of the checkpoint was changed or damaged.
     """
     if weights.store is not None:
         assert run is not None  # only a run has checkpoints
@@ -130,7 +130,7 @@ def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | No
     if run is None and config.evaluate.checkpoint:
         family = json.loads((weights.folder / "config.json").read_text())["model_type"]
         frame = FAMILY_FRAMES.get(family, frame)
-    # What describes the base model may be wrong for these weights; typed limits of image sizes stay.
+    # Descriptions of the base model may be wrong for these weights; limits of image sizes are kept.
     model = replace(
         config.model, path=str(weights.folder), family=None, coord_mode=frame, hf_config=None, hf_processor=None
     )
@@ -157,7 +157,7 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
 
 
 def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
-    """Refuse an engine, or a learner that exports a checkpoint, on GPUs where a Ray started here would find none."""
+    """Refuse an engine, or a learner that exports a checkpoint, on GPUs if this machine has none."""
     if config.cluster.address is not None or has_gpu():
         return
     engine = "rollout.engine.device=cpu rollout.engine.enforce_eager=true rollout.engine.tensor_parallel_size=1"
@@ -171,7 +171,7 @@ def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
 
 
 def _say_how_it_is_asked(config: ExperimentConfig, run: RunFolder | None, model: Path) -> None:
-    """Print prompt, lengths and device with which the model is asked, and what differs from its run."""
+    """Print prompt, lengths and device of the evaluation, and differences from the run."""
     rollout = config.rollout
     engine, sampling = rollout.engine, rollout.sampling
     text = shorten(rollout.system_prompt, 60, placeholder=" ...")
@@ -226,7 +226,7 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -
 
 
 def _weights_stamp(model: Path) -> str:
-    """Return a digest of the weight files' sizes and times; a rewritten checkpoint is asked again."""
+    """Return a digest of the sizes and times of weight files, so that a rewritten checkpoint is evaluated again."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(model.glob("*.safetensors"))]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
@@ -234,7 +234,7 @@ def _weights_stamp(model: Path) -> str:
 def _answers(
     config: ExperimentConfig, model: Path, bench: Bench, folder: Path, manifest: Manifest
 ) -> list[EvaluatedSample]:
-    """Return the evaluated rows in order: from the folder if it is complete, else from the engines."""
+    """Return the evaluated rows in order: those of a complete folder, else answers of the engines."""
     if (folder / MANIFEST).is_file():
         found, samples = read_evaluation(folder)
         if found != manifest:
@@ -257,21 +257,21 @@ def _answers(
 
 
 def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers) -> None:
-    """Refuse an evaluation in which every row failed, and delete its answers, so that the same command asks again.
+    """Refuse an evaluation in which all rows failed, and delete its answers, so that the same command retries them.
 
     Raises:
-        DataError: Not one row has a score.
+        DataError: No row has a score.
     """
     failures = Counter(sample.failure for sample in samples)
     if None in failures:
         return
     answers.remove()
     [(reason, count)] = failures.most_common(1)
-    raise DataError(f"not one of {len(samples)} rows could be scored; {count} of them: {reason}")
+    raise DataError(f"none of {len(samples)} rows could be scored; {count} of them: {reason}")
 
 
 def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAnswers, logs: Path) -> None:
-    """Start engines and reward actors and ask everything that is not answered."""
+    """Start engines and reward actors, and answer all rows that are not answered yet."""
     settings, sampling = config.evaluate, config.rollout.sampling
     questioning = Questioning(
         greedy=settings.greedy,

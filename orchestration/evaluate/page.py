@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one evaluation with its worst samples, two evaluations with their largest changes."""
+"""HTML pages: an evaluation with its worst samples, and a comparison with its largest changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,13 +13,13 @@ from orchestration.workers.answers import EvaluatedSample, drawable_boxes, row_m
 from rollout.records import ImageBytes
 
 ImagesOf = Callable[[str], Sequence[ImageBytes]]
-"""Returns the images of a sample by its id; called for the shown samples alone."""
+"""Returns the images of a sample by its id; called for the shown samples only."""
 
 METRICS = ("task_reward", "reward", "format", "unreadable_frac", "truncated_frac", "num_tokens")
 UNBOUNDED = ("num_tokens", "length_ratio")
-"""Metrics that are no share and get no bar."""
+"""Metrics that are not in [0, 1] and get no bar."""
 SMALLEST_AXIS = 0.01
-"""Changes below it are not drawn large."""
+"""Least range of the axis, so that tiny changes are not drawn large."""
 
 
 def evaluation_page(
@@ -92,7 +92,7 @@ def comparison_page(
 
 
 def worst_samples(samples: Sequence[EvaluatedSample], num_worst: int) -> dict[str, list[EvaluatedSample]]:
-    """Return the scored rows with the lowest task reward of each reward function, greedy if there is a greedy one."""
+    """Return the scored rows with the lowest task reward (greedy if possible) of each reward function."""
     scored = [(value, sample) for sample in samples if (value := _score(sample)) is not None]
     scored.sort(key=lambda row: (row[0], row[1].sample_id))
     by_function = split_rows((sample for _, sample in scored), "function")
@@ -107,7 +107,7 @@ def _score(sample: EvaluatedSample) -> float | None:
 def _changes(
     before: Sequence[EvaluatedSample], after: Sequence[EvaluatedSample]
 ) -> list[tuple[float, EvaluatedSample, EvaluatedSample]]:
-    """Return the change and both rows of every sample that both sides scored, largest loss first."""
+    """Return (change, earlier row, later row) of each sample that both sides scored, largest loss first."""
     old = {sample.sample_id: sample for sample in before}
     found = []
     for sample in after:
@@ -119,7 +119,7 @@ def _changes(
 
 
 def _shown(sample: EvaluatedSample, images: Sequence[ImageBytes]) -> dict[str, object]:
-    """Return a sample with the completion to show, the greedy one if there is one, and its images with boxes."""
+    """Return a sample with its greedy (or first) completion, and its images with boxes."""
     completion = sample.greedy or next(iter(sample.sampled), None)
     request = sample.request("" if completion is None else completion.text)
     boxes = drawable_boxes(request) if sample.function == "grounding" else {}

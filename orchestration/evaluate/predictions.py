@@ -1,6 +1,6 @@
 r"""Predictions as files that VLMEvalKit and lmms-eval can score again, with think and answer tags removed.
 
-What was read in the public repositories (2026-11), and what was not tried:
+As read in the public repositories (2026-11); what was not tried is marked as unverified:
 
 VLMEvalKit, `{model}_{dataset}.tsv`. Its `load` reads a .tsv with pandas and a tab; its own file has all cells quoted
 (`vlmeval/smp/file.py`). `dataset.evaluate(file)` needs `index` and `prediction`; relaxed accuracy (ChartQA_TEST) also
@@ -89,7 +89,7 @@ def write_lmms_eval(
         boxes: Frame of the boxes of `iou` rows.
 
     Raises:
-        DataError: As `write_vlmevalkit`, or a source_id is no place in a split (0, 1, ...).
+        DataError: As in `write_vlmevalkit`, or a source_id is not an index of the split (0, 1, ...).
     """
     _check(samples, {"task": task})
     bad = next((sample for sample in samples if not (sample.source_id.isascii() and sample.source_id.isdigit())), None)
@@ -123,8 +123,8 @@ def write_lmms_eval(
 def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
     """Return the greedy answer without tags, its boxes in the given frame.
 
-    Boxes are written as `[x1, y1, x2, y2]`, one behind the other, without exponents; malformed ones are left out, and
-    an answer without a usable box is left as it is.
+    Boxes are written as `[x1, y1, x2, y2]`, one after another, without exponents; malformed ones are omitted, and an
+    answer without a usable box is unchanged.
 
     Raises:
         GoldError: A box is to be converted and the row lacks the image size that its frame needs.

@@ -1,4 +1,4 @@
-"""Results of an evaluation: tables for a terminal of 120 columns, summary and pages, files for other toolkits."""
+"""Results of an evaluation: tables for a terminal, summary, pages, and files for other toolkits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -20,7 +20,7 @@ WIDTH = 120
 NAME_WIDTH = 34
 ESTIMATE_WIDTH = 22
 NUM_COLUMNS = 3
-"""Estimates that fit beside name and counts."""
+"""Columns of estimates that fit in WIDTH."""
 
 
 def publish(
@@ -110,7 +110,7 @@ def publish_comparison(
 
 
 def summary_settings(config: ExperimentConfig) -> SummarySettings:
-    """Return what is computed, from the settings."""
+    """Return the settings of summaries, from those of the evaluation."""
     settings = config.evaluate
     return SummarySettings(
         pass_ks=settings.pass_ks if settings.num_completions else (),
@@ -127,7 +127,7 @@ def list_files(folder: Path) -> None:
 
 
 def say(line: str) -> None:
-    """Print one line to the user, at once."""
+    """Print one line and flush."""
     print(line, flush=True)
 
 

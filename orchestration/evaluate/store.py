@@ -1,7 +1,7 @@
 """The folder of one evaluation: evaluation.json describes it, predictions.jsonl holds a line per row.
 
-Two evaluations may be compared when they saw the same data: the digests in their manifests are equal. Until all rows
-are answered, the answers are in answers.partial.jsonl.
+Two evaluations can be compared if the data digests in their manifests are equal. Until all rows are answered, the
+answers are in answers.partial.jsonl.
 """
 
 import json
@@ -24,14 +24,14 @@ PARTIAL = "answers.partial.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Which model answered which data, and how."""
+    """Model, data and sampling settings of an evaluation."""
 
     model: str
     """Name or path of the checkpoint."""
     data: str
     """Name or path of the dataset."""
     data_digest: str
-    """Digest of the rows that were asked for; equal for evaluations that may be compared."""
+    """Digest of the selected rows; equal for evaluations that can be compared."""
     num_rows: int
     """Lines of predictions.jsonl, failed rows included."""
     sampling: dict[str, int | float | str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Manifest:
 
 
 def write_evaluation(folder: Path, manifest: Manifest, samples: Iterable[EvaluatedSample]) -> None:
-    """Write predictions and then the manifest, so that a folder with a manifest is whole.
+    """Write predictions and then the manifest, so that a folder with a manifest is complete.
 
     Raises:
         DataError: The number of rows is not the manifest's.
@@ -59,17 +59,17 @@ def write_evaluation(folder: Path, manifest: Manifest, samples: Iterable[Evaluat
 
 
 def read_evaluation(folder: Path) -> tuple[Manifest, list[EvaluatedSample]]:
-    """Read a folder back.
+    """Read the manifest and the rows of a folder.
 
     Raises:
-        DataError: A file is missing, of another version, or not whole.
+        DataError: A file is missing, of another version, or incomplete.
     """
     try:
         values = json.loads((folder / MANIFEST).read_text())
         lines = (folder / PREDICTIONS).read_text(encoding="ascii").splitlines()
     except OSError as error:
         raise DataError(
-            f"{error.filename} cannot be read ({error.strerror}); {folder} is no whole evaluation"
+            f"{error.filename} cannot be read ({error.strerror}); {folder} is not a complete evaluation"
         ) from error
     except ValueError as error:
         raise DataError(f"{folder} is no evaluation that can be read: {error}") from error
@@ -86,7 +86,7 @@ def read_evaluation(folder: Path) -> tuple[Manifest, list[EvaluatedSample]]:
 
 
 def check_comparable(before: Manifest, after: Manifest) -> None:
-    """Raise DataError where two evaluations are of different data."""
+    """Raise DataError if two evaluations are of different data."""
     if before.data_digest != after.data_digest:
         raise DataError(
             f"before was evaluated on {before.data} (digest {before.data_digest[:16]}, {before.num_rows} rows), after "
@@ -95,7 +95,7 @@ def check_comparable(before: Manifest, after: Manifest) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a summary or a comparison; records become objects with their fields as keys, estimates intervals."""
+    """Write a summary or a comparison as JSON; records become objects, estimates objects with an interval."""
     write_whole(path, json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
@@ -106,7 +106,7 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; surrogate halves become question marks."""
+    """Write a text file atomically; lone surrogates become question marks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         partial.write_bytes(text.encode("utf-8", "replace"))
@@ -120,16 +120,16 @@ def _sample(line: str, folder: Path, number: int) -> EvaluatedSample:
 
 
 class PartialAnswers:
-    """Answers as they arrive, so that an evaluation that is stopped asks no question twice.
+    """File of answers received so far, so that an interrupted evaluation can continue.
 
-    The first line of the file is the key of what was asked. The file is only appended to, so a kill at any moment costs
-    at most the line that was being written. The caller holds the lock of the folder.
+    Its first line is the key of the evaluation. The file is only appended to, so a kill loses at most the line being
+    written. The caller holds the lock of the folder.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        """Read what an earlier evaluation of the same key left in `folder`, or begin anew.
+        """Read the answers of an earlier evaluation with the same key, or start a new file.
 
-        Answers of another key are kept in a file of their own name, `answers.partial.jsonl.<key>`.
+        A file with another key is renamed to `answers.partial.jsonl.<key>`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / PARTIAL
@@ -143,7 +143,7 @@ class PartialAnswers:
             try:
                 sample = EvaluatedSample.from_json(line)
             except DataError:
-                continue  # cut short by a kill
+                continue  # truncated by a kill
             self.found[sample.sample_id] = sample
         self._file = self._path.open("a", encoding="ascii")
         if not is_same:
@@ -167,7 +167,7 @@ class PartialAnswers:
         self._file.flush()
 
     def remove(self) -> None:
-        """Delete the file, once everything is written elsewhere."""
+        """Delete the file, once the evaluation is written."""
         self._file.close()
         self._path.unlink()
 

@@ -22,7 +22,7 @@ MACRO_METRICS = ("greedy/task_reward", "greedy/reward", "sampled/task_reward", "
 PARTS: tuple[Part, ...] = ("task", "source", "function")
 NUM_FAILURES_NAMED = 20
 Columns = Mapping[str, float]
-"""Sums of a row from which metrics are computed, by name."""
+"""Values of a row by name, from which metrics are computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ class SummarySettings:
     """Settings of a summary."""
 
     pass_ks: tuple[int, ...] = (1,)
-    """Each k of pass@k; rows with fewer graded completions than k do not enter it."""
+    """Each k of pass@k; rows with fewer graded completions than k are not counted in it."""
     cluster_key: str = ""
-    """Metadata key whose equal values tie rows together (questions about one image); empty ties none."""
+    """Metadata key of clusters, rows with equal values (such as questions about one image); empty for none."""
     resampling: Resampling = field(default_factory=Resampling)
 
 
@@ -41,15 +41,15 @@ class Block:
     """Scores of one set of rows."""
 
     num_samples: int
-    """Rows, failed ones included."""
+    """Rows, including failed ones."""
     num_failed: int
     metrics: Mapping[str, Estimate]
-    """By name; a metric that no row has is left out."""
+    """By name; a metric that no row has is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One evaluation in numbers."""
+    """Scores of one evaluation."""
 
     overall: Block
     macro: Mapping[str, Estimate]
@@ -58,13 +58,13 @@ class Summary:
     by_source: Mapping[str, Block]
     by_function: Mapping[str, Block]
     reasons: Mapping[str, int]
-    """How the answers were read, greedy and sampled together."""
+    """Counts of the reward's reasons, greedy and sampled together."""
     failures: Mapping[str, int]
-    """Why rows have no scores, the most frequent causes."""
+    """Counts of the most frequent causes of failed rows."""
 
 
 def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | None = None) -> Summary:
-    """Summarise the rows of one evaluation; failed rows are counted and enter no mean."""
+    """Summarise the rows of one evaluation; failed rows are counted, but not part of any mean."""
     settings = settings or SummarySettings()
     parts = {name: split_rows(samples, name) for name in PARTS}
     blocks = {name: {group: _block(rows, settings) for group, rows in groups.items()} for name, groups in parts.items()}
@@ -99,7 +99,7 @@ def _block(samples: Sequence[EvaluatedSample], settings: SummarySettings) -> Blo
 def estimate_rows(
     metrics: Mapping[str, Ratio], rows: Sequence[tuple[EvaluatedSample, Columns]], settings: SummarySettings
 ) -> dict[str, Estimate]:
-    """Return metrics of the columns of rows; empty where there is no row."""
+    """Return the metrics of rows from their columns; empty without rows."""
     if not rows:
         return {}
     clusters = clusters_of([sample for sample, _ in rows], settings.cluster_key)
@@ -111,7 +111,7 @@ def clusters_of(samples: Sequence[EvaluatedSample], key: str) -> list[str] | Non
     """Return the cluster of each row: its metadata under `key`, or the row itself; None without a key."""
     if not key:
         return None
-    # The prefixes keep a row's own id from being taken for a cluster of that name.
+    # The prefixes distinguish a row's own id from a cluster of the same name.
     return [
         f"shared {sample.metadata[key]}" if key in sample.metadata else f"row {sample.sample_id}" for sample in samples
     ]
@@ -157,7 +157,7 @@ def compare(
     settings: SummarySettings | None = None,
     allow_unmatched: bool = False,
 ) -> list[Comparison]:
-    """Compare two evaluations of the same rows; a metric that either side lacks altogether is left out.
+    """Compare two evaluations of the same rows; a metric that one side lacks is omitted.
 
     Args:
         before: Rows of one evaluation.
@@ -220,16 +220,16 @@ def _comparison(
 
 
 def _matched_rows(before: Sequence[EvaluatedSample], after: Sequence[EvaluatedSample]) -> dict[str, EvaluatedSample]:
-    """Return all rows by id, those of both sides once; raise DataError where an id is not one question's."""
+    """Return the rows of both sides by id; raise DataError if an id is used for different questions."""
     found: dict[str, EvaluatedSample] = {}
     for side, rows in (("before", before), ("after", after)):
         if len({row.sample_id for row in rows}) < len(rows):
-            raise DataError(f"the evaluation {side} holds a sample id twice; each row must have its own")
+            raise DataError(f"the evaluation {side} has a sample id twice; ids must be unique")
         for row in rows:
             other = found.setdefault(row.sample_id, row)
             if any(getattr(row, name) != getattr(other, name) for name in ("question", "answer", "options", "task")):
                 raise DataError(
-                    f"sample {row.sample_id} asks or expects something else after than before; compare evaluations "
+                    f"sample {row.sample_id} has another question or reference after than before; compare evaluations "
                     "of the same data"
                 )
     return found

@@ -244,7 +244,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_in_one_line_and_nothing_is_ma
     (run / "checkpoints" / "step_00000002" / "complete").touch()
     before = sorted(tmp_path.rglob("*"))
 
-    assert "checkpoint is not given" in refusal(capsys)
+    assert "checkpoint is not set" in refusal(capsys)
     assert "evaluate.checkpoint is empty" in refusal(capsys, "checkpoint=")
     assert f"did you mean {run}?" in refusal(capsys, f"checkpoint={tmp_path / 'chart_long'}")
     assert "did you mean" not in refusal(capsys, f"checkpoint={tmp_path / 'another'}")
@@ -323,7 +323,7 @@ def test_a_second_evaluation_into_one_folder_is_refused(tmp_path: Path, monkeypa
     config = settings(checkpoint=str(model), data=str(data), out=str(out))
     with (
         exclusive(out, refusal="never said"),
-        pytest.raises(ResumeError, match=r"another process evaluates into .*/out; .* out=\.\.\."),
+        pytest.raises(ResumeError, match=r"another process is evaluating into .*/out; .* out=\.\.\."),
     ):
         run_evaluation(config, None)
     assert not out.exists()

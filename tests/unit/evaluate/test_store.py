@@ -43,7 +43,7 @@ def test_a_wrong_number_of_rows_is_refused_and_leaves_no_manifest(tmp_path: Path
 
     with pytest.raises(DataError, match="1 rows were written, the manifest says 2"):
         write_evaluation(tmp_path, MANIFEST, ROWS[:1])
-    with pytest.raises(DataError, match="is no whole evaluation"):
+    with pytest.raises(DataError, match="is not a complete evaluation"):
         read_evaluation(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_an_evaluation_of_failures_alone_is_refused_and_asked_again(tmp_path: Pa
     with PartialAnswers(tmp_path, "key") as answers:
         for row in failed:
             answers.add(row)
-        with pytest.raises(DataError, match="not one of 2 rows could be scored; 2 of them: prompt of 900 tokens"):
+        with pytest.raises(DataError, match="none of 2 rows could be scored; 2 of them: prompt of 900 tokens"):
             check_any_scored(failed, answers)
     with PartialAnswers(tmp_path, "key") as answers:
         assert answers.found == {}

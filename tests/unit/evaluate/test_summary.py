@@ -148,12 +148,12 @@ def test_a_row_that_failed_on_one_side_is_refused_unless_allowed() -> None:
 
 
 def test_other_questions_under_the_same_ids_are_refused() -> None:
-    with pytest.raises(DataError, match="sample a asks or expects something else"):
+    with pytest.raises(DataError, match="sample a has another question or reference"):
         compare([sample("a")], [sample("a", answer="5")])
 
 
 def test_an_id_that_occurs_twice_is_refused() -> None:
-    with pytest.raises(DataError, match="the evaluation after holds a sample id twice"):
+    with pytest.raises(DataError, match="the evaluation after has a sample id twice"):
         compare([sample("a")], [sample("a"), sample("a")])
 
 
