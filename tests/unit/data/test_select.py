@@ -205,7 +205,7 @@ def test_open_quotas_are_refused_where_the_recipe_is_strict() -> None:
 def test_a_row_over_quota_says_which_one() -> None:
     rows = [row(i) for i in range(5)]
     details = {str(v) for v in select(rows, quotas={"chart": 2}) if isinstance(v, Refused)}
-    assert details == {"over_quota: 2 of 5 rows of s are taken for chart"}
+    assert details == {"over_quota: 2 of 5 rows of s are kept for chart"}
 
 
 def test_two_rows_of_one_id_are_refused() -> None:
