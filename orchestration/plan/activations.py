@@ -53,13 +53,13 @@ class StreamLoad:
 
     num_prompts: int
     prompt_tokens: int
-    """Of one prompt, its image tokens included."""
+    """Tokens of one prompt, including its image tokens."""
     image_tokens: int
-    """Of one prompt."""
+    """Image tokens of one prompt."""
     num_completions: int
     """In all; spread evenly over the prompts."""
     completion_tokens: int
-    """Of one completion."""
+    """Tokens of one completion."""
 
     @property
     def num_tokens(self) -> int:

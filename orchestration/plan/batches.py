@@ -121,7 +121,7 @@ class BatchPlan:
     groups_per_update: int
     ranks: int
     groups_per_rank: int
-    """Of a step."""
+    """Groups of a rank in a step."""
     expected: RankShare
     at_most: RankShare
     """With all prompts and completions at their maximum length."""

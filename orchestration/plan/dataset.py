@@ -280,7 +280,7 @@ class RoutingPlan:
     routes: tuple[RouteCount, ...]
     """Most rows first."""
     unrouted: tuple[Unrouted, ...]
-    """Of training and held-out rows."""
+    """In the training and held-out rows together."""
 
 
 def plan_routing(

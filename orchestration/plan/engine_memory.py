@@ -27,7 +27,7 @@ CPU_BLOCK = 128
 GRAPH_BYTES = 1024 * 2**20
 """CUDA graphs and what torch.compile keeps: an assumption; vLLM logs the true figure when it starts."""
 SAMPLER_COPIES = 3
-"""Of the logits of all sequences in float32: logits, log-probabilities, and a temporary."""
+"""Float32 copies of the logits of all sequences: logits, log-probabilities, and a temporary."""
 MOST_WORKERS = 16
 
 

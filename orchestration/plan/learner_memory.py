@@ -43,9 +43,9 @@ from orchestration.plan.records import (
 from orchestration.settings.experiment import ExperimentConfig
 
 FRAGMENTATION_FRAC = 0.05
-"""Of what torch allocates: blocks that its allocator holds and cannot use. An assumption."""
+"""Share of the tensors that torch's allocator reserves and cannot use: an assumption."""
 ADAM_BYTES = 8
-"""Of a trained parameter: two float32 averages."""
+"""Bytes per trained parameter: two float32 averages."""
 OPTIMISER = "optimiser state (AdamW)"
 FIXED = "fixed weights (shards in the type of forward and backward)"
 REFERENCE = "reference model (shards in the type of forward and backward)"
