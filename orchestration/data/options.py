@@ -146,7 +146,7 @@ def _gold(options: Sequence[str], answer: str) -> frozenset[str]:
 
 
 def _are_letters(answer: str) -> bool:
-    """Whether an answer is only letters: `A, C`, `(A) and (C)`, `AC`."""
+    """Return whether an answer is only letters: `A, C`, `(A) and (C)`, `AC`."""
     items = [item for item in _BETWEEN_LETTERS.split(answer.strip(" .")) if item and item.casefold() != "and"]
     return all(len(item) == 1 for item in items) or (len(items) == 1 and items[0].isupper())
 

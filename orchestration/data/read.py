@@ -110,7 +110,7 @@ def read_part(task: PartTask) -> list[Path]:
 
 
 def _holds(root: Path, folder: Path) -> bool:
-    """Whether a chunk exists and all image files that it was made from are unchanged."""
+    """Return whether a chunk exists and all image files that it was made from are unchanged."""
     chunk = Chunk.open(folder)
     return chunk is not None and all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
 
@@ -204,7 +204,7 @@ def confined(root: Path, path: str) -> Path:
 
 
 def is_unchanged(root: Path, stamp: Stamp) -> bool:
-    """Whether a file is unchanged since it was read."""
+    """Return whether a file is unchanged since it was read."""
     path, size, changed = stamp
     try:
         state = (root / path).stat()

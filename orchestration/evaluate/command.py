@@ -61,7 +61,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     _check_devices(config, needs_learner=weights.store is not None)
     config = with_weights(config, weights, run)
     model = Path(str(config.model.path))
-    _say_how_it_is_asked(config, run, weights.folder)
+    _print_conditions(config, run, weights.folder)
     if data is None:
         data = prepare_inputs(config).held_out
     check_rewards(config.reward, model, data)
@@ -101,7 +101,7 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
     if run is None:
         named = Path(config.evaluate.checkpoint or ".").expanduser().absolute()
         if config.evaluate.checkpoint and named.parent != Path(config.cache_dir):
-            raise ConfigError(f"data is not given, and {named} belongs to no run that would name it; set data=...")
+            raise ConfigError(f"data is not given, and {named} belongs to no run that names it; set data=...")
         return None  # the demo's model and drawings
     if (known := read_inputs(run).get("held_out")) and Path(known).exists():
         return Path(known)
@@ -170,7 +170,7 @@ def _check_devices(config: ExperimentConfig, *, needs_learner: bool) -> None:
         )
 
 
-def _say_how_it_is_asked(config: ExperimentConfig, run: RunFolder | None, model: Path) -> None:
+def _print_conditions(config: ExperimentConfig, run: RunFolder | None, model: Path) -> None:
     """Print prompt, lengths and device of the evaluation, and differences from the run."""
     rollout = config.rollout
     engine, sampling = rollout.engine, rollout.sampling
@@ -182,16 +182,16 @@ def _say_how_it_is_asked(config: ExperimentConfig, run: RunFolder | None, model:
     )
     if run is None:
         say(
-            f"{model} belongs to no run and is asked with {how}; other values: rollout.system_prompt=..., "
+            f"{model} belongs to no run and is evaluated with {how}; to change that: rollout.system_prompt=..., "
             "rollout.sampling.max_completion_tokens=..., rollout.engine.max_model_len=..., rollout.engine.device=..., "
             "or experiment=... for all of a recipe's"
         )
         return
-    say(f"{model} is asked as its run {run.root} was trained: {how}")
+    say(f"{model} is evaluated with the settings of its run {run.root}: {how}")
     for line in differences(run, config):
-        say(f"  not as in the run: {line}")
+        say(f"  differs from the run: {line}")
     if config.evaluate.data:
-        say(f"  not as in the run: data={config.evaluate.data}")
+        say(f"  differs from the run: data={config.evaluate.data}")
 
 
 def _folder(config: ExperimentConfig, model: Path, data: Path) -> Path:

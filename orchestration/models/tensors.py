@@ -185,7 +185,7 @@ class TrainedTensors:
         return (*self.trained, *self.fixed)
 
     def trains(self, part: str) -> bool:
-        """Whether anything of a part is trained."""
+        """Return whether anything of a part is trained."""
         return any(tensor.part == part for tensor in self.trained)
 
 

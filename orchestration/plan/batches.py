@@ -78,7 +78,7 @@ class Lengths:
 
 
 def is_drawn(config: ExperimentConfig) -> bool:
-    """Whether all rows are the demo's, whose lengths are known in advance."""
+    """Return whether all rows are the demo's, whose lengths are known in advance."""
     recipe = config.data.recipe
     return recipe is not None and all(source.adapter == "drawn" for source in recipe.sources.values())
 

@@ -105,7 +105,7 @@ def _cache(
 
 
 def _has_room(config: ExperimentConfig, layout: Layout | None) -> bool:
-    """Whether the changed run can be placed on the machines of the plan; on a local machine actors share the cores."""
+    """Return whether the plan's machines can hold the changed run; on a local machine actors share the cores."""
     try:
         return layout is None or not config.cluster.nodes or bool(lay_out(config, layout.machines))
     except ConfigError:

@@ -172,7 +172,7 @@ def test_a_bare_copied_export_is_a_model_folder(evaluated: Any, tmp_path: Path) 
 
 def test_a_model_folder_is_not_asked_the_drawings_of_the_demo_unless_it_is_the_demos(tmp_path: Path) -> None:
     own = settings(checkpoint=str(tmp_path / "model"))
-    with pytest.raises(ConfigError, match=r"data is not given, and .*/model belongs to no run that would name it"):
+    with pytest.raises(ConfigError, match=r"data is not given, and .*/model belongs to no run that names it"):
         find_data(own, None)
     assert find_data(replace(own, cache_dir=str(tmp_path)), None) is None
 
