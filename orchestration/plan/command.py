@@ -269,9 +269,9 @@ def placement_rows(layout: Layout, tensor_parallel: int) -> Iterator[tuple[str, 
         name = machine.name if first == last else _names(machine.name, layout.machines[last].name)
         yield name, _describe(machine) + (" each" if first != last else "")
         for role in ROLE_NAMES:
-            seats = [seat for seat in layout.of(role) if seat.machine in machines]
-            if seats:
-                yield _role_row(role, seats, len(machines), tensor_parallel)
+            actors = [actor for actor in layout.of(role) if actor.machine in machines]
+            if actors:
+                yield _role_row(role, actors, len(machines), tensor_parallel)
 
 
 def _names(first: str, last: str) -> str:
@@ -281,12 +281,12 @@ def _names(first: str, last: str) -> str:
 
 
 def _role_row(
-    role: ActorRole, seats: Sequence[PlacedActor], num_machines: int, tensor_parallel: int
+    role: ActorRole, actors: Sequence[PlacedActor], num_machines: int, tensor_parallel: int
 ) -> tuple[str, str]:
-    gpus = sorted({gpu for seat in seats for gpu in seat.gpus})
-    what = f"{ROLE_NAMES[role]}{'' if len(seats) == 1 else 's'} {_spans([seat.index for seat in seats])}"
+    gpus = sorted({gpu for actor in actors for gpu in actor.gpus})
+    what = f"{ROLE_NAMES[role]}{'' if len(actors) == 1 else 's'} {_spans([actor.index for actor in actors])}"
     if num_machines > 1:
-        what += f", {len(seats) / num_machines:g} per machine"
+        what += f", {len(actors) / num_machines:g} per machine"
     if role == "engine" and gpus:
         what += f", tensor parallel {tensor_parallel}"
     return f"  GPU {_spans(gpus)}" if gpus else "  cores", what
@@ -313,7 +313,7 @@ def _alike(layout: Layout) -> list[list[int]]:
     """Group the indices of consecutive machines that have the same hardware and the same actors."""
     found: list[tuple[object, list[int]]] = []
     for index, machine in enumerate(layout.machines):
-        own = sorted((seat.role, seat.gpus) for seat in layout.actors if seat.machine == index)
+        own = sorted((actor.role, actor.gpus) for actor in layout.actors if actor.machine == index)
         kind = (machine.gpus, machine.gpu, machine.cpus, machine.memory_bytes, own)
         if found and found[-1][0] == kind:
             found[-1][1].append(index)

@@ -117,7 +117,7 @@ def placement_findings(config: ExperimentConfig, layout: Layout | None) -> Itera
     """Find ranks that are spread unevenly over machines, and unknown kinds of GPU."""
     if layout is None:
         return
-    on = [sum(seat.machine == machine for seat in layout.of("learner")) for machine in layout.learner_machines()]
+    on = [sum(actor.machine == machine for actor in layout.of("learner")) for machine in layout.learner_machines()]
     if len(set(on)) > 1:
         yield warning(
             "learner.num_ranks",

@@ -53,11 +53,11 @@ def host_memory(
     """Count the host memory of each machine of a layout, in order; `image_bytes` are the encoded images of a prompt."""
     uses = []
     for index, machine in enumerate(layout.machines):
-        seats = [seat for seat in layout.actors if seat.machine == index]
+        actors = [actor for actor in layout.actors if actor.machine == index]
         items = [
-            *_engines(config, shape, [seat for seat in seats if seat.role == "engine"]),
-            *_learners(config, shape, [seat for seat in seats if seat.role == "learner"]),
-            *_rewards(config, shape, [seat for seat in seats if seat.role == "reward"]),
+            *_engines(config, shape, [actor for actor in actors if actor.role == "engine"]),
+            *_learners(config, shape, [actor for actor in actors if actor.role == "learner"]),
+            *_rewards(config, shape, [actor for actor in actors if actor.role == "reward"]),
         ]
         if index == 0:
             items.append(make_item("driver", DRIVER_BYTES, "assumed"))
@@ -72,14 +72,14 @@ def process_bytes(use: MemoryUse) -> int:
     return sum(item.bytes for item in use.items if item.name in PROCESS_ITEMS)
 
 
-def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
-    if not seats:
+def _engines(config: ExperimentConfig, shape: ModelShape, actors: list[PlacedActor]) -> list[MemoryItem]:
+    if not actors:
         return []
     engine = config.rollout.engine
-    cores, core = len(seats) * engine.tensor_parallel_size, ENGINE_CORE_BYTES[engine.device]
+    cores, core = len(actors) * engine.tensor_parallel_size, ENGINE_CORE_BYTES[engine.device]
     front = ENGINE_FRONT_BYTES + VOCABULARY_BYTES * shape.text.vocab_size
     found = [
-        make_item("engines: front ends", len(seats) * front, f"{len(seats)} x {front:,} B, the tokenizer included"),
+        make_item("engines: front ends", len(actors) * front, f"{len(actors)} x {front:,} B, the tokenizer included"),
         make_item("engines: workers", cores * core, f"{cores} x {core:,} B, besides what they hold on GPUs"),
     ]
     if engine.device == "cpu":
@@ -88,8 +88,8 @@ def _engines(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActo
     return found
 
 
-def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
-    count = len(seats)
+def _learners(config: ExperimentConfig, shape: ModelShape, actors: list[PlacedActor]) -> list[MemoryItem]:
+    count = len(actors)
     if not count:
         return []
     learner = config.learner
@@ -113,12 +113,12 @@ def _learners(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedAct
     ]
 
 
-def _rewards(config: ExperimentConfig, shape: ModelShape, seats: list[PlacedActor]) -> list[MemoryItem]:
-    if not seats:
+def _rewards(config: ExperimentConfig, shape: ModelShape, actors: list[PlacedActor]) -> list[MemoryItem]:
+    if not actors:
         return []
     table = 2 * shape.text.vocab_size * shape.text.width
     return [
-        make_item("rewards: processes", len(seats) * REWARD_BYTES, f"{len(seats)} x {REWARD_BYTES:,} B"),
+        make_item("rewards: processes", len(actors) * REWARD_BYTES, f"{len(actors)} x {REWARD_BYTES:,} B"),
         make_item("rewards: embedding table", table, "2 B x V x D, shared by all actors of the machine"),
     ]
 

@@ -113,7 +113,7 @@ def kinds_under(config: ExperimentConfig, layout: Layout | None, role: ActorRole
     """Return the kinds of GPU that a role runs on; empty if one is unknown, or it uses no GPU."""
     if layout is None:
         return ()
-    names = {layout.machines[seat.machine].gpu for seat in layout.of(role) if seat.gpus}
+    names = {layout.machines[actor.machine].gpu for actor in layout.of(role) if actor.gpus}
     kinds = [config.plan.gpus[name] for name in sorted(filter(None, names)) if name in config.plan.gpus]
     return tuple(kinds) if len(kinds) == len(names) else ()
 
