@@ -224,7 +224,7 @@ def test_limits_that_leave_no_picture_are_refused(folder: Path, family: Any, tmp
 def test_a_stated_processor_that_the_folder_contradicts_is_refused(folder: Path, family: Any, tmp_path: Path) -> None:
     stated = {"qwen2_5_vl": {"max_pixels": 1024}, "internvl": {"max_patches": 6}}[family]
 
-    with pytest.raises(ConfigError, match=r"model\.hf_processor states .* limit pictures with model\.max_pixels"):
+    with pytest.raises(ConfigError, match=r"model\.hf_processor states .* limit images with model\.max_pixels"):
         check_stated_processor(config_of(folder, family, tmp_path, hf_processor=stated).model)
     own = json.loads((folder / "processor_config.json").read_text())["image_processor"]
     check_stated_processor(config_of(folder, family, tmp_path, hf_processor=own).model)
