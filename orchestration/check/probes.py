@@ -34,9 +34,8 @@ from orchestration.check.prompts import CheckPrompt, made_up_rewards
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.engine_pool import Engine, EnginePool
-from orchestration.workers.handoff import summarise, to_scored_group
 from orchestration.workers.learner_group import LearnerGroup
-from orchestration.workers.tickets import GroupTicket
+from orchestration.workers.tickets import GroupTicket, summarise, to_scored_group
 from orchestration.workers.turns import Turns
 from orchestration.workers.weight_sync import compare_fingerprints
 from rollout.records import Fingerprint, RolloutGroup, Sample, SamplingSpec

@@ -16,9 +16,8 @@ from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.settings.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog, Role
-from orchestration.workers.handoff import summarise, to_reward_requests, to_scored_group
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
-from orchestration.workers.tickets import GroupSummary
+from orchestration.workers.tickets import GroupSummary, summarise, to_reward_requests, to_scored_group
 from rewards.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.prompt import PLACEHOLDER_TOKENS

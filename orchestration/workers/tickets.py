@@ -1,11 +1,15 @@
-"""What the driver holds of a group: a ticket with a summary; the tokens stay in the object store."""
+"""Groups between the packages: requests to the rewards, the scored group of the learner, and the driver's ticket.
 
-from collections.abc import Mapping
+The tokens stay in the object store; the driver holds a ticket with a summary.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rewards.base import RewardResult
-from rollout.records import Sample
+from learner.records import ScoredGroup, ScoredSequence
+from rewards.base import RewardRequest, RewardResult
+from rollout.records import RolloutGroup, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +108,88 @@ class StepGroups:
     def summaries(self) -> list[GroupSummary]:
         """Summaries of the tickets."""
         return [ticket.summary for ticket in self.tickets]
+
+
+def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
+    """Make one request per completion; all share the sample's reference answer.
+
+    `responses` are the decoded completions [G] in the order of `group.generations`.
+    """
+    sample = group.sample
+    return [
+        RewardRequest(
+            task=sample.task,
+            question=sample.question,
+            response=response,
+            answer=sample.answer,
+            options=sample.options,
+            source=sample.source,
+            image_sizes=tuple(image.size for image in sample.images),
+            image_input_sizes=group.image_input_sizes,
+            coord_mode=coord_mode,
+            answer_type=sample.answer_type,
+            truncated=generation.finish_reason != "stop",
+        )
+        for response, generation in zip(responses, group.generations, strict=True)
+    ]
+
+
+def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> ScoredGroup:
+    """Join tokens and rewards of one group; a completion whose grader failed is masked."""
+    sample = group.sample
+    sequences = tuple(
+        ScoredSequence(
+            completion_token_ids=generation.token_ids,
+            behaviour_logprobs=generation.logprobs,
+            reward=0.0 if result.reward is None else result.reward,
+            truncated=generation.finish_reason != "stop",
+            masked=result.reward is None,
+        )
+        for generation, result in zip(group.generations, results, strict=True)
+    )
+    return ScoredGroup(
+        group_id=group.group_id,
+        task=sample.task,
+        prompt_token_ids=group.prompt_token_ids,
+        images=tuple(image.data for image in sample.images),
+        sequences=sequences,
+    )
+
+
+def summarise(
+    group: RolloutGroup, results: Sequence[RewardResult], *, function: str, score_s: float, texts: Sequence[str] = ()
+) -> GroupSummary:
+    """Summarise a scored group for the driver's metrics.
+
+    `texts` are the decoded completions where they are kept, else empty.
+    """
+    graded = [result for result in results if result.reward is not None]
+    recorded = tuple(
+        RecordedCompletion(
+            text=text,
+            result=result,
+            num_tokens=len(generation.token_ids),
+            truncated=generation.finish_reason != "stop",
+        )
+        for text, result, generation in (zip(texts, results, group.generations, strict=True) if texts else ())
+    )
+    return GroupSummary(
+        function=function,
+        source=group.sample.source,
+        rewards=tuple(float(result.reward) for result in graded if result.reward is not None),
+        task_rewards=tuple(float(result.task_reward or 0.0) for result in graded),
+        format_rewards=tuple(float(result.format_reward) for result in graded),
+        num_prompt_tokens=len(group.prompt_token_ids),
+        num_completion_tokens=sum(len(generation.token_ids) for generation in group.generations),
+        num_truncated=sum(generation.finish_reason != "stop" for generation in group.generations),
+        failures=tuple(result.failure for result in results if result.failure is not None),
+        reasons=tuple(result.reason.value for result in results),
+        weight_version=min(generation.weight_version_start for generation in group.generations),
+        num_spanning=sum(g.weight_version_start != g.weight_version_end for g in group.generations),
+        rollout_s=group.seconds,
+        score_s=score_s,
+        num_aborted_tokens=group.num_aborted_tokens,
+        image_input_sizes=group.image_input_sizes,
+        completions=recorded,
+        sample=replace(group.sample, images=()) if texts else None,
+    )

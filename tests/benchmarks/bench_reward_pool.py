@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from orchestration.cluster.process import Placement
 from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.storage.faults import FaultLog
-from orchestration.workers.handoff import to_reward_requests
 from orchestration.workers.reward_pool import RewardActor, RewardPool
+from orchestration.workers.tickets import to_reward_requests
 from rewards import MixedReward, RewardConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 

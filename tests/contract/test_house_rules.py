@@ -29,7 +29,7 @@ def test_house_rule_holds(name: str) -> None:
     [
         (
             "orchestration.loop orchestration.train.buffer orchestration.train.draws orchestration.train.steps "
-            "orchestration.workers.dispatch orchestration.workers.handoff orchestration.storage.run_folder",
+            "orchestration.workers.dispatch orchestration.workers.tickets orchestration.storage.run_folder",
             "torch vllm ray",
         ),
         (

@@ -59,7 +59,7 @@ def test_gpu_tests_and_benchmarks_import_without_ray_hydra_flash_attn_and_deepsp
     names = [name for name in sorted(imported(FILES)) if not name.startswith((*ABSENT, *ENGINE))]
     assert {
         "learner.training.trainer",
-        "orchestration.workers.handoff",
+        "orchestration.workers.tickets",
         "orchestration.demo.tiny_model",
         "learner_scenarios",
     } <= {*names}

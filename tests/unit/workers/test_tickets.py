@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestration.workers.handoff import summarise, to_reward_requests, to_scored_group
+from orchestration.workers.tickets import summarise, to_reward_requests, to_scored_group
 from rewards.base import Reason, RewardResult
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
