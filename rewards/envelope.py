@@ -77,7 +77,7 @@ def extract_answer(response: str, config: FormatConfig) -> Answer:
     start, end = after_think.find(ANSWER_OPEN), after_think.find(ANSWER_CLOSE)
     if start < 0 or end < start:
         return Answer(None, Reason.NO_ANSWER)
-    body = after_think[start + len(ANSWER_OPEN) : end].strip()
+    body = strip_end_of_turn(after_think[start + len(ANSWER_OPEN) : end])
     return Answer(body) if body else Answer(None, Reason.NO_ANSWER)
 
 
@@ -140,7 +140,7 @@ def read_envelope(response: str, config: FormatConfig) -> Envelope:
     think, _, rest = (THINK_OPEN + text if config.think_prefilled else text).partition(THINK_CLOSE)
     between, opening, body = rest.partition(ANSWER_OPEN)
     if opening and think.startswith(THINK_OPEN) and body.endswith(ANSWER_CLOSE) and not between.strip():
-        think, body = think[len(THINK_OPEN) :], body[: -len(ANSWER_CLOSE)].strip()
+        think, body = think[len(THINK_OPEN) :], strip_end_of_turn(body[: -len(ANSWER_CLOSE)])
         # Every tag ends in one of these: a second one is for the functions that know all cases.
         is_once = not ("think>" in think or "answer>" in think or "think>" in body or "answer>" in body)
         if is_once and body and think.strip():

@@ -23,6 +23,8 @@ _SIGNS = {
 """Units that are also written as a sign."""
 _CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
+_DIGIT = re.compile("[0-9]")
+_BRACKETED_ROOT = re.compile(r"\u221a\(([0-9]+)\)")
 
 
 class OptionTexts:
@@ -87,6 +89,16 @@ class OptionTexts:
         )
         return [(label, *number) for label, number in numbers if number is not None]
 
+    @cached_property
+    def _formulas(self) -> list[tuple[str, str, Unit | None]]:
+        """Labels, texts without unit and units of the options that are no plain number."""
+        known = {label for label, _, _ in self._numbers}
+        return [
+            (label, *_read_formula(_key(text)))
+            for label, text in zip(self._labels, self.normalised, strict=False)
+            if label not in known and text[-1:].isalnum() and _DIGIT.search(text) is not None
+        ]
+
     def number_of(self, label: str) -> float | None:
         """Return the number that the text of an option is, whatever its unit; None for any other text."""
         return next((float(value) for other, value, _ in self._numbers if other == label), None)
@@ -135,6 +147,9 @@ class OptionTexts:
         if found is None and (number := _read_number(key)) is not None:
             value, unit = number
             found = "".join(a for a, v, u in self._numbers if v == value and (not u or not unit or _is_same(u, unit)))
+        elif found is None and _DIGIT.search(key) is not None:
+            formula, measured = _read_formula(key)
+            found = "".join(a for a, f, u in self._formulas if f == formula and _one_side_at_most(u, measured))
         return found or ""
 
     def with_part(self, text: str) -> str:
@@ -179,6 +194,17 @@ def _read_number(text: str) -> tuple[str, str] | None:
     value = (match["whole"].replace(",", "").lstrip("0") or "0") + (f".{part}" if part else "")
     unit = match["unit"] or ""
     return match["minus"] + value if value != "0" else value, match["currency"] + _SIGNS.get(unit, unit)
+
+
+def _read_formula(text: str) -> tuple[str, Unit | None]:
+    """Return a compact formula without its unit, and the unit."""
+    formula, unit = split_unit(text)
+    return _BRACKETED_ROOT.sub("\u221a\\1", formula), unit
+
+
+def _one_side_at_most(unit: Unit | None, other: Unit | None) -> bool:
+    """Return whether two units are equal or at least one is missing."""
+    return unit is None or other is None or unit == other
 
 
 def _is_same(unit: str, other: str) -> bool:

@@ -38,13 +38,20 @@ _WRAPPERS = (
     ("```", "```"), ("`", "`"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("*", "*"),
     ("_", "_"), ('"', '"'), ("'", "'"), ("\u00ab", "\u00bb"),
 )  # fmt: skip
+_PREAMBLE = (
+    r"(?:(?:sure|okay|ok|certainly|of\s+course|alright)\b(?:\s*[,:]|\s*!|\.(?=\s))\s*)?"
+    r"(?:(?:based\s+on|according\s+to|looking\s+at|judging\s+(?:by|from)|given|from)\s+(?:the|this|your)\s[^.,:;!?()]{1,60}[,:]\s*)?"
+)
+"""What a polite reply begins with: `Sure! Based on the image, ..`."""
 _LEAD = re.compile(
-    r"(?:[-+\u2022>]\s+(?=[^\W\d_]{3}))?(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:"
+    r"(?:[-+\u2022>]\s+(?=[^\W\d_]{3}))?"
+    rf"{_PREAMBLE}(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:"
     r"(?:(?:the|my|our)\s+)?"
     r"(?:(?:final|correct|right|best|closest|nearest|only|appropriate|accurate|suitable|likely|most)\s+){0,3}"
     r"(?:answers?|options?|choices?|result|ans)\b(?:\s+(?:letter|number|choice|option|text|here)\b)?"
+    r"(?:\s+to\s+(?:the|your|this)\s+(?:\w+\s+)?question\b)?"
     r"\s*(?:(?:is|are|was|would\s+be|should\s+be|must\s+be)\b\s*:?|:|=)"
-    r"|(?:it\s+is|it's|this\s+is)\b"
+    r"|(?:it\s+is|it's|this\s+is)\b|(?<=:\s)(?=\S)"
     # Therefore / so / from the figure; (right) answer is / option is; (should) choose.
     r"|(?:(?:\u56e0\u6b64|\u6240\u4ee5|\u6545|\u7efc\u4e0a(?:\u6240\u8ff0)?|\u7531\u6b64\u53ef\u77e5)\s*,?\s*)?"
     r"(?:(?:\u6b63\u786e|\u6700\u7ec8|\u672c\u9898)\u7684?)?"

@@ -147,6 +147,17 @@ def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[st
         ("D", FATE, ["It cannot be determined", "Can not be determined",
             "can't be determined"], ["It can be determined"]),
         ("A", ("Yes", "No"), ["Yes, no doubt", "Yes, no question"], ["Yes, there isn't", "Yes, no"]),
+        # What a polite reply begins with, and a marker of the decoder at its end.
+        ("B", CITIES, ["Sure! The answer is (B) Rome. It has a Colosseum.", "Okay, based on the image:\n\nB", "B.</s>",
+                       "Based on the image, the answer to your question is (B).",
+                       "The city is old, so the answer is B.</s>"],
+         ["Sure! The answer is (C) Paris.", "Based on the image:\nB or C",
+          "Based on the image, it is not B"]),
+        # A unit on one side of a formula; two units are two options.
+        ("B", ("160m", "160\u221a{3}m", "(160-160\u221a{3})m"), ["160\u221a{3}", "$160\\sqrt{3}$", "160\u221a3 m"],
+         ["160", "160\u221a{3} cm", "160-160\u221a{3}"]),
+        ("A", ("$\\frac{15}{4}$ cm", "$\\frac{15}{4}$ m", "4 m"), ["$\\frac{15}{4}$ cm"],
+         ["$\\frac{15}{4}$", "15/4 km"]),
     ],
 )  # fmt: skip
 def test_choices(rewards: MixedReward, gold: str, options: tuple[str, ...], right: list[str], wrong: list[str]) -> None:

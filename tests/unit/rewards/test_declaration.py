@@ -12,7 +12,7 @@ from rewards.plain_text import clean
         ("Paris lies on the Seine. The answer is C.", "C"),
         ("It is no mammal, so the correct option is (B) newt.", "(B) newt"),
         ("Red is tallest, therefore my choice would be: **D**", "**D**"),
-        ("Looking at the map, the best answer to this question is A", "A"),
+        ("Red lies north, and the best answer to this question is A", "A"),
         ("The bar reaches the line, so I choose B.", "B"),
         ("The scale starts at 5.\nAnswer: 20", "20"),
         ("The answer is B. So the final answer is B.", "B"),
