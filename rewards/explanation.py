@@ -140,9 +140,11 @@ _COUNTED = re.compile(
 )
 _OF_SUBJECT = re.compile(r"(?:the|its?|this|that)\s+(?:\w+\s+){0,2}", re.IGNORECASE)
 _PLACED = re.compile(
-    r"\b(?:is|are|was|were)\s+(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named|(?:made|built|out)\s+of)\s+(?:the\s+|an?\s+)?$",
+    r"(?:(?:^|\b(?:is|are|was|were)\s+)(?:(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named|(?:made|built|out)\s+of)"
+    r"|\w+(?:ed|en|wn|ght)\s+by)|\b(?:illustrates?|depicts?|shows?|represents?|portrays?|displays?))\s+(?:the\s+|an?\s+)?$",
     re.IGNORECASE,
 )
+"""In front of the option that a sentence states: `was taken in`, `is painted by`, `depicts a`."""
 _BOUND = re.compile(
     r"(?:(?:it|this|that|there)\s+(?:is|are)\s+|it's\s+)?(?:(?P<more>more|greater|higher|larger|over|above|beyond)|(?P<less>less|fewer|lower|smaller|under"
     r"|below)|at\s+(?P<least>least)|at\s+(?P<most>most))(?:\s+than)?\s+(?P<value>[0-9]+(?:\.[0-9]+)?)\W*"

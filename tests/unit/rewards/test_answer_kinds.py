@@ -153,6 +153,10 @@ def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[st
                        "The city is old, so the answer is B.</s>"],
          ["Sure! The answer is (C) Paris.", "Based on the image:\nB or C",
           "Based on the image, it is not B"]),
+        ("B", CITIES, ["The photo on the left is taken in Rome.", "The picture depicts Rome.", "It is located in Rome"],
+         ["The picture never depicts Rome.", "If the picture shows Rome", "It is located in Paris"]),
+        ("A", ("Bernini", "Donatello"), ["The figure on the left is created by Bernini.", "It is carved by Bernini"],
+         ["It was not created by Bernini", "The figure was copied from Donatello by Bernini"]),
         # A unit on one side of a formula; two units are two options.
         ("B", ("160m", "160\u221a{3}m", "(160-160\u221a{3})m"), ["160\u221a{3}", "$160\\sqrt{3}$", "160\u221a3 m"],
          ["160", "160\u221a{3} cm", "160-160\u221a{3}"]),
