@@ -12,7 +12,7 @@ from rewards.base import Reason
 from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied
 from rewards.number_words import in_digits
 from rewards.option_texts import OptionTexts
-from rewards.plain_text import clean, without_article
+from rewards.plain_text import clean, without_article, without_latex
 from rewards.refusal import refuses
 from rewards.yes_no import read_yes_no
 
@@ -85,6 +85,8 @@ _IS = re.compile(
     r"|counts?|sees?|finds?|ha(?:s|ve))\s+"
 )
 _EDGES = " .,;:!?-()[]{}\"'*"
+_DIGIT = re.compile("[0-9]")
+_REASON = re.compile(r"[\s,;.(-]*\b(?:because|since|as|due\s+to|given|according\s+to)\b", re.IGNORECASE)
 _QUANTIFIER = re.compile(
     r"(?:(?P<none>none|neither)|(?P<all>all|both|any|each|either|everything))(?:\s+(?:of\s+)?(?:them|these|those|(?:the\s+)?"
     r"(?:above|(?:given\s+|above\s+|listed\s+)?(?:options|choices|answers)(?:\s+(?:given|above|listed))?)))?"
@@ -117,7 +119,8 @@ _ASKED = re.compile(
 _CANNOT = re.compile(r"(?:it\s+)?(?:cannot|can\s+not|can't)\s+")
 _ONLY = re.compile(r"(?<!not )\b(?:only|just|solely|merely)\s+", re.IGNORECASE)
 _LAST_NUMBER = re.compile(
-    r"(?P<before>(?:.*[^\w.,$-])?)(?P<value>[$\u20ac\u00a3]?-?[0-9][0-9,]*(?:\.[0-9]+)?)\s*(?P<behind>[%\u00b0]|[a-z]+(?:\s+[a-z]+){0,3})?",
+    r"(?P<before>(?:.*[^\w.,$/-])?)(?P<value>[$\u20ac\u00a3]?-?(?:\(?\u221a\(?[0-9]+\)?|[0-9][0-9,]*(?:\.[0-9]+)?\u03c0?(?:\u221a\(?[0-9]+\)?)?)(?:/[0-9]+)?)"
+    r"\s*(?P<behind>[%\u00b0]|[a-z]+(?:\s+[a-z]+){0,3})?",
     re.DOTALL,
 )
 _NUMBER_CLAUSE = re.compile(r"[.,;:!?]+(?:\s+|$)|[()]|\s(?=(?:but|because|since|so|while|whereas|if|when)\s)")
@@ -128,6 +131,7 @@ _RESULT = re.compile(
     r"|therefore|have|has|find|obtain))[\s:]*(?:(?:about|exactly|only|just|approximately|the|an?|total|of|\$)\s*)*$"
 )
 """In front of the number that a calculation ends in."""
+_EQUALS = re.compile(r"(?:[=\u2248\u2192\u21d2]|->|\b(?:equals?|makes?|gives?|yields?|totals?)\b)\s*$")
 _RELATED = re.compile(
     r"\b(?:not|no|never|\w+n't|cannot|than|from|between|by|half|twice|double|times|third|quarter|with|without|at|in|on|and|or|to|of|for|as|like"
     r"|unlike|over|under|above|below|minus|plus|per|until|before|after|sides?|first|option)\b|[-+*/x\u00d7\u00f7^<>]\s*$"
@@ -174,7 +178,8 @@ class Explanations:
             rest: What follows it, through `plain_text.clean`.
             is_conditional: Whether `if ..` at its start makes the label conditional: it does in the same sentence.
         """
-        by_text = self._texts.with_text(clean(rest)) or self._texts.with_text(rest)
+        rest = without_latex(rest)
+        by_text = self._texts.with_text(clean(rest)) or self._texts.with_text(rest) or self._in_digits(rest)
         if by_text:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
         own_text = self._texts.text_of(label)
@@ -185,13 +190,14 @@ class Explanations:
             return Reason.UNREADABLE
         proclaimed = PROCLAIMED.match(rest)
         said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
-        own = re.compile(rf"(?<!\w){spoken(own_text)}(?!\w)", re.IGNORECASE) if own_text else None
-        without_own = own.sub(" ", said) if own is not None else said
+        without_own = self._texts.without(said, label)
         says_own = without_own != said
         begun = without_own.lstrip(_EDGES)
+        if self._begins_with_another(said, label):
+            return Reason.CONTRADICTION
         if DENIED.match(begun) or DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
             return Reason.CONTRADICTION
-        if (own is not None and _denies(own, said)) or self._is_contrary(own_text, said):
+        if self._is_denied(label, said) or self._is_contrary(own_text, said):
             return Reason.CONTRADICTION
         if HEDGE.match(begun) or (is_conditional and _CONDITION.match(begun)):
             return Reason.AMBIGUOUS
@@ -199,9 +205,9 @@ class Explanations:
             return Reason.OK
         if self.names_another(without_own, label) or _by_order(said) not in ("", label):
             return Reason.AMBIGUOUS
-        number = self._texts.number_of(label)
-        counted = in_digits(said.casefold()) if number is not None else said
-        if number is not None and self._calculates_another(counted, label, number):
+        is_number = _DIGIT.search(own_text) is not None or self._texts.number_of(label) is not None
+        counted = in_digits(said.casefold()) if is_number else said
+        if is_number and self._calculates_another(counted, label, says_own=says_own):
             return Reason.CONTRADICTION
         if own_text.isdecimal() and _adds_up(counted, int(own_text)):
             return Reason.OK
@@ -235,6 +241,38 @@ class Explanations:
         is_verb = match.group().endswith("s") and _OF_SUBJECT.fullmatch(text, 0, match.start())
         return label if is_verb or _PLACED.search(text, 0, match.start()) else None
 
+    def _begins_with_another(self, text: str, label: str) -> bool:
+        """Return whether a text gives a reason for another option's text: `20 degrees, because two sides are equal`."""
+        text = text.lstrip(_EDGES)
+        reason = _REASON.search(text)
+        if reason is None:
+            return False
+        first = text[: reason.start()]
+        labels = self._texts.with_text(clean(first)) or self._in_digits(clean(first))
+        return labels != "" and label not in labels
+
+    def _is_denied(self, label: str, text: str) -> bool:
+        """Return whether a text denies the option that it says: `it is not Rome`, `anywhere but Rome`, `Rome? No`."""
+        for labels, start, end in self._texts.mentions(text):
+            if label not in labels:
+                continue
+            before = text[:start]
+            if _ALL_BUT.search(before) or _ASKED.match(text, end):
+                return True
+            clause = _STATEMENT_END.split(before)[-1]
+            denying = _DENYING.search(clause)
+            if denying is not None:
+                between = clause[denying.end() :]
+                if _OF_OPINION.match(between) or not _VERB.search(between):
+                    return True
+        return False
+
+    def _in_digits(self, text: str) -> str:
+        """Return the labels of all options with a text whose numbers are in words: `six centimeters`."""
+        folded = text.casefold()
+        digits = in_digits(folded)
+        return self._texts.with_text(digits) if digits != folded else ""
+
     def _is_contrary(self, own_text: str, said: str) -> bool:
         """Return whether a text is about all or no options where the own is not, denies a yes or affirms a no."""
         quantifier = _QUANTIFIER.fullmatch(said.casefold().strip(_EDGES))
@@ -253,10 +291,11 @@ class Explanations:
                 return True
         return False
 
-    def _calculates_another(self, text: str, label: str, number: float) -> bool:
+    def _calculates_another(self, text: str, label: str, *, says_own: bool) -> bool:
         """Return whether a folded text ends in the number of another option: `5 x 4 = 20`, `for a total of 18`."""
+        number = self._texts.number_of(label)
         bound = _BOUND.fullmatch(text)
-        if bound is not None:
+        if bound is not None and number is not None:
             limit = float(bound["value"])
             is_within = (
                 number > limit if bound["more"] else number < limit if bound["less"]
@@ -276,21 +315,29 @@ class Explanations:
         if not other or label in other:
             return False
         before = ending["before"]
-        numbers = [float(digits) for digits in re.findall(r"(?<![\w.])[0-9]+(?:\.[0-9]+)?(?![\w.])", text)]
-        if not is_whole and number in numbers:
+        is_result = _EQUALS.search(before) is not None and self._gives(before, label, number)
+        if not is_whole and not is_result and (says_own or self._gives(text, label, number)):
             return False
         if before.rstrip().endswith(_OPERATORS):
             return False
         return _RESULT.search(before) is not None or _RELATED.search(before) is None
 
+    def _gives(self, text: str, label: str, number: float | None) -> bool:
+        """Return whether a text holds the number of an option, or its text where that is no plain number."""
+        if number is None:
+            return any(label in labels for labels, _, _ in self._texts.mentions(text))
+        return number in map(float, re.findall(r"(?<![\w.])[0-9]+(?:\.[0-9]+)?(?!\.?[\w])", text))
+
     def _tells_of_all(self, own_text: str, text: str, label: str) -> bool:
         """Return whether an option like `all of the above` is explained by its parts: `A, B and C are right`."""
         if _COLLECTIVE.search(own_text) is None:
             return False
-        labels = {match[1] for match in _SECOND_LABEL.finditer(text) if match[1] and match[1] != label}
-        folded = text.casefold()
-        texts = {other for other in self._texts.normalised if other and other != own_text and other in folded}
-        return max(len(labels), len(texts)) > 1 and not HEDGE.search(text)
+        mentions = self._texts.mentions(text)
+        others = {labels[0] for labels, _, _ in mentions if label not in labels}
+        for _, start, end in reversed(mentions):
+            text = f"{text[:start]} {text[end:]}"
+        others |= {match[1] for match in _SECOND_LABEL.finditer(text) if match[1]}
+        return len(others - {label}) > 1 and not HEDGE.search(text)
 
     def _ends_with_another(self, text: str, label: str) -> bool:
         """Return whether a clause ends with the text of another option, as what it says: `It was taken in Paris`."""
@@ -376,21 +423,6 @@ def quantified(text: str) -> bool | None:
     if quantifier is None or text.casefold().startswith(("any", "either")):
         return None
     return quantifier["all"] is not None
-
-
-def _denies(own: re.Pattern[str], text: str) -> bool:
-    """Return whether a text denies what it says: `it is not Rome`, `anywhere but Rome`, `Rome? No`."""
-    for match in own.finditer(text):
-        before = text[: match.start()]
-        if _ALL_BUT.search(before) or _ASKED.match(text, match.end()):
-            return True
-        clause = _STATEMENT_END.split(before)[-1]
-        denying = _DENYING.search(clause)
-        if denying is not None:
-            between = clause[denying.end() :]
-            if _OF_OPINION.match(between) or not _VERB.search(between):
-                return True
-    return False
 
 
 def _by_order(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
 from rewards.number_words import in_digits, is_in_words
-from rewards.plain_text import clean, compact, read_list, without_article
+from rewards.plain_text import clean, compact, read_list, without_article, without_latex
 from rewards.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
@@ -23,6 +23,7 @@ _SIGNS = {
 """Units that are also written as a sign."""
 _CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 _DIGIT = re.compile("[0-9]")
 _BRACKETED_ROOT = re.compile(r"\u221a\(([0-9]+)\)")
 
@@ -85,7 +86,8 @@ class OptionTexts:
     @cached_property
     def _numbers(self) -> list[tuple[str, str, str]]:
         numbers = (
-            (label, _read_number(_key(text))) for label, text in zip(self._labels, self.normalised, strict=False)
+            (label, _read_number(_key(in_digits(text) if is_in_words(text) else text)))
+            for label, text in zip(self._labels, self.normalised, strict=False)
         )
         return [(label, *number) for label, number in numbers if number is not None]
 
@@ -152,6 +154,36 @@ class OptionTexts:
             found = "".join(a for a, f, u in self._formulas if f == formula and _one_side_at_most(u, measured))
         return found or ""
 
+    @cached_property
+    def _mentioned(self) -> tuple[re.Pattern[str] | None, list[str]]:
+        """A pattern of all texts, the longest first, with a group for each, and the labels of the groups."""
+        labels_of: dict[str, str] = {}
+        for label, text in zip(self._labels, self.normalised, strict=False):
+            if len(text) > 1 or text.isdecimal():
+                plain = without_article(without_latex(text))
+                labels_of[plain] = labels_of.get(plain, "") + label
+        texts = sorted(filter(None, labels_of), key=len, reverse=True)
+        pattern = "|".join(f"({_spoken(text)})" for text in texts)
+        return re.compile(pattern, re.IGNORECASE) if texts else None, [labels_of[text] for text in texts]
+
+    def mentions(self, text: str) -> list[tuple[str, int, int]]:
+        """Return the labels, start and end of each option's text in a text; of two that overlap the longer one.
+
+        Args:
+            text: Through `plain_text.without_latex`; case is kept.
+        """
+        pattern, labels = self._mentioned
+        if pattern is None:
+            return []
+        return [(labels[match.lastindex - 1], *match.span()) for match in pattern.finditer(text) if match.lastindex]
+
+    def without(self, text: str, label: str) -> str:
+        """Return a text without the mentions of one option; see `mentions`."""
+        for labels, start, end in reversed(self.mentions(text)):
+            if label in labels:
+                text = f"{text[:start]} {text[end:]}"
+        return text
+
     def with_part(self, text: str) -> str:
         """Return the labels of all options that hold these words, side by side: `Paris` of `Paris, France`."""
         words = _words(text.casefold())
@@ -169,6 +201,18 @@ class OptionTexts:
                 labels = label if len(option) > longest else labels + label
                 longest = len(option)
         return labels, text[longest:].lstrip()
+
+
+def _spoken(text: str) -> str:
+    """Return a pattern of a text and of a word's inflections: `decreases`, `decrease`, `decreased`."""
+    words = _TOKEN.findall(text)
+    spoken = r"\s*".join(map(re.escape, words)) if len(words) > 1 else re.escape(text)
+    spoken = re.sub(r"(?<=\w)\\s\*(?=\w)", r"\\s+", spoken)
+    if len(text) > 3 and text.isalpha():
+        spoken = re.escape(re.sub(r"(?<=\w{3})s$", "", text)) + "(?:e?[sd])?"
+    before = r"(?<![\w.,-])" if text[0].isdecimal() else r"(?<!\w)" if text[0].isalnum() else ""
+    behind = r"(?!\w|[.,/][0-9])" if text[-1].isdecimal() else r"(?!\w)" if text[-1].isalnum() else ""
+    return before + spoken + behind
 
 
 def _words(text: str) -> str:
