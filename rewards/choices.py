@@ -33,6 +33,10 @@ _OPTION_WORD = re.compile(
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
+_THING = re.compile(
+    r"^(?:the\s+)?(?:(?:missing|correct|right)\s+)?(?:figure|picture|image|shape|diagram|graph|panel)\s+(?:is\s+)?(?=[(\"']?[A-Z](?!\w))",
+    re.IGNORECASE,
+)
 _SURE = re.compile(r"\s+(?:for\s+(?:sure|certain)|it\s+is)$|(?:\u9009\u9879)?\u662f?\u6b63\u786e\u7684?$|\u9009\u9879$")
 """`B for sure`, `B it is`; in Chinese: option B (is right)."""
 _PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "option", "choice", "one", "s")
@@ -207,12 +211,17 @@ class Choices:
                     is_denied(parts["verb"]) or LACKS.match(parts["verb"]) or _TOO_MUCH.match(parts["verb"])
                 ):
                     said, refused = "", self._items(parts["denied"])
-                parts = _NO_RIVAL.fullmatch(clause) if not refused else None
+                parts = _NO_RIVAL.fullmatch(clause) if not refused and not self._is_own_text(clause) else None
                 if parts is not None:
                     said, refused = parts["said"] or "", self._items(parts["denied"])
             denied |= refused
             kept += (said if refused else clause) + (ends[i] if said or not refused else "")
         return kept.strip(" ,;:.-()"), denied
+
+    def _is_own_text(self, clause: str) -> bool:
+        """Return whether a clause is a label in front of an option that denies: `C none of the above`."""
+        front = _LABEL_AND_OWN_TEXT.fullmatch(clause)
+        return front is not None and self._option_texts.with_text(clean(front[2])) != ""
 
     def _items(self, text: str) -> frozenset[str]:
         """Return the labels of `B`, `iron` or `B nor iron`; none if any item names no option."""
@@ -231,13 +240,13 @@ class Choices:
         identical = self._option_texts.identical(answer.strip())
         if len(identical) == 1:
             return _LABEL_SETS[identical], Reason.OK
-        bare = _without_politeness(text)
+        bare = self._bare(text)
         if bare != text and self._is_beside_other(text):
             return frozenset(), Reason.CONTRADICTION
         lone = _LONE.fullmatch(bare) if bare != text else None
         if lone is not None and lone[1].upper() in self._labels and not self._option_texts.with_text(text):
             return _LABEL_SETS[lone[1].upper()], Reason.OK
-        own = self._beside_own_text(bare)
+        own = self._beside_own_text(text) or self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
         spellings: tuple[str, ...] = (text, bare, _PRONOUN.sub("", text, count=1))
@@ -259,7 +268,7 @@ class Choices:
         if listed is not None:
             return listed
         if "\n" in answer:
-            bare = _without_politeness(clean(re.sub(r"\s*\n\s*", ". ", answer.strip())))
+            bare = self._bare(clean(re.sub(r"\s*\n\s*", ". ", answer.strip())))
         parts = _LABEL_AND_REST.fullmatch(bare)
         label = (parts["double"] or parts["single"] or parts["plain"]).upper() if parts is not None else ""
         reason = Reason.UNREADABLE
@@ -283,6 +292,12 @@ class Choices:
             if stated is not None:
                 return _LABEL_SETS[stated], Reason.OK
         return named, why_not if why_not is not Reason.UNREADABLE else reason
+
+    def _bare(self, text: str) -> str:
+        """Return a text without the words around a label, where these are no option: `B is right` is B."""
+        if self._option_texts.are_letters:
+            text = _THING.sub("", text, count=1)
+        return text if self._option_texts.are_verdicts else _without_politeness(text)
 
     def _beside_own_text(self, text: str) -> str | None:
         """Return the label that precedes or follows its own text: `B 12`, `B (12)`, `12 (B)`."""
@@ -367,19 +382,24 @@ class Choices:
         declaration = declared(text)
         if declaration is None:
             return frozenset(), Reason.UNREADABLE
-        before, value = declaration.before, _without_politeness(clean(_NAME_IS.sub("", declaration.value)))
+        before, declared_text = declaration.before, clean(_NAME_IS.sub("", declaration.value))
+        value = self._bare(declared_text)
         lone = _LONE.fullmatch(value)
         is_called = declaration.is_explicit or _SUBJECT_IT.search(before) is not None
         if lone is not None and lone[1].upper() in self._labels:
             label = lone[1].upper() if is_called else None
         else:
             by_text, listed = self._option_texts.with_text(value), self._listed_labels(value)
-            label = by_text if len(by_text) == 1 else self._beside_own_text(value)
+            label = (
+                by_text if len(by_text) == 1 else self._beside_own_text(declared_text) or self._beside_own_text(value)
+            )
             if label is None and listed is not None and len(listed[0]) == 1:
                 label = min(listed[0])
         if label is None:
             return frozenset(), Reason.UNREADABLE
-        if self._explanations.names_another(before, label, denied_counts=False):
+        if self._explanations.leads_to_another(before, label):
+            return frozenset(), Reason.CONTRADICTION
+        if self._explanations.names_another(self._option_texts.without(before, label), label, denied_counts=False):
             return frozenset(), Reason.AMBIGUOUS
         if (
             not is_called

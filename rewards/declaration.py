@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from rewards.denial import DENIED, UNSURE
+from rewards.refusal import refuses
 
 _IS = (
     r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"
@@ -79,8 +80,8 @@ class Declaration(NamedTuple):
 def declared(text: str) -> Declaration | None:
     """Return what a text declares at its very end, or None.
 
-    A declaration in a clause that doubts, denies, asks or makes conditions is none, and so is one after another that
-    declares something else. The caller reads `value` strictly, as a whole, and checks that `before` states no rival.
+    A declaration in a clause that doubts, denies, asks or makes conditions is none, and so is one behind a refusal or
+    behind another that declares something else. The caller reads `value` strictly, as a whole, and checks that `before` states no rival.
 
     Args:
         text: Of capped length, through `plain_text.clean`.
@@ -112,7 +113,7 @@ def declared(text: str) -> Declaration | None:
     if not bare:
         return None
     clause_starts = [match.end() for match in _CLAUSE_END.finditer(before)]
-    if UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]):
+    if UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]) or refuses(before):
         return None
     for earlier in explicit[:-1]:
         rest = text[earlier.end() :].lstrip(_AROUND).casefold()

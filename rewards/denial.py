@@ -22,6 +22,8 @@ UNSURE = re.compile(
     r"|hypothetically|otherwise|whenever|in\s+case|as\s+long\s+as|(?:provided|condition)\s+that|in\s+the\s+event"
     r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
     r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall|had|were|provided)\b"
+    # Should not, cannot, unable to, unclear, perhaps, if, wrong.
+    "|\u4e0d(?:\u5e94|\u80fd|\u4f1a|\u53ef|\u8981|\u786e\u5b9a|\u77e5\u9053|\u6e05)|\u65e0\u6cd5|\u770b\u4e0d\u6e05|\u53ef\u80fd|\u5982\u679c|\u9519\u8bef"
     r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
     re.IGNORECASE,
 )

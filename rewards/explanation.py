@@ -9,7 +9,7 @@ import string
 from itertools import zip_longest
 
 from rewards.base import Reason
-from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied
+from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied, says_none
 from rewards.number_words import in_digits
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean, without_article, without_latex
@@ -62,7 +62,7 @@ _FIRST_PERSON = re.compile(
 _COLLECTIVE = re.compile(r"^(?:all|both|none|neither|any)\b|\b(?:above|[ai]+ and [bi]+|1 and 2)\b")
 """Options about other options."""
 _BEHIND_STATED = (
-    r"\s+(?:side|one|colou?r|direction|part|corner|half|end|as\s+well|too|instead|here|now)"
+    r"\s+(?:(?:in\s+)?(?:side|colou?r)|one|direction|part|corner|half|end|as\s+well|too|instead|here|now)"
     r"|\s+(?:in|on|of|at)\s+(?:the|this)\s+(?:image|picture|photo|figure|graph|chart|diagram|table|map|screen|right|left)"
 )
 _STATEMENT_END = re.compile(
@@ -70,7 +70,7 @@ _STATEMENT_END = re.compile(
 )
 _COMPARED = re.compile(
     r"\b(?:not|never|no|nor|neither|\w+n't|cannot|than|unlike|without|with|between|rather|instead|except|excluding|opposite|whereas"
-    r"|while|like|beyond|outside|near|if|when|against|versus|vs|and|or|would|for|as|into|over|under|above|below|behind|before|after"
+    r"|while|(?<!looks\s)(?<!look\s)(?<!resembles\s)like|beyond|outside|near|if|when|against|versus|vs|and|or|would|for|(?<!known\s)(?<!described\s)(?<!identified\s)(?<!classified\s)as|into|over|under|above|below|behind|before|after"
     r"|(?:north|south|east|west|left|right|front|top|capital|part|half|kind|type|form|out)\s+of|(?:clos\w+|next|prior|similar|compared"
     r"|opposed|relative|due|belongs?|refers?|related)\s+to|(?:far|differ\w*|away|apart|distinct|separate\w*)\s+from|(?:if|because|since|as"
     r"|so|while|which|where)\s+(?!(?:it|this|that|they)\b))(?!\w)",
@@ -84,6 +84,11 @@ _IS = re.compile(
     r"\b(?:is|are|was|were|(?:must|should|would|has\s+to)\s+be|equals?|reads?|shows?|says?|depicts?|displays?"
     r"|counts?|sees?|finds?|ha(?:s|ve))\s+"
 )
+_SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
+_BEFORE_ANSWER = re.compile(
+    r"(?:[\s.,;:!]*\b(?:the|my|so|thus|hence|therefore|final|correct|right|best|and|is)\b)*\W*$", re.IGNORECASE
+)
+_REASONED = re.compile(r"^(?:because|since|as|given\s+that|if)\s+", re.IGNORECASE)
 _EDGES = " .,;:!?-()[]{}\"'*"
 _DIGIT = re.compile("[0-9]")
 _REASON = re.compile(r"[\s,;.(-]*\b(?:because|since|as|due\s+to|given|according\s+to)\b", re.IGNORECASE)
@@ -97,6 +102,8 @@ _OPEN_ENDED = re.compile(
     r"unknown|unclear|uncertain|insufficient|not enough|cannot|\w+n't|impossible|depends|not sure|no information"
 )
 """In an option's text: whoever says that nothing is known may mean this option."""
+_SEVERAL = re.compile(r"either\b.*\bor\b|[0-9]+\s*(?:-|/|to\b|and\b|or\b)\s*[0-9]+\W*$", re.IGNORECASE | re.DOTALL)
+"""`Either Rome or Oslo`, `1-2`: several answers."""
 _CONDITION = re.compile(
     r"(?:only\s+)?(?:if|provided|providing|assuming|supposing|suppose|on\s+condition|as\s+long\s+as|in\s+case)\b",
     re.IGNORECASE,
@@ -113,9 +120,11 @@ _ALL_BUT = re.compile(
     r"\b(?:any|every|all)\w*\s+(?:else\s+)?(?:but|except|other\s+than)\s+(?:for\s+|in\s+)?$|\b(?:other\s+than|except(?:\s+for|\s+in)?)\s+$",
     re.IGNORECASE,
 )
+_TOO_FAR = re.compile(r"\b(?:too\s+\w+\s+(?:for|to\s+be)|far\s+from(?:\s+being)?)\s+(?:an?\s+|the\s+)?$", re.IGNORECASE)
 _ASKED = re.compile(
     r"\W*\?\W*(?:no|nope|not|wrong|hardly)\b|\W*(?:it|this|that)\s+(?:is|was)(?:\s+not|n't)\W*$", re.IGNORECASE
 )
+_NOT = re.compile(r"\s*\bnot\b\s*|(?<=\w)n't\b\s*", re.IGNORECASE)
 _CANNOT = re.compile(r"(?:it\s+)?(?:cannot|can\s+not|can't)\s+")
 _ONLY = re.compile(r"(?<!not )\b(?:only|just|solely|merely)\s+", re.IGNORECASE)
 _LAST_NUMBER = re.compile(
@@ -184,11 +193,12 @@ class Explanations:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
         own_text = self._texts.text_of(label)
         is_open = _OPEN_ENDED.search(own_text) is not None
-        if is_open and refuses(rest) and not self.names_another(rest, label):
+        begun = self._texts.without(rest, label).lstrip(_EDGES)
+        if is_open and refuses(rest) and not self.names_another(rest, label) and not DENIED.match(begun):
             return Reason.OK
         if (label == "I" and _FIRST_PERSON.match(rest)) or (not is_open and (REFUSAL.match(rest) or refuses(rest))):
             return Reason.UNREADABLE
-        proclaimed = PROCLAIMED.match(rest)
+        proclaimed = PROCLAIMED.match(rest) if not self._texts.are_verdicts else None
         said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
         without_own = self._texts.without(said, label)
         says_own = without_own != said
@@ -199,7 +209,7 @@ class Explanations:
             return Reason.CONTRADICTION
         if self._is_denied(label, said) or self._is_contrary(own_text, said):
             return Reason.CONTRADICTION
-        if HEDGE.match(begun) or (is_conditional and _CONDITION.match(begun)):
+        if HEDGE.match(begun) or _SEVERAL.match(said) or (is_conditional and _CONDITION.match(begun)):
             return Reason.AMBIGUOUS
         if self._tells_of_all(own_text, said, label):
             return Reason.OK
@@ -218,8 +228,32 @@ class Explanations:
             return Reason.CONTRADICTION
         return Reason.CONTRADICTION if self._states_another(without_own, label) else Reason.OK
 
+    def leads_to_another(self, text: str, label: str) -> bool:
+        """Return whether what stands before a declared label states another option: `It is Paris, so B`."""
+        text = _BEFORE_ANSWER.sub("", without_latex(text))
+        said = self._texts.with_text(clean(text))
+        if said:
+            return label not in said
+        others = {labels for labels, _, _ in self._texts.mentions(text)}
+        says_own = any(label in labels for labels in others)
+        for sentence in _SENTENCE_END.split(text):
+            sentence = _REASONED.sub("", sentence.strip(_EDGES))
+            stated = self.stated(clean(sentence))
+            if stated is not None and stated != label:
+                return True
+            if says_own or len(others) > 1 or self._texts.number_of(label) is not None:
+                continue
+            for _, start, end in self._texts.mentions(sentence):
+                if _COMPARED.search(_STATEMENT_END.split(sentence[:start])[-1]) is None and not is_denied(
+                    sentence[end:]
+                ):
+                    return True
+        return False
+
     def stated(self, text: str) -> str | None:
         """Return the label of the one option that a plain sentence states: `It was taken in Rome`, `There are four`."""
+        if says_none(text.casefold()) and len(none := self._texts.with_text("0")) == 1:
+            return none
         if (
             UNSURE.search(text)
             or "?" in text
@@ -257,7 +291,7 @@ class Explanations:
             if label not in labels:
                 continue
             before = text[:start]
-            if _ALL_BUT.search(before) or _ASKED.match(text, end):
+            if _ALL_BUT.search(before) or _TOO_FAR.search(before) or _ASKED.match(text, end):
                 return True
             clause = _STATEMENT_END.split(before)[-1]
             denying = _DENYING.search(clause)
@@ -285,6 +319,18 @@ class Explanations:
             return True
         if own_text in ("yes", "no", "true", "false"):
             return read_yes_no(f"{own_text}, {said}")[1] is Reason.CONTRADICTION
+        if _NOT.search(said + " " + own_text):
+            # `Not visible` and `visible`, `a cat is not chasing a dog` and `a cat is chasing a dog`.
+            plain, own_plain = (_NOT.sub(" ", text.casefold()) for text in (clean(said), own_text))
+            is_own = without_article(" ".join(plain.split())) == without_article(" ".join(own_plain.split()))
+            if is_own and (_NOT.search(said) is None) is not (_NOT.search(own_text) is None):
+                return True
+        if (
+            says_none(said.casefold())
+            and (none := self._texts.with_text("0"))
+            and own_text not in map(self._texts.text_of, none)
+        ):
+            return True
         for only in _ONLY.finditer(said):
             other = self._texts.starting_with(said[only.end() :])[0]
             if other and own_text not in map(self._texts.text_of, other):
@@ -395,7 +441,7 @@ class Explanations:
             other = (match[1] or match[2] or match[3]).upper()
             if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):
                 continue
-            if _NAMED_THING.search(text, 0, match.start()):
+            if not self._texts.are_letters and _NAMED_THING.search(text, 0, match.start()):
                 continue
             behind = text[match.end() :].lstrip(" )]\"'*.,:")
             if denied_counts or not is_denied(behind):

@@ -10,7 +10,7 @@ from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.choices import Choices
 from rewards.config import MatchingConfig
 from rewards.declaration import declared, quoted
-from rewards.plain_text import clean, compact, normalise, without_article
+from rewards.plain_text import clean, compact, normalise, unify, without_article
 from rewards.yes_no import LABELS, read_yes_no
 
 _TOO_LONG = Grade(0.0, Reason.TOO_LONG)
@@ -71,7 +71,7 @@ class MatchingReward:
             return Grade(0.0, Reason.UNREADABLE)
         if text not in accepted:
             said = clean(answer)
-            if (declaration := declared(said)) is not None and declaration.is_explicit:
+            if (declaration := declared(" ".join(unify(answer).split()))) is not None and declaration.is_explicit:
                 text = _key(declaration.value)
             elif (quotation := quoted(said)) is not None:
                 text = _key(quotation)

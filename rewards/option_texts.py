@@ -23,6 +23,8 @@ _SIGNS = {
 """Units that are also written as a sign."""
 _CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
+_VERDICTS = frozenset(("right", "correct", "accurate", "wrong", "incorrect"))
+_ONLY = re.compile(r"^(.+?)\s+only$")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _DIGIT = re.compile("[0-9]")
 _BRACKETED_ROOT = re.compile(r"\u221a\(([0-9]+)\)")
@@ -100,6 +102,16 @@ class OptionTexts:
             for label, text in zip(self._labels, self.normalised, strict=False)
             if label not in known and text[-1:].isalnum() and _DIGIT.search(text) is not None
         ]
+
+    @cached_property
+    def are_letters(self) -> bool:
+        """Whether the texts are letters that name things in the picture: options A to E of figures A to E."""
+        return bool(self.normalised) and all(len(text) == 1 and text.isalpha() for text in self.normalised)
+
+    @cached_property
+    def are_verdicts(self) -> bool:
+        """Whether a text is a word by which another is proclaimed: the option `right` of left and right."""
+        return not _VERDICTS.isdisjoint(self.normalised)
 
     def number_of(self, label: str) -> float | None:
         """Return the number that the text of an option is, whatever its unit; None for any other text."""
@@ -226,7 +238,7 @@ def _same(text: str) -> str:
 def _key(text: str) -> str:
     """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
     items = read_list(text) if text.startswith("[") else None
-    return compact(", ".join(items) if items else _CAN_NOT.sub("cannot", text))
+    return compact(", ".join(items) if items else _ONLY.sub(r"only \1", _CAN_NOT.sub("cannot", text)))
 
 
 def _read_number(text: str) -> tuple[str, str] | None:

@@ -18,11 +18,17 @@ _SAME_CHARACTER = str.maketrans(
         "\u2044": "/", "\u2215": "/", "\u3002": ".", "\u3001": ",",
         "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None, "\u00ad": None,
         "\u200e": None, "\u200f": None,
+        # Ticks say nothing, crosses say that it is wrong; degree signs that NFKC takes for letters.
+        "\u2713": None, "\u2714": None, "\u2705": None, "\u2611": None, "\ufe0f": None,
+        "\u2717": " wrong ", "\u2718": " wrong ", "\u274c": " wrong ", "\u2716": " wrong ",
     }
 )  # fmt: skip
 _SUPERSCRIPTS = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _GROUP_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 """Spaces that typographers put between groups of three digits."""
+_DEGREE = re.compile("(?<=[0-9])\\s*[\u00ba\u02da]")
+"""Signs that people type for the degree sign."""
+_STRUCK_OUT = re.compile(r"~~.+?~~")
 _VULGAR_AFTER_DIGIT = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mbox|emph)\s*\{")
@@ -80,7 +86,7 @@ _PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^\\]+")
 _TIMES = re.compile(r"(?<=[\w)])\s*(?:\*|\u00b7|\u22c5|\bx\b)\s*(?=[0-9(])")
 _TIMES_MARKS = frozenset("*x\u00b7\u22c5")
 _FREE_BLANK = re.compile(r"\s+(?=[^\w\s])|(?<=[^\w\s])\s+|(?<=[0-9])\s+(?=[^\W\d_])")
-_MARKUP = frozenset("\\$*_`\"'\u00ab#{")
+_MARKUP = frozenset("\\$*_`\"'\u00ab#{~")
 _FINAL_PUNCTUATION = " \t\r\n.,;:!?"
 _ARTICLES = ("the ", "a ", "an ")
 _COMMAS = re.compile(r"\s*[;\n]\s*|,\s+(?:and\s+)?|,(?![0-9]{3}(?![0-9]))")
@@ -98,6 +104,7 @@ def unify(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = _DEGREE.sub("\u00b0", text)
     text = _GROUP_SPACE.sub(",", _VULGAR_AFTER_DIGIT.sub(" ", text))
     text = _SUPERSCRIPTS.sub(lambda match: "^" + unicodedata.normalize("NFKC", match.group()), text)
     return unicodedata.normalize("NFKC", text).translate(_SAME_CHARACTER)
@@ -119,6 +126,7 @@ def unwrap(text: str) -> str:
         for command, plain in _LATEX_SYMBOLS:
             text = text.replace(command, plain)
         text = " ".join(text.split())
+    text = _STRUCK_OUT.sub(" ", text).strip()
     text = _BOLD.sub(lambda match: match.group(1) or match.group(2), text).lstrip("# ")
     for opening, closing in _WRAPPERS:
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):

@@ -16,11 +16,11 @@ _THE_MATERIAL = (
     rf"{_MATERIAL}\b(?!\s+(?:of|on|in|at)\b)"
 )
 _FIND_OUT = (
-    r"(?:(?:tell|say|know)(?!\s+(?:that|so|it\s+is|him|her|them|of)\b)|determine|decide|answer|judge|verify|confirm|conclude|infer"
+    r"(?:(?:tell|say|know|identify|recogni[sz]e|make\s+(?:it\s+)?out|see\s+it)(?!\s+(?:that|so|it\s+is|him|her|them|of)\b)|determine|decide|answer|judge|verify|confirm|conclude|infer"
     r"|ascertain|establish|respond|help|assist|be\s+(?:\w+ly\s+)?(?:sure|certain)|guess|comment)\b"
 )
 _FOUND_OUT = (
-    r"(?:determined|told|known|inferred|established|answered|verified|confirmed|concluded|judged|decided|ascertained|deduced"
+    r"(?:determined|told|known|identified|recogni[sz]ed|made\s+out|inferred|established|answered|verified|confirmed|concluded|judged|decided|ascertained|deduced"
     r"|estimated|calculated|computed|derived)\b"
 )
 _STARTS = (
@@ -45,8 +45,18 @@ _REFUSES = re.compile(
     rf"|\b(?:can|could)(?:\s?not|n't|'t)\s+(?:\w+ly\s+)?be\s+(?:\w+ly\s+)?{_FOUND_OUT}"
     rf"|\b(?:impossible|not\s+(?:really\s+)?possible|hard|difficult|tough|tricky|no\s+way)\s+(?:for\s+\w+\s+)?to\s+(?:\w+ly\s+)?{_FIND_OUT}"
     rf"|\b{_MATERIAL}\s+(?:itself\s+)?(?:is|was|are|were|has|have|did|does)\s*(?:(?:not|n't)\s+(?:\w+ly\s+)?(?:been\s+|be\s+)?"
-    r"(?:visible|shown|provided|available|attached|loaded|load|included|displayed|accessible|uploaded|given|present|supplied|here|there)"
+    r"(?:visible|clear|legible|readable|shown|provided|available|attached|loaded|load|included|displayed|accessible|uploaded|given|present|supplied|here|there)"
     r"|missing|unavailable|inaccessible)\b"
+    rf"|\b{_MATERIAL}\s+(?:(?:is|was|seems?|appears?)(?:\s+to\s+be)?\s+(?:(?:completely|entirely|all|too)\s+)?(?:blank|empty|black|missing|corrupt(?:ed)?|broken|blurry|unreadable)"
+    r"|(?:won't|will\s+not|(?:is|are)(?:n't|\s+not))\s+(?:load|open|display|show)(?:ing)?)\b"
+    rf"|\b(?:need|require)s?\s+(?:to\s+(?:see|view|have|know)\s+)?(?:{_THE_MATERIAL}|more\s+(?:\w+\s+)?(?:information|info|context|details?|data)\b)"
+    r"|\b(?:more|further|additional)\s+(?:information|info|context|details?|data)\s+(?:is|are|would\s+be)\s+(?:needed|required|necessary)\b"
+    rf"|^without\s+{_THE_MATERIAL}"
+    r"|\b(?:is|are|was|were|it's)\s+(?:un(?:known|identified|identifiable|recogni[sz]able|answerable|determined)|indeterminate|(?:not\s+)(?:recogni[sz]able|identifiable|legible))\b"
+    r"(?=\s*(?:$|[.,;:!)]))"
+    r"|^(?:un(?:known|clear|certain|determined|answerable|sure)|indeterminate)\b(?=\s*(?:$|[.,;:!]))|^cannot\s+be\b"
+    r"|\b(?:idk|dunno|beats\s+me|(?:god|who|heaven|lord)\s+knows|nothing\s+to\s+see)\b|^no\s+(?:comment|idea|clue)\b"
+    r"|\bi(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:ai|(?:large\s+)?language\s+model)\b|^sorry\b"
     rf"|\b{_MATERIAL}\s+can(?:\s?not|'t)\s+be\s+(?:seen|viewed|loaded|opened|displayed|accessed)\b"
     rf"|(?:\bnot|n't|\bforgot\s+to)\s+(?:attach|provide|upload|include|send|share|supply)(?:e?d)?\s+{_THE_MATERIAL}"
     r"|(?:(?:\bnot|n't)\s+(?:\w+\s+){0,2}?(?:enough|sufficient|adequate)|\binsufficient|\binadequate|\btoo\s+little)\s+(?:\w+\s+)?"

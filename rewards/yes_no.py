@@ -31,7 +31,10 @@ _TURNING = frozenset(
         "maybe", "perhaps", "possibly", "might", "may", "could", "unknown", "unsure", "unclear", "uncertain", "doubt",
         "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
         "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
-        "nevermind", "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
+        "nevermind", "provided", "providing", "assuming", "long", "condition", "idk", "dunno", "need", "needed",
+        "required", "unidentified", "unrecognizable", "indeterminate", "undetermined", "unanswerable", "blank", "empty",
+        "comment", "see", "clear", "recognize", "identify",
+        "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
         "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant", "scrap",
         # What turns to something else, and what refuses.
         "wait", "actually", "sorry", "oops", "hmm", "hold", "hang", "correction", "second", "closer", "reflection",
@@ -75,8 +78,9 @@ _NEGATED = re.compile(
 )
 _WITHDRAWN = re.compile(
     r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
-    r"(?:is|was|would\s+be|can|seems)(?:n't|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
+    r"(?:is|was|would\s+be|can|seems)(?:n?'t|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
     r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
+    r"|(?:but\s+)?(?:only\s+)?(?:if|provided|providing|assuming|as\s+long\s+as|on\s+condition)\b"
     r"|(?:incorrect|wrong|untrue|(?:i\s+\w+\s+)?not)\W*$"
     rf"|{TAKEN_BACK.pattern}"
     r")"
@@ -95,7 +99,7 @@ _YES_DENIED = re.compile(
     r"|\bi\s+(?:don't\s+think\s+so|doubt\s+(?:it|that))\b"
     r"|\b(?:the|my)\s+(?:\w+\s+)?answer\s+is\s+negative\b"
     rf"|^\W*{_FILLER}*(?:(?:it|there|that|this|he|she|they|we|i){_ADVERB}\s*)?(?:{_BE}|'s){_ADVERB}\s*"
-    r"(?:n't|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|be|really|at\s+all))?\W*$"
+    r"(?:n?'t|not)(?:\s+(?:see|think|believe|find|know))?(?:\s+(?:one|any|it|that|so|be|really|at\s+all))?\W*$"
 )
 """Words that take back a yes, where they would confirm a no: `not really`, `that is wrong`, `wait, there is none`."""
 _NEGATION = r"\b(?:no|not|none|never|nobody|nothing|neither|nor|cannot|\w+n't|without|wrong|incorrect|false)\b"
@@ -108,13 +112,13 @@ _NO_DENIED = re.compile(
 """Words that take back a no: `it is`, `sorry, there is one`, `wait, it has a roof`."""
 _TURNS = re.compile(rf"\W*{_FILLER}")
 _DETERMINER = re.compile(
-    r"\bno(?:\.?\s*[0-9]|\s+(?!(?:it|that|this|there|he|she|they|we|i|you|is|are|was|were|not|wait|actually|sorry|or|and|but|yes|no|nope|nah|true|false"
-    r"|to|for|in|on|at|of|from|with|if|when|because|since|as|so)\b)(?=\w))"
+    r"\bno(?:\.?\s*[0-9]++(?![0-9.]*\s*%)|\s+(?!(?:it|that|this|there|he|she|they|we|i|you|is|are|was|were|not|wait|actually|sorry|or|and|but|yes|no|nope|nah|true|false"
+    r"|to|for|in|on|at|of|from|with|if|when|because|since|as|so)\b)(?![0-9.]+\s*%)(?=\w))"
 )
 """A no that is no label: `no clouds`, `No. 5`."""
 _IDIOM = re.compile(
     r"no\s+(?:doubt|mistake|wonder|problem|contest|question|kidding|worries|objections?|arguments?|exaggeration|thanks)"
-    r"(?:\s+(?:about\s+(?:it|that|this)|at\s+all|there|whatsoever))?\s*(?:$|[.,;:!])"
+    r"(?:\s+(?:about\s+(?:it|that|this)|at\s+all|there|whatsoever))?\s*(?:$|[.,;:!]|\b(?:that|it|there|this|the|he|she|they)\b)"
 )
 """`No doubt` and the like: answers that say neither."""
 _EMPHASIS = (
@@ -137,6 +141,7 @@ _STATED = re.compile(
     r"\s*(?:(?:is|was)\s+)?(?:\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
 )
 """`The statement is true`, `not true`, `correct`."""
+_CLAUSE_END = re.compile(r"[.!?;,]\s|,?\s*\b(?:so|thus|hence|therefore)\b")
 _LAST_SENTENCE = re.compile(r"(?s:(?P<before>.*)[.!?;]\s+)(?P<label>[^\W\d_]+)")
 _UNSETTLED = re.compile(
     r"\b(?:maybe|perhaps|possibly|or|unsure|unclear|cannot|can't|if|unless|not\s+sure|don't\s+know)\b"
@@ -185,9 +190,13 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
         return False, Reason.OK
     stated = _STATED.fullmatch(folded)
     if stated is not None:
-        return (stated["value"] in ("true", "correct", "accurate")) is (stated["not"] is None), Reason.OK
+        return _says_true(stated), Reason.OK
     if (declaration := declared(cleaned)) is not None and declaration.is_explicit:
-        return _read_first_word(clean(declaration.value).casefold())
+        label, reason = _read_first_word(clean(declaration.value).casefold())
+        before = map(_STATED.fullmatch, _CLAUSE_END.split(declaration.before.casefold()))
+        if any(stated is not None and _says_true(stated) is not label for stated in before):
+            return None, Reason.CONTRADICTION
+        return label, reason
     last = _LAST_SENTENCE.fullmatch(folded)
     label = LABELS.get(last["label"]) if last is not None else None
     if (
@@ -202,6 +211,10 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     if any(LABELS.get(word, label) != label for word in _WORD.findall(said)):
         return None, Reason.CONTRADICTION
     return label, Reason.OK
+
+
+def _says_true(stated: re.Match[str]) -> bool:
+    return (stated["value"] in ("true", "correct", "accurate")) is (stated["not"] is None)
 
 
 def _says_none(text: str) -> bool:
