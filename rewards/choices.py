@@ -29,7 +29,7 @@ _LEADING_WORD = re.compile(
 )
 """Words in front of an answer that change nothing."""
 _OPTION_WORD = re.compile(
-    r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final)\s+)?\[?(?:options?|choices?|letters?|answers?|ans\.?)\]?\s*[:-]?\s+)?"
+    r"(?:(?:the\s+)?(?:(?:correct|right|best|closest|final|answer)\s+)?\[?(?:options?|choices?|letters?|answers?|ans\.?)\]?\s*[:-]?\s+)?"
     r"(?=[(\[{\"'*$]*[A-Za-z](?![\w']))",
     re.IGNORECASE,
 )
@@ -37,18 +37,20 @@ _THING = re.compile(
     r"^(?:the\s+)?(?:(?:missing|correct|right)\s+)?(?:figure|picture|image|shape|diagram|graph|panel)\s+(?:is\s+)?(?=[(\"']?[A-Z](?!\w))",
     re.IGNORECASE,
 )
-_SURE = re.compile(r"\s+(?:for\s+(?:sure|certain)|it\s+is)$|(?:\u9009\u9879)?\u662f?\u6b63\u786e\u7684?$|\u9009\u9879$")
+_SURE = re.compile(
+    r"\s+(?:without\s+(?:an?y?\s+)?doubt|for\s+(?:sure|certain)|it\s+is)$|(?:\u9009\u9879)?\u662f?\u6b63\u786e\u7684?$|\u9009\u9879$"
+)
 """`B for sure`, `B it is`; in Chinese: option B (is right)."""
 _PROCLAIMING = ("only", "alone", "correct", "right", "accurate", "answer", "option", "choice", "one", "s")
 _LABEL_AND_RAW_TEXT = re.compile(r"\(?([A-Z])[).:] (.*[^\s.,;:!?])")
 _LABEL_AND_REST = re.compile(
     r"(?:\"(?P<double>[A-Za-z])\"|'(?P<single>[A-Za-z])'|[(\[{<\"'*`$]*(?P<plain>[A-Za-z]))"
-    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=because\b|since\b)"
+    r"(?P<mark>\s*[)\]}>*`$.,:;!?-]+[)\]}>*`$\"'.,:;!?-]*\s*|\s+-+\s+|\s+(?=\()|\s+(?=(?:because|since|as|given|due)\b)"
     rf"|\s*(?={PROCLAIMED.pattern}(?:[.,;:!]|\s+(?:because|since|as|given|due|with|for|that|which|where)\b)))(?P<rest>\S.*)",
     re.DOTALL,
 )
 _SENTENCE_MARK = frozenset(".:;!)")
-_LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*\s+(\S.*)", re.DOTALL)
+_LABEL_AND_OWN_TEXT = re.compile(r"[(\[{<\"'*`$]*([A-Za-z])[)\]}>\"'*`$.,:;-]*(?:\s+-+)?\s+(\S.*)", re.DOTALL)
 _LINK = r"(?:(?:which|that|this)\s+is\s+|i\.e\.,?\s+)?(?:(?:option|choice|answer)\s+)?"
 _OWN_TEXT_AND_LABEL = re.compile(
     rf"(.*?\S)\s*(?:[(\[][\"'*]*{_LINK}([A-Za-z])[\"'*]*[)\]]|\s[-:,]?\s*{_LINK}[(\[]?([A-Z])[)\]]?)", re.DOTALL
@@ -73,16 +75,22 @@ _LABEL_LIST = re.compile(r"(?<![\w'])([A-Z]),\s*(?:(and|or|nor)\s+)?(?=[A-Z](?![
 _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
 _NO = re.compile(r"(?:no|nope|not|hardly)\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"([;:!?()]+\s*|[.,]+(?:\s+|$)|\s-+\s|\s(?=(?:but|so|because|since)\s))", re.IGNORECASE)
-_PRONOUN = re.compile(r"(?:it|this|that|they)\s+(?!is\b|was\b|says\b)", re.IGNORECASE)
+_PRONOUN = re.compile(r"(?:it|this|that|they|the\s+(?:answer|statement|result))\s+(?!is\b|was\b|says\b)", re.IGNORECASE)
 _CALLED_RIGHT = frozenset(("right", "correct", "yes", "true"))
 _VERDICT = re.compile(
     r"(?<!\w)\(?([A-Z])\)?\s*(?:[:=-]|is\b|\()\s*(right|correct|yes|true|wrong|incorrect|no|false)\)?(?!\w)",
     re.IGNORECASE,
 )
+_FINAL_LABEL = re.compile(
+    r"(?:\s*\n+\s*|\s+(?:\u2192|\u21d2|[-=]>)\s*)(?=[(\[*\"']*[A-Za-z][)\]*\"'.]*\s*$)|(?<=\S)\s*(?=\\boxed\{)"
+)
+"""In front of a label on a line of its own, behind an arrow or in a box: what the text before leads to."""
+_REASON_BEHIND = re.compile(r"[,.;:]\s+(?=\S)|-+\s+|(?=(?:because|since|as|due)\b)")
 _BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s*(?:[,;&+\n]|\band\b)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
+_SPEAKER = re.compile(r"\bI(?:'m)?\s*$")
 _SUBJECT_IT = re.compile(r"(?:^|\s)(?:it|this|that|one)\s*$", re.IGNORECASE)
 _FROM_IMAGE = re.compile(
     r"\s+(?:from|based\s+on|with|in|by)\s+(?:the|this)\s+(?:(?:given|provided|available)\s+)?(?:image|picture|photo|figure|graph|chart"
@@ -90,7 +98,9 @@ _FROM_IMAGE = re.compile(
     re.IGNORECASE,
 )
 _NAME_IS = re.compile(r"^\s*[A-Za-z]\w?\s*=\s*(?=\S)")
-_CALCULATION = re.compile(r"[\d.\s()]*[\d)]\s*[-+*/x\u00d7\u00f7^][-+*/x\u00d7\u00f7^\d.\s()]*")
+_CALCULATION = re.compile(
+    r"[\d.\s()$\u20ac\u00b0%]*[\d)\u00b0%]\s*[-+*/x\u00d7\u00f7^][-+*/x\u00d7\u00f7^\d.\s()$\u20ac\u00b0%]*"
+)
 _IN_BRACKETS = re.compile(rf"(?<=\S)\s*\({_CALCULATION.pattern}\)$")
 """`15 (5 x 3)`."""
 _LABELS_RUN = re.compile(r"[A-Z]{2,}")
@@ -249,7 +259,7 @@ class Choices:
         own = self._beside_own_text(text) or self._beside_own_text(bare)
         if own is not None:
             return _LABEL_SETS[own], Reason.OK
-        spellings: tuple[str, ...] = (text, bare, _PRONOUN.sub("", text, count=1))
+        spellings: tuple[str, ...] = (text, bare, _PRONOUN.sub("", text, count=1), text.removesuffix(" side"))
         if _FROM_IMAGE.search(bare) or _IN_BRACKETS.search(bare):
             shorter = _IN_BRACKETS.sub("", _FROM_IMAGE.sub("", bare))
             spellings += (shorter, _PRONOUN.sub("", shorter, count=1))
@@ -284,9 +294,14 @@ class Choices:
         if reason is Reason.AMBIGUOUS:
             return frozenset(), reason
         named, why_not = self._read_declared(text)
-        if why_not is Reason.UNREADABLE and answer.find("\\boxed{") > 0:
-            # A box at the end of a sentence is what the sentence declares.
-            named, why_not = self._read_declared(clean(answer.replace("\\boxed{", " the answer is \\boxed{")))
+        if why_not is Reason.UNREADABLE and _FINAL_LABEL.search(answer) is not None:
+            named, why_not = self._read_declared(clean(_FINAL_LABEL.sub(" the answer is ", answer.strip())))
+        if why_not is Reason.UNREADABLE and parts is None:
+            label, behind = self._option_texts.starting_with(bare)
+            mark = _REASON_BEHIND.match(behind)
+            if len(label) == 1 and mark is not None:
+                reason = self._explanations.check(label, behind[mark.end() :])
+                return (_LABEL_SETS[label] if reason is Reason.OK else frozenset()), reason
         if why_not is Reason.UNREADABLE and reason is Reason.UNREADABLE:
             stated = self._stated(text)
             if stated is not None:
@@ -304,14 +319,15 @@ class Choices:
         front = _LABEL_AND_OWN_TEXT.fullmatch(text)
         if front is not None and front[1].upper() in self._labels:
             label = front[1].upper()
-            if label in self._option_texts.with_text(front[2]) or (
+            spellings = (front[2], clean(front[2].strip("()[]")))
+            if any(label in self._option_texts.with_text(spelled) for spelled in spellings) or (
                 self._options and front[2] == self._option_texts.written(label)
             ):
                 return label
         behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
         if behind is not None:
             label = (behind[2] or behind[3]).upper()
-            if self._option_texts.with_text(behind[1].rstrip(" .,;:-")) == label:
+            if self._option_texts.with_text(clean(behind[1].rstrip(" .,;:-"))) == label:
                 return label
         return None
 
@@ -397,6 +413,7 @@ class Choices:
                 label = min(listed[0])
         if label is None:
             return frozenset(), Reason.UNREADABLE
+        before = _SPEAKER.sub("", before)
         if self._explanations.leads_to_another(before, label):
             return frozenset(), Reason.CONTRADICTION
         if self._explanations.names_another(self._option_texts.without(before, label), label, denied_counts=False):

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from rewards.denial import DENIED, UNSURE
+from rewards.denial import DENIED, NO_DOUBT, UNSURE
 from rewards.refusal import refuses
 
 _IS = (
@@ -12,7 +12,7 @@ _IS = (
 )
 _CALLED_ANSWER = re.compile(
     rf"\b(?:answers?|ans|options?|choices?|selected|selection|conclusion|guess|(?:correct|right)\s+letter)\b[^.;!?\n:=]{{0,60}}?{_IS}"
-    r"|\b(?:choose|chose|pick|select|go\s+with)\s+"
+    r"|\b(?:choose|chose|pick|select|go(?:ing)?\s+with)\s+"
     r"|(?:\bI(?:\s+(?:would|will|must)|'d|'ll)?(?:\s+have\s+to)?\s+(?:say|answer|think|believe|guess)"
     r"|(?<=\bso)|(?<=\bthus)|(?<=\bhence)|(?<=\bmeans)(?<!\bno means)|(?<=\btherefore))[\s,:]+(?=[^\s,;:]+$)"
     "|(?<!\u4e0d)(?:\u7b54\u6848\\s*(?:\u662f|\u4e3a|\u9009|(?=:))|\u9009(?:\u62e9|\u9879)?(?:\u662f|\u4e3a)?)\\s*:?\\s*",
@@ -81,7 +81,8 @@ def declared(text: str) -> Declaration | None:
     """Return what a text declares at its very end, or None.
 
     A declaration in a clause that doubts, denies, asks or makes conditions is none, and so is one behind a refusal or
-    behind another that declares something else. The caller reads `value` strictly, as a whole, and checks that `before` states no rival.
+    behind another that declares something else. The caller reads `value` strictly, as a whole, and checks that
+    `before` states no rival.
 
     Args:
         text: Of capped length, through `plain_text.clean`.
@@ -94,6 +95,7 @@ def declared(text: str) -> Declaration | None:
         >>> declared("The answer is A. The answer is B"), declared("I doubt that the answer is B")
         (None, None)
     """
+    text = NO_DOUBT.sub("", text)
     explicit, confirmed = list(_CALLED_ANSWER.finditer(text)), _CONFIRMED.search(text) or _FITS.search(text)
     if confirmed is not None:
         start, value = confirmed.start(), confirmed["value"]

@@ -28,6 +28,12 @@ UNSURE = re.compile(
     re.IGNORECASE,
 )
 """What doubts, denies, asks or makes conditions, in the clause in front of an answer."""
+NO_DOUBT = re.compile(
+    r"[\s,]*\b(?:(?:there\s+is\s+)?(?:no|without(?:\s+an?y?)?)\s+(?:doubt|question)(?:\s+(?:that|about\s+it))?|none\s+other\s+than"
+    r"|(?:it\s+is\s+)?not\s+(?:difficult|hard)\s+to\s+see\s+that)\b,?",
+    re.IGNORECASE,
+)
+"""Negations that affirm."""
 _HESITATION = r"(?:(?:hmm+|well|wait|actually|sorry|oops|uh|er|oh|ah|but|and|or|then|rather)\b[\s,.:;!-]*)"
 TAKEN_BACK = re.compile(
     rf"{_HESITATION}*(?:"

@@ -9,7 +9,7 @@ import string
 from itertools import zip_longest
 
 from rewards.base import Reason
-from rewards.denial import DENIED, DENIED_LATER, HEDGE, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied, says_none
+from rewards.denial import DENIED, DENIED_LATER, HEDGE, NO_DOUBT, NOT, REFUSAL, TAKEN_BACK, UNSURE, is_denied, says_none
 from rewards.number_words import in_digits
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean, without_article, without_latex
@@ -30,11 +30,20 @@ _SECOND_LABEL = re.compile(
     r"|meant?|go\s+with|make\s+it)\b)"
     r"[\s(\[\"'*]*([a-z])[)\]\"'*]*(?=\s*(?:$|[,;/|&.!?]|\b(?:or|and|instead|too|then)\b))"
 )
-_WORD_USE = re.compile(r"(?:A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[a-z]{2}|I(?:'|\s+[a-z]))")
+_WORD_USE = re.compile(
+    r"(?:A\s+(?!(?:is|or|and|nor|are|was|because|instead|too)\b)[A-Z]?[a-z]{2}|I(?:'|\s+[a-z])|[A-Z]-[a-z]{3}|(?<=[0-9]\s)(?:A\.D|B\.C|C\.E)\b)"
+)
+_SET_ASIDE = re.compile(
+    r"\b(?:rul(?:e|es|ed|ing)\s+out|exclud(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing)|dismiss(?:es|ed|ing)?|reject(?:s|ed|ing)?)"
+    r"\s+(?:options?\s+)?[A-Z](?:,\s*[A-Z])*(?:,?\s+(?:and|or)\s+[A-Z])?(?![\w'])"
+    r"|\b(?:at\s+first|initially|i\s+was\s+going\s+to\s+say)\b[^.;]{0,40}?,?\s+but\b",
+    re.IGNORECASE,
+)
+"""`We can rule out A`, `At first I thought A, but`."""
 """`A cat`: an article; `I think`: a first person."""
 _NAMED_THING = re.compile(
     r"\b(?:label(?:l?ed)?|marked|named|called|point|graph|figure|image|picture|panel|curve|line|angle|side|vertex|region"
-    r"|area|object|structure|circle|triangle|square|set|group|type|class|vitamin|hepatitis|influenza|plan|step|part|node"
+    r"|area|object|structure|circle|triangle|square|set|arrow|group|type|class|vitamin|hepatitis|influenza|plan|step|part|node"
     r"|bar|column|row|box|section|sample|diagram|chart|table|circuit|factor|phase|player|person|city|country|event|model"
     r"|case|species|solution|site|zone|team|company|product|material|block|path|wire|bulb|resistor|investment"
     r"|project|expansion|stock|asset|substance|compound|element|gene|allele|cell|lens|car|train|ball|tank|beaker|tube|map"
@@ -124,6 +133,7 @@ _TOO_FAR = re.compile(r"\b(?:too\s+\w+\s+(?:for|to\s+be)|far\s+from(?:\s+being)?
 _ASKED = re.compile(
     r"\W*\?\W*(?:no|nope|not|wrong|hardly)\b|\W*(?:it|this|that)\s+(?:is|was)(?:\s+not|n't)\W*$", re.IGNORECASE
 )
+_SAID = ("yes", "no", "true", "false")
 _NOT = re.compile(r"\s*\bnot\b\s*|(?<=\w)n't\b\s*", re.IGNORECASE)
 _CANNOT = re.compile(r"(?:it\s+)?(?:cannot|can\s+not|can't)\s+")
 _ONLY = re.compile(r"(?<!not )\b(?:only|just|solely|merely)\s+", re.IGNORECASE)
@@ -153,8 +163,9 @@ _COUNTED = re.compile(
 )
 _OF_SUBJECT = re.compile(r"(?:the|its?|this|that)\s+(?:\w+\s+){0,2}", re.IGNORECASE)
 _PLACED = re.compile(
-    r"(?:(?:^|\b(?:is|are|was|were)\s+)(?:(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|called|named|(?:made|built|out)\s+of)"
-    r"|\w+(?:ed|en|wn|ght)\s+by)|\b(?:illustrates?|depicts?|shows?|represents?|portrays?|displays?))\s+(?:the\s+|an?\s+)?$",
+    r"(?:(?:^|\b(?:is|are|was|were)\s+)(?:(?:(?:\w+(?:ed|en|wn|ght)|set|shot)\s+)?(?:in|at|on|to|by|called|named|(?:made|built|out)\s+of)"
+    r"|\w+(?:ed|en|wn|ght)\s+by)|\b(?:illustrates?|depicts?|shows?|represents?|portrays?|displays?|contains?|costs?|(?:i|we)\s+(?:can\s+)?see))\s+"
+    r"(?:that\s+)?(?:the\s+|an?\s+)?(?:(?:city|town|country|state|animal|color|colour|number|word)\s+(?:of\s+)?)?$",
     re.IGNORECASE,
 )
 """In front of the option that a sentence states: `was taken in`, `is painted by`, `depicts a`."""
@@ -187,7 +198,7 @@ class Explanations:
             rest: What follows it, through `plain_text.clean`.
             is_conditional: Whether `if ..` at its start makes the label conditional: it does in the same sentence.
         """
-        rest = without_latex(rest)
+        rest = without_latex(NO_DOUBT.sub("", rest))
         by_text = self._texts.with_text(clean(rest)) or self._texts.with_text(rest) or self._in_digits(rest)
         if by_text:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
@@ -205,7 +216,8 @@ class Explanations:
         begun = without_own.lstrip(_EDGES)
         if self._begins_with_another(said, label):
             return Reason.CONTRADICTION
-        if DENIED.match(begun) or DENIED_LATER.search(without_own) or TAKEN_BACK.match(begun):
+        is_settled = own_text in _SAID and read_yes_no(f"{own_text}, {begun}")[1] is Reason.OK
+        if TAKEN_BACK.match(begun) or (not is_settled and (DENIED.match(begun) or DENIED_LATER.search(without_own))):
             return Reason.CONTRADICTION
         if self._is_denied(label, said) or self._is_contrary(own_text, said):
             return Reason.CONTRADICTION
@@ -269,7 +281,7 @@ class Explanations:
             for label, option in zip(self._labels, self._texts.normalised, strict=False)
             if option and (match := re.search(rf"(?<!\w){spoken(without_article(option))}(?!\w)", text, re.IGNORECASE))
         ]
-        if len(found) != 1 or found[0][1].end() != len(text):
+        if len(found) != 1 or text[found[0][1].end() :].strip() not in ("", "side"):
             return None
         label, match = found[0]
         is_verb = match.group().endswith("s") and _OF_SUBJECT.fullmatch(text, 0, match.start())
@@ -317,7 +329,7 @@ class Explanations:
         impossible = _CANNOT.match(own_text)
         if impossible is not None and f"can {own_text[impossible.end() :]}" in said.casefold():
             return True
-        if own_text in ("yes", "no", "true", "false"):
+        if own_text in _SAID:
             return read_yes_no(f"{own_text}, {said}")[1] is Reason.CONTRADICTION
         if _NOT.search(said + " " + own_text):
             # `Not visible` and `visible`, `a cat is not chasing a dog` and `a cat is chasing a dog`.
@@ -437,6 +449,7 @@ class Explanations:
 
     def names_another(self, text: str, label: str, *, denied_counts: bool = True) -> bool:
         """Return whether a text names an option other than `label` by its letter; not letters of things and words."""
+        text = _SET_ASIDE.sub(" ", text)
         for match in _SECOND_LABEL.finditer(text):
             other = (match[1] or match[2] or match[3]).upper()
             if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):

@@ -4,6 +4,7 @@ Words are compared whole and punctuation inside them counts, so `eyes` is not ye
 """
 
 import json
+import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
@@ -13,6 +14,8 @@ from rewards.declaration import declared, quoted
 from rewards.plain_text import clean, compact, normalise, unify, without_article
 from rewards.yes_no import LABELS, read_yes_no
 
+_NAMED = re.compile(r"[-*\u2022]\s+(?=\S)|(?:the\s+)?(?:text|word|sign|label|name)\s*:\s*(?=\S)", re.IGNORECASE)
+"""A list mark, or what an answer calls the text that it gives."""
 _TOO_LONG = Grade(0.0, Reason.TOO_LONG)
 _GRADES = {
     (label, gold): Grade(float(label is gold), parsed="yes" if label else "no")
@@ -44,7 +47,12 @@ class MatchingReward:
         kind = _kind(request)
         if kind == "match_mcq":
             choices = Choices(request.options, request.answer)
-            return [choices.grade(answer) if len(answer) <= self._max_chars else _TOO_LONG for answer in answers]
+            return [
+                choices.grade(answer)
+                if len(answer) <= self._max_chars or answer.strip() in request.options
+                else _TOO_LONG
+                for answer in answers
+            ]
         if kind == "match_yesno":
             gold, _ = read_yes_no(request.answer)
             if gold is None:
@@ -70,11 +78,13 @@ class MatchingReward:
         if not text:
             return Grade(0.0, Reason.UNREADABLE)
         if text not in accepted:
-            said = clean(answer)
+            said = _NAMED.sub("", clean(answer))
             if (declaration := declared(" ".join(unify(answer).split()))) is not None and declaration.is_explicit:
                 text = _key(declaration.value)
             elif (quotation := quoted(said)) is not None:
-                text = _key(quotation)
+                text = _key(re.sub(r"^(?:called|named)\s+", "", quotation))
+            elif said != clean(answer):
+                text = _key(said)
         num_equal = accepted.count(text)
         value = vqa_accuracy(num_equal, len(accepted)) if self._vqa_accuracy else float(num_equal > 0)
         return Grade(value, parsed=text)

@@ -24,10 +24,11 @@ _SIGNS = {
 _CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
 _VERDICTS = frozenset(("right", "correct", "accurate", "wrong", "incorrect"))
+_PLAIN_ROOT = re.compile(r"(?<![\\a-z])sqrt\s*(?=[({0-9])")
 _ONLY = re.compile(r"^(.+?)\s+only$")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _DIGIT = re.compile("[0-9]")
-_BRACKETED_ROOT = re.compile(r"\u221a\(([0-9]+)\)")
+_BRACKETED_ROOT = re.compile(r"(?:(?<=\u221a)\(([0-9]+)\)(?![0-9])|\((\u221a[0-9]+)\))")
 
 
 class OptionTexts:
@@ -100,7 +101,7 @@ class OptionTexts:
         return [
             (label, *_read_formula(_key(text)))
             for label, text in zip(self._labels, self.normalised, strict=False)
-            if label not in known and text[-1:].isalnum() and _DIGIT.search(text) is not None
+            if label not in known and _DIGIT.search(text) is not None
         ]
 
     @cached_property
@@ -156,8 +157,8 @@ class OptionTexts:
         found = self._labels_of_key.get(key) or self._labels_of_key.get(without_article(key))
         if found is None and key[0] in "([" and key[-1] in ")]":
             found = self._labels_of_key.get(key[1:-1])
-        if found is None and is_in_words(text):
-            key = in_digits(text)
+        if found is None and (digits := in_digits(text)) != text:
+            key = _key(digits)
         if found is None and (number := _read_number(key)) is not None:
             value, unit = number
             found = "".join(a for a, v, u in self._numbers if v == value and (not u or not unit or _is_same(u, unit)))
@@ -238,6 +239,7 @@ def _same(text: str) -> str:
 def _key(text: str) -> str:
     """Return the form in which texts are one option although blanks, quotes of a list or LaTeX differ."""
     items = read_list(text) if text.startswith("[") else None
+    text = _PLAIN_ROOT.sub("\u221a", text) if "sqrt" in text else text
     return compact(", ".join(items) if items else _ONLY.sub(r"only \1", _CAN_NOT.sub("cannot", text)))
 
 
@@ -255,7 +257,7 @@ def _read_number(text: str) -> tuple[str, str] | None:
 def _read_formula(text: str) -> tuple[str, Unit | None]:
     """Return a compact formula without its unit, and the unit."""
     formula, unit = split_unit(text)
-    return _BRACKETED_ROOT.sub("\u221a\\1", formula), unit
+    return _BRACKETED_ROOT.sub(lambda root: root[1] or root[2], formula), unit
 
 
 def _one_side_at_most(unit: Unit | None, other: Unit | None) -> bool:

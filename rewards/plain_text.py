@@ -56,8 +56,9 @@ _LEAD = re.compile(
     r"(?:(?:final|correct|right|best|closest|nearest|only|appropriate|accurate|suitable|likely|most)\s+){0,3}"
     r"(?:answers?|options?|choices?|result|ans)\b(?:\s+(?:letter|number|choice|option|text|here)\b)?"
     r"(?:\s+to\s+(?:the|your|this)\s+(?:\w+\s+)?question\b)?"
-    r"\s*(?:(?:is|are|was|would\s+be|should\s+be|must\s+be)\b\s*:?|:|=)"
-    r"|(?:it\s+is|it's|this\s+is)\b|(?<=:\s)(?=\S)"
+    r"\s*(?:(?:is|are|was|would\s+be|should\s+be|must\s+be)\b\s*:?|:|=>?|->|\u2192)"
+    r"|(?:it\s+is|it's|this\s+is)\b|(?<=:\s)(?=\S)|(?<=[,!]\s)(?=(?:yes|no|true|false)\b|\W*[A-Za-z]\W*$)"
+    r"|(?:final|correct|solution)\s*:"
     # Therefore / so / from the figure; (right) answer is / option is; (should) choose.
     r"|(?:(?:\u56e0\u6b64|\u6240\u4ee5|\u6545|\u7efc\u4e0a(?:\u6240\u8ff0)?|\u7531\u6b64\u53ef\u77e5)\s*,?\s*)?"
     r"(?:(?:\u6b63\u786e|\u6700\u7ec8|\u672c\u9898)\u7684?)?"
@@ -67,6 +68,10 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 """Lead phrases before an answer in English and Chinese."""
+_HEADING = re.compile(r"^\s*#+\s*(?:final\s+)?(?:answer|solution)\s*:?\s*\n", re.IGNORECASE)
+_JSON_ANSWER = re.compile(
+    r"\s*\{\s*\"(?:final_)?answer\"\s*:\s*(?P<value>\"(?:[^\"\\]|\\.)*\"|[-0-9.]+)\s*\}\s*", re.IGNORECASE
+)
 _NAMED = {
     "pi": "\u03c0", "theta": "\u03b8", "alpha": "\u03b1", "beta": "\u03b2", "angle": "\u2220", "infty": "\u221e",
     "le": "\u2264", "leq": "\u2264", "ge": "\u2265", "geq": "\u2265", "ne": "\u2260", "neq": "\u2260", "pm": "\u00b1",
@@ -165,6 +170,8 @@ def clean(text: str) -> str:
         >>> clean("The answer is **B**.")
         'B'
     """
+    answer = _JSON_ANSWER.fullmatch(text) if "{" in text else None
+    text = answer["value"] if answer is not None else _HEADING.sub("", text) if "#" in text else text
     text = " ".join(unify(text).split()).replace(" %", "%")
     for _ in range(4):
         before = text

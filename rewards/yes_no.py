@@ -10,7 +10,8 @@ from rewards.refusal import lacks_material, refuses
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 LABELS = {
-    "yes": True, "true": True, "yeah": True, "yep": True, "no": False, "false": False, "nope": False, "nah": False,
+    "yes": True, "true": True, "yeah": True, "yep": True, "yup": True,
+    "no": False, "false": False, "nope": False, "nah": False,
     # Chinese: yes (is), right; no (is not, has not), wrong.
     "\u662f": True, "\u662f\u7684": True, "\u5bf9": True, "\u5bf9\u7684": True, "\u6b63\u786e": True,
     "\u5426": False, "\u4e0d\u662f": False, "\u4e0d\u662f\u7684": False,
@@ -32,8 +33,8 @@ _TURNING = frozenset(
         "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
         "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
         "nevermind", "provided", "providing", "assuming", "long", "condition", "idk", "dunno", "need", "needed",
-        "required", "unidentified", "unrecognizable", "indeterminate", "undetermined", "unanswerable", "blank", "empty",
-        "comment", "see", "clear", "recognize", "identify",
+        "required", "require", "requires", "unidentified", "unrecognizable", "indeterminate", "undetermined",
+        "unanswerable", "blank", "empty", "comment", "see", "clear", "recognize", "identify",
         "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
         "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant", "scrap",
         # What turns to something else, and what refuses.
@@ -79,7 +80,7 @@ _NEGATED = re.compile(
 _WITHDRAWN = re.compile(
     r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n?'t|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
-    r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not))\b"
+    r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not(?!\s+(?:in|on|at|near|from|by|with)\b)))\b"
     r"|(?:but\s+)?(?:only\s+)?(?:if|provided|providing|assuming|as\s+long\s+as|on\s+condition)\b"
     r"|(?:incorrect|wrong|untrue|(?:i\s+\w+\s+)?not)\W*$"
     rf"|{TAKEN_BACK.pattern}"
@@ -128,8 +129,13 @@ _EMPHASIS = (
 _EMPHATIC = re.compile(
     rf"{_EMPHASIS}(?:\W+{_EMPHASIS})*(?P<not>\W+not)?(?=$|\s*[.,;:!])|not\s+(?:at\s+all|really)(?=$|\s*[.,;:!])"
 )
-_EMPHASISED = re.compile(rf"(?:{_EMPHASIS}\W+)+(?=\w)")
+_EMPHASISED = re.compile(rf"(?:(?:{_EMPHASIS}|(?:most\s+)?(?:likely|probably)|presumably)\W+)+(?=\w)")
 _BARE_DENIAL = re.compile(rf"(?:it|there|that|this|he|she|they)\s+{_BE}(?:\s+not|n't|not)")
+_NO_AGAIN = re.compile(r"\W*(?:no|nope|nah)\W*")
+_ADJECTIVE = re.compile(r"\b(?:true|false)\s+(?!(?:and|or|because|since|but|for|as|that|in|statement)\b)(?=[a-z]{3})")
+"""`The true value`, `a false ceiling`."""
+_CONCEDED = re.compile(r"[\s,]*\b(?:although|though|even\s+though)\b(?!\s+(?:i|it|that|this)\b).*$")
+"""`Although there is no collar`."""
 _SAME = re.compile(r"\bno(?:-\w+|\s+(?:doubt|question|exception|mistake|problem|other|longer|wonder)s?\b)")
 """A no that is none: `no doubt`, `a no-smoking sign`."""
 _CONFIRMS_NO = re.compile(
@@ -137,8 +143,9 @@ _CONFIRMS_NO = re.compile(
     r"(?:incorrect|wrong|untrue|(?:perhaps\s+|certainly\s+|definitely\s+)?not|\w+n't)\W*$"
 )
 _STATED = re.compile(
-    r"(?:(?:the|this|that|your)\s+(?:\w+\s+)?(?:statement|claim|sentence|caption|assertion|description|proposition|answer)|it|this|that)?"
-    r"\s*(?:(?:is|was)\s+)?(?:\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
+    r"(?:(?:the|this|that|your)\s+(?:\w+\s+)?(?:statement|claim|sentence|caption|assertion|description|proposition|answer)"
+    r"(?:\s[^.,;!?]{1,60}?(?=\s(?:is|was)\b))?|it|this|that)?"
+    r"(?:'s|\s*(?:is|was)\b)?\s*(?:\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
 )
 """`The statement is true`, `not true`, `correct`."""
 _CLAUSE_END = re.compile(r"[.!?;,]\s|,?\s*\b(?:so|thus|hence|therefore)\b")
@@ -191,6 +198,15 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
     stated = _STATED.fullmatch(folded)
     if stated is not None:
         return _says_true(stated), Reason.OK
+    stated = _STATED.fullmatch(_CLAUSE_END.split(folded)[-1].strip())
+    if stated is not None and stated.group().startswith(("it ", "the statement", "this statement", "the claim")):
+        before = folded[: -len(stated.group())]
+        if (
+            not refuses(before)
+            and not _UNSETTLED.search(before)
+            and not any(map(LABELS.__contains__, _WORD.findall(before)))
+        ):
+            return _says_true(stated), Reason.OK
     if (declaration := declared(cleaned)) is not None and declaration.is_explicit:
         label, reason = _read_first_word(clean(declaration.value).casefold())
         before = map(_STATED.fullmatch, _CLAUSE_END.split(declaration.before.casefold()))
@@ -236,9 +252,11 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
         return label, Reason.OK
     if not label and _CONFIRMS_NO.match(text, first.end()):
         return label, Reason.OK
+    if not label and _NO_AGAIN.fullmatch(text, first.end()):
+        return label, Reason.OK
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
-    said = _QUOTED.sub(" ", text[first.end() :])
+    said = _CONCEDED.sub("", _ADJECTIVE.sub(" ", _QUOTED.sub(" ", text[first.end() :])))
     settled = _SAME.sub(" ", said)
     if refuses(settled.lstrip(" ,.;:!-")) or (first.group() == "no" and refuses(text[first.start() :])):
         return None, Reason.UNREADABLE

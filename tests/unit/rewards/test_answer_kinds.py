@@ -8,6 +8,7 @@ from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.proof import ReferenceProof
 
 CITIES = ("Oslo", "Rome", "Paris", "Berlin")
+LATEX = ("$10^\\circ$", "$15^\\circ$", "$20^\\circ$", "$25^\\circ$")
 TRENDS = ("Increases", "Decreases", "No change")
 DIGITS = ("0", "1", "2", "3")
 FATE = ("Increase", "Decrease", "Same", "Cannot be determined")
@@ -157,6 +158,44 @@ def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[st
          ["The picture never depicts Rome.", "If the picture shows Rome", "It is located in Paris"]),
         ("A", ("Bernini", "Donatello"), ["The figure on the left is created by Bernini.", "It is carved by Bernini"],
          ["It was not created by Bernini", "The figure was copied from Donatello by Bernini"]),
+        # LaTeX, fractions and words: the own text denied, another option's text with a reason, the longer of two texts.
+        ("B", LATEX, ["B. $15^\\circ$ because the triangle is isosceles.", "B ($15^\\circ$)", "B. $x = 15^\\circ$",
+          "15\u00ba",
+                      "fifteen degrees", "B. It is not $20^\\circ$"],
+         ["B. $15^\\circ$ is incorrect.", "B ($15^\\circ$) is wrong.",
+          "B. $20^\\circ$ because the triangle is isosceles.",
+          "B. So $x = 20^\\circ$.", "B. 20 degrees, because of the sum.", "B. $180^\\circ - 160^\\circ = 20^\\circ$"]),
+        ("C", ("1/2", "1/3", "2/3", "3/4"), ["C. 4/6 = 2/3", "C. $\\frac{2}{3}$"],
+         ["C. 2/6 = 1/3", "C. $\\frac{1}{3}$ because 2 of 6 are red.", "C. $\\frac{2}{3}$ is wrong."]),
+        ("A", ("one", "two", "three"), ["1", "A. 1"], ["A. 2", "A. There are 2 dogs", "2"]),
+        ("C", ("red", "green", "blue", "light blue"), ["C. The car is blue."], ["C. The car is light blue."]),
+        ("B", ("Yes", "Not visible", "Unknown"), ["B. It is not visible."], ["B. It is visible.", "B. Visible"]),
+        ("B", DIGITS, ["B. There is one dog."], ["B. There are no dogs.", "B. 1-2",
+          "There are two dogs. The answer is B."]),
+        # What stands before a declaration: a refusal, another option.
+        ("B", CITIES, ["The image shows Rome. The answer is B.", "The Colosseum is visible.\n\n**B**",
+          "The arena is old \u2192 B",
+                       "There is no doubt that the answer is B.", "At first I thought A, but the answer is B."],
+         ["I cannot see the image. The answer is B.", "No image was provided, so B.", "I don't know. The answer is B.",
+          "Unclear. The answer is B.", "The image shows Paris. The answer is B.",
+          "It was taken in Oslo, so the answer is B.",
+          "Because the city is Paris, the answer is B."]),
+        # What stands behind a label or a text.
+        ("B", CITIES, ["B. A Roman arena is visible.", "B. We can rule out A.", "B without a doubt.",
+          "B. It is none other than Rome.",
+                       "Rome because of the Colosseum.", "Rome. The Colosseum is visible.", "Sure! B",
+          "Answer choice B", "Final: B",
+                       "I'm going with B.", "B as the Colosseum is visible.", '{"answer": "Rome"}', "B \u2713"],
+         ["B. The image is blank.", "B. The city is unknown.", "B. I need the image to answer.", "B. idk",
+          "B. Undetermined.",
+          "B. It looks like Paris.", "B. Either Rome or Oslo", "B: \u2717", "~~B~~", "Rome. No, Paris.",
+          "\u65e0\u6cd5\u786e\u5b9a, \u9009B", "\u4e0d\u5e94\u9009B", "\u9519\u8bef\u7b54\u6848\u662fB"]),
+        ("A", ("left", "right", "top"), ["on the left", "Left side", "The ball is on the left."],
+         ["A. It is right", "A. The answer is right.", "on the right"]),
+        ("C", ("A", "B", "C", "D"), ["Figure C", "The missing figure is C."], ["C. Figure A",
+          "C. The answer is figure D."]),
+        ("C", ("decrease", "increase", "nothing", "none of the above"), ["(C) nothing"], ["(C) none of the above"]),
+        ("B", ("Yes", "No"), ["B. No, not at all."], ["B. Yes, it is."]),
         # A unit on one side of a formula; two units are two options.
         ("B", ("160m", "160\u221a{3}m", "(160-160\u221a{3})m"), ["160\u221a{3}", "$160\\sqrt{3}$", "160\u221a3 m"],
          ["160", "160\u221a{3} cm", "160-160\u221a{3}"]),
@@ -220,6 +259,16 @@ def test_yes_and_no(rewards: MixedReward) -> None:
          ["No, wait, there is one", "No. Actually, there is a dog.", "no, sorry, it is", "No, oops, it is",
           "No, it does.",
           "No doubt", "No doubt, it is", "No mistake about it", "no wonder", "No problem", "No worries", "No contest"]),
+        # A condition, a refusal or a denial around the declaration; what concedes something else takes nothing back.
+        ("yes", ["Based on the image, yes.", "Probably yes.", "### Answer\nYes", "Yes, although there is no collar.",
+                 "Yes, but not in the foreground.", "That's correct.", "The sum is 5, so the statement is true."],
+         ["Yes, if there is a dog.", "The answer is yes if there is a dog.",
+          "I can't see the image. The answer is yes.",
+          "It is unclear, so yes.", "The statement is false. The answer is yes.", "Yes 50%, no 50%", "Yes, it can't.",
+          "\u274c Yes", "~~Yes~~", "Yes, I would need the image."]),
+        ("no", ["No, no.", "Most likely no.", "No, the true value is 5.", "Based on the image, no."],
+         ["No doubt there is a dog.", "Cannot be determined, so no.", "No, I am an AI.",
+          "No, if the animal is a cat."]),
         # Other words for yes and no.
         ("yes", ["Absolutely", "Definitely yes", "Certainly, yes.", "Sure, yes", "Of course", "Absolutely, it is."],
          ["Absolutely not", "Absolutely no", "Definitely maybe", "Not absolutely", "Definitely a dog"]),
