@@ -94,13 +94,22 @@ _IS = re.compile(
     r"|counts?|sees?|finds?|ha(?:s|ve))\s+"
 )
 _SENTENCE_END = re.compile(r"[.!?;]\s+|,?\s+(?:so|thus|hence|therefore)\b,?\s*")
-_BEFORE_ANSWER = re.compile(
-    r"(?:[\s.,;:!]*\b(?:the|my|so|thus|hence|therefore|final|correct|right|best|and|is)\b)*\W*$", re.IGNORECASE
+_IS_ANSWER = re.compile(
+    r"\s+(?:is|corresponds\s+to|means)\s+(?:the\s+)?(?:right|correct|option|answer|choice|[A-Z](?!\w))|\s+\w+$",
+    re.IGNORECASE,
 )
-_REASONED = re.compile(r"^(?:because|since|as|given\s+that|if)\s+", re.IGNORECASE)
+_BEFORE_ANSWER = frozenset(
+    ("the", "my", "so", "thus", "hence", "therefore", "final", "correct", "right", "best", "and", "is")
+)
+"""Words between the last sentence and the declaration."""
+_IS_ANSWER = re.compile(
+    r"\s+(?:is|corresponds\s+to|means)\s+(?:the\s+)?(?:right|correct|option|answer|choice|[A-Z](?!\w))|\s+[a-z]+$",
+    re.IGNORECASE,
+)
+_REASONED = re.compile(r"^(?:because|since|as|given\s+that)\s+", re.IGNORECASE)
 _EDGES = " .,;:!?-()[]{}\"'*"
 _DIGIT = re.compile("[0-9]")
-_REASON = re.compile(r"[\s,;.(-]*\b(?:because|since|as|due\s+to|given|according\s+to)\b", re.IGNORECASE)
+_REASON = re.compile(r"\b(?:because|since|as|due\s+to|given|according\s+to)\b", re.IGNORECASE)
 _QUANTIFIER = re.compile(
     r"(?:(?P<none>none|neither)|(?P<all>all|both|any|each|either|everything))(?:\s+(?:of\s+)?(?:them|these|those|(?:the\s+)?"
     r"(?:above|(?:given\s+|above\s+|listed\s+)?(?:options|choices|answers)(?:\s+(?:given|above|listed))?)))?"
@@ -204,8 +213,9 @@ class Explanations:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
         own_text = self._texts.text_of(label)
         is_open = _OPEN_ENDED.search(own_text) is not None
-        begun = self._texts.without(rest, label).lstrip(_EDGES)
-        if is_open and refuses(rest) and not self.names_another(rest, label) and not DENIED.match(begun):
+        mentions, begun = self._texts.mentions(rest.lstrip(_EDGES)), self._texts.without(rest, label).lstrip(_EDGES)
+        is_own_denied = DENIED.match(begun) and any(label in labels and not start for labels, start, _ in mentions)
+        if is_open and refuses(rest) and not self.names_another(rest, label) and not is_own_denied:
             return Reason.OK
         if (label == "I" and _FIRST_PERSON.match(rest)) or (not is_open and (REFUSAL.match(rest) or refuses(rest))):
             return Reason.UNREADABLE
@@ -242,23 +252,26 @@ class Explanations:
 
     def leads_to_another(self, text: str, label: str) -> bool:
         """Return whether what stands before a declared label states another option: `It is Paris, so B`."""
-        text = _BEFORE_ANSWER.sub("", without_latex(text))
+        words = without_latex(text).split()
+        while words and words[-1].strip(_EDGES).casefold() in ("", *_BEFORE_ANSWER):
+            words.pop()
+        text = " ".join(words)
         said = self._texts.with_text(clean(text))
         if said:
             return label not in said
         others = {labels for labels, _, _ in self._texts.mentions(text)}
-        says_own = any(label in labels for labels in others)
+        if any(label in labels for labels in others):
+            return False
         for sentence in _SENTENCE_END.split(text):
             sentence = _REASONED.sub("", sentence.strip(_EDGES))
             stated = self.stated(clean(sentence))
             if stated is not None and stated != label:
                 return True
-            if says_own or len(others) > 1 or self._texts.number_of(label) is not None:
+            if len(others) > 1 or self._texts.number_of(label) is not None or sentence[:3].casefold() == "if ":
                 continue
             for _, start, end in self._texts.mentions(sentence):
-                if _COMPARED.search(_STATEMENT_END.split(sentence[:start])[-1]) is None and not is_denied(
-                    sentence[end:]
-                ):
+                is_last = not _STATEMENT_END.split(sentence[end:])[0].strip() or _IS_ANSWER.match(sentence, end)
+                if is_last and _COMPARED.search(_STATEMENT_END.split(sentence[:start])[-1]) is None:
                     return True
         return False
 
@@ -293,7 +306,7 @@ class Explanations:
         reason = _REASON.search(text)
         if reason is None:
             return False
-        first = text[: reason.start()]
+        first = text[: reason.start()].rstrip(_EDGES)
         labels = self._texts.with_text(clean(first)) or self._in_digits(clean(first))
         return labels != "" and label not in labels
 
@@ -453,6 +466,8 @@ class Explanations:
         for match in _SECOND_LABEL.finditer(text):
             other = (match[1] or match[2] or match[3]).upper()
             if other == label or other not in self._labels or _WORD_USE.match(text, match.start()):
+                continue
+            if self._texts.are_letters and other == self._texts.text_of(label).upper():
                 continue
             if not self._texts.are_letters and _NAMED_THING.search(text, 0, match.start()):
                 continue

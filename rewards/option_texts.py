@@ -225,7 +225,8 @@ def _spoken(text: str) -> str:
         spoken = re.escape(re.sub(r"(?<=\w{3})s$", "", text)) + "(?:e?[sd])?"
     before = r"(?<![\w.,-])" if text[0].isdecimal() else r"(?<!\w)" if text[0].isalnum() else ""
     behind = r"(?!\w|[.,/][0-9])" if text[-1].isdecimal() else r"(?!\w)" if text[-1].isalnum() else ""
-    return before + spoken + behind
+    article = r"(?:(?:the|an?)\s+)?" if text[0].isalpha() else ""
+    return before + article + spoken + behind
 
 
 def _words(text: str) -> str:
