@@ -209,8 +209,8 @@ def _read_fully(text: str) -> tuple[bool | None, Reason]:
             return _says_true(stated), Reason.OK
     if (declaration := declared(cleaned)) is not None and declaration.is_explicit:
         label, reason = _read_first_word(clean(declaration.value).casefold())
-        before = map(_STATED.fullmatch, _CLAUSE_END.split(declaration.before.casefold()))
-        if any(stated is not None and _says_true(stated) is not label for stated in before):
+        clauses = map(_STATED.fullmatch, _CLAUSE_END.split(declaration.before.casefold()))
+        if any(clause is not None and _says_true(clause) is not label for clause in clauses):
             return None, Reason.CONTRADICTION
         return label, reason
     last = _LAST_SENTENCE.fullmatch(folded)
