@@ -22,7 +22,7 @@ from rewards.mixed import MixedReward
 EXIT_OK = 0
 EXIT_BAD_ROWS = 3
 EXIT_UNEXPECTED = 4
-MAX_BAD_ROWS_SHOWN = 100
+MAX_ROWS_SHOWN = 100
 
 
 class RowScorer:
@@ -120,14 +120,17 @@ def score_file(
             return _explain(source, explain, rows, scorer)
         summary, expectations = Summary(), Expectations()
         agreement = None if against is None else Agreement(against)
-        num_bad = num_open_on_words = 0
+        num_bad = num_failed = num_open_on_words = 0
         with _writer(output, source) as file:
             for scored in scorer.score(rows):
                 if isinstance(scored, BadRow):
                     num_bad += 1
-                    _report_bad_row(source, scored, num_bad)
+                    _report_row(source, scored.line, scored.reason, num_bad, "bad")
                     continue
                 row, result = scored
+                if result.failure is not None:
+                    num_failed += 1
+                    _report_row(source, row.line, f"{row.row_id}: {result.failure}", num_failed, "failed")
                 summary.add(str(row.fields["task"]), result)
                 if agreement is not None:
                     agreement.add(row.row_id, row.fields, result)
@@ -205,8 +208,8 @@ def _writer(output: Path | None, source: Path) -> Iterator[TextIO | None]:
             raise DataError(f"{output} cannot be written: {error.strerror}") from error
 
 
-def _report_bad_row(source: Path, row: BadRow, count: int) -> None:
-    if count <= MAX_BAD_ROWS_SHOWN:
-        print(f"{source}:{row.line}: {row.reason}", file=sys.stderr)
-    elif count == MAX_BAD_ROWS_SHOWN + 1:
-        print("further bad rows are counted, not shown", file=sys.stderr)
+def _report_row(source: Path, line: int, reason: str, count: int, kind: str) -> None:
+    if count <= MAX_ROWS_SHOWN:
+        print(f"{source}:{line}: {reason}", file=sys.stderr)
+    elif count == MAX_ROWS_SHOWN + 1:
+        print(f"further {kind} rows are counted, not shown", file=sys.stderr)

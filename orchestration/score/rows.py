@@ -99,7 +99,10 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             except (ValueError, RecursionError) as error:
                 yield line, f"not JSON: {error}"
             else:
-                yield line, fields if isinstance(fields, dict) else f"a JSON object is needed, not {_kind(fields)}"
+                yield (
+                    line,
+                    _stated(fields) if isinstance(fields, dict) else f"a JSON object is needed, not {_kind(fields)}",
+                )
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -115,7 +118,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             for fields in batch.to_pylist():
                 line += 1
-                yield line, {name: value for name, value in fields.items() if value is not None}
+                yield line, _stated(fields)
+
+
+def _stated(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that have a value: a null is a field left out."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:

@@ -51,6 +51,18 @@ def test_a_scored_row_keeps_its_fields_and_gains_its_rewards(tmp_path: Path) -> 
     assert (row["parsed_answer"], row["reason"], row["failure"]) == ("47", "ok", None)
 
 
+def test_a_null_is_a_field_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {**GOOD, "coord": None, "options": None, "expected": None})
+    assert run([source, "-o", tmp_path / "out.jsonl"]) == 0
+    assert read(tmp_path / "out.jsonl")[0]["task_reward"] == 1.0
+
+
+def test_a_row_without_a_reward_is_named_by_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.jsonl", GOOD, {**GOOD, "id": "no_gold", "task": "match_yesno", "answer": "perhaps"})
+    assert run([source]) == 0
+    assert f"{source}:2: no_gold: matching: match_yesno reference is 'perhaps'" in capsys.readouterr().err
+
+
 def test_bad_rows_are_named_by_line_and_the_rest_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = {
         2: ('{"id": "b", "task":\n', "not JSON"),
