@@ -11,8 +11,8 @@ from rewards.number_words import chinese_count, in_digits
 from rewards.plain_text import accepted_texts, normalise
 
 _NO_COUNT = re.compile(
-    r"\b(?:lost\s+(?:count|track)|gave\s+up|stopped|got\s+(?:up\s+)?to|counted\s+up\s+to|another)\b|[0-9](?:\s+[a-z-]+){0,2}?\s+(?:(?:more|less|fewer|other|others|further|extra|additional|missing|apiece)\b|each$"
-    r"|per\s+(?!cent)|at\s+a\s+time|(?:and|plus)\s+(?:an?|another|some|several|many|more|others?)\b(?!\s+half))|[0-9]\s+(?:an?\s+[a-z]+$|of\s+(?:the\s+)?(?:several|many)\b)"
+    r"\b(?:lost\s+(?:count|track)|gave\s+up|stopped|got\s+(?:up\s+)?to|counted\s+up\s+to|another)\b|[0-9](?:\s+[a-z-]+){0,2}?\s+(?:(?:more|less|fewer|other|others|further|extra|additional|missing|apiece)\b|(?:(?:in|on|at|per|for)\s+)?(?:each|every|either)(?:\s+[a-z]+)?$"
+    r"|per\s+(?!cent)|at\s+a\s+time|couples\b|(?:and|plus)\s+(?:an?|another|some|several|many|more|others?)\b(?!\s+half))|[0-9][^0-9]*\b(?:possibly|maybe|perhaps)\b|[0-9]\s+(?:an?\s+[a-z]+$|of\s+(?:the\s+)?(?:several|many)\b)"
 )
 """A part, a rate or a break: `4 more`, `4 per table`, `3 dogs and a cat`, `I lost count at 3`."""
 

@@ -3,18 +3,20 @@
 import re
 
 CURRENCIES = {
-    "dollar": "$ dollar", "us dollar": "us$ usd", "canadian dollar": "c$ ca$ cad", "australian dollar": "a$ au$ aud",
-    "new zealand dollar": "nz$ nzd", "hong kong dollar": "hk$ hkd", "singapore dollar": "s$ sg$ sgd",
-    "taiwan dollar": "nt$ twd", "euro": "\u20ac eur euro", "pound sterling": "\u00a3 gbp sterling quid",
-    "yen or yuan": "\u00a5", "yen": "jpy yen jp\u00a5 \u5186 \u65e5\u5143",
-    "yuan": "\u5143 yuan rmb cny renminbi \u5757 cn\u00a5", "rupee": "\u20b9 rs rs. rupee",
-    "indian rupee": "inr", "won": "\u20a9 krw won", "ruble": "\u20bd rub ruble rouble", "lira": "\u20ba lira",
-    "baht": "\u0e3f thb baht", "dong": "\u20ab vnd dong", "shekel": "\u20aa ils shekel", "franc": "chf franc",
-    "real": "r$ brl reais", "mexican peso": "mx$ mxn", "peso": "\u20b1 php peso", "rand": "zar rand",
-    "krona": "kr krona kronor krone kroner", "swedish krona": "sek", "norwegian krone": "nok", "danish krone": "dkk",
-    "zloty": "pln zloty", "koruna": "czk koruna", "forint": "huf forint", "rupiah": "idr rupiah",
-    "ringgit": "myr ringgit", "riyal": "sar riyal", "dirham": "aed dirham", "naira": "\u20a6 ngn naira",
-    "taka": "\u09f3 bdt taka", "hryvnia": "\u20b4 uah hryvnia", "bitcoin": "\u20bf btc bitcoin",
+    "dollar": "$ dollar", "us dollar": "us$ usd \u7f8e\u5143 \u7f8e\u91d1", "canadian dollar": "c$ ca$ cad",
+    "australian dollar": "a$ au$ aud", "new zealand dollar": "nz$ nzd", "hong kong dollar": "hk$ hkd \u6e2f\u5143",
+    "singapore dollar": "s$ sg$ sgd", "taiwan dollar": "nt$ twd", "euro": "\u20ac eur euro \u6b27\u5143",
+    "pound sterling": "\u00a3 gbp sterling quid \u82f1\u9551", "yen or yuan": "\u00a5",
+    "yen": "jpy yen jp\u00a5 \u5186 \u65e5\u5143",
+    "yuan": "\u5143 yuan rmb cny renminbi \u4eba\u6c11\u5e01 \u5757\u94b1 \u5757 cn\u00a5",
+    "rupee": "\u20b9 rs rs. rupee", "indian rupee": "inr", "won": "\u20a9 krw won \u97e9\u5143",
+    "ruble": "\u20bd rub ruble rouble", "lira": "\u20ba lira", "baht": "\u0e3f thb baht", "dong": "\u20ab vnd dong",
+    "shekel": "\u20aa ils shekel", "franc": "chf franc", "real": "r$ brl reais", "mexican peso": "mx$ mxn",
+    "peso": "\u20b1 php peso", "rand": "zar rand", "krona": "kr krona kronor krone kroner", "swedish krona": "sek",
+    "norwegian krone": "nok", "danish krone": "dkk", "zloty": "pln zloty", "koruna": "czk koruna",
+    "forint": "huf forint", "rupiah": "idr rupiah", "ringgit": "myr ringgit", "riyal": "sar riyal",
+    "dirham": "aed dirham", "naira": "\u20a6 ngn naira", "taka": "\u09f3 bdt taka", "hryvnia": "\u20b4 uah hryvnia",
+    "bitcoin": "\u20bf btc bitcoin",
 }  # fmt: skip
 SHARED = {
     "dollar": {name for name in CURRENCIES if name.endswith(" dollar")},

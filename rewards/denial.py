@@ -96,7 +96,7 @@ _OF_A_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _POINTED_AWAY = re.compile(
-    rf"\b(?:{NOT}|no|(?:any|every)(?:thing|where)\s+but|all\s+but|except(?:ing)?|exclud(?:e|es|ing)|other\s+than|outside|avoid(?:ing)?|ignor(?:e|ing)|without)\b",
+    rf"\b(?:{NOT}|no|(?:any|every)(?:thing|where)\s+but|all\s+but|nothing|nobody|no[\s-]one|none|except(?:ing)?|exclud(?:e|es|ing)|other\s+than|outside|avoid(?:ing)?|ignor(?:e|ing)|without)\b",
     re.IGNORECASE,
 )
 _EMPTIED = re.compile(rf"\W*(?:(?:is|are|was|were)\s+(?:empty|blank|vacant)\b|(?:{LACKS.pattern}))", re.IGNORECASE)

@@ -3,7 +3,8 @@ r"""Words and names around a formula: `x is 5`, `there are 12 ways`, `2 root 3`,
 import re
 
 from rewards.denial import UNSURE
-from rewards.quantities import is_counted
+from rewards.number_bounds import is_counted
+from rewards.units import named_unit
 
 _REJECTED = re.compile(
     r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor|omit|remov|avoid|delet|cross(?:es|ed|ing)?\s+out|str(?:ik|uck)|throw|instead\s+of|rather\s+than"
@@ -75,7 +76,12 @@ def in_signs(text: str) -> str:
     if of_one is not None:
         return of_one["value"].strip()
     counted = _COUNTED.fullmatch(text)
-    if counted is not None and is_counted(counted["what"]) and is_counted(counted["things"]):
+    if (
+        counted is not None
+        and named_unit(counted["things"]) is None
+        and is_counted(counted["what"])
+        and is_counted(counted["things"])
+    ):
         return f"{counted['number']} {counted['things']}"
     text = _SQUARE_ROOT.sub("\u221a", _CUBE_ROOT.sub("\u221b", text))
     text = _TIMES.sub(r"\\times ", text)

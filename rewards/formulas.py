@@ -10,9 +10,9 @@ from rewards.currencies import SIGN
 from rewards.declaration import declared
 from rewards.formula_words import in_signs, is_rejected, named_values
 from rewards.number_answers import states_number
+from rewards.number_bounds import BOUND
 from rewards.number_words import number_word
 from rewards.plain_text import unify
-from rewards.quantities import BOUND
 from rewards.units import Unit, named_unit, split_unit
 
 _LEAD = re.compile(
@@ -72,6 +72,10 @@ _MICRO = re.compile(r"(?<=[0-9}])\s*\\mu\s+(?=(?:m|s|g|A|V|F|C|W|L|l|mol)\b)")
 _INDEX = re.compile(r"_\s*\{\s*(\w)\s*\}")
 _PLAIN_SET = re.compile(r"\{[^{}]*,[^{}]*\}")
 TUPLE = re.compile(r"(?:\\left)?[(\[][^()\[\]]*,[^()\[\]]*(?:\\right)?[)\]]")
+_MINUTE = r"(?:'|\^\s*(?:\{\s*)?\\prime(?:\s*\})?)"
+_DEGREES_MINUTES = re.compile(
+    rf"(-?[0-9]{{1,9}})\u00b0\s*([0-9]{{1,2}}(?:\.[0-9]{{1,9}})?)\s*{_MINUTE}(?:\s*([0-9]{{1,2}}(?:\.[0-9]{{1,9}})?)\s*(?:{_MINUTE}{{2}}|\"))?"
+)
 _PRIME = re.compile(r"[0-9.]+'{1,2}")
 """Feet or minutes of arc; the text does not decide."""
 _MIXED = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
@@ -204,6 +208,13 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
         unit = named_unit(currency["front"] or currency["behind"])
     if _PRIME.fullmatch(value):
         value, unit = value.rstrip("'"), Unit((("foot or minute", 1),), Fraction(1))
+    arc = _DEGREES_MINUTES.fullmatch(value.strip("()"))
+    if arc is not None:
+        minutes = Fraction(arc[2]) / 60 + Fraction(arc[3] or 0) / 3600
+        degrees = Fraction(arc[1]) + (-minutes if arc[1].startswith("-") else minutes)
+        return Formula(
+            f"\\frac{{{degrees.numerator}}}{{{degrees.denominator}}}", named_unit("\u00b0"), False, value
+        ), Reason.OK
     clock = _CLOCK.fullmatch(value)
     if clock is not None:
         half = Unit(((f"{clock[4].casefold()}m", 1),), Fraction(1)) if clock[4] else unit

@@ -55,7 +55,7 @@ def main() -> None:
         parts = None if isinstance(gold, Relational) or sides(gold) is not None else sides(reply)
         if parts is not None:
             # `x = 2 + 3 = 5` says 5 in each of its parts but the name, `x = 2y = 5` in one; `4 = 5` says nothing.
-            values = [part for part in parts if not is_expr_of_only_symbols(part)]
+            values = [part for part in parts if part.has(sympy.Abs) or not is_expr_of_only_symbols(part)]
             if not values:
                 return any(equal(gold, part) for part in parts)
             if len(parts) > 2 and len(values) < len(parts) and not gold.free_symbols:

@@ -58,7 +58,9 @@ _ASIDES = (
     ),
     re.compile(rf",\s*(?:which\s+is\s+)?{_N}(?:\s+[a-z]+){{0,2}}?\s+(?:less|(?:[a-z]+er|more))\s+than\b{_REST}"),
     # Out of how many, and how many of them.
-    re.compile(rf"\s*\b(?:out\s+of|per|of\s+(?:the|these|those|all(?:\s+the)?))\s+{_N}(?:\s+[a-z]+)?"),
+    re.compile(
+        rf"\s*\b(?:(?:out\s+of|of\s+(?:the|these|those|all(?:\s+the)?))\s+{_N}|per\s+1(?:,?0)+(?![0-9.]))(?:\s+[a-z]+)?"
+    ),
     re.compile(rf"(?:[,;]\s*{_N}\s+of\s+(?:which|whom|them)|;\s*{_N}\s+(?:is|are|was|were))\b{_REST}"),
     re.compile(rf"(?:[,;]\s*(?:with|when|where)|[,;\s]+(?:including|of\s+(?:which|whom|them)))\b{_REST}"),
 )

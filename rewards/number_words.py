@@ -8,8 +8,20 @@ SCALES = {
     "b": 10**9, "bn": 10**9, "bln": 10**9, "billion": 10**9, "billions": 10**9,
     "tn": 10**12, "trn": 10**12, "trillion": 10**12, "trillions": 10**12,
     "pair": 2, "pairs": 2, "dozen": 12, "dozens": 12, "score": 20,
-    "lakh": 10**5, "crore": 10**7, "\u4e07": 10**4, "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
+    "lakh": 10**5, "crore": 10**7, "\u767e": 100, "\u5343": 1000, "\u4e07": 10**4,
+    "\u4ebf": 10**8, "\u767e\u4e07": 10**6, "\u5343\u4e07": 10**7,
 }  # fmt: skip
+COUNTERS = (
+    "\u4e2a\u500b\u540d\u4f4d\u4eba\u53ea\u96bb\u6761\u689d\u79cd\u7a2e\u672c\u5f20\u5f35\u8f86\u53f0\u5bb6\u6237\u5957\u68f5\u6735\u4ef6\u652f\u679d\u6839\u5757\u7247\u5934\u5339\u5c81\u6b21\u573a\u90e8\u5ea7\u6240\u9897\u7c92"
+    "\u628a\u67b6\u8258\u680b\u95f4\u6247\u9876\u76c6\u74f6\u676f\u7897\u76d8\u76d2\u7bb1\u7c7b\u9879\u7ec4\u9762\u884c\u5217\u6b65\u6b3e\u80a1"
+)
+"""Chinese words between a number and what it counts; those of two, ten or twelve things are none of them."""
+CHINESE_THING = (
+    # Not: ten, hundred, thousand, .., times, or, about, at least, before, after, part, half, and, plus, minus.
+    "(?!\u65b9)[^\\W0-9a-z\u5341\u767e\u5343\u4e07\u4ebf\u500d\u4ee5\u591a\u6216\u5de6\u5c11\u7b2c\u5206\u4e0d\u5230\u81f3\u534a\u51e0\u548c\u6ca1\u65e0"
+    "\u4e0e\u52a0\u51cf\u4e58\u9664\u6bd4\u8d85\u5347\u964d\u589e\u8dcc\u8fd8\u4e4b\u6298\u6210\u5185\u5916\u524d\u540e]{0,8}"
+)
+"""A pattern of what is counted, without words that make another number of the one before."""
 GROUPS = frozenset(("pair", "pairs", "dozen", "dozens", "score"))
 """Those that are counted in words as well: `two dozen`, `a pair`."""
 _SMALL_WORDS = {
@@ -54,8 +66,7 @@ _CHINESE_COUNT = re.compile(
     r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?(?:[\u4e00\u603b]?\u5171)?\u53ea?(?:"
     r"(?P<none>\u6ca1\u6709|\u65e0|\u6709?\u96f6)(?!\u6cd5|\u5176|\u522b|\u56fe|\u7167\u7247|\u7b54\u6848|\u4fe1\u606f|\u529e\u6cd5|\u63d0\u4f9b|\u8db3\u591f)"
     rf"|\u6709?(?:(?P<digits>[0-9]{{1,6}})|(?:(?P<hundreds>{_CHINESE_DIGIT})\u767e\u96f6?)?(?:(?P<tens>{_CHINESE_DIGIT}?)(?P<ten>\u5341))?(?P<ones>{_CHINESE_DIGIT})?))"
-    # Not: digits, ten, hundred, times, more, or, about, at least, rank, part.
-    rf"(?:(?!{_CHINESE_DIGIT})[^\W0-9a-z\u5341\u767e\u5343\u4e07\u4ebf\u500d\u4ee5\u591a\u6216\u5de6\u5c11\u7b2c\u5206\u4e0d\u5230\u81f3\u534a\u51e0\u548c\u6ca1\u65e0]){{0,8}}"
+    rf"(?:[{COUNTERS}]{CHINESE_THING}|(?<=[\u65e0\u6709\u96f6]){CHINESE_THING})?"
 )
 _EDGES = "()[]{}\"'*,;:!?#\u2248~="
 

@@ -494,3 +494,38 @@ def test_a_reference_that_can_be_earned_is_not_refused(task: str, gold: str) -> 
 
 def test_a_box_in_parts_of_the_image_is_no_reference_in_pixels(rewards: MixedReward) -> None:
     assert values(rewards, "iou", "[0.1, 0.1, 0.5, 0.5]", ["[0.1, 0.1, 0.5, 0.5]"]) == {"[0.1, 0.1, 0.5, 0.5]": None}
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        # A unit is compared with its power, and two words may be one unit.
+        ("math", "36 m^2", ["36 m²", "36 square meters", "36平方米", "360000 cm^2", "36"],
+         ["36 m", "36米", "36 m³", "36 cubic meters", "36立方米", "36 meters"]),
+        ("math", "8 cm", ["80 mm", "8厘米", "8 centimeters"], ["800 cm²", "8 cm^3", "8 square centimeters", "8 s"]),
+        ("math", "5 s", ["5 seconds", "5000 ms"], ["5 s^{-1}", "5 s^2"]),
+        ("math", "50 kilowatt hours", ["50 kWh", "50 kilowatt-hours", "0.05 MWh"], ["50 hours", "50 kilowatts"]),
+        ("math", "8 light years", ["8 light years"], ["8 years"]),
+        ("math", "5 miles", ["5 miles", "5 mi"], ["5 nautical miles", "5 square miles"]),
+        ("math", "12", ["12 possible outcomes", "12 apples", "12本书", "12岁"], ["12个以上", "12倍"]),
+        ("math", "51°19'", ["51°19'", r"51^{\circ}19^{\prime}"], ["70", "19°51'", "51+19", "51°"]),
+        ("math", "115°30'", ["115.5°", "115.5"], ["145°", "115.3°"]),
+        ("math", "5", ["x=5"], ["|x|=5"]),
+        ("chart", "36 m²", ["36 m2", "36 square metres", "36平方米"], ["36 m", "36 meters", "36 m³"]),
+        ("chart", "5 GW", ["5 GW", "5000 MW", "5"], ["5 MW", "5 kW", "5 GWh"]),
+        ("chart", "300 ppm", ["300 ppm", "300ppm"], ["300 ppb"]),
+        ("chart", "$45", ["45美元", "45 dollars"], ["45人民币", "45元"]),
+        ("chart", "45%", ["45%", "45"], ["45 permille"]),
+        # What stands right behind a number is a unit or a thing, not another number and no bound, in any script.
+        ("chart", "45", ["45%左右", "45万", "45千米", "45km2", "45people", "45名学生", "45 per 1,000", "45 美元"],
+         ["45或54", "45到54", "45or54", "45to54", "45以上", "45 以下", "45倍", "45升至60", "45减5", "45или54",
+          "log10 of 45", "45 short of target", "45-odd", "45 and change", "45 gross", "45 per 2"]),
+        ("counting", "4", ["4个苹果", "4 只狗", "4人", "图中有4辆汽车"],
+         ["4个以上", "4或5", "4or5", "4千", "4双", "4打", "4分之1", "4个半", "4成", "4 in each row", "4 on each side",
+          "4 each side", "4 couples", "4 visible, possibly more"]),
+    ],
+)  # fmt: skip
+def test_units_and_what_follows_a_number(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, task, gold, right, wrong)
