@@ -13,7 +13,7 @@ from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ChartConfig
 from rewards.currencies import CURRENCIES
 from rewards.declaration import quoted
-from rewards.number_answers import read_answer
+from rewards.number_answers import read_answer, read_year
 from rewards.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
 from rewards.quantities import Quantity, read_quantity
 from rewards.reading import anls
@@ -132,7 +132,7 @@ class ChartReward:
     def _grade_number(
         self, answer: str, read_gold: Callable[[], Quantity], is_year: bool, gold_unit: Unit | None = None
     ) -> Grade:
-        quantity, reason = read_answer(answer)
+        quantity, reason = (read_year if is_year else read_answer)(answer)
         if quantity is None:
             return Grade(0.0, reason)
         spelled = _decimal(quantity.value) + ("%" if quantity.percent else "")

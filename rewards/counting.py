@@ -7,7 +7,7 @@ from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import CountingConfig
 from rewards.denial import says_none
 from rewards.number_answers import read_answer, without_asides
-from rewards.number_words import chinese_count, in_digits
+from rewards.number_words import from_chinese, in_digits, says_none_in_chinese
 from rewards.plain_text import accepted_texts, normalise
 
 _NO_COUNT = re.compile(
@@ -52,10 +52,10 @@ class CountingReward:
 
 def _count(text: str) -> tuple[int | None, Reason]:
     """Return the whole number in a text, or None and why."""
-    plain = normalise(text)
-    count = 0 if says_none(in_digits(plain)) else chinese_count(plain)
-    if count is not None:
-        return count, Reason.OK
+    text = text.strip().removeprefix("- ")
+    plain = from_chinese(normalise(text))
+    if says_none(in_digits(plain)) or says_none_in_chinese(plain):
+        return 0, Reason.OK
     if _NO_COUNT.search(without_asides(in_digits(plain))) is not None:
         return None, Reason.NOT_A_NUMBER
     quantity, reason = read_answer(text)

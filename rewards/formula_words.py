@@ -32,7 +32,10 @@ _COUNTED = re.compile(
 )
 _SQUARE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?(?:square\s+)?root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _CUBE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?cube\s+root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
-_TIMES = re.compile(r"(?<=[0-9])\s+times\s+(?=[0-9(\\\u221a\u221b])")
+_TIMES = re.compile(r"(?<=[0-9])\s+times\s+(?=[0-9(\\\u221a\u221b\u03c0]|pi\b)")
+_OVER = re.compile(r"((?:[0-9]+\s*)?(?:\\?pi|\u03c0|[a-z])|[0-9]+)\s+over\s+([0-9]+|[a-z])")
+_PLUS = re.compile(r"(?<=[0-9)}])\s+(plus|minus)\s+(?=[0-9(\\\u221a])")
+_AND_PART = re.compile(r"([0-9]+)\s+and\s+(?=[0-9]+/[0-9]+$)")
 _TO = re.compile(r"([0-9]{1,6})\s+to\s+([0-9]{1,6})(?:\s+to\s+([0-9]{1,6}))?")
 _ASSIGNMENT = re.compile(rf"\s*(?P<name>{_NAME})\s*=(?P<value>[^=<>]+)")
 _SEPARATOR = re.compile(
@@ -84,7 +87,8 @@ def in_signs(text: str) -> str:
     ):
         return f"{counted['number']} {counted['things']}"
     text = _SQUARE_ROOT.sub("\u221a", _CUBE_ROOT.sub("\u221b", text))
-    text = _TIMES.sub(r"\\times ", text)
+    text = _OVER.sub(r"\\frac{\1}{\2}", _TIMES.sub(r"\\times ", text))
+    text = _AND_PART.sub(r"\1 ", _PLUS.sub(lambda sign: "+" if sign[1] == "plus" else "-", text))
     ratio = _TO.fullmatch(text)
     if ratio is not None:
         return ":".join(filter(None, ratio.groups()))

@@ -11,7 +11,7 @@ from rewards.declaration import declared
 from rewards.formula_words import in_signs, is_rejected, named_values
 from rewards.number_answers import states_number
 from rewards.number_bounds import BOUND
-from rewards.number_words import number_word
+from rewards.number_words import from_chinese, in_digits, number_word, part_in_digits
 from rewards.plain_text import unify
 from rewards.units import Unit, named_unit, split_unit
 
@@ -20,12 +20,20 @@ _LEAD = re.compile(
     r"(?:(?:\u56e0\u6b64|\u6240\u4ee5|\u6545|\u7efc\u4e0a)\s*,?\s*)?(?:\u6b63\u786e|\u6700\u7ec8)?\u7684?\u7b54\u6848"
     r"\s*(?:\u662f|\u4e3a|:|=)\s*:?\s*|"
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+|my\s+|our\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result)\s*"
-    r"(?:is|equals|:|=)\s*:?\s*|(?:(?:so|thus|hence|therefore|then|finally|and)\b[,:]?\s+)?(?:(?:we\s+(?:get|have|find|obtain)|solving|giving|which\s+gives)\b[,:]?\s+)?"
+    r"(?:is|equals|:|=|\n)\s*:?\s*|(?:(?:so|thus|hence|therefore|then|finally|and)\b[,:]?\s+)?(?:(?:we\s+(?:get|have|find|obtain)|solving|giving|which\s+gives)\b[,:]?\s+)?"
     r"(?=[A-Za-z]\w?\s*=)|(?:so|thus|hence|therefore|then|finally)\b[,:]?\s+(?=[-+($\\0-9])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(r"(?:\\approx|\u2248|~|\b(?:about|approximately|around|roughly)\b)\s*", re.IGNORECASE)
 _DOLLARS = (("$$", "$$"), ("\\(", "\\)"), ("\\[", "\\]"), ("$", "$"), ("**", "**"), ("`", "`"))
+_BOLD = re.compile(r"(?<![^\s(\[:=$])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![A-Za-z0-9(])")
+_STYLE = re.compile(
+    r"^#{1,6}\s+|</?(?:b|i|em|strong|u|span|p|div)>|\\(?:textcolor|color)\s*\{[^{}]*\}|\\(?:bf|rm|it|large|Large)(?![A-Za-z])"
+    r"|\s*[\u2713\u2714\u2705]\ufe0f?\s*$"
+)
+"""What only shows how a text looks: headings, tags, colours, ticks."""
+_ONE_TOKEN_BOX = re.compile(r"\\boxed\s+([^\s{}\\]+)(?=\$?\.?$)")
+_SOLE_GROUP = re.compile(r"^\{([^{},]*)\}$")
 _TOWER = re.compile(
     r"\^\s*(?:\{[^{}^]{0,64}\^|[-+(]*(?:[0-9]{1,8}|[A-Za-z])\s*\^|\{?\s*[-+]?[0-9]{5})"
     r"|[!)}]\s*!|[0-9]{4}\s*!|binom\s*\{\s*[0-9]{4}"
@@ -33,7 +41,9 @@ _TOWER = re.compile(
 """Powers of powers, exponents and factorials that would fill memory before any clock rings."""
 HEDGE = re.compile(r"\bor\b|\\lor\b|\\vee\b|\u6216|(?<!_)[0-9]\s+[0-9]", re.IGNORECASE)
 _LAST_CLAUSE = re.compile(r"[.,;:]\s|\b(?:so|thus|hence|therefore)\b", re.IGNORECASE)
-_FONT = re.compile(r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm)\s*\{([^{}]*)\}")
+_FONT = re.compile(
+    r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm|operatorname|underline)\s*\{([^{}]*)\}"
+)
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~")
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))")
 _PLAIN_POWER = re.compile(
@@ -41,9 +51,12 @@ _PLAIN_POWER = re.compile(
 )
 _ROOT = re.compile(r"\\?(?<![A-Za-z])sqrt(?![A-Za-z])|(?<=[0-9A-Za-z)}])sqrt(?![A-Za-z])|\u221a|\u221b")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
-_QUOTIENT_OF_ROOT = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})/([0-9]{1,9})\s+(?=\\?sqrt|\u221a|\\pi|\u03c0)")
+_QUOTIENT_OF_ROOT = re.compile(
+    r"(?<![0-9.,/^{])([0-9]{1,9})/([0-9]{1,9})\s+(?=\\?sqrt|\u221a|\\?pi(?![A-Za-z])|\u03c0)"
+)
 """`1/2 sqrt(3)`, with a blank, is half of the root."""
 _ELLIPSIS = re.compile(r"(?<![0-9.])([0-9]{0,9}\.)([0-9]{2,18})\s*(?:\.{3}|\u2026|\\(?:l|c)?dots)")
+_ALL_WORDS = re.compile(r"[A-Za-z]+(?:[\s-]+[A-Za-z]+)+|[Hh]alf")
 _PERIOD = re.compile(r"([0-9]*?)([0-9]{1,9}?)\2+")
 """`0.1666...` goes on with what it repeats at its end."""
 _REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|dot|bar)\s*\{([0-9]{1,9})\}")
@@ -130,6 +143,7 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     if len(text) > max_chars:
         return None, Reason.TOO_LONG
     text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, _ELLIPSIS.sub(_going_on, text)))).strip()
+    text = _ONE_TOKEN_BOX.sub(r"\\boxed{\1}", _BOLD.sub(r"\1", _STYLE.sub("", text)).strip())
     if text.count("\\boxed") > 1:
         return None, Reason.AMBIGUOUS
     text = _bare(text)
@@ -147,6 +161,8 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
         text = _bare(declaration.value)
     if is_rejected(text):
         return None, Reason.UNREADABLE
+    if _ALL_WORDS.fullmatch(text):
+        text = in_digits(part_in_digits(text.casefold()))
     text = in_signs(_ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text)
     if not text or "**" in text or _TOWER.search(text):
         return None, Reason.UNREADABLE
@@ -159,7 +175,8 @@ def _bare(text: str) -> str:
     """Return the text without what surrounds a formula: a lead phrase, a box, dollars, a full stop."""
     for _ in range(4):
         before = text
-        text = _without_box(_LEAD.sub("", text.strip(), count=1).strip().rstrip(" .,;:"))
+        text = from_chinese(_LEAD.sub("", text.strip(), count=1).strip().rstrip(" .,;:"))
+        text = _without_box(_SOLE_GROUP.sub(r"\1", text))
         for opening, closing in _DOLLARS:
             if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
                 inner = text[len(opening) : -len(closing)].strip()

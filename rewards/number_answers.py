@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from rewards.base import Reason
 from rewards.declaration import declared
-from rewards.number_words import in_digits
+from rewards.number_words import from_chinese, in_digits, part_in_digits
 from rewards.plain_text import normalise
 from rewards.quantities import Quantity, read_quantity
 
@@ -64,6 +64,10 @@ _ASIDES = (
     re.compile(rf"(?:[,;]\s*{_N}\s+of\s+(?:which|whom|them)|;\s*{_N}\s+(?:is|are|was|were))\b{_REST}"),
     re.compile(rf"(?:[,;]\s*(?:with|when|where)|[,;\s]+(?:including|of\s+(?:which|whom|them)))\b{_REST}"),
 )
+_OF_YEAR = re.compile(
+    rf"(?P<year>(?:[^0-9]*\bin\s+(?:the\s+year\s+)?|fy\s?)?{_YEAR})"
+    rf"(?:,?\s+(?:with|at)\s+{_ABOUT}{_N}(?:\s+[a-z]+)?|\s+\({_N}(?:\s+[a-z]+)?\))?"
+)
 _LONE = re.compile(r"[0-9]{1,9}(?:,[0-9]{3})*(?:\.[0-9]{1,9})?")
 _PART = re.compile(rf"({_LONE.pattern})\s?(%?)")
 _BEGINS_LIST = re.compile(r"[0-9][^:;,(=]*?\s*([:;,=])\s")
@@ -99,7 +103,8 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
     """
     if "!" in text and _FACTORIAL.search(text) is not None:
         return None, Reason.NOT_A_NUMBER
-    text = in_digits(normalise(text))
+    text = in_digits(part_in_digits(from_chinese(normalise(text))))
+    text = "0" if text in ("none", "nil") else text
     if _DIGIT.search(text) is None:
         return None, Reason.NOT_A_NUMBER
     quantity, reason = read_quantity(text)
@@ -121,6 +126,16 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
     if states_number(before) or (not is_final and _GIVEN.search(before) is not None):
         return None, reason
     return quantity, Reason.OK
+
+
+def read_year(text: str) -> tuple[Quantity | None, Reason]:
+    """Read the year that an answer gives, also beside the number of that year: `2016 (20 deals)`, `in 2016 at 45`.
+
+    Args:
+        text: The answer, of capped length.
+    """
+    named = _OF_YEAR.fullmatch(in_digits(normalise(text)))
+    return read_quantity(named["year"].removeprefix("fy").strip()) if named is not None else read_answer(text)
 
 
 def states_number(text: str) -> bool:

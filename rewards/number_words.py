@@ -56,17 +56,38 @@ _ABOUT = re.compile(
     r"(?:%|\s(?:percent|per\scent|pct))?"
 )
 _SIGN = re.compile(r"-|(?:minus|negative)\s+")
+_PART_NAMES = ("half", "third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_PART_IN_WORDS = re.compile(
+    r"(?P<sign>minus\s+|negative\s+|-)?(?:(?P<whole>[a-z-]+)\s+and\s+)?(?:(?P<count>[a-z]+)[\s-]+)?"
+    rf"(?P<name>{'|'.join(_PART_NAMES)})s?(?:\s+(?:of\s+)?an?\s+(?P<scale>hundred|thousand|million|billion))?"
+)
+_AN = re.compile(r"^an?$")
 _DIGIT = re.compile("[0-9]")
 _CHINESE_DIGITS = {
     char: value for value, char in enumerate("\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d")
 } | {"\u4e24": 2}
 _CHINESE_DIGIT = f"[{''.join(_CHINESE_DIGITS)}]"
-_CHINESE_COUNT = re.compile(
-    # (In the picture) (in total) (there are) .. things.
-    r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?(?:[\u4e00\u603b]?\u5171)?\u53ea?(?:"
-    r"(?P<none>\u6ca1\u6709|\u65e0|\u6709?\u96f6)(?!\u6cd5|\u5176|\u522b|\u56fe|\u7167\u7247|\u7b54\u6848|\u4fe1\u606f|\u529e\u6cd5|\u63d0\u4f9b|\u8db3\u591f)"
-    rf"|\u6709?(?:(?P<digits>[0-9]{{1,6}})|(?:(?P<hundreds>{_CHINESE_DIGIT})\u767e\u96f6?)?(?:(?P<tens>{_CHINESE_DIGIT}?)(?P<ten>\u5341))?(?P<ones>{_CHINESE_DIGIT})?))"
-    rf"(?:[{COUNTERS}]{CHINESE_THING}|(?<=[\u65e0\u6709\u96f6]){CHINESE_THING})?"
+_CHINESE_NONE = re.compile(
+    # (In the picture) there is none, not: no way, no other, no picture, no answer, no information.
+    r"(?:\u56fe[\u7247\u50cf]?|\u7167\u7247|\u753b\u9762)?[\u4e2d\u91cc\u4e0a]?"
+    r"(?:\u6ca1\u6709|\u65e0|\u6709?\u96f6)(?!\u6cd5|\u5176|\u522b|\u56fe|\u7167\u7247|\u7b54\u6848|\u4fe1\u606f|\u529e\u6cd5|\u63d0\u4f9b|\u8db3\u591f)"
+    rf"{CHINESE_THING}"
+)
+_CHINESE_LEAD = re.compile(
+    # (In) the year; .. is, equals, has, together, about, reaches, gives, choose, answer, solution.
+    r"(?:\u5728?[12][0-9]{3}\u5e74,?)?[\u3400-\u9fff,]{0,16}?"
+    r"(?:(?:\u662f|\u4e3a|\u7b49\u4e8e|\u6709|\u5171|\u8ba1|\u7ea6|\u8fbe\u5230?|\u5f97|\u9009|\u7b54|\u89e3|\u6240\u4ee5|\u56e0\u6b64|\u6545|\u5219|\u5373)[:,]?|:)\s*"
+    rf"(?=[-+$\\0-9.(\u221a\u767e{''.join(_CHINESE_DIGITS)}\u5341]|[a-zA-Z]\s*=)"
+)
+_NO_LEAD = re.compile(
+    # Not, no, if, false, perhaps, or, half, times, near, rest, from, at most, at least, another.
+    "[\u4e0d\u6ca1\u975e\u65e0\u672a\u82e5\u5047\u9519\u6216\u500d\u534a\u8fd1\u5269\u4ece\u8fd8\u53e6\u7b2c]|\u5176[\u4f59\u4ed6]|\u5982\u679c|\u53ef\u80fd|\u4e5f\u8bb8|[\u6700\u81f3]\u5c11(?!\u7684)|[\u6700\u81f3]?\u591a(?:\u8fbe|\u4e3a)|\u6700\u591a(?!\u7684)|\u81f3\u591a"
+)
+_CHINESE_NUMBER = re.compile(
+    rf"(?P<percent>\u767e\u5206\u4e4b)?(?P<words>[{''.join(_CHINESE_DIGITS)}\u5341\u767e\u5343\u4e07\u4ebf]+|[0-9.]+(?=$))"
+)
+_SECTION = re.compile(
+    rf"\u96f6?(?:({_CHINESE_DIGIT})\u5343\u96f6?)?(?:({_CHINESE_DIGIT})\u767e\u96f6?)?(?:({_CHINESE_DIGIT}?)(\u5341))?({_CHINESE_DIGIT})?"
 )
 _EDGES = "()[]{}\"'*,;:!?#\u2248~="
 
@@ -173,23 +194,68 @@ def number_word(text: str) -> int | None:
     return total + max(part, 0)
 
 
-def chinese_count(text: str) -> int | None:
-    """Return the count that a short Chinese text gives, below a thousand in words; None for anything else.
+def part_in_digits(text: str) -> str:
+    """Return a fraction in words as a quotient; any other text as it is.
 
     Args:
-        text: Through `plain_text.normalise`.
+        text: Case-folded.
 
     Example:
-        >>> chinese_count("\u56fe\u4e2d\u6709\u5341\u4e8c\u4e2a\u4eba"), chinese_count("\u6ca1\u6709\u72d7")
-        (12, 0)
+        >>> part_in_digits("three quarters"), part_in_digits("minus two and a half"), part_in_digits("half a million")
+        ('3/4', '-5/2', '1/2 million')
+        >>> part_in_digits("a third"), part_in_digits("third"), part_in_digits("half of 40")
+        ('1/3', 'third', 'half of 40')
     """
-    count = None if text.isascii() else _CHINESE_COUNT.fullmatch(text)
-    if count is None:
+    match = _PART_IN_WORDS.fullmatch(text.replace("halves", "half").replace("fourth", "quarter"))
+    if match is None:
+        return text
+    counts = [0 if word is None else number_word(_AN.sub("one", word)) for word in match.group("whole", "count")]
+    size = _PART_NAMES.index(match["name"]) + 2
+    if counts[0] is None or counts[1] is None or not (match["count"] or size == 2):
+        return text
+    top = counts[0] * size + (counts[1] or 1)
+    return f"{'-' if match['sign'] else ''}{top}/{size}{' ' + match['scale'] if match['scale'] else ''}"
+
+
+def from_chinese(text: str) -> str:
+    """Return a short Chinese answer as its number in digits and what stands behind it: `there are twelve people`.
+
+    Args:
+        text: On one line, without full stop. One that says anything else is returned as it is.
+
+    Example:
+        >>> from_chinese("\u56fe\u4e2d\u6709\u5341\u4e8c\u4e2a\u4eba"), from_chinese("\u767e\u5206\u4e4b\u56db\u5341")
+        ('12\u4e2a\u4eba', '40%')
+    """
+    if text.isascii():
+        return text
+    lead = _CHINESE_LEAD.match(text)
+    if lead is not None and _NO_LEAD.search(lead.group()) is None:
+        text = text[lead.end() :]
+    number = _CHINESE_NUMBER.match(text)
+    value = None if number is None else _chinese_value(number["words"])
+    if number is None or (value is None and not number["percent"]):
+        return text
+    return f"{number['words'] if value is None else value}{'%' if number['percent'] else ''}{text[number.end() :]}"
+
+
+def says_none_in_chinese(text: str) -> bool:
+    """Return whether a text says in Chinese that there is none of a kind."""
+    return not text.isascii() and _CHINESE_NONE.fullmatch(text) is not None
+
+
+def _chinese_value(words: str) -> int | None:
+    """Return the number of Chinese numerals; None where they spell no single one, as `four five` do not."""
+    for size, scale in ((10**8, "\u4ebf"), (10**4, "\u4e07")):
+        if scale in words:
+            high, _, low = words.partition(scale)
+            values = _chinese_value(high), _chinese_value(low) if low else 0
+            return None if values[0] is None or values[1] is None else values[0] * size + values[1]
+    section = _SECTION.fullmatch(words)
+    if section is None or not words:
         return None
-    if count["none"] or count["digits"]:
-        return int(count["digits"] or 0)
-    hundreds, ten, tens, ones = count.group("hundreds", "ten", "tens", "ones")
-    if not (hundreds or ten or ones):
-        return None
-    tens_value = _CHINESE_DIGITS.get(tens or "\u4e00", 0) if ten else 0
-    return 100 * _CHINESE_DIGITS.get(hundreds or "", 0) + 10 * tens_value + _CHINESE_DIGITS.get(ones or "", 0)
+    thousands, hundreds, tens, ten, ones = section.groups()
+    digits = (thousands, hundreds, (tens or "\u4e00") if ten else "", ones)
+    return sum(
+        10**power * _CHINESE_DIGITS.get(digit or "", 0) for power, digit in zip((3, 2, 1, 0), digits, strict=True)
+    )

@@ -529,3 +529,41 @@ def test_units_and_what_follows_a_number(
     rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
 ) -> None:
     check(rewards, task, gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        # Markdown and colours around any part of a formula.
+        ("math", "5", ["**Answer:** 5", "**Final Answer**: 5", "Area: **5**", "x = **5**", "**5** cm", "### Answer\n5",
+                       r"\boxed 5", r"\underline{5}", r"\textcolor{red}{5}", r"{\bf 5}", "<b>5</b>", "5 ✓"],
+         ["**5** or **6**", "5**2", "2**3+4**5", "5 ✗", "**Answer:** 6"]),
+        # Chinese sentences and numerals.
+        ("math", "12", ["答\uff1a12", "解\uff1ax=12", "面积为12", "面积是12平方厘米", "一共12个", "十二", "十二个", "所以x=12"],
+         ["面积不是12", "至少12种", "十二或十三", "一二"]),
+        ("chart", "45", ["约45", "数值为45", "总共45", "2016年的数量是45", "2016年\uff1a45", "四十五", "百分之四十五",
+                          "百分之45"],
+         ["可能是45", "至少有45", "最多为45", "一半是45", "四五", "第四十五", "如果是45", "四十五以上",
+          "从30增长到45", "另有45"]),
+        ("chart", "3万", ["三万", "30000"], ["四万", "五"]),
+        ("counting", "4", ["图中共有四个人", "四只狗", "- 4 dogs"], ["四五只", "有四只狗和三只猫", "没有", "-4"]),
+        # Fractions and numbers in words.
+        ("chart", "0.75", ["three quarters", "three-fourths"], ["third quarter", "quarter", "a third"]),
+        ("chart", "0.5 million", ["half a million"], ["a quarter of a million"]),
+        ("chart", "0", ["none", "nil"], ["no idea"]),
+        ("math", "1/2", ["half", "one half"], ["one third"]),
+        ("math", "2.5", ["two and a half", "2 and 1/2"], ["half", "two or a half"]),
+        ("math", "-2/3", ["minus two thirds"], ["two thirds"]),
+        ("math", r"9\pi", ["nine pi", "9 times pi"], ["nine", "not nine pi"]),
+        ("math", r"\frac{\pi}{6}", ["1/6 pi", "pi over 6"], ["6 over pi"]),
+        ("math", "2-√3", ["2 minus √3"], ["2 plus √3"]),
+        # The year that is asked for, beside the number of that year.
+        ("chart", "2016", ["FY2016", "2016 (20 deals)", "It peaked in 2016 at 45.",
+                            "The highest was in 2016 with 20 deals."],
+         ["In 2015, with 2016 deals", "not in 2016", "2016 or 2017"]),
+    ],
+)  # fmt: skip
+def test_markdown_chinese_and_numbers_in_words(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, task, gold, right, wrong)
