@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from rewards.base import GoldError, RewardRequest
 from rewards.denial import is_number_denied, is_pointed_away, says_none
+from rewards.number_words import says_none_in_chinese
 from rewards.plain_text import normalise, unify
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
 
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bboxes", "boxes", "bounding_box", "bounding_boxes", "coordinates", "coords")
-LABEL_KEYS = ("label", "name", "category", "class", "object", "phrase")
+LABEL_KEYS = ("label", "name", "category", "class", "object", "phrase", "class_name", "type", "text")
 CORNER_KEYS = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
@@ -26,8 +27,14 @@ CORNER_KEYS = (
     ("left", "top", "right", "bottom"),
     ("x0", "y0", "x1", "y1"),
     ("top_left", "bottom_right"),
+    ("topLeft", "bottomRight"),
 )
-SIZE_KEYS = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+SIZE_KEYS = (
+    ("x", "y", "width", "height"),
+    ("x", "y", "w", "h"),
+    ("left", "top", "width", "height"),
+    *((x, y, "width", "height") for x, y in (("x_min", "y_min"), ("xmin", "ymin"))),
+)
 CONTAINER_KEYS = frozenset(
     (
         "objects",
@@ -52,8 +59,9 @@ _EMPTY = re.compile(
     r"|(?:(?:the|any|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:is|are|was|were|can(?:not|\s+not)\s+be)\s+(?:not\s+)?)?"
     r"(?:not\s+|(?<=not\s)|(?<=not\sbe\s))(?:present|visible|found|detected|shown|seen|there|in)"
     r"(?:\s+(?:in|on)\s+(?:the|this)\s+\w+|\s+(?:the|this)\s+\w+)?"
-    # There is none, not found.
-    "|\u6ca1\u6709|\u65e0|\u672a\u627e\u5230",
+    r"|(?:the|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:does|do)(?:\s+not|n't)\s+(?:exist|appear)(?:\s+in\s+(?:the|this)\s+\w+)?"
+    # There is none, not found, detected or discovered.
+    "|\u6ca1\u6709|\u65e0|\u672a(?:\u627e|\u68c0\u6d4b|\u53d1\u73b0)\u5230?",
     re.IGNORECASE,
 )
 """Words that claim, as an empty list does, that there is nothing to find."""
@@ -68,11 +76,19 @@ _ONE = r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 _BARE = re.compile(rf"\s*{_ONE}" + rf"\s*,\s*{_ONE}" * 3 + r"\s*\.?\s*")
 """Four numbers without brackets."""
 _NAMED = re.compile(
-    rf"(?:x_?min|x1|left)\s*[:=]\s*{_ONE}[,;\s]+(?:y_?min|y1|top)\s*[:=]\s*{_ONE}[,;\s]+"
-    rf"(?:x_?max|x2|right)\s*[:=]\s*{_ONE}[,;\s]+(?:y_?max|y2|bottom)\s*[:=]\s*{_ONE}",
+    rf"(?:x_?min|x1|left)\s*[:=]\s*{_ONE}(?:[,;\s]|-\s)+(?:y_?min|y1|top)\s*[:=]\s*{_ONE}(?:[,;\s]|-\s)+"
+    rf"(?:x_?max|x2|right)\s*[:=]\s*{_ONE}(?:[,;\s]|-\s)+(?:y_?max|y2|bottom)\s*[:=]\s*{_ONE}",
     re.IGNORECASE,
 )
 """`x1=10, y1=10, x2=50, y2=50`."""
+_NAMED_SIZE = re.compile(
+    rf"\bx\s*[:=]\s*{_ONE}[,;\s]+y\s*[:=]\s*{_ONE}[,;\s]+w(?:idth)?\s*[:=]\s*{_ONE}[,;\s]+h(?:eight)?\s*[:=]\s*{_ONE}",
+    re.IGNORECASE,
+)
+_NAMES = re.compile(r"^[(\[]?x1,\s*y1,\s*x2,\s*y2[)\]]?\s*[:=]\s*", re.IGNORECASE)
+_LABELLED_LINE = re.compile(rf"^([-*\s]*[^\W\d_][^\n:,\[\](){{}}]*:\s*)({_BARE.pattern.strip()})$", re.MULTILINE)
+"""`dog: 10, 10, 50, 50`."""
+_BOXED = re.compile(r"\$*\\boxed\{([^{}]*)\}\$*\.?")
 _TO_CORNER = re.compile(
     r"\s*,?\s*(?:(?:to|and|through|-+>?|\u2192)\s*)?(?:(?:the\s+)?(?:bottom|lower)[\s-]right(?:\s+corner)?\s*(?:at|is|=|:)?\s*)?",
     re.IGNORECASE,
@@ -90,7 +106,9 @@ _FRAME_MARKS = re.compile(r"</?(?:b?box|quad)>|<\|(?:box|quad)_(?:start|end)\|>"
 _REFERENCE_MARKS = re.compile(r"</?ref>|<\|object_ref_(?:start|end)\|>")
 _LETTER = re.compile(r"[^\W\d_]")
 _CLAUSE = re.compile(r"[,.;:\n\[\](){}<>]")
-_OPENING_WORDS = frozenset(("a", "an", "the", "and", "is", "are", "of", "there", "one", "two", "my", "see"))
+_OPENING_WORDS = frozenset(
+    ("a", "an", "the", "and", "is", "are", "of", "there", "one", "two", "my", "see", "-", "*", "\u2022")
+)
 _CLOSING_WORDS = frozenset(("is", "are", "at", "in", "located", "found", "box", "boxes", "bbox", "-", "=", "=>", "->"))
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 
@@ -116,7 +134,8 @@ def says_nothing(text: str) -> bool:
     """Return whether a text claims in words that there is nothing to find: `none`, `There is none.`."""
     if text[:1] in ("[", "{", "0") or len(text) > MAX_WORDS_CHARS:
         return False
-    return _EMPTY.fullmatch(text.strip(" .!*`")) is not None or says_none(normalise(text))
+    bare = text.strip(" .!*`")
+    return _EMPTY.fullmatch(bare) is not None or says_none_in_chinese(bare) or says_none(normalise(text))
 
 
 def parse_boxes(text: str) -> list[BoxEntry] | None:
@@ -140,7 +159,9 @@ def parse_boxes(text: str) -> list[BoxEntry] | None:
         return [BoxEntry((float(x1), float(y1), float(x2), float(y2)))]
     text = _unfence(text if text.isascii() else unify(text))
     text = _FRAME_MARKS.sub("", _TAGGED_NUMBERS.sub(r"[\2]", text)) if "<" in text else text
-    text = _NAMED.sub(r"[\1, \2, \3, \4]", text) if "=" in text or ":" in text else text
+    if "=" in text or ":" in text:
+        text = _NAMED_SIZE.sub(_from_size, _NAMED.sub(r"[\1, \2, \3, \4]", _NAMES.sub("", text)))
+        text = _LABELLED_LINE.sub(r"\1[\3, \4, \5, \6]", text)
     if says_nothing(text):
         return []
     bare = [_BARE.fullmatch(line) for line in text.splitlines()]
@@ -226,6 +247,8 @@ def frame_scale(request: RewardRequest) -> tuple[float, float]:
 def _unfence(text: str) -> str:
     """Return the body of the only code fence, or the stripped text."""
     text = text.strip()
+    boxed = _BOXED.fullmatch(text)
+    text = text if boxed is None else boxed[1].strip()
     if text.count("```") == 2:
         start = text.index("```") + 3
         body = text[start : text.rindex("```")].strip()
@@ -235,6 +258,7 @@ def _unfence(text: str) -> str:
 
 def _entries_of_list(values: list[object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
     """Return the boxes of a list: of numbers (one box), of two corner points (one box), of boxes, or of objects."""
+    values = _as_points(values)
     if values and not any(isinstance(value, (list, dict)) for value in values):
         return [BoxEntry(_box(values), label)]
     if _is_corner_pair(values):
@@ -250,7 +274,8 @@ def _entries_of_list(values: list[object], label: str | None = None, depth: int 
 
 def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: int = 0) -> list[BoxEntry]:
     """Return the boxes of an object: under a box key with its label, as four corners, or under keys that are labels."""
-    named = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), str)), label)
+    names = {key: _sole(value[key]) for key in LABEL_KEYS if key in value}
+    named = next((name for name in names.values() if isinstance(name, str)), label)
     label = named if isinstance(named, str) else None
     if depth > MAX_DEPTH:
         return [BoxEntry(None, label)]
@@ -264,9 +289,9 @@ def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: 
                 for entry, name in zip(entries, labels, strict=True)
             ]
         return entries
-    for names in SIZE_KEYS:
-        if all(name in value for name in names):
-            x, y, width, height = (_finite(value[name]) for name in names)
+    for keys in SIZE_KEYS:
+        if all(name in value for name in keys):
+            x, y, width, height = (_finite(value[name]) for name in keys)
             if x is None or y is None or width is None or height is None:
                 return [BoxEntry(None, label)]
             return [BoxEntry((x, y, x + width, y + height), label)]
@@ -282,7 +307,28 @@ def _entries_of_dict(value: dict[str, object], label: str | None = None, depth: 
     return entries if entries or num_lists == 1 else [BoxEntry(None, label)]
 
 
+def _from_size(match: re.Match[str]) -> str:
+    """Return the box of a corner and a size."""
+    x, y, width, height = (float(number) for number in match.groups())
+    return f"[{x}, {y}, {x + width}, {y + height}]"
+
+
+def _as_points(values: list[object]) -> list[object]:
+    """Return a list with points that are objects as pairs: `{"x": 1, "y": 2}`."""
+    return [
+        [value["x"], value["y"]] if isinstance(value, dict) and value.keys() == {"x", "y"} else value
+        for value in values
+    ]
+
+
+def _sole(value: object) -> object:
+    """Return the member of a list of one, anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _entries_of(value: object, label: str | None, depth: int) -> list[BoxEntry]:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = read_json(value.strip())
     if isinstance(value, dict):
         return _entries_of_dict(value, label, depth + 1)
     return _entries_of_list(value, label, depth) if isinstance(value, list) else [BoxEntry(None, label)]
@@ -300,6 +346,7 @@ def _is_corner_pair(value: object) -> bool:
 
 def _box(value: object) -> Box | None:
     """Return the box that a JSON value spells, or None unless it is four finite numbers, or two points of them."""
+    value = _as_points(value) if isinstance(value, list) and len(value) == 2 else value
     if isinstance(value, list) and len(value) == 2 and _is_corner_pair(value):
         value = [item for corner in value for item in corner]
     if not isinstance(value, list) or len(value) != 4:

@@ -90,9 +90,9 @@ class ChartReward:
             quantity, _ = read_quantity(text)
             if answer_type and quantity is None:
                 raise GoldError(f"chart reference {gold!r} of type {answer_type} holds no single number")
-            if quantity is not None and (answer_type or _is_number_only(quantity)):
+            unit = None if quantity is None else _unit(quantity, gold)
+            if quantity is not None and (answer_type or _is_number_only(quantity, unit)):
                 is_year = answer_type == "year" or (not answer_type and _looks_like_year(quantity))
-                unit = _unit(quantity, gold)
                 return lambda answer: self._grade_number(answer, lambda: quantity, is_year, unit)
         label, _ = read_yes_no(gold)
         if label is not None and text in ("yes", "no", "true", "false"):
@@ -182,12 +182,12 @@ def _spelled(text: str) -> str:
     if quantity.scale != 1:
         values += f" (scaled by {quantity.scale})"
     kind = "a year or number" if _looks_like_year(quantity) else "number"
-    return f"{kind} {values}" + ("" if _is_number_only(quantity) else f" in {normalise(text)!r}")
+    return f"{kind} {values}" + ("" if _is_number_only(quantity, _unit(quantity, text)) else f" in {normalise(text)!r}")
 
 
-def _is_number_only(quantity: Quantity) -> bool:
-    """Return whether an untyped reference is a number (perhaps with one unit word), not a text that holds one."""
-    return quantity.words_before == 0 and quantity.words_after <= 1
+def _is_number_only(quantity: Quantity, unit: Unit | None) -> bool:
+    """Return whether an untyped reference is a number, perhaps with a unit or one word, not a text that holds one."""
+    return quantity.words_before == 0 and (quantity.words_after <= 1 or unit is not None)
 
 
 def _looks_like_year(quantity: Quantity) -> bool:

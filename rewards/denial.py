@@ -99,6 +99,14 @@ _POINTED_AWAY = re.compile(
     rf"\b(?:{NOT}|no|(?:any|every)(?:thing|where)\s+but|all\s+but|nothing|nobody|no[\s-]one|none|except(?:ing)?|exclud(?:e|es|ing)|other\s+than|outside|avoid(?:ing)?|ignor(?:e|ing)|without)\b",
     re.IGNORECASE,
 )
+_DESCRIBED = re.compile(
+    r"(?<=[a-z])(?:\s+without\s+(?:an?|the|his|her|its|their)\s+[a-z]+|\s+with\s+no\s+[a-z]+|\s+(?:that|who|which)\s+(?:(?:is|are|was|were|does|do"
+    r"|has|have)\s+not|(?:is|are|was|were|does|do|has|have)n't)\s+[a-z]+|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bwere)\s+not\s+[a-z]+ing"
+    r"|\s+not\s+(?:occluded|hidden|blocked|cropped|truncated|obstructed|covered)"
+    r"|\s+outside\s+(?:of\s+)?(?:the|an?)\s+(?!box|bounding|region|area|frame|rectangle|point)[a-z]+)\b",
+    re.IGNORECASE,
+)
+"""What a thing lacks or is not says which one it is: `the dog without a collar`, `the man not wearing a hat`."""
 _EMPTIED = re.compile(rf"\W*(?:(?:is|are|was|were)\s+(?:empty|blank|vacant)\b|(?:{LACKS.pattern}))", re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LAST_CLAUSE = re.compile(r"[.;!?]\s")
@@ -239,6 +247,6 @@ def is_pointed_away(before: str, behind: str) -> bool:
         behind: The text behind it.
     """
     clause = _CLAUSE.split(_ASIDE.sub("", before).rstrip(" :"))[-1]
-    if _DOUBTED.search(clause.casefold()) is not None or _POINTED_AWAY.search(clause) is not None:
+    if _DOUBTED.search(clause.casefold()) is not None or _POINTED_AWAY.search(_DESCRIBED.sub("", clause)):
         return True
     return _EMPTIED.match(behind) is not None

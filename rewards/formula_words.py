@@ -30,6 +30,34 @@ _THERE = re.compile(
 _COUNTED = re.compile(
     r"(?P<number>[0-9][0-9,.]*)\s+(?!other|additional|extra|further|missing|remaining)(?P<what>[a-z]+)(?:\s+[a-z]+)?\s+(?P<things>[a-z]{2,}s)"
 )
+_WRITTEN = tuple(
+    (re.compile(pattern), written)
+    for pattern, written in (
+        (
+            r"\\(?:varnothing|emptyset)(?![A-Za-z])|^(?:[Tt]he\s+)?[Ee]mpty\s+set$|^[Nn]o\s+(?:real\s+)?solutions?$",
+            r"\\emptyset ",
+        ),
+        (r"^[Aa]ll\s+(?:the\s+)?real\s+numbers$|\\mathbb\s+R\b", r"\\mathbb{R}"),
+        (r"^(?:positive|plus)\s+(?=infinity$)", ""),
+        ("^\u6b63?\u65e0\u7a77\u5927?$", r"\\infty "),
+        ("^\u8d1f\u65e0\u7a77\u5927?$", r"-\\infty "),
+        (r"^\s*(?:\+-|\+/-)\s*(?=[0-9\\])", r"\\pm "),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"^\\?\{\s*[a-z]\s*(?:\||:|\\mid(?![A-Za-z]))\s*([^{}|:]+?)\s*\\?\}$", r"\1"),
+        (r"^[a-z]\s*\\in(?![A-Za-z])\s*(?=[(\[])", ""),
+        (r"\\?log_\{?e\}?(?![A-Za-z])", r"\\ln "),
+        (r"\\colon(?![A-Za-z])", ":"),
+        (r"\\root\s*(?:\{(\d)\}|(\d))\s*\\of\s*(?:\{([^{}]*)\}|(\w))$", r"\\sqrt[\1\2]{\3\4}"),
+        (r"^(angle|triangle)\s+(?=[A-Z]{1,3}$)", r"\\\1 "),
+        (r"^(1?[0-9])\s*o'clock$", r"\1:00"),
+        (r"(?<=[0-9])\s+degrees?(?=\))", "\u00b0"),
+        (r"^([-0-9.,]+)\s*[(\[]((?!(?:or|and)\b)[A-Za-z\u4e00-\u9fff]{1,6}(?:\^[23])?)[)\]]$", r"\1 \2"),
+        (r"^([0-9.,]+)-(?=(?:[cmk]?m|k?g|inch|feet|ft)$)", r"\1 "),
+    )
+)
+"""Words and signs with one spelling in LaTeX."""
 _SQUARE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?(?:square\s+)?root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _CUBE_ROOT = re.compile(r"(?<![\\A-Za-z])(?:the\s+)?cube\s+root(?:\s+of)?\s+(?=[0-9({\\])", re.IGNORECASE)
 _TIMES = re.compile(r"(?<=[0-9])\s+times\s+(?=[0-9(\\\u221a\u221b\u03c0]|pi\b)")
@@ -42,6 +70,9 @@ _SEPARATOR = re.compile(
     r"\s*(?:[,;]\s*(?:and|or)?\b|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*(?=\\?[A-Za-z]\w*\s*=)"
 )
 _NAMED_TUPLE = re.compile(rf"\(?\s*(?P<names>{_NAME}(?:\s*,\s*{_NAME})+)\s*\)?\s*=\s*\(?(?P<values>[^=()<>]+)\)?")
+_SEVERAL = re.compile(r"(?P<name>[A-Za-z])\s*=\s*(?P<values>-?[0-9./]+(?:\s*or\s*-?[0-9./]+)+)")
+"""`x = 1 or 2`."""
+_ROOT_NAME = re.compile(r"([a-z])_\{?[12]\}?")
 _UNIT_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _LESS = r"(?P<{0}><=?|\\leq?(?![A-Za-z])|\u2264|\\leqslant)"
 _BETWEEN = re.compile(
@@ -50,6 +81,17 @@ _BETWEEN = re.compile(
 _ONE_SIDED = re.compile(
     r"[A-Za-z]\s*(?P<sign>[<>]=?|\\[gl]eq?(?:slant)?(?![A-Za-z])|[\u2264\u2265])\s*(?P<bound>[^<>=,]+)"
 )
+_TURNED = {
+    "<": ">", ">": "<", "<=": "\\geq", ">=": "\\leq",
+    "\\leq": "\\geq", "\\geq": "\\leq", "\\le": "\\geq", "\\ge": "\\leq",
+}  # fmt: skip
+_MORE = r"(>=?|\\geq?(?![A-Za-z]))"
+_CHAIN = re.compile(rf"([^<>=,]+?)\s*{_MORE}\s*([A-Za-z])\s*{_MORE}\s*([^<>=,]+)")
+_ONE_TURNED = re.compile(r"([^<>=,A-Za-z]+?)\s*([<>]=?|\\[gl]eq?(?![A-Za-z]))\s*([A-Za-z])")
+_BOTH = re.compile(
+    r"([A-Za-z])\s*(?P<sign>>=?|\\geq?(?![A-Za-z]))\s*(?P<bound>[^<>=,]+?)\s*\band\b\s*(?P<rest>\1\s*(?:<|\\le).+)"
+)
+_UNION = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]](?:\s*\\cup\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]])+")
 _MEMBER = re.compile(r"[A-Za-z]\s*\\in\s*(?=[(\[\\])")
 _INTERVAL = re.compile(r"(?:\\left)?\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]")
 _POINT = re.compile(r"[A-Z]'?\s*(?:\\left)?\s*(?=\([^()]*,[^()]*\)$)")
@@ -86,6 +128,8 @@ def in_signs(text: str) -> str:
         and is_counted(counted["things"])
     ):
         return f"{counted['number']} {counted['things']}"
+    for pattern, written in _WRITTEN:
+        text = pattern.sub(written, text)
     text = _SQUARE_ROOT.sub("\u221a", _CUBE_ROOT.sub("\u221b", text))
     text = _OVER.sub(r"\\frac{\1}{\2}", _TIMES.sub(r"\\times ", text))
     text = _AND_PART.sub(r"\1 ", _PLUS.sub(lambda sign: "+" if sign[1] == "plus" else "-", text))
@@ -104,6 +148,10 @@ def named_values(text: str) -> tuple[tuple[str, ...], str]:
         >>> named_values("y = 3, x = 2"), named_values("x = 1 or x = 2")
         ((('x', 'y'), '(2,3)'), (('x',), '\\{1,2\\}'))
     """
+    several = _SEVERAL.fullmatch(text)
+    if several is not None:
+        values = [value.strip() for value in several["values"].split("or")]
+        return ((several["name"],), f"\\{{{','.join(values)}\\}}") if len(set(values)) == len(values) else ((), text)
     bound = _NAMED_TUPLE.fullmatch(text)
     if bound is not None:
         names, values = bound["names"].split(","), bound["values"].split(",")
@@ -120,6 +168,9 @@ def named_values(text: str) -> tuple[tuple[str, ...], str]:
         or any("," in one for one in values)
     ):
         return (), text
+    roots = {root[1] for name in names if (root := _ROOT_NAME.fullmatch(name)) is not None}
+    if len(roots) == 1 and len(set(names)) == len(names) and all(map(_ROOT_NAME.fullmatch, names)):
+        names = [next(iter(roots))] * len(names)
     if len(set(names)) == 1:
         return (names[0],), f"\\{{{','.join(values)}\\}}"
     if len(set(names)) < len(names) or re.search(r"\bor\b", text) is not None:
@@ -135,9 +186,24 @@ def in_form_of(latex: str, other: str) -> str:
         >>> in_form_of(r"0 \leq x < 2", "[0,2)"), in_form_of("P(2,3)", "(2,3)"), in_form_of("x > 2", "5")
         ('[0,2)', '(2,3)', 'x > 2')
     """
-    if _INTERVAL.fullmatch(other) is None:
+    if _INTERVAL.fullmatch(other) is None and _UNION.fullmatch(other) is None:
         return latex
+    chain = _CHAIN.fullmatch(latex)
+    if chain is not None:
+        parts = [part.strip() for part in chain.groups()]
+        turned = [_TURNED.get(part, part) for part in reversed(parts)]
+        latex = " ".join(turned)
+    elif (turned_one := _ONE_TURNED.fullmatch(latex)) is not None:
+        bound, sign, name = (part.strip() for part in turned_one.groups())
+        latex = f"{name} {_TURNED[sign]} {bound}"
     latex = _POINT.sub("", _MEMBER.sub("", latex, count=1), count=1)
+    parts = re.split(r"\s*\bor\b\s*", latex)
+    if len(parts) > 1 and "\\cup" in other:
+        intervals = [in_form_of(part, "(-\\infty,\\infty)") for part in parts]
+        return "\\cup ".join(intervals) if all(_INTERVAL.fullmatch(part) for part in intervals) else latex
+    both = _BOTH.fullmatch(latex)
+    if both is not None:
+        latex = f"{both['bound']} {_TURNED[both['sign'].strip()]} {both['rest']}"
     between = _BETWEEN.fullmatch(latex)
     if between is not None:
         opening = "(" if between["first"] == "<" else "["

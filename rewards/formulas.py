@@ -21,7 +21,7 @@ _LEAD = re.compile(
     r"\s*(?:\u662f|\u4e3a|:|=)\s*:?\s*|"
     r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the\s+|my\s+|our\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result)\s*"
     r"(?:is|equals|:|=|\n)\s*:?\s*|(?:(?:so|thus|hence|therefore|then|finally|and)\b[,:]?\s+)?(?:(?:we\s+(?:get|have|find|obtain)|solving|giving|which\s+gives)\b[,:]?\s+)?"
-    r"(?=[A-Za-z]\w?\s*=)|(?:so|thus|hence|therefore|then|finally)\b[,:]?\s+(?=[-+($\\0-9])",
+    r"(?=[A-Za-z]\w?\s*=)|\\therefore(?![A-Za-z])\s*|(?:we\s+(?:get|have|find|obtain)|it\s+(?:is|equals))\s+(?=[-+($\\0-9])|(?:so|thus|hence|therefore|then|finally)\b[,:]?\s+(?=[-+($\\0-9])",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(r"(?:\\approx|\u2248|~|\b(?:about|approximately|around|roughly)\b)\s*", re.IGNORECASE)
@@ -33,7 +33,7 @@ _STYLE = re.compile(
 )
 """What only shows how a text looks: headings, tags, colours, ticks."""
 _ONE_TOKEN_BOX = re.compile(r"\\boxed\s+([^\s{}\\]+)(?=\$?\.?$)")
-_SOLE_GROUP = re.compile(r"^\{([^{},]*)\}$")
+_SOLE_GROUP = re.compile(r"^\{([^{},|:]*)\}$")
 _TOWER = re.compile(
     r"\^\s*(?:\{[^{}^]{0,64}\^|[-+(]*(?:[0-9]{1,8}|[A-Za-z])\s*\^|\{?\s*[-+]?[0-9]{5})"
     r"|[!)}]\s*!|[0-9]{4}\s*!|binom\s*\{\s*[0-9]{4}"
@@ -44,8 +44,10 @@ _LAST_CLAUSE = re.compile(r"[.,;:]\s|\b(?:so|thus|hence|therefore)\b", re.IGNORE
 _FONT = re.compile(
     r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm|operatorname|underline)\s*\{([^{}]*)\}"
 )
-_SPACING = re.compile(r"\\[,;:! ]|\\q?quad\b|~")
-_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))")
+_SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad\b|~|\{\}")
+_GROUPED = re.compile(
+    r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))|(?<=[0-9]),(?=[0-9]{3}\s*(?:\\?pi|\u03c0|\\sqrt|\u221a))"
+)
 _PLAIN_POWER = re.compile(
     r"\^\s*(?:\(\s*([-+]?[0-9]{1,8}(?:/[0-9]{1,8})?)\s*\)|\{?([-+]?[0-9]{1,8}\.[0-9]{1,8})\s*\}?|([-+]?[0-9]{2,8}|[-+][0-9]))"
 )
@@ -57,6 +59,17 @@ _QUOTIENT_OF_ROOT = re.compile(
 """`1/2 sqrt(3)`, with a blank, is half of the root."""
 _ELLIPSIS = re.compile(r"(?<![0-9.])([0-9]{0,9}\.)([0-9]{2,18})\s*(?:\.{3}|\u2026|\\(?:l|c)?dots)")
 _ALL_WORDS = re.compile(r"[A-Za-z]+(?:[\s-]+[A-Za-z]+)+|[Hh]alf")
+_SIGNS = (
+    ("\u00ba", "\u00b0"), ("\u02da", "\u00b0"), ("\u2236", ":"), ("\u00b3\u221a", "\u221b"), ("\u211d", "\\mathbb{R}"),
+    ("\u2208", "\\in "), ("\u222a", "\\cup "), ("\u2205", "\\emptyset "), ("\u2234", ""),
+)  # fmt: skip
+"""Those that NFKC would make another of, or nothing that is read."""
+_SUBSCRIPTS = re.compile("[\u2080-\u2089]+")
+_REASON = re.compile(
+    r"(?<=[0-9)}$])(?:\s+\((?:by|using|from|since|because|approximately|approx\.?)\b[^()0-9]*\)|,?\s+(?:since|because)\s.+)$",
+    re.IGNORECASE,
+)
+"""`5 (by Pythagoras)`, `5, since 3^2 + 4^2 = 25`."""
 _PERIOD = re.compile(r"([0-9]*?)([0-9]{1,9}?)\2+")
 """`0.1666...` goes on with what it repeats at its end."""
 _REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|dot|bar)\s*\{([0-9]{1,9})\}")
@@ -76,7 +89,7 @@ _MADE_OF = {
 }  # fmt: skip
 _MADE = re.compile(rf"(-?[0-9]+(?:\.[0-9]+)?)\s+({'|'.join(_MADE_OF)})")
 """`3 halves`, `5 squared`."""
-_SIGN_WORD = re.compile(r"^(?:minus|negative)\s+(?=[0-9.\\(])", re.IGNORECASE)
+_SIGN_WORD = re.compile(r"^(?:minus|negative)\s+(?=[0-9.\\(]|infinity)", re.IGNORECASE)
 _COEFFICIENT = re.compile(r"(?<![0-9.,/^{}A-Za-z])([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*(?=[A-Za-z](?![A-Za-z]))")
 """`1/2x` is half of x."""
 _IMAGINARY = re.compile(r"(?<=[0-9)}])\s*(?:\*|\\cdot(?![A-Za-z]))?\s*i(?![A-Za-z])")
@@ -142,6 +155,9 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     """Return the one formula of an answer, without box, dollars, lead phrase and unit; or None and why."""
     if len(text) > max_chars:
         return None, Reason.TOO_LONG
+    for sign, spelled in () if text.isascii() else _SIGNS:
+        text = text.replace(sign, spelled)
+    text = _SUBSCRIPTS.sub(lambda index: f"_{{{unicodedata.normalize('NFKC', index[0])}}}", text)
     text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, _ELLIPSIS.sub(_going_on, text)))).strip()
     text = _ONE_TOKEN_BOX.sub(r"\\boxed{\1}", _BOLD.sub(r"\1", _STYLE.sub("", text)).strip())
     if text.count("\\boxed") > 1:
@@ -161,8 +177,11 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
         text = _bare(declaration.value)
     if is_rejected(text):
         return None, Reason.UNREADABLE
+    text = _REASON.sub("", text)
     if _ALL_WORDS.fullmatch(text):
-        text = in_digits(part_in_digits(text.casefold()))
+        words = text.casefold()
+        digits = in_digits(part_in_digits(words))
+        text = digits if digits != words else text
     text = in_signs(_ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text)
     if not text or "**" in text or _TOWER.search(text):
         return None, Reason.UNREADABLE

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.boxes import Box, BoxEntry, clip, frame_scale, parse_boxes, to_pixels
 from rewards.config import GroundingConfig
-from rewards.plain_text import normalise
+from rewards.plain_text import normalise, without_article
 
 
 class GroundingReward:
@@ -124,7 +124,7 @@ def best_sum(values: Sequence[Sequence[float]]) -> float:
 
 
 def _label(label: str | None) -> str:
-    return normalise(label[:256]) if label is not None else ""
+    return without_article(normalise(label[:256])) if label is not None else ""
 
 
 def gold_entries(request: RewardRequest) -> list[BoxEntry]:

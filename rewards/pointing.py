@@ -15,6 +15,7 @@ Point = tuple[float, float]
 """x, y."""
 
 _POINT = re.compile(r"[\[(]\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\s*,\s*|\s+)(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*[\])]")
+_COORDINATE = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _BARE = re.compile(r"\s*(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\s*,\s*|[ \t]+)(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*\.?\s*")
 _NAMED = re.compile(
     r"""(?<![A-Za-z"'])\(?\bx([0-9]{0,3})\s*[:=]\s*["']?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)["']?[,;\s]+y\1\s*[:=]\s*["']?"""
@@ -22,7 +23,9 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 """`x=30, y=30`, also in a tag: `<point x="30" y="30">`."""
-_TAG = re.compile(r"</?(?:points?|click)\b>?")
+_TAG = re.compile(r"</?(?:points?|click|coordinates?)\b>?|(?<=[0-9])\s?px\b")
+_CALL = re.compile(r"\w+\(\s*(?:point|start_box|coordinate)\s*=\s*['\"]([^'\"]*)['\"]\s*\)")
+"""`click(point='<point>30 30</point>')`."""
 _BETWEEN_PAIRS = re.compile(r";\s*|\n\s*")
 _GROUP = re.compile(r"[\[(][^\[\]()]*[0-9][^\[\]()]*[\])]")
 MAX_DEPTH = 3
@@ -104,7 +107,9 @@ def read_points(text: str) -> list[Point | None] | None:
     )
     if says_nothing(text):
         return []
-    text = _TAG.sub("", _NAMED.sub(r"(\2, \3)", text)) if "x" in text.casefold() or "<" in text else text
+    text = (
+        _CALL.sub(r"\1", _TAG.sub("", _NAMED.sub(r"(\2, \3)", text))) if "x" in text.casefold() or "<" in text else text
+    )
     bare = [_BARE.fullmatch(pair) for pair in _BETWEEN_PAIRS.split(text)]
     if None not in bare:
         return [(float(pair[1]), float(pair[2])) for pair in bare if pair is not None]
@@ -144,6 +149,7 @@ def _point(value: object) -> Point | None:
     """Return a list of two finite numbers as a point, else None."""
     if not isinstance(value, list) or len(value) != 2:
         return None
+    value = [float(item) if isinstance(item, str) and _COORDINATE.fullmatch(item) else item for item in value]
     if any(isinstance(item, bool) or not isinstance(item, (int, float)) or abs(item) > 1e9 for item in value):
         return None
     return None if value[0] != value[0] or value[1] != value[1] else (float(value[0]), float(value[1]))

@@ -14,8 +14,8 @@ from rewards.number_words import CHINESE_THING, COUNTERS
 _BASES: dict[str, dict[str, str | int]] = {
     # Dimension: {size in its base unit: names}. A name in Latin letters of three or more also takes a plural s.
     "length": {
-        "1/1000": "mm millimeter millimetre 毫米", "1/100": "cm centimeter centimetre 厘米 公分",
-        "1/10": "dm decimeter decimetre 分米", "1": "m meter metre 米", "1000": "km kilometer kilometre 千米 公里",
+        "1/1000": "mm millimeter millimetre 毫米", "1/100": "cm cms centimeter centimetre 厘米 公分",
+        "1/10": "dm decimeter decimetre 分米", "1": "m meter metre 米", "1000": "km kms kilometer kilometre 千米 公里",
         "1852": "海里 nmi nauticalmile", "9460730472580800": "lightyear 光年",
         "127/5000": "in inch inches 英寸", "381/1250": "ft foot feet 英尺",
         "1143/1250": "yd yard 码", "201168/125": "mi mile 英里", "1/1000000": "μm micrometer micrometre 微米",
@@ -24,7 +24,7 @@ _BASES: dict[str, dict[str, str | int]] = {
     "area": {"10000": "ha hectare 公顷", "316160658/78125": "acre 英亩"},
     "volume": {"1/1000": "l L liter litre 升", "1/1000000": "ml mL milliliter millilitre 毫升 cc"},
     "mass": {
-        "1": "g gram gramme 克", "1000": "kg kilogram kilo 千克 公斤", "1/1000": "mg milligram 毫克",
+        "1": "g gram gramme 克", "1000": "kg kgs kilogram kilo 千克 公斤", "1/1000": "mg milligram 毫克",
         "1/1000000": "μg microgram",
         "1000000": "ton tonne 吨", "45359237/100000": "lb lbs pound 磅",
     },

@@ -539,7 +539,8 @@ def test_units_and_what_follows_a_number(
                        r"\boxed 5", r"\underline{5}", r"\textcolor{red}{5}", r"{\bf 5}", "<b>5</b>", "5 ✓"],
          ["**5** or **6**", "5**2", "2**3+4**5", "5 ✗", "**Answer:** 6"]),
         # Chinese sentences and numerals.
-        ("math", "12", ["答\uff1a12", "解\uff1ax=12", "面积为12", "面积是12平方厘米", "一共12个", "十二", "十二个", "所以x=12"],
+        ("math", "12", ["答\uff1a12", "解\uff1ax=12", "面积为12", "面积是12平方厘米", "一共12个", "十二", "十二个",
+                        "所以x=12"],
          ["面积不是12", "至少12种", "十二或十三", "一二"]),
         ("chart", "45", ["约45", "数值为45", "总共45", "2016年的数量是45", "2016年\uff1a45", "四十五", "百分之四十五",
                           "百分之45"],
@@ -564,6 +565,56 @@ def test_units_and_what_follows_a_number(
     ],
 )  # fmt: skip
 def test_markdown_chinese_and_numbers_in_words(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, task, gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        # Words that describe what is pointed at do not point away from it.
+        ("iou", BOX, [f"The dog without a collar is at {BOX}.", f"The man not wearing a hat: {BOX}",
+                      f"dog with no tail {BOX}",
+                      f"The car that is not red is at {BOX}", f"The object is not occluded: {BOX}",
+                      f"the person outside the car {BOX}"],
+         [f"The dog is not at {BOX}", f"There is no dog at {BOX}", f"There is nothing at {BOX}",
+          f"outside the box {BOX}",
+          f"The dog is not sitting at {BOX}", f"everything without the {BOX}"]),
+        # More ways to write boxes and points.
+        ("iou", BOX, ["x=10, y=10, w=40, h=40", '{"x_min": 10, "y_min": 10, "width": 40, "height": 40}',
+                      '{"topLeft": [10, 10], "bottomRight": [50, 50]}', '{"bbox_2d": "[10, 10, 50, 50]"}',
+                      '{"top_left": {"x": 10, "y": 10}, "bottom_right": {"x": 50, "y": 50}}', "dog: 10, 10, 50, 50",
+                      "x1, y1, x2, y2 = 10, 10, 50, 50", "- x1: 10\n- y1: 10\n- x2: 50\n- y2: 50"],
+         ['{"bbox_2d": "banana"}', "x=10, y=10, w=0, h=40", "dog: 10, 10, 50"]),
+        ("iou", "[]", ["The object does not exist in the image.", "图中没有狗", "未检测到", r"\boxed{[]}"],
+         ["The dog does not bark", "无法确定"]),
+        ("pointing", BOX, ['[{"point_2d": ["30", "30"]}]', "(30px, 30px)", "<coordinate>30, 30</coordinate>",
+                           "click(point='<point>30 30</point>')", "The dog without a collar: (30, 30)"],
+         ['[{"point_2d": ["30", "dog"]}]', "avoid (30, 30)"]),
+        ("chart", "16 square kilometers", ["16", "16 km²", "16 sq km"], ["16 km", "16 square miles"]),
+        # Intervals, sets and infinity in other words.
+        ("math", "[0,2)", ["x∈[0,2)", r"2 > x \ge 0", r"\{x : 0 \le x < 2\}", "x>=0 and x<2", r"0 \leq x \lt 2"],
+         ["2 > x > 0", "x>0 and x<2", "x>=0 or x<2", r"2 \ge x"]),
+        ("math", r"(-1,1) \cup (2,\infty)", ["-1 < x < 1 or x > 2", "(-1,1) U (2,∞)"],
+         ["-1 < x < 1 and x > 2", "-1 < x < 1"]),
+        ("math", r"(-\infty,3]", [r"3 \ge x"], [r"3 \le x", "3 > x"]),
+        ("math", r"\{1,2\}", ["x = 1 or 2", "x_1 = 1, x_2 = 2"], ["1 or 2", "x = 1", "x_1 = 2, x_2 = 3"]),
+        ("math", r"\emptyset", ["∅", r"\varnothing", "no solution", "the empty set"], ["0", "no idea"]),
+        ("math", r"\mathbb{R}", ["all real numbers", r"\mathbb R"], ["all numbers", "R"]),
+        ("math", r"-\infty", ["negative infinity", "负无穷"], ["infinity", "positive infinity"]),
+        # Other spellings, reasons behind a value.
+        ("math", r"30^{\circ}", ["30º", "30˚", r"30{}^\circ"], ["300"]),
+        ("math", "12 cm", ["12-cm", "12 cms", "12 (cm)"], ["12-x", "12 (a)"]),
+        ("math", "5", ["We get 5", "It equals 5.", "5 (by Pythagoras)", "5, since 3^2+4^2=25", r"\therefore x=5"],
+         ["5 (or 6)", "5, because not 6", "5 (from 6)", "We get 6"]),
+        ("math", r"2400\pi", ["2,400π"], ["2,4π"]),
+        ("math", r"\sqrt[3]{2}", ["³√2", r"\root 3 \of 2"], ["3√2", "√2"]),
+        ("math", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", [r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"],
+         [r"\begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}"]),
+    ],
+)  # fmt: skip
+def test_boxes_points_intervals_and_spellings(
     rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
 ) -> None:
     check(rewards, task, gold, right, wrong)
