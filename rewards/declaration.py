@@ -56,6 +56,12 @@ _QUOTING = re.compile(
 """`The sign says stop`, `the word on it is stop`: what follows is the whole of what is said."""
 _QUOTED_CHINESE = re.compile('[^"]{0,30}(?:\u662f|\u4e3a|\u5199\u7740|\u663e\u793a)\\s*:?\\s*"(?P<value>[^"]+)"')
 """The text in the picture is .., it is written, it shows."""
+_QUOTED_IN_SENTENCE = re.compile(
+    r'(?P<subject>(?:the|this|that|it|there)\b[^"]{0,60}\b(?:text|words?|phrase|title|says|reads|shows|states|displays))[\s:,]*"(?P<value>[^"]+)"'
+    r"(?:\s+(?:(?:is|are|was|were)\s+)?(?:(?:written|printed|painted|displayed|shown|visible)\s+)?(?:in|on|at|across|above|below)\s+[^\"0-9.,;]{1,40})?",
+    re.IGNORECASE,
+)
+"""`The word "STOP" is written on the sign.`"""
 _HALF_SAID = re.compile(
     r"\b(?:should|would|must|ought|shall|will|used|to|but|seldom|rarely|barely|supposed|meant|opposite|reverse|contrary"
     r"|wrong|former|old|next|previous|(?:wrong|false|incorrect|supposed|alleged|hard|near|almost)ly|almost)\b",
@@ -140,6 +146,9 @@ def quoted(text: str) -> str | None:
     chinese = _QUOTED_CHINESE.fullmatch(text)
     if chinese is not None:
         return chinese["value"]
+    sentence = _QUOTED_IN_SENTENCE.fullmatch(text)
+    if sentence is not None and not (UNSURE.search(sentence["subject"]) or _HALF_SAID.search(sentence["subject"])):
+        return sentence["value"]
     quoting = _QUOTING.match(text)
     if quoting is None or UNSURE.search(quoting["subject"]) or _HALF_SAID.search(quoting["subject"]):
         return None

@@ -37,7 +37,17 @@ _ASIDES = (
         rf"[,(\s]*\b(?:in|for|by|during|since|as\s+of|at\s+the\s+end\s+of)\s+(?:the\s+)?(?:(?:fiscal\s+)?years?\s+)?(?:{_MONTH}\s+)?{_YEAR}"
         rf"(?:\s*(?:,|and|to|-)+\s*{_YEAR})*(?!\s*[a-z]*\s*(?:or|to|/)\s*[0-9])\)?"
     ),
-    re.compile(rf"^{_YEAR}\s*[:=]"),
+    re.compile(rf"^{_YEAR}\s*[:=]|^{_YEAR}\s+(?:had|has|saw|shows|reached|recorded)\s+(?={_ABOUT}{_N})"),
+    re.compile(rf"[,(\s]*\b(?:between|from)\s+{_YEAR}\s+(?:and|to)\s+{_YEAR}(?!.*\bor\b)"),
+    # Which bar, of which: `the 2016 bar`, `the 5th bar`, `of the 6 balls, 4`, `and 0 cats`, `aged 65+`.
+    re.compile(
+        rf"\bthe\s+(?:{_YEAR}|[0-9]+(?:st|nd|rd|th))\s+(?=(?:bar|column|line|point|slice|segment)\b(?!.*\bor\b))|\b(?:labell?ed|marked)\s+{_YEAR}"
+        rf"|^(?:among|of|out\s+of)\s+(?:the\s+)?{_N}\s+[a-z]+(?:\s+[a-z]+)?,\s*(?={_N})|\s+and\s+0\s+[a-z]+$|\s+aged?\s+{_N}\+"
+    ),
+    # What is added up: `adding 12 and 8 gives 20`.
+    re.compile(
+        rf"^(?:adding|multiplying|subtracting|dividing)\s+{_N}\s+(?:and|by|from|to)\s+{_N},?\s+(?:gives|yields|equals|makes|we\s+get)\s+(?={_N}\W*$)"
+    ),
     # Where, and of whom: `at x = 3`, `in group: 3`, `for 18-24 year olds`, `group 3 has 45`.
     re.compile(
         rf"(?:^|[,\s]+)\b(?:at|when|where|for|in|with)\s+(?:(?:[a-z]\w*\s+){{0,2}}?[a-z]\w*\s*=\s*{_N}"
@@ -121,7 +131,11 @@ def read_answer(text: str) -> tuple[Quantity | None, Reason]:
     quantity, _ = read_quantity(declaration.value)
     if quantity is None or quantity.words_before or quantity.words_after > MAX_WORDS_AFTER:
         return None, reason
+    number = re.search(_N, declaration.value)
+    # What is declared may have been worked out before: `50 - 30 = 20, so the answer is 20`.
     before = declaration.before
+    if number is not None:
+        before = re.sub(rf"=\s*{re.escape(number[0])}(?![0-9.%]*[0-9%])", "=", before)
     is_final = declaration.is_explicit or _FINAL.search(before) is not None
     if states_number(before) or (not is_final and _GIVEN.search(before) is not None):
         return None, reason
@@ -186,7 +200,7 @@ def _shortened(text: str, rest: str) -> str:
 
 def _in_brackets(text: str, match: re.Match[str]) -> str:
     """Return nothing for brackets that explain the number in front of them, and those that do not as they are."""
-    content = re.sub(rf"^\s*(?:in\s+)?{_YEAR}\s*[:=,]?\s*", "", match[1])
+    content = re.sub(rf"^\s*(?:in\s+)?{_YEAR}\s*[:=,]?\s*|\s+in\s+{_YEAR}\s*$", "", match[1])
     before = _PART.findall(text[: match.start()])
     numbers = _PART.findall(content)
     if _RIVAL.search(content) is not None or not before or re.search(r"\bor\W*$", text[: match.start()]) is not None:

@@ -257,5 +257,5 @@ def _chinese_value(words: str) -> int | None:
     thousands, hundreds, tens, ten, ones = section.groups()
     digits = (thousands, hundreds, (tens or "\u4e00") if ten else "", ones)
     return sum(
-        10**power * _CHINESE_DIGITS.get(digit or "", 0) for power, digit in zip((3, 2, 1, 0), digits, strict=True)
+        int(10**power) * _CHINESE_DIGITS.get(digit or "", 0) for power, digit in zip((3, 2, 1, 0), digits, strict=True)
     )

@@ -59,11 +59,11 @@ _BASES: dict[str, dict[str, str | int]] = {
     "": {"1": f"unit C F 单位 {' '.join(COUNTERS)}"},
 }  # fmt: skip
 """Dimension "" is that of a bare count, and of letters that stand for a temperature or an electric quantity."""
-_PREFIXES = {
+_PREFIXES: dict[str, int | Fraction] = {
     "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "m": Fraction(1, 10**3), "μ": Fraction(1, 10**6),
     "n": Fraction(1, 10**9), "p": Fraction(1, 10**12),
 }  # fmt: skip
-_PREFIXED = {
+_PREFIXED: dict[str, tuple[str, int | Fraction]] = {
     "W": ("power", 1), "Wh": ("energy", 3600), "J": ("energy", 1), "eV": ("electronvolt", 1), "V": ("voltage", 1),
     "A": ("current", 1), "Pa": ("pressure", 1), "Hz": ("frequency", 1), "N": ("force", 1),
     "B": ("data", 1), "b": ("data", Fraction(1, 8)), "bps": ("data rate", 1),

@@ -618,3 +618,37 @@ def test_boxes_points_intervals_and_spellings(
     rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
 ) -> None:
     check(rewards, task, gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "right", "wrong"),
+    [
+        ("chart", "20", ["Between 2014 and 2016, the number increased by 20.", "The 5th bar shows 20.",
+                         "2016 had 20 deals",
+                         "Looking at the chart, the 2016 bar reaches 20.", "Adding 12 and 8 gives 20.",
+                         "There were 20 deals in 2016 (15 in 2015).", "20% of adults aged 65+ use it.",
+                         "50 - 30 = 20, so the answer is 20."],
+         ["50 - 30 = 25, so the answer is 20.", "The answer is 30, so the answer is 20",
+          "Adding 12 and 8 gives 20 or 21",
+          "It is between 2014 and 2016, or 20", "the 2016 bar or 20", "There were 15 deals in 2016 (20 in 2015)."]),
+        ("counting", "4", ["Among the 6 balls, 4 are red.", "There are 4 dogs in the image and 0 cats."],
+         ["Among the 4 balls, 3 are red.", "4 dogs and 2 cats"]),
+        ("ocr", "STOP", ['The image contains the text "STOP".', 'The word "STOP" is written on the sign.',
+                         'The sign says "STOP" in white letters.'], []),
+    ],
+)  # fmt: skip
+def test_sentences_with_another_number_or_a_quotation(
+    rewards: MixedReward, task: str, gold: str, right: list[str], wrong: list[str]
+) -> None:
+    check(rewards, task, gold, right, wrong)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['The word "STOP" is not written on the sign', 'The sign should say "STOP"', 'No sign says "STOP" in white.',
+     'The word "STOP" is on the sign and "GO"'],
+)  # fmt: skip
+def test_a_sentence_that_denies_or_adds_to_a_quotation_does_not_give_it(rewards: MixedReward, answer: str) -> None:
+    reward = values(rewards, "ocr", "STOP", [answer])[answer]
+    assert reward is not None
+    assert reward < 0.5
