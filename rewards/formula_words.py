@@ -54,7 +54,7 @@ _WRITTEN = tuple(
         (r"^(1?[0-9])\s*o'clock$", r"\1:00"),
         (r"(?<=[0-9])\s+degrees?(?=\))", "\u00b0"),
         (r"^([-0-9.,]+)\s*[(\[]((?!(?:or|and)\b)[A-Za-z\u4e00-\u9fff]{1,6}(?:\^[23])?)[)\]]$", r"\1 \2"),
-        (r"^([0-9.,]+)-(?=(?:[cmk]?m|k?g|inch|feet|ft)$)", r"\1 "),
+        (r"^([0-9.,]+)-(?=(?:[cmk]m|kg|inch|feet|ft)$)", r"\1 "),
     )
 )
 """Words and signs with one spelling in LaTeX."""

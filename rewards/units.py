@@ -41,7 +41,8 @@ _BASES: dict[str, dict[str, str | int]] = {
     "temperature": {"1": "K kelvin"},
     "force": {"1": "N newton 牛 牛顿", "1000": "kN kilonewton 千牛"},
     "energy": {
-        "1": "J joule 焦 焦耳", "1000": "kJ kilojoule 千焦", "3600000": "kWh 千瓦时", "523/125": "cal calorie 卡",
+        "1": "J joule 焦 焦耳", "1000": "kJ kilojoule 千焦", "3600": "Wh", "3600000": "kWh 千瓦时",
+        "523/125": "cal calorie 卡",
         "4184": "kcal kilocalorie 千卡 大卡",
     },
     "data": {"1": "byte", "1/8": "bit", "1000": "kilobyte", "1000000": "megabyte", "1000000000": "gigabyte"},

@@ -504,7 +504,8 @@ def test_a_box_in_parts_of_the_image_is_no_reference_in_pixels(rewards: MixedRew
          ["36 m", "36米", "36 m³", "36 cubic meters", "36立方米", "36 meters"]),
         ("math", "8 cm", ["80 mm", "8厘米", "8 centimeters"], ["800 cm²", "8 cm^3", "8 square centimeters", "8 s"]),
         ("math", "5 s", ["5 seconds", "5000 ms"], ["5 s^{-1}", "5 s^2"]),
-        ("math", "50 kilowatt hours", ["50 kWh", "50 kilowatt-hours", "0.05 MWh"], ["50 hours", "50 kilowatts"]),
+        ("math", "50 kilowatt hours", ["50 kWh", "50 kilowatt-hours", "0.05 MWh",
+                                               "50000 Wh"], ["50 hours", "50 kilowatts"]),
         ("math", "8 light years", ["8 light years"], ["8 years"]),
         ("math", "5 miles", ["5 miles", "5 mi"], ["5 nautical miles", "5 square miles"]),
         ("math", "12", ["12 possible outcomes", "12 apples", "12本书", "12岁"], ["12个以上", "12倍"]),
@@ -605,7 +606,7 @@ def test_markdown_chinese_and_numbers_in_words(
         ("math", r"-\infty", ["negative infinity", "负无穷"], ["infinity", "positive infinity"]),
         # Other spellings, reasons behind a value.
         ("math", r"30^{\circ}", ["30º", "30˚", r"30{}^\circ"], ["300"]),
-        ("math", "12 cm", ["12-cm", "12 cms", "12 (cm)"], ["12-x", "12 (a)"]),
+        ("math", "12 cm", ["12-cm", "12 cms", "12 (cm)"], ["12-x", "12-m", "12 (a)"]),
         ("math", "5", ["We get 5", "It equals 5.", "5 (by Pythagoras)", "5, since 3^2+4^2=25", r"\therefore x=5"],
          ["5 (or 6)", "5, because not 6", "5 (from 6)", "We get 6"]),
         ("math", r"2400\pi", ["2,400π"], ["2,4π"]),
