@@ -15,7 +15,7 @@ _SAME_CHARACTER = str.maketrans(
         "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"',
         "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-", "\u2015": "-", "\u2212": "-",
         "\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"',
-        "\u2044": "/", "\u2215": "/", "\u3002": ".", "\u3001": ",",
+        "\u2044": "/", "\u2215": "/", "\u2236": ":", "\u3002": ".", "\u3001": ",",
         "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None, "\u00ad": None,
         "\u200e": None, "\u200f": None,
         # Ticks say nothing, crosses say that it is wrong; degree signs that NFKC takes for letters.
@@ -28,6 +28,7 @@ _GROUP_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 """Spaces that typographers put between groups of three digits."""
 _DEGREE = re.compile("(?<=[0-9])\\s*[\u00ba\u02da]")
 """Signs that people type for the degree sign."""
+_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p)>", re.IGNORECASE)
 _STRUCK_OUT = re.compile(r"~~.+?~~")
 _VULGAR_AFTER_DIGIT = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 
@@ -91,7 +92,7 @@ _PRODUCT = re.compile(r"[\w.\u221a\u03c0\u00b0^\\]+")
 _TIMES = re.compile(r"(?<=[\w)])\s*(?:\*|\u00b7|\u22c5|\bx\b)\s*(?=[0-9(])")
 _TIMES_MARKS = frozenset("*x\u00b7\u22c5")
 _FREE_BLANK = re.compile(r"\s+(?=[^\w\s])|(?<=[^\w\s])\s+|(?<=[0-9])\s+(?=[^\W\d_])")
-_MARKUP = frozenset("\\$*_`\"'\u00ab#{~")
+_MARKUP = frozenset("\\$*_`\"'\u00ab#{~<")
 _FINAL_PUNCTUATION = " \t\r\n.,;:!?"
 _ARTICLES = ("the ", "a ", "an ")
 _COMMAS = re.compile(r"\s*[;\n]\s*|,\s+(?:and\s+)?|,(?![0-9]{3}(?![0-9]))")
@@ -131,7 +132,7 @@ def unwrap(text: str) -> str:
         for command, plain in _LATEX_SYMBOLS:
             text = text.replace(command, plain)
         text = " ".join(text.split())
-    text = _STRUCK_OUT.sub(" ", text).strip()
+    text = _STRUCK_OUT.sub(" ", _TAG.sub("", text)).strip()
     text = _BOLD.sub(lambda match: match.group(1) or match.group(2), text).lstrip("# ")
     for opening, closing in _WRAPPERS:
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):

@@ -32,7 +32,7 @@ _TURNING = frozenset(
         "maybe", "perhaps", "possibly", "might", "may", "could", "unknown", "unsure", "unclear", "uncertain", "doubt",
         "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
         "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
-        "nevermind", "provided", "providing", "assuming", "long", "condition", "idk", "dunno", "need", "needed",
+        "nevermind", "provided", "providing", "assuming", "long", "condition", "without", "idk", "dunno", "need", "needed",
         "required", "require", "requires", "unidentified", "unrecognizable", "indeterminate", "undetermined",
         "unanswerable", "blank", "empty", "comment", "see", "clear", "recognize", "identify",
         "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
