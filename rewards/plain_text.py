@@ -28,7 +28,7 @@ _GROUP_SPACE = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 """Spaces that typographers put between groups of three digits."""
 _DEGREE = re.compile("(?<=[0-9])\\s*[\u00ba\u02da]")
 """Signs that people type for the degree sign."""
-_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p)>", re.IGNORECASE)
+_TAG = re.compile(r"<(b|i|u|em|strong|span|p)>(.*?)</\1>", re.IGNORECASE)
 _STRUCK_OUT = re.compile(r"~~.+?~~")
 _VULGAR_AFTER_DIGIT = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 
@@ -132,7 +132,7 @@ def unwrap(text: str) -> str:
         for command, plain in _LATEX_SYMBOLS:
             text = text.replace(command, plain)
         text = " ".join(text.split())
-    text = _STRUCK_OUT.sub(" ", _TAG.sub("", text)).strip()
+    text = _STRUCK_OUT.sub(" ", _TAG.sub(r"\2", text)).strip()
     text = _BOLD.sub(lambda match: match.group(1) or match.group(2), text).lstrip("# ")
     for opening, closing in _WRAPPERS:
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
