@@ -17,6 +17,7 @@ from rewards.denial import LACKS, is_denied
 from rewards.explanation import PROCLAIMED, Explanations, quantified, quantifies
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean
+from rewards.statement import leads_to_another, names_another, stated
 from rewards.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
@@ -154,7 +155,7 @@ class Choices:
 
     @cached_property
     def _explanations(self) -> Explanations:
-        return Explanations(self._labels, self._option_texts)
+        return Explanations(self._option_texts)
 
     @property
     def spelled(self) -> str:
@@ -335,9 +336,9 @@ class Choices:
         """Return the label of the option that a sentence states, its label behind it or not: `It is Rome, option B`."""
         behind = _OWN_TEXT_AND_LABEL.fullmatch(text)
         if behind is None:
-            return self._explanations.stated(text)
+            return stated(self._option_texts, text)
         said, label = behind[1].rstrip(" .,;:-"), (behind[2] or behind[3]).upper()
-        is_own = self._explanations.stated(said) == label or self._read_declared(said)[0] == frozenset(label)
+        is_own = stated(self._option_texts, said) == label or self._read_declared(said)[0] == frozenset(label)
         return label if label in self._labels and is_own else None
 
     def _is_beside_other(self, text: str) -> bool:
@@ -356,7 +357,7 @@ class Choices:
         if len(meant) < 2:
             return None
         value = read_yes_no(text)[0]
-        return None if value is None or self._explanations.names_another(text, meant[value]) else meant[value]
+        return None if value is None or names_another(self._option_texts, text, meant[value]) else meant[value]
 
     def _about_others(self, text: str) -> str | None:
         """Return the label of the one option about all or none of the others that an answer means: `None of them`."""
@@ -414,9 +415,9 @@ class Choices:
         if label is None:
             return frozenset(), Reason.UNREADABLE
         before = _SPEAKER.sub("", before)
-        if self._explanations.leads_to_another(before, label):
+        if leads_to_another(self._option_texts, before, label):
             return frozenset(), Reason.CONTRADICTION
-        if self._explanations.names_another(self._option_texts.without(before, label), label, denied_counts=False):
+        if names_another(self._option_texts, self._option_texts.without(before, label), label, denied_counts=False):
             return frozenset(), Reason.AMBIGUOUS
         if (
             not is_called

@@ -48,12 +48,12 @@ class OptionTexts:
             labels: Of the options.
         """
         self._options = options
-        self._labels = labels
+        self.labels = labels
 
     @cached_property
     def normalised(self) -> list[str]:
         """The texts as they are compared, in the order of the labels."""
-        return _option_texts(self._options, self._labels)
+        return _option_texts(self._options, self.labels)
 
     @cached_property
     def _longest(self) -> int:
@@ -76,7 +76,7 @@ class OptionTexts:
 
     def _by_form(self, form: Callable[[str], str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for label, text in zip(self._labels, self.normalised, strict=False):
+        for label, text in zip(self.labels, self.normalised, strict=False):
             if text:
                 found[form(text)] = found.get(form(text), "") + label
         return found
@@ -90,7 +90,7 @@ class OptionTexts:
     def _numbers(self) -> list[tuple[str, str, str]]:
         numbers = (
             (label, _read_number(_key(in_digits(text) if is_in_words(text) else text)))
-            for label, text in zip(self._labels, self.normalised, strict=False)
+            for label, text in zip(self.labels, self.normalised, strict=False)
         )
         return [(label, *number) for label, number in numbers if number is not None]
 
@@ -100,7 +100,7 @@ class OptionTexts:
         known = {label for label, _, _ in self._numbers}
         return [
             (label, *_read_formula(_key(text)))
-            for label, text in zip(self._labels, self.normalised, strict=False)
+            for label, text in zip(self.labels, self.normalised, strict=False)
             if label not in known and _DIGIT.search(text) is not None
         ]
 
@@ -128,16 +128,16 @@ class OptionTexts:
 
     def written(self, label: str) -> str:
         """Return the text of an option as in the row."""
-        return self._options[self._labels.index(label)]
+        return self._options[self.labels.index(label)]
 
     def text_of(self, label: str) -> str:
         """Return the normalised text of an option; empty where options have none."""
-        return self.normalised[self._labels.index(label)] if self.normalised else ""
+        return self.normalised[self.labels.index(label)] if self.normalised else ""
 
     def identical(self, answer: str) -> str:
         """Return the labels of all options written exactly so."""
         return "".join(
-            label for label, option in zip(self._labels, self._options, strict=False) if option.strip() == answer
+            label for label, option in zip(self.labels, self._options, strict=False) if option.strip() == answer
         )
 
     def with_text(self, text: str) -> str:
@@ -171,7 +171,7 @@ class OptionTexts:
     def _mentioned(self) -> tuple[re.Pattern[str] | None, list[str]]:
         """A pattern of all texts, the longest first, with a group for each, and the labels of the groups."""
         labels_of: dict[str, str] = {}
-        for label, text in zip(self._labels, self.normalised, strict=False):
+        for label, text in zip(self.labels, self.normalised, strict=False):
             if len(text) > 1 or text.isdecimal():
                 plain = without_article(without_latex(text))
                 labels_of[plain] = labels_of.get(plain, "") + label
@@ -202,13 +202,13 @@ class OptionTexts:
         words = _words(text.casefold())
         if len(words) < 3:
             return ""
-        return "".join(label for label, held in zip(self._labels, self._words_of, strict=False) if f" {words} " in held)
+        return "".join(label for label, held in zip(self.labels, self._words_of, strict=False) if f" {words} " in held)
 
     def starting_with(self, text: str) -> tuple[str, str]:
         """Return the labels of the longest option texts that a sentence begins with, and how it goes on."""
         text = without_article(text.casefold().lstrip())
         longest, labels = 0, ""
-        for label, option in zip(self._labels, self.normalised, strict=False):
+        for label, option in zip(self.labels, self.normalised, strict=False):
             option = without_article(option)
             if len(option) >= longest and option and text.startswith(option) and not text[len(option) :][:1].isalnum():
                 labels = label if len(option) > longest else labels + label
