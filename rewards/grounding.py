@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from scipy.optimize import linear_sum_assignment
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.boxes import Box, BoxEntry, clip, frame_scale, parse_boxes, to_pixels
+from rewards.boxes import BoxEntry, parse_boxes
 from rewards.config import GroundingConfig
+from rewards.frames import Box, clip, frame_scale, to_pixels
 from rewards.plain_text import normalise, without_article
 
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 
 from rewards.base import Grade, Reason, RewardRequest
-from rewards.boxes import NOT_JSON, Box, frame_scale, read_json, says_nothing
+from rewards.boxes import NOT_JSON, read_json, says_nothing
 from rewards.config import PointingConfig
 from rewards.denial import is_number_denied, is_pointed_away
+from rewards.frames import Box, frame_scale
 from rewards.grounding import best_sum, gold_entries
 from rewards.plain_text import unify
 

@@ -28,8 +28,9 @@ from orchestration.data.sources.rows import (
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
 from rewards.base import RewardRequest
-from rewards.boxes import Box, parse_boxes
+from rewards.boxes import parse_boxes
 from rewards.config import RewardConfig
+from rewards.frames import Box
 from rewards.proof import ReferenceProof
 from rewards.yes_no import read_yes_no
 
