@@ -181,7 +181,7 @@ def test_the_annotations_of_the_settings_say_what_is_text_and_what_a_path() -> N
 def test_a_setting_is_explained_with_its_type_and_a_group_with_all_it_holds() -> None:
     assert explain("training.num_steps").startswith("training.num_steps (int)\nTraining steps in all")
     told = explain("training")
-    assert "The run's rhythm." in told
+    assert "Steps, how far rollout runs ahead" in told
     assert "  training.keep_last (int): Newest complete checkpoints that stay." in told
     with pytest.raises(ConfigError, match=r"did you mean training.num_steps\?"):
         explain("training.num_step")
