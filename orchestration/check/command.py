@@ -137,8 +137,8 @@ def _look(config: ExperimentConfig, model: Path, folder: Path, *, planned_bytes:
 def places_of(reservations: Reservations) -> dict[str, str]:
     """Return the machine of every engine and rank."""
     names = [machine.name for machine in reservations.layout.machines]
-    engines = {f"engine {seat.index}": names[seat.machine] for seat in reservations.layout.of("engine")}
-    return engines | {f"rank {seat.index}": names[seat.machine] for seat in reservations.layout.of("learner")}
+    engines = {f"engine {actor.index}": names[actor.machine] for actor in reservations.layout.of("engine")}
+    return engines | {f"rank {actor.index}": names[actor.machine] for actor in reservations.layout.of("learner")}
 
 
 def print_table(rows: list[Row]) -> None:
