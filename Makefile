@@ -10,7 +10,7 @@ train: $(READY)
 	@$(BIN)/mixed-r1 train $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
