@@ -56,7 +56,7 @@ _EMPTY = re.compile(
     r"|(?:(?:the|any|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:is|are|was|were|can(?:not|\s+not)\s+be)\s+(?:not\s+)?)?"
     r"(?:not\s+|(?<=not\s)|(?<=not\sbe\s))(?:present|visible|found|detected|shown|seen|there|in)"
     r"(?:\s+(?:in|on)\s+(?:the|this)\s+\w+|\s+(?:the|this)\s+\w+)?"
-    r"|(?:the|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:does|do)(?:\s+not|n't)\s+(?:exist|appear)(?:\s+in\s+(?:the|this)\s+\w+)?"
+    r"|(?:the|such|an?)\s+(?:[\w-]+\s+){1,4}?(?:does|do)(?:\s+not|n't)\s+(?:exist|appear)(?:\s+in\s+(?:the|this)\s+(?:image|picture|photo|scene|frame))?"
     # There is none, not found, detected or discovered.
     "|\u6ca1\u6709|\u65e0|\u672a(?:\u627e|\u68c0\u6d4b|\u53d1\u73b0)\u5230?",
     re.IGNORECASE,

@@ -14,7 +14,7 @@ from functools import cached_property
 from rewards.base import GoldError, Grade, Reason
 from rewards.declaration import declared
 from rewards.denial import LACKS, is_denied
-from rewards.explanation import PROCLAIMED, Explanations, quantified, quantifies
+from rewards.explanation import PROCLAIMED, Explanations, proclaims, quantified, quantifies
 from rewards.option_texts import OptionTexts
 from rewards.plain_text import clean
 from rewards.statement import leads_to_another, names_another, stated
@@ -83,9 +83,11 @@ _VERDICT = re.compile(
     re.IGNORECASE,
 )
 _FINAL_LABEL = re.compile(
-    r"(?:\s*\n+\s*|\s+(?:\u2192|\u21d2|[-=]>)\s*)(?=[(\[*\"']*[A-Za-z][)\]*\"'.]*\s*$)|(?<=\S)\s*(?=\\boxed\{)"
+    r"(?:(?<=[.!?*])\s*\n+\s*|\s+(?:\u2192|\u21d2|[-=]>)\s*)(?=[(\[*\"']*[A-Za-z][)\]*\"'.]*\s*$)"
 )
-"""In front of a label on a line of its own, behind an arrow or in a box: what the text before leads to."""
+"""In front of a label on a last line of its own or behind an arrow: what the text before leads to."""
+_IN_BOX = re.compile(r"(?<=\S)\s*(?=\\boxed\{)")
+_IT = re.compile(r"^(?:it|this|that)\s+", re.IGNORECASE)
 _REASON_BEHIND = re.compile(r"[,.;:]\s+(?=\S)|-+\s+|(?=(?:because|since|as|due)\b)")
 _BULLET = re.compile(r"^\s*(?:[-+*\u2022>]\s+(?=\S)|\d[.)]\s+(?=[^\d\s]))", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[,;&]|\b(?:and|or|nor)\b)\s*", re.IGNORECASE)
@@ -295,15 +297,20 @@ class Choices:
         if reason is Reason.AMBIGUOUS:
             return frozenset(), reason
         named, why_not = self._read_declared(text)
-        if why_not is Reason.UNREADABLE and _FINAL_LABEL.search(answer) is not None:
-            named, why_not = self._read_declared(clean(_FINAL_LABEL.sub(" the answer is ", answer.strip())))
+        if why_not is Reason.UNREADABLE and (_FINAL_LABEL.search(answer) or _IN_BOX.search(answer)):
+            named, why_not = self._read_declared(
+                clean(_IN_BOX.sub(" the answer is ", _FINAL_LABEL.sub(". The answer is ", answer.strip())))
+            )
         if why_not is Reason.UNREADABLE and parts is None:
             label, behind = self._option_texts.starting_with(bare)
             mark = _REASON_BEHIND.match(behind)
             if len(label) == 1 and mark is not None:
-                reason = self._explanations.check(label, behind[mark.end() :])
+                is_sentence = not mark.group().startswith(".")
+                reason = self._explanations.check(label, behind[mark.end() :], is_conditional=is_sentence)
+                if is_denied(_IT.sub("", behind[mark.end() :])):
+                    reason = Reason.CONTRADICTION
                 return (_LABEL_SETS[label] if reason is Reason.OK else frozenset()), reason
-        if why_not is Reason.UNREADABLE and reason is Reason.UNREADABLE:
+        if why_not is Reason.UNREADABLE and reason is Reason.UNREADABLE and "?" not in answer:
             stated = self._stated(text)
             if stated is not None:
                 return _LABEL_SETS[stated], Reason.OK
@@ -313,7 +320,7 @@ class Choices:
         """Return a text without the words around a label, where these are no option: `B is right` is B."""
         if self._option_texts.are_letters:
             text = _THING.sub("", text, count=1)
-        return text if self._option_texts.are_verdicts else _without_politeness(text)
+        return _without_politeness(text, self._option_texts.normalised)
 
     def _beside_own_text(self, text: str) -> str | None:
         """Return the label that precedes or follows its own text: `B 12`, `B (12)`, `12 (B)`."""
@@ -461,7 +468,7 @@ _RIGHT = {label: Grade(1.0, Reason.OK, label) for label in _LABELS}
 _WRONG = {label: Grade(0.0, Reason.OK, label) for label in _LABELS}
 
 
-def _without_politeness(text: str) -> str:
+def _without_politeness(text: str, options: Sequence[str] = ()) -> str:
     """Return a text without the words around a label: `the option B is correct` is B."""
     word = _LEADING_WORD.match(text)
     if word is not None:
@@ -473,6 +480,10 @@ def _without_politeness(text: str) -> str:
     if not text.endswith(_PROCLAIMING):
         return text
     for proclaimed in PROCLAIMED.finditer(text):
-        if proclaimed.end() == len(text) and not text[: proclaimed.start()].casefold().endswith("there"):
+        if (
+            proclaimed.end() == len(text)
+            and proclaims(proclaimed, options)
+            and not text[: proclaimed.start()].casefold().endswith("there")
+        ):
             return text[: proclaimed.start()]
     return text

@@ -62,6 +62,12 @@ _QUOTED_IN_SENTENCE = re.compile(
     re.IGNORECASE,
 )
 """`The word "STOP" is written on the sign.`"""
+_OF_TEXT = re.compile(
+    r"\b(?:lack(?:s|ing)?|miss(?:es|ing)?|letters?|character|half|part|first|last|after|before|next|above|below|beside|instead|without"
+    r"|replac\w+|delet\w+|remov\w+)\b",
+    re.IGNORECASE,
+)
+"""In front of a quotation: it is another text, or only a part."""
 _HALF_SAID = re.compile(
     r"\b(?:should|would|must|ought|shall|will|used|to|but|seldom|rarely|barely|supposed|meant|opposite|reverse|contrary"
     r"|wrong|former|old|next|previous|(?:wrong|false|incorrect|supposed|alleged|hard|near|almost)ly|almost)\b",
@@ -148,7 +154,7 @@ def quoted(text: str) -> str | None:
         return chinese["value"]
     sentence = _QUOTED_IN_SENTENCE.fullmatch(text)
     if sentence is not None and not (UNSURE.search(sentence["subject"]) or _HALF_SAID.search(sentence["subject"])):
-        return sentence["value"]
+        return None if _OF_TEXT.search(sentence["subject"]) else sentence["value"]
     quoting = _QUOTING.match(text)
     if quoting is None or UNSURE.search(quoting["subject"]) or _HALF_SAID.search(quoting["subject"]):
         return None

@@ -23,7 +23,7 @@ UNSURE = re.compile(
     r"|wrong|false|incorrect|(?:un|least\s+)likely|doubt|deny|unsure|unclear|unknown|refuse|avoid|hesitate"
     r"|except|excluding|(?-i:may))\b|^\s*(?:what|which|who|why|how|should|do|does|did|is|are|can|would|shall|had|were|provided)\b"
     # Should not, cannot, unable to, unclear, perhaps, if, wrong.
-    "|\u4e0d(?:\u5e94|\u80fd|\u4f1a|\u53ef|\u8981|\u786e\u5b9a|\u77e5\u9053|\u6e05)|\u65e0\u6cd5|\u770b\u4e0d\u6e05|\u53ef\u80fd|\u5982\u679c|\u9519\u8bef"
+    "|\u4e0d(?:\u5e94|\u80fd|\u4f1a|\u53ef|\u8981|\u786e\u5b9a|\u77e5\u9053|\u6e05)|\u65e0\u6cd5|\u96be\u4ee5|\u6ca1\u6709(?:\u56fe|\u7b54)|\u770b\u4e0d\u6e05|\u53ef\u80fd|\u5982\u679c|\u9519\u8bef"
     r"|\b(?:opposite|reverse|inverse|contrary|negation|antonym)\s+(?:of|to)\s+(?:(?:the|my)\s+)?(?:(?:correct|right)\s+)?$",
     re.IGNORECASE,
 )
@@ -101,9 +101,9 @@ _POINTED_AWAY = re.compile(
 )
 _DESCRIBED = re.compile(
     r"(?<=[a-z])(?:\s+without\s+(?:an?|the|his|her|its|their)\s+[a-z]+|\s+with\s+no\s+[a-z]+|\s+(?:that|who|which)\s+(?:(?:is|are|was|were|does|do"
-    r"|has|have)\s+not|(?:is|are|was|were|does|do|has|have)n't)\s+[a-z]+|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bwere)\s+not\s+[a-z]+ing"
+    r"|has|have)\s+not|(?:is|are|was|were|does|do|has|have)n't)\s+(?!(?:at|in|inside|on|within|here|there)\b)[a-z]+|(?<!\bis)(?<!\bare)(?<!\bwas)(?<!\bwere)\s+not\s+[a-z]+ing"
     r"|\s+not\s+(?:occluded|hidden|blocked|cropped|truncated|obstructed|covered)"
-    r"|\s+outside\s+(?:of\s+)?(?:the|an?)\s+(?!box|bounding|region|area|frame|rectangle|point)[a-z]+)\b",
+    r"|\s+outside\s+(?:of\s+)?(?:the|an?)\s+(?!b?box|bounding|region|area|frame|rectangle|point|coordinate|circle|square|location|position)[a-z]+)\b",
     re.IGNORECASE,
 )
 """What a thing lacks or is not says which one it is: `the dog without a collar`, `the man not wearing a hat`."""

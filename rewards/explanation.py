@@ -6,6 +6,7 @@ number, or says `only` of it. Comparing with one (`south of Paris`) states none.
 
 import re
 import string
+from collections.abc import Sequence
 from itertools import zip_longest
 
 from rewards.base import Reason
@@ -88,6 +89,7 @@ _TOO_FAR = re.compile(r"\b(?:too\s+\w+\s+(?:for|to\s+be)|far\s+from(?:\s+being)?
 _ASKED = re.compile(
     r"\W*\?\W*(?:no|nope|not|wrong|hardly)\b|\W*(?:it|this|that)\s+(?:is|was)(?:\s+not|n't)\W*$", re.IGNORECASE
 )
+_SIGN_BLANK = re.compile("(?<=[\u2220\u25b3])\\s+(?=[A-Z])")
 _SAID = ("yes", "no", "true", "false")
 _NOT = re.compile(r"\s*\bnot\b\s*|(?<=\w)n't\b\s*", re.IGNORECASE)
 _CANNOT = re.compile(r"(?:it\s+)?(?:cannot|can\s+not|can't)\s+")
@@ -115,7 +117,7 @@ class Explanations:
             rest: What follows it, through `plain_text.clean`.
             is_conditional: Whether `if ..` at its start makes the label conditional: it does in the same sentence.
         """
-        rest = without_latex(NO_DOUBT.sub("", rest))
+        rest = _SIGN_BLANK.sub("", without_latex(NO_DOUBT.sub("", rest)))
         by_text = self._texts.with_text(clean(rest)) or self._texts.with_text(rest) or self._in_digits(rest)
         if by_text:
             return Reason.OK if label in by_text else Reason.CONTRADICTION
@@ -127,8 +129,9 @@ class Explanations:
             return Reason.OK
         if (label == "I" and _FIRST_PERSON.match(rest)) or (not is_open and (REFUSAL.match(rest) or refuses(rest))):
             return Reason.UNREADABLE
-        proclaimed = PROCLAIMED.match(rest) if not self._texts.are_verdicts else None
-        said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None else rest
+        proclaimed = PROCLAIMED.match(rest)
+        is_polite = proclaimed is not None and proclaims(proclaimed, self._texts.normalised)
+        said = rest[proclaimed.end() :].lstrip(" .,;:!-") if proclaimed is not None and is_polite else rest
         without_own = self._texts.without(said, label)
         says_own = without_own != said
         begun = without_own.lstrip(_EDGES)
@@ -280,6 +283,11 @@ class Explanations:
             if other and label not in other and is_meant and not is_denied(behind):
                 return True
         return False
+
+
+def proclaims(proclaimed: re.Match[str], options: Sequence[str]) -> bool:
+    """Return whether `is right` approves what stands before it: it does unless `right` itself is an option."""
+    return proclaimed.group().casefold().split()[-1] not in options
 
 
 def quantifies(option: str) -> bool | None:

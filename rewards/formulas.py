@@ -66,10 +66,11 @@ _SIGNS = (
 """Those that NFKC would make another of, or nothing that is read."""
 _SUBSCRIPTS = re.compile("[\u2080-\u2089]+")
 _REASON = re.compile(
-    r"(?<=[0-9)}$])(?:\s+\((?:by|using|from|since|because|approximately|approx\.?)\b[^()0-9]*\)|,?\s+(?:since|because)\s.+)$",
+    r"(?<=[0-9)}$])(?:\s+\((?:by|using|from|since|because|approximately|approx\.?)\b[^()0-9]*\)"
+    r"|,?\s+(?:since|because)\s(?!.*\b(?:not|no|cannot|wrong|may|might|could|unknown|guess)\b)[^0-9=]+)$",
     re.IGNORECASE,
 )
-"""`5 (by Pythagoras)`, `5, since 3^2 + 4^2 = 25`."""
+"""`5 (by Pythagoras)`, `5, since it is isosceles`; a reason with a number or a doubt is read."""
 _PERIOD = re.compile(r"([0-9]*?)([0-9]{1,9}?)\2+")
 """`0.1666...` goes on with what it repeats at its end."""
 _REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|dot|bar)\s*\{([0-9]{1,9})\}")

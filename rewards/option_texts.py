@@ -12,7 +12,7 @@ _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _NUMBER = re.compile(
     r"(?P<currency>[$\u20ac\u00a3\u00a5]?)(?P<minus>-?)\+?(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?"
     r"(?P<unit>%|\u00b0[cf]?|[mgslvwjhcf](?:\^[23])?|[a-z](?:\^[23])?/[a-z\u00b5]{1,8}(?:\^[23])?|[\u4e00-\u9fff]{1,3}"
-    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|fewer|missing|short|plus|minus|times|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
+    r"|(?!(?:pi|st|nd|rd|th|am|pm|or|and|more|less|fewer|missing|short|plus|minus|times|wrong|incorrect|false|hundred|thousand|[mbtr]+illion|mn|bn|dozen|sqrt)\b)"
     r"(?:(?:square|cubic)\s)?[a-z\u00b5]{2,12}(?:\^[23])?(?:(?:/|\sper\s)[a-z\u00b5]{1,8}(?:\^[23])?)?)?"
 )
 """A number with one unit at most, in compact text; letters that may be variables are no units."""
@@ -23,7 +23,6 @@ _SIGNS = {
 """Units that are also written as a sign."""
 _CAN_NOT = re.compile(r"\bcan(?:\s+not|'t)\b")
 _WORD = re.compile(r"\w+")
-_VERDICTS = frozenset(("right", "correct", "accurate", "wrong", "incorrect"))
 _PLAIN_ROOT = re.compile(r"(?<![\\a-z])sqrt\s*(?=[({0-9])")
 _ONLY = re.compile(r"^(.+?)\s+only$")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -108,11 +107,6 @@ class OptionTexts:
     def are_letters(self) -> bool:
         """Whether the texts are letters that name things in the picture: options A to E of figures A to E."""
         return bool(self.normalised) and all(len(text) == 1 and text.isalpha() for text in self.normalised)
-
-    @cached_property
-    def are_verdicts(self) -> bool:
-        """Whether a text is a word by which another is proclaimed: the option `right` of left and right."""
-        return not _VERDICTS.isdisjoint(self.normalised)
 
     def number_of(self, label: str) -> float | None:
         """Return the number that the text of an option is, whatever its unit; None for any other text."""

@@ -65,9 +65,24 @@ _BEFORE_ANSWER = frozenset(
 )
 """Words between the last sentence and the declaration."""
 _IS_ANSWER = re.compile(
-    r"\s+(?:is|corresponds\s+to|means)\s+(?:the\s+)?(?:right|correct|option|answer|choice|[A-Z](?!\w))|\s+[a-z]+$",
+    r"\s+(?:is|corresponds\s+to|means)\s+(?:the\s+)?(?:right|correct|option|answer|choice|[A-Z](?!\w))",
     re.IGNORECASE,
 )
+_SHOWN = re.compile(
+    r"\b(?:(?:is|are|was|were)(?:\s+(?:(?:taken|shot|set|located|photographed|filmed)\s+in|called|named))?|shows?|depicts?|illustrates?"
+    r"|represents?|portrays?|displays?|looks?\s+like|recogni[sz]e|see)\s+(?:the\s+|an?\s+)?"
+    r"(?:(?:city|town|country|state|animal|color|colour|number|word)\s+(?:of\s+)?)?$",
+    re.IGNORECASE,
+)
+"""In front of the option that a sentence before a declaration gives as what is seen."""
+_ASIDE_DENIED = re.compile(
+    r"\b(?:not|never|cannot|\w+n't|nothing|nobody|none|hard|difficult|impossible|unable)\b[^.;:!?]*$", re.IGNORECASE
+)
+_NOT_STATED = re.compile(
+    r"\b(?:nothing|nobody|other|another|(?:false|wrong|incorrect|supposed|alleged|hard)ly|pretend\w*|claim\w*|suppos\w*|should|would)\b",
+    re.IGNORECASE,
+)
+_DIGIT = re.compile("[0-9]")
 _REASONED = re.compile(r"^(?:because|since|as|given\s+that)\s+", re.IGNORECASE)
 _EDGES = " .,;:!?-()[]{}\"'*"
 
@@ -76,7 +91,12 @@ def stated(texts: OptionTexts, text: str) -> str | None:
     """Return the label of the one option that a plain sentence states: `It was taken in Rome`, `There are four`."""
     if says_none(text.casefold()) and len(none := texts.with_text("0")) == 1:
         return none
-    if UNSURE.search(text) or "?" in text or len([part for part in STATEMENT_END.split(text) if part.strip()]) != 1:
+    if (
+        UNSURE.search(text)
+        or _NOT_STATED.search(text)
+        or "?" in text
+        or len([part for part in STATEMENT_END.split(text) if part.strip()]) != 1
+    ):
         return None
     counted = _COUNTED.fullmatch(in_digits(text.casefold()))
     if counted is not None:
@@ -103,26 +123,28 @@ def leads_to_another(texts: OptionTexts, text: str, label: str) -> bool:
     whole = texts.with_text(clean(text))
     if whole:
         return label not in whole
-    others = {labels for labels, _, _ in texts.mentions(text)}
-    if any(label in labels for labels in others):
+    if any(label in _letters(aside) and not _is_denied_aside(text, aside) for aside in _SET_ASIDE.finditer(text)):
+        return True
+    mentions = texts.mentions(text)
+    if any(label in labels for labels, _, _ in mentions):
         return False
     for sentence in _SENTENCE_END.split(text):
         sentence = _REASONED.sub("", sentence.strip(_EDGES))
-        said = stated(texts, clean(sentence))
-        if said is not None and said != label:
+        is_count = _COUNTED.fullmatch(in_digits(sentence.casefold())) or says_none(sentence.casefold())
+        if is_count and stated(texts, clean(sentence)) not in (None, label):
             return True
-        if len(others) > 1 or texts.number_of(label) is not None or sentence[:3].casefold() == "if ":
+        if len(mentions) > 1 or _DIGIT.search(texts.text_of(label)) or UNSURE.search(sentence):
             continue
         for _, start, end in texts.mentions(sentence):
-            is_last = not STATEMENT_END.split(sentence[end:])[0].strip() or _IS_ANSWER.match(sentence, end)
-            if is_last and COMPARED.search(STATEMENT_END.split(sentence[:start])[-1]) is None:
+            is_shown = _SHOWN.search(sentence, 0, start) and not sentence[end:].strip(_EDGES)
+            if is_shown or (not start and (end == len(sentence) or _IS_ANSWER.match(sentence, end))):
                 return True
     return False
 
 
 def names_another(texts: OptionTexts, text: str, label: str, *, denied_counts: bool = True) -> bool:
     """Return whether a text names an option other than `label` by its letter; not letters of things and words."""
-    text = _SET_ASIDE.sub(" ", text)
+    text = _SET_ASIDE.sub(lambda aside: _kept(text, aside, label), text)
     for match in SECOND_LABEL.finditer(text):
         other = (match[1] or match[2] or match[3]).upper()
         if other == label or other not in texts.labels or _WORD_USE.match(text, match.start()):
@@ -135,6 +157,20 @@ def names_another(texts: OptionTexts, text: str, label: str, *, denied_counts: b
         if denied_counts or not is_denied(behind):
             return True
     return False
+
+
+def _kept(text: str, aside: re.Match[str], label: str) -> str:
+    """Return nothing for options that a text sets aside, and the words as they are where it denies that."""
+    return aside[0] if label in _letters(aside) or _is_denied_aside(text, aside) else " "
+
+
+def _letters(aside: re.Match[str]) -> list[str]:
+    return re.findall(r"(?<!\w)[A-Z](?!\w)", aside[0])
+
+
+def _is_denied_aside(text: str, aside: re.Match[str]) -> bool:
+    """Return whether what sets options aside is itself denied: `We cannot rule out A`."""
+    return _ASIDE_DENIED.search(text, 0, aside.start()) is not None
 
 
 def spoken(text: str) -> str:

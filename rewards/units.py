@@ -57,9 +57,13 @@ _BASES: dict[str, dict[str, str | int]] = {
     "amount": {"1": "mol mole 摩尔"},
     "basis point": {"1": "basispoint bp bps"},
     "speed": {"5/18": "kmh kph kmph", "1397/3125": "mph"},
-    "": {"1": f"unit C F 单位 {' '.join(COUNTERS)}"},
+    "C": {"1": "C"},
+    "F": {"1": "F"},
+    "": {"1": f"unit 单位 {' '.join(COUNTERS)}"},
 }  # fmt: skip
-"""Dimension "" is that of a bare count, and of letters that stand for a temperature or an electric quantity."""
+"""Dimension "" is that of a bare count."""
+_LETTERS = {"C": ("temperature in celsius", "charge"), "F": ("temperature in fahrenheit", "capacitance")}
+"""What a lone letter may stand for."""
 _PREFIXES: dict[str, int | Fraction] = {
     "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "m": Fraction(1, 10**3), "μ": Fraction(1, 10**6),
     "n": Fraction(1, 10**9), "p": Fraction(1, 10**12),
@@ -69,6 +73,7 @@ _PREFIXED: dict[str, tuple[str, int | Fraction]] = {
     "A": ("current", 1), "Pa": ("pressure", 1), "Hz": ("frequency", 1), "N": ("force", 1),
     "B": ("data", 1), "b": ("data", Fraction(1, 8)), "bps": ("data rate", 1),
     "F": ("capacitance", 1), "C": ("charge", 1), "mol": ("amount", 1), "Ω": ("resistance", 1),
+    "g": ("mass", 1),
 }  # fmt: skip
 _UNITS = {
     name: (dimension, Fraction(size))
@@ -166,6 +171,9 @@ class Unit:
         """Return whether the two may be compared: the same quantity, or a unit on one side only."""
         if other is None or not self.dimension or not other.dimension or self.dimension == other.dimension:
             return True
+        for letter, meant in ((self, other), (other, self)):
+            if meant.dimension[0][0] in _LETTERS.get(letter.dimension[0][0], ()):
+                return len(meant.dimension) == 1
         if len(self.dimension) != 1 or len(other.dimension) != 1:
             return False
         (name, power), (other_name, other_power) = self.dimension[0], other.dimension[0]

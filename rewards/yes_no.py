@@ -32,10 +32,11 @@ _TURNING = frozenset(
         "maybe", "perhaps", "possibly", "might", "may", "could", "unknown", "unsure", "unclear", "uncertain", "doubt",
         "unlikely", "doubtful", "incorrect", "wrong", "untrue", "mistake", "mistaken", "error", "lie", "lied",
         "kidding", "joking", "take", "misread", "misspoke", "change", "changed", "made", "thought", "thoughts",
-        "nevermind", "provided", "providing", "assuming", "long", "condition", "idk", "dunno", "need", "needed",
-        "without", "required", "require", "requires", "unidentified", "unrecognizable", "indeterminate", "undetermined",
-        "unanswerable", "blank", "empty", "comment", "see", "clear", "recognize", "identify",
-        "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch", "strike", "ignore",
+        "nevermind", "suppose", "supposing", "depending", "provided", "providing", "assuming", "long", "condition",
+        "case", "idk", "dunno", "need", "needed", "without", "required", "require", "requires", "unidentified",
+        "unrecognizable", "indeterminate", "undetermined", "unanswerable", "blank", "empty", "comment", "see", "clear",
+        "recognize", "identify", "mind", "bad", "rethink", "reconsider", "correct", "try", "redo", "scratch",
+        "strike", "ignore",
         "disregard", "forget", "delete", "cancel", "undo", "retract", "discard", "mean", "meant", "scrap",
         # What turns to something else, and what refuses.
         "wait", "actually", "sorry", "oops", "hmm", "hold", "hang", "correction", "second", "closer", "reflection",
@@ -80,8 +81,9 @@ _NEGATED = re.compile(
 _WITHDRAWN = re.compile(
     r"[\s\"'*:,.;/()\[\]-]*(?:and\s+|but\s+)?(?:"
     r"(?:is|was|would\s+be|can|seems)(?:n?'t|\s+not|\s+never|\s+(?:an?\s+|the\s+)?(?:incorrect|wrong|false|unlikely))\b"
-    r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not(?!\s+(?:in|on|at|near|from|by|with)\b)))\b"
-    r"|(?:but\s+)?(?:only\s+)?(?:if|provided|providing|assuming|as\s+long\s+as|on\s+condition)\b"
+    r"|(?:or|nor|maybe|perhaps|possibly|unknown|unsure|unclear|unless|but\s+(?:also|maybe|perhaps|possibly|not(?!\s+in\s+the\s+(?:foreground|background)\b)))\b"
+    r"|(?:but\s+)?(?:only\s+)?(?:if(?!\s+(?:you|we|one)\s+(?:look|zoom|count|check|compare|read|examine)\b)|provided|providing|assuming"
+    r"|supposing|suppose|depending|in\s+case|as\s+long\s+as|on\s+condition)\b"
     r"|(?:incorrect|wrong|untrue|(?:i\s+\w+\s+)?not)\W*$"
     rf"|{TAKEN_BACK.pattern}"
     r")"
@@ -132,10 +134,10 @@ _EMPHATIC = re.compile(
 _EMPHASISED = re.compile(rf"(?:(?:{_EMPHASIS}|(?:most\s+)?(?:likely|probably)|presumably)\W+)+(?=\w)")
 _BARE_DENIAL = re.compile(rf"(?:it|there|that|this|he|she|they)\s+{_BE}(?:\s+not|n't|not)")
 _NO_AGAIN = re.compile(r"\W*(?:no|nope|nah)\W*")
-_ADJECTIVE = re.compile(r"\b(?:true|false)\s+(?!(?:and|or|because|since|but|for|as|that|in|statement)\b)(?=[a-z]{3})")
+_ADJECTIVE = re.compile(
+    r"\b(?:the|an?|its|their)\s+(?:true|false)\s+(?=[a-z]{3})|(?<=,\s)(?:true|false)\s+(?=(?:teeth|alarms?)\b)"
+)
 """`The true value`, `a false ceiling`."""
-_CONCEDED = re.compile(r"[\s,]*\b(?:although|though|even\s+though)\b(?!\s+(?:i|it|that|this)\b).*$")
-"""`Although there is no collar`."""
 _SAME = re.compile(r"\bno(?:-\w+|\s+(?:doubt|question|exception|mistake|problem|other|longer|wonder)s?\b)")
 """A no that is none: `no doubt`, `a no-smoking sign`."""
 _CONFIRMS_NO = re.compile(
@@ -145,13 +147,13 @@ _CONFIRMS_NO = re.compile(
 _STATED = re.compile(
     r"(?:(?:the|this|that|your)\s+(?:\w+\s+)?(?:statement|claim|sentence|caption|assertion|description|proposition|answer)"
     r"(?:\s[^.,;!?]{1,60}?(?=\s(?:is|was)\b))?|it|this|that)?"
-    r"(?:'s|\s*(?:is|was)\b)?\s*(?:\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
+    r"(?:'s|\s*(?:is|was)\b)?\s*(?:(?!hardly|barely|scarcely|supposedly|allegedly|possibly|doubtfully|falsely)\w+ly\s+)?(?P<not>not\s+)?(?P<value>true|false|correct|incorrect|untrue|inaccurate|accurate)"
 )
 """`The statement is true`, `not true`, `correct`."""
 _CLAUSE_END = re.compile(r"[.!?;,]\s|,?\s*\b(?:so|thus|hence|therefore)\b")
 _LAST_SENTENCE = re.compile(r"(?s:(?P<before>.*)[.!?;]\s+)(?P<label>[^\W\d_]+)")
 _UNSETTLED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|or|unsure|unclear|cannot|can't|if|unless|not\s+sure|don't\s+know)\b"
+    r"\b(?:maybe|perhaps|possibly|doubt|or|unsure|unclear|cannot|can't|if|unless|not\s+sure|don't\s+know)\b"
 )
 
 
@@ -256,7 +258,7 @@ def _read_first_word(text: str) -> tuple[bool | None, Reason]:
         return label, Reason.OK
     if _WITHDRAWN.match(text, first.end()):
         return None, Reason.CONTRADICTION
-    said = _CONCEDED.sub("", _ADJECTIVE.sub(" ", _QUOTED.sub(" ", text[first.end() :])))
+    said = _ADJECTIVE.sub(" ", _QUOTED.sub(" ", text[first.end() :]))
     settled = _SAME.sub(" ", said)
     if refuses(settled.lstrip(" ,.;:!-")) or (first.group() == "no" and refuses(text[first.start() :])):
         return None, Reason.UNREADABLE

@@ -196,6 +196,19 @@ def test_chart_numbers_and_texts(rewards: MixedReward, gold: str, right: list[st
           "C. The answer is figure D."]),
         ("C", ("decrease", "increase", "nothing", "none of the above"), ["(C) nothing"], ["(C) none of the above"]),
         ("B", ("Yes", "No"), ["B. No, not at all."], ["B. Yes, it is."]),
+        # What an explanation sets aside, an arrow, a reason that is one, and what only sounds like another option.
+        ("B", CITIES, ["The photographer is unknown. The answer is B.",
+                       "The image is black and white. The answer is B.",
+                       "B. No further information is needed.", "The value falls in April. The answer is B."],
+         ["B. We cannot rule out A.", "B. Nothing excludes A.", "We can rule out B. The answer is B.", "A \u2192 B",
+          "We can rule out\nB", "Rome, if the Colosseum is visible.", "Rome. It isn't.", "Nothing shows Rome.",
+          "It is not clear, so the answer is B.", "I was not given an image. The answer is B."]),
+        ("A", ("Increase", "Decrease", "Same"), ["The volume decreases. The answer is A."],
+         ["The trend is decrease. The answer is A."]),
+        ("C", LATEX, ["C. $20^\\circ$ because $\\angle A = 40^\\circ$."],
+         ["The angle is 15 degrees \u2192 C", "The angle is $15^\\circ$.\n\nC"]),
+        ("B", ("10", "12", "14"), ["12 \u2713"], ["12 \u2717", "B. 12 \u2717"]),
+        ("A", ("left", "right"), ["A. That is the right answer."], ["A. It is right."]),
         # A unit on one side of a formula; two units are two options.
         ("B", ("160m", "160\u221a{3}m", "(160-160\u221a{3})m"), ["160\u221a{3}", "$160\\sqrt{3}$", "160\u221a3 m"],
          ["160", "160\u221a{3} cm", "160-160\u221a{3}"]),
@@ -260,7 +273,7 @@ def test_yes_and_no(rewards: MixedReward) -> None:
           "No, it does.",
           "No doubt", "No doubt, it is", "No mistake about it", "no wonder", "No problem", "No worries", "No contest"]),
         # A condition, a refusal or a denial around the declaration; what concedes something else takes nothing back.
-        ("yes", ["Based on the image, yes.", "Probably yes.", "### Answer\nYes", "Yes, although there is no collar.",
+        ("yes", ["Based on the image, yes.", "Probably yes.", "### Answer\nYes",
                  "Yes, but not in the foreground.", "That's correct.", "The sum is 5, so the statement is true."],
          ["Yes, if there is a dog.", "The answer is yes if there is a dog.",
           "I can't see the image. The answer is yes.",
@@ -269,6 +282,10 @@ def test_yes_and_no(rewards: MixedReward) -> None:
         ("no", ["No, no.", "Most likely no.", "No, the true value is 5.", "Based on the image, no."],
          ["No doubt there is a dog.", "Cannot be determined, so no.", "No, I am an AI.",
           "No, if the animal is a cat."]),
+        ("yes", ["Yes. If you look closely, you can see a dog."],
+         ["Yes, although the answer is no.", "Yes, but not in the image.", "Yes, supposing there is one.",
+          "I doubt it. It is true.", "It is hardly true."]),
+        ("no", ["No, if you look closely, there is none."], ["No, although yes.", "No, true enough."]),
         # Other words for yes and no.
         ("yes", ["Absolutely", "Definitely yes", "Certainly, yes.", "Sure, yes", "Of course", "Absolutely, it is."],
          ["Absolutely not", "Absolutely no", "Definitely maybe", "Not absolutely", "Definitely a dog"]),
@@ -607,7 +624,7 @@ def test_markdown_chinese_and_numbers_in_words(
         # Other spellings, reasons behind a value.
         ("math", r"30^{\circ}", ["30º", "30˚", r"30{}^\circ"], ["300"]),
         ("math", "12 cm", ["12-cm", "12 cms", "12 (cm)"], ["12-x", "12-m", "12 (a)"]),
-        ("math", "5", ["We get 5", "It equals 5.", "5 (by Pythagoras)", "5, since 3^2+4^2=25", r"\therefore x=5"],
+        ("math", "5", ["We get 5", "It equals 5.", "5 (by Pythagoras)", r"\therefore x=5"],
          ["5 (or 6)", "5, because not 6", "5 (from 6)", "We get 6"]),
         ("math", r"2400\pi", ["2,400π"], ["2,4π"]),
         ("math", r"\sqrt[3]{2}", ["³√2", r"\root 3 \of 2"], ["3√2", "√2"]),
