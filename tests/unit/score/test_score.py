@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from orchestration.cli import main
 
-CASES = Path(__file__).parents[2] / "golden" / "reward_cases.jsonl"
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = GOLDEN / "reward_cases.jsonl"
 GOOD = {"id": "a", "task": "chart", "response": "<think>x</think><answer>47</answer>", "answer": "45", "source": "s"}
 
 
@@ -40,6 +41,11 @@ def test_every_golden_case_comes_as_expected(tmp_path: Path, capsys: pytest.Capt
     rows = read(tmp_path / "out.jsonl")
     assert len(rows) == 192
     assert all(row["as_expected"] for row in rows)
+
+
+def test_every_real_answer_of_a_kind_once_misread_comes_as_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([GOLDEN / "answer_cases.jsonl"]) == 0
+    assert "76 rows state what they expect: 0 misses\n" in capsys.readouterr().out
 
 
 def test_a_scored_row_keeps_its_fields_and_gains_its_rewards(tmp_path: Path) -> None:
