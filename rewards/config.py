@@ -80,8 +80,8 @@ class OpenEndedConfig:
     general_word_weight: Annotated[float, Gt(0), Le(1)] = 0.25
     """Weight of a word that fits any picture (`scene`, `background`, `person`, `standing`); other words weigh 1."""
     idf_path: str = ""
-    """A JSON file of `rewards.caption_words.word_frequencies` over the training references: words of many references
-    weigh less than the above."""
+    """A JSON file of `rewards.functions.caption_words.word_frequencies` over the training references: words of many
+    references weigh less than the above."""
     max_chars: Annotated[int, Ge(1)] = 10_000
     max_distinct_tokens: Annotated[int, Ge(1)] = 896
     """Replies with more different tokens score 0, because each costs a row of the product. English prose of ten
@@ -139,14 +139,14 @@ FunctionConfig = (
 
 
 FUNCTIONS = {
-    "matching": "rewards.matching:MatchingReward",
-    "chart": "rewards.chart:ChartReward",
-    "grounding": "rewards.grounding:GroundingReward",
-    "open_ended": "rewards.open_ended:OpenEndedReward",
-    "math": "rewards.mathematics:MathReward",
-    "counting": "rewards.counting:CountingReward",
-    "reading": "rewards.reading:ReadingReward",
-    "pointing": "rewards.pointing:PointingReward",
+    "matching": "rewards.functions.matching:MatchingReward",
+    "chart": "rewards.functions.chart:ChartReward",
+    "grounding": "rewards.functions.grounding:GroundingReward",
+    "open_ended": "rewards.functions.open_ended:OpenEndedReward",
+    "math": "rewards.functions.mathematics:MathReward",
+    "counting": "rewards.functions.counting:CountingReward",
+    "reading": "rewards.functions.reading:ReadingReward",
+    "pointing": "rewards.functions.pointing:PointingReward",
 }
 """The reward functions a task may be routed to, as module:class; a field of RewardConfig has the parameters of each."""
 FUNCTION_NAMES = tuple(FUNCTIONS)

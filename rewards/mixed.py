@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
-from rewards.boxes import without_marks
 from rewards.config import FUNCTIONS, FunctionConfig, RewardConfig, Route
 from rewards.envelope import Envelope, extract_answer, read_envelope
+from rewards.text.boxes import without_marks
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rewards.embedding_table import EmbeddingTable
+    from rewards.functions.embedding_table import EmbeddingTable
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class MixedReward:
         Raises:
             RewardError: If the folder lacks either, or the settings do not fit them.
         """
-        from rewards.embedding_table import EmbeddingTable
-        from rewards.tokenizer import load_tokenizer
+        from rewards.functions.embedding_table import EmbeddingTable
+        from rewards.functions.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(folder)
         return cls(
@@ -127,7 +127,7 @@ class MixedReward:
 
     def close(self) -> None:
         """End the grader processes, if any were started."""
-        from rewards.mathematics import MathReward
+        from rewards.functions.mathematics import MathReward
 
         for function in self._functions.values():
             if isinstance(function, MathReward):
@@ -225,8 +225,8 @@ def _build_open_ended(
     parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
     from rewards.config import OpenEndedConfig
-    from rewards.embedding_table import EmbeddingTable
-    from rewards.open_ended import OpenEndedReward
+    from rewards.functions.embedding_table import EmbeddingTable
+    from rewards.functions.open_ended import OpenEndedReward
 
     assert isinstance(parameters, OpenEndedConfig)
     table = embedding if isinstance(embedding, EmbeddingTable) else EmbeddingTable(embedding)

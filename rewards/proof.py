@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from rewards.base import RewardRequest, RewardResult
-from rewards.boxes import parse_boxes
 from rewards.config import RewardConfig, RewardRule
+from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
-from rewards.plain_text import clean, compact, without_latex
-from rewards.units import split_unit
-from rewards.word_table import WordTable
+from rewards.text.boxes import parse_boxes
+from rewards.text.plain_text import clean, compact, without_latex
+from rewards.text.units import split_unit
 
 TOLERANCE = 1e-6
 """BMAS of a text with itself is a sum of 32-bit products."""

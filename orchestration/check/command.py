@@ -22,7 +22,7 @@ from orchestration.storage.files import exclusive, write_json
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.turns import start_turns
-from rewards.tokenizer import load_tokenizer
+from rewards.functions.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 
 MIN_LEARNING_RATE = 1e-4

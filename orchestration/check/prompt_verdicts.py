@@ -18,7 +18,7 @@ from orchestration.check.facts import (
 )
 from orchestration.page.formatting import some
 from rewards.base import RewardRequest
-from rewards.grounding import GroundingReward
+from rewards.functions.grounding import GroundingReward
 from rollout.records import EncodedPrompt
 
 T = TypeVar("T")

@@ -28,11 +28,11 @@ from orchestration.data.sources.rows import (
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
 from rewards.base import RewardRequest
-from rewards.boxes import parse_boxes
 from rewards.config import RewardConfig
 from rewards.frames import Box
 from rewards.proof import ReferenceProof
-from rewards.yes_no import read_yes_no
+from rewards.text.boxes import parse_boxes
+from rewards.text.yes_no import read_yes_no
 
 CHART_TYPES = ("", "number", "year", "text", "list", "bool")
 _UNTYPED_TASKS = ("match_yesno", "match_mcq", "match_text", "iou", "open", "math")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from orchestration.data.sources.rows import Refused, RejectReason
 from rewards.base import GoldError
-from rewards.choices import Choices
-from rewards.plain_text import normalise as comparable
+from rewards.text.choices import Choices
+from rewards.text.plain_text import normalise as comparable
 
 LETTERS = string.ascii_uppercase
 _STORED_LABEL = re.compile(r"\(?([A-Za-z])[).:]+\s+(?=\S)|\(([A-Za-z])\)\s*(?=\S)")

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from orchestration.data.manifest import REWARD_EDGES
 from orchestration.page.figures import COLOURS, PALETTE, data_uri, histogram_svg, images_svg, render, stacked_bars_svg
-from rewards.boxes import parse_boxes
+from rewards.text.boxes import parse_boxes
 from rollout.records import Sample
 
 MAX_ANSWER_CHARS = 600

@@ -23,12 +23,12 @@ from orchestration.workers.answers import (
     reference_boxes,
 )
 from rewards.base import GoldError, Reason
-from rewards.bmas import duplicate_frac
-from rewards.choices import Choices
 from rewards.config import FormatConfig
 from rewards.envelope import extract_answer
-from rewards.grounding import iou
-from rewards.yes_no import read_yes_no
+from rewards.functions.bmas import duplicate_frac
+from rewards.functions.grounding import iou
+from rewards.text.choices import Choices
+from rewards.text.yes_no import read_yes_no
 
 MAX_RELATIVE_ERROR = 0.05
 """Tolerance of ChartQA's relaxed accuracy."""

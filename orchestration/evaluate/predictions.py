@@ -35,7 +35,7 @@ from typing import Literal
 from orchestration.evaluate.store import write_whole
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import UNANSWERED, EvaluatedSample, bare_answer, model_boxes
-from rewards.yes_no import read_yes_no
+from rewards.text.yes_no import read_yes_no
 
 BoxFrame = Literal["as_given", "pixel", "norm1", "norm1000"]
 """Frame of exported boxes; `as_given` leaves the answer as the model wrote it."""

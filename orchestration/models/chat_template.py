@@ -17,7 +17,7 @@ from orchestration.settings.errors import ConfigError
 from rewards.base import RewardError
 from rewards.config import RewardConfig
 from rewards.envelope import THINK_CLOSE, THINK_OPEN
-from rewards.tokenizer import load_tokenizer
+from rewards.functions.tokenizer import load_tokenizer
 
 PROBE = "What is this?"
 """A question to render the template with in checks."""

@@ -25,8 +25,8 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from rewards.base import RewardRequest
 from rewards.config import RewardConfig
+from rewards.functions.tokenizer import load_tokenizer
 from rewards.proof import ReferenceFault, ReferenceProof
-from rewards.tokenizer import load_tokenizer
 from rollout.config import StreamConfig
 from rollout.dataset import SampleTable
 from rollout.mixture import find_buckets

@@ -84,7 +84,7 @@ class RowScorer:
     def _build(self, config: RewardConfig) -> MixedReward:
         if self._embeddings is not None:
             return MixedReward.from_checkpoint(config, self._embeddings)
-        from rewards.word_table import WordTable
+        from rewards.functions.word_table import WordTable
 
         words = WordTable()
         return MixedReward(config, words.encode, words)

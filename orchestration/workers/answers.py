@@ -11,10 +11,10 @@ import numpy as np
 
 from orchestration.settings.errors import DataError
 from rewards.base import GoldError, Reason, RewardRequest
-from rewards.boxes import parse_boxes
 from rewards.config import FormatConfig
 from rewards.envelope import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, extract_answer, strip_end_of_turn
 from rewards.frames import Box, clip, to_pixels
+from rewards.text.boxes import parse_boxes
 
 Part = Literal["task", "source", "function"]
 """Fields of a row by which results are split."""

@@ -38,7 +38,7 @@ class RewardActor:
     ) -> None:
         """Load the tokenizer and map the embedding table; neither torch nor transformers is imported."""
         settle(f"reward_{index}", placement, log_dir)
-        from rewards.tokenizer import CompletionDecoder
+        from rewards.functions.tokenizer import CompletionDecoder
 
         self._config = config
         self._coord_mode = coord_mode

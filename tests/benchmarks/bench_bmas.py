@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.bmas import Text, bmas_group
 from rewards.config import OpenEndedConfig
-from rewards.embedding_table import EmbeddingTable
+from rewards.functions.bmas import Text, bmas_group
+from rewards.functions.embedding_table import EmbeddingTable
 
 VOCABULARY = 600
 KEPT = 0.8

@@ -19,10 +19,10 @@ from functools import partial
 
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import RewardFunction
-from rewards.chart import ChartReward
 from rewards.config import ChartConfig, GroundingConfig, MatchingConfig
-from rewards.grounding import GroundingReward
-from rewards.matching import MatchingReward
+from rewards.functions.chart import ChartReward
+from rewards.functions.grounding import GroundingReward
+from rewards.functions.matching import MatchingReward
 
 NUM_ROWS = 4000
 ROUNDS = 15

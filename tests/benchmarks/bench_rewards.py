@@ -11,7 +11,7 @@ import random
 import time
 
 from rewards import MixedReward, RewardConfig, RewardRequest
-from rewards.word_table import WordTable
+from rewards.functions.word_table import WordTable
 
 NUM_GROUPS = 1000
 GROUP_SIZE = 8

@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from rewards.base import RewardRequest
-from rewards.caption_words import FUNCTION_WORDS, GENERAL_WORDS, is_content_word, word_frequencies, words_of
 from rewards.config import OpenEndedConfig
-from rewards.embedding_table import EmbeddingTable
-from rewards.open_ended import OpenEndedReward
-from rewards.tokenizer import load_tokenizer
-from rewards.word_table import WordTable
+from rewards.functions.caption_words import FUNCTION_WORDS, GENERAL_WORDS, is_content_word, word_frequencies, words_of
+from rewards.functions.embedding_table import EmbeddingTable
+from rewards.functions.open_ended import OpenEndedReward
+from rewards.functions.tokenizer import load_tokenizer
+from rewards.functions.word_table import WordTable
 
 NUM_OTHERS = 4
 LACE = ["the", "with", "a", "and", "of", "in", "on", "near", "that", "to", "for", "its", "from", "by", "at"]

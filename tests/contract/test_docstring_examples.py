@@ -13,7 +13,7 @@ import orchestration.submit
 import rewards
 
 # A worker reads standard input when it is imported.
-LEFT_OUT = {"rewards.math_worker"}
+LEFT_OUT = {"rewards.functions.math_worker"}
 MODULES = [
     module.name
     for package in (

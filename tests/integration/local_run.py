@@ -25,7 +25,7 @@ from orchestration.workers.engine_pool import EnginePool
 from orchestration.workers.learner_actor import LearnerActor
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.turns import Turns
-from rewards.tokenizer import load_tokenizer
+from rewards.functions.tokenizer import load_tokenizer
 from rollout.prompt import PLACEHOLDER_TOKENS
 from tests.integration.loop_client import LoopClient
 from tests.unit.check.healthy import node

@@ -132,7 +132,7 @@ class Reader:
 
     def growth_kib(self, folder: Path) -> int:
         """Memory of the process's own that reading every row costs; pages of the file are not its own."""
-        from rewards.embedding_table import EmbeddingTable
+        from rewards.functions.embedding_table import EmbeddingTable
 
         table = EmbeddingTable.from_checkpoint(folder)
         before = self._own_kib()

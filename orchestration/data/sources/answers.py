@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from orchestration.data.sources.fields import as_answer, as_integer, as_text, as_texts
-from rewards.plain_text import normalise
-from rewards.quantities import read_quantity
+from rewards.text.plain_text import normalise
+from rewards.text.quantities import read_quantity
 
 LETTERS = string.ascii_uppercase
 YEARS = (1800, 2100)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rewards.embedding_table import EmbeddingTable
-from rewards.word_table import WordTable
+from rewards.functions.embedding_table import EmbeddingTable
+from rewards.functions.word_table import WordTable
 
 
 @pytest.fixture(scope="session")

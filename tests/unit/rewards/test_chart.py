@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.base import GoldError, RewardRequest
-from rewards.chart import ChartReward
 from rewards.config import ChartConfig
-from rewards.number_words import number_word
-from rewards.reading import levenshtein
+from rewards.functions.chart import ChartReward
+from rewards.functions.reading import levenshtein
+from rewards.text.number_words import number_word
 
 
 def value(answer: str, gold: str, *, answer_type: str = "", **settings: object) -> float | None:

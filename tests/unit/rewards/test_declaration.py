@@ -2,8 +2,8 @@
 
 import pytest
 
-from rewards.declaration import declared, quoted
-from rewards.plain_text import clean
+from rewards.text.declaration import declared, quoted
+from rewards.text.plain_text import clean
 
 
 @pytest.mark.parametrize(

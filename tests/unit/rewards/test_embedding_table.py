@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rewards.base import RewardError
-from rewards.embedding_table import EmbeddingTable
+from rewards.functions.embedding_table import EmbeddingTable
 
 ROWS = np.random.default_rng(5).standard_normal((10, 4)).astype(np.float32)
 NAME = "model.language_model.embed_tokens.weight"

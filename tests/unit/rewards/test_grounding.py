@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.base import GoldError, Reason, RewardRequest
-from rewards.boxes import BoxEntry, parse_boxes
 from rewards.config import GroundingConfig
-from rewards.grounding import GroundingReward, iou
+from rewards.functions.grounding import GroundingReward, iou
+from rewards.text.boxes import BoxEntry, parse_boxes
 
 SIZE = ((400, 300),)
 coordinate = st.integers(0, 300)

@@ -4,7 +4,7 @@ import pytest
 
 from rewards.base import GoldError, Reason, RewardRequest
 from rewards.config import MatchingConfig
-from rewards.matching import MatchingReward
+from rewards.functions.matching import MatchingReward
 
 NUMBERS = ("10", "12", "14", "16")
 ANIMALS = ("cat", "dog", "red bird", "blue bird")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from rewards import MixedReward, RewardConfig, RewardRequest, denial, refusal, yes_no
+from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.base import GoldError, Reason
-from rewards.choices import Choices
 from rewards.config import MatchingConfig, ReadingConfig
-from rewards.matching import MatchingReward, vqa_accuracy
-from rewards.reading import ReadingReward
-from rewards.yes_no import _read_fully, read_yes_no
+from rewards.functions.matching import MatchingReward, vqa_accuracy
+from rewards.functions.reading import ReadingReward
+from rewards.text import denial, refusal, yes_no
+from rewards.text.choices import Choices
+from rewards.text.yes_no import _read_fully, read_yes_no
 
 METALS = ("iron", "zinc", "lead", "tin")
 CITIES = ("Oslo", "Rome", "Lima", "Bern", "Cairo", "Delhi", "Quito", "Hanoi", "Paris", "Tunis")

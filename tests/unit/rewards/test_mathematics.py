@@ -10,8 +10,8 @@ import pytest
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import MathConfig
-from rewards.grader_process import GraderCrashError
-from rewards.mathematics import MathReward
+from rewards.functions.grader_process import GraderCrashError
+from rewards.functions.mathematics import MathReward
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_endless_work_is_killed_and_the_next_question_is_answered(monkeypatch: p
     impatient = MathReward(MathConfig(timeout_s=2.0))
     try:
         assert grade(impatient, "5", "5").value == 1.0
-        monkeypatch.setattr("rewards.formulas._TOWER", __import__("re").compile("never matched"))
+        monkeypatch.setattr("rewards.text.formulas._TOWER", __import__("re").compile("never matched"))
         start = time.monotonic()
         result = grade(impatient, "(10^{9})!", "5")
         assert (result.value, result.reason) == (0.0, Reason.TIMEOUT)

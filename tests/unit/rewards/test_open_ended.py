@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.base import GoldError, Grade, Reason, RewardError, RewardRequest
-from rewards.bmas import (
+from rewards.config import OpenEndedConfig
+from rewards.functions.bmas import (
     FRACTION_BITS,
     Text,
     _unit_rows,
@@ -22,11 +23,10 @@ from rewards.bmas import (
     repetition_factor,
     specificity_factor,
 )
-from rewards.caption_words import function_word_share, is_content_word, load_idf, word_frequencies, words_of
-from rewards.config import OpenEndedConfig
-from rewards.embedding_table import EmbeddingTable
-from rewards.open_ended import OpenEndedReward
-from rewards.word_table import WordTable
+from rewards.functions.caption_words import function_word_share, is_content_word, load_idf, word_frequencies, words_of
+from rewards.functions.embedding_table import EmbeddingTable
+from rewards.functions.open_ended import OpenEndedReward
+from rewards.functions.word_table import WordTable
 
 ROWS = np.random.default_rng(3).standard_normal((300, 48)).astype(np.float32)
 TABLE = EmbeddingTable(ROWS)

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rewards.base import RewardRequest
 from rewards.config import GroundingConfig, RewardConfig
+from rewards.functions.tokenizer import CompletionDecoder, load_tokenizer
 from rewards.mixed import MixedReward
-from rewards.tokenizer import CompletionDecoder, load_tokenizer
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rewards.word_table import SYNONYMS, WordTable
+from rewards.functions.word_table import SYNONYMS, WordTable
 
 
 def cosine(words: WordTable, left: str, right: str) -> float:

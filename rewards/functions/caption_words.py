@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rewards.base import RewardError
-from rewards.plain_text import unify
+from rewards.text.plain_text import unify
 
 _FUNCTION_WORDS = """
     a an the this that these those some any no each every all both either neither other another such same own
@@ -143,6 +143,6 @@ def load_idf(path: str) -> Mapping[str, float]:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RewardError(
             f"reward.open_ended.idf_path {path} cannot be read ({type(error).__name__}: {error}); write what "
-            "rewards.caption_words.word_frequencies gives, or leave it empty"
+            "rewards.functions.caption_words.word_frequencies gives, or leave it empty"
         ) from error
     return {word: math.log((total + 1) / (count + 1)) / math.log(total + 1) for word, count in words.items()}

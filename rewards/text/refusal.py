@@ -6,7 +6,7 @@ What cannot be seen, told or known is refused only where the speaker is the one 
 
 import re
 
-from rewards.denial import declines
+from rewards.text.denial import declines
 
 _MATERIAL = (
     r"(?:image|picture|photo|photograph|screenshot|figure|graph|chart|diagram|attachment|visual|file|video|link)s?"

@@ -11,10 +11,10 @@ from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import MathConfig
-from rewards.formula_words import in_form_of
-from rewards.formulas import HEDGE, TUPLE, Formula, read_formula
-from rewards.grader_process import GraderProcess, GraderTimeoutError
-from rewards.number_words import number_word
+from rewards.functions.grader_process import GraderProcess, GraderTimeoutError
+from rewards.text.formula_words import in_form_of
+from rewards.text.formulas import HEDGE, TUPLE, Formula, read_formula
+from rewards.text.number_words import number_word
 
 _SUBSCRIPTED = re.compile(r"[0-9}]\s*_")
 """A number with an index, as of its base: equal to itself alone, as the grader drops the index."""

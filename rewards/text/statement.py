@@ -2,10 +2,10 @@
 
 import re
 
-from rewards.denial import UNSURE, is_denied, says_none
-from rewards.number_words import in_digits
-from rewards.option_texts import OptionTexts
-from rewards.plain_text import clean, without_article, without_latex
+from rewards.text.denial import UNSURE, is_denied, says_none
+from rewards.text.number_words import in_digits
+from rewards.text.option_texts import OptionTexts
+from rewards.text.plain_text import clean, without_article, without_latex
 
 SECOND_LABEL = re.compile(
     r"(?<![A-Za-z0-9_'\u2220\u00b0])(?:([A-Z])(?![A-Za-z0-9_'])|([a-z])(?=[)\]:.](?:\s|$)))"

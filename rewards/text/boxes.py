@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rewards.denial import is_number_denied, is_pointed_away, says_none
 from rewards.frames import Box
-from rewards.number_words import says_none_in_chinese
-from rewards.plain_text import normalise, unify
+from rewards.text.denial import is_number_denied, is_pointed_away, says_none
+from rewards.text.number_words import says_none_in_chinese
+from rewards.text.plain_text import normalise, unify
 
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bboxes", "boxes", "bounding_box", "bounding_boxes", "coordinates", "coords")
 LABEL_KEYS = ("label", "name", "category", "class", "object", "phrase", "class_name", "type", "text")

@@ -4,7 +4,7 @@
     B = sum_j v_j max_i c_ij / sum_j v_j      over the reference's tokens j with weights v (recall)
     BMAS = (F + B) / 2,                       c_ij = cos_ij |cos_ij|^(sharpness - 1)
 
-The literal formula has all weights 1 and sharpness 1. The default reward (rewards/open_ended.py) lets function words
+The literal formula has all weights 1 and sharpness 1. The default reward (open_ended.py) lets function words
 weigh 0.01 and words that fit any picture 0.25, takes sharpness 3 and multiplies by `composition_factor`,
 `repetition_factor`, `overuse_factor` and `specificity_factor`, which are nearly 1 on honest prose. Order, negation and
 facts are invisible to all of it.
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.base import RewardError
-from rewards.embedding_table import EmbeddingTable
+from rewards.functions.embedding_table import EmbeddingTable
 
 BLOCK = 64
 """Rows of one matrix product: bounds the memory of gathered rows."""

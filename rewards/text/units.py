@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.currencies import CURRENCIES, are_one_currency
-from rewards.number_bounds import is_counted
-from rewards.number_words import CHINESE_THING, COUNTERS
+from rewards.text.currencies import CURRENCIES, are_one_currency
+from rewards.text.number_bounds import is_counted
+from rewards.text.number_words import CHINESE_THING, COUNTERS
 
 _BASES: dict[str, dict[str, str | int]] = {
     # Dimension: {size in its base unit: names}. A name in Latin letters of three or more also takes a plural s.

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from rewards.base import GoldError, Grade, Reason
-from rewards.declaration import declared
-from rewards.denial import LACKS, is_denied
-from rewards.explanation import PROCLAIMED, Explanations, proclaims, quantified, quantifies
-from rewards.option_texts import OptionTexts
-from rewards.plain_text import clean
-from rewards.statement import leads_to_another, names_another, stated
-from rewards.yes_no import read_yes_no
+from rewards.text.declaration import declared
+from rewards.text.denial import LACKS, is_denied
+from rewards.text.explanation import PROCLAIMED, Explanations, proclaims, quantified, quantifies
+from rewards.text.option_texts import OptionTexts
+from rewards.text.plain_text import clean
+from rewards.text.statement import leads_to_another, names_another, stated
+from rewards.text.yes_no import read_yes_no
 
 _OPEN, _CLOSE = r"[(\[{<\"'*`$#.\s]*", r"[)\]}>\"'*`$.,:;!?\s]*"
 _LONE = re.compile(rf"{_OPEN}([A-Za-z]){_CLOSE}")

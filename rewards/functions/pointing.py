@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 
 from rewards.base import Grade, Reason, RewardRequest
-from rewards.boxes import NOT_JSON, read_json, says_nothing
 from rewards.config import PointingConfig
-from rewards.denial import is_number_denied, is_pointed_away
 from rewards.frames import Box, frame_scale
-from rewards.grounding import best_sum, gold_entries
-from rewards.plain_text import unify
+from rewards.functions.grounding import best_sum, gold_entries
+from rewards.text.boxes import NOT_JSON, read_json, says_nothing
+from rewards.text.denial import is_number_denied, is_pointed_away
+from rewards.text.plain_text import unify
 
 Point = tuple[float, float]
 """x, y."""

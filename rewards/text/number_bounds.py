@@ -2,9 +2,9 @@
 
 import re
 
-from rewards.currencies import MARK
-from rewards.denial import is_number_denied
-from rewards.number_words import SCALES, number_word
+from rewards.text.currencies import MARK
+from rewards.text.denial import is_number_denied
+from rewards.text.number_words import SCALES, number_word
 
 BOUND = re.compile(
     r"(?<!\\)\b(?:not|never|[a-z]+n't|cannot|less|more|fewer|greater|over|under|above|below|beneath|underneath|beyond|within"

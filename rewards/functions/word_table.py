@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.embedding_table import EmbeddingTable
+from rewards.functions.embedding_table import EmbeddingTable
 
 SYNONYMS = {
     "canine": "dog",

@@ -3,10 +3,10 @@
 import re
 
 from rewards.base import Reason
-from rewards.declaration import declared
-from rewards.denial import TAKEN_BACK, declines, says_none
-from rewards.plain_text import clean
-from rewards.refusal import lacks_material, refuses
+from rewards.text.declaration import declared
+from rewards.text.denial import TAKEN_BACK, declines, says_none
+from rewards.text.plain_text import clean
+from rewards.text.refusal import lacks_material, refuses
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 LABELS = {

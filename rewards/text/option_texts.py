@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
-from rewards.number_words import in_digits, is_in_words
-from rewards.plain_text import clean, compact, read_list, without_article, without_latex
-from rewards.units import Unit, split_unit
+from rewards.text.number_words import in_digits, is_in_words
+from rewards.text.plain_text import clean, compact, read_list, without_article, without_latex
+from rewards.text.units import Unit, split_unit
 
 _STORED_LABEL = re.compile(r"\(?([a-z])[).:]+\s*(?=\S)")
 _NUMBER = re.compile(

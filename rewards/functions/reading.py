@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ReadingConfig
-from rewards.declaration import quoted
-from rewards.plain_text import accepted_texts, clean, normalise
+from rewards.text.declaration import quoted
+from rewards.text.plain_text import accepted_texts, clean, normalise
 
 _LABEL = re.compile(
     r"(?:the\s+)?(?:text|words?|url|link|website|sign|title|name|price|cost|phone(?:\s+number)?|number|date|time|address"

@@ -2,9 +2,9 @@ r"""Words and names around a formula: `x is 5`, `there are 12 ways`, `2 root 3`,
 
 import re
 
-from rewards.denial import UNSURE
-from rewards.number_bounds import is_counted
-from rewards.units import named_unit
+from rewards.text.denial import UNSURE
+from rewards.text.number_bounds import is_counted
+from rewards.text.units import named_unit
 
 _REJECTED = re.compile(
     r"(?<![\\A-Za-z])(?:reject|discard|rul(?:e|es|ed|ing)\s+out|exclud|eliminat|dismiss|disregard|ignor|omit|remov|avoid|delet|cross(?:es|ed|ing)?\s+out|str(?:ik|uck)|throw|instead\s+of|rather\s+than"

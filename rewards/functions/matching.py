@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.choices import Choices
 from rewards.config import MatchingConfig
-from rewards.declaration import declared, quoted
-from rewards.plain_text import clean, compact, normalise, unify, without_article
-from rewards.yes_no import LABELS, read_yes_no
+from rewards.text.choices import Choices
+from rewards.text.declaration import declared, quoted
+from rewards.text.plain_text import clean, compact, normalise, unify, without_article
+from rewards.text.yes_no import LABELS, read_yes_no
 
 _NAMED = re.compile(r"[-*\u2022]\s+(?=\S)|(?:the\s+)?(?:text|word|sign|label|name)\s*:\s*(?=\S)", re.IGNORECASE)
 """A list mark, or what an answer calls the text that it gives."""

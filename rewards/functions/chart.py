@@ -11,14 +11,14 @@ from fractions import Fraction
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import ChartConfig
-from rewards.currencies import CURRENCIES
-from rewards.declaration import quoted
-from rewards.number_answers import read_answer, read_year
-from rewards.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
-from rewards.quantities import Quantity, read_quantity
-from rewards.reading import anls
-from rewards.units import Unit, named_unit, split_unit
-from rewards.yes_no import read_yes_no
+from rewards.functions.reading import anls
+from rewards.text.currencies import CURRENCIES
+from rewards.text.declaration import quoted
+from rewards.text.number_answers import read_answer, read_year
+from rewards.text.plain_text import clean, compact, match_items, normalise, read_list, split_items, without_article
+from rewards.text.quantities import Quantity, read_quantity
+from rewards.text.units import Unit, named_unit, split_unit
+from rewards.text.yes_no import read_yes_no
 
 YEARS = (1800, 2100)
 """A bare four-digit integer within is a year, where the reference's type is not given."""

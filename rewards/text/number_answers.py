@@ -5,10 +5,10 @@ import re
 from fractions import Fraction
 
 from rewards.base import Reason
-from rewards.declaration import declared
-from rewards.number_words import from_chinese, in_digits, part_in_digits
-from rewards.plain_text import normalise
-from rewards.quantities import Quantity, read_quantity
+from rewards.text.declaration import declared
+from rewards.text.number_words import from_chinese, in_digits, part_in_digits
+from rewards.text.plain_text import normalise
+from rewards.text.quantities import Quantity, read_quantity
 
 MAX_WORDS_AFTER = 3
 """Words after a declared number: its unit, not a second sentence."""

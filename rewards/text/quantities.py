@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rewards.base import Reason
-from rewards.currencies import MARK
-from rewards.number_bounds import BOUND_SIGN, is_another
-from rewards.number_words import SCALES, in_digits, is_in_words
-from rewards.units import CHINESE_BEHIND, may_follow_number
+from rewards.text.currencies import MARK
+from rewards.text.number_bounds import BOUND_SIGN, is_another
+from rewards.text.number_words import SCALES, in_digits, is_in_words
+from rewards.text.units import CHINESE_BEHIND, may_follow_number
 
 MAX_DIGITS = 40
 """Longer digit strings and exponents beyond 10^+-40 are not readings of a chart."""

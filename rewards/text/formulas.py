@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rewards.base import Reason
-from rewards.currencies import SIGN
-from rewards.declaration import declared
-from rewards.formula_words import in_signs, is_rejected, named_values
-from rewards.number_answers import states_number
-from rewards.number_bounds import BOUND
-from rewards.number_words import from_chinese, in_digits, number_word, part_in_digits
-from rewards.plain_text import unify
-from rewards.units import Unit, named_unit, split_unit
+from rewards.text.currencies import SIGN
+from rewards.text.declaration import declared
+from rewards.text.formula_words import in_signs, is_rejected, named_values
+from rewards.text.number_answers import states_number
+from rewards.text.number_bounds import BOUND
+from rewards.text.number_words import from_chinese, in_digits, number_word, part_in_digits
+from rewards.text.plain_text import unify
+from rewards.text.units import Unit, named_unit, split_unit
 
 _LEAD = re.compile(
     # So; right, final; answer; is.

@@ -3,8 +3,8 @@
 import re
 from typing import NamedTuple
 
-from rewards.denial import DENIED, NO_DOUBT, UNSURE
-from rewards.refusal import refuses
+from rewards.text.denial import DENIED, NO_DOUBT, UNSURE
+from rewards.text.refusal import refuses
 
 _IS = (
     r"(?:(?:\b(?:is|are|was|were|equals?|(?:would|should|must|will)\s+be)|(?<=\b[Ii]t)'s)\b"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
 from rewards.config import CountingConfig
-from rewards.denial import says_none
-from rewards.number_answers import read_answer, without_asides
-from rewards.number_words import from_chinese, in_digits, says_none_in_chinese
-from rewards.plain_text import accepted_texts, normalise
+from rewards.text.denial import says_none
+from rewards.text.number_answers import read_answer, without_asides
+from rewards.text.number_words import from_chinese, in_digits, says_none_in_chinese
+from rewards.text.plain_text import accepted_texts, normalise
 
 _NO_COUNT = re.compile(
     r"\b(?:lost\s+(?:count|track)|gave\s+up|stopped|got\s+(?:up\s+)?to|counted\s+up\s+to|another)\b|[0-9](?:\s+[a-z-]+){0,2}?\s+(?:(?:more|less|fewer|other|others|further|extra|additional|missing|apiece)\b|(?:(?:in|on|at|per|for)\s+)?(?:each|every|either)(?:\s+[a-z]+)?$"

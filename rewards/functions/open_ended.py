@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.bmas import (
+from rewards.config import OpenEndedConfig
+from rewards.functions.bmas import (
     Text,
     bmas_group,
     composition_factor,
@@ -17,7 +18,7 @@ from rewards.bmas import (
     repetition_factor,
     specificity_factor,
 )
-from rewards.caption_words import (
+from rewards.functions.caption_words import (
     GENERAL_WORDS,
     function_word_share,
     is_content_word,
@@ -25,8 +26,7 @@ from rewards.caption_words import (
     without_special_tokens,
     words_of,
 )
-from rewards.config import OpenEndedConfig
-from rewards.embedding_table import EmbeddingTable
+from rewards.functions.embedding_table import EmbeddingTable
 
 _KNOWN_WORDS = 1 << 16
 _LONGEST_KNOWN = 64

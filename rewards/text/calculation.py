@@ -2,7 +2,7 @@
 
 import re
 
-from rewards.option_texts import OptionTexts
+from rewards.text.option_texts import OptionTexts
 
 _LAST_NUMBER = re.compile(
     r"(?P<before>(?:.*[^\w.,$/\u221a-])?)(?P<value>[$\u20ac\u00a3]?-?(?:\(?\u221a\(?[0-9]+\)?|[0-9][0-9,]*(?:\.[0-9]+)?\u03c0?(?:\u221a\(?[0-9]+\)?)?)(?:/[0-9]+)?)"

@@ -1,0 +1,1 @@
+"""The reward functions, one for each kind of task."""

@@ -1,0 +1,1 @@
+"""Readers of short answers: labels, numbers, formulas, boxes, and what denies or refuses them."""
