@@ -27,7 +27,7 @@ from orchestration.settings.errors import (
 )
 from orchestration.settings.strict import unknown_key
 from orchestration.usage import USAGE, help_text, version_text
-from rewards.base import RewardError
+from rewards.core.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
 
 USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
@@ -267,7 +267,7 @@ def _score(arguments: Sequence[str]) -> int:
     chosen = parser.parse_intermixed_args(arguments)
     from orchestration.score.command import score_file
     from orchestration.settings.strict import build
-    from rewards.config import RewardConfig
+    from rewards.core.config import RewardConfig
 
     values = compose([f"reward={chosen.preset}", *chosen.overrides])
     return score_file(

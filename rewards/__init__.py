@@ -3,8 +3,8 @@
 Importing this package loads neither numpy, scipy nor math-verify: each reward fetches what it needs when it is built.
 """
 
-from rewards.base import Reason, RewardError, RewardFunction, RewardRequest, RewardResult
-from rewards.config import RewardConfig
+from rewards.core.base import Reason, RewardError, RewardFunction, RewardRequest, RewardResult
+from rewards.core.config import RewardConfig
 from rewards.mixed import MixedReward
 
 __all__ = [

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rewards.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
-from rewards.config import FUNCTIONS, FunctionConfig, RewardConfig, Route
-from rewards.envelope import Envelope, extract_answer, read_envelope
+from rewards.core.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
+from rewards.core.config import FUNCTIONS, FunctionConfig, RewardConfig, Route
+from rewards.core.envelope import Envelope, extract_answer, read_envelope
 from rewards.text.boxes import without_marks
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _build(route: Route) -> RewardFunction:
 def _build_open_ended(
     parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
-    from rewards.config import OpenEndedConfig
+    from rewards.core.config import OpenEndedConfig
     from rewards.functions.embedding_table import EmbeddingTable
     from rewards.functions.open_ended import OpenEndedReward
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from rewards.base import RewardRequest, RewardResult
-from rewards.config import RewardConfig, RewardRule
+from rewards.core.base import RewardRequest, RewardResult
+from rewards.core.config import RewardConfig, RewardRule
 from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
 from rewards.text.boxes import parse_boxes

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Literal
 
 from learner.records import RankMemory
-from rewards.config import GroundingConfig
+from rewards.core.config import GroundingConfig
 from rollout.records import EncodedPrompt
 
 TIMES_SLOWER = 3.0

@@ -17,7 +17,7 @@ from orchestration.check.facts import (
     shortened,
 )
 from orchestration.page.formatting import some
-from rewards.base import RewardRequest
+from rewards.core.base import RewardRequest
 from rewards.functions.grounding import GroundingReward
 from rollout.records import EncodedPrompt
 

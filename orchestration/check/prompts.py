@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.records import ImageBytes, Sample
 
 WIDE, TALL = (150, 90), (100, 130)

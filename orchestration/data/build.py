@@ -46,7 +46,7 @@ from orchestration.storage.files import exclusive
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.reward_pool import start_reward_pool
 from orchestration.workers.summaries import summary_of
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 from rollout.records import Difficulty, SamplingSpec
 
 if TYPE_CHECKING:

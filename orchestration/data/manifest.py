@@ -13,7 +13,7 @@ from orchestration.data.plan import SourcePlan
 from orchestration.data.sources.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
 from orchestration.settings.recipe import RecipeConfig, Role
 from orchestration.settings.seeds import derive_seed
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 from rewards.text.boxes import parse_boxes
 
 MANIFEST_VERSION = 1

@@ -27,9 +27,9 @@ from orchestration.data.sources.rows import (
 )
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig, Role
-from rewards.base import RewardRequest
-from rewards.config import RewardConfig
-from rewards.frames import Box
+from rewards.core.base import RewardRequest
+from rewards.core.config import RewardConfig
+from rewards.core.frames import Box
 from rewards.proof import ReferenceProof
 from rewards.text.boxes import parse_boxes
 from rewards.text.yes_no import read_yes_no

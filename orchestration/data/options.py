@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestration.data.sources.rows import Refused, RejectReason
-from rewards.base import GoldError
+from rewards.core.base import GoldError
 from rewards.text.choices import Choices
 from rewards.text.plain_text import normalise as comparable
 

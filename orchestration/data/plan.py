@@ -17,7 +17,7 @@ from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from orchestration.storage.files import write_json
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 
 MANIFEST = "manifest.json"
 ROLE_ORDER = ("guard", "held_out", "train")

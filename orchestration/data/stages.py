@@ -52,7 +52,7 @@ STAGES = {
     ),
     "validate": StageRules(
         version=1,
-        code=("orchestration.data.images", "orchestration.data.validate", "rewards.envelope", "rollout.prompt"),
+        code=("orchestration.data.images", "orchestration.data.validate", "rewards.core.envelope", "rollout.prompt"),
         libraries=("numpy", "pillow"),
     ),
     "normalise": StageRules(

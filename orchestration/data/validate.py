@@ -18,7 +18,7 @@ from orchestration.data.images import CheckedImage, check_image
 from orchestration.data.sources.rows import RawRow, Refused, RejectReason, raw_from_json
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
-from rewards.envelope import END_OF_TURN
+from rewards.core.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
 
 _DIRTY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

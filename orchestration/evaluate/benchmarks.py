@@ -22,9 +22,9 @@ from orchestration.workers.answers import (
     model_boxes,
     reference_boxes,
 )
-from rewards.base import GoldError, Reason
-from rewards.config import FormatConfig
-from rewards.envelope import extract_answer
+from rewards.core.base import GoldError, Reason
+from rewards.core.config import FormatConfig
+from rewards.core.envelope import extract_answer
 from rewards.functions.bmas import duplicate_frac
 from rewards.functions.grounding import iou
 from rewards.text.choices import Choices

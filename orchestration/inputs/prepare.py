@@ -17,8 +17,8 @@ from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.checkpoints import newest_step, store_of
 from orchestration.storage.run_folder import RunFolder, flatten
-from rewards.base import RewardError
-from rewards.config import RewardConfig
+from rewards.core.base import RewardError
+from rewards.core.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.dataset import SampleTable
 

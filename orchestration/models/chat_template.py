@@ -14,9 +14,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from orchestration.models.files import config_parts, read_object, read_text
 from orchestration.models.shapes import ModelShape
 from orchestration.settings.errors import ConfigError
-from rewards.base import RewardError
-from rewards.config import RewardConfig
-from rewards.envelope import THINK_CLOSE, THINK_OPEN
+from rewards.core.base import RewardError
+from rewards.core.config import RewardConfig
+from rewards.core.envelope import THINK_CLOSE, THINK_OPEN
 from rewards.functions.tokenizer import load_tokenizer
 
 PROBE = "What is this?"

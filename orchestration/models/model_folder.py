@@ -32,7 +32,7 @@ from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape
 from orchestration.models.tensors import model_tensors
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 
 IMAGE_PROCESSORS = {"qwen2_5_vl": "Qwen2VLImageProcessor", "internvl": "GotOcr2ImageProcessor"}
 """Names of the image processors in transformers 5.19; it also takes the endings Fast and Pil."""

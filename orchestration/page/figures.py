@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from rewards.config import FUNCTION_NAMES
+from rewards.core.config import FUNCTION_NAMES
 from rollout.records import ImageBytes
 
 MAX_CHARS = 4000

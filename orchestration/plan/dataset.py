@@ -23,8 +23,8 @@ from orchestration.plan.batches import Histogram
 from orchestration.plan.records import Finding, warning
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
-from rewards.base import RewardRequest
-from rewards.config import RewardConfig
+from rewards.core.base import RewardRequest
+from rewards.core.config import RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
 from rewards.proof import ReferenceFault, ReferenceProof
 from rollout.config import StreamConfig

@@ -16,7 +16,7 @@ from orchestration.plan.records import CONTEXT_BYTES, MemoryItem, MemoryUse, mak
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.commands import GpuConfig
 from orchestration.settings.experiment import ExperimentConfig
-from rewards.config import FUNCTION_NAMES
+from rewards.core.config import FUNCTION_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

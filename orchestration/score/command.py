@@ -14,9 +14,9 @@ from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
 from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
 from orchestration.storage.files import whole_file
-from rewards.base import Reason, RewardResult
-from rewards.config import RewardConfig
-from rewards.envelope import extract_answer, format_reward
+from rewards.core.base import Reason, RewardResult
+from rewards.core.config import RewardConfig
+from rewards.core.envelope import extract_answer, format_reward
 from rewards.mixed import MixedReward
 
 EXIT_OK = 0

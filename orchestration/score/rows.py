@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestration.score.summary import RELATIONS
 from orchestration.settings.errors import DataError
-from rewards.base import RewardError, RewardRequest
-from rewards.config import RewardConfig
+from rewards.core.base import RewardError, RewardRequest
+from rewards.core.config import RewardConfig
 
 FORMAT_TASK = "format"
 """Rows of this task are scored for format alone and need no answer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.page.formatting import NO_NAME
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 
 NUM_REASONS = 3
 HEAD = ["task", "rows", "reward", "task reward", "format", "zero share", "parse failures", "failed", "reasons"]

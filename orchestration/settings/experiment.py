@@ -17,7 +17,7 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 from rollout.config import RolloutConfig
 
 

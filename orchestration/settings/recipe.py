@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from orchestration.settings.errors import ConfigError
-from rewards.config import FUNCTION_NAMES
+from rewards.core.config import FUNCTION_NAMES
 from rollout.config import StreamConfig
 
 Role = Literal["train", "held_out", "guard"]

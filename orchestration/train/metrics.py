@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from learner.records import StepReport
 from orchestration.workers.tickets import GroupSummary, GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
-from rewards.base import Reason
+from rewards.core.base import Reason
 
 
 def step_metrics(

@@ -14,7 +14,7 @@ from orchestration.storage.files import read_json_lines, whole_file
 from orchestration.storage.run_folder import RunFolder, read_before_after, read_config
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes
-from rewards.base import RewardRequest
+from rewards.core.base import RewardRequest
 
 NUM_REASONS = 5
 KINDS = ("sampled", "greedy")

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from orchestration.settings.errors import DataError
-from rewards.base import GoldError, Reason, RewardRequest
-from rewards.config import FormatConfig
-from rewards.envelope import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, extract_answer, strip_end_of_turn
-from rewards.frames import Box, clip, to_pixels
+from rewards.core.base import GoldError, Reason, RewardRequest
+from rewards.core.config import FormatConfig
+from rewards.core.envelope import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, extract_answer, strip_end_of_turn
+from rewards.core.frames import Box, clip, to_pixels
 from rewards.text.boxes import parse_boxes
 
 Part = Literal["task", "source", "function"]
@@ -56,7 +56,7 @@ class Completion:
     format_reward: float
     """In [0, 1]."""
     reason: str
-    """How the answer was read, a value of rewards.base.Reason."""
+    """How the answer was read, a value of rewards.core.base.Reason."""
     parsed_answer: str | None
     """The answer as the reward read it."""
     num_tokens: int

@@ -18,7 +18,7 @@ from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from orchestration.workers.tickets import GroupSummary, summarise, to_reward_requests, to_scored_group
-from rewards.config import RewardConfig
+from rewards.core.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.prompt import PLACEHOLDER_TOKENS
 from rollout.records import RolloutGroup

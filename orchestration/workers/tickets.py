@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from learner.records import ScoredGroup, ScoredSequence
-from rewards.base import RewardRequest, RewardResult
+from rewards.core.base import RewardRequest, RewardResult
 from rollout.records import RolloutGroup, Sample
 
 
@@ -41,7 +41,7 @@ class GroupSummary:
     failures: tuple[str, ...]
     """What failed, for each completion whose reference or grader did; those are masked."""
     reasons: tuple[str, ...]
-    """How each completion was read, a word of rewards.base.Reason."""
+    """How each completion was read, a word of rewards.core.base.Reason."""
     weight_version: int
     """Oldest weight version among the completions."""
     num_spanning: int

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.base import RewardError
+from rewards.core.base import RewardError
 from rewards.functions.embedding_table import EmbeddingTable
 
 BLOCK = 64

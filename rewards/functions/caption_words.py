@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rewards.base import RewardError
+from rewards.core.base import RewardError
 from rewards.text.plain_text import unify
 
 _FUNCTION_WORDS = """

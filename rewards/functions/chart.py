@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import ChartConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import ChartConfig
 from rewards.functions.reading import anls
 from rewards.text.currencies import CURRENCIES
 from rewards.text.declaration import quoted

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import CountingConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import CountingConfig
 from rewards.text.denial import says_none
 from rewards.text.number_answers import read_answer, without_asides
 from rewards.text.number_words import from_chinese, in_digits, says_none_in_chinese

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from scipy.optimize import linear_sum_assignment
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import GroundingConfig
-from rewards.frames import Box, clip, frame_scale, to_pixels
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import GroundingConfig
+from rewards.core.frames import Box, clip, frame_scale, to_pixels
 from rewards.text.boxes import BoxEntry, parse_boxes
 from rewards.text.plain_text import normalise, without_article
 

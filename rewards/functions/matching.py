@@ -7,8 +7,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import MatchingConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import MatchingConfig
 from rewards.text.choices import Choices
 from rewards.text.declaration import declared, quoted
 from rewards.text.plain_text import clean, compact, normalise, unify, without_article

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import MathConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import MathConfig
 from rewards.functions.grader_process import GraderProcess, GraderTimeoutError
 from rewards.text.formula_words import in_form_of
 from rewards.text.formulas import HEDGE, TUPLE, Formula, read_formula

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import OpenEndedConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import OpenEndedConfig
 from rewards.functions.bmas import (
     Text,
     bmas_group,

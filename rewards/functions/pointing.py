@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from rewards.base import Grade, Reason, RewardRequest
-from rewards.config import PointingConfig
-from rewards.frames import Box, frame_scale
+from rewards.core.base import Grade, Reason, RewardRequest
+from rewards.core.config import PointingConfig
+from rewards.core.frames import Box, frame_scale
 from rewards.functions.grounding import best_sum, gold_entries
 from rewards.text.boxes import NOT_JSON, read_json, says_nothing
 from rewards.text.denial import is_number_denied, is_pointed_away

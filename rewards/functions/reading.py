@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import ReadingConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import ReadingConfig
 from rewards.text.declaration import quoted
 from rewards.text.plain_text import accepted_texts, clean, normalise
 

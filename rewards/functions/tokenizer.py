@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from rewards.base import RewardError
+from rewards.core.base import RewardError
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:

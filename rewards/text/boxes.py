@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rewards.frames import Box
+from rewards.core.frames import Box
 from rewards.text.denial import is_number_denied, is_pointed_away, says_none
 from rewards.text.number_words import says_none_in_chinese
 from rewards.text.plain_text import normalise, unify

@@ -11,7 +11,7 @@ import string
 from collections.abc import Sequence
 from functools import cached_property
 
-from rewards.base import GoldError, Grade, Reason
+from rewards.core.base import GoldError, Grade, Reason
 from rewards.text.declaration import declared
 from rewards.text.denial import LACKS, is_denied
 from rewards.text.explanation import PROCLAIMED, Explanations, proclaims, quantified, quantifies
@@ -270,7 +270,9 @@ class Choices:
         if by_text:
             return (frozenset(by_text), Reason.OK) if len(by_text) == 1 else (frozenset(), Reason.AMBIGUOUS)
         if _BULLET.match(answer) is not None:
-            return self._read(_BULLET.sub("", answer))
+            while _BULLET.match(answer) is not None:
+                answer = _BULLET.sub("", answer)
+            return self._read(answer)
         judged = self._judged(text)
         if judged is not None:
             return judged

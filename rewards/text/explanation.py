@@ -9,7 +9,7 @@ import string
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from rewards.base import Reason
+from rewards.core.base import Reason
 from rewards.text.calculation import adds_up, calculates_another
 from rewards.text.denial import DENIED, DENIED_LATER, HEDGE, NO_DOUBT, NOT, REFUSAL, TAKEN_BACK, is_denied, says_none
 from rewards.text.number_words import in_digits

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rewards.base import Reason
+from rewards.core.base import Reason
 from rewards.text.currencies import SIGN
 from rewards.text.declaration import declared
 from rewards.text.formula_words import in_signs, is_rejected, named_values

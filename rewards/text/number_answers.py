@@ -4,7 +4,7 @@ import math
 import re
 from fractions import Fraction
 
-from rewards.base import Reason
+from rewards.core.base import Reason
 from rewards.text.declaration import declared
 from rewards.text.number_words import from_chinese, in_digits, part_in_digits
 from rewards.text.plain_text import normalise

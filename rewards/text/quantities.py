@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.base import Reason
+from rewards.core.base import Reason
 from rewards.text.currencies import MARK
 from rewards.text.number_bounds import BOUND_SIGN, is_another
 from rewards.text.number_words import SCALES, in_digits, is_in_words

@@ -2,7 +2,7 @@
 
 import re
 
-from rewards.base import Reason
+from rewards.core.base import Reason
 from rewards.text.declaration import declared
 from rewards.text.denial import TAKEN_BACK, declines, says_none
 from rewards.text.plain_text import clean

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.config import OpenEndedConfig
+from rewards.core.config import OpenEndedConfig
 from rewards.functions.bmas import Text, bmas_group
 from rewards.functions.embedding_table import EmbeddingTable
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from rewards import MixedReward, RewardConfig, RewardRequest
-from rewards.base import RewardFunction
-from rewards.config import ChartConfig, GroundingConfig, MatchingConfig
+from rewards.core.base import RewardFunction
+from rewards.core.config import ChartConfig, GroundingConfig, MatchingConfig
 from rewards.functions.chart import ChartReward
 from rewards.functions.grounding import GroundingReward
 from rewards.functions.matching import MatchingReward

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rewards.base import RewardRequest
-from rewards.config import OpenEndedConfig
+from rewards.core.base import RewardRequest
+from rewards.core.config import OpenEndedConfig
 from rewards.functions.caption_words import FUNCTION_WORDS, GENERAL_WORDS, is_content_word, word_frequencies, words_of
 from rewards.functions.embedding_table import EmbeddingTable
 from rewards.functions.open_ended import OpenEndedReward

@@ -41,7 +41,7 @@ def test_house_rule_holds(name: str) -> None:
             "torch vllm ray transformers hydra",
         ),
         ("orchestration.cluster.layout orchestration.cluster.process", "torch vllm ray transformers hydra"),
-        ("rollout.records learner.records rewards.base orchestration.cli", "torch vllm ray transformers hydra"),
+        ("rollout.records learner.records rewards.core.base orchestration.cli", "torch vllm ray transformers hydra"),
         (
             "orchestration.plan.dataset orchestration.plan.seconds orchestration.data.plan",
             "torch vllm ray transformers hydra",

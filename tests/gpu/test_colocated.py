@@ -61,7 +61,7 @@ def shared_rollout() -> Any:
 def scored_group(group: Any) -> Any:
     """As the conductor hands it to the learner, with rewards that differ."""
     from orchestration.workers.tickets import to_scored_group
-    from rewards.base import Reason, RewardResult
+    from rewards.core.base import Reason, RewardResult
 
     def result(reward: float) -> RewardResult:
         return RewardResult(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from orchestration.settings.recipe import Role
-from rewards.base import Explained
+from rewards.core.base import Explained
 from rollout.records import Difficulty
 
 

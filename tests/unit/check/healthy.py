@@ -16,7 +16,7 @@ from orchestration.check.facts import (
     WeightFacts,
 )
 from orchestration.check.verdicts import judge
-from rewards.config import GroundingConfig
+from rewards.core.config import GroundingConfig
 from rollout.records import EncodedPicture, EncodedPrompt
 
 GIB = 2**30

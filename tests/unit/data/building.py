@@ -16,7 +16,7 @@ from orchestration.data.sample import sample_chunks
 from orchestration.data.stages import Advance, result_folder
 from orchestration.inputs.machine import build_config
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.records import Sample, SamplingSpec
 from tests.unit.train.run_records import SUMMARY
 

@@ -5,7 +5,7 @@ import pytest
 from orchestration.data.sample import difficulty_of
 from orchestration.data.sources.rows import Refused
 from orchestration.workers.tickets import RecordedCompletion
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 
 
 def completion(task_reward: float | None, answer: str | None, format_reward: float = 1.0) -> RecordedCompletion:

@@ -11,7 +11,7 @@ from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import build_settings
 from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
-from rewards.config import FUNCTIONS
+from rewards.core.config import FUNCTIONS
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build
 

@@ -7,7 +7,7 @@ import pytest
 from orchestration.data.sources.rows import RawBox, RawImage, RawRow, Refused, RejectReason
 from orchestration.data.validate import validate
 from orchestration.settings.recipe import LimitsConfig
-from rewards.envelope import END_OF_TURN
+from rewards.core.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
 from tests.unit.data.pictures import encoded, picture
 

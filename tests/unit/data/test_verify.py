@@ -7,7 +7,7 @@ import pytest
 from orchestration.data.normalise import ReferenceCheck, normalise
 from orchestration.data.sources.rows import Candidate, RawBox, RawRow, Refused, RejectReason, StoredImage
 from orchestration.settings.recipe import LimitsConfig, NormaliseConfig
-from rewards.config import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig, RewardConfig, RewardRule
+from rewards.core.config import ChartConfig, FormatConfig, GroundingConfig, OpenEndedConfig, RewardConfig, RewardRule
 
 IMAGE = StoredImage(
     sha256="00", size_bytes=9, width=200, height=100, dhash="00", thumbnail="", image_id="", chunk="c", index=0

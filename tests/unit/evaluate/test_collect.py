@@ -10,7 +10,7 @@ from orchestration.workers.answers import EvaluatedSample
 from orchestration.workers.collect import evaluated_sample, open_bench
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards import MixedReward, RewardConfig, RewardRequest
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.dataset import write_samples
 from rollout.records import ImageBytes, Sample
 from tests.unit.evaluate.builders import sample, tagged

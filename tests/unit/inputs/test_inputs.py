@@ -17,7 +17,7 @@ from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings, settings_errors
 from rewards import RewardConfig, RewardError
-from rewards.config import OpenEndedConfig, RewardRule
+from rewards.core.config import OpenEndedConfig, RewardRule
 from rollout.dataset import write_samples
 from rollout.records import Sample
 from tests.unit.data.building import build, plan

@@ -1,5 +1,5 @@
 from orchestration.plan.dataset import plan_routing
-from rewards.config import RewardConfig, RewardRule
+from rewards.core.config import RewardConfig, RewardRule
 
 ROWS = [("chart", "chartqa")] * 3 + [("chart", "plotqa")] * 2 + [("iou", "refcoco")] * 4
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.base import GoldError, RewardRequest
-from rewards.config import ChartConfig
+from rewards.core.base import GoldError, RewardRequest
+from rewards.core.config import ChartConfig
 from rewards.functions.chart import ChartReward
 from rewards.functions.reading import levenshtein
 from rewards.text.number_words import number_word

@@ -3,8 +3,8 @@
 import pytest
 
 from rewards import MixedReward, RewardConfig, RewardRequest
-from rewards.base import RewardError
-from rewards.config import CountingConfig, GroundingConfig, PointingConfig, ReadingConfig, RewardRule
+from rewards.core.base import RewardError
+from rewards.core.config import CountingConfig, GroundingConfig, PointingConfig, ReadingConfig, RewardRule
 
 TWO = "[[0, 0, 100, 100], [200, 0, 300, 100]]"
 

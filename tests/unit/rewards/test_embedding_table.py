@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards.base import RewardError
+from rewards.core.base import RewardError
 from rewards.functions.embedding_table import EmbeddingTable
 
 ROWS = np.random.default_rng(5).standard_normal((10, 4)).astype(np.float32)

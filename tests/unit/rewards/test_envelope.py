@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from rewards.base import Reason
-from rewards.config import FormatConfig
-from rewards.envelope import extract_answer, format_reward, read_envelope
+from rewards.core.base import Reason
+from rewards.core.config import FormatConfig
+from rewards.core.envelope import extract_answer, format_reward, read_envelope
 
 STRICT = FormatConfig()
 

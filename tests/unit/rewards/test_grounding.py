@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.base import GoldError, Reason, RewardRequest
-from rewards.config import GroundingConfig
+from rewards.core.base import GoldError, Reason, RewardRequest
+from rewards.core.config import GroundingConfig
 from rewards.functions.grounding import GroundingReward, iou
 from rewards.text.boxes import BoxEntry, parse_boxes
 

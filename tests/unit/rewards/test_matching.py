@@ -2,8 +2,8 @@
 
 import pytest
 
-from rewards.base import GoldError, Reason, RewardRequest
-from rewards.config import MatchingConfig
+from rewards.core.base import GoldError, Reason, RewardRequest
+from rewards.core.config import MatchingConfig
 from rewards.functions.matching import MatchingReward
 
 NUMBERS = ("10", "12", "14", "16")

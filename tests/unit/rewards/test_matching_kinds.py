@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rewards import MixedReward, RewardConfig, RewardRequest
-from rewards.base import GoldError, Reason
-from rewards.config import MatchingConfig, ReadingConfig
+from rewards.core.base import GoldError, Reason
+from rewards.core.config import MatchingConfig, ReadingConfig
 from rewards.functions.matching import MatchingReward, vqa_accuracy
 from rewards.functions.reading import ReadingReward
 from rewards.text import denial, refusal, yes_no

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rewards.base import GoldError, Grade, Reason, RewardRequest
-from rewards.config import MathConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.config import MathConfig
 from rewards.functions.grader_process import GraderCrashError
 from rewards.functions.mathematics import MathReward
 

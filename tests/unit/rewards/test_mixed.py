@@ -14,8 +14,8 @@ import pytest
 from orchestration.cli import compose
 from orchestration.settings.strict import build
 from rewards import MixedReward, Reason, RewardConfig, RewardError, RewardRequest, RewardResult
-from rewards.base import Grade
-from rewards.config import FUNCTION_NAMES, OpenEndedConfig, RewardRule
+from rewards.core.base import Grade
+from rewards.core.config import FUNCTION_NAMES, OpenEndedConfig, RewardRule
 
 ROOT = Path(__file__).parents[3]
 

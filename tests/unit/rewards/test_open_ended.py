@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.base import GoldError, Grade, Reason, RewardError, RewardRequest
-from rewards.config import OpenEndedConfig
+from rewards.core.base import GoldError, Grade, Reason, RewardError, RewardRequest
+from rewards.core.config import OpenEndedConfig
 from rewards.functions.bmas import (
     FRACTION_BITS,
     Text,

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from rewards.base import RewardRequest
-from rewards.config import GroundingConfig, RewardConfig
+from rewards.core.base import RewardRequest
+from rewards.core.config import GroundingConfig, RewardConfig
 from rewards.functions.tokenizer import CompletionDecoder, load_tokenizer
 from rewards.mixed import MixedReward
 

@@ -21,8 +21,8 @@ from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.recipe import BandConfig
-from rewards.base import RewardError
-from rewards.config import RewardConfig, RewardRule
+from rewards.core.base import RewardError
+from rewards.core.config import RewardConfig, RewardRule
 from tests.unit.plan.runs import GPU_RUN
 
 MAY_BE_EMPTY = (

@@ -15,7 +15,7 @@ from orchestration.storage.run_folder import RunFolder, read_before_after
 from orchestration.train.held_out import HeldOut, choose_samples, evaluate
 from orchestration.workers.collect import Questioning, open_bench
 from orchestration.workers.tickets import RecordedCompletion
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec

@@ -22,7 +22,7 @@ from orchestration.train.report import write_report
 from orchestration.train.tracking import Tracker, read_held_out, read_metrics
 from orchestration.workers.tickets import GroupTicket, RecordedCompletion, StepGroups
 from orchestration.workers.weight_sync import SyncReport
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.records import Sample
 from tests.unit.storage.fault_limits import fault_limits
 from tests.unit.train.run_records import SUMMARY

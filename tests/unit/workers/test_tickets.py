@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestration.workers.tickets import summarise, to_reward_requests, to_scored_group
-from rewards.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardResult
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 SAMPLE = Sample(

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rewards.base import Reason
-from rewards.config import FormatConfig
+from rewards.core.base import Reason
+from rewards.core.config import FormatConfig
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"

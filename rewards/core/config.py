@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from annotated_types import Ge, Gt, Le, Lt
 
 from conf.ranges import out_of_range
-from rewards.base import RewardError, look_up
+from rewards.core.base import RewardError, look_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import math
 
-from rewards.base import GoldError, RewardRequest
+from rewards.core.base import GoldError, RewardRequest
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""

@@ -1,0 +1,1 @@
+"""Requests, results, settings and frames: what readers and reward functions share."""
