@@ -83,6 +83,7 @@ class Expectations:
     """
 
     num_checked: int = 0
+    """Rows with either."""
     misses: list[str] = field(default_factory=list)
     policy_differences: list[str] = field(default_factory=list)
     _values: dict[str, float | None] = field(default_factory=dict)
@@ -94,11 +95,12 @@ class Expectations:
         if fields.get("relation"):
             self._relations.append((fields, row_id, value))
         expected = fields.get("expected")
+        if expected is not None or fields.get("relation"):
+            self.num_checked += 1
         if expected is None:
             return None
         bounds = expected if isinstance(expected, list) else [expected]
         low, high = bounds[0], bounds[-1]
-        self.num_checked += 1
         holds = value is not None and low - TOLERANCE <= value <= high + TOLERANCE
         if not holds:
             self._report(fields, f"{row_id}: {_format(value)}, expected {_format_bounds(low, high)}")

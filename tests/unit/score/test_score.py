@@ -179,6 +179,14 @@ def test_a_value_that_is_not_as_expected_is_a_miss_unless_it_is_policy(
     assert "policy  choice: 1.0000, expected 0" in printed
 
 
+def test_relations_alone_make_a_file_a_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.jsonl", GOOD, {**GOOD, "id": "b", "relation": {"lt": "a"}})
+    assert run([source]) == 4
+    printed = capsys.readouterr().out
+    assert "1 rows state what they expect: 1 misses" in printed
+    assert "b: 1.0000 is not lt a's 1.0000" in printed
+
+
 def test_rewards_are_compared_with_another_verdict_and_disagreements_have_reasons_and_examples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
