@@ -148,7 +148,7 @@ async def _train_or_rescue(run: Run) -> None:
 
 @contextmanager
 def _saving_on_signals(run: Run) -> Iterator[None]:
-    """Let the run save a checkpoint on SIGTERM and Ctrl-C in the block; a second one ends it at once.
+    """Save a checkpoint when SIGTERM or Ctrl-C comes within the block; a second signal ends the run at once.
 
     Raises:
         InterruptedRunError: in place of StoppedError, where it was Ctrl-C.

@@ -36,7 +36,7 @@ class Turns:
         return False
 
     async def to_learner(self) -> None:
-        """Give the GPUs to the learner until the next publication has ended; calling it twice is harmless."""
+        """Move the learner to the GPUs until the next publication has ended; a second call does nothing."""
 
     async def make_room(self) -> None:
         """Free the GPUs for a learner that is about to be built."""

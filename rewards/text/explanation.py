@@ -13,10 +13,10 @@ from rewards.core.base import Reason
 from rewards.text.calculation import adds_up, calculates_another
 from rewards.text.denial import DENIED, DENIED_LATER, HEDGE, NO_DOUBT, NOT, REFUSAL, TAKEN_BACK, is_denied, says_none
 from rewards.text.number_words import in_digits
-from rewards.text.option_texts import OptionTexts
+from rewards.text.option_texts import OptionTexts, spoken
 from rewards.text.plain_text import clean, without_article, without_latex
 from rewards.text.refusal import refuses
-from rewards.text.statement import COMPARED, SECOND_LABEL, STATEMENT_END, names_another, spoken
+from rewards.text.statement import COMPARED, SECOND_LABEL, STATEMENT_END, names_another
 from rewards.text.yes_no import read_yes_no
 
 PROCLAIMED = re.compile(

@@ -170,7 +170,7 @@ class OptionTexts:
                 plain = without_article(without_latex(text))
                 labels_of[plain] = labels_of.get(plain, "") + label
         texts = sorted(filter(None, labels_of), key=len, reverse=True)
-        pattern = "|".join(f"({_spoken(text)})" for text in texts)
+        pattern = "|".join(f"({_pattern_of(text)})" for text in texts)
         return re.compile(pattern, re.IGNORECASE) if texts else None, [labels_of[text] for text in texts]
 
     def mentions(self, text: str) -> list[tuple[str, int, int]]:
@@ -210,17 +210,22 @@ class OptionTexts:
         return labels, text[longest:].lstrip()
 
 
-def _spoken(text: str) -> str:
-    """Return a pattern of a text and of a word's inflections: `decreases`, `decrease`, `decreased`."""
-    words = _TOKEN.findall(text)
-    spoken = r"\s*".join(map(re.escape, words)) if len(words) > 1 else re.escape(text)
-    spoken = re.sub(r"(?<=\w)\\s\*(?=\w)", r"\\s+", spoken)
-    if len(text) > 3 and text.isalpha():
-        spoken = re.escape(re.sub(r"(?<=\w{3})s$", "", text)) + "(?:e?[sd])?"
+def spoken(text: str) -> str:
+    """Return a pattern of an option's text and of its inflections: `decreases`, `decrease`, `decreased`."""
+    if len(text) < 4 or not text.isalpha():
+        return re.escape(text)
+    return re.escape(re.sub(r"(?<=\w{3})s$", "", text)) + "(?:e?[sd])?"
+
+
+def _pattern_of(text: str) -> str:
+    """Return a pattern of an option's text as a whole, with any blanks and article; see `spoken`."""
+    tokens = _TOKEN.findall(text)
+    pattern = r"\s*".join(map(re.escape, tokens)) if len(tokens) > 1 else spoken(text)
+    pattern = re.sub(r"(?<=\w)\\s\*(?=\w)", r"\\s+", pattern)
     before = r"(?<![\w.,-])" if text[0].isdecimal() else r"(?<!\w)" if text[0].isalnum() else ""
     behind = r"(?!\w|[.,/][0-9])" if text[-1].isdecimal() else r"(?!\w)" if text[-1].isalnum() else ""
     article = r"(?:(?:the|an?)\s+)?" if text[0].isalpha() else ""
-    return before + article + spoken + behind
+    return before + article + pattern + behind
 
 
 def _words(text: str) -> str:

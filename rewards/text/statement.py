@@ -4,7 +4,7 @@ import re
 
 from rewards.text.denial import UNSURE, is_denied, says_none
 from rewards.text.number_words import in_digits
-from rewards.text.option_texts import OptionTexts
+from rewards.text.option_texts import OptionTexts, spoken
 from rewards.text.plain_text import clean, without_article, without_latex
 
 SECOND_LABEL = re.compile(
@@ -171,10 +171,3 @@ def _letters(aside: re.Match[str]) -> list[str]:
 def _is_denied_aside(text: str, aside: re.Match[str]) -> bool:
     """Return whether what sets options aside is itself denied: `We cannot rule out A`."""
     return _ASIDE_DENIED.search(text, 0, aside.start()) is not None
-
-
-def spoken(text: str) -> str:
-    """Return a pattern of an option's text and of its inflections: `decreases`, `decrease`, `decreased`."""
-    if len(text) < 4 or not text.isalpha():
-        return re.escape(text)
-    return re.escape(re.sub(r"(?<=\w{3})s$", "", text)) + "(?:e?[sd])?"
