@@ -47,7 +47,7 @@ class Differences:
         assert difference <= atol, f"{what}, {model}: differs by {difference:.2e}, allowed is {atol:.0e}"
 
     def lines(self) -> list[str]:
-        """Return the embedding table."""
+        """Return a line for each row of the table."""
         width = max((len(what) for what, _ in self.rows), default=0)
         return [
             f"{what:<{width}}  {model:<11}  {row.largest:8.1e}  of {row.tolerance:.0e}  ({row.num_compared:,} numbers)"
