@@ -24,6 +24,11 @@ _REJECTED = re.compile(
     re.IGNORECASE,
 )
 """Between `the answer` and `is`: `the option to exclude is B` and `the answer, perhaps, is B` declare nothing."""
+_REJECTED_LAST = re.compile(
+    r"\b(?:exclud\w*|avoid\w*|reject\w*|eliminat\w*|discard\w*|dismiss\w*|rul\w+\s+out|cross\w*\s+out)[\s.:]*(?:the\s*)?$",
+    re.IGNORECASE,
+)
+"""In front of a declared value: `We exclude` a box."""
 _WORST = re.compile(r"\b(?:worst|poorest|least\s+\w+)\s+$", re.IGNORECASE)
 _OTHERS = re.compile(r"\b(?:other|others|remaining)\s+(?:\w+\s+)?$", re.IGNORECASE)
 _FOLLOWS_IS = re.compile(_IS, re.IGNORECASE)
@@ -128,6 +133,8 @@ def declared(text: str) -> Declaration | None:
         return None
     clause_starts = [match.end() for match in _CLAUSE_END.finditer(before)]
     if UNSURE.search(before[clause_starts[-1] if clause_starts else 0 :]) or refuses(before):
+        return None
+    if _REJECTED_LAST.search(before):
         return None
     for earlier in explicit[:-1]:
         rest = text[earlier.end() :].lstrip(_AROUND).casefold()
