@@ -1,0 +1,204 @@
+"""Code of the user, named in a setting as `folder/file.py:name` or `package.module:name`, without a change to ours.
+
+What belongs to it are the file and every file that it imports from its own folder or package. These are hashed, so that
+a resumed run can tell whether the code has changed, and copied along when a job is submitted.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from conf.ranges import nearest
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+class OwnCodeError(ValueError):
+    """Code of the user that cannot be loaded; the message names the setting, what was found, and the remedy."""
+
+
+def is_own(text: str) -> bool:
+    """Return whether a setting names code of the user and not one of our names.
+
+    Example:
+        >>> is_own("my_rewards.py:score"), is_own("chart")
+        (True, False)
+    """
+    return ":" in text
+
+
+def load_own(key: str, text: str) -> Any:
+    """Load what a setting names, a function, a class or any other object.
+
+    Args:
+        key: the setting, for messages.
+        text: `FILE.py:NAME`, the file from the working folder or the root; or `MODULE:NAME`, importable by this Python.
+
+    Raises:
+        OwnCodeError: there is no such file, module or name, or the code raises while it is imported.
+
+    Example:
+        >>> load_own("reward.functions.mine.path", "math:sqrt")(4.0)
+        2.0
+    """
+    place, name = _split(key, text)
+    module = _imported(key, text, place)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = nearest(part, [known for known in vars(found) if not known.startswith("_")])
+            hint = f"; did you mean {near}?" if near else ""
+            raise OwnCodeError(f"{key}={text}: {place} has no {part}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def files_of(key: str, text: str) -> list[Path]:
+    """Return the files that the named code consists of, its own first: those that it imports from beside it too.
+
+    Raises:
+        OwnCodeError: as `load_own`; nothing is executed but the packages above a module.
+    """
+    place, _ = _split(key, text)
+    start = _file(key, text, place)
+    # The folder from which names are imported: that of a file, or that of a module's topmost package.
+    root = start.parent
+    package = ""
+    if not place.endswith(".py"):
+        package = place.partition(".")[0]
+        depth = place.count(".") + (start.name == "__init__.py")
+        root = start.parents[depth] if depth < len(start.parents) else root
+    found: dict[Path, None] = {}
+    waiting = [start]
+    while waiting:
+        path = waiting.pop(0)
+        if path in found:
+            continue
+        found[path] = None
+        waiting.extend(_imports_of(path, root, package))
+    return list(found)
+
+
+def digest_of(key: str, text: str) -> str:
+    """Return a digest of all `files_of` the named code, and of its name; it does not depend on where they lie.
+
+    Raises:
+        OwnCodeError: as `load_own`.
+    """
+    _, name = _split(key, text)
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
+    for path in files_of(key, text):
+        content = path.read_bytes()
+        digest.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _split(key: str, text: str) -> tuple[str, str]:
+    place, _, name = text.rpartition(":")
+    if not place or not _MODULE.fullmatch(name) or not (place.endswith(".py") or _MODULE.fullmatch(place)):
+        raise OwnCodeError(f"{key}={text} names no code; write FILE.py:NAME or PACKAGE.MODULE:NAME")
+    return place, name
+
+
+def _file(key: str, text: str, place: str) -> Path:
+    if place.endswith(".py"):
+        path = Path(place).expanduser().absolute()
+        if not path.is_file():
+            beside = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+            near = nearest(path.name, beside)
+            hint = f"did you mean {near}?" if near else "correct the path; it counts from the working folder"
+            raise OwnCodeError(f"{key}={text}: {path} is no file; {hint}")
+        return path
+    try:
+        spec = importlib.util.find_spec(place)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise _not_found(key, text, place)
+    return Path(spec.origin)
+
+
+def _imported(key: str, text: str, place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and f"{place}.".startswith(f"{error.name}."):
+                raise _not_found(key, text, place) from error
+            raise OwnCodeError(_why(f"{key}={text}", place, error)) from error
+    path = _file(key, text, place)
+    # A name of its own, so that no file hides a module or another file of the same name.
+    name = f"own_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # the file may import those beside it; last, so that it hides none of ours
+    sys.modules[name] = module  # dataclasses and pickle look the module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise OwnCodeError(_why(f"{key}={text}", str(path), error)) from error
+    return module
+
+
+def _not_found(key: str, text: str, place: str) -> OwnCodeError:
+    return OwnCodeError(
+        f"{key}={text}: {sys.executable} cannot import {place} from Python files; install the package there, set "
+        "PYTHONPATH, or name the file: FILE.py:NAME"
+    )
+
+
+def _why(setting: str, place: str, error: Exception) -> str:
+    """Return a message on code that raised while it was imported, with its own last line that was executed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == place), frames[-1])
+    where = f"{frame.filename}:{frame.lineno}"
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    return f"{setting}: {place} cannot be imported: {type(error).__name__} at {where}: {error}"
+
+
+def _imports_of(path: Path, root: Path, package: str) -> Iterator[Path]:
+    """Yield the files below `root` that a file imports; of a package only its own."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return  # importing it will say what is wrong
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                folder = path.parents[node.level - 1]
+                if not folder.is_relative_to(root):
+                    continue
+                base = ".".join((*folder.relative_to(root).parts, *filter(None, [base])))
+            names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+        for name in names:
+            if name and (not package or name.partition(".")[0] == package):
+                yield from _module_files(root, name)
+
+
+def _module_files(root: Path, name: str) -> Iterator[Path]:
+    """Yield the files that importing a module executes: those of the packages above it, and its own."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:length])
+        for path in (place / "__init__.py", place.with_suffix(".py")):
+            if path.is_file():
+                yield path
