@@ -35,6 +35,8 @@ class ScoredSequence:
     """Whether the completion hit the length limit."""
     masked: bool = False
     """Whether the grader failed: the sequence is left out of group statistics and of the loss."""
+    parts: tuple[float, ...] = ()
+    """Unweighted values of the reward's parts, in the order of ScoredGroup.parts; empty where they are not kept."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "completion_token_ids", read_only(self.completion_token_ids, np.int32))
@@ -48,6 +50,10 @@ class ScoredSequence:
         if not math.isfinite(self.reward):
             raise LearnerError(
                 f"ScoredSequence.reward is {self.reward}; give a finite number, or masked=True when grading failed"
+            )
+        if not all(math.isfinite(value) for value in self.parts):
+            raise LearnerError(
+                f"ScoredSequence.parts is {self.parts}; give finite numbers, or none and masked=True if grading failed"
             )
 
     @property
@@ -77,6 +83,8 @@ class ScoredGroup:
     """Encoded files (PNG, JPEG, WebP), in the order of their tokens in the prompt."""
     sequences: tuple[ScoredSequence, ...]
     """The G completions."""
+    parts: tuple[tuple[str, float], ...] = ()
+    """Name and weight of each part of the reward, no name twice; empty where parts are not kept."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_token_ids", read_only(self.prompt_token_ids, np.int32))
@@ -87,11 +95,25 @@ class ScoredGroup:
             )
         if not self.sequences:
             raise LearnerError(f"ScoredGroup {self.group_id} holds no sequence; drop the group instead")
+        self._check_parts()
 
     @property
     def num_completion_tokens(self) -> int:
         """Completion tokens of all sequences, masked ones included."""
         return sum(sequence.num_tokens for sequence in self.sequences)
+
+    def _check_parts(self) -> None:
+        names = [name for name, _ in self.parts]
+        if len(set(names)) < len(names) or not all(math.isfinite(weight) for _, weight in self.parts):
+            raise LearnerError(
+                f"ScoredGroup {self.group_id}: parts is {self.parts}; name each part once, with a finite weight"
+            )
+        for index, sequence in enumerate(self.sequences):
+            if len(sequence.parts) != len(names) and (sequence.parts or not sequence.masked):
+                raise LearnerError(
+                    f"ScoredGroup {self.group_id}: sequence {index} has {len(sequence.parts)} parts, the group names "
+                    f"{len(names)}; give a value for each, or none to a masked sequence"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ def test_errors_survive_pickling():
         ({"completion_token_ids": [], "behaviour_logprobs": []}, r"got \(0,\) and \(0,\)"),
         ({"completion_token_ids": [[7, 8]], "behaviour_logprobs": [[0.1, 0.2]]}, r"got \(1, 2\) and \(1, 2\)"),
         ({"reward": float("nan")}, "reward is nan; give a finite number, or masked=True"),
+        ({"parts": (0.5, float("inf"))}, r"parts is \(0\.5, inf\); give finite numbers, or none and masked=True"),
     ],
 )
 def test_a_broken_sequence_is_refused(changes, message):
@@ -84,6 +85,43 @@ def test_broken_groups_are_refused():
         ScoredGroup(**group, prompt_token_ids=[1], sequences=())
     with pytest.raises(LearnerError, match=r"g: prompt_token_ids must be \[P\]"):
         ScoredGroup(**group, prompt_token_ids=[], sequences=(make_sequence(),))
+
+
+@pytest.mark.parametrize(
+    ("parts", "sequences", "message"),
+    [
+        ((("task", 1.0), ("task", 0.5)), [{"parts": (1.0, 0.0)}], "g: parts is .*; name each part once"),
+        ((("task", float("nan")),), [{"parts": (1.0,)}], "with a finite weight"),
+        ((("task", 1.0),), [{"parts": (1.0,)}, {}], "g: sequence 1 has 0 parts, the group names 1; give a value for"),
+        ((), [{"parts": (1.0,)}], "g: sequence 0 has 1 parts, the group names 0"),
+        ((("task", 1.0),), [{"parts": (1.0, 2.0), "masked": True}], "sequence 0 has 2 parts"),
+    ],
+)
+def test_parts_of_a_group_and_of_its_sequences_belong_together(parts, sequences, message):
+    with pytest.raises(LearnerError, match=message):
+        ScoredGroup(
+            group_id="g",
+            task="chart",
+            prompt_token_ids=[1],
+            images=(),
+            parts=parts,
+            sequences=tuple(make_sequence(**changes) for changes in sequences),
+        )
+
+
+def test_a_masked_sequence_needs_no_parts():
+    graded, failed = make_sequence(parts=(1.0, 0.0)), make_sequence(masked=True)
+
+    group = ScoredGroup(
+        group_id="g",
+        task="chart",
+        prompt_token_ids=[1],
+        images=(),
+        parts=(("task", 0.9), ("format", 0.1)),
+        sequences=(graded, failed),
+    )
+
+    assert [sequence.parts for sequence in pickle.loads(pickle.dumps(group)).sequences] == [(1.0, 0.0), ()]
 
 
 @pytest.mark.parametrize(
