@@ -1,7 +1,8 @@
 """Code of the user, named in a setting as `folder/file.py:name` or `package.module:name`, without a change to ours.
 
-What belongs to it are the file and every file that it imports from its own folder or package. These are hashed, so that
-a resumed run can tell whether the code has changed, and copied along when a job is submitted.
+What belongs to it are the file, every file that it imports from its own folder or package, and the data beside it that
+it finds by `__file__`. All are hashed, so that a resumed run can tell whether the code has changed, and copied into the
+run folder and along with a submitted job. A field of the settings that names code says so: `Annotated[str, OwnCode()]`.
 """
 
 import ast
@@ -12,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,18 @@ from typing import Any
 from conf.ranges import nearest
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+MAX_NAME = 200
+"""Characters of a text in code that may name a file beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCode:
+    """Marks a setting that names code of the user, always or instead of one of our names: `Annotated[str, OwnCode()]`.
+
+    By the mark alone paths are made absolute, checked before a run starts, digested for resume, and shipped with a job.
+    """
 
 
 class OwnCodeError(ValueError):
@@ -62,20 +76,17 @@ def load_own(key: str, text: str) -> Any:
 
 
 def files_of(key: str, text: str) -> list[Path]:
-    """Return the files that the named code consists of, its own first: those that it imports from beside it too.
+    """Return the files that the named code consists of, its own first.
+
+    The others are those that it imports from beside it, and files there that a text of its code names, as in
+    `Path(__file__).with_name("prompt.txt")`.
 
     Raises:
         OwnCodeError: as `load_own`; nothing is executed but the packages above a module.
     """
     place, _ = _split(key, text)
     start = _file(key, text, place)
-    # The folder from which names are imported: that of a file, or that of a module's topmost package.
-    root = start.parent
-    package = ""
-    if not place.endswith(".py"):
-        package = place.partition(".")[0]
-        depth = place.count(".") + (start.name == "__init__.py")
-        root = start.parents[depth] if depth < len(start.parents) else root
+    root, package = _root(place, start)
     found: dict[Path, None] = {}
     waiting = [start]
     while waiting:
@@ -83,8 +94,20 @@ def files_of(key: str, text: str) -> list[Path]:
         if path in found:
             continue
         found[path] = None
-        waiting.extend(_imports_of(path, root, package))
+        if path.suffix == ".py":
+            waiting.extend(_imports_of(path, root, package))
+            waiting.extend(_named_in(path, root))
     return list(found)
+
+
+def root_of(key: str, text: str) -> Path:
+    """Return the folder from which the named code imports its own: that of the file, or of the topmost package.
+
+    Raises:
+        OwnCodeError: as `load_own`.
+    """
+    place, _ = _split(key, text)
+    return _root(place, _file(key, text, place))[0]
 
 
 def digest_of(key: str, text: str) -> str:
@@ -124,6 +147,14 @@ def _file(key: str, text: str, place: str) -> Path:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise _not_found(key, text, place)
     return Path(spec.origin)
+
+
+def _root(place: str, start: Path) -> tuple[Path, str]:
+    """Return the folder from which names are imported, and the topmost package of a module."""
+    if place.endswith(".py"):
+        return start.parent, ""
+    depth = place.count(".") + (start.name == "__init__.py")
+    return (start.parents[depth] if depth < len(start.parents) else start.parent), place.partition(".")[0]
 
 
 def _imported(key: str, text: str, place: str) -> ModuleType:
@@ -192,6 +223,35 @@ def _imports_of(path: Path, root: Path, package: str) -> Iterator[Path]:
         for name in names:
             if name and (not package or name.partition(".")[0] == package):
                 yield from _module_files(root, name)
+
+
+def _named_in(path: Path, root: Path) -> Iterator[Path]:
+    """Yield the files beside a code file that it names as text; none unless it looks for them by `__file__`."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return
+    nodes = list(ast.walk(tree))
+    if not any(isinstance(node, ast.Name) and node.id == "__file__" for node in nodes):
+        return
+    for text in filter(None, map(_written_path, nodes)):
+        named = path.parent / text
+        if ".." not in named.parts and named.is_relative_to(root) and named.is_file():
+            yield named
+
+
+def _written_path(node: ast.AST) -> str:
+    """Return the path that code writes as a text, as `x / "a" / "b"`, or as `join(x, "a", "b")`; empty for none."""
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.Constant):
+        parts = [node]
+    elif isinstance(node, ast.Call):
+        parts = [argument for argument in node.args if isinstance(argument, ast.Constant)]
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+        parts.insert(0, node.right)
+        node = node.left
+    text = "/".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+    return text if "." in text and len(text) <= MAX_NAME and text.isprintable() and not text.startswith("/") else ""
 
 
 def _module_files(root: Path, name: str) -> Iterator[Path]:

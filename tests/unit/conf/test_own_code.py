@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.own_code import OwnCodeError, digest_of, files_of, is_own, load_own
+from conf.own_code import OwnCodeError, digest_of, files_of, is_own, load_own, root_of
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -111,3 +111,34 @@ def test_the_digest_follows_the_code_and_not_the_place(tmp_path: Path) -> None:
     assert digest_of("k", f"{tmp_path}/a/mine.py:other") != first
     write(tmp_path / "b", helper="x = 2\n")
     assert digest_of("k", f"{tmp_path}/b/mine.py:score") != first
+
+
+def test_data_that_code_finds_beside_itself_belongs_to_it(tmp_path: Path) -> None:
+    mine = (
+        "import os\nfrom pathlib import Path\nPROMPT = Path(__file__).parent / 'prompts' / 'rubric.txt'\n"
+        "NAMES = os.path.join(os.path.dirname(__file__), 'prompts', 'names.txt')\nname = 'words.txt'\n"
+    )
+    write(tmp_path, mine=mine, plain="name = 'words.txt'\n")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "rubric.txt").write_text("Say yes or no.")
+    (tmp_path / "prompts" / "names.txt").write_text("a")
+    (tmp_path / "words.txt").write_text("yes")
+    (tmp_path / "unnamed.txt").write_text("")
+    names = {str(path.relative_to(tmp_path)) for path in files_of("k", f"{tmp_path}/mine.py:name")}
+    assert names == {"mine.py", "prompts/rubric.txt", "prompts/names.txt", "words.txt"}
+    assert files_of("k", f"{tmp_path}/plain.py:name") == [tmp_path / "plain.py"]  # perhaps a file that it writes
+    before = digest_of("k", f"{tmp_path}/mine.py:name")
+    (tmp_path / "prompts" / "rubric.txt").write_text("Say true or false.")
+    assert digest_of("k", f"{tmp_path}/mine.py:name") != before
+
+
+def test_names_are_imported_from_the_folder_of_a_file_or_of_the_topmost_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "own_package_4"
+    package.mkdir()
+    write(package, score="")
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert root_of("k", f"{package}/score.py:value") == package
+    assert root_of("k", "own_package_4.score:value") == tmp_path
