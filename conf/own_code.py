@@ -166,10 +166,18 @@ def _imported(key: str, text: str, place: str) -> ModuleType:
                 raise _not_found(key, text, place) from error
             raise OwnCodeError(_why(f"{key}={text}", place, error)) from error
     path = _file(key, text, place)
-    # A name of its own, so that no file hides a module or another file of the same name.
-    name = f"own_{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    # A name of its own, so that no file hides a module or another file of the same name; another after every change.
+    files = files_of(key, text)
+    content = hashlib.blake2b(str(path).encode(), digest_size=4)
+    for other in files:
+        content.update(hashlib.blake2b(other.read_bytes()).digest())
+    name = f"own_{path.stem}_{content.hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
+    beside = {str(other) for other in files[1:]}
+    for imported, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) in beside:
+            del sys.modules[imported]  # perhaps of an earlier state of its file
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -44,6 +44,14 @@ def test_a_file_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.
     assert load_own("k", f"{tmp_path}/top.py:value") == 7
 
 
+def test_a_changed_file_is_loaded_anew_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(tmp_path, top="from beside_8 import value\n", beside_8="value = 8\n")
+    assert load_own("k", f"{tmp_path}/top.py:value") == 8
+    write(tmp_path, beside_8="value = 'changed'\n")
+    assert load_own("k", f"{tmp_path}/top.py:value") == "changed"
+
+
 def test_a_dataclass_can_be_declared(tmp_path: Path) -> None:
     imports = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
     write(tmp_path, mine=f"{imports}@dataclass\nclass A:\n    x: int\n")
