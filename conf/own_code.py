@@ -124,6 +124,20 @@ def digest_of(key: str, text: str) -> str:
     return digest.hexdigest()
 
 
+def raised_by(code: Any, error: BaseException) -> str:
+    """Return what a function of the user's raised, as one line with its own last line that was executed.
+
+    Example:
+        >>> raised_by(print, KeyError("answer"))
+        "KeyError: 'answer'"
+    """
+    said = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
+    file = getattr(getattr(code, "__code__", None), "co_filename", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), None)
+    return f"{said} ({Path(frame.filename).name}, line {frame.lineno})" if frame else said
+
+
 def _split(key: str, text: str) -> tuple[str, str]:
     place, _, name = text.rpartition(":")
     if not place or not _MODULE.fullmatch(name) or not (place.endswith(".py") or _MODULE.fullmatch(place)):

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.own_code import digest_of as code_digest
+from conf.own_code import is_own
 from orchestration.data.chunks import digest_of
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.read import STAGE, PartTask
@@ -58,6 +60,8 @@ class BuildJob:
         recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
         for source in recipe["sources"].values():
             source["path"] = None
+            if is_own(source["adapter"]):
+                source["adapter"] = None  # its code is in the keys of the parts
         parts = [task.key for plan in self.plans for task in plan.tasks]
         # The code of stage sample is part of `policy`, which is empty without sampling.
         code = {stage: stage_code(stage) for stage in STAGES if stage != "sample"}
@@ -193,21 +197,33 @@ def plan_sources(recipe: RecipeConfig, store: Path, digests: FileDigests) -> lis
 
 def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDigests) -> SourcePlan:
     source = recipe.sources[name]
-    adapter = find_adapter(source.adapter)
+    adapter = _adapter(name, source)
     licence = replace(adapter.licence, name=source.license) if source.license else adapter.licence
     root = store if source.path is None else Path(recipe.raw or ".").expanduser().absolute() / source.path
+    code = code_digest(f"data.recipe.sources.{name}.adapter", source.adapter) if is_own(source.adapter) else ""
     tasks, files = [], {}
     for part in _parts(adapter, root, name, source):
         own = [digests.of(path) for path in part.files]
         for path, digest in zip(part.files, own, strict=True):
             files[str(path.relative_to(root) if path.is_relative_to(root) else path)] = digest
         shape = {**asdict(source), "path": None, "quota": None}
+        if code:
+            shape["adapter"] = code  # wherever the file lies
         key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, recipe.limits.max_image_bytes, part.name,
                         part.arguments, own, stage_code(STAGE))  # fmt: skip
         tasks.append(
-            PartTask(store=store, recipe=recipe, name=name, license=licence.name, root=root, part=part, key=key)
+            PartTask(
+                store=store, recipe=recipe, name=name, license=licence.name, root=root, part=part, key=key, code=code
+            )
         )
     return SourcePlan(name=name, config=source, licence=licence, tasks=tuple(tasks), files=files)
+
+
+def _adapter(name: str, source: SourceConfig) -> Adapter:
+    try:
+        return find_adapter(source.adapter)
+    except ConfigError as error:
+        raise ConfigError(f"data.recipe.sources.{name}: {error}") from error
 
 
 def _parts(adapter: Adapter, root: Path, name: str, source: SourceConfig) -> list[Part]:

@@ -4,16 +4,18 @@ import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.own_code import digest_of as code_digest
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
 from orchestration.data.stages import Advance, Map, settle
+from orchestration.settings.errors import DataError
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from orchestration.storage.files import write_json
 
@@ -37,6 +39,8 @@ class PartTask:
     part: Part
     key: str
     """Digest of adapter, settings and content of the annotation files."""
+    code: str = ""
+    """Digest of the adapter's code where it is the user's own; else empty."""
     cutoff: int | None = None
     """Rows whose sampling hash is above it are not drawn; None draws all."""
 
@@ -73,9 +77,23 @@ def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
 
 def smallest_hashes(task: PartTask) -> list[int]:
     """Return the `max_rows` smallest sampling hashes of a part: a random subset of its rows."""
-    adapter = find_adapter(task.source.adapter)
-    drawn = (_sampling_hash(task, row.source_id) for row in adapter.rows(task.root, task.part, task.source))
+    drawn = (_sampling_hash(task, row.source_id) for row in _rows(task))
     return heapq.nsmallest(task.source.max_rows or 0, drawn)
+
+
+def _rows(task: PartTask) -> Iterator[RawRow | BadRow]:
+    """Return the rows of a part as its adapter reads them.
+
+    Raises:
+        DataError: Code of the user's is not what the keys of the build say, or raises.
+    """
+    text = task.source.adapter
+    if task.code and code_digest("adapter", text) != task.code:
+        raise DataError(f"data.recipe.sources.{task.name}: {text} has changed since the build began; start it again")
+    try:
+        yield from find_adapter(text).rows(task.root, task.part, task.source)
+    except DataError as error:
+        raise DataError(f"data.recipe.sources.{task.name}: {error}") from error
 
 
 def _sampling_hash(task: PartTask, source_id: str) -> int:
@@ -91,8 +109,7 @@ def read_part(task: PartTask) -> list[Path]:
         known = [listing.parent / name for name in json.loads(listing.read_text())]
         if all(_holds(task.root, folder) for folder in known):
             return known
-    found = find_adapter(task.source.adapter).rows(task.root, task.part, task.source)
-    rows = (row for row in found if task.cutoff is None or _sampling_hash(task, row.source_id) <= task.cutoff)
+    rows = (row for row in _rows(task) if task.cutoff is None or _sampling_hash(task, row.source_id) <= task.cutoff)
     folders: list[Path] = []
     while True:
         folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"

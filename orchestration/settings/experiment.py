@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from conf.own_code import is_own
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.settings.cluster import ClusterConfig
 from orchestration.settings.commands import CheckConfig, EvaluateConfig, PlanConfig, SubmitConfig
@@ -321,7 +322,8 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
         if value == NOT_SET and not is_build:
             missing.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
     has_root = recipe is None or recipe.raw not in (None, NOT_SET)
-    if not has_root and not all(Path(source.path or "").is_absolute() for source in raw):
+    lying_in_raw = [source for source in raw if source.path is not None or not is_own(source.adapter)]
+    if not has_root and not all(Path(source.path or "").is_absolute() for source in lying_in_raw):
         missing.append("data.recipe.raw is not set; point it at the folder of the raw downloads")
     if config.model.folder is None and (config.model.family is None or raw):
         why = " that will be trained: its processor measures the prompts" if raw else "'s weights"

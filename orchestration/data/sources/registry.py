@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from conf.own_code import is_own
 from conf.ranges import nearest
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.choices import AI2D, MMMU, Geometry3K, ScienceQA
 from orchestration.data.sources.coco_detection import CocoDetection
 from orchestration.data.sources.json_files import Llava, PlotQA, ShareGPT4V
 from orchestration.data.sources.mapped import FormatAdapter, HuggingFace, Jsonl, Parquet, formats
+from orchestration.data.sources.own import SIGNATURE, OwnSource
 from orchestration.data.sources.refcoco import RefCOCO, RefCOCOTable
 from orchestration.data.sources.rows import BadRow, RawBox, RawImage, RawRow
 from orchestration.demo.drawn.questions import DemoSample
@@ -98,27 +100,36 @@ ADAPTERS: Mapping[str, Callable[[], Adapter]] = MappingProxyType(dict(sorted({**
 
 
 def find_adapter(name: str) -> Adapter:
-    """Return a new adapter.
+    """Return a new adapter: one of ours by its name, or a function of the user's, `FILE.py:NAME`.
 
     Raises:
-        ConfigError: No adapter has that name; the message names the nearest and lists all.
+        ConfigError: No adapter has that name (the message names the nearest and lists all), or there is no such
+            function.
 
     Example:
         >>> find_adapter("docci").licence.name
         'CC BY 4.0'
     """
+    if is_own(name):
+        return OwnSource(name)
     make = ADAPTERS.get(name)
     if make is None:
         near = nearest(name, ADAPTERS)
         hint = f"did you mean {near}? Known" if near else "known"
-        raise ConfigError(f"no adapter is called {name!r}; {hint} adapters: {', '.join(ADAPTERS)}")
+        raise ConfigError(
+            f"no adapter is called {name!r}; {hint} adapters: {', '.join(ADAPTERS)}, or FILE.py:NAME, a function "
+            f"{SIGNATURE}"
+        )
     return make()
 
 
 def describe() -> str:
-    """Return all adapters as text: name, licence, first line of the description."""
+    """Return all adapters as text: name, licence, first line of the description; last, a source of one's own."""
     lines = []
     for name in ADAPTERS:
         adapter = find_adapter(name)
         lines.append(f"{name:16} {adapter.licence.name:24} {adapter.description.splitlines()[0]}")
+    lines.append(
+        f"{'FILE.py:NAME':16} {'of your own':24} A function {SIGNATURE}: orchestration/data/sources/README.md."
+    )
     return "\n".join(lines)
