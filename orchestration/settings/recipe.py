@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from conf.own_code import OwnCode
 from orchestration.settings.errors import ConfigError
 from rewards.core.config import FUNCTION_NAMES
 from rollout.config import StreamConfig
@@ -18,8 +19,8 @@ Role = Literal["train", "held_out", "guard"]
 class SourceConfig:
     """One raw dataset of a recipe."""
 
-    adapter: Annotated[str, MinLen(1)]
-    """Which file of orchestration/data/sources reads it."""
+    adapter: Annotated[str, OwnCode(), MinLen(1)]
+    """What reads it: a name that `mixed-r1 data sources` lists, or a function of your own, FILE.py:NAME."""
     path: Annotated[str, "path", MinLen(1)] | None = None
     """Folder of the raw files, relative to data.recipe.raw or absolute; null for drawn sources."""
     label: str = ""
