@@ -1,20 +1,32 @@
 """Mixed reward: every request goes to its row's reward function, and format is added.
 
-total = format weight x format + task weight x task reward, each in [0, 1]. A reference or grader that fails gives
-None with the cause, so that a group is masked and counted instead of trained on a silent zero.
+total = format weight x format + task weight x task reward, each in [0, 1]. The task reward is the value of one function
+or a weighted sum of several. A reference or grader that fails gives None with the cause, so that a group is masked and
+counted instead of trained on a silent zero.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rewards.core.base import GoldError, Grade, Reason, RewardError, RewardFunction, RewardRequest, RewardResult
-from rewards.core.config import FUNCTIONS, FunctionConfig, RewardConfig, Route
+from rewards.core.base import (
+    Closable,
+    CompletionFunction,
+    GoldError,
+    Grade,
+    Reason,
+    RewardError,
+    RewardFunction,
+    RewardRequest,
+    RewardResult,
+)
+from rewards.core.config import FUNCTIONS, PENALTIES, FunctionConfig, RewardConfig
 from rewards.core.envelope import Envelope, extract_answer, read_envelope
+from rewards.core.parts import FORMAT, OwnFunctionConfig, Part, Route
 from rewards.text.boxes import without_marks
 
 if TYPE_CHECKING:
@@ -22,11 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rewards.functions.embedding_table import EmbeddingTable
+    from rewards.functions.own import OwnReward
 
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[str], list[int]]
 """Text to token ids without special tokens."""
+AnyFunction = RewardFunction | CompletionFunction
 
 
 class MixedReward:
@@ -54,15 +68,15 @@ class MixedReward:
             embedding: [V, d] rows of a frozen input embedding table.
         """
         self._config = config
-        self._routes: dict[tuple[str, str], tuple[Route, RewardFunction]] = {}
-        self._functions: dict[FunctionConfig, RewardFunction] = {}
-        for route in config.every_route():
-            if route.parameters in self._functions:
+        self._routes: dict[tuple[str, str], tuple[Route, tuple[AnyFunction, ...]]] = {}
+        self._functions: dict[tuple[str, str], AnyFunction] = {}
+        for part in (part for route in config.every_route() for part in route.parts):
+            if _key(part) in self._functions:
                 continue
-            if route.function != "open_ended":
-                self._functions[route.parameters] = _build(route)
+            if part.function != "open_ended":
+                self._functions[_key(part)] = _build(part)
             elif encode is not None and embedding is not None:
-                self._functions[route.parameters] = _build_open_ended(route.parameters, encode, embedding)
+                self._functions[_key(part)] = _build_open_ended(part.parameters, encode, embedding)
 
     @classmethod
     def from_checkpoint(cls, config: RewardConfig, folder: Path | str) -> Self:
@@ -82,10 +96,11 @@ class MixedReward:
         )
 
     def score(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
-        """Score requests; those that share a reference are graded together, whatever their order.
+        """Score requests; those that share question, images, metadata and reference are graded together.
 
         Returns:
-            One result per request, in order; independent of which other requests are scored with it.
+            One result per request, in order; independent of which other requests are scored with it, unless a function
+            of the user's compares the completions of a group.
 
         Raises:
             RewardError: If a task has no route, or its function was not built.
@@ -100,25 +115,58 @@ class MixedReward:
                 results[index] = result
         return [results[index] for index in range(len(requests))]
 
+    def start(self) -> None:
+        """Load the functions of the user's, so that what is wrong with one is known before anything is scored.
+
+        Raises:
+            RewardError: One cannot be loaded or called.
+        """
+        for function in self._own_functions():
+            function.start()
+
+    def reads_images(self, task: str, source: str) -> bool:
+        """Return whether a function of such rows takes images, so that their requests must hold them.
+
+        Raises:
+            RewardError: As `score` does, or a function of the user's cannot be loaded.
+        """
+        from rewards.functions.own import OwnReward
+
+        functions = self._routed(task, source)[1]
+        return any(isinstance(function, OwnReward) and function.takes_images for function in functions)
+
     def explain(self, request: RewardRequest) -> list[str]:
         """Return lines on how one request is read, graded and weighed.
 
         Raises:
             RewardError: As `score` does.
         """
-        route, function = self._routed(request)
+        route, functions = self._routed(request.task, request.source)
         answer = extract_answer(request.response, self._config.format)
         result = self.score([request])[0]
-        lines = [f"function   {route.function} with {route.parameters}"]
+        names = [part.function if route.is_sum else f"{part.function} with {part.parameters}" for part in route.parts]
+        lines = [f"function   {' + '.join(names)}"]
         lines.append(f"format     {result.format_reward:g}, weighs {route.format_weight:g}")
         lines.append(f"answer     {_shortened(answer.text) if answer.text is not None else 'none'}")
         lines.append(f"reference  {_shortened(request.answer)}")
-        if answer.text is not None and result.failure is None:
-            lines.extend(f"           {line}" for line in function.explain(request, _as_read(answer.text, route)))
+        said = dict(result.explanations)
+        for part, function in zip(route.parts, functions, strict=True):
+            if route.is_sum:
+                lines.append(_part_line(part, result.breakdown))
+            if isinstance(function, CompletionFunction):
+                read = function.explain_completion(request, answer.text)
+            elif answer.text is not None and result.reason is not Reason.BAD_GOLD and part.function in result.breakdown:
+                read = function.explain(request, _as_read(answer.text, part))
+            else:
+                read = []
+            lines.extend(f"           {line}" for line in read)
+            if part.function in said:
+                lines.append(f"           says: {said[part.function]}")
         lines.append(f"read as    {'nothing' if result.parsed_answer is None else _shortened(result.parsed_answer)}")
         lines.append(f"reason     {result.reason}: {result.reason.meaning}")
         if result.failure is not None:
-            lines.append(f"failure    {result.failure}")
+            first, *trace = result.failure.splitlines()
+            lines.extend([f"failure    {first}", *(f"           {line}" for line in trace)])
         if result.reward is None:
             return [*lines, "reward     none: masked from its group and counted"]
         assert result.task_reward is not None
@@ -127,10 +175,8 @@ class MixedReward:
 
     def close(self) -> None:
         """End the grader processes, if any were started."""
-        from rewards.functions.mathematics import MathReward
-
         for function in self._functions.values():
-            if isinstance(function, MathReward):
+            if isinstance(function, Closable):
                 function.close()
 
     def __enter__(self) -> Self:
@@ -139,43 +185,69 @@ class MixedReward:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _routed(self, request: RewardRequest) -> tuple[Route, RewardFunction]:
-        pair = (request.task, request.source)
+    def _own_functions(self) -> list[OwnReward]:
+        from rewards.functions.own import OwnReward
+
+        return [function for function in self._functions.values() if isinstance(function, OwnReward)]
+
+    def _routed(self, task: str, source: str) -> tuple[Route, tuple[AnyFunction, ...]]:
+        """Return the route of such rows and the functions of its parts."""
+        pair = (task, source)
         routed = self._routes.get(pair)
         if routed is not None:
             return routed
         route = self._config.route(*pair)
-        function = self._functions.get(route.parameters)
-        if function is None:
+        if any(_key(part) not in self._functions for part in route.parts):
             raise RewardError(
-                f"task {request.task!r} is routed to {route.function}, which needs a tokenizer and an embedding table: "
+                f"task {task!r} is routed to {route.function}, which needs a tokenizer and an embedding table: "
                 "give MixedReward encode and embedding, or leave such rows out"
             )
-        self._routes[pair] = route, function
-        return route, function
+        self._routes[pair] = route, tuple(self._functions[_key(part)] for part in route.parts)
+        return self._routes[pair]
 
     def _score_group(self, requests: Sequence[RewardRequest]) -> list[RewardResult]:
-        route, function = self._routed(requests[0])
+        route, functions = self._routed(requests[0].task, requests[0].source)
         envelopes = [read_envelope(request.response, self._config.format) for request in requests]
-        texts = [_as_read(envelope.answer, route) for envelope in envelopes if envelope.answer is not None]
-        try:
-            grades = iter(_grade_each(function, requests[0], texts))
-        except GoldError as error:
-            bad_gold = Grade(None, Reason.BAD_GOLD, failure=f"{route.function}: {error}")
-            return [_result(route, envelope.format_reward, bad_gold) for envelope in envelopes]
+        columns = [
+            _grades(part, function, requests, envelopes) for part, function in zip(route.parts, functions, strict=True)
+        ]
         return [
-            _result(
-                route,
-                envelope.format_reward,
-                next(grades) if envelope.answer is not None else _no_answer(envelope, request),
-            )
-            for request, envelope in zip(requests, envelopes, strict=True)
+            _result(route, envelope.format_reward, grades)
+            for envelope, *grades in zip(envelopes, *columns, strict=True)
         ]
 
 
-def _as_read(text: str, route: Route) -> str:
+def _grades(
+    part: Part, function: AnyFunction, requests: Sequence[RewardRequest], envelopes: Sequence[Envelope]
+) -> list[Grade]:
+    """Grade a group by one function."""
+    if isinstance(function, CompletionFunction):
+        grades = function.grade_completions(requests, [envelope.answer for envelope in envelopes])
+        return [
+            _with_reason(grade, envelope, request)
+            for grade, envelope, request in zip(grades, envelopes, requests, strict=True)
+        ]
+    texts = [_as_read(envelope.answer, part) for envelope in envelopes if envelope.answer is not None]
+    try:
+        graded = iter(_grade_each(function, requests[0], texts))
+    except GoldError as error:
+        return [Grade(None, Reason.BAD_GOLD, failure=f"{part.function}: {error}")] * len(requests)
+    return [
+        next(graded) if envelope.answer is not None else _no_answer(envelope, request)
+        for request, envelope in zip(requests, envelopes, strict=True)
+    ]
+
+
+def _with_reason(grade: Grade, envelope: Envelope, request: RewardRequest) -> Grade:
+    """Return a grade that says so where a completion had no answer block."""
+    if envelope.answer is not None or grade.value is None or grade.reason is not Reason.OK:
+        return grade
+    return grade._replace(reason=_no_answer(envelope, request).reason)
+
+
+def _as_read(text: str, part: Part) -> str:
     """An answer as its function reads it: marks of objects and boxes mean something to grounding alone."""
-    return text if route.function in ("grounding", "pointing") else without_marks(text)
+    return text if part.function in ("grounding", "pointing") else without_marks(text)
 
 
 def _no_answer(envelope: Envelope, request: RewardRequest) -> Grade:
@@ -183,13 +255,20 @@ def _no_answer(envelope: Envelope, request: RewardRequest) -> Grade:
     return Grade(0.0, Reason.TRUNCATED if cut else envelope.reason)
 
 
-def _result(route: Route, format_value: float, grade: Grade) -> RewardResult:
-    value, reason, parsed, failure = grade
-    breakdown, total = {"format": format_value}, None
-    if value is not None:
-        breakdown[route.function] = value
-        total = route.format_weight * format_value + route.task_weight * value
-    return RewardResult(total, value, format_value, breakdown, parsed, reason, failure)
+def _result(route: Route, format_value: float, grades: Sequence[Grade]) -> RewardResult:
+    breakdown = {FORMAT: format_value}
+    for part, grade in zip(route.parts, grades, strict=True):
+        if grade.value is not None:
+            breakdown[part.function] = grade.value
+    failed = next((grade for grade in grades if grade.value is None), None)
+    said = tuple((part.function, g.explanation) for part, g in zip(route.parts, grades, strict=True) if g.explanation)
+    if failed is not None:
+        return RewardResult(None, None, format_value, breakdown, failed.parsed, failed.reason, failed.failure, said)
+    value = route.task_reward(breakdown)
+    total = route.format_weight * format_value + route.task_weight * value
+    reason = next((grade.reason for grade in grades if grade.reason is not Reason.OK), Reason.OK)
+    parsed = next((grade.parsed for grade in grades if grade.parsed is not None), None)
+    return RewardResult(total, value, format_value, breakdown, parsed, reason, None, said)
 
 
 def _grade_each(function: RewardFunction, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
@@ -214,15 +293,30 @@ def _shortened(text: str, limit: int = 300) -> str:
     return repr(text) if len(text) <= limit else f"{text[:limit]!r} ... ({len(text)} characters)"
 
 
-def _build(route: Route) -> RewardFunction:
-    """Build the function of a route; only modules of routed functions are imported."""
-    module, _, name = FUNCTIONS[route.function].partition(":")
-    build: Callable[[FunctionConfig], RewardFunction] = getattr(importlib.import_module(module), name)
-    return build(route.parameters)
+def _part_line(part: Part, breakdown: Mapping[str, float]) -> str:
+    gates = "".join(f", where {name} is above {least:g}" for name, least in part.above)
+    value = breakdown.get(part.function)
+    return f"{part.function:<10} {'none' if value is None else f'{value:.6g}'}, weighs {part.weight:g}{gates}"
+
+
+def _key(part: Part) -> tuple[str, str]:
+    """Return what a built function is kept by: its name and parameters."""
+    return part.function, repr(part.parameters)
+
+
+def _build(part: Part) -> AnyFunction:
+    """Build a function of a route; only modules of routed functions are imported."""
+    if isinstance(part.parameters, OwnFunctionConfig):
+        from rewards.functions.own import OwnReward
+
+        return OwnReward(part.function, part.parameters)
+    module, _, name = (FUNCTIONS | PENALTIES)[part.function].partition(":")
+    build: Callable[[FunctionConfig], AnyFunction] = getattr(importlib.import_module(module), name)
+    return build(part.parameters)
 
 
 def _build_open_ended(
-    parameters: FunctionConfig, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
+    parameters: object, encode: Encode, embedding: EmbeddingTable | NDArray[np.float32]
 ) -> RewardFunction:
     from rewards.core.config import OpenEndedConfig
     from rewards.functions.embedding_table import EmbeddingTable

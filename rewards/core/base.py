@@ -1,10 +1,11 @@
-"""Data types of rewards: RewardRequest, RewardResult, and the interface RewardFunction."""
+"""Data types of rewards: RewardRequest, RewardResult, and the interfaces RewardFunction and CompletionFunction."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 
@@ -49,11 +50,36 @@ class Reason(Explained):
     TIMEOUT = "timeout", "the answer kept the grader busy past its limit"
     BAD_GOLD = "bad_gold", "the reference itself is unusable; the reward is None"
     GRADER_FAILED = "grader_failed", "the grader crashed; the reward is None"
+    FUNCTION_RAISED = "function_raised", "a function of your own raised; the reward is None"
+    FUNCTION_TIMEOUT = "function_timeout", "a function of your own gave no value in its time; the reward is None"
+    FUNCTION_DIED = "function_died", "the process of a function of your own ended; the reward is None"
+    NOT_FINITE = "not_finite", "a function of your own returned NaN or infinity; the reward is None"
+    OUT_OF_RANGE = "out_of_range", "a function of your own returned a value outside of [0, 1]; the reward is None"
+    WRONG_TYPE = "wrong_type", "a function of your own returned no number; the reward is None"
 
     @property
     def is_parse_failure(self) -> bool:
         """Whether the answer could not be read as what its task asks for."""
-        return self not in (Reason.OK, Reason.TIMEOUT, Reason.BAD_GOLD, Reason.GRADER_FAILED)
+        return self not in (Reason.OK, Reason.TIMEOUT) and not self.is_failure
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the reference or the grader failed, so that there is no reward."""
+        return self in _FAILURES
+
+
+_FAILURES = frozenset(
+    {
+        Reason.BAD_GOLD,
+        Reason.GRADER_FAILED,
+        Reason.FUNCTION_RAISED,
+        Reason.FUNCTION_TIMEOUT,
+        Reason.FUNCTION_DIED,
+        Reason.NOT_FINITE,
+        Reason.OUT_OF_RANGE,
+        Reason.WRONG_TYPE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +113,10 @@ class RewardRequest:
     """Type of a chart reference: number | year | text | list | bool; empty = by its form."""
     truncated: bool = False
     """Whether sampling stopped without an end-of-turn token."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Further fields of the source, for functions of your own."""
+    images: tuple[bytes, ...] = ()
+    """The encoded files; filled only where a function asks for them (`MixedReward.reads_images`)."""
 
     def __post_init__(self) -> None:
         if any(type(option) is not str for option in self.options):
@@ -106,12 +136,15 @@ class RewardRequest:
         return (
             self.task,
             self.source,
+            self.question,
             self.answer,
             self.options,
             self.answer_type,
             self.coord_mode,
             self.image_sizes,
             self.image_input_sizes,
+            self.images,
+            tuple(sorted(self.metadata.items())) if self.metadata else (),
         )
 
 
@@ -131,12 +164,15 @@ class RewardResult(NamedTuple):
     format_reward: float
     """In [0, 1], unweighted."""
     breakdown: Mapping[str, float]
-    """Unweighted value by function name; lacks the function that failed."""
+    """Unweighted value by function name, `format` among them; lacks the function that failed."""
     parsed_answer: str | None
     """The answer as the reward read it."""
     reason: Reason
     failure: str | None = None
-    """Fault of the reference or the grader; None in all ordinary cases, wrong answers included."""
+    """Fault of the reference or the grader; None in all ordinary cases, wrong answers included. Its first line says
+    what happened; of a function of your own the traceback follows."""
+    explanations: tuple[tuple[str, str], ...] = ()
+    """What functions say of their values in words: (function, text); empty where none does."""
 
 
 class Grade(NamedTuple):
@@ -147,6 +183,8 @@ class Grade(NamedTuple):
     reason: Reason = Reason.OK
     parsed: str | None = None
     failure: str | None = None
+    explanation: str | None = None
+    """Why this value, in words, where the function says so."""
 
 
 class RewardFunction(Protocol):
@@ -173,6 +211,35 @@ class RewardFunction(Protocol):
         Raises:
             GoldError: If the reference cannot be graded against.
         """
+        ...
+
+
+class CompletionFunction(ABC):
+    """Grades the completions of one group from their whole texts, those without an answer block too."""
+
+    @abstractmethod
+    def grade_completions(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> list[Grade]:
+        """Grade each completion.
+
+        Args:
+            requests: One per completion; but for the response they are alike.
+            answers: Body of each one's answer block; None where there is none that counts.
+
+        Returns:
+            One grade per completion, in order.
+        """
+
+    @abstractmethod
+    def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:
+        """Return lines on how a completion was read; for a reader, not for a program."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A reward function that holds processes or connections until it is closed."""
+
+    def close(self) -> None:
+        """Release them; they are made anew if the function is asked again."""
         ...
 
 

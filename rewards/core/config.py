@@ -1,14 +1,27 @@
 """RewardConfig: routes from rows to functions, weights and parameters; `conf/reward/*.yaml` has exactly these keys."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from conf.own_code import OwnCode
 from conf.ranges import out_of_range
 from rewards.core.base import RewardError, look_up
+from rewards.core.parts import (
+    LanguageConfig,
+    LengthConfig,
+    OwnFunctionConfig,
+    Part,
+    PartConfig,
+    PartsConfig,
+    RepetitionConfig,
+    Route,
+    check_weights,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +147,11 @@ FunctionConfig = (
     | CountingConfig
     | ReadingConfig
     | PointingConfig
+    | LengthConfig
+    | RepetitionConfig
+    | LanguageConfig
 )
-"""The parameters of one reward function."""
+"""The parameters of one of our reward functions."""
 
 
 FUNCTIONS = {
@@ -150,6 +166,15 @@ FUNCTIONS = {
 }
 """The reward functions a task may be routed to, as module:class; a field of RewardConfig has the parameters of each."""
 FUNCTION_NAMES = tuple(FUNCTIONS)
+PENALTIES = {
+    "length": "rewards.functions.penalties:LengthPenalty",
+    "repetition": "rewards.functions.penalties:RepetitionPenalty",
+    "language": "rewards.functions.penalties:LanguagePenalty",
+}
+"""Functions that only take away, in sums; a field of RewardConfig has the parameters of each."""
+RESERVED = ("format", "mean", "source", "group_std_mean", "failed_frac")
+"""Names that metrics give another meaning."""
+_NAME = re.compile(r"[A-Za-z]\w*")
 
 DEFAULT_ROUTES = {
     "match_yesno": "matching",
@@ -178,8 +203,8 @@ class RewardRule:
     """Empty matches every task."""
     source: str = ""
     """Empty matches every source."""
-    function: str = ""
-    """Empty keeps the function of `routes`."""
+    function: str | PartsConfig = ""
+    """A name, or a sum of several as in `routes`. Empty keeps the function of `routes`."""
     format_weight: Annotated[float, Ge(0), Lt(0.5)] | None = None
     """The task's weight is the rest to 1; null keeps the general weights."""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -188,17 +213,6 @@ class RewardRule:
     def matches(self, task: str, source: str) -> bool:
         """Return whether the rule applies to such a row."""
         return self.task in ("", task) and self.source in ("", source)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """Function, weights and parameters for one row."""
-
-    function: str
-    """One of FUNCTION_NAMES."""
-    format_weight: float
-    task_weight: float
-    parameters: FunctionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +226,8 @@ class RewardConfig:
         (0.01, 0.05)
     """
 
-    routes: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_ROUTES))
-    """Task name to function name."""
+    routes: dict[str, str | PartsConfig] = field(default_factory=lambda: dict(DEFAULT_ROUTES))
+    """Task name to function name, or to a weighted sum of several: {chart: 0.7, mine: 0.3}."""
     rules: tuple[RewardRule, ...] = ()
     """Exceptions; the first rule that matches a row is the one that holds."""
     format_weight: Annotated[float, Ge(0), Lt(0.5)] = 0.1
@@ -228,10 +242,17 @@ class RewardConfig:
     counting: CountingConfig = field(default_factory=CountingConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     pointing: PointingConfig = field(default_factory=PointingConfig)
+    length: LengthConfig = field(default_factory=LengthConfig)
+    repetition: RepetitionConfig = field(default_factory=RepetitionConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    functions: dict[str, Annotated[str, OwnCode()] | OwnFunctionConfig] = field(default_factory=dict)
+    """Functions of your own by name: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`, or settings with such a path."""
 
     def __post_init__(self) -> None:
-        for task, name in self.routes.items():
-            _check_function(f"reward.routes.{task}", name)
+        for name in self.functions:
+            self._check_own(name)
+        for task, functions in self.routes.items():
+            self._check_functions(f"reward.routes.{task}", functions)
         if abs(self.format_weight + self.task_weight - 1.0) > 1e-9:
             raise RewardError(
                 f"reward.format_weight ({self.format_weight}) and reward.task_weight ({self.task_weight}) must sum to 1"
@@ -246,13 +267,12 @@ class RewardConfig:
             RewardError: If neither `routes` nor a rule names a function for it.
         """
         rule = next((rule for rule in self.rules if rule.matches(task, source)), RewardRule())
-        name = rule.function or look_up(task, self.routes, what="task (reward.routes)")
+        functions = rule.function or look_up(task, self.routes, what="task (reward.routes)")
         weight = self.format_weight if rule.format_weight is None else rule.format_weight
         return Route(
-            function=name,
+            parts=self._parts(functions, rule.parameters),
             format_weight=weight,
             task_weight=self.task_weight if rule.format_weight is None else 1.0 - weight,
-            parameters=replace(self.parameters(name), **rule.parameters),
         )
 
     def every_route(self) -> list[Route]:
@@ -261,10 +281,28 @@ class RewardConfig:
         pairs += [(task, rule.source) for rule in self.rules for task in ([rule.task] if rule.task else self.routes)]
         return [self.route(*pair) for pair in pairs if self.is_routed(*pair)]
 
-    def parameters(self, function: str) -> FunctionConfig:
+    def parameters(self, function: str) -> FunctionConfig | OwnFunctionConfig:
         """Return the section of one function."""
+        own = self.functions.get(function)
+        if own is not None:
+            return own if isinstance(own, OwnFunctionConfig) else OwnFunctionConfig(path=own)
         section: FunctionConfig = getattr(self, function)
         return section
+
+    @property
+    def function_names(self) -> tuple[str, ...]:
+        """Every function that a task may be routed to, yours last."""
+        return (*FUNCTION_NAMES, *self.functions)
+
+    def seconds_of_own(self, num_completions: int) -> float:
+        """Return how long functions of your own may take at most for a group of that many completions.
+
+        A function may be killed once for each completion, and is then started again.
+        """
+        own = [self.parameters(name) for name in self.functions]
+        return num_completions * sum(
+            section.timeout_s + section.start_timeout_s for section in own if isinstance(section, OwnFunctionConfig)
+        )
 
     def unrouted(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """Count the rows that nothing scores.
@@ -283,30 +321,99 @@ class RewardConfig:
         rule = next((rule for rule in self.rules if rule.matches(task, source)), RewardRule())
         return bool(rule.function) or task in self.routes
 
+    def _parts(self, functions: str | PartsConfig, parameters: Mapping[str, Any]) -> tuple[Part, ...]:
+        """Return the functions of a route; `parameters` are those of a rule with one function."""
+        parts = (
+            {functions: PartConfig(weight=1.0, parameters=dict(parameters))}
+            if isinstance(functions, str)
+            else {
+                name: part if isinstance(part, PartConfig) else PartConfig(weight=float(part))
+                for name, part in functions.items()
+            }
+        )
+        return tuple(
+            Part(
+                function=name,
+                weight=part.weight,
+                parameters=_changed(self.parameters(name), part.parameters),
+                above=tuple(part.above.items()),
+            )
+            for name, part in parts.items()
+        )
+
+    def _check_own(self, name: str) -> None:
+        taken = [*FUNCTION_NAMES, *PENALTIES, *RESERVED, *(item.name for item in fields(self))]
+        if not _NAME.fullmatch(name) or name in taken:
+            raise RewardError(
+                f"reward.functions has the name {name!r}; use letters, digits and _, and none of {', '.join(taken)}"
+            )
+
+    def _check_functions(self, where: str, functions: str | PartsConfig) -> None:
+        """Check the name of a function, or the parts of a sum."""
+        if isinstance(functions, str):
+            if functions in PENALTIES:
+                raise RewardError(
+                    f"{where} is {functions!r}, a penalty; name it in a sum: {{{self.function_names[0]}: 1, "
+                    f"{functions}: -0.1}}"
+                )
+            self._check_name(where, functions, self.function_names)
+            return
+        if not functions:
+            raise RewardError(f"{where} is empty; name the functions of the sum with their weights: {{chart: 1}}")
+        for name, part in functions.items():
+            self._check_name(where, name, (*self.function_names, *PENALTIES))
+            if isinstance(part, PartConfig):
+                _check_parameters(f"{where}.{name}", self.parameters(name), part.parameters)
+        check_weights(where, self._parts(functions, {}), tuple(PENALTIES))
+
+    def _check_name(self, where: str, name: str, known: Iterable[str]) -> None:
+        if name not in known:
+            raise RewardError(
+                f"{where} is {name!r}; known functions: {', '.join(known)}; one of your own is named in "
+                "reward.functions first"
+            )
+
     def _check_rule(self, where: str, rule: RewardRule) -> None:
         if not (rule.task or rule.source):
             raise RewardError(f"{where} names neither a task nor a source; change the general settings instead")
         if rule.function:
-            _check_function(f"{where}.function", rule.function)
+            self._check_functions(f"{where}.function", rule.function)
         elif rule.task and rule.task not in self.routes:
             raise RewardError(f"{where}.task is {rule.task!r}, which reward.routes lacks; give the rule a function")
         elif rule.parameters and not rule.task:
             raise RewardError(f"{where} sets parameters for all tasks of {rule.source!r}; name its task or function")
-        section = self.parameters(rule.function or self.routes.get(rule.task, "matching"))
-        known = {item.name: getattr(section, item.name) for item in fields(section)}
-        hints = get_type_hints(type(section), include_extras=True)
-        for key, value in rule.parameters.items():
-            expected = look_up(key, known, what=f"{where}.parameters:")
-            if isinstance(expected, bool) is not isinstance(value, bool) or not isinstance(
-                value, (int, float) if isinstance(expected, float) else type(expected)
-            ):
-                raise RewardError(f"{where}.parameters.{key} is {value!r}; use a {type(expected).__name__}")
-            remedy = out_of_range(value, getattr(hints[key], "__metadata__", ()))
-            if remedy is not None:
-                raise RewardError(f"{where}.parameters.{key} is {value!r}; {remedy}")
-        replace(section, **rule.parameters)
+        functions = rule.function or self.routes.get(rule.task, "matching")
+        if isinstance(functions, str):
+            _check_parameters(where, self.parameters(functions), rule.parameters)
+        elif rule.parameters:
+            raise RewardError(
+                f"{where} sets parameters for a sum of {', '.join(functions)}; set them in the part of one function: "
+                "{NAME: {weight: 0.3, parameters: {..}}}"
+            )
 
 
-def _check_function(where: str, name: str) -> None:
-    if name not in FUNCTION_NAMES:
-        raise RewardError(f"{where} is {name!r}; known functions: {', '.join(FUNCTION_NAMES)}")
+def _check_parameters(where: str, section: FunctionConfig | OwnFunctionConfig, parameters: Mapping[str, Any]) -> None:
+    """Check parameters that differ from the section of their function; those of the user's own are the user's."""
+    if isinstance(section, OwnFunctionConfig):
+        return
+    known = {item.name: getattr(section, item.name) for item in fields(section)}
+    hints = get_type_hints(type(section), include_extras=True)
+    for key, value in parameters.items():
+        expected = look_up(key, known, what=f"{where}.parameters:")
+        if isinstance(expected, bool) is not isinstance(value, bool) or not isinstance(
+            value, (int, float) if isinstance(expected, float) else type(expected)
+        ):
+            raise RewardError(f"{where}.parameters.{key} is {value!r}; use a {type(expected).__name__}")
+        remedy = out_of_range(value, getattr(hints[key], "__metadata__", ()))
+        if remedy is not None:
+            raise RewardError(f"{where}.parameters.{key} is {value!r}; {remedy}")
+    _changed(section, parameters)
+
+
+def _changed(
+    section: FunctionConfig | OwnFunctionConfig, parameters: Mapping[str, Any]
+) -> FunctionConfig | OwnFunctionConfig:
+    """Return a section with some parameters changed; of a function of the user's they are arguments."""
+    if isinstance(section, OwnFunctionConfig):
+        return replace(section, parameters={**section.parameters, **parameters})
+    return replace(section, **parameters)

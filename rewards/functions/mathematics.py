@@ -5,13 +5,16 @@ never gets a chance.
 """
 
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import TypedDict, cast
 
 from rewards.core.base import GoldError, Grade, Reason, RewardRequest
 from rewards.core.config import MathConfig
-from rewards.functions.grader_process import GraderProcess, GraderTimeoutError
+from rewards.functions.grader_process import GraderCrashError, GraderProcess, GraderTimeoutError
 from rewards.text.formula_words import in_form_of
 from rewards.text.formulas import HEDGE, TUPLE, Formula, read_formula
 from rewards.text.number_words import number_word
@@ -23,6 +26,16 @@ _DECIMAL = re.compile(r"-?[0-9]*\.[0-9]+")
 _CLOCK_RATIO = re.compile(r"([0-9]{1,6})\s*:\s*([0-9]{1,6})")
 _PERCENT = re.compile(r"([0-9.]+|\})\s*\\?%")
 _KNOWN_GOLDS = 4096
+WALL_LIMIT_S = 120.0
+"""Beside its CPU time: a worker that was given so little of a processor has failed, and its answer has not."""
+
+
+class Verdict(TypedDict):
+    """The worker's answer."""
+
+    readable: bool
+    """Whether the reply parsed."""
+    equal: bool
 
 
 class MathReward:
@@ -38,7 +51,7 @@ class MathReward:
 
     def __init__(self, config: MathConfig) -> None:
         self._config = config
-        self._process = GraderProcess(timeout_s=config.timeout_s)
+        self._process = GraderProcess(Path(__file__).with_name("math_worker.py"), name="the math grader")
         self._readable_golds: dict[str, bool] = {}
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
@@ -60,6 +73,28 @@ class MathReward:
         """End the grader process."""
         self._process.close()
 
+    def _ask(self, gold: str, reply: str) -> Verdict:
+        """Compare two LaTeX expressions.
+
+        Raises:
+            GraderTimeoutError: If the worker used up its CPU time; it is gone then.
+            GraderCrashError: If the worker raised, died, or got hardly any CPU time in WALL_LIMIT_S.
+        """
+        limit_s = self._config.timeout_s
+        try:
+            answer = self._process.ask(
+                {"gold": gold, "reply": reply, "cpu_limit_s": limit_s}, WALL_LIMIT_S + 4 * limit_s
+            )
+        except GraderTimeoutError as error:
+            raise GraderCrashError(f"{error}, on a busy machine") from error
+        except GraderCrashError as error:
+            if error.exit_code == -signal.SIGPROF:
+                raise GraderTimeoutError(f"the math grader used up its {limit_s:g} s of CPU time") from error
+            raise
+        if "error" in answer:
+            raise GraderCrashError(str(answer["error"]))
+        return cast(Verdict, answer)
+
     def _is_readable(self, gold: Formula) -> bool:
         if gold.is_word:
             return True
@@ -68,7 +103,7 @@ class MathReward:
                 self._readable_golds.clear()
             form = _percent_forms(gold.latex, gold.latex)[0][0]
             try:
-                self._readable_golds[gold.latex] = self._process.ask(form, form)["readable"]
+                self._readable_golds[gold.latex] = self._ask(form, form)["readable"]
             except GraderTimeoutError as error:
                 raise GoldError(f"math reference {gold.latex!r}: {error}") from error
         return self._readable_golds[gold.latex]
@@ -102,7 +137,7 @@ class MathReward:
         if formula.is_word or gold.is_word or not units_agree or _are_of_two_kinds(gold.latex, formula.latex):
             return Grade(0.0, parsed=formula.spelled)
         try:
-            verdicts = [self._process.ask(*forms) for forms in _percent_forms(*_in_one_unit(gold, formula))]
+            verdicts = [self._ask(*forms) for forms in _percent_forms(*_in_one_unit(gold, formula))]
         except GraderTimeoutError:
             return Grade(0.0, Reason.TIMEOUT, parsed=formula.spelled)
         reason = Reason.OK if verdicts[0]["readable"] else Reason.UNREADABLE

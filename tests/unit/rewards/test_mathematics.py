@@ -91,19 +91,18 @@ def test_a_dead_grader_is_a_crash_and_is_replaced() -> None:
         assert grade(reward, "5", "5").value == 1.0
         worker = reward._process._worker
         assert worker is not None
-        monkey_ask = reward._process.ask
         worker.stdin.close()
         worker.wait(timeout=20)
-        assert monkey_ask("5", "5")["equal"]
+        assert reward._ask("5", "5")["equal"]
     finally:
         reward.close()
 
 
 def test_worker_errors_are_crashes_not_zeros(math: MathReward, monkeypatch: pytest.MonkeyPatch) -> None:
     grade(math, "5", "5")
-    monkeypatch.setattr(math._process, "_read", lambda worker, limit: {"error": "ValueError: broken"})
+    monkeypatch.setattr(math._process, "receive", lambda limit: {"error": "ValueError: broken"})
     with pytest.raises(GraderCrashError, match="broken"):
-        math._process.ask("5", "6")
+        math._ask("5", "6")
     math._process.close()  # the true answer was never read
 
 
