@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from rewards.core.base import RewardRequest, RewardResult
-from rewards.core.config import RewardConfig, RewardRule
+from rewards.core.config import FUNCTION_NAMES, RewardConfig, RewardRule
 from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
 from rewards.text.boxes import parse_boxes
@@ -66,19 +66,32 @@ class ReferenceProof:
         Args:
             request: Of a task that has a route; its response is not read.
         """
-        function = self._config.route(request.task, request.source).function
-        best = max((self._score(request, answer) for answer in _own_answers(request, function)), key=_value)
-        if best.task_reward is None:
+        parts = self._config.route(request.task, request.source).parts
+        faults = (self._fault_of(request, part.function) for part in parts if part.weight > 0)
+        return next((fault for fault in faults if fault is not None), None)
+
+    def reads_images(self, task: str, source: str) -> bool:
+        """Return whether requests of such rows must hold their images; see MixedReward.reads_images."""
+        return self._rewards.reads_images(task, source)
+
+    def _fault_of(self, request: RewardRequest, function: str) -> ReferenceFault | None:
+        """Return what is wrong with a reference for one function; a value of the user's own says nothing about it."""
+        results = [self._score(request, answer) for answer in _own_answers(request, function)]
+        best = max(results, key=lambda result: _value(result, function))
+        value = _value(best, function)
+        if value < 0:
             return ReferenceFault("unusable", best.failure or best.reason.meaning)
-        if best.task_reward < 1.0 - TOLERANCE:
-            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {best.task_reward:.6g}"
+        if function not in FUNCTION_NAMES:
+            return None
+        if value < 1.0 - TOLERANCE:
+            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {value:.6g}"
             return ReferenceFault("not_right", f"{scored} ({best.reason}: {best.reason.meaning})")
         if request.options or function in ("open_ended", "grounding", "pointing", "reading"):
             return None
         tried = [spelling for answer in _own_answers(request, function) for spelling in plain_spellings(answer)]
         if not tried or any(spelling == request.answer for spelling in tried):
             return None
-        if any(_value(self._score(request, spelling)) >= 1.0 - TOLERANCE for spelling in tried):
+        if any(_value(self._score(request, spelling), function) >= 1.0 - TOLERANCE for spelling in tried):
             return None
         told = " or ".join(repr(spelling[:SHOWN_CHARS]) for spelling in dict.fromkeys(tried))
         return ReferenceFault("unearned", f"{request.answer[:SHOWN_CHARS]!r} is not earned by {told}")
@@ -140,8 +153,8 @@ def _own_answers(request: RewardRequest, function: str) -> list[str]:
     return [str(value) for value in values] or [request.answer]
 
 
-def _value(result: RewardResult) -> float:
-    return -1.0 if result.task_reward is None else result.task_reward
+def _value(result: RewardResult, function: str) -> float:
+    return result.breakdown.get(function, -1.0)
 
 
 def _without_word_weights(config: RewardConfig) -> RewardConfig:

@@ -17,6 +17,8 @@ CONF = Path(conf.__file__).parent
 EMPTY_GROUPS = ("experiment", "ablation")
 """Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
 KEY = re.compile(r"(~|\+{0,2})[A-Za-z_][A-Za-z0-9_.@:/-]*(\[\d+\][A-Za-z0-9_.]*)*")
+NAMED_BY_USERS = ("reward.functions",)
+"""Mappings whose names are all the user's, so that a new one needs no plus sign."""
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 """A value in quotes as a whole, which Hydra takes off."""
 HYDRA_FLAGS = {
@@ -49,7 +51,7 @@ def compose(
     refuse_secret_overrides(overrides)
     for override in overrides:
         _refuse_malformed(override)
-    typed = {_as_typed(override): override for override in _without_nothing_chosen(overrides)}
+    typed = {_as_typed(_as_added(override)): override for override in _without_nothing_chosen(overrides)}
     from hydra import initialize_config_module
 
     name = "config" if base is None else _store(base)
@@ -134,13 +136,19 @@ def _without_nothing_chosen(overrides: Sequence[str]) -> list[str]:
     return kept
 
 
+def _as_added(override: str) -> str:
+    """Allow a name that the settings do not have yet where all names are the user's."""
+    is_own = any(override.startswith((f"{key}.", f"{key}=")) for key in NAMED_BY_USERS)
+    return f"++{override}" if is_own else override
+
+
 def _as_typed(override: str) -> str:
     """Quote the value of a setting that holds text, so that Hydra reads it as it is."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     key, equals, value = override.partition("=")
     is_plain = value == "null" or ONE_QUOTED.fullmatch(value) is not None
-    if not equals or is_plain or not is_text(setting_type(key.lstrip("+"))):
+    if not equals or is_plain or not is_text(setting_type(key.lstrip("+")), or_mapping=not value.startswith("{")):
         return override
     return f"{key}={QuotedString(text=value, quote=Quote.single).with_quotes()}"
 

@@ -31,10 +31,12 @@ def setting_type(key: str, holder: Any = ExperimentConfig) -> Any:
     return found
 
 
-def is_text(annotation: Any) -> bool:
-    """Return whether an annotation allows text alone, None aside."""
+def is_text(annotation: Any, *, or_mapping: bool = False) -> bool:
+    """Return whether an annotation allows text alone, None aside, and mappings if they are allowed for."""
     kinds = [_bare(kind) for kind in _kinds(annotation)]
-    return all(
+    if or_mapping:
+        kinds = [kind for kind in kinds if not _is_of_keys(kind)]
+    return bool(kinds) and all(
         kind is str or (typing.get_origin(kind) is Literal and all(isinstance(v, str) for v in typing.get_args(kind)))
         for kind in kinds
     )
@@ -84,6 +86,12 @@ def _kinds(annotation: Any) -> list[Any]:
 def _records(annotation: Any) -> list[type]:
     """Return the dataclasses of an annotation."""
     return [kind for kind in _kinds(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+
+
+def _is_of_keys(kind: Any) -> bool:
+    """Return whether a type is written as a mapping: settings of their own, or names of the user's."""
+    origin = typing.get_origin(kind)
+    return dataclasses.is_dataclass(kind) or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def _bare(kind: Any) -> Any:

@@ -81,14 +81,23 @@ def _convert_optional(hint: Any, value: object, path: str) -> Any:
     choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
     if value is None:
         return None
+    # By its form, so that a message names the key below or the range.
+    likely = [choice for choice in choices if _is_of_keys(choice) is isinstance(value, Mapping)]
+    choices = likely or choices
     if len(choices) == 1:
-        return _convert(choices[0], value, path, or_null=", or null")
+        return _convert(choices[0], value, path, or_null=", or null" if type(None) in typing.get_args(hint) else "")
     for choice in choices:
         try:
             return _convert(choice, value, path)
         except ConfigError:
             continue
     raise ConfigError(f"{path} is {value!r}; allowed is one of {', '.join(map(str, choices))}")
+
+
+def _is_of_keys(hint: Any) -> bool:
+    """Return whether a type is written as a mapping: settings of their own, or names of the user's."""
+    origin = typing.get_origin(hint)
+    return dataclasses.is_dataclass(hint) or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def _convert_literal(allowed: tuple[Any, ...], value: object, path: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from conf.own_code import OwnCode
+from conf.own_code import OwnCode, is_own
 from conf.ranges import out_of_range
 from rewards.core.base import RewardError, look_up
 from rewards.core.parts import (
@@ -174,6 +174,8 @@ PENALTIES = {
 """Functions that only take away, in sums; a field of RewardConfig has the parameters of each."""
 RESERVED = ("format", "mean", "source", "group_std_mean", "failed_frac")
 """Names that metrics give another meaning."""
+RESTART_S = 10.0
+"""For ending a process and starting it again; a guess that is far above what an import of ours takes."""
 _NAME = re.compile(r"[A-Za-z]\w*")
 
 DEFAULT_ROUTES = {
@@ -295,13 +297,12 @@ class RewardConfig:
         return (*FUNCTION_NAMES, *self.functions)
 
     def seconds_of_own(self, num_completions: int) -> float:
-        """Return how long functions of your own may take at most for a group of that many completions.
-
-        A function may be killed once for each completion, and is then started again.
-        """
+        """Return how long functions of your own may take for a group of that many completions, killed at each one."""
         own = [self.parameters(name) for name in self.functions]
-        return num_completions * sum(
-            section.timeout_s + section.start_timeout_s for section in own if isinstance(section, OwnFunctionConfig)
+        return sum(
+            section.start_timeout_s + num_completions * (section.timeout_s + RESTART_S)
+            for section in own
+            if isinstance(section, OwnFunctionConfig)
         )
 
     def unrouted(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -342,10 +343,16 @@ class RewardConfig:
         )
 
     def _check_own(self, name: str) -> None:
-        taken = [*FUNCTION_NAMES, *PENALTIES, *RESERVED, *(item.name for item in fields(self))]
+        taken = dict.fromkeys((*FUNCTION_NAMES, *PENALTIES, *RESERVED, *(item.name for item in fields(self))))
         if not _NAME.fullmatch(name) or name in taken:
             raise RewardError(
                 f"reward.functions has the name {name!r}; use letters, digits and _, and none of {', '.join(taken)}"
+            )
+        section = self.parameters(name)
+        if isinstance(section, OwnFunctionConfig) and not is_own(section.path):
+            raise RewardError(
+                f"reward.functions.{name} is {section.path!r}, which names no code; write FILE.py:NAME or "
+                "PACKAGE.MODULE:NAME"
             )
 
     def _check_functions(self, where: str, functions: str | PartsConfig) -> None:

@@ -33,7 +33,7 @@ class OwnFunctionConfig:
 class PartConfig:
     """One function of a sum, with what a weight alone cannot say."""
 
-    weight: Annotated[float, Ge(-1), Le(1)]
+    weight: Annotated[float, Ge(-1)]
     """Of the function's value in the sum; below 0 it is a penalty, and the most that it takes away."""
     above: dict[str, Annotated[float, Ge(0), Lt(1)]] = field(default_factory=dict)
     """The part counts only where each of these functions, or `format`, gives more than this; else it counts 0."""
@@ -41,7 +41,7 @@ class PartConfig:
     """Parameters of the function that differ from its own section."""
 
 
-PartsConfig = dict[str, float | PartConfig]
+PartsConfig = dict[str, Annotated[float, Ge(-1)] | PartConfig]
 """Functions of a sum by name: {chart: 0.7, mine: 0.3}."""
 
 
@@ -160,12 +160,20 @@ def check_weights(where: str, parts: Sequence[Part], penalties: Sequence[str]) -
             names no other part.
     """
     for part in parts:
-        if part.weight == 0 or not math.isfinite(part.weight) or abs(part.weight) > 1:
-            raise RewardError(f"{where}.{part.function} has the weight {part.weight:g}; use one of -1 to 1, not 0")
         if part.function in penalties and part.weight > 0:
             raise RewardError(
                 f"{where}.{part.function} has the weight {part.weight:g}; it is a penalty: use {-part.weight:g}"
             )
+        if part.weight == 0 or not math.isfinite(part.weight):
+            raise RewardError(
+                f"{where}.{part.function} has the weight {part.weight:g}; leave the part out, or weigh it"
+            )
+    total = math.fsum(part.weight for part in parts if part.weight > 0)
+    if abs(total - 1.0) > 1e-6:
+        shares = ", ".join(f"{part.function}: {part.weight / total:.4g}" for part in parts if part.weight > 0)
+        remedy = f"with the same proportions {{{shares}}}" if total > 0 else "name a function that is no penalty"
+        raise RewardError(f"{where} has weights above 0 that sum to {total:g}; they must sum to 1: {remedy}")
+    for part in parts:
         others = {FORMAT, *(other.function for other in parts)} - {part.function}
         for name, least in part.above:
             if name not in others:
@@ -174,8 +182,3 @@ def check_weights(where: str, parts: Sequence[Part], penalties: Sequence[str]) -
                 )
             if not 0 <= least < 1:
                 raise RewardError(f"{where}.{part.function}.above.{name} is {least:g}; use 0 or more and below 1")
-    total = math.fsum(part.weight for part in parts if part.weight > 0)
-    if abs(total - 1.0) > 1e-6:
-        shares = ", ".join(f"{part.function}: {part.weight / total:.4g}" for part in parts if part.weight > 0)
-        remedy = f"with the same proportions {{{shares}}}" if total > 0 else "name a function that is no penalty"
-        raise RewardError(f"{where} has weights above 0 that sum to {total:g}; they must sum to 1: {remedy}")

@@ -102,7 +102,7 @@ class OwnReward(CompletionFunction):
         ]
 
     def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:
-        return [f"given to {self._config.path} with {dict(self._config.parameters)}"]
+        return []  # how it reads is its own; what it says is in the grade
 
     def close(self) -> None:
         """End the process."""

@@ -125,7 +125,7 @@ class Brittle:
 
 def test_a_crash_is_a_counted_failure_of_the_one_answer_that_caused_it() -> None:
     with MixedReward(RewardConfig()) as rewards:
-        rewards._functions[RewardConfig().chart] = Brittle()
+        rewards._functions["chart", repr(RewardConfig().chart)] = Brittle()
         fine, broken, also_fine = rewards.score([request(wrap(text)) for text in ("1", "boom", "2")])
     assert (fine.reward, also_fine.reward) == (1.0, 1.0)
     assert (broken.reward, broken.reason) == (None, "grader_failed")

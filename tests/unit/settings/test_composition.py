@@ -170,7 +170,9 @@ def test_yaml_of_ones_own_is_found_and_a_broken_file_is_named(tmp_path: Path) ->
 def test_the_annotations_of_the_settings_say_what_is_text_and_what_a_path() -> None:
     assert is_text(setting_type("rollout.system_prompt"))
     assert is_text(setting_type("learner.backend"))
-    assert is_text(setting_type("reward.routes.anything"))
+    assert is_text(setting_type("reward.routes.anything"), or_mapping=True)
+    assert not is_text(setting_type("reward.routes.anything"))
+    assert not is_text(setting_type("reward.chart"), or_mapping=True)
     assert not is_text(setting_type("seed"))
     assert not is_text(setting_type("learner.freeze"))
     assert not is_text(setting_type("no.such.key"))

@@ -44,6 +44,8 @@ def filled(*overrides: str) -> dict[str, Any]:
     values = compose(["run_dir=/runs/x", "evaluate.num_completions=1", *overrides])
     values["learner"]["lora"] = dataclasses.asdict(LoraConfig())
     values["reward"]["rules"] = [dataclasses.asdict(RewardRule(task="chart", format_weight=0.1))]
+    values["reward"]["functions"] = {"mine": {"path": "mine.py:score", "timeout_s": 5.0, "start_timeout_s": 60.0}}
+    values["reward"]["routes"]["sum"] = {"chart": 1.0, "mine": {"weight": -0.5, "above": {"chart": 0.5}}}
     values["cluster"]["nodes"] = [{"count": 1, "gpus": 8, "gpu": "h100_80gb", "cpus": 96, "memory_gib": 1024.0}]
     values["learner"]["freeze"] = ["vision_tower"]
     values["submit"]["driver"]["resources"] = {"login": 1.0}
@@ -80,7 +82,11 @@ def leaves(hint: Any, value: Any, keys: tuple[str | int, ...] = (), bounds: tupl
     if origin is typing.Annotated:
         yield from leaves(inner[0], value, keys, tuple(inner[1:]))
     elif origin in (typing.Union, types.UnionType):
-        (choice,) = [choice for choice in inner if choice is not type(None)]
+        choices = [choice for choice in inner if choice is not type(None)]
+        if len(choices) > 1:
+            plain = {choice: getattr(choice, "__origin__", choice) for choice in choices}  # of Annotated, what is so
+            choices = [choice for choice in choices if isinstance(value, plain[choice])]
+        (choice,) = choices
         if value is not None or not dataclasses.is_dataclass(choice):
             yield from leaves(choice, value, keys)
     elif dataclasses.is_dataclass(hint):
