@@ -16,6 +16,7 @@ from orchestration.cluster.reservations import Reservations, num_actors, reserve
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.deduplicate import decide
+from orchestration.data.filter import filter_stage
 from orchestration.data.measure import measure_stage
 from orchestration.data.normalise import normalise_stage
 from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
@@ -24,7 +25,7 @@ from orchestration.data.read import read_sources
 from orchestration.data.row_index import RowIndex
 from orchestration.data.sample import sample_chunks
 from orchestration.data.select import Selectable, answer_class, select_rows
-from orchestration.data.sources.rows import Refused, candidate_from_json
+from orchestration.data.sources.rows import Refused, candidate_from_json, rejected_from_json
 from orchestration.data.stages import (
     STAGES,
     Advance,
@@ -56,6 +57,7 @@ TITLES = {
     "read": "reading sources",
     "validate": "checking images and texts",
     "normalise": "normalising and proving references",
+    "filter": "asking filters",
     "deduplicate": "looking for duplicates and leaks",
     "measure": "measuring prompts",
     "sample": "sampling the policy",
@@ -99,6 +101,8 @@ def build_dataset(job: BuildJob, in_workers: Map, attempt: Sampler | None, bar: 
     chunks = run("read", None, lambda advance: read_sources([plan.tasks for plan in job.plans], in_workers, advance))
     chunks = by_row(validate_stage(recipe.limits, store), chunks)
     chunks = by_row(normalise_stage(recipe.normalise, recipe.limits, job.reward, recipe.seed), chunks)
+    if recipe.filters:
+        chunks = by_row(filter_stage(recipe.filters, job.filter_code, store), chunks)
     chunks = run("deduplicate", chunks, partial(deduplicate, job, chunks))
     chunks = by_row(measure_stage(job.ruler, job.processor), of_role(chunks, "held_out", "train"))
     train = of_role(chunks, "train")
@@ -121,10 +125,16 @@ def total(chunks: Sequence[Chunk]) -> int:
 
 def most_frequent_reasons(stages: Mapping[str, Sequence[Chunk]]) -> str:
     """Return the most frequent reasons of rejection, for the error of a build that has no rows left."""
-    counts = Counter(
-        f"{row['reason']} ({stage})" for stage, chunks in stages.items() for chunk in chunks for row in chunk.rejected()
-    )
-    return ", ".join(f"{reason} x {count}" for reason, count in counts.most_common(5)) or "no reason: no row was read"
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for stage, chunks in stages.items():
+        for row in (row for chunk in chunks for row in chunk.rejected()):
+            reason = f"{rejected_from_json(row).counted_as} ({stage})"
+            counts[reason] += 1
+            examples.setdefault(reason, f"{row['source_id']}: {row['detail']}")
+    most = counts.most_common(5)
+    listed = ", ".join(f"{reason} x {count}" for reason, count in most)
+    return f"{listed}; such as {examples[most[0][0]]}" if most else "no reason: no row was read"
 
 
 def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> list[Chunk]:

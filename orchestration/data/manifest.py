@@ -19,6 +19,8 @@ from rewards.text.boxes import parse_boxes
 MANIFEST_VERSION = 1
 FLOAT_DIGITS = 6
 NUM_EXAMPLES = 3
+MAX_SAID = 20
+"""Reasons of one filter and source that are listed, the most frequent; the others are summed."""
 CARDS_PER_FUNCTION = 4
 SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers")
 """Settings that do not change the dataset; omitted, so that equal datasets have equal manifests."""
@@ -70,7 +72,7 @@ def bin_of(name: str, value: float) -> int:
 
 
 Reason = tuple[str, str, str, str]
-"""(role, source, stage, reason)."""
+"""(role, source, stage, reason); of a filter `left_out/name/its reason`."""
 
 
 @dataclass(slots=True)
@@ -99,7 +101,7 @@ class Tally:
 
     def reject(self, row: Rejected) -> None:
         """Count one rejected row."""
-        key = (row.role, row.source, row.stage, row.reason.value)
+        key = (row.role, row.source, row.stage, row.counted_as)
         self.rejected[key] += 1
         self._keep_examples(key, [(row.source_id, row.detail, row.question)])
 
@@ -236,6 +238,8 @@ def build_manifest(
         times: Seconds by stage, start and end, which differ between two builds.
     """
     settings = asdict(recipe)
+    if not recipe.filters:
+        del settings["filters"]
     for name in SETTINGS_OF_THE_MACHINE:
         del settings[name]
     return {
@@ -306,21 +310,38 @@ def _funnel(tally: Tally, stages: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _rejected(tally: Tally) -> list[dict[str, Any]]:
+    counts, examples = _listed_reasons(tally)
     return [
         {
             "role": role,
             "source": source,
             "stage": stage,
             "reason": reason,
-            "meaning": _MEANINGS[reason],
+            "meaning": _MEANINGS[reason.partition("/")[0]],
             "count": count,
             "examples": [
                 {"source_id": source_id, "detail": detail, "question": question}
-                for source_id, detail, question in tally.examples[role, source, stage, reason]
+                for source_id, detail, question in examples[role, source, stage, reason]
             ],
         }
-        for (role, source, stage, reason), count in sorted(tally.rejected.items())
+        for (role, source, stage, reason), count in sorted(counts.items())
     ]
+
+
+def _listed_reasons(tally: Tally) -> tuple[Counter[Reason], dict[Reason, list[tuple[str, str, str]]]]:
+    """Return counts and examples by reason; a filter may give a reason of its own for every row."""
+    counts: Counter[Reason] = Counter()
+    examples: dict[Reason, list[tuple[str, str, str]]] = {}
+    listed: Counter[Reason] = Counter()
+    for key, count in sorted(tally.rejected.items(), key=lambda item: (-item[1], item[0])):
+        role, source, stage, reason = key
+        name = "/".join(reason.split("/")[:2])
+        listed[role, source, stage, name] += 1
+        if reason != name and listed[role, source, stage, name] > MAX_SAID:
+            key = (role, source, stage, f"{name}/other reasons")
+        counts[key] += count
+        examples[key] = sorted([*examples.get(key, []), *tally.examples[role, source, stage, reason]])[:NUM_EXAMPLES]
+    return counts, examples
 
 
 def rejection_lines(root: Path) -> list[str]:

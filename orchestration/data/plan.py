@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from conf.own_code import digest_of as code_digest
 from conf.own_code import is_own
 from orchestration.data.chunks import digest_of
+from orchestration.data.filter import RowFilter, filter_code
 from orchestration.data.measure import Ruler, processor_files
 from orchestration.data.read import STAGE, PartTask
 from orchestration.data.sources.base import Adapter, Licence, Part
@@ -50,6 +51,8 @@ class BuildJob:
     """Digest of the processor files that determine prompt lengths."""
     policy: str
     """Digest of the model that samples the rows, and of its sampling settings; empty without sampling."""
+    filter_code: Mapping[str, str]
+    """Digest of the code of each filter of the recipe."""
     store: Path
     """Folder of all chunks, shared by all machines with workers."""
     out: Path
@@ -62,6 +65,9 @@ class BuildJob:
             source["path"] = None
             if is_own(source["adapter"]):
                 source["adapter"] = None  # its code is in the keys of the parts
+        for name, values in recipe.pop("filters").items():
+            recipe[f"filters.{name}"] = {**values, "path": self.filter_code[name]}  # wherever its file lies
+        recipe["filters"] = list(self.recipe.filters)  # their order counts
         parts = [task.key for plan in self.plans for task in plan.tasks]
         # The code of stage sample is part of `policy`, which is empty without sampling.
         code = {stage: stage_code(stage) for stage in STAGES if stage != "sample"}
@@ -141,6 +147,8 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
             recipe.seed,
             stage_code("sample"),
         )
+    for name, one in recipe.filters.items():
+        RowFilter(name, one)  # a fault of it is said before anything is read
     job = BuildJob(
         recipe=recipe,
         plans=plan_sources(recipe, store, digests),
@@ -148,6 +156,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
         ruler=ruler,
         processor=processor,
         policy=policy,
+        filter_code=filter_code(recipe.filters),
         store=store,
         out=Path(),
     )

@@ -60,6 +60,7 @@ STAGES = {
         code=("orchestration.data.normalise", "orchestration.data.options", "rewards"),
         libraries=("math-verify", "numpy"),
     ),
+    "filter": StageRules(version=1, code=("orchestration.data.filter",)),
     "deduplicate": StageRules(
         version=1, code=("orchestration.data.deduplicate", "orchestration.data.row_index"), libraries=("numpy",)
     ),
@@ -193,6 +194,7 @@ def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Ver
             reason=verdict.reason,
             detail=verdict.detail[:EXCERPT_CHARS],
             question=row["question"][:EXCERPT_CHARS],
+            said=verdict.said,
         )
     )
 

@@ -77,6 +77,19 @@ class NormaliseConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilterConfig:
+    """A function of your own that decides which rows stay."""
+
+    path: Annotated[str, OwnCode(), MinLen(1)]
+    """FILE.py:NAME or PACKAGE.MODULE:NAME of a function keep(row, **parameters) that returns a bool, or
+    (bool, reason); with a parameter called images it gets the encoded images too."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the function, by name."""
+    roles: Annotated[tuple[Literal["train", "held_out"], ...], MinLen(1)] = ("train",)
+    """Of which rows it is asked; all others stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeduplicateConfig:
     """When two rows are one, and when a row gives an evaluation set away."""
 
@@ -170,6 +183,8 @@ class RecipeConfig:
     """Tasks at once; null takes every core."""
     limits: LimitsConfig = LimitsConfig()
     normalise: NormaliseConfig = NormaliseConfig()
+    filters: Mapping[str, FilterConfig] = field(default_factory=dict)
+    """By name: functions of your own that leave rows out, asked in this order after normalise."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     measure: MeasureConfig = MeasureConfig()
     difficulty: DifficultyConfig = DifficultyConfig()

@@ -51,6 +51,10 @@ class RejectReason(Explained):
     REFERENCE_NOT_RIGHT = "reference_not_right", "the reference, given as an answer, does not score 1 by its own reward"
     REFERENCE_UNEARNED = "reference_unearned", "its own reward refuses the reference when written plainly"
 
+    # filter
+    LEFT_OUT = "left_out", "a filter of the recipe leaves the row out"
+    FILTER_FAILED = "filter_failed", "a filter of the recipe raised an error, or returned no answer"
+
     # deduplicate
     DUPLICATE = "duplicate", "an earlier row has the same images and question"
     NEAR_DUPLICATE = "near_duplicate", "an earlier row has nearly the same images, question and answer"
@@ -84,10 +88,12 @@ class Refused(Exception):
         'image_too_small: 1 x 1 pixels; at least 28'
     """
 
-    def __init__(self, reason: RejectReason, detail: str) -> None:
-        super().__init__(reason, detail)
+    def __init__(self, reason: RejectReason, detail: str, said: str = "") -> None:
+        super().__init__(reason, detail, said)
         self.reason = reason
         self.detail = detail
+        self.said = said
+        """Name of a filter and its own reason, `name/reason`, counted apart from others; else empty."""
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.detail}"
@@ -216,6 +222,13 @@ class Rejected:
     """Explanation with the values at fault."""
     question: str
     """Beginning of the question, EXCERPT_CHARS at most."""
+    said: str = ""
+    """Name of a filter and its own reason, `name/reason`; else empty."""
+
+    @property
+    def counted_as(self) -> str:
+        """The reason under which the row is counted: `left_out/name/reason` for one that a filter left out."""
+        return f"{self.reason.value}/{self.said}" if self.said else self.reason.value
 
 
 def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
