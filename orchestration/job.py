@@ -25,6 +25,7 @@ from orchestration.storage.checkpoints import check_finished, newest_step, store
 from orchestration.storage.faults import read_faults
 from orchestration.storage.files import exclusive, write_json
 from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
+from orchestration.train.group_filter import load_group_filter
 from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run
@@ -85,6 +86,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     if config.model.path is not None:  # the demo's follows from the settings
         notes[folder.model] = check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
     notes[folder.inputs] = {name: str(path) for name, path in asdict(inputs).items()}
+    load_group_filter(config.training.filter)  # a fault of it is said before anything starts
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
     if (warning := check_object_store(config, inputs.train)) is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from conf.own_code import is_own
+from conf.own_code import OwnCode, is_own
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.settings.cluster import ClusterConfig
 from orchestration.settings.commands import CheckConfig, EvaluateConfig, PlanConfig, SubmitConfig
@@ -41,6 +41,9 @@ class TrainingConfig:
     oversampling: Annotated[float, Ge(1), Le(1000)]
     """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
     are replaced by others. 1 takes them as they come."""
+    filter: Annotated[str, OwnCode(), MinLen(1)] | None = None
+    """FILE.py:NAME of a function keep(group) of your own: a group for which it returns False is not trained on, and
+    another takes its place as far as oversampling allows. null trains on all."""
     checkpoint_every: Annotated[int, Ge(1)]
     checkpoint_dir: Annotated[str, "path", MinLen(1)] | None
     """Absolute path, or a URI of object storage (s3://bucket/folder), where checkpoints are kept; null is

@@ -112,6 +112,7 @@ MUST_STAY = {
     "training.run_ahead": "how old completions are",
     "training.straggler_deadline_s": "which groups a step trains on",
     "training.oversampling": "which groups a step trains on",
+    "training.filter": "which groups a step trains on",
     "training.checkpoint_dir": "holds the checkpoints that the run goes on from",
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import TrainingConfig
+from orchestration.train.group_filter import FilterFailedError, load_group_filter
 from orchestration.train.steps import Cut, StepLine
 from orchestration.workers.tickets import GroupTicket, StepGroups
 
@@ -53,7 +54,13 @@ class GroupBuffer:
         """Continue at `start`.
 
         A group whose rewards differ by less than `range_epsilon` has no signal.
+
+        Raises:
+            ConfigError: training.filter names no function that can be loaded.
         """
+        self._keep = load_group_filter(config.filter)
+        self._left_out: set[int] = set()
+        """Positions that training.filter leaves out."""
         self._config = config
         self._range_epsilon = range_epsilon
         self._next_position = start.next_position
@@ -96,10 +103,17 @@ class GroupBuffer:
         return positions
 
     def add(self, ticket: GroupTicket) -> None:
-        """Put a scored group in its place."""
+        """Put a scored group in its place; one for which training.filter fails is dropped with that reason."""
+        try:
+            is_kept = self._keep is None or self._keep(ticket.summary)
+        except FilterFailedError as error:
+            self.drop(ticket.position, str(error))
+            return
+        if not is_kept:
+            self._left_out.add(ticket.position)
         self._tickets[ticket.position] = ticket
         is_wanted = self._config.oversampling == 1.0 or ticket.summary.has_signal(self._range_epsilon)
-        self._settle(ticket.position, counts=is_wanted)
+        self._settle(ticket.position, counts=is_wanted and is_kept)
 
     def drop(self, position: int, reason: str) -> None:
         """Drop a position for a counted reason."""
@@ -126,6 +140,11 @@ class GroupBuffer:
         self._slot_freed.set()
         self._check_drops(groups)
         self._check_failures(groups)
+        if self._keep is not None and not groups.tickets:
+            raise DataError(
+                f"step {groups.step}: training.filter={self._config.filter} leaves out all {len(groups.replaced)} "
+                "groups; let it keep some, or raise training.oversampling"
+            )
         return groups
 
     def advance(self, step: int) -> None:
@@ -176,10 +195,13 @@ class GroupBuffer:
         for position in (*cut.taken, *cut.replaced):
             del self._begun_at[position]
         used = [*cut.taken, *cut.replaced]
+        # What oversampling could not replace is left out all the same: the step is smaller.
+        left_out = self._left_out.intersection(used)
+        self._left_out -= left_out
         return StepGroups(
             step=self._next_step,
-            tickets=self._pick(cut.taken),
-            replaced=self._pick(cut.replaced),
+            tickets=self._pick([position for position in cut.taken if position not in left_out]),
+            replaced=self._pick([*cut.replaced, *left_out.intersection(cut.taken)]),
             dropped={p: self._dropped.pop(p) for p in sorted(used) if p in self._dropped},
             num_carried=len(cut.carried),
         )

@@ -49,6 +49,8 @@ class GroupSummary:
     rollout_s: float
     score_s: float
     """Seconds in the reward actor, decoding included."""
+    lengths: tuple[int, ...] = ()
+    """Completion tokens of each graded completion."""
     num_aborted_tokens: int = 0
     """Tokens discarded because new weights arrived and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
@@ -84,7 +86,7 @@ class StepGroups:
     tickets: tuple[GroupTicket, ...]
     """In order of position."""
     replaced: tuple[GroupTicket, ...] = ()
-    """Groups without a signal whose places others took."""
+    """Groups without a signal whose places others took, and those that training.filter leaves out."""
     dropped: Mapping[int, str] = field(default_factory=dict)
     """Position -> why it never became a group."""
     num_carried: int = 0
@@ -188,6 +190,11 @@ def summarise(
         num_spanning=sum(g.weight_version_start != g.weight_version_end for g in group.generations),
         rollout_s=group.seconds,
         score_s=score_s,
+        lengths=tuple(
+            len(generation.token_ids)
+            for generation, result in zip(group.generations, results, strict=True)
+            if result.reward is not None
+        ),
         num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
         completions=recorded,
