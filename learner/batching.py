@@ -30,6 +30,8 @@ class TrainSequence:
     """[T] of the policy before the step's first update; None where the current logprobs are used."""
     ref_logprobs: NDArray[np.float32] | None = None
     """[T] of the frozen reference; None without a KL term."""
+    kl_coef: float | None = None
+    """Weight of the KL in the loss of its task; None where it is the same for all tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

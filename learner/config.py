@@ -1,11 +1,13 @@
 """LearnerConfig and its parts: what a user may set of the learner."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from conf.own_code import OwnCode
 from learner.errors import LearnerError
 
 
@@ -31,6 +33,16 @@ class CorrectionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig:
+    """How much one task counts in the loss."""
+
+    weight: Annotated[float, Gt(0)] = 1.0
+    """All terms of the loss of this task's completions are multiplied by it. The denominator of the mean stays."""
+    kl_coef: Annotated[float, Ge(0)] | None = None
+    """In place of algorithm.kl_coef; null takes that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmConfig:
     """How rewards become a gradient; read by learner/algorithms."""
 
@@ -45,6 +57,15 @@ class AlgorithmConfig:
         "rloo",
     ] = "grpo"
     """Entry of learner/algorithms/registry.py."""
+    advantage: Annotated[str, OwnCode()] | None = None
+    """A function of your own from rewards to advantages, FILE.py:NAME or PACKAGE.MODULE:NAME, in place of baseline and
+    scale; see "An algorithm of your own" in learner/README.md. null takes those of `name`."""
+    objective: Annotated[str, OwnCode()] | None = None
+    """A function of your own from tokens to their losses, in place of the clipped ratio; likewise. Aggregation,
+    correction, KL and entropy are added to it as to those of `name`."""
+    normalise: Literal["total", "parts"] = "total"
+    """What becomes an advantage. total: the reward. parts: each part of the reward by itself; their weighted sum is
+    then divided by its root mean square in the step, as in GDPO, arXiv:2601.05242."""
     scale: Literal["algorithm", "none", "group", "task", "batch"] = "algorithm"
     """Standard deviation that centred rewards are divided by: of the group, of all groups of the same task in the
     step, of the whole step, or none. algorithm: as the entry's paper has it. A group whose rewards are all equal
@@ -58,7 +79,8 @@ class AlgorithmConfig:
     clip_high: Annotated[float, Ge(0)] = 0.28
     """... and from above at 1 + clip_high. The asymmetric pair 0.2, 0.28 is DAPO's (arXiv:2503.14476)."""
     kl_coef: Annotated[float, Ge(0)] = 0.0
-    """Weight of the KL estimate to the frozen start model; 0 loads no reference model."""
+    """Weight of the KL estimate to the frozen start model; 0, with none for a task in `tasks`, loads no reference
+    model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """In the loss k2 or k3: the gradient of k1 is zero on average, so it pulls nowhere. In the reward k1 or k3, whose
     values are unbiased. See learner/algorithms/losses.py."""
@@ -92,8 +114,25 @@ class AlgorithmConfig:
     """Sampling temperature of the rollout, which all logprobs of a step refer to: current, behaviour, reference."""
     max_completion_tokens: Annotated[int, Ge(0)] = 0
     """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
+    tasks: Mapping[str, TaskConfig] = field(default_factory=dict)
+    """Task -> its weight in the loss and its KL. A task that is not named has weight 1 and algorithm.kl_coef."""
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether any task has a KL term, so that the frozen start model is loaded."""
+        return self.kl_coef > 0 or any(task.kl_coef for task in self.tasks.values())
+
+    def kl_coef_of(self, task: str) -> float:
+        """Return the weight of the KL for a task."""
+        own = self.tasks[task].kl_coef if task in self.tasks else None
+        return self.kl_coef if own is None else own
+
+    def weight_of(self, task: str) -> float:
+        """Return the weight of a task in the loss."""
+        return self.tasks[task].weight if task in self.tasks else 1.0
 
     def __post_init__(self) -> None:
+        self._check_advantage()
         if self.max_completion_tokens == 0 and (self.aggregation == "constant" or self.overlong_buffer_frac > 0):
             raise LearnerError(
                 "algorithm.max_completion_tokens is 0, but aggregation=constant or overlong_buffer_frac reads it; set "
@@ -103,6 +142,24 @@ class AlgorithmConfig:
             raise LearnerError(
                 f"algorithm.correction.level is {self.correction.level}, but with algorithm.old_logprobs=behaviour the "
                 "ratio itself holds the correction; set algorithm.old_logprobs=recomputed, or correction.level=none"
+            )
+
+    def _check_advantage(self) -> None:
+        """Refuse settings that would not be read, or would be added to no part of the reward."""
+        if self.advantage is not None and (self.scale != "algorithm" or self.normalise != "total"):
+            raise LearnerError(
+                f"algorithm.advantage is {self.advantage}, which reads neither algorithm.scale={self.scale} nor "
+                f"normalise={self.normalise}; set scale=algorithm and normalise=total, or advantage=null"
+            )
+        if self.normalise == "parts" and self.overlong_buffer_frac > 0:
+            raise LearnerError(
+                f"algorithm.overlong_buffer_frac is {self.overlong_buffer_frac}, but with algorithm.normalise=parts "
+                "its penalty belongs to no part of the reward; set it to 0, or normalise=total"
+            )
+        if self.normalise == "parts" and self.uses_reference and self.kl_in == "reward":
+            raise LearnerError(
+                "algorithm.kl_in is reward, but with algorithm.normalise=parts the KL belongs to no part of the "
+                "reward; set algorithm.kl_in=loss, or normalise=total"
             )
 
 
@@ -186,6 +243,8 @@ class LearnerConfig:
     optimizer: OptimizerConfig
     model_path: str = ""
     """Hugging Face folder of the policy; set by the run once the model exists."""
+    family: Annotated[str, OwnCode()] | None = None
+    """The user's class of the policy's family; set by the run from model.family."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     """Set by the run from the config group `algorithm`."""
     backend: Literal["fsdp", "deepspeed"] = "fsdp"

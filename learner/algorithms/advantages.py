@@ -28,7 +28,7 @@ def compute_advantages(
     tasks: Sequence[str],
     lengths: Sequence[Sequence[int]],
     token_kl: Mapping[tuple[int, int], torch.Tensor] | None,
-    kl_coef: float,
+    kl_coef: float | Sequence[float],
     reward_kl: RewardKl,
     baseline: Baseline,
     scale: Scale,
@@ -52,7 +52,7 @@ def compute_advantages(
         lengths: [N] lists of [G], tokens of each completion.
         token_kl: (n, g) of every unmasked completion -> [T], nats, old policy against reference; None without KL in the
             reward.
-        kl_coef: weight of `token_kl` in the reward.
+        kl_coef: weight of `token_kl` in the reward; [N] where tasks have their own.
         reward_kl: whether KL is summed over the completion, or subtracted from the return of its own and all earlier
             tokens; with token, `baseline` must be batch_mean.
         baseline: group_mean: the group's mean. leave_one_out: the mean of the group's other completions. batch_mean:
@@ -81,14 +81,15 @@ def compute_advantages(
     places = [(n, g) for n, row in enumerate(masked) for g, is_out in enumerate(row) if not is_out]
     if not places:
         return advantages
+    kl_coefs = [kl_coef] * len(rewards) if isinstance(kl_coef, int | float) else kl_coef
     # One value of a completion, or one of each of its tokens.
     values = []
     for n, g in places:
         kl = advantages[n][g] if token_kl is None else token_kl[n, g]  # zeros without KL
         if reward_kl == "token":
-            values.append(token_returns(rewards[n][g], kl, kl_coef=kl_coef))
+            values.append(token_returns(rewards[n][g], kl, kl_coef=kl_coefs[n]))
         else:
-            values.append(torch.tensor([rewards[n][g] - kl_coef * math.fsum(kl.tolist())], dtype=torch.float64))
+            values.append(torch.tensor([less_kl(rewards[n][g], kl, kl_coef=kl_coefs[n])], dtype=torch.float64))
     counts = [len(own) for own in values]
     group_of = torch.tensor([n for n, _ in places]).repeat_interleave(torch.tensor(counts))
     centred = _centred(torch.cat(values), group_of, baseline=baseline, range_epsilon=range_epsilon)
@@ -96,6 +97,88 @@ def compute_advantages(
     divided = torch.split_with_sizes(_divided(centred, parts, std_floor=std_floor), counts)
     for (n, g), own in zip(places, divided, strict=True):
         advantages[n][g] = own if reward_kl == "token" else own.repeat(lengths[n][g])
+    return advantages
+
+
+def part_advantages(
+    parts: Sequence[Mapping[str, Sequence[float]]],
+    weights: Sequence[Mapping[str, float]],
+    *,
+    masked: Sequence[Sequence[bool]],
+    tasks: Sequence[str],
+    lengths: Sequence[Sequence[int]],
+    reward_kl: RewardKl,
+    baseline: Baseline,
+    scale: Scale,
+    std_floor: float,
+    range_epsilon: float,
+) -> list[list[torch.Tensor]]:
+    """Return the advantage of every completion token of the step, each part of the reward normalised by itself.
+
+    A = S / max(rms(S), std_floor), with S the sum over parts k of w_k A_k: A_k is what `compute_advantages` makes of
+    part k alone, over the groups that have a part of this name; rms is the root mean square of S over the unmasked
+    completions of the step (over their tokens, with reward_kl token). Where the rewards are summed first, completions
+    with equal sums have equal advantages, whichever of their parts is rare in the group; here they have not.
+
+    Source: GDPO, arXiv:2601.05242: A_k over the group, their weighted sum, and its normalisation over the batch. Where
+    this differs: deviations are of the population (the authors' code divides by n - 1), bounded below by `std_floor`
+    (there 1e-4 is added); parts that span less than `range_epsilon` are exactly 0; and the mean over the batch, which
+    is 0 where A_k is centred on its group, is not subtracted, so that a group without a difference keeps exactly 0.
+
+    Args:
+        parts: [N] name -> [G] unweighted values; those of a masked completion are not read.
+        weights: [N] name -> weight, of the same names.
+        masked: [N] lists of [G]; this and all that follow as in `compute_advantages`.
+        tasks: [N]
+        lengths: [N] lists of [G]
+        reward_kl: token: statistics are over tokens. KL itself is in no part.
+        baseline: of each part.
+        scale: of each part.
+        std_floor: least value to divide by.
+        range_epsilon: values of a part that span less differ by rounding only.
+
+    Returns:
+        For each of N groups G tensors, float64 [T].
+
+    Example:
+        Two parts of weight 1 and three completions: A_a is (2, -1, -1) / sqrt(2), A_b is (-1, 2, -1) / sqrt(2); their
+        sum (1, 1, -2) / sqrt(2) has a root mean square of 1.
+
+        >>> [group] = part_advantages(
+        ...     [{"a": [1.0, 0.0, 0.0], "b": [0.0, 1.0, 0.0]}], [{"a": 1.0, "b": 1.0}], masked=[[False] * 3],
+        ...     tasks=["chart"], lengths=[[1] * 3], reward_kl="sequence", baseline="group_mean", scale="group",
+        ...     std_floor=0.0, range_epsilon=1e-6)
+        >>> [round(float(own), 4) for own in group]
+        [0.7071, 0.7071, -1.4142]
+    """
+    terms: list[list[list[float]]] = [[[] for _ in row] for row in lengths]
+    for name in sorted({name for own in parts for name in own}):
+        found = compute_advantages(
+            [own.get(name, [0.0] * len(row)) for own, row in zip(parts, lengths, strict=True)],
+            masked=[row if name in own else [True] * len(row) for own, row in zip(parts, masked, strict=True)],
+            tasks=tasks,
+            lengths=lengths,
+            token_kl=None,
+            kl_coef=0.0,
+            reward_kl=reward_kl,
+            baseline=baseline,
+            scale=scale,
+            std_floor=std_floor,
+            range_epsilon=range_epsilon,
+        )
+        for n, own in enumerate(weights):
+            if name in own:
+                for g, values in enumerate(found[n]):
+                    terms[n][g].append(own[name] * float(values[0]))  # without KL the same for all of its tokens
+    places = [(n, g) for n, row in enumerate(masked) for g, is_out in enumerate(row) if not is_out]
+    counts = [lengths[n][g] if reward_kl == "token" else 1 for n, g in places]
+    sums = torch.tensor([math.fsum(terms[n][g]) for n, g in places], dtype=torch.float64)
+    whole = torch.zeros(len(places), dtype=torch.int64).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    repeated = sums.repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    divided = torch.split_with_sizes(_divided(repeated, _parts(whole), std_floor=std_floor), counts)
+    advantages = [[torch.zeros(length, dtype=torch.float64) for length in row] for row in lengths]
+    for (n, g), own_values in zip(places, divided, strict=True):
+        advantages[n][g] = own_values[:1].repeat(lengths[n][g])
     return advantages
 
 
@@ -174,6 +257,11 @@ def overlong_penalty(
     excess = lengths.double() - (max_completion_tokens - buffer_tokens)
     # 0.0 - x, and not -x, which would make -0.0 of a free completion.
     return 0.0 - penalty * (excess / buffer_tokens).clamp(0.0, 1.0)
+
+
+def less_kl(reward: float, token_kl: torch.Tensor, *, kl_coef: float) -> float:
+    """Return a reward minus the KL of its whole completion: [T], nats, times `kl_coef`."""
+    return reward - kl_coef * math.fsum(token_kl.tolist())
 
 
 def token_returns(reward: float, token_kl: torch.Tensor, *, kl_coef: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from learner.algorithms.own import ObjectiveTokens, OwnObjective
 from learner.config import AlgorithmConfig, CorrectionConfig
 
 Aggregation = Literal["token", "sequence", "constant"]
@@ -136,7 +137,8 @@ class ObjectiveTerms:
     ratio: torch.Tensor
     """float32 [C], the importance ratio that is clipped"""
     is_clipped: torch.Tensor
-    """bool [C]: clip, gspo: the clip removed the token's gradient. cispo: it bounded the token's weight."""
+    """bool [C]: clip, gspo: the clip removed the token's gradient. cispo: it bounded the token's weight. Never by an
+    objective of the user's."""
 
 
 def objective_terms(
@@ -194,7 +196,7 @@ def objective_terms(
 
 
 def policy_loss(
-    objective: Objective,
+    objective: Objective | OwnObjective,
     logprobs: torch.Tensor,
     *,
     old_logprobs: torch.Tensor | None,
@@ -204,7 +206,7 @@ def policy_loss(
     lengths: Sequence[int],
     entropy: torch.Tensor,
     ref_logprobs: torch.Tensor | None,
-    kl_coef: float,
+    kl_coef: float | torch.Tensor,
     config: AlgorithmConfig,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss of these tokens as their share of the step's, and metrics.
@@ -213,7 +215,7 @@ def policy_loss(
     `token_weights`. Tokens of weight 0 count nowhere: garbage there makes neither the loss nor a gradient NaN.
 
     Args:
-        objective: clip, gspo or cispo; see `objective_terms`.
+        objective: clip, gspo or cispo, see `objective_terms`; or a function of the user's.
         logprobs: [C] current policy, with gradient, nats.
         old_logprobs: [C] what the ratio divides by: the learner's own before the first update. Where there is only
             one update, logprobs.detach() is exactly that. None: the ratio divides by `behaviour_logprobs`.
@@ -223,7 +225,8 @@ def policy_loss(
         lengths: [S] tokens of each sequence; they add up to C.
         entropy: [C] of the current policy's next-token distribution, nats, with gradient.
         ref_logprobs: [C] frozen reference; needed when kl_coef > 0, and only watched when it is 0.
-        kl_coef: weight of the KL to the reference in the loss; 0 where the reward holds it.
+        kl_coef: weight of the KL to the reference in the loss; 0 where the reward holds it; float32 [C] where tasks
+            have their own.
         config: clip, KL estimator, entropy bonus and correction.
 
     Returns:
@@ -235,11 +238,13 @@ def policy_loss(
 
     Raises:
         ValueError: kl_coef without ref_logprobs, or a correction without old_logprobs.
+        LearnerError: the user's function raises, or returns something else than a loss for each token.
 
     Example:
         One token, ratio 1 (current = behaviour), advantage 2, weight 1/2: the loss is -1 * 2 / 2 = -1.
     """
-    if kl_coef > 0 and ref_logprobs is None:
+    has_kl = isinstance(kl_coef, torch.Tensor) or kl_coef > 0
+    if has_kl and ref_logprobs is None:
         raise ValueError("kl_coef is above 0, but ref_logprobs is None; load the reference model or set kl_coef=0")
     counted = token_weights > 0
     # `where` on the inputs: garbage behind weight 0 must not enter exp, whose gradient would be NaN even times 0.
@@ -248,16 +253,34 @@ def policy_loss(
     )
     old = None if old_logprobs is None else old_logprobs.where(counted, 0.0).detach()
     ref = None if ref_logprobs is None else ref_logprobs.where(counted, 0.0)
-    terms = objective_terms(
-        objective,
-        current,
-        behaviour if old is None else old,
-        advantages=advantages,
-        counted=counted,
-        lengths=lengths,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-    )
+    if isinstance(objective, OwnObjective):
+        tokens = ObjectiveTokens(
+            logprobs=current,
+            old_logprobs=behaviour if old is None else old,
+            behaviour_logprobs=behaviour,
+            ref_logprobs=ref,
+            entropy=entropy,
+            advantages=advantages,
+            lengths=tuple(lengths),
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+        )
+        terms = ObjectiveTerms(
+            token_loss=objective(tokens),
+            ratio=torch.exp(current - tokens.old_logprobs).detach(),
+            is_clipped=torch.zeros_like(counted),
+        )
+    else:
+        terms = objective_terms(
+            objective,
+            current,
+            behaviour if old is None else old,
+            advantages=advantages,
+            counted=counted,
+            lengths=lengths,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+        )
     correction, corrected = torch.ones_like(behaviour), torch.zeros_like(counted)
     if config.correction.level != "none":
         if old is None:
@@ -267,7 +290,7 @@ def policy_loss(
             )
         correction, corrected = correction_weights(old, behaviour, lengths=lengths, correction=config.correction)
     token_loss = correction * terms.token_loss
-    if kl_coef > 0 and ref is not None:
+    if has_kl and ref is not None:
         token_loss = token_loss + kl_coef * kl_estimate(current, ref, estimator=config.kl_estimator)
     if config.entropy_coef > 0:
         token_loss = token_loss - config.entropy_coef * entropy

@@ -9,6 +9,8 @@ from typing import Literal
 from conf.ranges import nearest
 from learner.algorithms.advantages import Baseline, RewardKl, Scale
 from learner.algorithms.losses import Aggregation, Objective
+from learner.algorithms.own import OwnAdvantage, OwnObjective, load_advantage, load_objective
+from learner.config import AlgorithmConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +20,12 @@ class Algorithm:
     baseline: Baseline
     scale: Scale
     aggregation: Aggregation
-    objective: Objective
+    objective: Objective | OwnObjective
     reward_kl: RewardKl = "sequence"
     """How KL in the reward acts: summed over the completion, or on each token from there on. With token, statistics of
     advantages are over tokens."""
+    advantage: OwnAdvantage | None = None
+    """In place of baseline and scale."""
 
 
 ALGORITHMS = {
@@ -83,3 +87,18 @@ def get_algorithm(
         scale=found.scale if scale == "algorithm" else scale,
         aggregation=found.aggregation if aggregation == "algorithm" else aggregation,
     )
+
+
+def algorithm_of(config: AlgorithmConfig) -> Algorithm:
+    """Return the algorithm that the settings name, with the user's own functions loaded where they name some.
+
+    Raises:
+        LearnerError: a function cannot be loaded, or fails on three ordinary tokens.
+        ValueError: as `get_algorithm`.
+    """
+    found = get_algorithm(config.name, scale=config.scale, aggregation=config.aggregation)
+    if config.advantage is not None:
+        found = replace(found, advantage=load_advantage(config.advantage))
+    if config.objective is not None:
+        found = replace(found, objective=load_objective(config.objective, has_reference=config.uses_reference))
+    return found

@@ -69,7 +69,7 @@ class TrainBackend(ABC):
 
     def _build_reference(self, source: FolderSource) -> torch.nn.Module | None:
         """Return the frozen start model; None without a KL term."""
-        if self._config.algorithm.kl_coef == 0:
+        if not self._config.algorithm.uses_reference:
             return None
         if self._config.lora is not None:
             return self._module  # with adapters switched off, the policy is its own reference
@@ -96,8 +96,8 @@ class TrainBackend(ABC):
         return self._without_gradient(self._module, batch, is_raw=is_raw)
 
     def reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
-        """Return the frozen reference's logprobs [C]; only where kl_coef is above 0."""
-        assert self._reference is not None, "kl_coef is 0: no reference was loaded"
+        """Return the frozen reference's logprobs [C]; only where a KL term loads it."""
+        assert self._reference is not None, "there is no KL term: no reference was loaded"
         with adapters_off(self.policy) if self._config.lora else nullcontext():
             return self._without_gradient(self._reference, batch, is_raw=False)
 

@@ -128,6 +128,8 @@ class MicroBatch:
     """float32 [C], or None where the current logprobs are used."""
     ref_logprobs: torch.Tensor | None
     """float32 [C], or None without a KL term."""
+    kl_coefs: torch.Tensor | None
+    """float32 [C] weight of the KL, or None where it is the same for all tasks."""
     pixel_values: torch.Tensor
     """float32 of all images, each once; of the dummy image where there is none."""
     grids: torch.Tensor
@@ -212,6 +214,12 @@ class MicroBatchBuilder:
             behaviour_logprobs=self._tensor(np.concatenate([s.behaviour_logprobs for s in scored])),
             old_logprobs=self._optional([s.old_logprobs for _, s in sequences]),
             ref_logprobs=self._optional([s.ref_logprobs for _, s in sequences]),
+            kl_coefs=self._optional(
+                [
+                    None if s.kl_coef is None else np.full(length, s.kl_coef, dtype=np.float32)
+                    for (_, s), length in zip(sequences, lengths, strict=True)
+                ]
+            ),
             pixel_values=used.pixel_values.to(self._device),
             grids=used.grids.to(self._device),
             image_rows=self._tensor(np.concatenate(stream.image_rows)),

@@ -4,6 +4,7 @@ Every rank enters every collective in the same order, also a rank whose share is
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import derive_seed, exchange
 from learner.records import ScoredGroup
 from learner.training.step_plan import (
+    Advantages,
+    GroupFacts,
     SequenceKey,
     count_step,
     describe,
@@ -62,24 +65,25 @@ class StepRunner:
         """Train on the groups of all ranks; returns metrics, the same on every rank, and seconds by phase.
 
         Raises:
-            LearnerError: a group of any rank is unusable. No weight was changed.
+            LearnerError: a group of any rank is unusable, or the user's advantage function or objective fails. The
+                update was not applied.
             DivergedError: loss or gradient is not finite, or explodes. The update was not applied.
         """
         clock = PhaseClock()
         algorithm = self._config.algorithm
         facts = join_facts(exchange([describe(group, algorithm) for group in groups]))
-        is_kl_in_reward = algorithm.kl_coef > 0 and algorithm.kl_in == "reward"
+        is_kl_in_reward = algorithm.uses_reference and algorithm.kl_in == "reward"
         if is_kl_in_reward:
             needed = {fact.group_id: [i for i, m in enumerate(fact.masked) if not m] for fact in facts}
         else:
-            advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=None)
+            advantages = self._advantages(facts, token_kl=None)
             needed = {fact.group_id: trained_indices(fact, advantages[fact.group_id], algorithm) for fact in facts}
         images = self._encode_together(groups, needed)
         clock.stop("plan")
         old, ref = self._logprobs_before(groups, needed, images)
         if is_kl_in_reward:
             token_kl = self._token_kl(groups, old, ref)
-            advantages = step_advantages(facts, algorithm=self._algorithm, config=algorithm, token_kl=token_kl)
+            advantages = self._advantages(facts, token_kl=token_kl)
         counts = count_step(facts, advantages, algorithm)
         clock.stop("score")
         updates = []
@@ -97,6 +101,34 @@ class StepRunner:
                 share = [(group, sequences[group.group_id]) for group in groups if group.group_id in sequences]
                 updates.append(self._updates.run(share, images, step=step, learning_rate=learning_rate, clock=clock))
         return report_metrics(updates, counts, learning_rate=learning_rate), clock.seconds
+
+    def _advantages(
+        self, facts: Sequence[GroupFacts], *, token_kl: Mapping[SequenceKey, NDArray[np.float32]] | None
+    ) -> Advantages:
+        """Work out the advantages of the step; what a function of the user's returns must be the same on every rank.
+
+        Raises:
+            LearnerError: it fails on any rank, or returns other numbers there; on all ranks.
+        """
+        config, own = self._config.algorithm, self._algorithm.advantage
+        if own is None:
+            return step_advantages(facts, algorithm=self._algorithm, config=config, token_kl=token_kl)
+        found: Advantages = {}
+        failure: str | None = None
+        try:
+            found = step_advantages(facts, algorithm=self._algorithm, config=config, token_kl=token_kl)
+        except LearnerError as error:
+            failure = str(error)
+        digest = blake2b(b"".join(values.tobytes() for row in found.values() for values in row)).digest()
+        outcomes = exchange((failure, digest))
+        if failures := [message for message, _ in outcomes if message is not None]:
+            raise LearnerError(failures[0])
+        if len({other for _, other in outcomes}) > 1:
+            raise LearnerError(
+                f"{own.setting} returned other numbers on some learner ranks than on others for the same rewards; let "
+                "them follow from its argument alone: no random numbers, clock, rank, or state of earlier calls"
+            )
+        return found
 
     def _encode_together(self, groups: Sequence[ScoredGroup], needed: Mapping[str, Sequence[int]]) -> GroupImages:
         """Process the images of this rank's groups that are needed; an error on one rank is raised on all.
@@ -123,7 +155,7 @@ class StepRunner:
         algorithm = self._config.algorithm
         # With a single update, the current logprobs are the old ones: no pass is needed.
         needs_old = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
-        if not needs_old and algorithm.kl_coef == 0:
+        if not needs_old and not algorithm.uses_reference:
             return {}, {}
         share = _to_score(groups, indices)
         old: Logprobs = {}
@@ -131,7 +163,7 @@ class StepRunner:
         for batch, _ in self._updates.micro_batches(share, images):
             if needs_old:
                 old |= _by_sequence(batch, self._backend.logprobs(batch))
-            if algorithm.kl_coef > 0:
+            if algorithm.uses_reference:
                 ref |= _by_sequence(batch, self._backend.reference_logprobs(batch))
         return old, ref
 

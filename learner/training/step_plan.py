@@ -6,14 +6,15 @@ advantages and denominators; tokens and images remain on their rank.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithms.advantages import compute_advantages, overlong_penalty
+from learner.algorithms.advantages import compute_advantages, less_kl, overlong_penalty, part_advantages
 from learner.algorithms.losses import token_weight
+from learner.algorithms.own import OwnAdvantage, RewardGroup
 from learner.algorithms.registry import Algorithm
 from learner.batching import TrainSequence
 from learner.config import AlgorithmConfig
@@ -38,6 +39,10 @@ class GroupFacts:
     """[G] completion tokens."""
     masked: tuple[bool, ...]
     """[G] out of statistics and loss: the grader failed, or the length limit was hit and the algorithm says so."""
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Name of a part of the reward -> [G] unweighted values, 0 where a failed grader left none; empty without parts."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Name of a part -> its weight."""
 
 
 def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
@@ -55,6 +60,11 @@ def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
         rewards=tuple(s.reward + penalty for s, penalty in zip(group.sequences, penalties, strict=True)),
         lengths=lengths,
         masked=tuple(s.masked or (config.mask_truncated and s.truncated) for s in group.sequences),
+        parts={
+            name: tuple(s.parts[place] if s.parts else 0.0 for s in group.sequences)
+            for place, (name, _) in enumerate(group.parts)
+        },
+        weights=dict(group.parts),
     )
 
 
@@ -85,24 +95,88 @@ def step_advantages(
         algorithm: the paper's choices.
         config: the user's.
         token_kl: [T] of every unmasked sequence, where KL is taken from the reward; None otherwise.
+
+    Raises:
+        LearnerError: parts are normalised and a group has none; or the user's advantage function raises, or returns
+            something else than an advantage for each completion.
     """
-    found = compute_advantages(
-        [fact.rewards for fact in facts],
-        masked=[fact.masked for fact in facts],
-        tasks=[fact.task for fact in facts],
-        lengths=[fact.lengths for fact in facts],
-        token_kl=None if token_kl is None else _by_place(facts, token_kl),
-        kl_coef=config.kl_coef,
-        reward_kl=algorithm.reward_kl,
-        baseline=algorithm.baseline,
-        scale=algorithm.scale,
-        std_floor=config.std_floor,
-        range_epsilon=config.range_epsilon,
-    )
+    kl = None if token_kl is None else _by_place(facts, token_kl)
+    kl_coefs = [config.kl_coef_of(fact.task) for fact in facts]
+    if algorithm.advantage is not None:
+        found = _own_advantages(facts, algorithm.advantage, token_kl=kl, kl_coefs=kl_coefs)
+    elif config.normalise == "parts":
+        if without := [fact.group_id for fact in facts if not fact.parts]:
+            raise LearnerError(
+                f"algorithm.normalise is parts, but group {without[0]} ({len(without)} of {len(facts)}) has no parts "
+                "of its reward; set algorithm.normalise=total"
+            )
+        found = part_advantages(
+            [fact.parts for fact in facts],
+            [fact.weights for fact in facts],
+            masked=[fact.masked for fact in facts],
+            tasks=[fact.task for fact in facts],
+            lengths=[fact.lengths for fact in facts],
+            reward_kl=algorithm.reward_kl,
+            baseline=algorithm.baseline,
+            scale=algorithm.scale,
+            std_floor=config.std_floor,
+            range_epsilon=config.range_epsilon,
+        )
+    else:
+        found = compute_advantages(
+            [fact.rewards for fact in facts],
+            masked=[fact.masked for fact in facts],
+            tasks=[fact.task for fact in facts],
+            lengths=[fact.lengths for fact in facts],
+            token_kl=kl,
+            kl_coef=kl_coefs,
+            reward_kl=algorithm.reward_kl,
+            baseline=algorithm.baseline,
+            scale=algorithm.scale,
+            std_floor=config.std_floor,
+            range_epsilon=config.range_epsilon,
+        )
     return {
         fact.group_id: [values.numpy().astype(np.float32) for values in row]
         for fact, row in zip(facts, found, strict=True)
     }
+
+
+def _own_advantages(
+    facts: Sequence[GroupFacts],
+    function: OwnAdvantage,
+    *,
+    token_kl: Mapping[tuple[int, int], torch.Tensor] | None,
+    kl_coefs: Sequence[float],
+) -> list[list[torch.Tensor]]:
+    """Return what the user's function makes of the unmasked completions, and 0 for masked ones; [N] lists of G [T]."""
+    advantages = [[torch.zeros(length, dtype=torch.float64) for length in fact.lengths] for fact in facts]
+    kept = [[g for g, is_out in enumerate(fact.masked) if not is_out] for fact in facts]
+    rows = [n for n, own in enumerate(kept) if own]
+    groups = []
+    for n in rows:
+        fact, own = facts[n], kept[n]
+        rewards = [
+            fact.rewards[g] if token_kl is None else less_kl(fact.rewards[g], token_kl[n, g], kl_coef=kl_coefs[n])
+            for g in own
+        ]
+        groups.append(
+            RewardGroup(
+                group_id=fact.group_id,
+                task=fact.task,
+                rewards=torch.tensor(rewards, dtype=torch.float64),
+                lengths=torch.tensor([fact.lengths[g] for g in own]),
+                parts={
+                    name: torch.tensor([values[g] for g in own], dtype=torch.float64)
+                    for name, values in fact.parts.items()
+                },
+                weights=fact.weights,
+            )
+        )
+    for n, values in zip(rows, function(groups), strict=True):
+        for g, value in zip(kept[n], values, strict=True):
+            advantages[n][g] = value.repeat(facts[n].lengths[g])
+    return advantages
 
 
 def _by_place(
@@ -115,9 +189,11 @@ def _by_place(
 def trained_indices(fact: GroupFacts, advantages: Sequence[NDArray[np.float32]], config: AlgorithmConfig) -> list[int]:
     """Return the indices of a group's sequences that enter the forward pass.
 
-    Leaving out a zero advantage changes no gradient: its loss is a constant. With KL or entropy in the loss it is not.
+    Leaving out a zero advantage changes no gradient: its loss is a constant. With KL or entropy in the loss it is not,
+    and nobody knows what an objective of the user's makes of it.
     """
-    keeps_all = config.entropy_coef > 0 or (config.kl_coef > 0 and config.kl_in == "loss")
+    has_kl = config.kl_coef_of(fact.task) > 0 and config.kl_in == "loss"
+    keeps_all = config.entropy_coef > 0 or has_kl or config.objective is not None
     return [i for i, own in enumerate(advantages) if not fact.masked[i] and (keeps_all or own.any())]
 
 
@@ -164,7 +240,8 @@ def minibatch_sequences(
             TrainSequence(
                 index=index,
                 advantages=advantages[fact.group_id][index],
-                token_weight=token_weight(
+                token_weight=config.weight_of(fact.task)
+                * token_weight(
                     algorithm.aggregation,
                     fact.lengths[index],
                     num_tokens=num_tokens,
@@ -173,6 +250,7 @@ def minibatch_sequences(
                 ),
                 old_logprobs=old_logprobs.get((fact.group_id, index)),
                 ref_logprobs=ref_logprobs.get((fact.group_id, index)),
+                kl_coef=config.kl_coef_of(fact.task) if config.tasks else None,
             )
             for index in trained_indices(fact, advantages[fact.group_id], config)
         ]

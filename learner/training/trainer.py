@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from conf.gpu_driver import driver_fault
 from learner import checkpoint
-from learner.algorithms.registry import get_algorithm
+from learner.algorithms.registry import algorithm_of
 from learner.backends.base import TrainBackend
 from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
@@ -83,14 +83,12 @@ class PolicyTrainer:
             random_weights: draw the weights instead of reading them; the folder then needs none.
 
         Raises:
-            LearnerError: model folder, freeze pattern or algorithm name does not fit.
+            LearnerError: model folder, freeze pattern, algorithm name or a function of the user's does not fit.
         """
         self._config = config
         self._rank = rank
         self._staging = StagingArea(staging_dir)
-        algorithm = get_algorithm(
-            config.algorithm.name, scale=config.algorithm.scale, aggregation=config.algorithm.aggregation
-        )
+        algorithm = algorithm_of(config.algorithm)
         torch.set_num_threads(config.threads_per_rank)
         device = _pick_device(config, rank)
         kernel = choose_kernel(config.attention, device=device, dtype=getattr(torch, config.dtype))
@@ -109,6 +107,7 @@ class PolicyTrainer:
             temperature=config.algorithm.temperature,
             banned_token_ids=banned_token_ids,
             random_weights=random_weights,
+            own_family=config.family,
         )
         self.backend = _make_backend(config, device, source)
         family = self.backend.policy.family

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 import torch.distributed as dist
 
-from learner.algorithms.losses import policy_loss
+from learner.algorithms.losses import Objective, policy_loss
+from learner.algorithms.own import OwnObjective
 from learner.algorithms.registry import Algorithm
 from learner.backends.base import TrainBackend
 from learner.batching import Piece, TrainSequence, make_pieces, plan_micro_batches
 from learner.config import LearnerConfig
-from learner.errors import DivergedError, ExplodingGradientError, NonFiniteLossError
+from learner.errors import DivergedError, ExplodingGradientError, LearnerError, NonFiniteLossError
 from learner.families import ImageInputs
 from learner.policy.packing import MicroBatch, MicroBatchBuilder
 from learner.ranks import exchange
@@ -124,6 +125,8 @@ class UpdateRunner:
         self._algorithm = algorithm
         self._backend = backend
         self._builder = builder
+        self._failure: str | None = None
+        """Of the user's objective, on this rank and in this update."""
 
     def run(
         self, share: Share, images: GroupImages, *, step: int, learning_rate: float, clock: PhaseClock
@@ -136,6 +139,7 @@ class UpdateRunner:
 
         Raises:
             DivergedError: loss or gradient is not finite, or explodes; no weight changed. Raised on all ranks.
+            LearnerError: the user's objective fails on any rank; likewise.
         """
         sums = UpdateSums(self._backend.device)
         num_tokens = torch.zeros((), dtype=torch.int64)
@@ -144,6 +148,7 @@ class UpdateRunner:
             num_tokens += 0 if batch.is_dummy else batch.input_ids.shape[1]
         grad_norm = self._backend.grad_norm()
         totals = sums.reduce()
+        self._check_own_objective()
         self._check(totals, grad_norm, sums, [group.group_id for group, _ in share], step)
         dist.all_reduce(num_tokens)
         clock.stop("forward_backward")
@@ -179,24 +184,47 @@ class UpdateRunner:
             old = batch.old_logprobs
             if old is None and algorithm.old_logprobs == "recomputed":
                 old = logprobs.detach()
-            is_kl_in_loss = algorithm.kl_in == "loss" and batch.ref_logprobs is not None
-            loss, metrics = policy_loss(
-                self._algorithm.objective,
-                logprobs,
-                old_logprobs=old,
-                behaviour_logprobs=batch.behaviour_logprobs,
-                advantages=batch.advantages,
-                token_weights=batch.token_weights,
-                lengths=batch.lengths,
-                entropy=entropy,
-                ref_logprobs=batch.ref_logprobs,
-                kl_coef=algorithm.kl_coef if is_kl_in_loss else 0.0,
-                config=algorithm,
-            )
+            kl_coef: float | torch.Tensor = 0.0
+            if algorithm.kl_in == "loss" and batch.ref_logprobs is not None:
+                kl_coef = algorithm.kl_coef if batch.kl_coefs is None else batch.kl_coefs
+
+            def loss_by(objective: Objective | OwnObjective) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+                return policy_loss(
+                    objective,
+                    logprobs,
+                    old_logprobs=old,
+                    behaviour_logprobs=batch.behaviour_logprobs,
+                    advantages=batch.advantages,
+                    token_weights=batch.token_weights,
+                    lengths=batch.lengths,
+                    entropy=entropy,
+                    ref_logprobs=batch.ref_logprobs,
+                    kl_coef=kl_coef,
+                    config=algorithm,
+                )
+
+            # A dummy's one token is nothing that the user's code should have to expect.
+            objective = "clip" if batch.is_dummy else self._algorithm.objective
+            try:
+                loss, metrics = loss_by(objective)
+            except LearnerError as error:
+                # The other ranks are in the collectives of this update, so this one goes on too; raised after them.
+                self._failure = self._failure or str(error)
+                loss, metrics = loss_by("clip")
             sums.add(batch, loss=loss, metrics=metrics, logprobs=logprobs)
             return loss
 
         self._backend.forward_backward(batch, loss_function, is_last=is_last)
+
+    def _check_own_objective(self) -> None:
+        """Raise on all ranks together where the user's objective has failed on any."""
+        if not isinstance(self._algorithm.objective, OwnObjective):
+            return
+        failures = [message for message in exchange(self._failure) if message is not None]
+        self._failure = None
+        if failures:
+            self._backend.zero_grad()
+            raise LearnerError(failures[0])
 
     def _check(
         self,
@@ -218,7 +246,9 @@ class UpdateRunner:
         error: DivergedError
         if not is_finite:
             non_finite = [name for name, value in distances.items() if not math.isfinite(value)]
-            quantity = f"loss {totals['loss']}, gradient norm {float(grad_norm)}"
+            own = self._algorithm.objective
+            by = f", with {own.setting}" if isinstance(own, OwnObjective) else ""
+            quantity = f"loss {totals['loss']}, gradient norm {float(grad_norm)}{by}"
             error = NonFiniteLossError(step, tuple(non_finite or distances), quantity)
         else:
             furthest = sorted(distances, key=lambda name: -distances[name])[:NUM_NAMED_GROUPS]

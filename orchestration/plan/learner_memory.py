@@ -120,7 +120,7 @@ def picture_values(shape: ModelShape) -> float:
 
 
 def _has_reference(config: LearnerConfig) -> bool:
-    return config.algorithm.kl_coef > 0 and config.lora is None
+    return config.algorithm.uses_reference and config.lora is None
 
 
 # FSDP2

@@ -303,4 +303,4 @@ def num_scoring_passes(config: ExperimentConfig) -> int:
     """Return the forward passes before the first update: policy if `old` is recomputed, reference for KL."""
     algorithm = config.algorithm
     recomputes = algorithm.old_logprobs == "recomputed" and algorithm.num_epochs * algorithm.num_minibatches > 1
-    return int(recomputes) + int(algorithm.kl_coef > 0)
+    return int(recomputes) + int(algorithm.uses_reference)

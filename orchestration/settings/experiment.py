@@ -200,6 +200,11 @@ def check_replacement(config: ExperimentConfig) -> None:
             f"training.oversampling is {training.oversampling}, but reinforce_plus_plus compares completions across "
             "groups: a group of equal rewards has a signal there; set oversampling=1"
         )
+    if training.oversampling > 1.0 and config.algorithm.normalise == "parts":
+        raise ConfigError(
+            f"training.oversampling is {training.oversampling}, but with algorithm.normalise=parts a group of equal "
+            "rewards has a signal where their parts differ; set oversampling=1, or normalise=total"
+        )
     is_open = training.oversampling > 1.0 or training.straggler_deadline_s is not None
     if is_open and config.data.stream.curriculum.kind == "adaptive":
         raise ConfigError(
@@ -209,14 +214,15 @@ def check_replacement(config: ExperimentConfig) -> None:
 
 
 def check_tasks(config: ExperimentConfig) -> None:
-    """Check that the tasks to train on are tasks that a reward scores."""
+    """Check that the tasks to train on, and those with a weight or KL of their own, are tasks that a reward scores."""
     known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
-    for task in config.data.stream.tasks:
-        if task not in known:
-            raise ConfigError(
-                f"data.stream.tasks names {task}, which no reward scores; tasks are {', '.join(sorted(known))} "
-                "(reward.routes)"
-            )
+    named = {"data.stream.tasks": config.data.stream.tasks, "algorithm.tasks": tuple(config.algorithm.tasks)}
+    for key, tasks in named.items():
+        for task in tasks:
+            if task not in known:
+                raise ConfigError(
+                    f"{key} names {task}, which no reward scores; tasks are {', '.join(sorted(known))} (reward.routes)"
+                )
 
 
 def check_sampling(config: ExperimentConfig) -> None:

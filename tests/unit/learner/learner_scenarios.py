@@ -15,7 +15,7 @@ from tiny_learner import free_port, make_config, make_group, mixed_groups, run_r
 
 from learner import checkpoint
 from learner.batching import partition_groups
-from learner.config import CorrectionConfig, LoraConfig
+from learner.config import CorrectionConfig, LoraConfig, TaskConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.ranks import exchange
 from learner.store import FileEntry, FileStore, open_store
@@ -43,6 +43,9 @@ CASES: dict[str, dict] = {
         "algorithm": {"name": "reinforce_plus_plus", "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
     },
     "scale by task, mean of sequences": {"algorithm": {"scale": "task", "aggregation": "sequence"}},
+    "parts and weights by task": {
+        "algorithm": {"normalise": "parts", "tasks": {"chart": TaskConfig(weight=2.0, kl_coef=0.05)}}
+    },
     "frozen tower": {"freeze": ("vision_tower", "projector")},
     "LoRA, KL in the loss": {
         "lora": LoraConfig(rank=4, target_modules=("q_proj", "down_proj")),
@@ -247,6 +250,19 @@ def full_gradients(backend):
             gradient = None if parameter.grad is None else parameter.grad.full_tensor()
         if gradient is not None:
             yield name, gradient
+
+
+def own_code_fails(rank: int, num_ranks: int, port: int, model_path: Path, algorithms: list[dict]) -> list[str]:
+    """Give the error that a step with each of the user's functions raises on this rank."""
+    found = []
+    for algorithm in algorithms:
+        trainer = start_trainer(rank, num_ranks, port, model_path, algorithm=algorithm)
+        try:
+            trainer.train_step([make_group(f"own{rank}", lengths=(4 + rank, 2))], step=0)
+        except LearnerError as error:
+            found.append(str(error))
+        trainer.close()
+    return found
 
 
 def one_rank_has_nothing(rank: int, num_ranks: int, port: int, model_path: Path) -> dict:

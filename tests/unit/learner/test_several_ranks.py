@@ -9,6 +9,7 @@ from learner_scenarios import (
     fetch,
     live_case,
     one_rank_has_nothing,
+    own_code_fails,
     resume,
     run_in_turn,
     save_and_go_on,
@@ -53,9 +54,16 @@ def test_two_ranks_update_as_one_does(name, one_rank, two_ranks, differences):
 
 @pytest.fixture(scope="module")
 def uneven_and_failing(model_path, tmp_path_factory):
-    return run_in_turn(
-        2, tmp_path_factory.mktemp("uneven"), [(one_rank_has_nothing, model_path), (fail_together, model_path)]
+    folder = tmp_path_factory.mktemp("uneven")
+    (folder / "by_process.py").write_text(
+        "import os\n\ndef f(groups):\n    return [g.rewards * os.getpid() for g in groups]\n"
     )
+    (folder / "on_one.py").write_text(
+        "def f(tokens):\n    assert tokens.lengths[0] != 5, 'five'\n    return tokens.logprobs * tokens.advantages\n"
+    )
+    own = [{"advantage": f"{folder}/by_process.py:f"}, {"objective": f"{folder}/on_one.py:f"}]
+    calls = [(one_rank_has_nothing, model_path), (fail_together, model_path), (own_code_fails, model_path, own)]
+    return run_in_turn(2, folder, calls)
 
 
 def test_ranks_with_text_with_nothing_and_without_signal_keep_in_step(uneven_and_failing):
@@ -75,6 +83,15 @@ def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(uneven
         assert non_finite.group_ids == ("poisoned",)
         assert result["is_unchanged"]
         assert result["weight_version"] == 1
+
+
+def test_own_code_that_differs_by_rank_or_fails_on_one_raises_on_all(uneven_and_failing):
+    first, second = uneven_and_failing[2]
+
+    assert first == second
+    assert "returned other numbers on some learner ranks than on others" in first[0]
+    assert "on_one.py:f raised AssertionError at" in first[1]
+    assert "on_one.py:2: five" in first[1]
 
 
 def test_a_checkpoint_holds_the_state_of_its_staging_and_goes_on_on_two_ranks_and_on_one(model_path, tmp_path):

@@ -163,8 +163,9 @@ def make_group(
             reward=reward,
             truncated=False,
             masked=is_masked,
+            parts=(reward, float(index % 3 == 0)),
         )
-        for length, reward, is_masked in zip(lengths, rewards, masked, strict=True)
+        for index, (length, reward, is_masked) in enumerate(zip(lengths, rewards, masked, strict=True))
     )
     return ScoredGroup(
         group_id=group_id,
@@ -172,6 +173,7 @@ def make_group(
         prompt_token_ids=prompt,
         images=tuple(make_image(w, h, seed=i + len(group_id)) for i, (w, h) in enumerate(image_sizes)),
         sequences=sequences,
+        parts=(("task", 1.0), ("format", 0.5)),
     )
 
 

@@ -28,6 +28,7 @@ ADAPTIVE = "data.stream.curriculum.kind=adaptive"
         (*SCORED, "evaluation.every_steps=2"),
         (ADAPTIVE,),
         ("algorithm=reinforce_plus_plus", "training.oversampling=1"),
+        ("algorithm.normalise=parts", "+algorithm.tasks.chart.kl_coef=0.02"),
     ],
 )
 def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None:
@@ -52,6 +53,14 @@ def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None
         (
             ("training.oversampling=2", "algorithm=reinforce_plus_plus"),
             r"oversampling is 2\.0, but reinforce_plus_plus compares .*set oversampling=1",
+        ),
+        (
+            ("training.oversampling=2", "algorithm.normalise=parts"),
+            r"oversampling is 2\.0, but with algorithm\.normalise=parts .*set oversampling=1, or normalise=total",
+        ),
+        (
+            ("+algorithm.tasks.charts.weight=2",),
+            r"algorithm\.tasks names charts, which no reward scores; tasks are .*chart.* \(reward\.routes\)",
         ),
         (("training.oversampling=2", ADAPTIVE), r"curriculum\.kind is adaptive.*training\.oversampling=1"),
         ((*OPEN_STEPS, ADAPTIVE), r"curriculum\.kind is adaptive.*straggler_deadline_s=null"),
