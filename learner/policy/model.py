@@ -15,7 +15,7 @@ from learner.attention.flex import FlexKernel
 from learner.attention.kernel import PREPARED_KEY, AttentionKernel, register_kernel
 from learner.attention.sdpa import SdpaKernel
 from learner.errors import LearnerError
-from learner.families import ModelFamily, get_family
+from learner.families import ModelFamily
 from learner.policy.packing import MicroBatch
 
 logger = logging.getLogger(__name__)
@@ -99,20 +99,22 @@ def choose_kernel(name: str, *, device: torch.device, dtype: torch.dtype) -> Att
 
 
 def build_skeleton(
-    config: Any, kernel: AttentionKernel, *, temperature: float, banned_token_ids: Sequence[int] = ()
+    config: Any,
+    family: ModelFamily,
+    kernel: AttentionKernel,
+    *,
+    temperature: float,
+    banned_token_ids: Sequence[int] = (),
 ) -> Policy:
     """Build the policy without its weights: parameters are on the meta device, buffers are real.
 
     Args:
         config: of transformers.
+        family: of the model.
         kernel: attention of the language model.
         temperature: sampling temperature of the rollout.
         banned_token_ids: tokens that the rollout never samples.
-
-    Raises:
-        LearnerError: the model is of a family that the learner does not know.
     """
-    family = get_family(config)
     with parameters_on_meta():
         # A copy: the model writes its attention implementation into it, which the next model would inherit.
         model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)

@@ -19,7 +19,7 @@ from transformers.core_model_loading import (
 
 from learner.attention.kernel import AttentionKernel
 from learner.errors import LearnerError
-from learner.families import get_family
+from learner.families import get_family, load_family
 from learner.policy.model import Policy, build_skeleton
 from learner.ranks import derive_seed
 
@@ -194,6 +194,7 @@ class FolderSource:
         temperature: float,
         banned_token_ids: Sequence[int] = (),
         random_weights: bool = False,
+        own_family: str | None = None,
     ) -> None:
         """Read the configuration.
 
@@ -203,10 +204,13 @@ class FolderSource:
             temperature: sampling temperature of the rollout.
             banned_token_ids: tokens that the rollout never samples.
             random_weights: draw the weights, always the same ones, instead of reading them.
+            own_family: the user's class of the model's family, FILE.py:NAME; its file may register an architecture
+                with transformers.
 
         Raises:
-            LearnerError: there is no configuration.
+            LearnerError: there is no configuration, or the user's class cannot be used.
         """
+        self._own_family = None if own_family is None else load_family(own_family)
         if not (Path(model_path) / "config.json").is_file():
             raise LearnerError(
                 f"learner.model_path={model_path} holds no config.json; point it at a Hugging Face folder"
@@ -226,12 +230,12 @@ class FolderSource:
         Raises:
             LearnerError: the model is of a family that the learner does not know, or there are no safetensors.
         """
-        get_family(self._config)  # before the search for weights, which it may not have at all
+        family = get_family(self._config, self._own_family)  # before the search for weights, which may not be there
         if not self._is_random and has_own_output_head(Path(self._model_path)):
             self._config.tie_word_embeddings = False
             self._config.get_text_config().tie_word_embeddings = False
         return build_skeleton(
-            self._config, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
+            self._config, family, self._kernel, temperature=self._temperature, banned_token_ids=self._banned_token_ids
         )
 
     def weights(self, policy: Policy) -> Weights:

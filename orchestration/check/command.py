@@ -75,7 +75,7 @@ def expectations(config: ExperimentConfig, model: Path) -> Expectations:
         device=config.learner.device,
         dtype="float32" if set(dtypes) == {"float32"} else "bfloat16",
         coord_mode=config.model.coord_mode,
-        family_frame=FAMILY_FRAMES[shape.family],
+        family_frame=config.model.coord_mode if config.model.own_family else FAMILY_FRAMES[shape.family],
         patch_side=shape.tower.patch_side if isinstance(shape.tower, PatchTower) else None,
         grounding=config.reward.grounding,
         learns=True,

@@ -144,14 +144,14 @@ def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
     if run is None:
         if not (path / "config.json").is_file():
             raise _not_found(path)
-        check_model_folder(path)
+        check_model_folder(path, model=config.model)
         check_opened_thinking(path, config.reward)
         return Weights(folder=path)
     if path.parent == run.checkpoints:
         return _checkpoint(open_store(path.parent), path, run)
     folder = run.export if path == run.root else path
     if (folder / "config.json").is_file():
-        check_model_folder(folder)
+        check_model_folder(folder, model=config.model)
         return Weights(folder=folder)
     if path != run.root:
         raise _not_found(path)

@@ -130,10 +130,11 @@ def with_weights(config: ExperimentConfig, weights: Weights, run: RunFolder | No
     if run is None and config.evaluate.checkpoint:
         family = json.loads((weights.folder / "config.json").read_text())["model_type"]
         frame = FAMILY_FRAMES.get(family, frame)
-    # Descriptions of the base model may be wrong for these weights; limits of image sizes are kept.
-    model = replace(
-        config.model, path=str(weights.folder), family=None, coord_mode=frame, hf_config=None, hf_processor=None
-    )
+    # Descriptions of the base model may be wrong for these weights, unless nothing else says its sizes; limits of image
+    # sizes are kept.
+    model, own = config.model, config.model.own_family
+    sizes = model.hf_config if own else None
+    model = replace(model, path=str(weights.folder), family=own, coord_mode=frame, hf_config=sizes, hf_processor=None)
     config = replace(config, model=model)
     return replace(config, model=replace(model, path=str(model_folder(config))))
 

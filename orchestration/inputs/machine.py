@@ -87,9 +87,9 @@ class Located:
 def known_model_folder(config: ExperimentConfig) -> Path | None:
     """Return the model's folder if it is there: the configured one, or the one that the demo has made."""
     folder = config.model.folder
-    if folder is None and config.model.family is not None:
+    if folder is None and config.model.tiny_family is not None:
         try:
-            folder = model_folder(Path(config.cache_dir), config.demo, config.model.family)
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model.tiny_family)
         except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
             return None
     return folder if folder is not None and folder.is_dir() else None

@@ -5,14 +5,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
-from orchestration.models.shapes import read_saved_shape
+from orchestration.models.shapes import shape_of
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.checkpoints import newest_step, store_of
@@ -46,8 +46,8 @@ def model_folder(config: ExperimentConfig) -> Path:
     """
     if config.model.path is not None:
         return _limited(Path(config.model.path), config)
-    assert config.model.family is not None  # checked where the configuration was built
-    return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.family), config)
+    assert config.model.tiny_family is not None  # checked where the configuration was built
+    return _limited(make_in_subprocess(Path(config.cache_dir), config.demo, config.model.tiny_family), config)
 
 
 def _limited(folder: Path, config: ExperimentConfig) -> Path:
@@ -59,7 +59,7 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     if (model.min_pixels is None and model.max_pixels is None) or saved is None:
         return folder
     file, settings = saved
-    tower = read_saved_shape(json.loads((folder / "config.json").read_text())).tower
+    tower = shape_of(replace(model, path=str(folder))).tower
     limited = with_pixel_limits(settings, tower, min_pixels=model.min_pixels, max_pixels=model.max_pixels)
     if limited == settings:
         return folder

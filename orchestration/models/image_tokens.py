@@ -197,8 +197,8 @@ def processor_of(config: ModelConfig) -> Mapping[str, Any]:
         found = saved[1]
     elif config.hf_processor is not None:
         found = config.hf_processor
-    elif config.family is not None and config.path is None:
-        found = tiny_processor(config.family)
+    elif config.tiny_family is not None and config.path is None:
+        found = tiny_processor(config.tiny_family)
     if config.min_pixels is None and config.max_pixels is None:
         return found
     tower = shape_of(config).tower

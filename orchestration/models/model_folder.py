@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from orchestration.models.image_tokens import (
     saved_processor,
     size_limits,
 )
-from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape
+from orchestration.models.shapes import ModelShape, PatchTower, read_saved_shape, read_shape, shape_of
 from orchestration.models.tensors import model_tensors
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import ModelConfig
@@ -71,7 +72,7 @@ def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool
     """
     if model.folder is None:
         return
-    shape = check_model_folder(model.folder, needs_weights=needs_weights)
+    shape = check_model_folder(model.folder, needs_weights=needs_weights, model=model)
     if model.hf_config is not None and read_shape(model.hf_config) != shape:
         raise ConfigError(
             f"model.path={model.path} holds a model of other sizes than model.hf_config states; choose the model of "
@@ -85,10 +86,14 @@ def check_model(model: ModelConfig, reward: RewardConfig, *, needs_weights: bool
     check_opened_thinking(model.folder, reward)
 
 
-def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShape:
+def check_model_folder(folder: Path, *, needs_weights: bool = True, model: ModelConfig | None = None) -> ModelShape:
     """Check that a Hugging Face folder has a complete model that the learner can train, and return its shape.
 
-    Without `needs_weights` the weights are not checked.
+    Args:
+        folder: the folder.
+        needs_weights: False leaves the weights unchecked.
+        model: the settings. Of an architecture that only their `family`, a class of the user's, knows, the shape is
+            that of `hf_config`; tensors and the kind of image processor are first checked where the model is loaded.
 
     Raises:
         ConfigError: One line with the file and the remedy.
@@ -97,8 +102,17 @@ def check_model_folder(folder: Path, *, needs_weights: bool = True) -> ModelShap
     _check_pointers(folder)
     config = read_object(folder / "config.json")
     _check_numbers(folder / "config.json", config)
-    _check_architecture(folder, config)
+    has_class = model is not None and model.own_family is not None
+    is_own = has_class and config.get("model_type") not in (None, *SUPPORTED_FAMILIES)
+    _check_architecture(folder, config, is_own=is_own)
     _check_quantisation(folder, config)
+    if model is not None and is_own:
+        shape = shape_of(replace(model, path=str(folder)))
+        if needs_weights:
+            stored_tensors(folder)
+        _saved_processor(folder)
+        check_tokens(folder, config, shape)
+        return shape
     tensors = stored_tensors(folder) if needs_weights else {}
     head = has_own_output_head(tensors) if needs_weights else None
     shape = read_saved_shape(config, where=str(folder / "config.json"), has_own_head=head)
@@ -186,7 +200,7 @@ def _check_numbers(file: Path, value: Any, where: str = "") -> None:
         )
 
 
-def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_architecture(folder: Path, config: Mapping[str, Any], *, is_own: bool) -> None:
     if "training" in config and "rollout" in config:
         raise ConfigError(f"model.path={folder} is a run folder; the model that it exported is {folder / 'export'}")
     family = config.get("model_type")
@@ -200,11 +214,11 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"model.path: {folder / 'config.json'} names no model_type; point it at a Hugging Face folder"
         )
-    if family not in SUPPORTED_FAMILIES:
+    if family not in SUPPORTED_FAMILIES and not is_own:
         own_code = " with code of its own (auto_map)" if "auto_map" in config else ""
         raise ConfigError(
             f"model.path={folder} is a {family} model{own_code}; supported are {', '.join(SUPPORTED_FAMILIES)}. "
-            "Another architecture begins with a class in learner/families.py"
+            "Another architecture begins with a class of your own, model.family=FILE.py:NAME (learner/README.md)"
         )
     if "auto_map" in config:
         raise ConfigError(
@@ -288,14 +302,19 @@ def _check_rotary(file: Path, config: Mapping[str, Any], shape: ModelShape) -> N
                 )
 
 
-def _check_image_processor(folder: Path, shape: ModelShape) -> None:
+def _saved_processor(folder: Path) -> tuple[str, dict[str, Any]]:
     saved = saved_processor(folder)
     if saved is None:
         raise ConfigError(
             f"model.path={folder} holds no image processor ({' or '.join(PROCESSOR_FILES)}); copy the processor's "
             "files of the original checkpoint into it"
         )
-    path, found, wanted = folder / saved[0], saved[1], IMAGE_PROCESSORS[shape.family]
+    return saved
+
+
+def _check_image_processor(folder: Path, shape: ModelShape) -> None:
+    name, found = _saved_processor(folder)
+    path, wanted = folder / name, IMAGE_PROCESSORS[shape.family]
     kind = str(found.get("image_processor_type", wanted))
     if kind.removesuffix("Fast").removesuffix("Pil") != wanted:
         raise ConfigError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conf.ranges import nearest
+from learner.config import SUPPORTED_FAMILIES
 from orchestration.models.files import INDEX_FILE, SINGLE_FILE, has_own_output_head, read_object, stored_tensors
 from orchestration.models.tiny import tiny_config
 from orchestration.settings.demo import FamilyName
@@ -201,16 +202,24 @@ class ModelShape:
 def shape_of(config: ModelConfig) -> ModelShape:
     """Return the shape of a run's model: of model.path, else of model.hf_config, else of the demo's model.
 
+    Of an architecture that only the user's own class knows, the shape is that of model.hf_config.
+
     Raises:
         ConfigError: A path without config.json and no hf_config, or a key is missing or unknown.
     """
     if config.path is not None:
         folder = Path(config.path)
         file = folder / "config.json"
-        if file.is_file():
+        if file.is_file() and (config.own_family is None or read_object(file).get("model_type") in SUPPORTED_FAMILIES):
             has_weights = (folder / INDEX_FILE).is_file() or (folder / SINGLE_FILE).is_file()
             head = has_own_output_head(stored_tensors(folder)) if has_weights else None
             return read_saved_shape(read_object(file), where=str(file), has_own_head=head)
+        if config.hf_config is None and file.is_file():
+            raise ConfigError(
+                f"model.path={config.path} is a model that only model.family={config.family} knows, and "
+                "model.hf_config is null; state there the sizes of the nearest model of a known family, by which a run "
+                "is planned: choose one, such as model=qwen2_5_vl_7b, and override what differs"
+            )
         if config.hf_config is None:
             raise ConfigError(
                 f"model.path={config.path} holds no config.json and model.hf_config is null; point model.path at a "
@@ -218,8 +227,8 @@ def shape_of(config: ModelConfig) -> ModelShape:
             )
     if config.hf_config is not None:
         return read_shape(config.hf_config)
-    assert config.family is not None, "ModelConfig has checked that there is a path or a family"
-    return read_shape(tiny_config(config.family))
+    assert config.tiny_family is not None, "ModelConfig has checked that there is a path or a family"
+    return read_shape(tiny_config(config.tiny_family))
 
 
 def read_shape(hf_config: Mapping[str, Any], where: str = "model.hf_config", *, is_strict: bool = True) -> ModelShape:

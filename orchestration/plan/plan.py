@@ -215,6 +215,8 @@ def _max_positions(config: ExperimentConfig, folder: Path | None) -> int | None:
 
 def _name(config: ExperimentConfig, shape: ModelShape) -> str:
     family = FAMILY_NAMES[shape.family]
+    if config.model.own_family is not None:
+        family = f"{config.model.own_family.rpartition(':')[2]}, planned as {family}"
     if config.model.folder is not None:
         return f"{family} ({config.model.folder.name})"
     return family if config.model.hf_config is not None else f"the demo's tiny {family}"

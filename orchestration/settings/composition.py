@@ -17,7 +17,7 @@ CONF = Path(conf.__file__).parent
 EMPTY_GROUPS = ("experiment", "ablation")
 """Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
 KEY = re.compile(r"(~|\+{0,2})[A-Za-z_][A-Za-z0-9_.@:/-]*(\[\d+\][A-Za-z0-9_.]*)*")
-NAMED_BY_USERS = ("reward.functions",)
+NAMED_BY_USERS = ("reward.functions", "algorithm.tasks")
 """Mappings whose names are all the user's, so that a new one needs no plus sign."""
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 """A value in quotes as a whole, which Hydra takes off."""

@@ -100,6 +100,7 @@ MUST_STAY = {
     "rollout.weight_channel.in_flight": "by which weights the tokens of one completion are sampled",
     "learner.optimizer": "what an update does",
     "learner.model_path": "set by the run itself",
+    "learner.family": "set by the run itself",
     "learner.algorithm": "set by the run itself",
     "learner.backend": "reads its own checkpoints alone",
     "learner.deepspeed.zero_stage": "reads checkpoints of the same stage alone",

@@ -285,7 +285,9 @@ def start_learner(
 
     With `random_weights` ranks draw the weights instead of reading them from the folder.
     """
-    own_config: LearnerConfig = replace(config.learner, model_path=str(model_path), algorithm=config.algorithm)
+    own_config: LearnerConfig = replace(
+        config.learner, model_path=str(model_path), algorithm=config.algorithm, family=config.model.own_family
+    )
 
     staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
 

@@ -23,6 +23,7 @@ from learner.algorithms.registry import get_algorithm
 from learner.attention.kernel import AttentionKernel
 from learner.backends.fsdp import FsdpBackend
 from learner.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from learner.families import get_family
 from learner.policy.model import Policy, build_skeleton, choose_kernel
 from learner.policy.packing import MicroBatchBuilder
 from learner.records import ScoredGroup
@@ -99,7 +100,7 @@ class RandomSource:
         self._kernel = kernel
 
     def skeleton(self) -> Policy:
-        return build_skeleton(self._config, self._kernel, temperature=1.0)
+        return build_skeleton(self._config, get_family(self._config), self._kernel, temperature=1.0)
 
     def weights(self, policy: Policy) -> RandomWeights:
         return RandomWeights(policy)

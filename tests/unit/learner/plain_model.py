@@ -40,7 +40,7 @@ def padded_logprobs(
     images = [image for _, image, _ in sequences if image is not None]
     if images:
         inputs["pixel_values"] = torch.cat([image.pixel_values for image in images])
-        if model.config.model_type == "qwen2_5_vl":
+        if model.config.model_type in ("qwen2_5_vl", "qwen2_vl"):
             inputs["image_grid_thw"] = torch.cat([image.grids for image in images])
             inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
     logits = model(**inputs, use_cache=False).logits.float() / temperature
@@ -60,10 +60,15 @@ def whole_policy(
     kernel: AttentionKernel | None = None,
     temperature: float = 1.0,
     banned_token_ids: Sequence[int] = (),
+    own_family: str | None = None,
 ) -> Policy:
     """Our policy with all its weights in this process, without a backend."""
     source = FolderSource(
-        model_path, kernel or SdpaKernel(), temperature=temperature, banned_token_ids=banned_token_ids
+        model_path,
+        kernel or SdpaKernel(),
+        temperature=temperature,
+        banned_token_ids=banned_token_ids,
+        own_family=own_family,
     )
     policy = source.skeleton()
     weights = PretrainedWeights(model_path, policy.hf_model)

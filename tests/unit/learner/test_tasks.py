@@ -123,14 +123,14 @@ def test_only_a_kl_term_loads_the_reference():
 
 
 def test_tasks_are_set_on_the_command_line_and_their_values_are_checked():
-    values = compose(["+algorithm.tasks.chart.kl_coef=0.02", "+algorithm.tasks.chart.weight=2"])["algorithm"]
+    values = compose(["algorithm.tasks.chart.kl_coef=0.02", "algorithm.tasks.chart.weight=2"])["algorithm"]
     assert build(AlgorithmConfig, values, "algorithm").tasks == {"chart": TaskConfig(weight=2.0, kl_coef=0.02)}
     for override, message in (
         ("weight=0", r"algorithm\.tasks\.chart\.weight is 0\.0; use a value above 0"),
         ("kl_coef=-1", r"algorithm\.tasks\.chart\.kl_coef is -1\.0; use 0 or more, or null"),
         ("wight=1", r"algorithm\.tasks\.chart\.wight is not a setting; did you mean algorithm\.tasks\.chart\.weight\?"),
     ):
-        values = compose([f"+algorithm.tasks.chart.{override}"])["algorithm"]
+        values = compose([f"algorithm.tasks.chart.{override}"])["algorithm"]
         with pytest.raises(ConfigError, match=message):
             build(AlgorithmConfig, values, "algorithm")
 

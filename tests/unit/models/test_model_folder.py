@@ -15,6 +15,7 @@ from orchestration.demo.tiny_model import FAMILIES, chat_template
 from orchestration.inputs.machine import build_config
 from orchestration.models.chat_template import ChatTemplate
 from orchestration.models.model_folder import check_model_folder
+from orchestration.models.shapes import read_shape
 from orchestration.models.tensors import count_parameters
 from orchestration.plan.command import print_plan
 from orchestration.plan.plan import plan_run
@@ -322,6 +323,46 @@ def test_the_folder_that_transformers_itself_writes_is_whole(family: str, tmp_pa
     make_tiny_model(tmp_path, FAMILIES[family], corpus=["red circle"] * 9, seed=0)  # type: ignore[index]
 
     assert check_model_folder(tmp_path).family == family
+
+
+def test_a_model_that_only_a_class_of_the_users_knows_is_planned_by_the_sizes_that_the_settings_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    sizes = config_of(folder)
+    change_json(folder / "config.json", model_type="mine_vl", hidden_size=None, vision_config=None)
+    values = settings_of(folder)
+    assert "is a mine_vl model; supported are internvl, qwen2_5_vl." in refusal(values)
+    assert "a class of your own, model.family=FILE.py:NAME (learner/README.md)" in refusal(values)
+
+    (tmp_path / "my_family.py").write_text("class Mine: ...\n")
+    values["model"]["family"] = f"{tmp_path}/my_family.py:Mine"
+    assert "and model.hf_config is null; state there the sizes of the nearest model of a known family" in refusal(
+        values
+    )
+
+    values["model"]["hf_config"] = sizes
+    config = build_config(values)
+    assert config.model.own_family == values["model"]["family"]
+    assert check_model_folder(folder, model=config.model) == read_shape(sizes)
+    print_plan(config, as_json=False)
+    assert "Mine, planned as Qwen2.5-VL (model)" in capsys.readouterr().out
+
+    (folder / "preprocessor_config.json").unlink()
+    assert "holds no image processor" in refusal(values)
+
+
+def test_a_class_of_the_users_for_a_known_architecture_leaves_all_checks_as_they_are(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (tmp_path / "my_family.py").write_text("class Mine: ...\n")
+    values = settings_of(folder)
+    values["model"]["family"] = f"{tmp_path}/my_family.py:Mine"
+    assert check_model_folder(folder, model=build_config(values).model) == check_model_folder(folder)
+
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors" in refusal(values)
+    write_safetensors(folder / "model.safetensors", {"other.weight": ("BF16", (2,), None)})
+    assert "the weight files lack" in refusal(values)
 
 
 @pytest.mark.parametrize("says", [None, True, False])

@@ -24,7 +24,14 @@ def test_each_family_answers_boxes_in_its_own_frame(choice: str, frame: str) -> 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.family=internvl2", "model.family is 'internvl2'; allowed: qwen2_5_vl, internvl; did you mean internvl"),
+        (
+            "model.family=internvl2",
+            r"model.family is 'internvl2'; allowed: qwen2_5_vl, internvl, or .* FILE.py:NAME; did you mean internvl",
+        ),
+        (
+            "model.family=my_family.py:Mine",
+            "is a class of your own, and the demo makes no tiny model of it; set model.p",
+        ),
         ("model.family=null", "model.path and model.family are both null"),
         ("model.coord_mode=norm1000", "the demo's qwen2_5_vl writes boxes in pixel_resized"),
         ("+model.famly=internvl", "did you mean model.family"),

@@ -28,7 +28,7 @@ ADAPTIVE = "data.stream.curriculum.kind=adaptive"
         (*SCORED, "evaluation.every_steps=2"),
         (ADAPTIVE,),
         ("algorithm=reinforce_plus_plus", "training.oversampling=1"),
-        ("algorithm.normalise=parts", "+algorithm.tasks.chart.kl_coef=0.02"),
+        ("algorithm.normalise=parts", "algorithm.tasks.chart.kl_coef=0.02"),
     ],
 )
 def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None:
@@ -59,7 +59,7 @@ def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None
             r"oversampling is 2\.0, but with algorithm\.normalise=parts .*set oversampling=1, or normalise=total",
         ),
         (
-            ("+algorithm.tasks.charts.weight=2",),
+            ("algorithm.tasks.charts.weight=2",),
             r"algorithm\.tasks names charts, which no reward scores; tasks are .*chart.* \(reward\.routes\)",
         ),
         (("training.oversampling=2", ADAPTIVE), r"curriculum\.kind is adaptive.*training\.oversampling=1"),
