@@ -57,10 +57,10 @@ class AlgorithmConfig:
         "rloo",
     ] = "grpo"
     """Entry of learner/algorithms/registry.py."""
-    advantage: Annotated[str, OwnCode()] | None = None
+    advantage: Annotated[str, OwnCode(), MinLen(1)] | None = None
     """A function of your own from rewards to advantages, FILE.py:NAME or PACKAGE.MODULE:NAME, in place of baseline and
     scale; see "An algorithm of your own" in learner/README.md. null takes those of `name`."""
-    objective: Annotated[str, OwnCode()] | None = None
+    objective: Annotated[str, OwnCode(), MinLen(1)] | None = None
     """A function of your own from tokens to their losses, in place of the clipped ratio; likewise. Aggregation,
     correction, KL and entropy are added to it as to those of `name`."""
     normalise: Literal["total", "parts"] = "total"
@@ -243,7 +243,7 @@ class LearnerConfig:
     optimizer: OptimizerConfig
     model_path: str = ""
     """Hugging Face folder of the policy; set by the run once the model exists."""
-    family: Annotated[str, OwnCode()] | None = None
+    family: Annotated[str, OwnCode(), MinLen(1)] | None = None
     """The user's class of the policy's family; set by the run from model.family."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     """Set by the run from the config group `algorithm`."""
