@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +49,17 @@ def is_own(text: str) -> bool:
     return ":" in text
 
 
+def settled(text: str) -> str:
+    """Return what names code with its file's path from the root, ~ expanded; a module's name as it is.
+
+    Example:
+        >>> settled("/home/me/my_rewards.py:score"), settled("package.module:score")
+        ('/home/me/my_rewards.py:score', 'package.module:score')
+    """
+    place, _, name = text.rpartition(":")
+    return f"{Path(place).expanduser().absolute()}:{name}" if place.endswith(".py") else text
+
+
 def load_own(key: str, text: str) -> Any:
     """Load what a setting names, a function, a class or any other object.
 
@@ -68,9 +79,7 @@ def load_own(key: str, text: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            near = nearest(part, [known for known in vars(found) if not known.startswith("_")])
-            hint = f"; did you mean {near}?" if near else ""
-            raise OwnCodeError(f"{key}={text}: {place} has no {part}{hint}")
+            raise OwnCodeError(_has_no(f"{key}={text}", place, part, vars(found)))
         found = getattr(found, part)
     return found
 
@@ -88,7 +97,7 @@ def files_of(key: str, text: str) -> list[Path]:
     start = _file(key, text, place)
     root, package = _root(place, start)
     found: dict[Path, None] = {}
-    waiting = [start]
+    waiting = [start, *(_module_files(root, place) if package else ())]
     while waiting:
         path = waiting.pop(0)
         if path in found:
@@ -98,6 +107,24 @@ def files_of(key: str, text: str) -> list[Path]:
             waiting.extend(_imports_of(path, root, package))
             waiting.extend(_named_in(path, root))
     return list(found)
+
+
+def check_own(key: str, text: str) -> None:
+    """Check that the named code is there; nothing of it is executed.
+
+    Raises:
+        OwnCodeError: its file is not there, or defines no such name.
+    """
+    place, name = _split(key, text)
+    path = _file(key, text, place)
+    try:
+        body = ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise OwnCodeError(f"{key}={text}: {path} is no Python: {error.msg} in line {error.lineno}") from error
+    known, is_open = _names_in(body)
+    first = name.partition(".")[0]
+    if first not in known and not is_open:
+        raise OwnCodeError(_has_no(f"{key}={text}", place, first, known))
 
 
 def root_of(key: str, text: str) -> Path:
@@ -205,6 +232,31 @@ def _imported(key: str, text: str, place: str) -> ModuleType:
         del sys.modules[name]
         raise OwnCodeError(_why(f"{key}={text}", str(path), error)) from error
     return module
+
+
+def _names_in(module: ast.Module) -> tuple[set[str], bool]:
+    """Return the names that a module binds, in any block, and whether it may bind others that nobody can see."""
+    known: set[str] = set()
+    is_open = False
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            known.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            known |= names
+            is_open = is_open or "*" in names
+    return known, is_open or bool({"globals", "__getattr__", "exec"} & {*known, *_called(module)})
+
+
+def _called(module: ast.Module) -> set[str]:
+    return {node.func.id for node in ast.walk(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+def _has_no(setting: str, place: str, name: str, known: Iterable[str]) -> str:
+    near = nearest(name, [other for other in known if not other.startswith("_")])
+    return f"{setting}: {place} has no {name}" + (f"; did you mean {near}?" if near else "")
 
 
 def _not_found(key: str, text: str, place: str) -> OwnCodeError:

@@ -15,6 +15,7 @@ if __name__ == "__main__" and Path(sys.path[0]).absolute() == Path.cwd() != Path
     # `python -m` puts the working directory first, where a folder `rewards` or a file torch.py would replace ours.
     del sys.path[0]
 
+from conf.own_code import OwnCodeError
 from learner.errors import CheckpointError, DivergedError, LearnerError
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import (
@@ -25,12 +26,22 @@ from orchestration.settings.errors import (
     ResumeError,
     StoppedError,
 )
+from orchestration.settings.files import read_arguments
 from orchestration.settings.strict import unknown_key
 from orchestration.usage import USAGE, help_text, version_text
 from rewards.core.base import RewardError
 from rollout.errors import RolloutError, WeightSyncError
 
-USER_ERRORS = (ConfigError, DataError, ResumeError, RolloutError, RewardError, LearnerError, CheckpointError)
+USER_ERRORS = (
+    OwnCodeError,
+    ConfigError,
+    DataError,
+    ResumeError,
+    RolloutError,
+    RewardError,
+    LearnerError,
+    CheckpointError,
+)
 RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 DATA_VERBS = ("build", "sources", "schema")
@@ -89,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if verb not in verbs:
             raise ConfigError(f"{unknown_key(verb, list(verbs), '', kind='verb')} (see mixed-r1 --help)")
         if verb not in ("data", "score") and {"-h", "--help"} & set(arguments):
-            keys = [argument.partition("=")[0] for argument in arguments[1:] if argument not in ("-h", "--help")]
+            asked = read_arguments([argument for argument in arguments[1:] if argument not in ("-h", "--help")])
+            keys = [argument.partition("=")[0] for argument in asked.overrides]
             print(help_text(verb, keys), end="")
             sys.exit(0)
         sys.exit(verbs[verb](arguments[1:]))
@@ -215,13 +227,15 @@ def _data(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(overrides: Sequence[str]) -> int:
-    from dataclasses import fields
+    from dataclasses import fields, replace
 
     from orchestration.evaluate.checkpoint import build_evaluation, run_of, settings_of_run
     from orchestration.settings.commands import EvaluateConfig
 
     own = {field.name for field in fields(EvaluateConfig)}
-    settings = [f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in overrides]
+    given = read_arguments(overrides)
+    prefixed = (f"evaluate.{item}" if item.split("=", 1)[0] in own else item for item in given.overrides)
+    settings = replace(given, overrides=tuple(prefixed)).written()
     values, base = compose(settings), None
     if (run := run_of(values["evaluate"]["checkpoint"])) is not None:
         base = settings_of_run(run, compose([]))
@@ -258,7 +272,9 @@ def _score(arguments: Sequence[str]) -> int:
         "-o", "--output", type=_path, help="write every row with its reward as JSON lines; - for stdout"
     )
     parser.add_argument("--embeddings", type=_path, help="checkpoint whose tokenizer and embedding table BMAS uses")
-    parser.add_argument("--preset", default="default", help="conf/reward/*.yaml: default or paper")
+    parser.add_argument("--preset", help="conf/reward/*.yaml: default or paper")
+    parser.add_argument("--config", metavar="FILE", help="settings in a file, such as a run's config.json")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="groups of YAML files of your own: FOLDER/reward/*.yaml")
     parser.add_argument("--explain", metavar="ID", help="say how this one row is read")
     parser.add_argument(
         "--against", metavar="COLUMN", help="compare with another verdict of each row: true, false, or 0 to 1"
@@ -269,7 +285,8 @@ def _score(arguments: Sequence[str]) -> int:
     from orchestration.settings.strict import build
     from rewards.core.config import RewardConfig
 
-    values = compose([f"reward={chosen.preset}", *chosen.overrides])
+    options = {"--config": chosen.config, "--config-dir": chosen.config_dir, "reward": chosen.preset}
+    values = compose([*(f"{key}={value}" for key, value in options.items() if value is not None), *chosen.overrides])
     return score_file(
         chosen.input,
         build(RewardConfig, values["reward"], "reward"),
@@ -288,12 +305,14 @@ def _path(text: str) -> Path:
 
 
 def _config(overrides: Sequence[str]) -> int:
+    import json
+    from dataclasses import asdict
+
     import yaml
 
     from orchestration.settings.experiment import build_settings
 
-    values = compose(overrides)
-    build_settings(values)
+    values = json.loads(json.dumps(asdict(build_settings(compose(overrides)))))
     print(yaml.safe_dump(values, sort_keys=False), end="")
     return 0
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conf.own_code import load_own
 from learner.errors import DivergedError
 from orchestration.cluster.local_ray import check_object_store
 from orchestration.cluster.reservations import actors_reserved
@@ -21,9 +22,11 @@ from orchestration.loop import train_and_finish
 from orchestration.plan.plan import check_plan
 from orchestration.settings.errors import InterruptedRunError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.own_code import own_code, with_own_code
 from orchestration.storage.checkpoints import check_finished, newest_step, store_of
 from orchestration.storage.faults import read_faults
 from orchestration.storage.files import exclusive, write_json
+from orchestration.storage.own_code import to_copies
 from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
 from orchestration.train.group_filter import load_group_filter
 from orchestration.train.held_out import before_after_table
@@ -86,6 +89,8 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     if config.model.path is not None:  # the demo's follows from the settings
         notes[folder.model] = check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
     notes[folder.inputs] = {name: str(path) for name, path in asdict(inputs).items()}
+    for key, text in own_code(config).items():
+        load_own(key, text)
     load_group_filter(config.training.filter)  # a fault of it is said before anything starts
     check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
@@ -101,6 +106,7 @@ def _train(config: ExperimentConfig, folder: RunFolder, inputs: Inputs, notes: d
         write_environment(folder)
         for path, value in notes.items():
             write_json(path, value)
+        config = with_own_code(config, to_copies(folder.own_code, folder.own_code_copies))
         run = Run(config, inputs=inputs, reservations=reservations, say=say)
         try:
             asyncio.run(_run_and_close(run))

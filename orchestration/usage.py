@@ -23,6 +23,8 @@ Settings come from the YAML of the package `conf`; key=value overrides one, grou
 for one key the last counts:
   mixed-r1 train rollout.engines=2 learner.num_ranks=2 run_dir=runs/two_by_two
   mixed-r1 train experiment=cpu_quick
+--config FILE lays settings of your own over the defaults, such as a run's config.json, and --config-dir FOLDER adds
+groups of your own, so that experiment=mine takes FOLDER/experiment/mine.yaml.
 What holds a space, a quote or another sign of the shell is put in quotes: 'rollout.system_prompt=Think, then answer.'
 
 mixed-r1 VERB --help explains a verb, mixed-r1 config --help KEY a setting, and mixed-r1 --version prints version and

@@ -20,7 +20,9 @@ from orchestration.models.model_folder import check_model, check_model_folder
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.model import NOT_SET
+from orchestration.settings.own_code import with_own_code_in
 from orchestration.storage.checkpoints import newest_step
+from orchestration.storage.own_code import to_copies
 from orchestration.storage.run_folder import RunFolder, flatten, read_config
 
 NUM_HINTS = 3
@@ -64,13 +66,18 @@ def settings_of_run(run: RunFolder, defaults: Mapping[str, Any]) -> dict[str, An
             dropped.
         defaults: The composed settings without those of the command line.
     """
-    began = _adopted(ExperimentConfig, read_config(run), defaults)
+    began = _adopted(ExperimentConfig, _settings_here(run), defaults)
     values = {**defaults, **{name: began[name] for name in TAKEN}, "run_dir": str(run.root)}
     values["rollout"] = {**began["rollout"], **{name: defaults["rollout"][name] for name in OF_THE_MACHINE}}
     values["cluster"] = {**defaults["cluster"], "faults": began["cluster"]["faults"]}
     if Path(began["cache_dir"]).is_dir():
         values["cache_dir"] = began["cache_dir"]
     return values
+
+
+def _settings_here(run: RunFolder) -> dict[str, Any]:
+    """Return the settings that a run went by, with the code of its user that it keeps."""
+    return with_own_code_in(read_config(run), to_copies(run.own_code, run.own_code_copies))
 
 
 def _adopted(cls: type, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
 def differences(run: RunFolder, config: ExperimentConfig) -> Iterator[str]:
     """Yield a line for each setting that affects an answer or its score and differs from the run."""
     now = json.loads(json.dumps(asdict(config)))
-    began, here = dict(flatten(_adopted(ExperimentConfig, read_config(run), now))), dict(flatten(now))
+    began, here = dict(flatten(_adopted(ExperimentConfig, _settings_here(run), now))), dict(flatten(now))
     not_compared = tuple(f"rollout.{name}" for name in ("engines", "max_engines", "weight_channel."))
     for key in sorted(began.keys() | here.keys()):
         if key.startswith(COMPARED) and not key.startswith(not_compared) and began.get(key) != here.get(key):

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
 
+from conf.own_code import digest_of
 from learner import checkpoint
 from learner.store import FileStore
 from orchestration.cluster.machines import has_gpu
@@ -30,6 +31,7 @@ from orchestration.settings.demo import FAMILY_FRAMES
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
+from orchestration.settings.own_code import check_own_code, own_code
 from orchestration.settings.seeds import derive_seed
 from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive
@@ -53,6 +55,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
         DataError: The data, or the earlier evaluation, cannot be used; or no row has a score.
         ResumeError: Another process is evaluating into the same folder.
     """
+    check_own_code(config)
     settings = config.evaluate
     preset = preset_of(settings.preset)
     earlier = None if settings.against is None else read_evaluation(Path(settings.against).expanduser())
@@ -220,10 +223,18 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -
             "max_images_per_prompt": config.rollout.engine.max_images_per_prompt,
             "dtype": config.rollout.engine.dtype,
             "seed": config.seed,
-            "reward": hashlib.sha256(repr(config.reward).encode()).hexdigest()[:16],
+            "reward": _reward_stamp(config),
             "weights": _weights_stamp(model),
         },
     )
+
+
+def _reward_stamp(config: ExperimentConfig) -> str:
+    """Return a digest of the reward settings; own code counts by what it holds, not by where it lies."""
+    text = repr(config.reward)
+    for key, code in own_code(config.reward).items():
+        text = text.replace(repr(code), digest_of(f"reward.{key}", code))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _weights_stamp(model: Path) -> str:

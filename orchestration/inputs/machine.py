@@ -17,6 +17,7 @@ from orchestration.settings.experiment import (
     settings_errors,
 )
 from orchestration.settings.model import NOT_SET
+from orchestration.settings.own_code import check_own_code
 
 
 def build_config(
@@ -43,7 +44,7 @@ def build_config(
 
 
 def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True) -> None:
-    """Check that all inputs exist, with one error for all, and that the run folder can be written.
+    """Check that all inputs and own code exist, with one error for all, and that the run folder can be written.
 
     Raises:
         ConfigError: an input is missing or cannot be used, or run_dir cannot be written.
@@ -62,6 +63,10 @@ def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_we
             refused.append(str(error))
     elif config.model.family is None:
         refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
+    try:
+        check_own_code(config)
+    except ConfigError as error:
+        refused.append(str(error))
     # Where Ray runs already, the GPUs are on other machines; actors check there.
     is_on_gpus_here = config.rollout.engine.device == "cuda" and config.cluster.address is None
     if is_on_gpus_here and (fault := driver_fault()) is not None:

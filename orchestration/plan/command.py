@@ -18,6 +18,7 @@ from orchestration.plan.records import Finding, MemoryUse
 from orchestration.plan.seconds import SecondsPlan
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.own_code import check_own_code
 
 EXIT_DOES_NOT_FIT = 3
 WIDTH = 120
@@ -34,8 +35,9 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
     """Plan a run, print the plan and return the exit code: 0 if the run fits, 3 if it does not.
 
     Raises:
-        ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder.
+        ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder or own code.
     """
+    check_own_code(config)
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
         check_model(config.model, config.reward)

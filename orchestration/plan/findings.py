@@ -1,7 +1,5 @@
 """Findings: reasons against a run, each with its key, its values and the remedy."""
 
-import dataclasses
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.records import Finding, error, warning
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.storage.run_folder import RunFolder, flatten, may_change, read_config
+from orchestration.storage.run_folder import RunFolder, config_changes
 from rollout.errors import RolloutError
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
@@ -49,12 +47,10 @@ def run_folder_refusal(config: ExperimentConfig) -> str:
     if config.allow_config_change or not folder.config.is_file():
         return ""
     try:
-        before = dict(flatten(read_config(folder)))
+        changes = config_changes(folder, config)
     except ResumeError as unreadable:
         return str(unreadable)
-    now = dict(flatten(json.loads(json.dumps(dataclasses.asdict(config)))))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if key != "allow_config_change" and not may_change(key)]
+    changed = [key for key, change in changes.items() if change.shapes_result]
     if not changed:
         return ""
     more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""

@@ -1,127 +1,186 @@
-"""YAML and `key=value` arguments become settings: the one file that knows Hydra."""
+"""YAML and `key=value` arguments become settings: this file and `faults` know Hydra."""
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import conf
-from conf.ranges import nearest
+from conf.own_code import settled
 from orchestration.settings.describe import is_path, is_text, setting_type
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets, unknown_key
+from orchestration.settings.faults import explain_first_fault, key_of, refuse_malformed
+from orchestration.settings.files import SettingsFile, laid_over, read_arguments, read_settings_file
+from orchestration.settings.groups import CONF, EMPTY_GROUPS, ConfigGroups
+from orchestration.settings.own_code import with_own_code_in
+from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets
+from orchestration.settings.written import quoted
 
-CONF = Path(conf.__file__).parent
-EMPTY_GROUPS = ("experiment", "ablation")
-"""Groups of settings from which nothing is chosen by default, so that the settings hold no key of theirs."""
-KEY = re.compile(r"(~|\+{0,2})[A-Za-z_][A-Za-z0-9_.@:/-]*(\[\d+\][A-Za-z0-9_.]*)*")
 NAMED_BY_USERS = ("reward.functions", "algorithm.tasks")
 """Mappings whose names are all the user's, so that a new one needs no plus sign."""
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 """A value in quotes as a whole, which Hydra takes off."""
-HYDRA_FLAGS = {
-    ("-m", "--multirun"): "one command is one run; repeat it in the shell: "
-    "for seed in 0 1 2; do mixed-r1 train seed=$seed run_dir=runs/seed$seed; done",
-    ("-cd", "--config-dir", "-cp", "--config-path"): "a folder of YAML files of your own is added with "
-    "'hydra.searchpath=[file:///FOLDER]', and experiment=NAME then takes FOLDER/experiment/NAME.yaml",
-    ("-cn", "--config-name"): "experiment=NAME chooses a file of settings",
-    ("-c", "--cfg", "--resolve", "-i", "--info", "-p", "--package"): "mixed-r1 config prints the composed settings",
-    ("-r", "--run", "-sc", "--shell-completion", "--hydra-help"): "of Hydra only key=value arguments are read",
-}
 
 
 def compose(
-    overrides: Sequence[str], *, is_for_here: bool = True, base: Mapping[str, Any] | None = None
+    arguments: Sequence[str], *, is_for_here: bool = True, base: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Compose the YAML with overrides into a plain mapping.
+    """Compose the YAML with arguments into a plain mapping.
 
     The value of a setting that is text is taken as it was typed, whatever Hydra's grammar makes of its signs; quotes
     around the whole of it are taken off. Of two values for one key the last one counts.
 
     Args:
-        overrides: key=value, as they were typed.
+        arguments: key=value, as they were typed; `--config FILE`, whose settings are laid over the defaults and below
+            the others; `--config-dir FOLDER` of groups of the user's own.
         is_for_here: make folders absolute and expand ~; False leaves them as written, for another machine.
-        base: settings over which chosen files and values are laid, as those of a run; None begins with the defaults.
+        base: settings over which a file, chosen groups and values are laid, as those of a run; None begins with the
+            defaults.
 
     Raises:
-        ConfigError: an override that does not parse, whose key or file does not exist, or that holds a secret.
+        ConfigError: an argument that does not parse, whose key or file does not exist, or that holds a secret.
     """
-    refuse_secret_overrides(overrides)
-    for override in overrides:
-        _refuse_malformed(override)
-    typed = {_as_typed(_as_added(override)): override for override in _without_nothing_chosen(overrides)}
-    from hydra import initialize_config_module
-
-    name = "config" if base is None else _store(base)
-    with initialize_config_module(config_module="conf", version_base="1.3"):
-        try:
-            values = _composed(list(typed), name)
-        except Exception as error:  # Hydra raises errors of a dozen libraries and kinds for what was typed
-            raise ConfigError(_explain_first_fault(typed, error, name)) from error
+    given = read_arguments(arguments)
+    groups = ConfigGroups(given.config_dir)
+    refuse_secret_overrides(given.overrides)
+    for override in given.overrides:
+        refuse_malformed(override, groups)
+    overrides = _without_nothing_chosen(given.overrides)
+    with _hydra(groups):
+        name = "config" if base is None else _store("base", _literal(base), groups)
+        if given.config is not None:
+            file = read_settings_file(given.config)
+            refuse_secrets(file.values)
+            try:
+                name, overrides = _with_file(file, name, overrides, groups, is_whole=base is None)
+            except ConfigError as error:
+                raise ConfigError(f"--config={given.config}: {error}") from error
+        values = _composed_or_explained(overrides, name, groups)
     refuse_secrets(values)
     _settle_paths(values, ExperimentConfig, "", is_for_here=is_for_here)
     if is_for_here:
+        values = with_own_code_in(values, lambda _, text: settled(text))
         for key in ("run_dir", "cache_dir"):
             if isinstance(values.get(key), str):
                 values[key] = str(Path(values[key]).absolute())
     return values
 
 
-def _store(base: Mapping[str, Any]) -> str:
-    """Store settings for Hydra with no choice in any config group, and return their name."""
+@contextmanager
+def _hydra(groups: ConfigGroups) -> Iterator[None]:
+    """Let Hydra find the files of conf, and before them those of the user's own folder, within the block.
+
+    The setting `hydra.searchpath` would do that too, but takes the user's files last, and warns of folders that it does
+    not need.
+    """
+    from hydra import initialize_config_module
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_module(config_module=CONF.name, version_base="1.3"):
+        if groups.own is not None:
+            path = create_config_search_path(f"pkg://{CONF.name}")
+            path.prepend("own", f"file://{groups.own}", "main")
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            hydra.config_loader = ConfigLoaderImpl(config_search_path=path)
+        yield
+
+
+def _with_file(
+    file: SettingsFile, name: str, overrides: Sequence[str], groups: ConfigGroups, *, is_whole: bool
+) -> tuple[str, list[str]]:
+    """Lay the settings of a file over stored ones, and below those of the command line.
+
+    A group that is chosen on the command line replaces that of the file. Where the defaults take a value from another
+    setting and the file says the same, it goes on to follow that setting.
+
+    Args:
+        file: what was read.
+        name: of the stored settings below.
+        overrides: of the command line.
+        groups: of the command.
+        is_whole: whether the settings below are the defaults, so that a group can be replaced as a whole.
+
+    Returns:
+        Name of the stored result, and the overrides that are still to be laid over it.
+    """
+    chosen = [override for override in overrides if groups.is_group(key_of(override)) and is_whole]
+    chosen = [override for override in chosen if key_of(override) not in EMPTY_GROUPS]
+    kept = [choice for choice in file.choices if key_of(choice) not in map(key_of, chosen)]
+    below = _composed_or_explained([*kept, *chosen], name, groups, is_resolved=False)
+    values = {key: value for key, value in file.values.items() if key not in map(key_of, chosen)}
+    following = _without_followers(values, below)
+    stored = _store("followed", laid_over(below, _literal(following)), groups)
+    followed = _composed([], stored)
+    stated = laid_over(following, _differing(values, followed))
+    name = _store("with_file", laid_over(below, _literal(stated)), groups)
+    lays_experiment = any(key_of(override) in EMPTY_GROUPS for override in overrides)
+    return name, [override for override in overrides if lays_experiment or override not in chosen]
+
+
+def _without_followers(values: Mapping[str, Any], below: Any) -> dict[str, Any]:
+    """Return values without those that the settings below take from another setting."""
+    found = {}
+    for key, value in values.items():
+        under = below.get(key) if isinstance(below, Mapping) else None
+        if isinstance(value, Mapping):
+            found[key] = _without_followers(value, under)
+        elif not (isinstance(under, str) and under.startswith("${")):
+            found[key] = value
+    return found
+
+
+def _differing(values: Mapping[str, Any], other: Any) -> dict[str, Any]:
+    """Return the values that another mapping does not hold alike."""
+    found = {}
+    for key, value in values.items():
+        beside = other.get(key) if isinstance(other, Mapping) else None
+        if isinstance(value, Mapping):
+            found[key] = _differing(value, beside)
+        elif value != beside:
+            found[key] = value
+    return found
+
+
+def _literal(value: Any) -> Any:
+    """Return plain values in which `${` is text, not a reference to a setting."""
+    if isinstance(value, Mapping):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value.replace("${", r"\${") if isinstance(value, str) else value
+
+
+def _store(name: str, values: Mapping[str, Any], groups: ConfigGroups) -> str:
+    """Store settings for Hydra under a name, with no choice in any config group; returns the name."""
     from hydra.core.config_store import ConfigStore
 
-    def literal(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: literal(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [literal(item) for item in value]
-        return value.replace("${", r"\${") if isinstance(value, str) else value  # text, not an interpolation
-
-    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_"))
-    groups.sort(key=lambda group: group in EMPTY_GROUPS)  # these are laid over the others
-    name = "base"
-    ConfigStore.instance().store(name, {"defaults": ["_self_", *({group: None} for group in groups)], **literal(base)})
+    nothing_chosen = [{group: None} for group in groups.names()]
+    ConfigStore.instance().store(name, {"defaults": ["_self_", *nothing_chosen], **values})
     return name
 
 
-def _composed(overrides: Sequence[str], name: str) -> dict[str, Any]:
+def _composed_or_explained(
+    overrides: Sequence[str], name: str, groups: ConfigGroups, *, is_resolved: bool = True
+) -> dict[str, Any]:
+    typed = {_as_typed(_as_added(override)): override for override in overrides}
+    try:
+        return _composed(list(typed), name, is_resolved=is_resolved)
+    except Exception as error:  # Hydra raises errors of a dozen libraries and kinds for what was typed
+        message = explain_first_fault(typed, error, lambda some: _composed(some, name), groups)
+        raise ConfigError(message) from error
+
+
+def _composed(overrides: Sequence[str], name: str, *, is_resolved: bool = True) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True)
+    values = OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=is_resolved)
     assert isinstance(values, dict)
     return values  # type: ignore[return-value]
-
-
-def _refuse_malformed(override: str) -> None:
-    """Refuse an argument that is no `key=value`, before Hydra's parser does."""
-    key, equals, _ = override.partition("=")
-    if override.startswith("-"):
-        for flags, way in HYDRA_FLAGS.items():
-            if key in flags:
-                raise ConfigError(f"{key} is an option of Hydra's that this command does not have; {way}")
-        name = key.lstrip("-").replace("-", "_")
-        hint = f"settings are written without dashes: {name}=VALUE" if setting_type(name) else "see --help"
-        raise ConfigError(f"{key} is not an option; {hint}")
-    if key.strip(".… ") == "":
-        raise ConfigError(
-            f"{override!r} has no key; leave it out, or write settings in its place: key=value"
-            if override.strip()
-            else "an argument is empty, perhaps an unset variable of the shell; leave it out, or write key=value"
-        )
-    if not equals and not override.startswith("~"):
-        raise ConfigError(
-            f"{override!r} is not key=value; write {override}=VALUE"
-            if KEY.fullmatch(override) and (setting_type(override) or (CONF / override).is_dir())
-            else f"{override!r} is not key=value; a value with spaces is put in quotes of the shell: 'key=two words'"
-        )
-    if not KEY.fullmatch(key):
-        raise ConfigError(f"{key!r} cannot be the name of a setting; write key=value, such as training.num_steps=5")
-    if key.lstrip("+~").partition(".")[0] == "hydra" and key.lstrip("+~") != "hydra.searchpath":
-        raise ConfigError(f"{key.lstrip('+~')} is not a setting; of Hydra's own only hydra.searchpath is read")
 
 
 def _without_nothing_chosen(overrides: Sequence[str]) -> list[str]:
@@ -144,13 +203,11 @@ def _as_added(override: str) -> str:
 
 def _as_typed(override: str) -> str:
     """Quote the value of a setting that holds text, so that Hydra reads it as it is."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     key, equals, value = override.partition("=")
     is_plain = value == "null" or ONE_QUOTED.fullmatch(value) is not None
     if not equals or is_plain or not is_text(setting_type(key.lstrip("+")), or_mapping=not value.startswith("{")):
         return override
-    return f"{key}={QuotedString(text=value, quote=Quote.single).with_quotes()}"
+    return f"{key}={quoted(value)}"
 
 
 def _settle_paths(values: dict[str, Any], kind: Any, prefix: str, *, is_for_here: bool) -> None:
@@ -167,128 +224,3 @@ def _settle_paths(values: dict[str, Any], kind: Any, prefix: str, *, is_for_here
                 )
             if is_for_here:
                 values[name] = str(Path(value).expanduser()) if value.startswith("~") else value
-
-
-def _explain_first_fault(overrides: Mapping[str, str], error: Exception, name: str) -> str:
-    """Return what is wrong with the first override that fails, groups before values as Hydra takes them.
-
-    `overrides` maps them as Hydra reads them to as they were typed; `name` is that of the settings below them.
-    """
-    ordered = sorted(overrides, key=lambda override: (not override.startswith("hydra."), not _is_group(_key(override))))
-    fault = error
-    for number, override in enumerate(ordered):
-        try:
-            if len(ordered) > 1:
-                _composed(ordered[: number + 1], name)
-                continue
-        except Exception as found:
-            fault = found
-        return _explain(overrides[override], override, _composed(ordered[:number], name), fault)
-    return _one_line(error)
-
-
-def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Exception) -> str:
-    """Return one line on what is wrong with an override of settings that compose without it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import GrammarParseError
-
-    key, _, value = override.partition("=")
-    plain = _key(override)
-    try:
-        OverridesParser.create().parse_override(quoted)
-    except HydraException:
-        return _unreadable(plain, value)
-    if _is_group(plain):
-        is_to_add = "No match in the defaults list" in str(error) and not key.startswith("~")
-        if is_to_add and value in _choices(plain):
-            return f"{override}: these settings have no {plain} yet; add it with a plus sign: +{override}"
-        is_absent = is_to_add or isinstance(error, MissingConfigException | ValueError)
-        return _no_choice(plain, value) if is_absent else f"{override}: {_one_line(error)}"
-    level: Any = known
-    path = ""
-    for part in plain.split("."):
-        if level is None and path:
-            return _null_level(path, part)
-        if not isinstance(level, Mapping):
-            return f"{path} is one value and has no {part}"
-        inner = f"{path}.{part}" if path else part
-        if part not in level and inner != plain and setting_type(inner) is not None:
-            return _null_level(inner, plain.removeprefix(f"{inner}."))
-        if part not in level:
-            if not key.startswith(("+", "~")) and setting_type(plain) is not None:
-                return f"{override}: names that a setting does not have yet are added with a plus sign: +{override}"
-            if setting_type(inner) is not None:
-                break
-            return unknown_key(part, [*level, *(EMPTY_GROUPS if not path else ())], path)
-        level, path = level[part], inner
-    if key.startswith("+") and not key.startswith("++"):
-        return f"{plain} is a setting already; leave the plus sign out: {plain}={value}"
-    if "Ambiguous" in str(error) or "weep" in str(error):
-        return _unreadable(plain, value)
-    if isinstance(level, Mapping) and "={" in override:
-        return f"{override}: names that a setting does not have yet are added with a plus sign: +{override}"
-    if "nterpolation" in str(error) or isinstance(error.__cause__, GrammarParseError):
-        fault = "what follows ${ is not a name that ends with }" if error.__cause__ is not None else _one_line(error)
-        return (
-            f"{override}: {fault}; ${{name}} stands for the setting of that name, and \\${{name}} for the "
-            "characters themselves"
-        )
-    return f"{override}: {_one_line(error)}"
-
-
-def _unreadable(key: str, value: str) -> str:
-    """Return how a value that Hydra's grammar cannot read is written."""
-    kind = setting_type(key)
-    kind = getattr(kind, "__origin__", kind)  # of a number with a range, Annotated[int, Ge(1)]
-    if kind in (int, float, bool):
-        return f"{key} must be {kind.__name__}; got {value!r}"
-    quoted = shlex.quote(f'{key}="{value}"') if value[:1] not in ("[", "{") else shlex.quote(f'{key}=["a, b", c]')
-    return (
-        f"{key}={value} cannot be read: text that holds any of , : = < ( ) [ ] {{ }} or a quote is put in quotes, and "
-        f"these in quotes of the shell, such as {quoted}"
-    )
-
-
-def _null_level(path: str, part: str) -> str:
-    group = path.replace(".", "/")
-    if choices := list(_choices(group)):
-        return f"{path} is null in these settings, so it has no {part}; add it first: +{group}={choices[0]}"
-    parent = path.split(".")[0]
-    others = ", ".join(f"{parent}={choice}" for choice in _choices(parent))
-    return f"{path} is null in these settings, so it has no {part}" + (f"; choose {others}" if others else "")
-
-
-def _no_choice(group: str, value: str) -> str:
-    """Return the choices of a config group and the nearest one."""
-    choices = list(_choices(group))
-    below = [choice for choice in choices if value and choice.startswith(f"{value.rstrip('/')}/")]
-    if below:
-        return f"{group}={value} is a folder; choose {', '.join(f'{group}={choice}' for choice in below)}"
-    near = nearest(value, choices)
-    hint = f"did you mean {group}={near}? " if near else ""
-    return f"{group}={value} is not there; {hint}choices: {', '.join(choices)}"
-
-
-def _choices(group: str) -> Iterator[str]:
-    """Return the files of a group, without parts of others (`_...`) or groups below it (learner/lora)."""
-    for file in sorted((CONF / group).rglob("*.yaml")):
-        parts = file.relative_to(CONF / group).with_suffix("").parts
-        if not any(part.startswith("_") for part in parts) and (
-            len(parts) == 1 or not setting_type(f"{group}.{parts[0]}")
-        ):
-            yield "/".join(parts)
-
-
-def _is_group(key: str) -> bool:
-    return "." not in key and (CONF / key.partition("@")[0]).is_dir()
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def _one_line(error: Exception) -> str:
-    """Return the first line of Hydra's message, and all of what YAML's parser says, which names file and line last."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if type(error).__module__.startswith(("hydra", "omegaconf")) else " ".join(" ".join(lines).split())

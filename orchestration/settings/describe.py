@@ -31,9 +31,14 @@ def setting_type(key: str, holder: Any = ExperimentConfig) -> Any:
     return found
 
 
+def members(annotation: Any) -> list[str]:
+    """Return the names of the fields of an annotation's records; empty where it has none."""
+    return [field.name for record in _records(annotation) for field in dataclasses.fields(record)]
+
+
 def is_text(annotation: Any, *, or_mapping: bool = False) -> bool:
     """Return whether an annotation allows text alone, None aside, and mappings if they are allowed for."""
-    kinds = [_bare(kind) for kind in _kinds(annotation)]
+    kinds = [bare(kind) for kind in alternatives(annotation)]
     if or_mapping:
         kinds = [kind for kind in kinds if not _is_of_keys(kind)]
     return bool(kinds) and all(
@@ -44,7 +49,7 @@ def is_text(annotation: Any, *, or_mapping: bool = False) -> bool:
 
 def is_path(annotation: Any) -> bool:
     """Return whether an annotation is `Annotated[str, "path"]`, None aside."""
-    return any("path" in getattr(kind, "__metadata__", ()) for kind in _kinds(annotation))
+    return any("path" in getattr(kind, "__metadata__", ()) for kind in alternatives(annotation))
 
 
 def explain(key: str) -> str:
@@ -76,8 +81,8 @@ def meaning(key: str) -> str:
     return _meanings(setting_type(holder) if holder else ExperimentConfig).get(name, "")
 
 
-def _kinds(annotation: Any) -> list[Any]:
-    """Split `X | None`; None itself is left out."""
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the alternatives of an annotation, without None."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     kinds = typing.get_args(annotation) if is_union else (annotation,)
     return [kind for kind in kinds if kind is not types.NoneType]
@@ -85,7 +90,8 @@ def _kinds(annotation: Any) -> list[Any]:
 
 def _records(annotation: Any) -> list[type]:
     """Return the dataclasses of an annotation."""
-    return [kind for kind in _kinds(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    found = map(bare, alternatives(annotation))
+    return [kind for kind in found if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
 
 
 def _is_of_keys(kind: Any) -> bool:
@@ -94,15 +100,17 @@ def _is_of_keys(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
+    """Return the type within `Annotated`."""
     return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _member(annotation: Any, name: str) -> Any:
     """Return the annotation of one field, or of a mapping's values; None where there is no such field."""
     for record in _records(annotation):
-        return typing.get_type_hints(record, include_extras=True).get(name)
-    for kind in _kinds(annotation):
+        if (found := typing.get_type_hints(record, include_extras=True).get(name)) is not None:
+            return found
+    for kind in map(bare, alternatives(annotation)):
         origin = typing.get_origin(kind)
         if isinstance(origin, type) and issubclass(origin, Mapping):
             return typing.get_args(kind)[1]
@@ -130,7 +138,7 @@ def _meanings(annotation: Any) -> dict[str, str]:
 def _spell(annotation: Any) -> str:
     """Write an annotation as the command line would: `int`, `a | b`, `list of text`, `settings`, `or null`."""
     words = []
-    for kind in map(_bare, _kinds(annotation)):
+    for kind in map(bare, alternatives(annotation)):
         origin, inner = typing.get_origin(kind), typing.get_args(kind)
         if origin is Literal:
             words.append(" | ".join(map(str, inner)))

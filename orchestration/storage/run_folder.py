@@ -15,8 +15,10 @@ from learner.config import OptimizerConfig, learning_rate_at
 from learner.store import open_store
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.own_code import with_own_code_in
 from orchestration.storage.commit import project_commit
 from orchestration.storage.files import append_json_line, read_json_lines, write_json
+from orchestration.storage.own_code import changed_files, keep, read_records, records_of
 
 MAY_CHANGE = {
     "run_dir": "a run folder may be moved",
@@ -133,6 +135,10 @@ class RunFolder:
         """Digests of the rows that the run trains on and is scored on."""
         self.model = self.root / "model.json"
         """Digest of the model that the run began from."""
+        self.own_code = self.root / "own_code.json"
+        """Digests of the user's own code that the settings name."""
+        self.own_code_copies = self.root / "own_code"
+        """The files of that code; actors load these."""
         self.environment = self.root / "environment.json"
         """Commit, versions and machine of the latest start."""
         self.inputs = self.root / "inputs.json"
@@ -257,26 +263,68 @@ def deciding_entry(key: str) -> str | None:
     return next((prefix for prefix in prefixes if prefix in MAY_CHANGE or prefix in MUST_STAY), None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChange:
+    """A setting that differs from the one by which a run has gone so far."""
+
+    before: Any
+    now: Any
+    words: str
+    """Both, or which files of one's own code have changed."""
+    shapes_result: bool
+    """False for what may change, and for code of one's own that was moved alone."""
+
+
+def config_changes(folder: RunFolder, config: ExperimentConfig) -> dict[str, SettingChange]:
+    """Return the settings that differ from those of a run that has begun, by dotted key.
+
+    Code of one's own is compared by its digest: unchanged files in another place are the same code.
+
+    Raises:
+        ResumeError: a record of the run cannot be read.
+        OwnCodeError: code that the settings name is not there.
+    """
+    began, current = read_config(folder), _as_json(config)
+    noted, records = read_records(folder.own_code), records_of(config)
+    both = noted.keys() & records.keys()
+    code_before = dict(flatten(with_own_code_in(began, lambda key, text: noted[key].digest if key in both else text)))
+    code_now = dict(flatten(with_own_code_in(current, lambda key, text: records[key].digest if key in both else text)))
+    before, now = dict(flatten(began)), dict(flatten(current))
+    changes = {}
+    for key in sorted(before.keys() | now.keys()):
+        is_same_code = code_before.get(key) == code_now.get(key)
+        if key == "allow_config_change" or (is_same_code and before.get(key) == now.get(key)):
+            continue
+        words = f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        below = [name for name in both if name == key or name.startswith(f"{key}[")]
+        if altered := [name for name in below if noted[name].digest != records[name].digest]:
+            words = "; ".join(f"{name}: {changed_files(noted[name], records[name])}" for name in altered)
+        changes[key] = SettingChange(
+            before=before.get(key),
+            now=now.get(key),
+            words=words,
+            shapes_result=not is_same_code and not may_change(key),
+        )
+    return changes
+
+
 def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
-    """Write the settings of a new run, or check that those of an old one still hold and note which have changed.
+    """Write settings and own code of a new run, or check that those of an old one still hold and note what has changed.
 
     Returns:
         Lines for the user: what an accepted change does.
 
     Raises:
-        ResumeError: a setting that shapes the result differs; every such key is named.
+        ResumeError: a setting, or code, that shapes the result differs; every such key is named.
     """
-    current = json.loads(json.dumps(dataclasses.asdict(config)))
+    current = _as_json(config)
     if not folder.config.is_file():
+        _keep_code(folder, config)
         write_json(folder.config, current)
         return []
-    before, now = dict(flatten(read_config(folder))), dict(flatten(current))
-    changes = {
-        key: (before.get(key), now.get(key))
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key != "allow_config_change"
-    }
-    shaping = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items() if not may_change(key))
+    began = dict(flatten(read_config(folder)))
+    changes = config_changes(folder, config)
+    shaping = "; ".join(change.words for change in changes.values() if change.shapes_result)
     if shaping and not config.allow_config_change:
         raise ResumeError(
             f"{folder.root} began with other settings: {shaping}. Use another run_dir, restore the settings, or accept "
@@ -284,11 +332,23 @@ def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
         )
     if not changes:
         return []
-    marked = checkpoint.marked_steps(open_store(before.get("training.checkpoint_dir") or folder.checkpoints))
+    marked = checkpoint.marked_steps(open_store(began.get("training.checkpoint_dir") or folder.checkpoints))
     step = max(marked, default=0)
-    append_json_line(folder.config_changes, {"step": step, "changes": changes, "settings": current})
+    noted = {key: (change.before, change.now) for key, change in changes.items()}
+    append_json_line(folder.config_changes, {"step": step, "changes": noted, "settings": current})
+    _keep_code(folder, config)
     lines = [f"allow_config_change: from step {step + 1} on {shaping}"] if shaping else []
-    return lines + _changed_schedule(config.learner.optimizer, before.get("learner.optimizer.total_steps"), step)
+    return lines + _changed_schedule(config.learner.optimizer, began.get("learner.optimizer.total_steps"), step)
+
+
+def _as_json(config: ExperimentConfig) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
+
+
+def _keep_code(folder: RunFolder, config: ExperimentConfig) -> None:
+    if records := records_of(config):
+        keep(records, folder.own_code, folder.own_code_copies)
 
 
 def _changed_schedule(optimizer: OptimizerConfig, total_steps: int | None, step: int) -> list[str]:

@@ -157,7 +157,8 @@ class RayJobServer:
         driver = self._config.driver
         with tempfile.TemporaryDirectory(prefix="mixed-r1-code-") as folder:
             if self._config.ship_code:
-                staged = stage_code(source_folder(), Path(folder) / "code", max_mib=self._config.max_package_mib)
+                limit = self._config.max_package_mib
+                staged = stage_code(source_folder(), Path(folder) / "code", max_mib=limit, files=job.files)
                 environment["working_dir"] = str(staged)
             try:
                 self._client.submit_job(

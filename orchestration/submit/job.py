@@ -7,17 +7,18 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.files import read_arguments
 from orchestration.storage.commit import COMMIT_FILE, project_commit
+from orchestration.submit.parcel import PACKAGES, pack
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 """Read by the process that Ray puts beside the driver; its default of 3 s is too short for a checkpoint."""
-PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
-"""Listing what is shipped is safer than listing what is not: data, runs, .env and .git never leave the machine."""
 LEFT_OUT = ("__pycache__", "*.py[co]", ".*")
 MIB = 2**20
 
@@ -31,6 +32,8 @@ class Job:
     """A line for the shell of the driver's machine."""
     environment: Mapping[str, str]
     metadata: Mapping[str, str]
+    files: Mapping[str, Path]
+    """The user's own, by their path in the folder of the job; sent beside the packages."""
 
 
 def make_job(config: ExperimentConfig, overrides: Sequence[str], shell: Mapping[str, str]) -> Job:
@@ -38,7 +41,7 @@ def make_job(config: ExperimentConfig, overrides: Sequence[str], shell: Mapping[
 
     Args:
         config: composed from `overrides`, with folders as they were written.
-        overrides: what the user wrote; settings of `submit` itself are left out.
+        overrides: what the user wrote, options included; settings of `submit` itself are left out.
         shell: environment of the submitting process.
 
     Raises:
@@ -46,12 +49,14 @@ def make_job(config: ExperimentConfig, overrides: Sequence[str], shell: Mapping[
     """
     check_job(config)
     submit = config.submit
-    kept = [override for override in overrides if not re.match(r"[+~]*submit[.=/]", override)]
+    parcel = pack(config, read_arguments(overrides))
+    kept = [argument for argument in parcel.arguments if not re.match(r"[+~]*submit[.=/]", argument)]
     return Job(
         name=submit.name or default_name(config.run_dir),
         entrypoint=entrypoint(submit.python, kept, submit.require_environment),
         environment=_environment(submit, shell),
         metadata={"project": "mixed-r1", "run_dir": config.run_dir},
+        files=parcel.files,
     )
 
 
@@ -154,25 +159,30 @@ def source_folder() -> Path:
     return Path(__file__).parents[2]
 
 
-def stage_code(source: Path, target: Path, *, max_mib: float) -> Path:
-    """Copy the packages into a folder that Ray can take as a job's `working_dir`.
+def stage_code(source: Path, target: Path, *, max_mib: float, files: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """Copy the packages, and the user's own files, into a folder that Ray can take as a job's `working_dir`.
 
     Above `max_mib` nothing is copied.
 
     Raises:
         ConfigError: It is too large; the largest files are named.
     """
-    sizes = {path: path.stat().st_size for package in PACKAGES for path in shipped_files(source / package)}
+    names = {path: str(path.relative_to(source)) for package in PACKAGES for path in shipped_files(source / package)}
+    names |= {path: str(path) for path in files.values()}
+    sizes = {path: path.stat().st_size for path in names}
     total = sum(sizes.values()) / MIB
     if total > max_mib:
         largest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:3]
-        names = ", ".join(f"{path.relative_to(source)} ({sizes[path] / MIB:.1f} MiB)" for path in largest)
+        shown = ", ".join(f"{names[path]} ({sizes[path] / MIB:.1f} MiB)" for path in largest)
         raise ConfigError(
             f"the code to ship has {total:.1f} MiB and submit.max_package_mib is {max_mib:g}; move data out of the "
-            f"packages (largest: {names}), or raise it: Ray takes up to 512 and copies them to every node"
+            f"packages (largest: {shown}), or raise it: Ray takes up to 512 and copies them to every node"
         )
     for package in PACKAGES:
         shutil.copytree(source / package, target / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for name, path in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
     if source == source_folder() and (commit := project_commit()) is not None:
         (target / COMMIT_FILE.relative_to(source_folder())).write_text(f"{commit}\n")
     return target

@@ -1,7 +1,5 @@
 """What is typed becomes settings as it was meant, or is refused in one line that names what is wrong and the way."""
 
-from pathlib import Path
-
 import pytest
 
 from orchestration.cli import compose
@@ -129,7 +127,8 @@ def test_of_two_values_for_one_key_the_last_counts() -> None:
         (["=3"], "'=3' has no key"),
         (["a b=3"], "'a b' cannot be the name of a setting"),
         (["-m"], "-m is an option of Hydra's.*for seed in 0 1 2"),
-        (["--config-dir=/x"], "hydra.searchpath=.*experiment=NAME"),
+        (["-cd", "/x"], "--config-dir FOLDER.*experiment=NAME"),
+        (["hydra.searchpath=[/x]"], "hydra.searchpath is not a setting.*--config-dir FOLDER"),
         (["--seed=3"], "settings are written without dashes: seed=VALUE"),
         (["--frobnicate"], "--frobnicate is not an option; see --help"),
         (["hydra.run.dir=x"], "hydra.run.dir is not a setting"),
@@ -154,17 +153,6 @@ def test_the_override_at_fault_is_the_one_that_is_blamed(overrides: list[str], a
     with pytest.raises(ConfigError) as caught:
         compose(overrides)
     assert str(caught.value).startswith(at_fault)
-
-
-def test_yaml_of_ones_own_is_found_and_a_broken_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
-    (tmp_path / "experiment" / "broken.yaml").write_text("# @package _global_\nseed: [5\n")
-    path = f"hydra.searchpath=[file://{tmp_path}]"
-
-    assert compose([path, "experiment=mine"])["seed"] == 5
-    with pytest.raises(ConfigError, match=r"broken\.yaml.*line 3"):
-        compose([path, "experiment=broken"])
 
 
 def test_the_annotations_of_the_settings_say_what_is_text_and_what_a_path() -> None:

@@ -20,7 +20,7 @@ KILLED = JobState(status=JobStatus.FAILED, driver_exit_code=-9)
 LOST = JobState(status=JobStatus.FAILED, error_type=LOST_DRIVER, message="The actor died because its node died.\n...")
 WRONG = JobState(status=JobStatus.FAILED, driver_exit_code=2)
 STOPPED = JobState(status=JobStatus.STOPPED)
-JOB = Job(name="first", entrypoint="exec python", environment={}, metadata={"run_dir": "/shared/first"})
+JOB = Job(name="first", entrypoint="exec python", environment={}, metadata={"run_dir": "/shared/first"}, files={})
 
 
 class FakeServer:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conf.own_code import OwnCodeError
 from orchestration.cli import compose
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -163,3 +164,73 @@ def test_our_own_packages_are_a_small_parcel_that_runs_where_it_lands(tmp_path: 
     command = [sys.executable, "-m", "orchestration.cli", "config", "seed=5"]
     done = subprocess.run(command, cwd=staged, capture_output=True, text=True, check=True)
     assert "seed: 5" in done.stdout
+
+
+def own_code(folder: Path) -> Path:
+    (folder / "code").mkdir()
+    (folder / "code" / "mine.py").write_text("import beside\ndef read(): ...\n")
+    (folder / "code" / "beside.py").write_text("x = 1\n")
+    return folder / "code"
+
+
+def test_own_code_goes_along_and_the_job_composes_settings_that_name_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_code(tmp_path)
+    package = tmp_path / "own_package_5"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "reader.py").write_text("def read(): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    job = job_of(
+        "+data.recipe.sources.mine={adapter: 'code/mine.py:read'}",
+        "+data.recipe.sources.other={adapter: 'own_package_5.reader:read'}",
+        "+data.recipe.sources.third={adapter: 'json:loads'}",
+    )
+    [folder] = {path.rpartition("/")[0] for path in job.files if path.startswith("own_code/")}
+    package_files = {"own_package_5/__init__.py", "own_package_5/reader.py"}
+    assert set(job.files) == {f"{folder}/mine.py", f"{folder}/beside.py"} | package_files
+
+    staged = stage_code(source_folder(), tmp_path / "staged", max_mib=10.0, files=job.files)
+    arguments = shlex.split(job.entrypoint)[5:]
+    command = [sys.executable, "-m", "orchestration.cli", "config", *arguments]
+    done = subprocess.run(command, cwd=staged, capture_output=True, text=True, check=True)
+    assert f"adapter: {staged}/{folder}/mine.py:read" in done.stdout
+    assert "adapter: own_package_5.reader:read" in done.stdout
+
+
+def test_own_code_counts_against_the_limit_and_is_refused_where_it_is_not_there(tmp_path: Path) -> None:
+    code = own_code(tmp_path)
+    adapter = f"+data.recipe.sources.mine={{adapter: '{code}/mine.py:read'}}"
+    for package in PACKAGES:
+        (tmp_path / "source" / package).mkdir(parents=True)
+    (code / "beside.py").write_text("x = 1\n" + "#" * 3 * 2**20)
+    with pytest.raises(ConfigError, match=r"has 3\.0 MiB and .*beside\.py \(3\.0 MiB\)"):
+        stage_code(tmp_path / "source", tmp_path / "staged", max_mib=2.0, files=job_of(adapter).files)
+    with pytest.raises(OwnCodeError, match=r"sources\.mine\.adapter=.*has no raed; did you mean read\?"):
+        job_of(adapter.replace(":read", ":raed"))
+
+
+def test_where_no_code_is_shipped_its_file_must_be_named_from_the_root(tmp_path: Path) -> None:
+    relative = "+data.recipe.sources.mine={adapter: 'code/mine.py:read'}"
+    with pytest.raises(ConfigError, match=r"is relative, and submit\.ship_code=false"):
+        job_of(relative, "submit.ship_code=false")
+    job = job_of(relative.replace("code/", "/shared/code/"), "submit.ship_code=false")
+    assert job.files == {}
+    assert "/shared/code/mine.py:read" in job.entrypoint
+
+
+def test_settings_of_ones_own_go_along(tmp_path: Path) -> None:
+    (tmp_path / "groups" / "experiment").mkdir(parents=True)
+    (tmp_path / "groups" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
+    (tmp_path / "groups" / "notes.txt").write_text("not needed")
+    (tmp_path / "few.yaml").write_text("experiment: mine\ntraining: {num_steps: 3}\n")
+    job = job_of(f"--config={tmp_path}/few.yaml", f"--config-dir={tmp_path}/groups")
+    assert set(job.files) == {"settings/few.yaml", "settings/groups/experiment/mine.yaml"}
+    staged = stage_code(source_folder(), tmp_path / "staged", max_mib=10.0, files=job.files)
+    arguments = shlex.split(job.entrypoint)[5:]
+    command = [sys.executable, "-m", "orchestration.cli", "config", *arguments]
+    done = subprocess.run(command, cwd=staged, capture_output=True, text=True, check=True)
+    assert "\nseed: 5\n" in done.stdout
+    assert "num_steps: 3" in done.stdout
