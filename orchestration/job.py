@@ -92,7 +92,8 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     for key, text in own_code(config).items():
         load_own(key, text)
     load_group_filter(config.training.filter)  # a fault of it is said before anything starts
-    check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out)
+    sets = [Path(one.path) for one in config.evaluation.sets.values()] if config.evaluation.enabled else []
+    check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out, *sets)
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)

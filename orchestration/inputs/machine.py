@@ -51,6 +51,8 @@ def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_we
     """
     refused: list[str] = []
     data = {"data.train": config.data.train, "data.held_out": config.data.held_out} if needs_data else {}
+    if needs_data and config.evaluation.enabled:
+        data |= {f"evaluation.sets.{name}.path": one.path for name, one in config.evaluation.sets.items()}
     for key, value in data.items():
         if value == NOT_SET:
             refused.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")

@@ -51,12 +51,14 @@ def curves_svg(metrics: Metrics) -> Markup:
 
 
 def held_out_svg(records: Metrics) -> Markup:
-    """Draw held-out reward over the steps, by reward function, sampled and greedy.
+    """Draw held-out reward over the steps, by reward function (and further set), sampled and greedy.
 
     Args:
         records: Of `read_held_out`.
     """
-    names = sorted({key.split("/")[1] for record in records for key in record if key.endswith("/sampled_task")})
+    ending = "/sampled_task"
+    keys = {key for record in records for key in record if key.endswith(ending)}
+    names = sorted(key.removeprefix("held_out/").removesuffix(ending) for key in keys)
 
     def fill(axis: "Axes", title: str) -> None:
         for number, name in enumerate(names):

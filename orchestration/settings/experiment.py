@@ -1,9 +1,10 @@
 """All settings of a run as one frozen record, and the checks that need several groups of settings."""
 
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,18 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutSetConfig:
+    """One more held-out set, scored beside data.held_out."""
+
+    path: Annotated[str, "path", MinLen(1)]
+    """Parquet file or folder of shards."""
+    every_steps: Annotated[int, Ge(1)] | None = None
+    """Score it during the run too, after every k-th step; null only before and after."""
+    num_samples: Annotated[int, Ge(1)] | None = None
+    """Rows that the seed draws from it; null takes all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
     """How a run scores held-out data before and after."""
 
@@ -87,6 +100,13 @@ class EvaluationConfig:
     enabled: bool = True
     every_steps: Annotated[int, Ge(1)] | None = None
     """Score held-out data during the run too, after every k-th step; null only before and after."""
+    sets: Mapping[str, HeldOutSetConfig] = field(default_factory=dict)
+    """By name: further held-out sets, each at its own rhythm; their scores are held_out/set/NAME/..."""
+
+    def __post_init__(self) -> None:
+        for name in self.sets:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ConfigError(f"evaluation.sets names {name!r}, a part of metrics; use letters, digits, _ and -")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from math import sqrt
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from orchestration.page.figures import data_uri
-from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.experiment import ExperimentConfig, HeldOutSetConfig
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
@@ -68,12 +69,17 @@ class Evaluation:
     examples: list[dict[str, Any]]
     failure: str | None
     """The most frequent reason for which samples have no score; None where all have one."""
+    sets: dict[str, "Evaluation"] = field(default_factory=dict)
+    """Scores of the further sets of evaluation.sets that were scored at this step, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "failure"}
+        values = {name: value for name, value in asdict(self).items() if name not in ("failure", "sets")}
+        if self.sets:
+            values["sets"] = {name: one.to_json() for name, one in self.sets.items()}
+        return values
 
     def metrics(self) -> dict[str, float]:
-        """Return the scores by metric name: of reward functions, their mean, and of sources where there are several.
+        """Return the scores by metric name: of reward functions, their mean, of several sources, of sets.
 
         Example:
             >>> Evaluation(step=0, rows="", families={}, sources={}, examples=[], failure=None).metrics()
@@ -88,6 +94,8 @@ class Evaluation:
             found["held_out/mean/greedy"] = fmean(score.greedy for score in self.families.values())
         for name, score in self.sources.items() if len(self.sources) > 1 else ():
             found |= {f"held_out/source/{name}/sampled": score.sampled, f"held_out/source/{name}/greedy": score.greedy}
+        for name, one in self.sets.items():
+            found |= {f"held_out/set/{name}/{key.removeprefix('held_out/')}": v for key, v in one.metrics().items()}
         return found
 
 
@@ -180,6 +188,20 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
     ]
 
 
+@dataclass(slots=True)
+class _Set:
+    """One of evaluation.sets."""
+
+    samples: list[Sample]
+    function_of: Mapping[tuple[str, str], str]
+    every_steps: int | None
+    newest: Evaluation | None = None
+
+
+MAIN = "data.held_out"
+"""Stands for the rows of data.held_out where sets are named."""
+
+
 class HeldOut:
     """Scores the same samples with the same seeds each time.
 
@@ -216,6 +238,8 @@ class HeldOut:
         self._folder = folder
         self._say = say
         self._newest: Evaluation | None = None
+        self._is_enabled, self._every_steps = config.evaluation.enabled, config.evaluation.every_steps
+        self._sets = {name: _open_set(config, one) for name, one in config.evaluation.sets.items()}
         self._before = read_evaluation(folder, "before")
         self._say_if_incomparable()
 
@@ -229,11 +253,30 @@ class HeldOut:
             )
             self._before = {}
 
-    async def score(self, name: str, step: int) -> Evaluation:
+    def due(self, step: int) -> list[str]:
+        """Return what is to be scored after `step` steps: names of sets, MAIN for data.held_out; empty for nothing."""
+        rhythms = {MAIN: self._every_steps, **{name: one.every_steps for name, one in self._sets.items()}}
+        return [name for name, every in rhythms.items() if self._is_enabled and every and step % every == 0]
+
+    async def score(self, name: str, step: int, due: Sequence[str] | None = None) -> Evaluation:
         """Score the live weights, which are those after `step` steps, and write the result under a name.
 
-        The same step is scored once, however many names it has.
+        The same step is scored once, however many names it has. `due` is what to score; None is everything.
         """
+        found = Evaluation(step=step, rows="", families={}, sources={}, examples=[], failure=None)
+        if due is None or MAIN in due:
+            found = await self._score_main(name, step)
+        sets = {}
+        for key, one in self._sets.items():
+            if due is None or key in due:
+                sets[key] = await self._score_set(key, one, step)
+        found = replace(found, sets=sets)
+        if name == "before":
+            self._before = found.to_json()
+        write_json(self._folder.evaluation(name), found.to_json())
+        return found
+
+    async def _score_main(self, name: str, step: int) -> Evaluation:
         if self._newest is None or self._newest.step != step:
             self._say(f"scoring held-out samples at step {step} ...")
             self._newest = await evaluate(
@@ -245,10 +288,27 @@ class HeldOut:
                 step=step,
             )
             self._print(self._newest, is_last=name == "after")
-            if name == "before":
-                self._before = self._newest.to_json()
-        write_json(self._folder.evaluation(name), self._newest.to_json())
         return self._newest
+
+    async def _score_set(self, name: str, one: _Set, step: int) -> Evaluation:
+        if one.newest is None or one.newest.step != step:
+            self._say(f"scoring held-out set {name} at step {step} ...")
+            one.newest = await evaluate(
+                one.samples,
+                engines=self._engines,
+                rewards=self._rewards,
+                questioning=self._questioning,
+                function_of=one.function_of,
+                step=step,
+                num_examples=0,
+            )
+            before = self._before.get("sets", {}).get(name, {})
+            known = before.get("families", {}) if before.get("rows") == one.newest.rows else {}
+            if one.newest.families:
+                self._say(f"held-out set {name}\n{scores_table(one.newest.to_json()['families'], known)}")
+            else:
+                self._say(f"not one of {len(one.samples)} samples of set {name} could be scored: {one.newest.failure}")
+        return one.newest
 
     def _print(self, scores: Evaluation, *, is_last: bool) -> None:
         """Print the scores; at the end of a run whose scores before are known, job.py prints both instead."""
@@ -260,6 +320,15 @@ class HeldOut:
     def forget(self) -> None:
         """Drop the newest scores: a run that goes back to a checkpoint has other weights at the same steps."""
         self._newest = None
+        for one in self._sets.values():
+            one.newest = None
+
+
+def _open_set(config: ExperimentConfig, settings: HeldOutSetConfig) -> _Set:
+    table = SampleTable(Path(settings.path))
+    function_of = {pair: config.reward.route(*pair).function for pair in set(table.tasks_and_sources())}
+    rows = draw_rows(table, range(len(table)), seed=config.seed, max_rows=settings.num_samples or len(table))
+    return _Set([table[index] for index in rows], function_of, settings.every_steps)
 
 
 def choose_samples(

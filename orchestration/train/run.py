@@ -274,10 +274,10 @@ class Run:
     async def end_step(self, progress: Progress, step_s: float) -> None:
         """Record progress, evaluate and save where due, and request a stop when the allocation ends."""
         self.state.progress = progress
-        evaluation, leave_before_s = self.config.evaluation, self.config.training.checkpoint_before_s
+        leave_before_s = self.config.training.checkpoint_before_s
         scores: Mapping[str, float] = {}
-        if evaluation.enabled and evaluation.every_steps and self.step % evaluation.every_steps == 0:
-            found = await self._evaluate(f"step_{self.step:08d}")
+        if due := self._held_out.due(self.step):
+            found = await self._evaluate(f"step_{self.step:08d}", due)
             scores = {name: score.sampled for name, score in found.families.items()}
         await self.state.save_if_due(scores)
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
@@ -350,10 +350,10 @@ class Run:
         await self.state.load_into(self.learner)
         await self.turns.settle_learner()
 
-    async def _evaluate(self, name: str) -> Evaluation:
-        """Score held-out samples under the weights of this step, and keep the scores under a name."""
+    async def _evaluate(self, name: str, due: Sequence[str] | None = None) -> Evaluation:
+        """Score held-out samples, all or the sets that are due, under the weights of this step; keep them by a name."""
         if self.turns.is_learners:
             await self.weight_sync.publish(self.step)
-        found = await self._held_out.score(name, self.step)
+        found = await self._held_out.score(name, self.step, due)
         self.tracker.log_held_out(found)
         return found
