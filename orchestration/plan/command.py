@@ -35,18 +35,27 @@ def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:
     """Plan a run, print the plan and return the exit code: 0 if the run fits, 3 if it does not.
 
     Raises:
+        ConfigError: as `checked_plan`.
+    """
+    plan = checked_plan(config)
+    if as_json:
+        print(json.dumps(plan_json(plan), indent=2))
+    else:
+        print(plan_text(plan), end="")
+    return 0 if plan.fits else EXIT_DOES_NOT_FIT
+
+
+def checked_plan(config: ExperimentConfig) -> RunPlan:
+    """Plan a run once its model folder and own code are checked.
+
+    Raises:
         ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder or own code.
     """
     check_own_code(config)
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
         check_model(config.model, config.reward)
-    plan = plan_run(config)
-    if as_json:
-        print(json.dumps(plan_json(plan), indent=2))
-    else:
-        print(plan_text(plan), end="")
-    return 0 if plan.fits else EXIT_DOES_NOT_FIT
+    return plan_run(config)
 
 
 def plan_json(plan: RunPlan) -> dict[str, Any]:

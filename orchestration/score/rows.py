@@ -1,7 +1,7 @@
 """Rows to score, read one by one from JSON lines or Parquet; bad rows come with their line and reason."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,18 +71,31 @@ def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {found}; give a .jsonl or .parquet file of rows to score")
-    read = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     line = 0
-    for line, fields in read:
+    for row in rows_of(_parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path), config):
+        line = row.line
+        yield row
+    if not line:
+        raise DataError(f"{path} holds no row")
+
+
+def rows_of(
+    records: Iterable[tuple[int, Mapping[str, Any] | str]], config: RewardConfig
+) -> Iterator[ScoreRow | BadRow]:
+    """Return the rows of (line, fields), or of (line, what is wrong with it).
+
+    Args:
+        records: the fields that `read_rows` names.
+        config: Says which tasks and sources a reward reads.
+    """
+    for line, fields in records:
         if isinstance(fields, str):
             yield BadRow(line=line, reason=fields)
             continue
         try:
-            yield _row(line, fields, config)
+            yield _row(line, dict(fields), config)
         except (_BadRowError, RewardError) as error:
             yield BadRow(line=line, reason=str(error))
-    if not line:
-        raise DataError(f"{path} holds no row")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
