@@ -203,8 +203,9 @@ class UpdateRunner:
                     config=algorithm,
                 )
 
-            # A dummy's one token is nothing that the user's code should have to expect.
-            objective = "clip" if batch.is_dummy else self._algorithm.objective
+            objective = self._algorithm.objective
+            if batch.is_dummy and isinstance(objective, OwnObjective):
+                objective = "clip"  # one token of weight 0 is nothing that the user's code should have to expect
             try:
                 loss, metrics = loss_by(objective)
             except LearnerError as error:
