@@ -12,7 +12,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.cluster.machines import Machine
-from orchestration.settings.cluster import ActorRole, NodesConfig
+from orchestration.settings.cluster import NodeRole, NodesConfig
 
 PROBE_S = 1.0
 """Time for one connection within a cluster."""
@@ -74,7 +74,7 @@ def kind_of(resources: Mapping[str, float], nodes: Sequence[NodesConfig]) -> Nod
 
 
 def _machine(name: str, resources: Mapping[str, float], kind: NodesConfig | None) -> Machine:
-    roles: tuple[ActorRole, ...] = kind.roles if kind else get_args(ActorRole)
+    roles: tuple[NodeRole, ...] = kind.roles if kind else get_args(NodeRole)
     return Machine(
         name=name,
         gpu=kind.gpu if kind else None,

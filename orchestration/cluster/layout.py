@@ -64,7 +64,7 @@ class FreeSpace:
 
     def slots(self, need: Need) -> int:
         """Return how many more actors of a role fit on this machine."""
-        if need.role not in self.machine.roles:
+        if not self.machine.may_hold(need.role):
             return 0
         if need.gpus == 0:
             return self.cpus
@@ -118,8 +118,8 @@ def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
 
     Learner ranks come first: on as few machines as hold them, the same number on each where that is possible, ranks
     of one machine one after the other, so that neighbours talk within the machine. Engines take
-    the machines without ranks before the rest of the others. Reward actors go where most cores are free. Among equal
-    machines the first ones are taken.
+    the machines without ranks before the rest of the others, and judges follow them on what is left. Reward actors go
+    where most cores are free. Among equal machines the first ones are taken.
 
     Raises:
         ConfigError: the machines cannot hold them; names what is missing where, and which key to change.
@@ -130,6 +130,7 @@ def lay_out_needs(needs: Needs, machines: Sequence[Machine]) -> Layout:
         spaces = free_spaces(machines)
         _place_learner(needs, spaces, shares)
         left = _place_colocated(needs, spaces) if needs.is_colocated else _place_engines(needs.engine, spaces)
+        left |= _place_judges(needs.judges, spaces)
         left |= _place_rewards(needs.reward, spaces)
         if not left:
             actors = sorted(
@@ -206,6 +207,17 @@ def _place_engines(engine: Need, spaces: Sequence[FreeSpace]) -> dict[str, int]:
             return {"engine": engine.count - index}
         min(free, key=_tightest if engine.gpus else _emptiest).place(engine, index)
     return {}
+
+
+def _place_judges(judges: Sequence[Need], spaces: Sequence[FreeSpace]) -> dict[str, int]:
+    """Place each judge as an engine; one takes GPUs of one machine."""
+    missing = 0
+    for index, need in enumerate(judges):
+        free = [space for space in spaces if space.slots(need)]
+        if free:
+            min(free, key=_tightest if need.gpus else _emptiest).place(need, index)
+        missing += not free
+    return {"judge": missing} if missing else {}
 
 
 def _tightest(space: FreeSpace) -> tuple[bool, bool, int]:

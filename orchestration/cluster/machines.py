@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
-from orchestration.settings.cluster import ActorRole, NodesConfig
+from orchestration.settings.cluster import ActorRole, JudgeServerConfig, NodeRole, NodesConfig
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 
@@ -28,9 +29,13 @@ class Machine:
     """Kind of GPU, a key of `plan.gpus`; None where unknown or without."""
     cpus: int
     memory_bytes: int
-    roles: tuple[ActorRole, ...] = ("engine", "learner", "reward")
+    roles: tuple[NodeRole, ...] = ("engine", "learner", "reward")
     resource: str | None = None
     """Ray's custom resource of these machines."""
+
+    def may_hold(self, role: ActorRole) -> bool:
+        """Return whether actors of a role may run here; judges run where engines may."""
+        return ("engine" if role == "judge" else role) in self.roles
 
 
 def planned_machines(nodes: Sequence[NodesConfig]) -> tuple[Machine, ...]:
@@ -88,20 +93,35 @@ class Needs:
     reward: Need
     is_colocated: bool
     """Engines use the GPUs of the ranks, and take none of their own."""
+    judges: tuple[Need, ...] = ()
+    """One for each judge whose server the run starts, which may differ; in the order of `judge_names`."""
+
+    @property
+    def every(self) -> tuple[Need, ...]:
+        """The needs of all roles, in the order of placement."""
+        return (self.learner, self.engine, *self.judges, self.reward)
 
     @property
     def num_actors(self) -> int:
         """Actors in all, each of which reserves a core."""
-        return self.learner.count + self.engine.count + self.reward.count
+        return sum(need.count for need in self.every)
+
+    def of(self, role: ActorRole, index: int) -> Need:
+        """Return what one actor takes."""
+        return self.judges[index] if role == "judge" else next(need for need in self.every if need.role == role)
 
     def only(self, *roles: ActorRole) -> "Needs":
-        """Return the needs of a job that has these roles alone, such as an evaluation, which has no learner."""
+        """Return the needs of a job that has these roles alone, such as an evaluation, which has no learner.
+
+        Judges come with the reward actors that ask them.
+        """
         kept = {
             role: need if role in roles else replace(need, count=0)
             for role, need in (("learner", self.learner), ("engine", self.engine), ("reward", self.reward))
         }
         # Without a learner there are no ranks whose GPUs engines could share.
-        return Needs(**kept, is_colocated=self.is_colocated and "learner" in roles)
+        judges = self.judges if "reward" in roles else ()
+        return Needs(**kept, is_colocated=self.is_colocated and "learner" in roles, judges=judges)
 
 
 def needs_of(config: ExperimentConfig) -> Needs:
@@ -142,14 +162,27 @@ def needs_of(config: ExperimentConfig) -> Needs:
         ),
         reward=Need(role="reward", count=cluster.reward_pool.num_actors, gpus=0, share=1.0),
         is_colocated=is_colocated,
+        judges=tuple(_judge_need(config, name) for name in judge_names(config)),
     )
 
 
-COUNTED = {"learner": "learner ranks", "engine": "engines", "reward": "reward actors"}
+def judge_names(config: ExperimentConfig) -> tuple[str, ...]:
+    """Return the judges whose servers a run starts, in the order of their indices."""
+    return tuple(name for name in config.reward.judges_in_use() if config.reward.judges[name].needs_server)
+
+
+def _judge_need(config: ExperimentConfig, name: str) -> Need:
+    default = JudgeServerConfig(num_gpus=0 if config.rollout.engine.device == "cpu" else 1)
+    server = config.cluster.judges.get(name, default)
+    return Need(role="judge", count=1, gpus=server.num_gpus, share=server.gpu_share)
+
+
+COUNTED = {"learner": "learner ranks", "engine": "engines", "reward": "reward actors", "judge": "judges"}
 KEYS = {
     "learner": "learner.num_ranks",
     "engine": "rollout.engines or rollout.engine.tensor_parallel_size",
     "reward": "cluster.reward_pool.num_actors",
+    "judge": "cluster.judges",
 }
 
 
@@ -161,10 +194,11 @@ def check_sizes(needs: Needs, machines: Sequence[Machine]) -> None:
     """
     if not machines:
         raise ConfigError("there is no machine to run on; describe some in cluster.nodes, or start Ray on them")
-    for need in (needs.learner, needs.engine, needs.reward):
-        if need.count and not any(need.role in machine.roles for machine in machines):
+    for need in needs.every:
+        if need.count and not any(machine.may_hold(need.role) for machine in machines):
+            role = "engine" if need.role == "judge" else need.role
             raise ConfigError(
-                f"no machine may hold {COUNTED[need.role]}: {describe(machines)}; add {need.role} to the roles of one "
+                f"no machine may hold {COUNTED[need.role]}: {describe(machines)}; add {role} to the roles of one "
                 f"kind in cluster.nodes ({KEYS[need.role]} says how many there are)"
             )
     if needs.engine.count == 0:
@@ -190,10 +224,12 @@ def shortage(needs: Needs, machines: Sequence[Machine], missing: Mapping[str, in
 
     `missing` counts actors that found no room once the learner was placed, by role; empty if the learner was not.
     """
-    every = [need for need in (needs.learner, needs.engine, needs.reward) if need.count]
+    every = [need for need in needs.every if need.count]
     if missing:
-        counts = {need.role: need.count for need in every}
-        lead = " and ".join(f"{left} of {counts[role]} {COUNTED[role]}" for role, left in missing.items())  # type: ignore[index]
+        counts = Counter[str]()
+        for need in every:
+            counts[need.role] += need.count
+        lead = " and ".join(f"{left} of {counts[role]} {COUNTED[role]}" for role, left in missing.items())
     else:
         lead = f"the {needs.learner.count} learner ranks"
     keys = ", ".join(KEYS[role] for role in (missing or ("learner",)))
@@ -225,7 +261,7 @@ def describe(machines: Sequence[Machine]) -> str:
     """
     kinds: dict[tuple[object, ...], list[str]] = {}
     for machine in machines:
-        only = "" if len(machine.roles) == len(KEYS) else f" for {', '.join(machine.roles) or 'nothing'} alone"
+        only = "" if len(machine.roles) == len(get_args(NodeRole)) else f" for {', '.join(machine.roles) or 'nothing'} alone"
         kinds.setdefault((machine.gpus, machine.cpus, only), []).append(machine.name)
     return "; ".join(
         f"{_names(names)} with {gpus} GPUs and {cpus} cores" + (" each" if len(names) > 1 else "") + str(only)

@@ -14,6 +14,7 @@ from typing import Any
 from orchestration.cluster.machines import Needs
 from orchestration.settings.cluster import ActorRole, ClusterConfig
 from orchestration.settings.experiment import ExperimentConfig
+from rewards.core.config import RewardConfig
 
 OWN_TO_A_PROCESS = frozenset(
     {"CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "VLLM_HOST_IP", "VLLM_PORT"}
@@ -28,6 +29,12 @@ def actor_environment(cluster: ClusterConfig, driver: Mapping[str, str]) -> dict
     """
     passed = {name: value for name, value in driver.items() if _is_passed(name, cluster.pass_environment)}
     return passed | dict(cluster.environment)
+
+
+def judge_keys(reward: RewardConfig, driver: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with the keys of judges, where the driver has them; whoever asks without one is told."""
+    names = {judge.key_variable for judge in reward.judges.values()}
+    return {name: driver[name] for name in sorted(names) if name in driver}
 
 
 def _is_passed(name: str, patterns: tuple[str, ...]) -> bool:
@@ -169,7 +176,11 @@ def placements_of(
         for i in range(needs.learner.count)
     )
     reward = Placement(num_gpus=0, cores=(), threads=1, variables=variables)
-    return {"engine": engines, "learner": ranks, "reward": (reward,) * needs.reward.count}
+    judges = tuple(
+        Placement(num_gpus=need.gpus * need.share, cores=(), threads=engine.threads, variables=variables)
+        for need in needs.judges
+    )
+    return {"engine": engines, "learner": ranks, "reward": (reward,) * needs.reward.count, "judge": judges}
 
 
 def _slice(cores: Sequence[int], index: int, width: int) -> tuple[int, ...]:

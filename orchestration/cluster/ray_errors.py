@@ -29,6 +29,7 @@ from ray.exceptions import (
 from orchestration.settings.errors import (
     EngineLostError,
     InfrastructureError,
+    JudgeLostError,
     LearnerLostError,
     PayloadLostError,
     RewardLostError,
@@ -39,6 +40,7 @@ from rollout.errors import EngineDiedError
 LOST_BY_ROLE: dict[Role, type[InfrastructureError]] = {
     Role.ENGINE: EngineLostError,
     Role.REWARD: RewardLostError,
+    Role.JUDGE: JudgeLostError,
     Role.LEARNER: LearnerLostError,
 }
 

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestration.cluster.found import FoundMachine, find_machines, is_reachable
 from orchestration.cluster.layout import Layout, PlacedActor, lay_out_needs
 from orchestration.cluster.machines import Need, Needs, available_cores, describe, needs_of
-from orchestration.cluster.process import Placement, actor_environment, placements_of
+from orchestration.cluster.process import Placement, actor_environment, judge_keys, placements_of
 from orchestration.cluster.session import ray_session
 from orchestration.settings.cluster import ActorRole
 from orchestration.settings.errors import ConfigError, InfrastructureError
@@ -58,7 +58,7 @@ def bundles_of(layout: Layout, needs: Needs) -> list[Bundles]:
         engines = [actor for actor in layout.of("engine") if actor.machine == machine] if needs.is_colocated else []
         name = f"learner ranks {ranks[0].index} to {ranks[-1].index}"
         groups.append(_together(name, layout, needs, [*ranks, *engines]))
-    alone = (*(() if needs.is_colocated else layout.of("engine")), *layout.of("reward"))
+    alone = (*(() if needs.is_colocated else layout.of("engine")), *layout.of("judge"), *layout.of("reward"))
     return groups + [_together(f"{actor.role} {actor.index}", layout, needs, [actor]) for actor in alone]
 
 
@@ -73,10 +73,9 @@ def further_engine(layout: Layout, needs: Needs, index: int) -> Bundles:
 
 def _together(name: str, layout: Layout, needs: Needs, actors: Sequence[PlacedActor]) -> Bundles:
     machine = actors[0].machine
-    of_role = {need.role: need for need in (needs.learner, needs.engine, needs.reward)}
     resources = (
         _resources(
-            of_role[actor.role],
+            needs.of(actor.role, actor.index),
             shares_gpus=needs.is_colocated and actor.role == "engine",
             mark=layout.machines[machine].resource,
         )
@@ -249,7 +248,7 @@ def reserved(config: ExperimentConfig, *, roles: Sequence[ActorRole]) -> Iterato
         needs,
         cores=available_cores(),
         max_engines=config.rollout.most_engines if needs.engine.count else 0,
-        variables=actor_environment(config.cluster, os.environ),
+        variables=actor_environment(config.cluster, os.environ) | judge_keys(config.reward, os.environ),
     )
     reservations = Reservations(layout, needs, placements, machines)
     try:

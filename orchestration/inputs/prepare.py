@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
+from orchestration.models.files import model_digest
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import shape_of
 from orchestration.settings.errors import ConfigError, ResumeError
@@ -21,10 +22,6 @@ from rewards.core.base import RewardError
 from rewards.core.config import RewardConfig
 from rewards.mixed import MixedReward
 from rollout.dataset import SampleTable
-
-MODEL_FILES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
-SAMPLES, SAMPLE_BYTES = 128, 64 * 1024
-"""Of a file that is larger than all its samples: 8 MiB, the first and the last bytes among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,25 +150,6 @@ def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
     if missing := [key for key, _ in flatten(like) if key not in found]:
         raise ResumeError(f"{path} lacks {', '.join(missing)}; restore or delete it")
     return dict(noted)
-
-
-def model_digest(folder: Path) -> str:
-    """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
-
-    Fine-tuning changes nearly every weight, so samples are enough to tell two models apart.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= SAMPLES * SAMPLE_BYTES:
-                digest.update(file.read())
-                continue
-            for number in range(SAMPLES):
-                file.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:

@@ -4,6 +4,7 @@ Source: the format of the safetensors library: length of the header in 8 bytes, 
 tensors.
 """
 
+import hashlib
 import json
 import os
 import struct
@@ -17,6 +18,10 @@ from orchestration.settings.errors import ConfigError
 
 LFS_POINTER = b"version https://git-lfs"
 """Beginning of the pointer file that Git keeps until Git LFS has fetched the file itself."""
+
+MODEL_FILES = (".bin", ".jinja", ".json", ".model", ".safetensors", ".txt")
+SAMPLES, SAMPLE_BYTES = 128, 64 * 1024
+"""Of a file that is larger than all its samples: 8 MiB, the first and the last bytes among them."""
 
 
 def read_text(path: Path) -> str:
@@ -254,3 +259,22 @@ def adapter_error(folder: Path) -> ConfigError:
 
 def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def model_digest(folder: Path) -> str:
+    """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
+
+    Fine-tuning changes nearly every weight, so samples are enough to tell two models apart.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(file.read())
+                continue
+            for number in range(SAMPLES):
+                file.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -28,7 +28,12 @@ BAR = 40
 SMALL_SHARE = 0.04
 """Memory items below this share of the total are summed as `rest`."""
 BOUND_WORDS = {"rollout": "rollout", "learner": "the learner", "balanced": "both equally", "turns": "both, in turns"}
-ROLE_NAMES: dict[ActorRole, str] = {"learner": "learner rank", "engine": "engine", "reward": "reward actor"}
+ROLE_NAMES: dict[ActorRole, str] = {
+    "learner": "learner rank",
+    "engine": "engine",
+    "judge": "judge",
+    "reward": "reward actor",
+}
 
 
 def print_plan(config: ExperimentConfig, *, as_json: bool) -> int:

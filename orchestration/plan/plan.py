@@ -178,12 +178,12 @@ def _place(config: ExperimentConfig) -> tuple[GpuNeeds, Layout | None, list[Find
         needs = needs_of(config)
     except ConfigError as error:
         return GpuNeeds(gpus=0, cpus=0), None, [from_error(error, "cluster.layout")]
-    on_gpus = (needs.learner,) if needs.is_colocated else (needs.learner, needs.engine)
+    on_gpus = (needs.learner, *needs.judges) if needs.is_colocated else (needs.learner, needs.engine, *needs.judges)
     summed = GpuNeeds(
         gpus=sum(need.total_gpus for need in on_gpus),
-        cpus=sum(need.count for need in (needs.learner, needs.reward, needs.engine)),
+        cpus=needs.num_actors,
     )
-    needs_no_gpu = needs.learner.gpus == needs.engine.gpus == 0
+    needs_no_gpu = all(need.gpus == 0 for need in needs.every)
     machines = planned_machines(config.cluster.nodes)
     if not machines and needs_no_gpu and config.cluster.address is None:
         machines = (this_machine(needs),)

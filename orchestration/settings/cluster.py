@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -48,6 +48,8 @@ class FaultsConfig:
     max_engine_faults: Annotated[int, Ge(0)]
     """Engines lost within the window, over all engines."""
     max_reward_faults: Annotated[int, Ge(0)]
+    max_judge_faults: Annotated[int, Ge(0)] = 8
+    """Servers of judges lost within the window, over all judges."""
     max_learner_faults: Annotated[int, Ge(0)]
     """Learners lost within the window; each costs the steps since the last checkpoint."""
     max_transfer_faults: Annotated[int, Ge(0)]
@@ -56,7 +58,10 @@ class FaultsConfig:
     """Checkpoints that could not be written within the window; the ones before stay."""
 
 
-ActorRole = Literal["engine", "learner", "reward"]
+NodeRole = Literal["engine", "learner", "reward"]
+"""What a kind of machine may be for."""
+ActorRole = Literal[NodeRole, "judge"]
+"""What an actor does; a judge's server runs on the machines of engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +76,28 @@ class NodesConfig:
     cpus: Annotated[int, Ge(1)]
     memory_gib: Annotated[float, Gt(0), Le(1_000_000)]
     """Host memory of each machine."""
-    roles: Annotated[tuple[ActorRole, ...], MinLen(1)] = ("engine", "learner", "reward")
-    """Which actors may run there."""
+    roles: Annotated[tuple[NodeRole, ...], MinLen(1)] = ("engine", "learner", "reward")
+    """Which actors may run there; judges run where engines may."""
     resource: Annotated[str, MinLen(1)] | None = None
     """Custom resource of these machines, as `ray start --resources` names it. Needed where `roles`
     leaves one out."""
 
     def __post_init__(self) -> None:
-        if set(self.roles) != set(get_args(ActorRole)) and self.resource is None:
+        if set(self.roles) != set(get_args(NodeRole)) and self.resource is None:
             raise ConfigError(
                 f"cluster.nodes has a kind with roles={list(self.roles)} and no resource, by which Ray could tell its "
                 "machines from others; start them with ray start --resources='{\"NAME\": 1}' and set resource: NAME"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeServerConfig:
+    """What the server of a judge runs on; for judges of `reward.judges` without an address."""
+
+    num_gpus: Annotated[int, Ge(0), Le(1000)]
+    """GPUs of one machine; several share the model's weights (tensor parallel). 0 takes cores."""
+    gpu_share: Annotated[float, Ge(0.0001), Le(1)] = 1.0
+    """Part of each GPU. Below 1 others may use the rest: give the server --gpu-memory-utilization in its arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +127,9 @@ class ClusterConfig:
     """Bind each engine and learner rank to cores of its own (CPU runs)."""
     object_store_bytes: Annotated[int, Ge(75 * 1024 * 1024)]
     """Shared memory of a Ray started here, which itself demands 75 MiB."""
+    judges: Mapping[str, JudgeServerConfig] = field(default_factory=dict)
+    """By name of the judge, what its server runs on. One that is not named gets a GPU, or cores where
+    rollout.engine.device is cpu."""
 
     def __post_init__(self) -> None:
         # The value of a variable is never repeated: `orchestration.settings.strict` refuses those that hold a secret.

@@ -29,6 +29,10 @@ class RewardLostError(InfrastructureError):
     """A reward actor died or hangs; its group is scored by another one."""
 
 
+class JudgeLostError(InfrastructureError):
+    """The server of a judge died or hangs; requests wait for the one that replaces it."""
+
+
 class PayloadLostError(InfrastructureError):
     """A group vanished between two actors, or found no room in the object store; it is sampled again.
 

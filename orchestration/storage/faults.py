@@ -29,6 +29,8 @@ class Role(StrEnum):
     ELASTIC = "elastic_engine"
     """An engine beyond `rollout.engines`; it may go with its machine at any time, so no number of these is too many."""
     REWARD = "reward"
+    JUDGE = "judge"
+    """The server of a judge."""
     LEARNER = "learner"
     TRANSFER = "transfer"
     CHECKPOINT = "checkpoint"
@@ -56,6 +58,7 @@ class FaultLog:
             Role.ENGINE: limits.max_engine_faults,
             Role.ELASTIC: math.inf,
             Role.REWARD: limits.max_reward_faults,
+            Role.JUDGE: limits.max_judge_faults,
             Role.LEARNER: limits.max_learner_faults,
             Role.TRANSFER: limits.max_transfer_faults,
             Role.CHECKPOINT: limits.max_checkpoint_faults,
