@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 from rewards.core.base import (
     Closable,
     CompletionFunction,
+    Counting,
     GoldError,
     Grade,
     Reason,
@@ -26,6 +28,7 @@ from rewards.core.base import (
 )
 from rewards.core.config import FUNCTIONS, PENALTIES, FunctionConfig, RewardConfig
 from rewards.core.envelope import Envelope, extract_answer, read_envelope
+from rewards.core.judge_config import JudgeConfig
 from rewards.core.parts import FORMAT, OwnFunctionConfig, Part, Route
 from rewards.text.boxes import without_marks
 
@@ -132,8 +135,18 @@ class MixedReward:
         """
         from rewards.functions.own import OwnReward
 
-        functions = self._routed(task, source)[1]
+        route, functions = self._routed(task, source)
+        if any(isinstance(part.parameters, JudgeConfig) and part.parameters.images for part in route.parts):
+            return True
         return any(isinstance(function, OwnReward) and function.takes_images for function in functions)
+
+    def take_counts(self) -> dict[str, float]:
+        """Return what judges were asked and what it cost since the last call, as metrics: `judge/NAME/num_requests`."""
+        total: Counter[str] = Counter()
+        for function in self._functions.values():
+            if isinstance(function, Counting):
+                total.update(function.take_counts())
+        return dict(total)
 
     def explain(self, request: RewardRequest) -> list[str]:
         """Return lines on how one request is read, graded and weighed.
@@ -310,6 +323,10 @@ def _build(part: Part) -> AnyFunction:
         from rewards.functions.own import OwnReward
 
         return OwnReward(part.function, part.parameters)
+    if isinstance(part.parameters, JudgeConfig):
+        from rewards.functions.judge import JudgeReward
+
+        return JudgeReward(part.parameters, part.function)
     module, _, name = (FUNCTIONS | PENALTIES)[part.function].partition(":")
     build: Callable[[FunctionConfig], AnyFunction] = getattr(importlib.import_module(module), name)
     return build(part.parameters)

@@ -261,7 +261,8 @@ def describe(machines: Sequence[Machine]) -> str:
     """
     kinds: dict[tuple[object, ...], list[str]] = {}
     for machine in machines:
-        only = "" if len(machine.roles) == len(get_args(NodeRole)) else f" for {', '.join(machine.roles) or 'nothing'} alone"
+        is_for_all = len(machine.roles) == len(get_args(NodeRole))
+        only = "" if is_for_all else f" for {', '.join(machine.roles) or 'nothing'} alone"
         kinds.setdefault((machine.gpus, machine.cpus, only), []).append(machine.name)
     return "; ".join(
         f"{_names(names)} with {gpus} GPUs and {cpus} cores" + (" each" if len(names) > 1 else "") + str(only)

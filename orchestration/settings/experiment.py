@@ -245,6 +245,31 @@ def check_tasks(config: ExperimentConfig) -> None:
                 )
 
 
+def check_judges(config: ExperimentConfig) -> None:
+    """Check that what is reserved for judges belongs to judges whose servers the run starts."""
+    for name in config.cluster.judges:
+        judge = config.reward.judges.get(name)
+        if judge is None or not judge.needs_server:
+            why = "has an address, so no server is started for it" if judge is not None else "is no judge"
+            starts = [other for other, each in config.reward.judges.items() if each.needs_server]
+            raise ConfigError(
+                f"cluster.judges.{name}: {name} of reward.judges {why}; judges without an address are "
+                f"{', '.join(starts) or 'none'}"
+            )
+    for name in config.reward.judges_in_use():
+        judge = config.reward.judges[name]
+        if judge.needs_server and not Path(judge.model).is_absolute():
+            raise ConfigError(
+                f"reward.judges.{name}.model={judge.model} must be absolute where the run starts the server: workers "
+                "run in folders of their own; write it from the root, or give an address"
+            )
+        if judge.needs_server and not Path(judge.model, "config.json").is_file():
+            raise ConfigError(
+                f"reward.judges.{name}.model={judge.model} is no Hugging Face folder (no config.json); correct the "
+                "path, or give the address of a server that knows a model of this name"
+            )
+
+
 def check_sampling(config: ExperimentConfig) -> None:
     """Check that completions are sampled from a distribution whose logprobs the learner can compute."""
     sampling = config.rollout.sampling
@@ -332,6 +357,7 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_layout,
     check_division,
     check_tasks,
+    check_judges,
 )
 """Checks that need no machine, only the settings."""
 

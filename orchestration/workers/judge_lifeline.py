@@ -21,7 +21,7 @@ def end_group_with_parent() -> None:
 
 if __name__ == "__main__":
     if os.getpgid(0) != os.getpid():
-        raise SystemExit("judge_lifeline ends its process group and must lead one: start it with start_new_session=True")
+        raise SystemExit("judge_lifeline kills its process group and must lead it; start it in a session of its own")
     threading.Thread(target=end_group_with_parent, daemon=True).start()
     code = subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)
     print(f"the judge's server ended with exit code {code}", flush=True)

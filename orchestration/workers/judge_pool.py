@@ -1,7 +1,7 @@
 """JudgePool: the servers of a run's judges, each replaced when it is lost; and where reward actors find them.
 
-A server's address is a line of a file in the run folder, which a reward actor reads again whenever nothing answers. So a
-request that was under way when a server died waits for the next one, and no actor has to be told.
+A server's address is a line of a file in the run folder, which a reward actor reads again whenever nothing answers. So
+a request that was under way when a server died waits for the next one, and no actor has to be told.
 """
 
 import asyncio

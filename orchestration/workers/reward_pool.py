@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -16,6 +17,7 @@ from orchestration.settings.cluster import FaultsConfig, RewardPoolConfig
 from orchestration.settings.errors import InfrastructureError, RewardLostError, ScoringError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.faults import FaultLog, Role
+from orchestration.workers.judge_pool import JudgePool, start_judge_pool, with_places
 from orchestration.workers.supervised import Start, Stop, SupervisedActor
 from orchestration.workers.tickets import GroupSummary, summarise, to_reward_requests, to_scored_group
 from rewards.core.config import RewardConfig
@@ -62,6 +64,7 @@ class RewardActor:
         function = self._config.route(group.sample.task, group.sample.source).function
         seconds = time.perf_counter() - started
         summary = summarise(group, results, function=function, score_s=seconds, texts=texts if keep_texts else ())
+        summary = replace(summary, counts=tuple(self._reward.take_counts().items()))
         return to_scored_group(group, results), summary
 
 
@@ -127,8 +130,9 @@ class RewardPool:
     """
 
     def __init__(
-        self, start: Start, config: RewardPoolConfig, faults: FaultsConfig, log: FaultLog, *, stop: Stop = ray.kill
-    ) -> None:
+        self, start: Start, config: RewardPoolConfig, faults: FaultsConfig, log: FaultLog, *, stop: Stop = ray.kill,
+        judges: JudgePool | None = None,
+    ) -> None:  # fmt: skip
         """Start the actors; `ready` waits for them.
 
         Args:
@@ -139,8 +143,10 @@ class RewardPool:
             faults: Period and limit of heartbeats, time in which an actor must answer first.
             log: Counts the actors that are replaced.
             stop: Ends an actor at once.
+            judges: Servers that the actors ask; they start, and end, with the pool.
         """
         self._faults = faults
+        self._judges = judges
         self._lanes = [
             RewardLane(index, start, stop, faults, log, config.timeout_s) for index in range(config.num_actors)
         ]
@@ -161,6 +167,8 @@ class RewardPool:
                 pids = list(await asyncio.gather(*(lane.ready() for lane in self._lanes)))
         except TimeoutError as error:
             raise self._none_is_ready() from error
+        if self._judges is not None:
+            await self._judges.ready()
         self._supervision = [asyncio.create_task(self._supervise(lane)) for lane in self._lanes]
         return pids
 
@@ -184,7 +192,9 @@ class RewardPool:
         raise ScoringError(f"the group was lost by {TRIES} reward actors: {'; '.join(causes)}")
 
     def close(self) -> None:
-        """End supervision and the actors."""
+        """End supervision, the actors, and the judges that they ask."""
+        if self._judges is not None:
+            self._judges.close()
         for task in self._supervision:
             task.cancel()
         for lane in self._lanes:
@@ -193,8 +203,9 @@ class RewardPool:
     async def _least_busy(self) -> RewardLane:
         """Return the actor with the fewest calls; waits while none is ready."""
         while True:
-            if self._failure is not None:
-                raise self._failure
+            failure = self._failure or (self._judges.failure if self._judges is not None else None)
+            if failure is not None:
+                raise failure
             ready = [lane for lane in self._lanes if lane.is_ready]
             if ready:
                 return min(ready, key=lambda lane: lane.num_calls)
@@ -229,14 +240,28 @@ class RewardPool:
         )
 
 
+def _largest_group(config: ExperimentConfig) -> int:
+    """Return the most completions that a reward actor gets at once, in training or in an evaluation."""
+    of_recipe = config.data.recipe.difficulty.num_completions if config.data.recipe is not None else 1
+    asked = (config.evaluation.completions_per_sample, config.evaluate.num_completions, of_recipe)
+    return max(config.rollout.sampling.group_size, *asked)
+
+
 def start_reward_pool(
     config: ExperimentConfig, model_path: Path, reservations: Reservations, log_dir: Path, faults: FaultLog
 ) -> RewardPool:
-    """Start the reward actors that have reservations."""
+    """Start the reward actors that have reservations, and the judges that they ask.
+
+    The time for one group grows by what judges may take: a judge that is slow or away is no reward actor that hangs.
+    """
+    reward = with_places(config, log_dir)
 
     def start(index: int) -> ActorHandle:
         placement = reservations.placements["reward"][index]
-        arguments = index, config.reward, model_path, config.model.coord_mode, placement, log_dir
+        arguments = index, reward, model_path, config.model.coord_mode, placement, log_dir
         return reservations.start(RewardActor, "reward", index, *arguments)
 
-    return RewardPool(start, config.cluster.reward_pool, config.cluster.faults, faults)
+    pool, limits = config.cluster.reward_pool, config.cluster.faults
+    pool = replace(pool, timeout_s=pool.timeout_s + reward.seconds_of_own(_largest_group(config)))
+    judges = start_judge_pool(config, reservations, log_dir, faults)
+    return RewardPool(start, pool, limits, faults, judges=judges)

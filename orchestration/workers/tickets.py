@@ -55,6 +55,8 @@ class GroupSummary:
     """Tokens discarded because new weights arrived and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
     """(width, height) of each image as the model saw it."""
+    counts: tuple[tuple[str, float], ...] = ()
+    """What judges were asked and what it cost, by name of a metric."""
     completions: tuple[RecordedCompletion, ...] = ()
     """All of the group, where they are recorded; else empty."""
     sample: Sample | None = None

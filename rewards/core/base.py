@@ -243,6 +243,15 @@ class Closable(Protocol):
         ...
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A reward function that counts what its grades cost."""
+
+    def take_counts(self) -> dict[str, float]:
+        """Return what was counted since the last call, by name of a metric."""
+        ...
+
+
 def look_up(name: str, known: Mapping[str, Item], *, what: str) -> Item:
     """Return the item called `name`.
 

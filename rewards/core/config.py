@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from conf.own_code import OwnCode, is_own
 from conf.ranges import out_of_range
 from rewards.core.base import RewardError, look_up
+from rewards.core.judge_config import JudgeConfig
 from rewards.core.parts import (
     LanguageConfig,
     LengthConfig,
@@ -150,6 +151,7 @@ FunctionConfig = (
     | LengthConfig
     | RepetitionConfig
     | LanguageConfig
+    | JudgeConfig
 )
 """The parameters of one of our reward functions."""
 
@@ -250,9 +252,14 @@ class RewardConfig:
     functions: dict[str, Annotated[str, OwnCode()] | OwnFunctionConfig] = field(default_factory=dict)
     """Functions of your own by name: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`, or settings with such a path."""
 
+    judges: dict[str, JudgeConfig] = field(default_factory=dict)
+    """Models that judge answers, by name; a name is used as that of a function."""
+
     def __post_init__(self) -> None:
         for name in self.functions:
             self._check_own(name)
+        for name in self.judges:
+            self._check_own(name, key="judges", others=self.functions)
         for task, functions in self.routes.items():
             self._check_functions(f"reward.routes.{task}", functions)
         if abs(self.format_weight + self.task_weight - 1.0) > 1e-9:
@@ -285,6 +292,8 @@ class RewardConfig:
 
     def parameters(self, function: str) -> FunctionConfig | OwnFunctionConfig:
         """Return the section of one function."""
+        if function in self.judges:
+            return self.judges[function]
         own = self.functions.get(function)
         if own is not None:
             return own if isinstance(own, OwnFunctionConfig) else OwnFunctionConfig(path=own)
@@ -294,12 +303,18 @@ class RewardConfig:
     @property
     def function_names(self) -> tuple[str, ...]:
         """Every function that a task may be routed to, yours last."""
-        return (*FUNCTION_NAMES, *self.functions)
+        return (*FUNCTION_NAMES, *self.functions, *self.judges)
+
+    def judges_in_use(self) -> tuple[str, ...]:
+        """Return the judges that a route or a rule names, in the order of `judges`."""
+        used = {part.function for route in self.every_route() for part in route.parts}
+        return tuple(name for name in self.judges if name in used)
 
     def seconds_of_own(self, num_completions: int) -> float:
-        """Return how long functions of your own may take for a group of that many completions, killed at each one."""
+        """Return how long functions of your own, killed at each completion, and judges may take for a group of many."""
         own = [self.parameters(name) for name in self.functions]
-        return sum(
+        of_judges = sum(self.judges[name].longest_s(num_completions) for name in self.judges_in_use())
+        return of_judges + sum(
             section.start_timeout_s + num_completions * (section.timeout_s + RESTART_S)
             for section in own
             if isinstance(section, OwnFunctionConfig)
@@ -342,11 +357,11 @@ class RewardConfig:
             for name, part in parts.items()
         )
 
-    def _check_own(self, name: str) -> None:
-        taken = dict.fromkeys((*FUNCTION_NAMES, *PENALTIES, *RESERVED, *(item.name for item in fields(self))))
+    def _check_own(self, name: str, *, key: str = "functions", others: Iterable[str] = ()) -> None:
+        taken = dict.fromkeys((*FUNCTION_NAMES, *PENALTIES, *RESERVED, *(item.name for item in fields(self)), *others))
         if not _NAME.fullmatch(name) or name in taken:
             raise RewardError(
-                f"reward.functions has the name {name!r}; use letters, digits and _, and none of {', '.join(taken)}"
+                f"reward.{key} has the name {name!r}; use letters, digits and _, and none of {', '.join(taken)}"
             )
         section = self.parameters(name)
         if isinstance(section, OwnFunctionConfig) and not is_own(section.path):
@@ -377,7 +392,7 @@ class RewardConfig:
         if name not in known:
             raise RewardError(
                 f"{where} is {name!r}; known functions: {', '.join(known)}; one of your own is named in "
-                "reward.functions first"
+                "reward.functions, and a judge in reward.judges, first"
             )
 
     def _check_rule(self, where: str, rule: RewardRule) -> None:

@@ -27,10 +27,10 @@ _WORD = r"(?<!\w)(?:{})(?!\w)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeScale:
-    """How a reply becomes a number in [0, 1]; the part behind a think block is read.
+    r"""How a reply becomes a number in [0, 1]; the part behind a think block is read.
 
     Example:
-        >>> JudgeScale(low=0, high=10).value("Concise and right.\\nScore: 7")
+        >>> JudgeScale(low=0, high=10).value("Concise and right.\nScore: 7")
         0.7
         >>> JudgeScale(words={"yes": 1.0, "no": 0.0}).value("It names the dog. Verdict: Yes.")
         1.0
@@ -50,11 +50,15 @@ class JudgeScale:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise RewardError(f"a judge's scale.low is {self.low:g} and scale.high {self.high:g}; low must be below high")
+            raise RewardError(
+                f"a judge's scale.low is {self.low:g} and scale.high {self.high:g}; low must be below high"
+            )
         try:
             found = re.compile(self.pattern or "")
         except re.error as error:
-            raise RewardError(f"a judge's scale.pattern is {self.pattern!r}: {error}; correct the expression") from error
+            raise RewardError(
+                f"a judge's scale.pattern is {self.pattern!r}: {error}; correct the expression"
+            ) from error
         if found.groups > 1:
             raise RewardError(
                 f"a judge's scale.pattern is {self.pattern!r} with {found.groups} groups; use one, and (?:..) elsewhere"
@@ -87,13 +91,13 @@ class JudgeScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """A model that judges answers, asked over the chat endpoint of OpenAI's API.
+    r"""A model that judges answers, asked over the chat endpoint of OpenAI's API.
 
     Example:
         >>> judge = JudgeConfig(model="gpt-4o-mini", address="https://api.openai.com/v1",
-        ...                     prompt="Question: {question}\\nAnswer: {answer}\\nGrade it from 0 to 10.")
+        ...                     prompt="Question: {question}\nAnswer: {answer}\nGrade it from 0 to 10.")
         >>> judge.fill(RewardRequest(task="open", question="Why?", response="", answer=""), "So.", "")
-        'Question: Why?\\nAnswer: So.\\nGrade it from 0 to 10.'
+        'Question: Why?\nAnswer: So.\nGrade it from 0 to 10.'
     """
 
     model: Annotated[str, MinLen(1)]
@@ -163,7 +167,9 @@ class JudgeConfig:
                 "temperature, or set votes to 1"
             )
         if taken := [name for name in OWN_FIELDS if name in self.body]:
-            raise RewardError(f"a judge's body sets {', '.join(taken)}; these follow from other settings: leave them out")
+            raise RewardError(
+                f"a judge's body sets {', '.join(taken)}; these follow from other settings: leave them out"
+            )
 
     @property
     def needs_server(self) -> bool:
@@ -198,7 +204,9 @@ class JudgeConfig:
             if name is not None:
                 key = name.partition(".")[2]
                 if key and key not in metadata:
-                    raise GoldError(f"the row has no metadata.{key}, which the judge's prompt holds; add it, or take it out")
+                    raise GoldError(
+                        f"the row has no metadata.{key}, which the judge's prompt holds; add it, or take it out"
+                    )
                 parts.append(str(metadata[key]) if key else values[name])
         return "".join(parts)
 
@@ -230,7 +238,9 @@ def _check_prompt(prompt: str) -> None:
     try:
         parsed = list(string.Formatter().parse(prompt))
     except ValueError as error:
-        raise RewardError(f"a judge's prompt has a single brace ({error}); double literal braces: {{{{ and }}}}") from error
+        raise RewardError(
+            f"a judge's prompt has a single brace ({error}); double literal braces: {{{{ and }}}}"
+        ) from error
     names = [name for _, name, _, _ in parsed if name is not None]
     for _, name, form, conversion in parsed:
         if name is None:

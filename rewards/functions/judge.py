@@ -1,4 +1,4 @@
-"""Judge reward: a language model grades each answer; several votes, a cache by content, and a count of what it costs."""
+"""Judge reward: a language model grades each answer; several votes, a cache by content, and a count of its cost."""
 
 import base64
 import hashlib
@@ -209,10 +209,10 @@ def request_body(config: JudgeConfig, text: str, images: Sequence[bytes], vote: 
 
 
 def data_url(image: bytes) -> str:
-    """Return an encoded picture as a data URL.
+    r"""Return an encoded picture as a data URL.
 
     Example:
-        >>> data_url(b"\\xff\\xd8\\xff\\xe0")
+        >>> data_url(b"\xff\xd8\xff\xe0")
         'data:image/jpeg;base64,/9j/4A=='
 
     Raises:

@@ -1,8 +1,8 @@
 """ReplyCache: what a judge has replied, by a digest of all that it was asked; shared by processes, kept after a kill.
 
-Each process appends to a file of its own and reads those of the others, so that nobody locks anything: the folder may be
-on a network file system, where SQLite's locks and shared memory cannot be relied on. A line that a kill cut short has no
-line feed, is never read, and nothing is appended behind it.
+Each process appends to a file of its own and reads those of the others, so that nobody locks anything: the folder may
+be on a network file system, where SQLite's locks and shared memory cannot be relied on. A line that a kill cut short
+has no line feed, is never read, and nothing is appended behind it.
 """
 
 import json

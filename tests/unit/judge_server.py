@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -61,11 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
             choice = {"message": {"role": "assistant", "content": answer.text}, "finish_reason": answer.finish}
             usage = {"prompt_tokens": 11, "completion_tokens": 3}
             content = json.dumps({"choices": [choice], "usage": usage}).encode()
-        self.send_response(answer.status)
-        for name, value in (*answer.headers, ("Content-Length", str(len(content)))):
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        with suppress(BrokenPipeError):  # whoever asked has given up
+            self.send_response(answer.status)
+            for name, value in (*answer.headers, ("Content-Length", str(len(content)))):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from rewards import MixedReward, RewardConfig
 from rewards.core.base import GoldError, Reason, RewardError, RewardRequest
+from rewards.core.config import RewardRule
 from rewards.core.judge_config import JudgeConfig, JudgeScale
 from rewards.functions.judge import JudgeReward, aggregate
 from rewards.functions.judge_cache import ReplyCache
@@ -153,7 +155,9 @@ def test_a_reply_is_read_by_the_scale(scale: dict[str, Any], reply: str, value: 
     assert JudgeScale(**scale).value(reply) == value
 
 
-@pytest.mark.parametrize("scale", [{"low": 1, "high": 1}, {"pattern": "("}, {"pattern": "(a)(b)"}, {"words": {"a": 2.0}}])
+@pytest.mark.parametrize(
+    "scale", [{"low": 1, "high": 1}, {"pattern": "("}, {"pattern": "(a)(b)"}, {"words": {"a": 2.0}}]
+)
 def test_a_scale_that_gives_no_number_is_refused(scale: dict[str, Any]) -> None:
     with pytest.raises(RewardError, match="scale"):
         JudgeScale(**scale)
@@ -433,7 +437,6 @@ def test_a_failed_vote_is_cached_but_a_request_without_a_reply_is_not(tmp_path: 
         assert judge_of(server, **cached).grade(REQUEST, ["b"])[0].value == 0.5
 
 
-
 WRITER = """
 import sys
 from pathlib import Path
@@ -495,3 +498,80 @@ def test_what_another_process_adds_is_found_without_a_restart(tmp_path: Path) ->
     here.refresh()
     assert here.get("c" * 32) == Reply("new", False, 1, 1)
     assert json.loads(next(tmp_path.iterdir()).read_text())["reply"] == "new"
+
+
+def judged(address: str, **settings: Any) -> dict[str, JudgeConfig]:
+    values = {"model": "m", "prompt": "{answer}", "address": address, "cache": False, "wait_s": 20, **settings}
+    return {"wise": JudgeConfig(**values)}
+
+
+def completion(answer: str, **fields: Any) -> RewardRequest:
+    return replace(REQUEST, response=f"<think>.</think><answer>{answer}</answer>", **fields)
+
+
+def test_a_judge_is_used_in_routes_and_sums_like_any_function() -> None:
+    with judging(lambda body: Answer(body["messages"][0]["content"])) as server:
+        routes = {"open": "wise", "counting": {"counting": 0.5, "wise": 0.5}}
+        config = RewardConfig(judges=judged(server.address), routes=routes)
+        requests = [
+            completion("7"),
+            replace(completion("3"), task="counting", answer="3", options=()),
+            replace(REQUEST, response="7"),
+            completion("junk"),
+        ]
+        with MixedReward(config) as rewards:
+            open_ended, summed, untagged, failed = rewards.score(requests)
+            assert rewards.take_counts()["judge/wise/num_requests"] == 3.0
+            assert rewards.take_counts() == {}
+            assert any("vote 1 is 0.7" in line for line in rewards.explain(completion("7")))
+    assert open_ended.breakdown == {"format": 1.0, "wise": 0.7}
+    assert open_ended.explanations == (("wise", "'7'"),)
+    assert summed.task_reward == pytest.approx(0.5 * 1.0 + 0.5 * 0.3)
+    assert (untagged.task_reward, untagged.reason) == (0.0, Reason.NO_ANSWER)
+    assert (failed.reward, failed.reason) == (None, Reason.GRADER_FAILED)
+
+
+def test_rows_with_another_question_are_judged_by_their_own() -> None:
+    with judging(lambda body: Answer("10" if "right" in body["messages"][0]["content"] else "0")) as server:
+        config = RewardConfig(judges=judged(server.address, prompt="{question} {answer}"), routes={"open": "wise"})
+        with MixedReward(config) as rewards:
+            scored = rewards.score([completion("a", question="right?"), completion("a", question="wrong?")])
+    assert [result.task_reward for result in scored] == [1.0, 0.0]
+
+
+def test_a_rule_may_change_a_judge_for_a_source() -> None:
+    rule = RewardRule(task="open", source="short", parameters={"prompt": "Short? {answer}"})
+    with judging(always(Answer("5"))) as server:
+        config = RewardConfig(judges=judged(server.address), routes={"open": "wise"}, rules=(rule,))
+        with MixedReward(config) as rewards:
+            rewards.score([completion("a", source="short"), completion("a")])
+        asked = [body["messages"][0]["content"] for body in server.bodies]
+    assert asked == ["Short? a", "a"]
+
+
+@pytest.mark.parametrize("name", ["chart", "format", "a judge", "judges"])
+def test_a_judge_needs_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(RewardError, match=r"reward\.judges has the name"):
+        RewardConfig(judges={name: JudgeConfig(model="m", prompt="{answer}", address="http://x/v1")})
+
+
+def test_only_judges_that_score_rows_are_in_use() -> None:
+    judges = {**judged("http://x/v1"), "idle": JudgeConfig(model="/m", prompt="{answer}")}
+    config = RewardConfig(judges=judges, routes={"open": "wise"})
+    assert config.judges_in_use() == ("wise",)
+    assert config.seconds_of_own(32) == judges["wise"].longest_s(32)
+
+
+def test_the_longest_time_counts_tries_pauses_and_waiting() -> None:
+    judge = JudgeConfig(
+        model="m", prompt="{answer}", address="http://x/v1", votes=3, temperature=1.0, max_in_flight=8, timeout_s=10,
+        retries=2, wait_s=100,
+    )  # fmt: skip
+    assert judge.longest_s(8) == 3 * (3 * 10 + (1 + 2) + 100)  # 24 requests, 8 at once
+
+
+def test_reward_images_are_asked_for_where_a_judge_sees_them() -> None:
+    config = RewardConfig(judges=judged("http://x/v1", images=True), routes={"open": "wise", "chart": "chart"})
+    with MixedReward(config) as rewards:
+        assert rewards.reads_images("open", "")
+        assert not rewards.reads_images("chart", "")
