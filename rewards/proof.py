@@ -58,7 +58,8 @@ class ReferenceProof:
         """Build the rewards that the run will use; weights of words, which its own data may give, are left out."""
         words = WordTable()
         self._config = config
-        self._rewards = MixedReward(_without_word_weights(config), words.encode, words)
+        # A judge knows no reference by itself, and asking it about each row costs what it costs.
+        self._rewards = MixedReward(_without_word_weights(config), words.encode, words, asks_judges=False)
 
     def fault(self, request: RewardRequest) -> ReferenceFault | None:
         """Return what is wrong with the reference of a request; None where nothing is.

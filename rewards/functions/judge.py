@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from rewards.core.base import GoldError, Grade, Reason, RewardRequest
+from rewards.core.base import CompletionFunction, GoldError, Grade, Reason, RewardRequest
 from rewards.core.judge_config import JudgeConfig
 from rewards.functions.judge_cache import KEY_HEX, ReplyCache
 from rewards.functions.judge_client import ChatClient, JudgeError, Reply
@@ -31,7 +31,7 @@ class Vote(NamedTuple):
     """The reply, or why there is none."""
 
 
-class JudgeReward:
+class JudgeReward(CompletionFunction):
     """Grades answers by asking a model; answers of one group are asked about at once, `max_in_flight` at most.
 
     Consumes: answers. Produces: grades; one whose votes all fail is None with the reply as its failure, never a zero.
@@ -182,6 +182,18 @@ class JudgeReward:
         seen = [request_body(self._config, text, (), vote), list(images)]
         digest = hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=KEY_HEX // 2)
         return digest.hexdigest()
+
+
+class UnaskedJudge(CompletionFunction):
+    """Stands for a judge where references are checked: every completion gets 1."""
+
+    def grade_completions(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> list[Grade]:
+        """Grade each completion as 1."""
+        return [Grade(1.0)] * len(requests)
+
+    def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:
+        """Return that nobody was asked."""
+        return ["the judge is not asked"]
 
 
 def request_body(config: JudgeConfig, text: str, images: Sequence[bytes], vote: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rewards.core.judge_config import JudgeConfig, JudgeScale
 from rewards.functions.judge import JudgeReward, aggregate
 from rewards.functions.judge_cache import ReplyCache
 from rewards.functions.judge_client import Reply
+from rewards.proof import ReferenceProof
 from tests.unit.judge_server import Answer, FakeJudge, judging
 
 REQUEST = RewardRequest(task="open", question="What is it?", response="", answer="a dog", options=("cat", "dog"))
@@ -442,6 +443,7 @@ import sys
 from pathlib import Path
 from rewards.functions.judge_cache import ReplyCache
 from rewards.functions.judge_client import Reply
+from rewards.proof import ReferenceProof
 cache = ReplyCache(Path(sys.argv[1]))
 number = 0
 while True:
@@ -575,3 +577,14 @@ def test_reward_images_are_asked_for_where_a_judge_sees_them() -> None:
     with MixedReward(config) as rewards:
         assert rewards.reads_images("open", "")
         assert not rewards.reads_images("chart", "")
+
+
+def test_the_check_of_references_asks_no_judge() -> None:
+    with judging(always(Answer("0"))) as server:
+        config = RewardConfig(
+            judges=judged(server.address), routes={"open": "wise", "chart": {"chart": 0.5, "wise": 0.5}}
+        )
+        with ReferenceProof(config) as proof:
+            assert proof.fault(RewardRequest(task="open", question="", response="", answer="a dog")) is None
+            assert proof.fault(RewardRequest(task="chart", question="", response="", answer="45")) is None
+        assert server.bodies == []
