@@ -120,6 +120,20 @@ MUST_STAY = {
 }
 
 
+HOW_A_JUDGE_IS_REACHED = (
+    "address",
+    "key_variable",
+    "timeout_s",
+    "retries",
+    "wait_s",
+    "max_in_flight",
+    "cache",
+    "cache_dir",
+)
+"""Settings of a judge in reward.judges that may change: where and how patiently it is asked, not what, and what its
+replies mean."""
+
+
 @dataclass
 class RunFolder:
     """Every path of a run, in one place."""
@@ -248,6 +262,8 @@ def read_before_after(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]
 
 def may_change(key: str) -> bool:
     """Return whether a setting, by its dotted key, may differ from the one that the run has gone by so far."""
+    if key.startswith("reward.judges.") and key.split(".")[3:4] != []:
+        return key.split(".")[3] in HOW_A_JUDGE_IS_REACHED
     return deciding_entry(key) in MAY_CHANGE
 
 
