@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from orchestration.settings.strict import build
 from rewards import MixedReward, RewardConfig
 from rewards.core.base import GoldError, Reason, RewardError, RewardRequest
 from rewards.core.config import RewardRule
-from rewards.core.judge_config import JudgeConfig, JudgeScale
+from rewards.core.judge_config import PLACEHOLDERS, JudgeConfig, JudgeScale
 from rewards.functions.judge import JudgeReward, aggregate
 from rewards.functions.judge_cache import ReplyCache
 from rewards.functions.judge_client import Reply
@@ -588,3 +591,39 @@ def test_the_check_of_references_asks_no_judge() -> None:
             assert proof.fault(RewardRequest(task="open", question="", response="", answer="a dog")) is None
             assert proof.fault(RewardRequest(task="chart", question="", response="", answer="45")) is None
         assert server.bodies == []
+
+
+README = Path(__file__).parents[3] / "rewards" / "README.md"
+
+
+def example() -> dict[str, Any]:
+    """The settings that the page shows."""
+    section = README.read_text().partition("\n## A judge\n")[2]
+    values: dict[str, Any] = yaml.safe_load(section.partition("```yaml\n")[2].partition("```")[0])
+    return values
+
+
+def test_the_example_of_the_page_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {0: "Nearly. Score: 8", 1: "Right, 10 of 10. Score: 9", 2: "I would not say. Score: 2"}
+    monkeypatch.setenv("OPENAI_API_KEY", "top-secret-value")
+    values = example()
+    with judging(lambda body: Answer(said[body["seed"]])) as server:
+        values["judges"]["wise"]["address"] = server.address
+        config = build(RewardConfig, values, "reward")
+        with MixedReward(config) as rewards:
+            [result] = rewards.score([completion("a dog")])
+        assert server.headers[0]["Authorization"] == "Bearer top-secret-value"
+        assert "Answer of a student: a dog\n" in server.bodies[0]["messages"][0]["content"]
+    assert (result.task_reward, result.format_reward) == (0.8, 1.0)
+
+
+def test_every_placeholder_and_count_of_the_page_is_one_and_none_is_missing() -> None:
+    section = README.read_text().partition("\n## A judge\n")[2].partition("\n## ")[0]
+    listed = section.partition("**The prompt** may hold ")[2].partition("; any other")[0]
+    assert re.findall(r"\{([\w.]+)\}", listed) == list(PLACEHOLDERS)
+    refusals = in_turn(Answer(status=500), Answer(hangs_up=True), Answer("x", finish="length"))
+    with judging(refusals) as server:
+        judge = judge_of(server)
+        judge.grade(REQUEST, ["a", "a"])
+    counts = {name.rpartition("/")[2] for name in judge.take_counts()}
+    assert counts == set(re.findall(r"`(num_\w+)`", section))

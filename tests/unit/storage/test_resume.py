@@ -172,3 +172,19 @@ def test_a_change_after_one_that_a_kill_cut_short_is_kept_at_every_cut(tmp_path:
         settle_config(folder, settings(tmp_path, "algorithm.clip_low=0.05", "allow_config_change=true"))
         assert read_config(folder)["algorithm"]["clip_low"] == 0.05
         settle_config(folder, settings(tmp_path, "algorithm.clip_low=0.05"))
+
+
+JUDGE = "{model: m, prompt: '{answer}', address: 'http://a/v1'}"
+
+
+def test_a_judge_may_be_reached_otherwise_and_not_asked_otherwise(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    settle_config(folder, settings(tmp_path, f"reward.judges={{wise: {JUDGE}}}"))
+    moved = JUDGE.replace("http://a/v1", "http://b/v1").replace("model", "max_in_flight: 4, model")
+    assert settle_config(folder, settings(tmp_path, f"reward.judges={{wise: {moved}}}")) == []
+    for change in ("votes: 2, temperature: 1.0, model", "aggregate: median, model", "scale: {high: 5}, model"):
+        asked = JUDGE.replace("model", change, 1)
+        with pytest.raises(ResumeError, match=r"reward\.judges\.wise\."):
+            settle_config(folder, settings(tmp_path, f"reward.judges={{wise: {asked}}}"))
+    with pytest.raises(ResumeError, match=r"reward\.judges"):
+        settle_config(folder, settings(tmp_path))
