@@ -167,4 +167,10 @@ def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
                 f"reward.rules, or leave them out (known tasks: {', '.join(config.routes)}):\n"
                 f"{'rows':>10}  task  source{table}"
             )
+    for name in config.judges_in_use():
+        variable = config.judges[name].key_variable
+        if variable and not os.environ.get(variable):
+            raise RewardError(
+                f"reward.judges.{name}.key_variable is {variable}, which is not set here; export the judge's API key"
+            )
     MixedReward.from_checkpoint(config, model_path).close()

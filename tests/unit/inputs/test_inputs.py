@@ -18,6 +18,7 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings, settings_errors
 from rewards import RewardConfig, RewardError
 from rewards.core.config import OpenEndedConfig, RewardRule
+from rewards.core.judge_config import JudgeConfig
 from rollout.dataset import write_samples
 from rollout.records import Sample
 from tests.unit.data.building import build, plan
@@ -68,6 +69,17 @@ def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, model: P
     (model / "tokenizer.json").unlink()
     with pytest.raises(RewardError, match=r"has no tokenizer.json"):
         check_rewards(RewardConfig(), model, path)
+
+
+def test_a_judge_without_its_key_is_refused(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = data(tmp_path / "rows.parquet", ("open", "captions"))
+    judge = JudgeConfig(model="m", prompt="{answer}", address="http://a/v1", key_variable="JUDGE_KEY")
+    config = RewardConfig(judges={"wise": judge}, routes={"open": "wise"})
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(RewardError, match=r"reward\.judges\.wise\.key_variable is JUDGE_KEY"):
+        check_rewards(config, model, path)
+    monkeypatch.setenv("JUDGE_KEY", "x")
+    check_rewards(config, model, path)
 
 
 def run(tmp_path: Path, *overrides: str) -> list[str]:
