@@ -17,7 +17,7 @@ from orchestration.settings.own_code import with_own_code_in
 from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets
 from orchestration.settings.written import quoted
 
-NAMED_BY_USERS = ("reward.functions", "algorithm.tasks", "experiment", "ablation", "reward.judges", "cluster.judges")
+NAMED_BY_USERS = ("reward.functions", "reward.judges", "cluster.judges", "algorithm.tasks")
 """Mappings whose names are all the user's, so that a new one needs no plus sign."""
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 """A value in quotes as a whole, which Hydra takes off."""
