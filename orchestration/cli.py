@@ -242,6 +242,9 @@ def _evaluate(overrides: Sequence[str]) -> int:
         values = compose(settings, base=base)
     config = build_evaluation(values, base)
     _end_in_order()
+    from orchestration.inputs.hub import with_hub_folders
+
+    config = with_hub_folders(config)
     from orchestration.evaluate.command import run_evaluation
 
     run_evaluation(config, run)

@@ -7,6 +7,7 @@ from typing import Any
 
 from conf.gpu_driver import driver_fault
 from orchestration.demo.prepare import model_folder
+from orchestration.inputs.hub import with_hub_folders
 from orchestration.models.model_folder import check_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import (
@@ -25,6 +26,8 @@ def build_config(
 ) -> ExperimentConfig:
     """Build the settings from composed YAML, and check them together and against this machine.
 
+    Models and datasets that are named by their names on a hub are downloaded.
+
     Args:
         values: Composed settings.
         is_for_training: Whether there is a learner; False for commands that have none.
@@ -38,6 +41,7 @@ def build_config(
         raise error
     if is_for_training and not is_for_check:
         check_inputs_named(config)
+    config = with_hub_folders(config)
     draws_weights = is_for_check and config.check.random_weights
     check_machine(config, needs_data=not is_for_check, needs_weights=not draws_weights)
     return config

@@ -21,8 +21,9 @@ class ModelConfig:
     """Which model is trained."""
 
     path: Annotated[str, "path", MinLen(1)] | None
-    """Hugging Face folder of the model. With a `family`, null takes the tiny model that the demo makes and warm-starts.
-    `mixed-r1 plan` of a recipe needs none: sizes are those of `hf_config`."""
+    """Hugging Face folder of the model, or its name on the Hugging Face Hub: ORG/NAME or ORG/NAME@REVISION. With a
+    `family`, null takes the tiny model that the demo makes and warm-starts. `mixed-r1 plan` of a recipe needs none:
+    sizes are those of `hf_config`."""
     family: Annotated[str, OwnCode(), MinLen(1)] | None
     """Which tiny model the demo makes, qwen2_5_vl or internvl; not read where a path is given, as a folder says itself
     what it holds. Or a class of your own for the model at `path`, FILE.py:NAME or PACKAGE.MODULE:NAME; see "A family of

@@ -207,7 +207,8 @@ class DataConfig:
     """Which samples are trained on and which are held out."""
 
     train: Annotated[str, "path", MinLen(1)] | None
-    """Parquet file or folder of shards; null builds the recipe."""
+    """Parquet file or folder of shards, or ORG/NAME or ORG/NAME/FOLDER on the Hugging Face Hub; null builds the
+    recipe."""
     held_out: Annotated[str, "path", MinLen(1)] | None
     """The same for evaluation."""
     recipe: RecipeConfig | None

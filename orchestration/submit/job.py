@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from orchestration.inputs.hub import KINDS, hub_name
 from orchestration.settings.commands import SubmitConfig
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
@@ -141,7 +142,7 @@ def check_job(config: ExperimentConfig) -> None:
         "data.held_out": config.data.held_out,
     }
     for key, folder in folders.items():
-        if folder is not None and not folder.startswith("/"):
+        if folder is not None and not folder.startswith("/") and not (key in KINDS and hub_name(folder)):
             raise ConfigError(
                 f"{key}={folder} is relative, and a job runs in a folder of its own that is deleted; write it from the "
                 f"root, on storage that all machines share: {key}=/shared/{PurePosixPath(folder).name}"

@@ -1,0 +1,136 @@
+"""Models and datasets by their names on the Hugging Face Hub: `model.path=ORG/NAME`, downloaded once into its cache.
+
+The library's own cache is used (HF_HOME says where); several machines need it on storage that they share. A snapshot
+lies in a folder that is named by its revision, and a run writes that path into its settings: so the revision is on
+record, and a resumed run stays with it whatever the hub has by then.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from orchestration.settings.errors import ConfigError, ResumeError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.model import NOT_SET
+from orchestration.storage.run_folder import RunFolder, flatten, read_config
+
+KINDS: Mapping[str, Literal["model", "dataset"]] = {
+    "model.path": "model",
+    "data.train": "dataset",
+    "data.held_out": "dataset",
+}
+"""Settings that take a name of the hub."""
+NAME = re.compile(r"([\w.-]+/[\w.-]+?)(/[\w./-]+?)?(@[\w./-]+)?")
+"""ORG/NAME, a folder or file in it, and a revision: a branch, a tag or a commit."""
+SNAPSHOT = re.compile(r".*/(?:models|datasets)--(.+)/snapshots/([^/]+)(?:/.*)?")
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubName:
+    """What a setting names on the hub."""
+
+    repository: str
+    inside: str
+    """Folder or file in it; empty for all."""
+    revision: str | None
+
+
+def hub_name(value: str | None) -> HubName | None:
+    """Return what a path names on the hub; None where it is a path of this machine, there or not.
+
+    Example:
+        >>> hub_name("/models/own"), hub_name("ORG/NAME/train@v2")
+        (None, HubName(repository='ORG/NAME', inside='train', revision='v2'))
+    """
+    if value is None or value == NOT_SET or value.startswith((".", "~", "/")) or Path(value).exists():
+        return None
+    found = NAME.fullmatch(value)
+    if found is None or Path(value.partition("/")[0]).is_dir():
+        return None
+    revision = (found[3] or "").removeprefix("@") or None
+    return HubName(repository=found[1], inside=(found[2] or "").strip("/"), revision=revision)
+
+
+def with_hub_folders(config: ExperimentConfig, *, is_online: bool = True) -> ExperimentConfig:
+    """Return settings with the folders of the models and datasets that they name on the hub, downloaded where needed.
+
+    Args:
+        config: of a run; where one has begun in its run_dir, its revisions are taken.
+        is_online: False takes what the cache has, and leaves the other names as they are.
+
+    Raises:
+        ConfigError: naming the setting, what was tried, and how to get the folder by hand.
+    """
+    values = {"model.path": config.model.path, "data.train": config.data.train, "data.held_out": config.data.held_out}
+    named = {key: name for key, value in values.items() if (name := hub_name(value)) is not None}
+    if not named:
+        return config
+    begun = _settings_begun(config)
+    found: dict[str, str] = {}
+    for key, name in named.items():
+        pinned = SNAPSHOT.fullmatch(str(begun.get(key)))
+        if name.revision is None and pinned and pinned[1] == name.repository.replace("/", "--"):
+            name = replace(name, revision=pinned[2])
+        try:
+            found[key] = str(_fetched(key, str(values[key]), name, is_online=is_online))
+        except ConfigError:
+            if is_online:
+                raise
+    model = replace(config.model, path=found.get("model.path", config.model.path))
+    data = replace(
+        config.data,
+        train=found.get("data.train", config.data.train),
+        held_out=found.get("data.held_out", config.data.held_out),
+    )
+    return replace(config, model=model, data=data)
+
+
+def _settings_begun(config: ExperimentConfig) -> dict[str, object]:
+    """Return the settings of the run in run_dir; empty where none has begun."""
+    try:
+        return dict(flatten(read_config(RunFolder(config.run_path))))
+    except ResumeError:
+        return {}  # what is wrong with them is said where the run is continued
+
+
+def _fetched(key: str, value: str, name: HubName, *, is_online: bool) -> Path:
+    kind = KINDS[key]
+    by_hand = (
+        f"without network, get it by hand where there is one (hf download {name.repository} --repo-type {kind} "
+        f"--local-dir FOLDER), and set {key} to that folder"
+    )
+    try:
+        from huggingface_hub import constants, snapshot_download
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{key}={value} is no folder here, and names of the Hugging Face Hub need the packages of training: pip "
+            f"install '.[train]' in the checkout; {by_hand}"
+        ) from error
+    patterns = [*MODEL_FILES] if kind == "model" else ["*.parquet"]
+    if name.inside:
+        patterns = [name.inside, f"{name.inside}/*"]
+    try:
+        snapshot = snapshot_download(
+            name.repository,
+            repo_type=kind,
+            revision=name.revision,
+            allow_patterns=patterns,
+            local_files_only=not is_online,
+        )
+    except Exception as error:  # of the library, of its HTTP client, or of the disk
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"{key}={value} is no path here, and the Hugging Face Hub gave no {kind} {name.repository} at revision "
+            f"{name.revision or 'main'} ({type(error).__name__}: {reason}); the cache {constants.HF_HUB_CACHE} has "
+            f"none either. Correct the name; {by_hand}"
+        ) from error
+    folder = Path(snapshot, name.inside)
+    part = folder / key.rpartition(".")[2]  # train or held_out, as `data build` writes them
+    if kind == "dataset" and not name.inside and part.is_dir():
+        folder = part
+    if not folder.exists():
+        raise ConfigError(f"{key}={value}: {name.repository} holds no {name.inside}; correct the name")
+    return folder

@@ -1,0 +1,94 @@
+"""Names of a hub become folders of its cache, and a run stays with the revision that it began with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestration.cli import compose
+from orchestration.inputs.hub import HubName, hub_name, with_hub_folders
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig, build_settings
+from orchestration.storage.run_folder import RunFolder, settle_config
+from orchestration.submit.job import check_job
+
+OLD, NEW = "0" * 39 + "a", "0" * 39 + "b"
+VALUES = json.dumps(compose([]))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache laid out as the library's, without network."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "hub"
+
+
+def cached(cache: Path, kind: str, name: str, revision: str, *files: str) -> Path:
+    folder = cache / f"{kind}s--{name.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(revision)
+    for file in files:
+        path = folder / "snapshots" / revision / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    return folder / "snapshots" / revision
+
+
+def settings(root: Path, **paths: str) -> ExperimentConfig:
+    values = json.loads(VALUES) | {"run_dir": str(root / "run")}
+    values["model"]["path"] = paths.get("model")
+    values["data"] |= {"train": paths.get("train"), "held_out": paths.get("held_out")}
+    return build_settings(values)
+
+
+def test_a_name_is_told_from_a_path(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    for path in ("/a/b", "./a/b", "~/a/b", "../a", "here/model", "runs/typo", "a.parquet", "???", "s3://a/b", None):
+        assert hub_name(path) is None, path
+    assert hub_name("Org/Model-3B") == HubName(repository="Org/Model-3B", inside="", revision=None)
+    assert hub_name("org/set/a/train@v1.0") == HubName(repository="org/set", inside="a/train", revision="v1.0")
+
+
+def test_model_and_data_are_found_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    model = cached(cache, "model", "org/model", OLD, "config.json")
+    data = cached(cache, "dataset", "org/set", NEW, "train/0.parquet", "held_out/0.parquet", "other/rows.parquet")
+    found = with_hub_folders(settings(tmp_path, model="org/model", train="org/set", held_out="org/set/other"))
+    assert found.model.path == str(model)
+    assert (found.data.train, found.data.held_out) == (str(data / "train"), str(data / "other"))
+    with pytest.raises(ConfigError, match=r"data\.held_out=org/set/absent: org/set holds no absent"):
+        with_hub_folders(settings(tmp_path, model="org/model", train="org/set", held_out="org/set/absent"))
+
+
+def test_a_run_stays_with_its_revision_and_another_one_can_be_named(tmp_path: Path, cache: Path) -> None:
+    old = cached(cache, "model", "org/model", OLD, "config.json")
+    config = settings(tmp_path, model="org/model")
+    settle_config(RunFolder(config.run_path), with_hub_folders(config))
+    new = cached(cache, "model", "org/model", NEW, "config.json")
+    assert with_hub_folders(config).model.path == str(old)
+    other = dataclasses.replace(config, run_dir=str(tmp_path / "another"))
+    assert with_hub_folders(other).model.path == str(new)
+    assert with_hub_folders(settings(tmp_path, model=f"org/model@{NEW}")).model.path == str(new)
+
+
+def test_what_is_not_there_is_refused_with_what_was_tried_and_the_way_by_hand(tmp_path: Path, cache: Path) -> None:
+    said = (
+        rf"model\.path=org/absent is no path here, and the Hugging Face Hub gave no model org/absent at revision main "
+        rf"\(.*\); the cache {cache} has none either\. .*hf download org/absent --repo-type model --local-dir FOLDER"
+    )
+    config = settings(tmp_path, model="org/absent")
+    with pytest.raises(ConfigError, match=said) as caught:
+        with_hub_folders(config)
+    assert "\n" not in str(caught.value)
+    assert with_hub_folders(config, is_online=False) == config  # a plan goes by the stated sizes
+
+
+def test_paths_are_left_alone_and_a_job_may_name_models_of_the_hub(tmp_path: Path) -> None:
+    config = settings(tmp_path, model="/models/own", train="/data/a", held_out="/data/b")
+    assert with_hub_folders(config) is config
+    values = compose(["cluster=ray", "run_dir=/shared/run", "cache_dir=/shared/cache", "model.path=org/model"])
+    check_job(build_settings(values))
