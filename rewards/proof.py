@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from rewards.core.base import RewardRequest, RewardResult
 from rewards.core.config import FUNCTION_NAMES, RewardConfig, RewardRule
+from rewards.core.envelope import write_response
 from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
 from rewards.text.boxes import parse_boxes
@@ -98,7 +99,7 @@ class ReferenceProof:
         return ReferenceFault("unearned", f"{request.answer[:SHOWN_CHARS]!r} is not earned by {told}")
 
     def _score(self, request: RewardRequest, answer: str) -> RewardResult:
-        return self._rewards.score([replace(request, response=f"<think>.</think><answer>{answer}</answer>")])[0]
+        return self._rewards.score([replace(request, response=write_response(answer, self._config.format))])[0]
 
     def close(self) -> None:
         """End the grader process, if one was started."""

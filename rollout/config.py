@@ -111,7 +111,8 @@ class RolloutConfig:
     engine: EngineConfig
     weight_channel: WeightChannelConfig
     system_prompt: str = ""
-    """System turn of every prompt; empty for none."""
+    """System turn of every prompt; empty for none. `{format}` in it stands for the sentence that asks for the form of
+    `reward.format`, which reward and readers expect: "You read charts. {format}"."""
     max_engines: Annotated[int, Ge(1)] | None = None
     """Most engines at once. A run waits for `engines`; more join whenever the cluster has room for them, and leave with
     their machines. null is `engines`."""

@@ -19,12 +19,12 @@ from orchestration.workers.answers import (
     Completion,
     EvaluatedSample,
     bare_answer,
+    marked_answer,
     model_boxes,
     reference_boxes,
 )
 from rewards.core.base import GoldError, Reason
-from rewards.core.config import FormatConfig
-from rewards.core.envelope import extract_answer
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 from rewards.functions.bmas import duplicate_frac
 from rewards.functions.grounding import iou
 from rewards.text.choices import Choices
@@ -47,7 +47,7 @@ class Preset:
     """One sentence that describes it to a user."""
     tasks: frozenset[str]
     """Tasks whose rows it scores."""
-    score: Callable[[EvaluatedSample, Completion], Columns | None]
+    score: Callable[[EvaluatedSample, Completion, FormatConfig], Columns | None]
     """Returns the columns of a graded completion; None if the reference cannot be read. Each row has two: `official`,
     by the rule of the benchmark's usual scorer on the answer without tags, and `strict`, by the reward of the training,
     in which format and hedging matter; both in [0, 1]."""
@@ -81,9 +81,19 @@ class PresetResult:
 
 
 def apply_preset(
-    preset: Preset, samples: Iterable[EvaluatedSample], settings: SummarySettings | None = None
+    preset: Preset,
+    samples: Iterable[EvaluatedSample],
+    settings: SummarySettings | None = None,
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> PresetResult:
-    """Score all rows that the preset accepts: the greedy completion, or else the mean of the sampled ones."""
+    """Score all rows that the preset accepts: the greedy completion, or else the mean of the sampled ones.
+
+    Args:
+        preset: The rules.
+        samples: Rows of any task.
+        settings: Of the estimates.
+        form: Form in which the model answered.
+    """
     settings = settings or SummarySettings()
     scored: list[tuple[EvaluatedSample, Columns]] = []
     parts: dict[str, list[tuple[EvaluatedSample, Columns]]] = defaultdict(list)
@@ -91,7 +101,7 @@ def apply_preset(
     for sample in samples:
         if not preset.takes(sample):
             num_skipped += 1
-        elif (columns := row_columns(preset, sample)) is None:
+        elif (columns := row_columns(preset, sample, form)) is None:
             num_failed += 1
         else:
             scored.append((sample, columns))
@@ -113,11 +123,13 @@ def apply_preset(
     )
 
 
-def row_columns(preset: Preset, sample: EvaluatedSample) -> dict[str, float] | None:
+def row_columns(
+    preset: Preset, sample: EvaluatedSample, form: FormatConfig = DEFAULT_FORMAT
+) -> dict[str, float] | None:
     """Return the columns of a row, and `rows`, which is 1; None if the row cannot be scored."""
     completions = sample.sampled if sample.greedy is None else (sample.greedy,)
     graded = [completion for completion in completions if completion.task_reward is not None]
-    scores = [score for completion in graded if (score := preset.score(sample, completion)) is not None]
+    scores = [score for completion in graded if (score := preset.score(sample, completion, form)) is not None]
     if sample.failure is not None or not scores:
         return None
     sums: dict[str, float] = defaultdict(float)
@@ -155,7 +167,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> Columns | None:
+def _score_chartqa(sample: EvaluatedSample, completion: Completion, form: FormatConfig) -> Columns | None:
     """Score ChartQA by the relaxed accuracy of public scorers, and by our chart reward (`strict`).
 
     The public rule (pix2struct, VLMEvalKit, lmms-eval) reads both sides as Python floats, a trailing % dividing by 100.
@@ -167,7 +179,7 @@ def _score_chartqa(sample: EvaluatedSample, completion: Completion) -> Columns |
         Masry et al., 2022, ChartQA, section 5.1; Methani et al., 2020, PlotQA.
     """
     return {
-        "official": float(relaxed_match(bare_answer(completion.text), sample.answer)),
+        "official": float(relaxed_match(bare_answer(completion.text, form), sample.answer)),
         "strict": _has_full_reward(completion),
         "unreadable": float(completion.is_unreadable),
     }
@@ -192,7 +204,7 @@ CHARTQA = Preset(
 )
 
 
-def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> Columns | None:
+def _score_refcoco(sample: EvaluatedSample, completion: Completion, form: FormatConfig) -> Columns | None:
     """Score RefCOCO, RefCOCO+ and RefCOCOg: whether the box has an IoU of at least 0.5 with the reference.
 
     Boxes are read in the model's own frame and compared in original pixels. A referring expression names one object, so
@@ -202,7 +214,7 @@ def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> Columns |
     Rows whose reference is not exactly one box are skipped.
     """
     try:
-        boxes = model_boxes(sample.request(completion.text))
+        boxes = model_boxes(sample.request(completion.text), form)
     except GoldError:
         return None
     target = reference_boxes(sample.request())[0]
@@ -212,7 +224,7 @@ def _score_refcoco(sample: EvaluatedSample, completion: Completion) -> Columns |
     hit = hits[0] if is_one else 0.0
     return {
         "official": hits[0] if hits else 0.0,
-        "strict": hit if extract_answer(completion.text, FormatConfig()).text is not None else 0.0,
+        "strict": hit if marked_answer(completion.text, form) is not None else 0.0,
         "hit": hit,
         "iou": overlaps[0] if is_one else 0.0,
         "unreadable": float(not boxes),
@@ -238,7 +250,7 @@ REFCOCO = Preset(
 )
 
 
-def _score_mcq(sample: EvaluatedSample, completion: Completion) -> Columns | None:
+def _score_mcq(sample: EvaluatedSample, completion: Completion, form: FormatConfig) -> Columns | None:
     """Score multiple choice (MMMU, AI2D, MMBench and similar), and count how often each letter is chosen and right.
 
     An answer that names no option is wrong, unlike in MMMU's own parser, which guesses an option at random. `official`
@@ -249,7 +261,7 @@ def _score_mcq(sample: EvaluatedSample, completion: Completion) -> Columns | Non
         choices = Choices(sample.options, sample.answer)
     except GoldError:
         return None
-    answer = bare_answer(completion.text)
+    answer = bare_answer(completion.text, form)
     grade = choices.grade(answer) if len(answer) <= MAX_CHARS else None
     # A hedge (`B. 14` if 14 is C) chooses nothing and counts as unreadable, as in the reward.
     chosen = [] if grade is None or grade.parsed is None or grade.reason is not Reason.OK else grade.parsed.split(", ")
@@ -288,7 +300,7 @@ MCQ = Preset(
 )
 
 
-def _score_pope(sample: EvaluatedSample, completion: Completion) -> Columns | None:
+def _score_pope(sample: EvaluatedSample, completion: Completion, form: FormatConfig) -> Columns | None:
     """Score POPE and other yes-or-no sets, with yes as the positive class.
 
     An unreadable answer is wrong, and a false negative for a yes question. Public scorers differ here: POPE's own takes
@@ -302,7 +314,7 @@ def _score_pope(sample: EvaluatedSample, completion: Completion) -> Columns | No
     truth, _ = read_yes_no(sample.answer)
     if truth is None:
         return None
-    answer = bare_answer(completion.text)
+    answer = bare_answer(completion.text, form)
     label = read_yes_no(answer)[0] if len(answer) <= MAX_CHARS else None
     words = _WORD.findall(answer.lower())
     by_words = None if ("yes" in words) is ("no" in words) else "yes" in words
@@ -342,7 +354,7 @@ POPE = Preset(
 )
 
 
-def _score_captions(sample: EvaluatedSample, completion: Completion) -> Columns | None:
+def _score_captions(sample: EvaluatedSample, completion: Completion, form: FormatConfig) -> Columns | None:
     """Score captions by BMAS, with the length relative to the reference and the share of repeated 4-grams.
 
     There is no official scorer: `official` and `strict` are both the task reward. BMAS ignores order and facts, so
@@ -351,7 +363,7 @@ def _score_captions(sample: EvaluatedSample, completion: Completion) -> Columns 
     reference = sample.answer.split()
     if not reference:
         return None
-    answer = bare_answer(completion.text)
+    answer = bare_answer(completion.text, form)
     words = [] if answer == UNANSWERED else answer.casefold().split()
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     return {

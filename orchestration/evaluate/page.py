@@ -10,6 +10,7 @@ from orchestration.evaluate.summary import Block, Comparison, Summary
 from orchestration.page.figures import change_svg, data_uri, images_svg, render, share_svg
 from orchestration.page.formatting import NO_NAME, p_value
 from orchestration.workers.answers import EvaluatedSample, drawable_boxes, row_metrics, split_rows
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 from rollout.records import ImageBytes
 
 ImagesOf = Callable[[str], Sequence[ImageBytes]]
@@ -30,8 +31,12 @@ def evaluation_page(
     samples: Sequence[EvaluatedSample],
     image_of: ImagesOf,
     num_worst: int = 6,
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> str:
-    """Return the page of one evaluation: its tables, then the `num_worst` lowest scores of each reward function."""
+    """Return the page of one evaluation: its tables, then the `num_worst` lowest scores of each reward function.
+
+    `form` is that of the answers, from which boxes are drawn.
+    """
     passes = [name for name in summary.overall.metrics if name.startswith("pass@")]
     wanted = [f"{kind}/{metric}" for kind in ("greedy", "sampled") for metric in METRICS] + passes
     metrics = [name for name in wanted if name in summary.overall.metrics]
@@ -60,7 +65,7 @@ def evaluation_page(
         preset_metrics=preset_metrics,
         preset_rows=[[group, *_cells(found, preset_metrics)] for group, found in preset_tables.items()],
         worst={
-            name: [_shown(sample, image_of(sample.sample_id)) for sample in rows]
+            name: [_shown(sample, image_of(sample.sample_id), form) for sample in rows]
             for name, rows in worst_samples(samples, num_worst).items()
         },
     )
@@ -74,6 +79,7 @@ def comparison_page(
     after: Sequence[EvaluatedSample],
     image_of: ImagesOf,
     num_shown: int = 8,
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> str:
     """Return the page of two evaluations: changes with intervals, then the `num_shown` largest losses and gains.
 
@@ -86,8 +92,8 @@ def comparison_page(
         "comparison.html",
         title=title,
         comparisons=[_comparison(comparison) for comparison in comparisons],
-        losses=[_shown_pair(pair, image_of) for pair in losses],
-        gains=[_shown_pair(pair, image_of) for pair in gains],
+        losses=[_shown_pair(pair, image_of, form) for pair in losses],
+        gains=[_shown_pair(pair, image_of, form) for pair in gains],
     )
 
 
@@ -118,18 +124,18 @@ def _changes(
     return sorted(found, key=lambda change: (change[0], change[1].sample_id))
 
 
-def _shown(sample: EvaluatedSample, images: Sequence[ImageBytes]) -> dict[str, object]:
+def _shown(sample: EvaluatedSample, images: Sequence[ImageBytes], form: FormatConfig) -> dict[str, object]:
     """Return a sample with its greedy (or first) completion, and its images with boxes."""
     completion = sample.greedy or next(iter(sample.sampled), None)
     request = sample.request("" if completion is None else completion.text)
-    boxes = drawable_boxes(request) if sample.function == "grounding" else {}
+    boxes = drawable_boxes(request, form) if sample.function == "grounding" else {}
     pictures = images_svg([(data_uri(image), image.size) for image in images], **boxes)
     return {"sample": sample, "completion": completion, "pictures": pictures}
 
 
-def _shown_pair(pair: Sequence[EvaluatedSample], image_of: ImagesOf) -> list[dict[str, object]]:
+def _shown_pair(pair: Sequence[EvaluatedSample], image_of: ImagesOf, form: FormatConfig) -> list[dict[str, object]]:
     images = image_of(pair[0].sample_id)
-    return [_shown(sample, images) for sample in pair]
+    return [_shown(sample, images, form) for sample in pair]
 
 
 def _cells(found: Mapping[str, Estimate], names: Sequence[str]) -> list[str]:

@@ -35,6 +35,7 @@ from typing import Literal
 from orchestration.evaluate.store import write_whole
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import UNANSWERED, EvaluatedSample, bare_answer, model_boxes
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 from rewards.text.yes_no import read_yes_no
 
 BoxFrame = Literal["as_given", "pixel", "norm1", "norm1000"]
@@ -44,7 +45,13 @@ LABEL_COLUMNS = ("category", "l2-category", "split")
 
 
 def write_vlmevalkit(
-    folder: Path, samples: Sequence[EvaluatedSample], *, model: str, dataset: str, boxes: BoxFrame = "as_given"
+    folder: Path,
+    samples: Sequence[EvaluatedSample],
+    *,
+    model: str,
+    dataset: str,
+    boxes: BoxFrame = "as_given",
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> Path:
     """Write `{model}_{dataset}.tsv` and return its path; failed rows are written as unanswered.
 
@@ -54,6 +61,7 @@ def write_vlmevalkit(
         model: Name of the model as VLMEvalKit shows it.
         dataset: VLMEvalKit's name of the benchmark, ChartQA_TEST for instance.
         boxes: Frame of the boxes of `iou` rows.
+        form: Form in which the model answered.
 
     Raises:
         DataError: A row lacks source_id or a greedy completion, two rows share a source_id, or a name holds a slash.
@@ -68,7 +76,14 @@ def write_vlmevalkit(
     for sample in samples:
         options = [*sample.options, *[""] * (num_options - len(sample.options))]
         categories = [sample.metadata.get(name, "") for name in labels]
-        cells = [sample.source_id, sample.question, *options, _target(sample), *categories, prediction(sample, boxes)]
+        cells = [
+            sample.source_id,
+            sample.question,
+            *options,
+            _target(sample),
+            *categories,
+            prediction(sample, boxes, form),
+        ]
         # A null byte ends a cell for pandas' reader.
         writer.writerow([cell.replace("\0", " ") for cell in cells])
     path = folder / f"{model}_{dataset}.tsv"
@@ -77,7 +92,13 @@ def write_vlmevalkit(
 
 
 def write_lmms_eval(
-    folder: Path, samples: Sequence[EvaluatedSample], *, model: str, task: str, boxes: BoxFrame = "as_given"
+    folder: Path,
+    samples: Sequence[EvaluatedSample],
+    *,
+    model: str,
+    task: str,
+    boxes: BoxFrame = "as_given",
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> tuple[Path, Path]:
     """Write `{task}_samples.jsonl` and `{task}_from_log.json` and return their paths; see the module's docstring.
 
@@ -87,6 +108,7 @@ def write_lmms_eval(
         model: Name of the model.
         task: lmms-eval's name of the benchmark, chartqa for instance.
         boxes: Frame of the boxes of `iou` rows.
+        form: Form in which the model answered.
 
     Raises:
         DataError: As in `write_vlmevalkit`, or a source_id is not an index of the split (0, 1, ...).
@@ -98,7 +120,7 @@ def write_lmms_eval(
             f"sample {bad.sample_id} has source_id {bad.source_id!r}; lmms-eval knows rows by their place in the split "
             "(0, 1, ...): build the data with that number as source_id"
         )
-    answers = [(int(sample.source_id), sample, prediction(sample, boxes)) for sample in samples]
+    answers = [(int(sample.source_id), sample, prediction(sample, boxes, form)) for sample in samples]
     answers.sort(key=lambda answer: answer[0])
     lines = [
         {
@@ -120,8 +142,8 @@ def write_lmms_eval(
     return paths
 
 
-def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
-    """Return the greedy answer without tags, its boxes in the given frame.
+def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given", form: FormatConfig = DEFAULT_FORMAT) -> str:
+    """Return the greedy answer without its marks, its boxes in the given frame.
 
     Boxes are written as `[x1, y1, x2, y2]`, one after another, without exponents; malformed ones are omitted, and an
     answer without a usable box is unchanged.
@@ -132,10 +154,10 @@ def prediction(sample: EvaluatedSample, boxes: BoxFrame = "as_given") -> str:
     if sample.greedy is None:
         return UNANSWERED
     if sample.task != "iou" or boxes == "as_given":
-        return bare_answer(sample.greedy.text)
-    found = [box for box in model_boxes(sample.request(sample.greedy.text)) if box is not None]
+        return bare_answer(sample.greedy.text, form)
+    found = [box for box in model_boxes(sample.request(sample.greedy.text), form) if box is not None]
     if not found:
-        return bare_answer(sample.greedy.text)
+        return bare_answer(sample.greedy.text, form)
     scale = _scale(sample, boxes)
     return ", ".join(f"[{', '.join(scale(value, axis % 2) for axis, value in enumerate(box))}]" for box in found)
 

@@ -38,7 +38,7 @@ def publish(
     """
     settings = summary_settings(config)
     summary = summarise(samples, settings)
-    result = None if preset is None else apply_preset(preset, samples, settings)
+    result = None if preset is None else apply_preset(preset, samples, settings, config.reward.format)
     values = {item.name: getattr(summary, item.name) for item in fields(summary)}
     write_json(folder / "summary.json", {**values, "preset": result})
     title = f"{Path(manifest.model).name} on {Path(manifest.data).name}"
@@ -51,6 +51,7 @@ def publish(
             samples=samples,
             image_of=bench.images_of,
             num_worst=config.evaluate.num_worst,
+            form=config.reward.format,
         ),
     )
     if config.evaluate.greedy:
@@ -72,13 +73,13 @@ def check_preset_scored(result: PresetResult) -> None:
 
 
 def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequence[EvaluatedSample]) -> None:
-    boxes = config.evaluate.boxes
+    boxes, form = config.evaluate.boxes, config.reward.format
     for source in sorted({sample.source for sample in samples}):
         rows = [sample for sample in samples if sample.source == source]
         name = source.replace("/", "-")
-        write_vlmevalkit(folder / "vlmevalkit", rows, model="mixed-r1", dataset=name, boxes=boxes)
+        write_vlmevalkit(folder / "vlmevalkit", rows, model="mixed-r1", dataset=name, boxes=boxes, form=form)
         if all(row.source_id.isdigit() for row in rows):  # lmms-eval finds rows only by their place in a split
-            write_lmms_eval(folder / "lmms_eval", rows, model="mixed-r1", task=name, boxes=boxes)
+            write_lmms_eval(folder / "lmms_eval", rows, model="mixed-r1", task=name, boxes=boxes, form=form)
 
 
 def publish_comparison(
@@ -102,6 +103,7 @@ def publish_comparison(
             before=earlier[1],
             after=later[1],
             image_of=bench.images_of,
+            form=config.reward.format,
         ),
     )
     for comparison in comparisons:

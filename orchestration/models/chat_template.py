@@ -15,8 +15,7 @@ from orchestration.models.files import config_parts, read_object, read_text
 from orchestration.models.shapes import ModelShape
 from orchestration.settings.errors import ConfigError
 from rewards.core.base import RewardError
-from rewards.core.config import RewardConfig
-from rewards.core.envelope import THINK_CLOSE, THINK_OPEN
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig, RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
 
 PROBE = "What is this?"
@@ -93,12 +92,12 @@ class ChatTemplate:
                 "original checkpoint"
             ) from error
 
-    def opens_thinking(self) -> bool:
-        """Return whether the prompt ends within a think block, which the completion only closes."""
+    def opens_thinking(self, form: FormatConfig = DEFAULT_FORMAT) -> bool:
+        """Return whether the prompt ends within a think block of this form, which the completion only closes."""
         asked = self.prompt(PROBE, num_images=0, system_prompt="")
         before = self.prompt(PROBE, num_images=0, system_prompt="", is_answered=True)
         spoken = asked[len(before) :] if asked.startswith(before) else asked
-        return spoken.rfind(THINK_OPEN) > spoken.rfind(THINK_CLOSE)
+        return spoken.rfind(form.think_open) > spoken.rfind(form.think_close)
 
 
 def _source(folder: Path) -> str:
@@ -157,17 +156,23 @@ def check_opened_thinking(folder: Path, reward: RewardConfig) -> None:
     Raises:
         ConfigError: They differ; names the key and the value to set.
     """
-    opens = ChatTemplate(folder).opens_thinking()
-    if opens and not reward.format.think_prefilled:
+    template, form = ChatTemplate(folder), reward.format
+    opens = template.opens_thinking(form)
+    if not opens and form.think_tag != DEFAULT_FORMAT.think_tag and template.opens_thinking():
+        raise ConfigError(
+            f"reward.format.think_tag is {form.think_tag}, but the chat template of {folder} ends its prompt with an "
+            "opened <think>; set reward.format.think_tag=think and reward.format.think_prefilled=true"
+        )
+    if opens and not form.think_prefilled:
         raise ConfigError(
             f"reward.format.think_prefilled is false, but the chat template of {folder} ends its prompt with an opened "
-            "<think>, so completions only close it and none would be well formed; set "
+            f"{form.think_open}, so completions only close it and none would be well formed; set "
             "reward.format.think_prefilled=true"
         )
-    if reward.format.think_prefilled and not opens:
+    if form.think_prefilled and not opens:
         raise ConfigError(
             f"reward.format.think_prefilled is true, but the chat template of {folder} does not end its prompt with an "
-            "opened <think>; set reward.format.think_prefilled=false"
+            f"opened {form.think_open}; set reward.format.think_prefilled=false"
         )
 
 

@@ -14,6 +14,8 @@ from orchestration.plan.records import Finding, error, warning
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.run_folder import RunFolder, config_changes
+from rewards.core.config import DEFAULT_FORMAT
+from rewards.core.envelope import instruction, unmentioned
 from rollout.errors import RolloutError
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
@@ -106,6 +108,18 @@ def batch_findings(config: ExperimentConfig, batches: BatchPlan, lengths: Length
             f"{config.learner.micro_batch_tokens:,} tokens, and a prompt with one completion may have "
             f"{longest:,}: it forms a micro-batch of its own, which must fit in memory; raise it to "
             f"{longest:,}, or lower rollout.engine.max_model_len",
+        )
+
+
+def prompt_findings(config: ExperimentConfig) -> Iterator[Finding]:
+    """Warn if the system prompt never mentions what marks an answer; an empty one passes with the usual tags."""
+    prompt, form = config.rollout.system_prompt, config.reward.format
+    missing = unmentioned(prompt, form)
+    if missing and (prompt or instruction(form) != instruction(DEFAULT_FORMAT)):
+        yield warning(
+            "rollout.system_prompt",
+            f"it does not mention {' and '.join(missing)}, by which reward.format.style={form.style} reads and pays "
+            "answers; put {format} where the prompt should ask for that, or say it in words of your own",
         )
 
 

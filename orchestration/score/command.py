@@ -119,7 +119,7 @@ def score_file(
         if explain is not None:
             return _explain(source, explain, rows, scorer)
         summary, expectations = Summary(), Expectations()
-        agreement = None if against is None else Agreement(against)
+        agreement = None if against is None else Agreement(against, config.format)
         num_bad = num_failed = num_open_on_words = 0
         with _writer(output, source) as file:
             for scored in scorer.score(rows):

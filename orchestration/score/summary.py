@@ -7,6 +7,8 @@ from typing import Any
 
 from orchestration.page.formatting import NO_NAME
 from rewards.core.base import Reason, RewardResult
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
+from rewards.core.envelope import extract_answer
 
 NUM_REASONS = 3
 HEAD = ["task", "rows", "reward", "task reward", "format", "zero share", "parse failures", "failed", "reasons"]
@@ -149,6 +151,8 @@ class Agreement:
     """
 
     column: str
+    form: FormatConfig = DEFAULT_FORMAT
+    """Form of the responses."""
     num_silent: int = 0
     _num_rows: Counter[str] = field(default_factory=Counter)
     _num_agree: Counter[str] = field(default_factory=Counter)
@@ -168,9 +172,14 @@ class Agreement:
             return
         said = "no reward" if value is None else "paid" if value >= RIGHT_FROM else "not paid"
         kind = f"{said}, {self.column} says {'right' if is_right else 'wrong'}"
-        response = str(fields["response"]).rpartition("<answer>")[2].removesuffix("</answer>")
-        example = f"{row_id}: {_shortened(response)} against {_shortened(str(fields.get('answer', '')))}"
+        answer = self._answer(str(fields["response"]))
+        example = f"{row_id}: {_shortened(answer)} against {_shortened(str(fields.get('answer', '')))}"
         self._disagreements[task, kind, result.reason.value].append(example)
+
+    def _answer(self, response: str) -> str:
+        if self.form.style == "tags":  # also of a response that has no closed block
+            return response.rpartition(self.form.answer_open)[2].removesuffix(self.form.answer_close)
+        return extract_answer(response, self.form).text or response
 
     @property
     def num_stated(self) -> int:

@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
 from rewards.core.config import RewardConfig
+from rewards.core.envelope import fill_instruction
 from rollout.config import RolloutConfig
 
 
@@ -148,8 +149,14 @@ class ExperimentConfig:
 
 
 def build_settings(values: dict[str, Any]) -> ExperimentConfig:
-    """Build the record without the checks between groups of settings or of this machine."""
-    return build(ExperimentConfig, values)
+    """Build the record without the checks between groups of settings or of this machine.
+
+    The system prompt is complete from here on: `{format}` in it is replaced by what `reward.format` asks for.
+    """
+    config = build(ExperimentConfig, values)
+    rollout = config.rollout
+    prompt = fill_instruction(rollout.system_prompt, config.reward.format)
+    return replace(config, rollout=replace(rollout, system_prompt=prompt))
 
 
 def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:

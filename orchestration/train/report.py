@@ -15,6 +15,7 @@ from orchestration.storage.run_folder import RunFolder, read_before_after, read_
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes
 from rewards.core.base import RewardRequest
+from rewards.core.config import FormatConfig
 
 NUM_REASONS = 5
 KINDS = ("sampled", "greedy")
@@ -110,11 +111,13 @@ def _examples(evaluation: Mapping[str, Any], folder: RunFolder) -> list[dict[str
     """Return the recorded examples with their images; grounding samples get boxes."""
     if not evaluation.get("examples"):
         return []
-    coord_mode = read_config(folder)["model"]["coord_mode"]
-    return [{**example, "pictures": _pictures(example, coord_mode)} for example in evaluation["examples"]]
+    settings = read_config(folder)
+    coord_mode = settings["model"]["coord_mode"]
+    form = FormatConfig(**settings.get("reward", {}).get("format", {}))
+    return [{**example, "pictures": _pictures(example, coord_mode, form)} for example in evaluation["examples"]]
 
 
-def _pictures(example: Mapping[str, Any], coord_mode: str) -> list[Markup]:
+def _pictures(example: Mapping[str, Any], coord_mode: str, form: FormatConfig) -> list[Markup]:
     images = example["images"]
     sizes = tuple((image["width"], image["height"]) for image in images)
     request = RewardRequest(
@@ -126,5 +129,5 @@ def _pictures(example: Mapping[str, Any], coord_mode: str) -> list[Markup]:
         image_input_sizes=tuple((image["input_width"], image["input_height"]) for image in images),
         coord_mode=coord_mode,
     )
-    boxes = drawable_boxes(request) if example["family"] == "grounding" else {}
+    boxes = drawable_boxes(request, form) if example["family"] == "grounding" else {}
     return images_svg([(image["data"], size) for image, size in zip(images, sizes, strict=True)], **boxes)

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from orchestration.settings.errors import DataError
 from rewards.core.base import GoldError, Reason, RewardRequest
-from rewards.core.config import FormatConfig
-from rewards.core.envelope import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, extract_answer, strip_end_of_turn
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
+from rewards.core.envelope import after_thinking, extract_answer, strip_end_of_turn
 from rewards.core.frames import Box, clip, to_pixels
 from rewards.text.boxes import parse_boxes
 
@@ -259,23 +259,27 @@ def pass_at_k(num_completions: int, num_passed: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / np.arange(failed + 1, num_completions + 1)))
 
 
-def bare_answer(text: str) -> str:
-    """Return the answer of a completion without tags, for a scorer that knows none.
+def bare_answer(text: str, form: FormatConfig = DEFAULT_FORMAT) -> str:
+    """Return the answer of a completion without its marks, for a scorer that knows none.
 
-    The one answer block, if there is one; else what follows the last think block, without tags. Two blocks come out
+    The marked answer, if there is one; else what follows the last think block, without tags. Two answer blocks come out
     one behind the other, so that a hedge stays a hedge. Thinking that never ended is no answer.
 
     Example:
         >>> bare_answer("<think>a</think><answer>B</answer>"), bare_answer("So it is B."), bare_answer("<think>B")
         ('B', 'So it is B.', '[unanswered]')
     """
-    body = extract_answer(text, FormatConfig()).text
+    body = marked_answer(text, form)
     if body is None:
-        after = strip_end_of_turn(text).rpartition(THINK_CLOSE)[2]
-        body = after.partition(THINK_OPEN)[0]
-    for tag in (ANSWER_OPEN, ANSWER_CLOSE, THINK_OPEN, THINK_CLOSE):
+        body, _ = after_thinking(text, replace(form, think_prefilled=False))
+    for tag in (form.answer_open, form.answer_close, form.think_open, form.think_close):
         body = body.replace(tag, " ")
     return strip_end_of_turn(body) or UNANSWERED
+
+
+def marked_answer(text: str, form: FormatConfig = DEFAULT_FORMAT) -> str | None:
+    """Return the answer that a completion marks as its form asks, whoever opened its thought; None without one."""
+    return extract_answer(text, replace(form, think_prefilled=False, fallback="none")).text
 
 
 def reference_boxes(request: RewardRequest) -> list[Box]:
@@ -284,20 +288,20 @@ def reference_boxes(request: RewardRequest) -> list[Box]:
     return [box for box in boxes if box is not None]
 
 
-def model_boxes(request: RewardRequest) -> list[Box | None]:
+def model_boxes(request: RewardRequest, form: FormatConfig = DEFAULT_FORMAT) -> list[Box | None]:
     """Return the boxes of the response in original pixels, clipped to the image; None for each malformed one.
 
     Raises:
         GoldError: The request lacks the image size that its frame needs.
     """
-    entries = parse_boxes(bare_answer(request.response)[:MAX_BOX_CHARS]) or []
+    entries = parse_boxes(bare_answer(request.response, form)[:MAX_BOX_CHARS]) or []
     return [entry.box and to_pixels(entry.box, request) for entry in entries]
 
 
-def drawable_boxes(request: RewardRequest) -> dict[str, list[Box]]:
+def drawable_boxes(request: RewardRequest, form: FormatConfig = DEFAULT_FORMAT) -> dict[str, list[Box]]:
     """Return the usable boxes, `reference` and `given`; none are given where the frame needs a missing image size."""
     try:
-        given = [box for box in model_boxes(request) if box is not None]
+        given = [box for box in model_boxes(request, form) if box is not None]
     except GoldError:
         given = []
     return {"reference": reference_boxes(request), "given": given}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from conf.own_code import OwnCode, is_own
 from conf.ranges import out_of_range
@@ -24,18 +24,66 @@ from rewards.core.parts import (
     check_weights,
 )
 
+TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatConfig:
-    """Reading of the envelope of think and answer blocks."""
+    """Form in which a model answers: what the prompt asks for, the format reward pays, and every reader reads."""
 
     graded: bool = False
-    """True pays 0.25 for each of the four tags that occurs exactly once, instead of all or nothing."""
+    """True pays 0.25 for each of the four tags that occurs exactly once, instead of all or nothing; style=tags only."""
     allow_empty_think: bool = False
     think_prefilled: bool = False
     """True when the chat template already opened the think block, so the completion starts inside it."""
     fallback: Literal["none", "after_think"] = "none"
-    """after_think reads untagged text after the think block as the answer, for models that do not know the tags."""
+    """after_think reads unmarked text after the think block as the answer, for models that do not know the form."""
+    style: Literal["tags", "boxed", "json", "none"] = "tags"
+    """What marks the answer. tags: an answer block after a think block. boxed: the last \\boxed{}. json: the last JSON
+    object with the key `answer`. none: nothing, the whole text is the answer and the format reward is always 1. A think
+    block before the answer is left out in every style."""
+    think_tag: Annotated[str, MinLen(1)] = "think"
+    """Name of the tags around the thought; `reason` makes them <reason> and </reason>."""
+    answer_tag: Annotated[str, MinLen(1)] = "answer"
+    """Name of the tags around the answer, with style=tags."""
+
+    def __post_init__(self) -> None:
+        for key, name in (("think_tag", self.think_tag), ("answer_tag", self.answer_tag)):
+            if not TAG_NAME.fullmatch(name):
+                raise RewardError(
+                    f"reward.format.{key} is {name!r}; use the name alone, of letters, digits, - and _, without < and >"
+                )
+        if self.think_tag == self.answer_tag:
+            raise RewardError(f"reward.format.think_tag and answer_tag are both {self.think_tag!r}; use two names")
+        if self.graded and self.style != "tags":
+            raise RewardError(
+                f"reward.format.graded is true, which pays each tag, with reward.format.style={self.style}; set "
+                "graded=false or style=tags"
+            )
+
+    @property
+    def think_open(self) -> str:
+        """Tag that opens the thought."""
+        return f"<{self.think_tag}>"
+
+    @property
+    def think_close(self) -> str:
+        """Tag that ends the thought."""
+        return f"</{self.think_tag}>"
+
+    @property
+    def answer_open(self) -> str:
+        """Tag that opens the answer."""
+        return f"<{self.answer_tag}>"
+
+    @property
+    def answer_close(self) -> str:
+        """Tag that ends the answer."""
+        return f"</{self.answer_tag}>"
+
+
+DEFAULT_FORMAT = FormatConfig()
+"""A think block and an answer block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
