@@ -116,6 +116,10 @@ class AlgorithmConfig:
     """The rollout's limit. Needed by aggregation constant and by the overlong penalty."""
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict)
     """Task -> its weight in the loss and its KL. A task that is not named has weight 1 and algorithm.kl_coef."""
+    task_temperatures: Mapping[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    """Temperatures of tasks that have their own; set by the run from rollout.sampling.tasks."""
+    task_max_completion_tokens: Mapping[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
+    """Limits of tasks that have their own, for the overlong penalty; set by the run from rollout.sampling.tasks."""
 
     @property
     def uses_reference(self) -> bool:

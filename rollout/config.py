@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from rollout.errors import RolloutError
+from rollout.records import SamplingSpec
 
 CPU_BATCHED_TOKENS = 8192
 """Tokens that an engine on CPU computes in one step, where prompts are not cut; longer ones raise it."""
@@ -15,8 +16,24 @@ MIN_TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSamplingConfig:
+    """Sampling of one task; null is what holds for all."""
+
+    group_size: Annotated[int, Ge(2), Le(10_000)] | None = None
+    temperature: Annotated[float, Ge(MIN_TEMPERATURE)] | None = None
+    max_completion_tokens: Annotated[int, Ge(1)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """Sampling of training completions."""
+    """Sampling of completions.
+
+    Example:
+        >>> chart = TaskSamplingConfig(max_completion_tokens=64)
+        >>> sampling = SamplingConfig(group_size=8, temperature=1.0, max_completion_tokens=2048, tasks={"chart": chart})
+        >>> sampling.spec("chart").max_completion_tokens, sampling.spec("math").max_completion_tokens
+        (64, 2048)
+    """
 
     group_size: Annotated[int, Ge(2), Le(10_000)]
     """G, completions per prompt; advantages compare these with one another, so at least 2."""
@@ -26,6 +43,54 @@ class SamplingConfig:
     """A completion that reaches it is cut and counts as truncated."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the probability that is sampled from, most likely tokens first; a run that trains takes all, 1."""
+    top_k: Annotated[int, Ge(0)] = 0
+    """Most likely tokens that are sampled from; 0 is all of them, which a run that trains takes."""
+    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Least probability of a token that is sampled from, as a share of the most likely one's; a run that trains takes
+    0."""
+    stop: tuple[Annotated[str, MinLen(1)], ...] = ()
+    """Texts that end a completion and are cut from it, greedy or sampled; a run that trains has none."""
+    keeps_stop: bool = False
+    """Leave the text of `stop` in the completion, as `</answer>` must be to be read."""
+    tasks: Mapping[str, TaskSamplingConfig] = field(default_factory=dict)
+    """Group size, temperature and length of single tasks: {chart: {max_completion_tokens: 64, temperature: 0.7}}."""
+
+    @property
+    def largest_group(self) -> int:
+        """Most completions of a prompt of any task."""
+        return max([self.group_size, *(task.group_size or 0 for task in self.tasks.values())])
+
+    @property
+    def smallest_group(self) -> int:
+        """Fewest completions of a prompt of any task."""
+        return min([self.group_size, *(task.group_size or self.group_size for task in self.tasks.values())])
+
+    @property
+    def longest_completion(self) -> int:
+        """Most tokens of a completion of any task."""
+        return max([self.max_completion_tokens, *(task.max_completion_tokens or 0 for task in self.tasks.values())])
+
+    def spec(self, task: str, *, group_size: int | None = None, greedy: bool = False, seed: int = 0) -> SamplingSpec:
+        """Return how a group of a task is sampled.
+
+        Args:
+            task: Of the row.
+            group_size: Completions; None takes the task's own.
+            greedy: Take the most likely token always.
+            seed: Of the group.
+        """
+        own = self.tasks.get(task, TaskSamplingConfig())
+        return SamplingSpec(
+            group_size=group_size or own.group_size or self.group_size,
+            temperature=0.0 if greedy else own.temperature or self.temperature,
+            max_completion_tokens=own.max_completion_tokens or self.max_completion_tokens,
+            top_p=1.0 if greedy else self.top_p,
+            top_k=0 if greedy else self.top_k,
+            min_p=0.0 if greedy else self.min_p,
+            stop=self.stop,
+            keeps_stop=self.keeps_stop,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +198,14 @@ class RolloutConfig:
                 f"rollout.weight_channel.backend is {self.weight_channel.backend} with rollout.engine.device=cpu; "
                 "use gloo"
             )
-        if self.sampling.max_completion_tokens >= self.engine.max_model_len:
-            raise RolloutError(
-                f"rollout.sampling.max_completion_tokens ({self.sampling.max_completion_tokens}) leaves no room for a "
-                f"prompt in rollout.engine.max_model_len ({self.engine.max_model_len})"
-            )
+        sampling = self.sampling
+        lengths = {f"tasks.{name}.": task.max_completion_tokens or 0 for name, task in sampling.tasks.items()}
+        for prefix, length in {"": sampling.max_completion_tokens, **lengths}.items():
+            if length >= self.engine.max_model_len:
+                raise RolloutError(
+                    f"rollout.sampling.{prefix}max_completion_tokens ({length}) leaves no room for a prompt in "
+                    f"rollout.engine.max_model_len ({self.engine.max_model_len})"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

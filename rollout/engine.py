@@ -115,7 +115,9 @@ class GenerationEngine:
             group_id=group_id,
             sample=sample,
             prompt_token_ids=np.asarray(output.prompt_token_ids, dtype=np.int32),
-            generations=generations(output, cached_since=version if self._keeps_cache else None),
+            generations=generations(
+                output, cached_since=version if self._keeps_cache else None, keeps_stop=spec.keeps_stop
+            ),
             image_input_sizes=prompt.input_sizes,
             seconds=time.perf_counter() - started,
             num_aborted_tokens=num_aborted_tokens,

@@ -126,6 +126,15 @@ class SamplingSpec:
     """0 is greedy decoding."""
     max_completion_tokens: int
     top_p: float = 1.0
+    """Share of the probability that is sampled from; 1 is all."""
+    top_k: int = 0
+    """Most likely tokens that are sampled from; 0 is all."""
+    min_p: float = 0.0
+    """Least probability of a token that is sampled from, in units of the most likely one's."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion."""
+    keeps_stop: bool = False
+    """Whether the text that ended a completion is a part of it."""
     seed: int = 0
     """Of the whole group; completion i samples with seed + i."""
 
@@ -154,6 +163,8 @@ class Generation:
     """Weight version that sampled the first token."""
     weight_version_end: int
     """Weight version that sampled the last token."""
+    stop: str = ""
+    """Text of SamplingSpec.stop that ended it and is no part of it, although its tokens are; empty for none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", read_only(self.token_ids, np.int32))
@@ -163,6 +174,18 @@ class Generation:
                 f"Generation needs token_ids and logprobs of one length [T]; got {self.token_ids.shape} and "
                 f"{self.logprobs.shape}"
             )
+
+    def without_stop(self, text: str) -> str:
+        """Return the decoded text up to the stop that ended it.
+
+        Example:
+            >>> ended = Generation(token_ids=[5], logprobs=[-0.1], finish_reason="stop", weight_version_start=0,
+            ...                    weight_version_end=0, stop="Question:")
+            >>> ended.without_stop("Paris. Question: W")
+            'Paris. '
+        """
+        end = text.rfind(self.stop) if self.stop else -1
+        return text[:end] if end >= 0 else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,12 +122,16 @@ def sampling_params(spec: SamplingSpec, logit_bias: Mapping[int, float]) -> Samp
         n=spec.group_size,
         temperature=spec.temperature,
         top_p=spec.top_p,
+        top_k=spec.top_k,
+        min_p=spec.min_p,
+        stop=list(spec.stop) or None,
         max_tokens=spec.max_completion_tokens,
         seed=None if spec.greedy else spec.seed,
         logprobs=0,
         flat_logprobs=True,
         logit_bias=dict(logit_bias),
-        detokenize=False,
+        detokenize=bool(spec.stop),  # a stop is looked for in the text, special tokens included, as rewards see it
+        skip_special_tokens=not spec.stop,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
@@ -156,15 +160,18 @@ def has_failed(output: RequestOutput) -> bool:
     return not output.finished or any(completion.finish_reason == "error" for completion in output.outputs)
 
 
-def generations(output: RequestOutput, *, cached_since: int | None = None) -> tuple[Generation, ...]:
+def generations(
+    output: RequestOutput, *, cached_since: int | None = None, keeps_stop: bool = False
+) -> tuple[Generation, ...]:
     """Return the completions, in the order of their seeds.
 
     Args:
         output: of a request that has ended.
         cached_since: oldest weight version that may have computed its prompt, where caches outlive an update;
             completions then count as at least that old.
+        keeps_stop: whether the text that ended a completion is a part of it.
     """
-    return tuple(_generation(completion, cached_since) for completion in output.outputs)
+    return tuple(_generation(completion, cached_since, keeps_stop) for completion in output.outputs)
 
 
 def encoded(request: EngineCoreRequest, prompt: EnginePrompt, builder: PromptBuilder) -> EncodedPrompt:
@@ -191,7 +198,7 @@ def scores(output: RequestOutput, token_ids: NDArray[np.int32]) -> NDArray[np.fl
     return np.asarray(values, dtype=np.float32)
 
 
-def _generation(completion: CompletionOutput, cached_since: int | None) -> Generation:
+def _generation(completion: CompletionOutput, cached_since: int | None, keeps_stop: bool) -> Generation:
     versions = [_version(span.version) for span in completion.weight_versions or []] or [0]
     start = versions[0] if cached_since is None else min(versions[0], cached_since)
     flat: Any = completion.logprobs
@@ -202,6 +209,7 @@ def _generation(completion: CompletionOutput, cached_since: int | None) -> Gener
         finish_reason=completion.finish_reason,
         weight_version_start=start,
         weight_version_end=versions[-1],
+        stop=completion.stop_reason if isinstance(completion.stop_reason, str) and not keeps_stop else "",
     )
 
 

@@ -22,7 +22,7 @@ def token_logprobs(
     lm_head_weight: torch.Tensor,
     target_ids: torch.Tensor,
     *,
-    temperature: float = 1.0,
+    temperature: float | torch.Tensor = 1.0,
     banned_token_ids: Sequence[int] = (),
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +34,7 @@ def token_logprobs(
         hidden_states: [C, D] last hidden state of the positions that predict.
         lm_head_weight: [V, D].
         target_ids: int64 [C].
-        temperature: logits are divided by it.
+        temperature: logits are divided by it; one for all, or float32 [C], one for each position.
         banned_token_ids: tokens of probability zero, which get no gradient.
         chunk_elements: most logits of one chunk.
 
@@ -49,14 +49,22 @@ def token_logprobs(
 
 
 def _chunk_logits(
-    hidden_states: torch.Tensor, weight: torch.Tensor, temperature: float, banned_token_ids: tuple[int, ...]
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: float | torch.Tensor,
+    banned_token_ids: tuple[int, ...],
 ) -> torch.Tensor:
     logits = torch.nn.functional.linear(hidden_states, weight).float()
-    if temperature != 1.0:
+    if isinstance(temperature, torch.Tensor) or temperature != 1.0:
         logits.div_(temperature)
     for token_id in banned_token_ids:  # a list as index would have to be copied to the device, which waits for it
         logits[:, token_id] = BANNED_LOGIT
     return logits
+
+
+def _rows(temperature: float | torch.Tensor, chunk: slice) -> float | torch.Tensor:
+    """Return the temperature of a chunk's rows, [rows, 1] where each has its own."""
+    return temperature[chunk, None] if isinstance(temperature, torch.Tensor) else temperature
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -68,7 +76,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         hidden_states: torch.Tensor,
         weight: torch.Tensor,
         target_ids: torch.Tensor,
-        temperature: float,
+        temperature: float | torch.Tensor,
         banned_token_ids: tuple[int, ...],
         chunk_size: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +84,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden_states), chunk_size):
             chunk = slice(start, start + chunk_size)
             log_softmax = torch.log_softmax(
-                _chunk_logits(hidden_states[chunk], weight, temperature, banned_token_ids), dim=-1
+                _chunk_logits(hidden_states[chunk], weight, _rows(temperature, chunk), banned_token_ids), dim=-1
             )
             logprobs.append(log_softmax.gather(-1, target_ids[chunk, None]).squeeze(-1))
             entropies.append(-torch.linalg.vecdot(log_softmax.exp(), log_softmax))
@@ -98,14 +106,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(hidden_states), ctx.chunk_size):
             chunk = slice(start, start + ctx.chunk_size)
+            temperature = _rows(ctx.temperature, chunk)
             grad_logits = _chunk_grad(
-                _chunk_logits(hidden_states[chunk], weight, ctx.temperature, ctx.banned_token_ids),
+                _chunk_logits(hidden_states[chunk], weight, temperature, ctx.banned_token_ids),
                 target_ids[chunk],
                 None if grad_logprobs is None else grad_logprobs[chunk],
                 entropy[chunk],
                 None if grad_entropy is None else grad_entropy[chunk],
             )
-            narrow = grad_logits.div_(ctx.temperature).to(weight.dtype)
+            narrow = grad_logits.div_(temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[chunk] = narrow @ weight
             if grad_weight is not None:

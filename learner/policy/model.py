@@ -66,7 +66,7 @@ class Policy(torch.nn.Module):
             hidden_states.index_select(0, batch.predicting_rows),
             self.hf_model.lm_head.weight,
             batch.target_ids,
-            temperature=1.0 if is_raw else self._temperature,
+            temperature=1.0 if is_raw else self._temperature if batch.temperatures is None else batch.temperatures,
             banned_token_ids=() if is_raw else self._banned_token_ids,
         )
 

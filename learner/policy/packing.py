@@ -13,7 +13,7 @@ Axes: L tokens of the stream, C completion tokens (predicted), P prompt tokens, 
 A position axes, S sequences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,6 +130,8 @@ class MicroBatch:
     """float32 [C], or None without a KL term."""
     kl_coefs: torch.Tensor | None
     """float32 [C] weight of the KL, or None where it is the same for all tasks."""
+    temperatures: torch.Tensor | None
+    """float32 [C] at which each token was sampled; None where that is the policy's own for all."""
     pixel_values: torch.Tensor
     """float32 of all images, each once; of the dummy image where there is none."""
     grids: torch.Tensor
@@ -172,8 +174,18 @@ class MicroBatchBuilder:
     """Lays out streams for one model on one device."""
 
     def __init__(
-        self, family: ModelFamily, kernel: AttentionKernel, *, device: torch.device, dtype: torch.dtype
+        self,
+        family: ModelFamily,
+        kernel: AttentionKernel,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        temperature: float = 1.0,
+        task_temperatures: Mapping[str, float] | None = None,
     ) -> None:
+        """Lay out for a policy that samples at a temperature, and some tasks at others."""
+        self._temperature = temperature
+        self._task_temperatures = task_temperatures or {}
         self._family = family
         self._kernel = kernel
         self._device = device
@@ -220,6 +232,7 @@ class MicroBatchBuilder:
                     for (_, s), length in zip(sequences, lengths, strict=True)
                 ]
             ),
+            temperatures=self._temperatures([piece.group.task for piece, _ in sequences], lengths),
             pixel_values=used.pixel_values.to(self._device),
             grids=used.grids.to(self._device),
             image_rows=self._tensor(np.concatenate(stream.image_rows)),
@@ -244,6 +257,13 @@ class MicroBatchBuilder:
             return self._family.prompt_positions(group.prompt_token_ids == self._family.image_token_id, grids)
         except ValueError as error:
             raise LearnerError(f"group {group.group_id}: {error}; send the prompt as the engine expanded it") from error
+
+    def _temperatures(self, tasks: Sequence[str], lengths: Sequence[int]) -> torch.Tensor | None:
+        """Return the temperature of each completion token, given the task and length of each sequence."""
+        if not any(task in self._task_temperatures for task in tasks):
+            return None
+        own = [self._task_temperatures.get(task, self._temperature) for task in tasks]
+        return self._tensor(np.repeat(np.array(own, dtype=np.float32), lengths))
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -48,10 +48,11 @@ class GroupFacts:
 def describe(group: ScoredGroup, config: AlgorithmConfig) -> GroupFacts:
     """Return the facts of a group."""
     lengths = tuple(sequence.num_tokens for sequence in group.sequences)
+    limit = config.task_max_completion_tokens.get(group.task, config.max_completion_tokens)
     penalties = overlong_penalty(
         torch.tensor(lengths),
-        max_completion_tokens=config.max_completion_tokens,
-        buffer_tokens=round(config.overlong_buffer_frac * config.max_completion_tokens),
+        max_completion_tokens=limit,
+        buffer_tokens=round(config.overlong_buffer_frac * limit),
         penalty=config.overlong_penalty,
     ).tolist()
     return GroupFacts(

@@ -117,7 +117,14 @@ class PolicyTrainer:
             algorithm,
             backend=self.backend,
             encoder=self._encoder,
-            builder=MicroBatchBuilder(family, kernel, device=device, dtype=self.backend.dtype),
+            builder=MicroBatchBuilder(
+                family,
+                kernel,
+                device=device,
+                dtype=self.backend.dtype,
+                temperature=config.algorithm.temperature,
+                task_temperatures=config.algorithm.task_temperatures,
+            ),
             seed=seed,
         )
         self.weight_version = 0

@@ -116,7 +116,7 @@ def store_need(config: ExperimentConfig, image_bytes: float) -> StoreNeed:
     training, sampling, pool = config.training, config.rollout.sampling, config.cluster.reward_pool
     carried = (training.max_staleness - training.steps_ahead) * training.groups_per_step
     ahead = ceil((training.steps_ahead + 1) * training.groups_per_step * training.oversampling)
-    tokens = config.rollout.engine.max_model_len + sampling.group_size * sampling.max_completion_tokens
+    tokens = config.rollout.engine.max_model_len + sampling.largest_group * sampling.longest_completion
     return StoreNeed(
         num_groups=ahead + carried + pool.num_actors * pool.calls_per_actor,
         group_bytes=int(image_bytes) + tokens * BYTES_PER_TOKEN,

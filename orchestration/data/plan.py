@@ -129,7 +129,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
         model=model,
         system_prompt=config.rollout.system_prompt,
         max_images=engine.max_images_per_prompt,
-        max_prompt_tokens=recipe.measure.max_prompt_tokens or engine.max_model_len - sampling.max_completion_tokens,
+        max_prompt_tokens=recipe.measure.max_prompt_tokens or engine.max_model_len - sampling.longest_completion,
     )
     processor = digest_of([digests.of(path) for path in processor_files(model)])
     policy = ""

@@ -41,7 +41,7 @@ from orchestration.workers.collect import Bench, Questioning, collect, open_benc
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
-from rollout.records import SamplingSpec
+from rollout.config import SamplingConfig
 
 
 def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
@@ -225,6 +225,7 @@ def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -
             "seed": config.seed,
             "reward": _reward_stamp(config),
             "weights": _weights_stamp(model),
+            **_optional_sampling(sampling),
         },
     )
 
@@ -235,6 +236,20 @@ def _reward_stamp(config: ExperimentConfig) -> str:
     for key, code in own_code(config.reward).items():
         text = text.replace(repr(code), digest_of(f"reward.{key}", code))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _optional_sampling(sampling: SamplingConfig) -> dict[str, int | float | str]:
+    """Return those settings of sampling that are not at their defaults; an evaluation without them has no such keys."""
+    changed: dict[str, int | float | str] = {}
+    if sampling.top_k:
+        changed["top_k"] = sampling.top_k
+    if sampling.min_p:
+        changed["min_p"] = sampling.min_p
+    if sampling.stop:
+        changed |= {"stop": json.dumps(sampling.stop), "keeps_stop": int(sampling.keeps_stop)}
+    if sampling.tasks:
+        changed["tasks"] = json.dumps({name: asdict(own) for name, own in sampling.tasks.items()}, sort_keys=True)
+    return changed
 
 
 def _weights_stamp(model: Path) -> str:
@@ -284,18 +299,11 @@ def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers
 
 def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAnswers, logs: Path) -> None:
     """Start engines and reward actors, and answer all rows that are not answered yet."""
-    settings, sampling = config.evaluate, config.rollout.sampling
+    settings = config.evaluate
     questioning = Questioning(
         greedy=settings.greedy,
-        sampled=SamplingSpec(
-            group_size=settings.num_completions,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_completion_tokens=sampling.max_completion_tokens,
-        )
-        if settings.num_completions
-        else None,
-        max_completion_tokens=sampling.max_completion_tokens,
+        num_sampled=settings.num_completions,
+        sampling=config.rollout.sampling,
         seed=config.seed,
         coord_mode=config.model.coord_mode,
     )

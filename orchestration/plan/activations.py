@@ -87,16 +87,16 @@ def largest_load(config: ExperimentConfig, shape: ModelShape) -> StreamLoad:
     room for more image tokens, at most `learner.micro_batch_tokens`.
     """
     sampling, engine = config.rollout.sampling, config.rollout.engine
-    completion = sampling.max_completion_tokens
+    completion = sampling.longest_completion
     prompt = engine.max_model_len - completion
     largest = largest_image_tokens(shape, processor_of(config.model))
     # A sequence longer than the budget is a micro-batch of its own.
     budget = max(config.learner.micro_batch_tokens, prompt + completion - 1)
-    group = prompt + sampling.group_size * (completion - 1)
+    group = prompt + sampling.largest_group * (completion - 1)
     groups_per_update = ceil(config.training.groups_per_step / config.algorithm.num_minibatches)
     most_prompts = max(1, ceil(groups_per_update / config.learner.num_ranks))
     num_prompts = min(most_prompts, budget // group)
-    num_completions = num_prompts * sampling.group_size
+    num_completions = num_prompts * sampling.largest_group
     left = budget - num_prompts * group
     if left > prompt and num_prompts < most_prompts:
         num_prompts += 1

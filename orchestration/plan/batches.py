@@ -86,15 +86,15 @@ def is_drawn(config: ExperimentConfig) -> bool:
 def expected_lengths(config: ExperimentConfig, prompts: Histogram | None, images: Histogram | None) -> Lengths:
     """Return the lengths to plan with: those of prompts and their images if known, else the assumed ones."""
     assume, engine, sampling = config.plan.assume, config.rollout.engine, config.rollout.sampling
-    limit = engine.max_model_len - sampling.max_completion_tokens
+    limit = engine.max_model_len - sampling.longest_completion
     assumed = DRAWN_TOKENS if is_drawn(config) else (assume.prompt_tokens, assume.image_tokens)
     prompt, image = (float(min(tokens, limit)) for tokens in assumed)
     return Lengths(
         prompt=prompts.mean if prompts else prompt,
         image=images.mean if images else image,
         prompt_most=min(prompts.most, limit) if prompts else limit,
-        completion=max(1.0, assume.completion_frac * sampling.max_completion_tokens),
-        completion_most=sampling.max_completion_tokens,
+        completion=max(1.0, assume.completion_frac * sampling.longest_completion),
+        completion_most=sampling.longest_completion,
         are_measured=prompts is not None,
     )
 
@@ -147,7 +147,7 @@ class BatchPlan:
 def plan_batches(config: ExperimentConfig, lengths: Lengths, num_rows: int | None) -> BatchPlan:
     """Return the counts of a step; uneven shares are rounded up."""
     training, algorithm, learner = config.training, config.algorithm, config.learner
-    group_size, engines = config.rollout.sampling.group_size, config.rollout.engines
+    group_size, engines = config.rollout.sampling.largest_group, config.rollout.engines
     groups = training.groups_per_step
     groups_per_update = ceil(groups / algorithm.num_minibatches)
     share = max(1, ceil(groups_per_update / learner.num_ranks))

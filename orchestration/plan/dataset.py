@@ -216,7 +216,7 @@ def _outliers(
 ) -> dict[int, Reason]:
     """Return the reason of each row that exceeds a limit: the first one that the run would raise."""
     engine, sampling = config.rollout.engine, config.rollout.sampling
-    room = engine.max_model_len - sampling.max_completion_tokens
+    room = engine.max_model_len - sampling.longest_completion
     found: dict[int, Reason] = {}
     for index, tokens in enumerate(prompt_tokens):
         if tokens is not None and tokens > room:

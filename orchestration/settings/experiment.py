@@ -103,6 +103,12 @@ class EvaluationConfig:
     """Score held-out data during the run too, after every k-th step; null only before and after."""
     sets: Mapping[str, HeldOutSetConfig] = field(default_factory=dict)
     """By name: further held-out sets, each at its own rhythm; their scores are held_out/set/NAME/..."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """As rollout.sampling.top_p, for held-out completions alone; so are the next four."""
+    top_k: Annotated[int, Ge(0)] = 0
+    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
+    stop: tuple[Annotated[str, MinLen(1)], ...] = ()
+    keeps_stop: bool = False
 
     def __post_init__(self) -> None:
         for name in self.sets:
@@ -241,9 +247,13 @@ def check_replacement(config: ExperimentConfig) -> None:
 
 
 def check_tasks(config: ExperimentConfig) -> None:
-    """Check that the tasks to train on, and those with a weight or KL of their own, are tasks that a reward scores."""
+    """Check that tasks to train on, and those with settings of their own, are tasks that a reward scores."""
     known = {*config.reward.routes, *(rule.task for rule in config.reward.rules if rule.task)}
-    named = {"data.stream.tasks": config.data.stream.tasks, "algorithm.tasks": tuple(config.algorithm.tasks)}
+    named = {
+        "data.stream.tasks": config.data.stream.tasks,
+        "algorithm.tasks": tuple(config.algorithm.tasks),
+        "rollout.sampling.tasks": tuple(config.rollout.sampling.tasks),
+    }
     for key, tasks in named.items():
         for task in tasks:
             if task not in known:
@@ -280,10 +290,21 @@ def check_judges(config: ExperimentConfig) -> None:
 def check_sampling(config: ExperimentConfig) -> None:
     """Check that completions are sampled from a distribution whose logprobs the learner can compute."""
     sampling = config.rollout.sampling
-    if sampling.top_p != 1.0:
+    for key, value in {"top_p": 1.0, "top_k": 0, "min_p": 0.0}.items():
+        if (given := getattr(sampling, key)) != value:
+            raise ConfigError(
+                f"rollout.sampling.{key} is {given}; the learner computes logprobs over the whole vocabulary, so "
+                f"training needs rollout.sampling.{key}={value}; held-out completions have evaluation.{key}"
+            )
+    if sampling.stop:
         raise ConfigError(
-            f"rollout.sampling.top_p is {sampling.top_p}; the learner computes logprobs over the whole vocabulary, so "
-            "training needs rollout.sampling.top_p=1.0"
+            f"rollout.sampling.stop is {list(sampling.stop)}; a completion that trains ends with the model's own "
+            "end-of-turn token, so training needs rollout.sampling.stop=[]; held-out completions have evaluation.stop"
+        )
+    if config.algorithm.task_temperatures or config.algorithm.task_max_completion_tokens:
+        raise ConfigError(
+            "algorithm.task_temperatures and algorithm.task_max_completion_tokens are set by the run; set "
+            "rollout.sampling.tasks alone"
         )
     if sampling.temperature != config.algorithm.temperature:
         raise ConfigError(

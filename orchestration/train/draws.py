@@ -79,13 +79,8 @@ class Draws:
 
     def sampling_spec(self, draw: PromptDraw) -> SamplingSpec:
         """Return how the group of a draw is sampled; the seed names (run, epoch, sample), the engine adds the index."""
-        sampling = self._config.rollout.sampling
-        return SamplingSpec(
-            group_size=sampling.group_size,
-            temperature=sampling.temperature,
-            max_completion_tokens=sampling.max_completion_tokens,
-            seed=derive_seed(self._config.seed, "rollout", draw.epoch, draw.sample.sample_id),
-        )
+        seed = derive_seed(self._config.seed, "rollout", draw.epoch, draw.sample.sample_id)
+        return self._config.rollout.sampling.spec(draw.sample.task, seed=seed)
 
     def urgency(self, position: int) -> int:
         """Return the urgency of a group; those of earlier steps go first."""

@@ -16,7 +16,7 @@ from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
 from orchestration.workers.collect import Questioning, collect, draw_rows
 from rollout.dataset import SampleTable
-from rollout.records import Sample, SamplingSpec
+from rollout.records import Sample
 
 if TYPE_CHECKING:
     from orchestration.workers.engine_pool import EnginePool
@@ -219,17 +219,20 @@ class HeldOut:
         say: Callable[[str], None],
     ) -> None:
         pairs = set(table.tasks_and_sources())
-        sampling = config.rollout.sampling
+        evaluation = config.evaluation
         self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
         self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family, seed=config.seed)
         self._questioning = Questioning(
             greedy=True,
-            sampled=SamplingSpec(
-                group_size=config.evaluation.completions_per_sample,
-                temperature=sampling.temperature,
-                max_completion_tokens=sampling.max_completion_tokens,
+            num_sampled=evaluation.completions_per_sample,
+            sampling=replace(
+                config.rollout.sampling,
+                top_p=evaluation.top_p,
+                top_k=evaluation.top_k,
+                min_p=evaluation.min_p,
+                stop=evaluation.stop,
+                keeps_stop=evaluation.keeps_stop,
             ),
-            max_completion_tokens=sampling.max_completion_tokens,
             seed=config.seed,
             coord_mode=config.model.coord_mode,
         )

@@ -289,7 +289,7 @@ class Run:
             return {}
         self._num_batches += 1
         samples = self.draws.samples(positions)
-        return self.engines.assign_batch(str(self._num_batches), samples, self.config.rollout.sampling.group_size)
+        return self.engines.assign_batch(str(self._num_batches), samples)
 
     async def probe_logprobs(self, groups: StepGroups) -> NDArray[np.float32] | None:
         """Compute probe logprobs, and stage a checkpoint if due, before weights are published.

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from orchestration.settings.seeds import derive_seed
 from orchestration.workers.answers import Completion, EvaluatedSample
 from orchestration.workers.summaries import summary_of
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
+from rollout.config import SamplingConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.records import ImageBytes, Sample, SamplingSpec
@@ -92,10 +93,10 @@ class Questioning:
 
     greedy: bool
     """One completion at temperature 0."""
-    sampled: SamplingSpec | None
-    """Completions at a temperature; its seed is set for each sample. None asks for none."""
-    max_completion_tokens: int
-    """Of the greedy completion."""
+    num_sampled: int
+    """Completions at the sampling temperature; 0 asks for none."""
+    sampling: SamplingConfig
+    """Temperature, lengths and stops, also those of single tasks; its group sizes are not read."""
     seed: int
     """Seeds depend on it and on the sample alone, so two evaluations draw the same random numbers."""
     coord_mode: str
@@ -105,11 +106,10 @@ class Questioning:
         """Return the groups to ask for, by name."""
         found = {}
         if self.greedy:
-            found["greedy"] = SamplingSpec(
-                group_size=1, temperature=0.0, max_completion_tokens=self.max_completion_tokens
-            )
-        if self.sampled is not None:
-            found["sampled"] = replace(self.sampled, seed=derive_seed(self.seed, "evaluation", sample.sample_id))
+            found["greedy"] = self.sampling.spec(sample.task, group_size=1, greedy=True)
+        if self.num_sampled:
+            seed = derive_seed(self.seed, "evaluation", sample.sample_id)
+            found["sampled"] = self.sampling.spec(sample.task, group_size=self.num_sampled, seed=seed)
         return found
 
 

@@ -96,7 +96,9 @@ class EnginePool:
         self._admissions: set[asyncio.Task[None]] = set()
         self._became_ready = asyncio.Event()
         self._failure: Exception | None = None
-        self._places = Places(capacity=max(1, ceil(FULLNESS * config.engine.max_num_seqs / config.sampling.group_size)))
+        # By the smallest groups: larger ones fill the engine more, and what it cannot decode yet waits in it.
+        held = FULLNESS * config.engine.max_num_seqs / config.sampling.smallest_group
+        self._places = Places(capacity=max(1, ceil(held)))
         self._num_probes = 0
         self.gate = BuildGate()
         """Lost engines are built again only while it is open."""
@@ -177,10 +179,11 @@ class EnginePool:
             raise
         return group, seconds
 
-    def assign_batch(self, batch: str, samples: Mapping[int, Sample], group_size: int) -> dict[int, BatchSlot]:
+    def assign_batch(self, batch: str, samples: Mapping[int, Sample]) -> dict[int, BatchSlot]:
         """Share a batch of groups, by position, between the live engines."""
-        expected = self.lengths.expected_tokens
-        return self._places.assign_batch(batch, {p: expected(sample, group_size) for p, sample in samples.items()})
+        expected, spec = self.lengths.expected_tokens, self._config.sampling.spec
+        tokens = {position: expected(s, spec(s.task).group_size) for position, s in samples.items()}
+        return self._places.assign_batch(batch, tokens)
 
     def ready_engines(self) -> list[Engine]:
         """Return the engines that answer, live or still without the current weights."""

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from learner.batching import partition_groups
 from learner.checkpoint import StagedShare
-from learner.config import LearnerConfig
+from learner.config import AlgorithmConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.records import StepReport
 from learner.store import FileEntry, FileStore
@@ -273,6 +273,18 @@ def _retrieve_exception(answer: "asyncio.Future[Any]") -> None:
         answer.exception()
 
 
+def algorithm_of(config: ExperimentConfig) -> AlgorithmConfig:
+    """Return the algorithm with the temperatures and lengths at which single tasks are sampled."""
+    tasks = config.rollout.sampling.tasks
+    lengths = {name: own.max_completion_tokens for name, own in tasks.items()}
+    temperatures = {name: own.temperature for name, own in tasks.items()}
+    return replace(
+        config.algorithm,
+        task_temperatures={name: value for name, value in temperatures.items() if value is not None},
+        task_max_completion_tokens={name: value for name, value in lengths.items() if value is not None},
+    )
+
+
 def start_learner(
     config: ExperimentConfig,
     model_path: Path,
@@ -286,9 +298,8 @@ def start_learner(
     With `random_weights` ranks draw the weights instead of reading them from the folder.
     """
     own_config: LearnerConfig = replace(
-        config.learner, model_path=str(model_path), algorithm=config.algorithm, family=config.model.own_family
+        config.learner, model_path=str(model_path), algorithm=algorithm_of(config), family=config.model.own_family
     )
-
     staging_dir = Path(config.training.staging_dir) if config.training.staging_dir else None
 
     def start(rank: int) -> Any:

@@ -59,7 +59,8 @@ class RewardActor:
         """Return the scored group, which stays in the object store, and its summary."""
         started = time.perf_counter()
         completions = [generation.token_ids.tolist() for generation in group.generations]
-        texts = self._decoder.decode(completions)
+        decoded = self._decoder.decode(completions)
+        texts = [generation.without_stop(text) for generation, text in zip(group.generations, decoded, strict=True)]
         results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
         function = self._config.route(group.sample.task, group.sample.source).function
         seconds = time.perf_counter() - started

@@ -16,6 +16,7 @@ from orchestration.train.held_out import HeldOut, choose_samples, evaluate
 from orchestration.workers.collect import Questioning, open_bench
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.core.base import Reason, RewardResult
+from rollout.config import SamplingConfig
 from rollout.dataset import SampleTable, write_samples
 from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
@@ -23,8 +24,8 @@ from tests.unit.train.run_records import SUMMARY
 
 QUESTIONING = Questioning(
     greedy=True,
-    sampled=SamplingSpec(group_size=2, temperature=1.0, max_completion_tokens=8),
-    max_completion_tokens=8,
+    num_sampled=2,
+    sampling=SamplingConfig(group_size=4, temperature=1.0, max_completion_tokens=8),
     seed=5,
     coord_mode="pixel",
 )
@@ -212,3 +213,23 @@ def test_a_run_says_when_no_held_out_sample_could_be_scored(tmp_path: Path) -> N
     found = asyncio.run(held_out(tmp_path, Refusing(), said).score("before", 0))
     assert found.families == {}
     assert said[-1] == "not one of 4 held-out samples could be scored: prompt of 900 tokens"
+
+
+def test_held_out_completions_are_sampled_as_their_settings_and_those_of_their_task_say(tmp_path: Path) -> None:
+    pools = FakePools()
+    tasks = "rollout.sampling.tasks={chart: {max_completion_tokens: 5, temperature: 0.5, group_size: 16}}"
+    own = (
+        "evaluation.samples_per_family=9",
+        "evaluation.top_p=0.9",
+        "evaluation.top_k=20",
+        "evaluation.min_p=0.1",
+        "evaluation.stop=[END]",
+    )
+    asyncio.run(held_out(tmp_path, pools, [], f"+{tasks}", *own).score("before", 0))
+
+    (greedy, sampled), (greedy_choice, sampled_choice) = pools.specs["s0"], pools.specs["s1"]
+    assert (sampled.top_p, sampled.top_k, sampled.min_p, sampled.stop) == (0.9, 20, 0.1, ("END",))
+    assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.min_p, greedy.stop) == (0.0, 1.0, 0, 0.0, ("END",))
+    assert (sampled.max_completion_tokens, greedy.max_completion_tokens, sampled.temperature) == (5, 5, 0.5)
+    assert (sampled_choice.max_completion_tokens, greedy_choice.max_completion_tokens) == (64, 64)
+    assert (sampled.group_size, sampled_choice.group_size, sampled_choice.temperature) == (4, 4, 1.0)

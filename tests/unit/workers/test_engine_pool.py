@@ -257,7 +257,7 @@ async def test_group_whose_engine_is_lost_before_it_begins_goes_elsewhere() -> N
 @in_virtual_time
 async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> None:
     async with engines(2) as fakes:
-        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(6), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(6), SAMPLE))
         tasks = [
             asyncio.create_task(fakes.pool.generate_group(str(p), SAMPLE, SPEC, slot=slot)) for p, slot in seats.items()
         ]
@@ -278,7 +278,7 @@ async def test_seat_is_taken_beyond_the_capacity_and_lost_with_its_engine() -> N
 @in_virtual_time
 async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> None:
     async with engines(2) as fakes:
-        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(4), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(4), SAMPLE))
         given_up: list[Admission] = []
         fakes.now(0).answers["give_up_slot"] = given_up.append
         fakes.now(0).answers["generate_group"] = ObjectLostError("ab" * 28, None, "")
@@ -291,7 +291,7 @@ async def test_engine_is_told_of_a_seat_whose_group_was_lost_on_its_way() -> Non
 @in_virtual_time
 async def test_group_whose_images_find_no_room_before_they_leave_the_driver_takes_no_place() -> None:
     async with engines(1) as fakes:
-        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(2), SAMPLE), 2)
+        seats = fakes.pool.assign_batch("1", dict.fromkeys(range(2), SAMPLE))
         given_up: list[Admission] = []
 
         def full(*_: Any) -> None:
