@@ -20,8 +20,11 @@ class TaskSamplingConfig:
     """Sampling of one task; null is what holds for all."""
 
     group_size: Annotated[int, Ge(2), Le(10_000)] | None = None
+    """Completions of a prompt of the task."""
     temperature: Annotated[float, Ge(MIN_TEMPERATURE)] | None = None
+    """Of the task's completions, and of all of the learner's logprobs of them."""
     max_completion_tokens: Annotated[int, Ge(1)] | None = None
+    """Length at which a completion of the task is cut; the overlong penalty goes by it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,11 +104,15 @@ class EvaluationConfig:
     sets: Mapping[str, HeldOutSetConfig] = field(default_factory=dict)
     """By name: further held-out sets, each at its own rhythm; their scores are held_out/set/NAME/..."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
-    """As rollout.sampling.top_p, for held-out completions alone; so are the next four."""
+    """Share of the probability that held-out completions are sampled from; training takes all."""
     top_k: Annotated[int, Ge(0)] = 0
+    """Most likely tokens that held-out completions are sampled from; 0 is all of them."""
     min_p: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Least probability of a token of held-out completions, as a share of the most likely one's."""
     stop: tuple[Annotated[str, MinLen(1)], ...] = ()
+    """Texts that end a held-out completion, greedy or sampled, and are cut from it."""
     keeps_stop: bool = False
+    """Leave the text of `stop` in held-out completions."""
 
     def __post_init__(self) -> None:
         for name in self.sets:
