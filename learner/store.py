@@ -148,8 +148,10 @@ class FileStore:
                 self.filesystem.delete_file(self._at(name))
 
 
-def open_store(location: str | Path) -> FileStore:
+def open_store(location: str | Path, *, key: str = "training.checkpoint_dir") -> FileStore:
     """Open a folder by its path, or by a URI that pyarrow knows (s3://, gs://, abfs://, hdfs://, file://).
+
+    `key` is the setting that names it, for messages.
 
     Raises:
         CheckpointError: no file system answers to the URI.
@@ -164,7 +166,7 @@ def open_store(location: str | Path) -> FileStore:
         filesystem, root = fs.FileSystem.from_uri(str(location))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"training.checkpoint_dir={location} cannot be opened ({error}); use an absolute path or a URI of a file "
+            f"{key}={location} cannot be opened ({error}); use an absolute path or a URI of a file "
             "system that pyarrow knows, such as s3://bucket/folder"
         ) from error
     return FileStore(filesystem, root.rstrip("/"))

@@ -2,17 +2,18 @@
 
 import asyncio
 import gc
+import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from conf.own_code import load_own
-from learner.errors import DivergedError
+from learner.errors import CheckpointError, DivergedError
 from orchestration.cluster.local_ray import check_object_store
 from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import while_ray_lives
@@ -27,6 +28,7 @@ from orchestration.storage.checkpoints import check_finished, newest_step, store
 from orchestration.storage.faults import read_faults
 from orchestration.storage.files import exclusive, write_json
 from orchestration.storage.own_code import to_copies
+from orchestration.storage.push import push
 from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
 from orchestration.train.group_filter import load_group_filter
 from orchestration.train.held_out import before_after_table
@@ -57,8 +59,25 @@ def run_training(config: ExperimentConfig) -> None:
                 say(f"{folder.root} has done all {config.training.num_steps} steps")
             else:
                 _train(config, folder, *(prepared or _prepare(config, folder)))
+            push_export(folder, config.training.push_to, say)
             write_report(folder)
             _print_outcome(folder)
+
+
+def push_export(folder: RunFolder, place: str | None, say: Callable[[str], None]) -> None:
+    """Copy the export to where the settings want it, unless that was done; a failure is said, and is not the run's."""
+    if place is None or (folder.pushed.is_file() and json.loads(folder.pushed.read_text()) == {"to": place}):
+        return
+    try:
+        push(folder.export, place)
+    except CheckpointError as error:
+        say(
+            f"training.push_to={place}: the export was not copied ({error}); it is whole in {folder.export}, and the "
+            "same command tries again"
+        )
+        return
+    write_json(folder.pushed, {"to": place})
+    say(f"the export is in {place} too")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from orchestration.settings.experiment import (
 )
 from orchestration.settings.model import NOT_SET
 from orchestration.settings.own_code import check_own_code
+from orchestration.storage.push import check_place
 
 
 def build_config(
@@ -82,6 +83,10 @@ def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_we
     if not config.run_path.is_absolute():
         raise ConfigError(f"run_dir={config.run_dir} must be absolute: workers run in folders of their own")
     check_writable("run_dir", config.run_path)
+    if (place := config.training.push_to) is not None:
+        check_place("training.push_to", place)
+        if "://" not in place:
+            check_writable("training.push_to", Path(place))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,10 @@ class TrainingConfig:
     """Share of a step's completions whose reference or grader may fail; they are masked and counted."""
     recorded_groups_per_step: Annotated[int, Ge(0)]
     """Groups a step whose completions are written to samples.jsonl."""
+    push_to: Annotated[str, "path", MinLen(1)] | None = None
+    """Where the export is copied besides, when the run has ended: an absolute folder, a URI of object storage
+    (s3://bucket/folder), or hf://ORG/NAME, a repository of the Hugging Face Hub. Where that fails the run still ends
+    well, with its export in run_dir, and the same command tries again."""
 
     @property
     def steps_ahead(self) -> int:

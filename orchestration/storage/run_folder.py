@@ -72,6 +72,7 @@ MAY_CHANGE = {
     "training.max_drop_frac": "when to give up",
     "training.max_failed_frac": "when to give up",
     "training.recorded_groups_per_step": "a record only",
+    "training.push_to": "where the export is copied",
     "evaluation": "observes",
     "evaluate": "read by mixed-r1 evaluate",
     "check": "read by mixed-r1 check",
@@ -179,6 +180,8 @@ class RunFolder:
         """Complete checkpoints, one folder each."""
         self.export = self.root / "export"
         """The trained model as a Hugging Face folder."""
+        self.pushed = self.root / "pushed.json"
+        """Where the export was copied to."""
         self.report = self.root / "report.html"
         """Curves, tables and samples on one page."""
 
