@@ -97,23 +97,23 @@ def test_changed_code_is_not_answered_from_the_cache_and_equal_code_is(model: Pa
 def test_code_that_changes_while_a_build_runs_ends_it(model: Path, folder: Path) -> None:
     job = planned(model, folder)
     (folder / "my_source.py").write_text(EXAMPLE + "\n\n\nLATER = 1\n")
-    with pytest.raises(DataError, match=r"sources.reports: my_source.py:rows has changed since the build began"):
+    with pytest.raises(DataError, match=r"sources.reports: .*my_source.py:rows has changed since the build began"):
         build(job, is_tried=False)
 
 
 def test_a_fault_of_the_code_is_said_before_the_build_or_ends_it(model: Path, folder: Path) -> None:
     for change, said in (
-        ("data.recipe.sources.reports.adapter=my_sorce.py:rows", r"sources.reports: adapter=my_sorce.py:rows: .* is no "
+        ("data.recipe.sources.reports.adapter=my_sorce.py:rows", r"reports.*adapter=.*my_sorce.py:rows: .* is no "
          r"file; did you mean my_source.py"),
         ("data.recipe.sources.reports.adapter=my_source.py:row", r"has no row; did you mean rows\?"),
-        ("+data.recipe.sources.reports.options.max_year=1", r"sources.reports: adapter=my_source.py:rows cannot be "
+        ("+data.recipe.sources.reports.options.max_year=1", r"sources.reports: adapter=.*my_source.py:rows cannot be "
          r"called with options min_year, max_year: got an unexpected keyword argument 'max_year'; it is called as"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             planned(model, folder, change)
     (folder / "my_source.py").write_text(EXAMPLE.replace('"answer": line["answer"]', '"answer": line["anwser"]'))
     with pytest.raises(
-        DataError, match=r"sources.reports: adapter=my_source.py:rows failed after 0 rows: KeyError: 'anwser' "
+        DataError, match=r"sources.reports: adapter=.*my_source.py:rows failed after 0 rows: KeyError: 'anwser' "
         r"\(my_source.py, line 14\)"
     ):  # fmt: skip
         build(planned(model, folder), is_tried=False)
