@@ -9,6 +9,9 @@ ARGS ?=
 train: $(READY)
 	@$(BIN)/mixed-r1 train $(ARGS)
 
+# Two processes share the cores, so each computes on one; compiled modules are kept for the many that tests start.
+test: export OMP_NUM_THREADS := 1
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -89,10 +89,14 @@ class Expectations:
     misses: list[str] = field(default_factory=list)
     policy_differences: list[str] = field(default_factory=list)
     _values: dict[str, float | None] = field(default_factory=dict)
+    _repeated: set[str] = field(default_factory=set)
+    """Ids of several rows, which no relation can name."""
     _relations: list[tuple[Mapping[str, Any], str, float | None]] = field(default_factory=list)
 
     def check(self, row_id: str, fields: Mapping[str, Any], value: float | None) -> bool | None:
         """Return whether the value is within the bounds of its row; None if the row has none."""
+        if row_id in self._values:
+            self._repeated.add(row_id)
         self._values[row_id] = value
         if fields.get("relation"):
             self._relations.append((fields, row_id, value))
@@ -113,7 +117,9 @@ class Expectations:
         for fields, row_id, value in self._relations:
             for name, other_id in fields["relation"].items():
                 other = self._values.get(other_id)
-                if value is None or other is None:
+                if other_id in self._repeated:
+                    self._report(fields, f"{row_id}: relation {name} {other_id} names several rows; give each its id")
+                elif value is None or other is None:
                     self._report(fields, f"{row_id}: relation {name} {other_id} cannot be judged")
                 elif not RELATIONS[name](value, other):
                     self._report(fields, f"{row_id}: {_format(value)} is not {name} {other_id}'s {_format(other)}")

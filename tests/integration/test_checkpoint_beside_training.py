@@ -26,7 +26,9 @@ NUM_RANKS = 2
 @pytest.fixture
 def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=NUM_RANKS, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
+    ray.init(
+        address="local", num_cpus=NUM_RANKS, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20
+    )
     yield
     leave_ray()
 

@@ -187,6 +187,12 @@ def test_relations_alone_make_a_file_a_test(tmp_path: Path, capsys: pytest.Captu
     assert "b: 1.0000 is not lt a's 1.0000" in printed
 
 
+def test_a_relation_to_an_id_of_several_rows_is_a_miss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.jsonl", GOOD, GOOD, {**GOOD, "id": "b", "relation": {"le": "a"}})
+    assert run([source]) == 4
+    assert "b: relation le a names several rows; give each its id" in capsys.readouterr().out
+
+
 def test_rewards_are_compared_with_another_verdict_and_disagreements_have_reasons_and_examples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
