@@ -5,6 +5,7 @@ Importing this package loads neither numpy, scipy nor math-verify: each reward f
 
 from rewards.core.base import Reason, RewardError, RewardFunction, RewardRequest, RewardResult
 from rewards.core.config import RewardConfig
+from rewards.core.own import RewardInput
 from rewards.mixed import MixedReward
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "RewardConfig",
     "RewardError",
     "RewardFunction",
+    "RewardInput",
     "RewardRequest",
     "RewardResult",
 ]

@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from rewards.core.base import RewardRequest, RewardResult
-from rewards.core.config import FUNCTION_NAMES, RewardConfig, RewardRule
+from rewards.core.config import FUNCTION_NAMES, OpenEndedConfig, RewardConfig
 from rewards.core.envelope import write_response
+from rewards.core.parts import Part
 from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
 from rewards.text.boxes import parse_boxes
@@ -45,9 +46,11 @@ class ReferenceFault:
 
 
 class ReferenceProof:
-    """Checks references with the rewards of a run; owns a grader process once a math reference was checked.
+    """Checks references with our reward functions of a run; owns a grader process once a math reference was checked.
 
-    Open-ended references are compared over the table of words: a text is as similar to itself in any table.
+    Each function of a sum is checked by itself. Functions of the user's own and judges are not asked: what they make of
+    a reference says nothing about it, and may cost money. Open-ended references are compared over the table of words: a text is as similar to itself in
+    any table.
 
     Example:
         >>> with ReferenceProof(RewardConfig()) as proof:
@@ -56,11 +59,10 @@ class ReferenceProof:
     """
 
     def __init__(self, config: RewardConfig) -> None:
-        """Build the rewards that the run will use; weights of words, which its own data may give, are left out."""
-        words = WordTable()
+        """Keep the settings of the run; weights of words, which its own data may give, are left out."""
         self._config = config
-        # A judge knows no reference by itself, and asking it about each row costs what it costs.
-        self._rewards = MixedReward(_without_word_weights(config), words.encode, words, asks_judges=False)
+        self._words = WordTable()
+        self._rewards: dict[tuple[str, Part], MixedReward] = {}
 
     def fault(self, request: RewardRequest) -> ReferenceFault | None:
         """Return what is wrong with the reference of a request; None where nothing is.
@@ -69,41 +71,47 @@ class ReferenceProof:
             request: Of a task that has a route; its response is not read.
         """
         parts = self._config.route(request.task, request.source).parts
-        faults = (self._fault_of(request, part.function) for part in parts if part.weight > 0)
+        faults = (self._fault_of(request, part) for part in parts if part.function in FUNCTION_NAMES)
         return next((fault for fault in faults if fault is not None), None)
 
-    def reads_images(self, task: str, source: str) -> bool:
-        """Return whether requests of such rows must hold their images; see MixedReward.reads_images."""
-        return self._rewards.reads_images(task, source)
-
-    def _fault_of(self, request: RewardRequest, function: str) -> ReferenceFault | None:
-        """Return what is wrong with a reference for one function; a value of the user's own says nothing about it."""
-        results = [self._score(request, answer) for answer in _own_answers(request, function)]
-        best = max(results, key=lambda result: _value(result, function))
-        value = _value(best, function)
-        if value < 0:
+    def _fault_of(self, request: RewardRequest, part: Part) -> ReferenceFault | None:
+        """Return what is wrong with a reference for one function."""
+        function, rewards = part.function, self._reward(request.task, part)
+        best = max((self._score(rewards, request, answer) for answer in _own_answers(request, function)), key=_value)
+        if best.task_reward is None:
             return ReferenceFault("unusable", best.failure or best.reason.meaning)
-        if function not in FUNCTION_NAMES:
-            return None
-        if value < 1.0 - TOLERANCE:
-            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {value:.6g}"
+        if best.task_reward < 1.0 - TOLERANCE:
+            scored = f"{request.answer[:SHOWN_CHARS]!r} scores {best.task_reward:.6g}"
             return ReferenceFault("not_right", f"{scored} ({best.reason}: {best.reason.meaning})")
         if request.options or function in ("open_ended", "grounding", "pointing", "reading"):
             return None
         tried = [spelling for answer in _own_answers(request, function) for spelling in plain_spellings(answer)]
         if not tried or any(spelling == request.answer for spelling in tried):
             return None
-        if any(_value(self._score(request, spelling), function) >= 1.0 - TOLERANCE for spelling in tried):
+        if any(_value(self._score(rewards, request, spelling)) >= 1.0 - TOLERANCE for spelling in tried):
             return None
         told = " or ".join(repr(spelling[:SHOWN_CHARS]) for spelling in dict.fromkeys(tried))
         return ReferenceFault("unearned", f"{request.answer[:SHOWN_CHARS]!r} is not earned by {told}")
 
-    def _score(self, request: RewardRequest, answer: str) -> RewardResult:
-        return self._rewards.score([replace(request, response=write_response(answer, self._config.format))])[0]
+    def _score(self, rewards: MixedReward, request: RewardRequest, answer: str) -> RewardResult:
+        return rewards.score([replace(request, response=write_response(answer, self._config.format))])[0]
+
+    def _reward(self, task: str, part: Part) -> MixedReward:
+        """Return what scores rows of a task by one function alone."""
+        part = replace(part, weight=1.0, above=())
+        if (task, part) not in self._rewards:
+            section = part.parameters
+            if isinstance(section, OpenEndedConfig):
+                section = replace(section, idf_path="")
+            alone: dict[str, Any] = {part.function: section}
+            config = replace(self._config, routes={task: part.function}, rules=(), functions={}, judges={}, **alone)
+            self._rewards[task, part] = MixedReward(config, self._words.encode, self._words)
+        return self._rewards[task, part]
 
     def close(self) -> None:
         """End the grader process, if one was started."""
-        self._rewards.close()
+        for rewards in self._rewards.values():
+            rewards.close()
 
     def __enter__(self) -> Self:
         return self
@@ -155,17 +163,5 @@ def _own_answers(request: RewardRequest, function: str) -> list[str]:
     return [str(value) for value in values] or [request.answer]
 
 
-def _value(result: RewardResult, function: str) -> float:
-    return result.breakdown.get(function, -1.0)
-
-
-def _without_word_weights(config: RewardConfig) -> RewardConfig:
-    return replace(
-        config,
-        open_ended=replace(config.open_ended, idf_path=""),
-        rules=tuple(_rule_without_word_weights(rule) for rule in config.rules),
-    )
-
-
-def _rule_without_word_weights(rule: RewardRule) -> RewardRule:
-    return replace(rule, parameters={key: value for key, value in rule.parameters.items() if key != "idf_path"})
+def _value(result: RewardResult) -> float:
+    return -1.0 if result.task_reward is None else result.task_reward

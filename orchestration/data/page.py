@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from orchestration.data.manifest import REWARD_EDGES
-from orchestration.page.figures import COLOURS, PALETTE, data_uri, histogram_svg, images_svg, render, stacked_bars_svg
+from orchestration.page.figures import colours_of, data_uri, histogram_svg, images_svg, render, stacked_bars_svg
 from rewards.text.boxes import parse_boxes
 from rollout.records import Sample
 
@@ -102,6 +102,7 @@ def _rejection(entry: Mapping[str, Any]) -> list[str]:
 
 def _difficulty(manifest: Mapping[str, Any]) -> list[Markup]:
     plots = []
+    colours = colours_of(manifest["difficulty"])
     for function, found in sorted(manifest["difficulty"].items()):
         before = found.get("before", {})
         for name, title in DIFFICULTIES.items():
@@ -112,7 +113,7 @@ def _difficulty(manifest: Mapping[str, Any]) -> list[Markup]:
                 histogram_svg(
                     f"{function}: {title}",
                     found.get("after", {}).get(name, empty),
-                    colour=COLOURS.get(function, PALETTE[-1]),
+                    colour=colours[function],
                     before=before[name],
                     band=_band(manifest["recipe"]["select"]["bands"].get(function), name),
                 )

@@ -37,7 +37,7 @@ def difficulty_of(completions: Sequence[RecordedCompletion]) -> Difficulty:
     """
     rewards = [c.result.task_reward for c in completions if c.result.task_reward is not None]
     if not rewards:
-        causes = Counter(c.result.failure or "no completion" for c in completions)
+        causes = Counter((c.result.failure or "no completion").partition("\n")[0] for c in completions)
         raise Refused(RejectReason.NOT_SAMPLED, str(causes.most_common(1)[0][0]) if causes else "no completion")
     answers = Counter(c.result.parsed_answer for c in completions if c.result.parsed_answer is not None)
     return Difficulty(

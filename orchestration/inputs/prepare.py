@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
+from orchestration.inputs.own_rewards import check_own_functions
 from orchestration.models.files import model_digest
 from orchestration.models.image_tokens import saved_processor, with_pixel_limits
 from orchestration.models.shapes import shape_of
@@ -155,11 +156,14 @@ def _noted(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
     """Check that a reward reads every row, and that its settings fit the model, before anything is reserved.
 
+    Functions of the user's are loaded and tried on a few references.
+
     Raises:
         RewardError: with a table of the unrouted rows, or naming the setting.
     """
-    for path in files:
-        missing = config.unrouted(SampleTable(path).tasks_and_sources())
+    tables = {path: SampleTable(path) for path in files}
+    for path, rows in tables.items():
+        missing = config.unrouted(rows.tasks_and_sources())
         if missing:
             table = "".join(f"\n{num:10d}  {task}  {source}" for (task, source), num in sorted(missing.items()))
             raise RewardError(
@@ -173,4 +177,6 @@ def check_rewards(config: RewardConfig, model_path: Path, *files: Path) -> None:
             raise RewardError(
                 f"reward.judges.{name}.key_variable is {variable}, which is not set here; export the judge's API key"
             )
-    MixedReward.from_checkpoint(config, model_path).close()
+    with MixedReward.from_checkpoint(config, model_path) as rewards:
+        rewards.start()
+    check_own_functions(config, *tables.values())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from orchestration.page.figures import COLOURS
+from orchestration.page.figures import colours_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,10 @@ BLUE, ORANGE, GREEN, RED, GREY = "#3b6fb6", "#c8731b", "#2f8f6b", "#a33b4a", "#9
 SMOOTHING_STEPS = 7
 MISMATCH = "engine against learner, mean |logprob|"
 """Title of the panel with a logarithmic axis and no smoothing."""
-PANELS = {
-    "reward by function (training batch)": {name: (f"reward/{name}/mean", colour) for name, colour in COLOURS.items()},
+BY_FUNCTION = "reward by function (training batch)"
+"""Title of the panel whose curves are those of the run's functions."""
+PANELS: dict[str, dict[str, tuple[str, str]]] = {
+    BY_FUNCTION: {},
     "all rewards and format": {"reward": ("reward/mean", INK), "format": ("reward/format/mean", GREY)},
     "completion tokens": {"mean": ("rollout/completion_tokens_mean", INK)},
     "policy change": {
@@ -40,9 +42,13 @@ Metrics = Sequence[dict[str, float]]
 
 def curves_svg(metrics: Metrics) -> Markup:
     """Draw reward by function, format, lengths, policy change, mismatch and time over the steps."""
+    parts = {tuple(key.split("/")) for record in metrics for key in record}
+    names = {part[1] for part in parts if len(part) == 3 and part[0] == "reward" and part[2] == "mean"} - {"format"}
+    colours = colours_of(names)
+    by_function = {name: (f"reward/{name}/mean", colour) for name, colour in colours.items() if name in names}
 
     def fill(axis: "Axes", title: str) -> None:
-        for label, (name, colour) in PANELS[title].items():
+        for label, (name, colour) in (by_function if title == BY_FUNCTION else PANELS[title]).items():
             _curve(axis, metrics, name, label, colour, smoothed=title != MISMATCH)
         if title == MISMATCH:
             axis.set_yscale("log")
@@ -59,13 +65,15 @@ def held_out_svg(records: Metrics) -> Markup:
     ending = "/sampled_task"
     keys = {key for record in records for key in record if key.endswith(ending)}
     names = sorted(key.removeprefix("held_out/").removesuffix(ending) for key in keys)
+    colours = colours_of(names)
 
     def fill(axis: "Axes", title: str) -> None:
-        for number, name in enumerate(names):
+        for name in names:
             key = f"held_out/{name}/{title.rpartition(' ')[2]}"
             points = [(record["step"], record[key]) for record in records if key in record]
-            colour = COLOURS.get(name, f"C{number}")
-            axis.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.7, marker="o", markersize=3)
+            axis.plot(
+                *zip(*points, strict=True), color=colours[name], label=name, linewidth=1.7, marker="o", markersize=3
+            )
 
     return _svg(1, 2, ["held-out reward, sampled", "held-out reward, greedy"], fill)
 

@@ -5,7 +5,7 @@ Figures: images with boxes, values with intervals, histograms and stacked bars.
 
 from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ MODEL_COLOUR = "#d0312d"
 INK = "#6a6a75"
 PALETTE = ("#3b6fb6", "#c8731b", "#2f8f6b", "#8a4fa3", "#a33b4a", "#5b8c2a", "#b08a1e", "#4a9bb5", "#77624b", "#c0608f")
 COLOURS = dict(zip(FUNCTION_NAMES, PALETTE, strict=False))
-"""By reward function."""
+"""By reward function of ours; see `colours_of`."""
+MORE_COLOURS = ("#c0608f", "#77624b", "#2a9d8f", "#b5651d", "#6a5acd", "#808000", "#d1495b", "#00798c")
+"""For functions of the user's and sums, in turn."""
 
 INTERVAL_WIDTH, INTERVAL_HEIGHT = 96, 14
 """Pixels of a value with its interval, drawn in a cell of a table."""
@@ -38,6 +40,17 @@ LEGEND_COLUMNS = 4
 LEGEND_ROW = 20
 
 Boxes = Sequence[Sequence[float]]
+
+
+def colours_of(functions: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each reward function: ours have the same on every page, others in order of their names.
+
+    Example:
+        >>> colours_of(["chart", "mine"])["chart"] == COLOURS["chart"]
+        True
+    """
+    others = sorted(set(functions) - COLOURS.keys())
+    return COLOURS | {name: MORE_COLOURS[place % len(MORE_COLOURS)] for place, name in enumerate(others)}
 
 
 def render(template: str, **values: object) -> str:

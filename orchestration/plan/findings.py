@@ -1,11 +1,12 @@
 """Findings: reasons against a run, each with its key, its values and the remedy."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestration.cluster.layout import Layout
 from orchestration.cluster.local_ray import StoreNeed
+from orchestration.inputs.own_rewards import load_own_functions, try_own_functions
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
 from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
@@ -14,8 +15,10 @@ from orchestration.plan.records import Finding, error, warning
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.run_folder import RunFolder, config_changes
-from rewards.core.config import DEFAULT_FORMAT
+from rewards.core.base import RewardError
+from rewards.core.config import DEFAULT_FORMAT, RewardConfig
 from rewards.core.envelope import instruction, unmentioned
+from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 
 KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+")
@@ -27,10 +30,30 @@ LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/home", "/root", "/dev/shm")
 """Folders that are rarely shared between machines."""
 
 
-def from_error(refusal: ConfigError | RolloutError, default_key: str) -> Finding:
+def from_error(refusal: ConfigError | RewardError | RolloutError, default_key: str) -> Finding:
     """Return an error about the settings as a finding, under the key that its text names."""
     named = KEY.search(str(refusal))
     return error(named.group() if named else default_key, str(refusal))
+
+
+def own_function_findings(
+    config: RewardConfig, table: SampleTable | None = None, drawn: Sequence[int] = ()
+) -> list[Finding]:
+    """Load the reward functions of the user's, and try them on some references where there are rows.
+
+    One that cannot be called, or has no value for any reference of a task and source, is an error; one that has some a
+    warning.
+    """
+    found: list[Finding] = []
+    try:
+        load_own_functions(config)
+        for trial in try_own_functions(config, table, drawn) if table is not None else ():
+            finding = error if trial.is_refused else warning
+            remedy = "correct the function, or leave these rows out"
+            found.append(finding(f"reward.functions.{trial.function}", f"{trial}; {remedy}"))
+    except RewardError as refusal:
+        found.append(from_error(refusal, "reward.functions"))
+    return found
 
 
 def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Finding]:

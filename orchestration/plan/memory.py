@@ -49,7 +49,8 @@ def plan_memory(
         ConfigError: settings of the learner that do not fit the model.
     """
     training = config.training
-    best = 1 + len(FUNCTION_NAMES) if training.keep_best else 0  # by macro mean, and by each reward function
+    functions = {*FUNCTION_NAMES, *(route.function for route in config.reward.every_route())}
+    best = 1 + len(functions) if training.keep_best else 0  # by macro mean, and by each reward function
     weighed = DEFAULT_IMAGE_BYTES if image_bytes is None else image_bytes
     engine = engine_of(config, shape, layout)
     return MemoryPlan(

@@ -29,6 +29,7 @@ from orchestration.plan.findings import (
     folder_findings,
     from_error,
     missing_folder,
+    own_function_findings,
     placement_findings,
     prompt_findings,
     run_folder_refusal,
@@ -160,13 +161,14 @@ def _read(
     """Read the dataset if it exists."""
     held_out = SampleTable(located.held_out).tasks_and_sources() if located.held_out else []
     if located.train is None:
-        return None, plan_routing(config.reward, None, held_out), []
+        return None, plan_routing(config.reward, None, held_out), own_function_findings(config.reward)
     table, refusals = SampleTable(located.train), []
     try:
         drawn = streamed_rows(table, config.data.stream)
     except RolloutError as error:
         drawn = np.arange(len(table), dtype=np.int32)
         refusals.append(from_error(error, "data.stream"))
+    refusals += own_function_findings(config.reward, table, drawn.tolist())
     if config.data.train is not None:  # the data engine has checked every reference of a recipe
         refusals += reference_findings(config.reward, table, drawn)
     pairs = table.tasks_and_sources()

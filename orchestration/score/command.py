@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from orchestration.page.formatting import NO_NAME
-from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, read_rows
+from orchestration.score.rows import BATCH_ROWS, BadRow, ScoreRow, images_of, read_rows
 from orchestration.score.summary import Agreement, Expectations, Summary
 from orchestration.settings.errors import DataError
 from orchestration.storage.files import whole_file
-from rewards.core.base import Reason, RewardResult
+from rewards.core.base import Reason, RewardRequest, RewardResult
 from rewards.core.config import RewardConfig
 from rewards.core.envelope import extract_answer, format_reward
 from rewards.mixed import MixedReward
@@ -28,9 +28,11 @@ MAX_ROWS_SHOWN = 100
 class RowScorer:
     """Scores rows in batches under one configuration; rows that set `guards` themselves get a copy with that value."""
 
-    def __init__(self, config: RewardConfig, embeddings: Path | None) -> None:
+    def __init__(self, config: RewardConfig, embeddings: Path | None, folder: Path) -> None:
+        """Load what the settings name; image files of rows are named from `folder`."""
         self._config = config
         self._embeddings = embeddings
+        self._folder = folder
         self._rewards: dict[bool | None, MixedReward] = {}
         self._reward(None)
 
@@ -45,7 +47,7 @@ class RowScorer:
         """Return, line by line, how one row is read."""
         if row.is_format_only:
             return [f"format     {format_reward(row.request.response, self._config.format):g}"]
-        return self._reward(row.guards).explain(row.request)
+        return self._reward(row.guards).explain(self._request(row))
 
     def close(self) -> None:
         """End the grader processes."""
@@ -58,9 +60,15 @@ class RowScorer:
         for guards in (None, False, True):
             members = [row for row in rows if not row.is_format_only and row.guards is guards]
             if members:
-                scored = self._reward(guards).score([row.request for row in members])
+                scored = self._reward(guards).score([self._request(row) for row in members])
                 results.update(zip((row.line for row in members), scored, strict=True))
         return results
+
+    def _request(self, row: ScoreRow) -> RewardRequest:
+        """Return the request of a row, with its images where a function takes them."""
+        if not self._reward(row.guards).reads_images(row.request.task, row.request.source):
+            return row.request
+        return replace(row.request, images=images_of(row, self._folder))
 
     def _format_result(self, row: ScoreRow) -> RewardResult:
         """Score format alone, which is the whole task of such a row."""
@@ -79,6 +87,7 @@ class RowScorer:
         if guards not in self._rewards:
             open_ended = self._config.open_ended if guards is None else replace(self._config.open_ended, guards=guards)
             self._rewards[guards] = self._build(replace(self._config, open_ended=open_ended))
+            self._rewards[guards].start()
         return self._rewards[guards]
 
     def _build(self, config: RewardConfig) -> MixedReward:
@@ -114,7 +123,7 @@ def score_file(
             explain, or none has the verdict to compare with.
         RewardError: If the settings or the checkpoint cannot be used.
     """
-    with closing(RowScorer(config, embeddings)) as scorer:
+    with closing(RowScorer(config, embeddings, source.parent)) as scorer:
         rows = read_rows(source, config)
         if explain is not None:
             return _explain(source, explain, rows, scorer)
@@ -130,7 +139,8 @@ def score_file(
                 row, result = scored
                 if result.failure is not None:
                     num_failed += 1
-                    _report_row(source, row.line, f"{row.row_id}: {result.failure}", num_failed, "failed")
+                    cause = result.failure.partition("\n")[0]  # the whole of it is in the output
+                    _report_row(source, row.line, f"{row.row_id}: {cause}", num_failed, "failed")
                 summary.add(str(row.fields["task"]), result)
                 if agreement is not None:
                     agreement.add(row.row_id, row.fields, result)
@@ -173,7 +183,11 @@ def _explain(source: Path, row_id: str, rows: Iterator[ScoreRow | BadRow], score
 
 def _output(row: ScoreRow, result: RewardResult, as_expected: bool | None) -> dict[str, Any]:
     """Return the row as it was read, with its rewards."""
-    verdict = {} if as_expected is None else {"as_expected": as_expected}
+    verdict: dict[str, Any] = {} if as_expected is None else {"as_expected": as_expected}
+    if len(result.breakdown) > 2:
+        verdict["parts"] = dict(result.breakdown)
+    if result.explanations:
+        verdict["explanations"] = dict(result.explanations)
     return {
         **row.fields,
         "reward": result.reward,

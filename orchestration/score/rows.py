@@ -62,7 +62,7 @@ def read_rows(path: Path, config: RewardConfig) -> Iterator[ScoreRow | BadRow]:
 
     Args:
         path: `.parquet`, else JSON lines. Fields: id, task, response, answer; options, image_size [w, h], coord,
-            input_size [w, h], answer_type, source, truncated, guards where they matter.
+            input_size [w, h], answer_type, source, truncated, guards, metadata, images where they matter.
         config: Says which tasks and sources a reward reads.
 
     Raises:
@@ -168,6 +168,7 @@ def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:
         coord_mode=FRAMES[frame],
         answer_type=str(fields.get("answer_type", "")),
         truncated=fields.get("truncated") is True,
+        metadata=_metadata(fields),
     )
     return ScoreRow(line=line, row_id=_identifier(fields), fields=fields, request=request, guards=guards)
 
@@ -214,6 +215,36 @@ def _options(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, int, float, list)) for item in value):
         raise _BadRowError(f"options must be a list of texts, not {_kind(value)}")
     return tuple(json.dumps(item, ensure_ascii=False) if isinstance(item, list) else str(item) for item in value)
+
+
+def _metadata(fields: Mapping[str, Any]) -> dict[str, str]:
+    value = fields.get("metadata") or {}
+    items = value if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else None
+    if items is None or not all(isinstance(item, (list, tuple)) and len(item) == 2 for item in items):
+        raise _BadRowError(f"metadata must be an object of texts, not {_kind(value)}")
+    return {str(key): text if isinstance(text, str) else json.dumps(text) for key, text in items}
+
+
+def images_of(row: ScoreRow, folder: Path) -> tuple[bytes, ...]:
+    """Return the image files of a row, read where a reward function takes them.
+
+    Args:
+        row: Its field `images` is a list of files, or of the bytes of files as a Parquet file holds them.
+        folder: The folder from which names of files count.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    found = []
+    for image in row.fields.get("images") or ():
+        held = image if not isinstance(image, dict) else image.get("bytes") or image.get("path")
+        if not isinstance(held, (bytes, str)):
+            raise DataError(f"row {row.row_id}, line {row.line}: images holds {_kind(held)}; name files")
+        try:
+            found.append(held if isinstance(held, bytes) else (folder / held).read_bytes())
+        except OSError as error:
+            raise DataError(f"row {row.row_id}, line {row.line}: {folder / held!s}: {error.strerror}") from error
+    return tuple(found)
 
 
 def _size(fields: Mapping[str, Any], name: str) -> tuple[tuple[int, int], ...]:

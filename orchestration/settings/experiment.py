@@ -295,6 +295,17 @@ def check_judges(config: ExperimentConfig) -> None:
             )
 
 
+def check_recipe(config: ExperimentConfig) -> None:
+    """Check that quotas and bands of a recipe are those of reward functions."""
+    if config.data.recipe is None:
+        return
+    functions = dict.fromkeys((*config.reward.function_names, *(r.function for r in config.reward.every_route())))
+    for key in ("quotas", "bands"):
+        for name in getattr(config.data.recipe.select, key):
+            if name not in functions:
+                raise ConfigError(f"data.recipe.select.{key} names {name}; reward functions are {', '.join(functions)}")
+
+
 def check_sampling(config: ExperimentConfig) -> None:
     """Check that completions are sampled from a distribution whose logprobs the learner can compute."""
     sampling = config.rollout.sampling
@@ -394,6 +405,7 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_division,
     check_tasks,
     check_judges,
+    check_recipe,
 )
 """Checks that need no machine, only the settings."""
 

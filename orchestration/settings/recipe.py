@@ -8,7 +8,6 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from conf.own_code import OwnCode
 from orchestration.settings.errors import ConfigError
-from rewards.core.config import FUNCTION_NAMES
 from rollout.config import StreamConfig
 
 Role = Literal["train", "held_out", "guard"]
@@ -194,12 +193,6 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
-        for key in ("quotas", "bands"):
-            for name in getattr(self.select, key):
-                if name not in FUNCTION_NAMES:
-                    raise ConfigError(
-                        f"data.recipe.select.{key} names {name}; reward functions are {', '.join(FUNCTION_NAMES)}"
-                    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

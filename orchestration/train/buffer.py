@@ -225,7 +225,8 @@ class GroupBuffer:
 
     def _check_failures(self, groups: StepGroups) -> None:
         summaries = [ticket.summary for ticket in (*groups.tickets, *groups.replaced)]
-        causes = Counter(cause for summary in summaries for cause in summary.failures)
+        # Of a function of the user's the traceback follows the first line.
+        causes = Counter(cause.partition("\n")[0] for summary in summaries for cause in summary.failures)
         num_completions = sum(len(summary.reasons) for summary in summaries)
         if causes.total() > self._config.max_failed_frac * num_completions:
             most = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(3))

@@ -111,6 +111,11 @@ def reward_metrics(tickets: Sequence[GroupTicket]) -> dict[str, float]:
         for reason, count in sorted(reasons.items()):
             if reason != Reason.OK:
                 metrics[f"reason/{function}/{reason}"] = count / reasons.total()
+    values: dict[str, list[float]] = defaultdict(list)
+    for name, of_group in (part for s in summaries for part in s.parts):
+        values[name] += of_group
+    for name, found in sorted(values.items()):
+        metrics[f"reward/{name}/part_mean"] = mean(found)
     for source, members in sorted(_grouped(summaries, lambda s: s.source).items()):
         metrics[f"source/{source}/reward_mean"] = mean(r for s in members for r in s.rewards)
     return metrics

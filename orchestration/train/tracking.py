@@ -188,6 +188,14 @@ class Tracker:
 def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
     sample = ticket.summary.sample
     assert sample is not None, "completions are kept without what was asked"
+    results = [completion.result for completion in ticket.summary.completions]
+    more: dict[str, Any] = {}
+    if ticket.summary.parts:
+        more["parts"] = [dict(result.breakdown) for result in results]
+    if any(result.explanations for result in results):
+        more["explanations"] = [dict(result.explanations) for result in results]
+    if any(result.reason.is_of_own for result in results):
+        more["failures"] = [result.failure for result in results]
     return {
         "step": step,
         "position": ticket.position,
@@ -198,6 +206,7 @@ def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
         "completions": [completion.text for completion in ticket.summary.completions],
         "rewards": list(ticket.summary.rewards),
         "reasons": list(ticket.summary.reasons),
+        **more,
     }
 
 

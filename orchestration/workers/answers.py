@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestration.settings.errors import DataError
 from rewards.core.base import GoldError, Reason, RewardRequest
-from rewards.core.config import DEFAULT_FORMAT, FormatConfig
+from rewards.core.config import DEFAULT_FORMAT, FUNCTION_NAMES, FormatConfig
 from rewards.core.envelope import after_thinking, extract_answer, strip_end_of_turn
 from rewards.core.frames import Box, clip, to_pixels
 from rewards.text.boxes import parse_boxes
@@ -24,8 +24,10 @@ Size = tuple[int, int]
 PASS_AT = {
     "matching": 1.0, "chart": 1.0, "math": 1.0, "counting": 1.0, "reading": 1.0, "pointing": 1.0, "grounding": 0.5,
 }  # fmt: skip
-"""Task reward from which a completion counts as passed, by reward function; open-ended text neither passes nor fails.
-0.5 for boxes is the IoU that detection and RefCOCO call a hit."""
+"""Task reward from which a completion counts as passed, by reward function; open-ended text and sums neither pass nor
+fail. 0.5 for boxes is the IoU that detection and RefCOCO call a hit."""
+OWN_PASS_AT = 1.0
+"""For functions of the user's."""
 ROUNDING = 1e-9
 """Rewards are sums of floats; one that misses its threshold by less than this has reached it."""
 
@@ -94,7 +96,7 @@ class EvaluatedSample:
     source: str
     task: str
     function: str
-    """Reward function that scored it: matching, chart, grounding, open_ended, math."""
+    """Reward function that scored it, one of ours or of the user's own; those of a sum are joined: chart+mine."""
     question: str
     answer: str
     """The reference; boxes as JSON in original pixels."""
@@ -158,14 +160,18 @@ class EvaluatedSample:
             image_input_sizes=self.image_input_sizes,
             coord_mode=self.coord_mode,
             answer_type=self.answer_type,
+            metadata=self.metadata,
         )
 
 
 def is_passed(completion: Completion, function: str) -> bool | None:
     """Return whether a graded completion reached the threshold of its function; None where there is no threshold."""
-    if function not in PASS_AT or completion.task_reward is None:
+    least = PASS_AT.get(function)
+    if least is None and function not in FUNCTION_NAMES and "+" not in function:
+        least = OWN_PASS_AT
+    if least is None or completion.task_reward is None:
         return None
-    return completion.task_reward >= PASS_AT[function] - ROUNDING
+    return completion.task_reward >= least - ROUNDING
 
 
 def _completion(values: Any) -> Completion:

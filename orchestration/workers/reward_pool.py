@@ -36,16 +36,28 @@ class RewardActor:
     """Decodes the completions of a group and scores them as one batch, one group after the other."""
 
     def __init__(
-        self, index: int, config: RewardConfig, model_path: Path, coord_mode: str, placement: Placement, log_dir: Path
+        self,
+        index: int,
+        config: RewardConfig,
+        model_path: Path,
+        coord_mode: str,
+        keep_parts: bool,
+        placement: Placement,
+        log_dir: Path,
     ) -> None:
-        """Load the tokenizer and map the embedding table; neither torch nor transformers is imported."""
+        """Load tokenizer and functions and map the embedding table; neither torch nor transformers is imported.
+
+        `keep_parts` gives the learner each part of a reward, not only the total.
+        """
         settle(f"reward_{index}", placement, log_dir)
         from rewards.functions.tokenizer import CompletionDecoder
 
         self._config = config
         self._coord_mode = coord_mode
         self._decoder = CompletionDecoder(model_path, hidden=PLACEHOLDER_TOKENS)
+        self._keep_parts = keep_parts
         self._reward = MixedReward.from_checkpoint(config, model_path)
+        self._reward.start()
 
     def ready(self) -> int:
         return os.getpid()
@@ -61,12 +73,21 @@ class RewardActor:
         completions = [generation.token_ids.tolist() for generation in group.generations]
         decoded = self._decoder.decode(completions)
         texts = [generation.without_stop(text) for generation, text in zip(group.generations, decoded, strict=True)]
-        results = self._reward.score(to_reward_requests(group, texts, coord_mode=self._coord_mode))
-        function = self._config.route(group.sample.task, group.sample.source).function
-        seconds = time.perf_counter() - started
-        summary = summarise(group, results, function=function, score_s=seconds, texts=texts if keep_texts else ())
+        sample = group.sample
+        route = self._config.route(sample.task, sample.source)
+        with_images = self._reward.reads_images(sample.task, sample.source)
+        requests = to_reward_requests(group, texts, coord_mode=self._coord_mode, with_images=with_images)
+        results = self._reward.score(requests)
+        summary = summarise(
+            group,
+            results,
+            function=route.function,
+            score_s=time.perf_counter() - started,
+            texts=texts if keep_texts else (),
+            parts=[part.function for part in route.parts] if route.is_sum else (),
+        )
         summary = replace(summary, counts=tuple(self._reward.take_counts().items()))
-        return to_scored_group(group, results), summary
+        return to_scored_group(group, results, keep_parts_of=route if self._keep_parts else None), summary
 
 
 class RewardLane(SupervisedActor):
@@ -259,7 +280,8 @@ def start_reward_pool(
 
     def start(index: int) -> ActorHandle:
         placement = reservations.placements["reward"][index]
-        arguments = index, reward, model_path, config.model.coord_mode, placement, log_dir
+        keep_parts = config.algorithm.normalise == "parts"
+        arguments = index, reward, model_path, config.model.coord_mode, keep_parts, placement, log_dir
         return reservations.start(RewardActor, "reward", index, *arguments)
 
     pool, limits = config.cluster.reward_pool, config.cluster.faults

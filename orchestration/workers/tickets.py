@@ -9,6 +9,7 @@ from typing import Any
 
 from learner.records import ScoredGroup, ScoredSequence
 from rewards.core.base import RewardRequest, RewardResult
+from rewards.core.parts import Route
 from rollout.records import RolloutGroup, Sample
 
 
@@ -28,7 +29,7 @@ class GroupSummary:
     """What metrics need of one scored group; computed where the group was scored."""
 
     function: str
-    """Reward function that scored it: matching, chart, grounding, open_ended, math."""
+    """Reward function that scored it, one of ours or of the user's own; those of a sum are joined: chart+mine."""
     source: str
     """Dataset that the sample comes from."""
     rewards: tuple[float, ...]
@@ -51,6 +52,8 @@ class GroupSummary:
     """Seconds in the reward actor, decoding included."""
     lengths: tuple[int, ...] = ()
     """Completion tokens of each graded completion."""
+    parts: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Of a sum: each function with its unweighted value for every graded completion, before gates."""
     num_aborted_tokens: int = 0
     """Tokens discarded because new weights arrived and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
@@ -114,12 +117,16 @@ class StepGroups:
         return [ticket.summary for ticket in self.tickets]
 
 
-def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_mode: str) -> list[RewardRequest]:
+def to_reward_requests(
+    group: RolloutGroup, responses: Sequence[str], *, coord_mode: str, with_images: bool = False
+) -> list[RewardRequest]:
     """Make one request per completion; all share the sample's reference answer.
 
-    `responses` are the decoded completions [G] in the order of `group.generations`.
+    `responses` are the decoded completions [G] in the order of `group.generations`; `with_images` adds the image files,
+    for functions that take them.
     """
     sample = group.sample
+    images = tuple(image.data for image in sample.images) if with_images else ()
     return [
         RewardRequest(
             task=sample.task,
@@ -133,13 +140,20 @@ def to_reward_requests(group: RolloutGroup, responses: Sequence[str], *, coord_m
             coord_mode=coord_mode,
             answer_type=sample.answer_type,
             truncated=generation.finish_reason != "stop",
+            metadata=sample.metadata,
+            images=images,
         )
         for response, generation in zip(responses, group.generations, strict=True)
     ]
 
 
-def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> ScoredGroup:
-    """Join tokens and rewards of one group; a completion whose grader failed is masked."""
+def to_scored_group(
+    group: RolloutGroup, results: Sequence[RewardResult], *, keep_parts_of: Route | None = None
+) -> ScoredGroup:
+    """Join tokens and rewards of one group; a completion whose grader failed is masked.
+
+    `keep_parts_of` is the route of its rows where the learner normalises each part of the reward by itself.
+    """
     sample = group.sample
     sequences = tuple(
         ScoredSequence(
@@ -148,6 +162,7 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
             reward=0.0 if result.reward is None else result.reward,
             truncated=generation.finish_reason != "stop",
             masked=result.reward is None,
+            parts=() if keep_parts_of is None or result.reward is None else keep_parts_of.counted(result.breakdown),
         )
         for generation, result in zip(group.generations, results, strict=True)
     )
@@ -157,15 +172,22 @@ def to_scored_group(group: RolloutGroup, results: Sequence[RewardResult]) -> Sco
         prompt_token_ids=group.prompt_token_ids,
         images=tuple(image.data for image in sample.images),
         sequences=sequences,
+        parts=() if keep_parts_of is None else keep_parts_of.weights,
     )
 
 
 def summarise(
-    group: RolloutGroup, results: Sequence[RewardResult], *, function: str, score_s: float, texts: Sequence[str] = ()
+    group: RolloutGroup,
+    results: Sequence[RewardResult],
+    *,
+    function: str,
+    score_s: float,
+    texts: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> GroupSummary:
     """Summarise a scored group for the driver's metrics.
 
-    `texts` are the decoded completions where they are kept, else empty.
+    `texts` are the decoded completions where they are kept, else empty; `parts` the functions of a sum.
     """
     graded = [result for result in results if result.reward is not None]
     recorded = tuple(
@@ -197,6 +219,7 @@ def summarise(
             for generation, result in zip(group.generations, results, strict=True)
             if result.reward is not None
         ),
+        parts=tuple((name, tuple(result.breakdown[name] for result in graded)) for name in parts),
         num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
         completions=recorded,

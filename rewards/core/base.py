@@ -67,11 +67,14 @@ class Reason(Explained):
         """Whether the reference or the grader failed, so that there is no reward."""
         return self in _FAILURES
 
+    @property
+    def is_of_own(self) -> bool:
+        """Whether a function of the user's failed."""
+        return self in _OWN_FAILURES
 
-_FAILURES = frozenset(
+
+_OWN_FAILURES = frozenset(
     {
-        Reason.BAD_GOLD,
-        Reason.GRADER_FAILED,
         Reason.FUNCTION_RAISED,
         Reason.FUNCTION_TIMEOUT,
         Reason.FUNCTION_DIED,
@@ -80,6 +83,7 @@ _FAILURES = frozenset(
         Reason.WRONG_TYPE,
     }
 )
+_FAILURES = _OWN_FAILURES | {Reason.BAD_GOLD, Reason.GRADER_FAILED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,18 @@
 """The recipes of conf/data: every one composes, and the large one builds from what downloads look like."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestration.cli import compose
 from orchestration.data.plan import FileDigests, plan_build, plan_sources
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
-from orchestration.settings.errors import ConfigError, DataError
-from orchestration.settings.experiment import build_settings
-from orchestration.settings.recipe import BandConfig, RecipeConfig, SelectConfig, SourceConfig
+from orchestration.settings.errors import DataError
+from orchestration.settings.experiment import build_settings, settings_errors
+from orchestration.settings.recipe import BandConfig
 from rewards.core.config import FUNCTIONS
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build
@@ -96,11 +98,11 @@ def test_missing_downloads_are_named_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["quotas", "bands"])
 def test_every_reward_function_may_have_a_quota_and_a_band(key: str) -> None:
-    value = 5 if key == "quotas" else BandConfig()
-    sources = {"own": SourceConfig(adapter="jsonl")}
-    for name in FUNCTIONS:
-        RecipeConfig(name="r", seed=0, sources=sources, select=SelectConfig(**{key: {name: value}}))
-    with pytest.raises(
-        ConfigError, match=f"data.recipe.select.{key} names maths; reward functions are matching, chart"
-    ):
-        RecipeConfig(name="r", seed=0, sources=sources, select=SelectConfig(**{key: {"maths": value}}))
+    value: Any = 5 if key == "quotas" else dataclasses.asdict(BandConfig())
+    values = compose(["reward.functions.mine=mine.py:score", "reward.routes.chart={chart: 0.7, mine: 0.3}"])
+    for name in (*FUNCTIONS, "mine", "chart+mine"):
+        values["data"]["recipe"]["select"] = {key: {name: value}}
+        assert not list(settings_errors(build_settings(values), is_for_training=False))
+    values["data"]["recipe"]["select"] = {key: {"maths": value}}
+    [error] = settings_errors(build_settings(values), is_for_training=False)
+    assert str(error).startswith(f"data.recipe.select.{key} names maths; reward functions are matching, chart")

@@ -70,6 +70,11 @@ def test_a_box_passes_at_half_and_a_caption_never() -> None:
     assert is_passed(completion(None, reason="bad_gold"), "chart") is None
 
 
+def test_a_function_of_ones_own_passes_with_the_full_reward_and_a_sum_never() -> None:
+    assert [is_passed(completion(value), "mine") for value in (1.0 - 1e-12, 0.9)] == [True, False]
+    assert is_passed(completion(1.0), "chart+mine") is None
+
+
 def test_completions_without_a_reward_are_not_graded() -> None:
     assert FULL.graded() == (FULL.sampled[1],)
     assert replace(FULL, sampled=()).graded() == ()

@@ -1,6 +1,7 @@
 """Inputs of a run: settings checked against this machine, model, datasets and rewards."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from orchestration.cli import compose
 from orchestration.data import build as engine
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
+from orchestration.inputs.own_rewards import check_own_functions, try_own_functions
 from orchestration.inputs.prepare import check_rewards, model_folder
 from orchestration.models.tiny import tiny_config
 from orchestration.plan.plan import plan_run
@@ -19,7 +21,7 @@ from orchestration.settings.experiment import ExperimentConfig, build_settings, 
 from rewards import RewardConfig, RewardError
 from rewards.core.config import OpenEndedConfig, RewardRule
 from rewards.core.judge_config import JudgeConfig
-from rollout.dataset import write_samples
+from rollout.dataset import SampleTable, write_samples
 from rollout.records import Sample
 from tests.unit.data.building import build, plan
 from tests.unit.model_folders import write_model_folder
@@ -80,6 +82,44 @@ def test_a_judge_without_its_key_is_refused(tmp_path: Path, model: Path, monkeyp
         check_rewards(config, model, path)
     monkeypatch.setenv("JUDGE_KEY", "x")
     check_rewards(config, model, path)
+
+
+def own(tmp_path: Path, source: str) -> RewardConfig:
+    (tmp_path / "mine.py").write_text(source)
+    routes = {"chart": {"chart": 0.5, "mine": 0.5}, "math": "math"}
+    return RewardConfig(routes=routes, functions={"mine": f"{tmp_path}/mine.py:score"})  # type: ignore[arg-type]
+
+
+def test_a_reward_function_of_ones_own_is_loaded_and_tried_before_a_run(tmp_path: Path, model: Path) -> None:
+    path = data(tmp_path / "rows.parquet", *[("chart", "plotqa")] * 9, ("math", "geometry"))
+    seen = tmp_path / "seen"
+    tried = f"""
+        def score(request, images):
+            with open({str(seen)!r}, "a") as file:
+                file.write(f"{{request.source}} {{len(images)}}\\n")
+            return float(request.parsed_answer == request.reference)
+    """
+    check_rewards(own(tmp_path, dedent(tried)), model, path)
+    assert seen.read_text().splitlines() == ["plotqa 0"] * 3  # rows 0, 3 and 6
+    with pytest.raises(RewardError, match=r"reward\.functions\.mine=.* has no score"):
+        check_rewards(own(tmp_path, "def scores(request): return 1"), model, path)
+    with pytest.raises(RewardError) as refused:
+        check_rewards(own(tmp_path, "def score(request): return request.refrence"), model, path)
+    message = str(refused.value)
+    assert message.startswith("mine has no value for 3 of 3 references tried of task chart, source 'plotqa', such as")
+    assert "AttributeError" in message
+    assert "mine.py:1" in message
+
+
+def test_a_reward_function_that_has_some_values_may_run(tmp_path: Path, model: Path) -> None:
+    path = data(tmp_path / "rows.parquet", *[("chart", "plotqa")] * 4)
+    table = SampleTable(path)
+    source = "calls = []\ndef score(request):\n    calls.append(1)\n    return 1 / (len(calls) - 1)\n"
+    config = own(tmp_path, source)
+    check_own_functions(config, table)
+    [trial] = try_own_functions(config, table, range(4))
+    assert (trial.num_tried, len(trial.failures), trial.is_refused) == (4, 1, False)
+    assert "ZeroDivisionError" in trial.failures[0]
 
 
 def run(tmp_path: Path, *overrides: str) -> list[str]:

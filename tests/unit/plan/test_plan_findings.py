@@ -245,3 +245,30 @@ def test_a_damaged_run_folder_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
 
     assert "not whole JSON" in plan_run(settings(f"run_dir={tmp_path}")).refusal
+
+
+@pytest.mark.parametrize(
+    ("source", "severity", "words"),
+    [
+        ("def scores(request): return 1", "error", "has no score; did you mean scores?"),
+        ("def score(request): return request.wrong", "error", "mine has no value for 4 of 4 references tried of task"),
+        ("def score(request): return 2 if request.question == 'How many?' else 1", "error", "returned 2"),
+        ("N = []\ndef score(request): N.append(1); return len(N) % 2 / 2", None, ""),
+        ("N = []\ndef score(request): N.append(1); return len(N)", "warning", "no value for 3 of 4 references tried"),
+    ],
+)
+def test_a_reward_function_of_ones_own_is_tried(source: str, severity: str | None, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    rows = dataset(tmp_path / "rows.parquet", [row(number) for number in range(4)])
+    plan = plan_run(
+        gpu_settings(
+            f"data.train={rows}",
+            f"data.held_out={rows}",
+            f"reward.functions.mine={tmp_path}/mine.py:score",
+            "reward.routes.chart=mine",
+        )
+    )
+    found = [finding for finding in plan.findings if finding.key.startswith("reward.functions")]
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+    assert all(words in finding.message for finding in found)
+    assert [route.function for route in plan.routing.routes] == ["mine"]

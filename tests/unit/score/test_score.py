@@ -297,3 +297,41 @@ except SystemExit as stop:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_function_of_ones_own_is_given_metadata_and_images(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def score(request, images):\n"
+        "    return 0.5, ' '.join([*(image.decode() for image in images), *request.metadata.values()])\n"
+    )
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"png")
+    row = {**GOOD, "metadata": {"page": "7", "size": 3}, "images": ["pictures/a.png"]}
+    source = write(tmp_path / "in.jsonl", row, {**row, "id": "none", "images": []})
+    own = [f"reward.functions.mine={tmp_path}/mine.py:score", f"reward.routes.{GOOD['task']}=mine"]
+    assert run([source, "-o", tmp_path / "out.jsonl", *own]) == 0
+    assert [line["explanations"] for line in read(tmp_path / "out.jsonl")] == [{"mine": "png 7 3"}, {"mine": "7 3"}]
+    assert [line["task_reward"] for line in read(tmp_path / "out.jsonl")] == [0.5, 0.5]
+
+
+def test_a_missing_image_is_named_by_row_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text("def score(request, images): return 1")
+    source = write(tmp_path / "in.jsonl", {**GOOD, "images": ["gone.png"]})
+    own = [f"reward.functions.mine={tmp_path}/mine.py:score", f"reward.routes.{GOOD['task']}=mine"]
+    assert run([source, *own]) == 2
+    assert f"row a, line 1: {tmp_path}/gone.png: No such file" in capsys.readouterr().err
+
+
+def test_a_function_of_ones_own_that_fails_is_named_and_its_traceback_is_in_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("def score(request): return 1 / 0")
+    source = write(tmp_path / "in.jsonl", GOOD)
+    own = [f"reward.functions.mine={tmp_path}/mine.py:score", f"reward.routes.{GOOD['task']}=mine"]
+    assert run([source, "-o", tmp_path / "out.jsonl", *own]) == 0
+    out = capsys.readouterr()
+    assert "function_raised 1" in out.out
+    assert f"a: mine: ZeroDivisionError at {tmp_path}/mine.py:1: division by zero" in out.err
+    [row] = read(tmp_path / "out.jsonl")
+    assert (row["task_reward"], row["reason"]) == (None, "function_raised")
+    assert row["failure"].endswith("ZeroDivisionError: division by zero")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from learner.records import StepReport
-from orchestration.page.curves import curves_svg
+from orchestration.page.curves import curves_svg, held_out_svg
+from orchestration.page.figures import colours_of
 from orchestration.settings.errors import InfrastructureError
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.files import write_json
@@ -265,3 +266,34 @@ def test_the_console_has_a_column_for_every_reward_function_in_use_and_says_how_
     assert "own" in header_with_own
     assert third.split()[:4] == ["3/160", "0.500", "-", "0.250"]
     assert len({len(line) for line in (header, first, second)}) == 1
+
+
+def test_the_page_has_a_curve_for_a_function_of_ones_own(tmp_path: Path) -> None:
+    metrics = [{"step": step, "reward/mine/mean": 0.1, "reward/chart+mine/mean": 0.2} for step in range(3)]
+    drawn = curves_svg(metrics)
+    colours = colours_of(["mine", "chart+mine"])
+    assert len({*colours.values()}) == len(colours)  # none has that of another
+    assert all(colours[name] in drawn for name in ("mine", "chart+mine"))
+    assert colours["math"] not in drawn
+    held_out = held_out_svg([{"step": 0, "held_out/mine/sampled_task": 0.5, "held_out/mine/sampled": 0.6}])
+    assert colours_of(["mine"])["mine"] in held_out
+
+
+def test_recorded_groups_keep_parts_words_and_tracebacks(tmp_path: Path) -> None:
+    step = step_of(0, 1.0)
+    ticket = step["groups"].tickets[0]
+    results = [
+        RewardResult(0.5, 0.5, 1.0, {"format": 1.0, "mine": 0.5}, "4", Reason.OK, None, (("mine", "short"),)),
+        RewardResult(None, None, 1.0, {"format": 1.0}, None, Reason.FUNCTION_RAISED, "mine: KeyError\n  File x", ()),
+    ]
+    completions = tuple(
+        RecordedCompletion(text="a", result=result, num_tokens=1, truncated=False) for result in results
+    )
+    summary = replace(ticket.summary, completions=completions, parts=(("mine", (0.5,)),))
+    groups = replace(step["groups"], tickets=(replace(ticket, summary=summary),))
+    with closing(open_tracker(RunFolder(tmp_path))) as tracker:
+        tracker.log_step(**{**step, "groups": groups})
+    [line] = map(json.loads, RunFolder(tmp_path).samples.read_text().splitlines())
+    assert line["parts"] == [{"format": 1.0, "mine": 0.5}, {"format": 1.0}]
+    assert line["explanations"] == [{"mine": "short"}, {}]
+    assert line["failures"] == [None, "mine: KeyError\n  File x"]

@@ -1,10 +1,14 @@
 """One group's way over the two borders: text and frames to the reward, tokens and rewards to the learner."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from orchestration.workers.tickets import summarise, to_reward_requests, to_scored_group
 from rewards.core.base import Reason, RewardResult
+from rewards.core.config import RewardConfig
+from rewards.core.parts import PartConfig
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 SAMPLE = Sample(
@@ -49,6 +53,38 @@ def test_requests_carry_the_frame_in_which_the_model_saw_the_image() -> None:
     assert (first.image_sizes, first.image_input_sizes) == (((200, 100),), ((196, 112),))
     assert (first.coord_mode, first.answer, first.response) == ("pixel_resized", "[0, 0, 28, 28]", "a")
     assert (first.truncated, second.truncated) == (False, True)
+
+
+def test_requests_carry_metadata_and_the_images_where_they_are_asked_for() -> None:
+    group = replace(GROUP, sample=replace(SAMPLE, metadata={"page": "7"}))
+    plain, seeing = (
+        to_reward_requests(group, ["a", "b"], coord_mode="pixel", with_images=asked)[1] for asked in (False, True)
+    )
+    assert (plain.metadata, plain.images) == ({"page": "7"}, ())
+    assert seeing.images == (b"png",)
+
+
+PARTS = {"grounding": 0.75, "counting": PartConfig(weight=0.25, above={"grounding": 0.5}), "length": -0.5}
+SUMMED = RewardResult(
+    reward=0.5, task_reward=0.4, format_reward=1.0,
+    breakdown={"format": 1.0, "grounding": 0.5, "counting": 1.0, "length": 0.25}, parsed_answer="x", reason=Reason.OK,
+)  # fmt: skip
+
+
+def test_the_learner_gets_each_part_with_its_weight_where_it_normalises_them() -> None:
+    route = RewardConfig(routes={"iou": PARTS}).route("iou")  # type: ignore[dict-item]
+    scored = to_scored_group(GROUP, [SUMMED, FAILED], keep_parts_of=route)
+    names, weights = zip(*scored.parts, strict=True)
+    assert names == ("format", "grounding", "counting", "length")
+    assert weights == pytest.approx((0.1, 0.9 * 0.75, 0.9 * 0.25, -0.9 * 0.5))
+    # The gate of counting is closed: 0.5 is not above 0.5.
+    assert [sequence.parts for sequence in scored.sequences] == [(1.0, 0.5, 0.0, 0.25), ()]
+    assert to_scored_group(GROUP, [SUMMED, FAILED]).parts == ()
+
+
+def test_a_summary_keeps_each_part_of_a_sum() -> None:
+    summary = summarise(GROUP, [SUMMED, FAILED], function="g", score_s=0.1, parts=["grounding", "counting"])
+    assert summary.parts == (("grounding", (0.5,)), ("counting", (1.0,)))
 
 
 def test_every_completion_needs_its_text_and_its_result() -> None:
