@@ -49,8 +49,8 @@ class ReferenceProof:
     """Checks references with our reward functions of a run; owns a grader process once a math reference was checked.
 
     Each function of a sum is checked by itself. Functions of the user's own and judges are not asked: what they make of
-    a reference says nothing about it, and may cost money. Open-ended references are compared over the table of words: a text is as similar to itself in
-    any table.
+    a reference says nothing about it, and may cost money. Open-ended references are compared over the table of words: a
+    text is as similar to itself in any table.
 
     Example:
         >>> with ReferenceProof(RewardConfig()) as proof:

@@ -238,12 +238,15 @@ def images_of(row: ScoreRow, folder: Path) -> tuple[bytes, ...]:
     found = []
     for image in row.fields.get("images") or ():
         held = image if not isinstance(image, dict) else image.get("bytes") or image.get("path")
-        if not isinstance(held, (bytes, str)):
+        if isinstance(held, bytes):
+            found.append(held)
+            continue
+        if not isinstance(held, str):
             raise DataError(f"row {row.row_id}, line {row.line}: images holds {_kind(held)}; name files")
         try:
-            found.append(held if isinstance(held, bytes) else (folder / held).read_bytes())
+            found.append((folder / held).read_bytes())
         except OSError as error:
-            raise DataError(f"row {row.row_id}, line {row.line}: {folder / held!s}: {error.strerror}") from error
+            raise DataError(f"row {row.row_id}, line {row.line}: {folder / held}: {error.strerror}") from error
     return tuple(found)
 
 

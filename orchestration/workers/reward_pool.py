@@ -280,7 +280,7 @@ def start_reward_pool(
 
     def start(index: int) -> ActorHandle:
         placement = reservations.placements["reward"][index]
-        keep_parts = config.algorithm.normalise == "parts"
+        keep_parts = config.algorithm.normalise == "parts" or config.algorithm.advantage is not None
         arguments = index, reward, model_path, config.model.coord_mode, keep_parts, placement, log_dir
         return reservations.start(RewardActor, "reward", index, *arguments)
 
