@@ -25,7 +25,8 @@ class RewardPoolConfig:
     calls_per_actor: Annotated[int, Ge(1)] = 2
     """Groups that one actor may hold, the one that it scores included; further groups wait in the driver."""
     timeout_s: Annotated[float, Gt(0), Le(10**9)] = 120.0
-    """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out."""
+    """Time for one group, after which its actor is replaced. Must exceed group_size math answers that all time out.
+    What functions of your own may take (`reward.functions`) comes on top."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,7 +149,9 @@ def main() -> None:
 
             def start(index: int) -> ray.actor.ActorHandle:
                 options = placement.actor_options()
-                return RewardActor.options(**options).remote(index, RewardConfig(), folder, "pixel", placement, folder)
+                return RewardActor.options(**options).remote(
+                    index, RewardConfig(), folder, "pixel", False, placement, folder
+                )
 
             config = RewardPoolConfig(num_actors=sizes.actors, calls_per_actor=2)
             pool = RewardPool(start, config, LIMITS, FaultLog(LIMITS))
