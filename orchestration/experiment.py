@@ -88,7 +88,7 @@ class Experiment:
         read = list(rows_of(enumerate(rows, start=1), config))
         if bad := [f"row {row.line}: {row.reason}" for row in read if isinstance(row, BadRow)]:
             raise DataError("; ".join(bad))
-        with closing(RowScorer(config, None if embeddings is None else Path(embeddings))) as scorer:
+        with closing(RowScorer(config, None if embeddings is None else Path(embeddings), Path())) as scorer:
             return [scored[1] for scored in scorer.score(read) if not isinstance(scored, BadRow)]
 
     def run(self, say: Callable[[str], None] = print) -> RunFolder:
