@@ -38,6 +38,10 @@ class Observed:
     woken: list[list[RolloutGroup]]
     activity: list[Activity]
     tempered: list[tuple[float, RolloutGroup]]
+    greedy: RolloutGroup
+    likeliest: RolloutGroup
+    stopped: dict[bool, RolloutGroup]
+    stop: str
     scored: np.ndarray
     refusals: dict[str, str]
 
@@ -49,6 +53,15 @@ def start_all(engine: Any) -> list[asyncio.Future[RolloutGroup]]:
 
 async def generate_all(engine: Any) -> list[RolloutGroup]:
     return list(await asyncio.gather(*start_all(engine)))
+
+
+def word_within(tokenizer: Any, ids: list[int]) -> str:
+    """The text of a token that can be read and is not said before its place."""
+    for place in range(3, len(ids) - 1):
+        word = tokenizer.decode([ids[place]])
+        if word.strip().isascii() and word.strip().isalnum() and word not in tokenizer.decode(ids[:place]):
+            return str(word)
+    raise AssertionError(f"no word to stop at in {tokenizer.decode(ids)!r}")
 
 
 async def refusal(engine: Any, sample: Any) -> str:
@@ -86,8 +99,10 @@ def processor(model_path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def observed(model_path: Path) -> Observed:
+def observed(model_path: Path, processor: Any) -> Observed:
     from rollout.engine import GenerationEngine
+
+    tokenizer = processor.tokenizer
 
     async def observe() -> Observed:
         engine = GenerationEngine(rollout_config(max_images_per_prompt=2), model_path)
@@ -118,6 +133,16 @@ def observed(model_path: Path) -> Observed:
             for temperature in (0.7, 1.3)
             for sample in (SAMPLES[0], SAMPLES[6])
         ]
+        greedy = replace(SPEC, temperature=0.0, group_size=1)
+        found.greedy = await engine.generate_group("g", SAMPLES[0], greedy)
+        found.likeliest = await engine.generate_group("k", SAMPLES[0], replace(SPEC, top_k=1))
+        found.stop = word_within(tokenizer, found.greedy.generations[0].token_ids.tolist())
+        found.stopped = {
+            keeps: await engine.generate_group(
+                "e", SAMPLES[0], replace(greedy, stop=("never said", found.stop), keeps_stop=keeps)
+            )
+            for keeps in (False, True)
+        }
         found.scored = await engine.score_completion(SAMPLES[0], found.groups[0].generations[0].token_ids)
         found.refusals = {name: await refusal(engine, sample) for name, sample in broken_samples().items()}
         await generate_all(engine)  # the engine survived every one
@@ -194,6 +219,25 @@ def test_logprobs_are_those_of_transformers_at_every_temperature(
             np.testing.assert_allclose(generation.logprobs, sampled_from, atol=2e-5)
             if generation is observed.groups[0].generations[0]:
                 np.testing.assert_allclose(observed.scored, raw, atol=2e-5)
+
+
+def test_the_one_most_likely_token_is_the_greedy_one(observed: Observed) -> None:
+    [greedy] = tokens([observed.greedy])
+    assert tokens([observed.likeliest]) == [greedy] * SPEC.group_size
+    for generation in observed.likeliest.generations:
+        np.testing.assert_allclose(generation.logprobs, 0.0, atol=1e-6)  # of a choice of one
+
+
+def test_a_stop_ends_a_completion_and_is_cut_from_its_text(observed: Observed, processor: Any) -> None:
+    [greedy] = observed.greedy.generations
+    whole = processor.tokenizer.decode(greedy.token_ids)
+    for keeps_stop, group in observed.stopped.items():
+        [stopped] = group.generations
+        assert stopped.finish_reason == "stop"
+        assert len(stopped.token_ids) < len(greedy.token_ids)
+        assert stopped.token_ids.tolist() == greedy.token_ids.tolist()[: len(stopped.token_ids)]
+        text = stopped.without_stop(processor.tokenizer.decode(stopped.token_ids))
+        assert text == whole[: whole.index(observed.stop)] + (observed.stop if keeps_stop else "")
 
 
 def test_placeholder_tokens_are_never_sampled(observed: Observed, processor: Any) -> None:
