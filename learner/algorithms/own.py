@@ -183,8 +183,9 @@ def _call(setting: str, function: Callable[[Any], Any], argument: Any) -> Any:
     try:
         return function(argument)
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # without this one
+        own = [frame for frame in frames if frame.filename == frames[0].filename]  # not those of what it calls
+        where = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
         raise LearnerError(f"{setting} raised {type(error).__name__}{where}: {error}") from error
 
 

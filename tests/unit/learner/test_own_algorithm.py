@@ -15,6 +15,9 @@ from learner.algorithms.registry import algorithm_of
 from learner.config import AlgorithmConfig
 from learner.errors import LearnerError, NonFiniteLossError
 from orchestration.cli import compose
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import build_settings
+from orchestration.settings.own_code import check_own_code
 from orchestration.settings.strict import build
 
 README = Path(__file__).parents[3] / "learner" / "README.md"
@@ -183,6 +186,11 @@ def f(groups):
             r"group g, returned \[inf, nan\] for rewards \[1\.0, 0\.0\]; return",
         ),
         ("return [g.rewards * 1e300 for g in groups]", r"returned \[1e\+300, 0\.0\] for rewards"),
+        (
+            "import torch; return [torch.nn.functional.normalize(g.rewards, dim=7)]",
+            r"raised NameError at .*own_0\.py:2",
+        ),
+        ("import statistics; return statistics.mean([])", r"raised StatisticsError at .*own_0\.py:2: mean requires"),
         ("return [g.reward for g in groups]", r"raised AttributeError at .*own_0\.py:2: 'RewardGroup' object has no"),
     ],
 )
@@ -272,6 +280,15 @@ def test_settings_from_the_command_line_name_own_code(write):
     config = build(AlgorithmConfig, compose([f"algorithm.advantage={setting}"])["algorithm"], "algorithm")
 
     assert (config.advantage, config.objective, config.normalise, config.tasks) == (setting, None, "total", {})
+
+
+@pytest.mark.parametrize("key", ["algorithm.advantage", "algorithm.objective"])
+def test_a_name_that_is_not_there_is_refused_before_anything_starts(key, write):
+    setting = write("def advantage(groups): ...\n", "advantag")
+    config = build_settings(compose([f"{key}={setting}"]))
+
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}={re.escape(setting)}: .* has no advantag; did you mean adv"):
+        check_own_code(config)
 
 
 def test_kl_in_the_reward_is_taken_from_the_rewards_of_an_own_function(start, write):
