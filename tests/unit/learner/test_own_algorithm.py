@@ -287,7 +287,9 @@ def test_a_name_that_is_not_there_is_refused_before_anything_starts(key, write):
     setting = write("def advantage(groups): ...\n", "advantag")
     config = build_settings(compose([f"{key}={setting}"]))
 
-    with pytest.raises(ConfigError, match=rf"{re.escape(key)}={re.escape(setting)}: .* has no advantag; did you mean adv"):
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(key)}={re.escape(setting)}: .* has no advantag; did you mean adv"
+    ):
         check_own_code(config)
 
 
