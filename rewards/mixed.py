@@ -114,6 +114,8 @@ class MixedReward:
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault(request.gold_key, []).append(index)
+        if self._config.judges and len(groups) > 1:
+            self._ask_ahead(requests)
         results: dict[int, RewardResult] = {}
         for indices in groups.values():
             members = [requests[index] for index in indices]
@@ -200,6 +202,19 @@ class MixedReward:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _ask_ahead(self, requests: Sequence[RewardRequest]) -> None:
+        """Ask each judge about all groups at once; asked about one after the other it would mostly wait."""
+        from rewards.functions.judge import JudgeReward
+
+        asked: dict[JudgeReward, list[tuple[RewardRequest, str | None]]] = {}
+        for request in requests:
+            answer = read_envelope(request.response, self._config.format).answer
+            for function in self._routed(request.task, request.source)[1]:
+                if isinstance(function, JudgeReward):
+                    asked.setdefault(function, []).append((request, answer))
+        for judge, members in asked.items():
+            judge.ask_ahead([request for request, _ in members], [answer for _, answer in members])
 
     def _own_functions(self) -> list[OwnReward]:
         from rewards.functions.own import OwnReward

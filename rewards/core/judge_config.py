@@ -138,14 +138,15 @@ class JudgeConfig:
     """Further tries after a time-out, a status of 429 or 5xx, or a reply that is no chat completion; each waits twice
     as long. Other statuses are final."""
     wait_s: Annotated[float, Ge(0), Le(10**6)] = 600.0
-    """How long a request waits where nothing answers at the address, as while a server is replaced."""
+    """How long requests wait where nothing answers at the address, as while a server is replaced."""
     max_in_flight: Annotated[int, Ge(1), Le(10_000)] = 16
     """Requests at once of one reward actor; there are cluster.reward_pool.num_actors of them."""
     cache: bool = True
     """Keep every reply, by all that the judge was asked: nothing is asked twice, and a resumed run gets the same
     scores."""
     cache_dir: Annotated[str, "path", MinLen(1)] | None = None
-    """Folder of the replies, which several runs may share; null is judges/NAME in the run folder."""
+    """Folder of the replies, which several runs may share; null is judges/NAME in the run folder, or the memory of
+    `mixed-r1 score`."""
     arguments: tuple[str, ...] = ()
     """Further arguments of `vllm serve`, where the run starts the server: [--max-model-len, "8192"]."""
 
@@ -180,7 +181,7 @@ class JudgeConfig:
         """Return the longest time that the answers of one group may take, in seconds, before they are given up."""
         rounds = math.ceil(num_answers * self.votes / self.max_in_flight)
         pauses = sum(backoff_s(number) for number in range(self.retries))
-        return rounds * ((self.retries + 1) * self.timeout_s + pauses + self.wait_s)
+        return rounds * ((self.retries + 1) * self.timeout_s + pauses) + self.wait_s
 
     def fill(self, request: RewardRequest, answer: str, response: str) -> str:
         """Return the prompt for one answer; what stands in the answer is never read as a placeholder.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rewards.core.base import CompletionFunction, GoldError, Grade, Reason, RewardRequest
 from rewards.core.judge_config import JudgeConfig
-from rewards.functions.judge_cache import KEY_HEX, ReplyCache
+from rewards.functions.judge_cache import KEY_HEX, ReplyCache, ReplyMemory
 from rewards.functions.judge_client import ChatClient, JudgeError, Reply
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ class JudgeReward(CompletionFunction):
         self._name = name
         self._client = ChatClient(config, pause=pause)
         self._threads: ThreadPoolExecutor | None = None
-        self._cache = ReplyCache(Path(config.cache_dir)) if config.cache and config.cache_dir is not None else None
+        self._cache: ReplyCache | ReplyMemory | None = None
+        if config.cache:
+            self._cache = ReplyMemory() if config.cache_dir is None else ReplyCache(Path(config.cache_dir))
         self._counts: Counter[str] = Counter()
 
     def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
@@ -69,6 +71,13 @@ class JudgeReward(CompletionFunction):
         for index, votes in zip(asked, self._votes(list(asked.values())), strict=True):
             grades[index] = self._grade_of(votes, answers[index])
         return [grades[index] for index in range(len(answers))]
+
+    def ask_ahead(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> None:
+        """Ask about completions of many groups at once, so that what grades them one by one finds the replies known."""
+        if self._cache is not None:
+            counts = self._counts.copy()
+            self.grade_completions(requests, answers)
+            self._counts = counts  # a vote is counted where it is graded, and then as cached
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
         """Return the judge's replies; see RewardFunction."""

@@ -107,6 +107,26 @@ class ReplyCache:
         self._read_bytes[path] = start
 
 
+class ReplyMemory:
+    """Replies by key within one process, for scores that belong to no run."""
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Reply] = {}
+
+    def refresh(self) -> None:
+        """There is nobody else to read from."""
+
+    def get(self, key: str) -> Reply | None:
+        """Return the reply to a key; None where it is not known."""
+        return self._replies.get(key)
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._replies[key] = reply
+
+    def close(self) -> None:
+        """Keep the replies; they end with the process."""
+
+
 def _key_of(line: bytes) -> bytes | None:
     """Return the key of a line, which begins with it; None where the line is damaged."""
     begin = b'{"key": "'

@@ -6,6 +6,7 @@ those of the environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE).
 
 import http.client
 import json
+import logging
 import os
 import ssl
 import threading
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rewards.core.judge_config import FILE_PREFIX, JudgeConfig, backoff_s
+
+logger = logging.getLogger(__name__)
 
 RETRIED_STATUSES = (408, 409, 425, 429)
 """Refusals of this moment; with them every status from 500 on."""
@@ -82,6 +85,8 @@ class ChatClient:
         self._pause = pause if pause is not None else self._wait
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._away_since: float | None = None
+        """Since when nobody has answered any request: all of them together wait for `wait_s`."""
         handlers: list[Any] = [_NoRedirect()]
         if config.address.startswith(FILE_PREFIX):
             handlers.append(urllib.request.ProxyHandler({}))  # a server beside us, which no proxy of the site reaches
@@ -103,26 +108,27 @@ class ChatClient:
             JudgeError: there is no usable reply within the limits of the settings.
         """
         data = json.dumps(body).encode()
-        failed_tries, unreachable_since = 0, None
+        failed_tries = 0
         while True:
             if self._closed.is_set():
                 raise JudgeError("the judge was closed while it was asked")
             try:
-                return self._send(data)
+                reply = self._send(data)
             except _Nobody as error:
-                now = time.monotonic()
-                unreachable_since = now if unreachable_since is None else unreachable_since
                 self._count("num_waits")
-                if now - unreachable_since >= self._config.wait_s:
+                if self._away_s(error) >= self._config.wait_s:
                     raise JudgeError(f"{error}, for wait_s={self._config.wait_s:g}") from error
                 self._pause(min(WAIT_STEP_S, self._config.wait_s))
             except _Again as error:
-                unreachable_since = None
+                self._away_since = None
                 if failed_tries >= self._config.retries:
                     raise JudgeError(f"{error}, after {failed_tries + 1} tries") from error
                 self._count("num_retries")
                 self._pause(backoff_s(failed_tries) if error.pause_s is None else error.pause_s)
                 failed_tries += 1
+            else:
+                self._away_since = None
+                return reply
 
     def take_counts(self) -> Counter[str]:
         """Return what was counted since the last call."""
@@ -138,6 +144,17 @@ class ChatClient:
             yield
         finally:
             self._closed.clear()
+
+    def _away_s(self, error: _Nobody) -> float:
+        """Return for how long nobody has answered; tells the user when it begins."""
+        now = time.monotonic()
+        with self._lock:
+            is_new = self._away_since is None
+            self._away_since = now if self._away_since is None else self._away_since
+            away_s = now - self._away_since
+        if is_new:
+            logger.warning("%s; requests to the judge wait for wait_s=%g at most", error, self._config.wait_s)
+        return away_s
 
     def _send(self, data: bytes) -> Reply:
         started = time.monotonic()

@@ -572,7 +572,7 @@ def test_the_longest_time_counts_tries_pauses_and_waiting() -> None:
         model="m", prompt="{answer}", address="http://x/v1", votes=3, temperature=1.0, max_in_flight=8, timeout_s=10,
         retries=2, wait_s=100,
     )  # fmt: skip
-    assert judge.longest_s(8) == 3 * (3 * 10 + (1 + 2) + 100)  # 24 requests, 8 at once
+    assert judge.longest_s(8) == 3 * (3 * 10 + (1 + 2)) + 100  # 24 requests, 8 at once
 
 
 def test_reward_images_are_asked_for_where_a_judge_sees_them() -> None:
@@ -627,3 +627,37 @@ def test_every_placeholder_and_count_of_the_page_is_one_and_none_is_missing() ->
         judge.grade(REQUEST, ["a", "a"])
     counts = {name.rpartition("/")[2] for name in judge.take_counts()}
     assert counts == set(re.findall(r"`(num_\w+)`", section))
+
+
+def test_rows_of_many_references_are_asked_about_at_once_and_only_once() -> None:
+    barrier = threading.Barrier(4)
+
+    def reply(_: dict[str, Any]) -> Answer:
+        barrier.wait()  # passes only where four are there at once
+        return Answer("5")
+
+    with judging(reply) as server:
+        config = RewardConfig(
+            judges=judged(server.address, cache=True, max_in_flight=4), routes={"open": "wise", "chart": "chart"}
+        )
+        rows = [replace(completion(str(number)), answer=f"reference {number}") for number in range(8)]
+        with MixedReward(config) as rewards:
+            results = rewards.score([*rows, replace(completion("3"), task="chart", answer="3")])
+            again = rewards.score(rows)
+        assert len(server.bodies) == 8
+    assert [result.task_reward for result in results] == [0.5] * 8 + [1.0]
+    assert again == results[:8]
+
+
+def test_a_judge_that_stays_away_is_waited_for_once_and_the_user_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with judging(always(Answer("5"))) as server:
+        address = server.address
+    seconds: list[float] = []
+    config = JudgeConfig(model="m", prompt="{answer}", address=address, cache=False, wait_s=0.0, max_in_flight=1)
+    judge = JudgeReward(config, "wise", pause=seconds.append)
+    grades = judge.grade(REQUEST, ["a", "b", "c"])
+    assert [grade.value for grade in grades] == [None] * 3
+    assert seconds == []
+    assert judge.take_counts()["judge/wise/num_waits"] == 3.0
+    [told] = [record.getMessage() for record in caplog.records if "nothing answers" in record.getMessage()]
+    assert address in told
