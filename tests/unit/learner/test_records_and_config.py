@@ -145,7 +145,7 @@ def test_settings_that_do_not_fit_one_another_are_named(make, message):
 
 
 def test_yaml_files_of_learners_hold_exactly_the_fields():
-    learner_fields = {f.name for f in dataclasses.fields(LearnerConfig)} - {"model_path", "algorithm"}
+    learner_fields = {f.name for f in dataclasses.fields(LearnerConfig)} - {"model_path", "family", "algorithm"}
     for path in (CONF / "learner").glob("[!_]*.yaml"):
         values = compose([f"learner={path.stem}"])["learner"]
         other_backend = {"fsdp", "deepspeed"} - {values["backend"]}
