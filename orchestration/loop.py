@@ -65,7 +65,7 @@ async def take_steps(run: "Run") -> None:
             synced = clock()
 
             seconds = {"wait_rollout": taken - started, "train": trained - taken, "sync": synced - trained}
-            run.tracker.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
+            run.record.log_step(groups, report, sync, mismatch, seconds, counts=run.counts())
             await run.end_step(buffer.progress(), step_s=synced - started)
             started = clock()
         rolling_out.cancel()  # a run that stops early does not wait for groups of later steps

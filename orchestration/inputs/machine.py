@@ -19,6 +19,7 @@ from orchestration.settings.experiment import (
 )
 from orchestration.settings.model import NOT_SET
 from orchestration.settings.own_code import check_own_code
+from orchestration.settings.tracking import missing_key, missing_packages
 from orchestration.storage.push import check_place
 
 
@@ -44,11 +45,14 @@ def build_config(
         check_inputs_named(config)
     config = with_hub_folders(config)
     draws_weights = is_for_check and config.check.random_weights
-    check_machine(config, needs_data=not is_for_check, needs_weights=not draws_weights)
+    is_tracked = is_for_training and not is_for_check
+    check_machine(config, needs_data=not is_for_check, needs_weights=not draws_weights, needs_trackers=is_tracked)
     return config
 
 
-def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True) -> None:
+def check_machine(
+    config: ExperimentConfig, *, needs_data: bool = True, needs_weights: bool = True, needs_trackers: bool = False
+) -> None:
     """Check that all inputs and own code exist, with one error for all, and that the run folder can be written.
 
     Raises:
@@ -78,6 +82,8 @@ def check_machine(config: ExperimentConfig, *, needs_data: bool = True, needs_we
     is_on_gpus_here = config.rollout.engine.device == "cuda" and config.cluster.address is None
     if is_on_gpus_here and (fault := driver_fault()) is not None:
         refused.append(f"rollout.engine.device is cuda, but {fault}")
+    if needs_trackers:
+        refused += missing_packages(config.trackers) or filter(None, [missing_key(config.trackers, config.tracking)])
     if refused:
         raise ConfigError("; ".join(refused))
     if not config.run_path.is_absolute():

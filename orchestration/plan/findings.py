@@ -14,6 +14,7 @@ from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.records import Finding, error, warning
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.tracking import missing_packages
 from orchestration.storage.run_folder import RunFolder, config_changes
 from rewards.core.base import RewardError
 from rewards.core.config import DEFAULT_FORMAT, RewardConfig
@@ -64,6 +65,12 @@ def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Fi
             f"{config.model.folder} does not exist on this machine, so sizes are those of "
             "model.hf_config and its files are not checked; plan on the machine of the run too",
         )
+
+
+def tracker_findings(config: ExperimentConfig) -> Iterator[Finding]:
+    """Refuse trackers that are not installed in this Python, or whose code cannot be loaded."""
+    for fault in missing_packages(config.trackers):
+        yield error("trackers", fault)
 
 
 def run_folder_refusal(config: ExperimentConfig) -> str:

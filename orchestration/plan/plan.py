@@ -35,6 +35,7 @@ from orchestration.plan.findings import (
     run_folder_refusal,
     shape_findings,
     store_findings,
+    tracker_findings,
 )
 from orchestration.plan.memory import MemoryPlan, plan_memory
 from orchestration.plan.memory_findings import memory_findings
@@ -125,6 +126,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *placement_findings(config, layout),
         *folder_findings(config, len(layout.machines) if layout else 0),
         *data_findings(config, prompts, routing),
+        *tracker_findings(config),
         *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]
     if refusal := run_folder_refusal(config):

@@ -19,6 +19,7 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
+from orchestration.settings.tracking import TrackingConfig, tracker_faults
 from rewards.core.config import RewardConfig
 from rewards.core.envelope import fill_instruction
 from rollout.config import RolloutConfig
@@ -133,7 +134,9 @@ class ExperimentConfig:
     cache_dir: Annotated[str, "path", MinLen(1)]
     """Where the demo keeps what it made, so that the second run starts at once."""
     seed: Annotated[int, Ge(0)]
-    tensorboard: bool
+    trackers: tuple[Annotated[str, OwnCode(), MinLen(1)], ...]
+    """Where metrics, held-out scores and samples go beside the files of run_dir: tensorboard, wandb, mlflow, trackio,
+    or a class of your own, FILE.py:NAME; any number of them."""
     allow_config_change: bool
     """Continue a run folder although settings that shape the result differ from those it began with."""
     model: ModelConfig
@@ -146,6 +149,8 @@ class ExperimentConfig:
     """After those from which conf takes some of its values, so that a value out of range is named where it was set."""
     learner: LearnerConfig
     evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    """Options of the trackers."""
     evaluate: EvaluateConfig
     """Read by `mixed-r1 evaluate` alone."""
     check: CheckConfig
@@ -306,6 +311,12 @@ def check_recipe(config: ExperimentConfig) -> None:
                 raise ConfigError(f"data.recipe.select.{key} names {name}; reward functions are {', '.join(functions)}")
 
 
+def check_trackers(config: ExperimentConfig) -> None:
+    """Check that every tracker is one of ours or names code, and that options belong to one."""
+    if faults := tracker_faults(config.trackers, config.tracking):
+        raise ConfigError("; ".join(faults))
+
+
 def check_sampling(config: ExperimentConfig) -> None:
     """Check that completions are sampled from a distribution whose logprobs the learner can compute."""
     sampling = config.rollout.sampling
@@ -406,6 +417,7 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
     check_tasks,
     check_judges,
     check_recipe,
+    check_trackers,
 )
 """Checks that need no machine, only the settings."""
 

@@ -23,7 +23,8 @@ from orchestration.storage.own_code import changed_files, keep, read_records, re
 MAY_CHANGE = {
     "run_dir": "a run folder may be moved",
     "cache_dir": "made again where it is empty",
-    "tensorboard": "a record only",
+    "trackers": "a record only",
+    "tracking": "a record only",
     "allow_config_change": "says what is done with changes",
     "model.path": "a model folder may be moved; its content is compared",
     "model.hf_config": "read by plan; a run compares it with the folder",
@@ -120,6 +121,9 @@ MUST_STAY = {
     "training.checkpoint_dir": "holds the checkpoints that the run goes on from",
 }
 
+FORMER = ("tensorboard",)
+"""Settings of earlier versions that shaped nothing; a run that began with them is continued without."""
+
 
 HOW_A_JUDGE_IS_REACHED = (
     "address",
@@ -174,6 +178,8 @@ class RunFolder:
         """Colocated, one JSON line for every turn of engines and learner."""
         self.tensorboard = self.root / "tensorboard"
         """TensorBoard event files."""
+        self.trackers = self.root / "trackers.json"
+        """Names by which trackers continue their runs."""
         self.logs = self.root / "logs"
         """What engines, reward actors and learner ranks print."""
         self.checkpoints = self.root / "checkpoints"
@@ -249,6 +255,17 @@ def read_inputs(folder: RunFolder) -> dict[str, str]:
         return {}  # a run of an older version, or a copy without this file
 
 
+def read_tracker_names(folder: RunFolder) -> dict[str, str]:
+    """Return the names by which trackers continue their runs: `id`, and those that a tool gave; empty before the first.
+
+    A file that cannot be read counts as none; trackers then begin new runs.
+    """
+    try:
+        return dict(json.loads(folder.trackers.read_text()))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
 def read_evaluation(folder: RunFolder, name: str) -> dict[str, Any]:
     """Return the held-out scores that a run wrote under a name; empty where there are none that can be read."""
     try:
@@ -267,7 +284,7 @@ def may_change(key: str) -> bool:
     """Return whether a setting, by its dotted key, may differ from the one that the run has gone by so far."""
     if key.startswith("reward.judges.") and key.split(".")[3:4] != []:
         return key.split(".")[3] in HOW_A_JUDGE_IS_REACHED
-    return deciding_entry(key) in MAY_CHANGE
+    return key in FORMER or deciding_entry(key) in MAY_CHANGE
 
 
 def deciding_entry(key: str) -> str | None:

@@ -20,8 +20,10 @@ from orchestration.storage.run_folder import RunFolder
 from orchestration.train.buffer import GroupBuffer, Progress
 from orchestration.train.draws import Draws
 from orchestration.train.held_out import Evaluation, HeldOut
+from orchestration.train.known_trackers import trackers_of
 from orchestration.train.run_state import Allocation, RunState
-from orchestration.train.tracking import Tracker
+from orchestration.train.trackers import Trackers
+from orchestration.train.tracking import RunRecord
 from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
@@ -77,7 +79,8 @@ class Run:
             keep_best=training.keep_best,
             say=say,
         )
-        self.draws = Draws(SampleTable(inputs.train), config)
+        self._rows = SampleTable(inputs.train)
+        self.draws = Draws(self._rows, config)
         self.state = RunState(
             config, checkpoints, draws=self.draws, lengths=self.engines.lengths, faults=self.faults, say=say
         )
@@ -89,11 +92,16 @@ class Run:
             folder=self.folder,
             say=say,
         )
-        self.tracker = Tracker(
+        self.record = RunRecord(
             self.folder,
             first_step=self.step,
             num_steps=config.training.num_steps,
-            tensorboard=config.tensorboard,
+            trackers=Trackers(
+                trackers_of(config, self.folder, first_step=self.step),
+                config.tracking,
+                say=say,
+                images_of=self._images_of,
+            ),
             say=say,
         )
         self._allocation = Allocation(training.time_limit_s, training.checkpoint_before_s)
@@ -176,9 +184,9 @@ class Run:
                 return
             await self.state.settle()
             self._say(str(self.state))
-            if self._newest_step is not None and self.tracker.next_step < self.step:
+            if self._newest_step is not None and self.record.next_step < self.step:
                 groups, report = self._newest_step
-                self.tracker.log_step(groups, report.result(), None, None, {}, counts=self.counts())
+                self.record.log_step(groups, report.result(), None, None, {}, counts=self.counts())
         except Exception as error:  # the error that ends the run matters more
             self._say(f"while step {self.step} was saved and recorded: {error}")
 
@@ -237,7 +245,7 @@ class Run:
         await self.learner.close()
         await self.state.go_back()
         self._held_out.forget()
-        self.tracker.rewind(first_step=self.step)
+        self.record.rewind(first_step=self.step)
         await self.turns.make_room()
         async with self.weight_sync.closed():
             await self._build_learner()
@@ -340,7 +348,15 @@ class Run:
             await asyncio.gather(taking, return_exceptions=True)
 
     async def _close_files(self) -> None:
-        self.tracker.close()
+        await asyncio.to_thread(self.record.close)
+
+    def _images_of(self, position: int) -> Callable[[], Sequence[bytes]]:
+        """Return what reads the encoded images of a position's row; which row that is may change with later steps."""
+        try:
+            _, row = self.draws.stream.row_at(position)
+        except RolloutError:
+            return tuple
+        return lambda: [image.data for image in self._rows[row].images]
 
     async def _close_rewards(self) -> None:
         self.rewards.close()
@@ -355,5 +371,5 @@ class Run:
         if self.turns.is_learners:
             await self.weight_sync.publish(self.step)
         found = await self._held_out.score(name, self.step, due)
-        self.tracker.log_held_out(found)
+        self.record.log_held_out(found)
         return found

@@ -1,8 +1,8 @@
-"""Where metrics and timings go: a JSON line each, TensorBoard, and one readable table line a step."""
+"""What a run records: JSON lines in its folder, one readable table line a step, and the same for its trackers."""
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +12,7 @@ from orchestration.storage.files import read_json_lines, whole_file, writing
 from orchestration.storage.run_folder import RunFolder
 from orchestration.train.held_out import Evaluation
 from orchestration.train.metrics import step_metrics, step_timings
+from orchestration.train.trackers import Trackers
 from orchestration.workers.tickets import GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
 
@@ -70,8 +71,8 @@ def reward_columns(metrics: Iterable[str], known: Sequence[Column] = ()) -> tupl
     return tuple(dict.fromkeys((*known, *found)))
 
 
-class Tracker:
-    """Writes the metrics of every step to all sinks and keeps the last ones for the final summary."""
+class RunRecord:
+    """Writes every step to the files of the run folder, which are exact, to the console, and to the trackers."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Tracker:
         *,
         first_step: int,
         num_steps: int,
-        tensorboard: bool,
+        trackers: Trackers,
         say: Callable[[str], None],
     ) -> None:
         """Continue the files of `folder` at `first_step`: lines of later steps, never checkpointed, are removed."""
@@ -87,7 +88,7 @@ class Tracker:
         self._num_steps = num_steps
         self._step_s: deque[float] = deque(maxlen=HEADER_EVERY)
         self._functions: tuple[Column, ...] = ()
-        self._board = _tensorboard(folder.tensorboard) if tensorboard else None
+        self._trackers = trackers
         self._say = say
         self._num_lines = 0
         self._open(first_step)
@@ -96,6 +97,7 @@ class Tracker:
         """Remove the lines of `first_step` and later; these steps are taken again."""
         self._close()
         self._open(first_step)
+        self._trackers.rewind(first_step)
 
     def _open(self, first_step: int) -> None:
         self.next_step = first_step
@@ -122,7 +124,7 @@ class Tracker:
         mismatch: float | None,
         seconds: dict[str, float],
         *,
-        counts: dict[str, float],
+        counts: Mapping[str, float],
     ) -> None:
         """Record one step; one that the learner took and no publication followed has no `sync` and no times.
 
@@ -131,7 +133,8 @@ class Tracker:
         """
         step = groups.step
         metrics = step_metrics(groups, report, sync, mismatch)
-        timings = step_timings(groups, report, sync, seconds, counts=counts) if sync is not None else dict(counts)
+        counts = {**counts, **self._trackers.counts()}
+        timings = step_timings(groups, report, sync, seconds, counts=counts) if sync is not None else counts
         # In this order, so that a step that has metrics has all the rest.
         _append(self._timings, {"step": step, **timings})
         _append(self._ledger, ledger_line(groups))
@@ -141,9 +144,7 @@ class Tracker:
         _append(self._metrics, {"step": step, **metrics})
         self.next_step = step + 1
         both = metrics | timings
-        if self._board:
-            for name, value in both.items():
-                self._board.add_scalar(name, value, step)
+        self._trackers.log_step(groups, both)
         self._say_step(step, both)
 
     def _say_step(self, step: int, metrics: dict[str, float]) -> None:
@@ -175,14 +176,12 @@ class Tracker:
             _keep_until(self._folder.held_out, step)
             with self._folder.held_out.open("a") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._board:
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, step)
+        self._trackers.log_held_out(step, metrics)
 
     def close(self) -> None:
+        """Close the files, and wait a bounded time for the trackers."""
         self._close()
-        if self._board:
-            self._board.close()
+        self._trackers.close()
 
 
 def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
@@ -224,12 +223,6 @@ def ledger_line(groups: StepGroups) -> dict[str, Any]:
         "replaced": [[t.position, t.group_id, t.sample_id] for t in groups.replaced],
         "dropped": [[position, reason] for position, reason in groups.dropped.items()],
     }
-
-
-def _tensorboard(folder: Path) -> Any:
-    from tensorboard.summary import Writer
-
-    return Writer(str(folder))
 
 
 def _append(file: Any, record: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def measured(config: ExperimentConfig, inputs: Inputs, num_steps: int) -> None:
         channel = dataclasses.replace(config.rollout.weight_channel, in_flight=in_flight)
         rollout = dataclasses.replace(config.rollout, weight_channel=channel)
         own = dataclasses.replace(
-            config, run_dir=folder, training=training, evaluation=evaluation, rollout=rollout, tensorboard=False
+            config, run_dir=folder, training=training, evaluation=evaluation, rollout=rollout, trackers=()
         )
         (own.run_path / "logs").mkdir(parents=True)
         settle_config(RunFolder(own.run_path), own)

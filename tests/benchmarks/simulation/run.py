@@ -157,7 +157,7 @@ def configure(
         base,
         run_dir=str(folder),
         seed=seed,
-        tensorboard=False,
+        trackers=(),
         training=training,
         evaluation=dataclasses.replace(base.evaluation, enabled=False),
         learner=dataclasses.replace(base.learner, num_ranks=num_ranks),

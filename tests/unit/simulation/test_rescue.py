@@ -8,7 +8,7 @@ import pytest
 from learner.errors import LearnerError, NonFiniteLossError
 from orchestration.job import _train_or_rescue
 from orchestration.settings.errors import DataError, InfrastructureError, LearnerLostError, TooManyFaultsError
-from orchestration.train.tracking import Tracker
+from orchestration.train.tracking import RunRecord
 from orchestration.workers.learner_group import LearnerGroup
 from orchestration.workers.reward_pool import RewardPool
 from rollout.errors import WeightSyncError
@@ -108,14 +108,14 @@ def test_a_learner_whose_own_step_failed_is_not_saved(error: Exception, monkeypa
 
 
 def test_a_full_disk_costs_no_step_where_there_is_room_for_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Tracker.log_step
+    kept = RunRecord.log_step
 
-    def log_step(self: Tracker, groups: Any, *arguments: Any, **named: Any) -> None:
+    def log_step(self: RunRecord, groups: Any, *arguments: Any, **named: Any) -> None:
         if groups.step == 2:
             raise InfrastructureError("metrics.jsonl cannot be written (No space left on device)")
         kept(self, groups, *arguments, **named)
 
-    monkeypatch.setattr(Tracker, "log_step", log_step)
+    monkeypatch.setattr(RunRecord, "log_step", log_step)
     assert train_until(InfrastructureError, monkeypatch, POLICY) == (3, [0, 1])
 
 

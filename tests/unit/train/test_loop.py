@@ -34,7 +34,7 @@ class FakeRun:
         self.is_asked_to_leave = self.is_lost = False
         self.on: dict[str, Callable[..., Any]] = {}
         """What happens beside at a call, by its name: an error, or a request."""
-        self.engines = self.rewards = self.learner = self.weight_sync = self.turns = self.tracker = self.draws = self
+        self.engines = self.rewards = self.learner = self.weight_sync = self.turns = self.record = self.draws = self
 
     def _at(self, name: str, *arguments: Any) -> Any:
         return self.on.get(name, lambda *_: None)(*arguments)

@@ -4,42 +4,25 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from learner.records import StepReport
 from orchestration.page.curves import curves_svg, held_out_svg
 from orchestration.page.figures import colours_of
 from orchestration.settings.errors import InfrastructureError
+from orchestration.settings.tracking import TrackingConfig
 from orchestration.storage.faults import FaultLog, Role
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder
-from orchestration.train import tracking
-from orchestration.train.held_out import Evaluation, FamilyScore
 from orchestration.train.metrics import step_metrics, step_timings
 from orchestration.train.report import write_report
-from orchestration.train.tracking import Tracker, read_held_out, read_metrics
-from orchestration.workers.tickets import GroupTicket, RecordedCompletion, StepGroups
-from orchestration.workers.weight_sync import SyncReport
+from orchestration.train.trackers import Trackers
+from orchestration.train.tracking import RunRecord, read_held_out, read_metrics
+from orchestration.workers.tickets import RecordedCompletion
 from rewards.core.base import Reason, RewardResult
-from rollout.records import Sample
 from tests.unit.storage.fault_limits import fault_limits
-from tests.unit.train.run_records import SUMMARY
-
-RESULT = RewardResult(
-    reward=1.0, task_reward=1.0, format_reward=1.0, breakdown={"chart": 1.0}, parsed_answer="4", reason=Reason.OK
-)
-SAMPLE = Sample(sample_id="7f", source="plots", task="chart", question="How tall?", answer="4")
-SUMMARIES = [
-    replace(
-        SUMMARY,
-        completions=(RecordedCompletion(text="4", result=RESULT, num_tokens=8, truncated=False),) * 2,
-        sample=SAMPLE,
-    ),
-    SUMMARY,
-]
+from tests.unit.train.tracked import scored, step_of
 
 
 @pytest.mark.parametrize("end", ['{"step": 1, "trai', "7", "", "{}", '{"st\ufffdp": 1}'])
@@ -79,41 +62,17 @@ def test_the_page_of_a_run_that_took_no_step_is_written(tmp_path: Path) -> None:
     assert ", 0 steps" in folder.report.read_text()
 
 
-def step_of(step: int, clock: float) -> dict[str, Any]:
-    """All that is known of a step that took `clock` seconds a phase."""
-    summaries = [
-        replace(summary, rollout_s=clock, score_s=clock, num_aborted_tokens=int(clock)) for summary in SUMMARIES
-    ]
-    return {
-        "groups": StepGroups(
-            step=step,
-            tickets=tuple(
-                GroupTicket(position=2 * step + i, group_id=str(i), sample_id="7f", payload=None, summary=summary)
-                for i, summary in enumerate(summaries)
-            ),
-        ),
-        "report": StepReport(
-            step=step, weight_version=step + 1, metrics={"policy/loss": 0.1 * step}, seconds={"plan": clock}
-        ),
-        "sync": SyncReport(version=step + 1, transfer_s=clock, num_compared=3),
-        "mismatch": 1e-6,
-        "seconds": {"wait_rollout": clock, "train": clock},
-        "counts": {"reward/num_actor_restarts": clock},
-    }
-
-
-def open_tracker(
-    folder: RunFolder, first_step: int = 0, *, tensorboard: bool = False, say: Any = lambda _: None
-) -> Tracker:
-    return Tracker(folder, first_step=first_step, num_steps=160, tensorboard=tensorboard, say=say)
+def open_record(folder: RunFolder, first_step: int = 0, *, say: Any = lambda _: None) -> RunRecord:
+    trackers = Trackers({}, TrackingConfig(), say=say)
+    return RunRecord(folder, first_step=first_step, num_steps=160, trackers=trackers, say=say)
 
 
 def record(folder: Path, steps: range, clock: float, said: list[str]) -> None:
     folder.mkdir(exist_ok=True)
-    tracker = open_tracker(RunFolder(folder), steps[0], say=said.append)
-    with closing(tracker):
+    kept = open_record(RunFolder(folder), steps[0], say=said.append)
+    with closing(kept):
         for step in steps:
-            tracker.log_step(**step_of(step, clock))
+            kept.log_step(**step_of(step, clock))
 
 
 def test_metrics_do_not_know_the_clock_and_timings_know_nothing_else() -> None:
@@ -169,28 +128,13 @@ def test_a_run_that_kept_all_in_one_file_is_still_read(tmp_path: Path) -> None:
     assert "<svg" in curves_svg(read_metrics(folder))
 
 
-def scored(step: int, sampled: float) -> Evaluation:
-    score = FamilyScore(
-        num_samples=4,
-        sampled=sampled,
-        sampled_se=0.1,
-        sampled_task=sampled,
-        greedy=0.5,
-        greedy_se=0.1,
-        greedy_task=0.5,
-        format=1.0,
-    )
-    both = {"plots": score, "maps": score}
-    return Evaluation(step=step, rows="", families={"chart": score}, sources=both, examples=[], failure=None)
-
-
 def test_held_out_scores_are_recorded_once_a_step_and_cut_where_a_run_resumes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
 
     def sit(first_step: int, *scores: tuple[int, float]) -> None:
-        with closing(open_tracker(folder, first_step)) as tracker:
+        with closing(open_record(folder, first_step)) as kept:
             for step, sampled in scores:
-                tracker.log_held_out(scored(step, sampled))
+                kept.log_held_out(scored(step, sampled))
 
     sit(0, (0, 0.1), (2, 0.2), (4, 0.3), (4, 0.4))
     assert [(r["step"], r["held_out/chart/sampled"]) for r in read_held_out(folder)] == [(0, 0.1), (2, 0.2), (4, 0.4)]
@@ -202,15 +146,11 @@ def test_held_out_scores_are_recorded_once_a_step_and_cut_where_a_run_resumes(tm
     assert [(r["step"], r["held_out/chart/sampled"]) for r in read_held_out(folder)] == [(0, 0.6)]
 
 
-def test_held_out_scores_reach_tensorboard_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points: list[tuple[str, float, int]] = []
-    board = SimpleNamespace(add_scalar=lambda *point: points.append(point), close=lambda: None)
-    monkeypatch.setattr(tracking, "_tensorboard", lambda _: board)
+def test_held_out_scores_reach_the_report(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with closing(open_tracker(folder, tensorboard=True)) as tracker:
+    with closing(open_record(folder)) as kept:
         for step, sampled in ((0, 0.125), (2, 0.875)):
-            tracker.log_held_out(scored(step, sampled))
-    assert ("held_out/chart/sampled", 0.875, 2) in points
+            kept.log_held_out(scored(step, sampled))
 
     write_report(folder)
     page = folder.report.read_text()
@@ -226,9 +166,9 @@ def test_a_folder_without_steps_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["metrics", "timings", "ledger", "samples"])
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.jsonl").symlink_to("/dev/full")
-    tracker = open_tracker(RunFolder(tmp_path))
+    kept = open_record(RunFolder(tmp_path))
     with pytest.raises(InfrastructureError, match=rf"{name}.jsonl cannot be written \(No space left.*free space"):
-        tracker.log_step(**step_of(0, 1.0))
+        kept.log_step(**step_of(0, 1.0))
 
 
 def test_a_full_disk_is_told_of_wherever_a_run_writes(tmp_path: Path) -> None:
@@ -242,9 +182,9 @@ def test_a_full_disk_is_told_of_wherever_a_run_writes(tmp_path: Path) -> None:
 
 def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Path) -> None:
     known = step_of(0, 1.0) | {"sync": None, "mismatch": None, "seconds": {}}
-    with closing(open_tracker(RunFolder(tmp_path))) as tracker:
-        tracker.log_step(**known)
-        assert tracker.next_step == 1
+    with closing(open_record(RunFolder(tmp_path))) as kept:
+        kept.log_step(**known)
+        assert kept.next_step == 1
     (step,) = read_metrics(RunFolder(tmp_path))
     assert (step["policy/loss"], "time/step_s" in step, "sync/mismatch" in step) == (0.0, False, False)
     assert "<svg" in curves_svg([step])
@@ -252,10 +192,10 @@ def test_a_step_without_a_publication_is_recorded_without_its_times(tmp_path: Pa
 
 def test_the_console_has_a_column_for_every_reward_function_in_use_and_says_how_far_the_run_is(tmp_path: Path) -> None:
     said: list[str] = []
-    with closing(open_tracker(RunFolder(tmp_path), say=said.append)) as tracker:
+    with closing(open_record(RunFolder(tmp_path), say=said.append)) as kept:
         for step in range(2):
-            tracker.log_step(**step_of(step, 10.0))
-        tracker._say_step(2, {"reward/mean": 0.5, "reward/own/mean": 0.25, "reward/format/mean": 1.0})
+            kept.log_step(**step_of(step, 10.0))
+        kept._say_step(2, {"reward/mean": 0.5, "reward/own/mean": 0.25, "reward/format/mean": 1.0})
 
     header, first, second, header_with_own, third = said
     assert "chart" in header
@@ -291,8 +231,8 @@ def test_recorded_groups_keep_parts_words_and_tracebacks(tmp_path: Path) -> None
     )
     summary = replace(ticket.summary, completions=completions, parts=(("mine", (0.5,)),))
     groups = replace(step["groups"], tickets=(replace(ticket, summary=summary),))
-    with closing(open_tracker(RunFolder(tmp_path))) as tracker:
-        tracker.log_step(**{**step, "groups": groups})
+    with closing(open_record(RunFolder(tmp_path))) as kept:
+        kept.log_step(**{**step, "groups": groups})
     [line] = map(json.loads, RunFolder(tmp_path).samples.read_text().splitlines())
     assert line["parts"] == [{"format": 1.0, "mine": 0.5}, {"format": 1.0}]
     assert line["explanations"] == [{"mine": "short"}, {}]
