@@ -99,7 +99,7 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "phrase"),
     [
-        (["config", "+rollout.sampling.top_k=50"], "rollout.sampling.top_k is not a setting"),
+        (["config", "+rollout.sampling.top_a=50"], "rollout.sampling.top_a is not a setting"),
         (["report", "run_dir=runs/typo"], "holds no run"),
         (["data", "build", "data=mixed_45k"], "data.recipe.raw is not set"),
         (["data", "build", "data=mixed_45k", "data.recipe.raw=/raw"], "model.path is not set"),
