@@ -62,8 +62,6 @@ class MixedReward:
         config: RewardConfig,
         encode: Encode | None = None,
         embedding: EmbeddingTable | NDArray[np.float32] | None = None,
-        *,
-        asks_judges: bool = True,
     ) -> None:
         """Build every function that routes and rules name.
 
@@ -71,7 +69,6 @@ class MixedReward:
             config: Routes, rules, weights and parameters.
             encode: Needed, with `embedding`, by open_ended alone; without them such rows cannot be scored.
             embedding: [V, d] rows of a frozen input embedding table.
-            asks_judges: False gives every completion 1 where a judge would grade it, and asks nobody.
         """
         self._config = config
         self._routes: dict[tuple[str, str], tuple[Route, tuple[AnyFunction, ...]]] = {}
@@ -80,7 +77,7 @@ class MixedReward:
             if _key(part) in self._functions:
                 continue
             if part.function != "open_ended":
-                self._functions[_key(part)] = _build(part, asks_judges=asks_judges)
+                self._functions[_key(part)] = _build(part)
             elif encode is not None and embedding is not None:
                 self._functions[_key(part)] = _build_open_ended(part.parameters, encode, embedding)
 
@@ -335,16 +332,16 @@ def _key(part: Part) -> tuple[str, str]:
     return part.function, repr(part.parameters)
 
 
-def _build(part: Part, *, asks_judges: bool) -> AnyFunction:
+def _build(part: Part) -> AnyFunction:
     """Build a function of a route; only modules of routed functions are imported."""
     if isinstance(part.parameters, OwnFunctionConfig):
         from rewards.functions.own import OwnReward
 
         return OwnReward(part.function, part.parameters)
     if isinstance(part.parameters, JudgeConfig):
-        from rewards.functions.judge import JudgeReward, UnaskedJudge
+        from rewards.functions.judge import JudgeReward
 
-        return JudgeReward(part.parameters, part.function) if asks_judges else UnaskedJudge()
+        return JudgeReward(part.parameters, part.function)
     module, _, name = (FUNCTIONS | PENALTIES)[part.function].partition(":")
     build: Callable[[FunctionConfig], AnyFunction] = getattr(importlib.import_module(module), name)
     return build(part.parameters)

@@ -193,18 +193,6 @@ class JudgeReward(CompletionFunction):
         return digest.hexdigest()
 
 
-class UnaskedJudge(CompletionFunction):
-    """Stands for a judge where references are checked: every completion gets 1."""
-
-    def grade_completions(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> list[Grade]:
-        """Grade each completion as 1."""
-        return [Grade(1.0)] * len(requests)
-
-    def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:
-        """Return that nobody was asked."""
-        return ["the judge is not asked"]
-
-
 def request_body(config: JudgeConfig, text: str, images: Sequence[bytes], vote: int) -> dict[str, Any]:
     """Return the body of a chat request for one vote; pictures come before the text, in their order.
 
