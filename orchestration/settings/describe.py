@@ -31,6 +31,22 @@ def setting_type(key: str, holder: Any = ExperimentConfig) -> Any:
     return found
 
 
+def default_of(key: str) -> Any:
+    """Return the value that a setting has where nothing sets it; `dataclasses.MISSING` where it must be set.
+
+    Example:
+        >>> default_of("algorithm.normalise"), default_of("training.num_steps") is dataclasses.MISSING
+        ('total', True)
+    """
+    holder, _, name = key.rpartition(".")
+    for record in _records(setting_type(holder) if holder else ExperimentConfig):
+        for field in dataclasses.fields(record):
+            if field.name == name:
+                is_made = field.default_factory is not dataclasses.MISSING
+                return field.default_factory() if is_made else field.default  # type: ignore[misc]
+    return dataclasses.MISSING
+
+
 def members(annotation: Any) -> list[str]:
     """Return the names of the fields of an annotation's records; empty where it has none."""
     return [field.name for record in _records(annotation) for field in dataclasses.fields(record)]

@@ -13,6 +13,7 @@ from conf.ranges import nearest
 from learner import checkpoint
 from learner.config import OptimizerConfig, learning_rate_at
 from learner.store import open_store
+from orchestration.settings.describe import default_of
 from orchestration.settings.errors import ConfigError, ResumeError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.own_code import with_own_code_in
@@ -331,6 +332,8 @@ def config_changes(folder: RunFolder, config: ExperimentConfig) -> dict[str, Set
         is_same_code = code_before.get(key) == code_now.get(key)
         if key == "allow_config_change" or (is_same_code and before.get(key) == now.get(key)):
             continue
+        if key not in before and now[key] == _plain(default_of(key)):
+            continue  # the run's version did not have the setting, and did what its default does
         words = f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         below = [name for name in both if name == key or name.startswith(f"{key}[")]
         if altered := [name for name in below if noted[name].digest != records[name].digest]:
@@ -375,6 +378,11 @@ def settle_config(folder: RunFolder, config: ExperimentConfig) -> list[str]:
     _keep_code(folder, config)
     lines = [f"allow_config_change: from step {step + 1} on {shaping}"] if shaping else []
     return lines + _changed_schedule(config.learner.optimizer, began.get("learner.optimizer.total_steps"), step)
+
+
+def _plain(value: Any) -> Any:
+    """Return a default as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _as_json(config: ExperimentConfig) -> dict[str, Any]:

@@ -259,7 +259,6 @@ def test_a_broken_folder_is_refused_in_one_line_by_plan_and_train_alike(
     ("path", "words"),
     [
         ("/not/there", "model.path=/not/there does not exist; point it at"),
-        ("Qwen/Qwen2.5-VL-3B-Instruct", "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir DIR"),
         (__file__, "is a file; point it at a Hugging Face folder"),
     ],
 )
@@ -269,6 +268,14 @@ def test_a_path_that_is_no_folder_is_refused_with_what_it_may_be(path: str, word
 
     assert words in refusal(values)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_downloads_nothing_and_says_how_a_name_of_the_hub_becomes_a_folder(tmp_path: Path) -> None:
+    values = settings_of(tmp_path / "model")
+    values["model"]["path"] = "Qwen/Qwen2.5-VL-3B-Instruct"
+
+    with pytest.raises(USER_ERRORS, match=r"hf download Qwen/Qwen2\.5-VL-3B-Instruct --local-dir DIR"):
+        print_plan(build_settings(values), as_json=False)
 
 
 def test_the_commands_leave_with_2_and_one_line(

@@ -133,6 +133,19 @@ def test_raising_num_steps_says_by_how_much_the_learning_rate_bends(tmp_path: Pa
     assert settle_config(folder, settings(tmp_path, "training.num_steps=8", "learner.optimizer.total_steps=6")) == []
 
 
+def test_a_run_that_began_without_a_newer_setting_goes_on_with_its_default_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    settle_config(folder, settings(tmp_path))
+    begun = json.loads(folder.config.read_text())
+    for group, name in (("algorithm", "normalise"), ("algorithm", "tasks"), ("reward", "functions")):
+        del begun[group][name]
+    write_json(folder.config, begun)
+
+    assert settle_config(folder, settings(tmp_path)) == []
+    with pytest.raises(ResumeError, match=r"algorithm\.normalise: None -> 'parts'"):
+        settle_config(folder, settings(tmp_path, "algorithm.normalise=parts"))
+
+
 def test_settings_that_nobody_classified_stay() -> None:
     assert not may_change("learner.something_new")
 

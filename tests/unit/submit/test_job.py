@@ -79,6 +79,7 @@ def test_variables_of_the_shell_are_passed_on_by_name() -> None:
         (["run_dir=runs/first"], r"run_dir=runs/first is relative, .* run_dir=/shared/first"),
         (["cache_dir=cache"], r"cache_dir=cache is relative"),
         (["data.train=a.parquet", "data.held_out=/b.parquet"], r"data\.train=a\.parquet is relative"),
+        (["+evaluation.sets={hard: {path: hard.parquet}}"], r"evaluation\.sets\.hard\.path=hard\.parquet is relative"),
         (["run_dir=/tmp/first"], r"run_dir=/tmp/first is on one machine .* submit\.allow_temporary_run_dir=true"),
         (["submit.max_attempts=0"], r"submit\.max_attempts is 0; use 1 or more"),
         (["submit.follow=false"], r"with submit\.follow=false nobody is there to submit again"),
