@@ -396,13 +396,13 @@ def _difficulty(tally: Tally) -> dict[str, Any]:
 def _quotas(recipe: RecipeConfig, tally: Tally) -> list[dict[str, Any]]:
     """Return wanted and found rows of each quota; a source counts with all its parts."""
     functions, parts = tally.of_role("train", "function"), tally.of_role("train", "source")
-    found = [("function", name, wished, functions[name]) for name, wished in recipe.select.quotas.items()]
+    found = [("function", name, requested, functions[name]) for name, requested in recipe.select.quotas.items()]
     for name, source in recipe.sources.items():
         if source.quota is not None:
             label = source.label or name
             rows = sum(count for part, count in parts.items() if part == label or part.startswith(f"{label}/"))
             found.append(("source", name, source.quota, rows))
     return [
-        {"kind": kind, "name": name, "wished": wished, "found": rows, "missing": max(0, wished - rows)}
-        for kind, name, wished, rows in sorted(found)
+        {"kind": kind, "name": name, "requested": requested, "found": rows, "missing": max(0, requested - rows)}
+        for kind, name, requested, rows in sorted(found)
     ]

@@ -70,7 +70,7 @@ def _headline(manifest: Mapping[str, Any]) -> str:
 
 def _quota(quota: Mapping[str, Any]) -> list[str]:
     missing = Markup('<span class="short">{:,}</span>').format(quota["missing"]) if quota["missing"] else "0"
-    return [f"{quota['kind']} {quota['name']}", f"{quota['wished']:,}", f"{quota['found']:,}", missing]
+    return [f"{quota['kind']} {quota['name']}", f"{quota['requested']:,}", f"{quota['found']:,}", missing]
 
 
 def _funnel(entry: Mapping[str, Any], stages: Sequence[str]) -> list[str]:

@@ -176,7 +176,7 @@ def _refuse_open_quotas(
         kept[function] += targets[source, function]
     quotas = [(f"source {name}", offered[name], quota) for name, quota in sorted(source_quotas.items())]
     quotas += [(f"function {name}", kept[name], quota) for name, quota in sorted(config.quotas.items())]
-    open_quotas = "; ".join(f"{name}: {found} of {wished}" for name, found, wished in quotas if found < wished)
+    open_quotas = "; ".join(f"{name}: {found} of {requested}" for name, found, requested in quotas if found < requested)
     if open_quotas:
         raise DataError(
             f"quotas cannot be filled ({open_quotas}); add rows, widen data.recipe.select.bands, lower the quotas, or "

@@ -37,7 +37,7 @@ from orchestration.storage.faults import FaultLog
 from orchestration.storage.files import exclusive
 from orchestration.storage.run_folder import RunFolder, flatten, read_inputs
 from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.collect import Bench, Questioning, collect, open_bench
+from orchestration.workers.collect import EvaluationRows, EvaluationSampling, collect, open_rows
 from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
@@ -68,17 +68,17 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     if data is None:
         data = prepare_inputs(config).held_out
     check_rewards(config.reward, model, data)
-    bench = open_bench(data, seed=config.seed, max_samples=settings.max_samples)
+    dataset = open_rows(data, seed=config.seed, max_samples=settings.max_samples)
     folder = Path(settings.out).expanduser().absolute() if settings.out else _folder(config, weights.folder, data)
-    manifest = _manifest(config, model, data, bench)
+    manifest = _manifest(config, model, data, dataset)
     if earlier is not None:
         check_comparable(earlier[0], manifest)
     busy = f"another process is evaluating into {folder}; wait for it, or name another folder with out=..."
     with exclusive(folder, refusal=busy):
-        samples = _answers(config, model, bench, folder, manifest)
-        publish(config, folder, manifest, bench, samples, preset)
+        samples = _answers(config, model, dataset, folder, manifest)
+        publish(config, folder, manifest, dataset, samples, preset)
         if earlier is not None:
-            publish_comparison(config, folder, bench, earlier, (manifest, samples))
+            publish_comparison(config, folder, dataset, earlier, (manifest, samples))
     list_files(folder)
 
 
@@ -200,17 +200,17 @@ def _print_conditions(config: ExperimentConfig, run: RunFolder | None, model: Pa
 
 def _folder(config: ExperimentConfig, model: Path, data: Path) -> Path:
     name = model.parent.name if model.name == "export" else model.name
-    bench = data.parent.name if data.name in ("train", "held_out") else data.stem
-    return config.run_path / "evaluations" / f"{name}-on-{bench}"
+    dataset = data.parent.name if data.name in ("train", "held_out") else data.stem
+    return config.run_path / "evaluations" / f"{name}-on-{dataset}"
 
 
-def _manifest(config: ExperimentConfig, model: Path, data: Path, bench: Bench) -> Manifest:
+def _manifest(config: ExperimentConfig, model: Path, data: Path, dataset: EvaluationRows) -> Manifest:
     settings, sampling = config.evaluate, config.rollout.sampling
     return Manifest(
         model=str(model),
         data=str(data),
-        data_digest=bench.digest,
-        num_rows=len(bench.ids),
+        data_digest=dataset.digest,
+        num_rows=len(dataset.ids),
         sampling={
             "greedy": int(settings.greedy),
             "num_completions": settings.num_completions,
@@ -259,7 +259,7 @@ def _weights_stamp(model: Path) -> str:
 
 
 def _answers(
-    config: ExperimentConfig, model: Path, bench: Bench, folder: Path, manifest: Manifest
+    config: ExperimentConfig, model: Path, dataset: EvaluationRows, folder: Path, manifest: Manifest
 ) -> list[EvaluatedSample]:
     """Return the evaluated rows in order: those of a complete folder, else answers of the engines."""
     if (folder / MANIFEST).is_file():
@@ -274,9 +274,9 @@ def _answers(
         say(f"{folder} holds all {len(samples)} answers")
         return samples
     with PartialAnswers(folder, hashlib.sha256(repr(manifest).encode()).hexdigest()) as answers:
-        if len(answers.found) < len(bench.ids):
-            _ask(config, model, bench, answers, folder / "logs")
-        samples = [answers.found[sample_id] for sample_id in bench.ids]
+        if len(answers.found) < len(dataset.ids):
+            _ask(config, model, dataset, answers, folder / "logs")
+        samples = [answers.found[sample_id] for sample_id in dataset.ids]
         check_any_scored(samples, answers)
         write_evaluation(folder, manifest, samples)
         answers.remove()
@@ -297,10 +297,10 @@ def check_any_scored(samples: Sequence[EvaluatedSample], answers: PartialAnswers
     raise DataError(f"none of {len(samples)} rows could be scored; {count} of them: {reason}")
 
 
-def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAnswers, logs: Path) -> None:
+def _ask(config: ExperimentConfig, model: Path, dataset: EvaluationRows, answers: PartialAnswers, logs: Path) -> None:
     """Start engines and reward actors, and answer all rows that are not answered yet."""
     settings = config.evaluate
-    questioning = Questioning(
+    sampling = EvaluationSampling(
         greedy=settings.greedy,
         num_sampled=settings.num_completions,
         sampling=config.rollout.sampling,
@@ -316,10 +316,10 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
         try:
             await asyncio.gather(engines.ready(), rewards.ready())
             await collect(
-                bench.samples(answers.found),
+                dataset.samples(answers.found),
                 engines=engines,
                 rewards=rewards,
-                questioning=questioning,
+                sampling=sampling,
                 function_of=lambda task, source: config.reward.route(task, source).function,
                 finished=finished,
             )
@@ -328,7 +328,7 @@ def _ask(config: ExperimentConfig, model: Path, bench: Bench, answers: PartialAn
             await engines.close()
 
     with actors_reserved(config, logs, roles=("engine", "reward")) as reservations, progress_bars() as bars:
-        bar = bars.add_task("answering", total=len(bench.ids), completed=len(answers.found))
+        bar = bars.add_task("answering", total=len(dataset.ids), completed=len(answers.found))
 
         def finished(sample: EvaluatedSample) -> None:
             answers.add(sample)

@@ -14,7 +14,7 @@ from orchestration.page.formatting import NO_NAME, p_value
 from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.collect import Bench
+from orchestration.workers.collect import EvaluationRows
 
 WIDTH = 120
 NAME_WIDTH = 34
@@ -27,7 +27,7 @@ def publish(
     config: ExperimentConfig,
     folder: Path,
     manifest: Manifest,
-    bench: Bench,
+    dataset: EvaluationRows,
     samples: Sequence[EvaluatedSample],
     preset: Preset | None,
 ) -> None:
@@ -49,7 +49,7 @@ def publish(
             summary=summary,
             preset=result,
             samples=samples,
-            image_of=bench.images_of,
+            image_of=dataset.images_of,
             num_worst=config.evaluate.num_worst,
             form=config.reward.format,
         ),
@@ -85,7 +85,7 @@ def _write_for_toolkits(config: ExperimentConfig, folder: Path, samples: Sequenc
 def publish_comparison(
     config: ExperimentConfig,
     folder: Path,
-    bench: Bench,
+    dataset: EvaluationRows,
     earlier: tuple[Manifest, list[EvaluatedSample]],
     later: tuple[Manifest, list[EvaluatedSample]],
 ) -> None:
@@ -102,7 +102,7 @@ def publish_comparison(
             comparisons=comparisons,
             before=earlier[1],
             after=later[1],
-            image_of=bench.images_of,
+            image_of=dataset.images_of,
             form=config.reward.format,
         ),
     )

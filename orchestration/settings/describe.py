@@ -42,8 +42,8 @@ def default_of(key: str) -> Any:
     for record in _records(setting_type(holder) if holder else ExperimentConfig):
         for field in dataclasses.fields(record):
             if field.name == name:
-                is_made = field.default_factory is not dataclasses.MISSING
-                return field.default_factory() if is_made else field.default  # type: ignore[misc]
+                made = field.default_factory
+                return field.default if isinstance(made, type(dataclasses.MISSING)) else made()
     return dataclasses.MISSING
 
 

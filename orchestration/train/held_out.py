@@ -14,7 +14,7 @@ from orchestration.settings.experiment import ExperimentConfig, HeldOutSetConfig
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
-from orchestration.workers.collect import Questioning, collect, draw_rows
+from orchestration.workers.collect import EvaluationSampling, collect, draw_rows
 from rollout.dataset import SampleTable
 from rollout.records import Sample
 
@@ -109,7 +109,7 @@ async def evaluate(
     *,
     engines: "EnginePool",
     rewards: "RewardPool",
-    questioning: Questioning,
+    sampling: EvaluationSampling,
     function_of: Mapping[tuple[str, str], str],
     step: int,
     num_examples: int = 12,
@@ -120,7 +120,7 @@ async def evaluate(
         samples,
         engines=engines,
         rewards=rewards,
-        questioning=questioning,
+        sampling=sampling,
         function_of=lambda task, source: function_of[task, source],
         finished=lambda result: found.update({result.sample_id: result}),
     )
@@ -222,7 +222,7 @@ class HeldOut:
         evaluation = config.evaluation
         self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
         self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family, seed=config.seed)
-        self._questioning = Questioning(
+        self._sampling = EvaluationSampling(
             greedy=True,
             num_sampled=evaluation.completions_per_sample,
             sampling=replace(
@@ -286,7 +286,7 @@ class HeldOut:
                 self._samples,
                 engines=self._engines,
                 rewards=self._rewards,
-                questioning=self._questioning,
+                sampling=self._sampling,
                 function_of=self._function_of,
                 step=step,
             )
@@ -300,7 +300,7 @@ class HeldOut:
                 one.samples,
                 engines=self._engines,
                 rewards=self._rewards,
-                questioning=self._questioning,
+                sampling=self._sampling,
                 function_of=one.function_of,
                 step=step,
                 num_examples=0,

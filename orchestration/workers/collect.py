@@ -27,7 +27,7 @@ MAX_IN_FLIGHT = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class EvaluationRows:
     """The rows of a dataset that one evaluation uses."""
 
     table: SampleTable
@@ -67,7 +67,7 @@ def draw_rows(table: SampleTable, rows: Sequence[int], *, seed: int, max_rows: i
     return sorted(row for _, _, row in order[:max_rows])
 
 
-def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
+def open_rows(data: Path, *, seed: int, max_samples: int | None) -> EvaluationRows:
     """Open a dataset and choose its rows.
 
     Raises:
@@ -84,11 +84,11 @@ def open_bench(data: Path, *, seed: int, max_samples: int | None) -> Bench:
     hasher = hashlib.sha256()
     for row in chosen:
         hasher.update(repr((columns[row], images[row])).encode(errors="replace"))
-    return Bench(table=table, ids=ids, digest=hasher.hexdigest())
+    return EvaluationRows(table=table, ids=ids, digest=hasher.hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Questioning:
+class EvaluationSampling:
     """Sampling of the completions of every sample."""
 
     greedy: bool
@@ -118,7 +118,7 @@ async def collect(
     *,
     engines: "EnginePool",
     rewards: "RewardPool",
-    questioning: Questioning,
+    sampling: EvaluationSampling,
     function_of: Callable[[str, str], str],
     finished: Callable[[EvaluatedSample], None],
 ) -> None:
@@ -132,14 +132,14 @@ async def collect(
         try:
             groups: dict[str, GroupSummary] = {}
             failure = None
-            for name, spec in questioning.specs(sample).items():
+            for name, spec in sampling.specs(sample).items():
                 try:
                     group_id = f"evaluation-{name}-{sample.sample_id}"
                     groups[name] = await summary_of(engines, rewards, group_id, sample, spec)
                 except (RolloutError, ScoringError) as error:
                     failure = str(error)
             function = function_of(sample.task, sample.source)
-            finished(evaluated_sample(sample, groups, failure, function=function, coord_mode=questioning.coord_mode))
+            finished(evaluated_sample(sample, groups, failure, function=function, coord_mode=sampling.coord_mode))
         finally:
             places.release()
 

@@ -123,8 +123,8 @@ def test_held_out_rows_do_not_count_as_difficulty():
     assert manifest(tally)["difficulty"] == {}
 
 
-def test_quotas_say_what_was_wished_found_and_is_missing():
-    found = {(q["kind"], q["name"]): (q["wished"], q["found"], q["missing"]) for q in manifest()["quotas"]}
+def test_quotas_say_what_was_requested_found_and_is_missing():
+    found = {(q["kind"], q["name"]): (q["requested"], q["found"], q["missing"]) for q in manifest()["quotas"]}
     assert found == {
         ("function", "chart"): (2, 2, 0),
         ("function", "grounding"): (3, 1, 2),

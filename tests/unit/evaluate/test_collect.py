@@ -7,7 +7,7 @@ import pytest
 
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import EvaluatedSample
-from orchestration.workers.collect import evaluated_sample, open_bench
+from orchestration.workers.collect import evaluated_sample, open_rows
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.core.base import Reason, RewardResult
@@ -44,16 +44,16 @@ def group(*results: RewardResult, text: str = tagged("46")) -> GroupSummary:
 
 
 def test_all_rows_are_asked_in_order_and_those_that_are_answered_not_again(tmp_path: Path) -> None:
-    bench = open_bench(write(tmp_path / "b.parquet", *map(row, "abc")), seed=0, max_samples=None)
+    bench = open_rows(write(tmp_path / "b.parquet", *map(row, "abc")), seed=0, max_samples=None)
     assert [asked.sample_id for asked in bench.samples({})] == ["a", "b", "c"]
     assert [asked.sample_id for asked in bench.samples({"b": sample("b")})] == ["a", "c"]
 
 
 def test_fewer_rows_are_drawn_by_the_seed_and_keep_their_order(tmp_path: Path) -> None:
     path = write(tmp_path / "b.parquet", *map(row, "abcdefgh"))
-    drawn = {seed: list(open_bench(path, seed=seed, max_samples=3).ids) for seed in range(6)}
+    drawn = {seed: list(open_rows(path, seed=seed, max_samples=3).ids) for seed in range(6)}
     assert all(names == sorted(names) and len(names) == 3 for names in drawn.values())
-    assert drawn[0] == list(open_bench(path, seed=0, max_samples=3).ids)
+    assert drawn[0] == list(open_rows(path, seed=0, max_samples=3).ids)
     assert len({tuple(names) for names in drawn.values()}) > 1
 
 
@@ -62,17 +62,17 @@ def test_the_digest_follows_questions_references_and_images(tmp_path: Path) -> N
     other = replace(row("a"), images=(ImageBytes(data=b"two", width=3, height=4),))
     sets = ([row("a")], [row("a", "5")], [row("b")], [row("a"), row("b")], [seen], [other])
     digests = {
-        open_bench(write(tmp_path / f"{i}.parquet", *rows), seed=0, max_samples=None).digest
+        open_rows(write(tmp_path / f"{i}.parquet", *rows), seed=0, max_samples=None).digest
         for i, rows in enumerate(sets)
     }
     assert len(digests) == 6
-    again = open_bench(write(tmp_path / "again.parquet", row("a")), seed=0, max_samples=None)
+    again = open_rows(write(tmp_path / "again.parquet", row("a")), seed=0, max_samples=None)
     assert again.digest in digests
 
 
 def test_two_rows_of_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds a sample_id twice"):
-        open_bench(write(tmp_path / "b.parquet", row("a"), row("a", "5")), seed=0, max_samples=None)
+        open_rows(write(tmp_path / "b.parquet", row("a"), row("a", "5")), seed=0, max_samples=None)
 
 
 def test_a_scored_completion_becomes_a_record_that_survives_json() -> None:

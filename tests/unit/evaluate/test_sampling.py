@@ -10,7 +10,7 @@ import yaml
 from orchestration.evaluate.command import _manifest
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import ExperimentConfig, build_settings, settings_errors
-from orchestration.workers.collect import Bench, Questioning
+from orchestration.workers.collect import EvaluationRows, EvaluationSampling
 from rollout.config import SamplingConfig
 from rollout.dataset import SampleTable, write_samples
 from rollout.records import Sample, SamplingSpec
@@ -30,7 +30,7 @@ def settings(*overrides: str) -> ExperimentConfig:
 def recorded(config: ExperimentConfig, tmp_path: Path) -> dict[str, int | float | str]:
     data = tmp_path / "data.parquet"
     write_samples(data, [CHART])
-    return _manifest(config, tmp_path, data, Bench(table=SampleTable(data), ids={"a": 0}, digest="0")).sampling
+    return _manifest(config, tmp_path, data, EvaluationRows(table=SampleTable(data), ids={"a": 0}, digest="0")).sampling
 
 
 def test_the_command_of_the_page_samples_as_it_says(tmp_path: Path) -> None:
@@ -38,9 +38,11 @@ def test_the_command_of_the_page_samples_as_it_says(tmp_path: Path) -> None:
     [command] = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     typed = [word for word in shlex.split(command.replace("\\\n", " ")) if word.startswith("rollout.")]
     config = settings(*typed)
-    questioning = Questioning(greedy=True, num_sampled=8, sampling=config.rollout.sampling, seed=0, coord_mode="pixel")
+    sampling = EvaluationSampling(
+        greedy=True, num_sampled=8, sampling=config.rollout.sampling, seed=0, coord_mode="pixel"
+    )
 
-    asked = questioning.specs(CHART)
+    asked = sampling.specs(CHART)
 
     sampled = asked["sampled"]
     assert (sampled.group_size, sampled.temperature, sampled.top_p, sampled.top_k) == (8, 0.6, 0.95, 20)

@@ -13,7 +13,7 @@ from orchestration.settings.composition import compose
 from orchestration.settings.experiment import build_settings
 from orchestration.storage.run_folder import RunFolder, read_before_after
 from orchestration.train.held_out import HeldOut, choose_samples, evaluate
-from orchestration.workers.collect import Questioning, open_bench
+from orchestration.workers.collect import EvaluationSampling, open_rows
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.core.base import Reason, RewardResult
 from rollout.config import SamplingConfig
@@ -22,7 +22,7 @@ from rollout.errors import RolloutError
 from rollout.records import Sample, SamplingSpec
 from tests.unit.train.run_records import SUMMARY
 
-QUESTIONING = Questioning(
+SAMPLING = EvaluationSampling(
     greedy=True,
     num_sampled=2,
     sampling=SamplingConfig(group_size=4, temperature=1.0, max_completion_tokens=8),
@@ -71,7 +71,7 @@ def run(pools: FakePools) -> Any:
             SAMPLES,
             engines=pools,  # type: ignore[arg-type]
             rewards=pools,  # type: ignore[arg-type]
-            questioning=QUESTIONING,
+            sampling=SAMPLING,
             function_of=FUNCTIONS,
             step=3,
         )
@@ -129,7 +129,7 @@ def test_chosen_samples_follow_the_seed_alone_and_a_smaller_choice_is_part_of_a_
 
 def test_a_run_and_an_evaluation_of_it_ask_the_same_rows(tmp_path: Path) -> None:
     table = table_of(tmp_path / "h.parquet", {"human": 30, "augmented": 50})
-    bench = open_bench(tmp_path / "h.parquet", seed=7, max_samples=20)
+    bench = open_rows(tmp_path / "h.parquet", seed=7, max_samples=20)
     assert list(bench.ids) == chosen_of(table, 20, seed=7)
 
 
