@@ -42,8 +42,9 @@ def default_of(key: str) -> Any:
     for record in _records(setting_type(holder) if holder else ExperimentConfig):
         for field in dataclasses.fields(record):
             if field.name == name:
-                made = field.default_factory
-                return field.default if isinstance(made, type(dataclasses.MISSING)) else made()
+                if field.default_factory is not dataclasses.MISSING:
+                    return field.default_factory()
+                return field.default
     return dataclasses.MISSING
 
 
