@@ -396,3 +396,7 @@ def test_the_page_s_function_scores_the_page_s_rows_by_the_page_s_commands(
                 assert values == [(1.0, "4 words of thinking"), (0.2, "2 words of thinking")]
     assert "says: 4 words of thinking" in printed[1]
     digest_of("reward.functions.mine", "my_rewards.py:score")  # as a resumed run compares it
+
+
+def test_the_front_page_shows_the_same_function() -> None:
+    assert block("python") in (Path(__file__).parents[3] / "README.md").read_text()
