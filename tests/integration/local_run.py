@@ -177,8 +177,12 @@ class LocalRun:
 
     def close(self) -> None:
         self.trainer.close()
-        self.engine.close()
+        self.loop.run_until_complete(self._close_engine())
         self.loop.close()
+
+    async def _close_engine(self) -> None:
+        """In its loop: elsewhere vLLM would leave sockets open, and the collector wait for them for ever."""
+        self.engine.close()
 
 
 @contextmanager
