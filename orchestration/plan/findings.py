@@ -1,5 +1,6 @@
 """Findings: reasons against a run, each with its key, its values and the remedy."""
 
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Fi
 
 
 def tracker_findings(config: ExperimentConfig) -> Iterator[Finding]:
-    """Refuse trackers that are not installed in this Python, or whose code cannot be loaded."""
+    """Refuse trackers that are not installed in this Python, or whose code cannot be loaded, if it can train at all."""
+    if importlib.util.find_spec("ray") is None:
+        return  # installed for plans alone
     for fault in missing_packages(config.trackers):
         yield error("trackers", fault)
 

@@ -206,8 +206,8 @@ def test_a_write_token_in_an_address_is_refused_and_not_repeated() -> None:
 def test_a_tool_that_is_not_installed_is_refused_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert missing_packages(["tensorboard", "wandb"]) == [
-        "trackers names tensorboard, which is not installed; pip install 'mixed-r1[train]', or leave it out",
-        "trackers names wandb, which is not installed; pip install 'mixed-r1[wandb]', or leave it out",
+        "trackers names tensorboard, which is not installed; pip install '.[train]' in the checkout, or leave it out",
+        "trackers names wandb, which is not installed; pip install '.[wandb]' in the checkout, or leave it out",
     ]
 
 
