@@ -112,7 +112,8 @@ def missing_packages(trackers: Sequence[str]) -> list[str]:
         elif name in PACKAGES and not _is_installed(PACKAGES[name]):
             extra = "train" if name == "tensorboard" else name
             faults.append(
-                f"trackers names {name}, which is not installed; pip install '.[{extra}]' in the checkout, or leave it out"
+                f"trackers names {name}, which is not installed; pip install '.[{extra}]' in the checkout, or leave it "
+                "out"
             )
     return faults
 
