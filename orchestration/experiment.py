@@ -16,10 +16,9 @@ from orchestration.score.rows import BadRow, rows_of
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError, DataError, InfrastructureError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
-from orchestration.settings.files import Arguments
+from orchestration.settings.files import Arguments, as_written
 from orchestration.settings.function_source import code_of
 from orchestration.settings.groups import ConfigGroups
-from orchestration.settings.written import as_written
 from orchestration.storage.run_folder import RunFolder
 from rewards.core.base import RewardResult
 

@@ -30,7 +30,7 @@ from orchestration.storage.files import exclusive, write_json
 from orchestration.storage.own_code import to_copies
 from orchestration.storage.push import push
 from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
-from orchestration.train.group_filter import load_group_filter
+from orchestration.train.buffer import load_group_filter
 from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run

@@ -250,14 +250,23 @@ def _grades(
 ) -> list[Grade]:
     """Grade a group by one function."""
     if isinstance(function, CompletionFunction):
-        grades = function.grade_completions(requests, [envelope.answer for envelope in envelopes])
+        read = [envelope.answer for envelope in envelopes]
+        grades = _grade_each(
+            function,
+            lambda rows: function.grade_completions([requests[row] for row in rows], [read[row] for row in rows]),
+            range(len(requests)),
+        )
         return [
             _with_reason(grade, envelope, request)
             for grade, envelope, request in zip(grades, envelopes, requests, strict=True)
         ]
     texts = [_as_read(envelope.answer, part) for envelope in envelopes if envelope.answer is not None]
     try:
-        graded = iter(_grade_each(function, requests[0], texts))
+        graded = iter(
+            _grade_each(
+                function, lambda rows: function.grade(requests[0], [texts[row] for row in rows]), range(len(texts))
+            )
+        )
     except GoldError as error:
         return [Grade(None, Reason.BAD_GOLD, failure=f"{part.function}: {error}")] * len(requests)
     return [
@@ -299,21 +308,23 @@ def _result(route: Route, format_value: float, grades: Sequence[Grade]) -> Rewar
     return RewardResult(total, value, format_value, breakdown, parsed, reason, None, said)
 
 
-def _grade_each(function: RewardFunction, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
-    """Grade a group; if that crashes, grade one by one, so that the crash stays with the answer that caused it."""
+def _grade_each(
+    function: AnyFunction, grade: Callable[[Sequence[int]], list[Grade]], rows: Sequence[int]
+) -> list[Grade]:
+    """Grade rows of a group; if that crashes, grade one by one, so that the crash stays with the row that caused it."""
     try:
-        grades = function.grade(request, answers)
+        grades = grade(rows)
     except GoldError:
         raise
     except Exception as error:
-        logger.debug("reward of task %s crashed", request.task, exc_info=True)
-        if len(answers) <= 1:
+        logger.debug("%s crashed", type(function).__name__, exc_info=True)
+        if len(rows) <= 1:
             failure = f"{type(function).__name__}: {type(error).__name__}: {error}"
-            return [Grade(None, Reason.GRADER_FAILED, failure=failure) for _ in answers]
-        return [grade for answer in answers for grade in _grade_each(function, request, [answer])]
-    for answer_grade in grades:
-        if answer_grade.value is not None and not 0.0 <= answer_grade.value <= 1.0:
-            raise AssertionError(f"{type(function).__name__} gave {answer_grade.value}, outside of [0, 1]")
+            return [Grade(None, Reason.GRADER_FAILED, failure=failure) for _ in rows]
+        return [one for row in rows for one in _grade_each(function, grade, [row])]
+    for one in grades:
+        if one.value is not None and not 0.0 <= one.value <= 1.0:
+            raise AssertionError(f"{type(function).__name__} gave {one.value}, outside of [0, 1]")
     return grades
 
 

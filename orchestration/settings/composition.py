@@ -11,11 +11,10 @@ from orchestration.settings.describe import is_path, is_text, setting_type
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.faults import explain_first_fault, key_of, refuse_malformed
-from orchestration.settings.files import SettingsFile, laid_over, read_arguments, read_settings_file
+from orchestration.settings.files import SettingsFile, laid_over, quoted, read_arguments, read_settings_file
 from orchestration.settings.groups import CONF, EMPTY_GROUPS, ConfigGroups
 from orchestration.settings.own_code import with_own_code_in
 from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets
-from orchestration.settings.written import quoted
 
 NAMED_BY_USERS = ("reward.functions", "reward.judges", "cluster.judges", "algorithm.tasks")
 """Mappings whose names are all the user's, so that a new one needs no plus sign."""
@@ -69,7 +68,7 @@ def compose(
 
 @contextmanager
 def _hydra(groups: ConfigGroups) -> Iterator[None]:
-    """Let Hydra find the files of conf, and before them those of the user's own folder, within the block.
+    """Put the user's own folder before conf on Hydra's search path for the length of the block.
 
     The setting `hydra.searchpath` would do that too, but takes the user's files last, and warns of folders that it does
     not need.

@@ -110,8 +110,10 @@ def _copy(key: str, record: CodeRecord, folder: Path) -> None:
             shutil.copyfile(root / name, target)
         try:
             unfinished.rename(folder)
-        except FileExistsError:  # another process made the same folder first
-            shutil.rmtree(unfinished)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(unfinished)  # another process made the same folder first
 
 
 def _blake2b(path: Path) -> str:

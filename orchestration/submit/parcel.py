@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from conf.own_code import check_own, digest_of, files_of, root_of
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.files import Arguments
+from orchestration.settings.files import Arguments, as_written
 from orchestration.settings.own_code import own_code, with_own_code
-from orchestration.settings.written import as_written
 
 PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 """Listing what is shipped is safer than listing what is not: data, runs, .env and .git never leave the machine."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestration.settings.errors import DataError
+from conf.own_code import OwnCodeError, load_own, raised_by
+from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import TrainingConfig
-from orchestration.train.group_filter import FilterFailedError, load_group_filter
 from orchestration.train.steps import Cut, StepLine
-from orchestration.workers.tickets import GroupTicket, StepGroups
+from orchestration.workers.tickets import GroupSummary, GroupTicket, StepGroups
 
 MAX_REASONS = 3
 """Reasons that an error names, the most frequent first."""
@@ -241,3 +241,34 @@ class GroupBuffer:
 def _rounded_up(fraction: float) -> float:
     """Return the least limit of two decimals that allows a fraction."""
     return math.ceil(round(fraction * 100, 6)) / 100
+
+
+class FilterFailedError(ValueError):
+    """The function raised, or returned something else than True or False; the group is dropped with this reason."""
+
+
+def load_group_filter(path: str | None) -> Callable[[GroupSummary], bool] | None:
+    """Return the function that says whether a group is trained on; None where all are.
+
+    Raises:
+        ConfigError: There is no such function, or its code raises while it is imported.
+    """
+    if path is None:
+        return None
+    try:
+        function = load_own("training.filter", path)
+    except OwnCodeError as error:
+        raise ConfigError(str(error)) from error
+    if not callable(function):
+        raise ConfigError(f"training.filter={path} is a {type(function).__name__}; name a function keep(group)")
+
+    def keep(group: GroupSummary) -> bool:
+        try:
+            found = function(group)
+        except Exception as error:
+            raise FilterFailedError(f"training.filter raised {raised_by(function, error)}") from error
+        if type(found).__name__ not in ("bool", "bool_"):
+            raise FilterFailedError(f"training.filter returned {str(found)[:80]}; it must return True or False")
+        return bool(found)
+
+    return keep

@@ -221,7 +221,7 @@ class TrackerThread(threading.Thread):
             )
 
     def finish(self) -> None:
-        """Let the tracker close after the calls that are queued."""
+        """Queue the end: the tracker is closed after all calls before it."""
         self._calls.put(None)
 
     def run(self) -> None:

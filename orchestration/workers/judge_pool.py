@@ -108,13 +108,7 @@ class JudgePool:
     async def _supervise(self, lane: JudgeLane) -> None:
         try:
             while True:
-                await lane.watch()
-                lane.end()
-                lane.begin()
-                try:
-                    await lane.ready()  # without limit: there may be no room for it for long
-                except JudgeLostError as error:
-                    lane.lose(lane.handle, str(error))
+                await lane.replace_when_lost(JudgeLostError)
         except Exception as error:
             self.failure = error
 

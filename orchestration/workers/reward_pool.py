@@ -242,13 +242,7 @@ class RewardPool:
         """Replace the actor of a lane each time it is lost; what ends this ends the calls that wait for an actor."""
         try:
             while True:
-                await lane.watch()
-                lane.end()
-                lane.begin()
-                try:
-                    await lane.ready()  # without limit: there may be no room for it for long
-                except RewardLostError as error:
-                    lane.lose(lane.handle, str(error))
+                await lane.replace_when_lost(RewardLostError)
                 self._changed.set()
         except Exception as error:
             self._failure = error
@@ -262,11 +256,11 @@ class RewardPool:
         )
 
 
-def _largest_group(config: ExperimentConfig) -> int:
+def largest_group(config: ExperimentConfig) -> int:
     """Return the most completions that a reward actor gets at once, in training or in an evaluation."""
     of_recipe = config.data.recipe.difficulty.num_completions if config.data.recipe is not None else 1
     asked = (config.evaluation.completions_per_sample, config.evaluate.num_completions, of_recipe)
-    return max(config.rollout.sampling.group_size, *asked)
+    return max(config.rollout.sampling.largest_group, *asked)
 
 
 def start_reward_pool(
@@ -285,6 +279,6 @@ def start_reward_pool(
         return reservations.start(RewardActor, "reward", index, *arguments)
 
     pool, limits = config.cluster.reward_pool, config.cluster.faults
-    pool = replace(pool, timeout_s=pool.timeout_s + reward.seconds_of_own(_largest_group(config)))
+    pool = replace(pool, timeout_s=pool.timeout_s + reward.seconds_of_own(largest_group(config)))
     judges = start_judge_pool(config, reservations, log_dir, faults)
     return RewardPool(start, pool, limits, faults, judges=judges)

@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestration.cluster.ray_errors import translating
 from orchestration.settings.cluster import FaultsConfig
+from orchestration.settings.errors import InfrastructureError
 from orchestration.storage.faults import Role
 
 Start = Callable[[int], Any]
@@ -82,6 +83,19 @@ class SupervisedActor:
                 if (cause := await self.heartbeat()) is not None:
                     self.lose(watched, cause)
         return self._cause
+
+    async def replace_when_lost(self, lost: type[InfrastructureError]) -> None:
+        """Watch the actor until it is lost, start another and wait for its answer; `lost` is the error of its role.
+
+        There is no time limit: there may be no room for it for long. One that dies before it answers is lost again.
+        """
+        await self.watch()
+        self.end()
+        self.begin()
+        try:
+            await self.ready()
+        except lost as error:
+            self.lose(self.handle, str(error))
 
     async def heartbeat(self) -> str | None:
         """Return why the actor counts as lost: no answer in time, an error, or one step that lasts too long."""

@@ -51,10 +51,6 @@ class JudgeReward(CompletionFunction):
             self._cache = ReplyMemory() if config.cache_dir is None else ReplyCache(Path(config.cache_dir))
         self._counts: Counter[str] = Counter()
 
-    def grade(self, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
-        """Grade each answer in [0, 1] by one request; see RewardFunction."""
-        return self.grade_completions([request] * len(answers), answers)
-
     def grade_completions(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> list[Grade]:
         """Grade each completion in [0, 1]; one without an answer earns 0 where the prompt holds {answer}."""
         grades: dict[int, Grade] = {}
@@ -78,10 +74,6 @@ class JudgeReward(CompletionFunction):
             counts = self._counts.copy()
             self.grade_completions(requests, answers)
             self._counts = counts  # a vote is counted where it is graded, and then as cached
-
-    def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        """Return the judge's replies; see RewardFunction."""
-        return self.explain_completion(request, answer)
 
     def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:
         """Return the judge's replies, asked again where they are not cached."""

@@ -253,7 +253,7 @@ def full_gradients(backend):
 
 
 def own_code_fails(rank: int, num_ranks: int, port: int, model_path: Path, algorithms: list[dict]) -> list[str]:
-    """Give the error that a step with each of the user's functions raises on this rank."""
+    """The error that a step with each of the user's functions raises on this rank."""
     found = []
     for algorithm in algorithms:
         trainer = start_trainer(rank, num_ranks, port, model_path, algorithm=algorithm)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 
 from orchestration.settings.strict import build
 from rewards import MixedReward, RewardConfig
-from rewards.core.base import GoldError, Reason, RewardError, RewardRequest
+from rewards.core.base import GoldError, Grade, Reason, RewardError, RewardRequest
 from rewards.core.config import RewardRule
 from rewards.core.judge_config import PLACEHOLDERS, JudgeConfig, JudgeScale
 from rewards.functions.judge import JudgeReward, aggregate
@@ -44,12 +44,17 @@ def judge_of(server: FakeJudge, *, pauses: list[float] | None = None, **settings
     return JudgeReward(JudgeConfig(**values), "wise", pause=no_pause if pauses is None else pauses.append)
 
 
+def graded(judge: JudgeReward, request: RewardRequest, answers: Sequence[str]) -> list[Grade]:
+    """Grade answers to one request."""
+    return judge.grade_completions([request] * len(answers), answers)
+
+
 def always(answer: Answer) -> Callable[[dict[str, Any]], Answer]:
     return lambda _: answer
 
 
 def in_turn(*answers: Answer) -> Callable[[dict[str, Any]], Answer]:
-    """Give the answers in their order, then the last one."""
+    """Return the answers in their order, then the last one again."""
     left = list(answers)
     lock = threading.Lock()
 
@@ -63,7 +68,7 @@ def in_turn(*answers: Answer) -> Callable[[dict[str, Any]], Answer]:
 def test_a_reply_becomes_a_reward_and_what_it_cost_is_counted() -> None:
     with judging(lambda body: Answer(f"Score: {body['messages'][0]['content']}")) as server:
         judge = judge_of(server)
-        grades = judge.grade(REQUEST, ["7", "0", "10"])
+        grades = graded(judge, REQUEST, ["7", "0", "10"])
         assert [grade.value for grade in grades] == [0.7, 0.0, 1.0]
         assert {grade.reason for grade in grades} == {Reason.OK}
         assert judge.take_counts() == {
@@ -80,7 +85,7 @@ def test_the_prompt_holds_what_the_template_names() -> None:
     prompt = "{question}|{reference}|{options}|{answer}|{response}|{{0 to 10}}"
     request = replace(REQUEST, response="<think>hm</think>")
     with judging(always(Answer("5"))) as server:
-        judge_of(server, prompt=prompt, system="You judge.").grade(request, ["{question} a {dog}"])
+        graded(judge_of(server, prompt=prompt, system="You judge."), request, ["{question} a {dog}"])
         [body] = server.bodies
     assert body["messages"] == [
         {"role": "system", "content": "You judge."},
@@ -171,7 +176,7 @@ def test_a_scale_that_gives_no_number_is_refused(scale: dict[str, Any]) -> None:
 def test_votes_have_seeds_of_their_own_and_are_aggregated(how: str, value: float) -> None:
     said = {5: "4", 6: "4", 7: "7"}
     with judging(lambda body: Answer(said[body["seed"]])) as server:
-        [grade] = judge_of(server, votes=3, temperature=1.0, seed=5, aggregate=how).grade(REQUEST, ["a"])
+        [grade] = graded(judge_of(server, votes=3, temperature=1.0, seed=5, aggregate=how), REQUEST, ["a"])
         assert sorted(body["seed"] for body in server.bodies) == [5, 6, 7]
     assert grade.value == pytest.approx(value)
 
@@ -183,7 +188,7 @@ def test_a_tie_of_votes_counts_as_the_lower_one() -> None:
 def test_junk_votes_are_left_out_and_counted() -> None:
     with judging(lambda body: Answer({0: "4", 1: "maybe", 2: "12"}[body["seed"]])) as server:
         judge = judge_of(server, votes=3, temperature=1.0)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
     assert grade.value == 0.4
     assert judge.take_counts()["judge/wise/num_failed_votes"] == 2.0
 
@@ -191,7 +196,7 @@ def test_junk_votes_are_left_out_and_counted() -> None:
 def test_an_answer_without_any_vote_is_masked_with_the_reply_and_counted() -> None:
     with judging(always(Answer("I cannot say, but 99 points!"))) as server:
         judge = judge_of(server)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
     assert grade.value is None
     assert grade.reason is Reason.GRADER_FAILED
     assert "99 points!" in (grade.failure or "")
@@ -212,7 +217,7 @@ def test_an_answer_without_any_vote_is_masked_with_the_reply_and_counted() -> No
 def test_what_may_pass_is_asked_again(refusal: Answer) -> None:
     with judging(in_turn(refusal, refusal, Answer("8"))) as server:
         judge = judge_of(server, retries=2)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
         assert (grade.value, len(server.bodies)) == (0.8, 3)
 
 
@@ -220,14 +225,14 @@ def test_pauses_grow_and_a_server_may_ask_for_its_own() -> None:
     pauses: list[float] = []
     later = Answer(status=429, raw=b"", headers=(("Retry-After", "7"),))
     with judging(in_turn(Answer(status=500), Answer(status=500), later, Answer("8"))) as server:
-        judge_of(server, retries=3, pauses=pauses).grade(REQUEST, ["a"])
+        graded(judge_of(server, retries=3, pauses=pauses), REQUEST, ["a"])
     assert pauses == [1.0, 2.0, 7.0]
 
 
 def test_retries_end_and_the_answer_is_masked_with_the_cause() -> None:
     with judging(always(Answer(status=502, raw=b"bad gateway"))) as server:
         judge = judge_of(server, retries=2)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
         assert len(server.bodies) == 3
     assert grade.value is None
     assert "status 502: bad gateway, after 3 tries" in (grade.failure or "")
@@ -237,7 +242,7 @@ def test_retries_end_and_the_answer_is_masked_with_the_cause() -> None:
 @pytest.mark.parametrize("status", [301, 400, 401, 404])
 def test_what_will_not_pass_is_asked_once(status: int) -> None:
     with judging(always(Answer(status=status, raw=b"wrong", headers=(("Location", "/v2"),)))) as server:
-        [grade] = judge_of(server, retries=5).grade(REQUEST, ["a"])
+        [grade] = graded(judge_of(server, retries=5), REQUEST, ["a"])
         assert len(server.bodies) == 1
     assert f"status {status}: wrong" in (grade.failure or "")
 
@@ -251,7 +256,7 @@ def test_a_slow_reply_counts_as_a_try() -> None:
 
     with judging(reply) as server:
         judge = judge_of(server, retries=1, timeout_s=0.05)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
         ends.set()
         assert judge.take_counts()["judge/wise/num_requests"] == 2.0
     assert grade.value is None
@@ -271,7 +276,7 @@ def test_a_judge_that_is_away_is_waited_for_and_found_at_its_new_address(tmp_pat
 
         config = JudgeConfig(model="m", prompt="{answer}", address=f"file:{place}", cache=False, retries=0)
         judge = JudgeReward(config, "wise", pause=move)
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
         assert (grade.value, len(moved)) == (0.6, 1)
         assert server.headers[0]["Authorization"] == "Bearer second-key"
         assert judge.take_counts()["judge/wise/num_waits"] == 1.0
@@ -279,14 +284,14 @@ def test_a_judge_that_is_away_is_waited_for_and_found_at_its_new_address(tmp_pat
 
 def test_waiting_for_a_judge_ends(tmp_path: Path) -> None:
     config = JudgeConfig(model="m", prompt="{answer}", address=f"file:{tmp_path / 'none'}", cache=False, wait_s=0)
-    [grade] = JudgeReward(config, "wise", pause=no_pause).grade(REQUEST, ["a"])
+    [grade] = graded(JudgeReward(config, "wise", pause=no_pause), REQUEST, ["a"])
     assert grade.value is None
     assert "holds no address yet" in (grade.failure or "")
 
 
 def test_a_judge_without_a_server_says_what_to_do() -> None:
     config = JudgeConfig(model="/models/judge", prompt="{answer}")
-    [grade] = JudgeReward(config, "wise", pause=no_pause).grade(REQUEST, ["a"])
+    [grade] = graded(JudgeReward(config, "wise", pause=no_pause), REQUEST, ["a"])
     assert "give it an address" in (grade.failure or "")
 
 
@@ -298,7 +303,7 @@ def test_no_more_requests_are_in_flight_than_allowed() -> None:
         return Answer("5")
 
     with judging(reply) as server:
-        grades = judge_of(server, max_in_flight=3).grade(REQUEST, [str(i) for i in range(12)])
+        grades = graded(judge_of(server, max_in_flight=3), REQUEST, [str(i) for i in range(12)])
         assert server.most_at_once == 3
     assert [grade.value for grade in grades] == [0.5] * 12
 
@@ -306,7 +311,7 @@ def test_no_more_requests_are_in_flight_than_allowed() -> None:
 def test_equal_answers_of_a_group_are_asked_about_once() -> None:
     with judging(always(Answer("5"))) as server:
         judge = judge_of(server)
-        assert [grade.value for grade in judge.grade(REQUEST, ["a", "a", "b"])] == [0.5] * 3
+        assert [grade.value for grade in graded(judge, REQUEST, ["a", "a", "b"])] == [0.5] * 3
         assert len(server.bodies) == 2
         assert judge.take_counts()["judge/wise/num_cached"] == 1.0
 
@@ -315,8 +320,8 @@ def test_pictures_come_as_data_urls_before_the_prompt() -> None:
     png, jpeg = b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff..."
     request = with_images((png, jpeg))
     with judging(always(Answer("5"))) as server:
-        judge_of(server, images=True).grade(request, ["a"])
-        judge_of(server).grade(request, ["a"])
+        graded(judge_of(server, images=True), request, ["a"])
+        graded(judge_of(server), request, ["a"])
     first, second = server.bodies
     assert first["messages"][0]["content"] == [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(png).decode()}"}},
@@ -329,8 +334,8 @@ def test_pictures_come_as_data_urls_before_the_prompt() -> None:
 def test_pictures_that_are_missing_or_of_no_known_kind_are_failures() -> None:
     with judging(always(Answer("5"))) as server:
         judge = judge_of(server, images=True)
-        [missing] = judge.grade(replace(REQUEST, image_sizes=((8, 8),)), ["a"])
-        [unknown] = judge.grade(with_images((b"nonsense",)), ["a"])
+        [missing] = graded(judge, replace(REQUEST, image_sizes=((8, 8),)), ["a"])
+        [unknown] = graded(judge, with_images((b"nonsense",)), ["a"])
         assert server.bodies == []
     assert (missing.value, unknown.value) == (None, None)
     assert "not at hand" in (missing.failure or "")
@@ -339,7 +344,7 @@ def test_pictures_that_are_missing_or_of_no_known_kind_are_failures() -> None:
 
 def test_an_answer_that_is_too_long_is_not_asked_about() -> None:
     with judging(always(Answer("5"))) as server:
-        long, short = judge_of(server, max_chars=3).grade(REQUEST, ["abcd", "abc"])
+        long, short = graded(judge_of(server, max_chars=3), REQUEST, ["abcd", "abc"])
         assert len(server.bodies) == 1
     assert (long.value, long.reason, short.value) == (0.0, Reason.TOO_LONG, 0.5)
 
@@ -367,9 +372,9 @@ def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog
     echo = Answer(status=401, raw=b"the key top-secret-value is not known")
     with judging(always(echo)) as server:
         judge = judge_of(server, key_variable="JUDGE_KEY")
-        [grade] = judge.grade(REQUEST, ["a"])
+        [grade] = graded(judge, REQUEST, ["a"])
         assert server.headers[0]["Authorization"] == "Bearer top-secret-value"
-        told = f"{grade} {judge._config} {judge.explain(REQUEST, 'a')} {caplog.text}"
+        told = f"{grade} {judge._config} {judge.explain_completion(REQUEST, 'a')} {caplog.text}"
     assert "the key *** is not known" in told
     assert "top-secret-value" not in told
 
@@ -377,7 +382,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog
 def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with judging(always(Answer("5"))) as server:
-        [grade] = judge_of(server, key_variable="JUDGE_KEY").grade(REQUEST, ["a"])
+        [grade] = graded(judge_of(server, key_variable="JUDGE_KEY"), REQUEST, ["a"])
         assert server.bodies == []
     assert "JUDGE_KEY" in (grade.failure or "")
 
@@ -392,14 +397,14 @@ def test_what_is_cached_is_not_asked_again_and_scores_the_same(tmp_path: Path) -
 
     cached = {"cache": True, "cache_dir": str(tmp_path / "replies"), "votes": 2, "temperature": 1.0}
     with judging(reply) as server:
-        first = judge_of(server, **cached).grade(REQUEST, ["a", "b"])
+        first = graded(judge_of(server, **cached), REQUEST, ["a", "b"])
         again = judge_of(server, **cached)
-        assert again.grade(REQUEST, ["a", "b"]) == first
+        assert graded(again, REQUEST, ["a", "b"]) == first
         assert len(server.bodies) == 4
         assert again.take_counts()["judge/wise/num_cached"] == 4.0
-        judge_of(server, **{**cached, "votes": 3}).grade(REQUEST, ["a"])
+        graded(judge_of(server, **{**cached, "votes": 3}), REQUEST, ["a"])
         assert len(server.bodies) == 5  # the third vote alone
-        judge_of(server, **cached, scale=JudgeScale(high=20)).grade(REQUEST, ["a", "b"])
+        graded(judge_of(server, **cached, scale=JudgeScale(high=20)), REQUEST, ["a", "b"])
         assert len(server.bodies) == 5  # the same replies, read otherwise
 
 
@@ -419,7 +424,7 @@ def test_what_is_cached_is_not_asked_again_and_scores_the_same(tmp_path: Path) -
 def test_what_the_judge_would_see_otherwise_is_asked(tmp_path: Path, changed: dict[str, Any]) -> None:
     with judging(always(Answer("5"))) as server:
         for settings in ({}, changed):
-            judge_of(server, **{"cache": True, "cache_dir": str(tmp_path), **settings}).grade(REQUEST, ["a"])
+            graded(judge_of(server, **{"cache": True, "cache_dir": str(tmp_path), **settings}), REQUEST, ["a"])
         assert len(server.bodies) == 2
 
 
@@ -427,18 +432,18 @@ def test_other_pictures_are_another_question(tmp_path: Path) -> None:
     with judging(always(Answer("5"))) as server:
         judge = judge_of(server, images=True, cache=True, cache_dir=str(tmp_path))
         for data in (b"\x89PNG one", b"\x89PNG two", b"\x89PNG one"):
-            judge.grade(with_images((data,)), ["a"])
+            graded(judge, with_images((data,)), ["a"])
         assert len(server.bodies) == 2
 
 
 def test_a_failed_vote_is_cached_but_a_request_without_a_reply_is_not(tmp_path: Path) -> None:
     cached = {"cache": True, "cache_dir": str(tmp_path), "retries": 0}
     with judging(in_turn(Answer("junk"), Answer(status=500), Answer("5"))) as server:
-        assert judge_of(server, **cached).grade(REQUEST, ["a"])[0].value is None
-        assert judge_of(server, **cached).grade(REQUEST, ["a"])[0].value is None
+        assert graded(judge_of(server, **cached), REQUEST, ["a"])[0].value is None
+        assert graded(judge_of(server, **cached), REQUEST, ["a"])[0].value is None
         assert len(server.bodies) == 1
-        assert judge_of(server, **cached).grade(REQUEST, ["b"])[0].value is None
-        assert judge_of(server, **cached).grade(REQUEST, ["b"])[0].value == 0.5
+        assert graded(judge_of(server, **cached), REQUEST, ["b"])[0].value is None
+        assert graded(judge_of(server, **cached), REQUEST, ["b"])[0].value == 0.5
 
 
 WRITER = """
@@ -624,7 +629,7 @@ def test_every_placeholder_and_count_of_the_page_is_one_and_none_is_missing() ->
     refusals = in_turn(Answer(status=500), Answer(hangs_up=True), Answer("x", finish="length"))
     with judging(refusals) as server:
         judge = judge_of(server)
-        judge.grade(REQUEST, ["a", "a"])
+        graded(judge, REQUEST, ["a", "a"])
     counts = {name.rpartition("/")[2] for name in judge.take_counts()}
     assert counts == set(re.findall(r"`(num_\w+)`", section))
 
@@ -655,7 +660,7 @@ def test_a_judge_that_stays_away_is_waited_for_once_and_the_user_is_told(caplog:
     seconds: list[float] = []
     config = JudgeConfig(model="m", prompt="{answer}", address=address, cache=False, wait_s=0.0, max_in_flight=1)
     judge = JudgeReward(config, "wise", pause=seconds.append)
-    grades = judge.grade(REQUEST, ["a", "b", "c"])
+    grades = graded(judge, REQUEST, ["a", "b", "c"])
     assert [grade.value for grade in grades] == [None] * 3
     assert seconds == []
     assert judge.take_counts()["judge/wise/num_waits"] == 3.0

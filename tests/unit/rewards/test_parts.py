@@ -33,6 +33,19 @@ def test_a_sum_weighs_its_functions_and_keeps_each_value() -> None:
     assert (none.task_reward, none.reason) == (0.0, Reason.NO_ANSWER)
 
 
+def test_a_penalty_that_crashes_masks_the_completion_over_which_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(self: RepetitionPenalty, response: str) -> float:
+        if "46" in response:
+            raise RuntimeError("a defect of ours")
+        return 0.0
+
+    monkeypatch.setattr(RepetitionPenalty, "_share", share)
+    right, crashed = score({"chart": 1.0, "repetition": -0.2}, request(wrap("45")), request(wrap("46")))
+    assert (right.task_reward, right.reason) == (1.0, Reason.OK)
+    assert (crashed.reward, crashed.reason) == (None, Reason.GRADER_FAILED)
+    assert crashed.failure == "RepetitionPenalty: RuntimeError: a defect of ours"
+
+
 def test_the_reason_of_a_sum_is_the_first_that_says_something() -> None:
     [result] = score({"counting": 0.5, "chart": 0.5}, request(wrap("45.5")))
     assert (result.task_reward, result.reason, result.parsed_answer) == (0.5, Reason.NOT_A_NUMBER, "45.5")

@@ -17,6 +17,7 @@ from orchestration.settings.experiment import ExperimentConfig, build_settings, 
 from orchestration.settings.seeds import derive_seed
 from orchestration.train.draws import Draws
 from orchestration.workers.learner_group import algorithm_of
+from orchestration.workers.reward_pool import largest_group
 from rollout.config import SamplingConfig, TaskSamplingConfig
 from rollout.errors import RolloutError
 from rollout.prompt_stream import PromptDraw
@@ -129,3 +130,9 @@ def test_a_plan_counts_the_largest_group_and_the_longest_completion(tmp_path: An
     assert store_need(config, 0.0).group_bytes > 4 * store_need(plain, 0.0).group_bytes
     load, plain_load = (largest_load(one, shape_of(one.model)) for one in (config, plain))
     assert (load.completion_tokens, plain_load.completion_tokens) == (4096, 2048)
+
+
+def test_reward_actors_have_time_for_the_largest_group(tmp_path: Any) -> None:
+    own = "+rollout.sampling.tasks={chart: {group_size: 64}}"
+    assert largest_group(gpu_config(tmp_path, own)) == 64
+    assert largest_group(gpu_config(tmp_path)) == 8

@@ -7,8 +7,7 @@ import pytest
 
 from orchestration import train
 from orchestration.settings.errors import ConfigError, DataError
-from orchestration.train.buffer import GroupBuffer
-from orchestration.train.group_filter import load_group_filter
+from orchestration.train.buffer import GroupBuffer, load_group_filter
 from orchestration.workers.tickets import StepGroups
 from tests.unit.train.buffer_driver import free_positions, new_buffer, positions_of
 from tests.unit.train.run_records import ticket
