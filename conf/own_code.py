@@ -113,7 +113,7 @@ def check_own(key: str, text: str) -> None:
     """Check that the named code is there; nothing of it is executed.
 
     Raises:
-        OwnCodeError: its file is not there, or defines no such name.
+        OwnCodeError: its file is not there, defines no such name, or is named by path and imports by a dot.
     """
     place, name = _split(key, text)
     path = _file(key, text, place)
@@ -121,6 +121,11 @@ def check_own(key: str, text: str) -> None:
         body = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise OwnCodeError(f"{key}={text}: {path} is no Python: {error.msg} in line {error.lineno}") from error
+    if place.endswith(".py") and (line := next(_dotted_imports(body), None)) is not None:
+        raise OwnCodeError(
+            f"{key}={text}: line {line} imports by a dot, and a file that is named by its path is in no package; "
+            "import what lies beside it without the dot, or name the module: PACKAGE.MODULE:NAME"
+        )
     known, is_open = _names_in(body)
     first = name.partition(".")[0]
     if first not in known and not is_open:
@@ -235,19 +240,34 @@ def _imported(key: str, text: str, place: str) -> ModuleType:
 
 
 def _names_in(module: ast.Module) -> tuple[set[str], bool]:
-    """Return the names that a module binds, in any block, and whether it may bind others that nobody can see."""
+    """Return the names that a module binds, in any block, and whether it may bind others that nobody can see.
+
+    Names that are bound inside a function or class are not the module's, unless the function calls them global.
+    """
     known: set[str] = set()
     is_open = False
-    for node in ast.walk(module):
+    waiting: list[ast.AST] = [module]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             known.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.update(name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names)
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             known.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
             known |= names
             is_open = is_open or "*" in names
     return known, is_open or bool({"globals", "__getattr__", "exec"} & {*known, *_called(module)})
+
+
+def _dotted_imports(module: ast.Module) -> Iterator[int]:
+    """Yield the lines of a module's own `from .x import y`; in a `try` or an `if` they may be meant to fail."""
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno
 
 
 def _called(module: ast.Module) -> set[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.own_code import OwnCodeError, digest_of, files_of, is_own, load_own, root_of
+from conf.own_code import OwnCodeError, check_own, digest_of, files_of, is_own, load_own, root_of
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -81,6 +81,18 @@ def test_what_is_wrong_is_said_with_the_remedy(
         load_own("reward.functions.mine", text)
     assert str(caught.value).startswith(f"reward.functions.mine={text}")
     assert said.format(folder=tmp_path) in str(caught.value)
+
+
+def test_a_check_refuses_what_loading_would_refuse_and_executes_nothing(tmp_path: Path) -> None:
+    code = "def score():\n    inside = 1\n    global later\n    later = 2\nclass Many:\n    one = 1\n1 / 0\n"
+    write(tmp_path, mine=code, dotted="from .mine import score\n")
+    for name in ("score", "later", "Many", "Many.one"):
+        check_own("k", f"{tmp_path}/mine.py:{name}")
+    for name in ("inside", "one"):
+        with pytest.raises(OwnCodeError, match=f"has no {name}"):
+            check_own("k", f"{tmp_path}/mine.py:{name}")
+    with pytest.raises(OwnCodeError, match=r"line 1 imports by a dot.*PACKAGE\.MODULE:NAME"):
+        check_own("k", f"{tmp_path}/dotted.py:score")
 
 
 def test_a_file_that_raised_is_read_again(tmp_path: Path) -> None:
