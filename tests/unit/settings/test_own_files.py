@@ -193,3 +193,9 @@ def test_the_example_of_the_page_composes(tmp_path: Path, monkeypatch: pytest.Mo
     assert hotter["algorithm"]["temperature"] == 1.2
     values = compose(own)
     assert (values["algorithm"]["clip_high"], values["rollout"]["system_prompt"]) == (0.4, "Answer in tags.")
+
+
+def test_a_recipe_needs_no_name_and_says_that_it_needs_a_source(tmp_path: Path) -> None:
+    written(tmp_path / "data/own.yaml", "defaults: [_recipe, _self_]\nrecipe: {raw: raw}\n")
+    with pytest.raises(ConfigError, match="recipe recipe has no source of role train; add one"):
+        build_settings(compose(["--config-dir", str(tmp_path), "data=own"]))
