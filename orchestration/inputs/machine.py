@@ -7,7 +7,7 @@ from typing import Any
 
 from conf.gpu_driver import driver_fault
 from orchestration.demo.prepare import model_folder
-from orchestration.inputs.hub import with_hub_folders
+from orchestration.inputs.hub import hub_name, with_hub_folders
 from orchestration.models.model_folder import check_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import (
@@ -83,7 +83,9 @@ def check_machine(
     if is_on_gpus_here and (fault := driver_fault()) is not None:
         refused.append(f"rollout.engine.device is cuda, but {fault}")
     if needs_trackers:
-        refused += missing_packages(config.trackers) or filter(None, [missing_key(config.trackers, config.tracking)])
+        refused += missing_packages(config.trackers, config.tracking) or filter(
+            None, [missing_key(config.trackers, config.tracking)]
+        )
     if refused:
         raise ConfigError("; ".join(refused))
     if not config.run_path.is_absolute():
@@ -146,12 +148,19 @@ def locate(config: ExperimentConfig) -> Located:
 def _of_files(train: str, held_out: str) -> Located:
     files = {"data.train": train, "data.held_out": held_out}
     found = {key: Path(value) if value != NOT_SET and Path(value).exists() else None for key, value in files.items()}
-    missing = [
+    missing = [key for key, path in found.items() if path is None]
+    on_hub = [key for key in missing if hub_name(files[key]) is not None]
+    notes = [
         f"{key} is not set" if files[key] == NOT_SET else f"{key}={files[key]} is not there"
-        for key, path in found.items()
-        if path is None
+        for key in missing
+        if key not in on_hub
     ]
-    note = f"{'; '.join(missing)}. mixed-r1 data build makes such files" if missing else ""
+    note = f"{'; '.join(notes)}. mixed-r1 data build makes such files" if notes else ""
+    if on_hub:
+        names = "; ".join(f"{key}={files[key]}" for key in on_hub)
+        note = (
+            f"{note}. " * bool(note) + f"{names}: no path here; as a name on the Hugging Face Hub, train downloads it"
+        )
     return Located(train=found["data.train"], held_out=found["data.held_out"], note=note)
 
 

@@ -72,7 +72,7 @@ def tracker_findings(config: ExperimentConfig) -> Iterator[Finding]:
     """Refuse trackers that are not installed in this Python, or whose code cannot be loaded, if it can train at all."""
     if importlib.util.find_spec("ray") is None:
         return  # installed for plans alone
-    for fault in missing_packages(config.trackers):
+    for fault in missing_packages(config.trackers, config.tracking):
         yield error("trackers", fault)
 
 

@@ -1,6 +1,7 @@
 """Trackers of a run: the settings of each, and whether those that are named can be used on this machine."""
 
 import importlib.util
+import inspect
 import netrc
 import os
 from collections.abc import Mapping, Sequence
@@ -98,17 +99,23 @@ def tracker_faults(trackers: Sequence[str], config: TrackingConfig) -> list[str]
     for name in config.options:
         if name not in own:
             faults.append(
-                f"tracking.options.{name} belongs to no tracker; add FILE.py:{name} to trackers, or remove the options"
+                f"tracking.options.{name} belongs to no tracker; add FILE.py:{name} to trackers, or remove the "
+                f"options: ~tracking.options.{name}"
             )
     return faults
 
 
-def missing_packages(trackers: Sequence[str]) -> list[str]:
-    """Return what trackers lack here: a package that is not installed, or code that cannot be loaded."""
+def missing_packages(trackers: Sequence[str], config: TrackingConfig) -> list[str]:
+    """Return what is wrong with trackers here: a package not installed, code not loadable, options it does not take.
+
+    Args:
+        trackers: those of the run.
+        config: their options.
+    """
     faults = []
     for name in trackers:
         if is_own(name):
-            faults.extend(_own_faults(name))
+            faults.extend(_own_faults(name, config.options.get(name.rpartition(":")[2], {})))
         elif name in PACKAGES and not _is_installed(PACKAGES[name]):
             extra = "train" if name == "tensorboard" else name
             faults.append(
@@ -146,15 +153,21 @@ def _is_installed(package: str) -> bool:
     return spec is not None and spec.origin is not None  # a folder of that name, such as W&B's own, has no origin
 
 
-def _own_faults(name: str) -> list[str]:
+def _own_faults(name: str, options: Mapping[str, Any]) -> list[str]:
     try:
         found: Any = load_own("trackers", name)
     except OwnCodeError as error:
         return [str(error)]
     missing = [method for method in METHODS if not callable(getattr(found, method, None))]
-    if not missing:
-        return []
-    return [
-        f"trackers={name} is no tracker: it has no {', '.join(missing)}; derive the class from "
-        "orchestration.train.trackers.Tracker"
-    ]
+    if missing or not callable(found):
+        lacks = f"it has no {', '.join(missing)}" if missing else "it cannot be called"
+        return [f"trackers={name} is no tracker: {lacks}; derive the class from orchestration.train.trackers.Tracker"]
+    try:
+        inspect.signature(found).bind(None, **options)
+    except TypeError as error:
+        given = ", ".join(options) or "none"
+        return [
+            f"trackers={name} cannot be called with options {given} (tracking.options.{name.rpartition(':')[2]}): "
+            f"{error}; it is called as NAME(run, **options)"
+        ]
+    return []

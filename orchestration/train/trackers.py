@@ -78,13 +78,15 @@ class Tracker:
     Example:
         >>> class Printing(Tracker):
         ...     def log_metrics(self, step, metrics):
-        ...         print(step, metrics["reward/mean"])
-        >>> Printing().log_metrics(0, {"reward/mean": 0.5})
-        0 0.5
+        ...         print(self.run.name, step, metrics["reward/mean"])
     """
 
     place = ""
     """Address or folder where the run is shown; the console names it."""
+
+    def __init__(self, run: RunInfo) -> None:
+        """Keep what is known of the run; a tracker with options, or with a start of its own, defines this anew."""
+        self.run = run
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics and timings of a step, counted from 0; a step that is taken again comes again."""
@@ -189,7 +191,7 @@ class TrackerThread(threading.Thread):
 
     def __init__(self, name: str, make: Callable[[], Tracker], *, max_waiting: int, say: Callable[[str], None]) -> None:
         """Start at once; a daemon, so that a tracker that hangs does not keep the process."""
-        super().__init__(name=name, daemon=True)
+        super().__init__(name=name.rpartition("/")[2], daemon=True)  # of own code FILE.py:NAME
         self._make = make
         self._say = say
         self._max_waiting = max_waiting

@@ -8,6 +8,7 @@ import pytest
 
 from orchestration.cli import compose
 from orchestration.inputs.hub import HubName, hub_name, with_hub_folders
+from orchestration.inputs.machine import locate
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.storage.run_folder import RunFolder, settle_config
@@ -92,3 +93,11 @@ def test_paths_are_left_alone_and_a_job_may_name_models_of_the_hub(tmp_path: Pat
     assert with_hub_folders(config) is config
     values = compose(["cluster=ray", "run_dir=/shared/run", "cache_dir=/shared/cache", "model.path=org/model"])
     check_job(build_settings(values))
+
+
+def test_a_plan_tells_a_name_on_the_hub_from_a_path_that_is_not_there() -> None:
+    files = ["data=parquet", "data.train=ORG/NAME", "data.held_out=/not/there"]
+    assert locate(build_settings(compose(files))).note == (
+        "data.held_out=/not/there is not there. mixed-r1 data build makes such files. data.train=ORG/NAME: no path "
+        "here; as a name on the Hugging Face Hub, train downloads it"
+    )

@@ -47,6 +47,9 @@ class Listing(Tracker):
 
 
 class Raising(Tracker):
+    def __init__(self) -> None:
+        """Take nothing."""
+
     def log_metrics(self, step: int, metrics: Any) -> None:
         raise ConnectionError(f"no route to the server at step {step}, key planted-key-value")
 
@@ -188,7 +191,7 @@ def test_a_row_that_cannot_be_read_leaves_the_table_without_images(failure: Exce
         (
             ["+tracking.options.CsvTracker.column=x"],
             "tracking.options.CsvTracker belongs to no tracker; add FILE.py:CsvTracker to trackers, or remove the "
-            "options",
+            "options: ~tracking.options.CsvTracker",
         ),
     ],
 )
@@ -205,7 +208,7 @@ def test_a_write_token_in_an_address_is_refused_and_not_repeated() -> None:
 
 def test_a_tool_that_is_not_installed_is_refused_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert missing_packages(["tensorboard", "wandb"]) == [
+    assert missing_packages(["tensorboard", "wandb"], TrackingConfig()) == [
         "trackers names tensorboard, which is not installed; pip install '.[train]' in the checkout, or leave it out",
         "trackers names wandb, which is not installed; pip install '.[wandb]' in the checkout, or leave it out",
     ]
@@ -213,13 +216,29 @@ def test_a_tool_that_is_not_installed_is_refused_with_its_extra(monkeypatch: pyt
 
 def test_code_that_is_no_tracker_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("class Half:\n    def log_metrics(self, step, metrics): ...\n")
-    (fault,) = missing_packages([f"{tmp_path}/mine.py:Half"])
+    (fault,) = missing_packages([f"{tmp_path}/mine.py:Half"], TrackingConfig())
     assert fault.endswith(
         "mine.py:Half is no tracker: it has no log_held_out, log_samples, rewind, close; derive the class from "
         "orchestration.train.trackers.Tracker"
     )
-    (fault,) = missing_packages([f"{tmp_path}/mine.py:Whole"])
+    (fault,) = missing_packages([f"{tmp_path}/mine.py:Whole"], TrackingConfig())
     assert "has no Whole" in fault
+
+
+def test_a_tracker_needs_no_start_of_its_own_and_options_that_it_does_not_take_are_refused(tmp_path: Path) -> None:
+    code = "from orchestration.train.trackers import Tracker\nclass Plain(Tracker):\n    pass\n"
+    (tmp_path / "mine.py").write_text(code)
+    name = f"{tmp_path}/mine.py:Plain"
+    assert missing_packages([name], TrackingConfig()) == []
+    (fault,) = missing_packages([name], TrackingConfig(options={"Plain": {"colum": 1}}))
+    assert "cannot be called with options colum (tracking.options.Plain)" in fault
+    said = train(
+        tmp_path / "run",
+        trackers_of(
+            build_settings(compose([f"run_dir={tmp_path}", f"trackers=['{name}']"])), RunFolder(tmp_path), first_step=0
+        ),
+    )
+    assert said == []
 
 
 def test_wandb_needs_a_key_where_it_is_online(tmp_path: Path) -> None:
@@ -270,7 +289,7 @@ def test_the_tracker_of_the_page_runs_as_printed(tmp_path: Path) -> None:
     code = page.partition("<!-- my_tracker.py -->\n```python\n")[2].partition("```")[0]
     (tmp_path / "my_tracker.py").write_text(code)
     name = f"{tmp_path}/my_tracker.py:CsvTracker"
-    assert missing_packages([name]) == []
+    assert missing_packages([name], TrackingConfig()) == []
     config = build_settings(
         compose([f"run_dir={tmp_path}", f"trackers=['{name}']", "+tracking.options.CsvTracker.column=policy/loss"])
     )
