@@ -43,7 +43,8 @@ class TrainingConfig:
     over to the next step. null waits for all."""
     oversampling: Annotated[float, Ge(1), Le(1000)]
     """Prompts that a step may use up, in units of groups_per_step, so that groups whose completions all earned the same
-    are replaced by others. 1 takes them as they come."""
+    are replaced by others; with algorithm.normalise=parts, groups in which no part of the reward differs. 1 takes
+    them as they come."""
     filter: Annotated[str, OwnCode(), MinLen(1)] | None = None
     """FILE.py:NAME of a function keep(group) of your own: a group for which it returns False is not trained on, and
     another takes its place as far as oversampling allows. null trains on all."""
@@ -245,11 +246,6 @@ def check_replacement(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"training.oversampling is {training.oversampling}, but reinforce_plus_plus compares completions across "
             "groups: a group of equal rewards has a signal there; set oversampling=1"
-        )
-    if training.oversampling > 1.0 and config.algorithm.normalise == "parts":
-        raise ConfigError(
-            f"training.oversampling is {training.oversampling}, but with algorithm.normalise=parts a group of equal "
-            "rewards has a signal where their parts differ; set oversampling=1, or normalise=total"
         )
     is_open = training.oversampling > 1.0 or training.straggler_deadline_s is not None
     if is_open and config.data.stream.curriculum.kind == "adaptive":

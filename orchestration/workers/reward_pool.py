@@ -42,12 +42,14 @@ class RewardActor:
         model_path: Path,
         coord_mode: str,
         keep_parts: bool,
+        normalises_parts: bool,
         placement: Placement,
         log_dir: Path,
     ) -> None:
         """Load tokenizer and functions and map the embedding table; neither torch nor transformers is imported.
 
-        `keep_parts` gives the learner each part of a reward, not only the total.
+        `keep_parts` gives the learner each part of a reward, not only the total; with `normalises_parts` summaries say
+        whether parts differ.
         """
         settle(f"reward_{index}", placement, log_dir)
         from rewards.functions.tokenizer import CompletionDecoder
@@ -56,6 +58,7 @@ class RewardActor:
         self._coord_mode = coord_mode
         self._decoder = CompletionDecoder(model_path, hidden=PLACEHOLDER_TOKENS)
         self._keep_parts = keep_parts
+        self._normalises_parts = normalises_parts
         self._reward = MixedReward.from_checkpoint(config, model_path)
         self._reward.start()
 
@@ -85,6 +88,7 @@ class RewardActor:
             score_s=time.perf_counter() - started,
             texts=texts if keep_texts else (),
             parts=[part.function for part in route.parts] if route.is_sum else (),
+            normalises_parts_of=route if self._normalises_parts else None,
         )
         summary = replace(summary, counts=tuple(self._reward.take_counts().items()))
         return to_scored_group(group, results, keep_parts_of=route if self._keep_parts else None), summary
@@ -274,8 +278,9 @@ def start_reward_pool(
 
     def start(index: int) -> ActorHandle:
         placement = reservations.placements["reward"][index]
-        keep_parts = config.algorithm.normalise == "parts" or config.algorithm.advantage is not None
-        arguments = index, reward, model_path, config.model.coord_mode, keep_parts, placement, log_dir
+        by_parts = config.algorithm.normalise == "parts"
+        keeps = by_parts or config.algorithm.advantage is not None
+        arguments = index, reward, model_path, config.model.coord_mode, keeps, by_parts, placement, log_dir
         return reservations.start(RewardActor, "reward", index, *arguments)
 
     pool, limits = config.cluster.reward_pool, config.cluster.faults

@@ -54,6 +54,9 @@ class GroupSummary:
     """Completion tokens of each graded completion."""
     parts: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Of a sum: each function with its unweighted value for every graded completion, before gates."""
+    normalised_parts: tuple[tuple[float, ...], ...] = ()
+    """Where the learner normalises each part of the reward by itself: for each part that has a weight, its values for
+    every graded completion, 0 where its gate is closed. Else empty."""
     num_aborted_tokens: int = 0
     """Tokens discarded because new weights arrived and the engine samples completions in flight again."""
     image_input_sizes: tuple[tuple[int, int], ...] = ()
@@ -66,8 +69,13 @@ class GroupSummary:
     """The prompt without its images, where completions are recorded."""
 
     def has_signal(self, range_epsilon: float) -> bool:
-        """Return whether the graded completions differ in reward; without a difference all advantages are 0."""
-        return bool(self.rewards) and max(self.rewards) - min(self.rewards) >= range_epsilon
+        """Return whether the graded completions differ in what becomes an advantage; else all advantages are 0.
+
+        That is the reward, or any of its parts where each is normalised by itself: parts that differ give advantages to
+        completions of equal totals, unless they happen to cancel.
+        """
+        compared = self.normalised_parts or (self.rewards,)
+        return any(values and max(values) - min(values) >= range_epsilon for values in compared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +192,16 @@ def summarise(
     score_s: float,
     texts: Sequence[str] = (),
     parts: Sequence[str] = (),
+    normalises_parts_of: Route | None = None,
 ) -> GroupSummary:
     """Summarise a scored group for the driver's metrics.
 
-    `texts` are the decoded completions where they are kept, else empty; `parts` the functions of a sum.
+    `texts` are the decoded completions where they are kept, else empty; `parts` the functions of a sum;
+    `normalises_parts_of` the route of its rows where each part of the reward becomes an advantage by itself.
     """
     graded = [result for result in results if result.reward is not None]
+    weights = () if normalises_parts_of is None else normalises_parts_of.weights
+    counted = [] if normalises_parts_of is None else [normalises_parts_of.counted(own.breakdown) for own in graded]
     recorded = tuple(
         RecordedCompletion(
             text=text,
@@ -220,6 +232,9 @@ def summarise(
             if result.reward is not None
         ),
         parts=tuple((name, tuple(result.breakdown[name] for result in graded)) for name in parts),
+        normalised_parts=tuple(
+            tuple(values[place] for values in counted) for place, (_, weight) in enumerate(weights) if weight
+        ),
         num_aborted_tokens=group.num_aborted_tokens,
         image_input_sizes=group.image_input_sizes,
         completions=recorded,

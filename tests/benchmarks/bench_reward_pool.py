@@ -150,7 +150,7 @@ def main() -> None:
             def start(index: int) -> ray.actor.ActorHandle:
                 options = placement.actor_options()
                 return RewardActor.options(**options).remote(
-                    index, RewardConfig(), folder, "pixel", False, placement, folder
+                    index, RewardConfig(), folder, "pixel", False, False, placement, folder
                 )
 
             config = RewardPoolConfig(num_actors=sizes.actors, calls_per_actor=2)

@@ -8,7 +8,7 @@ import pytest
 from orchestration.workers.tickets import summarise, to_reward_requests, to_scored_group
 from rewards.core.base import Reason, RewardResult
 from rewards.core.config import RewardConfig
-from rewards.core.parts import PartConfig
+from rewards.core.parts import PartConfig, Route
 from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
 
 SAMPLE = Sample(
@@ -85,6 +85,38 @@ def test_the_learner_gets_each_part_with_its_weight_where_it_normalises_them() -
 def test_a_summary_keeps_each_part_of_a_sum() -> None:
     summary = summarise(GROUP, [SUMMED, FAILED], function="g", score_s=0.1, parts=["grounding", "counting"])
     assert summary.parts == (("grounding", (0.5,)), ("counting", (1.0,)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "format_weight", "by_total", "by_parts"),
+    [
+        # (format, grounding, counting); in the first case 0.75 * 0.25 + 0.25 * 1 = 0.75 * 0.5 + 0.25 * 0.25, while
+        # the advantages of grounding are (-1, 1), of counting (1, -1), and their sum 0.9 * (0.75 - 0.25) * (-1, 1).
+        ((1.0, 0.25, 1.0), (1.0, 0.5, 0.25), 0.1, False, True),
+        ((1.0, 1.0, 0.0), (1.0, 1.0, 0.0), 0.1, False, False),
+        ((1.0, 1.0, 1.0), (1.0, 0.0, 0.0), 0.1, True, True),
+        ((1.0, 0.5, 0.5), (0.0, 0.5, 0.5), 0.0, False, False),
+    ],
+    ids=["equal totals of unlike parts", "equal parts", "unlike totals", "a part without weight"],
+)
+def test_a_group_has_signal_where_what_becomes_an_advantage_differs(
+    first: tuple[float, ...], second: tuple[float, ...], format_weight: float, by_total: bool, by_parts: bool
+) -> None:
+    rewards = RewardConfig(routes={"iou": {"grounding": 0.75, "counting": 0.25}})
+    route = replace(rewards.route("iou"), format_weight=format_weight)
+    results = [
+        SUMMED._replace(
+            reward=format_weight * form + 0.9 * (0.75 * grounding + 0.25 * counting),
+            breakdown={"format": form, "grounding": grounding, "counting": counting},
+        )
+        for form, grounding, counting in (first, second)
+    ]
+
+    def has_signal(route: Route | None) -> bool:
+        return summarise(GROUP, results, function="g", score_s=0.1, normalises_parts_of=route).has_signal(1e-6)
+
+    assert (has_signal(None), has_signal(route)) == (by_total, by_parts)
+    assert not summarise(GROUP, [FAILED] * 2, function="g", score_s=0.1, normalises_parts_of=route).has_signal(1e-6)
 
 
 def test_every_completion_needs_its_text_and_its_result() -> None:
