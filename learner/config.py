@@ -225,7 +225,7 @@ class DeepSpeedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters instead of whole matrices; engines and exports get the merged weights.
+    """Low-rank adapters instead of whole matrices; engines get the merged weights.
 
     Source: LoRA, arXiv:2106.09685.
     """
@@ -238,6 +238,13 @@ class LoraConfig:
         *("gate_proj", "up_proj", "down_proj"),
     )
     """Last parts of module names; every one must occur."""
+    start: Annotated[str, "path", MinLen(1)] | None = None
+    """Folder of an adapter, as peft writes it or as this project exports it, or its name on the Hugging Face Hub, from
+    which training goes on; null begins with new ones, which change nothing. Rank, alpha and layers must be those of the
+    settings. A KL is to the model without it."""
+    export: Literal["merged", "adapter", "both"] = "merged"
+    """What the export of a run holds. merged: the model with its adapters added in. adapter: the adapter alone, in
+    peft's format. both: the merged model, and the adapter in the folder `adapter` inside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

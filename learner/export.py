@@ -1,4 +1,4 @@
-"""Export of whole tensors as a Hugging Face folder that transformers and vLLM load."""
+"""Export of whole tensors as a Hugging Face folder that transformers and vLLM load, or of an adapter as peft's."""
 
 import json
 import shutil
@@ -9,6 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from learner.adapter import CONFIG_FILE, WEIGHTS_FILE, settings_of, stored_name
+from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.store import set_default_modes
 
@@ -39,14 +41,42 @@ def export_model(
     Raises:
         LearnerError: the written files do not read back as what was written.
     """
-    written = target.with_name(target.name + ".tmp")
-    if written.exists():
-        shutil.rmtree(written)
-    written.mkdir(parents=True)
+    written = _empty_folder_beside(target)
     for path in source.iterdir():
         if path.is_file() and not path.name.endswith(WEIGHT_SUFFIXES):
             shutil.copyfile(path, written / path.name)
     shapes = _write_shards(tensors, written, dtypes, max_shard_bytes)
+    _put_in_place(written, target, shapes)
+
+
+def export_adapter(factors: Iterable[tuple[str, torch.Tensor]], *, target: Path, config: LoraConfig, base: str) -> None:
+    """Write adapter factors and their settings as a folder that peft loads; written and renamed as `export_model` does.
+
+    Args:
+        factors: (parameter name, whole tensor), all held in memory.
+        target: folder to write; replaced if it exists.
+        config: of the adapters.
+        base: the model that they are added to.
+
+    Raises:
+        LearnerError: the written file does not read back as what was written.
+    """
+    written = _empty_folder_beside(target)
+    tensors = {stored_name(name): tensor.detach().cpu().contiguous() for name, tensor in factors}
+    save_file(tensors, str(written / WEIGHTS_FILE), metadata={"format": "pt"})
+    (written / CONFIG_FILE).write_text(json.dumps(settings_of(tensors, config=config, base=base), indent=2))
+    _put_in_place(written, target, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+
+
+def _empty_folder_beside(target: Path) -> Path:
+    written = target.with_name(target.name + ".tmp")
+    if written.exists():
+        shutil.rmtree(written)
+    written.mkdir(parents=True)
+    return written
+
+
+def _put_in_place(written: Path, target: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     _check(written, shapes)
     set_default_modes(written)
     if target.exists():

@@ -55,7 +55,7 @@ def run_training(config: ExperimentConfig) -> None:
         with exclusive(folder.root, refusal=busy):
             if not is_new:
                 _settle(folder, config)
-            if not is_new and check_finished(folder, config.training.num_steps):
+            if not is_new and check_finished(folder, config.training.num_steps, config.learner.lora):
                 say(f"{folder.root} has done all {config.training.num_steps} steps")
             else:
                 _train(config, folder, *(prepared or _prepare(config, folder)))
@@ -105,8 +105,11 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
         check_plan(config, located)  # what cannot fit is refused before model and rows are made
     inputs = prepare_inputs(config)
     notes = {folder.data: check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)}
-    if config.model.path is not None:  # the demo's follows from the settings
-        notes[folder.model] = check_same_model(folder, inputs.model, is_change_allowed=config.allow_config_change)
+    start = None if config.learner.lora is None else config.learner.lora.start
+    if config.model.path is not None or start is not None:  # the demo's model follows from the settings
+        notes[folder.model] = check_same_model(
+            folder, inputs.model, adapter=start, is_change_allowed=config.allow_config_change
+        )
     notes[folder.inputs] = {name: str(path) for name, path in asdict(inputs).items()}
     for key, text in own_code(config).items():
         load_own(key, text)

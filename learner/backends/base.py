@@ -20,6 +20,7 @@ from learner.policy.trainable import (
     add_adapters,
     freeze_parameters,
     is_adapter,
+    start_adapters,
 )
 
 WEIGHTS_FOLDER = "weights"
@@ -62,6 +63,7 @@ class TrainBackend(ABC):
         freeze_parameters(self.policy, self._config.freeze)
         if self._config.lora is not None:
             add_adapters(self.policy, self._config.lora)
+            start_adapters(self.policy, weights, self._config.lora)
         if self._config.activation_checkpointing:
             self.policy.hf_model.gradient_checkpointing_enable({"use_reentrant": False})
         self.policy.train()
@@ -145,6 +147,10 @@ class TrainBackend(ABC):
         Args:
             names: those wanted, the same on every rank; None for all.
         """
+
+    @abstractmethod
+    def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (parameter name, whole tensor, float32) of each adapter factor; none without adapters."""
 
     @abstractmethod
     def full_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -165,6 +165,11 @@ class DeepSpeedBackend(TrainBackend):
                 tensor, *factors = (self._full_tensor(named[part]) for part in (name, *adapters_of(name, named)))
                 yield self._names[base_name(name)], merged(tensor, factors, self._config.lora)
 
+    def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in self.policy.hf_model.named_parameters():
+            if is_adapter(name):
+                yield name, self._full_tensor(parameter)
+
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         # Stage 3 leaves an empty tensor in a parameter's place, and keeps its shape beside it.
         is_sharded = self._stage == SHARDS_STAGE

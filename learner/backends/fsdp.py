@@ -158,6 +158,14 @@ class FsdpBackend(TrainBackend):
                 own = [adapters.tensor(factor) for factor in adapters_of(name, factors)] if adapters is not None else []
                 yield self._names[base_name(name)], merged(block.tensor(name), own, self._config.lora)
 
+    def full_factors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        named = dict(self.policy.hf_model.named_parameters())
+        for unit in self._units(list(named)):
+            if factors := {name: named[name] for name in unit if is_adapter(name)}:
+                block = GatheredBlock(factors, device=self.device, dtype=torch.float32)
+                for name in factors:
+                    yield name, block.tensor(name)
+
     def full_shapes(self) -> dict[str, tuple[int, ...]]:
         named = dict(self.policy.hf_model.named_parameters())
         return {

@@ -17,7 +17,9 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
+from learner.adapter import WEIGHTS_FILE, check_settings, match_factors
 from learner.attention.kernel import AttentionKernel
+from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families import get_family, load_family
 from learner.policy.model import Policy, build_skeleton
@@ -43,16 +45,38 @@ class PretrainedWeights:
         folder = Path(model_path)
         self._files = {path: safe_open(str(path), framework="pt") for path in _weight_files(folder)}
         self._places: dict[str, tuple[Path, str]] = {}
-        rename = _renaming(hf_model)
+        self._rename = _renaming(hf_model)
         for path, file in self._files.items():
             for key in file.keys():  # noqa: SIM118
-                self._places[rename(key)] = (path, key)
+                self._places[self._rename(key)] = (path, key)
         missing = [name for name, _ in hf_model.named_parameters() if name not in self._places]
         if missing:
             raise LearnerError(
                 f"{folder}: the weight files lack {len(missing)} parameters of this architecture, one is {missing[0]}; "
                 "the folder is incomplete or of another model"
             )
+
+    def add_adapter(self, config: LoraConfig, factors: Mapping[str, tuple[int, ...]]) -> None:
+        """Open the adapter at `config.start`, whose tensors are then among the weights.
+
+        Args:
+            config: of the run's adapters.
+            factors: name and shape of each of their parameters.
+
+        Raises:
+            LearnerError: the adapter is not that of the settings.
+        """
+        folder = Path(str(config.start))
+        check_settings(folder, config)
+        path = folder / WEIGHTS_FILE
+        file = self._files[path] = safe_open(str(path), framework="pt")
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        for name, key in match_factors(folder, stored, factors, self._rename).items():
+            self._places[name] = (path, key)
+            self.dtype(name)  # refuses what is quantised
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type in which a parameter's tensor is stored.
@@ -155,6 +179,9 @@ class RandomWeights:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
         self._shapes = shapes
         self._dtype = dtype
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of all tensors."""

@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
+from learner.adapter import ADAPTER
 from learner.config import LoraConfig
 from learner.errors import LearnerError
 from learner.families import PARTS
 from learner.layers import BASE_SUFFIX, base_name
 from learner.policy.model import Policy, parameters_on_meta
-from learner.policy.source import Weights
+from learner.policy.source import PretrainedWeights, Weights
 from learner.ranks import derive_seed
-
-ADAPTER = "default"
 
 
 def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
@@ -56,6 +55,18 @@ def add_adapters(policy: Policy, config: LoraConfig) -> list[str]:
     return adapted
 
 
+def start_adapters(policy: Policy, weights: Weights, config: LoraConfig) -> None:
+    """Have the adapters begin with those of `config.start`, if it names any; drawn weights have drawn adapters.
+
+    Raises:
+        LearnerError: they are others than those of the settings.
+    """
+    if config.start is not None and isinstance(weights, PretrainedWeights):
+        named = policy.hf_model.named_parameters()
+        factors = {name: tuple(parameter.shape) for name, parameter in named if is_adapter(name)}
+        weights.add_adapter(config, factors)
+
+
 def is_adapter(name: str) -> bool:
     """Return whether a parameter belongs to an adapter."""
     return ".lora_A." in name or ".lora_B." in name
@@ -70,12 +81,12 @@ def adapters_of(name: str, names: Container[str]) -> list[str]:
 def initial_rows(
     name: str, shape: torch.Size, weights: Weights, first: int = 0, last: int | None = None
 ) -> torch.Tensor:
-    """Return some rows of a parameter before training: those of the checkpoint, or of a new adapter.
+    """Return some rows of a parameter before training: those of the files, or of a new adapter.
 
-    Of an adapter, factor A is uniform and B zero, so that nothing changes at first. It is the same on every rank and
+    Of a new one, factor A is uniform and B zero, so that nothing changes at first. It is the same on every rank and
     for every number of ranks: the seed is the parameter's name.
     """
-    if not is_adapter(name):
+    if not is_adapter(name) or name in weights:
         return weights.rows(base_name(name), first, last)
     if ".lora_B." in name:
         return torch.zeros(shape)[first:last]

@@ -21,7 +21,7 @@ from learner.backends.base import TrainBackend
 from learner.checkpoint import StagedShare
 from learner.config import LearnerConfig, learning_rate_at
 from learner.errors import CheckpointError, LearnerError
-from learner.export import export_model
+from learner.export import export_adapter, export_model
 from learner.families import ImageInputs
 from learner.policy.images import ImageEncoder
 from learner.policy.model import choose_kernel
@@ -250,6 +250,18 @@ class PolicyTrainer:
             export_model(tensors, source=source, target=Path(folder), dtypes=self.backend.stored_dtypes)
         else:
             for _ in tensors:
+                pass
+        dist.barrier()
+
+    def export_adapter(self, folder: Path) -> None:
+        """Write the adapters alone, in float32, as a folder that peft reads and `learner.lora.start` takes."""
+        config = self._config.lora
+        assert config is not None, "there are no adapters to export"
+        factors = self.backend.full_factors()
+        if self._rank == 0:
+            export_adapter(factors, target=Path(folder), config=config, base=self._config.model_path)
+        else:
+            for _ in factors:
                 pass
         dist.barrier()
 

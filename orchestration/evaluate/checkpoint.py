@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from learner import checkpoint
+from learner.adapter import CONFIG_FILE
 from learner.store import FileStore, open_store
 from orchestration.models.chat_template import check_opened_thinking
 from orchestration.models.model_folder import check_model, check_model_folder
@@ -160,7 +161,7 @@ def find_weights(config: ExperimentConfig, run: RunFolder | None) -> Weights:
     if (folder / "config.json").is_file():
         check_model_folder(folder, model=config.model)
         return Weights(folder=folder)
-    if path != run.root:
+    if path != run.root and not (folder / CONFIG_FILE).is_file():  # an adapter's weights come merged from a checkpoint
         raise _not_found(path)
     place = config.training.checkpoint_dir or str(run.checkpoints)
     store = open_store(place)

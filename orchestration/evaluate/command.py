@@ -146,6 +146,9 @@ def _export(config: ExperimentConfig, store: FileStore, step: int, target: Path,
     """Export a checkpoint of the run as a Hugging Face folder, with a learner of the run's settings."""
     checkpoint.verify(store, checkpoint.read(store, step))
     base = model_folder(config)
+    if config.learner.lora is not None:  # the checkpoint holds its adapters, wherever they began
+        lora = replace(config.learner.lora, start=None)
+        config = replace(config, learner=replace(config.learner, lora=lora))
     with actors_reserved(config, run.logs, roles=("learner",)) as reservations:
         learner = start_learner(config, base, reservations, run.logs)
 

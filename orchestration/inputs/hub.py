@@ -20,6 +20,7 @@ KINDS: Mapping[str, Literal["model", "dataset"]] = {
     "model.path": "model",
     "data.train": "dataset",
     "data.held_out": "dataset",
+    "learner.lora.start": "model",
 }
 """Settings that take a name of the hub."""
 NAME = re.compile(r"([\w.-]+/[\w.-]+?)(/[\w./-]+?)?(@[\w./-]+)?")
@@ -64,7 +65,9 @@ def with_hub_folders(config: ExperimentConfig, *, is_online: bool = True) -> Exp
     Raises:
         ConfigError: naming the setting, what was tried, and how to get the folder by hand.
     """
+    lora = config.learner.lora
     values = {"model.path": config.model.path, "data.train": config.data.train, "data.held_out": config.data.held_out}
+    values["learner.lora.start"] = None if lora is None else lora.start
     named = {key: name for key, value in values.items() if (name := hub_name(value)) is not None}
     if not named:
         return config
@@ -85,7 +88,9 @@ def with_hub_folders(config: ExperimentConfig, *, is_online: bool = True) -> Exp
         train=found.get("data.train", config.data.train),
         held_out=found.get("data.held_out", config.data.held_out),
     )
-    return replace(config, model=model, data=data)
+    if lora is not None:
+        lora = replace(lora, start=found.get("learner.lora.start", lora.start))
+    return replace(config, model=model, data=data, learner=replace(config.learner, lora=lora))
 
 
 def _settings_begun(config: ExperimentConfig) -> dict[str, object]:

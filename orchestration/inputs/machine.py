@@ -8,6 +8,7 @@ from typing import Any
 from conf.gpu_driver import driver_fault
 from orchestration.demo.prepare import model_folder
 from orchestration.inputs.hub import hub_name, with_hub_folders
+from orchestration.models.adapter import check_adapter
 from orchestration.models.model_folder import check_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import (
@@ -74,6 +75,11 @@ def check_machine(
             refused.append(str(error))
     elif config.model.family is None:
         refused.append("model.path is not set; point it at a Hugging Face folder with the model's weights")
+    if needs_weights and not refused:  # what it is added to must be known
+        try:
+            check_adapter(config)
+        except ConfigError as error:
+            refused.append(str(error))
     try:
         check_own_code(config)
     except ConfigError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from learner.adapter import WEIGHTS_FILE
 from orchestration.data.build import build_from_config
 from orchestration.demo.prepare import make_in_subprocess
 from orchestration.inputs.own_rewards import check_own_functions
@@ -121,23 +122,32 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     return now
 
 
-def check_same_model(folder: RunFolder, model: Path, *, is_change_allowed: bool) -> dict[str, Any]:
-    """Compare a model folder with the one from which a run began, wherever it is now.
+def check_same_model(
+    folder: RunFolder, model: Path, *, adapter: str | None = None, is_change_allowed: bool
+) -> dict[str, Any]:
+    """Compare a model folder, and that of an adapter, with those from which a run began, wherever they are now.
 
     Checkpoints hold what is trained; frozen weights, the reference of the KL term and the tokenizer come from here.
 
     Returns:
-        The record of the model for the run folder.
+        The record of both for the run folder.
 
     Raises:
-        ResumeError: it holds another model, or the record of the first one is damaged.
+        ResumeError: one holds another model or adapter, or the record of the first one is damaged.
     """
     now = {"blake2b": model_digest(model)}
-    if folder.model.is_file() and not is_change_allowed and _noted(folder.model, now) != now:
-        raise ResumeError(
-            f"model.path={model} does not hold the model from which {folder.root} began; name a folder that does, use "
-            "another run_dir, or accept the change with allow_config_change=true"
-        )
+    if adapter is not None:
+        now["adapter"] = model_digest(Path(adapter), WEIGHTS_FILE)
+    if folder.model.is_file() and not is_change_allowed:
+        began = _noted(folder.model, {"blake2b": ""})
+        named = {"blake2b": ("model.path", model, "model"), "adapter": ("learner.lora.start", adapter, "adapter")}
+        for part, (key, path, what) in named.items():
+            if began.get(part) != now.get(part):
+                raise ResumeError(
+                    f"{key}={path or 'null'} does not hold the {what} from which {folder.root} began"
+                    f"{'' if part in began else ': it began from none'}; name what does, use another run_dir, or "
+                    "accept the change with allow_config_change=true"
+                )
     return now
 
 

@@ -113,7 +113,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
     found: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
-        for name, tensor in _read_header(path).items():
+        for name, tensor in read_header(path).items():
             found[name] = tensor
     if (index := folder / INDEX_FILE).is_file():
         for name, file in read_object(index)["weight_map"].items():
@@ -169,7 +169,12 @@ def has_own_output_head(tensors: Mapping[str, StoredTensor]) -> bool | None:
     return head.first_rows(COMPARED_ROWS) != table.first_rows(COMPARED_ROWS)
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Return every tensor of a safetensors file, by its name.
+
+    Raises:
+        ConfigError: it is no whole safetensors file.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -252,7 +257,8 @@ def adapter_error(folder: Path) -> ConfigError:
     """Return the error for a folder that holds an adapter instead of a model."""
     base = read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
     return ConfigError(
-        f"model.path={folder} is an adapter of {base}, no whole model; merge it into that model (peft: "
+        f"model.path={folder} is an adapter of {base}, no whole model; to train it further, set "
+        f"model.path to that model and learner.lora.start={folder}; or merge it into that model (peft: "
         "merge_and_unload, then save_pretrained) and point model.path at the merged folder"
     )
 
@@ -261,13 +267,14 @@ def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def model_digest(folder: Path) -> str:
+def model_digest(folder: Path, name: str | None = None) -> str:
     """Return the blake2b of a model folder's files in hex: small ones whole, of large ones the size and spread samples.
 
-    Fine-tuning changes nearly every weight, so samples are enough to tell two models apart.
+    Fine-tuning changes nearly every weight, so samples are enough to tell two models apart. With a name, of that file
+    alone.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+    for path in sorted(p for p in folder.iterdir() if (p.suffix in MODEL_FILES if name is None else p.name == name)):
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:

@@ -257,7 +257,7 @@ def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredT
     for name, tensor in stored.items():
         if QUANTISED_NAME.search(name):
             raise _quantised(folder, tensor.file.name, name)
-    found = {_renamed(name): tensor for name, tensor in stored.items()}
+    found = {parameter_name(name): tensor for name, tensor in stored.items()}
     wanted = {tensor.name: tensor.shape for tensor in model_tensors(shape)}
     for name, tensor in found.items():
         if name in wanted and tensor.dtype not in TRAINED_DTYPES:
@@ -277,7 +277,8 @@ def _check_tensors(folder: Path, shape: ModelShape, stored: Mapping[str, StoredT
             )
 
 
-def _renamed(name: str) -> str:
+def parameter_name(name: str) -> str:
+    """Return the name that transformers gives a tensor of a checkpoint."""
     for pattern, replacement in RENAMINGS:
         renamed = pattern.sub(replacement, name)
         if renamed != name:

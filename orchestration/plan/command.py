@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestration.cluster.layout import Layout, PlacedActor
 from orchestration.cluster.machines import Machine
-from orchestration.inputs.hub import with_hub_folders
+from orchestration.inputs.hub import hub_name, with_hub_folders
+from orchestration.models.adapter import check_adapter
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
 from orchestration.plan.batches import Histogram, RankShare
@@ -62,6 +63,8 @@ def checked_plan(config: ExperimentConfig) -> RunPlan:
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
         check_model(config.model, config.reward)
+    if config.learner.lora is not None and hub_name(config.learner.lora.start) is None:
+        check_adapter(config)
     return plan_run(config)
 
 

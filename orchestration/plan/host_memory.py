@@ -162,10 +162,15 @@ def export_bytes(config: ExperimentConfig, shape: ModelShape) -> int:
     """Return the bytes of the weight files of an exported folder; tokenizer and processor are a few megabytes more.
 
     An export has the dtype of the model that the run started from: of model.path as its config.json says; published
-    weights are bfloat16; the demo's are float32.
+    weights are bfloat16; the demo's are float32. Adapters are float32.
     """
-    size = stored_element_bytes(config.model)
-    return sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
+    learner, size = config.learner, stored_element_bytes(config.model)
+    model = sum(size * tensor.numel + EXPORT_HEADER_BYTES for tensor in model_tensors(shape))
+    if learner.lora is None or learner.lora.export == "merged":
+        return model
+    factors = trained_tensors(shape, learner.freeze, learner.lora).trained
+    adapter = sum(FLOAT32 * tensor.numel + EXPORT_HEADER_BYTES for tensor in factors)
+    return adapter if learner.lora.export == "adapter" else model + adapter
 
 
 def stored_element_bytes(model: ModelConfig) -> int:

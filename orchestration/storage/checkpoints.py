@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from learner import checkpoint
 from learner.checkpoint import Checkpoint, StagedShare
+from learner.config import LoraConfig
 from learner.errors import CheckpointError, DamagedCheckpointError
 from learner.store import FileEntry, FileStore, open_store
 from orchestration.settings.errors import ResumeError
@@ -219,8 +220,8 @@ class Saver:
         self._faults.record(Role.CHECKPOINT, 0, str(error))
 
 
-def check_finished(folder: RunFolder, num_steps: int) -> bool:
-    """Return whether the run needs nothing more: all steps done, model exported.
+def check_finished(folder: RunFolder, num_steps: int, lora: LoraConfig | None = None) -> bool:
+    """Return whether the run needs nothing more: all steps done, model or adapter exported.
 
     Raises:
         ResumeError: the folder holds more steps than are asked for.
@@ -233,4 +234,4 @@ def check_finished(folder: RunFolder, num_steps: int) -> bool:
             f"{folder.root} is at step {step}, beyond training.num_steps={num_steps}; raise num_steps or use another "
             "run_dir"
         )
-    return step == num_steps and (folder.export / "config.json").is_file()
+    return step == num_steps and folder.is_exported(lora)

@@ -7,11 +7,12 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from conf.ranges import nearest
 from learner import checkpoint
-from learner.config import OptimizerConfig, learning_rate_at
+from learner.adapter import CONFIG_FILE
+from learner.config import LoraConfig, OptimizerConfig, learning_rate_at
 from learner.store import open_store
 from orchestration.settings.describe import default_of
 from orchestration.settings.errors import ConfigError, ResumeError
@@ -62,6 +63,8 @@ MAY_CHANGE = {
     "learner.micro_batch_tokens": "memory: another order of the same sums",
     "learner.activation_checkpointing": "memory",
     "learner.abort_grad_norm": "when to give up",
+    "learner.lora.start": "the folder of an adapter may be moved; its content is compared",
+    "learner.lora.export": "what is written when the run has ended",
     "training.num_steps": "lengthens or shortens the run",
     "training.checkpoint_every": "what is kept",
     "training.staging_dir": "where a checkpoint waits",
@@ -186,11 +189,24 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         """Complete checkpoints, one folder each."""
         self.export = self.root / "export"
-        """The trained model as a Hugging Face folder."""
+        """The trained model as a Hugging Face folder, or its adapter as peft's."""
         self.pushed = self.root / "pushed.json"
         """Where the export was copied to."""
         self.report = self.root / "report.html"
         """Curves, tables and samples on one page."""
+
+    def export_folders(self, lora: LoraConfig | None) -> dict[Literal["export", "export_adapter"], Path]:
+        """Return the folders that the export of the run consists of, by the learner's call that writes each."""
+        if lora is None or lora.export == "merged":
+            return {"export": self.export}
+        if lora.export == "adapter":
+            return {"export_adapter": self.export}
+        return {"export": self.export, "export_adapter": self.export / "adapter"}
+
+    def is_exported(self, lora: LoraConfig | None) -> bool:
+        """Return whether all of the export is there."""
+        files = {"export": "config.json", "export_adapter": CONFIG_FILE}
+        return all((folder / files[method]).is_file() for method, folder in self.export_folders(lora).items())
 
     def evaluation(self, name: str) -> Path:
         """Return the file of held-out scores under the weights called `name` (before, after)."""

@@ -140,6 +140,7 @@ def check_job(config: ExperimentConfig) -> None:
         "model.path": config.model.path,
         "data.train": config.data.train,
         "data.held_out": config.data.held_out,
+        "learner.lora.start": config.learner.lora.start if config.learner.lora else None,
         **{f"evaluation.sets.{name}.path": held_out.path for name, held_out in config.evaluation.sets.items()},
     }
     for key, folder in folders.items():

@@ -164,7 +164,8 @@ class Run:
         if self.config.evaluation.enabled:
             await self._evaluate("after")
         await self.turns.to_learner()
-        await self.learner.on_each("export", self.folder.export)
+        for method, folder in self.folder.export_folders(self.config.learner.lora).items():
+            await self.learner.on_each(method, folder)
 
     async def rescue(self) -> None:
         """Save before the run ends with an error, if the learner is alive and between two steps.

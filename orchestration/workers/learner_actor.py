@@ -132,6 +132,9 @@ class LearnerActor:
     def export(self, folder: Path) -> None:
         self._trainer.export(folder)
 
+    def export_adapter(self, folder: Path) -> None:
+        self._trainer.export_adapter(folder)
+
     def sequence_logprobs(self, group: ScoredGroup) -> list[NDArray[np.float32]]:
         return self._trainer.sequence_logprobs(group)
 

@@ -65,6 +65,14 @@ def test_model_and_data_are_found_in_the_cache(tmp_path: Path, cache: Path) -> N
         with_hub_folders(settings(tmp_path, model="org/model", train="org/set", held_out="org/set/absent"))
 
 
+def test_an_adapter_to_go_on_from_is_found_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    folder = cached(cache, "model", "org/adapter", OLD, "adapter_config.json", "adapter_model.safetensors")
+    chosen = ["+learner/lora=default", "learner.lora.start=org/adapter", f"run_dir={tmp_path / 'run'}"]
+    lora = with_hub_folders(build_settings(compose(chosen))).learner.lora
+    assert lora is not None
+    assert lora.start == str(folder)
+
+
 def test_a_run_stays_with_its_revision_and_another_one_can_be_named(tmp_path: Path, cache: Path) -> None:
     old = cached(cache, "model", "org/model", OLD, "config.json")
     config = settings(tmp_path, model="org/model")

@@ -1,5 +1,7 @@
 """What one rank does in the tests of several ranks; importable, so that a fresh process can find it."""
 
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -203,6 +205,18 @@ def live_case(rank: int, num_ranks: int, port: int, model_paths: dict, name: str
         "metrics": metrics,
         "logprobs": trainer.sequence_logprobs(make_group("probe", family=family)),
     }
+    result["begun_again"] = result["weights"]
+    if (lora := case.get("lora")) is not None:
+        mine = (Path(tempfile.mkdtemp()), free_port() if port else 0) if rank == 0 else None
+        [place, port] = next(found for found in exchange(mine) if found is not None)
+        folder = place / "adapter"
+        trainer.export_adapter(folder)
+        trainer.close()
+        again = {**case, "lora": replace(lora, start=str(folder))}
+        trainer = start_trainer(rank, num_ranks, port, model_paths[family], **again, **changes)
+        result["begun_again"] = weights_of(trainer)
+        if rank == 0:
+            shutil.rmtree(place)
     trainer.close()
     return result
 

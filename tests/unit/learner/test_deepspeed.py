@@ -166,6 +166,7 @@ def test_every_kind_of_step_updates_as_fsdp_does(stage, name, chosen_lives, one_
     differences.check(f"{what}: gradients", name, first["gradients"], expected["gradients"], atol=1e-5)
     differences.check(f"{what}: weights, 2 steps", name, first["weights"], expected["weights"], atol=1e-4)
     assert_same_weights(second["weights"], first["weights"], atol=0)
+    assert_same_weights(second["begun_again"], first["weights"], atol=0)
     assert_same_metrics(first["metrics"], expected["metrics"])
 
 

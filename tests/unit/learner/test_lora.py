@@ -1,12 +1,18 @@
-"""Adapters: what is trained, what engines get, what is saved."""
+"""Adapters: what is trained, what engines get, what is saved, and from which ones training goes on."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from learner_scenarios import load, save, start_trainer, train, weights_of
 from plain_model import load_plain, whole_policy
+from safetensors.torch import load_file, save_file
+from tiny_learner import make_group
 from torch.distributed.checkpoint import FileSystemReader
 
+from learner.adapter import CONFIG_FILE, WEIGHTS_FILE, check_settings, match_factors, stored_name
 from learner.backends import fsdp
 from learner.config import LoraConfig
 from learner.errors import LearnerError
@@ -215,3 +221,148 @@ def test_a_target_that_is_no_trainable_layer_is_refused_with_those_there_are(mod
 
     with pytest.raises(LearnerError, match=rf"target_modules names '{target}', which is no trainable .* down_proj, "):
         add_adapters(policy, LoraConfig(target_modules=("q_proj", target)))
+
+
+@pytest.fixture(scope="module")
+def trained(model_path, tmp_path_factory):
+    """Folder of an exported adapter and of the merged model, merged weights and logprobs of a run that ended."""
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = start_trainer(0, 1, 0, model_path, lora=LORA, optimizer={"learning_rate": 1e-2})
+    train(trainer, 0, 1, 0, 2)
+    trainer.export(folder / "merged")
+    trainer.export_adapter(folder / "adapter")
+    found = folder, weights_of(trainer), trainer.sequence_logprobs(make_group("probe"))
+    trainer.close()
+    return found
+
+
+def started(folder):
+    return replace(LORA, start=str(folder))
+
+
+def test_training_goes_on_from_an_exported_adapter_with_the_weights_and_logprobs_of_the_runs_end(start, trained):
+    folder, weights, logprobs = trained
+
+    trainer = start(lora=started(folder / "adapter"), algorithm={"kl_coef": 0.1})
+
+    for name, tensor in weights_of(trainer).items():
+        np.testing.assert_array_equal(tensor, weights[name], err_msg=name)
+    for own, theirs in zip(trainer.sequence_logprobs(make_group("probe")), logprobs, strict=True):
+        np.testing.assert_array_equal(own, theirs)
+    [metrics] = train(trainer, 0, 1, 0, 1)
+    assert metrics["policy/kl_ref"] > 1e-6  # the reference is the model without the adapter
+
+
+def test_peft_reads_an_exported_adapter_and_merges_it_to_the_exported_model(trained, model_path):
+    from peft import PeftModel
+
+    folder, _, _ = trained
+    theirs = PeftModel.from_pretrained(load_plain(model_path), str(folder / "adapter")).merge_and_unload()
+
+    exported = dict(load_plain(folder / "merged").named_parameters())
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(parameter, exported[name], rtol=0, atol=1e-6, msg=name)
+    assert not torch.equal(
+        load_plain(model_path).get_parameter(name_of_q := "model.language_model.layers.0.self_attn.q_proj.weight"),
+        exported[name_of_q],
+    )
+
+
+def test_training_goes_on_from_what_peft_saved_under_older_names_and_by_rslora(start, model_path, tmp_path):
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    torch.manual_seed(0)
+    targets = r".*language_model.*(q_proj|down_proj)"
+    config = PeftConfig(r=4, lora_alpha=6, target_modules=targets, init_lora_weights=False, use_rslora=True)
+    theirs = get_peft_model(load_plain(model_path), config)
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    tensors = load_file(tmp_path / "saved" / WEIGHTS_FILE)
+    older = {
+        key.replace("model.language_model.layers", "model.layers").replace(".weight", ".default.weight"): tensor
+        for key, tensor in tensors.items()
+    }
+    assert not older.keys() & tensors.keys()
+    save_file(older, tmp_path / "saved" / WEIGHTS_FILE)
+    merged = dict(theirs.merge_and_unload().named_parameters())
+
+    # alpha / sqrt(rank) = 6 / 2 there is 12 / 4 here.
+    trainer = start(lora=started(tmp_path / "saved"), freeze=("model.visual.*",))
+
+    names = trainer.backend._names
+    for name, tensor in weights_of(trainer).items():
+        own = next(key for key, value in names.items() if value == name)
+        np.testing.assert_allclose(tensor, merged[own].detach().numpy(), rtol=0, atol=1e-6, err_msg=name)
+
+
+def edited(folder, target, **changes):
+    """A copy of an adapter whose adapter_config.json says something else."""
+    target.mkdir()
+    said = json.loads((folder / CONFIG_FILE).read_text())
+    (target / CONFIG_FILE).write_text(json.dumps(said | changes))
+    (target / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes())
+    return target
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"use_dora": True}, r"says use_dora=true, which adapters here cannot represent; merge the adapter"),
+        ({"bias": "all", "modules_to_save": ["lm_head"]}, r'says bias="all", modules_to_save=\["lm_head"\], which'),
+        ({"rank_pattern": {"q_proj": 8}}, r'says rank_pattern=\{"q_proj": 8\}, which'),
+        ({"init_lora_weights": "pissa"}, r'says init_lora_weights="pissa", which'),
+        ({"peft_type": "LOHA"}, r'says peft_type="LOHA", which'),
+        ({"something_new": 1}, r"says something_new=1, which"),
+        ({"r": 8}, r"has rank 8 and alpha 12, and the run rank 4 and alpha 12; set learner\.lora\.rank=8 learner"),
+        ({"use_rslora": True}, r"has rank 4 and alpha 24 by use_rslora, .*learner\.lora\.alpha=24$"),
+        ({"r": None}, r"says r=None and lora_alpha=12\.0; copy the file again"),
+    ],
+)
+def test_an_adapter_that_means_something_else_is_refused_with_the_remedy(said, message, trained, tmp_path):
+    folder = edited(trained[0] / "adapter", tmp_path / "edited", **said)
+
+    with pytest.raises(LearnerError, match=message):
+        check_settings(folder, started(folder))
+
+
+def test_a_folder_without_an_adapter_is_refused_with_where_one_is(trained, tmp_path):
+    for folder, message in (
+        (tmp_path / "nowhere", "is no folder; point it at the folder of an adapter"),
+        (trained[0], rf"holds no {CONFIG_FILE}; the adapter is in {trained[0] / 'adapter'}"),
+        (trained[0] / "merged", "for a whole model, or weights of another run, set model.path to its folder"),
+    ):
+        with pytest.raises(LearnerError, match=message):
+            check_settings(folder, started(folder))
+
+
+FACTORS = {f"model.layers.0.q_proj.lora_{part}.default.weight": shape for part, shape in (("A", (4, 8)), ("B", (8, 4)))}
+STORED = {stored_name(name): shape for name, shape in FACTORS.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"base_model.model.lm_head.weight": (9, 8)},
+            r"1 tensors are no factors of linear layers: base_model\.model\.lm_",
+        ),
+        (
+            {next(iter(STORED)): None},
+            r"of the 2 factors the adapter lacks 1 that these settings train: model\.layers\.0\.q_",
+        ),
+        (
+            {"base_model.model.model.layers.1.k_proj.lora_A.weight": (4, 8)},
+            r"has 1 that they do not: base_model.*k_proj.*layers named k_proj, q_proj: make learner\.lora\.target",
+        ),
+        (
+            {next(iter(STORED)): (4, 9)},
+            r"lora_A\.weight has shape \[4, 9\], and the model needs \[4, 8\]; the adapter is",
+        ),
+    ],
+    ids=["no factor", "missing", "too many", "another shape"],
+)
+def test_tensors_that_do_not_fit_are_named(changes, message, tmp_path):
+    stored = {key: shape for key, shape in (STORED | changes).items() if shape is not None}
+
+    with pytest.raises(LearnerError, match=message):
+        match_factors(tmp_path, stored, FACTORS, str)

@@ -43,6 +43,7 @@ def test_two_ranks_update_as_one_does(name, one_rank, two_ranks, differences):
     # Adam divides by the gradient's own size, which blows rounding up where a gradient is nearly 0.
     differences.check("2 ranks = 1 rank, FSDP2: weights, 2 steps", name, first["weights"], one["weights"], atol=1e-4)
     assert_same_weights(second["weights"], first["weights"], atol=0)
+    assert_same_weights(second["begun_again"], first["weights"], atol=0)
     assert second["metrics"] == first["metrics"]
     for ours, alone in zip(first["metrics"], one["metrics"], strict=True):
         differences.check("2 ranks = 1 rank, FSDP2: loss", name, ours["policy/loss"], alone["policy/loss"], atol=1e-4)

@@ -193,7 +193,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda f: (f / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content[-1].text }}{% endfor %}"),
         "writes 0 <|image_pad|> for one image"),
     "adapter": (lambda f: only(f, adapter_config__json='{"base_model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}'),
-                "is an adapter of Qwen/Qwen2.5-VL-7B-Instruct, no whole model; merge it"),
+                "is an adapter of Qwen/Qwen2.5-VL-7B-Instruct, no whole model; to train it further, set model.path"),
     "adapter beside a config": (
         lambda f: ((f / "model.safetensors").unlink(), write_json(f / "adapter_config.json", {})),
         "is an adapter of its base model"),

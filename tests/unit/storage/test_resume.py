@@ -166,6 +166,27 @@ def test_a_model_folder_may_be_moved_and_not_replaced_by_weights_of_the_same_sha
     check_same_model(folder, tmp_path / "tuned", is_change_allowed=False)
 
 
+def test_an_adapter_may_be_moved_and_not_replaced_left_out_or_added(tmp_path: Path) -> None:
+    folder, model = RunFolder(tmp_path / "run"), tmp_path / "model"
+    for name, weights in (("model", b"base"), ("first", b"one"), ("moved", b"one"), ("other", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(weights)
+    (tmp_path / "moved" / "README.txt").write_text("not of the weights")
+
+    def sit(name: str | None, *, is_allowed: bool = False) -> None:
+        adapter = None if name is None else str(tmp_path / name)
+        write_json(folder.model, check_same_model(folder, model, adapter=adapter, is_change_allowed=is_allowed))
+
+    sit("first")
+    sit("moved")
+    for name, named in (("other", ".*other"), (None, "null")):
+        with pytest.raises(ResumeError, match=rf"learner\.lora\.start={named} does not hold the adapter from which"):
+            sit(name)
+    sit(None, is_allowed=True)
+    with pytest.raises(ResumeError, match=r"does not hold the adapter from which .* began: it began from none"):
+        sit("first")
+
+
 @pytest.mark.parametrize("noted", ["", '{"blake2b": "0', "\udcff"])
 def test_a_note_of_the_model_that_was_cut_short_is_told_of(tmp_path: Path, noted: str) -> None:
     (tmp_path / "model").mkdir()

@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from learner.config import LoraConfig
 from learner.errors import CheckpointError
 from orchestration.settings.errors import ResumeError, TooManyFaultsError
 from orchestration.storage.checkpoints import Saver, check_finished
@@ -115,3 +116,19 @@ def test_a_run_is_finished_when_its_model_is_exported_too(tmp_path: Path, monkey
     folder.export.mkdir()
     (folder.export / "config.json").write_text("{}")
     assert check_finished(folder, num_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("export", "files"),
+    [("adapter", ["adapter_config.json"]), ("both", ["config.json", "adapter/adapter_config.json"])],
+)
+def test_a_run_is_finished_when_all_that_its_export_is_to_hold_is_there(
+    export: Literal["adapter", "both"], files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.storage.checkpoints.newest_step", lambda store: 3)
+    folder, lora = folder_at(tmp_path, 3), LoraConfig(export=export)
+    for file in files:
+        assert not check_finished(folder, 3, lora)
+        (folder.export / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder.export / file).write_text("{}")
+    assert check_finished(folder, 3, lora)

@@ -1,0 +1,35 @@
+"""Check that the adapter from which training goes on fits, from its settings and the header of its file."""
+
+from pathlib import Path
+
+from learner import adapter
+from learner.errors import LearnerError
+from orchestration.models.files import read_header
+from orchestration.models.model_folder import parameter_name
+from orchestration.models.shapes import shape_of
+from orchestration.models.tensors import trained_tensors
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig
+
+
+def check_adapter(config: ExperimentConfig) -> None:
+    """Check the adapter at learner.lora.start; returns without one.
+
+    Layers of a model family of the user's are first compared where the model is loaded.
+
+    Raises:
+        ConfigError: it is not there, cannot be represented, or is not the one of the settings.
+    """
+    lora = config.learner.lora
+    if lora is None or lora.start is None:
+        return
+    folder = Path(lora.start)
+    try:
+        adapter.check_settings(folder, lora)
+        if config.model.own_family is not None:
+            return
+        stored = {name: tensor.shape for name, tensor in read_header(folder / adapter.WEIGHTS_FILE).items()}
+        trained = trained_tensors(shape_of(config.model), config.learner.freeze, lora).trained
+        adapter.match_factors(folder, stored, {tensor.name: tensor.shape for tensor in trained}, parameter_name)
+    except LearnerError as error:
+        raise ConfigError(str(error)) from error
