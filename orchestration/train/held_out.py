@@ -29,6 +29,8 @@ NEEDED = ("sampled/reward", "greedy/reward")
 
 KINDS = ("sampled", "sampled_task", "greedy", "greedy_task", "format")
 """Means of a score that are metrics of the run."""
+NUM_EXAMPLES = 12
+"""Completions of data.held_out that the report shows, at least one of every reward function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ async def evaluate(
     sampling: EvaluationSampling,
     function_of: Mapping[tuple[str, str], str],
     step: int,
-    num_examples: int = 12,
+    num_examples: int = NUM_EXAMPLES,
 ) -> Evaluation:
     """Score every sample with its sampled completions and its greedy one; both must be asked for."""
     found: dict[str, EvaluatedSample] = {}
@@ -190,11 +192,12 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
 
 @dataclass(slots=True)
 class _Set:
-    """One of evaluation.sets."""
+    """Rows that are scored together: those of data.held_out, or of one of evaluation.sets."""
 
     samples: list[Sample]
     function_of: Mapping[tuple[str, str], str]
     every_steps: int | None
+    num_examples: int = 0
     newest: Evaluation | None = None
 
 
@@ -218,10 +221,13 @@ class HeldOut:
         folder: RunFolder,
         say: Callable[[str], None],
     ) -> None:
-        pairs = set(table.tasks_and_sources())
         evaluation = config.evaluation
-        self._function_of = {pair: config.reward.route(*pair).function for pair in pairs}
-        self._samples = choose_samples(table, self._function_of, config.evaluation.samples_per_family, seed=config.seed)
+        function_of = _function_of(config, table)
+        chosen = choose_samples(table, function_of, evaluation.samples_per_family, seed=config.seed)
+        self._sets = {
+            MAIN: _Set(chosen, function_of, evaluation.every_steps, NUM_EXAMPLES),
+            **{name: _open_set(config, one) for name, one in evaluation.sets.items()},
+        }
         self._sampling = EvaluationSampling(
             greedy=True,
             num_sampled=evaluation.completions_per_sample,
@@ -240,98 +246,77 @@ class HeldOut:
         self._rewards = rewards
         self._folder = folder
         self._say = say
-        self._newest: Evaluation | None = None
-        self._is_enabled, self._every_steps = config.evaluation.enabled, config.evaluation.every_steps
-        self._sets = {name: _open_set(config, one) for name, one in config.evaluation.sets.items()}
+        self._is_enabled = evaluation.enabled
         self._before = read_evaluation(folder, "before")
         self._say_if_incomparable()
 
     def _say_if_incomparable(self) -> None:
         """Warn where the scores before training are of other rows: other settings, or an older version."""
-        if self._before and self._before.get("rows") != rows_digest(self._samples):
+        if self._before and self._before.get("rows") != rows_digest(self._sets[MAIN].samples):
             self._say(
                 f"{self._folder.evaluation('before')} scores other held-out rows than this start will (other "
                 "settings of evaluation, data or seed, or an older version): its scores, and those of earlier "
                 "checkpoints, are not compared with new ones"
             )
-            self._before = {}
 
     def due(self, step: int) -> list[str]:
         """Return what is to be scored after `step` steps: names of sets, MAIN for data.held_out; empty for nothing."""
-        rhythms = {MAIN: self._every_steps, **{name: one.every_steps for name, one in self._sets.items()}}
-        return [name for name, every in rhythms.items() if self._is_enabled and every and step % every == 0]
+        rhythms = {name: one.every_steps for name, one in self._sets.items() if self._is_enabled}
+        return [name for name, every in rhythms.items() if every and step % every == 0]
 
     async def score(self, name: str, step: int, due: Sequence[str] | None = None) -> Evaluation:
         """Score the live weights, which are those after `step` steps, and write the result under a name.
 
         The same step is scored once, however many names it has. `due` is what to score; None is everything.
         """
-        found = Evaluation(step=step, rows="", families={}, sources={}, examples=[], failure=None)
-        if due is None or MAIN in due:
-            found = await self._score_main(name, step)
-        sets = {}
-        for key, one in self._sets.items():
-            if due is None or key in due:
-                sets[key] = await self._score_set(key, one, step)
-        found = replace(found, sets=sets)
+        sets = {key: await self._score(key, name, step) for key in (self._sets if due is None else due)}
+        nothing = Evaluation(step=step, rows="", families={}, sources={}, examples=[], failure=None)
+        found = replace(sets.pop(MAIN, nothing), sets=sets)
         if name == "before":
             self._before = found.to_json()
         write_json(self._folder.evaluation(name), found.to_json())
         return found
 
-    async def _score_main(self, name: str, step: int) -> Evaluation:
-        if self._newest is None or self._newest.step != step:
-            self._say(f"scoring held-out samples at step {step} ...")
-            self._newest = await evaluate(
-                self._samples,
-                engines=self._engines,
-                rewards=self._rewards,
-                sampling=self._sampling,
-                function_of=self._function_of,
-                step=step,
-            )
-            self._print(self._newest, is_last=name == "after")
-        return self._newest
-
-    async def _score_set(self, name: str, one: _Set, step: int) -> Evaluation:
-        if one.newest is None or one.newest.step != step:
-            self._say(f"scoring held-out set {name} at step {step} ...")
-            one.newest = await evaluate(
-                one.samples,
-                engines=self._engines,
-                rewards=self._rewards,
-                sampling=self._sampling,
-                function_of=one.function_of,
-                step=step,
-                num_examples=0,
-            )
-            before = self._before.get("sets", {}).get(name, {})
-            known = before.get("families", {}) if before.get("rows") == one.newest.rows else {}
-            if one.newest.families:
-                self._say(f"held-out set {name}\n{scores_table(one.newest.to_json()['families'], known)}")
-            else:
-                self._say(f"not one of {len(one.samples)} samples of set {name} could be scored: {one.newest.failure}")
-        return one.newest
-
-    def _print(self, scores: Evaluation, *, is_last: bool) -> None:
-        """Print the scores; at the end of a run whose scores before are known, job.py prints both instead."""
-        if not scores.families:
-            self._say(f"not one of {len(self._samples)} held-out samples could be scored: {scores.failure}")
-        elif not (is_last and self._before):
-            self._say(scores_table(scores.to_json()["families"], self._before.get("families", {})))
+    async def _score(self, key: str, name: str, step: int) -> Evaluation:
+        """Score one set at a step, and print the scores with the change against those before training."""
+        one = self._sets[key]
+        if one.newest is not None and one.newest.step == step:
+            return one.newest
+        is_main = key == MAIN
+        self._say(f"scoring held-out {'samples' if is_main else f'set {key}'} at step {step} ...")
+        one.newest = found = await evaluate(
+            one.samples,
+            engines=self._engines,
+            rewards=self._rewards,
+            sampling=self._sampling,
+            function_of=one.function_of,
+            step=step,
+            num_examples=one.num_examples,
+        )
+        before = self._before if is_main else self._before.get("sets", {}).get(key, {})
+        known = before.get("families", {}) if before.get("rows") == found.rows else {}
+        if not found.families:
+            of_set = "" if is_main else f" of set {key}"
+            self._say(f"not one of {len(one.samples)} held-out samples{of_set} could be scored: {found.failure}")
+        elif not (is_main and name == "after" and known):  # job.py prints those beside the ones before
+            title = "" if is_main else f"held-out set {key}\n"
+            self._say(title + scores_table(found.to_json()["families"], known))
+        return found
 
     def forget(self) -> None:
         """Drop the newest scores: a run that goes back to a checkpoint has other weights at the same steps."""
-        self._newest = None
         for one in self._sets.values():
             one.newest = None
 
 
+def _function_of(config: ExperimentConfig, table: SampleTable) -> dict[tuple[str, str], str]:
+    return {pair: config.reward.route(*pair).function for pair in set(table.tasks_and_sources())}
+
+
 def _open_set(config: ExperimentConfig, settings: HeldOutSetConfig) -> _Set:
     table = SampleTable(Path(settings.path))
-    function_of = {pair: config.reward.route(*pair).function for pair in set(table.tasks_and_sources())}
     rows = draw_rows(table, range(len(table)), seed=config.seed, max_rows=settings.num_samples or len(table))
-    return _Set([table[index] for index in rows], function_of, settings.every_steps)
+    return _Set([table[index] for index in rows], _function_of(config, table), settings.every_steps)
 
 
 def choose_samples(

@@ -70,6 +70,18 @@ def test_scores_of_sets_are_metrics_curves_and_part_of_the_file(tmp_path: Path) 
     assert "set/charts/chart" in drawn
 
 
+def test_a_set_is_compared_with_its_own_scores_before_although_the_main_rows_are_others(tmp_path: Path) -> None:
+    sets = settings_of_the_readme(tmp_path)
+    asyncio.run(held_out(tmp_path, FakePools(), [], *sets).score("before", 0))
+    said: list[str] = []
+    other = held_out(tmp_path, FakePools(), said, "evaluation.samples_per_family=1", *sets)
+    asyncio.run(other.score("after", 2))
+    assert "are not compared with new ones" in said[0]
+    tables = {line.splitlines()[0]: line for line in said if "sampled" in line}
+    assert "+0.000" in tables["held-out set charts"]
+    assert not any("+0.000" in text for title, text in tables.items() if title.startswith("held-out reward"))
+
+
 def test_rows_of_a_set_are_drawn_by_the_seed_or_all_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "some.parquet"
     write_samples(path, SAMPLES[3:])
