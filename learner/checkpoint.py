@@ -47,7 +47,7 @@ class Checkpoint:
     weight_version: int
     num_ranks: int
     scores: Mapping[str, float]
-    """By reward function; empty where it was not scored."""
+    """By reward function, and by the metric of the best if one is named; empty where it was not scored."""
     extra: Mapping[str, Any]
     """The caller's own."""
     files: tuple[FileEntry, ...]
@@ -232,19 +232,23 @@ MACRO = "macro"
 def with_macro(scores: Mapping[str, float]) -> dict[str, float]:
     """Add the macro mean, the mean over the reward functions; scores that are not finite are left out.
 
+    Names with a slash are of metrics, which are no reward functions.
+
     Example:
         >>> with_macro({"chart": 0.5, "grounding": 1.0})
         {'chart': 0.5, 'grounding': 1.0, 'macro': 0.75}
     """
     finite = {name: score for name, score in scores.items() if math.isfinite(score)}
-    return {**finite, MACRO: fmean(finite.values())} if finite else {}
+    functions = [score for name, score in finite.items() if "/" not in name]
+    return {**finite, MACRO: fmean(functions)} if functions else finite
 
 
-def best_steps(scores_of: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
+def best_steps(scores_of: Mapping[int, Mapping[str, float]], *, metric: str | None = None) -> dict[str, int]:
     """Return the step with the highest score by each name, the macro mean included; of equal ones the newest.
 
     Args:
-        scores_of: by step, the scores by reward function; a checkpoint without scores is best at nothing.
+        scores_of: by step, the scores by reward function and metric; a checkpoint without scores is best at nothing.
+        metric: the only name that counts; None is every reward function and the macro mean.
 
     Example:
         >>> best_steps({1: {"chart": 0.5}, 2: {"chart": 0.4}})
@@ -253,17 +257,18 @@ def best_steps(scores_of: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
     best: dict[str, tuple[float, int]] = {}
     for step, scores in scores_of.items():
         for name, score in with_macro(scores).items():
-            best[name] = max(best.get(name, (score, step)), (score, step))
+            if name == metric or (metric is None and "/" not in name):
+                best[name] = max(best.get(name, (score, step)), (score, step))
     return {name: step for name, (_, step) in best.items()}
 
 
-def steps_to_keep(scores_of: Mapping[int, Mapping[str, float]], *, keep_last: int, keep_best: bool) -> set[int]:
+def steps_to_keep(scores_of: Mapping[int, Mapping[str, float]], *, keep_last: int, keep_best: bool | str) -> set[int]:
     """Return the steps of the checkpoints to keep.
 
     Args:
-        scores_of: by step of every whole checkpoint, its scores by reward function.
+        scores_of: by step of every whole checkpoint, its scores by reward function and metric.
         keep_last: number of newest checkpoints to keep.
-        keep_best: whether the best by macro mean and by each reward function are kept too.
+        keep_best: whether the best by macro mean and by each reward function are kept too; or the metric of the best.
 
     Raises:
         CheckpointError: keep_last is below 1.
@@ -275,4 +280,5 @@ def steps_to_keep(scores_of: Mapping[int, Mapping[str, float]], *, keep_last: in
     if keep_last < 1:
         raise CheckpointError(f"training.keep_last is {keep_last}; keep at least 1, or nothing could be resumed")
     newest = set(sorted(scores_of)[-keep_last:])
-    return newest | set(best_steps(scores_of).values()) if keep_best else newest
+    metric = keep_best if isinstance(keep_best, str) else None
+    return newest | set(best_steps(scores_of, metric=metric).values()) if keep_best else newest

@@ -14,6 +14,7 @@ from orchestration.plan.dataset import REASONS, PromptPlan, RoutingPlan
 from orchestration.plan.engine_memory import undivided, widths
 from orchestration.plan.records import Finding, error, warning
 from orchestration.settings.errors import ConfigError, ResumeError
+from orchestration.settings.evaluation import MEAN, held_out_metrics
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.tracking import missing_packages
 from orchestration.storage.run_folder import RunFolder, config_changes
@@ -153,6 +154,28 @@ def prompt_findings(config: ExperimentConfig) -> Iterator[Finding]:
             "rollout.system_prompt",
             f"it does not mention {' and '.join(missing)}, by which reward.format.style={form.style} reads and pays "
             "answers; put {format} where the prompt should ask for that, or say it in words of your own",
+        )
+
+
+def best_findings(config: ExperimentConfig, held_out: Path | None) -> Iterator[Finding]:
+    """Refuse a metric of the best checkpoint of which its rows, if they are there, never have a value."""
+    best = config.training.keep_best
+    metric = held_out_metrics(config.reward, config.evaluation).get(best) if isinstance(best, str) else None
+    if metric is None or metric.function == MEAN:
+        return
+    key, rows = "data.held_out", held_out
+    if metric.set_name is not None:
+        key = f"evaluation.sets.{metric.set_name}.path"
+        rows = Path(config.evaluation.sets[metric.set_name].path)
+    if rows is None or not rows.exists():
+        return
+    pairs = {pair for pair in SampleTable(rows).tasks_and_sources() if config.reward.is_routed(*pair)}
+    functions = sorted({config.reward.route(*pair).function for pair in pairs})
+    if metric.function not in functions:
+        yield error(
+            "training.keep_best",
+            f"{best} never has a value: {metric.function} scores no row of {key} ({rows}); its rows are scored by "
+            f"{', '.join(functions)}",
         )
 
 

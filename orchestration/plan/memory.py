@@ -50,7 +50,8 @@ def plan_memory(
     """
     training = config.training
     functions = {*FUNCTION_NAMES, *(route.function for route in config.reward.every_route())}
-    best = 1 + len(functions) if training.keep_best else 0  # by macro mean, and by each reward function
+    by_each = 1 + len(functions)  # and by the macro mean
+    best = (by_each if training.keep_best is True else 1) if training.keep_best else 0
     weighed = DEFAULT_IMAGE_BYTES if image_bytes is None else image_bytes
     engine = engine_of(config, shape, layout)
     return MemoryPlan(

@@ -25,6 +25,7 @@ from orchestration.plan.dataset import (
 )
 from orchestration.plan.findings import (
     batch_findings,
+    best_findings,
     data_findings,
     folder_findings,
     from_error,
@@ -123,6 +124,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *memory_findings(config, shape, layout, memory, lengths),
         *batch_findings(config, batches, lengths),
         *prompt_findings(config),
+        *best_findings(config, located.held_out),
         *placement_findings(config, layout),
         *folder_findings(config, len(layout.machines) if layout else 0),
         *data_findings(config, prompts, routing),

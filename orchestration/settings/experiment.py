@@ -1,21 +1,22 @@
 """All settings of a run as one frozen record, and the checks that need several groups of settings."""
 
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
 from conf.own_code import OwnCode, is_own
+from conf.ranges import nearest
 from learner.config import AlgorithmConfig, LearnerConfig
 from orchestration.settings.cluster import ClusterConfig
 from orchestration.settings.commands import CheckConfig, EvaluateConfig, PlanConfig, SubmitConfig
 from orchestration.settings.demo import DemoSettings
 from orchestration.settings.errors import ConfigError
+from orchestration.settings.evaluation import EvaluationConfig, held_out_metrics
 from orchestration.settings.model import NOT_SET, ModelConfig
 from orchestration.settings.recipe import DataConfig
 from orchestration.settings.strict import build
@@ -57,8 +58,9 @@ class TrainingConfig:
     continues. null is the system's temporary directory. It must hold the shares of all ranks of a machine."""
     keep_last: Annotated[int, Ge(1)]
     """Newest complete checkpoints that stay."""
-    keep_best: bool
-    """Keep the best checkpoint by macro mean and of each reward function too; needs evaluation.every_steps."""
+    keep_best: bool | Annotated[str, MinLen(1)]
+    """Keep the best checkpoint by macro mean and of each reward function too; needs evaluation.every_steps. A held-out
+    metric, such as held_out/set/charts/mean/greedy, keeps the best by that alone; needs every_steps of its set."""
     time_limit_s: Annotated[float, Gt(0), Le(10**9)] | None
     """Length of the allocation, from the start of the job; null reads SLURM_JOB_END_TIME where there is one."""
     checkpoint_before_s: Annotated[float, Ge(0), Le(10**9)]
@@ -83,47 +85,6 @@ class TrainingConfig:
     def steps_ahead(self) -> int:
         """Steps that rollout runs ahead of the live weights."""
         return self.max_staleness if self.run_ahead is None else self.run_ahead
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOutSetConfig:
-    """One more held-out set, scored beside data.held_out."""
-
-    path: Annotated[str, "path", MinLen(1)]
-    """Parquet file or folder of shards."""
-    every_steps: Annotated[int, Ge(1)] | None = None
-    """Score it during the run too, after every k-th step; null only before and after."""
-    num_samples: Annotated[int, Ge(1)] | None = None
-    """Rows that the seed draws from it; null takes all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
-    """How a run scores held-out data before and after."""
-
-    samples_per_family: Annotated[int, Ge(1)]
-    completions_per_sample: Annotated[int, Ge(1)]
-    """Sampled at rollout.sampling.temperature, beside one greedy completion."""
-    enabled: bool = True
-    every_steps: Annotated[int, Ge(1)] | None = None
-    """Score held-out data during the run too, after every k-th step; null only before and after."""
-    sets: Mapping[str, HeldOutSetConfig] = field(default_factory=dict)
-    """By name: further held-out sets, each at its own rhythm; their scores are held_out/set/NAME/..."""
-    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Share of the probability that held-out completions are sampled from; training takes all."""
-    top_k: Annotated[int, Ge(0)] = 0
-    """Most likely tokens that held-out completions are sampled from; 0 is all of them."""
-    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Least probability of a token of held-out completions, as a share of the most likely one's."""
-    stop: tuple[Annotated[str, MinLen(1)], ...] = ()
-    """Texts that end a held-out completion, greedy or sampled, and are cut from it."""
-    keeps_stop: bool = False
-    """Leave the text of `stop` in held-out completions."""
-
-    def __post_init__(self) -> None:
-        for name in self.sets:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ConfigError(f"evaluation.sets names {name!r}, a part of metrics; use letters, digits, _ and -")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,13 +178,23 @@ def check_folders(config: ExperimentConfig) -> None:
 
 
 def check_best(config: ExperimentConfig) -> None:
-    """Check that checkpoints are scored where the best ones are to be kept."""
-    training, evaluation = config.training, config.evaluation
-    every = evaluation.every_steps
-    if training.keep_best and (every is None or not evaluation.enabled or training.checkpoint_every % every):
+    """Check that the metric of the best checkpoint exists, and that every checkpoint is scored by it."""
+    training, evaluation, best = config.training, config.evaluation, config.training.keep_best
+    if best is False:
+        return
+    key, every = "evaluation", evaluation.every_steps
+    if isinstance(best, str):
+        metrics = held_out_metrics(config.reward, evaluation)
+        if best not in metrics:
+            near = nearest(best, metrics)
+            known = f"did you mean {near}?" if near else f"use true, or one of {', '.join(metrics)}"
+            raise ConfigError(f"training.keep_best is {best!r}, no held-out metric of this run; {known}")
+        if (name := metrics[best].set_name) is not None:
+            key, every = f"evaluation.sets.{name}", evaluation.sets[name].every_steps
+    if every is None or not evaluation.enabled or training.checkpoint_every % every:
         raise ConfigError(
             f"training.keep_best needs scores of every checkpoint: set evaluation.enabled=true and "
-            f"evaluation.every_steps to a divisor of training.checkpoint_every={training.checkpoint_every}; got "
+            f"{key}.every_steps to a divisor of training.checkpoint_every={training.checkpoint_every}; got "
             f"enabled={evaluation.enabled}, every_steps={every}"
         )
 

@@ -42,7 +42,7 @@ class Checkpoints:
         learner: StagingLearner,
         *,
         keep_last: int,
-        keep_best: bool,
+        keep_best: bool | str,
         say: Callable[[str], None],
     ) -> None:
         self.store = store
@@ -150,9 +150,10 @@ class Checkpoints:
         self._damaged.add(step)
 
     def best(self) -> dict[str, Checkpoint]:
-        """Return the checkpoint with the highest score of each reward function and of `macro`; reads markers only."""
+        """Return the best checkpoint by each reward function and by `macro`, or by the metric; reads markers only."""
         found = {one.step: one for one in self._whole()}
-        best = checkpoint.best_steps({step: one.scores for step, one in found.items()})
+        metric = self._keep_best if isinstance(self._keep_best, str) else None
+        best = checkpoint.best_steps({step: one.scores for step, one in found.items()}, metric=metric)
         return {name: found[step] for name, step in best.items()}
 
 

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from orchestration.page.figures import data_uri
-from orchestration.settings.experiment import ExperimentConfig, HeldOutSetConfig
+from orchestration.settings.evaluation import KINDS, MEAN, MEAN_KINDS, HeldOutSetConfig
+from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
@@ -26,9 +27,6 @@ Scores = Mapping[str, Mapping[str, float]]
 """Name of a reward function -> its score as written: num_samples, sampled, sampled_se, greedy, ..."""
 NEEDED = ("sampled/reward", "greedy/reward")
 """Metrics that a sample must have to count, so that both means are over the same samples."""
-
-KINDS = ("sampled", "sampled_task", "greedy", "greedy_task", "format")
-"""Means of a score that are metrics of the run."""
 NUM_EXAMPLES = 12
 """Completions of data.held_out that the report shows, at least one of every reward function."""
 
@@ -91,14 +89,18 @@ class Evaluation:
         for name, score in self.families.items():
             values = asdict(score)
             found |= {f"held_out/{name}/{kind}": values[kind] for kind in KINDS}
-        if self.families:
-            found["held_out/mean/sampled"] = fmean(score.sampled for score in self.families.values())
-            found["held_out/mean/greedy"] = fmean(score.greedy for score in self.families.values())
+        for kind in MEAN_KINDS if self.families else ():
+            found[f"held_out/{MEAN}/{kind}"] = fmean(getattr(score, kind) for score in self.families.values())
         for name, score in self.sources.items() if len(self.sources) > 1 else ():
             found |= {f"held_out/source/{name}/sampled": score.sampled, f"held_out/source/{name}/greedy": score.greedy}
         for name, one in self.sets.items():
             found |= {f"held_out/set/{name}/{key.removeprefix('held_out/')}": v for key, v in one.metrics().items()}
         return found
+
+    def scores(self, metric: str | None) -> dict[str, float]:
+        """Return the scores that are kept with a checkpoint: of reward functions, and of a metric if it is named."""
+        found = {name: score.sampled for name, score in self.families.items()}
+        return found | {name: value for name, value in self.metrics().items() if name == metric}
 
 
 def rows_digest(samples: Sequence[Sample]) -> str:

@@ -287,7 +287,8 @@ class Run:
         scores: Mapping[str, float] = {}
         if due := self._held_out.due(self.step):
             found = await self._evaluate(f"step_{self.step:08d}", due)
-            scores = {name: score.sampled for name, score in found.families.items()}
+            best = self.config.training.keep_best
+            scores = found.scores(best if isinstance(best, str) else None)
         await self.state.save_if_due(scores)
         if not self.is_over and self._allocation.is_ending(next_s=step_s):
             self.request_stop(f"the allocation ends in less than {leave_before_s:g} s and a step")

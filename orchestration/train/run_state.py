@@ -91,7 +91,7 @@ class RunState:
         """Start the checkpoint of this step if one is due; it is written while training continues.
 
         Args:
-            scores: held-out scores of this step by reward function; empty where it was not evaluated.
+            scores: held-out scores of this step, as `Evaluation.scores` has them; empty where it was not evaluated.
         """
         if self._is_due(self.step):
             await self._saver.begin(self.step, self._extra(), scores)
@@ -106,7 +106,7 @@ class RunState:
         await self._saver.settle(self.step, self._extra)
 
     def best(self) -> dict[str, str]:
-        """Return the name of the best checkpoint by each reward function and by `macro`."""
+        """Return the name of the best checkpoint by each reward function and by `macro`, or by the metric."""
         return {name: checkpoint.name for name, checkpoint in self._checkpoints.best().items()}
 
     def __str__(self) -> str:

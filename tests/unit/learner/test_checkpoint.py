@@ -167,6 +167,14 @@ def test_the_best_by_each_function_and_by_the_macro_mean_stay_beside_the_newest(
     assert steps_to_keep(SCORES, keep_last=2, keep_best=False) == {4, 5}
 
 
+def test_the_best_by_a_named_metric_stays_alone_and_counts_in_no_mean():
+    metric = "held_out/set/charts/mean/greedy"
+    scores = {step: {**of_step, metric: step % 3} for step, of_step in SCORES.items()}
+    assert best_steps(scores, metric=metric) == {metric: 5}
+    assert steps_to_keep(scores | {6: {}}, keep_last=1, keep_best=metric) == {5, 6}
+    assert best_steps(scores) == best_steps(SCORES)
+
+
 def test_a_best_that_is_beaten_goes():
     scores = SCORES | {6: {"chart": 0.95, "grounding": 0.75}}
 

@@ -120,6 +120,18 @@ def with_rows(tmp_path: Path, rows: list[dict[str, object]], *overrides: str) ->
 FITTING = [row(number) for number in range(200)]
 
 
+def test_the_best_by_a_function_that_scores_no_row_of_its_set_is_refused(tmp_path: Path) -> None:
+    charts = dataset(tmp_path / "charts.parquet", FITTING[:2])
+    given = (f"+evaluation.sets.charts={{path: {charts}, every_steps: 5}}", "training.checkpoint_every=10")
+    for function, num_errors in (("chart", 0), ("mean", 0), ("grounding", 1)):
+        best = f"training.keep_best=held_out/set/charts/{function}/greedy"
+        errors = [one.message for one in findings(*given, best) if one.key == "training.keep_best"]
+        assert len(errors) == num_errors, errors
+    assert errors[0].endswith(
+        f"grounding scores no row of evaluation.sets.charts.path ({charts}); its rows are scored by chart"
+    )
+
+
 def test_rows_that_fit_are_not_spoken_of(tmp_path: Path) -> None:
     assert with_rows(tmp_path, FITTING) == []
 

@@ -16,6 +16,8 @@ def check(*overrides: str) -> None:
 
 OPEN_STEPS = ("training.max_staleness=2", "training.run_ahead=1", "training.straggler_deadline_s=0")
 SCORED = ("training.keep_best=true", "training.checkpoint_every=4")
+SET = "+evaluation.sets.charts={path: /data/charts, every_steps: 2}"
+BEST_OF_SET = (SET, "training.checkpoint_every=4", "training.keep_best=held_out/set/charts/mean/greedy")
 ADAPTIVE = "data.stream.curriculum.kind=adaptive"
 
 
@@ -27,6 +29,9 @@ ADAPTIVE = "data.stream.curriculum.kind=adaptive"
         ("training.oversampling=2",),
         ("training.oversampling=2", "algorithm.normalise=parts"),
         (*SCORED, "evaluation.every_steps=2"),
+        BEST_OF_SET,
+        (SET, "training.checkpoint_every=4", "training.keep_best=held_out/set/charts/chart/sampled_task"),
+        (*SCORED, "evaluation.every_steps=2", "training.keep_best=held_out/chart/greedy"),
         (ADAPTIVE,),
         ("algorithm=reinforce_plus_plus", "training.oversampling=1"),
         ("algorithm.normalise=parts", "algorithm.tasks.chart.kl_coef=0.02"),
@@ -67,6 +72,21 @@ def test_settings_that_go_together_are_taken(overrides: tuple[str, ...]) -> None
         (
             (*SCORED, "evaluation.every_steps=2", "evaluation.enabled=false"),
             r"set evaluation\.enabled=true .*got enabled=False",
+        ),
+        (
+            ("training.keep_best=held_out/set/chart/mean/greedy", *BEST_OF_SET[:2]),
+            r"keep_best is 'held_out/set/chart/mean/greedy', no held-out metric of this run; did you mean "
+            r"held_out/set/charts/mean/greedy\?",
+        ),
+        (
+            ("training.keep_best=held_out/set/charts/grounded/greedy", *BEST_OF_SET[:2]),
+            r"did you mean held_out/set/charts/grounding/greedy\?",
+        ),
+        (("training.keep_best=charts",), r"keep_best is 'charts', no held-out metric .*use true, or one of held_out/m"),
+        (
+            (*BEST_OF_SET, "evaluation.sets.charts.every_steps=3"),
+            r"set evaluation\.enabled=true and evaluation\.sets\.charts\.every_steps to a divisor of training\."
+            r"checkpoint_every=4; got enabled=True, every_steps=3",
         ),
     ],
 )

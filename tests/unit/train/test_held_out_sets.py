@@ -10,6 +10,7 @@ from orchestration import train
 from orchestration.page.curves import held_out_svg
 from orchestration.settings.composition import compose
 from orchestration.settings.errors import ConfigError
+from orchestration.settings.evaluation import held_out_metrics
 from orchestration.settings.experiment import build_settings
 from orchestration.train.held_out import MAIN
 from rollout.dataset import write_samples
@@ -68,6 +69,22 @@ def test_scores_of_sets_are_metrics_curves_and_part_of_the_file(tmp_path: Path) 
     assert written["sets"]["charts"]["families"]["chart"]["num_samples"] == 2
     drawn = held_out_svg([{"step": 0, **metrics}, {"step": 5, **metrics}])
     assert "set/charts/chart" in drawn
+
+
+def test_a_checkpoint_keeps_the_metric_of_a_set_beside_the_scores_of_the_main_rows(tmp_path: Path) -> None:
+    found = asyncio.run(held_out(tmp_path, FakePools(), [], *settings_of_the_readme(tmp_path)).score("before", 0))
+    of_functions = {name: score.sampled for name, score in found.families.items()}
+    assert found.scores(None) == of_functions
+    metric = "held_out/set/charts/mean/greedy"
+    assert found.scores(metric) == {**of_functions, metric: 1.0}
+
+
+def test_every_metric_but_those_of_sources_may_name_the_best_checkpoint(tmp_path: Path) -> None:
+    sets = settings_of_the_readme(tmp_path)
+    found = asyncio.run(held_out(tmp_path, FakePools(), [], *sets).score("before", 0))
+    config = build_settings(compose([f"run_dir={tmp_path}", *sets]))
+    metrics = {name for name in found.metrics() if "/source/" not in name}
+    assert metrics <= held_out_metrics(config.reward, config.evaluation).keys()
 
 
 def test_a_set_is_compared_with_its_own_scores_before_although_the_main_rows_are_others(tmp_path: Path) -> None:
