@@ -18,7 +18,14 @@ from orchestration.cluster.local_ray import check_object_store
 from orchestration.cluster.reservations import actors_reserved
 from orchestration.cluster.session import while_ray_lives
 from orchestration.inputs.machine import Located, locate
-from orchestration.inputs.prepare import Inputs, check_rewards, check_same_model, check_same_rows, prepare_inputs
+from orchestration.inputs.prepare import (
+    Inputs,
+    check_rewards,
+    check_same_model,
+    check_same_rows,
+    held_out_sets,
+    prepare_inputs,
+)
 from orchestration.loop import train_and_finish
 from orchestration.plan.plan import check_plan
 from orchestration.settings.errors import InterruptedRunError, StoppedError
@@ -104,7 +111,8 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     if (located := locate(config)).train is None:
         check_plan(config, located)  # what cannot fit is refused before model and rows are made
     inputs = prepare_inputs(config)
-    notes = {folder.data: check_same_rows(folder, inputs, is_change_allowed=config.allow_config_change)}
+    sets = held_out_sets(config)
+    notes = {folder.data: check_same_rows(folder, inputs, sets, is_change_allowed=config.allow_config_change)}
     start = None if config.learner.lora is None else config.learner.lora.start
     if config.model.path is not None or start is not None:  # the demo's model follows from the settings
         notes[folder.model] = check_same_model(
@@ -114,8 +122,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     for key, text in own_code(config).items():
         load_own(key, text)
     load_group_filter(config.training.filter)  # a fault of it is said before anything starts
-    sets = [Path(one.path) for one in config.evaluation.sets.values()] if config.evaluation.enabled else []
-    check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out, *sets)
+    check_rewards(config.reward, inputs.model, inputs.train, inputs.held_out, *sets.values())
     check_plan(config, Located(train=inputs.train, held_out=inputs.held_out, note=""))
     if (warning := check_object_store(config, inputs.train)) is not None:
         say(warning)

@@ -95,10 +95,25 @@ def prepare_inputs(config: ExperimentConfig) -> Inputs:
     return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
 
 
-def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool) -> dict[str, Any]:
-    """Compare the rows of both datasets with those that a run has trained on so far, wherever they are now.
+def held_out_sets(config: ExperimentConfig) -> dict[str, Path]:
+    """Return where the rows of evaluation.sets are, by setting; empty where nothing is scored."""
+    sets = config.evaluation.sets if config.evaluation.enabled else {}
+    return {f"evaluation.sets.{name}.path": Path(one.path) for name, one in sets.items()}
 
-    A run without a checkpoint, or of a version that recorded nothing, accepts any rows.
+
+def check_same_rows(
+    folder: RunFolder, inputs: Inputs, sets: Mapping[str, Path], *, is_change_allowed: bool
+) -> dict[str, Any]:
+    """Compare the rows of all datasets with those that a run began with, wherever they are now.
+
+    A run without a checkpoint, or of a version that recorded nothing, accepts any rows; a set that is new to the run is
+    accepted too.
+
+    Args:
+        folder: Of the run.
+        inputs: Names the rows of data.train and data.held_out.
+        sets: Of `held_out_sets`.
+        is_change_allowed: Whether other rows are accepted.
 
     Returns:
         The record of the rows for the run folder.
@@ -106,14 +121,15 @@ def check_same_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: boo
     Raises:
         ResumeError: they are other rows, or in another order.
     """
-    tables = {"data.train": inputs.train, "data.held_out": inputs.held_out}
+    main = {"data.train": inputs.train, "data.held_out": inputs.held_out}
+    tables = {**main, **sets}
     found = {key: SampleTable(path) for key, path in tables.items()}
     now = {key: {"num_rows": len(table), "blake2b": table.digest()} for key, table in found.items()}
     has_begun = folder.data.is_file() and newest_step(store_of(folder)) is not None
     if has_begun and not is_change_allowed:
-        began = _noted(folder.data, now)
+        began = _noted(folder.data, {key: now[key] for key in main})
         for key, path in tables.items():
-            if began[key] != now[key]:
+            if key in began and began[key] != now[key]:
                 raise ResumeError(
                     f"{key} ({path}) holds {now[key]['num_rows']} rows, and they are not the {began[key]['num_rows']} "
                     f"rows, in their order, with which {folder.root} began; restore them, use another run_dir, or "

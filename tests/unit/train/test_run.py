@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from orchestration import job
-from orchestration.inputs.prepare import Inputs, check_same_rows
+from orchestration.inputs.prepare import Inputs, check_same_rows, held_out_sets
+from orchestration.settings.composition import compose
 from orchestration.settings.errors import DataError, PayloadLostError, ResumeError
+from orchestration.settings.experiment import build_settings
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder
 from orchestration.train.run import Run
@@ -142,9 +144,11 @@ def begun(root: Path, *, step: int | None) -> RunFolder:
     return folder
 
 
-def note_rows(folder: RunFolder, inputs: Inputs, *, is_change_allowed: bool = False) -> None:
+def note_rows(
+    folder: RunFolder, inputs: Inputs, sets: dict[str, Path] | None = None, *, is_change_allowed: bool = False
+) -> None:
     """Do what a run does when it begins."""
-    write_json(folder.data, check_same_rows(folder, inputs, is_change_allowed=is_change_allowed))
+    write_json(folder.data, check_same_rows(folder, inputs, sets or {}, is_change_allowed=is_change_allowed))
 
 
 def test_a_run_continues_with_its_rows_wherever_they_lie(tmp_path: Path) -> None:
@@ -165,9 +169,26 @@ def test_other_rows_under_the_same_path_are_refused_by_name(tmp_path: Path, name
     (tmp_path / name).rename(tmp_path / "old")
     rows(tmp_path / name, "1", "5")
     with pytest.raises(ResumeError, match=rf"data\.{name} .*restore them.*allow_config_change=true"):
-        check_same_rows(folder, inputs, is_change_allowed=False)
+        check_same_rows(folder, inputs, {}, is_change_allowed=False)
     note_rows(folder, inputs, is_change_allowed=True)
     note_rows(folder, inputs)
+
+
+def test_other_rows_of_a_further_held_out_set_are_refused_by_name_and_a_new_set_is_not(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", step=3)
+    inputs = Inputs(model=tmp_path, train=rows(tmp_path / "train", "1"), held_out=rows(tmp_path / "held_out", "2"))
+    note_rows(folder, inputs)
+    settings = (f"run_dir={tmp_path}", f"+evaluation.sets.charts.path={rows(tmp_path / 'charts', '3')}")
+    sets = held_out_sets(build_settings(compose(settings)))
+    assert held_out_sets(build_settings(compose([*settings, "evaluation.enabled=false"]))) == {}
+    for _ in range(2):
+        note_rows(folder, inputs, sets)
+    (tmp_path / "charts").rename(tmp_path / "old")
+    rows(tmp_path / "charts", "4", "5")
+    with pytest.raises(ResumeError, match=r"evaluation\.sets\.charts\.path \(.*\) holds 2 rows, .* not the 1 rows, in"):
+        note_rows(folder, inputs, sets)
+    note_rows(folder, inputs, sets, is_change_allowed=True)
+    note_rows(folder, inputs, sets)
 
 
 @pytest.mark.parametrize("is_old", [True, False], ids=["of an older version", "without a checkpoint"])
@@ -178,7 +199,7 @@ def test_a_run_that_noted_no_rows_or_has_done_no_step_takes_what_it_is_given(tmp
     if not is_old:
         note_rows(folder, first)
     other = Inputs(model=tmp_path, train=rows(tmp_path / "other", "2"), held_out=held_out)
-    assert check_same_rows(folder, other, is_change_allowed=False)["data.train"]["num_rows"] == 1
+    assert check_same_rows(folder, other, {}, is_change_allowed=False)["data.train"]["num_rows"] == 1
 
 
 def test_a_list_of_rows_that_a_copy_cut_short_is_told_of(tmp_path: Path) -> None:
@@ -186,7 +207,7 @@ def test_a_list_of_rows_that_a_copy_cut_short_is_told_of(tmp_path: Path) -> None
     inputs = Inputs(model=tmp_path, train=rows(tmp_path / "train", "1"), held_out=rows(tmp_path / "held_out", "2"))
     folder.data.write_text('{"data.tr')
     with pytest.raises(ResumeError, match=r"data\.json is not whole JSON .*restore or delete it"):
-        check_same_rows(folder, inputs, is_change_allowed=False)
+        check_same_rows(folder, inputs, {}, is_change_allowed=False)
 
 
 @pytest.mark.parametrize("noted", ["{}", "[]", "null", '{"data.train": {"num_rows": 1, "blake2b": ""}}'])
@@ -195,7 +216,7 @@ def test_a_list_of_rows_that_lacks_one_of_them_is_told_of(tmp_path: Path, noted:
     inputs = Inputs(model=tmp_path, train=rows(tmp_path / "train", "1"), held_out=rows(tmp_path / "held_out", "2"))
     folder.data.write_text(noted)
     with pytest.raises(ResumeError, match=r"data\.json lacks .*data\.held_out\.num_rows.*restore or delete it"):
-        check_same_rows(folder, inputs, is_change_allowed=False)
+        check_same_rows(folder, inputs, {}, is_change_allowed=False)
 
 
 def test_a_learner_whose_start_is_interrupted_leaves_no_error_behind() -> None:
