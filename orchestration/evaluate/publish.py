@@ -15,6 +15,7 @@ from orchestration.settings.errors import DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.workers.answers import EvaluatedSample
 from orchestration.workers.collect import EvaluationRows
+from orchestration.workers.judge_counts import judge_lines
 
 WIDTH = 120
 NAME_WIDTH = 34
@@ -134,7 +135,7 @@ def say(line: str) -> None:
 
 
 def summary_table(summary: Summary) -> str:
-    """Return one line per task, source and function: task reward greedy and sampled, pass@k or format.
+    """Return one line per task, source and function: task reward greedy and sampled, pass@k or format; and costs.
 
     Example:
         >>> from orchestration.evaluate.summary import summarise
@@ -154,6 +155,7 @@ def summary_table(summary: Summary) -> str:
     if len(summary.by_task) > 1:
         lines.append(_row("mean over tasks", ["", ""], [_format(summary.macro.get(name)) for name in metrics]))
     lines += [f"failed {count}: {cause}"[:WIDTH] for cause, count in summary.failures.items()]
+    lines += judge_lines(summary.counts)
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -16,6 +16,7 @@ from orchestration.evaluate.statistics import (
 )
 from orchestration.settings.errors import DataError
 from orchestration.workers.answers import EvaluatedSample, Part, row_metrics, split_rows
+from orchestration.workers.judge_counts import sum_counts
 
 DEFAULT_METRICS = ("greedy/task_reward", "sampled/task_reward")
 MACRO_METRICS = ("greedy/task_reward", "greedy/reward", "sampled/task_reward", "sampled/reward")
@@ -61,6 +62,8 @@ class Summary:
     """Counts of the reward's reasons, greedy and sampled together."""
     failures: Mapping[str, int]
     """Counts of the most frequent causes of failed rows."""
+    counts: Mapping[str, float]
+    """What judges were asked and what it cost, by name of a metric; empty without a judge."""
 
 
 def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | None = None) -> Summary:
@@ -78,6 +81,7 @@ def summarise(samples: Sequence[EvaluatedSample], settings: SummarySettings | No
         by_function=blocks["function"],
         reasons=dict(sorted(Counter(completion.reason for completion in completions).items())),
         failures=dict(failures.most_common(NUM_FAILURES_NAMED)),
+        counts=sum_counts(sample.counts for sample in samples),
     )
 
 

@@ -16,6 +16,7 @@ from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder, read_evaluation
 from orchestration.workers.answers import EvaluatedSample, row_metrics, split_rows
 from orchestration.workers.collect import EvaluationSampling, collect, draw_rows
+from orchestration.workers.judge_counts import judge_lines, sum_counts
 from rollout.dataset import SampleTable
 from rollout.records import Sample
 
@@ -69,17 +70,21 @@ class Evaluation:
     examples: list[dict[str, Any]]
     failure: str | None
     """The most frequent reason for which samples have no score; None where all have one."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """What judges were asked and what it cost, by name of a metric; less where replies were kept."""
     sets: dict[str, "Evaluation"] = field(default_factory=dict)
     """Scores of the further sets of evaluation.sets that were scored at this step, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in asdict(self).items() if name not in ("failure", "sets")}
+        values = {name: value for name, value in asdict(self).items() if name not in ("failure", "counts", "sets")}
+        if self.counts:
+            values["counts"] = self.counts
         if self.sets:
             values["sets"] = {name: one.to_json() for name, one in self.sets.items()}
         return values
 
     def metrics(self) -> dict[str, float]:
-        """Return the scores by metric name: of reward functions, their mean, of several sources, of sets.
+        """Return the scores by metric name: of functions, their mean, several sources, sets; and the cost of judges.
 
         Example:
             >>> Evaluation(step=0, rows="", families={}, sources={}, examples=[], failure=None).metrics()
@@ -93,6 +98,7 @@ class Evaluation:
             found[f"held_out/{MEAN}/{kind}"] = fmean(getattr(score, kind) for score in self.families.values())
         for name, score in self.sources.items() if len(self.sources) > 1 else ():
             found |= {f"held_out/source/{name}/sampled": score.sampled, f"held_out/source/{name}/greedy": score.greedy}
+        found |= {f"held_out/{name}": count for name, count in self.counts.items()}
         for name, one in self.sets.items():
             found |= {f"held_out/set/{name}/{key.removeprefix('held_out/')}": v for key, v in one.metrics().items()}
         return found
@@ -141,6 +147,7 @@ async def evaluate(
         sources={name: _score(rows) for name, rows in split_rows(results, "source").items()},
         examples=[e for name in families for e in _examples(scored, name, max(1, num_examples // len(families)))],
         failure=next((reason for reason, _ in failures.most_common(1)), None),
+        counts=sum_counts(result.counts for _, result in pairs),
     )
 
 
@@ -303,6 +310,8 @@ class HeldOut:
         elif not (is_main and name == "after" and known):  # job.py prints those beside the ones before
             title = "" if is_main else f"held-out set {key}\n"
             self._say(title + scores_table(found.to_json()["families"], known))
+        for line in judge_lines(found.counts):
+            self._say(line)
         return found
 
     def forget(self) -> None:

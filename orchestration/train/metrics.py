@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 
 from learner.records import StepReport
+from orchestration.workers.judge_counts import judge_counts
 from orchestration.workers.tickets import GroupSummary, GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
 from rewards.core.base import Reason
@@ -73,22 +74,13 @@ def step_timings(
         "rollout/num_aborted_tokens": float(sum(summary.num_aborted_tokens for summary in groups.summaries)),
         "rollout/group_s_mean": mean(summary.rollout_s for summary in groups.summaries),
         "reward/score_s_mean": mean(summary.score_s for summary in groups.summaries),
-        **_judge_counts(ticket.summary for ticket in (*groups.tickets, *groups.replaced)),
+        **judge_counts(ticket.summary for ticket in (*groups.tickets, *groups.replaced)),
         **counts,
         **{f"time/{name}_s": value for name, value in report.seconds.items()},
         **{f"time/{name}_s": value for name, value in seconds.items()},
         "time/transfer_s": sync.transfer_s,
         "time/step_s": step_s,
     }
-
-
-def _judge_counts(summaries: Iterable[GroupSummary]) -> dict[str, float]:
-    """Return what judges were asked about some groups and what it cost, `judge/NAME/num_requests` and so on."""
-    total: dict[str, float] = defaultdict(float)
-    for summary in summaries:
-        for name, count in summary.counts:
-            total[name] += count
-    return dict(sorted(total.items()))
 
 
 def _num_tokens(summaries: Iterable[GroupSummary]) -> int:

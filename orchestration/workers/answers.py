@@ -36,6 +36,9 @@ UNANSWERED = "[unanswered]"
 MAX_BOX_CHARS = 20_000
 """Longer answers are searched for boxes up to here; one box needs a few dozen characters."""
 
+WRITTEN_IF_ANY = frozenset({"parts", "counts"})
+"""Fields that a line of JSON has only where they hold something."""
+
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -65,6 +68,8 @@ class Completion:
     """Tokens of the completion, end-of-turn token included."""
     truncated: bool
     """Whether sampling stopped at the limit, without an end-of-turn token."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Of a sum: each function and the format with its unweighted value, before gates; else empty."""
 
     def __post_init__(self) -> None:
         if self.reason not in _REASONS:
@@ -119,10 +124,17 @@ class EvaluatedSample:
     """Completions at the sampling temperature, in seed order."""
     failure: str | None = None
     """Why the row has no scores (engine, grader or reference); such rows are counted apart and enter no mean."""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    """What judges were asked about its completions and what it cost, by name of a metric; empty without a judge."""
 
     def to_json(self) -> str:
         """Return one line of JSON without its line break, in ASCII, so that no character of a completion ends it."""
-        return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
+        values = asdict(self)
+        for record in (values, *values["sampled"], values["greedy"] or {}):
+            for name in WRITTEN_IF_ANY & record.keys():
+                if not record[name]:
+                    del record[name]
+        return json.dumps(values, allow_nan=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> "EvaluatedSample":
@@ -183,8 +195,8 @@ def _check_keys(values: Any, record: type[Completion] | type[EvaluatedSample]) -
     known = {item.name for item in fields(record)}
     if not isinstance(values, dict):
         raise DataError(f"{record.__name__} is {type(values).__name__}; a JSON object is needed")
-    if values.keys() != known:
-        missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+    missing, unknown = sorted(known - WRITTEN_IF_ANY - values.keys()), sorted(values.keys() - known)
+    if missing or unknown:
         raise DataError(
             f"{record.__name__} lacks {missing} and has unknown {unknown}; write it again with this version"
         )

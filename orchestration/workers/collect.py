@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestration.settings.errors import DataError, ScoringError
 from orchestration.settings.seeds import derive_seed
 from orchestration.workers.answers import Completion, EvaluatedSample
+from orchestration.workers.judge_counts import judge_counts
 from orchestration.workers.summaries import summary_of
 from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rollout.config import SamplingConfig
@@ -161,7 +162,10 @@ def evaluated_sample(
 
     Its completions are the groups `greedy` (one, at temperature 0) and `sampled`.
     """
-    completions = {name: tuple(map(_completion, group.completions)) for name, group in groups.items()}
+    completions = {
+        name: tuple(_completion(recorded, is_sum=bool(group.parts)) for recorded in group.completions)
+        for name, group in groups.items()
+    }
     greedy, sampled = completions.get("greedy", ())[:1], completions.get("sampled", ())
     if failure is None and all(completion.reward is None for completion in (*greedy, *sampled)):
         reasons = sorted({completion.reason for completion in (*greedy, *sampled)})
@@ -183,10 +187,11 @@ def evaluated_sample(
         greedy=greedy[0] if greedy else None,
         sampled=sampled,
         failure=failure,
+        counts=judge_counts(groups.values()),
     )
 
 
-def _completion(recorded: RecordedCompletion) -> Completion:
+def _completion(recorded: RecordedCompletion, *, is_sum: bool) -> Completion:
     result = recorded.result
     return Completion(
         text=recorded.text,
@@ -197,4 +202,5 @@ def _completion(recorded: RecordedCompletion) -> Completion:
         parsed_answer=result.parsed_answer,
         num_tokens=recorded.num_tokens,
         truncated=recorded.truncated,
+        parts=dict(result.breakdown) if is_sum else {},
     )

@@ -51,6 +51,13 @@ def test_a_line_that_is_no_row_is_refused(line: str) -> None:
         EvaluatedSample.from_json(line)
 
 
+def test_a_line_names_neither_parts_nor_counts_where_there_are_none() -> None:
+    assert '"parts"' not in FULL.to_json()
+    assert '"counts"' not in FULL.to_json()
+    whole = replace(FULL, greedy=completion(parts={"chart": 1.0}), counts={"judge/wise/num_requests": 2.0})
+    assert EvaluatedSample.from_json(whole.to_json()) == whole
+
+
 def test_an_unknown_reason_is_refused() -> None:
     with pytest.raises(DataError, match="'because'; use one of ok"):
         completion(reason="because")

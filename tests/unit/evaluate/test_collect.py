@@ -88,6 +88,23 @@ def test_a_scored_completion_becomes_a_record_that_survives_json() -> None:
     assert EvaluatedSample.from_json(found.to_json()) == found
 
 
+def test_a_row_keeps_the_parts_of_a_sum_and_what_judges_cost() -> None:
+    config = RewardConfig(routes={"chart": {"chart": 1.0, "length": -0.3}})
+    with MixedReward(config) as rewards:
+        result = rewards.score([RewardRequest(task="chart", question="?", answer="45", response=tagged("46"))])[0]
+    counted = replace(group(result), counts=(("judge/wise/num_requests", 2.0),))
+    groups = {"greedy": replace(counted, parts=(("chart", (1.0,)),)), "sampled": replace(counted, parts=())}
+
+    found = evaluated_sample(SAMPLE, groups, function="chart+length", coord_mode="pixel")
+
+    assert found.greedy is not None
+    assert found.greedy.parts == result.breakdown
+    assert found.greedy.parts.keys() == {"format", "chart", "length"}
+    assert found.sampled[0].parts == {}
+    assert found.counts == {"judge/wise/num_requests": 4.0}
+    assert EvaluatedSample.from_json(found.to_json()) == found
+
+
 def test_a_row_without_any_reward_is_a_failed_one() -> None:
     good, bad = (
         RewardResult(

@@ -68,6 +68,22 @@ def test_a_summary_counts_failed_rows_apart() -> None:
     assert summary.reasons == {"grader_failed": 1, "ok": 19}
 
 
+def test_what_judges_cost_is_summed_over_all_rows_and_printed() -> None:
+    rows = [
+        sample("a", counts={"judge/wise/num_requests": 1200.0, "judge/wise/num_prompt_tokens": 50.0}),
+        sample("b", greedy=None, failure="late", counts={"judge/wise/num_requests": 34.0, "judge/old/num_votes": 2.0}),
+    ]
+    summary = summarise(rows, FEW)
+    assert summary.counts == {
+        "judge/old/num_votes": 2.0, "judge/wise/num_prompt_tokens": 50.0, "judge/wise/num_requests": 1234.0,
+    }  # fmt: skip
+    assert summary_table(summary).splitlines()[-2:] == [
+        "judge old: 0 requests, 0 prompt and 0 completion tokens; of 2 votes 0 were known and 0 failed",
+        "judge wise: 1,234 requests, 50 prompt and 0 completion tokens; of 0 votes 0 were known and 0 failed",
+    ]
+    assert "judge" not in summary_table(summarise(ROWS, FEW))
+
+
 def test_the_macro_mean_gives_every_task_one_vote() -> None:
     # chart (1 + 0) / 2, iou 0.6, open 0.8
     assert summarise(ROWS, FEW).macro["greedy/task_reward"].value == pytest.approx((0.5 + 0.6 + 0.8) / 3)
@@ -77,7 +93,7 @@ def test_every_number_of_a_summary_is_written_with_its_interval(tmp_path: Path) 
     write_json(tmp_path / "summary.json", summarise(ROWS, FEW))
 
     values = json.loads((tmp_path / "summary.json").read_text())
-    assert list(values) == ["overall", "macro", "by_task", "by_source", "by_function", "reasons", "failures"]
+    assert list(values) == ["overall", "macro", "by_task", "by_source", "by_function", "reasons", "failures", "counts"]
     for block in (values["overall"], *values["by_task"].values(), *values["by_source"].values()):
         assert list(block) == ["num_samples", "num_failed", "metrics"]
         for estimate in block["metrics"].values():

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,26 @@ def test_scores_of_sets_are_metrics_curves_and_part_of_the_file(tmp_path: Path) 
     assert written["sets"]["charts"]["families"]["chart"]["num_samples"] == 2
     drawn = held_out_svg([{"step": 0, **metrics}, {"step": 5, **metrics}])
     assert "set/charts/chart" in drawn
+
+
+def test_what_judges_cost_is_told_and_recorded_for_every_set(tmp_path: Path) -> None:
+    class Judged(FakePools):
+        async def score(self, group: Any, *, keep_texts: bool) -> Any:
+            payload, summary = await super().score(group, keep_texts=keep_texts)
+            return payload, replace(summary, counts=(("judge/wise/num_requests", 1.0),))
+
+    said: list[str] = []
+    scored = held_out(tmp_path, Judged(), said, *settings_of_the_readme(tmp_path))
+    found = asyncio.run(scored.score("before", 0))
+    # Two groups of each row, one greedy; of the four main rows the one that cannot be sampled asks nobody.
+    asked = {"judge": 2 * 3, "set/charts/judge": 2 * 5, "set/boxes/judge": 2 * 5}
+    costs = {name: value for name, value in found.metrics().items() if "judge" in name}
+    assert costs == {f"held_out/{name}/wise/num_requests": float(count) for name, count in asked.items()}
+    written = json.loads((tmp_path / "evaluation_before.json").read_text())
+    assert written["counts"] == {"judge/wise/num_requests": 6.0}
+    assert written["sets"]["charts"]["counts"] == {"judge/wise/num_requests": 10.0}
+    told = [line.partition(" requests")[0] for line in said if line.startswith("judge")]
+    assert told == ["judge wise: 6", "judge wise: 10", "judge wise: 10"]
 
 
 def test_a_checkpoint_keeps_the_metric_of_a_set_beside_the_scores_of_the_main_rows(tmp_path: Path) -> None:
