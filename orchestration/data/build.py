@@ -19,7 +19,7 @@ from orchestration.data.deduplicate import decide
 from orchestration.data.filter import filter_stage
 from orchestration.data.measure import measure_stage
 from orchestration.data.normalise import normalise_stage
-from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build
+from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build, reward_code
 from orchestration.data.publish import of_role, publish
 from orchestration.data.read import read_sources
 from orchestration.data.row_index import RowIndex
@@ -272,6 +272,8 @@ def _attempt(config: ExperimentConfig, job: BuildJob, model: Path, logs: Path) -
         if all(done):
             advance(sum(chunk.num_rows for chunk in chunks))
             return [chunk for chunk in done if chunk is not None]
+        if reward_code(config.reward) != job.reward_code:
+            raise DataError("code of reward.functions has changed since the build began; start it again")
         # Reserved only while sampling: the workers of other stages need these cores too.
         with reserved(config, roles=POLICY_ROLES) as reservations:
             return asyncio.run(run(reservations, targets, advance))

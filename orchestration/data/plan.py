@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.own_code import OwnCodeError, is_own
 from conf.own_code import digest_of as code_digest
-from conf.own_code import is_own
 from orchestration.data.chunks import digest_of
 from orchestration.data.filter import RowFilter, filter_code
 from orchestration.data.measure import Ruler, processor_files
@@ -18,11 +18,14 @@ from orchestration.data.sources.registry import find_adapter
 from orchestration.data.stages import STAGES, stage_code
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.own_code import own_code, with_own_code
 from orchestration.settings.recipe import RecipeConfig, SourceConfig
 from orchestration.storage.files import write_json
 from rewards.core.config import RewardConfig
 
 MANIFEST = "manifest.json"
+ELSEWHERE = "own:code"
+"""Stands for own functions of rewards in settings that must not depend on where their files lie."""
 ROLE_ORDER = ("guard", "held_out", "train")
 """Evaluation sets come first, so that of two equal rows the training row is rejected."""
 
@@ -46,6 +49,9 @@ class BuildJob:
     recipe: RecipeConfig
     plans: Sequence[SourcePlan]
     reward: RewardConfig
+    """Without the places of own functions, which none but stage sample asks."""
+    reward_code: Mapping[str, str]
+    """Digest of the code of each own function, by its setting below `reward`; part of `policy`."""
     ruler: Ruler
     processor: str
     """Digest of the processor files that determine prompt lengths."""
@@ -132,13 +138,14 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
         max_prompt_tokens=recipe.measure.max_prompt_tokens or engine.max_model_len - sampling.longest_completion,
     )
     processor = digest_of([digests.of(path) for path in processor_files(model)])
+    own_rewards = reward_code(config.reward)
     policy = ""
     if recipe.difficulty.enabled:
         weights = [digests.of(path) for path in sorted(model.glob("*.safetensors"))]
         policy = digest_of(
             weights,
             processor,
-            asdict(config.reward),
+            asdict(with_own_code(config.reward, lambda key, _: f"own:{own_rewards[key]}")),
             asdict(sampling),
             config.rollout.system_prompt,
             config.rollout.engine.dtype,
@@ -152,7 +159,8 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
     job = BuildJob(
         recipe=recipe,
         plans=plan_sources(recipe, store, digests),
-        reward=config.reward,
+        reward=with_own_code(config.reward, lambda *_: ELSEWHERE),
+        reward_code=own_rewards,
         ruler=ruler,
         processor=processor,
         policy=policy,
@@ -162,6 +170,18 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
     )
     out = Path(recipe.out).expanduser().absolute() if recipe.out else store / "built" / f"{recipe.name}-{job.key}"
     return replace(job, out=out)
+
+
+def reward_code(reward: RewardConfig) -> dict[str, str]:
+    """Return the digest of the code of every own function, by its setting below `reward`.
+
+    Raises:
+        ConfigError: There is no such file or module.
+    """
+    try:
+        return {key: code_digest(f"reward.{key}", text) for key, text in own_code(reward).items()}
+    except OwnCodeError as error:
+        raise ConfigError(str(error)) from error
 
 
 def is_built(job: BuildJob) -> bool:

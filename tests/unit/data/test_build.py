@@ -136,6 +136,32 @@ def test_what_was_tried_is_tried_again_only_where_it_could_come_out_otherwise(
     assert (before.key != after.key) == is_new
 
 
+def test_what_was_tried_is_tried_again_with_changed_code_of_a_reward_wherever_it_lies(
+    model: Path, tmp_path: Path
+) -> None:
+    code = "def score(request, least=0):\n    return 1.0\n"
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(code)
+
+    def planned(folder: str, *more: str) -> Any:
+        own = f"reward.functions.mine.path={tmp_path / folder / 'mine.py'}:score"
+        return plan(model, tmp_path, own, "reward.routes.chart=mine", *more)
+
+    first, plain = planned("here", *BANDS), planned("here")
+    assert planned("there", *BANDS).key == first.key
+    assert planned("there", *BANDS).policy == first.policy
+    least = planned("here", "+reward.functions.mine.parameters.least=1", *BANDS)
+    assert least.policy != first.policy
+    (tmp_path / "here" / "mine.py").write_text(code.replace("1.0", "0.5"))
+    assert planned("here", *BANDS).policy != first.policy
+    assert planned("here", *BANDS).key != first.key
+    assert planned("here").key == plain.key, "without a try no function of one's own is asked"
+    (tmp_path / "here" / "mine.py").unlink()
+    build(first)
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
 def test_images_can_lie_in_files_beside_the_shards(model: Path, tmp_path: Path) -> None:
     build(plan(model, tmp_path, "data.recipe.shards.images=paths"), is_tried=False)
     train = SampleTable(tmp_path / "out" / "train")
