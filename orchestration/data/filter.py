@@ -14,6 +14,7 @@ from typing import Any
 from conf.own_code import OwnCodeError, digest_of, load_own, raised_by
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.sources.rows import Candidate, Refused, RejectReason, candidate_from_json
+from orchestration.data.sources.time_limit import OutOfTimeError, time_limit
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import FilterConfig
@@ -65,13 +66,20 @@ class RowFilter:
         Raises:
             Refused: LEFT_OUT, with the reason that the function gives; or FILTER_FAILED, with what it raised, or
                 because it returned anything but a bool or (bool, reason).
+            DataError: It took longer than its limit. No row is left out for that: another machine may be faster.
         """
         if row.role not in self.config.roles:
             return
         more = {"images": images()} if self.takes_images else {}
         try:
-            found = self._function(row, **more, **self.config.parameters)
-        except Exception as error:
+            with time_limit(self.config.timeout_s):
+                found = self._function(row, **more, **self.config.parameters)
+        except OutOfTimeError as error:
+            raise DataError(
+                f"{self._key}: {self.config.path} was asked about row {row.source_id} of {row.source}: "
+                f"{raised_by(self._function, error)}; correct the function, or raise {self._key}.timeout_s"
+            ) from error
+        except (Exception, SystemExit) as error:
             raise self._refused(RejectReason.FILTER_FAILED, raised_by(self._function, error)) from error
         keep, said = found if isinstance(found, tuple) and len(found) == 2 else (found, "")
         if type(keep).__name__ not in ("bool", "bool_") or not isinstance(said, str):

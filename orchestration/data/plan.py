@@ -69,9 +69,11 @@ class BuildJob:
         recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
         for source in recipe["sources"].values():
             source["path"] = None
+            del source["timeout_s"]
             if is_own(source["adapter"]):
                 source["adapter"] = None  # its code is in the keys of the parts
         for name, values in recipe.pop("filters").items():
+            del values["timeout_s"]
             recipe[f"filters.{name}"] = {**values, "path": self.filter_code[name]}  # wherever its file lies
         recipe["filters"] = list(self.recipe.filters)  # their order counts
         parts = [task.key for plan in self.plans for task in plan.tasks]
@@ -236,6 +238,7 @@ def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDige
         for path, digest in zip(part.files, own, strict=True):
             files[str(path.relative_to(root) if path.is_relative_to(root) else path)] = digest
         shape = {**asdict(source), "path": None, "quota": None}
+        del shape["timeout_s"]
         if code:
             shape["adapter"] = code  # wherever the file lies
         key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, recipe.limits.max_image_bytes, part.name,

@@ -35,6 +35,9 @@ class SourceConfig:
     """Rows of this source in the result, at most."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What the adapter alone understands; each adapter documents its own."""
+    timeout_s: Annotated[float, Gt(0), Le(10**6)] = 600.0
+    """Seconds that a function of your own may take for a row, the first with all that it prepares. Then the build ends
+    and says where the function was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,8 @@ class FilterConfig:
     """Further arguments of the function, by name."""
     roles: Annotated[tuple[Literal["train", "held_out"], ...], MinLen(1)] = ("train",)
     """Of which rows it is asked; all others stay."""
+    timeout_s: Annotated[float, Gt(0), Le(10**6)] = 60.0
+    """Seconds for one row. Then the build ends and says where the function was, and at which row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from orchestration.data.sources.fields import RowError, as_answer, as_fields, re
 from orchestration.data.sources.mapping import KEYS, build_mapping
 from orchestration.data.sources.rows import BadRow, RawRow, RejectReason
 from orchestration.data.sources.streams import Record, Records, read_rows
+from orchestration.data.sources.time_limit import OutOfTimeError, time_limit
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import unknown_key
@@ -92,19 +93,30 @@ class OwnSource(Adapter):
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         folder = None if config.path is None else root
-        records = self._records(folder, config.split, self.read_options(config))
+        records = self._records(folder, config)
         return read_rows(records, lambda record: [own_row(record, part.name, folder)], part.name)
 
-    def _records(self, root: Path | None, split: str, options: Mapping[str, Any]) -> Records:
+    def _records(self, root: Path | None, config: SourceConfig) -> Records:
         number = 0
         try:
-            found = self._function(root, split, **options)
+            with time_limit(config.timeout_s):
+                found = self._function(root, config.split, **self.read_options(config))
             if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Mapping)):
                 raise TypeError(f"it returned {type(found).__name__}; it must yield one dict a row")
-            for row in found:
+            rows = iter(found)
+            while True:
+                with time_limit(config.timeout_s):
+                    row = next(rows, _END)
+                if row is _END:
+                    return
                 yield Record(str(number), row)
                 number += 1
-        except Exception as error:
+        except OutOfTimeError as error:
+            raise DataError(
+                f"adapter={self._text} hung after {number} rows: {raised_by(self._function, error)}; correct the "
+                "function, or raise the source's timeout_s"
+            ) from error
+        except (Exception, SystemExit) as error:
             # What comes behind a failure is unknown: a dataset without it would be short in silence.
             raise DataError(
                 f"adapter={self._text} failed after {number} rows: {raised_by(self._function, error)}; correct the "
@@ -112,6 +124,7 @@ class OwnSource(Adapter):
             ) from error
 
 
+_END = object()
 SIGNATURE = "rows(root, split, **options), which yields one dict a row"
 
 

@@ -1,6 +1,7 @@
 """Filters of one's own: the example of the README through a whole build, what is counted, and what is refused."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,7 @@ def unread() -> list[bytes]:
         ("None", "filter_failed", "mine/returned None; it must be True, False or (bool, reason)"),
         ("1", "filter_failed", "mine/returned 1; it must be True, False or (bool, reason)"),
         ("(False, 3)", "filter_failed", "mine/returned (False, 3); it must be True, False or (bool, reason)"),
+        ("exit('no')", "filter_failed", "mine/SystemExit: no (some.py, line 2)"),
         ("1 / 0", "filter_failed", "mine/ZeroDivisionError: division by zero (some.py, line 2)"),
     ],
 )
@@ -155,6 +157,34 @@ def test_what_a_filter_answers_is_counted_as_what_it_is(answer: str, reason: str
     with pytest.raises(Refused) as caught:
         one.check(candidate("chart", "3"), unread)
     assert (caught.value.reason.value, caught.value.said) == (reason, said)
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(600)", "swallow()"])
+def test_a_filter_that_hangs_ends_the_stage_with_its_row_and_its_line(hang: str, tmp_path: Path) -> None:
+    code = f"""
+import time
+def swallow():
+    while True:
+        try:
+            time.sleep(600)
+        except Exception:
+            pass
+def keep(row):
+    return {hang}
+"""
+    one = loaded(tmp_path, code, timeout_s=0.01)
+    with pytest.raises(DataError, match=(
+        r"filters\.mine: .*some\.py:keep was asked about row .* of .*: OutOfTimeError: no answer within 0\.01 s "
+        r"\(some\.py, line \d+\); correct the function, or raise data\.recipe\.filters\.mine\.timeout_s"
+    )):  # fmt: skip
+        one.check(candidate("chart", "3"), unread)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_time_limit_is_no_part_of_what_is_built(model: Path, folder: Path) -> None:
+    longer = "+data.recipe.filters.worth.timeout_s=9", "+data.recipe.sources.demo.timeout_s=9"
+    assert planned(model, folder, *longer).key == planned(model, folder).key
 
 
 @pytest.mark.parametrize("answer", ["True", "(True, 'fine')", "np.bool_(True)"])

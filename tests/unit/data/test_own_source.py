@@ -190,6 +190,23 @@ def test_what_is_no_iterable_of_rows_ends_the_build(tmp_path: Path) -> None:
         read(tmp_path, "rows = 1\n")
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_source_that_hangs_ends_the_build_with_the_number_of_its_row(number: int, tmp_path: Path) -> None:
+    (tmp_path / "some.py").write_text(
+        "import time\ndef rows(root, split):\n"
+        f"    for _ in range({number}):\n        yield {{'question': 'q', 'answer': 1, 'task': 'chart'}}\n"
+        "    time.sleep(600)\n"
+    )
+    adapter = find_adapter(f"{tmp_path / 'some.py'}:rows")
+    config = SourceConfig(adapter="some.py:rows", timeout_s=0.02)
+    [part] = adapter.parts(tmp_path, config)
+    with pytest.raises(DataError, match=(
+        rf"adapter=.*some\.py:rows hung after {number} rows: OutOfTimeError: no answer within 0\.02 s \(some\.py, "
+        r"line 5\); correct the function, or raise the source's timeout_s"
+    )):  # fmt: skip
+        list(adapter.rows(tmp_path, part, config))
+
+
 def test_root_is_none_without_a_path_and_pictures_are_no_files_of_the_key(tmp_path: Path) -> None:
     code = 'def rows(root, split):\n    yield {"question": str(root), "answer": 1, "task": split}\n'
     assert [row.question for row in read(tmp_path, code) if isinstance(row, RawRow)] == ["None"]
