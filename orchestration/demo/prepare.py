@@ -19,7 +19,7 @@ from pathlib import Path
 
 from learner.store import set_default_modes
 from orchestration.cluster.guard import guarded
-from orchestration.demo.drawn.questions import DemoSample, with_boxes_in
+from orchestration.demo.drawn.questions import DemoSample, tags_of, with_boxes_in
 from orchestration.demo.drawn.tasks import WARM_START_WEIGHTS, generate_samples
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.demo.warm_start import warm_start
@@ -29,9 +29,11 @@ from orchestration.settings import demo
 from orchestration.settings.demo import FAMILY_FRAMES, DemoSettings, FamilyName
 from orchestration.settings.errors import DataError
 from orchestration.settings.seeds import derive_seed
+from rewards.core import envelope
+from rewards.core.config import FormatConfig
 
-SHAPE_FILES = (str(tiny.__file__), str(demo.__file__))
-"""Code of the model outside of this package."""
+SHAPE_FILES = (str(tiny.__file__), str(demo.__file__), str(envelope.__file__))
+"""Code of the model, and of the form of demonstrations, outside of this package."""
 LIBRARIES = ("pillow", "tokenizers", "torch", "transformers")
 NUM_CORPUS_SAMPLES = 3000
 """Enough for each word of the demo to occur many times."""
@@ -44,7 +46,12 @@ NUM_MARKS = 8
 
 
 def prepare_demo(
-    root: Path, *, settings: DemoSettings, family: FamilyName, progress: Callable[[int, float], None]
+    root: Path,
+    *,
+    settings: DemoSettings,
+    family: FamilyName,
+    form: FormatConfig,
+    progress: Callable[[int, float], None],
 ) -> Path:
     """Return the folder of the warm-started model; makes it if it does not exist.
 
@@ -52,16 +59,17 @@ def prepare_demo(
         root: Cache folder, shared by all runs; created if it does not exist.
         settings: Equal settings have the same model.
         family: Family of the model.
+        form: Form in which its demonstrations answer.
         progress: Called after each step of the warm start with its number and loss.
     """
-    target = model_folder(root, settings, family)
+    target = model_folder(root, settings, family, form)
     if target.is_dir():
         return target
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_model(partial, settings, family, progress)
+        _write_model(partial, settings, family, form, progress)
         set_default_modes(partial)
         if not target.is_dir():  # the first of several processes wins
             partial.rename(target)
@@ -70,14 +78,15 @@ def prepare_demo(
     return target
 
 
-def model_folder(root: Path, settings: DemoSettings, family: FamilyName) -> Path:
+def model_folder(root: Path, settings: DemoSettings, family: FamilyName, form: FormatConfig) -> Path:
     """Return the folder of the model of these settings, which may not exist yet."""
-    return root / f"model-{model_digest(settings, family)}"
+    return root / f"model-{model_digest(settings, family, form)}"
 
 
-def model_digest(settings: DemoSettings, family: FamilyName) -> str:
+def model_digest(settings: DemoSettings, family: FamilyName, form: FormatConfig) -> str:
     """Return the digest of settings, code and libraries of the warm-started model."""
-    hasher = hashlib.blake2b(json.dumps([family, *astuple(settings)]).encode(), digest_size=8)
+    written = (form.style, *tags_of(form), form.think_prefilled)
+    hasher = hashlib.blake2b(json.dumps([family, *astuple(settings), *written]).encode(), digest_size=8)
     for name in LIBRARIES:
         hasher.update(f"{name}=={importlib.metadata.version(name)}".encode())
     for file in (*sorted(Path(__file__).parent.rglob("*.py")), *map(Path, SHAPE_FILES)):
@@ -86,7 +95,7 @@ def model_digest(settings: DemoSettings, family: FamilyName) -> str:
 
 
 def _write_model(
-    folder: Path, settings: DemoSettings, name: FamilyName, progress: Callable[[int, float], None]
+    folder: Path, settings: DemoSettings, name: FamilyName, form: FormatConfig, progress: Callable[[int, float], None]
 ) -> None:
     """Make a tiny model, warm-start it, and write it to `folder`."""
     family = FAMILIES[name]
@@ -100,29 +109,29 @@ def _write_model(
     )
     samples = [with_boxes_in(FAMILY_FRAMES[name], sample) for sample in drawn]
     blank = folder / "blank"
-    make_tiny_model(blank, family, corpus=_tokenizer_corpus(samples, seed), seed=seed)
-    warm_start(blank, folder, family, samples=samples, settings=settings, seed=seed, progress=progress)
+    make_tiny_model(blank, family, corpus=_tokenizer_corpus(samples, seed, form), seed=seed, form=form)
+    warm_start(blank, folder, family, samples=samples, settings=settings, seed=seed, progress=progress, form=form)
     shutil.rmtree(blank)
 
 
-def _tokenizer_corpus(samples: Iterable[DemoSample], seed: int) -> Iterator[str]:
+def _tokenizer_corpus(samples: Iterable[DemoSample], seed: int, form: FormatConfig) -> Iterator[str]:
     """Yield the training texts of the tokenizer: questions, demonstrations, words of the chat."""
     rng = random.Random(f"mixed-r1/demo/corpus/{seed}")
     for sample in itertools.islice(samples, NUM_CORPUS_SAMPLES):
         yield sample.question
-        yield sample.demonstration(rng)
+        yield sample.demonstration(rng, form=form)
         yield CHAT_WORDS
 
 
-def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) -> Path:
+def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName, form: FormatConfig) -> Path:
     """Return the model's folder; a child process makes it if it is not there: the driver of a run never imports torch.
 
     Raises:
         DataError: The child failed; what it said is above.
     """
-    folder = model_folder(cache, settings, family)
+    folder = model_folder(cache, settings, family, form)
     if not folder.is_dir():
-        wanted = json.dumps({"family": family, "settings": asdict(settings)})
+        wanted = json.dumps({"family": family, "settings": asdict(settings), "form": asdict(form)})
         command = [sys.executable, "-m", "orchestration.demo.prepare", str(cache), wanted]
         # One thread: too small a model for two, and the order of sums, hence the weights, must not depend on cores.
         settled = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
@@ -135,13 +144,13 @@ def make_in_subprocess(cache: Path, settings: DemoSettings, family: FamilyName) 
 
 
 def main() -> None:
-    """Make the model as `make_in_subprocess` asks for: CACHE, then family and settings as JSON."""
+    """Make the model as `make_in_subprocess` asks for: CACHE, then family, settings and form as JSON."""
     import transformers
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     wanted = json.loads(sys.argv[2])
-    settings = DemoSettings(**wanted["settings"])
+    settings, form = DemoSettings(**wanted["settings"]), FormatConfig(**wanted["form"])
     with progress_bars(width=34, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task(BAR_TITLE, total=settings.warm_start_steps)
 
@@ -151,7 +160,7 @@ def main() -> None:
             if bars.disable and marks > before:
                 print(f"{BAR_TITLE}, step {step} of {settings.warm_start_steps}, loss {loss:.2f}", flush=True)
 
-        prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], progress=show)
+        prepare_demo(Path(sys.argv[1]), settings=settings, family=wanted["family"], form=form, progress=show)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestration.demo.drawn.questions import END_OF_TURN, TAGS
+from orchestration.demo.drawn.questions import END_OF_TURN, tags_of
 from orchestration.models.tiny import (
     DOWNSAMPLE_RATIO,
     MAX_PIXELS,
@@ -26,6 +26,7 @@ from orchestration.models.tiny import (
     vision_shape,
 )
 from orchestration.settings.demo import CELL, SIDE, FamilyName
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 
 if TYPE_CHECKING:
     import torch
@@ -278,7 +279,9 @@ def _normalise(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
     return pixels * np.float32(1 / 255.0) / stds - means / stds
 
 
-def make_tiny_model(folder: Path, family: TinyFamily, *, corpus: Iterable[str], seed: int) -> None:
+def make_tiny_model(
+    folder: Path, family: TinyFamily, *, corpus: Iterable[str], seed: int, form: FormatConfig = DEFAULT_FORMAT
+) -> None:
     """Write a Hugging Face folder with a new tokenizer, the processor, and random float32 weights.
 
     Args:
@@ -286,11 +289,12 @@ def make_tiny_model(folder: Path, family: TinyFamily, *, corpus: Iterable[str], 
         family: Model family.
         corpus: Training texts of the tokenizer.
         seed: Seed of the weights.
+        form: Form of answers, whose tags are tokens.
     """
     import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
-    processor = family.make_processor(train_tokenizer(corpus, special_tokens=family.special_tokens))
+    processor = family.make_processor(train_tokenizer(corpus, special_tokens=family.special_tokens, form=form))
     processor.chat_template = chat_template(family)
     tokenizer = processor.tokenizer
     with torch.random.fork_rng(devices=[]):
@@ -324,16 +328,19 @@ def _silence_blocks(model: "nn.Module", family: TinyFamily) -> None:
                 parameter.zero_()
 
 
-def train_tokenizer(corpus: Iterable[str], *, special_tokens: tuple[str, ...]) -> "Tokenizer":
+def train_tokenizer(
+    corpus: Iterable[str], *, special_tokens: tuple[str, ...], form: FormatConfig = DEFAULT_FORMAT
+) -> "Tokenizer":
     """Train a byte-level BPE in which digits, tags and control tokens are single tokens.
 
     Args:
         corpus: Training texts.
         special_tokens: Control tokens of the model family, besides those of the chat.
+        form: Form of answers with the tags.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    control_tokens = (*CHAT_TOKENS, *special_tokens)
+    tags, control_tokens = tags_of(form), (*CHAT_TOKENS, *special_tokens)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -343,13 +350,13 @@ def train_tokenizer(corpus: Iterable[str], *, special_tokens: tuple[str, ...]) -
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(TAGS) - len(control_tokens),
+        vocab_size=VOCAB_SIZE - len(tags) - len(control_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_without(corpus, (*TAGS, *control_tokens)), trainer)
+    tokenizer.train_from_iterator(_without(corpus, (*tags, *control_tokens)), trainer)
     # The tags are not special: decoding with skip_special_tokens must keep them for the reward to read.
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control_tokens])
     return tokenizer
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.demo.drawn.questions import DemoSample
 from orchestration.demo.tiny_model import TinyFamily
 from orchestration.settings.demo import DemoSettings
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ def warm_start(
     settings: DemoSettings,
     seed: int,
     progress: Callable[[int, float], None],
+    form: FormatConfig = DEFAULT_FORMAT,
 ) -> None:
     """Train a model folder on demonstrations of the samples and write the result into another folder.
 
@@ -56,6 +58,7 @@ def warm_start(
         seed: Seed of order and faults.
         progress: Called after every step with the number of steps done and the mean cross-entropy of a completion
             token in its batch, in nats.
+        form: Form in which demonstrations answer.
 
     Raises:
         ValueError: If there are fewer pictures than one step needs.
@@ -69,7 +72,7 @@ def warm_start(
         )
     processor = AutoProcessor.from_pretrained(folder_in)
     model = AutoModelForImageTextToText.from_pretrained(folder_in).train()
-    _train(model, _batches(pictures, TreeCollator(processor, family), settings, seed), settings, progress)
+    _train(model, _batches(pictures, TreeCollator(processor, family), settings, seed, form), settings, progress)
     model.save_pretrained(folder_out)
     processor.save_pretrained(folder_out)
 
@@ -147,17 +150,24 @@ def pictures_of(samples: Iterable[DemoSample]) -> list[list[DemoSample]]:
 
 
 def _batches(
-    pictures: Sequence[Sequence[DemoSample]], collator: "TreeCollator", settings: DemoSettings, seed: int
+    pictures: Sequence[Sequence[DemoSample]],
+    collator: "TreeCollator",
+    settings: DemoSettings,
+    seed: int,
+    form: FormatConfig,
 ) -> Iterator["TreeBatch"]:
     """Yield batches endlessly; each epoch has its own order and faults."""
     rng = random.Random(f"mixed-r1/demo/warm-start/{seed}")
-    size = settings.warm_start_batch_size
+    size, fault_frac = settings.warm_start_batch_size, settings.fault_frac
     while True:
         order = rng.sample(range(len(pictures)), len(pictures))
         for start in range(0, len(order) - size + 1, size):
             yield collator.collate(
                 [
-                    [(sample, sample.demonstration(rng, fault_frac=settings.fault_frac)) for sample in pictures[index]]
+                    [
+                        (sample, sample.demonstration(rng, fault_frac=fault_frac, form=form))
+                        for sample in pictures[index]
+                    ]
                     for index in order[start : start + size]
                 ]
             )

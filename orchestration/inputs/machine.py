@@ -119,7 +119,8 @@ def known_model_folder(config: ExperimentConfig) -> Path | None:
     folder = config.model.folder
     if folder is None and config.model.tiny_family is not None:
         try:
-            folder = model_folder(Path(config.cache_dir), config.demo, config.model.tiny_family)
+            form = config.reward.format
+            folder = model_folder(Path(config.cache_dir), config.demo, config.model.tiny_family, form)
         except PackageNotFoundError:  # its name holds torch's version; where torch is not installed it was never made
             return None
     return folder if folder is not None and folder.is_dir() else None

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field, fields, replace
 
 from orchestration.demo.drawn.pictures import COLOURS, MAX_VALUE, QUARTERS, SHAPES, SIZES, Chart, Scene, Shape
 from orchestration.settings.demo import CELL, SIDE, FrameName
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
+from rewards.core.envelope import write_response
 
 END_OF_TURN = "<|im_end|>"
 """End of each turn of the chat, including the completion."""
 
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-"""Tags of a completion; each is one token of the tiny model."""
-
 FORMAT_FAULT_SHARE = 0.25
-"""Share of faulty demonstrations whose fault is in the tags; the others have a wrong answer."""
+"""Share of faulty demonstrations whose fault is in the format; the others have a wrong answer."""
 
 NUM_OPTIONS = 4
 
@@ -47,17 +46,16 @@ class Solution:
     """A thought and the answer that follows from it.
 
     Example:
-        >>> Solution(think="red is 4", answer="4").text
+        >>> Solution(think="red is 4", answer="4").written(DEFAULT_FORMAT)
         '<think>red is 4</think><answer>4</answer>'
     """
 
     think: str
     answer: str
 
-    @property
-    def text(self) -> str:
-        """The completion without its end-of-turn token."""
-        return f"<think>{self.think}</think><answer>{self.answer}</answer>"
+    def written(self, form: FormatConfig) -> str:
+        """Return the completion in a form, without its end-of-turn token."""
+        return write_response(self.answer, form, think=self.think)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +93,19 @@ class DemoSample(Question):
         """Digest of picture and question, independent of the seed."""
         return hashlib.blake2b(f"{self.scene_digest}/{self.question}".encode(), digest_size=10).hexdigest()
 
-    def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0) -> str:
+    def demonstration(self, rng: random.Random, *, fault_frac: float = 0.0, form: FormatConfig = DEFAULT_FORMAT) -> str:
         """Return the text of a completion to imitate, end-of-turn token included.
 
         Args:
             rng: Decides whether there is a fault, and which.
             fault_frac: Probability of a fault, in [0, 1].
+            form: Form of the answer; with style=none every fault is a wrong answer.
         """
         if rng.random() >= fault_frac:
-            return self.solution.text + END_OF_TURN
-        if rng.random() < FORMAT_FAULT_SHARE:
-            return break_format(self.solution, rng) + END_OF_TURN
-        return rng.choice(self.slips).text + END_OF_TURN
+            return self.solution.written(form) + END_OF_TURN
+        if rng.random() < FORMAT_FAULT_SHARE and form.style != "none":
+            return break_format(self.solution, rng, form) + END_OF_TURN
+        return rng.choice(self.slips).written(form) + END_OF_TURN
 
 
 def make_sample(asked: Question, *, image_png: bytes, image_size: tuple[int, int], scene_digest: str) -> DemoSample:
@@ -120,16 +119,28 @@ def make_sample(asked: Question, *, image_png: bytes, image_size: tuple[int, int
     )
 
 
-def break_format(solution: Solution, rng: random.Random) -> str:
-    """Return the right solution in a format that the format reward refuses: a tag is missing or out of order."""
-    think, answer = f"<think>{solution.think}</think>", f"<answer>{solution.answer}</answer>"
-    broken = (
-        f"{think}<answer>{solution.answer}",
-        f"<think>{solution.think}{answer}",
-        f"{think}{solution.answer}",
-        f"{answer}{think}",
-        answer,
-    )
+def tags_of(form: FormatConfig) -> tuple[str, str, str, str]:
+    """Return the tags of a form; each is one token of the tiny model."""
+    return form.think_open, form.think_close, form.answer_open, form.answer_close
+
+
+def break_format(solution: Solution, rng: random.Random, form: FormatConfig) -> str:
+    """Return the right solution in a form that the format reward refuses; style=none refuses nothing.
+
+    Of tags one is missing or out of order; a box or JSON object is missing, not closed, or there twice.
+    """
+    whole = solution.written(form)
+    broken: tuple[str, ...] = (f"{solution.think} {solution.answer}", whole[:-1], f"{whole} {whole}")
+    if form.style == "tags":
+        opening = "" if form.think_prefilled else form.think_open
+        think, answer = f"{solution.think}{form.think_close}", f"{form.answer_open}{solution.answer}{form.answer_close}"
+        broken = (
+            f"{opening}{think}{form.answer_open}{solution.answer}",
+            f"{opening}{solution.think}{answer}",
+            f"{opening}{think}{solution.answer}",
+            f"{answer}{opening}{think}",
+            answer,
+        )
     return rng.choice(broken)
 
 

@@ -4,12 +4,18 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestration.demo.prepare import model_digest, prepare_demo
+from orchestration.demo.prepare import _write_model, model_digest, model_folder, prepare_demo
 from orchestration.demo.tiny_model import FAMILIES
+from orchestration.inputs.machine import known_model_folder
+from orchestration.inputs.prepare import model_folder as find_model
+from orchestration.settings.composition import compose
 from orchestration.settings.demo import DemoSettings, FamilyName
+from orchestration.settings.experiment import build_settings
+from rewards.core.config import DEFAULT_FORMAT, FormatConfig
 
 SETTINGS = DemoSettings(
     seed=1,
@@ -29,8 +35,10 @@ def refuse(*_: object) -> None:
 
 def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
     seen: list[int] = []
-    first = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=lambda step, _: seen.append(step))
-    second = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=refuse)
+    first = prepare_demo(
+        tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=lambda step, _: seen.append(step)
+    )
+    second = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=refuse)
 
     assert first == second
     assert (first / "config.json").is_file()
@@ -42,7 +50,7 @@ def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
 def test_files_of_the_model_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        folder = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=lambda *_: None)
+        folder = prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=lambda *_: None)
     finally:
         os.umask(before)
 
@@ -50,7 +58,10 @@ def test_files_of_the_model_have_the_mode_that_the_umask_says(umask: int, tmp_pa
 
 
 def test_every_family_has_a_model_of_its_own(tmp_path: Path) -> None:
-    folders = [prepare_demo(tmp_path, settings=SETTINGS, family=name, progress=lambda *_: None) for name in FAMILIES]
+    folders = [
+        prepare_demo(tmp_path, settings=SETTINGS, family=name, form=DEFAULT_FORMAT, progress=lambda *_: None)
+        for name in FAMILIES
+    ]
     architectures = {json.loads((folder / "config.json").read_text())["model_type"] for folder in folders}
     assert architectures == {"qwen2_5_vl", "internvl"}
 
@@ -60,7 +71,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, progress=fail)
+        prepare_demo(tmp_path, settings=SETTINGS, family=FAMILY, form=DEFAULT_FORMAT, progress=fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,4 +81,40 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 )
 def test_only_what_a_setting_shapes_is_made_anew(change: dict[str, float], is_new: bool) -> None:
     changed = dataclasses.replace(SETTINGS, **change)
-    assert (model_digest(changed, FAMILY) != model_digest(SETTINGS, FAMILY)) == is_new
+    before, after = (model_digest(settings, FAMILY, DEFAULT_FORMAT) for settings in (SETTINGS, changed))
+    assert (after != before) == is_new
+
+
+@pytest.mark.parametrize(
+    ("change", "is_new"),
+    [({"style": "boxed"}, True), ({"style": "json"}, True), ({"style": "none"}, True), ({"answer_tag": "final"}, True),
+     ({"think_prefilled": True}, True), ({"graded": True}, False), ({}, False)],
+)  # fmt: skip
+def test_each_form_that_demonstrations_can_have_is_a_model_of_its_own(change: dict[str, Any], is_new: bool) -> None:
+    before, after = (model_digest(SETTINGS, FAMILY, FormatConfig(**given)) for given in ({}, change))
+    assert (after != before) == is_new
+
+
+def test_the_style_of_the_run_reaches_demonstrations_and_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[FormatConfig, bool]] = []
+
+    def note(folder: Path, *_: object, form: FormatConfig, **__: object) -> None:
+        tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+        made.append((form, {"<reason>", "</final>"} <= {token["content"] for token in tokens}))
+
+    monkeypatch.setattr("orchestration.demo.prepare.warm_start", note)
+    form = FormatConfig(think_tag="reason", answer_tag="final")
+    folder = tmp_path / "model"
+    _write_model(folder, SETTINGS, FAMILY, form, refuse)
+    assert made == [(form, True)]
+
+    for style in ("boxed", "json", "none"):
+        config = build_settings(
+            compose([f"run_dir={tmp_path}", f"cache_dir={tmp_path}", f"reward.format.style={style}"])
+        )
+        expected = model_folder(tmp_path, config.demo, FAMILY, FormatConfig(style=style))
+        expected.mkdir()
+        assert known_model_folder(config) == expected
+        assert find_model(config) == expected

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from orchestration.demo.drawn.questions import END_OF_TURN, TAGS, DemoSample
+from orchestration.demo.drawn.questions import END_OF_TURN, DemoSample, tags_of
 from orchestration.demo.tiny_model import CHAT_TOKENS, TinyFamily, make_tiny_model
 from orchestration.demo.warm_start import TreeCollator, pictures_of, prompt_text
 from orchestration.settings.demo import FamilyName
+from rewards.core.config import DEFAULT_FORMAT
 
 IMAGE_MARKUP = {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>", "internvl": "<IMG_CONTEXT>\n"}
 
@@ -40,13 +41,13 @@ def test_any_text_survives_the_tokenizer(processor: Any, text: str) -> None:
 
 def test_texts_of_the_demo_survive_and_stay_short(processor: Any, family_samples: list[DemoSample]) -> None:
     for sample in family_samples:
-        ids = processor.tokenizer(sample.solution.text, add_special_tokens=False).input_ids
-        assert processor.tokenizer.decode(ids, skip_special_tokens=True) == sample.solution.text
+        ids = processor.tokenizer(sample.solution.written(DEFAULT_FORMAT), add_special_tokens=False).input_ids
+        assert processor.tokenizer.decode(ids, skip_special_tokens=True) == sample.solution.written(DEFAULT_FORMAT)
         assert len(ids) + 1 <= 48
 
 
 def test_tags_and_control_tokens_are_single_tokens(processor: Any, family: TinyFamily) -> None:
-    for token in (*TAGS, *CHAT_TOKENS, *family.special_tokens):
+    for token in (*tags_of(DEFAULT_FORMAT), *CHAT_TOKENS, *family.special_tokens):
         assert len(processor.tokenizer(f"a{token}b", add_special_tokens=False).input_ids) == 3, token
 
 
@@ -109,7 +110,10 @@ def test_every_block_starts_as_the_identity(model: Any, family: TinyFamily) -> N
 def test_questions_that_share_a_row_see_what_each_would_see_alone(
     model: Any, processor: Any, family: TinyFamily, samples: list[DemoSample]
 ) -> None:
-    rows = [[(sample, sample.solution.text + END_OF_TURN) for sample in group] for group in pictures_of(samples)[:3]]
+    rows = [
+        [(sample, sample.solution.written(DEFAULT_FORMAT) + END_OF_TURN) for sample in group]
+        for group in pictures_of(samples)[:3]
+    ]
     batch = TreeCollator(processor, family).collate(rows)
     # Blocks start silent, so that a wrong mask would go unseen: give every block a voice first.
     torch.manual_seed(0)
