@@ -16,7 +16,17 @@ from orchestration.settings.groups import CONF, EMPTY_GROUPS, ConfigGroups
 from orchestration.settings.own_code import with_own_code_in
 from orchestration.settings.strict import refuse_secret_overrides, refuse_secrets
 
-NAMED_BY_USERS = ("reward.functions", "reward.judges", "cluster.judges", "algorithm.tasks")
+NAMED_BY_USERS = (
+    "reward.functions",
+    "reward.judges",
+    "cluster.judges",
+    "cluster.environment",
+    "algorithm.tasks",
+    "rollout.sampling.tasks",
+    "evaluation.sets",
+    "data.stream.weights",
+    "tracking.options",
+)
 """Mappings whose names are all the user's, so that a new one needs no plus sign."""
 ONE_QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 """A value in quotes as a whole, which Hydra takes off."""

@@ -1,5 +1,7 @@
 """What is typed becomes settings as it was meant, or is refused in one line that names what is wrong and the way."""
 
+from typing import Any
+
 import pytest
 
 from orchestration.cli import compose
@@ -90,6 +92,37 @@ def test_of_two_values_for_one_key_the_last_counts() -> None:
     assert compose(["seed=1", "seed=2"])["seed"] == 2
     assert compose(["algorithm=gspo", "algorithm=dapo"])["algorithm"]["name"] == "dapo"
     assert compose(["experiment=cpu_quick", "experiment=null"])["training"]["num_steps"] == 160
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("rollout.sampling.tasks.chart.temperature", "0.7", 0.7),
+        ("rollout.sampling.tasks", "{chart: {max_completion_tokens: 8}}", {"chart": {"max_completion_tokens": 8}}),
+        ("algorithm.tasks.chart.kl_coef", "0.02", 0.02),
+        (
+            "evaluation.sets.charts",
+            "{path: /data/charts, every_steps: 20}",
+            {"path": "/data/charts", "every_steps": 20},
+        ),
+        ("evaluation.sets.charts.path", "/data/charts", "/data/charts"),
+        ("data.stream.weights", "{chart: 2, iou: 1}", {"chart": 2, "iou": 1}),
+        ("cluster.environment.NCCL_DEBUG", "INFO", "INFO"),
+        ("tracking.options.CsvTracker.column", "policy/loss", "policy/loss"),
+    ],
+)
+def test_names_of_the_users_own_need_no_plus_sign_and_may_have_one(key: str, value: str, expected: object) -> None:
+    for plus in ("", "+"):
+        found: Any = compose([f"{plus}{key}={value}"])
+        for part in key.split("."):
+            found = found[part]
+        assert found == expected
+
+
+def test_a_wrong_setting_of_a_named_task_is_refused_with_the_nearest() -> None:
+    message = r"tasks\.chart\.temprature is not a setting; did you mean rollout\.sampling\.tasks\.chart\.temperature\?"
+    with pytest.raises(ConfigError, match=message):
+        build_settings(compose(["rollout.sampling.tasks.chart.temprature=0.7"]))
 
 
 @pytest.mark.parametrize(
