@@ -41,6 +41,7 @@ from orchestration.train.buffer import load_group_filter
 from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run
+from orchestration.train.trackers import Outcome
 
 GC_THRESHOLDS = (100_000, 20, 100)
 """Python itself collects after every 700 new objects; a driver with thousands of groups in flight would then spend most
@@ -153,11 +154,17 @@ async def _run_and_close(run: Run) -> None:
             # Nothing awaits the calls to processes that end now; asyncio would log their errors.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         try:
-            await run.close()
+            await run.close(_outcome(ended))
         except Exception as error:  # the error that ended the run matters more
             say(f"while the run was closed: {error}")
         raise
-    await run.close()
+    await run.close("finished")
+
+
+def _outcome(ended: BaseException) -> Outcome:
+    """Return what trackers are told of a run that an error, a signal or the end of its allocation ended."""
+    stops = (StoppedError, KeyboardInterrupt, asyncio.CancelledError)
+    return "stopped" if isinstance(_first_cause(ended), stops) else "failed"
 
 
 async def _start_and_train(run: Run) -> None:

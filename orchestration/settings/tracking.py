@@ -17,7 +17,7 @@ from orchestration.settings.errors import ConfigError
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 """Tracker -> the package that it needs."""
-METHODS = ("log_metrics", "log_held_out", "log_samples", "rewind", "close")
+METHODS = ("log_metrics", "log_held_out", "log_samples", "rewind", "log_outcome", "close")
 """What a tracker of one's own must have; `orchestration.train.trackers.Tracker` has them all."""
 WANDB_KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 """Environment variables of which one lets W&B in."""

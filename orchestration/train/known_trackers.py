@@ -20,7 +20,7 @@ from PIL import Image
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder, flatten, read_tracker_names
-from orchestration.train.trackers import RunInfo, ShownSample, Tracker, own_tracker
+from orchestration.train.trackers import Outcome, RunInfo, ShownSample, Tracker, own_tracker
 from orchestration.train.tracking import read_held_out
 
 COLUMNS = ("step", "position", "sample_id", "task", "question", "answer", "completion", "reward", "parts", "reason")
@@ -30,6 +30,9 @@ MLFLOW_VALUE = 500
 """Characters of a parameter that every store of MLflow takes."""
 MLFLOW_BATCH = 100
 """Parameters that MLflow takes at once; of metrics it takes more."""
+MLFLOW_STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+WANDB_EXIT_CODES: Mapping[Outcome, int] = {"finished": 0, "failed": 1, "stopped": 255}
+"""255 is what W&B itself takes for Ctrl-C."""
 MLFLOW_REFUSED = re.compile(r"[^\w\-. :/]")
 """Characters that MLflow refuses in names of metrics."""
 
@@ -138,6 +141,7 @@ class WandbTracker(Tracker):
         self.place = self._run.url if options.mode == "online" else str(Path(self._run.dir).parent)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        self._outcome: Outcome = "finished"
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"step": step, **metrics})
@@ -155,8 +159,11 @@ class WandbTracker(Tracker):
         ]
         self._run.log({"step": step, "samples": table, **({"samples/images": images} if images else {})})
 
+    def log_outcome(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
     def close(self) -> None:
-        self._run.finish()
+        self._run.finish(exit_code=WANDB_EXIT_CODES[self._outcome])
 
 
 class MlflowTracker(Tracker):
@@ -214,8 +221,8 @@ class MlflowTracker(Tracker):
                 name = f"samples/step_{step:08d}_position_{sample.position}_{index}.jpg"
                 self._client.log_image(self._run_id, image, artifact_file=name)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run_id)
+    def log_outcome(self, outcome: Outcome) -> None:
+        self._client.set_terminated(self._run_id, status=MLFLOW_STATUS[outcome])
 
 
 class TrackioTracker(Tracker):

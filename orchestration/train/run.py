@@ -22,7 +22,7 @@ from orchestration.train.draws import Draws
 from orchestration.train.held_out import Evaluation, HeldOut
 from orchestration.train.known_trackers import trackers_of
 from orchestration.train.run_state import Allocation, RunState
-from orchestration.train.trackers import Trackers
+from orchestration.train.trackers import Outcome, Trackers
 from orchestration.train.tracking import RunRecord
 from orchestration.workers.dispatch import BatchSlot
 from orchestration.workers.engine_pool import start_engines
@@ -191,8 +191,8 @@ class Run:
         except Exception as error:  # the error that ends the run matters more
             self._say(f"while step {self.step} was saved and recorded: {error}")
 
-    async def close(self) -> None:
-        """Close files and end the actors, all of them.
+    async def close(self, outcome: Outcome) -> None:
+        """Close files and end the actors, all of them; trackers are told how the run ended.
 
         Raises:
             Exception: the first that one of them raised.
@@ -200,7 +200,7 @@ class Run:
         errors = []
         for close in (
             self._drop_step,
-            self._close_files,
+            partial(self._close_files, outcome),
             self._close_rewards,
             self.engines.close,
             self.learner.close,
@@ -349,8 +349,8 @@ class Run:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
 
-    async def _close_files(self) -> None:
-        await asyncio.to_thread(self.record.close)
+    async def _close_files(self, outcome: Outcome) -> None:
+        await asyncio.to_thread(self.record.close, outcome)
 
     def _images_of(self, position: int) -> Callable[[], Sequence[bytes]]:
         """Return what reads the encoded images of a position's row; which row that is may change with later steps."""

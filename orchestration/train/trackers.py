@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -27,6 +27,8 @@ MAX_SIDE = 512
 """Pixels of the longer side of a sample's image, which is made smaller where it has more."""
 MAX_IMAGES = 4
 """Images of a sample that are shown."""
+Outcome = Literal["finished", "failed", "stopped"]
+"""How a run ended: all steps are done; with an error; on request, saved, so that the same command continues it."""
 SHORTEST_SECRET = 6
 """Shorter values of variables such as `..._TOKEN` are words that may stand in a message."""
 
@@ -100,6 +102,9 @@ class Tracker:
     def rewind(self, first_step: int) -> None:
         """Expect `first_step` next: the run went back to a checkpoint, and takes the steps from there again."""
 
+    def log_outcome(self, outcome: Outcome) -> None:
+        """Show how the run ended; `close` follows. Nothing comes where the process was killed."""
+
     def close(self) -> None:
         """Hand over what still waits, and end."""
 
@@ -159,11 +164,11 @@ class Trackers:
         }
         return {name: value for name, value in found.items() if value}
 
-    def close(self) -> None:
-        """Close all trackers and wait for them, tracking.close_timeout_s at most."""
+    def close(self, outcome: Outcome) -> None:
+        """Tell all trackers how the run ended, close them, and wait for it, tracking.close_timeout_s at most."""
         ends_at = time.monotonic() + self._config.close_timeout_s
         for thread in self._threads:
-            thread.finish()
+            thread.finish(outcome)
         for thread in self._threads:
             thread.join(max(0.0, ends_at - time.monotonic()))
             if thread.is_alive():
@@ -197,6 +202,7 @@ class TrackerThread(threading.Thread):
         self._max_waiting = max_waiting
         self._calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._has_begun: bool | None = None
+        self._outcome: Outcome = "finished"
         self.num_failed = 0
         """Calls that raised, its making among them."""
         self.num_dropped = 0
@@ -222,8 +228,9 @@ class TrackerThread(threading.Thread):
                 "and counted"
             )
 
-    def finish(self) -> None:
-        """Queue the end: the tracker is closed after all calls before it."""
+    def finish(self, outcome: Outcome) -> None:
+        """Queue the end: after all calls before it the tracker is told of the outcome, and closed."""
+        self._outcome = outcome
         self._calls.put(None)
 
     def run(self) -> None:
@@ -233,11 +240,15 @@ class TrackerThread(threading.Thread):
         if not self._has_begun:
             return
         (tracker,) = found
-        if tracker.place:
-            self._say(f"tracker {self.name}: {_without_secrets(str(tracker.place))}")
+        self._attempt(lambda: self._say_place(tracker), "the run goes on, and further failures are counted")
         while (call := self._calls.get()) is not None:
             self._attempt(partial(call, tracker), "the run goes on, and further failures are counted")
-        self._attempt(tracker.close, "the run is not affected")
+        self._attempt(lambda: tracker.log_outcome(self._outcome), "the run is not affected")
+        self._attempt(lambda: tracker.close(), "the run is not affected")
+
+    def _say_place(self, tracker: Tracker) -> None:
+        if tracker.place:
+            self._say(f"tracker {self.name}: {_without_secrets(str(tracker.place))}")
 
     def _attempt(self, call: Callable[[], None], consequence: str) -> bool:
         """Make a call and return whether it returned; the first that does not is named."""

@@ -12,7 +12,7 @@ from orchestration.storage.files import read_json_lines, whole_file, writing
 from orchestration.storage.run_folder import RunFolder
 from orchestration.train.held_out import Evaluation
 from orchestration.train.metrics import step_metrics, step_timings
-from orchestration.train.trackers import Trackers
+from orchestration.train.trackers import Outcome, Trackers
 from orchestration.workers.tickets import GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
 
@@ -178,10 +178,10 @@ class RunRecord:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._trackers.log_held_out(step, metrics)
 
-    def close(self) -> None:
-        """Close the files, and wait a bounded time for the trackers."""
+    def close(self, outcome: Outcome = "finished") -> None:
+        """Close the files, and wait a bounded time for the trackers, which are told how the run ended."""
         self._close()
-        self._trackers.close()
+        self._trackers.close(outcome)
 
 
 def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:

@@ -198,7 +198,7 @@ async def train_simulated(config: ExperimentConfig, prompts: Path, actors: Actor
             await run.start()
             await train_and_finish(run)
     finally:
-        await run.close()
+        await run.close("finished")
     return run
 
 

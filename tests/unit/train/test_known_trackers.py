@@ -21,12 +21,15 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(spec is None or spec.origin is None, reason=f"{package} is not installed")
 
 
-def track(folder: Path, tracker: str, first: int, end: int, *settings: str, **variables: str) -> str:
+def track(
+    folder: Path, tracker: str, first: int, end: int, *settings: str, outcome: str = "finished", **variables: str
+) -> str:
     """Record steps in another process, and return what it printed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
     environment = kept | {"PYTHONPATH": str(ROOT), "WANDB_API_KEY": SECRET, "HF_HUB_OFFLINE": "1"} | variables
     command = [sys.executable, "-m", "tests.unit.train.tracked_run", str(folder), tracker, str(first), str(end)]
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    command += [outcome, *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "failed" not in done.stdout
     assert "dropped" not in done.stdout
@@ -83,13 +86,14 @@ def wandb_records(folder: Path) -> Iterator[Any]:
 @needs("wandb")
 def test_a_wandb_offline_run_is_read_back_and_continued_under_its_id(tmp_path: Path) -> None:
     offline = ("tracking.wandb.mode=offline", "tracking.name=first", "tracking.project=charts")
-    track(tmp_path, "wandb", 0, 2, *offline)
+    track(tmp_path, "wandb", 0, 2, *offline, outcome="failed")
     track(tmp_path, "wandb", 2, 3, *offline)
     runs = sorted(path for path in (tmp_path / "wandb").glob("offline-run-*") if path.is_dir())
     assert len(runs) == 2
-    for folder, losses, held_out in ((runs[0], [0.0, 0.1, 0.1], 0.25), (runs[1], [0.2, 0.2], 2.25)):
+    for folder, losses, held_out, code in ((runs[0], [0.0, 0.1, 0.1], 0.25, 1), (runs[1], [0.2, 0.2], 2.25, 0)):
         records = list(wandb_records(folder))
         (run,) = [record.run for record in records if record.HasField("run")]
+        assert [record.exit.exit_code for record in records if record.HasField("exit")] == [code]
         assert (run.run_id, run.display_name, run.project) == (names(tmp_path)["id"], "first", "charts")
         settings = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in run.config.update}
         assert settings["training"]["num_steps"] > 0
@@ -117,17 +121,20 @@ def test_an_mlflow_folder_is_read_back_and_continued_as_the_same_run(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    track(tmp_path, "mlflow", 0, 2, "tracking.name=first")
-    track(tmp_path, "mlflow", 2, 3, "tracking.name=first", "tracking.samples_per_step=4")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     client = MlflowClient(tracking_uri=str(tmp_path / "mlruns"))
+    track(tmp_path, "mlflow", 0, 1, "tracking.name=first", outcome="failed")
+    assert client.get_run(names(tmp_path)["mlflow_run"]).info.status == "FAILED"
+    track(tmp_path, "mlflow", 1, 2, "tracking.name=first", outcome="stopped")
+    assert client.get_run(names(tmp_path)["mlflow_run"]).info.status == "KILLED"
+    track(tmp_path, "mlflow", 2, 3, "tracking.name=first", "tracking.samples_per_step=4")
     experiment = client.get_experiment_by_name("mixed-r1")
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_id, run.info.run_name) == (names(tmp_path)["mlflow_run"], "first")
     assert run.info.status == "FINISHED"
     assert run.data.params["tracking.samples_per_step"] == "16"
     points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "policy/loss")]
-    assert points == [(0, 0.0), (1, 0.1), (1, 0.1), (2, 0.2), (2, 0.2)]
+    assert points == [(0, 0.0), (0, 0.0), (1, 0.1), (1, 0.1), (2, 0.2), (2, 0.2)]
     assert run.data.metrics["held_out/chart/sampled"] == 2.25
     files = [file.path for file in client.list_artifacts(run.info.run_id, "samples")]
     assert "samples/step_00000002_position_4_0.jpg" in files

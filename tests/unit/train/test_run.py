@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from orchestration import job
 from orchestration.inputs.prepare import Inputs, check_same_rows, held_out_sets
 from orchestration.settings.composition import compose
-from orchestration.settings.errors import DataError, PayloadLostError, ResumeError
+from orchestration.settings.errors import DataError, PayloadLostError, ResumeError, StoppedError
 from orchestration.settings.experiment import build_settings
 from orchestration.storage.files import write_json
 from orchestration.storage.run_folder import RunFolder
@@ -25,8 +26,8 @@ from rollout.records import Sample
 from tests.unit.train.run_records import ticket
 
 
-def closing(name: str, closed: list[str], *failing: str) -> Callable[[], Any]:
-    async def close() -> None:
+def closing(name: str, closed: list[str], *failing: str) -> Callable[..., Any]:
+    async def close(*_: Any) -> None:
         closed.append(name)
         if name in failing:
             raise OSError(f"{name} does not close")
@@ -44,7 +45,7 @@ def test_everything_is_closed_and_the_first_error_is_raised(failing: tuple[str, 
         learner=SimpleNamespace(close=closing("learner", closed, *failing)),
     )
     with pytest.raises(OSError, match=failing[0]):
-        asyncio.run(Run.close(run))
+        asyncio.run(Run.close(run, "finished"))
     assert closed == ["step", "files", "rewards", "engines", "learner"]
 
 
@@ -62,6 +63,36 @@ def test_an_error_while_a_run_is_closed_does_not_hide_the_one_that_ended_it(
         asyncio.run(job._run_and_close(run))
     assert closed == ["engines"]
     assert "engines does not close" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "finished"),
+        (DataError("too many rows are bad"), "failed"),
+        (ExceptionGroup("tasks", [DataError("too many rows are bad")]), "failed"),
+        (StoppedError("SIGTERM received"), "stopped"),
+        (KeyboardInterrupt(), "stopped"),
+        (asyncio.CancelledError(), "stopped"),  # by a second Ctrl-C
+    ],
+)
+def test_trackers_are_told_how_a_run_ended(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException | None, outcome: str
+) -> None:
+    async def end(run: Any) -> None:
+        if error is not None:
+            raise error
+
+    async def close(outcome: str) -> None:
+        told.append(outcome)
+
+    told: list[str] = []
+    monkeypatch.setattr(job, "while_ray_lives", end)
+    monkeypatch.setattr(job, "_start_and_train", lambda run: run)
+    run: Any = SimpleNamespace(close=close)
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        asyncio.run(job._run_and_close(run))
+    assert told == [outcome]
 
 
 def test_a_run_goes_back_while_heartbeats_go_on() -> None:

@@ -42,6 +42,9 @@ class Listing(Tracker):
     def rewind(self, first_step: int) -> None:
         self.calls.append(("rewind", first_step))
 
+    def log_outcome(self, outcome: str) -> None:
+        self.calls.append(("outcome", outcome))
+
     def close(self) -> None:
         self.calls.append(("close",))
 
@@ -98,6 +101,7 @@ def test_every_tracker_is_told_of_everything_in_order(tmp_path: Path, without: P
         *[(kind, step) for step in (1, 2) for kind in ("metrics", "samples")],
         ("rewind", 2),
         *[(kind, step) for step in (2, 3) for kind in ("metrics", "samples")],
+        ("outcome", "finished"),
         ("close",),
     ]
     assert_whole(tmp_path / "run", without)
@@ -125,6 +129,20 @@ def test_a_tracker_that_raises_at_every_step_is_named_once_counted_and_leaks_no_
         "and further failures are counted",
         "tracker net: 5 calls failed, 0 records were dropped; the files of the run folder have everything",
     ]
+    assert_whole(tmp_path / "run", without)
+
+
+def test_a_tracker_that_raises_at_every_call_is_closed_all_the_same(tmp_path: Path, without: Path) -> None:
+    called: list[str] = []
+
+    class RaisingAlways(Tracker):
+        def __getattribute__(self, name: str) -> Any:
+            called.append(name)
+            raise RuntimeError(name)
+
+    said = train(tmp_path / "run", {"bad": RaisingAlways})
+    assert called[-2:] == ["log_outcome", "close"]
+    assert said[-1].startswith(f"tracker bad: {len(called)} calls failed")
     assert_whole(tmp_path / "run", without)
 
 
@@ -218,8 +236,8 @@ def test_code_that_is_no_tracker_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("class Half:\n    def log_metrics(self, step, metrics): ...\n")
     (fault,) = missing_packages([f"{tmp_path}/mine.py:Half"], TrackingConfig())
     assert fault.endswith(
-        "mine.py:Half is no tracker: it has no log_held_out, log_samples, rewind, close; derive the class from "
-        "orchestration.train.trackers.Tracker"
+        "mine.py:Half is no tracker: it has no log_held_out, log_samples, rewind, log_outcome, close; derive the class "
+        "from orchestration.train.trackers.Tracker"
     )
     (fault,) = missing_packages([f"{tmp_path}/mine.py:Whole"], TrackingConfig())
     assert "has no Whole" in fault

@@ -1,4 +1,4 @@
-"""Records steps with one tracker, in a process of its own: `python -m ... RUN_DIR TRACKER FIRST END SETTINGS ...`.
+"""Records steps with one tracker, in a process of its own: `python -m ... RUN_DIR TRACKER FIRST END OUTCOME SETTINGS`.
 
 Goes back one step once it has taken all, and takes it again, as after a learner that was lost.
 """
@@ -6,6 +6,7 @@ Goes back one step once it has taken all, and takes it again, as after a learner
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -24,7 +25,7 @@ def png() -> bytes:
     return file.getvalue()
 
 
-def main(run_dir: str, tracker: str, first: str, end: str, *settings: str) -> None:
+def main(run_dir: str, tracker: str, first: str, end: str, outcome: Any, *settings: str) -> None:
     config = build_settings(compose([f"run_dir={run_dir}", f"trackers=[{tracker}]", *settings]))
     folder, start, stop = RunFolder(Path(run_dir)), int(first), int(end)
     made = trackers_of(config, folder, first_step=start)
@@ -40,7 +41,7 @@ def main(run_dir: str, tracker: str, first: str, end: str, *settings: str) -> No
         record.log_step(**step_of(step, clock=1.0))
     record.rewind(first_step=stop - 1)
     record.log_step(**step_of(stop - 1, clock=2.0))
-    record.close()
+    record.close(outcome)
 
 
 if __name__ == "__main__":
