@@ -22,6 +22,18 @@ ROOT = Path(__file__).parents[2]
 NUM_STEPS = 16
 GROUPS_PER_STEP = 4
 ACTORS = ("EngineActor", "RewardActor", "LearnerActor")
+OWN_REWARD = """
+import os
+from pathlib import Path
+
+from lengths import share_of
+
+LIMIT = int(Path(__file__).with_name("limit.txt").read_text())
+
+
+def score(request):
+    return share_of(request.response, LIMIT), f"{__file__} in {os.readlink('/proc/self/cwd')}"
+"""
 
 
 @pytest.fixture
@@ -114,14 +126,40 @@ def test_exit_codes_of_failing_jobs_are_carried_through(tmp_path: Path, head: Jo
     assert "cluster.faults.start_timeout_s=0.01" in breaking.output
 
 
+def write_own_reward(folder: Path) -> tuple[str, str]:
+    """A reward with a module beside it and a file that it reads, below the folder of the command; give its settings."""
+    own = folder / "own"
+    own.mkdir()
+    (own / "my_rewards.py").write_text(OWN_REWARD)
+    (own / "lengths.py").write_text("def share_of(text, limit):\n    return min(1.0, len(text) / limit)\n")
+    (own / "limit.txt").write_text("1000")
+    return "reward.functions.mine=own/my_rewards.py:score", "reward.routes.chart=mine"
+
+
+def assert_shipped_code_ran(run: Path, original: Path) -> None:
+    """The job found the code where Ray had unpacked it; its actors loaded the copies of the run folder."""
+    [noted] = json.loads((run / "own_code.json").read_text()).values()
+    assert "_ray_pkg_" in noted["code"]
+    assert set(noted["files"]) == {"my_rewards.py", "lengths.py", "limit.txt"}
+    recorded = [line for line in lines_of(run / "samples.jsonl") if line["task"] == "chart"]
+    assert recorded
+    for line in recorded:
+        for text, parts in zip(line["completions"], line["explanations"], strict=True):
+            file, _, folder = parts["mine"].partition(" in ")
+            assert Path(file).is_relative_to(run / "own_code"), text
+            assert not Path(folder).is_relative_to(original)
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
     tmp_path: Path, cache: Path, cluster: JobCluster
 ) -> None:
-    driver = submit(tmp_path, cache, cluster)
+    """Its code and that of the user are what was shipped, in every attempt."""
+    own = (*write_own_reward(tmp_path), "training.recorded_groups_per_step=4")
+    driver = submit(tmp_path, cache, cluster, *own)
     # Whoever submits the same run meanwhile is told so.
     driver.poll(lambda: "Running entrypoint for job story-1" in driver.output, 120.0)
-    second = submit(tmp_path, cache, cluster)
+    second = submit(tmp_path, cache, cluster, *own)
     assert second.finish() == 2
     assert "story-1 is RUNNING" in second.output
     assert "submit.if_running=follow" in second.output
@@ -140,6 +178,7 @@ def test_a_driver_that_is_killed_is_submitted_again_and_goes_on(
     assert f"of {NUM_STEPS} steps are done" in output.split("submitting again", 1)[1]
     assert "story-2 SUCCEEDED with exit code 0" in output
     assert_whole_and_once(tmp_path / "run")
+    assert_shipped_code_ran(tmp_path / "run", tmp_path / "own")
     assert_nothing_left(cluster, driver)
 
 
