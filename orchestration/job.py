@@ -38,6 +38,7 @@ from orchestration.storage.own_code import to_copies
 from orchestration.storage.push import push
 from orchestration.storage.run_folder import RunFolder, read_before_after, settle_config, write_environment
 from orchestration.train.buffer import load_group_filter
+from orchestration.train.failures import count_failed, failed_text, read_failed
 from orchestration.train.held_out import before_after_table
 from orchestration.train.report import write_report
 from orchestration.train.run import Run
@@ -235,6 +236,9 @@ def _print_outcome(folder: RunFolder) -> None:
     if before and after:
         say("")
         say(before_after_table(before["families"], after["families"]))
+    if failed := count_failed(read_failed(folder.failures)):
+        say("")
+        say(f"{failed.total()} completions have no reward: {failed_text(failed)}; {folder.failures}")
     if faults := Counter(fault.role for fault in read_faults(folder.faults)):
         say("")
         counts = ", ".join(f"{count} {role} faults" for role, count in sorted(faults.items()))

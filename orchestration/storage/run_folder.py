@@ -174,6 +174,8 @@ class RunFolder:
         """One JSON line a step, read off the clock or counted by the process."""
         self.samples = self.root / "samples.jsonl"
         """Recorded completions, one JSON line a group."""
+        self.failures = self.root / "failures.jsonl"
+        """Completions without a reward, one JSON line for a step, function and reason; not there without any."""
         self.ledger = self.root / "ledger.jsonl"
         """Which groups each step trained on, replaced or dropped, one JSON line a step."""
         self.faults = self.root / "faults.jsonl"

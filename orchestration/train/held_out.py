@@ -1,7 +1,7 @@
 """Held-out samples of a run, scored before, during and after training: sampled and greedy, by function and source."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from math import sqrt
@@ -72,13 +72,16 @@ class Evaluation:
     """The most frequent reason for which samples have no score; None where all have one."""
     counts: dict[str, float] = field(default_factory=dict)
     """What judges were asked and what it cost, by name of a metric; less where replies were kept."""
+    num_without_reward: dict[str, int] = field(default_factory=dict)
+    """Completions whose reference or grader failed, by function and reason, `mine/function_raised`; in no score."""
     sets: dict[str, "Evaluation"] = field(default_factory=dict)
     """Scores of the further sets of evaluation.sets that were scored at this step, by name."""
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in asdict(self).items() if name not in ("failure", "counts", "sets")}
-        if self.counts:
-            values["counts"] = self.counts
+        values = {name: value for name, value in asdict(self).items() if name not in ("failure", "sets")}
+        for name in ("counts", "num_without_reward"):
+            if not values[name]:
+                del values[name]
         if self.sets:
             values["sets"] = {name: one.to_json() for name, one in self.sets.items()}
         return values
@@ -148,7 +151,18 @@ async def evaluate(
         examples=[e for name in families for e in _examples(scored, name, max(1, num_examples // len(families)))],
         failure=next((reason for reason, _ in failures.most_common(1)), None),
         counts=sum_counts(result.counts for _, result in pairs),
+        num_without_reward=_num_without_reward(result for _, result in pairs),
     )
+
+
+def _num_without_reward(results: Iterable[EvaluatedSample]) -> dict[str, int]:
+    counts = Counter(
+        f"{result.function}/{completion.reason}"
+        for result in results
+        for completion in (*result.sampled, *([result.greedy] if result.greedy is not None else ()))
+        if completion.reward is None
+    )
+    return dict(sorted(counts.items()))
 
 
 def _score(results: Sequence[EvaluatedSample]) -> FamilyScore:
@@ -192,7 +206,7 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
             "greedy": result.greedy.text,
             "greedy_reward": result.greedy.reward,
             "sampled": [completion.text for completion in result.sampled],
-            "sampled_rewards": [completion.reward or 0.0 for completion in result.sampled],
+            "sampled_rewards": [completion.reward for completion in result.sampled],
         }
         for sample, result in chosen
         if result.greedy is not None
@@ -312,7 +326,13 @@ class HeldOut:
             self._say(title + scores_table(found.to_json()["families"], known))
         for line in judge_lines(found.counts):
             self._say(line)
+        self._say_failed(found)
         return found
+
+    def _say_failed(self, scores: Evaluation) -> None:
+        if scores.num_without_reward:
+            counts = ", ".join(f"{count} {cause}" for cause, count in scores.num_without_reward.items())
+            self._say(f"held-out completions without a reward, which no score counts: {counts}")
 
     def forget(self) -> None:
         """Drop the newest scores: a run that goes back to a checkpoint has other weights at the same steps."""
@@ -354,15 +374,18 @@ def before_after_table(before: Scores, after: Scores) -> str:
         >>> print(before_after_table({}, {}).splitlines()[0])
         held-out reward                  sampled at the training temperature          greedy
     """
+    names = sorted(before.keys() & after.keys())
+    width = max(12, *map(len, names)) if names else 12
+    pad = " " * (width - 12)
     lines = [
-        "held-out reward                  sampled at the training temperature          greedy",
-        f"{'':12}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   "
+        f"held-out reward{pad}                  sampled at the training temperature          greedy",
+        f"{'':{width}}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   "
         f"{'before':>8} {'after':>8} {'change':>9}",
     ]
-    for family in sorted(before.keys() & after.keys()):
+    for family in names:
         b, a = before[family], after[family]
         lines.append(
-            f"{family:12}{a['num_samples']:>8}   "
+            f"{family:{width}}{a['num_samples']:>8}   "
             f"{_with_error(b['sampled'], b['sampled_se'])} {_with_error(a['sampled'], a['sampled_se'])} "
             f"{a['sampled'] - b['sampled']:>+9.3f}   "
             f"{b['greedy']:>8.3f} {a['greedy']:>8.3f} {a['greedy'] - b['greedy']:>+9.3f}"
@@ -381,12 +404,13 @@ def scores_table(scores: Scores, before: Scores) -> str:
         >>> print(scores_table({}, {}))
         held-out reward samples          sampled    change     greedy    change
     """
-    lines = [f"{'held-out reward':16}{'samples':>7} {'sampled':>16} {'change':>9} {'greedy':>10} {'change':>9}"]
+    width = max(16, *map(len, scores)) if scores else 16
+    lines = [f"{'held-out reward':{width}}{'samples':>7} {'sampled':>16} {'change':>9} {'greedy':>10} {'change':>9}"]
     for name, score in sorted(scores.items()):
         b = before.get(name)
         sampled, greedy = (f"{score[key] - b[key]:+.3f}" if b else "" for key in ("sampled", "greedy"))
         lines.append(
-            f"{name:16}{score['num_samples']:>7} {_with_error(score['sampled'], score['sampled_se']):>16} "
+            f"{name:{width}}{score['num_samples']:>7} {_with_error(score['sampled'], score['sampled_se']):>16} "
             f"{sampled:>9} {score['greedy']:>10.3f} {greedy:>9}".rstrip()
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from orchestration.page.figures import images_svg, render
 from orchestration.storage.faults import Fault, read_faults
 from orchestration.storage.files import read_json_lines, whole_file
 from orchestration.storage.run_folder import RunFolder, read_before_after, read_config
+from orchestration.train.failures import count_failed, read_failed
 from orchestration.train.tracking import read_held_out, read_metrics
 from orchestration.workers.answers import drawable_boxes
 from rewards.core.base import RewardRequest
@@ -40,6 +41,7 @@ def write_report(folder: RunFolder) -> None:
         curves=curves_svg(metrics) if metrics else "",
         positions=positions,
         reasons=reasons,
+        failed=_failed(folder),
         faults=_faults(folder),
         after=_examples(after, folder),
         before=_examples(before, folder),
@@ -92,6 +94,13 @@ def _positions(folder: RunFolder) -> tuple[Counter[str], list[tuple[str, int]]]:
         counts.update({fate: len(entry[fate]) for fate in fates})
         reasons.update(reason for _, reason in entry["dropped"])
     return counts, reasons.most_common(NUM_REASONS)
+
+
+def _failed(folder: RunFolder) -> list[list[object]]:
+    """Return one row per reward function and reason: number of completions without a reward, and the last cause."""
+    found = read_failed(folder.failures)
+    causes = {(one.function, one.reason): one.causes[-1] for one in found}
+    return [[*key, count, Markup("<code>{}</code>").format(causes[key])] for key, count in count_failed(found).items()]
 
 
 def _faults(folder: RunFolder) -> list[list[object]]:

@@ -3,13 +3,14 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from learner.records import StepReport
-from orchestration.storage.files import read_json_lines, whole_file, writing
+from orchestration.storage.files import append_json_line, read_json_lines, whole_file, writing
 from orchestration.storage.run_folder import RunFolder
+from orchestration.train.failures import failed_completions
 from orchestration.train.held_out import Evaluation
 from orchestration.train.metrics import step_metrics, step_timings
 from orchestration.train.trackers import Outcome, Trackers
@@ -91,6 +92,7 @@ class RunRecord:
         self._trackers = trackers
         self._say = say
         self._num_lines = 0
+        self._said_failures: set[tuple[str, str]] = set()
         self._open(first_step)
 
     def rewind(self, *, first_step: int) -> None:
@@ -108,6 +110,8 @@ class RunRecord:
             with writing(path):
                 _keep_until(path, first_step)
                 self._files.append(path.open("a"))
+        with writing(self._folder.failures):
+            _keep_until(self._folder.failures, first_step)
         with writing(self._folder.held_out):  # scores at a step are of the weights before it is taken
             _keep_until(self._folder.held_out, first_step + 1)
         self._metrics, self._timings, self._samples, self._ledger = self._files
@@ -141,11 +145,22 @@ class RunRecord:
         for ticket in groups.tickets:
             if ticket.summary.completions:
                 _append(self._samples, _recorded(step, ticket))
+        failed = failed_completions(groups)
+        for one in failed:
+            append_json_line(self._folder.failures, asdict(one))
         _append(self._metrics, {"step": step, **metrics})
         self.next_step = step + 1
         both = metrics | timings
         self._trackers.log_step(groups, both)
         self._say_step(step, both)
+        for one in failed:
+            if (one.function, one.reason) not in self._said_failures:
+                self._said_failures.add((one.function, one.reason))
+                cause = one.causes[0].partition("\n")[0]
+                self._say(
+                    f"{one.num_completions} completions have no reward ({one.reason}): {cause}; further ones are "
+                    f"counted in {self._folder.failures.name}"
+                )
 
     def _say_step(self, step: int, metrics: dict[str, float]) -> None:
         """Print the line of a step; above it the header, where it is due or a reward function is new."""

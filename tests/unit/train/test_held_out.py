@@ -12,7 +12,8 @@ import pytest
 from orchestration.settings.composition import compose
 from orchestration.settings.experiment import build_settings
 from orchestration.storage.run_folder import RunFolder, read_before_after
-from orchestration.train.held_out import HeldOut, choose_samples, evaluate
+from orchestration.train.held_out import HeldOut, before_after_table, choose_samples, evaluate, scores_table
+from orchestration.train.report import write_report
 from orchestration.workers.collect import EvaluationSampling, open_rows
 from orchestration.workers.tickets import RecordedCompletion
 from rewards.core.base import Reason, RewardResult
@@ -165,6 +166,42 @@ def held_out(tmp_path: Path, pools: FakePools, said: list[str], *settings: str) 
         folder=RunFolder(tmp_path),
         say=said.append,
     )
+
+
+class FailingPools(FakePools):
+    """A function of the user's raises over the first sampled completion of every chart."""
+
+    async def score(self, group: Any, *, keep_texts: bool) -> Any:
+        payload, summary = await super().score(group, keep_texts=keep_texts)
+        sample, spec = group
+        if sample.task != "chart" or spec.greedy:
+            return payload, summary
+        failed = RewardResult(None, None, 1.0, {}, None, Reason.FUNCTION_RAISED, "mine: KeyError")
+        first, *others = summary.completions
+        return payload, replace(summary, completions=(replace(first, result=failed), *others))
+
+
+def test_completions_without_a_reward_are_counted_told_and_shown_as_such(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = asyncio.run(held_out(tmp_path, FailingPools(), said).score("after", 2))
+    assert found.num_without_reward == {"chart/function_raised": found.families["chart"].num_samples}
+    assert said[-1].startswith("held-out completions without a reward, which no score counts: ")
+    assert json.loads((tmp_path / "evaluation_after.json").read_text())["num_without_reward"]
+    assert found.families["chart"].sampled > 0.4  # of the others, none of which is 0
+    rewards = [example["sampled_rewards"] for example in found.examples if example["family"] == "chart"]
+    assert {of_example[0] for of_example in rewards} == {None}
+    RunFolder(tmp_path).config.write_text(json.dumps({"model": {"coord_mode": "pixel"}}))
+    write_report(RunFolder(tmp_path))
+    assert "sampled, no reward" in RunFolder(tmp_path).report.read_text()
+
+
+def test_tables_keep_their_columns_where_the_name_of_a_sum_is_long() -> None:
+    score = {**dict.fromkeys(("sampled", "sampled_se", "greedy"), 0.5), "num_samples": 4}
+    names = ("chart", "open_ended+mine+repetition")
+    scores = dict.fromkeys(names, score)
+    for table in (scores_table(scores, scores), before_after_table(scores, scores)):
+        head, *rows = table.splitlines()[-3:]
+        assert {len(line) for line in rows} == {len(head)}
 
 
 def test_scores_are_told_when_they_are_made_with_the_change_against_the_untrained_model(tmp_path: Path) -> None:
