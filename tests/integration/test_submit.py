@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 NUM_STEPS = 16
 GROUPS_PER_STEP = 4
 ACTORS = ("EngineActor", "RewardActor", "LearnerActor")
+# By readlink: raylets of one machine share a folder, and each unpacks the job's anew, so that the driver's own is gone.
 OWN_REWARD = """
 import os
 from pathlib import Path
