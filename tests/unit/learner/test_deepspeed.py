@@ -37,50 +37,56 @@ def settings(stage, *, offload=False, **changes):
     return {"backend": "deepspeed", "deepspeed": deepspeed, "micro_batch_tokens": 100, **changes}
 
 
+# Starting ranks costs more than most of what they do: two of them live all that begins anew, two others all that is
+# resumed, and one the rest.
+
+
 @pytest.fixture(scope="module")
-def one_rank_lives(model_path, tmp_path_factory):
-    """Whole lives on one rank: of FSDP, and of the offloading stages."""
+def untied(model_path, tmp_path_factory):
+    return write_untied_model(model_path, tmp_path_factory.mktemp("untied") / "model")
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(model_path, model_paths, untied, tmp_path_factory):
+    """Whole lives by stage, the chosen cases, lives in bfloat16 by stage, and a model with a head of its own."""
+    folder = tmp_path_factory.mktemp("two")
+    calls = {
+        **{("whole", stage): (whole_life, model_path, folder / f"zero{stage}", settings(stage)) for stage in STAGES},
+        **{
+            ("chosen", stage, name): (live_case, model_paths, name, settings(stage, micro_batch_tokens=60))
+            for stage, name in CHOSEN_CASES
+        },
+        **{("narrow", stage): (narrow_life, model_path, settings(stage)) for stage in STAGES},
+        "untied": (train_steps, untied, settings(3)),
+    }
+    return dict(zip(calls, run_in_turn(2, folder, list(calls.values())), strict=True))
+
+
+@pytest.fixture(scope="module")
+def resuming(model_path, on_two_ranks):
+    """What goes on from the checkpoints of two ranks."""
+    folders = {stage: on_two_ranks["whole", stage][0]["folder"] for stage in STAGES}
+    return [(resume, model_path, folder, settings(stage)) for stage, folder in folders.items()]
+
+
+@pytest.fixture(scope="module")
+def resumed_on_two_ranks(resuming, tmp_path_factory):
+    return dict(zip(STAGES, run_in_turn(2, tmp_path_factory.mktemp("resumed"), resuming), strict=True))
+
+
+@pytest.fixture(scope="module")
+def on_one_rank(model_path, resuming, tmp_path_factory):
+    """Whole lives of FSDP and of the offloading stages, and by stage what goes on from the checkpoints of two ranks."""
     folder = tmp_path_factory.mktemp("one")
     changes = {"fsdp": {}, 2: settings(2, offload=True), 3: settings(3, offload=True)}
-    lives = run_in_turn(1, folder, [(whole_life, model_path, folder / str(of), own) for of, own in changes.items()])
-    return {of: life for of, [life] in zip(changes, lives, strict=True)}
+    calls = [(whole_life, model_path, folder / str(of), own) for of, own in changes.items()]
+    names = [*(("whole", of) for of in changes), *(("resumed", stage) for stage in STAGES)]
+    return {name: life for name, [life] in zip(names, run_in_turn(1, folder, calls + resuming), strict=True)}
 
 
 @pytest.fixture(scope="module")
-def fsdp_life(one_rank_lives):
-    return one_rank_lives["fsdp"]
-
-
-@pytest.fixture(scope="module")
-def two_rank_lives(model_path, tmp_path_factory):
-    """By stage, a whole life of two ranks."""
-    folder = tmp_path_factory.mktemp("two")
-    calls = [(whole_life, model_path, folder / f"zero{stage}", settings(stage)) for stage in STAGES]
-    return dict(zip(STAGES, run_in_turn(2, folder, calls), strict=True))
-
-
-@pytest.fixture(scope="module")
-def resumed_lives(model_path, tmp_path_factory, two_rank_lives):
-    """By number of ranks and stage, what goes on from the checkpoints of two ranks."""
-    calls = [(resume, model_path, two_rank_lives[stage][0]["folder"], settings(stage)) for stage in STAGES]
-    return {
-        number: dict(zip(STAGES, run_in_turn(number, tmp_path_factory.mktemp("resumed"), calls), strict=True))
-        for number in (1, 2)
-    }
-
-
-@pytest.fixture(scope="module")
-def chosen_lives(model_paths, tmp_path_factory):
-    """The chosen cases on two ranks."""
-    calls = [(live_case, model_paths, name, settings(stage, micro_batch_tokens=60)) for stage, name in CHOSEN_CASES]
-    return dict(zip(CHOSEN_CASES, run_in_turn(2, tmp_path_factory.mktemp("chosen"), calls), strict=True))
-
-
-@pytest.fixture(scope="module")
-def narrow_lives(model_path, tmp_path_factory):
-    """By stage, a life in bfloat16."""
-    calls = [(narrow_life, model_path, settings(stage)) for stage in STAGES]
-    return dict(zip(STAGES, run_in_turn(2, tmp_path_factory.mktemp("narrow"), calls), strict=True))
+def fsdp_life(on_one_rank):
+    return on_one_rank["whole", "fsdp"]
 
 
 def write_untied_model(source, target):
@@ -120,9 +126,9 @@ def test_one_rank_updates_as_fsdp_does(stage, model_path, tmp_path, fsdp_life):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, differences):
+def test_two_ranks_update_as_fsdp_on_one_does(stage, on_two_ranks, fsdp_life, differences):
     """Through idle ranks and steps without signal too, and after a step that raised."""
-    first, second = two_rank_lives[stage]
+    first, second = on_two_ranks["whole", stage]
 
     assert [(name, array.shape) for name, array in first["trained"].items()] == first["shapes"] == second["shapes"]
     block = {name: array for name, array in first["trained"].items() if name in first["block"]}
@@ -140,8 +146,8 @@ def test_two_ranks_update_as_fsdp_on_one_does(stage, two_rank_lives, fsdp_life, 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage, two_rank_lives):
-    for life in two_rank_lives[stage]:
+def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage, on_two_ranks):
+    for life in on_two_ranks["whole", stage]:
         unusable, non_finite = life["raised"]
         assert isinstance(unusable, LearnerError)
         assert isinstance(non_finite, NonFiniteLossError)
@@ -150,16 +156,16 @@ def test_a_bad_group_or_a_nan_on_one_rank_raises_on_all_and_moves_nothing(stage,
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_nothing_is_printed_or_left_in_the_working_directory(stage, two_rank_lives):
-    for life in two_rank_lives[stage]:
+def test_nothing_is_printed_or_left_in_the_working_directory(stage, on_two_ranks):
+    for life in on_two_ranks["whole", stage]:
         assert life["printed"] == b""
         assert life["left_behind"] == []
 
 
 @pytest.mark.parametrize(("stage", "name"), CHOSEN_CASES)
-def test_every_kind_of_step_updates_as_fsdp_does(stage, name, chosen_lives, one_rank, differences):
+def test_every_kind_of_step_updates_as_fsdp_does(stage, name, on_two_ranks, one_rank, differences):
     expected = one_rank(name)
-    first, second = chosen_lives[stage, name]
+    first, second = on_two_ranks["chosen", stage, name]
 
     assert [(key, array.shape) for key, array in first["weights"].items()] == first["shapes"] == second["shapes"]
     what = f"2 ranks, ZeRO-{stage} = 1 rank, FSDP2"
@@ -171,8 +177,8 @@ def test_every_kind_of_step_updates_as_fsdp_does(stage, name, chosen_lives, one_
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, two_rank_lives, resumed_lives):
-    written, resumed = two_rank_lives[stage], resumed_lives[2][stage]
+def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, on_two_ranks, resumed_on_two_ranks):
+    written, resumed = on_two_ranks["whole", stage], resumed_on_two_ranks[stage]
     folder = written[0]["folder"]
 
     assert checkpoint.read(open_store(folder.parent), NUM_STEPS).num_ranks == 2
@@ -184,8 +190,8 @@ def test_a_checkpoint_goes_on_bit_by_bit_on_as_many_ranks(stage, two_rank_lives,
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, two_rank_lives, resumed_lives):
-    written, [resumed] = two_rank_lives[stage][0], resumed_lives[1][stage]
+def test_a_checkpoint_goes_on_on_another_number_of_ranks(stage, on_two_ranks, on_one_rank):
+    written, resumed = on_two_ranks["whole", stage][0], on_one_rank["resumed", stage]
 
     assert_same_weights(resumed["loaded"], written["trained"], atol=0)
     assert_same_weights(resumed["gone_on"], written["gone_on"], atol=2e-5)
@@ -234,25 +240,24 @@ def test_a_checkpoint_of_the_other_backend_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, one_rank_lives):
-    assert_same_life(one_rank_lives[stage], one_rank_lives["fsdp"])
-    assert one_rank_lives[stage]["is_unchanged"]
+def test_offloading_changes_no_update_and_recovers_from_a_nan(stage, on_one_rank):
+    assert_same_life(on_one_rank["whole", stage], on_one_rank["whole", "fsdp"])
+    assert on_one_rank["whole", stage]["is_unchanged"]
 
 
-def test_stage_3_gathers_a_head_of_its_own(model_path, tmp_path):
+def test_stage_3_gathers_a_head_of_its_own(untied, on_two_ranks):
     """Without tying, nothing else gathers the weight from which logprobs are computed."""
-    untied = write_untied_model(model_path, tmp_path / "untied")
     expected = train_steps(0, 1, 0, untied, {})
 
-    first, _ = run_ranks(2, train_steps, tmp_path / "ranks", untied, settings(3))
+    first, _ = on_two_ranks["untied"]
 
     assert "lm_head.weight" in first["weights"]
     assert_same_weights(first["weights"], expected["weights"], atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, narrow_lives):
-    first, second = narrow_lives[stage]
+def test_bfloat16_computes_narrow_and_trains_float32_weights(stage, on_two_ranks):
+    first, second = on_two_ranks["narrow", stage]
 
     assert [str(dtype) for dtype in first["computed"]] == ["torch.bfloat16"]
     assert all(np.isfinite(metrics["policy/loss"]) for metrics in first["metrics"])
