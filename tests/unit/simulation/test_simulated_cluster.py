@@ -84,19 +84,17 @@ def test_few_engines_that_die_with_the_learner_leave_nobody_waiting(name: str, n
 
 @pytest.mark.parametrize("num_engines", [1, 2, ENGINES])
 def test_where_both_sides_share_gpus_deaths_leave_nobody_waiting_either(num_engines: int) -> None:
-    for seed in range(6):
+    # Many engines die several times in every run; with few, more runs are needed to meet as many moments.
+    for seed in range(6 if num_engines < ENGINES else 2):
         survive("sync", seed, num_engines, learner_per_hour=20.0, layout="colocated")
 
 
-def test_a_run_that_goes_back_forgets_what_it_had_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_loses_one_of_two_ranks_forgets_what_it_had_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[HeldOut] = []
     monkeypatch.setattr(HeldOut, "forget", lambda held_out: forgotten.append(held_out))
+    # A learner of two ranks, which is lost with one of them.
     lost = survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=40.0).run.faults.counts()["faults/learner"]
     assert len(forgotten) >= lost > 0
-
-
-def test_a_learner_of_two_ranks_is_lost_with_one() -> None:
-    assert survive("ahead_1", 0, 2 * ENGINES, learner_per_hour=40.0).run.faults.counts()["faults/learner"] > 0
 
 
 @pytest.mark.parametrize(
