@@ -84,8 +84,7 @@ def test_few_engines_that_die_with_the_learner_leave_nobody_waiting(name: str, n
 
 @pytest.mark.parametrize("num_engines", [1, 2, ENGINES])
 def test_where_both_sides_share_gpus_deaths_leave_nobody_waiting_either(num_engines: int) -> None:
-    # Many engines die several times in every run; with few, more runs are needed to meet as many moments.
-    for seed in range(6 if num_engines < ENGINES else 2):
+    for seed in range(6):
         survive("sync", seed, num_engines, learner_per_hour=20.0, layout="colocated")
 
 
