@@ -53,7 +53,12 @@ class Experiment:
         Raises:
             ConfigError: as the commands do.
         """
-        typed = [setting for setting in settings if isinstance(setting, str)]
+        typed: list[str] = []  # all that can decide where functions are written
+        for setting in settings:
+            if isinstance(setting, str):
+                typed.append(setting)
+            elif "cache_dir" in setting:
+                typed.append(f"++cache_dir={as_written(setting['cache_dir'])}")
         places = [None if path is None else Path(path).expanduser().absolute() for path in (config, config_dir)]
         given = Arguments(overrides=tuple(typed), config=places[0], config_dir=places[1])
         folder = Path(compose(given.written())["cache_dir"]) / "functions"

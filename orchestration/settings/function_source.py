@@ -5,6 +5,7 @@ import builtins
 import dis
 import hashlib
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ def code_of(key: str, function: Any, folder: Path) -> str:
     Raises:
         ConfigError: its source is not known, or it uses something that a file cannot hold.
     """
-    if not isinstance(function, FunctionType) or function.__name__ != function.__qualname__:
+    is_named = isinstance(function, FunctionType) and function.__name__.isidentifier()  # a lambda has no name
+    if not is_named or function.__name__ != function.__qualname__:
         kind = getattr(function, "__qualname__", type(function).__name__)
         raise ConfigError(f"{key} is {kind}; {_remedy('give a function that was defined with def at the top level')}")
     if function.__module__ != "__main__" and (file := inspect.getsourcefile(function)) and Path(file).is_file():
@@ -94,6 +96,9 @@ def _written(key: str, function: str, name: str, value: Any) -> str:
     module, found = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if isinstance(module, str) and module != "__main__" and found.isidentifier():
         return f"from {module} import {found} as {name}"
+    if isinstance(value, re.Pattern):
+        made = f"_make_{name}"  # `re` may be another module of the notebook
+        return f"from re import compile as {made}\n{name} = {made}({value.pattern!r}, {value.flags})"
     text = repr(value)
     try:
         if ast.literal_eval(text) == value:

@@ -48,6 +48,31 @@ def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
         Experiment({"training.num_step": 3})
 
 
+def test_a_cache_of_a_mapping_holds_the_written_functions_and_patterns_are_written(tmp_path: Path) -> None:
+    done = as_script(
+        tmp_path,
+        """
+        import re
+        from orchestration import Experiment
+        WORD = re.compile("[a-z]+", re.IGNORECASE)
+        def share(request):
+            return len(WORD.findall(request.parsed_answer)) / 2
+        reward = {"functions": {"share": share}, "routes": {"chart": "share"}}
+        experiment = Experiment({"reward": reward}, {"cache_dir": "kept"})
+        row = {"id": "1", "task": "chart", "response": "<think>x</think><answer>Red 4</answer>", "answer": "4"}
+        print(experiment.score([row])[0].task_reward)
+        """,
+    )
+    assert done.stdout == "0.5\n", done.stderr
+    assert len(list(tmp_path.glob("kept/functions/*/share.py"))) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_lambda_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"give a function that was defined with def at the top level"):
+        Experiment({"reward.functions.mine": lambda request: 1.0})
+
+
 def test_rows_that_cannot_be_scored_are_named() -> None:
     good = {"id": "a", "task": "chart", "response": "<think>x</think><answer>45</answer>", "answer": "45"}
     experiment = Experiment()
