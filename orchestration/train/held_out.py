@@ -374,15 +374,14 @@ def before_after_table(before: Scores, after: Scores) -> str:
         >>> print(before_after_table({}, {}).splitlines()[0])
         held-out reward                  sampled at the training temperature          greedy
     """
-    names = sorted(before.keys() & after.keys())
-    width = max(12, *map(len, names)) if names else 12
-    pad = " " * (width - 12)
+    families = sorted(before.keys() & after.keys())
+    width = max([12, *map(len, families)])
     lines = [
-        f"held-out reward{pad}                  sampled at the training temperature          greedy",
+        f"{'held-out reward':{width + 21}}sampled at the training temperature          greedy",
         f"{'':{width}}{'samples':>8}   {'before':>15} {'after':>15} {'change':>9}   "
         f"{'before':>8} {'after':>8} {'change':>9}",
     ]
-    for family in names:
+    for family in families:
         b, a = before[family], after[family]
         lines.append(
             f"{family:{width}}{a['num_samples']:>8}   "
@@ -404,7 +403,7 @@ def scores_table(scores: Scores, before: Scores) -> str:
         >>> print(scores_table({}, {}))
         held-out reward samples          sampled    change     greedy    change
     """
-    width = max(16, *map(len, scores)) if scores else 16
+    width = max([16, *(len(name) + 1 for name in scores)])
     lines = [f"{'held-out reward':{width}}{'samples':>7} {'sampled':>16} {'change':>9} {'greedy':>10} {'change':>9}"]
     for name, score in sorted(scores.items()):
         b = before.get(name)
