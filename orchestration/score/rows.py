@@ -143,7 +143,10 @@ def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:
     task = _text(fields, "task")
     source = str(fields.get("source", ""))
     if task != FORMAT_TASK and not config.is_routed(task, source):
-        raise _BadRowError(f"task is {task!r}; use {', '.join([*config.routes, FORMAT_TASK])}")
+        raise _BadRowError(
+            f"task is {task!r}; use {', '.join([*config.routes, FORMAT_TASK])}, or name a function for it: "
+            f"+reward.routes.{task}=FUNCTION"
+        )
     image_size, input_size = _size(fields, "image_size"), _size(fields, "input_size")
     frame = fields.get("coord", "pixel")
     if frame not in FRAMES:

@@ -37,7 +37,8 @@ def build(cls: type[T], values: object, path: str = "") -> T:
         if name in values:
             arguments[name] = _convert(hints[name], values[name], _join(path, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{_join(path, name)} is missing; set it in the YAML or on the command line")
+            key = _join(path, name)
+            raise ConfigError(f"{key} is missing; set it in the YAML or on the command line: {key}=VALUE")
     try:
         return cls(**arguments)
     except ValueError as error:

@@ -233,7 +233,8 @@ class GroupBuffer:
             raise DataError(
                 f"step {groups.step}: {causes.total()} of {num_completions} completions have no reward, more than "
                 f"training.max_failed_frac={self._config.max_failed_frac}: {most}. The same rows come again when the "
-                "run is continued: fix what these causes name, or continue without such completions with "
+                "run is continued: fix what these causes name (a corrected function of your own is taken with "
+                "allow_config_change=true), or continue without such completions with "
                 f"training.max_failed_frac={_rounded_up(causes.total() / num_completions)}"
             )
 

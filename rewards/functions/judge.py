@@ -175,7 +175,9 @@ class JudgeReward(CompletionFunction):
         if values:
             return Grade(aggregate(values, self._config.aggregate), parsed=answer, explanation=told)
         self._counts["num_failed"] += 1
-        failure = f"judge {self._name}: none of {len(votes)} votes has a value: {told}"
+        pattern = self._config.scale.pattern
+        how = "" if pattern is None else f" by scale.pattern {pattern!r}"
+        failure = f"judge {self._name}: none of {len(votes)} votes has a value{how}: {told}"
         return Grade(None, Reason.GRADER_FAILED, failure=failure)
 
     def _key(self, text: str, images: Sequence[str], vote: int) -> str:

@@ -74,7 +74,8 @@ class OwnReward(CompletionFunction):
         try:
             self._start()
         except (GraderTimeoutError, GraderCrashError) as error:
-            raise RewardError(f"{self._key}={self._config.path} cannot be used: {error}") from error
+            named, why = f"{self._key}={self._config.path}", str(error)
+            raise RewardError(why if why.startswith(named) else f"{named} cannot be used: {why}") from error
 
     @property
     def takes_images(self) -> bool:

@@ -203,6 +203,13 @@ def test_an_answer_without_any_vote_is_masked_with_the_reply_and_counted() -> No
     assert judge.take_counts()["judge/wise/num_failed"] == 1.0
 
 
+def test_a_pattern_that_finds_nothing_is_told_with_the_reply() -> None:
+    scale = JudgeScale(pattern=r"Grade: (\\d+)")  # a backslash too many, as shells make them
+    with judging(always(Answer("Grade: 5"))) as server:
+        [grade] = graded(judge_of(server, scale=scale), REQUEST, ["a"])
+    assert f"has a value by scale.pattern {scale.pattern!r}: 'Grade: 5'" in (grade.failure or "")
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

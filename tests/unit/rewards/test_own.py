@@ -320,6 +320,7 @@ def test_a_function_that_cannot_be_called_is_refused_before_anything_is_scored(
     with pytest.raises(RewardError, match=r"reward\.functions\.mine") as refused:
         score(source, request(wrap(1)), **settings)
     assert message in str(refused.value)
+    assert str(refused.value).count("reward.functions.mine=") == 1
 
 
 def test_a_missing_file_is_refused_where_rewards_are_built(tmp_path: Path) -> None:

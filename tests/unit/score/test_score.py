@@ -74,7 +74,7 @@ def test_bad_rows_are_named_by_line_and_the_rest_is_scored(tmp_path: Path, capsy
         2: ('{"id": "b", "task":\n', "not JSON"),
         3: ("[1, 2]\n", "a JSON object is needed, not a list"),
         4: ({"id": "c", "task": "chart", "answer": "4"}, "response is missing"),
-        5: ({**GOOD, "task": "video"}, "task is 'video'; use match_yesno, match_mcq"),
+        5: ({**GOOD, "task": "video"}, "pointing, format, or name a function for it: +reward.routes.video=FUNCTION"),
         6: ({**GOOD, "coord": "inches"}, "coord is 'inches'; use pixel, resized"),
         7: ({**GOOD, "task": "iou", "coord": "resized", "image_size": [4, 3]}, "coord resized needs input_size"),
         8: ({**GOOD, "image_size": [0, 3]}, "image_size is [0, 3]; use [width, height]"),

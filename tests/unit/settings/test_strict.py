@@ -45,7 +45,7 @@ def test_nested_mapping_becomes_the_record() -> None:
     ("values", "message"),
     [
         ({"inner": {"learning_rat": 1.0}}, r"inner\.learning_rat is not a setting; did you mean inner\.learning_rate"),
-        ({"inner": {}}, r"inner\.learning_rate is missing"),
+        ({"inner": {}}, r"inner\.learning_rate is missing; .*: inner\.learning_rate=VALUE"),
         ({"inner": {"learning_rate": "fast"}}, r"inner\.learning_rate must be float; got 'fast'"),
         (
             {"inner": {"learning_rate": 1.0, "name": "adam"}},

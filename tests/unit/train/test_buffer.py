@@ -117,7 +117,9 @@ def test_too_many_failed_graders_stop_the_run_with_their_most_common_causes() ->
         free_positions(buffer)
         fill(buffer, 0)
         buffer.add(ticket(1, **BROKEN))
-        with pytest.raises(DataError, match=r"2 of 4 completions .*max_failed_frac=0.25: 2 x chart: bad"):
+        with pytest.raises(
+            DataError, match=r"2 of 4 completions .*max_failed_frac=0.25: 2 x chart: bad.*allow_config_change=true"
+        ):
             await buffer.take_step()
 
     run_in_virtual_time(scenario())
