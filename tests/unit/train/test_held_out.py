@@ -270,11 +270,3 @@ def test_held_out_completions_are_sampled_as_their_settings_and_those_of_their_t
     assert (sampled.max_completion_tokens, greedy.max_completion_tokens, sampled.temperature) == (5, 5, 0.5)
     assert (sampled_choice.max_completion_tokens, greedy_choice.max_completion_tokens) == (64, 64)
     assert (sampled.group_size, sampled_choice.group_size, sampled_choice.temperature) == (4, 4, 1.0)
-
-
-def test_columns_stay_in_line_under_the_long_name_of_a_sum() -> None:
-    score = {"num_samples": 2, "sampled": 0.5, "sampled_se": 0.1, "greedy": 0.25}
-    scores = {"chart": score, "matching+tidy+language": score}
-    for table in (scores_table(scores, scores), before_after_table(scores, scores)):
-        assert len({line.index("0.500") for line in table.splitlines() if "0.500" in line}) == 1
-        assert table.splitlines()[-1].startswith("matching+tidy+language ")
