@@ -293,7 +293,9 @@ def _why(setting: str, place: str, error: Exception) -> str:
     where = f"{frame.filename}:{frame.lineno}"
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-    return f"{setting}: {place} cannot be imported: {type(error).__name__} at {where}: {error}"
+    relative = isinstance(error, ImportError) and "relative import" in str(error)
+    remedy = "; name the module: PACKAGE.MODULE:NAME, with PYTHONPATH" if relative and place.endswith(".py") else ""
+    return f"{setting}: {place} cannot be imported: {type(error).__name__} at {where}: {error}{remedy}"
 
 
 def _imports_of(path: Path, root: Path, package: str) -> Iterator[Path]:

@@ -176,12 +176,12 @@ class MixedReward:
                 read = []
             lines.extend(f"           {line}" for line in read)
             if part.function in said:
-                lines.append(f"           says: {said[part.function]}")
+                lines.append(f"           says: {_printable(said[part.function])}")
         lines.append(f"read as    {'nothing' if result.parsed_answer is None else _shortened(result.parsed_answer)}")
         lines.append(f"reason     {result.reason}: {result.reason.meaning}")
         if result.failure is not None:
             first, *trace = result.failure.splitlines()
-            lines.extend([f"failure    {first}", *(f"           {line}" for line in trace)])
+            lines.extend([f"failure    {_printable(first)}", *(f"           {_printable(line)}" for line in trace)])
         if result.reward is None:
             return [*lines, "reward     none: masked from its group and counted"]
         assert result.task_reward is not None
@@ -330,6 +330,11 @@ def _grade_each(
 
 def _shortened(text: str, limit: int = 300) -> str:
     return repr(text) if len(text) <= limit else f"{text[:limit]!r} ... ({len(text)} characters)"
+
+
+def _printable(text: str) -> str:
+    """Return a text in one line, with what would steer a terminal written out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _part_line(part: Part, breakdown: Mapping[str, float]) -> str:

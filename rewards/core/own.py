@@ -67,4 +67,5 @@ class RewardInput:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return what `dataclasses.asdict` and JSON made of one."""
         sizes = {name: tuple(map(tuple, values[name])) for name in ("image_sizes", "image_input_sizes")}
-        return cls(**{**values, **sizes, "options": tuple(values["options"])})
+        metadata = dict(values["metadata"])  # of this completion alone, whatever a function does to it
+        return cls(**{**values, **sizes, "options": tuple(values["options"]), "metadata": metadata})

@@ -47,7 +47,7 @@ def main() -> NoReturn:
         function = OwnFunction(greeting["key"], greeting["path"], greeting["parameters"], notes)
     except BaseException as error:
         own = isinstance(error, ValueError)
-        say({"error": str(error) if own else f"{type(error).__name__}: {error}"})
+        say({"error": _encodable(_said(error) if own else f"{type(error).__name__}: {_said(error)}")})
         os._exit(1)
     say({"takes_group": function.takes_group, "is_async": function.is_async, "takes_images": function.takes_images})
     with asyncio.Runner() as runner:
@@ -142,7 +142,7 @@ class OwnFunction:
             what = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
             said = f"returned {what} for {len(rows)} completions; return a list with one for each"
             return [{"fault": "wrong_type", "detail": said}] * len(rows)
-        return [_verdict(value) for value in values]
+        return [_judged(lambda value=value: value) for value in values]  # type: ignore[misc]
 
     async def _all_at_once(
         self,
@@ -160,7 +160,7 @@ class OwnFunction:
                 is_late = isinstance(error, TimeoutError) and limit.expired()
                 say({"index": index, **({"fault": "function_timeout", "detail": ""} if is_late else _raised(error))})
             else:
-                say({"index": index, **_verdict(value)})
+                say({"index": index, **_judged(lambda: value)})
 
         await asyncio.gather(*(one(index, row) for index, row in enumerate(rows)))
 
@@ -200,10 +200,9 @@ def _finished(value: Any, runner: asyncio.Runner) -> Any:
 
 def _judged(call: Callable[[], Any]) -> dict[str, object]:
     try:
-        value = call()
+        return _verdict(call())
     except BaseException as error:
         return _raised(error)
-    return _verdict(value)
 
 
 def _raised(error: BaseException) -> dict[str, object]:
@@ -211,10 +210,11 @@ def _raised(error: BaseException) -> dict[str, object]:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    detail = f"{type(error).__name__}{place}: {_said(error)}".replace("\n", " ")
     return {
         "fault": "function_raised",
-        "detail": f"{type(error).__name__}{place}: {error}".replace("\n", " "),
-        "traceback": "".join(lines)[-MAX_TRACEBACK:],
+        "detail": _encodable(detail[:MAX_EXPLANATION]),
+        "traceback": _encodable("".join(lines)[-MAX_TRACEBACK:]),
     }
 
 
@@ -226,19 +226,34 @@ def _verdict(returned: Any) -> dict[str, object]:
     if not isinstance(value, numbers.Real):
         said = f"returned {_shown(returned)}, a {type(returned).__name__}; return a number, or (number, text)"
         return {"fault": "wrong_type", "detail": said}
-    number = float(value)
+    try:
+        number = float(value) + 0.0  # -0.0 is 0.0
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     if not math.isfinite(number):
         return {"fault": "not_finite", "detail": f"returned {number}; return a number in [0, 1]"}
     if not 0.0 <= number <= 1.0:
-        return {"fault": "out_of_range", "detail": f"returned {number:g}; return a number in [0, 1]"}
-    return {"value": number, "explanation": None if explanation is None else explanation[:MAX_EXPLANATION]}
+        return {"fault": "out_of_range", "detail": f"returned {number!r}; return a number in [0, 1]"}
+    return {"value": number, "explanation": explanation and _encodable(explanation[:MAX_EXPLANATION])}
 
 
 def _shown(value: object) -> str:
     try:
         return repr(value)[:80]
-    except Exception:
+    except BaseException:
         return "what cannot be shown"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "what cannot be shown"
+
+
+def _encodable(text: str) -> str:
+    """Return a text with `?` for what no file can hold: half of a surrogate pair."""
+    return text.encode(errors="replace").decode()
 
 
 if __name__ == "__main__":

@@ -106,6 +106,59 @@ def test_a_function_that_raises_hangs_and_returns_nonsense_costs_those_completio
     assert len(children() - before) == 1  # the one that is kept
 
 
+ODD = """
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    class Unsure(float):
+        def __float__(self):
+            raise ValueError("no number yet")
+
+    VALUES = {1: 10**400, 2: -(10**400), 3: -0.0, 4: 1.0000001, 5: Unsure(0.5), 6: (0.5, "half \\ud800 of a pair")}
+
+    def score(request):
+        number = int(request.parsed_answer)
+        if number == 7:
+            raise Mute
+        if number == 8:
+            raise ValueError("long " * 100_000)
+        return VALUES[number]
+
+    async def at_once(request):
+        return score(request)
+
+    def of_group(requests):
+        return [VALUES.get(int(request.parsed_answer), 2.0) for request in requests]
+"""
+
+
+@pytest.mark.parametrize("name", ["score", "at_once", "of_group"])
+def test_odd_values_and_exceptions_cost_one_completion_and_no_process(score: Any, name: str) -> None:
+    results = score(ODD, *(request(wrap(number)) for number in range(1, 9)), name=name)
+    raised = [Reason.FUNCTION_RAISED, Reason.FUNCTION_RAISED]
+    last = [Reason.OUT_OF_RANGE, Reason.OUT_OF_RANGE] if name == "of_group" else raised
+    assert [result.reason for result in results] == [
+        Reason.NOT_FINITE,
+        Reason.NOT_FINITE,
+        Reason.OK,
+        Reason.OUT_OF_RANGE,
+        Reason.FUNCTION_RAISED,
+        Reason.OK,
+        *last,
+    ]
+    assert str(results[2].task_reward) == "0.0"
+    assert "returned 1.0000001;" in (results[3].failure or "")
+    assert results[5].explanations == (("mine", "half ? of a pair"),)
+    assert all(len(result.failure or "") < 10_000 for result in results)
+
+
+def test_what_a_function_does_to_metadata_reaches_no_other_completion(score: Any) -> None:
+    source = "def score(request):\n return 1.0 if request.metadata.pop('unit', None) else 0.0\n"
+    results = score(source, *(request(wrap(number), metadata={"unit": "cm"}) for number in range(3)))
+    assert [result.task_reward for result in results] == [1.0, 1.0, 1.0]
+
+
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     before = children()
     file = tmp_path / "mine.py"
@@ -356,12 +409,13 @@ def test_rules_may_route_to_it_with_parameters_of_their_own(tmp_path: Path) -> N
 
 
 def test_explain_shows_what_the_function_says_and_where_it_raised(score: Any, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def score(request): return 1 / len(request.response), 'short is good'\n")
+    said = r"short is \x1b[31mgood\n"
+    (tmp_path / "mine.py").write_text(f"def score(request): return 1 / len(request.response), '{said}'\n")
     config = RewardConfig(functions={"mine": f"{tmp_path}/mine.py:score"}, routes={"chart": "mine"})
     with MixedReward(config) as rewards:
         shown = "\n".join(rewards.explain(request("four")))
         failed = "\n".join(rewards.explain(request("")))
-    assert "says: short is good" in shown
+    assert f"says: {said}" in shown  # written out, so that it steers no terminal
     assert "task       0.25, weighs 0.9" in shown
     assert "ZeroDivisionError: division by zero" in failed
     assert "masked from its group" in failed
