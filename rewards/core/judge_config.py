@@ -20,8 +20,9 @@ PLACEHOLDERS = ("question", "reference", "options", "answer", "response", "task"
 FILE_PREFIX = "file:"
 OWN_FIELDS = ("model", "messages", "n", "stream")
 """Fields of a request that `body` may not change: the judge reads one whole reply to its own prompt."""
-THINK_CLOSE = "</think>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)")
+_OUT_OF = re.compile(rf"({_NUMBER.pattern})[\s*]*(?:/|out of)[\s*]*({_NUMBER.pattern})", re.IGNORECASE)
 _WORD = r"(?<!\w)(?:{})(?!\w)"
 
 
@@ -34,8 +35,8 @@ class JudgeScale:
         0.7
         >>> JudgeScale(words={"yes": 1.0, "no": 0.0}).value("It names the dog. Verdict: Yes.")
         1.0
-        >>> JudgeScale(low=0, high=10).value("I give it 11") is None
-        True
+        >>> JudgeScale(low=0, high=10).value("Score: 7/10"), JudgeScale(low=0, high=10).value("I give it 11")
+        (0.7, None)
     """
 
     low: float = 0.0
@@ -49,9 +50,10 @@ class JudgeScale:
     the last number instead. In YAML, quote "yes" and "no"."""
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
+        if not (self.low < self.high and math.isfinite(self.high - self.low)):
             raise RewardError(
-                f"a judge's scale.low is {self.low:g} and scale.high {self.high:g}; low must be below high"
+                f"a judge's scale.low is {self.low:g} and scale.high {self.high:g}; low must be below high, and both "
+                "finite"
             )
         try:
             found = re.compile(self.pattern or "")
@@ -70,6 +72,8 @@ class JudgeScale:
     def value(self, reply: str) -> float | None:
         """Return what a reply is worth, in [0, 1]; None where it says nothing, or a number out of range."""
         text = reply.rpartition(THINK_CLOSE)[2]
+        if THINK_OPEN in text:
+            return None  # cut while it thought
         if self.pattern is not None:
             matches = list(re.finditer(self.pattern, text))
             if not matches:
@@ -80,6 +84,7 @@ class JudgeScale:
             said = re.findall(_WORD.format("|".join(map(re.escape, longest_first))), text, re.IGNORECASE)
             worth = {word.casefold(): value for word, value in self.words.items()}
             return worth[said[-1].casefold()] if said else None
+        text = _OUT_OF.sub(lambda found: found[1] if float(found[2]) == self.high else found[0], text)
         numbers = _NUMBER.findall(text)
         if not numbers:
             return None

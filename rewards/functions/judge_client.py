@@ -177,7 +177,7 @@ class ChatClient:
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise JudgeError(f"{address}: {reason}; SSL_CERT_FILE names the certificates to trust") from None
             raise _Nobody(f"nothing answers at {address} ({type(reason).__name__}: {reason})") from None
-        reply = _read_reply(content)
+        reply = _read_reply(content, key)
         with self._lock:
             self._counts["num_prompt_tokens"] += reply.prompt_tokens
             self._counts["num_completion_tokens"] += reply.completion_tokens
@@ -188,9 +188,7 @@ class ChatClient:
             said = error.read(64 * SHOWN_CHARS).decode(errors="replace").strip()
         except (OSError, http.client.HTTPException):
             said = ""
-        if key:
-            said = said.replace(key, "***")
-        cause = f"status {error.code}: {said[:SHOWN_CHARS] or error.reason}"
+        cause = f"status {error.code}: {_without(key, said)[:SHOWN_CHARS] or error.reason}"
         if error.code not in RETRIED_STATUSES and error.code < 500:
             return JudgeError(cause)
         try:
@@ -240,7 +238,11 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def _read_reply(content: bytes) -> Reply:
+def _without(key: str, said: str) -> str:
+    return said.replace(key, "***") if key else said
+
+
+def _read_reply(content: bytes, key: str) -> Reply:
     try:
         values = json.loads(content)
         choice = values["choices"][0]
@@ -253,6 +255,6 @@ def _read_reply(content: bytes) -> Reply:
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        shown = content[:SHOWN_CHARS].decode(errors="replace")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+        shown = _without(key, content[: 64 * SHOWN_CHARS].decode(errors="replace"))[:SHOWN_CHARS]
         raise _Again(f"the reply is no chat completion: {shown!r}") from None

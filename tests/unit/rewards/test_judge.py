@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -151,6 +152,10 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
         ({}, "no number", None),
         ({}, "", None),
         ({}, "9" * 400, None),
+        ({}, "Score: 7/10", 0.7),
+        ({}, "**8** out of 10", 0.8),
+        ({}, "3/4 of it is right: 6", 0.6),
+        ({}, "<think>The best would be 10", None),
         ({"low": -1, "high": 1}, "-0.5", 0.25),
         ({"pattern": r"Score: (\d+)"}, "Score: 2. Of 10.", 0.2),
         ({"pattern": r"Score: (\d+)"}, "2", None),
@@ -165,7 +170,8 @@ def test_a_reply_is_read_by_the_scale(scale: dict[str, Any], reply: str, value: 
 
 
 @pytest.mark.parametrize(
-    "scale", [{"low": 1, "high": 1}, {"pattern": "("}, {"pattern": "(a)(b)"}, {"words": {"a": 2.0}}]
+    "scale",
+    [{"low": 1, "high": 1}, {"high": math.inf}, {"pattern": "("}, {"pattern": "(a)(b)"}, {"words": {"a": 2.0}}],
 )
 def test_a_scale_that_gives_no_number_is_refused(scale: dict[str, Any]) -> None:
     with pytest.raises(RewardError, match="scale"):
@@ -373,12 +379,15 @@ def test_a_completion_without_an_answer_is_asked_about_only_where_its_whole_text
     assert sorted(asked[1:]) == ["<answer>a</answer>", "<think>so", "no tags"]
 
 
-def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("status", [200, 401])
+def test_the_key_is_sent_and_never_shown(
+    status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", "top-secret-value")
     caplog.set_level(logging.DEBUG)
-    echo = Answer(status=401, raw=b"the key top-secret-value is not known")
+    echo = Answer(status=status, raw=b"the key top-secret-value is not known")
     with judging(always(echo)) as server:
-        judge = judge_of(server, key_variable="JUDGE_KEY")
+        judge = judge_of(server, key_variable="JUDGE_KEY", retries=0)
         [grade] = graded(judge, REQUEST, ["a"])
         assert server.headers[0]["Authorization"] == "Bearer top-secret-value"
         told = f"{grade} {judge._config} {judge.explain_completion(REQUEST, 'a')} {caplog.text}"
