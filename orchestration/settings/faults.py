@@ -95,7 +95,11 @@ def _explain(override: str, quoted: str, known: Mapping[str, Any], error: Except
         is_to_add = "No match in the defaults list" in str(error) and not key.startswith("~")
         if is_to_add and value in groups.choices(plain):
             return f"{override}: these settings have no {plain} yet; add it with a plus sign: +{override}"
-        is_absent = is_to_add or isinstance(error, MissingConfigException | ValueError)
+        if isinstance(error, RecursionError):
+            return f"{override}: the `defaults` of its file lead back to it; take one of them out"
+        is_absent = is_to_add or (
+            value not in groups.choices(plain) and isinstance(error, MissingConfigException | ValueError)
+        )
         return groups.no_choice(plain, value) if is_absent else f"{override}: {one_line(error)}"
     level: Any = known
     path = ""

@@ -139,10 +139,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"--config={path} {_absence(path)}")
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         values: Any = json.loads(text) if path.suffix == ".json" else _Loader(text).get_single_data()
     except OSError as error:
         raise ConfigError(f"--config={path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config={path} is no UTF-8 text ({error}); save it as UTF-8") from error
     except ValueError as error:
         raise ConfigError(f"--config={path} is not whole JSON ({error}); copy it again") from error
     except yaml.YAMLError as error:

@@ -30,8 +30,8 @@ def code_of(key: str, function: Any, folder: Path) -> str:
     Raises:
         ConfigError: its source is not known, or it uses something that a file cannot hold.
     """
-    is_named = isinstance(function, FunctionType) and function.__name__.isidentifier()  # a lambda has no name
-    if not is_named or function.__name__ != function.__qualname__:
+    # A lambda is named <lambda>, also at the top level.
+    if not isinstance(function, FunctionType) or not function.__qualname__.isidentifier():
         kind = getattr(function, "__qualname__", type(function).__name__)
         raise ConfigError(f"{key} is {kind}; {_remedy('give a function that was defined with def at the top level')}")
     if function.__module__ != "__main__" and (file := inspect.getsourcefile(function)) and Path(file).is_file():

@@ -80,7 +80,7 @@ def _convert(hint: Any, value: object, path: str, *, or_null: str = "") -> Any:
 
 def _convert_optional(hint: Any, value: object, path: str) -> Any:
     choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
-    if value is None:
+    if value is None and type(None) in typing.get_args(hint):
         return None
     # By its form, so that a message names the key below or the range.
     likely = [choice for choice in choices if _is_of_keys(choice) is isinstance(value, Mapping)]

@@ -140,7 +140,7 @@ class Trackers:
 
     def log_step(self, groups: StepGroups, metrics: Mapping[str, float]) -> None:
         """Pass on the metrics of a step, and the table of its recorded completions."""
-        self._each(lambda tracker: tracker.log_metrics(groups.step, metrics))
+        self._each(lambda tracker: tracker.log_metrics(groups.step, dict(metrics)))  # it may change what it is given
         recorded = [ticket for ticket in groups.tickets if ticket.summary.completions]
         if self._threads and recorded and self._config.samples_per_step:
             read = {ticket.position: self._images_of(ticket.position) for ticket in recorded}
@@ -150,7 +150,7 @@ class Trackers:
 
     def log_held_out(self, step: int, scores: Mapping[str, float]) -> None:
         """Pass on held-out scores."""
-        self._each(lambda tracker: tracker.log_held_out(step, scores))
+        self._each(lambda tracker: tracker.log_held_out(step, dict(scores)))
 
     def rewind(self, first_step: int) -> None:
         """Pass on that the run went back."""
@@ -254,7 +254,7 @@ class TrackerThread(threading.Thread):
         """Make a call and return whether it returned; the first that does not is named."""
         try:
             call()
-        except (Exception, SystemExit) as error:  # of code that is not ours: libraries, networks, servers
+        except BaseException as error:  # of code that is not ours; asyncio's and Rust's are no Exception
             self.num_failed += 1
             if self.num_failed == 1:
                 cause = _without_secrets(" ".join(str(error).split()))

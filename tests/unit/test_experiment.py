@@ -109,14 +109,15 @@ def test_a_function_of_a_notebook_is_written_with_what_it_uses(tmp_path: Path) -
             z = 1
             return lambda: z
         print(code_of("k", mine, Path({str(tmp_path)!r})))
-        for function in (bad, around(), print):
+        plain = lambda x: 1
+        for function in (bad, around(), print, plain):
             try:
                 code_of("reward.functions.k", function, Path({str(tmp_path)!r}))
             except ValueError as error:
                 print(error)
         """,
     )
-    written, bad, nested, builtin = done.stdout.splitlines()
+    written, bad, nested, builtin, plain = done.stdout.splitlines()
     (tmp_path / "notebook.py").unlink()
     assert load_own("k", written)(4) == 2 + 2.5 + 2 + 2
     assert bad == (
@@ -125,6 +126,7 @@ def test_a_function_of_a_notebook_is_written_with_what_it_uses(tmp_path: Path) -
     )
     assert nested.startswith("reward.functions.k is around.<locals>.<lambda>; give a function")
     assert builtin.startswith("reward.functions.k is print; give a function")
+    assert plain.startswith("reward.functions.k is <lambda>; give a function")
 
 
 def test_a_function_of_a_file_is_named_there() -> None:

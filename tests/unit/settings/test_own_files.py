@@ -17,7 +17,7 @@ from orchestration.settings.experiment import build_settings
 
 def written(path: Path, text: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return str(path)
 
 
@@ -117,6 +117,7 @@ def test_a_file_is_laid_over_the_settings_of_a_run_too(tmp_path: Path) -> None:
         ("a.yaml", "training: [1", r"a\.yaml is no YAML: .*line 1"),
         ("a.json", '{"seed": 1', r"a\.json is not whole JSON"),
         ("a.yaml", "- 1", "holds list, not settings"),
+        ("a.yaml", "seed: \udcff", r"a\.yaml is no UTF-8 text"),
         ("a.yaml", "experiment: cpu_quik", r"a\.yaml: experiment=cpu_quik is not there; did you mean .*cpu_quick\?"),
         ("a.yaml", "defaults: [x]", "holds `defaults`.*--config-dir FOLDER"),
         ("a.yaml", "reward: {api_key: abc}", "reward.api_key looks like a secret|reward.api_key is not a setting"),
@@ -148,6 +149,17 @@ def test_options_that_name_nothing_of_use_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             compose(arguments)
+
+
+def test_a_file_of_a_group_whose_defaults_lead_nowhere_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+    written(tmp_path / "training" / "circle.yaml", "defaults: [circle]\n")
+    written(tmp_path / "training" / "gap.yaml", "defaults: [nothing_so_named]\n")
+    for name, said in (
+        ("circle", "training=circle: the `defaults` of its file lead back"),
+        ("gap", "nothing_so_named"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            compose([f"--config-dir={tmp_path}", f"training={name}"])
 
 
 def test_a_broken_file_of_a_group_is_named(tmp_path: Path) -> None:

@@ -73,3 +73,10 @@ def test_nested_mapping_becomes_the_record() -> None:
 def test_mistake_is_named_by_its_path(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(Outer, values)
+
+
+def test_null_is_refused_where_a_choice_of_types_does_not_name_it() -> None:
+    from rewards import RewardConfig
+
+    with pytest.raises(ConfigError, match=r"^reward\.functions\.mine must be str; got None"):
+        build(RewardConfig, {"functions": {"mine": None}}, "reward")

@@ -1,5 +1,6 @@
 """Trackers are fed in order and never reach the run: those that raise, hang or lag leave its record whole."""
 
+import asyncio
 import json
 import shlex
 import threading
@@ -55,6 +56,17 @@ class Raising(Tracker):
 
     def log_metrics(self, step: int, metrics: Any) -> None:
         raise ConnectionError(f"no route to the server at step {step}, key planted-key-value")
+
+
+class Odd(Tracker):
+    """Empties what it is given, and raises what is no Exception."""
+
+    def log_metrics(self, step: int, metrics: Any) -> None:
+        metrics.clear()
+        raise asyncio.CancelledError("the server has gone")
+
+    def log_held_out(self, step: int, scores: Any) -> None:
+        scores.clear()
 
 
 def make_broken() -> Tracker:
@@ -143,6 +155,16 @@ def test_a_tracker_that_raises_at_every_call_is_closed_all_the_same(tmp_path: Pa
     said = train(tmp_path / "run", {"bad": RaisingAlways})
     assert called[-2:] == ["log_outcome", "close"]
     assert said[-1].startswith(f"tracker bad: {len(called)} calls failed")
+    assert_whole(tmp_path / "run", without)
+
+
+def test_a_tracker_that_changes_what_it_is_given_or_raises_no_exception_leaves_run_and_others_alone(
+    tmp_path: Path, without: Path
+) -> None:
+    good = Listing()
+    said = train(tmp_path / "run", {"odd": Odd, "good": lambda: good})
+    assert said[-1].startswith("tracker odd: 5 calls failed, 0 records were dropped")
+    assert [call[0] for call in good.calls].count("metrics") == 5
     assert_whole(tmp_path / "run", without)
 
 
