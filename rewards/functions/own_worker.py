@@ -228,8 +228,8 @@ def _verdict(returned: Any) -> dict[str, object]:
         return {"fault": "wrong_type", "detail": said}
     try:
         number = float(value) + 0.0  # -0.0 is 0.0
-    except OverflowError:
-        number = math.inf if value > 0 else -math.inf
+    except OverflowError:  # of a whole number or a fraction
+        number = math.inf
     if not math.isfinite(number):
         return {"fault": "not_finite", "detail": f"returned {number}; return a number in [0, 1]"}
     if not 0.0 <= number <= 1.0:

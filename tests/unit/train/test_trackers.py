@@ -61,6 +61,9 @@ class Raising(Tracker):
 class Odd(Tracker):
     """Empties what it is given, and raises what is no Exception."""
 
+    def __init__(self) -> None:
+        """Take nothing."""
+
     def log_metrics(self, step: int, metrics: Any) -> None:
         metrics.clear()
         raise asyncio.CancelledError("the server has gone")
@@ -148,6 +151,9 @@ def test_a_tracker_that_raises_at_every_call_is_closed_all_the_same(tmp_path: Pa
     called: list[str] = []
 
     class RaisingAlways(Tracker):
+        def __init__(self) -> None:
+            """Take nothing."""
+
         def __getattribute__(self, name: str) -> Any:
             called.append(name)
             raise RuntimeError(name)
