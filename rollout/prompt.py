@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from conf.pictures import in_rgb
 from rollout.errors import RolloutError
-from rollout.records import EncodedPicture, ImageBytes, Sample
+from rollout.records import IMAGE_PLACE, EncodedPicture, ImageBytes, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +161,12 @@ class PromptBuilder:
                 f"sample {sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
                 "the text, images are placed by the chat template"
             )
+        num_places = question.count(IMAGE_PLACE)
+        if num_places not in (0, len(image_sizes)):
+            raise RolloutError(
+                f"sample {sample_id}: the question has {num_places} places for images (U+FFFC), the sample "
+                f"{len(image_sizes)} images; repair the row"
+            )
         if len(image_sizes) > self._max_images:
             raise RolloutError(
                 f"sample {sample_id} has {len(image_sizes)} images; rollout.engine.max_images_per_prompt is "
@@ -176,12 +183,15 @@ class PromptBuilder:
         return ids
 
     def _text(self, question: str, num_images: int) -> str:
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        texts = question.split(IMAGE_PLACE) if IMAGE_PLACE in question else [*[""] * num_images, question]
+        content: list[dict[str, str]] = []  # an image between every two texts
+        for place, text in enumerate(texts):
+            content += [{"type": "image"}] * bool(place) + [{"type": "text", "text": text}] * bool(text)
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self._system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
-        text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return text
+        prompt: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return prompt
 
     def _input_size(self, image: ImageBytes) -> tuple[int, int]:
         processor = self._processor.image_processor
@@ -207,7 +217,7 @@ def _decode(image: ImageBytes, sample_id: str) -> Image.Image:
                     f"sample {sample_id}: an image has deeper channels than 8 bits (mode {file.mode}), of which Pillow "
                     "makes black and white; store it with 8 bits or drop the row"
                 )
-            decoded = file.convert("RGB")
+            decoded = in_rgb(file)
     except RolloutError:
         raise
     except Exception as error:  # each of Pillow's readers has errors of its own: OSError, SyntaxError, struct.error, ..

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from rollout.errors import RolloutError
 
+IMAGE_PLACE = "\ufffc"
+"""Stands in a question where an image belongs (U+FFFC, Unicode's object replacement character); without it all images
+come first."""
 FinishReason = Literal["stop", "length", "abort"]
 Fingerprint = tuple[int, int, int]
 """Of a tensor: (number of elements, sum of their bits, sum of bits times position), both sums modulo 2**64 as int64."""
@@ -87,7 +90,7 @@ class Sample:
     """Task, which chooses the reward: match_yesno | match_mcq | match_text | chart | counting | ocr | iou | pointing |
     open | math."""
     question: str
-    """The user turn, options included; holds no placeholder tokens."""
+    """The user turn, options included; holds no placeholder tokens, and no IMAGE_PLACE or one for each image."""
     answer: str
     """The reference: text, a letter, a number, or boxes as JSON in original pixels."""
     images: tuple[ImageBytes, ...] = ()

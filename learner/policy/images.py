@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
+from conf.pictures import in_rgb
 from learner.errors import LearnerError
 from learner.families import ImageInputs, ModelFamily, join_images
 from learner.records import ScoredGroup
@@ -82,7 +83,7 @@ def _decode(images: Sequence[bytes], owner: str) -> list[Image.Image]:
     decoded = []
     for index, image in enumerate(images):
         try:
-            decoded.append(Image.open(io.BytesIO(image)).convert("RGB"))
+            decoded.append(in_rgb(Image.open(io.BytesIO(image))))
         except (OSError, Image.DecompressionBombError) as error:
             raise LearnerError(
                 f"{owner}: image {index} of {len(images)} does not decode ({error}); drop the "

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from conf.pictures import in_rgb
 from orchestration.data.sources.rows import Refused, RejectReason, StoredImage
 from orchestration.settings.recipe import LimitsConfig
 
@@ -78,9 +79,9 @@ class CheckedImage:
 def check_image(data: bytes, limits: LimitsConfig, *, has_boxes: bool) -> CheckedImage:
     """Decode an encoded image fully and return it with its size and fingerprints.
 
-    Palettes, transparency, grey and 16-bit channels stay in the bytes: the model's processor converts to RGB, which is
-    tried here. Files of several frames are refused, also photographs with an embedded preview (MPO), because it is not
-    known which frame is meant.
+    Palettes, transparency and grey stay in the bytes: engine and learner convert to RGB, transparent pictures on white,
+    which is done here for the fingerprints. Files of several frames are refused, also photographs with an embedded
+    preview (MPO), because it is not known which frame is meant.
 
     Args:
         data: The encoded file.
@@ -127,7 +128,7 @@ def _check(data: bytes, limits: LimitsConfig, has_boxes: bool) -> CheckedImage:
             raise Refused(RejectReason.IMAGE_ROTATED, f"EXIF orientation {orientation}, and {why}")
         image.load()
         upright = ImageOps.exif_transpose(image) if is_turned else image
-        pixels = upright.convert("RGB")
+        pixels = in_rgb(upright)
         if is_cmyk or is_turned:
             data = _encode(pixels, image.format)
     _check_size(pixels.size, limits)

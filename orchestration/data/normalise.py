@@ -307,6 +307,11 @@ def _in_pixels(raw: RawBox, form: BoxForm, frame: BoxFrame, size: tuple[int, int
     first, second, third, fourth = (float(value) for value in raw.values)
     if form == "xywh":
         third, fourth = first + third, second + fourth
+    if frame == "pixel" and max(map(abs, (first, second, third, fourth))) <= 1.0:
+        raise Refused(
+            RejectReason.BOX_MALFORMED,
+            f"box {spelled} is no larger than a pixel: shares of the image are box_frame: {{constant: norm1}}",
+        )
     unit = {"pixel": None, "norm1": 1.0, "norm1000": 1000.0}[frame]
     if unit is None:
         return first, second, third, fourth

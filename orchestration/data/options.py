@@ -4,6 +4,7 @@ import hashlib
 import random
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -65,17 +66,18 @@ def clean_options(options: Sequence[str]) -> tuple[str, ...]:
     """Return options with single spaces, and without labels (`A. cat`, `B. dog`) if all have the right one.
 
     Raises:
-        Refused: OPTIONS_UNUSABLE, for fewer than two options, more than 26, one without text, or two that are equal
-            after the normalisation of the reward.
+        Refused: OPTIONS_UNUSABLE, for fewer than two options, more than 26, one without text, or two that are one
+            text. They may differ by case or marks alone: the reference is a letter, and the reward compares words by
+            case where only that tells options apart.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise Refused(RejectReason.OPTIONS_UNUSABLE, f"{len(options)} options; 2 to {len(LETTERS)} can be lettered")
     texts = _without_labels(tuple(" ".join(option.split()) for option in options))
     seen: dict[str, str] = {}
     for text in texts:
-        key = _key(text)
-        if not key:
+        if not text:
             raise Refused(RejectReason.OPTIONS_UNUSABLE, "an option has no text")
+        key = unicodedata.normalize("NFKC", text)
         if key in seen:
             raise Refused(RejectReason.OPTIONS_UNUSABLE, f"options {seen[key]!r} and {text!r} are one text")
         seen[key] = text
@@ -153,11 +155,10 @@ def _are_letters(answer: str) -> bool:
 
 def _text_answer(options: Sequence[str], with_labels: Sequence[str], answer: str) -> Lettered:
     wanted = _key(answer)
-    places = [
-        place
-        for place, (option, labelled) in enumerate(zip(options, with_labels, strict=True))
-        if wanted in (_key(option), _key(labelled))
-    ]
+    pairs = list(enumerate(zip(options, with_labels, strict=True)))
+    places = [place for place, texts in pairs if answer.strip() in texts]
+    if len(places) != 1:
+        places = [place for place, texts in pairs if wanted in map(_key, texts)]
     if len(places) != 1:
         raise Refused(RejectReason.ANSWER_NOT_IN_OPTIONS, f"{answer[:80]!r} is none of {_spelled(options)}")
     letter, text = LETTERS[places[0]], options[places[0]]

@@ -52,7 +52,13 @@ STAGES = {
     ),
     "validate": StageRules(
         version=1,
-        code=("orchestration.data.images", "orchestration.data.validate", "rewards.core.envelope", "rollout.prompt"),
+        code=(
+            "conf.pictures",
+            "orchestration.data.images",
+            "orchestration.data.validate",
+            "rewards.core.envelope",
+            "rollout.prompt",
+        ),
         libraries=("numpy", "pillow"),
     ),
     "normalise": StageRules(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from conf.own_code import is_own, load_own
+from conf.pictures import in_rgb
 from orchestration.settings.strict import is_secret_name
 from orchestration.settings.tracking import TrackingConfig
 from orchestration.workers.tickets import StepGroups
@@ -316,7 +317,7 @@ def _images(read: Callable[[], Sequence[bytes]]) -> tuple[Image.Image, ...]:
         found = []
         for data in read()[:MAX_IMAGES]:
             with Image.open(io.BytesIO(data)) as image:
-                shown = image.convert("RGB")
+                shown = in_rgb(image)
             shown.thumbnail((MAX_SIDE, MAX_SIDE))
             found.append(shown)
         return tuple(found)

@@ -161,8 +161,8 @@ def without_opening(caption: str) -> str:
 
 
 def answer_text(value: object, name: str) -> str:
-    """Read one answer, or several as the list that the chart reward reads."""
-    texts = as_texts(value, name) if isinstance(value, list) else (as_answer(value, name),)
+    """Read one answer, or several as the list that the chart reward reads; of `<answer>` tags what is between them."""
+    texts = as_texts(value, name) if isinstance(value, list) else (between_tags(as_answer(value, name)),)
     return "".join(texts) if len(texts) < 2 else as_list(texts)
 
 
@@ -174,7 +174,7 @@ def between_tags(text: str) -> str:
         ('145', '145')
     """
     start, end = text.rfind("<answer>"), text.rfind("</answer>")
-    return text[start + len("<answer>") : end].strip() if 0 <= start < end else text.strip()
+    return text[start + len("<answer>") : end].strip() if 0 <= start < end else text
 
 
 def _from_option(value: object, name: str, options: tuple[str, ...]) -> str:
@@ -189,7 +189,7 @@ READERS: Mapping[str, Callable[[object, str, tuple[str, ...]], str]] = MappingPr
         "index": lambda value, name, options: from_index(value, name),
         "letter": lambda value, name, options: from_letters(value, name),
         "option": _from_option,
-        "tagged": lambda value, name, options: between_tags(as_answer(value, name)),
+        "tagged": lambda value, name, options: between_tags(as_answer(value, name)).strip(),
         "caption": lambda value, name, options: as_text(value, name),
     }
 )

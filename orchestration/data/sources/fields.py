@@ -1,5 +1,8 @@
 """Typed access to the fields and images of a raw row; missing or mistyped values raise RowError."""
 
+import base64
+import binascii
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from orchestration.data.sources.rows import RawImage, RejectReason
+from rollout.records import IMAGE_PLACE
 
 MAX_INTEGER = 10**15
 """Larger than any id, index or year; longer integers are damage, and printing very long ones raises."""
@@ -81,8 +85,10 @@ def as_answer(value: object, name: str) -> str:
         return value
     if isinstance(value, int) and abs(value) < MAX_INTEGER:
         return str(value)
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() and abs(value) < MAX_INTEGER else repr(value)
+    if isinstance(value, float):  # how tables write that there is no value
+        raise RowError(RejectReason.MISSING_FIELD, f"{name} is {value}, which is no value")
     return refuse(name, value, "a text or a number")
 
 
@@ -150,6 +156,11 @@ _GENOME_FOLDER = re.compile(r"(?:^|/)VG_100K(?:_2)?/([0-9]{1,9})\.")
 _PATH_CHARS = 1_000
 """Characters of a path that are searched for a known image name."""
 _MARKER = re.compile(r"<image>[ \t]*\n?")
+_MARKERS = re.compile(r"(?:\s*<image>)+")
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")
+"""How base64 of PNG, JPEG, GIF, WebP, BMP and TIFF files begins."""
+_SHORTEST_BASE64 = 64
 
 
 def picture_id(path: str) -> str:
@@ -197,6 +208,9 @@ def cell_image(value: object, name: str, folder: str = "") -> RawImage:
         path, value = value.get("path"), value.get("bytes")
     elif isinstance(value, str):
         path, value = value, None
+    if value is None and isinstance(path, str):
+        value = _encoded(path, name)
+        path = None if value else path.removeprefix("file://")
     known = picture_id(path) if isinstance(path, str) else ""
     if isinstance(value, bytes) and value:
         return RawImage(data=value, image_id=known)
@@ -205,9 +219,24 @@ def cell_image(value: object, name: str, folder: str = "") -> RawImage:
     return refuse(name, value, "an image: bytes, a path, or both")
 
 
+def _encoded(text: str, name: str) -> bytes | None:
+    """Return the bytes of an image that a text holds as base64, with or without `data:image/png;base64,` before it."""
+    start = _DATA_URL.match(text)
+    if text.startswith(("http:/", "https:/")):
+        raise RowError(RejectReason.IMAGE_MISSING, f"{name} is {shown(text)}, a link; download it and name the file")
+    if start is None and not (text.startswith(_BASE64_STARTS) and len(text) >= _SHORTEST_BASE64):
+        return None
+    try:
+        return base64.b64decode("".join(text[start.end() if start else 0 :].split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        if start is None:
+            return None  # a path that begins like base64
+        raise RowError(RejectReason.IMAGE_CORRUPT, f"{name} is no base64: {error}") from error
+
+
 def cell_images(value: object, name: str, folder: str = "") -> tuple[RawImage, ...]:
     """Read one image or a list of images; null and an empty list are no images."""
-    if value is None:
+    if value is None or value == "":
         return ()
     if isinstance(value, (list, tuple)):
         return tuple(cell_image(item, f"{name}[{index}]", folder) for index, item in enumerate(value))
@@ -233,6 +262,29 @@ def without_markers(text: str) -> str:
         ('What is this?', 'What is this?')
     """
     return _MARKER.sub("", text).strip()
+
+
+def with_places(question: str, num_images: int) -> str:
+    r"""Return a question whose images stand where its `<image>` markers do; at its beginning they need no place.
+
+    Raises:
+        RowError: it has markers, and not as many as the row has images.
+
+    Example:
+        >>> with_places("<image>What is this?", 1), with_places("Compare <image> with <image>.", 2)
+        ('What is this?', 'Compare \ufffc with \ufffc.')
+    """
+    if IMAGE_PLACE in question:
+        raise RowError(RejectReason.TEXT_NOT_CLEAN, "the question holds U+FFFC, which stands for an image here")
+    num_markers = question.count("<image>")
+    if num_markers not in (0, num_images):
+        raise RowError(
+            RejectReason.MARKERS_UNEQUAL, f"the question has {num_markers} <image> markers, the row {num_images} images"
+        )
+    leading = _MARKERS.match(question)
+    if num_markers and leading and leading[0].count("<image>") == num_markers:
+        return question[leading.end() :].strip()
+    return question.replace("<image>", IMAGE_PLACE).strip()
 
 
 def stem(path: str) -> str:

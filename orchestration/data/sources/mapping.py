@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from orchestration.data.sources.answers import READERS, TASKS
+from orchestration.data.sources.answers import READERS, TASKS, letter
 from orchestration.data.sources.fields import (
     RowError,
     as_answer,
@@ -20,10 +20,11 @@ from orchestration.data.sources.fields import (
     is_number,
     refuse,
     stem,
-    without_markers,
+    with_places,
 )
 from orchestration.data.sources.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record
+from orchestration.data.sources.turns import images_of_turn, read_turns, with_labels
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key
 
@@ -52,6 +53,8 @@ class Reference:
     that a misspelt path is not taken for a dataset without images."""
     is_text: bool = False
     """Whether the value is a text made by a format."""
+    steps: tuple[str, ...] = ()
+    """Path of the raw field; empty for other forms."""
 
 
 def field_value(row: object, steps: Sequence[str]) -> object:
@@ -122,9 +125,11 @@ class RowMapping:
         """
         as_fields(record.value)
         as_words = as_text if self.is_strict else as_answer
-        question = as_words(*self._named("question", record))
-        options = self._options(record)
+        images = self._images(record)
+        question, images = self._question(record, images)
+        options, labels = self._options(record)
         answer = self._answer(record, options, needs_answer)
+        answer = letter(labels.index(answer)) if answer in labels else answer
         if self.task_by_answer:
             task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
         else:
@@ -133,9 +138,9 @@ class RowMapping:
         return RawRow(
             source_id=as_words(*self._named("id", record)) if "id" in self.references else f"{part}/{record.place}",
             task=task,
-            question=without_markers(question) if self.remove_markers else question,
+            question=question,
             answer=answer,
-            images=self._images(record),
+            images=images,
             options=options,
             answer_type=answer_type,
             boxes=None if self._is_absent("boxes", record) else self._boxes(record),
@@ -173,13 +178,38 @@ class RowMapping:
             return ""
         return READERS[self.answer_is](value, name, options)
 
-    def _options(self, record: Record) -> tuple[str, ...]:
+    def _question(self, record: Record, images: tuple[RawImage, ...]) -> tuple[str, tuple[RawImage, ...]]:
+        """Return the question with its images in their places, and those images.
+
+        A field of turns is asked by its last user turn; a path into one turn takes the images of that turn's markers.
+        """
+        value, name = self._named("question", record)
+        turns = read_turns(value, name)
+        if turns is None:
+            text = (as_text if self.is_strict else as_answer)(value, name)
+            steps = self.references["question"].steps
+            images = images_of_turn(record.value, steps, text, images) if len(steps) > 2 else images
+        else:
+            text, parts = turns
+            held = tuple(image for image in parts if image is not None)
+            if held and images:
+                raise RowError(RejectReason.UNREADABLE_ROW, f"{name} holds images, and so does the field of images")
+            images = held or images
+        if self.remove_markers:
+            labels = self._value("box_labels", record)
+            text = with_places(with_labels(text, labels), len(images))
+        return text, images
+
+    def _options(self, record: Record) -> tuple[tuple[str, ...], list[str]]:
+        """Return the options in the order of their labels, and the labels where they have some."""
         value, name = self._named("options", record)
         if self.is_strict and "options" in self.references:
-            return as_texts(value, name)
+            return as_texts(value, name), []
         if isinstance(value, Mapping):
-            value = [text for text in value.values() if text is not None]
-        return () if value is None else as_texts(value, name)
+            texts = {str(label): text for label, text in value.items() if text is not None}
+            labels = sorted(texts, key=lambda label: (len(label), label))
+            return as_texts([texts[label] for label in labels], name), labels
+        return () if value is None else as_texts(value, name), []
 
     def _images(self, record: Record) -> tuple[RawImage, ...]:
         value, name = self._named("images", record)
@@ -304,7 +334,7 @@ def _reference(value: object, path: str) -> Reference:
 
 
 def _field(steps: Sequence[str], *, is_optional: bool = False) -> Reference:
-    return Reference(lambda row: field_value(row, steps), ".".join(steps), is_optional)
+    return Reference(lambda row: field_value(row, steps), ".".join(steps), is_optional, steps=tuple(steps))
 
 
 def _looked_up(found: object, values: Mapping[object, object]) -> object:

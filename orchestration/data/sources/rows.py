@@ -16,6 +16,7 @@ class RejectReason(Explained):
     UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
     MISSING_FIELD = "missing_field", "the raw row lacks a field that its source's format has"
     IMAGE_MISSING = "image_missing", "the image file does not exist or cannot be opened"
+    MARKERS_UNEQUAL = "markers_unequal", "the question has other numbers of image markers than the row has images"
     PATH_OUTSIDE_ROOT = "path_outside_root", "the image path is absolute, holds .., or a link leads out of the source"
     IMAGE_FILE_TOO_LARGE = "image_file_too_large", "the encoded image is larger than limits.max_image_bytes"
 

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from learner.policy.images import _decode as learner_decode
 from orchestration.data.images import CheckedImage, check_image, dhash256, is_truncated, thumbnail
 from orchestration.data.sources.rows import Refused, RejectReason
 from orchestration.settings.recipe import LimitsConfig
+from rollout.prompt import _decode as rollout_decode
+from rollout.records import ImageBytes
 from tests.unit.data.pictures import (
     FILES,
     ORIENTATION,
@@ -318,3 +321,26 @@ def test_a_whole_png_whose_pixels_break_off_is_truncated() -> None:
     data = png_claiming(40, 40, idat=pixels[:800])
     assert not is_truncated(data)
     assert refusal(data).reason is RejectReason.IMAGE_TRUNCATED
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "L", "RGB"])
+def test_what_is_transparent_is_white_for_data_engine_engine_and_learner(mode: str) -> None:
+    """A black stroke on transparent ground: without composing, ground and stroke are one black."""
+    drawn = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (10, 10, 30, 30))
+    options: dict[str, Any] = {}
+    if mode in ("RGBA", "LA"):
+        drawn = drawn.convert(mode)
+    else:
+        drawn = Image.eval(drawn.getchannel("A"), lambda alpha: 0 if alpha else 255).convert(mode.replace("PA", "P"))
+        options["transparency"] = (255, 255, 255) if mode == "RGB" else 255
+        if mode in ("P", "PA"):
+            options["transparency"] = drawn.getpixel((0, 0))
+    file = io.BytesIO()
+    drawn.save(file, "PNG", **options)
+    (seen,) = learner_decode([file.getvalue()], "test")
+    prompted = rollout_decode(ImageBytes(data=file.getvalue(), width=40, height=40), "test")
+    assert seen.getpixel((0, 0)) == (255, 255, 255)
+    assert seen.getpixel((20, 20)) == (0, 0, 0)
+    assert seen.tobytes() == prompted.tobytes()
+    assert check_image(file.getvalue(), LimitsConfig(), has_boxes=False).dhash == dhash256(seen)

@@ -197,3 +197,10 @@ def test_boxes_belong_to_the_first_image() -> None:
     images = [dataclasses.replace(IMAGE, width=400), IMAGE]
     made = normalise(row, images, source="s", role="train", license="", config=PLAIN, limits=LIMITS, seed=1)
     assert made.answer == "[200, 50, 400, 100]"
+
+
+def test_shares_of_an_image_are_not_taken_for_pixels() -> None:
+    refused = refusal(IOU, boxes=boxes((0.1, 0.1, 0.5, 0.5)))
+    assert refused.reason is RejectReason.BOX_MALFORMED
+    assert "box_frame: {constant: norm1}" in refused.detail
+    assert candidate(IOU, boxes=boxes((0.1, 0.1, 0.5, 0.5)), box_frame="norm1").answer == "[20, 10, 100, 50]"

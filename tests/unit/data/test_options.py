@@ -57,7 +57,7 @@ def test_a_reference_that_is_none_of_the_options_is_refused(answer: str, answer_
     [
         (),
         ("cat",),
-        ("cat", "Cat."),
+        ("cat", " cat"),
         ("cat", "dog", " \n"),
         ("3", "\uff13"),
         tuple(f"option {number}" for number in range(27)),
@@ -172,3 +172,12 @@ def test_options_that_speak_of_others_keep_the_order(option: str) -> None:
 @pytest.mark.parametrize("option", ["above the table", "a cat and a dog", "all of it", "5", "none", "a choice of tea"])
 def test_ordinary_options_may_be_shuffled(option: str) -> None:
     assert can_shuffle(("cat", "dog", option))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("Aa", "AA"), ("Dear ms. Allen,", "Dear Ms. Allen,"), ("***Harold***", '"Harold"'), ("a, b", "a, b,")],
+)
+def test_options_may_differ_by_case_or_marks_alone(options: tuple[str, str]) -> None:
+    assert [candidate(MCQ, options=options, answer=letter).answer for letter in "AB"] == ["A", "B"]
+    assert candidate(MCQ, options=options, answer=options[1], answer_type="text").answer in ("B", options[1])

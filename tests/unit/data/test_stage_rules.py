@@ -21,7 +21,7 @@ NO_RULES = {
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A copy of the code that keys are made of, under which nothing is remembered."""
-    for room in ("orchestration", "rewards", "rollout"):
+    for room in ("conf", "orchestration", "rewards", "rollout"):
         shutil.copytree(rules.ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(rules, "ROOT", tmp_path)
     return tmp_path

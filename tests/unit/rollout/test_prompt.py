@@ -46,6 +46,16 @@ def sample(num_images: int) -> Sample:
     return Sample(sample_id="a", source="unit", task="iou", question="where?", answer="[1, 2, 3, 4]", images=images)
 
 
+def test_images_stand_in_their_places_in_the_question(folder: Path, family: str) -> None:
+    builder = PromptBuilder(folder, system_prompt="", max_images=3)
+    placed = replace(sample(2), question="Is \ufffc larger than \ufffc?")
+    text = AutoProcessor.from_pretrained(folder).tokenizer.decode(builder.build(placed).token_ids)
+    markup = IMAGE_MARKUP[family]
+    assert f"user\nIs {markup} larger than {markup}?<|im_end|>" in text
+    with pytest.raises(RolloutError, match="2 places for images"):
+        builder.build(replace(placed, images=placed.images[:1]))
+
+
 @pytest.mark.parametrize("num_images", [0, 1, 2])
 def test_a_prompt_holds_one_placeholder_an_image_before_the_question(
     folder: Path, family: str, num_images: int
