@@ -48,7 +48,7 @@ STAGES = {
             "orchestration.demo.drawn",
             "orchestration.settings.seeds",
         ),
-        libraries=("ijson", "numpy", "pillow", "pyarrow"),
+        libraries=("numpy", "pillow", "pyarrow"),
     ),
     "validate": StageRules(
         version=1,

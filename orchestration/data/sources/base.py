@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.data.sources.rows import BadRow, RawRow
-from orchestration.settings.errors import DataError
+from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
 
@@ -112,7 +112,15 @@ def split_files(root: Path, split: str, suffix: str = ".parquet") -> list[Path]:
 
 
 def file_parts(root: Path, files: Iterable[Path], **arguments: object) -> list[Part]:
-    """Return one part for each file, named by its path without suffix."""
+    """Return one part for each file, named by its path without suffix.
+
+    Raises:
+        ConfigError: A file is not under the source's folder.
+    """
+    files = list(files)
+    for path in files:
+        if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
+            raise ConfigError(f"{path} is not under the source's path ({root}); name files from there")
     return [
         Part(name=path.relative_to(root).with_suffix("").as_posix(), files=(path,), arguments=dict(arguments))
         for path in files

@@ -187,7 +187,7 @@ class ScienceQA(Adapter):
 
         def convert(row: Fields, source_id: str, images: tuple[RawImage, ...]) -> RawRow:
             if not images and not options.text_only:
-                raise RowError(RejectReason.MISSING_FIELD, "no image; options.text_only=true keeps such rows")
+                raise RowError(RejectReason.TEXT_ONLY, "no image; options.text_only=true keeps such rows")
             hint = row.text_or("hint").strip() if options.hint else ""
             metadata = {name: row.label(name) for name in ("subject", "grade", "topic")}
             return _lettered(row, source_id, "choices", "answer", images, before=hint, metadata=metadata)

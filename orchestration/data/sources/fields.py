@@ -85,10 +85,10 @@ def as_answer(value: object, name: str) -> str:
         return value
     if isinstance(value, int) and abs(value) < MAX_INTEGER:
         return str(value)
-    if isinstance(value, float) and math.isfinite(value):
+    if isinstance(value, float) and math.isinf(value):
+        raise RowError(RejectReason.NOT_FINITE, f"{name} is {value}")
+    if isinstance(value, float) and not math.isnan(value):
         return str(int(value)) if value.is_integer() and abs(value) < MAX_INTEGER else repr(value)
-    if isinstance(value, float):  # how tables write that there is no value
-        raise RowError(RejectReason.MISSING_FIELD, f"{name} is {value}, which is no value")
     return refuse(name, value, "a text or a number")
 
 
@@ -134,9 +134,9 @@ def refuse(name: str, value: object, wanted: str) -> NoReturn:
     """Raise the error of a field that is missing or of another type.
 
     Raises:
-        RowError: MISSING_FIELD for null or nothing, else UNREADABLE_ROW.
+        RowError: MISSING_FIELD for null, NaN or nothing, else UNREADABLE_ROW.
     """
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
     raise RowError(RejectReason.UNREADABLE_ROW, f"{name} is {shown(value)}; it should be {wanted}")
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from orchestration.data.sources.answers import TASKS, without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file
-from orchestration.data.sources.fields import Fields, as_fields, file_image, refuse, require_images, without_markers
-from orchestration.data.sources.rows import BadRow, RawImage, RawRow
-from orchestration.data.sources.streams import Record, json_array, json_lines, read_rows
+from orchestration.data.sources.fields import Fields, RowError, as_fields, file_image, refuse, without_markers
+from orchestration.data.sources.files import records
+from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
+from orchestration.data.sources.streams import Record, json_array, read_rows
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
 
@@ -65,9 +66,8 @@ class PlotQA(Adapter):
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         options = self.read_options(config)
         folder = options.images.replace("{split}", config.split)
-        array = "qa_pairs" if _starts_with_brace(part.files[0]) else ""
         return read_rows(
-            json_array(part.files[0], array),
+            json_array(part.files[0], "qa_pairs"),
             lambda record: [_plotqa_row(record, part.name, folder, options.decimals)],
             part.name,
         )
@@ -97,11 +97,6 @@ def _rounded(value: object, decimals: int) -> str:
     return repr(rounded) if rounded else ""
 
 
-def _starts_with_brace(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(1_000).lstrip()[:1] == b"{"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlavaOptions:
     """Options of LLaVA-form sets."""
@@ -115,7 +110,7 @@ class LlavaOptions:
     turns: Literal["first", "all"] = "first"
     """The first question only, or all of them: later ones may depend on earlier ones."""
     text_only: bool = False
-    """Keep conversations without an image; otherwise they are rejected as missing_field, and so counted."""
+    """Keep conversations without an image; otherwise they are rejected as text_only, and so counted."""
     strip_openings: bool = False
     """Remove openings such as "The image shows" from the replies."""
 
@@ -160,8 +155,7 @@ class Llava(Adapter):
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         options, path = self.read_options(config), part.files[0]
-        records = json_lines(path) if path.suffix in (".jsonl", ".jsonlines") else json_array(path)
-        return read_rows(records, lambda record: _conversation_rows(record, part.name, options), part.name)
+        return read_rows(records(path), lambda record: _conversation_rows(record, part.name, options), part.name)
 
 
 class ShareGPT4V(Llava):
@@ -196,8 +190,8 @@ def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list
     """Return a row for each question with a reply, or for the first; later ones have their number in the id."""
     row = as_fields(record.value)
     images = _images(row, options.images)
-    if not options.text_only:
-        require_images(images, "image")
+    if not images and not options.text_only:
+        raise RowError(RejectReason.TEXT_ONLY, "no image; where the source has options.text_only, true keeps such rows")
     turns = _turns(row)
     source_id = row.label("id") or f"{part}/{record.place}"
     return [

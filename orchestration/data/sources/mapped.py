@@ -1,9 +1,9 @@
-"""Adapters that read by a mapping: of the recipe (JSON lines, Parquet, Hugging Face datasets) or of formats.yaml."""
+"""Adapters that read by a mapping: of the recipe (files, Hugging Face datasets) or of formats.yaml."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,12 @@ import yaml
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, split_files
 from orchestration.data.sources.fields import as_fields
+from orchestration.data.sources.files import find_form, records
+from orchestration.data.sources.first_rows import check_paths
 from orchestration.data.sources.mapping import AnswerIs, RowMapping, build_mapping
 from orchestration.data.sources.rows import BadRow, RawRow
-from orchestration.data.sources.streams import (
-    Record,
-    Records,
-    arrow_rows,
-    json_array,
-    json_lines,
-    of_split,
-    parquet_rows,
-    read_rows,
-)
-from orchestration.settings.errors import DataError
+from orchestration.data.sources.streams import BROKEN, Record, of_split, read_rows
+from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.recipe import SourceConfig
 from orchestration.settings.strict import build
 
@@ -54,8 +47,10 @@ class FileOptions(Options):
     """Options of sources whose files the recipe names."""
 
     files: tuple[str, ...] = ()
-    """Name patterns in the source's folder; {split} is replaced by the split. Empty: all files of the adapter's ending;
-    files that end in .json are arrays."""
+    """Name patterns in the source's folder; {split} is replaced by the split. Empty: all files of the adapter's
+    ending. Whatever their names, files are read by what is in them."""
+    array: str = ""
+    """Of JSON files that are an object with several lists: the name of the list of rows."""
 
 
 class _Mapped(Adapter):
@@ -68,57 +63,83 @@ class _Mapped(Adapter):
 
     def parts(self, root: Path, config: SourceConfig) -> list[Part]:
         options = self.read_options(config)
-        _mapping(options)
-        return file_parts(root, self.files(root, config.split, options))
+        mapping, files = _mapping(options), self.files(root, config.split, options)
+        for path in files:
+            try:
+                find_form(path, self.array(options))
+            except ConfigError:
+                raise
+            except BROKEN:
+                continue  # reading gives it as a broken file
+        check_paths(mapping, (record for path in files for record in records(path, self.array(options))))
+        return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
-        mapping = _mapping(self.read_options(config))
-        records = self.records(part.files[0])
-        return read_rows(records, lambda record: [mapping.row(record, part.name)], part.name)
+        options = self.read_options(config)
+        mapping = _mapping(options)
+        found = records(part.files[0], self.array(options))
+        return read_rows(found, lambda record: [mapping.row(record, part.name)], part.name)
 
     def files(self, root: Path, split: str, options: Any) -> list[Path]:
-        """Return the files of a split."""
+        """Return the files of a split.
+
+        Raises:
+            ConfigError: A pattern leads out of the source's folder.
+            DataError: There are no such files.
+        """
         found: dict[Path, None] = {}
         for pattern in options.files or (self.pattern,):
             named = pattern.replace("{split}", split)
-            matches = sorted(path for path in root.glob(named) if path.is_file())
+            matches = sorted(path for path in _matches(root, named) if path.is_file())
             if not matches:
                 raise missing(root, named, "the files that options.files names")
             found.update(dict.fromkeys(matches))
         return list(found)
 
-    def records(self, path: Path) -> Records:
-        """Read the rows of a file."""
-        return parquet_rows(path)
+    def array(self, options: Any) -> str:
+        """Return the name of the list of rows in an object."""
+        return str(options.array)
+
+
+def _matches(root: Path, pattern: str) -> Iterable[Path]:
+    steps = Path(pattern).parts
+    if not steps or Path(pattern).is_absolute() or ".." in steps or steps[0].startswith("~"):
+        raise ConfigError(
+            f"options.files names {pattern!r}, and files are patterns under the source's path ({root}), such as "
+            f"{Path(pattern).name or '*.jsonl'}; set the source's path to the folder that holds the files"
+        )
+    try:
+        return list(root.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"options.files names {pattern!r}, which is no pattern: {error}") from error
 
 
 class Jsonl(_Mapped):
-    """Reads JSON lines, or JSON arrays, by a mapping.
+    """Reads JSON, JSON lines, CSV, TSV, Parquet, Arrow and tars of WebDataset by a mapping.
 
-    Raw: files that match options.files, one JSON object a line (any ending) or one array a file (ending .json).
-    Image paths are relative to options.images. A line that is not JSON is rejected; NaN is read as a
-    number and rejected by a later stage.
+    Raw: files that match options.files, of any ending: they are read by what is in them. JSON lines; a JSON array; an
+    object with one list of rows (of several, options.array names one) or with rows by their names; CSV and the like,
+    with a header; Parquet; Arrow; a tar whose files of one stem are a row, by their endings. Texts are UTF-8; gzip
+    around them is unpacked. Image paths are relative to options.images. A line that is not JSON is rejected. A file
+    that breaks off, is damaged or of another form gives the rows before, and a broken_file. NaN is no value.
 
     Conversion: options.mapping. Ids: mapping.id, which must be unique over all files; else a running number by file.
 
-    Options: mapping (required), files, answer_is, images, remove_markers.
+    Options: mapping (required), files, array, answer_is, images, remove_markers.
     """
 
     pattern = "*.jsonl"
-
-    def records(self, path: Path) -> Records:
-        return _json_records(path)
 
 
 class Parquet(_Mapped):
     """Reads Parquet by a mapping.
 
-    Raw: files that match options.files. An image cell is a struct of bytes and path, bytes, or a path relative to
-    options.images; a list of such is several images.
+    Raw: files that match options.files; others than Parquet are read as by `jsonl`. An image cell is a struct of bytes
+    and path, bytes, or a path relative to options.images; a list of such is several images.
 
     Conversion: options.mapping. Ids: mapping.id, which must be unique over all files; else a running number by file.
 
-    Options: mapping (required), files, answer_is, images, remove_markers.
+    Options: mapping (required), files, array, answer_is, images, remove_markers.
     """
 
     pattern = "*.parquet"
@@ -150,8 +171,8 @@ class HuggingFace(_Mapped):
             raise missing(root, f"{split}-*.parquet and no state.json", SAVED_LAYOUT)
         return files
 
-    def records(self, path: Path) -> Records:
-        return arrow_rows(path) if path.suffix == ".arrow" else parquet_rows(path)
+    def array(self, options: Any) -> str:
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +260,8 @@ class FormatAdapter(Adapter):
             answer = without_opening(row.answer) if download.strip_openings else row.answer
             return [dataclasses.replace(row, answer=answer, part=part.arguments["part"] or row.part)]
 
-        path = part.files[0]
-        records = parquet_rows(path) if path.suffix == ".parquet" else _json_records(path, download.array)
-        return read_rows(of_split(records, config.split) if download.split_field else records, convert, part.name)
+        found = records(part.files[0], download.array)
+        return read_rows(of_split(found, config.split) if download.split_field else found, convert, part.name)
 
     def _downloads(self, config: SourceConfig) -> list[Download]:
         defaults = self._format.options
@@ -266,10 +286,6 @@ def _filled(value: Any, options: Mapping[str, Any]) -> Any:
 
 def _mapping(options: Options) -> RowMapping:
     return build_mapping(options.mapping, options.answer_is, options.images, options.remove_markers)
-
-
-def _json_records(path: Path, array: str = "") -> Records:
-    return json_array(path, array) if path.suffix == ".json" else json_lines(path)
 
 
 def _saved_files(folder: Path) -> list[Path]:

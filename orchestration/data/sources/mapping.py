@@ -1,5 +1,6 @@
 """Conversion of raw rows by a mapping from our fields to fields of the source."""
 
+import math
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ class Reference:
 
 
 def field_value(row: object, steps: Sequence[str]) -> object:
-    """Return a field of nested objects and lists, None if there is none.
+    """Return a field of nested objects and lists, None if there is none, or its value is NaN.
 
     Example:
         >>> field_value({"meta": {"answers": ["cat"]}}, ("meta", "answers", "0"))
@@ -72,7 +73,7 @@ def field_value(row: object, steps: Sequence[str]) -> object:
             value = value[int(step)]
         else:
             return None
-    return value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def filled(text: str, row: object) -> str:

@@ -90,8 +90,10 @@ class RefCOCO(Adapter):
             yield broken_file(part.files[0], str(error))
             return
         wanted = list(of_split(_refs(part.files[0], refs), config.split))
-        boxes = _table(part.files[1], "annotations", _keys(wanted, "ann_id"), "bbox")
-        names = _table(part.files[1], "images", _keys(wanted, "image_id"), "file_name")
+        broken: dict[str, BadRow] = {}
+        boxes = _table(part.files[1], "annotations", _keys(wanted, "ann_id"), "bbox", broken)
+        names = _table(part.files[1], "images", _keys(wanted, "image_id"), "file_name", broken)
+        yield from broken.values()
         yield from read_rows(iter(wanted), lambda record: _ref_rows(record, boxes, names, options), part.name)
 
 
@@ -136,10 +138,15 @@ def _keys(records: Iterable[Record | BadRow], name: str) -> set[int]:
     return {value for value in found if isinstance(value, int)}
 
 
-def _table(path: Path, array: str, wanted: set[int], name: str) -> dict[int, Any]:
-    """Return one field of the wanted entries of instances.json by id; `_ref_rows` reports missing entries."""
+def _table(path: Path, array: str, wanted: set[int], name: str, broken: dict[str, BadRow]) -> dict[int, Any]:
+    """Return one field of the wanted entries of instances.json by id; `_ref_rows` reports missing entries.
+
+    A fault of the file goes to `broken`, once though the file is read for each of its arrays.
+    """
     kept = {}
     for record in json_array(path, array):
+        if isinstance(record, BadRow):
+            broken.setdefault(record.source_id, record)
         value = record.value if isinstance(record, Record) else None
         number = value.get("id") if isinstance(value, dict) else None
         if isinstance(value, dict) and isinstance(number, int) and number in wanted:

@@ -13,8 +13,10 @@ class RejectReason(Explained):
     """Why a row is rejected; counted by source in the manifest. `meaning` describes it."""
 
     # read
+    BROKEN_FILE = "broken_file", "an annotation file breaks off, is damaged or of an unknown form: rows are missing"
     UNREADABLE_ROW = "unreadable_row", "the raw row cannot be parsed in its source's format"
     MISSING_FIELD = "missing_field", "the raw row lacks a field that its source's format has"
+    TEXT_ONLY = "text_only", "the row has no image, and an option of the source leaves such rows out"
     IMAGE_MISSING = "image_missing", "the image file does not exist or cannot be opened"
     MARKERS_UNEQUAL = "markers_unequal", "the question has other numbers of image markers than the row has images"
     PATH_OUTSIDE_ROOT = "path_outside_root", "the image path is absolute, holds .., or a link leads out of the source"

@@ -1,29 +1,35 @@
 """Streaming readers of raw files: JSON arrays and objects, JSON lines, Parquet and Arrow."""
 
+import codecs
+import gzip
 import json
-import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.json_stream import JsonStream
 from orchestration.data.sources.rows import BadRow, RawRow, RejectReason
 
 BATCH_ROWS = 16
 """Rows in memory at once, with their images."""
-MAX_DEPTH = 1_000
-"""Nesting depth at which a file is refused; real rows have about ten. The parser's memory grows as its square."""
-READ_BYTES = 16_384
-"""Small, so that deep nesting within one read does no harm either."""
+GZIP = b"\x1f\x8b"
+OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order marks of texts that are refused."""
 
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-
-_BROKEN_JSON = (ijson.JSONError, OSError, ValueError, ArithmeticError, RecursionError)
+BROKEN = (OSError, EOFError, ValueError, ArithmeticError, RecursionError, zlib.error)
+"""What reading a damaged text raises."""
 _BROKEN_ARROW = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 
@@ -81,46 +87,76 @@ def json_array(path: Path, array: str = "") -> Records:
     """Return the entries of a JSON array, streamed.
 
     Args:
-        path: The file.
+        path: The file; gzip and a byte order mark are accepted.
         array: Name of the array inside an outermost object; empty if the file is the array.
 
     Returns:
-        Records placed by running number; a BadRow where the file is truncated or has no such array. The parser also
-        stops at NaN, and at a number beyond 64 bits.
+        Records placed by running number; a BadRow where the file breaks off or has no such array.
     """
-    prefix = f"{array}.item" if array else "item"
-    found = False
-    for record in _stream(path, lambda file: enumerate(ijson.items(file, prefix, use_float=True))):
-        found = True
-        yield record
-    if not found:
-        yield broken_file(path, f"has no entries in {array or 'an outermost array'}")
+
+    def entries(stream: JsonStream) -> Iterator[Record]:
+        if array and stream.peek() == "{":
+            for name in stream.names():
+                if name != array:
+                    stream.skip()
+                elif stream.peek() == "{":
+                    for place in stream.names():
+                        yield Record(place, stream.value())
+                else:
+                    for index, value in enumerate(stream.entries()):
+                        yield Record(str(index), value)
+        elif stream.peek() == "[":
+            for index, value in enumerate(stream.entries()):
+                yield Record(str(index), value)
+        else:
+            stream.skip()
+        stream.finish()
+
+    return _entries(path, entries, f"has no entries in {array or 'an outermost array'}")
 
 
 def json_members(path: Path) -> Records:
     """Return the members of a JSON object, streamed; placed by their names."""
-    found = False
-    for record in _stream(path, lambda file: ijson.kvitems(file, "", use_float=True)):
-        found = True
-        yield record
-    if not found:
-        yield broken_file(path, "is no object with members")
+
+    def members(stream: JsonStream) -> Iterator[Record]:
+        for name in stream.names():
+            yield Record(name, stream.value())
+        stream.finish()
+
+    return _entries(path, members, "is no object with members")
 
 
 def json_lines(path: Path) -> Records:
     """Return the lines of a JSON-lines file, placed by line number from 1; blank lines are skipped."""
+    return last_breaks_off(_lines(path))
+
+
+def _lines(path: Path) -> Records:
     number = 0
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
                     yield Record(str(number), json.loads(line))
                 except (ValueError, RecursionError) as error:
-                    yield broken_file(path, f"line {number} is no JSON: {_first_line(error)}", str(number))
-    except OSError as error:
-        yield broken_file(path, f"cannot be read after line {number}: {error}")
+                    yield bad_row(path, str(number), f"line {number} is no JSON: {first_line(error)}")
+    except BROKEN as error:
+        yield broken_file(path, f"cannot be read after line {number}: {first_line(error)}")
+
+
+def last_breaks_off(records: Records) -> Records:
+    """Return the records; if the last one cannot be read, its file was cut there, and counts as broken."""
+    held = None
+    for record in records:
+        if held is not None:
+            yield held
+        held = record if isinstance(record, BadRow) else None
+        if held is None:
+            yield record
+    if held is not None:
+        yield replace(held, reason=RejectReason.BROKEN_FILE)
 
 
 def parquet_rows(path: Path) -> Records:
@@ -133,38 +169,52 @@ def arrow_rows(path: Path) -> Records:
     return _arrow_records(path, lambda: pa.ipc.open_stream(pa.memory_map(str(path))))
 
 
-def _stream(path: Path, parse: Callable[[BinaryIO], Iterable[tuple[object, object]]]) -> Records:
-    with path.open("rb") as file:
-        guarded = _Guarded(file)
-        try:
-            for place, value in parse(guarded):  # type: ignore[arg-type]  # the parser calls read alone
-                yield Record(str(place), value)
-        except _BROKEN_JSON as error:
-            yield broken_file(path, f"breaks off before byte {guarded.num_bytes}: {_first_line(error)}")
+def arrow_file_rows(path: Path) -> Records:
+    """Return the rows of an Arrow file (Feather), mapped, not loaded."""
+
+    def batches() -> Iterator[Any]:
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        return (file.get_batch(index) for index in range(file.num_record_batches))
+
+    return _arrow_records(path, batches)
 
 
-class _Guarded:
-    """A file that counts the bytes read, and refuses nesting that would exhaust the parser's memory."""
+def _entries(path: Path, read: Callable[[JsonStream], Iterator[Record]], nothing: str) -> Records:
+    """Read a JSON file; `nothing` is said of one without entries."""
+    num_read = num_bytes = 0
+    try:
+        with opened(path) as file:
+            stream = JsonStream(file)
+            try:
+                for record in read(stream):
+                    num_read += 1
+                    yield record
+            finally:
+                num_bytes = stream.num_bytes
+    except BROKEN as error:
+        yield broken_file(path, f"breaks off before byte {num_bytes}, after {num_read} rows: {first_line(error)}")
+    else:
+        if not num_read:
+            yield broken_file(path, nothing)
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._depth = 0
-        self._in_text = False
-        self._in_escape = False
-        self.num_bytes = 0
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(min(size, READ_BYTES) if size >= 0 else READ_BYTES)
-        self.num_bytes += len(data)
-        plain = _ESCAPE.sub(b"", data[1:] if self._in_escape else data)
-        self._in_escape = plain.endswith(b"\\")
-        pieces = plain.split(b'"')
-        outside = b"".join(pieces[1::2] if self._in_text else pieces[::2])
-        self._in_text ^= len(pieces) % 2 == 0
-        self._depth += sum(map(outside.count, (b"[", b"{"))) - sum(map(outside.count, (b"]", b"}")))
-        if self._depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} brackets open at once")
-        return data
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a text file as bytes of UTF-8, after its byte order mark if it has one; gzip is unpacked.
+
+    Raises:
+        ValueError: It is UTF-16 or UTF-32.
+    """
+    with path.open("rb") as packed:
+        is_gzip = packed.read(len(GZIP)) == GZIP
+        packed.seek(0)
+        file = cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if is_gzip else packed
+        head = file.read(4)
+        for mark, name in OTHER_ENCODINGS.items():
+            if head.startswith(mark):
+                raise ValueError(f"is text in {name}; write it as UTF-8: iconv -f {name} -t UTF-8")
+        file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+        yield file
 
 
 def _arrow_records(path: Path, batches: Callable[[], Iterable[Any]]) -> Records:
@@ -174,10 +224,10 @@ def _arrow_records(path: Path, batches: Callable[[], Iterable[Any]]) -> Records:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 for row in _python_rows(batch.slice(start, BATCH_ROWS)):
                     bad = isinstance(row, Exception)
-                    yield broken_file(path, f"row {index}: {row}", str(index)) if bad else Record(str(index), row)
+                    yield bad_row(path, str(index), f"row {index}: {row}") if bad else Record(str(index), row)
                     index += 1
     except _BROKEN_ARROW as error:
-        yield broken_file(path, f"cannot be read after row {index}: {_first_line(error)}")
+        yield broken_file(path, f"cannot be read after row {index}: {first_line(error)}")
 
 
 def _python_rows(batch: Any) -> Iterable[object]:
@@ -197,10 +247,16 @@ def _python_row(batch: Any) -> object:
 
 
 def broken_file(path: Path, detail: str, place: str = "") -> BadRow:
-    """Return the bad row of a broken file, or of one of its rows if `place` names it."""
+    """Return the bad row of a file that breaks off or cannot be read; `place` names a small file by its folder."""
+    return replace(bad_row(path, place, detail), reason=RejectReason.BROKEN_FILE)
+
+
+def bad_row(path: Path, place: str, detail: str) -> BadRow:
+    """Return the bad row at a place of a file that can be read on."""
     name = f"{path.name}/{place}" if place else path.name
     return BadRow(source_id=name, reason=RejectReason.UNREADABLE_ROW, detail=f"{path.name} {detail}")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the beginning of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0].strip()[:200]

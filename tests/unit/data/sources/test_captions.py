@@ -21,7 +21,7 @@ def test_sharegpt4v_drops_markers_and_names_coco_pictures() -> None:
     )
     assert (good(rows)[1].question, good(rows)[1].images[0].image_id) == ("Describe it.", "")
     part = "sharegpt4v_instruct_gpt4-vision_cap100k"
-    assert bad(rows) == [(f"{part}/2", "missing_field"), (f"{part}/3", "missing_field")]
+    assert bad(rows) == [(f"{part}/2", "text_only"), (f"{part}/3", "missing_field")]
 
 
 def test_captions_lose_their_boilerplate_openings_on_demand() -> None:

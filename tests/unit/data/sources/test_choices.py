@@ -23,7 +23,7 @@ def test_ai2d_questions_are_split_by_the_list_of_test_images() -> None:
         images=(RawImage(path="abc_images/0.png", image_id="ai2d/0"),),
     )
     assert [(row.answer, row.images[0].path) for row in good(rows)[1:]] == [("B", "images/0.png")]
-    assert bad(rows) == [("questions/0.png.json/2", "missing_field"), ("2.png.json", "unreadable_row")]
+    assert bad(rows) == [("questions/0.png.json/2", "missing_field"), ("2.png.json", "broken_file")]
     assert [row.source_id for row in read("ai2d", GOLDEN / "ai2d", split="test")] == ["1.png-0"]
 
 
@@ -62,7 +62,7 @@ def test_scienceqa_problems_keep_hints_and_count_questions_without_image() -> No
         metadata={"subject": "social science", "grade": "grade2", "topic": "geography"},
     )
     assert (good(rows)[1].source_id, good(rows)[1].question) == ("4", "Ana and Bo had lunch.\nWhat can Ana trade?")
-    assert bad(rows) == [("problems/2", "missing_field"), ("problems/5", "unreadable_row")]
+    assert bad(rows) == [("problems/2", "text_only"), ("problems/5", "unreadable_row")]
 
 
 def test_scienceqa_options_keep_text_rows_and_drop_hints() -> None:
@@ -78,7 +78,7 @@ def test_scienceqa_tables_have_null_where_there_is_no_image(tmp_path: Path) -> N
     write_table(tmp_path / "data" / "train-0.parquet", [{**row, "image": cell()}, {**row, "image": None}])
     rows = read("scienceqa", tmp_path)
     assert [(row.answer, row.images) for row in good(rows)] == [("B", (RawImage(data=PNG),))]
-    assert bad(rows) == [("data/train-0/1", "missing_field")]
+    assert bad(rows) == [("data/train-0/1", "text_only")]
     with pytest.raises(DataError, match=r"val-\*.parquet and no problems.json"):
         read("scienceqa", tmp_path, split="val")
 

@@ -104,7 +104,7 @@ def test_geometry3k_folders_give_the_value_or_the_letter() -> None:
         images=(RawImage(path="train/11/img_diagram.png", image_id="geometry3k/11"),),
     )
     assert (good(free)[1].question, good(free)[1].answer) == ("Find x.", "2 \\sqrt { 5 }")
-    assert bad(free) == [("data.json/13", "unreadable_row")]
+    assert bad(free) == [("data.json/13", "broken_file")]
     lettered = good(read("geometry3k", GOLDEN / "geometry3k", form="choices"))
     assert [(row.task, row.answer, row.options) for row in lettered] == [
         ("match_mcq", "D", ("30", "40", "60", "80")),

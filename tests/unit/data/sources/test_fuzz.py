@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestration.data.sources.rows import BadRow, RawRow
+from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN, cell, read, write_table
 
 HOSTILE: tuple[Any, ...] = (
@@ -207,6 +208,16 @@ def mutated(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return value
 
 
+def read_any(name: str, root: Path, **options: Any) -> list[RawRow | BadRow]:
+    """Read rows; a file whose rows all lack a mapped field is refused before it is read."""
+    try:
+        return read(name, root, **options)
+    except ConfigError as error:
+        if "leads nowhere in the first" not in str(error):
+            raise
+        return []
+
+
 def check(rows: list[RawRow | BadRow]) -> None:
     for row in rows:
         assert isinstance(row.source_id, str)
@@ -255,7 +266,7 @@ def test_columns_of_other_types_never_raise(name: str, tmp_path: Path) -> None:
                 write_table(tmp_path / "train-0.parquet", [mutated(base, path, value)])
             except (pa.ArrowException, UnicodeEncodeError, OverflowError, AttributeError, TypeError):
                 continue  # no table can hold that
-            check(read(name, tmp_path, **options))
+            check(read_any(name, tmp_path, **options))
             num_read += 1
     assert num_read > 100
 
@@ -267,4 +278,4 @@ def test_random_values_in_any_field_never_raise(case: str, data: st.DataObject, 
     name, write, base, options = CASES[case]
     path = data.draw(st.sampled_from(list(places(base))))
     write(tmp_path, [mutated(base, path, data.draw(JSON))])
-    check(read(name, tmp_path, **options))
+    check(read_any(name, tmp_path, **options))
