@@ -23,6 +23,7 @@ from orchestration.settings.errors import (
     DataError,
     InfrastructureError,
     InterruptedRunError,
+    LossError,
     ResumeError,
     StoppedError,
 )
@@ -47,6 +48,8 @@ OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
 DATA_VERBS = ("build", "sources", "schema")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
+EXIT_LOSS = 3
+"""A dataset is written, and a source of its recipe lost rows that it may not lose."""
 EXIT_STOPPED = 75
 """The run saved itself and stopped before its end (EX_TEMPFAIL of sysexits): the same command continues it."""
 EXIT_INTERRUPTED = 130
@@ -105,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(help_text(verb, keys), end="")
             sys.exit(0)
         sys.exit(verbs[verb](arguments[1:]))
+    except LossError as error:
+        print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
+        sys.exit(EXIT_LOSS)
     except USER_ERRORS as error:
         print(f"mixed-r1 {verb}: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -218,7 +224,7 @@ def _data(arguments: Sequence[str]) -> int:
     from orchestration.data.manifest import rejection_lines
     from orchestration.inputs.prepare import model_folder
 
-    dataset = build_from_config(config, model_folder(config))
+    dataset = build_from_config(config, model_folder(config), print, is_told_again=True)
     if lines := rejection_lines(dataset.root):
         print("left out (examples in page.html):")
         print("\n".join(f"  {line}" for line in lines))

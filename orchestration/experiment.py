@@ -14,7 +14,7 @@ from orchestration.plan.plan import RunPlan
 from orchestration.score.command import RowScorer
 from orchestration.score.rows import BadRow, rows_of
 from orchestration.settings.composition import compose
-from orchestration.settings.errors import ConfigError, DataError, InfrastructureError, StoppedError
+from orchestration.settings.errors import ConfigError, DataError, InfrastructureError, LossError, StoppedError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.files import Arguments, as_written
 from orchestration.settings.function_source import code_of
@@ -22,7 +22,7 @@ from orchestration.settings.groups import ConfigGroups
 from orchestration.storage.run_folder import RunFolder
 from rewards.core.base import RewardResult
 
-ENDINGS: dict[int, type[Exception]] = {2: ConfigError, 75: StoppedError, 130: StoppedError}
+ENDINGS: dict[int, type[Exception]] = {2: ConfigError, 3: LossError, 75: StoppedError, 130: StoppedError}
 """Errors of the exit codes of `mixed-r1 train`; every other one is InfrastructureError."""
 NUM_LAST_LINES = 5
 
@@ -109,6 +109,7 @@ class Experiment:
 
         Raises:
             ConfigError: settings or inputs cannot be used.
+            LossError: a source of the recipe lost rows that it may not lose.
             StoppedError: it was asked to stop; `run` again continues it.
             InfrastructureError: it ended with another error; the message has its last lines.
         """

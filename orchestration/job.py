@@ -112,7 +112,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder) -> tuple[Inputs, dict[
     """Return the inputs, and the records of them to be written, once all that needs no Ray is checked."""
     if (located := locate(config)).train is None:
         check_plan(config, located)  # what cannot fit is refused before model and rows are made
-    inputs = prepare_inputs(config)
+    inputs = prepare_inputs(config, say)
     sets = held_out_sets(config)
     notes = {folder.data: check_same_rows(folder, inputs, sets, is_change_allowed=config.allow_config_change)}
     start = None if config.learner.lora is None else config.learner.lora.start

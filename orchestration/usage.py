@@ -13,7 +13,7 @@ USAGE = """usage: mixed-r1 VERB [key=value ...]
   check    test engines, learner, links and storage on the run's own machines; exit code 1: a fault
   train    train, or continue the run in run_dir
   submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
-  data     build a dataset from raw sources (mixed-r1 data --help)
+  data     build a dataset from raw sources (mixed-r1 data --help); exit code 3: a source lost rows
   evaluate score a checkpoint on a dataset: checkpoint=... data=...
   report   write run_dir/report.html again from what the run recorded
   score    score a file of responses, without a GPU (mixed-r1 score --help)
@@ -66,9 +66,11 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "data build": (
         "mixed-r1 data build data=RECIPE [key=value ...]",
-        "Build a recipe from its raw sources, or find it built, and print its files: mixed-r1 data build "
-        "data=mixed_45k data.recipe.raw=/raw model=qwen2_5_vl model.path=/models/Qwen2.5-VL-7B-Instruct",
-        ("data.recipe.raw", "data.recipe.out", "data.recipe.num_workers", "data.recipe.chunk_rows", "model.path"),
+        "Build a recipe from its raw sources, or find it built, and print its sources and files: mixed-r1 data build "
+        "data=mixed_45k data.recipe.raw=/raw model=qwen2_5_vl model.path=/models/Qwen2.5-VL-7B-Instruct. Exit code 3: "
+        "the dataset is written, and a source yields no row, has a broken file or lost more than a fifth of its rows.",
+        ("data.recipe.raw", "data.recipe.out", "data.recipe.num_workers", "data.recipe.chunk_rows",
+         "data.recipe.allow_loss", "model.path"),
     ),
     "data sources": ("mixed-r1 data sources", "List the raw formats that can be read.", ()),
     "data schema": ("mixed-r1 data schema", "List the columns of a dataset.", ()),

@@ -17,6 +17,7 @@ from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.deduplicate import decide
 from orchestration.data.filter import filter_stage
+from orchestration.data.losses import check_losses, read_manifest, source_table
 from orchestration.data.measure import measure_stage
 from orchestration.data.normalise import normalise_stage
 from orchestration.data.plan import BuildJob, Dataset, is_built, plan_build, reward_code
@@ -190,25 +191,35 @@ POLICY_ROLES: tuple[ActorRole, ...] = ("engine", "reward")
 """Actors that sample rows and score the completions."""
 
 
-def build_from_config(config: ExperimentConfig, model: Path) -> Dataset:
+def build_from_config(
+    config: ExperimentConfig, model: Path, say: Callable[[str], None], *, is_told_again: bool = False
+) -> Dataset:
     """Build the configured recipe and return the dataset; one that exists is returned at once.
 
     Args:
         config: Settings of a run; its processor measures prompts, its rollout settings sample the rows.
         model: Hugging Face folder.
+        say: Gets the lines of a table of the sources.
+        is_told_again: Whether the table is told of a dataset that exists too.
 
     Raises:
+        LossError: The dataset is complete, and a source lost rows that `allow_loss` does not allow it to lose.
         ConfigError: A setting of the recipe cannot be used, its result cannot be written or would replace another
             dataset.
         DataError: Files of a source are missing, or a strict quota cannot be filled.
     """
     job = plan_build(config, model)
-    if not is_built(job):
+    is_new = not is_built(job)
+    if is_new:
         check_writable("data.recipe.out", job.out)
         busy = f"another process is building data in {job.store}; wait for it, or use another cache_dir"
         with exclusive(job.store, refusal=busy):
             _clear_half_chunks(job.store)
             _build(config, job, model)
+    if is_new or is_told_again:
+        for line in source_table(read_manifest(job.out) or {}):
+            say(line)
+    check_losses(job.out, job.recipe.allow_loss)
     return Dataset(job.out)
 
 

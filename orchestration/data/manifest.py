@@ -11,7 +11,7 @@ from typing import Any
 from orchestration.data.chunks import Chunk
 from orchestration.data.plan import SourcePlan
 from orchestration.data.sources.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
-from orchestration.settings.recipe import RecipeConfig, Role
+from orchestration.settings.recipe import RecipeConfig, Role, SourceConfig
 from orchestration.settings.seeds import derive_seed
 from rewards.core.config import RewardConfig
 from rewards.text.boxes import parse_boxes
@@ -22,7 +22,7 @@ NUM_EXAMPLES = 3
 MAX_SAID = 20
 """Reasons of one filter and source that are listed, the most frequent; the others are summed."""
 CARDS_PER_FUNCTION = 4
-SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers")
+SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers", "allow_loss")
 """Settings that do not change the dataset; omitted, so that equal datasets have equal manifests."""
 LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
 """Last stage of the rows of each role."""
@@ -92,6 +92,12 @@ class Tally:
     """(role, histogram, bin) -> rows, images or boxes of the result."""
     difficulty: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     """(reward function, before | after selection, histogram, bin) -> train rows."""
+    kept_of: Counter[str] = field(default_factory=Counter)
+    """Source of the recipe, whatever its label -> rows after the last stage of its role."""
+    refused_of: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(source of the recipe, stage, reason) -> rows; of a filter `left_out/name`, without its own reasons."""
+    examples_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """The first of such rows by its id, with what is wrong."""
     cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
     """Reward function -> (hash, row) of the rows to show: those with the smallest hashes."""
 
@@ -104,6 +110,12 @@ class Tally:
         key = (row.role, row.source, row.stage, row.counted_as)
         self.rejected[key] += 1
         self._keep_examples(key, [(row.source_id, row.detail, row.question)])
+
+    def refuse(self, name: str, row: Rejected) -> None:
+        """Count one rejected row of a source of the recipe."""
+        key = (name, row.stage, "/".join(row.counted_as.split("/")[:2]))
+        self.refused_of[key] += 1
+        self._keep_example(key, f"{row.source_id}: {row.detail}")
 
     def measure(self, row: Candidate, function: str, when: str = "before") -> None:
         """Count the difficulty of a training row before or after selection; rows without one are ignored."""
@@ -157,6 +169,10 @@ class Tally:
         self.by.update(other.by)
         self.bins.update(other.bins)
         self.difficulty.update(other.difficulty)
+        self.kept_of.update(other.kept_of)
+        self.refused_of.update(other.refused_of)
+        for reason, example in other.examples_of.items():
+            self._keep_example(reason, example)
         for key, examples in other.examples.items():
             self._keep_examples(key, examples)
         for function, cards in other.cards.items():
@@ -165,6 +181,9 @@ class Tally:
     def of_role(self, role: str, name: str) -> Counter[str]:
         """Return the rows of the result by the values of a property."""
         return Counter({value: count for (r, n, value), count in self.by.items() if (r, n) == (role, name)})
+
+    def _keep_example(self, key: tuple[str, str, str], example: str) -> None:
+        self.examples_of[key] = min(example, self.examples_of.get(key, example))
 
     def _keep_examples(self, key: Reason, examples: Sequence[tuple[str, str, str]]) -> None:
         self.examples[key] = sorted([*self.examples.get(key, []), *examples])[:NUM_EXAMPLES]
@@ -192,10 +211,12 @@ def count_chunk(task: CountTask) -> Tally:
     for values in chunk.rejected():
         rejected = rejected_from_json(values)
         tally.reject(rejected)
+        tally.refuse(chunk.origin["source"], rejected)
         _enter(tally, rejected.role, rejected.source, task.stages, rejected.stage)
     for values in chunk.rows() if task.is_result or task.is_tried else ():
         row = candidate_from_json(values)
         if task.is_result:
+            tally.kept_of[chunk.origin["source"]] += 1
             _enter(tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
         if row.role == "guard":  # never graded, so no reward may know its task
             continue
@@ -259,6 +280,7 @@ def build_manifest(
         "stages": list(stages),
         "funnel": _funnel(tally, stages),
         "rejected": _rejected(tally),
+        "by_source": {name: _of_source(tally, name, source) for name, source in recipe.sources.items()},
         "deduplication": {
             "duplicates": _reason_counts(tally, DUPLICATES),
             "leaks": _reason_counts(tally, LEAKS),
@@ -307,6 +329,24 @@ def _funnel(tally: Tally, stages: Sequence[str]) -> list[dict[str, Any]]:
             steps.append({"stage": stage, "in": rows_in, "out": rows_in - losses[key]})
         funnel.append({"role": role, "source": source, "stages": steps})
     return funnel
+
+
+def _of_source(tally: Tally, name: str, source: SourceConfig) -> dict[str, Any]:
+    """Return what became of the rows of one source of the recipe, most frequent reasons first."""
+    refused = [
+        {
+            "stage": stage,
+            "reason": reason,
+            "meaning": _MEANINGS[reason.partition("/")[0]],
+            "count": count,
+            "example": tally.examples_of[name, stage, reason],
+        }
+        for (of, stage, reason), count in sorted(tally.refused_of.items(), key=lambda item: (-item[1], item[0]))
+        if of == name
+    ]
+    kept = tally.kept_of[name]
+    read = kept + sum(count for (of, _, _), count in tally.refused_of.items() if of == name)
+    return {"role": source.role, "read": read, "kept": kept, "refused": refused}
 
 
 def _rejected(tally: Tally) -> list[dict[str, Any]]:

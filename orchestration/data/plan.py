@@ -66,7 +66,7 @@ class BuildJob:
     @property
     def key(self) -> str:
         """Digest of all fields and the code; equal keys mean equal datasets."""
-        recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None}
+        recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None, "allow_loss": None}
         for source in recipe["sources"].values():
             source["path"] = None
             del source["timeout_s"]

@@ -77,7 +77,7 @@ def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
 
 def smallest_hashes(task: PartTask) -> list[int]:
     """Return the `max_rows` smallest sampling hashes of a part: a random subset of its rows."""
-    drawn = (_sampling_hash(task, row.source_id) for row in _rows(task))
+    drawn = (_sampling_hash(task, row.source_id) for row in _rows(task) if not _is_fault_of_file(row))
     return heapq.nsmallest(task.source.max_rows or 0, drawn)
 
 
@@ -96,6 +96,15 @@ def _rows(task: PartTask) -> Iterator[RawRow | BadRow]:
         raise DataError(f"data.recipe.sources.{task.name}: {error}") from error
 
 
+def _is_drawn(task: PartTask, row: RawRow | BadRow) -> bool:
+    return task.cutoff is None or _is_fault_of_file(row) or _sampling_hash(task, row.source_id) <= task.cutoff
+
+
+def _is_fault_of_file(row: RawRow | BadRow) -> bool:
+    """Return whether it stands for a file that breaks off: no row, and never left out by chance."""
+    return isinstance(row, BadRow) and row.reason is RejectReason.BROKEN_FILE
+
+
 def _sampling_hash(task: PartTask, source_id: str) -> int:
     """Return the hash of seed, source, part and id by which rows are drawn."""
     text = f"{task.recipe.seed}\x1f{task.name}\x1f{task.part.name}\x1f{source_id}"
@@ -109,7 +118,7 @@ def read_part(task: PartTask) -> list[Path]:
         known = [listing.parent / name for name in json.loads(listing.read_text())]
         if all(_holds(task.root, folder) for folder in known):
             return known
-    rows = (row for row in _rows(task) if task.cutoff is None or _sampling_hash(task, row.source_id) <= task.cutoff)
+    rows = (row for row in _rows(task) if _is_drawn(task, row))
     folders: list[Path] = []
     while True:
         folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"

@@ -66,7 +66,7 @@ def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
     model = Path(str(config.model.path))
     _print_conditions(config, run, weights.folder)
     if data is None:
-        data = prepare_inputs(config).held_out
+        data = prepare_inputs(config, print).held_out
     check_rewards(config.reward, model, data)
     dataset = open_rows(data, seed=config.seed, max_samples=settings.max_samples)
     folder = Path(settings.out).expanduser().absolute() if settings.out else _folder(config, weights.folder, data)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,17 @@ def _limited(folder: Path, config: ExperimentConfig) -> Path:
     return target
 
 
-def prepare_inputs(config: ExperimentConfig) -> Inputs:
-    """Return model and data, made if they are not there yet."""
+def prepare_inputs(config: ExperimentConfig, say: Callable[[str], None]) -> Inputs:
+    """Return model and data, made if they are not there yet; `say` gets the lines about rows that are built.
+
+    Raises:
+        ConfigError: the recipe has no held-out row.
+        LossError: a source of the recipe lost rows that it may not lose.
+    """
     model = model_folder(config)
     if config.data.train is not None and config.data.held_out is not None:
         return Inputs(model=model, train=Path(config.data.train), held_out=Path(config.data.held_out))
-    dataset = build_from_config(config, model)
+    dataset = build_from_config(config, model, say)
     if not dataset.held_out.is_dir():
         raise ConfigError(
             "data.recipe has no row of role held_out, and a run is scored on such rows before and after; give one of "

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from orchestration.cluster.layout import Layout
 from orchestration.cluster.local_ray import StoreNeed
+from orchestration.data.losses import find_losses, read_manifest, remedy
+from orchestration.inputs.machine import Located
 from orchestration.inputs.own_rewards import load_own_functions, try_own_functions
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import BatchPlan, Lengths
@@ -247,6 +249,18 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
             f"a step takes {config.training.groups_per_step} prompts and there are {prompts.num_rows} rows, so "
             "rows repeat within a step; lower it",
         )
+
+
+def loss_findings(config: ExperimentConfig, located: Located) -> Iterator[Finding]:
+    """Find sources of a built dataset that lost rows; errors where the run would refuse the recipe's result."""
+    recipe = config.data.recipe if config.data.train is None else None
+    folders = dict.fromkeys(path.parent for path in (located.train, located.held_out) if path is not None)
+    for folder in folders:
+        for loss in find_losses(read_manifest(folder) or {}, recipe.allow_loss if recipe else ()):
+            if recipe is None:
+                yield warning("data.train", f"the dataset in {folder} lacks rows of {loss.message}")
+            else:
+                yield error("data.recipe.allow_loss", f"{loss.message}; accept it with {remedy([loss.source])}")
 
 
 def _key_of(reason: str) -> str:

@@ -29,6 +29,7 @@ from orchestration.plan.findings import (
     data_findings,
     folder_findings,
     from_error,
+    loss_findings,
     missing_folder,
     own_function_findings,
     placement_findings,
@@ -128,6 +129,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *placement_findings(config, layout),
         *folder_findings(config, len(layout.machines) if layout else 0),
         *data_findings(config, prompts, routing),
+        *loss_findings(config, located),
         *tracker_findings(config),
         *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]

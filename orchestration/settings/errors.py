@@ -9,6 +9,10 @@ class DataError(ValueError):
     """Too many samples or rewards fail for the run to be trusted."""
 
 
+class LossError(DataError):
+    """A dataset is built, and lacks rows that its recipe does not allow to be lost."""
+
+
 class ScoringError(RuntimeError):
     """A group that no reward actor could score; it is dropped with this reason and counted."""
 

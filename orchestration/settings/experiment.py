@@ -142,7 +142,8 @@ def build_settings(values: dict[str, Any]) -> ExperimentConfig:
 
 def settings_errors(config: ExperimentConfig, *, is_for_training: bool = True) -> Iterator[ConfigError]:
     """Yield the errors of the checks that need several groups of settings, one per check."""
-    for check in (*SETTINGS_CHECKS, check_sampling, check_gpu_shares) if is_for_training else SETTINGS_CHECKS:
+    for_training = (check_sampling, check_gpu_shares, check_held_out)
+    for check in (*SETTINGS_CHECKS, *for_training) if is_for_training else SETTINGS_CHECKS:
         try:
             check(config)
         except ConfigError as error:
@@ -372,6 +373,18 @@ def check_gpu_shares(config: ExperimentConfig) -> None:
                 f"cluster.{key} is {share:g} with {reason}: NCCL cannot have two ranks on one GPU; set it to 1"
                 f"{other if cluster.layout == 'disaggregated' else ''}"
             )
+
+
+def check_held_out(config: ExperimentConfig) -> None:
+    """Check that a recipe that the run builds has a source to score the run on."""
+    recipe = config.data.recipe
+    if config.data.train is not None or recipe is None:
+        return
+    if not any(source.role == "held_out" for source in recipe.sources.values()):
+        raise ConfigError(
+            f"data.recipe.sources of {recipe.name} has no source of role held_out, and a run is scored on such rows "
+            "before and after; give one of its sources role: held_out, or build it and set data.train and data.held_out"
+        )
 
 
 SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (

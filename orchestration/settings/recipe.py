@@ -8,8 +8,10 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from conf.own_code import OwnCode
 from orchestration.settings.errors import ConfigError
+from orchestration.settings.strict import unknown_key
 from rollout.config import StreamConfig
 
+ANY_SOURCE = "*"
 Role = Literal["train", "held_out", "guard"]
 """What a source's rows are for; guard rows are evaluation sets whose rows training must not hold."""
 
@@ -194,8 +196,14 @@ class RecipeConfig:
     difficulty: DifficultyConfig = DifficultyConfig()
     select: SelectConfig = SelectConfig()
     shards: ShardsConfig = ShardsConfig()
+    allow_loss: tuple[str, ...] = ()
+    """Sources that may yield no row, have a broken file, or lose more than a fifth of their rows before selection;
+    "*" stands for all. The rows are the same with it or without: it decides whether the command succeeds."""
 
     def __post_init__(self) -> None:
+        for name in self.allow_loss:
+            if name != ANY_SOURCE and name not in self.sources:
+                raise ConfigError(unknown_key(name, list(self.sources), "data.recipe.sources"))
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
 

@@ -70,7 +70,7 @@ def run(model: Path, root: Path, num_rows: int, num_workers: int) -> str:
         )
     )
     with highest_memory() as memory:
-        dataset = build_from_config(config, model)
+        dataset = build_from_config(config, model, print)
     manifest = json.loads(dataset.manifest.read_text())
     kept = sum(content["num_rows"] for content in manifest["result"].values())
     rates = [num_rows / manifest["times"][stage] for stage in STAGES]

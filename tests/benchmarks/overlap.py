@@ -139,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = build_config(compose([*overrides, f"run_dir={folder}"]))
         (config.run_path / "logs").mkdir(exist_ok=True)
-        measured(config, prepare_inputs(config), asked.steps)
+        measured(config, prepare_inputs(config, print), asked.steps)
 
 
 if __name__ == "__main__":

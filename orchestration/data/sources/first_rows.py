@@ -10,12 +10,20 @@ from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 
 FIRST_ROWS = 200
+NEEDED = ("id", "question", "answer", "task", "images", "boxes")
+"""Keys without whose value a row is refused."""
 MAX_NAMED = 12
 """Fields of a row that a message names."""
 
 
-def check_paths(mapping: RowMapping, records: Iterable[Record | BadRow]) -> None:
+def check_paths(mapping: RowMapping, records: Iterable[Record | BadRow], *, is_strict: bool) -> None:
     """Check that each mapped field is in one of the first rows, unless the mapping says that rows may lack it.
+
+    Args:
+        mapping: Of the source.
+        records: Its rows.
+        is_strict: Whether this is asked of fields too without which a row can be read; evaluation sets often share the
+            mapping of richer training rows.
 
     Raises:
         ConfigError: One is in none of them; names it, its path, and the fields that are there.
@@ -26,7 +34,11 @@ def check_paths(mapping: RowMapping, records: Iterable[Record | BadRow]) -> None
         return
     extra = {f"metadata.{name}": reference for name, reference in mapping.metadata.items()}
     for key, reference in {**mapping.references, **extra}.items():
-        if reference.is_optional or any(_leads_somewhere(reference, row) for row in rows):
+        if (
+            reference.is_optional
+            or not (is_strict or key in NEEDED)
+            or any(_leads_somewhere(reference, row) for row in rows)
+        ):
             continue
         named = sorted({str(name) for row in rows for name in row})
         there = ", ".join(named[:MAX_NAMED]) + (", ..." if len(named) > MAX_NAMED else "")

@@ -71,7 +71,8 @@ class _Mapped(Adapter):
                 raise
             except BROKEN:
                 continue  # reading gives it as a broken file
-        check_paths(mapping, (record for path in files for record in records(path, self.array(options))))
+        first = (record for path in files for record in records(path, self.array(options)))
+        check_paths(mapping, first, is_strict=config.role == "train")
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:

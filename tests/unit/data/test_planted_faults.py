@@ -90,7 +90,7 @@ def test_the_manifest_counts_every_fault_with_an_example(root: Path) -> None:
     manifest = json.loads((root / "out" / "manifest.json").read_text())
     counts = Counter({entry["reason"]: entry["count"] for entry in manifest["rejected"]})
     wanted = Counter(reason for _, reason in FAULTS.values())
-    assert counts == wanted + Counter(["unreadable_row"])  # the line that is cut off
+    assert counts == wanted + Counter(["broken_file"])  # the last line, which is cut off
     assert all(1 <= len(entry["examples"]) <= 3 for entry in manifest["rejected"])
     assert {entry["source"] for entry in manifest["funnel"]} == {"planted", "bench", "kept_back"}
     steps = next(entry["stages"] for entry in manifest["funnel"] if entry["source"] == "planted")

@@ -246,4 +246,4 @@ def test_a_result_that_cannot_be_written_is_refused_before_a_row_is_read(
     monkeypatch.setattr(engine, "_build", lambda *_: pytest.fail("rows are read"))
 
     with pytest.raises(ConfigError, match=r"data\.recipe\.out=.*/file/x cannot be written"):
-        engine.build_from_config(built_run(built, f"data.recipe.out={file / 'x'}"), built / "model")
+        engine.build_from_config(built_run(built, f"data.recipe.out={file / 'x'}"), built / "model", print)
