@@ -182,7 +182,7 @@ class RowMapping:
     def _question(self, record: Record, images: tuple[RawImage, ...]) -> tuple[str, tuple[RawImage, ...]]:
         """Return the question with its images in their places, and those images.
 
-        A field of turns is asked by its last user turn; a path into one turn takes the images of that turn's markers.
+        A list of turns is asked by its one user turn; a path into one turn takes the images of that turn's markers.
         """
         value, name = self._named("question", record)
         turns = read_turns(value, name)
