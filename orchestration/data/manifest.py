@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.data.chunks import Chunk
-from orchestration.data.plan import SourcePlan
+from orchestration.data.plan import SETTINGS_OF_THE_MACHINE, SourcePlan
 from orchestration.data.sources.rows import Candidate, Rejected, RejectReason, candidate_from_json, rejected_from_json
 from orchestration.settings.recipe import RecipeConfig, Role, SourceConfig
 from orchestration.settings.seeds import derive_seed
@@ -22,8 +22,6 @@ NUM_EXAMPLES = 3
 MAX_SAID = 20
 """Reasons of one filter and source that are listed, the most frequent; the others are summed."""
 CARDS_PER_FUNCTION = 4
-SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers", "allow_loss")
-"""Settings that do not change the dataset; omitted, so that equal datasets have equal manifests."""
 LAST_STAGE = {"guard": "deduplicate", "held_out": "measure", "train": "select"}
 """Last stage of the rows of each role."""
 LEAKS = (RejectReason.LEAKED_IMAGE, RejectReason.LEAKED_QUESTION)

@@ -24,6 +24,8 @@ from orchestration.storage.files import write_json
 from rewards.core.config import RewardConfig
 
 MANIFEST = "manifest.json"
+SETTINGS_OF_THE_MACHINE = ("raw", "out", "num_workers", "allow_loss", "image_roots")
+"""Settings that do not change the dataset; omitted, so that equal datasets have equal manifests."""
 ELSEWHERE = "own:code"
 """Stands for own functions of rewards in settings that must not depend on where their files lie."""
 ROLE_ORDER = ("guard", "held_out", "train")
@@ -66,7 +68,7 @@ class BuildJob:
     @property
     def key(self) -> str:
         """Digest of all fields and the code; equal keys mean equal datasets."""
-        recipe = {**asdict(self.recipe), "raw": None, "out": None, "num_workers": None, "allow_loss": None}
+        recipe = asdict(self.recipe) | dict.fromkeys(SETTINGS_OF_THE_MACHINE)
         for source in recipe["sources"].values():
             source["path"] = None
             del source["timeout_s"]
@@ -241,8 +243,9 @@ def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDige
         del shape["timeout_s"]
         if code:
             shape["adapter"] = code  # wherever the file lies
-        key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, recipe.limits.max_image_bytes, part.name,
-                        part.arguments, own, stage_code(STAGE))  # fmt: skip
+        limits = (recipe.limits.max_image_bytes, recipe.image_roots)
+        key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, *limits, part.name, part.arguments, own,
+                        stage_code(STAGE))  # fmt: skip
         tasks.append(
             PartTask(
                 store=store, recipe=recipe, name=name, license=licence.name, root=root, part=part, key=key, code=code

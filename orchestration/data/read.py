@@ -166,7 +166,7 @@ def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps:
         if isinstance(row, BadRow):
             raise Refused(row.reason, row.detail)
         for image in row.images:
-            data, stamp = read_image(task.root, image, task.recipe.limits.max_image_bytes)
+            data, stamp = read_image(task.root, image, task.recipe.limits.max_image_bytes, task.recipe.image_roots)
             images.append(data)
             if stamp is not None:
                 stamps.append(stamp)
@@ -187,11 +187,13 @@ def full_source(name: str, part: str) -> str:
     return f"{name}/{part}" if part else name
 
 
-def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stamp | None]:
+def read_image(
+    root: Path, image: RawImage, max_bytes: int, image_roots: Sequence[str] = ()
+) -> tuple[bytes, Stamp | None]:
     """Return the encoded bytes of a raw image, and the stamp of its file.
 
     Raises:
-        Refused: The path is outside the source's folder, the file does not exist, or it is too large.
+        Refused: The path leads out of the source's folder and of `image_roots`, there is no file, or it is too large.
     """
     if image.data is not None:
         if len(image.data) > max_bytes:
@@ -199,7 +201,7 @@ def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stam
         return image.data, None
     if not image.path:
         raise Refused(RejectReason.IMAGE_MISSING, "the row names no image file")
-    path = confined(root, image.path)
+    path = confined(root, image.path, image_roots)
     try:
         state = path.stat()
         if not path.is_file():
@@ -211,21 +213,22 @@ def read_image(root: Path, image: RawImage, max_bytes: int) -> tuple[bytes, Stam
         raise Refused(RejectReason.IMAGE_MISSING, f"{image.path[:200]}: {error.strerror}") from error
 
 
-def confined(root: Path, path: str) -> Path:
-    """Return a path under `root` with links resolved.
+def confined(root: Path, path: str, image_roots: Sequence[str] = ()) -> Path:
+    """Return a path with links resolved, from `root` where it is relative.
 
     Raises:
-        Refused: It is absolute, has `..`, or a link leads out of `root`.
+        Refused: It leads out of `root` and of all `image_roots`.
     """
-    inside = root.resolve()
     try:
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise Refused(RejectReason.PATH_OUTSIDE_ROOT, path[:200])
-        resolved = (inside / path).resolve()
+        resolved = (root.resolve() / path).resolve()
+        allowed = [root.resolve(), *(Path(other).expanduser().resolve() for other in image_roots)]
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise Refused(RejectReason.IMAGE_MISSING, f"{path[:200]!r}: {error}") from error
-    if not resolved.is_relative_to(inside):
-        raise Refused(RejectReason.PATH_OUTSIDE_ROOT, path[:200])
+    if not any(resolved.is_relative_to(folder) for folder in allowed):
+        raise Refused(
+            RejectReason.PATH_OUTSIDE_ROOT,
+            f"{path[:200]} leads to {str(resolved.parent)[:200]}; data.recipe.image_roots may name that folder",
+        )
     return resolved
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -196,11 +197,17 @@ class RecipeConfig:
     difficulty: DifficultyConfig = DifficultyConfig()
     select: SelectConfig = SelectConfig()
     shards: ShardsConfig = ShardsConfig()
+    image_roots: tuple[Annotated[str, MinLen(1)], ...] = ()
+    """Absolute folders outside of the sources' own, from which images may be read too: where links, absolute paths and
+    paths with .. lead."""
     allow_loss: tuple[str, ...] = ()
     """Sources that may yield no row, have a broken file, or lose more than a fifth of their rows before selection;
     "*" stands for all. The rows are the same with it or without: it decides whether the command succeeds."""
 
     def __post_init__(self) -> None:
+        for root in self.image_roots:
+            if not Path(root).expanduser().is_absolute():
+                raise ConfigError(f"data.recipe.image_roots names {root}; write each folder from the root")
         for name in self.allow_loss:
             if name != ANY_SOURCE and name not in self.sources:
                 raise ConfigError(unknown_key(name, list(self.sources), "data.recipe.sources"))

@@ -190,7 +190,7 @@ def file_image(folder: str, path: str, image_id: str = "") -> RawImage:
 
     Args:
         folder: Image folder relative to the source's root; empty for the root.
-        path: As in the row. Absolute paths are kept, so that stage read refuses them.
+        path: As in the row. Absolute paths are kept; stage read decides whether they may be read.
         image_id: Common name of the image; derived from the path if empty.
     """
     joined = f"{folder}/{path}" if folder and not path.startswith("/") else path

@@ -19,7 +19,7 @@ class RejectReason(Explained):
     TEXT_ONLY = "text_only", "the row has no image, and an option of the source leaves such rows out"
     IMAGE_MISSING = "image_missing", "the image file does not exist or cannot be opened"
     MARKERS_UNEQUAL = "markers_unequal", "the question has other numbers of image markers than the row has images"
-    PATH_OUTSIDE_ROOT = "path_outside_root", "the image path is absolute, holds .., or a link leads out of the source"
+    PATH_OUTSIDE_ROOT = "path_outside_root", "the image lies outside of its source's folder and of image_roots"
     IMAGE_FILE_TOO_LARGE = "image_file_too_large", "the encoded image is larger than limits.max_image_bytes"
 
     # validate

@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "narrow image": (row("f10", "narrow"), "image_too_narrow"),
     "heavy file": (row("f11", "heavy"), "image_file_too_large"),
     "absent file": (row("f12", "absent"), "image_missing"),
-    "path with ..": (row("f13", None, images=["../raw/good.img"]), "path_outside_root"),
+    "path with ..": (row("f13", None, images=["../elsewhere/good.img"]), "path_outside_root"),
     "absolute path": (row("f14", None, images=["/etc/hostname"]), "path_outside_root"),
     "box outside the image": (row("f15", "good", **BOX, boxes=[[100, 10, 180, 60]]), "box_outside_image"),
     "reversed box": (row("f16", "good", **BOX, boxes=[[60, 10, 20, 60]]), "box_malformed"),

@@ -155,7 +155,24 @@ def test_a_path_that_leads_elsewhere_or_nowhere_is_refused(root: Path, path: str
     assert refusal.value.reason == reason
 
 
-@pytest.mark.parametrize("path", ["images/a.png", "inner.png", "./images/a.png"])
+@pytest.mark.parametrize("path", ["../secret.png", "link.png", "ROOT/../secret.png"])
+def test_links_and_absolute_paths_lead_into_folders_that_the_recipe_names(root: Path, path: str) -> None:
+    image = RawImage(path=path.replace("ROOT", str(root)))
+    with pytest.raises(Refused, match=f"leads to {root.parent}; data.recipe.image_roots may name that folder"):
+        read_image(root, image, max_bytes=100)
+    data, stamp = read_image(root, image, 100, [str(root.parent)])
+    assert data == b"secret"
+    assert stamp is not None
+    assert is_unchanged(root, stamp)
+    with pytest.raises(Refused, match="leads to"):
+        read_image(root, image, 100, [str(root / "images")])
+
+
+def test_an_absolute_path_into_the_source_is_read(root: Path) -> None:
+    assert read_image(root, RawImage(path=str(root / "images" / "a.png")), max_bytes=100)[0] == b"12345"
+
+
+@pytest.mark.parametrize("path", ["images/a.png", "inner.png", "./images/a.png", "images/../images/a.png"])
 def test_a_path_inside_gives_bytes_and_a_stamp(root: Path, path: str) -> None:
     data, stamp = read_image(root, RawImage(path=path), max_bytes=5)
     assert data == b"12345"
