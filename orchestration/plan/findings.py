@@ -71,6 +71,20 @@ def missing_folder(config: ExperimentConfig, folder: Path | None) -> Iterator[Fi
         )
 
 
+def unused_findings(config: ExperimentConfig) -> Iterator[Finding]:
+    """Warn of rewards that score nothing, and of held-out sets that are not on this machine."""
+    for key in config.reward.unused():
+        name = key.rpartition(".")[2]
+        yield warning(key, f"no route or rule names it, so it scores nothing; for a task: reward.routes.TASK={name}")
+    for name, one in config.evaluation.sets.items() if config.evaluation.enabled else ():
+        if not Path(one.path).exists():
+            yield warning(
+                f"evaluation.sets.{name}.path",
+                f"{one.path} does not exist on this machine, and `mixed-r1 train` refuses to start without it; build "
+                "it (mixed-r1 data build) or correct the path",
+            )
+
+
 def tracker_findings(config: ExperimentConfig) -> Iterator[Finding]:
     """Refuse trackers that are not installed in this Python, or whose code cannot be loaded, if it can train at all."""
     if importlib.util.find_spec("ray") is None:

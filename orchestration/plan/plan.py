@@ -38,6 +38,7 @@ from orchestration.plan.findings import (
     shape_findings,
     store_findings,
     tracker_findings,
+    unused_findings,
 )
 from orchestration.plan.memory import MemoryPlan, plan_memory
 from orchestration.plan.memory_findings import memory_findings
@@ -130,6 +131,7 @@ def plan_run(config: ExperimentConfig, located: Located | None = None) -> RunPla
         *folder_findings(config, len(layout.machines) if layout else 0),
         *data_findings(config, prompts, routing),
         *loss_findings(config, located),
+        *unused_findings(config),
         *tracker_findings(config),
         *store_findings(config, store_need(config, prompts.image_bytes if prompts else 0.0)),
     ]

@@ -355,8 +355,14 @@ class RewardConfig:
 
     def judges_in_use(self) -> tuple[str, ...]:
         """Return the judges that a route or a rule names, in the order of `judges`."""
+        unused = self.unused()
+        return tuple(name for name in self.judges if f"reward.judges.{name}" not in unused)
+
+    def unused(self) -> tuple[str, ...]:
+        """Return the settings of functions of your own and judges that no route or rule names."""
         used = {part.function for route in self.every_route() for part in route.parts}
-        return tuple(name for name in self.judges if name in used)
+        settings = [f"reward.functions.{name}" for name in self.functions if name not in used]
+        return (*settings, *(f"reward.judges.{name}" for name in self.judges if name not in used))
 
     def seconds_of_own(self, num_completions: int) -> float:
         """Return how long functions of your own, killed at each completion, and judges may take for a group of many."""

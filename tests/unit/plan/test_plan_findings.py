@@ -65,6 +65,8 @@ def test_an_error_names_its_key_and_what_to_do(change: str, key: str, words: str
         (["cluster.address=null", "cluster.object_store_bytes=80000000", "training.groups_per_step=1024"],
          "cluster.object_store_bytes", "disk"),
         (["rollout.engine.max_num_seqs=4096"], "rollout.engine.max_num_seqs", "tokens of cache"),
+        (["reward.functions.mine=statistics:mean"], "reward.functions.mine", "reward.routes.TASK=mine"),
+        (["evaluation.sets.birds.path=/nowhere/birds"], "evaluation.sets.birds.path", "/nowhere/birds does not exist"),
     ],
 )  # fmt: skip
 def test_a_warning_lets_the_run_go(changes: list[str], key: str, words: str) -> None:
