@@ -65,7 +65,6 @@ def test_an_error_names_its_key_and_what_to_do(change: str, key: str, words: str
         (["cluster.address=null", "cluster.object_store_bytes=80000000", "training.groups_per_step=1024"],
          "cluster.object_store_bytes", "disk"),
         (["rollout.engine.max_num_seqs=4096"], "rollout.engine.max_num_seqs", "tokens of cache"),
-        (["reward.functions.mine=statistics:mean"], "reward.functions.mine", "reward.routes.TASK=mine"),
         (["evaluation.sets.birds.path=/nowhere/birds"], "evaluation.sets.birds.path", "/nowhere/birds does not exist"),
     ],
 )  # fmt: skip
@@ -259,6 +258,13 @@ def test_a_damaged_run_folder_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
 
     assert "not whole JSON" in plan_run(settings(f"run_dir={tmp_path}")).refusal
+
+
+def test_a_reward_function_that_no_route_names_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def score(request): return 1")
+    own = f"reward.functions.mine={tmp_path}/mine.py:score"
+    assert [finding.key for finding in findings(own)] == ["reward.functions.mine"]
+    assert findings(own, "reward.routes.chart={chart: 0.5, mine: 0.5}") == []
 
 
 @pytest.mark.parametrize(
