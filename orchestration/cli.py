@@ -45,7 +45,7 @@ USER_ERRORS = (
 )
 RUN_ERRORS = (DivergedError, WeightSyncError, InfrastructureError)
 OWN_PACKAGES = ("conf", "learner", "orchestration", "rewards", "rollout")
-DATA_VERBS = ("build", "sources", "schema")
+DATA_VERBS = ("look", "build", "sources", "schema")
 EXIT_RUN_ERROR = 1
 EXIT_USER_ERROR = 2
 EXIT_LOSS = 3
@@ -198,7 +198,7 @@ def _data(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(help_text(f"data {verb}", []), end="")
         return 0
-    if verb != "build" and len(arguments) > 1:
+    if verb not in ("build", "look") and len(arguments) > 1:
         raise ConfigError(f"mixed-r1 data {verb} takes no arguments; got {arguments[1]!r}")
     if verb == "sources":
         from orchestration.data.sources.registry import describe
@@ -210,15 +210,35 @@ def _data(arguments: Sequence[str]) -> int:
 
         print(describe_schema())
         return 0
+    return _data_look(arguments[1:]) if verb == "look" else _data_build(arguments[1:])
+
+
+def _data_look(arguments: Sequence[str]) -> int:
+    if not arguments or ("=" in arguments[0] and not Path(arguments[0]).exists()):
+        raise ConfigError("mixed-r1 data look needs a file or a folder first: mixed-r1 data look PATH [key=value ...]")
+    from orchestration.data.look import look_lines
+    from orchestration.inputs.hub import with_hub_folders
+    from orchestration.inputs.machine import known_model_folder
+    from orchestration.inputs.own_data import find
+    from orchestration.settings.experiment import build_settings
+
+    path, *overrides = arguments
+    config = with_hub_folders(build_settings(compose([*overrides, f"data.train={path}"])))
+    for line in look_lines(find("train", config.data), config, known_model_folder(config)):
+        print(line)
+    return 0
+
+
+def _data_build(overrides: Sequence[str]) -> int:
     from orchestration.inputs.machine import build_config
     from orchestration.settings.experiment import build_settings, check_inputs_named
 
-    values = compose(arguments[1:])
+    values = compose(overrides)
     settings = build_settings(values)
-    if settings.data.recipe is None:
-        raise ConfigError("the settings name no recipe; choose one: mixed-r1 data build data=demo")
-    check_inputs_named(settings, is_build=True)
+    check_inputs_named(settings, is_build=settings.data.train is None)
     config = build_config(values, is_for_training=False)
+    if config.data.train is not None:
+        raise ConfigError(f"data.train={config.data.train} is built already; data build takes a recipe or raw files")
     _end_in_order()
     from orchestration.data.build import build_from_config
     from orchestration.data.manifest import rejection_lines

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from rollout.errors import RolloutError
 from rollout.records import Difficulty, ImageBytes, Sample
 
-SCHEMA_VERSION = "mixed-r1.samples.v2"
+SCHEMA_FAMILY = "mixed-r1.samples."
+SCHEMA_VERSION = f"{SCHEMA_FAMILY}v2"
 
 IMAGE_TYPE = pa.struct(
     [

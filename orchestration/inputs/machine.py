@@ -29,7 +29,8 @@ def build_config(
 ) -> ExperimentConfig:
     """Build the settings from composed YAML, and check them together and against this machine.
 
-    Models and datasets that are named by their names on a hub are downloaded.
+    Models and datasets that are named by their names on a hub are downloaded, and files of the user's own in data.train
+    become sources of data.recipe.
 
     Args:
         values: Composed settings.
@@ -45,10 +46,25 @@ def build_config(
     if is_for_training and not is_for_check:
         check_inputs_named(config)
     config = with_hub_folders(config)
+    if not is_for_check:
+        config = with_own_files(config)
     draws_weights = is_for_check and config.check.random_weights
     is_tracked = is_for_training and not is_for_check
     check_machine(config, needs_data=not is_for_check, needs_weights=not draws_weights, needs_trackers=is_tracked)
     return config
+
+
+def with_own_files(config: ExperimentConfig) -> ExperimentConfig:
+    """Return settings in which files of the user's own in data.train are sources of data.recipe.
+
+    Raises:
+        ConfigError: they cannot be read, or their columns are not recognised.
+    """
+    if config.data.train is None:
+        return config
+    from orchestration.inputs.own_data import with_own_data  # readers of all formats
+
+    return with_own_data(config)
 
 
 def check_machine(

@@ -9,6 +9,7 @@ from typing import Any
 from orchestration.cluster.layout import Layout, PlacedActor
 from orchestration.cluster.machines import Machine
 from orchestration.inputs.hub import hub_name, with_hub_folders
+from orchestration.inputs.machine import with_own_files
 from orchestration.models.adapter import check_adapter
 from orchestration.models.model_folder import check_model
 from orchestration.page.formatting import GIB, count, seconds, size, some, span
@@ -59,7 +60,7 @@ def checked_plan(config: ExperimentConfig) -> RunPlan:
         ConfigError: the model's sizes are unknown or not supported, or a run would refuse its folder or own code.
     """
     check_own_code(config)
-    config = with_hub_folders(config, is_online=False)
+    config = with_own_files(with_hub_folders(config, is_online=False))
     folder = config.model.folder
     if folder is not None and (folder.exists() or config.model.hf_config is None):
         check_model(config.model, config.reward)

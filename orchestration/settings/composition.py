@@ -24,6 +24,7 @@ NAMED_BY_USERS = (
     "algorithm.tasks",
     "rollout.sampling.tasks",
     "evaluation.sets",
+    "data.columns",
     "data.stream.weights",
     "tracking.options",
 )

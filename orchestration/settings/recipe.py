@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from conf.own_code import OwnCode
 from orchestration.settings.errors import ConfigError
@@ -208,6 +208,13 @@ class RecipeConfig:
         for root in self.image_roots:
             if not Path(root).expanduser().is_absolute():
                 raise ConfigError(f"data.recipe.image_roots names {root}; write each folder from the root")
+
+    def check_sources(self) -> None:
+        """Check what holds of a recipe that is built, not of one whose settings alone are used for data.train.
+
+        Raises:
+            ConfigError: No source has rows to train on, or `allow_loss` names none of the sources.
+        """
         for name in self.allow_loss:
             if name != ANY_SOURCE and name not in self.sources:
                 raise ConfigError(unknown_key(name, list(self.sources), "data.recipe.sources"))
@@ -220,17 +227,30 @@ class DataConfig:
     """Which samples are trained on and which are held out."""
 
     train: Annotated[str, "path", MinLen(1)] | None
-    """Parquet file or folder of shards, or ORG/NAME or ORG/NAME/FOLDER on the Hugging Face Hub; null builds the
-    recipe."""
+    """Rows to train on: a dataset that `mixed-r1 data build` wrote, or a file or folder of any form that the data
+    engine reads, here or on the Hugging Face Hub (ORG/NAME); null builds the recipe."""
     held_out: Annotated[str, "path", MinLen(1)] | None
-    """The same for evaluation."""
+    """The same for evaluation; null beside files of your own in `train` holds out a share of them."""
     recipe: RecipeConfig | None
-    """What is built where train and held_out are null."""
+    """What is built where train is null. Files of your own are its sources, with its limits, prompts and checks."""
     stream: StreamConfig
     """In which order and mixture the rows are trained on."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess: {question: prompt, answer:
+    meta.answer, task: {constant: chart}}. The keys are those of a mapping of the data engine; besides, answer_is says
+    how answers are written, and images_from in which folder image paths start."""
+    rows: str = ""
+    """Of a JSON object with several lists: the name of the list of rows."""
+    held_out_share: Annotated[float, Gt(0), Lt(1)] = 0.02
+    """Share of the images in `train`, with all their rows, that is held out where held_out is null."""
+    image_roots: tuple[Annotated[str, MinLen(1)], ...] = ()
+    """Folders outside of the data's own from which images of your own files may be read too: where links, absolute
+    paths and paths with .. lead. Of a recipe: data.recipe.image_roots."""
 
     def __post_init__(self) -> None:
-        if (self.train is None) != (self.held_out is None):
-            raise ConfigError("data.train and data.held_out must both be set, or both be null to build data.recipe")
+        if self.train is None and self.held_out is not None:
+            raise ConfigError("data.held_out is set and data.train is null; set both, or neither to build data.recipe")
         if self.train is None and self.recipe is None:
             raise ConfigError("data.train and data.recipe are both null; set the files, or choose a recipe (data=demo)")
+        if self.train is None and self.recipe is not None:
+            self.recipe.check_sources()

@@ -1,0 +1,226 @@
+"""Files of the user's own as a source of a recipe: which files a path names, their form, and what their columns are."""
+
+import glob
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestration.data.sources.files import find_form, records
+from orchestration.data.sources.first_rows import FIRST_ROWS
+from orchestration.data.sources.mapped import saved_files
+from orchestration.data.sources.recognise import Recognised, recognise
+from orchestration.data.sources.rows import BadRow
+from orchestration.data.sources.streams import Record
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.recipe import Role, SourceConfig
+from rollout.dataset import SCHEMA_FAMILY
+
+ENDINGS = (".jsonl", ".jsonlines", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".tar")
+"""Of files with rows in a folder; one that is named itself may have any."""
+NO_ROWS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
+"""Files beside the rows of a dataset."""
+SPLITS: Mapping[Role, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "held_out": ("held_out", "validation", "valid", "val", "dev", "testmini", "test", "eval"),
+}
+"""Names of splits in the names of files and folders, those first that are preferred."""
+_SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(name for names in SPLITS.values() for name in names)})(?=[-_./0-9]|$)")
+MAX_FOLDERS = 50
+"""Folders below that of the rows in which images are looked for."""
+MAX_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFiles:
+    """Files that one setting names, and how they are read."""
+
+    root: Path
+    """Folder from which files and images are named."""
+    files: tuple[Path, ...]
+    form: str
+    """Of the first file: lines, array, table, parquet ..."""
+    rows: tuple[Mapping[str, Any], ...]
+    """The first rows, raw."""
+    recognised: Recognised
+    notes: tuple[str, ...] = ()
+    """Which files of a folder are left out."""
+
+    def source(self, role: Role, *, array: str = "", held_out_share: float = 0.0, label: str = "") -> SourceConfig:
+        """Return the source of a recipe that reads these files."""
+        return SourceConfig(
+            adapter="jsonl",
+            path=str(self.root),
+            label=label,
+            role=role,
+            held_out_share=held_out_share,
+            options={
+                "mapping": self.recognised.mapping,
+                "answer_is": self.recognised.answer_is,
+                "images": self.recognised.images,
+                "files": [glob.escape(path.relative_to(self.root).as_posix()) for path in self.files],
+                "array": array,
+            },
+        )
+
+
+def built_rows(path: Path, role: Role) -> Path | None:
+    """Return where the rows of a role are in a dataset that the data engine wrote, of any version of its schema.
+
+    Args:
+        path: A shard, a folder of shards, or the folder above `train` and `held_out`.
+        role: Which of these two is meant.
+
+    Returns:
+        None where the path is no such dataset.
+    """
+    return next((place for place in (path, path / role) if _has_our_schema(place)), None)
+
+
+def _has_our_schema(path: Path) -> bool:
+    shard = next(iter(sorted(path.glob("*.parquet"))), None) if path.is_dir() else path
+    if shard is None or not shard.is_file():
+        return False
+    try:
+        found = (pq.read_schema(shard).metadata or {}).get(b"schema", b"")
+    except (pa.ArrowException, OSError):
+        return False
+    return bool(found.decode(errors="replace").startswith(SCHEMA_FAMILY))
+
+
+def find_own_files(
+    path: Path,
+    role: Role,
+    *,
+    columns: Mapping[str, Any],
+    split: str = "",
+    array: str = "",
+    image_roots: Sequence[str] = (),
+) -> OwnFiles:
+    """Find the files that a path names, and recognise their columns by the first rows.
+
+    Args:
+        path: A file, a folder of files, or a folder that `save_to_disk` of the datasets library wrote.
+        role: Which split of a folder is taken: `train`, or one that is for evaluation. A folder whose files name no
+            split is taken as a whole.
+        columns: What the user says of the columns; see `recognise`.
+        split: Split that the user names; empty for that of the role.
+        array: Of a JSON object with several lists: the name of the list of rows.
+        image_roots: Absolute folders in which relative image paths may begin too.
+
+    Raises:
+        ConfigError: There are no rows, a file is damaged or of no known form, the files of a folder have other columns
+            than the first, or a question or an answer cannot be found among the columns.
+    """
+    root = path if path.is_dir() else path.parent
+    files, notes = _files(path, role, split)
+    form, rows = _first_rows(files[0], array)
+    folders = ["", *_folders(root), *image_roots]
+
+    def found(rows: Sequence[Mapping[str, Any]], file: Path) -> Recognised:
+        return recognise(
+            rows,
+            columns=columns,
+            name=file.relative_to(root.parent).as_posix(),
+            folders=folders,
+            has_file=lambda name: _is_file(root, name),
+        )
+
+    recognised = found(rows, files[0])
+    known = set(rows[0])
+    for other in files[1:]:
+        _, others = _first_rows(other, array)
+        if set(others[0]) != known and found(others, other).mapping != recognised.mapping:
+            raise ConfigError(
+                f"{path} holds files with other columns: {files[0].name} has {_listed(rows[0])}, {other.name} has "
+                f"{_listed(others[0])}; name one file, or a folder for each kind"
+            )
+    return OwnFiles(
+        root=root, files=tuple(files), form=form, rows=tuple(rows), recognised=recognised, notes=tuple(notes)
+    )
+
+
+def _files(path: Path, role: Role, split: str) -> tuple[list[Path], list[str]]:
+    """Return the files of a split, and what is said of the others."""
+    if path.is_file():
+        return [path], []
+    files = _saved(path, role, split) or sorted(
+        file
+        for depth in ("*", "*/*", "*/*/*")
+        for file in path.glob(depth)
+        if _ending(file) in ENDINGS and file.name not in NO_ROWS and file.is_file() and not file.name.startswith(".")
+    )
+    if not files:
+        raise ConfigError(f"{path} holds no file of rows ({', '.join(ENDINGS)}, or one of these with .gz); name a file")
+    splits = {file: _split_of(file.relative_to(path)) for file in files}
+    there = list(dict.fromkeys(splits.values()))
+    wanted = [split] if split else [name for name in SPLITS[role] if name in there]
+    if split and split not in there:
+        raise ConfigError(f"{path} has no split {split!r}; its files name {', '.join(filter(None, there)) or 'none'}")
+    if not wanted and there != [""]:
+        raise ConfigError(
+            f"{path} has the splits {', '.join(name or 'of no name' for name in there)}, none of which is for "
+            f"{'training' if role == 'train' else 'evaluation'}; name the files themselves"
+        )
+    taken = [file for file in files if not wanted or splits[file] == wanted[0]]
+    left = [name for name in there if wanted and name != wanted[0]]
+    return taken, [f"of {path} the split {wanted[0]} is read, not {', '.join(left)}"] if left else []
+
+
+def _saved(path: Path, role: Role, split: str) -> list[Path]:
+    """Return the files of a split that `save_to_disk` wrote; nothing where the folder is none of that kind."""
+    if (path / "state.json").is_file():
+        return saved_files(path)
+    folders = [folder.parent for folder in path.glob("*/state.json")]
+    wanted = [split] if split else SPLITS[role]
+    first = next((folder for name in wanted for folder in folders if folder.name == name), None)
+    return saved_files(first) if first is not None else []
+
+
+def _split_of(file: Path) -> str:
+    """Return the split that the name of a file or of its folder names; the nearest name counts."""
+    found = _SPLIT.findall(file.with_suffix("").as_posix().lower())
+    return str(found[-1]) if found else ""
+
+
+def _ending(file: Path) -> str:
+    return Path(file.name.lower().removesuffix(".gz")).suffix
+
+
+def _folders(root: Path) -> Iterator[str]:
+    """Return folders below that of the rows, relative to it, nearest first."""
+    near = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    below = sorted(folder for outer in near[:MAX_FOLDERS] for folder in outer.iterdir() if folder.is_dir())
+    for folder in [*near, *below][:MAX_FOLDERS]:
+        yield folder.relative_to(root).as_posix()
+
+
+def _is_file(root: Path, name: str) -> bool:
+    try:
+        return (root / name).is_file()
+    except (OSError, ValueError):  # a name too long, or with a NUL in it
+        return False
+
+
+def _first_rows(file: Path, array: str) -> tuple[str, list[Mapping[str, Any]]]:
+    """Return the form of a file and its first rows.
+
+    Raises:
+        ConfigError: It has none that are objects.
+    """
+    first = list(itertools.islice(records(file, array), FIRST_ROWS))
+    rows = [record.value for record in first if isinstance(record, Record) and isinstance(record.value, Mapping)]
+    if rows:
+        return find_form(file, array).kind, rows
+    why = next((record.detail for record in first if isinstance(record, BadRow)), "")
+    raise ConfigError(f"{file} has no row that can be read{f': {why}' if why else ''}")
+
+
+def _listed(row: Mapping[str, Any]) -> str:
+    names = list(map(str, row))
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")

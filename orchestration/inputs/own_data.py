@@ -1,0 +1,100 @@
+"""`data.train` that is no built dataset: its files become the sources of a recipe, which is built as any other."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from orchestration.data.own_files import OwnFiles, built_rows, find_own_files
+from orchestration.settings.errors import ConfigError
+from orchestration.settings.experiment import ExperimentConfig
+from orchestration.settings.model import NOT_SET
+from orchestration.settings.recipe import DataConfig, RecipeConfig, Role
+
+
+def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
+    """Return settings in which files of the user's own are sources of data.recipe, with what their columns are.
+
+    What was recognised is so part of the settings of a run, and a resumed run reads its rows as it began. Settings
+    whose data.train is not there, or is a dataset that is built already, are returned as they are.
+
+    Raises:
+        ConfigError: Files cannot be read, or their columns are not recognised; names the setting and what to set.
+    """
+    data = config.data
+    if data.train in (None, NOT_SET) or not Path(data.train).exists():
+        return config
+    train = built_rows(Path(data.train), "train")
+    if train is not None:
+        return replace(config, data=_with_built(data, train))
+    own = find("train", data)
+    name = _name_of(own)
+    if data.held_out is None:
+        sources = {name: own.source("train", array=data.rows, held_out_share=data.held_out_share)}
+    elif not Path(data.held_out).exists():
+        return config
+    elif built_rows(Path(data.held_out), "held_out") is not None:
+        raise ConfigError(
+            f"data.held_out={data.held_out} is a built dataset, and data.train={data.train} is not; build that one too "
+            "(mixed-r1 data build), or name the raw files of both"
+        )
+    else:
+        held_out = find("held_out", data).source("held_out", array=data.rows, label=name)
+        sources = {name: own.source("train", array=data.rows), f"{name}_held_out": held_out}
+    recipe = replace(
+        _checks(data), name=name, sources=sources, raw=None, image_roots=tuple(_roots(data)) + _checks(data).image_roots
+    )
+    recipe.check_sources()
+    return replace(
+        config,
+        data=DataConfig(train=None, held_out=None, recipe=recipe, stream=data.stream),
+    )
+
+
+def find(role: Role, data: DataConfig) -> OwnFiles:
+    """Find the files of a role, and recognise their columns.
+
+    Raises:
+        ConfigError: Naming the setting and what to set.
+    """
+    value = data.train if role == "train" else data.held_out
+    assert value is not None  # asked only where it is set
+    try:
+        return find_own_files(
+            Path(value).expanduser().absolute(),
+            role,
+            columns=data.columns,
+            array=data.rows,
+            image_roots=_roots(data),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"data.{role}={value}: {error}") from error
+
+
+def _with_built(data: DataConfig, train: Path) -> DataConfig:
+    """Return the settings of a dataset that is built, with the folder of its rows for evaluation."""
+    held_out = data.held_out
+    if held_out is None and train.parent == Path(str(data.train)):
+        held_out = str(train.parent / "held_out")
+    elif held_out not in (None, NOT_SET) and (rows := built_rows(Path(held_out), "held_out")) is not None:
+        held_out = str(rows)
+    if held_out is None:
+        raise ConfigError(
+            f"data.held_out is not set, and data.train={data.train} is built, with no row held out; set it to the rows "
+            "that were built for evaluation"
+        )
+    return replace(data, train=str(train), held_out=held_out)
+
+
+def _checks(data: DataConfig) -> RecipeConfig:
+    """Return the recipe whose limits, prompts and checks hold for files of the user's own."""
+    return data.recipe or RecipeConfig(name="own", seed=0, sources={})
+
+
+def _roots(data: DataConfig) -> list[str]:
+    return [str(Path(root).expanduser().absolute()) for root in data.image_roots]
+
+
+def _name_of(own: OwnFiles) -> str:
+    """Return the name under which the rows are counted: that of the file, or of the folder."""
+    named = own.files[0].name.partition(".")[0] if len(own.files) == 1 else own.root.name
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", named).strip("_") or "own"
