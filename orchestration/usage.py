@@ -13,7 +13,7 @@ USAGE = """usage: mixed-r1 VERB [key=value ...]
   check    test engines, learner, links and storage on the run's own machines; exit code 1: a fault
   train    train, or continue the run in run_dir
   submit   train as a job of a Ray cluster, follow it, and submit it again where that helps
-  data     build a dataset from raw sources (mixed-r1 data --help); exit code 3: a source lost rows
+  data     look at rows of your own, build a dataset (mixed-r1 data --help); exit code 3: a source lost rows
   evaluate score a checkpoint on a dataset: checkpoint=... data=...
   report   write run_dir/report.html again from what the run recorded
   score    score a file of responses, without a GPU (mixed-r1 score --help)
@@ -49,7 +49,7 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "train": (
         "mixed-r1 train [key=value ...]",
         "Train, or continue the run in run_dir; without settings, a tiny model on drawn tasks, on this machine.",
-        ("model.path", "data.train", "data.held_out", "training.num_steps", "training.groups_per_step",
+        ("model.path", "data.train", "data.held_out", "data.columns", "training.num_steps", "training.groups_per_step",
          "training.max_staleness", "rollout.engines", "rollout.sampling.group_size", "learner.num_ranks"),
     ),
     "submit": (
@@ -59,17 +59,25 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
          "submit.max_attempts", "submit.require_environment"),
     ),
     "data": (
-        "mixed-r1 data build|sources|schema [key=value ...]",
-        "build: build the recipe of the settings, or find it built. sources: list the raw formats that can be read, "
+        "mixed-r1 data look|build|sources|schema [key=value ...]",
+        "look PATH: say what the columns of a file are taken for, and show its first row as it will be asked. build: "
+        "build the recipe of the settings, or find it built. sources: list the raw formats that can be read, "
         "with what is known of their licences. schema: list the columns of a dataset.",
         (),
+    ),
+    "data look": (
+        "mixed-r1 data look PATH [key=value ...]",
+        "Say which files a path names, what their columns are taken for and why, which tasks the first rows are, and "
+        "what is uncertain; show the first row as it will be asked. A guess is corrected by data.columns.KEY=COLUMN, as "
+        "in data.columns.answer=solution 'data.columns.task={constant: chart}', here and for train data.train=PATH.",
+        ("data.columns", "data.rows", "data.image_roots", "data.held_out_share", "model.path"),
     ),
     "data build": (
         "mixed-r1 data build data=RECIPE [key=value ...]",
         "Build a recipe from its raw sources, or find it built, and print its sources and files: mixed-r1 data build "
         "data=mixed_45k data.recipe.raw=/raw model=qwen2_5_vl model.path=/models/Qwen2.5-VL-7B-Instruct. Exit code 3: "
         "the dataset is written, and a source yields no row, has a broken file or lost more than a fifth of its rows.",
-        ("data.recipe.raw", "data.recipe.out", "data.recipe.num_workers", "data.recipe.chunk_rows",
+        ("data.train", "data.recipe.raw", "data.recipe.out", "data.recipe.num_workers", "data.recipe.chunk_rows",
          "data.recipe.allow_loss", "model.path"),
     ),
     "data sources": ("mixed-r1 data sources", "List the raw formats that can be read.", ()),

@@ -12,6 +12,7 @@ from orchestration.models.adapter import check_adapter
 from orchestration.models.model_folder import check_model
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import (
+    POINT_IT,
     ExperimentConfig,
     build_settings,
     check_inputs_named,
@@ -81,9 +82,9 @@ def check_machine(
         data |= {f"evaluation.sets.{name}.path": one.path for name, one in config.evaluation.sets.items()}
     for key, value in data.items():
         if value == NOT_SET:
-            refused.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
+            refused.append(f"{key} is not set; {POINT_IT}")
         elif value is not None and not Path(value).exists():
-            refused.append(f"{key}={value} does not exist; build it (mixed-r1 data build) or correct the path")
+            refused.append(f"{key}={value} does not exist; correct the path, or build it (mixed-r1 data build)")
     if config.model.folder is not None:
         try:
             check_model(config.model, config.reward, needs_weights=needs_weights)
@@ -144,7 +145,7 @@ def known_model_folder(config: ExperimentConfig) -> Path | None:
 
 def locate(config: ExperimentConfig) -> Located:
     """Find the dataset without building it; only cached digests of its raw files are written."""
-    if config.data.train is not None and config.data.held_out is not None:
+    if config.data.train is not None:
         return _of_files(config.data.train, config.data.held_out)
     recipe = config.data.recipe
     assert recipe is not None  # checked where the configuration was built
@@ -168,8 +169,8 @@ def locate(config: ExperimentConfig) -> Located:
     return Located(train=dataset.train, held_out=dataset.held_out if dataset.held_out.is_dir() else None, note="")
 
 
-def _of_files(train: str, held_out: str) -> Located:
-    files = {"data.train": train, "data.held_out": held_out}
+def _of_files(train: str, held_out: str | None) -> Located:
+    files = {"data.train": train} | ({} if held_out is None else {"data.held_out": held_out})
     found = {key: Path(value) if value != NOT_SET and Path(value).exists() else None for key, value in files.items()}
     missing = [key for key, path in found.items() if path is None]
     on_hub = [key for key in missing if hub_name(files[key]) is not None]
@@ -184,7 +185,7 @@ def _of_files(train: str, held_out: str) -> Located:
         note = (
             f"{note}. " * bool(note) + f"{names}: no path here; as a name on the Hugging Face Hub, train downloads it"
         )
-    return Located(train=found["data.train"], held_out=found["data.held_out"], note=note)
+    return Located(train=found["data.train"], held_out=found.get("data.held_out"), note=note)
 
 
 def _absent(name: str, why: str = "") -> Located:

@@ -29,7 +29,7 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
     own = find("train", data)
     name = _name_of(own)
     if data.held_out is None:
-        sources = {name: own.source("train", array=data.rows, held_out_share=data.held_out_share)}
+        sources = {name: own.source("train", array=data.rows or "", held_out_share=data.held_out_share)}
     elif not Path(data.held_out).exists():
         return config
     elif built_rows(Path(data.held_out), "held_out") is not None:
@@ -38,8 +38,8 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
             "(mixed-r1 data build), or name the raw files of both"
         )
     else:
-        held_out = find("held_out", data).source("held_out", array=data.rows, label=name)
-        sources = {name: own.source("train", array=data.rows), f"{name}_held_out": held_out}
+        held_out = find("held_out", data).source("held_out", array=data.rows or "", label=name)
+        sources = {name: own.source("train", array=data.rows or ""), f"{name}_held_out": held_out}
     recipe = replace(
         _checks(data), name=name, sources=sources, raw=None, image_roots=tuple(_roots(data)) + _checks(data).image_roots
     )
@@ -63,7 +63,7 @@ def find(role: Role, data: DataConfig) -> OwnFiles:
             Path(value).expanduser().absolute(),
             role,
             columns=data.columns,
-            array=data.rows,
+            array=data.rows or "",
             image_roots=_roots(data),
         )
     except ConfigError as error:

@@ -79,7 +79,7 @@ class Lengths:
 
 def is_drawn(config: ExperimentConfig) -> bool:
     """Return whether all rows are the demo's, whose lengths are known in advance."""
-    recipe = config.data.recipe
+    recipe = config.data.recipe if config.data.train is None else None
     return recipe is not None and all(source.adapter == "drawn" for source in recipe.sources.values())
 
 

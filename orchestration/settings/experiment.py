@@ -402,6 +402,9 @@ SETTINGS_CHECKS: tuple[Callable[[ExperimentConfig], None], ...] = (
 """Checks that need no machine, only the settings."""
 
 
+POINT_IT = "point it at a file or folder of rows (mixed-r1 data look PATH), or at a dataset of mixed-r1 data build"
+
+
 def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> None:
     """Refuse settings that leave out what only the user can name: model, data, raw files; all of it in one line.
 
@@ -415,7 +418,7 @@ def check_inputs_named(config: ExperimentConfig, *, is_build: bool = False) -> N
     raw = [source for source in recipe.sources.values() if source.adapter != "drawn"] if recipe is not None else []
     for key, value in {"data.train": data.train, "data.held_out": data.held_out}.items():
         if value == NOT_SET and not is_build:
-            missing.append(f"{key} is not set; point it at a Parquet file or a folder of them (mixed-r1 data build)")
+            missing.append(f"{key} is not set; {POINT_IT}")
     has_root = recipe is None or recipe.raw not in (None, NOT_SET)
     lying_in_raw = [source for source in raw if source.path is not None or not is_own(source.adapter)]
     if not has_root and not all(Path(source.path or "").is_absolute() for source in lying_in_raw):

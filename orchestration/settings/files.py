@@ -89,6 +89,9 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+SOURCES = "data.recipe.sources"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
     """Settings that were read from a file."""
@@ -117,12 +120,20 @@ def read_settings_file(path: Path) -> SettingsFile:
     return SettingsFile(choices=tuple(filter(None, choices)), values=values)
 
 
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings in which those of `above` take the place of those below."""
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings in which those of `above` take the place of those below.
+
+    Sources are those of `above` alone: the demo's are not added to another recipe's.
+    """
     found = dict(below)
     for key, value in above.items():
         under = found.get(key)
-        found[key] = laid_over(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            if f"{prefix}{key}" == SOURCES:
+                under = {name: under[name] for name in value if name in under}
+            found[key] = laid_over(under, value, f"{prefix}{key}.")
+        else:
+            found[key] = value
     return found
 
 

@@ -239,7 +239,7 @@ class DataConfig:
     """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess: {question: prompt, answer:
     meta.answer, task: {constant: chart}}. The keys are those of a mapping of the data engine; besides, answer_is says
     how answers are written, and images_from in which folder image paths start."""
-    rows: str = ""
+    rows: Annotated[str, MinLen(1)] | None = None
     """Of a JSON object with several lists: the name of the list of rows."""
     held_out_share: Annotated[float, Gt(0), Lt(1)] = 0.02
     """Share of the images in `train`, with all their rows, that is held out where held_out is null."""

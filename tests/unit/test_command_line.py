@@ -104,7 +104,9 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
         (["report", "run_dir=runs/typo"], "holds no run"),
         (["data", "build", "data=mixed_45k"], "data.recipe.raw is not set"),
         (["data", "build", "data=mixed_45k", "data.recipe.raw=/raw"], "model.path is not set"),
-        (["data", "build", "data=parquet"], "name no recipe"),
+        (["data", "build", "data=parquet"], "data.train is not set; point it at"),
+        (["data", "look"], "needs a file or a folder first"),
+        (["data", "look", "/no/file.jsonl"], "data.train=/no/file.jsonl does not exist"),
         (["train", "data=mixed_45k"], "data.recipe.raw is not set"),
         (["train", "data=mixed_45k", "model=qwen2_5_vl"], "model.path is not set"),
         (["train", "data=parquet"], "data.train is not set; point it at"),
@@ -119,8 +121,8 @@ def test_the_version_is_told_with_the_commit(capsys: pytest.CaptureFixture[str])
         (["--verbose"], "--verbose is not a verb; known verbs: check, config, data"),
         (
             ["train", "data.train=/no/train", "data.held_out=/no/held_out", "model.path=/no/model"],
-            "data.train=/no/train does not exist; build it (mixed-r1 data build) or correct the path; "
-            "data.held_out=/no/held_out does not exist; build it (mixed-r1 data build) or correct the path; "
+            "data.train=/no/train does not exist; correct the path, or build it (mixed-r1 data build); "
+            "data.held_out=/no/held_out does not exist; correct the path, or build it (mixed-r1 data build); "
             "model.path=/no/model does not exist",
         ),
     ],

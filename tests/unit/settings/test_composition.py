@@ -82,7 +82,9 @@ def test_other_data_takes_the_place_of_an_experiments_rows(experiment: str) -> N
     assert recipe["name"] == "demo"
     assert recipe["sources"]["demo"]["options"]["num_rows"] < 8192
     files = ["data=parquet", "data.train=/train", "data.held_out=/held_out"]
-    assert build_settings(compose([f"experiment={experiment}", *files])).data.recipe is None
+    own = build_settings(compose([f"experiment={experiment}", *files])).data.recipe
+    assert own is not None
+    assert (own.name, own.sources) == ("own", {})
     mixed = build_settings(compose([f"experiment={experiment}", "data=mixed_45k", "data.recipe.raw=/raw"]))
     assert mixed.data.recipe is not None
     assert "demo" not in mixed.data.recipe.sources
@@ -139,7 +141,6 @@ def test_a_wrong_setting_of_a_named_task_is_refused_with_the_nearest() -> None:
         (["learner/lora=default"], r"no learner/lora yet; add it with a plus sign: \+learner/lora=default"),
         (["algorithm=null"], "algorithm=null is not there; choices: cispo"),
         (["learner.lora.rank=8"], r"add it first: \+learner/lora=default"),
-        (["data=parquet", "data.recipe.raw=/raw"], "data.recipe is null in these settings.*choose data=demo"),
         (["+seed=1"], "seed is a setting already; leave the plus sign out: seed=1"),
         (["reward.routes.music=matching"], r"added with a plus sign: \+reward.routes.music=matching"),
         (["rollout.enginess=2"], r"rollout.enginess is not a setting; did you mean rollout.engines\?"),

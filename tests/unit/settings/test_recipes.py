@@ -117,7 +117,8 @@ def test_every_recipe_says_what_its_model_is_and_leaves_folders_to_the_user(
     for name, config in recipes.items():
         assert config.model.hf_config is not None, name
         assert config.model.folder is None, name
-        assert config.data.recipe is None, name
+        assert config.data.recipe is not None, name
+        assert not config.data.recipe.sources, name
 
 
 def test_a_fault_limit_bears_the_loss_of_a_machine(recipes: dict[str, ExperimentConfig]) -> None:
