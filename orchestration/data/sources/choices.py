@@ -65,8 +65,10 @@ class AI2D(Adapter):
     The authors' download (`ai2d/` is the root):
         `questions/<image>.json` with `imageName` and `questions`: {text: {abcLabel, answerTexts, correctAnswer,
         questionId}}; `images/<image>`; `ai2d_test_ids.csv` with one image number a line. Split `test` is those images,
-        `train` all others. Questions with `abcLabel` are about letters that only the images of `abc_images/` show;
-        the name of that folder was not seen in the download itself: if it differs, set letter_images.
+        `train` all others. The list of test images is a download of its own (`ai2d_test_ids.csv`). Questions with
+        `abcLabel` are about letters in place of labels, which `images/` does not show: ai2d-all.zip has them as
+        `replacementText` of `annotations/` alone. InternVL and others draw them into pictures in `abc_images/`; without
+        such a folder these rows are rejected as image_missing. If it has another name, set letter_images.
 
     Conversion: match_mcq, index to letter. Ids: questionId, or a running number.
 
@@ -145,7 +147,8 @@ class ScienceQA(Adapter):
 
     derek-thomas/ScienceQA and lmms-lab/ScienceQA:
         `data/{train,validation,test}-*.parquet` with `image` (or null), `question`, `choices`, `answer` (index),
-        `hint`, `task`, `grade`, `subject`, `topic`, `category`, `skill`, `lecture`, `solution`.
+        `hint`, `task`, `grade`, `subject`, `topic`, `category`, `skill`, `lecture`, `solution`. lmms-lab has two
+        folders of the same rows, `ScienceQA-FULL` and `ScienceQA-IMG`: the source's path names one of them.
     The authors' download:
         `problems.json`, an object {id: {question, choices, answer, hint, image ("image.png" or ""), split, ...}};
         `images/<split>/<id>/<image>`. Its splits are train, val, test.
@@ -171,6 +174,12 @@ class ScienceQA(Adapter):
             files = [root / "problems.json"]
         if not files:
             raise missing(root, f"{config.split}-*.parquet and no problems.json", SCIENCEQA_LAYOUT)
+        folders = sorted({path.parent.relative_to(root).as_posix() for path in files})
+        if len(folders) > 1:
+            raise ConfigError(
+                f"{root} holds {config.split} in {', '.join(folders)}, which share their rows; set the source's path "
+                f"to one of them, such as {root / folders[-1]}"
+            )
         return file_parts(root, files)
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:

@@ -34,7 +34,9 @@ class PlotQA(Adapter):
     """Reads PlotQA's question files of 8 or 29 million rows: set max_rows and quota.
 
     Raw: `<split>/qa_pairs_v1.json` (or `_v2`), an array (in early copies inside {"qa_pairs": [...]}) of {image_index,
-    question_string, answer, answer_bbox, template, type}; `<split>/png/<image_index>.png`.
+    question_string, answer, answer_bbox, template, type}; `<split>/png/<image_index>.png`. The authors publish an
+    archive of images and a question file by split, and do not say how to lay out the splits: where images lie
+    elsewhere, set options.images.
 
     Conversion: yes/no becomes match_yesno; all else chart with answer_type number, year or text. `template` and the
     plot's `type` go into metadata, so that rows can be counted by template. Numbers are rounded to
@@ -44,8 +46,8 @@ class PlotQA(Adapter):
     """
 
     licence = Licence(
-        name="unverified",
-        note="the repository's licence file is MIT; whether it means the images and questions is not said there: check",
+        name="CC BY 4.0",
+        note="datasets of the work, as in the README of the authors' repository; its licence file, MIT, is for code",
         url_hint="repository of the authors (NiteshMethani/PlotQA)",
     )
     options = PlotQAOptions
@@ -162,8 +164,9 @@ class ShareGPT4V(Llava):
     """Reads ShareGPT4V's captions, of Lin-Chen/ShareGPT4V.
 
     Raw: `sharegpt4v_instruct_gpt4-vision_cap100k.json` (or share-captioner_coco_lcs_sam_1246k_1107.json), a JSON array
-    of {id, image ("coco/train2017/000000000009.jpg", "sam/images/...", "llava/..."), conversations: [{from: human,
-    value: "<image> Describe ..."}, {from: gpt, value}]}. Splits do not exist.
+    of {id, image ("coco/train2017/000000000009.jpg", "sam/images/...", "llava/llava_pretrain/images/...",
+    "web-celebrity/images/...", "web-landmark/images/...", "wikiart/images/...", "share_textvqa/images/..."),
+    conversations: [{from: human, value: "<image> Describe ..."}, {from: gpt, value}]}. Splits do not exist.
 
     Conversion: open; the human's wording is the question, the caption the answer. Rows without an image are rejected.
     Many images are from COCO train and leak into RefCOCO's val and test. Ids: id, which names the image and may occur

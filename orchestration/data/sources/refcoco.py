@@ -2,12 +2,22 @@
 
 import pickle
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file, split_files
-from orchestration.data.sources.fields import Fields, RowError, as_fields, as_numbers, coco_id, file_image, refuse
+from orchestration.data.sources.fields import (
+    Fields,
+    RowError,
+    as_fields,
+    as_numbers,
+    cell_image,
+    coco_id,
+    file_image,
+    picture_id,
+    refuse,
+)
 from orchestration.data.sources.rows import BadRow, BoxForm, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import (
     Record,
@@ -24,7 +34,10 @@ from orchestration.settings.recipe import SourceConfig
 LAYOUT = (
     "<dataset>/refs(<split_by>).p, <dataset>/instances.json, images/mscoco/images/train2014/ (as in the refer repo)"
 )
-TABLE_LAYOUT = "data/train-*.parquet (jxu124/refcoco) and coco/train2014/COCO_train2014_<12 digits>.jpg"
+TABLE_LAYOUT = (
+    "data/train-*.parquet (jxu124/refcoco) and coco/train2014/COCO_train2014_<12 digits>.jpg, or data/val-*.parquet "
+    "(lmms-lab/RefCOCO)"
+)
 
 LICENCE = Licence(
     name="Apache-2.0 (annotations)",
@@ -98,13 +111,20 @@ class RefCOCO(Adapter):
 
 
 class RefCOCOTable(Adapter):
-    """Reads the Parquet form of jxu124: refcoco, refcocoplus and refcocog, each a source of its own.
+    """Reads the Parquet forms of jxu124 and lmms-lab, each of their datasets a source of its own.
 
-    Raw: `data/{train,validation,test,testB}-*.parquet` with `ref_id`, `image_id`, `image_path`
-    ("coco/train2014/COCO_train2014_000000000110.jpg"), `bbox` (xyxy in pixels), `sentences` [{sent, sent_id, raw,
-    tokens}], `captions`, `raw_anns`, `raw_image_info`, `raw_sentences`; `test` is testA. Images are not in the tables.
+    jxu124/refcoco, refcocoplus, refcocog:
+        `data/{train,validation,test,testB}-*.parquet` with `ref_id`, `image_id`, `image_path`
+        ("coco/train2014/COCO_train2014_000000000110.jpg"), `bbox` (xyxy in pixels), `sentences` [{sent, sent_id, raw,
+        tokens}], `captions`, `raw_anns`, `raw_image_info`, `raw_sentences`; of refcoco, `test` is testA. Images are not
+        in the tables.
+    lmms-lab/RefCOCO, RefCOCOplus, RefCOCOg:
+        `data/{val,test,testA,testB}-*.parquet` with `question_id`, `image`, `answer` (list of the expressions), `bbox`
+        (xywh in pixels), `file_name` ("COCO_train2014_000000000110.jpg"), `question` (how to describe a region, the
+        same in all rows: not read), `segmentation`, `iscrowd`. Evaluation sets: role guard.
 
-    Conversion: iou with one box, xyxy in pixels; the expression is the question, unchanged. Ids: ref_id-sent_id.
+    Conversion: iou with one box in pixels; the expression is the question, unchanged. Ids: ref_id-sent_id, or
+    question_id and the number of the expression.
 
     Options: images, expressions.
     """
@@ -170,6 +190,8 @@ def _ref_rows(record: Record, boxes: dict[int, Any], names: dict[int, Any], opti
 
 def _table_rows(record: Record, options: TableOptions) -> list[RawRow]:
     row = as_fields(record.value)
+    if "sentences" not in row.values and "question_id" in row.values:
+        return _described_rows(row, options)
     image = file_image(options.images, row.text("image_path"), coco_id(row.integer("image_id")))
     return _rows(row, as_numbers(row.raw("bbox"), "bbox"), "xyxy", image, options.expressions)
 
@@ -192,6 +214,26 @@ def _rows(row: Fields, values: tuple[float, ...], form: BoxForm, image: RawImage
             )
         )
     return rows
+
+
+def _described_rows(row: Fields, options: TableOptions) -> list[RawRow]:
+    """Return the rows of an object whose expressions are the answers to a request for a description."""
+    number, expressions = row.label("question_id"), row.texts("answer")
+    if not number or not expressions:
+        refuse("answer" if number else "question_id", None, "a list of expressions")
+    image = replace(cell_image(row.raw("image"), "image"), image_id=picture_id(row.text_or("file_name")))
+    values = as_numbers(row.raw("bbox"), "bbox")
+    return [
+        RawRow(
+            source_id=f"{number}-{index}",
+            task="iou",
+            question=expression,
+            images=(image,),
+            boxes=(RawBox(values=values),),
+            box_form="xywh",
+        )
+        for index, expression in enumerate(expressions[:1] if options.expressions == "first" else expressions)
+    ]
 
 
 def load_plain_pickle(path: Path) -> object:

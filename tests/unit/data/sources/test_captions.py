@@ -1,13 +1,14 @@
 """LLaVA, ShareGPT4V and DOCCI against rows worked by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.rows import RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
-from tests.unit.data.sources.reading import GOLDEN, bad, good, read
+from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 
 def test_sharegpt4v_drops_markers_and_names_coco_pictures() -> None:
@@ -98,5 +99,23 @@ def test_docci_asks_one_question_and_reads_past_a_broken_line() -> None:
         ("docci_descriptions.jsonlines/4", "unreadable_row"),
     ]
     assert good(read("docci", GOLDEN / "docci", strip_openings=True))[1].answer == "A blue square."
-    with pytest.raises(DataError, match=r"docci_descriptions.jsonlines; expected layout"):
+    with pytest.raises(DataError, match=r"docci_descriptions.jsonlines and no train-\*.parquet; expected layout"):
         read("docci", GOLDEN / "llava")
+
+
+def test_docci_tables_hold_their_pictures(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image": cell(), "example_id": "test_00001", "description": "The picture shows a red square."},
+        {"image": cell(), "example_id": "test_00002", "description": None},
+    ]
+    write_table(tmp_path / "data" / "test-00000-of-00001.parquet", rows)
+    found = read("docci", tmp_path, split="test")
+    assert found[0] == RawRow(
+        source_id="test_00001",
+        task="open",
+        question="Describe this image in detail.",
+        answer="The picture shows a red square.",
+        images=(RawImage(data=PNG, image_id="docci/test_00001"),),
+    )
+    assert bad(found) == [("data/test-00000-of-00001/1", "missing_field")]
+    assert good(read("docci", tmp_path, split="test", strip_openings=True))[0].answer == "A red square."

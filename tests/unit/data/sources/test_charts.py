@@ -1,5 +1,6 @@
 """ChartQA, PlotQA and DVQA against rows worked by hand."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +59,23 @@ def test_chartqa_tables_give_image_bytes_and_join_several_labels(tmp_path: Path)
     assert [reason for _, reason in bad(rows)] == ["missing_field", "missing_field"]
 
 
+def test_chartqa_tables_of_lmms_are_read_by_their_own_names(tmp_path: Path) -> None:
+    write_table(
+        tmp_path / "data" / "test-00000-of-00001.parquet",
+        [
+            {"type": "human_test", "question": "How many food items?", "answer": "14", "image": cell()},
+            {"type": "augmented_test", "question": "Which two?", "answer": "[India, Brazil]", "image": cell()},
+            {"type": "human_test", "question": "Which?", "answer": None, "image": cell()},
+        ],
+    )
+    rows = read("chartqa", tmp_path, split="test", role="guard")
+    assert [(row.question, row.answer, row.answer_type, row.part) for row in good(rows)] == [
+        ("How many food items?", "14", "number", "human"),
+        ("Which two?", "[India, Brazil]", "list", "augmented"),
+    ]
+    assert [reason for _, reason in bad(rows)] == ["missing_field"]
+
+
 def test_chartqa_without_files_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-\*.parquet and no train/train_human.json; expected layout: data/train"):
         read("chartqa", tmp_path)
@@ -108,6 +126,14 @@ def test_dvqa_takes_counts_in_words_for_numbers() -> None:
     assert bad(rows) == [("qa/train_qa/3", "missing_field")]
     with pytest.raises(DataError, match=r"qa/val_hard_qa.json"):
         read("dvqa", GOLDEN / "dvqa", split="val_hard")
+
+
+def test_dvqa_question_files_may_lie_in_the_root(tmp_path: Path) -> None:
+    row = {"image": "bar_val_easy_00000001.png", "question": "What is the value of cup?", "answer": "9",
+           "question_type": "data", "bbox_answer": [], "question_id": 7}  # fmt: skip
+    (tmp_path / "val_easy_qa.json").write_text(json.dumps([row]), encoding="utf-8")
+    rows = good(read("dvqa", tmp_path, split="val_easy", questions="{split}_qa.json"))
+    assert [(row.answer, row.images[0].path) for row in rows] == [("9", "images/bar_val_easy_00000001.png")]
 
 
 def test_a_text_that_is_no_utf8_costs_its_own_row_alone(tmp_path: Path) -> None:

@@ -83,6 +83,15 @@ def test_scienceqa_tables_have_null_where_there_is_no_image(tmp_path: Path) -> N
         read("scienceqa", tmp_path, split="val")
 
 
+def test_scienceqa_refuses_two_folders_that_hold_the_same_rows(tmp_path: Path) -> None:
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": 1, "hint": "", "image": cell()}
+    for folder in ("ScienceQA-FULL", "ScienceQA-IMG"):
+        write_table(tmp_path / folder / "train-00000-of-00001.parquet", [row])
+    with pytest.raises(ConfigError, match=r"holds train in ScienceQA-FULL, ScienceQA-IMG.*set the source's path"):
+        read("scienceqa", tmp_path)
+    assert [row.answer for row in good(read("scienceqa", tmp_path / "ScienceQA-IMG"))] == ["B"]
+
+
 def test_aokvqa_names_coco_pictures_and_passes_on_an_index_without_option() -> None:
     rows = read("aokvqa", GOLDEN / "aokvqa")
     assert rows[0] == RawRow(

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.data.sources.rows import RawBox, RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
-from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
+from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 
 def sentence(number: int, text: str) -> dict[str, Any]:
@@ -116,6 +116,29 @@ def test_refcoco_tables_have_corner_boxes(tmp_path: Path) -> None:
     assert len(good(read("refcoco_table", tmp_path, expressions="first"))) == 1
     with pytest.raises(DataError, match=r"testB-\*.parquet"):
         read("refcoco_table", tmp_path, split="testB")
+
+
+def test_refcoco_tables_of_lmms_have_expressions_as_answers_and_boxes_by_width(tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "question_id": "49996", "image": cell(), "question": "Please carefully observe the area circled in the image.",
+        "answer": ["mom in blue shirt", "woman"], "segmentation": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "iscrowd": 0,
+        "bbox": [230.0, 1.5, 410.0, 478.5], "file_name": "COCO_train2014_000000000110_6.jpg",
+    }  # fmt: skip
+    rows = [row, {**row, "answer": []}, {**row, "bbox": None}, {**row, "image": None}, {**row, "question_id": None}]
+    write_table(tmp_path / "data" / "testA-00000-of-00001.parquet", rows)
+    found = read("refcoco_table", tmp_path, split="testA", role="guard")
+    assert found[0] == RawRow(
+        source_id="49996-0",
+        task="iou",
+        question="mom in blue shirt",
+        images=(RawImage(data=PNG, image_id="coco/110"),),
+        boxes=(RawBox(values=(230.0, 1.5, 410.0, 478.5)),),
+        box_form="xywh",
+    )
+    assert [(row.source_id, row.question) for row in good(found)[1:]] == [("49996-1", "woman")]
+    assert [reason for _, reason in bad(found)] == ["missing_field"] * 4
+    first = good(read("refcoco_table", tmp_path, split="testA", role="guard", expressions="first"))
+    assert [row.question for row in first] == ["mom in blue shirt"]
 
 
 def test_detection_gives_a_row_for_each_category_of_an_image() -> None:
