@@ -3,9 +3,12 @@
 import codecs
 import csv
 import io
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestration.data.sources.rows import BadRow
 from orchestration.data.sources.streams import (
     BROKEN,
     Record,
@@ -21,6 +24,11 @@ MAX_CELL_CHARS = 100_000_000
 """Longest cell of a CSV file: a picture of 75 MB as base64."""
 TABLE_ENDINGS = {".csv": ",;\t", ".tsv": "\t,;"}
 """Delimiters by ending; of those that split the header alike, the first one counts."""
+INDEX, IMAGE = "index", "image"
+MAX_REFERENCE_CHARS = 64
+"""An `image` that is longer holds a picture, as VLMEvalKit tells them apart."""
+MAX_AHEAD = 100_000
+"""Indexes that are looked for below the rows that name them."""
 NO_VALUE = ("", "nan", "NaN", "<NA>")
 """Cells without a value, as pandas writes them."""
 
@@ -54,8 +62,57 @@ def _widths(lines: Sequence[str], delimiter: str) -> tuple[int, int]:
 
 
 def table_rows(path: Path, delimiter: str) -> Records:
-    """Return the rows of a table with a header, placed by running number; a cell without a value is None."""
-    return last_breaks_off(_rows(path, delimiter))
+    """Return the rows of a table with a header, placed by running number; a cell without a value is None.
+
+    As in VLMEvalKit's tables, `image` may be the `index` of a row whose picture is shared: it becomes that picture.
+    """
+    return last_breaks_off(_with_shared_pictures(path, delimiter))
+
+
+def _with_shared_pictures(path: Path, delimiter: str) -> Records:
+    """Return the rows; the file is read twice where it has the columns `index` and `image`."""
+    rows = _rows(path, delimiter)
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = itertools.chain([first], rows)
+    if not isinstance(first, Record) or not isinstance(first.value, dict) or not {INDEX, IMAGE} <= first.value.keys():
+        yield from rows
+        return
+    uses, pictures = _shared_pictures(_rows(path, delimiter))
+    for row in rows:
+        index, image = _index_and_image(row)
+        if len(image) > MAX_REFERENCE_CHARS and uses[index]:
+            pictures[index] = image
+        elif isinstance(row, Record) and isinstance(row.value, dict) and image in pictures:
+            row.value[IMAGE] = pictures[image]
+            uses[image] -= 1
+            if not uses[image]:
+                del pictures[image]  # after its last row
+        yield row
+
+
+def _shared_pictures(rows: Records) -> tuple[Counter[str], dict[str, str]]:
+    """Return how many rows share the picture of each row by its index, and the pictures that stand below such a row."""
+    uses, ahead = Counter[str](), Counter[str]()
+    have, pictures = set[str](), dict[str, str]()
+    for row in rows:
+        index, image = _index_and_image(row)
+        if len(image) > MAX_REFERENCE_CHARS:
+            have.add(index)
+            if index in ahead:
+                uses[index] += ahead.pop(index)
+                pictures[index] = image
+        elif image in have:
+            uses[image] += 1
+        elif image and not set("./") & set(image) and len(ahead) < MAX_AHEAD:  # no path
+            ahead[image] += 1
+    return uses, pictures
+
+
+def _index_and_image(row: Record | BadRow) -> tuple[str, str]:
+    values = row.value if isinstance(row, Record) and isinstance(row.value, dict) else {}
+    return values.get(INDEX) or "", values.get(IMAGE) or ""
 
 
 def _rows(path: Path, delimiter: str) -> Records:

@@ -1,7 +1,9 @@
 """Typed access to the fields and images of a raw row; missing or mistyped values raise RowError."""
 
+import ast
 import base64
 import binascii
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -235,12 +237,25 @@ def _encoded(text: str, name: str) -> bytes | None:
 
 
 def cell_images(value: object, name: str, folder: str = "") -> tuple[RawImage, ...]:
-    """Read one image or a list of images; null and an empty list are no images."""
+    """Read one image or a list of images, which a text may hold as JSON or Python source; null and [] are no images."""
     if value is None or value == "":
         return ()
+    if isinstance(value, str) and value.startswith("[") and value.rstrip().endswith("]"):
+        value = _written_list(value)
     if isinstance(value, (list, tuple)):
         return tuple(cell_image(item, f"{name}[{index}]", folder) for index, item in enumerate(value))
     return (cell_image(value, name, folder),)
+
+
+def _written_list(text: str) -> object:
+    """Return the list that a text holds, as tables of texts have them; the text itself if it holds none."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found: object = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) else text
+    return text
 
 
 def require_images(images: tuple[RawImage, ...], name: str) -> tuple[RawImage, ...]:

@@ -1,9 +1,13 @@
 """References by their form and the words of their question; image paths and the common names of pictures."""
 
+import base64
+
 import pytest
 
 from orchestration.data.sources.answers import chart_type, short_task
-from orchestration.data.sources.fields import file_image, picture_id
+from orchestration.data.sources.fields import RowError, cell_images, file_image, picture_id
+from orchestration.data.sources.rows import RawImage
+from tests.unit.data.sources.reading import PNG
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,25 @@ def test_paths_that_leave_the_source_are_passed_on_to_be_refused() -> None:
     assert file_image("images", "/etc/passwd").path == "/etc/passwd"
     assert file_image("images", "../secret.png").path == "images/../secret.png"
     assert file_image("", "a.png").path == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("cell", "paths"),
+    [
+        ("['a.png', \"b's.png\"]", ["a.png", "b's.png"]),
+        ('["a.png", "b.png"]\n', ["a.png", "b.png"]),
+        ("[]", []),
+        ("[1].png", ["[1].png"]),
+        ("[a.png]", ["[a.png]"]),
+        ("['a.png'].pop() or ['b.png']", ["['a.png'].pop() or ['b.png']"]),
+    ],
+)
+def test_a_text_may_hold_a_list_of_images(cell: str, paths: list[str]) -> None:
+    assert [image.path for image in cell_images(cell, "image")] == paths
+
+
+def test_a_list_of_base64_texts_gives_each_picture() -> None:
+    encoded = base64.b64encode(PNG).decode()
+    assert cell_images(str([encoded, encoded]), "image") == (RawImage(data=PNG), RawImage(data=PNG))
+    with pytest.raises(RowError, match=r"image\[1\] is 7; it should be an image"):
+        cell_images("['a.png', 7]", "image")
