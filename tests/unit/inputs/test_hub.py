@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.cli import compose
-from orchestration.inputs.hub import HubName, hub_name, with_hub_folders
+from orchestration.data.sources.splits import card_splits, files_of_split, image_root, named_split
+from orchestration.inputs.hub import HubName, dataset_patterns, hub_name, with_hub_folders
 from orchestration.inputs.machine import locate
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
@@ -109,3 +110,91 @@ def test_a_plan_tells_a_name_on_the_hub_from_a_path_that_is_not_there() -> None:
         "data.held_out=/not/there is not there. mixed-r1 data build makes such files. data.train=ORG/NAME: no path "
         "here; as a name on the Hugging Face Hub, train downloads it"
     )
+
+
+def test_a_split_is_named_behind_all_else() -> None:
+    assert hub_name("org/set:test") == HubName(repository="org/set", inside="", revision=None, split="test")
+    whole = HubName(repository="org/set", inside="a/b", revision="refs/pr/1", split="val")
+    assert hub_name("org/set/a/b@refs/pr/1:val") == whole
+
+
+@pytest.mark.parametrize(
+    "value", ["org/set:a/b", "org/set:sub#1000", "org/set#1000", "org/set:sub@test", "hf::org/set:sub", "org/set@a@b"]
+)
+def test_names_as_other_trainers_write_them_are_refused_with_ours(value: str, tmp_path: Path) -> None:
+    said = (
+        rf"data\.train={value} is no path here, .* names are ORG/NAME\[/FOLDER\]\[@REVISION\]\[:SPLIT\]\. A subset is"
+    )
+    with pytest.raises(ConfigError, match=said):
+        with_hub_folders(settings(tmp_path, model="/models/own", train=value, held_out="/data/b"))
+
+
+def test_a_model_has_no_split(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"model\.path=org/model:main .* names are ORG/NAME\[/FOLDER\]\[@REVISION\]\. "
+    ):
+        with_hub_folders(settings(tmp_path, model="org/model:main"))
+
+
+def test_a_split_becomes_its_file_its_folder_or_a_folder_with_the_split(tmp_path: Path, cache: Path) -> None:
+    shards = [f"data/{split}-0000{shard}-of-00002.parquet" for split in ("train", "val") for shard in (0, 1)]
+    data = cached(cache, "dataset", "org/set", OLD, *shards, "data/test-00000-of-00001.parquet", "lines/test/own.jsonl")
+
+    def train(value: str) -> str:
+        found = with_hub_folders(settings(tmp_path, model="/models/own", train=value, held_out="/data/b")).data.train
+        assert found is not None
+        return found
+
+    assert train("org/set/data:test") == str(data / "data" / "test-00000-of-00001.parquet")
+    assert train("org/set/lines:test") == str(data / "lines" / "test" / "own.jsonl")
+    value = train(f"org/set@{OLD}:val")
+    assert value == f"{data}:val"
+    folder, split = named_split(value)
+    assert [path.name for path in files_of_split(Path(folder), split)] == [Path(name).name for name in shards[2:]]
+    assert image_root(Path(folder)) == cache / "datasets--org--set"
+    with pytest.raises(
+        ConfigError, match=r"data\.train=org/set:test: .* several times, in data/\*.parquet, lines/test/"
+    ):
+        train("org/set:test")
+    with pytest.raises(ConfigError, match=r"data\.train=org/set:dev: .* holds no split dev; there are .*train, val"):
+        train("org/set:dev")
+
+
+def test_a_run_stays_with_the_revision_of_its_split(tmp_path: Path, cache: Path) -> None:
+    shards = [f"{split}-{shard}-of-2.parquet" for split in ("train", "test") for shard in (0, 1)]
+    old = cached(cache, "dataset", "org/set", OLD, *shards)
+    config = settings(tmp_path, model="/models/own", train="org/set:train", held_out="org/set:test")
+    settle_config(RunFolder(config.run_path), with_hub_folders(config))
+    cached(cache, "dataset", "org/set", NEW, *shards)
+    assert with_hub_folders(config).data.held_out == f"{old}:test"
+
+
+FILES = [
+    "README.md", "data/train-0-of-1.parquet", "data/test-0-of-1.parquet", "train.jsonl", "test.jsonl.gz", "own.tsv",
+    "images/1.png", "images/2.JPG", "train/000.tar", "sub/test/0.arrow", "sub/state.json", "weights.bin", "images.zip",
+]  # fmt: skip
+OTHERS = ["weights.bin", "images.zip"]
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "left_out"),
+    [
+        ("org/set", "", OTHERS),
+        ("org/set:test", "", ["data/train-0-of-1.parquet", "train/000.tar", *OTHERS]),
+        ("org/set/sub", "", [file for file in FILES if not file.startswith("sub/")]),
+        ("org/set/data/test-0-of-1.parquet", "", [file for file in FILES if file != "data/test-0-of-1.parquet"]),
+        ("org/set/train.jsonl", "", [f for f in FILES if f not in ("train.jsonl", "images/1.png", "images/2.JPG")]),
+        ("org/set:dev", "data/te*-of-*.parquet", [f for f in FILES if f not in ("README.md", FILES[2])]),
+        ("org/set:dev", "train.jsonl", [*FILES[1:3], "train/000.tar", "sub/test/0.arrow", *OTHERS]),
+    ],
+)
+def test_rows_in_all_forms_and_their_pictures_are_downloaded(
+    name: str, card: str, left_out: list[str], tmp_path: Path
+) -> None:
+    utils = pytest.importorskip("huggingface_hub.utils")
+    text = f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: dev\n    path: {card}\n---\n"
+    (tmp_path / "README.md").write_text(text if card else "", encoding="utf-8")
+    named = hub_name(name)
+    assert named is not None
+    wanted = list(utils.filter_repo_objects(FILES, allow_patterns=dataset_patterns(named, card_splits(tmp_path))))
+    assert [file for file in FILES if file not in wanted] == left_out
