@@ -160,9 +160,9 @@ class ScienceQA(Adapter):
     """
 
     licence = Licence(
-        name="cc-by-sa-4.0",
-        note="as on the card of derek-thomas/ScienceQA; its loading script says CC BY-NC-SA 4.0: compare with the "
-        "authors' page before commercial use",
+        name="CC BY-NC-SA 4.0",
+        note="as in LICENSE-DATA of the authors' repository; the card of derek-thomas/ScienceQA says cc-by-sa-4.0, "
+        "without the clause on commercial use",
         url_hint="dataset card; LICENSE-DATA of the authors' repository (lupantech/ScienceQA)",
     )
     options = ScienceQAOptions

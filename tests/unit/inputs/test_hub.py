@@ -198,3 +198,22 @@ def test_rows_in_all_forms_and_their_pictures_are_downloaded(
     assert named is not None
     wanted = list(utils.filter_repo_objects(FILES, allow_patterns=dataset_patterns(named, card_splits(tmp_path))))
     assert [file for file in FILES if file not in wanted] == left_out
+
+
+def test_of_a_split_the_card_is_asked_which_files_to_download(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = cached(cache, "dataset", "org/set", OLD, "mmstar.parquet", "other.parquet")
+    card = "---\nconfigs:\n- config_name: val\n  data_files:\n  - {split: val, path: mmstar.parquet}\n---\n"
+    asked: list[list[str]] = []
+
+    def download(name: str, *, repo_type: str, revision: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert (name, repo_type, revision, local_files_only) == ("org/set", "dataset", "v1", False)
+        asked.append(allow_patterns)
+        (data / "README.md").write_text(card, encoding="utf-8")
+        return str(data)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    config = settings(tmp_path, model="/models/own", train="org/set@v1:val", held_out="/data/b")
+    assert with_hub_folders(config).data.train == str(data / "mmstar.parquet")
+    assert asked == [["README.md"], ["README.md", "mmstar.parquet"]]
