@@ -93,7 +93,7 @@ def check_first_rows(own: OwnFiles, config: ExperimentConfig, model: Path | None
 
 def _checked(record: Record, own: OwnFiles, mapping: Any, recipe: RecipeConfig, config: ExperimentConfig) -> Candidate:
     row = mapping.row(record, own.files[0].stem)
-    roots = (*config.data.image_roots, *recipe.image_roots)
+    roots = (*config.data.image_roots, *own.image_roots, *recipe.image_roots)
     data = [read_image(own.root, image, recipe.limits.max_image_bytes, roots)[0] for image in row.images]
     checked = validate(row, data, recipe.limits)
     images = [image.stored(image_id="", chunk="", index=place) for place, image in enumerate(checked)]

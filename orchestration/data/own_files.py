@@ -13,18 +13,14 @@ import pyarrow.parquet as pq
 
 from orchestration.data.sources.files import find_form, records
 from orchestration.data.sources.first_rows import FIRST_ROWS
-from orchestration.data.sources.mapped import saved_files
 from orchestration.data.sources.recognise import Recognised, recognise
 from orchestration.data.sources.rows import BadRow
+from orchestration.data.sources.splits import TABLES, TEXTS, card_splits, files_of_split, image_root, row_files
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import Role, SourceConfig
 from rollout.dataset import SCHEMA_FAMILY
 
-ENDINGS = (".jsonl", ".jsonlines", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".tar")
-"""Of files with rows in a folder; one that is named itself may have any."""
-NO_ROWS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
-"""Files beside the rows of a dataset."""
 SPLITS: Mapping[Role, tuple[str, ...]] = {
     "train": ("train", "training"),
     "held_out": ("held_out", "validation", "valid", "val", "dev", "testmini", "test", "eval"),
@@ -50,6 +46,12 @@ class OwnFiles:
     recognised: Recognised
     notes: tuple[str, ...] = ()
     """Which files of a folder are left out."""
+
+    @property
+    def image_roots(self) -> list[str]:
+        """Folders outside of `root` in which images lie: of a snapshot in the hub's cache that of its repository."""
+        folder = image_root(self.root)
+        return [] if folder == self.root else [str(folder)]
 
     def source(self, role: Role, *, array: str = "", held_out_share: float = 0.0, label: str = "") -> SourceConfig:
         """Return the source of a recipe that reads these files."""
@@ -149,47 +151,32 @@ def _files(path: Path, role: Role, split: str) -> tuple[list[Path], list[str]]:
     """Return the files of a split, and what is said of the others."""
     if path.is_file():
         return [path], []
-    files = _saved(path, role, split) or sorted(
-        file
-        for depth in ("*", "*/*", "*/*/*")
-        for file in path.glob(depth)
-        if _ending(file) in ENDINGS and file.name not in NO_ROWS and file.is_file() and not file.name.startswith(".")
-    )
+    if split:
+        return files_of_split(path, split), []
+    files = list(row_files(path))
     if not files:
-        raise ConfigError(f"{path} holds no file of rows ({', '.join(ENDINGS)}, or one of these with .gz); name a file")
+        raise ConfigError(f"{path} holds no file of rows ({', '.join((*TEXTS, *TABLES))}); name a file")
+    of_card = [entry.split for entry in card_splits(path)]
     splits = {file: _split_of(file.relative_to(path)) for file in files}
-    there = list(dict.fromkeys(splits.values()))
-    wanted = [split] if split else [name for name in SPLITS[role] if name in there]
-    if split and split not in there:
-        raise ConfigError(f"{path} has no split {split!r}; its files name {', '.join(filter(None, there)) or 'none'}")
-    if not wanted and there != [""]:
+    there = list(dict.fromkeys([*of_card, *splits.values()]))
+    wanted = next((name for name in SPLITS[role] if name in there), None)
+    if wanted is None and there != [""]:
         raise ConfigError(
             f"{path} has the splits {', '.join(name or 'of no name' for name in there)}, none of which is for "
-            f"{'training' if role == 'train' else 'evaluation'}; name the files themselves"
+            f"{'training' if role == 'train' else 'evaluation'}; name one behind the folder ({path}:{there[0] or 'NAME'}), "
+            "or a file"
         )
-    taken = [file for file in files if not wanted or splits[file] == wanted[0]]
-    left = [name for name in there if wanted and name != wanted[0]]
-    return taken, [f"of {path} the split {wanted[0]} is read, not {', '.join(left)}"] if left else []
-
-
-def _saved(path: Path, role: Role, split: str) -> list[Path]:
-    """Return the files of a split that `save_to_disk` wrote; nothing where the folder is none of that kind."""
-    if (path / "state.json").is_file():
-        return saved_files(path)
-    folders = [folder.parent for folder in path.glob("*/state.json")]
-    wanted = [split] if split else SPLITS[role]
-    first = next((folder for name in wanted for folder in folders if folder.name == name), None)
-    return saved_files(first) if first is not None else []
+    if wanted is None:
+        return files, []
+    taken = files_of_split(path, wanted) if wanted in of_card else [file for file in files if splits[file] == wanted]
+    left = [name or "files of no split" for name in there if name != wanted]
+    return taken, [f"the split {wanted} is read, not {', '.join(left)}"] if left else []
 
 
 def _split_of(file: Path) -> str:
     """Return the split that the name of a file or of its folder names; the nearest name counts."""
     found = _SPLIT.findall(file.with_suffix("").as_posix().lower())
     return str(found[-1]) if found else ""
-
-
-def _ending(file: Path) -> str:
-    return Path(file.name.lower().removesuffix(".gz")).suffix
 
 
 def _folders(root: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestration.data.own_files import OwnFiles, built_rows, find_own_files
+from orchestration.data.sources.splits import named_split
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
@@ -21,16 +22,16 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
         ConfigError: Files cannot be read, or their columns are not recognised; names the setting and what to set.
     """
     data = config.data
-    if data.train in (None, NOT_SET) or not Path(data.train).exists():
+    if data.train in (None, NOT_SET) or not Path(named_split(data.train)[0]).exists():
         return config
     train = built_rows(Path(data.train), "train")
     if train is not None:
         return replace(config, data=_with_built(data, train))
     own = find("train", data)
-    name = _name_of(own)
+    name, roots = _name_of(own), [*_roots(data), *own.image_roots]
     if data.held_out is None:
         sources = {name: own.source("train", array=data.rows or "", held_out_share=data.held_out_share)}
-    elif not Path(data.held_out).exists():
+    elif not Path(named_split(data.held_out)[0]).exists():
         return config
     elif built_rows(Path(data.held_out), "held_out") is not None:
         raise ConfigError(
@@ -38,16 +39,15 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
             "(mixed-r1 data build), or name the raw files of both"
         )
     else:
-        held_out = find("held_out", data).source("held_out", array=data.rows or "", label=name)
+        other = find("held_out", data)
+        held_out = other.source("held_out", array=data.rows or "", label=name)
         sources = {name: own.source("train", array=data.rows or ""), f"{name}_held_out": held_out}
-    recipe = replace(
-        _checks(data), name=name, sources=sources, raw=None, image_roots=tuple(_roots(data)) + _checks(data).image_roots
-    )
+        roots += other.image_roots
+    checks = _checks(data)
+    all_roots = tuple(dict.fromkeys([*roots, *checks.image_roots]))
+    recipe = replace(checks, name=name, sources=sources, raw=None, image_roots=all_roots)
     recipe.check_sources()
-    return replace(
-        config,
-        data=DataConfig(train=None, held_out=None, recipe=recipe, stream=data.stream),
-    )
+    return replace(config, data=DataConfig(train=None, held_out=None, recipe=recipe, stream=data.stream))
 
 
 def find(role: Role, data: DataConfig) -> OwnFiles:
@@ -59,10 +59,12 @@ def find(role: Role, data: DataConfig) -> OwnFiles:
     value = data.train if role == "train" else data.held_out
     assert value is not None  # asked only where it is set
     try:
+        path, split = named_split(value)
         return find_own_files(
-            Path(value).expanduser().absolute(),
+            Path(path).expanduser().absolute(),
             role,
             columns=data.columns,
+            split=split,
             array=data.rows or "",
             image_roots=_roots(data),
         )

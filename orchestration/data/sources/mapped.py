@@ -167,7 +167,7 @@ class HuggingFace(_Mapped):
 
     def files(self, root: Path, split: str, options: Any) -> list[Path]:
         saved = next((folder for folder in (root / split, root) if (folder / "state.json").is_file()), None)
-        files = saved_files(saved) if saved else split_files(root, split)
+        files = _saved_files(saved) if saved else split_files(root, split)
         if not files:
             raise missing(root, f"{split}-*.parquet and no state.json", SAVED_LAYOUT)
         return files
@@ -289,7 +289,7 @@ def _mapping(options: Options) -> RowMapping:
     return build_mapping(options.mapping, options.answer_is, options.images, options.remove_markers)
 
 
-def saved_files(folder: Path) -> list[Path]:
+def _saved_files(folder: Path) -> list[Path]:
     """Return the Arrow files that state.json names, in its order.
 
     Raises:

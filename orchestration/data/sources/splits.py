@@ -64,7 +64,7 @@ def files_of_split(folder: Path, split: str, inside: str = "") -> list[Path]:
     """
     found = _of_card(folder, split, inside)
     if not found:
-        rows = list(_row_files(folder / inside))
+        rows = list(row_files(folder / inside))
         found = [path for path in rows if split in _names(path, folder)]
         found = found or [path for path in rows if split in re.split(r"[^A-Za-z0-9]+", path.name)]
         if not found:
@@ -91,7 +91,7 @@ def path_of_split(folder: Path, split: str, inside: str = "") -> str:
     if len(files) == 1 and files[0].suffix != ".arrow":
         return str(files[0])
     parent = files[0].parent
-    if set(files) == set(_row_files(parent)):
+    if set(files) == set(row_files(parent)):
         return str(parent)
     for place in (folder / inside, folder, parent):
         if place.is_dir() and _is_found(place, split, files):
@@ -173,7 +173,7 @@ def _of_card(folder: Path, split: str, inside: str) -> list[Path]:
     patterns = patterns_of_card(card_splits(folder), split, inside)
     if not patterns:
         return []
-    files = [(path, path.relative_to(folder).as_posix()) for path in _row_files(folder)]
+    files = [(path, path.relative_to(folder).as_posix()) for path in row_files(folder)]
     return [path for path, name in files if any(_matches(name, pattern) for pattern in patterns)]
 
 
@@ -184,7 +184,7 @@ def _matches(name: str, pattern: str) -> bool:
     return re.fullmatch("".join(pieces.get(step, re.escape(step)) for step in steps), name) is not None
 
 
-def _row_files(folder: Path, depth: int = MAX_DEPTH) -> Iterable[Path]:
+def row_files(folder: Path, depth: int = MAX_DEPTH) -> Iterable[Path]:
     """Return the files of rows in a folder and in those below it, by name; of a saved dataset those that it names."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -195,7 +195,7 @@ def _row_files(folder: Path, depth: int = MAX_DEPTH) -> Iterable[Path]:
     for entry in entries:
         if entry.is_dir():
             if depth:
-                yield from _row_files(Path(entry.path), depth - 1)
+                yield from row_files(Path(entry.path), depth - 1)
         elif _ending(Path(entry.name)) and entry.name not in _NO_ROWS and (named is None or entry.name in named):
             yield Path(entry.path)
 
