@@ -13,7 +13,15 @@ from functools import partial
 from typing import Any, Self
 
 from orchestration.data.chunks import Chunk, ChunkWriter
-from orchestration.data.options import can_shuffle, clean_options, letter_answer, rendered, shuffled
+from orchestration.data.options import (
+    can_shuffle,
+    clean_options,
+    letter_answer,
+    names_all,
+    rendered,
+    shuffled,
+    without_list,
+)
 from orchestration.data.sources.rows import (
     BoxForm,
     BoxFrame,
@@ -69,8 +77,9 @@ def normalise(
         source: Full name, `/part` included.
         role: Role of the source.
         license: Licence of the source, as the recipe or its adapter states it.
-        config: Prompt templates and whether to shuffle options. Options are shuffled only if the template shows
-            them and `can_shuffle` allows it.
+        config: Prompt templates and whether to shuffle options. Options stand once in a question of multiple choice: in
+            place of `{options}`, as lines behind the template where it has none, or in the question's own words where
+            the answer is one of these. They are shuffled only where they stand apart and `can_shuffle` allows it.
         limits: Limits of boxes.
         seed: Seed of the recipe.
 
@@ -84,6 +93,9 @@ def normalise(
     options = clean_options(row.options) if row.options and row.task != "match_mcq" else ()
     if row.task == "match_mcq":
         lettered = letter_answer(row.options, answer, row.answer_type)
+        question = without_list(question, lettered.options)
+        if "{options}" not in template and not (lettered.is_text and names_all(question, lettered.options)):
+            template += "\n{options}"
         if config.shuffle_options and "{options}" in template and can_shuffle(lettered.options):
             lettered = shuffled(lettered, seed=seed, sample_id=sample_id)
         options, answer = lettered.options, lettered.answer

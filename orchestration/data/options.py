@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestration.data.sources.question_options import options_in
 from orchestration.data.sources.rows import Refused, RejectReason
 from rewards.core.base import GoldError
 from rewards.text.choices import Choices
@@ -113,6 +114,44 @@ def rendered(options: Sequence[str]) -> str:
         'A. cat\nB. dog'
     """
     return "\n".join(f"{letter}. {option}" for letter, option in _lettered(options))
+
+
+def without_list(question: str, options: Sequence[str]) -> str:
+    r"""Return a question without the list of these options in its own text, which would show them twice.
+
+    Raises:
+        Refused: OPTIONS_UNUSABLE, where it lists them in another order: a letter would name either of two options.
+
+    Example:
+        >>> without_list("Which?\n(A) cat\n(B) dog", ("cat", "dog"))
+        'Which?'
+    """
+    found = options_in(question)
+    if found is None:
+        return question
+    listed, wanted = [[_key(text) for text in texts] for texts in (found[1], options)]
+    if listed != wanted and sorted(listed) == sorted(wanted):
+        raise Refused(
+            RejectReason.OPTIONS_UNUSABLE,
+            f"the question lists {_spelled(found[1])}, and the row has {_spelled(options)}",
+        )
+    return found[0] if listed == wanted else question
+
+
+def names_all(question: str, options: Sequence[str]) -> bool:
+    """Return whether a question names all options in its own words, in their order.
+
+    Example:
+        >>> names_all("Is it red, blue or green?", ("red", "blue", "green")), names_all("Is it red?", ("red", "blue"))
+        (True, False)
+    """
+    place = 0
+    for option in options:
+        found = re.compile(rf"(?<!\w){re.escape(option)}(?!\w)").search(question, place)
+        if found is None:
+            return False
+        place = found.end()
+    return True
 
 
 def _lettered(options: Sequence[str]) -> list[tuple[str, str]]:

@@ -63,7 +63,13 @@ STAGES = {
     ),
     "normalise": StageRules(
         version=1,
-        code=("orchestration.data.normalise", "orchestration.data.options", "rewards"),
+        code=(
+            "orchestration.data.normalise",
+            "orchestration.data.options",
+            "orchestration.data.sources.answers",
+            "orchestration.data.sources.question_options",
+            "rewards",
+        ),
         libraries=("math-verify", "numpy"),
     ),
     "filter": StageRules(version=1, code=("orchestration.data.filter",)),

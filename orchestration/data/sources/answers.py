@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from orchestration.data.sources.fields import as_answer, as_integer, as_text, as_texts
+from orchestration.data.sources.fields import as_answer, as_integer, as_text, is_missing, refuse
 from rewards.text.plain_text import normalise
 from rewards.text.quantities import read_quantity
 
@@ -23,6 +23,11 @@ _QUANTITY = re.compile(
 )
 _HOW_MANY = re.compile(r"\bhow\s+(?:many|much|long|often|large|big|high|old)\b", re.IGNORECASE)
 _YEAR = re.compile(r"[0-9]{4}")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_FINAL = re.compile(r"(?:^|\n)####[ \t]*([^\n#]{1,64})\s*$")
+"""How GSM8K ends a solution."""
+ANSWER_KEYS = ("answer", "answers", "text", "value", "ground_truth")
+"""Keys of an object that is an answer."""
 _OPENING = re.compile(
     r"(?:in (?:the|this) (?:image|picture|photo|photograph),? |(?:the|this) (?:image|picture|photo|photograph)"
     r"(?: vividly| prominently| clearly)? (?:shows|depicts|features|presents|captures|displays|showcases|portrays"
@@ -43,16 +48,16 @@ def letter(index: int) -> str:
     return LETTERS[index] if 0 <= index < len(LETTERS) else str(index)
 
 
-def from_index(value: object, name: str) -> str:
-    """Read one index or a list of indices, from 0, as letters.
+def from_index(value: object, name: str, first: int = 0) -> str:
+    """Read one index or a list of indices, counted from `first`, as letters.
 
     Example:
-        >>> from_index(2, "answer"), from_index([0, 2], "answer")
-        ('C', 'A, C')
+        >>> from_index(2, "answer"), from_index([0, 2], "answer"), from_index("1", "answer", 1)
+        ('C', 'A, C', 'A')
     """
     if isinstance(value, (list, tuple)):
-        return ", ".join(letter(as_integer(item, name)) for item in value)
-    return letter(as_integer(value, name))
+        return ", ".join(letter(as_integer(item, name) - first) for item in value)
+    return letter(as_integer(value, name) - first)
 
 
 def from_letters(value: object, name: str) -> str:
@@ -77,6 +82,21 @@ def from_text(value: object, options: tuple[str, ...], name: str) -> str:
     """
     text = as_answer(value, name)
     return letter(options.index(text)) if text in options else text
+
+
+_BARE_LETTER = re.compile(r"\W*(?:(?:option|choice|answer)\W+)?([A-Za-z])\W*", re.IGNORECASE)
+
+
+def bare_letter(text: str) -> str | None:
+    """Return the letter of a text that is one letter, perhaps in brackets, or behind `option`; else None.
+
+    Example:
+        >>> bare_letter("(b)"), bare_letter("Option D."), bare_letter("-x"), bare_letter("cat")
+        ('B', 'D', None, None)
+    """
+    found = _BARE_LETTER.fullmatch(text.strip())
+    is_formula = any(sign in text for sign in "-+=/^$\\")
+    return found[1].upper() if found and not is_formula else None
 
 
 def is_yes_no(answer: str) -> bool:
@@ -160,10 +180,70 @@ def without_opening(caption: str) -> str:
     return rest[:1].upper() + rest[1:] if opening else caption
 
 
-def answer_text(value: object, name: str) -> str:
-    """Read one answer, or several as the list that the chart reward reads; of `<answer>` tags what is between them."""
-    texts = as_texts(value, name) if isinstance(value, list) else (between_tags(as_answer(value, name)),)
-    return "".join(texts) if len(texts) < 2 else as_list(texts)
+def answer_text(value: object, name: str, *, are_alternatives: bool = False) -> str:
+    """Read one answer as `solution_text`, or several as the list that rewards read.
+
+    Several are a list of texts and numbers, or of objects with one in `answer`, as VQA has them.
+    """
+    texts = accepted(value, name, are_alternatives=are_alternatives)
+    return texts[0] if len(texts) == 1 else as_list(texts)
+
+
+def accepted(value: object, name: str, *, are_alternatives: bool = True) -> tuple[str, ...]:
+    """Return the answers that a value accepts.
+
+    Args:
+        value: A text, a number, an object with an answer in it, or a list of these.
+        name: Of its field, for messages.
+        are_alternatives: Whether one of a list is enough, so that empty ones can be left out; items of one answer
+            cannot.
+
+    Example:
+        >>> accepted([{"answer": "cat", "answer_id": 1}, {"answer": "kitten"}], "answers")
+        ('cat', 'kitten')
+        >>> accepted({"text": ["Nokia"], "answer_start": [3]}, "answers"), accepted("<answer>3</answer>", "answer")
+        (('Nokia',), ('3',))
+    """
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ANSWER_KEYS if value.get(key) is not None), value)
+    if not isinstance(value, (list, tuple)):
+        return (solution_text(as_answer(value, name)),)
+    found = [item for item in value if not (are_alternatives and (is_missing(item) or item == ""))]
+    if not found:
+        return refuse(name, None, "an answer")
+    return tuple(text for index, item in enumerate(found) for text in accepted(item, f"{name}[{index}]"))
+
+
+def solution_text(text: str) -> str:
+    r"""Return the answer of a text that reasons before it: between answer tags, in a box, or behind `####`; else all.
+
+    Example:
+        >>> solution_text(r"It is \frac{1}{2}, so \boxed{\frac{1}{2}}."), solution_text("9 - 5 = 4\n#### 4")
+        ('\\frac{1}{2}', '4')
+    """
+    inner = between_tags(text)
+    if "<answer>" not in text and "</think>" in text:
+        inner = text.rpartition("</think>")[2].strip()
+    boxes = _boxes(inner)
+    if boxes:
+        last_line = inner.rfind("\n", 0, boxes[-1][0]) + 1
+        contents = {content for start, content in boxes if start >= last_line}
+        return boxes[-1][1] if len(contents) == 1 else inner
+    final = _FINAL.search(inner)
+    return final[1].strip() if final else inner
+
+
+def _boxes(text: str) -> list[tuple[int, str]]:
+    """Return where boxes begin, and what is in them; one that is not closed is none."""
+    found = []
+    for match in _BOX.finditer(text):
+        depth, end = 1, match.end()
+        while depth and end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
+            end += 1
+        if not depth:
+            found.append((match.start(), text[match.end() : end - 1].strip()))
+    return found
 
 
 def between_tags(text: str) -> str:
@@ -187,15 +267,18 @@ READERS: Mapping[str, Callable[[object, str, tuple[str, ...]], str]] = MappingPr
         "single": lambda value, name, options: as_answer(value, name),
         "integer": lambda value, name, options: str(as_integer(value, name)),
         "index": lambda value, name, options: from_index(value, name),
+        "index1": lambda value, name, options: from_index(value, name, 1),
         "letter": lambda value, name, options: from_letters(value, name),
         "option": _from_option,
         "tagged": lambda value, name, options: between_tags(as_answer(value, name)).strip(),
         "caption": lambda value, name, options: as_text(value, name),
+        "any": lambda value, name, options: answer_text(value, name, are_alternatives=True),
     }
 )
 """How a source writes its answers. text: a text, a number, or a list of those; single: the same without lists;
-integer: a whole number; index (from 0), letter, option (its text): become letters; tagged: between <answer> tags;
-caption: a text."""
+integer: a whole number; index (from 0), index1 (from 1), letter, option (its text): become letters; tagged: between
+<answer> tags; caption: a text; any: a text or several accepted ones, and where there are options a letter, label or
+text of one."""
 
 
 def _chart(question: str, answer: str) -> tuple[str, str, str]:

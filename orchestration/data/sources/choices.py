@@ -1,6 +1,5 @@
 """Multiple-choice formats that need code: AI2D, ScienceQA, MMMU, and Geometry3K (also with free answers)."""
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,15 +13,14 @@ from orchestration.data.sources.fields import (
     Fields,
     RowError,
     as_fields,
-    as_texts,
     cell_image,
     cell_images,
     file_image,
     require_images,
-    shown,
     stem,
     without_markers,
 )
+from orchestration.data.sources.option_lists import python_list
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import (
     Record,
@@ -43,8 +41,6 @@ MMMU_LAYOUT = "<subject>/validation-*.parquet (MMMU/MMMU) or data/validation-*.p
 GEOMETRY3K_LAYOUT = (
     "data/train-*.parquet (hiyouga/geometry3k), or <split>/<id>/data.json and <split>/<id>/img_diagram.png"
 )
-MAX_LIST_CHARS = 20_000
-"""Characters of a list written as Python source; the longest real ones have a few thousand."""
 _IMAGE_NUMBER = re.compile(r"<image ([1-7])>")
 
 
@@ -236,21 +232,6 @@ class MMMU(Adapter):
 
     def rows(self, root: Path, part: Part, config: SourceConfig) -> Iterator[RawRow | BadRow]:
         return _read(parquet_rows(part.files[0]), _mmmu_row, part)
-
-
-def python_list(text: str, name: str) -> tuple[str, ...]:
-    """Read a list of texts that is written as Python source, without running anything.
-
-    Raises:
-        RowError: UNREADABLE_ROW, also for lists longer than MAX_LIST_CHARS.
-    """
-    try:
-        value = ast.literal_eval(text.strip()) if len(text) <= MAX_LIST_CHARS else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = None
-    if not isinstance(value, list):
-        raise RowError(RejectReason.UNREADABLE_ROW, f"{name} is {shown(text)}; it should be a list of texts")
-    return as_texts(value, name)
 
 
 def _mmmu_row(record: Record, row: Fields) -> RawRow:

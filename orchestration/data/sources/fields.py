@@ -132,13 +132,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def is_missing(value: object) -> bool:
+    """Return whether a value is none: null, or NaN, as tables write what is missing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def refuse(name: str, value: object, wanted: str) -> NoReturn:
     """Raise the error of a field that is missing or of another type.
 
     Raises:
         RowError: MISSING_FIELD for null, NaN or nothing, else UNREADABLE_ROW.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
     raise RowError(RejectReason.UNREADABLE_ROW, f"{name} is {shown(value)}; it should be {wanted}")
 

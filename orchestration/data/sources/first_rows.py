@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from orchestration.data.sources.fields import RowError
-from orchestration.data.sources.mapping import PATH, Reference, RowMapping
+from orchestration.data.sources.mapping import PATH, RowMapping
+from orchestration.data.sources.references import Reference
 from orchestration.data.sources.rows import BadRow, RejectReason
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError

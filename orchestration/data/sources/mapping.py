@@ -1,28 +1,29 @@
 """Conversion of raw rows by a mapping from our fields to fields of the source."""
 
-import math
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from orchestration.data.sources.answers import READERS, TASKS, letter
+from orchestration.data.sources.answers import READERS, TASKS, accepted, between_tags
+from orchestration.data.sources.any_task import ANY, judge
 from orchestration.data.sources.fields import (
     RowError,
     as_answer,
     as_fields,
-    as_integer,
     as_label,
     as_numbers,
     as_text,
     as_texts,
     cell_images,
     file_image,
+    is_missing,
     is_number,
     refuse,
-    stem,
     with_places,
 )
+from orchestration.data.sources.option_lists import OptionList, read_options, written_list
+from orchestration.data.sources.question_options import options_asked, options_in
+from orchestration.data.sources.references import Reference, reference_of
 from orchestration.data.sources.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record
 from orchestration.data.sources.turns import images_of_turn, read_turns, with_labels
@@ -31,70 +32,14 @@ from orchestration.settings.strict import unknown_key
 
 KEYS = (
     "id", "question", "answer", "options", "images", "image_id", "task", "answer_type", "boxes", "box_labels",
-    "box_form", "box_frame", "part", "metadata",
+    "box_form", "box_frame", "box_image", "hint", "part", "metadata",
 )  # fmt: skip
 BOX_FORMS = ("xyxy", "xywh")
 BOX_FRAMES = ("pixel", "norm1", "norm1000")
 PATH = "options.mapping"
 
-AnswerIs = Literal["text", "single", "integer", "index", "letter", "option", "tagged", "caption"]
+AnswerIs = Literal["text", "single", "integer", "index", "index1", "letter", "option", "tagged", "caption", "any"]
 """How a source writes its answers; see answers.READERS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """How one of our fields is read from a raw row; `_reference` builds it from YAML."""
-
-    of: Callable[[object], object]
-    """Returns the value in a raw row, None if there is none."""
-    name: str = ""
-    """Name of the raw field for messages; empty if there is none."""
-    is_optional: bool = False
-    """Whether rows may lack the value, and so have no images, boxes or answer. Any other mapped field is required, so
-    that a misspelt path is not taken for a dataset without images."""
-    is_text: bool = False
-    """Whether the value is a text made by a format."""
-    steps: tuple[str, ...] = ()
-    """Path of the raw field; empty for other forms."""
-
-
-def field_value(row: object, steps: Sequence[str]) -> object:
-    """Return a field of nested objects and lists, None if there is none, or its value is NaN.
-
-    Example:
-        >>> field_value({"meta": {"answers": ["cat"]}}, ("meta", "answers", "0"))
-        'cat'
-    """
-    value = row
-    for step in steps:
-        if isinstance(value, Mapping):
-            value = value.get(step)
-        elif isinstance(value, (list, tuple)) and step.isascii() and step.isdigit() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def filled(text: str, row: object) -> str:
-    """Return a format text with its fields filled in from a row.
-
-    {field} is a text, {field:stem} its file name without folder and suffix, {field:d} (or :012d) a whole number.
-
-    Example:
-        >>> filled("coco/{image_id:d}", {"image_id": 9})
-        'coco/9'
-    """
-    pieces = []
-    for literal, field, spec, _ in string.Formatter().parse(text):
-        pieces.append(literal)
-        if field is not None:
-            value = field_value(row, field.split("."))
-            if spec and spec.endswith("d"):
-                pieces.append(format(as_integer(value, field), spec))
-            else:
-                pieces.append(stem(as_text(value, field)) if spec == "stem" else as_text(value, field))
-    return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +49,7 @@ class RowMapping:
     references: Mapping[str, Reference]
     metadata: Mapping[str, Reference]
     task_by_answer: str = ""
-    """Key of answers.TASKS where the answer decides the task and its type; empty if the mapping states the task."""
+    """Key of answers.TASKS, or `any`, where the answer decides the task; empty if the mapping states the task."""
     answer_is: AnswerIs = "text"
     images: str = ""
     """Folder that image paths start from."""
@@ -128,23 +73,31 @@ class RowMapping:
         as_words = as_text if self.is_strict else as_answer
         images = self._images(record)
         question, images = self._question(record, images)
-        options, labels = self._options(record)
+        options = self._options(record)
         answer = self._answer(record, options, needs_answer)
-        answer = letter(labels.index(answer)) if answer in labels else answer
-        if self.task_by_answer:
+        boxes = None if self._is_absent("boxes", record) else self._boxes(record)
+        task, answer_type = "", ""
+        if not self.task_by_answer:
+            task, answer_type = as_answer(*self._named("task", record)), self._optional("answer_type", record)
+        elif self.task_by_answer != ANY:
             task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
-        else:
-            task = as_answer(*self._named("task", record))
-            answer_type = self._optional("answer_type", record)
+        texts = options.texts
+        if not texts and not self.is_strict and task in ("match_mcq", ""):
+            found = options_in(question) if task else options_asked(question, answer)
+            question, texts = found or (question, ())
+        if self.task_by_answer == ANY:
+            hint = self._optional("hint", record)
+            judged = judge(question, answer, texts, has_boxes=boxes is not None, hint=hint)
+            task, answer, answer_type = judged.task, judged.answer, judged.answer_type
         return RawRow(
             source_id=as_words(*self._named("id", record)) if "id" in self.references else f"{part}/{record.place}",
             task=task,
             question=question,
             answer=answer,
             images=images,
-            options=options,
+            options=texts,
             answer_type=answer_type,
-            boxes=None if self._is_absent("boxes", record) else self._boxes(record),
+            boxes=boxes,
             box_form=cast(BoxForm, self._one_of("box_form", BOX_FORMS, record)),
             box_frame=cast(BoxFrame, self._one_of("box_frame", BOX_FRAMES, record)),
             part=self._optional("part", record),
@@ -170,14 +123,21 @@ class RowMapping:
         return "" if value is None else as_answer(value, name)
 
     def _one_of(self, key: str, allowed: tuple[str, ...], record: Record) -> str:
-        value = self._value(key, record) if key in self.references else allowed[0]
+        value = allowed[0] if self._is_absent(key, record) else self._value(key, record)
         return value if isinstance(value, str) and value in allowed else refuse(key, value, " or ".join(allowed))
 
-    def _answer(self, record: Record, options: tuple[str, ...], needs_answer: bool) -> str:
+    def _answer(self, record: Record, options: OptionList, needs_answer: bool) -> str:
         value, name = self._named("answer", record)
         if self._is_absent("answer", record) or (value is None and not needs_answer):
             return ""
-        return READERS[self.answer_is](value, name, options)
+        if self.answer_is == "any" and options.texts:
+            return options.lettered(accepted(value, name))
+        if self.answer_is == "any" and isinstance(value, str) and (written := written_list(value)):
+            value = written
+        answer = READERS[self.answer_is](value, name, options.texts)
+        if self.answer_is in ("index", "index1"):
+            return options.named(answer, by="place") if options.texts else answer
+        return answer if self.answer_is == "option" else options.named(answer, by="label")
 
     def _question(self, record: Record, images: tuple[RawImage, ...]) -> tuple[str, tuple[RawImage, ...]]:
         """Return the question with its images in their places, and those images.
@@ -201,22 +161,26 @@ class RowMapping:
             text = with_places(with_labels(text, labels), len(images))
         return text, images
 
-    def _options(self, record: Record) -> tuple[tuple[str, ...], list[str]]:
-        """Return the options in the order of their labels, and the labels where they have some."""
+    def _options(self, record: Record) -> OptionList:
         value, name = self._named("options", record)
-        if self.is_strict and "options" in self.references:
-            return as_texts(value, name), []
-        if isinstance(value, Mapping):
-            texts = {str(label): text for label, text in value.items() if text is not None}
-            labels = sorted(texts, key=lambda label: (len(label), label))
-            return as_texts([texts[label] for label in labels], name), labels
-        return () if value is None else as_texts(value, name), []
+        reference = self.references.get("options")
+        if self.is_strict and reference is not None:
+            texts = as_texts(value, name)
+            return OptionList(texts, places=tuple(range(len(texts))))
+        are_columns = reference is not None and reference.are_columns
+        if value is None and reference is not None and not are_columns and len(reference.steps) > 1:
+            columns = as_fields(record.value).values
+            if reference.steps[0] in columns:  # a plain list of columns
+                value, are_columns = {step: columns.get(step) for step in reference.steps}, True
+        return read_options(value, name, are_columns=are_columns)
 
     def _images(self, record: Record) -> tuple[RawImage, ...]:
         value, name = self._named("images", record)
         reference = self.references.get("images")
         # A formatted text is a path; an empty one is refused by stage read as a missing image.
         is_path = reference is not None and reference.is_text
+        if reference is not None and reference.are_columns and isinstance(value, Mapping):
+            value = [cell for cell in value.values() if not is_missing(cell)]
         images = (file_image(self.images, str(value)),) if is_path else cell_images(value, name, self.images)
         if not images and reference is not None and not reference.is_optional:
             raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
@@ -225,9 +189,16 @@ class RowMapping:
 
     def _boxes(self, record: Record) -> tuple[RawBox, ...]:
         value = self._value("boxes", record)
+        if isinstance(value, str):
+            value = written_list(between_tags(value).strip().removeprefix("```json").strip("`\n ")) or value
+        if isinstance(value, Mapping):
+            value = [value]
         if not isinstance(value, (list, tuple)):
             return refuse("boxes", value, "a list of boxes, or one box")
         items = [value] if value and all(is_number(item) for item in value) else value
+        belongs = self._value("box_image", record)
+        if any(index for index in (belongs if isinstance(belongs, (list, tuple)) else [belongs])):
+            raise RowError(RejectReason.UNREADABLE_ROW, "a box belongs to another image than the first of the row")
         found = [_box(item, f"boxes[{index}]") for index, item in enumerate(items)]
         labels = self._value("box_labels", record)
         if labels is None:
@@ -253,9 +224,9 @@ def build_mapping(
     """Build a mapping from its YAML.
 
     Args:
-        mapping: From our names (KEYS) to a field path, a list of steps, or another form of `_reference`; `metadata` is
-            a mapping of such. `question`, `task`, and `answer` or `boxes` are required. `task: {by_answer: chart}`
-            derives task and answer_type from the answer.
+        mapping: From our names (KEYS) to a field path, a list of steps, or another form of `reference_of`; `metadata`
+            is a mapping of such. `question`, `task`, and `answer` or `boxes` are required. `task: {by_answer: chart}`
+            derives task and answer_type from the answer; `{by_answer: any}` from all that the row has: any_task.py.
         answer_is: How the source writes answers.
         images: Folder that image paths start from.
         remove_markers: Whether `<image>` markers are taken out of the question.
@@ -281,7 +252,7 @@ def build_mapping(
         raise ConfigError(f"{PATH}.metadata must be a mapping from names to fields; got {extra!r}")
     by_answer = _by_answer(mapping["task"])
     references = {
-        key: _reference(value, f"{PATH}.{key}")
+        key: reference_of(value, f"{PATH}.{key}")
         for key, value in mapping.items()
         if key != "metadata" and not (key == "task" and by_answer)
     }
@@ -291,7 +262,7 @@ def build_mapping(
             raise ConfigError(f"{PATH}.{key} is {value['constant']!r}; allowed: {', '.join(allowed)}")
     return RowMapping(
         references=references,
-        metadata={str(name): _reference(value, f"{PATH}.metadata.{name}") for name, value in extra.items()},
+        metadata={str(name): reference_of(value, f"{PATH}.metadata.{name}") for name, value in extra.items()},
         task_by_answer=by_answer,
         answer_is=answer_is,
         images=images,
@@ -303,56 +274,9 @@ def build_mapping(
 def _by_answer(task: object) -> str:
     if not (isinstance(task, Mapping) and set(task) == {"by_answer"}):
         return ""
-    if task["by_answer"] not in TASKS:
-        raise ConfigError(f"{PATH}.task.by_answer is {task['by_answer']!r}; allowed: {', '.join(TASKS)}")
+    if task["by_answer"] not in (*TASKS, ANY):
+        raise ConfigError(f"{PATH}.task.by_answer is {task['by_answer']!r}; allowed: {', '.join((*TASKS, ANY))}")
     return str(task["by_answer"])
-
-
-def _reference(value: object, path: str) -> Reference:
-    if isinstance(value, str) and value:
-        return _field(value.removesuffix("?").split("."), is_optional=value.endswith("?"))
-    if isinstance(value, (list, tuple)) and value and all(isinstance(step, (str, int)) for step in value):
-        return _field(list(map(str, value)))
-    if isinstance(value, Mapping):
-        if set(value) == {"constant"}:
-            return Reference(lambda row: value["constant"])
-        if set(value) == {"first"} and isinstance(value["first"], (list, tuple)) and value["first"]:
-            several = [_reference(item, f"{path}.first") for item in value["first"]]
-            return Reference(
-                lambda row: next((found for one in several if (found := one.of(row)) is not None), None),
-                " or ".join(one.name for one in several),
-            )
-        if set(value) == {"format"} and isinstance(value["format"], str):
-            text = _checked_template(value["format"], path)
-            return Reference(lambda row: filled(text, row), is_text=True)
-        if set(value) == {"field", "values"} and isinstance(value["values"], Mapping):
-            field, values = _reference(value["field"], f"{path}.field"), value["values"]
-            return Reference(lambda row: _looked_up(field.of(row), values), field.name)
-    raise ConfigError(
-        f"{path} is {value!r}; write a field path such as meta.answer, a list of steps, {{constant: x}}, "
-        "{first: [a, b]}, {format: a text with {fields}}, or {field: a, values: {raw: ours}}"
-    )
-
-
-def _field(steps: Sequence[str], *, is_optional: bool = False) -> Reference:
-    return Reference(lambda row: field_value(row, steps), ".".join(steps), is_optional, steps=tuple(steps))
-
-
-def _looked_up(found: object, values: Mapping[object, object]) -> object:
-    # Types are compared too: 1 and true are the same key of a dictionary.
-    return next((value for key, value in values.items() if type(key) is type(found) and key == found), None)
-
-
-def _checked_template(text: str, path: str) -> str:
-    try:
-        for _, _, spec, _ in string.Formatter().parse(text):
-            if spec and spec.endswith("d"):
-                format(0, spec)
-    except ValueError as error:
-        raise ConfigError(
-            f"{path}.format is {text!r}: {error}; write fields as {{name}}, {{name:stem}} or {{name:d}}"
-        ) from error
-    return text
 
 
 def _box(value: object, name: str) -> RawBox:

@@ -13,7 +13,7 @@ from PIL import Image
 from conf.own_code import OwnCodeError, load_own, raised_by
 from orchestration.data.sources.base import Adapter, Licence, Part, missing
 from orchestration.data.sources.fields import RowError, as_answer, as_fields, refuse
-from orchestration.data.sources.mapping import KEYS, build_mapping
+from orchestration.data.sources.mapping import build_mapping
 from orchestration.data.sources.rows import BadRow, RawRow, RejectReason
 from orchestration.data.sources.streams import Record, Records, read_rows
 from orchestration.data.sources.time_limit import OutOfTimeError, time_limit
@@ -33,6 +33,7 @@ MAPPING = build_mapping(
         "box_frame": {"first": ["box_frame", {"constant": "pixel"}]},
     }
 )
+ROW_KEYS = (*MAPPING.references, "metadata")
 """A row of one's own has our names already."""
 
 
@@ -140,8 +141,10 @@ def own_row(record: Record, part: str, root: Path | None) -> RawRow:
     """
     values = {key: value if key == "images" else _plain(value) for key, value in as_fields(record.value).values.items()}
     for key in values:
-        if key not in KEYS:
-            raise RowError(RejectReason.UNREADABLE_ROW, unknown_key(str(key), list(KEYS), "", kind="field of a row"))
+        if key not in ROW_KEYS:
+            raise RowError(
+                RejectReason.UNREADABLE_ROW, unknown_key(str(key), list(ROW_KEYS), "", kind="field of a row")
+            )
     images = values.get("images")
     if images is not None:
         several: Iterable[object] = [images]

@@ -17,7 +17,7 @@ from tests.unit.data.rows import IMAGE, IOU, LIMITS, MCQ, PLAIN, SHUFFLED, boxes
 def test_a_candidate_carries_what_the_row_and_its_source_say() -> None:
     made = candidate(MCQ, metadata={"template": "t1"}, answer_type="letter")
     assert (made.source, made.source_id, made.role, made.license) == ("src/part", "7", "train", "CC0")
-    assert (made.task, made.question, made.answer, made.options) == ("match_mcq", "Which?", "B", MCQ.options)
+    assert (made.task, made.stem, made.answer, made.options) == ("match_mcq", "Which?", "B", MCQ.options)
     assert made.images == (IMAGE,)
     assert made.metadata == {"template": "t1"}
     assert made.answer_type == ""
@@ -38,7 +38,35 @@ def test_drawn_rows_keep_the_id_that_they_have() -> None:
 
 
 def test_a_task_without_a_template_keeps_its_question() -> None:
-    assert candidate(MCQ, question="  Which\r\none? \n").question == "Which\none?"
+    assert candidate(MCQ, question="  Which\r\none? \n", task="math", options=()).question == "Which\none?"
+
+
+LISTED = "A. cat\nB. dog\nC. cow\nD. rat"
+NAMED = "Is it a cat, dog, cow or rat?"
+WITH_OPTIONS = {"match_mcq": "{question}\n{options}\nGive the letter."}
+
+
+@pytest.mark.parametrize(
+    ("question", "fields", "bare", "in_template"),
+    [
+        ("Which?", {}, f"Which?\n{LISTED}", f"Which?\n{LISTED}\nGive the letter."),
+        (f"Which?\n{LISTED}", {}, f"Which?\n{LISTED}", f"Which?\n{LISTED}\nGive the letter."),
+        ("Which? (A) cat (B) dog (C) cow (D) rat", {}, f"Which?\n{LISTED}", f"Which?\n{LISTED}\nGive the letter."),
+        (NAMED, {}, f"{NAMED}\n{LISTED}", f"{NAMED}\n{LISTED}\nGive the letter."),
+        (NAMED, {"answer": "dog", "answer_type": "text"}, NAMED, f"{NAMED}\n{LISTED}\nGive the letter."),
+        ("Not a catalogue", {"answer": "dog", "answer_type": "text"}, f"Not a catalogue\n{LISTED}",
+         f"Not a catalogue\n{LISTED}\nGive the letter."),
+    ],
+)  # fmt: skip
+def test_options_are_asked_exactly_once(question: str, fields: dict[str, str], bare: str, in_template: str) -> None:
+    assert candidate(MCQ, question=question, **fields).question == bare
+    assert candidate(MCQ, NormaliseConfig(prompts=WITH_OPTIONS), question=question, **fields).question == in_template
+
+
+def test_a_question_that_lists_its_options_in_another_order_is_refused() -> None:
+    error = refusal(MCQ, question="Which?\nA. dog\nB. cat\nC. cow\nD. rat")
+    assert error.reason is RejectReason.OPTIONS_UNUSABLE
+    assert "the question lists A 'dog'; B 'cat'" in error.detail
 
 
 def test_a_template_places_question_and_options() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -138,9 +139,11 @@ def test_an_order_depends_on_seed_and_row_alone() -> None:
     assert len(set(first)) > 5
 
 
-def test_options_that_the_template_does_not_show_keep_their_order() -> None:
+def test_options_that_the_question_names_itself_keep_their_order() -> None:
     config = NormaliseConfig(shuffle_options=True)
-    assert {candidate(MCQ, config, source_id=str(number)).options for number in range(20)} == {MCQ.options}
+    asked = dataclasses.replace(MCQ, question="A cat, dog, cow or rat?", answer="dog", answer_type="text")
+    rows = [candidate(asked, config, source_id=str(number)) for number in range(20)]
+    assert {row.options for row in rows} == {MCQ.options}
 
 
 @pytest.mark.parametrize(

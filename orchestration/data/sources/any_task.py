@@ -1,0 +1,172 @@
+"""The task of a row by what it has: options, boxes, the kind of its answer, and what its set is called."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestration.data.sources.answers import LETTERS, chart_type, is_quantity
+from rewards.core.config import DEFAULT_ROUTES
+from rewards.text.formulas import read_formula
+from rewards.text.yes_no import read_yes_no
+
+ANY = "any"
+"""Name of this rule in `task: {by_answer: any}`."""
+MAX_MATH_CHARS = 128
+LONG_WORDS = 8
+"""From so many words on a text is compared by what it says, not word for word."""
+SENTENCE_WORDS = 5
+"""The same of a text that ends like a sentence."""
+_FAMILIES = {
+    "open": r"captions?\w*|docci|detailed|sharegpt4v|descriptions?|descriptive|conversation",
+    "ocr": r"(?:text|doc|st|est|ocr|info|infographics?|scene_?text)[_-]?vqa|ocr\w*|docmatix|sroie|funsd|receipts?",
+    "pointing": r"gui|ui|screen_?spot\w*|seeclick|os_?atlas|click\w*|pointing|mind2web",
+    "counting": r"count(?:ing|s|qa|bench\w*)?|tally\w*|clevr_?count\w*|super_?clevr|crowd\w*",
+    "math": r"math[a-z]*\d*|geo(?:metry|metric|qa\w*|3k|170k|s|meverse)|geometry3k|uni_?geo|pgps\w*|inter_?gps|algebra"
+    r"|arithmetic|calculus|trigonometry|gsm8k|mmk12|k12|we_?math|clevr_?math|aime\d*|amc\d*|olympiad\w*|numina\w*",
+    "chart": r"charts?|chart_?(?:qa|x|bench|gemma|llama|vqa)\w*|plots?|plotqa|figures?|figureqa|fig_?qa|dvqa"
+    r"|tab_?mwp|reach_?qa",
+}
+"""By task: names and parts of names of sets that ask for it, whole between signs that are no letters."""
+_KNOWN = {task: re.compile(rf"(?<![a-z])(?:{names})(?![a-z])", re.IGNORECASE) for task, names in _FAMILIES.items()}
+_LATEX = re.compile(
+    r"\\[A-Za-z]+|\^|[\u221a\u03c0\u2220\u00b0\u2264\u2265]|_\{|\$[^$]+\$|^\s*[a-z]\s*=\s*\S", re.IGNORECASE
+)
+_HOW_MANY = re.compile(r"\bhow\s+many\b|\bcount\s+the\b|\bnumber\s+of\b", re.IGNORECASE)
+_DEGREES = re.compile(r"\bhow\s+many\s+(?:degrees|radians|percent|dollars|times|ways)\b", re.IGNORECASE)
+_WHOLE = re.compile(r"[0-9]{1,4}")
+_SENTENCE_END = re.compile(r"[.!\u3002]\s*$")
+_CJK = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_FORMULA = re.compile(r"[0-9a-zA-Z\s+\-*/()^=.,:<>|%]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a row asks for."""
+
+    task: str
+    answer: str
+    """As the task's reward reads it."""
+    answer_type: str = ""
+    doubt: str = ""
+    """What else it may be, for a message; empty where that is clear."""
+
+
+def hinted_task(hint: str) -> str:
+    """Return the task that the name of a set, a field of knowledge or a file says; empty if it says none.
+
+    Example:
+        >>> hinted_task("hiyouga/geometry3k"), hinted_task("data/chartqa_train.json"), hinted_task("geography")
+        ('math', 'chart', '')
+    """
+    hint = hint.strip().replace("\\", "/")
+    if hint in DEFAULT_ROUTES:
+        return hint
+    tail = "/".join(hint.split("/")[-2:])
+    return next((task for task, known in _KNOWN.items() if known.search(tail)), "")
+
+
+def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool, hint: str = "") -> Judged:
+    """Return the task of a row.
+
+    Options are multiple choice, boxes are IoU, or pointing where the hint says so, yes and no are yes/no. The hint
+    decides between math, charts, counts and texts read from an image; without one LaTeX is math, a whole number that
+    `How many` asks for a count, another number math, a sentence open-ended, and what is left a text to match.
+
+    Args:
+        question: Without the options that it may list.
+        answer: A text, or several accepted ones as a JSON list. Of yes/no and of numbers the most frequent one counts:
+            accepting all would reward a wrong one.
+        options: Of the row or of its question.
+        has_boxes: Whether the row has reference boxes.
+        hint: What its set is called; the name of one of our tasks settles it.
+
+    Example:
+        >>> judge("How many dogs?", "3", (), has_boxes=False).task
+        'counting'
+        >>> judge("What is the brand?", '["nokia", "Nokia"]', (), has_boxes=False).task
+        'match_text'
+    """
+    named = hinted_task(hint)
+    if hint.strip() in DEFAULT_ROUTES:
+        return _typed(named, question, answer)
+    if options:
+        return Judged("match_mcq", answer)
+    if has_boxes:
+        return Judged("pointing" if named == "pointing" else "iou", answer)
+    several = _several(answer)
+    if several and named != "chart":
+        return _of_several(question, answer, several, named)
+    return _of_one(question, answer, named)
+
+
+def _of_one(question: str, answer: str, named: str) -> Judged:
+    text = answer.strip()
+    if _says_yes_or_no(text):
+        return Judged("match_yesno", text)
+    if named in ("chart", "ocr"):
+        return _typed(named, question, answer)
+    if named == "open" or (not _LATEX.search(text) and _is_long(text)):
+        return Judged("open", answer)
+    is_number = is_quantity(text)
+    is_whole = _WHOLE.fullmatch(text) is not None
+    if is_whole and (named == "counting" or (named != "math" and _asks_how_many(question))):
+        return Judged("counting", text)
+    if _LATEX.search(text) or (named == "math" and _is_formula(text)):
+        return Judged("math", answer)
+    if is_number:
+        if named == "math" or read_formula(text, MAX_MATH_CHARS)[0] is not None:
+            doubt = "" if named == "math" else "a number, taken as math"
+            return Judged("math", answer, doubt=doubt)
+        return Judged("chart", answer, "number", "a number with a unit, taken as chart")
+    if len(text) == 1 and text.upper() in LETTERS:
+        return Judged("match_text", answer, doubt="a letter without options, taken as a text")
+    return Judged("match_text", answer)
+
+
+def _of_several(question: str, answer: str, several: Sequence[str], named: str) -> Judged:
+    """Return the task of a row with several accepted answers."""
+    kinds = [_of_one(question, text, named) for text in several]
+    most, count = Counter(kind.task for kind in kinds).most_common(1)[0]
+    if named == "ocr" or most in ("match_text", "open", "ocr") or count * 2 <= len(kinds):
+        return Judged("open" if most == "open" else "ocr" if named == "ocr" else "match_text", answer)
+    of_kind = [kind for kind in kinds if kind.task == most]
+    said = Counter(kind.answer.strip().casefold().rstrip(".") for kind in of_kind).most_common(1)[0][0]
+    first = next(kind for kind in of_kind if kind.answer.strip().casefold().rstrip(".") == said)
+    return first
+
+
+def _typed(task: str, question: str, answer: str) -> Judged:
+    return Judged(task, answer, chart_type(question, answer) if task == "chart" else "")
+
+
+def _several(answer: str) -> list[str]:
+    """Return the texts of a JSON list; empty if it is none."""
+    if not answer.startswith("["):
+        return []
+    try:
+        values = json.loads(answer)
+    except (ValueError, RecursionError):
+        return []
+    return values if isinstance(values, list) and values and all(isinstance(one, str) for one in values) else []
+
+
+def _says_yes_or_no(text: str) -> bool:
+    return text.rstrip(".").casefold() in ("yes", "no", "true", "false") and read_yes_no(text)[0] is not None
+
+
+def _asks_how_many(question: str) -> bool:
+    return _HOW_MANY.search(question) is not None and _DEGREES.search(question) is None
+
+
+def _is_long(text: str) -> bool:
+    num_words = len(text) // 2 if _CJK.search(text) else len(text.split())
+    return num_words >= LONG_WORDS or (num_words >= SENTENCE_WORDS and _SENTENCE_END.search(text) is not None)
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a text is a number, a formula or one variable, in the words of a set of mathematics."""
+    has_sign = any(char.isdigit() or char in "+*/=^<>" for char in text)
+    is_plain = _FORMULA.fullmatch(text) is not None and not re.search(r"[A-Za-z]{4,}", text)
+    return (has_sign and is_plain) or (is_quantity(text) and read_formula(text, MAX_MATH_CHARS)[0] is not None)
