@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestration.data.sources.answers import LETTERS, chart_type, is_quantity
+from orchestration.data.sources.fields import RowError, is_number
+from orchestration.data.sources.rows import RejectReason
 from rewards.core.config import DEFAULT_ROUTES
 from rewards.text.formulas import read_formula
 from rewards.text.yes_no import read_yes_no
 
 ANY = "any"
 """Name of this rule in `task: {by_answer: any}`."""
+SETTLED = ("match_yesno", "match_mcq", "match_text", "iou", "pointing", "counting", "ocr")
+"""Names of tasks that a hint settles; math, chart and open are names of fields too."""
 MAX_MATH_CHARS = 128
 LONG_WORDS = 8
 """From so many words on a text is compared by what it says, not word for word."""
@@ -76,11 +80,11 @@ def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool
 
     Args:
         question: Without the options that it may list.
-        answer: A text, or several accepted ones as a JSON list. Of yes/no and of numbers the most frequent one counts:
-            accepting all would reward a wrong one.
+        answer: A text, or several accepted ones as a JSON list. Of yes/no and of numbers the one that more than half
+            of them give counts, as accepting all would reward a wrong one; of sentences the first.
         options: Of the row or of its question.
         has_boxes: Whether the row has reference boxes.
-        hint: What its set is called; the name of one of our tasks settles it.
+        hint: What its set is called; `match_mcq` and others of SETTLED hold as they are.
 
     Example:
         >>> judge("How many dogs?", "3", (), has_boxes=False).task
@@ -89,8 +93,8 @@ def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool
         'match_text'
     """
     named = hinted_task(hint)
-    if hint.strip() in DEFAULT_ROUTES:
-        return _typed(named, question, answer)
+    if hint.strip() in SETTLED:
+        return Judged(named, answer)
     if options:
         return Judged("match_mcq", answer)
     if has_boxes:
@@ -99,6 +103,18 @@ def judge(question: str, answer: str, options: Sequence[str], *, has_boxes: bool
     if several and named != "chart":
         return _of_several(question, answer, several, named)
     return _of_one(question, answer, named)
+
+
+def check_alternatives(value: object, name: str, hint: str) -> None:
+    """Check that a list of answers can be one of several accepted ones.
+
+    Raises:
+        RowError: It holds different numbers, all of which may be one answer, and is of no set of charts.
+    """
+    is_several = isinstance(value, (list, tuple)) and any(map(is_number, value)) and len({*map(str, value)}) > 1
+    if is_several and hinted_task(hint) != "chart":
+        what = "is a list of numbers, and whether one or all of them are right is not known"
+        raise RowError(RejectReason.UNREADABLE_ROW, f"{name} {what}: map a task for all rows, {{constant: chart}}")
 
 
 def _of_one(question: str, answer: str, named: str) -> Judged:
@@ -129,12 +145,15 @@ def _of_several(question: str, answer: str, several: Sequence[str], named: str) 
     """Return the task of a row with several accepted answers."""
     kinds = [_of_one(question, text, named) for text in several]
     most, count = Counter(kind.task for kind in kinds).most_common(1)[0]
-    if named == "ocr" or most in ("match_text", "open", "ocr") or count * 2 <= len(kinds):
-        return Judged("open" if most == "open" else "ocr" if named == "ocr" else "match_text", answer)
-    of_kind = [kind for kind in kinds if kind.task == most]
-    said = Counter(kind.answer.strip().casefold().rstrip(".") for kind in of_kind).most_common(1)[0][0]
-    first = next(kind for kind in of_kind if kind.answer.strip().casefold().rstrip(".") == said)
-    return first
+    if named == "ocr" or most in ("match_text", "ocr") or count * 2 <= len(kinds):
+        return Judged("ocr" if named == "ocr" else "match_text", answer)
+    if most == "open":
+        return next(kind for kind in kinds if kind.task == "open")
+    of_kind = [(kind, kind.answer.strip().casefold().rstrip(".")) for kind in kinds if kind.task == most]
+    said, times = Counter(text for _, text in of_kind).most_common(1)[0]
+    if times * 2 <= len(of_kind):  # of yes and no, which stage normalise refuses
+        return Judged("match_yesno" if most == "match_yesno" else "match_text", answer)
+    return next(kind for kind, text in of_kind if text == said)
 
 
 def _typed(task: str, question: str, answer: str) -> Judged:

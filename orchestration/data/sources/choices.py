@@ -1,7 +1,6 @@
 """Multiple-choice formats that need code: AI2D, ScienceQA, MMMU, and Geometry3K (also with free answers)."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestration.data.sources.fields import (
     file_image,
     require_images,
     stem,
+    with_numbers,
     without_markers,
 )
 from orchestration.data.sources.option_lists import python_list
@@ -41,7 +41,6 @@ MMMU_LAYOUT = "<subject>/validation-*.parquet (MMMU/MMMU) or data/validation-*.p
 GEOMETRY3K_LAYOUT = (
     "data/train-*.parquet (hiyouga/geometry3k), or <split>/<id>/data.json and <split>/<id>/img_diagram.png"
 )
-_IMAGE_NUMBER = re.compile(r"<image ([1-7])>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,15 +241,11 @@ def _mmmu_row(record: Record, row: Fields) -> RawRow:
     answer = _mmmu_open_answer(row) if open_ended else from_letters(row.raw("answer"), "answer")
     task, answer_type = short_task(answer) if open_ended else ("match_mcq", "")
 
-    def place(marker: re.Match[str]) -> str:
-        number = int(marker.group(1))
-        return f"[image {present.index(number) + 1 if number in present else number}]"
-
     return RawRow(
         source_id=row.text("id"),
         task=task,
-        question=_IMAGE_NUMBER.sub(place, row.text("question")),
-        options=tuple(_IMAGE_NUMBER.sub(place, option) for option in options),
+        question=with_numbers(row.text("question"), present),
+        options=tuple(with_numbers(option, present) for option in options),
         answer=answer,
         answer_type=answer_type,
         images=require_images(images, "image_1 to image_7"),

@@ -6,7 +6,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NoReturn
@@ -164,6 +164,7 @@ _PATH_CHARS = 1_000
 """Characters of a path that are searched for a known image name."""
 _MARKER = re.compile(r"<image>[ \t]*\n?")
 _MARKERS = re.compile(r"(?:\s*<image>)+")
+_IMAGE_NUMBER = re.compile(r"<image ([1-9][0-9]?)>")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")
 """How base64 of PNG, JPEG, GIF, WebP, BMP and TIFF files begins."""
@@ -305,6 +306,21 @@ def with_places(question: str, num_images: int) -> str:
     if num_markers and leading and leading[0].count("<image>") == num_markers:
         return question[leading.end() :].strip()
     return question.replace("<image>", IMAGE_PLACE).strip()
+
+
+def with_numbers(text: str, present: Sequence[int]) -> str:
+    """Return a text whose `<image 2>` is [image n], with the place of image 2 among those that the row has.
+
+    Example:
+        >>> with_numbers("Compare <image 1> with <image 3>.", [1, 3])
+        'Compare [image 1] with [image 2].'
+    """
+
+    def place(marker: re.Match[str]) -> str:
+        number = int(marker[1])
+        return f"[image {present.index(number) + 1 if number in present else number}]"
+
+    return _IMAGE_NUMBER.sub(place, text)
 
 
 def stem(path: str) -> str:

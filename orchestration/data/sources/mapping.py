@@ -1,11 +1,12 @@
 """Conversion of raw rows by a mapping from our fields to fields of the source."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from orchestration.data.sources.answers import READERS, TASKS, accepted, between_tags
-from orchestration.data.sources.any_task import ANY, judge
+from orchestration.data.sources.any_task import ANY, check_alternatives, judge
 from orchestration.data.sources.fields import (
     RowError,
     as_answer,
@@ -19,6 +20,7 @@ from orchestration.data.sources.fields import (
     is_missing,
     is_number,
     refuse,
+    with_numbers,
     with_places,
 )
 from orchestration.data.sources.option_lists import OptionList, read_options, written_list
@@ -73,7 +75,7 @@ class RowMapping:
         as_words = as_text if self.is_strict else as_answer
         images = self._images(record)
         question, images = self._question(record, images)
-        options = self._options(record)
+        options = self.options(record)
         answer = self._answer(record, options, needs_answer)
         boxes = None if self._is_absent("boxes", record) else self._boxes(record)
         task, answer_type = "", ""
@@ -81,7 +83,9 @@ class RowMapping:
             task, answer_type = as_answer(*self._named("task", record)), self._optional("answer_type", record)
         elif self.task_by_answer != ANY:
             task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
-        texts = options.texts
+        numbers = self._numbers(record)
+        question = with_numbers(question, numbers) if numbers else question
+        texts = tuple(with_numbers(text, numbers) for text in options.texts) if numbers else options.texts
         if not texts and not self.is_strict and task in ("match_mcq", ""):
             found = options_in(question) if task else options_asked(question, answer)
             question, texts = found or (question, ())
@@ -130,10 +134,13 @@ class RowMapping:
         value, name = self._named("answer", record)
         if self._is_absent("answer", record) or (value is None and not needs_answer):
             return ""
+        if self.task_by_answer == ANY:
+            check_alternatives(value, name, self._optional("hint", record))
         if self.answer_is == "any" and options.texts:
             return options.lettered(accepted(value, name))
-        if self.answer_is == "any" and isinstance(value, str) and (written := written_list(value)):
-            value = written
+        if self.answer_is == "any" and isinstance(value, str):
+            written = written_list(value) or []
+            value = written if written and not any(map(is_number, written)) else value  # [1, 2] may be an interval
         answer = READERS[self.answer_is](value, name, options.texts)
         if self.answer_is in ("index", "index1"):
             return options.named(answer, by="place") if options.texts else answer
@@ -161,7 +168,12 @@ class RowMapping:
             text = with_places(with_labels(text, labels), len(images))
         return text, images
 
-    def _options(self, record: Record) -> OptionList:
+    def options(self, record: Record) -> OptionList:
+        """Return the options of a record, without those in its question.
+
+        Raises:
+            RowError: They have no form that is known.
+        """
         value, name = self._named("options", record)
         reference = self.references.get("options")
         if self.is_strict and reference is not None:
@@ -186,6 +198,15 @@ class RowMapping:
             raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
         known = self._optional("image_id", record)
         return (replace(images[0], image_id=known), *images[1:]) if images and known else images
+
+    def _numbers(self, record: Record) -> list[int]:
+        """Return the numbers of the images that the row has, where columns such as image_2 hold them."""
+        reference = self.references.get("images")
+        columns = reference.of(record.value) if reference is not None and reference.are_columns else None
+        if not isinstance(columns, Mapping):
+            return []
+        ends = [re.search(r"[0-9]{1,2}$", str(name)) for name, cell in columns.items() if not is_missing(cell)]
+        return [int(end[0]) for end in ends if end is not None]
 
     def _boxes(self, record: Record) -> tuple[RawBox, ...]:
         value = self._value("boxes", record)
