@@ -87,7 +87,7 @@ def test_of_a_folder_the_files_of_a_split_are_read(
     assert names(own) == train
     assert bool(own.notes) == (len(train) < len(files))
     if held_out is None:
-        with pytest.raises(ConfigError, match="none of which is for evaluation; name the files"):
+        with pytest.raises(ConfigError, match="none of which is for evaluation; name one behind the folder"):
             found(tmp_path, "held_out")
     else:
         assert names(found(tmp_path, "held_out")) == held_out
@@ -97,7 +97,7 @@ def test_a_split_is_named(tmp_path: Path) -> None:
     for name in ("train.jsonl", "test.jsonl"):
         written(tmp_path / name, rows(2))
     assert names(found(tmp_path, split="test")) == ["test.jsonl"]
-    with pytest.raises(ConfigError, match="has no split 'dev'; its files name test, train"):
+    with pytest.raises(ConfigError, match="holds no split dev; there are test, train"):
         found(tmp_path, split="dev")
 
 

@@ -45,11 +45,11 @@ def test_held_out_rows_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_the_user_says_of_columns_wins(tmp_path: Path) -> None:
-    data = own(tmp_path, "data.columns.task={constant: chart}", "data.columns.question=answer").data
+    data = own(tmp_path, "data.columns.task={constant: chart}", "data.columns.question=image").data
     assert data.recipe is not None
     mapping = data.recipe.sources["counts"].options["mapping"]
     assert mapping["task"] == {"constant": "chart"}
-    assert mapping["question"] == "answer"
+    assert mapping["question"] == "image"
     with pytest.raises(ConfigError, match=r"data.train=.*counts.jsonl: .*anwser"):
         own(tmp_path, "data.columns.answer=anwser")
 
