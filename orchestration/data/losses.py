@@ -74,8 +74,13 @@ def remedy(sources: Sequence[str]) -> str:
 
 
 def _why(entry: Mapping[str, Any]) -> str:
-    """Return why a source counts as having lost rows; empty if it does not."""
-    read, refused = entry["read"], entry["refused"]
+    """Return why a source counts as having lost rows; empty if it does not.
+
+    Rows that cannot be used are counted over the whole source: its held-out share may be few rows.
+    """
+    halves = _halves(entry)
+    read = sum(half["read"] for half in halves)
+    refused = sorted((one for half in halves for one in half["refused"]), key=lambda one: -one["count"])
     for one in refused:
         if one["reason"] == BROKEN:
             more = f" (and {one['count'] - 1} more)" if one["count"] > 1 else ""
@@ -88,9 +93,20 @@ def _why(entry: Mapping[str, Any]) -> str:
     if num_lost > MAX_LOSS_FRAC * read:
         what = f"{num_lost:,} of {read:,} rows ({num_lost / read:.0%}) cannot be used, most as {_named(lost[0])}"
         return f"{what}, such as {_shown(lost[0])}"
-    if not entry["kept"] and entry["role"] != "guard":
-        return f"none of its {read:,} rows is left, most went as {_named(refused[0])}, such as {_shown(refused[0])}"
+    for half in halves:
+        if half["kept"] or half["role"] == "guard":
+            continue
+        if not half["read"]:
+            return f"none of its {read:,} rows is held out: held_out_share needs rows with two different images"
+        which = f"{half['read']:,} held-out rows" if half is not entry else f"{half['read']:,} rows"
+        first = half["refused"][0]
+        return f"none of its {which} is left, most went as {_named(first)}, such as {_shown(first)}"
     return ""
+
+
+def _halves(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of a source by role: its own, and those of its held-out share, if it has one."""
+    return [entry, entry["held_out"]] if "held_out" in entry else [entry]
 
 
 def _is_loss(one: Mapping[str, Any]) -> bool:
@@ -118,7 +134,8 @@ def source_table(manifest: Mapping[str, Any]) -> list[str]:
         own     train     9     7  2 duplicate; such as 7: an earlier row
     """
     rows = [("source", "role", "read", "kept", "left out")]
-    for name, entry in manifest.get("by_source", {}).items():
+    halves = [(name, half) for name, entry in manifest.get("by_source", {}).items() for half in _halves(entry)]
+    for name, entry in halves:
         refused = entry["refused"]
         reasons = ", ".join(f"{one['count']:,} {one['reason']}" for one in refused[:MAX_REASONS])
         more = sum(one["count"] for one in refused[MAX_REASONS:])

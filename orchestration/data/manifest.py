@@ -90,11 +90,11 @@ class Tally:
     """(role, histogram, bin) -> rows, images or boxes of the result."""
     difficulty: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     """(reward function, before | after selection, histogram, bin) -> train rows."""
-    kept_of: Counter[str] = field(default_factory=Counter)
-    """Source of the recipe, whatever its label -> rows after the last stage of its role."""
-    refused_of: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(source of the recipe, stage, reason) -> rows; of a filter `left_out/name`, without its own reasons."""
-    examples_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    kept_of: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(source of the recipe, whatever its label; role) -> rows after the last stage of the role."""
+    refused_of: Counter[Reason] = field(default_factory=Counter)
+    """(role, source of the recipe, stage, reason) -> rows; of a filter `left_out/name`, without its own reasons."""
+    examples_of: dict[Reason, str] = field(default_factory=dict)
     """The first of such rows by its id, with what is wrong."""
     cards: dict[str, list[tuple[int, Candidate]]] = field(default_factory=dict)
     """Reward function -> (hash, row) of the rows to show: those with the smallest hashes."""
@@ -111,7 +111,7 @@ class Tally:
 
     def refuse(self, name: str, row: Rejected) -> None:
         """Count one rejected row of a source of the recipe."""
-        key = (name, row.stage, "/".join(row.counted_as.split("/")[:2]))
+        key = (row.role, name, row.stage, "/".join(row.counted_as.split("/")[:2]))
         self.refused_of[key] += 1
         self._keep_example(key, f"{row.source_id}: {row.detail}")
 
@@ -180,7 +180,7 @@ class Tally:
         """Return the rows of the result by the values of a property."""
         return Counter({value: count for (r, n, value), count in self.by.items() if (r, n) == (role, name)})
 
-    def _keep_example(self, key: tuple[str, str, str], example: str) -> None:
+    def _keep_example(self, key: Reason, example: str) -> None:
         self.examples_of[key] = min(example, self.examples_of.get(key, example))
 
     def _keep_examples(self, key: Reason, examples: Sequence[tuple[str, str, str]]) -> None:
@@ -214,7 +214,7 @@ def count_chunk(task: CountTask) -> Tally:
     for values in chunk.rows() if task.is_result or task.is_tried else ():
         row = candidate_from_json(values)
         if task.is_result:
-            tally.kept_of[chunk.origin["source"]] += 1
+            tally.kept_of[chunk.origin["source"], row.role] += 1
             _enter(tally, row.role, row.source, task.stages, LAST_STAGE[row.role])
         if row.role == "guard":  # never graded, so no reward may know its task
             continue
@@ -330,21 +330,26 @@ def _funnel(tally: Tally, stages: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _of_source(tally: Tally, name: str, source: SourceConfig) -> dict[str, Any]:
-    """Return what became of the rows of one source of the recipe, most frequent reasons first."""
+    """Return what became of the rows of one source of the recipe; `held_out` is the same of its held-out share."""
+    found = _of_role(tally, name, source.role)
+    return {**found, "held_out": _of_role(tally, name, "held_out")} if source.held_out_share else found
+
+
+def _of_role(tally: Tally, name: str, role: Role) -> dict[str, Any]:
+    """Return what became of the rows of one source and role, most frequent reasons first."""
+    counts = {key: count for key, count in tally.refused_of.items() if key[:2] == (role, name)}
     refused = [
         {
             "stage": stage,
             "reason": reason,
             "meaning": _MEANINGS[reason.partition("/")[0]],
             "count": count,
-            "example": tally.examples_of[name, stage, reason],
+            "example": tally.examples_of[role, name, stage, reason],
         }
-        for (of, stage, reason), count in sorted(tally.refused_of.items(), key=lambda item: (-item[1], item[0]))
-        if of == name
+        for (_, _, stage, reason), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    kept = tally.kept_of[name]
-    read = kept + sum(count for (of, _, _), count in tally.refused_of.items() if of == name)
-    return {"role": source.role, "read": read, "kept": kept, "refused": refused}
+    kept = tally.kept_of[name, role]
+    return {"role": role, "read": kept + sum(counts.values()), "kept": kept, "refused": refused}
 
 
 def _rejected(tally: Tally) -> list[dict[str, Any]]:
@@ -387,11 +392,10 @@ def rejection_lines(root: Path) -> list[str]:
 
     Example: `own: 4 rows at normalise, reference_unearned (...)`.
     """
-    rejected = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["rejected"]
-    return [
-        f"{entry['source']}: {entry['count']} rows at {entry['stage']}, {entry['reason']} ({entry['meaning']})"
-        for entry in sorted(rejected, key=lambda entry: -entry["count"])
-    ]
+    counts: Counter[tuple[str, str]] = Counter()
+    for entry in json.loads((root / "manifest.json").read_text(encoding="utf-8"))["rejected"]:
+        counts[entry["source"], f"{entry['stage']}, {entry['reason']} ({entry['meaning']})"] += entry["count"]
+    return [f"{source}: {count} rows at {reason}" for (source, reason), count in counts.most_common()]
 
 
 def _reason_counts(tally: Tally, reasons: Sequence[RejectReason]) -> dict[str, int]:

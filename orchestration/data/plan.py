@@ -248,7 +248,15 @@ def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDige
                         stage_code(STAGE))  # fmt: skip
         tasks.append(
             PartTask(
-                store=store, recipe=recipe, name=name, license=licence.name, root=root, part=part, key=key, code=code
+                store=store,
+                recipe=recipe,
+                name=name,
+                license=licence.name,
+                root=root,
+                part=part,
+                role=source.role,
+                key=key,
+                code=code,
             )
         )
     return SourcePlan(name=name, config=source, licence=licence, tasks=tuple(tasks), files=files)

@@ -9,19 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conf.own_code import digest_of as code_digest
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
+from orchestration.data.hold_out import NO_NAME, Keys, contains, image_keys, write_held_out
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
 from orchestration.data.stages import Advance, Map, settle
 from orchestration.settings.errors import DataError
-from orchestration.settings.recipe import RecipeConfig, SourceConfig
+from orchestration.settings.recipe import RecipeConfig, Role, SourceConfig
 from orchestration.storage.files import write_json
 
 STAGE = "read"
 CHUNK_IMAGE_BYTES = 64 * 1024 * 1024
 """A chunk ends early at this size of its images, to limit memory."""
+NO_ROW = 0
+"""Image key of a row that cannot be read: it is not held out."""
 Stamp = tuple[str, int, int]
 """Path under the source's folder, size in bytes, modification time in nanoseconds."""
 
@@ -37,12 +42,16 @@ class PartTask:
     license: str
     root: Path
     part: Part
+    role: Role
+    """Role of the rows that are read: the source's, or held_out for its held-out share."""
     key: str
     """Digest of adapter, settings and content of the annotation files."""
     code: str = ""
     """Digest of the adapter's code where it is the user's own; else empty."""
     cutoff: int | None = None
     """Rows whose sampling hash is above it are not drawn; None draws all."""
+    held_out: Path | None = None
+    """File of the image keys of the held-out rows, which are left to another task, or are all that this one reads."""
 
     @property
     def source(self) -> SourceConfig:
@@ -51,7 +60,7 @@ class PartTask:
 
 def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advance) -> list[Chunk]:
     """Read the parts of all sources, several at a time, and return the chunks in order."""
-    tasks = [task for parts in sources for task in _with_cutoff(parts, run)]
+    tasks = [task for parts in sources for task in _with_draw(parts, run)]
     chunks = []
     for folders in run(read_part, tasks):
         for folder in folders:
@@ -61,24 +70,56 @@ def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advan
     return chunks
 
 
-def _with_cutoff(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
-    """Set the hash up to which rows are drawn if a source has `max_rows`; its parts are read twice for that."""
-    limit = parts[0].source.max_rows if parts else None
-    if limit is None:
+def _with_draw(parts: Sequence[PartTask], run: Map) -> list[PartTask]:
+    """Say which rows are read, where a source has `max_rows` or `held_out_share`; its parts are read twice for that.
+
+    With a share, each part has a task for each role.
+    """
+    source = parts[0].source if parts else None
+    if source is None or (source.max_rows is None and not source.held_out_share):
         return list(parts)
-    memory = parts[0].store / STAGE / f"cutoff-{digest_of([task.key for task in parts])}.json"
+    folder = parts[0].store / STAGE
+    memory = folder / f"draw-{digest_of([task.key for task in parts])}.json"
     if not memory.is_file():
-        smallest = heapq.nsmallest(limit, (drawn for found in run(smallest_hashes, parts) for drawn in found))
-        write_json(memory, smallest[-1] if smallest else 0)
-    cutoff = json.loads(memory.read_text())
-    # The cutoff depends on all files of the source, so it is part of the key of each part.
-    return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in parts]
+        found = np.concatenate(list(run(draw_keys, parts)))
+        cutoff = None
+        if source.max_rows is not None:
+            found = found[np.argsort(found[:, 0], kind="stable")[: source.max_rows]]
+            cutoff = int(found[-1, 0]) if len(found) else 0
+        rows = found[found[:, 1] != NO_ROW]
+        write_json(memory, [cutoff, write_held_out(folder, rows[:, 1], rows[:, 2], source.held_out_share)])
+    cutoff, held_out = json.loads(memory.read_text())
+    if not held_out:
+        # The cutoff depends on all files of the source, so it is part of the key of each part.
+        return [replace(task, cutoff=cutoff, key=digest_of(task.key, cutoff)) for task in parts]
+    roles: tuple[Role, ...] = ("held_out", source.role)
+    return [
+        replace(
+            task, role=role, cutoff=cutoff, held_out=folder / held_out, key=digest_of(task.key, cutoff, held_out, role)
+        )
+        for role in roles
+        for task in parts
+    ]
 
 
-def smallest_hashes(task: PartTask) -> list[int]:
-    """Return the `max_rows` smallest sampling hashes of a part: a random subset of its rows."""
-    drawn = (_sampling_hash(task, row.source_id) for row in _rows(task) if not _is_fault_of_file(row))
-    return heapq.nsmallest(task.source.max_rows or 0, drawn)
+def draw_keys(task: PartTask) -> Keys:
+    """Return [n, 3]: sampling hash, image key and name key of the rows of a part, of those with the smallest hashes.
+
+    All rows without `max_rows`; the keys are NO_ROW without `held_out_share`, and for rows that cannot be read.
+    """
+    limit = task.source.max_rows
+    found = (
+        (_sampling_hash(task, row.source_id), *_image_keys(task, row))
+        for row in _rows(task)
+        if not _is_fault_of_file(row)
+    )
+    return np.fromiter(found if limit is None else heapq.nsmallest(limit, found), dtype=np.dtype((np.uint64, 3)))
+
+
+def _image_keys(task: PartTask, row: RawRow | BadRow) -> tuple[int, int]:
+    if not task.source.held_out_share or isinstance(row, BadRow):
+        return NO_ROW, NO_NAME
+    return image_keys(row, task.root, task.recipe.seed)
 
 
 def _rows(task: PartTask) -> Iterator[RawRow | BadRow]:
@@ -96,8 +137,15 @@ def _rows(task: PartTask) -> Iterator[RawRow | BadRow]:
         raise DataError(f"data.recipe.sources.{task.name}: {error}") from error
 
 
-def _is_drawn(task: PartTask, row: RawRow | BadRow) -> bool:
-    return task.cutoff is None or _is_fault_of_file(row) or _sampling_hash(task, row.source_id) <= task.cutoff
+def _drawn_rows(task: PartTask) -> Iterator[RawRow | BadRow]:
+    """Return the rows of a part that are drawn and of the task's role; rows that cannot be read are of the source's."""
+    held_out = None if task.held_out is None else np.load(task.held_out)
+    for row in _rows(task):
+        is_drawn = task.cutoff is None or _is_fault_of_file(row) or _sampling_hash(task, row.source_id) <= task.cutoff
+        if is_drawn and held_out is not None:
+            is_drawn = contains(held_out, _image_keys(task, row)[0]) == (task.role == "held_out")
+        if is_drawn:
+            yield row
 
 
 def _is_fault_of_file(row: RawRow | BadRow) -> bool:
@@ -118,7 +166,7 @@ def read_part(task: PartTask) -> list[Path]:
         known = [listing.parent / name for name in json.loads(listing.read_text())]
         if all(_holds(task.root, folder) for folder in known):
             return known
-    rows = (row for row in _rows(task) if _is_drawn(task, row))
+    rows = _drawn_rows(task)
     folders: list[Path] = []
     while True:
         folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"
@@ -150,14 +198,14 @@ def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -
         _read_row(task, row, writer, stamps)
         if writer.num_rows == task.recipe.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
-    return None if writer is None else writer.finish({"role": task.source.role, "source": task.name, "files": stamps})
+    return None if writer is None else writer.finish({"role": task.role, "source": task.name, "files": stamps})
 
 
 def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
     part, question = ("", "") if isinstance(row, BadRow) else (row.part, row.question)
     values: dict[str, Any] = {
         "source": full_source(task.source.label or task.name, part),
-        "role": task.source.role,
+        "role": task.role,
         "license": task.license,
         "row": {"source_id": row.source_id, "question": question},
     }

@@ -43,6 +43,7 @@ STAGES = {
     "read": StageRules(
         version=2,  # counts in words are numbers, as rewards read them
         code=(
+            "orchestration.data.hold_out",
             "orchestration.data.read",
             "orchestration.data.sources",
             "orchestration.demo.drawn",

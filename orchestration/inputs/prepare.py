@@ -96,7 +96,7 @@ def prepare_inputs(config: ExperimentConfig, say: Callable[[str], None]) -> Inpu
     if not dataset.held_out.is_dir():
         raise ConfigError(
             "data.recipe has no row of role held_out, and a run is scored on such rows before and after; give one of "
-            "its sources role: held_out"
+            "its sources role: held_out, or hold out rows of one with held_out_share: 0.02"
         )
     return Inputs(model=model, train=dataset.train, held_out=dataset.held_out)
 

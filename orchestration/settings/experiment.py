@@ -380,10 +380,11 @@ def check_held_out(config: ExperimentConfig) -> None:
     recipe = config.data.recipe
     if config.data.train is not None or recipe is None:
         return
-    if not any(source.role == "held_out" for source in recipe.sources.values()):
+    if not any(source.role == "held_out" or source.held_out_share for source in recipe.sources.values()):
         raise ConfigError(
             f"data.recipe.sources of {recipe.name} has no source of role held_out, and a run is scored on such rows "
-            "before and after; give one of its sources role: held_out, or build it and set data.train and data.held_out"
+            "before and after; give one of its sources role: held_out, hold out rows of one with held_out_share: 0.02, "
+            "or build it and set data.train and data.held_out"
         )
 
 

@@ -34,6 +34,9 @@ class SourceConfig:
     """Overrides the adapter's licence note."""
     max_rows: Annotated[int, Ge(1)] | None = None
     """Rows drawn at random before anything else is done to them; null takes all."""
+    held_out_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the rows that are held out, of a source of role train: all rows of as many of its images. Drawn by the
+    seed, after `max_rows`. At least one image is held out and one is not, if there are two."""
     quota: Annotated[int, Ge(1)] | None = None
     """Rows of this source in the result, at most."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -218,6 +221,12 @@ class RecipeConfig:
         for name in self.allow_loss:
             if name != ANY_SOURCE and name not in self.sources:
                 raise ConfigError(unknown_key(name, list(self.sources), "data.recipe.sources"))
+        for name, source in self.sources.items():
+            if source.held_out_share and source.role != "train":
+                raise ConfigError(
+                    f"data.recipe.sources.{name}.held_out_share is {source.held_out_share:g}, and its role is "
+                    f"{source.role}: all of its rows are kept from training; set the share to 0, or role to train"
+                )
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
 
