@@ -90,6 +90,7 @@ class ChunkWriter:
         self._rows = (self._partial / ROWS).open("w")
         self._rejected = (self._partial / REJECTED).open("w")
         self._images: list[bytes] = []
+        self._places: dict[bytes, int] = {}
         self._hash = hashlib.sha256()
         self._num_rows = self._num_rejected = self.num_image_bytes = 0
 
@@ -103,11 +104,14 @@ class ChunkWriter:
         return self._num_rows + self._num_rejected
 
     def add_image(self, data: bytes) -> int:
-        """Store an image and return its index."""
-        self._images.append(data)
-        self._hash.update(hashlib.sha256(data).digest())
-        self.num_image_bytes += len(data)
-        return len(self._images) - 1
+        """Store an image, once if several rows have it, and return its index."""
+        digest = hashlib.sha256(data).digest()
+        place = self._places.setdefault(digest, len(self._images))
+        if place == len(self._images):
+            self._images.append(data)
+            self._hash.update(digest)
+            self.num_image_bytes += len(data)
+        return place
 
     def add(self, row: dict[str, Any]) -> None:
         line = json.dumps(row, separators=(",", ":")) + "\n"

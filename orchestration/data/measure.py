@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 from orchestration.data.chunks import Chunk, ChunkWriter
-from orchestration.data.sources.rows import Candidate, Refused, RejectReason, candidate_from_json
+from orchestration.data.sources.rows import Candidate, Refused, RejectReason, candidate_from_json, candidate_to_json
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
@@ -79,4 +79,4 @@ def measure_stage(ruler: Ruler, processor: str) -> RowStage:
 
 @contextmanager
 def _opened(ruler: Ruler, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
-    yield lambda values: asdict(measure(candidate_from_json(values), ruler))
+    yield lambda values: candidate_to_json(measure(candidate_from_json(values), ruler))

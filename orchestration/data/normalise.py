@@ -31,6 +31,7 @@ from orchestration.data.sources.rows import (
     Refused,
     RejectReason,
     StoredImage,
+    candidate_to_json,
     raw_from_json,
 )
 from orchestration.data.stages import RowStage, RowStep, stage_code
@@ -236,7 +237,7 @@ def _opened(
             images = [StoredImage(**image) for image in values["images"]]
             source, license = values["source"], values["license"]
             if values["role"] == "guard":
-                return asdict(guard(row, images, source=source, license=license))
+                return candidate_to_json(guard(row, images, source=source, license=license))
             candidate = normalise(
                 row,
                 images,
@@ -248,7 +249,7 @@ def _opened(
                 seed=seed,
             )
             references.check(candidate)
-            return asdict(candidate)
+            return candidate_to_json(candidate)
 
         yield step
 

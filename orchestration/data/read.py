@@ -192,16 +192,16 @@ def _holds(root: Path, folder: Path) -> bool:
 def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -> Chunk | None:
     """Write and return the next chunk; None if no row is left."""
     writer = None
-    stamps: list[Stamp] = []
+    stamps: set[Stamp] = set()
     for row in rows:
         writer = writer or ChunkWriter(folder)
         _read_row(task, row, writer, stamps)
         if writer.num_rows == task.recipe.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
-    return None if writer is None else writer.finish({"role": task.role, "source": task.name, "files": stamps})
+    return None if writer is None else writer.finish({"role": task.role, "source": task.name, "files": sorted(stamps)})
 
 
-def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: list[Stamp]) -> None:
+def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: set[Stamp]) -> None:
     part, question = ("", "") if isinstance(row, BadRow) else (row.part, row.question)
     values: dict[str, Any] = {
         "source": full_source(task.source.label or task.name, part),
@@ -217,7 +217,7 @@ def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps:
             data, stamp = read_image(task.root, image, task.recipe.limits.max_image_bytes, task.recipe.image_roots)
             images.append(data)
             if stamp is not None:
-                stamps.append(stamp)
+                stamps.add(stamp)
     except Refused as refusal:
         settle(writer, STAGE, values, refusal)
         return

@@ -6,16 +6,16 @@ Cheap checks come first: a very long text is refused by its length before its ch
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from orchestration.data.chunks import Chunk, ChunkWriter, ImageReader
 from orchestration.data.images import CheckedImage, check_image
-from orchestration.data.sources.rows import RawRow, Refused, RejectReason, raw_from_json
+from orchestration.data.sources.rows import RawRow, Refused, RejectReason, raw_from_json, shallow
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.core.envelope import END_OF_TURN
@@ -57,10 +57,17 @@ _TOKEN = re.compile(
 _NOT_FINITE = re.compile(r"[-+]?(?:nan|inf(?:inity)?)\.?", re.IGNORECASE)
 _NUMBER_TASKS = ("chart", "math")
 _NUMBER_TYPES = ("number", "year")
+REMEMBERED_IMAGES = 64
+"""Images of a chunk that are not decoded again for the next row that has them: one often has several questions."""
 
 
 def validate(
-    row: RawRow, images: Sequence[bytes], limits: LimitsConfig, *, needs_reference: bool = True
+    row: RawRow,
+    images: Sequence[bytes],
+    limits: LimitsConfig,
+    *,
+    needs_reference: bool = True,
+    check: Callable[..., CheckedImage] = check_image,
 ) -> list[CheckedImage]:
     """Check a raw row and decode its images.
 
@@ -69,6 +76,7 @@ def validate(
         images: Encoded bytes of `row.images`, in order.
         limits: What is accepted.
         needs_reference: Whether the row will be graded; guard rows may lack their answer.
+        check: `check_image`, or what remembers its results.
 
     Returns:
         One checked image for each of `images`.
@@ -91,7 +99,7 @@ def validate(
     checked = []
     for place, data in enumerate(images, start=1):
         try:
-            checked.append(check_image(data, limits, has_boxes=has_boxes))
+            checked.append(check(data, limits, has_boxes=has_boxes))
         except Refused as error:
             raise Refused(error.reason, f"image {place} of {len(images)}: {error.detail}") from error
     return checked
@@ -167,6 +175,7 @@ def validate_stage(limits: LimitsConfig, store: Path) -> RowStage:
 @contextmanager
 def _opened(limits: LimitsConfig, store: Path, chunk: Chunk, writer: ChunkWriter) -> Iterator[RowStep]:
     reader = ImageReader(store)
+    check = lru_cache(maxsize=REMEMBERED_IMAGES)(check_image)
 
     def step(values: dict[str, Any]) -> dict[str, Any]:
         row, places = raw_from_json(values["row"])
@@ -174,12 +183,12 @@ def _opened(limits: LimitsConfig, store: Path, chunk: Chunk, writer: ChunkWriter
         is_graded = values["role"] != "guard"
         images = []
         for image, checked, data, place in zip(
-            row.images, validate(row, raw, limits, needs_reference=is_graded), raw, places, strict=True
+            row.images, validate(row, raw, limits, needs_reference=is_graded, check=check), raw, places, strict=True
         ):
             is_same = checked.sha256 == hashlib.sha256(data).hexdigest()
             address = chunk.address if is_same else writer.address
             index = place if is_same else writer.add_image(checked.data)
-            images.append(asdict(checked.stored(image_id=image.image_id, chunk=address, index=index)))
+            images.append(shallow(checked.stored(image_id=image.image_id, chunk=address, index=index)))
         return {**values, "images": images}
 
     yield step
