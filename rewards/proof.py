@@ -1,18 +1,20 @@
-"""Check of references: given as the answer a reference must score 1, and so must a plain spelling of it."""
+"""Check of references: as the answer a reference and a plain spelling must score 1, and a changed value must not."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from rewards.core.base import RewardRequest, RewardResult
+from rewards.changes import Change, changes_of
+from rewards.core.base import GoldError, RewardRequest, RewardResult
 from rewards.core.config import FUNCTION_NAMES, OpenEndedConfig, RewardConfig
 from rewards.core.envelope import write_response
 from rewards.core.parts import Part
 from rewards.functions.word_table import WordTable
 from rewards.mixed import MixedReward
 from rewards.text.boxes import parse_boxes
+from rewards.text.formulas import DEGREES
 from rewards.text.plain_text import clean, compact, without_latex
 from rewards.text.units import split_unit
 
@@ -39,9 +41,9 @@ _LISTS_ANSWERS = ("matching", "counting", "reading")
 class ReferenceFault:
     """Why a reference cannot be used by its reward."""
 
-    kind: Literal["unusable", "not_right", "unearned"]
+    kind: Literal["unusable", "not_right", "unearned", "unselective"]
     """unusable: nothing can be graded against it. not_right: it scores less than 1 against itself. unearned: only its
-    own LaTeX scores 1, and no plain spelling of it does."""
+    own LaTeX scores 1, and no plain spelling of it does. unselective: an answer of another value is paid too."""
     detail: str
 
 
@@ -77,24 +79,35 @@ class ReferenceProof:
     def _fault_of(self, request: RewardRequest, part: Part) -> ReferenceFault | None:
         """Return what is wrong with a reference for one function."""
         function, rewards = part.function, self._reward(request.task, part)
-        best = max((self._score(rewards, request, answer) for answer in _own_answers(request, function)), key=_value)
+        own, changes = _own_answers(request, function), _changes(request, part)
+        results = self._score(rewards, request, [*own, *(change.answer for change in changes)])
+        best = max(results[: len(own)], key=_value)
         if best.task_reward is None:
             return ReferenceFault("unusable", best.failure or best.reason.meaning)
         if best.task_reward < 1.0 - TOLERANCE:
             scored = f"{request.answer[:SHOWN_CHARS]!r} scores {best.task_reward:.6g}"
             return ReferenceFault("not_right", f"{scored} ({best.reason}: {best.reason.meaning})")
+        for change, result in zip(changes, results[len(own) :], strict=True):
+            if _value(result) > change.most:
+                return ReferenceFault(
+                    "unselective",
+                    f"for {request.answer[:SHOWN_CHARS]!r} the answer {change.answer[:SHOWN_CHARS]!r} scores "
+                    f"{result.task_reward:.6g}",
+                )
         if request.options or function in ("open_ended", "grounding", "pointing", "reading"):
             return None
-        tried = [spelling for answer in _own_answers(request, function) for spelling in plain_spellings(answer)]
+        tried = [spelling for answer in own for spelling in plain_spellings(answer)]
         if not tried or any(spelling == request.answer for spelling in tried):
             return None
-        if any(_value(self._score(rewards, request, spelling)) >= 1.0 - TOLERANCE for spelling in tried):
+        if any(_value(self._score(rewards, request, [spelling])[0]) >= 1.0 - TOLERANCE for spelling in tried):
             return None
         told = " or ".join(repr(spelling[:SHOWN_CHARS]) for spelling in dict.fromkeys(tried))
         return ReferenceFault("unearned", f"{request.answer[:SHOWN_CHARS]!r} is not earned by {told}")
 
-    def _score(self, rewards: MixedReward, request: RewardRequest, answer: str) -> RewardResult:
-        return rewards.score([replace(request, response=write_response(answer, self._config.format))])[0]
+    def _score(self, rewards: MixedReward, request: RewardRequest, answers: Sequence[str]) -> list[RewardResult]:
+        return rewards.score(
+            [replace(request, response=write_response(answer, self._config.format)) for answer in answers]
+        )
 
     def _reward(self, task: str, part: Part) -> MixedReward:
         """Return what scores rows of a task by one function alone."""
@@ -132,6 +145,7 @@ def plain_spellings(reference: str) -> Iterator[str]:
     if _LATEX.search(reference) is None:
         yield reference
         return
+    reference = DEGREES.sub("\u00b0", reference.replace("{}", ""))
     spaced = without_latex(clean(_MIXED.sub(" ", reference)))
     if _OTHER_COMMAND.search(spaced) is not None:
         return
@@ -161,6 +175,14 @@ def _own_answers(request: RewardRequest, function: str) -> list[str]:
     except (ValueError, RecursionError):
         return [request.answer]
     return [str(value) for value in values] or [request.answer]
+
+
+def _changes(request: RewardRequest, part: Part) -> list[Change]:
+    """Return the changed values of a reference; none of one that cannot be read, which its own score tells."""
+    try:
+        return changes_of(request, part)
+    except GoldError:
+        return []
 
 
 def _value(result: RewardResult) -> float:

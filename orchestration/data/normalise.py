@@ -56,6 +56,7 @@ REASONS = {
     "unusable": RejectReason.REFERENCE_UNUSABLE,
     "not_right": RejectReason.REFERENCE_NOT_RIGHT,
     "unearned": RejectReason.REFERENCE_UNEARNED,
+    "unselective": RejectReason.REFERENCE_UNSELECTIVE,
 }
 
 
@@ -189,7 +190,7 @@ class ReferenceCheck:
         """Check that the reward of a candidate can use its reference.
 
         Raises:
-            Refused: UNKNOWN_TASK, REFERENCE_UNUSABLE, REFERENCE_NOT_RIGHT or REFERENCE_UNEARNED.
+            Refused: UNKNOWN_TASK, REFERENCE_UNUSABLE, REFERENCE_NOT_RIGHT, REFERENCE_UNEARNED or REFERENCE_UNSELECTIVE.
         """
         if not self._config.is_routed(candidate.task, candidate.source):
             raise Refused(

@@ -108,6 +108,7 @@ FAULTS = {
     "unusable": "cannot be graded against",
     "not_right": "do not score 1 as answers",
     "unearned": "are refused by their own reward when written plainly",
+    "unselective": "are paid for another value too",
 }
 
 

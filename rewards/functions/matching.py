@@ -44,7 +44,7 @@ class MatchingReward:
         is text, unless the task name says which of the three it is. A text reference that is a JSON list holds several
         accepted answers, of which the best counts.
         """
-        kind = _kind(request)
+        kind = kind_of(request)
         if kind == "match_mcq":
             choices = Choices(request.options, request.answer)
             return [
@@ -64,7 +64,7 @@ class MatchingReward:
         ]
 
     def explain(self, request: RewardRequest, answer: str) -> list[str]:
-        kind = _kind(request)
+        kind = kind_of(request)
         if kind == "match_mcq":
             choices = Choices(request.options, request.answer)
             return [f"multiple choice: {choices.spelled}", f"right is {', '.join(sorted(choices.gold))}"]
@@ -90,7 +90,8 @@ class MatchingReward:
         return Grade(value, parsed=text)
 
 
-def _kind(request: RewardRequest) -> str:
+def kind_of(request: RewardRequest) -> str:
+    """Return how a request is compared: match_yesno, match_mcq or match_text."""
     if request.task in ("match_yesno", "match_mcq", "match_text"):
         return request.task
     if request.options:

@@ -131,7 +131,8 @@ class MathReward:
             (top, bottom), (other_top, other_bottom) = (
                 [int(part) for part in ratio.groups()] for ratio in ratios if ratio
             )
-            return Grade(float(top * other_bottom == other_top * bottom), parsed=formula.spelled)
+            is_ratio = bottom > 0 and other_bottom > 0
+            return Grade(float(is_ratio and top * other_bottom == other_top * bottom), parsed=formula.spelled)
         if HEDGE.search(formula.latex) and not HEDGE.search(gold.latex):
             return Grade(0.0, Reason.AMBIGUOUS, parsed=formula.spelled)
         if formula.is_word or gold.is_word or not units_agree or _are_of_two_kinds(gold.latex, formula.latex):

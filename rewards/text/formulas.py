@@ -44,6 +44,8 @@ _LAST_CLAUSE = re.compile(r"[.,;:]\s|\b(?:so|thus|hence|therefore)\b", re.IGNORE
 _FONT = re.compile(
     r"\\(?:text|mbox|mathrm|mathbf|mathit|textbf|textit|textrm|boldsymbol|bm|operatorname|underline)\s*\{([^{}]*)\}"
 )
+_LOOSE = re.compile(r"(\\(?:left|right))\s+(?=[(){}\[\]|\\])|\\(?:mathrm|mathbf|mathit|boldsymbol|bm)\s*(?=\\[A-Za-z])")
+r"""`\left (`, which is `\left(`; a font without braces, as in `\mathrm \pi`."""
 _SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad\b|~|\{\}")
 _GROUPED = re.compile(
     r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))|(?<=[0-9]),(?=[0-9]{3}\s*(?:\\?pi|\u03c0|\\sqrt|\u221a))"
@@ -106,7 +108,7 @@ _DEGREES_MINUTES = re.compile(
 _PRIME = re.compile(r"[0-9.]+'{1,2}")
 """Feet or minutes of arc; the text does not decide."""
 _MIXED = re.compile(r"(?<![0-9.,/^{])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
-_DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))")
+DEGREES = re.compile(r"(?:\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z]))")
 _PERCENT_WORD = re.compile(r"(?<=[0-9}])\s*\b(?:percent(?:age)?|per\s+cent|pct)\b|(?<=[0-9}])\s*\uff05", re.IGNORECASE)
 _EXPONENT = re.compile(r"([0-9.])[eE]([-+]?[0-9]{1,3})(?![0-9A-Za-z])")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?(?:\s*([ap])\.?\s?m\.?)?", re.IGNORECASE)
@@ -159,6 +161,7 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     for sign, spelled in () if text.isascii() else _SIGNS:
         text = text.replace(sign, spelled)
     text = _SUBSCRIPTS.sub(lambda index: f"_{{{unicodedata.normalize('NFKC', index[0])}}}", text)
+    text = _LOOSE.sub(r"\1", text)
     text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, _ELLIPSIS.sub(_going_on, text)))).strip()
     text = _ONE_TOKEN_BOX.sub(r"\\boxed{\1}", _BOLD.sub(r"\1", _STYLE.sub("", text)).strip())
     if text.count("\\boxed") > 1:
@@ -218,7 +221,7 @@ def _formula(text: str) -> tuple[Formula | None, Reason]:
         text = _FONT.sub(r" \1 ", text)
     for symbol, command in _SYMBOLS:
         text = text.replace(symbol, command)
-    text = _SPACING.sub(" ", _DEGREES.sub("\u00b0", text)).strip()
+    text = _SPACING.sub(" ", DEGREES.sub("\u00b0", text)).strip()
     currency = _CURRENCY.search(text)
     if currency is not None:
         text = text[: currency.start()] + (currency["before"] or "") + text[currency.end() :]

@@ -53,6 +53,7 @@ class RejectReason(Explained):
     REFERENCE_UNUSABLE = "reference_unusable", "the row's own reward cannot grade against the reference"
     REFERENCE_NOT_RIGHT = "reference_not_right", "the reference, given as an answer, does not score 1 by its own reward"
     REFERENCE_UNEARNED = "reference_unearned", "its own reward refuses the reference when written plainly"
+    REFERENCE_UNSELECTIVE = "reference_unselective", "its own reward pays a changed value of the reference too"
 
     # filter
     LEFT_OUT = "left_out", "a filter of the recipe leaves the row out"

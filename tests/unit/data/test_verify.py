@@ -250,3 +250,11 @@ def test_every_kind_of_row_goes_from_raw_to_accepted(check: ReferenceCheck) -> N
 def children_of_this_process() -> set[str]:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return set(file.read().split())
+
+
+def test_references_whose_reward_pays_another_value_are_refused() -> None:
+    config = RewardConfig(grounding=GroundingConfig(shaping="f1", threshold=0.0))
+    with ReferenceCheck(config) as lenient:
+        error = refusal(lenient, candidate("iou", "[10, 10, 20, 20]"))
+    assert error.reason is RejectReason.REFERENCE_UNSELECTIVE
+    assert error.detail == "for '[10, 10, 20, 20]' the answer '[[0.0, 0.0, 10.0, 10.0]]' scores 1"
