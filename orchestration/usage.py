@@ -68,8 +68,8 @@ HELP: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "data look": (
         "mixed-r1 data look PATH [key=value ...]",
         "Say which files a path names, what their columns are taken for and why, which tasks the first rows are, and "
-        "what is uncertain; show the first row as it will be asked. A guess is corrected by data.columns.KEY=COLUMN, as "
-        "in data.columns.answer=solution 'data.columns.task={constant: chart}', here and for train data.train=PATH.",
+        "what is uncertain; show the first row as it will be asked. A guess is corrected by data.columns.KEY=COLUMN, "
+        "as in data.columns.answer=solution data.columns.task=chart, here and for train data.train=PATH.",
         ("data.columns", "data.rows", "data.image_roots", "data.held_out_share", "model.path"),
     ),
     "data build": (

@@ -17,6 +17,7 @@ from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
 from orchestration.data.deduplicate import decide
 from orchestration.data.filter import filter_stage
+from orchestration.data.links import FOLDER as LINKS
 from orchestration.data.losses import check_losses, read_manifest, source_table
 from orchestration.data.measure import measure_stage
 from orchestration.data.normalise import normalise_stage
@@ -224,10 +225,12 @@ def build_from_config(
 
 
 def _clear_half_chunks(store: Path) -> None:
-    """Delete unfinished chunks of killed builds; the store is locked, so no other build writes them."""
+    """Delete unfinished chunks and downloads of killed builds; the store is locked, so no other build writes them."""
     for stage in STAGES:
         for half in (store / stage).glob("*.partial-*"):
             shutil.rmtree(half, ignore_errors=True)
+    for half in (store / LINKS).glob("*.partial-*"):
+        half.unlink(missing_ok=True)
 
 
 def _build(config: ExperimentConfig, job: BuildJob, model: Path) -> None:

@@ -163,8 +163,8 @@ def _files(path: Path, role: Role, split: str) -> tuple[list[Path], list[str]]:
     if wanted is None and there != [""]:
         raise ConfigError(
             f"{path} has the splits {', '.join(name or 'of no name' for name in there)}, none of which is for "
-            f"{'training' if role == 'train' else 'evaluation'}; name one behind the folder ({path}:{there[0] or 'NAME'}), "
-            "or a file"
+            f"{'training' if role == 'train' else 'evaluation'}; name one behind the folder "
+            f"({path}:{there[0] or 'NAME'}), or a file"
         )
     if wanted is None:
         return files, []

@@ -243,7 +243,7 @@ def _plan_source(name: str, recipe: RecipeConfig, store: Path, digests: FileDige
         del shape["timeout_s"]
         if code:
             shape["adapter"] = code  # wherever the file lies
-        limits = (recipe.limits.max_image_bytes, recipe.image_roots)
+        limits = (recipe.limits.max_image_bytes, recipe.image_roots, recipe.fetch_images)
         key = digest_of(name, shape, recipe.seed, recipe.chunk_rows, *limits, part.name, part.arguments, own,
                         stage_code(STAGE))  # fmt: skip
         tasks.append(

@@ -2,9 +2,9 @@
 
 import hashlib
 import heapq
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from conf.own_code import digest_of as code_digest
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
 from orchestration.data.hold_out import NO_NAME, Keys, contains, image_keys, write_held_out
+from orchestration.data.links import Links, RowsAhead, shown_link
 from orchestration.data.sources.base import Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, Refused, RejectReason, raw_to_json
@@ -160,48 +161,70 @@ def _sampling_hash(task: PartTask, source_id: str) -> int:
 
 
 def read_part(task: PartTask) -> list[Path]:
-    """Read a part into chunks and return their folders; finished chunks whose image files are unchanged are reused."""
+    """Read a part into chunks and return their folders; finished chunks whose images are unchanged are reused.
+
+    Links that failed are asked again, so the chunk of such a row is read anew.
+    """
     listing = task.store / STAGE / f"{task.key}.json"
     if listing.is_file():
         known = [listing.parent / name for name in json.loads(listing.read_text())]
         if all(_holds(task.root, folder) for folder in known):
             return known
-    rows = _drawn_rows(task)
-    folders: list[Path] = []
-    while True:
-        folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"
-        chunk = Chunk.open(folder) if _holds(task.root, folder) else None
-        if chunk is not None:
-            for _ in itertools.islice(rows, chunk.num_rows + chunk.num_rejected):
-                pass
-        else:
-            chunk = _read_chunk(task, rows, folder)
-            if chunk is None:
-                break
-        folders.append(folder)
+    links = Links(task.store, task.recipe.limits.max_image_bytes) if task.recipe.fetch_images else None
+    with links or nullcontext():
+        folders = _read_chunks(task, RowsAhead(_drawn_rows(task), links), links)
     write_json(listing, [folder.name for folder in folders])
     return folders
 
 
+def _read_chunks(task: PartTask, rows: RowsAhead, links: Links | None) -> list[Path]:
+    folders: list[Path] = []
+    is_aligned = True  # whether the chunks of an earlier build begin at the same rows
+    while True:
+        folder = task.store / STAGE / f"{task.key}-{len(folders):06d}"
+        earlier = Chunk.open(folder)
+        if earlier is not None and is_aligned and _holds(task.root, folder):
+            rows.skip(_num_read(earlier))
+        else:
+            chunk = _read_chunk(task, rows, folder, links)
+            if chunk is None:
+                return folders
+            is_aligned &= earlier is not None and _num_read(chunk) == _num_read(earlier)
+        folders.append(folder)
+
+
+def _num_read(chunk: Chunk) -> int:
+    return chunk.num_rows + chunk.num_rejected
+
+
 def _holds(root: Path, folder: Path) -> bool:
-    """Return whether a chunk exists and all image files that it was made from are unchanged."""
+    """Return whether a chunk exists, all image files that it was made from are unchanged, and no link of it failed."""
     chunk = Chunk.open(folder)
-    return chunk is not None and all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
+    if chunk is None or chunk.facts["failed_links"]:
+        return False
+    return all(is_unchanged(root, tuple(stamp)) for stamp in chunk.facts["files"])
 
 
-def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path) -> Chunk | None:
+def _read_chunk(task: PartTask, rows: Iterable[RawRow | BadRow], folder: Path, links: Links | None) -> Chunk | None:
     """Write and return the next chunk; None if no row is left."""
     writer = None
     stamps: set[Stamp] = set()
+    num_failed = 0
     for row in rows:
         writer = writer or ChunkWriter(folder)
-        _read_row(task, row, writer, stamps)
+        num_failed += not _read_row(task, row, writer, stamps, links)
         if writer.num_rows == task.recipe.chunk_rows or writer.num_image_bytes >= CHUNK_IMAGE_BYTES:
             break
-    return None if writer is None else writer.finish({"role": task.role, "source": task.name, "files": sorted(stamps)})
+    if links is not None:
+        links.forget()
+    facts = {"role": task.role, "source": task.name, "files": sorted(stamps), "failed_links": num_failed}
+    return None if writer is None else writer.finish(facts)
 
 
-def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: set[Stamp]) -> None:
+def _read_row(
+    task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps: set[Stamp], links: Links | None
+) -> bool:
+    """Write a row, or why it is refused; return False where a link did not give an image."""
     part, question = ("", "") if isinstance(row, BadRow) else (row.part, row.question)
     values: dict[str, Any] = {
         "source": full_source(task.source.label or task.name, part),
@@ -210,19 +233,23 @@ def _read_row(task: PartTask, row: RawRow | BadRow, writer: ChunkWriter, stamps:
         "row": {"source_id": row.source_id, "question": question},
     }
     images: list[bytes] = []
+    is_link = False
     try:
         if isinstance(row, BadRow):
             raise Refused(row.reason, row.detail)
         for image in row.images:
-            data, stamp = read_image(task.root, image, task.recipe.limits.max_image_bytes, task.recipe.image_roots)
+            is_link = image.link is not None
+            limit, roots = task.recipe.limits.max_image_bytes, task.recipe.image_roots
+            data, stamp = read_image(task.root, image, limit, roots, links)
             images.append(data)
             if stamp is not None:
                 stamps.add(stamp)
     except Refused as refusal:
         settle(writer, STAGE, values, refusal)
-        return
+        return not (is_link and links is not None and refusal.reason is RejectReason.IMAGE_MISSING)
     places = [writer.add_image(data) for data in images]
     settle(writer, STAGE, values, {"row": raw_to_json(row, places)})
+    return True
 
 
 def full_source(name: str, part: str) -> str:
@@ -236,13 +263,22 @@ def full_source(name: str, part: str) -> str:
 
 
 def read_image(
-    root: Path, image: RawImage, max_bytes: int, image_roots: Sequence[str] = ()
+    root: Path, image: RawImage, max_bytes: int, image_roots: Sequence[str] = (), links: Links | None = None
 ) -> tuple[bytes, Stamp | None]:
     """Return the encoded bytes of a raw image, and the stamp of its file.
 
     Raises:
-        Refused: The path leads out of the source's folder and of `image_roots`, there is no file, or it is too large.
+        Refused: The path leads out of the source's folder and of `image_roots`, there is no file, it is too large, or
+            it is a link, which leads to no image or which `links`, None, does not allow.
     """
+    if image.link is not None:
+        if links is None:
+            raise Refused(
+                RejectReason.IMAGE_MISSING,
+                f"{shown_link(image.link)} is a link; data.recipe.fetch_images=true fetches it, or download it and "
+                "name the file",
+            )
+        return links.read(image.link), None
     if image.data is not None:
         if len(image.data) > max_bytes:
             raise Refused(RejectReason.IMAGE_FILE_TOO_LARGE, f"{len(image.data)} bytes")

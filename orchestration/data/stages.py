@@ -44,6 +44,7 @@ STAGES = {
         version=2,  # counts in words are numbers, as rewards read them
         code=(
             "orchestration.data.hold_out",
+            "orchestration.data.links",
             "orchestration.data.read",
             "orchestration.data.sources",
             "orchestration.demo.drawn",

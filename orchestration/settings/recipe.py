@@ -203,6 +203,8 @@ class RecipeConfig:
     image_roots: tuple[Annotated[str, MinLen(1)], ...] = ()
     """Absolute folders outside of the sources' own, from which images may be read too: where links, absolute paths and
     paths with .. lead."""
+    fetch_images: bool = False
+    """Allow images to be fetched from http(s) links that rows name. Each is asked for once and kept in cache_dir."""
     allow_loss: tuple[str, ...] = ()
     """Sources that may yield no row, have a broken file, or lose more than a fifth of their rows before selection;
     "*" stands for all. The rows are the same with it or without: it decides whether the command succeeds."""
@@ -245,9 +247,9 @@ class DataConfig:
     stream: StreamConfig
     """In which order and mixture the rows are trained on."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess: {question: prompt, answer:
-    meta.answer, task: {constant: chart}}. The keys are those of a mapping of the data engine; besides, answer_is says
-    how answers are written, and images_from in which folder image paths start."""
+    """What the columns of your own files are, where `mixed-r1 data look` shows a wrong guess: {question: prompt,
+    answer: meta.answer, task: {constant: chart}}. The keys are those of a mapping of the data engine; besides,
+    answer_is says how answers are written, and images_from in which folder image paths start."""
     rows: Annotated[str, MinLen(1)] | None = None
     """Of a JSON object with several lists: the name of the list of rows."""
     held_out_share: Annotated[float, Gt(0), Lt(1)] = 0.02

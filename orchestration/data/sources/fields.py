@@ -166,6 +166,7 @@ _MARKER = re.compile(r"<image>[ \t]*\n?")
 _MARKERS = re.compile(r"(?:\s*<image>)+")
 _IMAGE_NUMBER = re.compile(r"<image ([1-9][0-9]?)>")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+_LINK = re.compile(r"(https?):/+", re.IGNORECASE)
 _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")
 """How base64 of PNG, JPEG, GIF, WebP, BMP and TIFF files begins."""
 _SHORTEST_BASE64 = 64
@@ -194,26 +195,30 @@ def coco_id(number: int) -> str:
 
 
 def file_image(folder: str, path: str, image_id: str = "") -> RawImage:
-    """Return an image by its file.
+    """Return an image by its file, or by its http(s) link.
 
     Args:
         folder: Image folder relative to the source's root; empty for the root.
-        path: As in the row. Absolute paths are kept; stage read decides whether they may be read.
+        path: As in the row. Absolute paths and links are kept; stage read decides whether they may be read.
         image_id: Common name of the image; derived from the path if empty.
     """
-    joined = f"{folder}/{path}" if folder and not path.startswith("/") else path
-    return RawImage(path=joined, image_id=image_id or picture_id(joined))
+    is_whole = not folder or path.startswith("/") or _LINK.match(path)
+    joined = path if is_whole else f"{folder}/{path}"
+    known = image_id or picture_id(joined)
+    if _LINK.match(joined):
+        return RawImage(link=_LINK.sub(r"\1://", joined), image_id=known)
+    return RawImage(path=joined, image_id=known)
 
 
 def cell_image(value: object, name: str, folder: str = "") -> RawImage:
-    """Read the image of a table cell: a struct of bytes and path, bare bytes, or a path.
+    """Read the image of a table cell: a struct of bytes and path (or url), bare bytes, a path, or a link.
 
     Raises:
         RowError: There is no image in it.
     """
     path: object = None
     if isinstance(value, Mapping):
-        path, value = value.get("path"), value.get("bytes")
+        path, value = value.get("path") or value.get("url"), value.get("bytes")
     elif isinstance(value, str):
         path, value = value, None
     if value is None and isinstance(path, str):
@@ -230,8 +235,6 @@ def cell_image(value: object, name: str, folder: str = "") -> RawImage:
 def _encoded(text: str, name: str) -> bytes | None:
     """Return the bytes of an image that a text holds as base64, with or without `data:image/png;base64,` before it."""
     start = _DATA_URL.match(text)
-    if text.startswith(("http:/", "https:/")):
-        raise RowError(RejectReason.IMAGE_MISSING, f"{name} is {shown(text)}, a link; download it and name the file")
     if start is None and not (text.startswith(_BASE64_STARTS) and len(text) >= _SHORTEST_BASE64):
         return None
     try:

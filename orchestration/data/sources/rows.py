@@ -111,11 +111,13 @@ _REASONS = {reason.value: reason for reason in RejectReason}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """One image of a raw row: bytes, or a file in the source's folder."""
+    """One image of a raw row: bytes, a file, or what a link leads to; exactly one of the three is set."""
 
     data: bytes | None = None
     path: str | None = None
-    """Relative to the source's folder; exactly one of `data` and `path` is set."""
+    """Relative to the source's folder, or absolute."""
+    link: str | None = None
+    """http or https; it may hold credentials, so messages show it through `links.shown_link` alone."""
     image_id: str = ""
     """Common name of the image across datasets (coco/9): equal ids mean the same image."""
 

@@ -160,7 +160,7 @@ def test_images_are_read_from_base64_and_file_names(cell: Any, expected: Any, tm
     ("cell", "reason", "words"),
     [
         ("data:image/png;base64,????", "image_corrupt", "no base64"),
-        ("https:" + "//host/1.png", "image_missing", "a link; download it"),
+        (5, "unreadable_row", "an image: bytes, a path, or both"),
     ],
 )
 def test_images_that_cannot_be_read_are_refused_by_what_they_are(
