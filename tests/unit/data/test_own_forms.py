@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.data.own_files import find_own_files
 from orchestration.data.sources.files import find_form, records
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record
@@ -86,3 +87,21 @@ def test_a_cut_table_still_gives_the_pictures_of_the_rows_before(tmp_path: Path)
     one, two, broken = values(path)
     assert (one["image"], two["image"]) == (ONE, ONE)
     assert broken.reason is RejectReason.BROKEN_FILE
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_recognised_as_what_is_asked(name: str, tmp_path: Path) -> None:
+    own = FORMS[name](tmp_path)
+    files = find_own_files(own.path, "train", columns={})
+    assert files.files == own.files
+    options = files.source("train").options
+    found = read("jsonl", files.root, **options)
+    assert [row.detail for row in found if isinstance(row, BadRow)] == []
+    for row, asked in zip(found, own.rows, strict=True):
+        assert isinstance(row, RawRow)
+        assert (row.question, row.options, row.answer) == (asked.question, asked.options, asked.answer)
+        assert row.system == asked.system
+        assert tuple(content(own, image) for image in row.images) == asked.images
+        assert row.task in asked.tasks
+        assert tuple(box.values for box in row.boxes or ()) == asked.boxes
+        assert row.box_frame == asked.box_frame
