@@ -40,6 +40,7 @@ _LATEX = re.compile(
 _HOW_MANY = re.compile(r"\bhow\s+many\b|\bcount\s+the\b|\bnumber\s+of\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\bhow\s+many\s+(?:degrees|radians|percent|dollars|times|ways)\b", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]{1,4}")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _SENTENCE_END = re.compile(r"[.!\u3002]\s*$")
 _CJK = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 _FORMULA = re.compile(r"[0-9a-zA-Z\s+\-*/()^=.,:<>|%]*")
@@ -125,14 +126,14 @@ def _of_one(question: str, answer: str, named: str) -> Judged:
         return _typed(named, question, answer)
     if named == "open" or (not _LATEX.search(text) and _is_long(text)):
         return Judged("open", answer)
-    is_number = is_quantity(text)
-    is_whole = _WHOLE.fullmatch(text) is not None
-    if is_whole and (named == "counting" or (named != "math" and _asks_how_many(question))):
+    is_plain = _NUMBER.fullmatch(text) is not None
+    is_number = is_plain or (is_quantity(text) and any(map(str.isdigit, text)))  # `eight` may be what a sign says
+    if _is_count(text) and (named == "counting" or (named != "math" and _asks_how_many(question))):
         return Judged("counting", text)
     if _LATEX.search(text) or (named == "math" and _is_formula(text)):
         return Judged("math", answer)
     if is_number:
-        if named == "math" or read_formula(text, MAX_MATH_CHARS)[0] is not None:
+        if named == "math" or is_plain or read_formula(text, MAX_MATH_CHARS)[0] is not None:
             doubt = "" if named == "math" else "a number, taken as math"
             return Judged("math", answer, doubt=doubt)
         return Judged("chart", answer, "number", "a number with a unit, taken as chart")
@@ -169,6 +170,10 @@ def _several(answer: str) -> list[str]:
     except (ValueError, RecursionError):
         return []
     return values if isinstance(values, list) and values and all(isinstance(one, str) for one in values) else []
+
+
+def _is_count(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None or (text.isalpha() and is_quantity(text))
 
 
 def _says_yes_or_no(text: str) -> bool:

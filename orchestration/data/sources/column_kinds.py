@@ -116,7 +116,8 @@ def is_image(value: object) -> bool:
 
 def is_encoded(text: str) -> bool:
     """Return whether a text is an image in base64."""
-    return len(text) >= SHORTEST_ENCODED and _ENCODED.match(text) is not None
+    found = _ENCODED.match(text)
+    return found is not None and (len(text) >= SHORTEST_ENCODED or found[0].endswith(","))
 
 
 def shortened(value: object) -> str:

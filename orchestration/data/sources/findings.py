@@ -12,8 +12,9 @@ from orchestration.data.sources.column_kinds import (
     is_encoded,
     plain_name,
 )
-from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.fields import MAX_INTEGER, RowError
 from orchestration.data.sources.option_lists import read_options
+from orchestration.data.sources.references import filled
 
 SETTING = "data.columns"
 IMAGES = (
@@ -145,15 +146,22 @@ def _images_by_id(found: Findings, folders: Sequence[str], has_file: Callable[[s
     if column is None or len(column.steps) > 1:
         return ""
     value = column.present[0]
+    if not column.name.isidentifier() or not (isinstance(value, str) or is_whole_number(value)):
+        return ""
     texts = (f"{{{column.name}}}.jpg", f"{{{column.name}}}.png")
     forms = texts if isinstance(value, str) else tuple(form % column.name for form in _NAMES_OF_PICTURES)
     for form in forms:
         for folder in folders:
-            name = form.format(**{column.name: value})
+            name = filled(form, {column.name: value})
             if has_file(f"{folder}/{name}" if folder else name):
                 found.put("images", {"format": form}, "files are named so", column)
                 return folder
     return ""
+
+
+def is_whole_number(value: object) -> bool:
+    """Return whether a value is a number as of an id."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_INTEGER
 
 
 def find_options(found: Findings) -> None:

@@ -17,15 +17,15 @@ from rewards.text.plain_text import normalise
 TURNS = ("messages", "conversations", "conversation", "prompt", "message", "dialogue", "dialog", "chat", "turns")
 QUESTIONS = (
     "question", "problem", "query", "instruction", "prompt", "question_text", "original_question", "user",
-    "user_prompt", "input_text",
+    "user_prompt", "input_text", "q",
 )  # fmt: skip
 CONTEXT = ("hint", "context", "passage", "input")
 """What stands with a question: the hint and the passage before it, the input of an instruction behind it."""
 ANSWERS = (
     "ground_truth", "answer", "answers", "solution", "gt_answer", "gt", "gold_answer", "gold", "correct_answer",
-    "correct_choice_idx", "correct_choice", "correct_option", "correct_index", "correct", "answer_key", "answer_idx", "answer_index",
-    "label", "labels", "target", "targets", "multiple_choice_answer", "direct_answers", "direct_answer",
-    "original_answer", "output", "response", "completion", "reply", "reference", "cls",
+    "correct_choice_idx", "correct_choice", "correct_option", "correct_index", "correct", "answer_key", "answer_idx",
+    "answer_index", "label", "labels", "target", "targets", "multiple_choice_answer", "direct_answers", "direct_answer",
+    "original_answer", "output", "response", "completion", "reply", "reference", "cls", "a",
 )  # fmt: skip
 COMPLETIONS = ("completion", "response", "chosen")
 EXPRESSIONS = (

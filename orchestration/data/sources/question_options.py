@@ -17,6 +17,8 @@ _STYLES = {
     "colon": r"({letters})\s?[:\uff1a]",
 }
 """How a label is written, by name."""
+_SECOND = re.compile(r"[Bb]\s?[)\].:\uff09\uff0e\u3001\uff1a]")
+"""The second label of any list."""
 _HEADER = re.compile(
     r"(?:^|(?<=[\s.?!:)\u3002\uff1f]))(?:(?:the|answer|possible|given|available|following)\s+)*"
     r"(?:choices?|options?|\u9009\u9879)(?:\s+(?:are|is))?\s*[:\uff1a]?\s*$",
@@ -66,6 +68,8 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]] | None:
         >>> options_in("Did A. Smith or B. Jones write it?") is None
         True
     """
+    if _SECOND.search(question) is None:
+        return None
     for style, pattern in _STYLES.items():
         for letters in ("A-Z", "a-z"):
             found = _list_of(question, style, re.compile(_label(pattern, letters)))

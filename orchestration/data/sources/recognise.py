@@ -7,9 +7,16 @@ from typing import Any
 
 from conf.ranges import nearest
 from orchestration.data.sources.any_task import ANY, hinted_task, judge
-from orchestration.data.sources.column_kinds import columns_of, shortened
-from orchestration.data.sources.fields import RowError, as_answer
-from orchestration.data.sources.findings import SETTING, Findings, find_boxes, find_images, find_options
+from orchestration.data.sources.column_kinds import columns_of, plain_name, shortened
+from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.findings import (
+    SETTING,
+    Findings,
+    find_boxes,
+    find_images,
+    find_options,
+    is_whole_number,
+)
 from orchestration.data.sources.mapping import KEYS, build_mapping
 from orchestration.data.sources.question_columns import (
     ANSWERS,
@@ -127,8 +134,8 @@ def _find_id(found: Findings) -> None:
     for name in IDS:
         column = found.find((name,), "text", "number")
         if column is not None and len(column.steps) == 1 and column.is_whole:
-            values = [as_answer(value, name) for value in column.present]
-            if len(set(values)) == len(values):
+            values = {str(value) for value in column.present if isinstance(value, str) or is_whole_number(value)}
+            if len(values) == len(column.values):
                 found.put("id", column.path(), "named so, and no value twice", column)
                 return
 
@@ -181,6 +188,13 @@ def _unknown(
     found: Findings, rows: Sequence[Mapping[str, Any]], name: str, key: str, names: Sequence[str]
 ) -> ConfigError:
     """Return the error of rows in which a field is not found."""
+    outer = [column for column in found.columns if len(column.steps) == 1]
+    empty = next((one.name for one in outer if plain_name(one.name) in names and not one.present), None)
+    if empty is not None:
+        return ConfigError(
+            f"{name}: the column {empty} has no value in the first {len(rows)} rows; name the column of the {key}, as "
+            f"in {SETTING}.{key}=COLUMN, or leave this file out: rows without {key} cannot be trained on"
+        )
     shown = "\n".join(f"  {column}: {shortened(value)}" for column, value in rows[0].items())
     there = [column.name for column in found.columns]
     near = next((column for wanted in names[:6] if (column := nearest(wanted, there))), None)

@@ -2,12 +2,15 @@
 
 import base64
 import json
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from orchestration.data.sources.mapping import build_mapping
+from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.mapping import KEYS, build_mapping
 from orchestration.data.sources.recognise import Recognised, recognise
 from orchestration.data.sources.rows import RawRow
 from orchestration.data.sources.streams import Record
@@ -104,6 +107,8 @@ MMMU = {"id": "v", "question": "See <image 2>?", "options": "['a <image 2>', 'b'
         ({"image": IMAGE, "question": "Which?\nA. cat\nB. dog", "answer": "B"}, "Which?", "B", "match_mcq",
          ("cat", "dog")),
         ({"q": "How many dogs?", "answer": 2, "img": "x.png"}, "How many dogs?", "2", "counting", ()),
+        ({"q": "How many?", "a": "two", "image": "data:image/jpeg;base64,/9j/"}, "How many?", "two", "counting", ()),
+        ({"question": "Which word is it?", "answer": "eight"}, "Which word is it?", "eight", "match_text", ()),
         ({"question": "Which?", "option_a": "cat", "option_b": "dog", "correctAnswer": "b"}, "Which?", "B",
          "match_mcq", ("cat", "dog")),
         ({"question": "Which?", "choices": {"label": ["A", "B"], "text": ["cat", "dog"]}, "answerKey": "B"},
@@ -276,6 +281,7 @@ def test_optional_columns_are_marked_and_ids_repeat_nowhere() -> None:
         ({"foo": [1, 2], "image": BASE64}, {}, ["foo: a list of 2: 1, ...", f"image: base64 of {len(BASE64)}"]),
         ({"question": "?", "answer": "a"}, {"question": "qestion"}, ["no row has such a column", "mean question?"]),
         ({"question": "?", "answer": "a"}, {"awnser": "a"}, ["data.columns.awnser is not a setting", "answer?"]),
+        ({"question": "?", "answer": float("nan")}, {}, ["the column answer has no value in the first 1 rows"]),
         ({"messages": USER}, {}, ["as the answer or as boxes", "messages: a list of 1: an object with role, content"]),
     ],
 )  # fmt: skip
@@ -295,3 +301,44 @@ def test_answers_win_over_boxes_that_only_illustrate_them() -> None:
     assert recognised.uncertain == (
         "bboxes is not read, as answer is the answer; data.columns.boxes=bboxes asks for boxes",
     )
+
+
+NAMES = (
+    "question", "prompt", "messages", "answer", "answers", "solution", "options", "A", "B", "image", "images",
+    "image_1", "image_2", "image_id", "bbox", "objects", "hint", "text", "caption", "label", "id", "task",
+    "history", "json", "q?", "instruction", "input", "correct_choice_idx", "sentence", "option_a", "option_b", "{x}", "a.b",
+)  # fmt: skip
+KEYS_INSIDE = ("bytes", "path", "label", "text", "role", "content", "bbox", "ref", "image_id", "bbox_type", "A", "B")
+PLAIN: tuple[Any, ...] = (
+    None, "", float("nan"), float("inf"), True, 3, 0.5, 10**30, "How many?", "['a', 'b']", "[1,2,3,4]", "A. x\nB. y",
+    "\\boxed{3", "<answer>", PNG, IMAGE, USER, HUMAN, json.dumps(EUREKA), BOX, [], {},
+)  # fmt: skip
+
+
+def anything(draw: random.Random, depth: int = 0) -> Any:
+    kind = draw.randrange(4) if depth < 2 else 0
+    if kind == 1:
+        return [anything(draw, depth + 1) for _ in range(draw.randrange(4))]
+    if kind == 2:
+        return {draw.choice(KEYS_INSIDE): anything(draw, depth + 1) for _ in range(draw.randrange(4))}
+    return draw.choice(PLAIN)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_of_any_content_are_recognised_or_refused_in_words(seed: int) -> None:
+    draw = random.Random(seed)
+    num_recognised = 0
+    for _ in range(150):
+        names = draw.sample(NAMES, draw.randrange(1, 8))
+        rows = [{name: anything(draw) for name in names if draw.random() < 0.9} for _ in range(3)]
+        try:
+            recognised = found(*rows, folders=("", "pictures"), files=["1.jpg"])
+        except ConfigError:
+            continue
+        num_recognised += 1
+        known = {key: value for key, value in recognised.mapping.items() if key in KEYS}
+        mapping = build_mapping(known, recognised.answer_is, recognised.images)  # type: ignore[arg-type]
+        for row in rows:
+            with suppress(RowError):
+                mapping.row(Record("0", row), "rows")
+    assert num_recognised
