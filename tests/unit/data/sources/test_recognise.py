@@ -306,7 +306,8 @@ def test_answers_win_over_boxes_that_only_illustrate_them() -> None:
 NAMES = (
     "question", "prompt", "messages", "answer", "answers", "solution", "options", "A", "B", "image", "images",
     "image_1", "image_2", "image_id", "bbox", "objects", "hint", "text", "caption", "label", "id", "task",
-    "history", "json", "q?", "instruction", "input", "correct_choice_idx", "sentence", "option_a", "option_b", "{x}", "a.b",
+    "history", "json", "q?", "instruction", "input", "correct_choice_idx", "sentence", "option_a",
+    "option_b", "{x}", "a.b",
 )  # fmt: skip
 KEYS_INSIDE = ("bytes", "path", "label", "text", "role", "content", "bbox", "ref", "image_id", "bbox_type", "A", "B")
 PLAIN: tuple[Any, ...] = (

@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.data.read import read_image
 from orchestration.data.sources.files import records
-from orchestration.data.sources.mapping import field_value
+from orchestration.data.sources.references import field_value
 from orchestration.data.sources.rows import RawImage, Refused, RejectReason
 from orchestration.data.sources.splits import card_splits, files_of_split, image_root, named_split, path_of_split
 from orchestration.data.sources.streams import Record
