@@ -222,13 +222,10 @@ class RowMapping:
             raise RowError(RejectReason.UNREADABLE_ROW, "a box belongs to another image than the first of the row")
         found = [_box(item, f"boxes[{index}]") for index, item in enumerate(items)]
         labels = self._value("box_labels", record)
-        if labels is None:
+        if labels is None or labels == []:
             return tuple(found)
-        names = (
-            [as_answer(labels, "box_labels")] * len(found)
-            if isinstance(labels, str)
-            else as_texts(labels, "box_labels")
-        )
+        names = (as_answer(labels, "box_labels"),) if isinstance(labels, str) else as_texts(labels, "box_labels")
+        names = names * len(found) if len(names) == 1 else names  # several boxes of one thing
         if len(names) != len(found):
             raise RowError(RejectReason.UNREADABLE_ROW, f"{len(found)} boxes with {len(names)} labels")
         return tuple(replace(box, label=label) for box, label in zip(found, names, strict=True))

@@ -217,6 +217,24 @@ def test_names_that_say_no_task(hint: str) -> None:
     assert hinted_task(hint) == ""
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([], ["", ""]), (None, ["", ""]), (["cup"], ["cup", "cup"]), ("cup", ["cup", "cup"]), (["a", "b"], ["a", "b"])],
+        ([], ["", ""]),
+        (["cup"], ["cup", "cup"]),
+        ("cup", ["cup", "cup"]),
+        (["cup", "jug"], ["cup", "jug"]),
+        (None, ["", ""]),
+    ],
+)
+def test_one_label_or_none_is_that_of_all_boxes(labels: Any, expected: list[str], tmp_path: Path) -> None:
+    mapping = {"question": "q", "boxes": "b", "box_labels": "l?", "task": {"constant": "iou"}}
+    row = {"q": "Where?", "b": [[1, 2, 30, 40], [5, 6, 70, 80]]}
+    (found,) = good(rows_of(tmp_path, mapping, {**row, "l": labels}))
+    assert [box.label for box in found.boxes or ()] == expected
+    assert bad(rows_of(tmp_path, mapping, {**row, "l": ["a", "b", "c"]})) == [("rows/1", "unreadable_row")]
+
+
 def test_tasks_by_row_follow_the_hint(tmp_path: Path) -> None:
     mapping = {**ANY, "hint": "data_source"}
     rows = [
