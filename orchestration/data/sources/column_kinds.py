@@ -124,7 +124,7 @@ def shortened(value: object) -> str:
     """Return a value for messages: a text by its beginning, what is long or binary by type and size.
 
     Example:
-        >>> shortened("a" * 100)[-16:], shortened({"bytes": b"123", "path": None}), shortened([1, 2])
+        >>> shortened("a" * 100)[-15:], shortened({"bytes": b"123", "path": None}), shortened([1, 2])
         ('... (100 chars)', 'an image of 3 bytes', 'a list of 2: 1, ...')
     """
     if isinstance(value, bytes):
