@@ -4,14 +4,27 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestration.data.row_index import ImageFingerprints, Pairs, Places, Questions, RowIndex, first_matches
+from orchestration.data.bands import Keys, Places, band_keys, equal_pairs, joint_keys, num_pairs
+from orchestration.data.row_index import (
+    FEW,
+    ImageFingerprints,
+    Pairs,
+    Questions,
+    RowIndex,
+    distances,
+    first_matches,
+)
 from orchestration.data.sources.rows import RejectReason
 from orchestration.settings.recipe import DeduplicateConfig
 
 LEAK_SIMILARITY = 0.9
 LEAK_WORDS = 4
 """Shorter questions are too common to prove a leak, unless they are equal."""
+
+MIN_KEYED = 2048
+"""Rows of one task and answer from which pairs are looked for by keys instead of compared all with all."""
 
 _NOT_DECIDED = "r.place NOT IN (SELECT place FROM decisions)"
 _EQUAL_IMAGE = f"""
@@ -210,8 +223,34 @@ class _NearProfiles:
         starts = np.flatnonzero(np.diff(self._family[order], prepend=-1))
         for family in np.split(order, starts[1:]):
             if len(family) > 1:
-                for member, other in first_matches(family, family, self._matches):
+                for member, other in self._by_keys(family) or first_matches(family, family, self._matches):
                     yield int(self._first[member]), int(self._first[other])
+
+    def _by_keys(self, family: Places) -> Iterator[tuple[int, int]] | None:
+        """Return (member, first member that it matches) of a large family, found by keys; None if keys do not help."""
+        if len(family) < MIN_KEYED or not self._similarity:
+            return None
+        rows, words = self._questions.rarest(self._words[family], self._similarity)
+        limit = self._images.max_distance
+        hashes = self._images.hashes(self._image[family]) if self._image[family[0]] >= 0 else None
+
+        def keys() -> Iterator[Keys]:
+            return iter([words]) if hashes is None else joint_keys(band_keys(hashes, limit), rows, words)
+
+        if num_pairs(keys()) * FEW > len(family) * (len(family) - 1) // 2:
+            return None
+        none = len(family)
+        earliest = np.full(none, none)
+        for later, earlier in equal_pairs(keys()):
+            left, right = rows[later], rows[earlier]
+            near = left != right
+            if hashes is not None:
+                near &= distances(hashes[left], hashes[right]) <= limit
+            left, right = left[near], right[near]
+            like = self._alike(family[left], family[right])
+            np.minimum.at(earliest, left[like], right[like])
+        found = np.flatnonzero(earliest < none)
+        return zip(family[found].tolist(), family[earliest[found]].tolist(), strict=True)
 
     def _matches(self, left: Places, right: Places) -> Pairs:
         if right[0] >= left[-1]:
@@ -222,14 +261,18 @@ class _NearProfiles:
             rows, columns = self._questions.near_signatures(self._words[left], self._words[right], self._similarity)
         keep = right[columns] < left[rows]
         rows, columns = rows[keep], columns[keep]
-        later, earlier = left[rows], right[columns]
+        like = self._alike(left[rows], right[columns])
+        return rows[like], columns[like]
+
+    def _alike(self, later: Places, earlier: Places) -> NDArray[np.bool_]:
+        """Return for each pair of members of a family whether questions and all images are similar."""
         like = self._questions.similar(self._words[later], self._words[earlier], self._similarity)
         for number in range(int(self._num_images[later].max(initial=0))):
             places = np.flatnonzero(like & (self._num_images[later] > number))
             like[places] = self._images.alike(
                 self._image_of(later[places], number), self._image_of(earlier[places], number)
             )
-        return rows[like], columns[like]
+        return like
 
     def _image_of(self, members: Places, number: int) -> Places:
         if number == 0:

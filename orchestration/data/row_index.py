@@ -11,6 +11,8 @@ import shutil
 import sqlite3
 import unicodedata
 import zlib
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestration.data.bands import ROUNDING, Patterns, Places, rarest
 from orchestration.data.sources.rows import Candidate
 
 HASH_BYTES = 32
@@ -37,14 +40,10 @@ FEW = 50
 READ_ROWS = 8192
 THUMBNAIL_PAIRS = 1024
 CACHED_SETS = 8192
-ROUNDING = 1e-9
 SIDE = 16
 QUARTER = SIDE // 2
 NUM_SUMS = 2 * 2 * 3
 
-Patterns = NDArray[np.uint64]
-"""[n, 4]."""
-Places = NDArray[np.int64]
 Pairs = tuple[Places, Places]
 
 # Digests of a row; rows that are equal in what a column describes have equal digests in it.
@@ -111,7 +110,7 @@ def signature(words: tuple[str, ...]) -> bytes:
     """Return 256 bits in which each word sets one: signatures differ in at most as many bits as the sets in words."""
     bits = 0
     for word in words:
-        bits |= 1 << (zlib.crc32(word.encode("utf-8", "surrogatepass")) % SIGNATURE_BITS)
+        bits |= 1 << (_crc(word) % SIGNATURE_BITS)
     return bits.to_bytes(SIGNATURE_BITS // 8, "little")
 
 
@@ -248,7 +247,7 @@ class ImageFingerprints:
             max_distance: Bits of 256 in which the hashes of similar images may differ.
             max_difference: Largest difference, of 255, of any value of their thumbnails.
         """
-        self._max_distance, self._max_difference = max_distance, max_difference
+        self.max_distance, self._max_difference = max_distance, max_difference
         rows = max(index.count("fingerprints"), 1)
         self._hashes = np.memmap(index.folder / "hashes", np.uint64, "w+", shape=(rows, WORDS))
         self._thumbnails = np.memmap(index.folder / "thumbnails", np.uint8, "w+", shape=(rows, THUMBNAIL_BYTES))
@@ -261,13 +260,17 @@ class ImageFingerprints:
             sums = thumbnails.reshape(-1, 2, QUARTER, 2, QUARTER, 3).sum(axis=(2, 4), dtype=np.uint16)
             self._quarters[part] = sums.reshape(-1, NUM_SUMS)
 
+    def hashes(self, members: Places) -> Patterns:
+        """Return the hashes of images."""
+        return np.asarray(self._hashes[members])
+
     def near_hashes(self, left: Places, right: Places) -> Pairs:
         """Return all (i, j) whose hashes are close; their thumbnails are not compared yet."""
-        return pairs_within(self._hashes[left], self._hashes[right], self._max_distance)
+        return pairs_within(self._hashes[left], self._hashes[right], self.max_distance)
 
     def alike(self, left: Places, right: Places) -> NDArray[np.bool_]:
         """Return for each pair (left[i], right[i]) whether hash and thumbnail are close."""
-        like = distances(self._hashes[left], self._hashes[right]) <= self._max_distance
+        like = distances(self._hashes[left], self._hashes[right]) <= self.max_distance
         # The mean of a quarter cannot differ by more than its worst cell, so these sums decide most pairs.
         places = np.flatnonzero(like)
         sums = self._quarters[left[places]].astype(np.int32) - self._quarters[right[places]]
@@ -294,6 +297,29 @@ class Questions:
             self._signatures[part] = np.frombuffer(b"".join(row[0] for row in block), np.uint64).reshape(-1, WORDS)
             self._num_words[part] = [row[1] for row in block]
         self._words = lru_cache(maxsize=CACHED_SETS)(self._read_words)
+        self._rarest: tuple[Places, NDArray[np.uint32]] | None = None
+
+    def rarest(self, members: Places, similarity: float) -> tuple[Places, NDArray[np.uint64]]:
+        """Return the rarest words of questions, such that similar ones have one in common: (index in members, word)."""
+        if self._rarest is None:
+            self._rarest = self._find_rarest(similarity)
+        starts, words = self._rarest
+        first, counts = starts[members], starts[members + 1] - starts[members]
+        rows = np.repeat(np.arange(len(members)), counts)
+        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, words[np.repeat(first, counts) + offsets].astype(np.uint64)
+
+    def _find_rarest(self, similarity: float) -> tuple[Places, NDArray[np.uint32]]:
+        """Return the first place of each word set, and one behind the last, and at these places its rarest words."""
+        frequency: Counter[str] = Counter()
+        for (words,) in self._index.read("SELECT words FROM word_sets"):
+            frequency.update(words.split(" "))
+        starts, found = array("q", [0]), array("I")
+        for (words,) in self._index.read("SELECT words FROM word_sets ORDER BY id"):
+            split = words.split(" ")
+            found.extend(map(_crc, rarest(split, [frequency[word] for word in split], similarity)))
+            starts.append(len(found))
+        return np.array(starts), np.array(found, np.uint32)
 
     def near_signatures(self, left: Places, right: Places, similarity: float) -> Pairs:
         """Return all (i, j) whose similarity may be large enough; it is not computed yet."""
@@ -317,6 +343,10 @@ class Questions:
     def _read_words(self, number: int) -> frozenset[str]:
         words: str = next(self._index.read("SELECT words FROM word_sets WHERE id = ?", number + 1))[0]
         return frozenset(words.split(" ")) if words else frozenset()
+
+
+def _crc(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
 def _most_unequal(num_words: NDArray[np.int64] | int, similarity: float) -> NDArray[np.int64]:

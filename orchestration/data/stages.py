@@ -76,7 +76,9 @@ STAGES = {
     ),
     "filter": StageRules(version=1, code=("orchestration.data.filter",)),
     "deduplicate": StageRules(
-        version=1, code=("orchestration.data.deduplicate", "orchestration.data.row_index"), libraries=("numpy",)
+        version=1,
+        code=("orchestration.data.bands", "orchestration.data.deduplicate", "orchestration.data.row_index"),
+        libraries=("numpy",),
     ),
     "measure": StageRules(
         version=1,

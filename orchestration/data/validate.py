@@ -57,7 +57,7 @@ _TOKEN = re.compile(
 _NOT_FINITE = re.compile(r"[-+]?(?:nan|inf(?:inity)?)\.?", re.IGNORECASE)
 _NUMBER_TASKS = ("chart", "math")
 _NUMBER_TYPES = ("number", "year")
-REMEMBERED_IMAGES = 64
+REMEMBERED_IMAGES = 256
 """Images of a chunk that are not decoded again for the next row that has them: one often has several questions."""
 
 

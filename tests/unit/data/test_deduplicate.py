@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.data import row_index
+from orchestration.data import deduplicate, row_index
 from orchestration.data.deduplicate import decide as decide_rows
 from orchestration.data.row_index import RowIndex
 from orchestration.data.sources.rows import Candidate
@@ -246,15 +246,20 @@ def random_rows(seed: int) -> list[Candidate]:
     return named(rows)
 
 
-@pytest.mark.parametrize("block", [row_index.BLOCK, 3])
-def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize(("block", "min_keyed"), [(row_index.BLOCK, 10**9), (3, 10**9), (row_index.BLOCK, 2)])
+def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are_added(
+    tmp_path, monkeypatch, block, min_keyed
+):
     monkeypatch.setattr(row_index, "BLOCK", block)
+    monkeypatch.setattr(deduplicate, "MIN_KEYED", min_keyed)
+    monkeypatch.setattr(deduplicate, "FEW", 0)  # by keys, whether it pays or not
     reasons: set[str] = set()
     for seed in range(120):
         rows = random_rows(seed)
         settings = DeduplicateConfig(
             max_rows_per_image=random.Random(seed).choice([None, 1, 2, 3]),
             max_hash_distance=random.Random(-seed).choice([10, 10, 0, 3, 256]),
+            min_question_similarity=random.Random(seed + 1000).choice([0.8, 0.8, 0.8, 1.0, 0.3, 0.0]),
         )
         wanted = brute_force(rows, settings)
         shuffled = random.Random(seed).sample(range(len(rows)), len(rows))
