@@ -24,6 +24,8 @@ from rollout.records import Difficulty, ImageBytes, Sample
 
 SCHEMA_FAMILY = "mixed-r1.samples."
 SCHEMA_VERSION = f"{SCHEMA_FAMILY}v2"
+MEASURED_KEY = "measured_with"
+"""Key of the schema's metadata that says what measured the lengths of the prompts."""
 
 IMAGE_TYPE = pa.struct(
     [
@@ -67,7 +69,12 @@ SCHEMA = pa.schema(
         _column("answer", pa.string(), "the reference; boxes as JSON in original pixels"),
         _column("answer_type", pa.string(), "number | year | text | list | bool for charts; else empty"),
         _column("stratum", pa.string(), "difficulty class by mean reward; empty where not measured"),
-        _column("prompt_tokens", pa.int32(), "tokens of the prompt under the measured processor", nullable=True),
+        _column(
+            "prompt_tokens",
+            pa.int32(),
+            "tokens of the prompt under the processor that measured it, see the schema's metadata",
+            nullable=True,
+        ),
         _column("image_tokens", pa.int32(), "tokens of the images among them", nullable=True),
         _column("difficulty", DIFFICULTY_TYPE, "rewards of completions sampled at build time", nullable=True),
         _column("metadata", pa.map_(pa.string(), pa.string()), "what else the source says of the row"),
@@ -89,12 +96,19 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> int:
     return write_rows(path, map(to_row, samples))
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows of SCHEMA as one Parquet file and return how many there were."""
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, measured_with: str = "") -> int:
+    """Write rows of SCHEMA as one Parquet file and return how many there were.
+
+    Args:
+        path: The file.
+        rows: As `to_row` returns them.
+        measured_with: What prompt_tokens and image_tokens were measured with; kept in the schema's metadata.
+    """
     num_rows = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, MEASURED_KEY: measured_with}) if measured_with else SCHEMA
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _row_groups(rows):
-            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
             num_rows += len(group)
     return num_rows
 
@@ -200,6 +214,11 @@ class SampleTable:
         """Return the SHA-256 of the images of every row, read without their bytes."""
         images = self.arrow("images.list.element.sha256").column("images").to_pylist()
         return [tuple(image["sha256"] for image in row) for row in images]
+
+    def measured_with(self) -> set[str]:
+        """Return what measured the lengths of the prompts, as the files say; an empty text for one that does not."""
+        kept = (file.schema_arrow.metadata or {} for file in self._files.values())
+        return {metadata.get(MEASURED_KEY.encode(), b"").decode("utf-8", "replace") for metadata in kept}
 
     def digest(self) -> str:
         """Return the blake2b of all rows in their order, in hex, however they are divided into files.

@@ -76,6 +76,20 @@ def banned_token_ids(model_path: Path) -> list[int]:
     return sorted(token_id for token_id in known if token_id < num_logits)
 
 
+def content_parts(question: str, num_images: int) -> list[dict[str, str]]:
+    r"""Return the content of a user turn: texts, and images in their places (U+FFFC) or before all text.
+
+    Example:
+        >>> content_parts("Is \ufffc red?", 1)
+        [{'type': 'text', 'text': 'Is '}, {'type': 'image'}, {'type': 'text', 'text': ' red?'}]
+    """
+    texts = question.split(IMAGE_PLACE) if IMAGE_PLACE in question else [*[""] * num_images, question]
+    content: list[dict[str, str]] = []  # an image between every two texts
+    for place, text in enumerate(texts):
+        content += [{"type": "image"}] * bool(place) + [{"type": "text", "text": text}] * bool(text)
+    return content
+
+
 class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
@@ -183,11 +197,7 @@ class PromptBuilder:
         return ids
 
     def _text(self, question: str, num_images: int) -> str:
-        texts = question.split(IMAGE_PLACE) if IMAGE_PLACE in question else [*[""] * num_images, question]
-        content: list[dict[str, str]] = []  # an image between every two texts
-        for place, text in enumerate(texts):
-            content += [{"type": "image"}] * bool(place) + [{"type": "text", "text": text}] * bool(text)
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content_parts(question, num_images)}]
         if self._system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
         prompt: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

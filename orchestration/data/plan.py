@@ -16,6 +16,7 @@ from orchestration.data.read import STAGE, PartTask
 from orchestration.data.sources.base import Adapter, Licence, Part
 from orchestration.data.sources.registry import find_adapter
 from orchestration.data.stages import STAGES, stage_code
+from orchestration.models.measured import MeasuredWith, measured_with
 from orchestration.settings.errors import ConfigError, DataError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.own_code import own_code, with_own_code
@@ -57,6 +58,8 @@ class BuildJob:
     ruler: Ruler
     processor: str
     """Digest of the processor files that determine prompt lengths."""
+    measured_with: MeasuredWith
+    """The same for readers of the dataset, by part; follows from `ruler` and `processor`."""
     policy: str
     """Digest of the model that samples the rows, and of its sampling settings; empty without sampling."""
     filter_code: Mapping[str, str]
@@ -167,6 +170,7 @@ def plan_build(config: ExperimentConfig, model: Path) -> BuildJob:
         reward_code=own_rewards,
         ruler=ruler,
         processor=processor,
+        measured_with=measured_with(config.model, model, config.rollout.system_prompt),
         policy=policy,
         filter_code=filter_code(recipe.filters),
         store=store,

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +39,13 @@ class ShardTask:
     role: str
     name: str
     images: Literal["bytes", "paths"]
+    measured_with: str
+    """Record of what measured the prompts."""
 
 
-def plan_shards(store: Path, chunks: Sequence[Chunk], root: Path, role: str, config: ShardsConfig) -> list[ShardTask]:
+def plan_shards(
+    store: Path, chunks: Sequence[Chunk], root: Path, role: str, config: ShardsConfig, measured_with: str
+) -> list[ShardTask]:
     """Divide the rows of chunks into shards of `rows_per_shard`; the last one may be shorter."""
     rows_per_shard = config.rows_per_shard
     starts = [0]
@@ -62,6 +66,7 @@ def plan_shards(store: Path, chunks: Sequence[Chunk], root: Path, role: str, con
                 role=role,
                 name=f"{role}/{role}-{number:05d}-of-{num_shards:05d}.parquet",
                 images=config.images,
+                measured_with=measured_with,
             )
         )
     return tasks
@@ -74,7 +79,8 @@ def write_shard(task: ShardTask) -> Shard:
         path.parent.mkdir(parents=True, exist_ok=True)
         reader = ImageReader(task.store)
         with whole_file(path) as partial:
-            write_rows(partial, (_row(row, reader, task, path.parent) for row in _rows(task)))
+            rows = (_row(row, reader, task, path.parent) for row in _rows(task))
+            write_rows(partial, rows, measured_with=task.measured_with)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Shard(name=task.name, role=task.role, num_rows=task.num_rows, size_bytes=path.stat().st_size, sha256=digest)
@@ -125,7 +131,8 @@ def publish(
     last = {role: of_role(stages[stage], role) for role, stage in LAST_STAGE.items()}
     shards: list[Shard] = []
     for role in ("train", "held_out"):
-        for shard in run(write_shard, plan_shards(job.store, last[role], partial, role, job.recipe.shards)):
+        record = job.measured_with.record
+        for shard in run(write_shard, plan_shards(job.store, last[role], partial, role, job.recipe.shards, record)):
             advance(shard.num_rows)
             shards.append(shard)
     tally = _count(job, stages, last, run)
@@ -145,6 +152,7 @@ def publish(
         ),
         "key": job.key,
         "processor": job.processor,
+        "measured_with": asdict(job.measured_with),
         "policy": job.policy,
     }
     partial.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from orchestration.settings.errors import ConfigError
 from rewards.core.base import RewardError
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig, RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
+from rollout.prompt import content_parts
 
 PROBE = "What is this?"
 """A question to render the template with in checks."""
@@ -60,7 +61,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
         try:
-            self._template = environment.from_string(_source(folder))
+            self._template = environment.from_string(template_source(folder))
         except TemplateError as error:
             raise ConfigError(
                 f"model.path={folder}: its chat template does not parse ({error}); copy the template of the original "
@@ -72,15 +73,14 @@ class ChatTemplate:
 
         Args:
             question: The user turn.
-            num_images: Images before it.
+            num_images: Images in its places (U+FFFC), or before it.
             system_prompt: Empty for none.
             is_answered: Omit the generation prompt.
 
         Raises:
             ConfigError: The template fails on such a conversation.
         """
-        content = [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": question}]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content_parts(question, num_images)}]
         if system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
         try:
@@ -100,8 +100,12 @@ class ChatTemplate:
         return spoken.rfind(form.think_open) > spoken.rfind(form.think_close)
 
 
-def _source(folder: Path) -> str:
-    """Return the template of `rollout.prompt`: the processor's, as transformers finds it, else the tokenizer's."""
+def template_source(folder: Path) -> str:
+    """Return the template of `rollout.prompt`: the processor's, as transformers finds it, else the tokenizer's.
+
+    Raises:
+        ConfigError: There is none, or several of which none is the default.
+    """
     legacy, plain = folder / "chat_template.json", folder / "chat_template.jinja"
     named = sorted((folder / "additional_chat_templates").glob("*.jinja"))
     of_processor = folder / "processor_config.json"

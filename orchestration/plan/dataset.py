@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from orchestration.models.chat_template import ChatTemplate
 from orchestration.models.image_tokens import PROBE_SIZE, image_tokens
+from orchestration.models.measured import measured_with, of_record
 from orchestration.models.shapes import ModelShape
 from orchestration.plan.batches import Histogram
 from orchestration.plan.records import Finding, warning
@@ -52,6 +53,7 @@ class PromptRuler:
             ConfigError: the folder has no chat template, or one that does not parse; the processor is of another model.
             RewardError: it has no tokenizer.
         """
+        self.folder = folder
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._shape, self._processor, self._system_prompt = shape, processor, system_prompt
         image_tokens(
@@ -139,6 +141,8 @@ class PromptPlan:
     """Rows whose length is not known."""
     measured_by: str
     """What measured the other rows; empty if no length is known."""
+    doubt: str
+    """Why lengths that the dataset states are not those of this run, and what became of them; empty if they are."""
     prompts: Histogram | None
     """Tokens of the accepted prompts, images included; None if none is measured."""
     images: Histogram | None
@@ -168,13 +172,17 @@ def plan_prompts(
         config: Limits of the run.
         table: The training rows.
         drawn: Numbers of the rows that the run draws from.
-        ruler: Measures rows whose columns state no length; None leaves them unmeasured.
+        ruler: Measures rows whose columns state no length, or that of another processor, chat template or system
+            prompt; None leaves them unmeasured.
     """
     rows = table.arrow(*PROMPT_COLUMNS).take(pa.array(drawn))
     images = rows.column("images").to_pylist()
     sizes = [[(image["width"], image["height"]) for image in own] for own in images]
     image_bytes = sum(image["size_bytes"] for own in images for image in own) / rows.num_rows
     prompt_tokens, image_tokens = rows.column("prompt_tokens").to_pylist(), rows.column("image_tokens").to_pylist()
+    doubt, is_believed = _doubt(config, table, ruler) if any(prompt_tokens) else ("", True)
+    if not is_believed:
+        prompt_tokens, image_tokens = [None] * rows.num_rows, [None] * rows.num_rows
     unknown = [index for index, tokens in enumerate(prompt_tokens) if tokens is None]
     measured = unknown[:: -(-len(unknown) // MAX_MEASURED) or 1]
     reasons: dict[int, Reason] = {}
@@ -198,6 +206,7 @@ def plan_prompts(
         num_others=len(table) - rows.num_rows,
         num_unmeasured=rows.num_rows - len({*known, *reasons}),
         measured_by=_measured_by(len(unknown), len(measured), rows.num_rows, ruler),
+        doubt=doubt,
         prompts=Histogram.of([prompt_tokens[index] for index in taken]) if taken else None,
         images=Histogram.of([image_tokens[index] or 0 for index in taken]) if taken else None,
         images_per_prompt=sum(map(len, sizes)) / rows.num_rows,
@@ -229,6 +238,23 @@ def _outliers(
         holds = pc.indices_nonzero(pc.match_substring(questions, token))
         found |= dict.fromkeys(holds.to_pylist(), "placeholder_in_question")
     return found
+
+
+def _doubt(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | None) -> tuple[str, bool]:
+    """Return why the lengths in a dataset may not be those of this run, and whether they are believed all the same."""
+    mine = measured_with(config.model, None if ruler is None else ruler.folder, config.rollout.system_prompt)
+    kept = [of_record(text) for text in table.measured_with()]
+    other = sorted({name for one in kept if one is not None for name in one.differences(mine)})
+    if other:
+        what = f"were measured with other settings than this run's ({', '.join(other)})"
+    elif None in kept:
+        what = "do not say which processor and system prompt measured them"
+    else:
+        return "", True
+    if ruler is not None:
+        return f"{what}; measured again", False
+    done = "ignored" if other else "taken as they are"
+    return f"{what}; {done}, as the model's folder, with which they are measured again, is not there", not other
 
 
 def _measured_by(num_unknown: int, num_measured: int, num_rows: int, ruler: PromptRuler | None) -> str:

@@ -243,6 +243,8 @@ def data_findings(config: ExperimentConfig, prompts: PromptPlan | None, routing:
         )
     if prompts is None:
         return
+    if prompts.doubt:
+        yield warning("data.train", f"the prompt lengths in the dataset {prompts.doubt}")
     limit, share = config.training.max_drop_frac, prompts.num_refused / max(1, prompts.num_seen)
     for outlier in prompts.outliers:
         report = error if outlier.is_refused and share > limit else warning

@@ -1,5 +1,7 @@
 """Inputs of a run: settings checked against this machine, model, datasets and rewards."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,6 +16,7 @@ from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.inputs.machine import build_config, locate
 from orchestration.inputs.own_rewards import check_own_functions, try_own_functions
 from orchestration.inputs.prepare import check_rewards, model_folder
+from orchestration.models.measured import measured_with
 from orchestration.models.tiny import tiny_config
 from orchestration.plan.plan import plan_run
 from orchestration.settings.errors import ConfigError
@@ -218,6 +221,36 @@ def test_a_built_recipe_is_found_and_read(built: Path) -> None:
     assert 0 < found.prompts.num_rows <= 48
     assert sum(route.num_rows or 0 for route in found.routing.routes) == found.prompts.num_rows
     assert found.lengths.are_measured
+
+
+def test_lengths_of_a_built_dataset_are_believed_by_runs_that_would_measure_the_same(built: Path) -> None:
+    located = locate(built_run(built))
+    assert located.train is not None
+    files = (f"data.train={located.train}", f"data.held_out={located.held_out}")
+
+    same, other = (plan_run(built_run(built, *files, *more)) for more in ([], ["rollout.system_prompt=Other"]))
+
+    assert same.prompts is not None
+    assert other.prompts is not None
+    assert (same.prompts.doubt, same.prompts.measured_by) == ("", "the data engine, when the dataset was built")
+    told = "were measured with other settings than this run's (system prompt); measured again"
+    assert other.prompts.doubt == told
+    assert any(told in finding.line and finding.severity == "warning" for finding in other.findings)
+    manifest = json.loads((located.train.parent / "manifest.json").read_text())
+    config = built_run(built)
+    mine = measured_with(config.model, built / "model", config.rollout.system_prompt)
+    assert manifest["measured_with"] == asdict(mine)
+    assert SampleTable(located.train).measured_with() == {mine.record}
+
+
+def test_the_folder_that_holds_the_limits_of_images_measures_as_its_original_with_limits(built: Path) -> None:
+    config = built_run(built, "model.max_pixels=12544")
+    limited = model_folder(config)
+    assert limited != built / "model"
+    system_prompt = config.rollout.system_prompt
+    assert measured_with(config.model, limited, system_prompt) == measured_with(
+        config.model, built / "model", system_prompt
+    )
 
 
 def test_a_recipe_of_other_settings_is_not_the_one_that_was_built(built: Path) -> None:

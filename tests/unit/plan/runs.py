@@ -1,11 +1,13 @@
 """Configs and datasets that plans are made for."""
 
+import functools
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from orchestration.cli import compose
 from orchestration.inputs.machine import build_config
+from orchestration.models.measured import measured_with
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.model import ModelConfig
 from rollout.dataset import write_rows
@@ -71,8 +73,15 @@ def row(number: int, *, question: str = "How many?", sizes: tuple[tuple[int, int
     }
 
 
-def dataset(path: Path, rows: list[dict[str, object]]) -> Path:
-    write_rows(path, rows)
+@functools.cache
+def record() -> str:
+    """What the runs of `gpu_settings` measure prompts with, as far as it is known without the model's folder."""
+    config = gpu_settings()
+    return measured_with(config.model, None, config.rollout.system_prompt).record
+
+
+def dataset(path: Path, rows: list[dict[str, object]], measured: str | None = None) -> Path:
+    write_rows(path, rows, measured_with=record() if measured is None else measured)
     return path
 
 

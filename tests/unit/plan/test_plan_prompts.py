@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
-from orchestration.models.image_tokens import saved_processor
+from orchestration.models.image_tokens import processor_of, saved_processor
+from orchestration.models.measured import measured_with
 from orchestration.models.shapes import shape_of
 from orchestration.plan.dataset import PromptPlan, PromptRuler, plan_prompts, streamed_rows
 from orchestration.settings.demo import FamilyName
@@ -13,6 +14,7 @@ from orchestration.settings.experiment import ExperimentConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
+from rollout.records import IMAGE_PLACE
 from tests.unit.plan.runs import dataset, gpu_settings, row
 
 WORDS = ["how", "tall", "is", "the", "third", "bar", "of", "left", "red", "chart", "and", "where"]
@@ -26,6 +28,8 @@ def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:
         if rng.random() < 0.1:
             question += rng.choice(["<image>", "<|image_pad|>"])
         sizes = tuple((rng.randrange(1, 900), rng.randrange(28, 900)) for _ in range(rng.randrange(4)))
+        if rng.random() < 0.2:
+            question = f"{IMAGE_PLACE} and ".join([question, *["then"] * len(sizes)])
         rows.append(row(index, question=question, sizes=sizes, prompt_tokens=None, image_tokens=None))
     return rows
 
@@ -96,6 +100,110 @@ def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) 
     assert (found.prompts.mean, found.prompts.most, found.num_rows) == (104.5, 109, 10)
     assert found.measured_by == "the data engine, when the dataset was built"
     assert (found.images_per_prompt, found.image_bytes) == (1.0, float(len(b"never opened")))
+
+
+def ruler_of(config: ExperimentConfig, folder: Path) -> PromptRuler:
+    return PromptRuler(folder, shape_of(config.model), processor_of(config.model), config.rollout.system_prompt)
+
+
+def of_tiny(folder: Path, *overrides: str) -> ExperimentConfig:
+    return gpu_settings("model=qwen2_5_vl", f"model.path={folder}", *overrides)
+
+
+def record_of(config: ExperimentConfig, folder: Path) -> str:
+    return measured_with(config.model, folder, config.rollout.system_prompt).record
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("qwen")
+    make_tiny_model(folder, FAMILIES["qwen2_5_vl"], corpus=WORDS * 3, seed=0)
+    return folder
+
+
+LARGE = ((448, 448),)
+"""256 tokens of a picture, 16 at max_pixels=12544."""
+
+
+def test_lengths_of_the_same_processor_are_believed(qwen: Path, tmp_path: Path) -> None:
+    config = of_tiny(qwen, "model.max_pixels=12544")
+    rows = [row(i, sizes=LARGE, prompt_tokens=42, image_tokens=16) for i in range(10)]
+    path = dataset(tmp_path / "rows.parquet", rows, record_of(config, qwen))
+
+    found = planned(config, path, ruler_of(config, qwen))
+
+    assert found.prompts is not None
+    assert (found.prompts.most, found.doubt) == (42, "")
+    assert found.measured_by == "the data engine, when the dataset was built"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "record", "doubt"),
+    [
+        (["model.max_pixels=12544"], "", "were measured with other settings than this run's (images); measured again"),
+        (
+            ["rollout.system_prompt=Other"], "",
+            "were measured with other settings than this run's (system prompt); measured again",
+        ),
+        (
+            ["rollout.system_prompt=Other", "model.max_pixels=12544"], "",
+            "were measured with other settings than this run's (images, system prompt); measured again",
+        ),
+        ([], "nothing", "do not say which processor and system prompt measured them; measured again"),
+    ],
+)  # fmt: skip
+def test_lengths_of_another_processor_are_measured_again(
+    overrides: list[str], record: str, doubt: str, qwen: Path, tmp_path: Path
+) -> None:
+    config = of_tiny(qwen)
+    rows = [row(i, sizes=LARGE, prompt_tokens=42, image_tokens=16) for i in range(10)]
+    path = dataset(tmp_path / "rows.parquet", rows, record or record_of(of_tiny(qwen, *overrides), qwen))
+
+    found = planned(config, path, ruler_of(config, qwen))
+
+    length = PromptBuilder(qwen, system_prompt=config.rollout.system_prompt, max_images=2).measure(
+        "How many?", LARGE, ""
+    )
+    assert found.prompts is not None
+    assert found.images is not None
+    assert (found.prompts.most, found.images.most) == (length.num_tokens, 256)
+    assert found.doubt == doubt
+    assert found.measured_by.startswith("this plan, ")
+
+
+def test_without_the_folder_lengths_of_another_processor_are_ignored(qwen: Path, tmp_path: Path) -> None:
+    config = of_tiny(qwen)
+    rows = [row(i, sizes=LARGE, prompt_tokens=42, image_tokens=16) for i in range(10)]
+    other = dataset(tmp_path / "other.parquet", rows, record_of(of_tiny(qwen, "model.max_pixels=12544"), qwen))
+    old = dataset(tmp_path / "old.parquet", rows, "")
+
+    ignored, taken = planned(config, other), planned(config, old)
+
+    assert (ignored.prompts, ignored.num_unmeasured) == (None, 10)
+    assert "; ignored, as the model's folder, " in ignored.doubt
+    assert taken.prompts is not None
+    assert taken.prompts.most == 42
+    assert "; taken as they are, as the model's folder, " in taken.doubt
+
+
+def test_one_shard_of_another_processor_casts_doubt_on_all(qwen: Path, tmp_path: Path) -> None:
+    config = of_tiny(qwen)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    dataset(folder / "0.parquet", [row(0, sizes=LARGE, prompt_tokens=42)], record_of(config, qwen))
+    dataset(folder / "1.parquet", [row(1, sizes=LARGE, prompt_tokens=42)], "")
+
+    found = planned(config, folder, ruler_of(config, qwen))
+
+    assert found.prompts is not None
+    assert found.prompts.most > 256
+    assert found.doubt.startswith("do not say which processor")
+
+
+def test_rows_without_lengths_cast_no_doubt(qwen: Path, tmp_path: Path) -> None:
+    config = of_tiny(qwen)
+    rows = [row(i, prompt_tokens=None, image_tokens=None) for i in range(3)]
+    assert planned(config, dataset(tmp_path / "rows.parquet", rows, ""), ruler_of(config, qwen)).doubt == ""
 
 
 def test_rows_that_nobody_measured_are_counted_as_such(tmp_path: Path) -> None:
