@@ -20,12 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import RolloutError
-from rollout.records import Difficulty, ImageBytes, Sample
+from rollout.records import Difficulty, ImageBytes, Sample, Turn
 
 SCHEMA_FAMILY = "mixed-r1.samples."
-SCHEMA_VERSION = f"{SCHEMA_FAMILY}v2"
+SCHEMA_VERSION = f"{SCHEMA_FAMILY}v3"
 MEASURED_KEY = "measured_with"
 """Key of the schema's metadata that says what measured the lengths of the prompts."""
+LATER_COLUMNS: dict[str, dict[str, Any]] = {SCHEMA_VERSION: {}, f"{SCHEMA_FAMILY}v2": {"system": "", "history": []}}
+"""By schema that can be read: the columns that its files lack, with the value of every row."""
 
 IMAGE_TYPE = pa.struct(
     [
@@ -46,6 +48,7 @@ DIFFICULTY_TYPE = pa.struct(
         ),
     ]
 )
+TURN_TYPE = pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)])
 
 
 def _column(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -63,7 +66,9 @@ SCHEMA = pa.schema(
             pa.string(),
             "match_yesno | match_mcq | match_text | chart | counting | ocr | iou | pointing | open | math",
         ),
-        _column("question", pa.string(), "the user turn, options included; no placeholder tokens"),
+        _column("system", pa.string(), "the row's own system text, behind rollout.system_prompt; empty for none"),
+        _column("history", pa.list_(TURN_TYPE), "turns before the question, each of role user or assistant"),
+        _column("question", pa.string(), "the last user turn, options included; U+FFFC where an image stands"),
         _column("images", pa.list_(IMAGE_TYPE), "none, one or several, in the order of the prompt"),
         _column("options", pa.list_(pa.string()), "option texts of a multiple-choice row, A first"),
         _column("answer", pa.string(), "the reference; boxes as JSON in original pixels"),
@@ -191,14 +196,16 @@ class SampleTable:
 
     def _read_group(self, shard: Path, group: int) -> list[dict[str, Any]]:
         with _readable(shard):
-            return self._files[shard].read_row_group(group).to_pylist()  # type: ignore[no-any-return]
+            file = self._files[shard]
+            lacking = _lacking(file)
+            return [{**lacking, **row} for row in file.read_row_group(group).to_pylist()]
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
         """Return some columns of every row, read without the others; not for images."""
         found: list[tuple[Any, ...]] = []
         for shard, file in self._files.items():
             with _readable(shard):
-                table = file.read(columns=list(names))
+                table = _read(file, names)
                 found.extend(zip(*(table.column(name).to_pylist() for name in names), strict=True))
         return found
 
@@ -207,7 +214,7 @@ class SampleTable:
         tables = []
         for shard, file in self._files.items():
             with _readable(shard):
-                tables.append(file.read(columns=list(names)))
+                tables.append(_read(file, names))
         return pa.concat_tables(tables)
 
     def image_digests(self) -> list[tuple[str, ...]]:
@@ -223,15 +230,18 @@ class SampleTable:
     def digest(self) -> str:
         """Return the blake2b of all rows in their order, in hex, however they are divided into files.
 
-        Images enter by size and SHA-256, which `__getitem__` compares; their bytes are not read.
+        Images enter by size and SHA-256, which `__getitem__` compares; their bytes are not read. Rows of an earlier
+        schema have the digest that they have in this one.
         """
         leaves = [f"images.list.element.{name}" for name in ("size_bytes", "sha256", "width", "height")]
         names = [name for name in SCHEMA.names if name != "images"]
         digest = hashlib.blake2b(digest_size=16)
         for shard, file in self._files.items():
+            lacking = _lacking(file)
             with _readable(shard):
-                for batch in file.iter_batches(columns=[*names, *leaves]):
+                for batch in file.iter_batches(columns=[*(name for name in names if name not in lacking), *leaves]):
                     for row in batch.to_pylist():
+                        row = {**lacking, **row}
                         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 
@@ -255,10 +265,32 @@ def _open(path: Path) -> pq.ParquetFile:
     # Read, not mapped: a mapped file that is cut short kills the process where a read raises.
     with _readable(path):
         file = pq.ParquetFile(path)
-    found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
-    if found != SCHEMA_VERSION:
-        raise RolloutError(f"{path} has schema {found!r}; this version reads {SCHEMA_VERSION!r}: build the data again")
+    found = _schema_version(file)
+    if found not in LATER_COLUMNS:
+        known = ", ".join(map(repr, LATER_COLUMNS))
+        raise RolloutError(f"{path} has schema {found!r}; this version reads {known}: build the data again")
     return file
+
+
+def _schema_version(file: pq.ParquetFile) -> str:
+    return (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()  # type: ignore[no-any-return]
+
+
+def _lacking(file: pq.ParquetFile) -> dict[str, Any]:
+    """Return the columns that a file of an earlier schema lacks, with their value."""
+    return LATER_COLUMNS[_schema_version(file)]
+
+
+def _read(file: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
+    """Return columns, or parts of them, of all rows of a file, in their order; those that it lacks are filled in."""
+    lacking = _lacking(file)
+    table = file.read(columns=[name for name in names if name not in lacking])
+    for name in names:
+        if name in lacking:
+            kind = SCHEMA.field(name)
+            values = pa.array([lacking[name]] * file.metadata.num_rows, kind.type)
+            table = table.append_column(kind, values)
+    return table.select(list(dict.fromkeys(name.partition(".")[0] for name in names)))
 
 
 def describe() -> str:
@@ -290,6 +322,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
             }
             for image in sample.images
         ],
+        "history": [asdict(turn) for turn in sample.history],
         "options": list(sample.options),
         "difficulty": None if sample.difficulty is None else asdict(sample.difficulty),
         "metadata": sorted(sample.metadata.items()),
@@ -304,6 +337,7 @@ def to_sample(row: Mapping[str, Any], root: Path) -> Sample:
     """
     difficulty = row["difficulty"]
     converted = {
+        "history": tuple(Turn(**turn) for turn in row["history"]),
         "images": tuple(_image(image, root, row["sample_id"]) for image in row["images"]),
         "options": tuple(row["options"]),
         "difficulty": None if difficulty is None else Difficulty(**difficulty),

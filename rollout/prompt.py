@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
 from PIL import Image
 
 from conf.pictures import in_rgb
+from rollout.conversation import Conversation
 from rollout.errors import RolloutError
-from rollout.records import IMAGE_PLACE, EncodedPicture, ImageBytes, Sample
+from rollout.records import IMAGE_PLACE, EncodedPicture, ImageBytes, Sample, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -76,20 +78,6 @@ def banned_token_ids(model_path: Path) -> list[int]:
     return sorted(token_id for token_id in known if token_id < num_logits)
 
 
-def content_parts(question: str, num_images: int) -> list[dict[str, str]]:
-    r"""Return the content of a user turn: texts, and images in their places (U+FFFC) or before all text.
-
-    Example:
-        >>> content_parts("Is \ufffc red?", 1)
-        [{'type': 'text', 'text': 'Is '}, {'type': 'image'}, {'type': 'text', 'text': ' red?'}]
-    """
-    texts = question.split(IMAGE_PLACE) if IMAGE_PLACE in question else [*[""] * num_images, question]
-    content: list[dict[str, str]] = []  # an image between every two texts
-    for place, text in enumerate(texts):
-        content += [{"type": "image"}] * bool(place) + [{"type": "text", "text": text}] * bool(text)
-    return content
-
-
 class PromptBuilder:
     """Builds engine prompts with the checkpoint's own chat template and image processor."""
 
@@ -108,13 +96,14 @@ class PromptBuilder:
         """Make the prompt of a sample.
 
         Raises:
-            RolloutError: the question contains a placeholder, there are too many images, or one does not decode or is
-                of a size that the processor refuses.
+            RolloutError: a turn contains a placeholder, there are too many images, or one does not decode or is of a
+                size that the processor refuses.
         """
-        self._check(sample.question, [image.size for image in sample.images], sample.sample_id)
+        sizes = [image.size for image in sample.images]
+        self._check(Conversation.of(sample), sizes, sample.sample_id)
         images = [_decode(image, sample.sample_id) for image in sample.images]
         return EnginePrompt(
-            token_ids=self._token_ids(sample.question, len(images)),
+            token_ids=self._token_ids(self._text(Conversation.of(sample), len(images), sample.sample_id)),
             images=images,
             image_digests=tuple(blake2b(image.data, digest_size=16).hexdigest() for image in sample.images),
             input_sizes=tuple(self._input_size(image) for image in sample.images),
@@ -130,7 +119,7 @@ class PromptBuilder:
             RolloutError: as `build`.
         """
         images = self.build(sample).images
-        text = self._text(sample.question, len(images))
+        text = self._text(Conversation.of(sample), len(images), sample.sample_id)
         found = self._processor(images=images or None, text=[text], add_special_tokens=False)
         ids: list[int] = [int(token) for token in found["input_ids"][0]]
         return ids
@@ -155,31 +144,51 @@ class PromptBuilder:
             pixels = values.round().clamp(0, 255).to(torch.uint8)
         return EncodedPicture(grid=tuple(grid), pixels=fingerprint(pixels), num_values=len(pixels.unique()))
 
-    def measure(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> PromptLength:
+    def measure(
+        self,
+        question: str,
+        image_sizes: Sequence[tuple[int, int]],
+        sample_id: str,
+        *,
+        system: str = "",
+        history: tuple[Turn, ...] = (),
+    ) -> PromptLength:
         """Return the length of a prompt from the sizes of its images, without their pixels.
 
-        `image_sizes` are (width, height) of each image in original pixels.
+        Args:
+            question: As in a sample, like the rest.
+            image_sizes: (width, height) of each image in original pixels.
+            sample_id: For messages.
+            system: The row's own system text.
+            history: Turns before the question.
 
         Raises:
             RolloutError: As `build` does, or the processor cannot take an image of such a size.
         """
-        num_image_tokens = self._check(question, image_sizes, sample_id)
-        num_text_tokens = len(self._token_ids(question, len(image_sizes))) - len(image_sizes)
+        conversation = Conversation(question, system, history)
+        num_image_tokens = self._check(conversation, image_sizes, sample_id)
+        ids = self._token_ids(self._text(conversation, len(image_sizes), sample_id))
+        num_text_tokens = len(ids) - len(image_sizes)
         return PromptLength(num_tokens=num_text_tokens + num_image_tokens, num_image_tokens=num_image_tokens)
 
-    def _check(self, question: str, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> int:
+    def _check(self, conversation: Conversation, image_sizes: Sequence[tuple[int, int]], sample_id: str) -> int:
         """Refuse what cannot be a prompt; returns the tokens of its images."""
-        found = [token for token in PLACEHOLDER_TOKENS if token in question]
-        if found:
+        for name, text in conversation.texts():
+            found = [token for token in PLACEHOLDER_TOKENS if token in text]
+            if found:
+                raise RolloutError(
+                    f"sample {sample_id}: {name} holds the vision placeholder {found[0]!r}; remove it from "
+                    "the text, images are placed by the chat template"
+                )
+        if IMAGE_PLACE in conversation.system:
             raise RolloutError(
-                f"sample {sample_id}: the question holds the vision placeholder {found[0]!r}; remove it from "
-                "the text, images are placed by the chat template"
+                f"sample {sample_id}: the system turn holds a place for an image (U+FFFC); images stand in the "
+                "question or in the history: repair the row"
             )
-        num_places = question.count(IMAGE_PLACE)
-        if num_places not in (0, len(image_sizes)):
+        if not conversation.has_places_for(len(image_sizes)):
             raise RolloutError(
-                f"sample {sample_id}: the question has {num_places} places for images (U+FFFC), the sample "
-                f"{len(image_sizes)} images; repair the row"
+                f"sample {sample_id}: question and history have {conversation.num_places} places for images (U+FFFC), "
+                f"the sample {len(image_sizes)} images; repair the row"
             )
         if len(image_sizes) > self._max_images:
             raise RolloutError(
@@ -192,15 +201,16 @@ class PromptBuilder:
             raise RolloutError(f"sample {sample_id}: the processor refuses an image: {error}") from error
         return int(sum(counted["num_image_tokens"]))
 
-    def _token_ids(self, question: str, num_images: int) -> list[int]:
-        ids: list[int] = self._tokenizer(self._text(question, num_images), add_special_tokens=False).input_ids
+    def _token_ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
-    def _text(self, question: str, num_images: int) -> str:
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content_parts(question, num_images)}]
-        if self._system_prompt:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system_prompt}]})
-        prompt: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    def _text(self, conversation: Conversation, num_images: int, sample_id: str) -> str:
+        messages = conversation.messages(num_images=num_images, system_prompt=self._system_prompt)
+        try:
+            prompt: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:  # some templates know no system turn, or no two turns of one role
+            raise RolloutError(f"sample {sample_id}: the model's chat template refuses its turns: {error}") from error
         return prompt
 
     def _input_size(self, image: ImageBytes) -> tuple[int, int]:

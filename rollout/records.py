@@ -1,11 +1,11 @@
-"""Inputs and outputs of the rollout: Sample, Difficulty, SamplingSpec, Generation, RolloutGroup.
+"""Inputs and outputs of the rollout: Sample, Turn, Difficulty, SamplingSpec, Generation, RolloutGroup.
 
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from rollout.errors import RolloutError
 
 IMAGE_PLACE = "\ufffc"
-"""Stands in a question where an image belongs (U+FFFC, Unicode's object replacement character); without it all images
-come first."""
+"""Stands in a question, or in a turn of the history, where an image belongs (U+FFFC, Unicode's object replacement
+character); images without a place come first in the question."""
+Speaker = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "abort"]
 Fingerprint = tuple[int, int, int]
 """Of a tensor: (number of elements, sum of their bits, sum of bits times position), both sums modulo 2**64 as int64."""
@@ -74,6 +75,34 @@ class Difficulty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn of a conversation before the question.
+
+    Example:
+        >>> Turn(role="user", text="What is this?").role
+        'user'
+    """
+
+    role: Speaker
+    text: str
+    """With an IMAGE_PLACE for each image that it shows."""
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Speaker):
+            raise RolloutError(f"Turn.role is {self.role!r}; use one of {', '.join(get_args(Speaker))}")
+
+
+def readable(text: str) -> str:
+    """Return a text of a sample with `<image>` where an image stands: as rewards, judges and reports get it.
+
+    Example:
+        >>> readable("Compare \ufffc with \ufffc.")
+        'Compare <image> with <image>.'
+    """
+    return text.replace(IMAGE_PLACE, "<image>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One task row: a question about images, with its reference answer.
 
@@ -90,10 +119,16 @@ class Sample:
     """Task, which chooses the reward: match_yesno | match_mcq | match_text | chart | counting | ocr | iou | pointing |
     open | math."""
     question: str
-    """The user turn, options included; holds no placeholder tokens, and no IMAGE_PLACE or one for each image."""
+    """The last user turn, options included; holds no placeholder tokens, and no IMAGE_PLACE or one for each image that
+    the history does not show."""
     answer: str
     """The reference: text, a letter, a number, or boxes as JSON in original pixels."""
+    system: str = ""
+    """The row's own system text; follows rollout.system_prompt in the system turn. Empty for none."""
+    history: tuple[Turn, ...] = ()
+    """Turns before the question, oldest first."""
     images: tuple[ImageBytes, ...] = ()
+    """In the order of their places in history and question."""
     options: tuple[str, ...] = ()
     """Option texts of a multiple-choice row, in the order A, B, C, ..."""
     answer_type: str = ""

@@ -17,7 +17,8 @@ from orchestration.settings.errors import ConfigError
 from rewards.core.base import RewardError
 from rewards.core.config import DEFAULT_FORMAT, FormatConfig, RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
-from rollout.prompt import content_parts
+from rollout.conversation import Conversation
+from rollout.records import Turn
 
 PROBE = "What is this?"
 """A question to render the template with in checks."""
@@ -44,7 +45,7 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """Renders a question with images as the text of a prompt, with one placeholder per image."""
+    """Renders questions with images as texts of prompts, with one placeholder per image."""
 
     def __init__(self, folder: Path) -> None:
         """Find the template of a model folder and compile it.
@@ -68,26 +69,37 @@ class ChatTemplate:
                 "checkpoint"
             ) from error
 
-    def prompt(self, question: str, *, num_images: int, system_prompt: str, is_answered: bool = False) -> str:
+    def prompt(
+        self,
+        question: str,
+        *,
+        num_images: int,
+        system_prompt: str,
+        system: str = "",
+        history: tuple[Turn, ...] = (),
+        is_answered: bool = False,
+    ) -> str:
         """Return the text of a prompt.
 
         Args:
-            question: The user turn.
-            num_images: Images in its places (U+FFFC), or before it.
-            system_prompt: Empty for none.
+            question: The last user turn.
+            num_images: Of history and question; those without a place (U+FFFC) come first in the question.
+            system_prompt: Of the run; empty for none.
+            system: The row's own system text; empty for none.
+            history: Turns before the question.
             is_answered: Omit the generation prompt.
 
         Raises:
             ConfigError: The template fails on such a conversation.
         """
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content_parts(question, num_images)}]
-        if system_prompt:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
+        conversation = Conversation(question, system, history)
+        messages = conversation.messages(num_images=num_images, system_prompt=system_prompt)
         try:
             return self._template.render(messages=messages, add_generation_prompt=not is_answered)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise ConfigError(
                 f"model.path={self._folder}: its chat template fails on a question with {num_images} images "
+                f"and {len(history)} turns before it "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); copy the template of the "
                 "original checkpoint"
             ) from error

@@ -7,6 +7,7 @@ check of a prompt's length).
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,11 @@ from rewards.core.config import RewardConfig
 from rewards.functions.tokenizer import load_tokenizer
 from rewards.proof import ReferenceFault, ReferenceProof
 from rollout.config import StreamConfig
+from rollout.conversation import Conversation
 from rollout.dataset import SampleTable
 from rollout.mixture import find_buckets
 from rollout.prompt import PLACEHOLDER_TOKENS, PromptLength
+from rollout.records import IMAGE_PLACE, Turn, readable
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -61,11 +64,17 @@ class PromptRuler:
         )  # settings of another model's processor are refused here, not row by row
         self._template = ChatTemplate(folder)
 
-    def measure(self, questions: Sequence[str], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
-        """Return the length of each prompt, given questions and image sizes; None for a refused image."""
+    def measure(self, prompts: Sequence[Conversation], sizes: Sequence[Sequence[Size]]) -> list[PromptLength | None]:
+        """Return the length of each prompt, given its texts and image sizes; None for a refused image."""
         texts = [
-            self._template.prompt(question, num_images=len(own), system_prompt=self._system_prompt)
-            for question, own in zip(questions, sizes, strict=True)
+            self._template.prompt(
+                prompt.question,
+                num_images=len(own),
+                system_prompt=self._system_prompt,
+                system=prompt.system,
+                history=prompt.history,
+            )
+            for prompt, own in zip(prompts, sizes, strict=True)
         ]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [self._length(len(encoding.ids), own) for encoding, own in zip(encodings, sizes, strict=True)]
@@ -78,11 +87,19 @@ class PromptRuler:
         return PromptLength(num_tokens=num_tokens - len(sizes) + images, num_image_tokens=images)
 
 
-Reason = Literal["too_many_images", "placeholder_in_question", "image_refused", "prompt_too_long", "completion_cut"]
+Reason = Literal[
+    "too_many_images",
+    "placeholder_in_question",
+    "places_unequal",
+    "image_refused",
+    "prompt_too_long",
+    "completion_cut",
+]
 
 REASONS: Mapping[Reason, str] = {
     "too_many_images": "more images than rollout.engine.max_images_per_prompt",
-    "placeholder_in_question": "the question contains a vision placeholder",
+    "placeholder_in_question": "question, system text or history contain a vision placeholder",
+    "places_unequal": "places of images in question, system text or history that are not those of the row's images",
     "image_refused": "the processor refuses an image of that shape",
     "prompt_too_long": "prompt of rollout.engine.max_model_len tokens or more",
     "completion_cut": "prompt that leaves less than max_completion_tokens; accepted, long completions are truncated",
@@ -94,6 +111,8 @@ MAX_MEASURED = 8192
 PROMPT_COLUMNS = (
     "sample_id",
     "question",
+    "system",
+    "history",
     "images.list.element.width",
     "images.list.element.height",
     "images.list.element.size_bytes",
@@ -187,14 +206,13 @@ def plan_prompts(
     measured = unknown[:: -(-len(unknown) // MAX_MEASURED) or 1]
     reasons: dict[int, Reason] = {}
     if ruler is not None and measured:
-        questions = rows.column("question").take(pa.array(measured)).to_pylist()
-        found = ruler.measure(questions, [sizes[index] for index in measured])
+        found = ruler.measure(_conversations(rows.take(pa.array(measured))), [sizes[index] for index in measured])
         for index, length in zip(measured, found, strict=True):
             if length is None:
                 reasons[index] = "image_refused"
             else:
                 prompt_tokens[index], image_tokens[index] = length.num_tokens, length.num_image_tokens
-    reasons |= _outliers(config, rows.column("question"), sizes, prompt_tokens)
+    reasons |= _outliers(config, rows, sizes, prompt_tokens)
     known = [index for index, tokens in enumerate(prompt_tokens) if tokens is not None]
     taken = [index for index in known if reasons.get(index) in (None, "completion_cut")]
     by_reason: dict[Reason, list[int]] = {reason: [] for reason in REASONS}
@@ -222,7 +240,7 @@ def plan_prompts(
 
 
 def _outliers(
-    config: ExperimentConfig, questions: pa.ChunkedArray, sizes: Sequence[Sequence[Size]], prompt_tokens: Sequence[Any]
+    config: ExperimentConfig, rows: pa.Table, sizes: Sequence[Sequence[Size]], prompt_tokens: Sequence[Any]
 ) -> dict[int, Reason]:
     """Return the reason of each row that exceeds a limit: the first one that the run would raise."""
     engine, sampling = config.rollout.engine, config.rollout.sampling
@@ -234,9 +252,18 @@ def _outliers(
     for index, own in enumerate(sizes):
         if len(own) > engine.max_images_per_prompt:
             found[index] = "too_many_images"
-    for token in PLACEHOLDER_TOKENS:
-        holds = pc.indices_nonzero(pc.match_substring(questions, token))
-        found |= dict.fromkeys(holds.to_pylist(), "placeholder_in_question")
+    with_turns = pc.greater(pc.list_value_length(rows.column("history")), 0)
+    with_places = [pc.match_substring(rows.column(name), IMAGE_PLACE) for name in ("question", "system")]
+    placed = pc.indices_nonzero(reduce(pc.or_, with_places, with_turns))
+    for index, conversation in zip(placed.to_pylist(), _conversations(rows.take(placed)), strict=True):
+        if not conversation.has_places_for(len(sizes[index])) or IMAGE_PLACE in conversation.system:
+            found[index] = "places_unequal"
+        if any(token in text for _, text in conversation.texts() for token in PLACEHOLDER_TOKENS):
+            found[index] = "placeholder_in_question"
+    for texts in (rows.column("question"), rows.column("system")):
+        for token in PLACEHOLDER_TOKENS:
+            holds = pc.indices_nonzero(pc.match_substring(texts, token))
+            found |= dict.fromkeys(holds.to_pylist(), "placeholder_in_question")
     return found
 
 
@@ -255,6 +282,12 @@ def _doubt(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | No
         return f"{what}; measured again", False
     done = "ignored" if other else "taken as they are"
     return f"{what}; {done}, as the model's folder, with which they are measured again, is not there", not other
+def _conversations(rows: pa.Table) -> list[Conversation]:
+    columns = (rows.column(name).to_pylist() for name in ("question", "system", "history"))
+    return [
+        Conversation(question, system, tuple(Turn(**turn) for turn in history))
+        for question, system, history in zip(*columns, strict=True)
+    ]
 
 
 def _measured_by(num_unknown: int, num_measured: int, num_rows: int, ruler: PromptRuler | None) -> str:
@@ -380,7 +413,7 @@ def _request(row: dict[str, Any]) -> RewardRequest:
     return RewardRequest(
         task=row["task"],
         source=row["source"],
-        question=row["question"],
+        question=readable(row["question"]),
         response="",
         answer=row["answer"],
         options=tuple(row["options"]),

@@ -50,6 +50,8 @@ def row(number: int, *, question: str = "How many?", sizes: tuple[tuple[int, int
         "source_id": "",
         "license": "",
         "task": task,
+        "system": "",
+        "history": [],
         "question": question,
         "images": [
             {

@@ -14,10 +14,22 @@ from orchestration.settings.experiment import ExperimentConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder
-from rollout.records import IMAGE_PLACE
+from rollout.records import IMAGE_PLACE, Turn
 from tests.unit.plan.runs import dataset, gpu_settings, row
 
 WORDS = ["how", "tall", "is", "the", "third", "bar", "of", "left", "red", "chart", "and", "where"]
+
+
+def drawn_turns(rng: random.Random, question: str, num_images: int) -> dict[str, object]:
+    """System text, history and question with images in their places; at times one place too many."""
+    places = [rng.randrange(2) for _ in range(num_images + (rng.random() < 0.1))]
+    told = " ".join(rng.choices(WORDS, k=rng.randrange(4))) + rng.choice(["", "", "", "<|image_pad|>"])
+    asked = "\ufffc" * places.count(0) + rng.choice(["who", "who", "<image>"])
+    return {
+        "system": rng.choice(["", told]),
+        "history": [{"role": "user", "text": asked}, {"role": "assistant", "text": told}],
+        "question": " \ufffc".join([question] + [""] * places.count(1)),
+    }
 
 
 def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:
@@ -28,9 +40,13 @@ def drawn_rows(seed: int, number: int) -> list[dict[str, object]]:
         if rng.random() < 0.1:
             question += rng.choice(["<image>", "<|image_pad|>"])
         sizes = tuple((rng.randrange(1, 900), rng.randrange(28, 900)) for _ in range(rng.randrange(4)))
-        if rng.random() < 0.2:
+        is_in_place = rng.random() < 0.2
+        if is_in_place:
             question = f"{IMAGE_PLACE} and ".join([question, *["then"] * len(sizes)])
-        rows.append(row(index, question=question, sizes=sizes, prompt_tokens=None, image_tokens=None))
+        asked = row(index, question=question, sizes=sizes, prompt_tokens=None, image_tokens=None)
+        if not is_in_place and rng.random() < 0.5:
+            asked |= drawn_turns(rng, question, len(sizes))
+        rows.append(asked)
     return rows
 
 
@@ -67,7 +83,9 @@ def test_lengths_and_refusals_are_those_of_the_run(
     for drawn in rows:
         sizes = [(image["width"], image["height"]) for image in drawn["images"]]  # type: ignore[attr-defined]
         try:
-            length = builder.measure(str(drawn["question"]), sizes, "")
+            turns = tuple(Turn(**turn) for turn in drawn["history"])  # type: ignore[attr-defined]
+            asked, system = str(drawn["question"]), str(drawn["system"])
+            length = builder.measure(asked, sizes, "", system=system, history=turns)
         except RolloutError as error:
             reasons["refused" if "processor" in str(error) else str(error).split(" ", 2)[2][:8]] += 1
             continue
@@ -89,6 +107,7 @@ def test_lengths_and_refusals_are_those_of_the_run(
     assert found.num_refused > 0
     assert counted["too_many_images"] > 0
     assert counted["placeholder_in_question"] > 0
+    assert counted["places_unequal"] > 0
 
 
 def test_measured_columns_are_believed_and_nothing_else_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rollout.dataset import ROW_GROUP_BYTES, SCHEMA_VERSION, SampleTable, describe, to_row, write_rows, write_samples
 from rollout.errors import RolloutError
-from rollout.records import Difficulty, ImageBytes, Sample
+from rollout.records import Difficulty, ImageBytes, Sample, Turn
 
 
 def make_samples(count: int) -> list[Sample]:
@@ -110,9 +110,79 @@ def test_everything_that_the_data_engine_knows_survives_the_disk(tmp_path: Path)
         image_tokens=16,
         difficulty=difficulty,
         metadata={"template": "3", "ä": "ö"},
+        system="Be kind.",
+        history=(Turn(role="user", text="Who?"), Turn(role="assistant", text="Two.")),
     )
     write_samples(tmp_path / "s.parquet", [sample])
     assert SampleTable(tmp_path / "s.parquet")[0] == sample
+
+
+def write_v2(path: Path) -> list[Sample]:
+    """Write a file as version 2 did, without system and history."""
+    image = pa.struct(
+        [
+            pa.field("bytes", pa.binary()),
+            pa.field("path", pa.string()),
+            pa.field("size_bytes", pa.int64(), nullable=False),
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+        ]
+    )
+    difficulty = pa.struct([pa.field("num_completions", pa.int32(), nullable=False), pa.field("mean", pa.float32())])
+    schema = pa.schema(
+        [
+            *(pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "source", "source_id", "license")),
+            *(pa.field(name, pa.string(), nullable=False) for name in ("task", "question")),
+            pa.field("images", pa.list_(image), nullable=False),
+            pa.field("options", pa.list_(pa.string()), nullable=False),
+            *(pa.field(name, pa.string(), nullable=False) for name in ("answer", "answer_type", "stratum")),
+            pa.field("prompt_tokens", pa.int32()),
+            pa.field("image_tokens", pa.int32()),
+            pa.field("difficulty", difficulty),
+            pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
+        ],
+        metadata={"schema": "mixed-r1.samples.v2"},
+    )
+    samples = make_samples(70)
+    rows = [to_row(sample) for sample in samples]
+    rows = [{name: row[name] for name in schema.names} for row in rows]
+    with pq.ParquetWriter(path, schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows[:64], schema=schema))
+        writer.write_table(pa.Table.from_pylist(rows[64:], schema=schema))
+    return samples
+
+
+def test_files_of_version_2_are_read_everywhere(tmp_path: Path) -> None:
+    samples = write_v2(tmp_path / "train-0.parquet")
+    table = SampleTable(tmp_path / "train-0.parquet")
+    assert [table[i] for i in range(len(table))] == samples
+    assert table.columns("history", "question", "system")[1] == ([], "question 1 é", "")
+    found = table.arrow("system", "images.list.element.width", "history")
+    assert found.column_names == ["system", "images", "history"]
+    assert found.to_pylist()[4] == {"system": "", "images": [{"width": 3}], "history": []}
+
+    turns = (Turn(role="user", text="Who?"), Turn(role="assistant", text="Two."))
+    later = [replace(sample, sample_id=f"new-{i}", history=turns) for i, sample in enumerate(make_samples(3))]
+    write_samples(tmp_path / "train-1.parquet", later)
+    mixed = SampleTable(tmp_path)
+    assert [mixed[i] for i in (69, 70, 72)] == [samples[69], later[0], later[2]]
+    assert mixed.arrow("history", "sample_id").column("history").to_pylist()[69:71] == [
+        [],
+        [{"role": "user", "text": "Who?"}, {"role": "assistant", "text": "Two."}],
+    ]
+    assert len(mixed.image_digests()) == 73
+
+
+def test_a_version_2_file_has_the_digest_of_its_rows_and_other_turns_another(tmp_path: Path) -> None:
+    samples = write_v2(tmp_path / "v2.parquet")
+    write_samples(tmp_path / "v3.parquet", samples)
+    turn = Turn(role="user", text="Who?")
+    write_samples(tmp_path / "turn.parquet", [replace(samples[0], history=(turn,)), *samples[1:]])
+    write_samples(tmp_path / "system.parquet", [replace(samples[0], system="Be kind."), *samples[1:]])
+    digests = [SampleTable(tmp_path / f"{name}.parquet").digest() for name in ("v2", "v3", "turn", "system")]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
 
 
 def write_with_path(folder: Path, path: str, data: bytes) -> SampleTable:

@@ -7,15 +7,17 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
 from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
+from orchestration.models.chat_template import ChatTemplate
 from rollout.errors import RolloutError
 from rollout.prompt import PromptBuilder, banned_token_ids
-from rollout.records import ImageBytes, Sample
+from rollout.records import ImageBytes, Sample, Turn
 from tests.integration.tiny import allow_tiles
 
 PLACEHOLDERS = {
@@ -54,6 +56,79 @@ def test_images_stand_in_their_places_in_the_question(folder: Path, family: str)
     assert f"user\nIs {markup} larger than {markup}?<|im_end|>" in text
     with pytest.raises(RolloutError, match="2 places for images"):
         builder.build(replace(placed, images=placed.images[:1]))
+
+
+HISTORY = (Turn(role="user", text="\ufffcWho are they?"), Turn(role="assistant", text="Two players."))
+
+
+@pytest.mark.parametrize(
+    ("system_prompt", "system", "expected"),
+    [
+        ("", "", ""),
+        ("Think.", "", "<|im_start|>system\nThink.<|im_end|>\n"),
+        ("", "Be kind.", "<|im_start|>system\nBe kind.<|im_end|>\n"),
+        ("Think.", "Be kind.", "<|im_start|>system\nThink.\n\nBe kind.<|im_end|>\n"),
+    ],
+)
+def test_system_turn_and_history_come_before_the_question(
+    system_prompt: str, system: str, expected: str, folder: Path, family: str
+) -> None:
+    builder = PromptBuilder(folder, system_prompt=system_prompt, max_images=3)
+    asked = replace(sample(3), question="\ufffc or \ufffc?", system=system, history=HISTORY)
+    processor = AutoProcessor.from_pretrained(folder)
+    markup = IMAGE_MARKUP[family]
+    text = (
+        f"{expected}<|im_start|>user\n{markup}Who are they?<|im_end|>\n<|im_start|>assistant\nTwo players.<|im_end|>\n"
+        f"<|im_start|>user\n{markup} or {markup}?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    parts = [{"type": "text", "text": text} for text in ("Think.", "Be kind.") if text in expected]
+    by_hand = [
+        *([{"role": "system", "content": "\n\n".join(part["text"] for part in parts)}] if parts else []),
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who are they?"}]},
+        {"role": "assistant", "content": "Two players."},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " or "}, {"type": "image"},
+                                     {"type": "text", "text": "?"}]},
+    ]  # fmt: skip
+
+    assert processor.tokenizer.decode(builder.build(asked).token_ids) == text
+    assert processor.apply_chat_template(by_hand, add_generation_prompt=True) == text
+    assert ChatTemplate(folder).prompt(
+        asked.question, num_images=3, system_prompt=system_prompt, system=system, history=HISTORY
+    ) == text  # fmt: skip
+    length = builder.measure(asked.question, [(200, 90)] * 3, "a", system=system, history=HISTORY)
+    assert length.num_tokens == len(builder.expanded_ids(asked))
+
+
+def test_images_that_the_history_does_not_show_come_first_in_the_question(folder: Path, family: str) -> None:
+    builder = PromptBuilder(folder, system_prompt="", max_images=2)
+    asked = replace(sample(2), history=HISTORY)
+    text = AutoProcessor.from_pretrained(folder).tokenizer.decode(builder.build(asked).token_ids)
+    assert text.endswith(f"<|im_start|>user\n{IMAGE_MARKUP[family]}where?<|im_end|>\n<|im_start|>assistant\n")
+    assert text.startswith(f"<|im_start|>user\n{IMAGE_MARKUP[family]}Who are they?<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"system": "See <image>."}, "the system turn holds the vision placeholder '<image>'"),
+        ({"history": (Turn(role="user", text="<|image_pad|>"),)}, "turn 1 of the history holds the vision placeholder"),
+        ({"system": "See \ufffc."}, "the system turn holds a place for an image"),
+        ({"history": (*HISTORY, *HISTORY)}, "2 places for images .* the sample 1 images"),
+        ({"history": HISTORY, "question": "See \ufffc."}, "2 places for images .* the sample 1 images"),
+    ],
+)
+def test_placeholders_and_places_are_checked_in_all_turns(changes: dict[str, Any], words: str, folder: Path) -> None:
+    with pytest.raises(RolloutError, match=words):
+        PromptBuilder(folder, system_prompt="", max_images=3).build(replace(sample(1), **changes))
+
+
+def test_a_template_that_knows_no_history_costs_the_row(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% if messages|length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
+    )
+    with pytest.raises(RolloutError, match="sample a: the model's chat template refuses its turns: one turn"):
+        PromptBuilder(tmp_path, system_prompt="", max_images=3).build(replace(sample(1), history=HISTORY))
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 2])
