@@ -181,6 +181,8 @@ def to_sample(row: Candidate, images: ImageReader) -> Sample:
         license=row.license,
         task=row.task,
         question=row.question,
+        system=row.system,
+        history=row.history,
         images=tuple(
             ImageBytes(data=images.read(image.chunk, image.index), width=image.width, height=image.height)
             for image in row.images

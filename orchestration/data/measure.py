@@ -60,7 +60,13 @@ def measure(row: Candidate, ruler: Ruler) -> Candidate:
         Refused: The prompt is too long, or the processor refuses it.
     """
     try:
-        length = prompt_builder(ruler).measure(row.question, [image.size for image in row.images], row.sample_id)
+        length = prompt_builder(ruler).measure(
+            row.question,
+            [image.size for image in row.images],
+            row.sample_id,
+            system=row.system,
+            history=row.history,
+        )
     except RolloutError as error:
         raise Refused(RejectReason.PROMPT_UNBUILDABLE, str(error)) from error
     if length.num_tokens > ruler.max_prompt_tokens:

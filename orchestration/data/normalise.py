@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Self
 
@@ -42,6 +42,7 @@ from rewards.core.frames import Box
 from rewards.proof import ReferenceProof
 from rewards.text.boxes import parse_boxes
 from rewards.text.yes_no import read_yes_no
+from rollout.records import IMAGE_PLACE, Turn, readable
 
 CHART_TYPES = ("", "number", "year", "text", "list", "bool")
 _UNTYPED_TASKS = ("match_yesno", "match_mcq", "match_text", "iou", "open", "math")
@@ -88,7 +89,7 @@ def normalise(
     Raises:
         Refused: The reference, the options or the boxes cannot be used.
     """
-    question = row.question.replace("\r\n", "\n").replace("\r", "\n").strip()
+    question = _tidy(row.question)
     sample_id = row.metadata.get(SAMPLE_ID_KEY) or sample_id_of(source, row.source_id, question)
     template = config.prompts.get(row.task, "{question}")
     answer = row.answer.strip()
@@ -106,6 +107,8 @@ def normalise(
     elif row.task == "iou" or row.boxes is not None:
         if not images:
             raise Refused(RejectReason.IMAGE_MISSING, "the row asks for boxes and has no image")
+        if 0 < sum(turn.text.count(IMAGE_PLACE) for turn in row.history) < len(images):
+            raise Refused(RejectReason.BOX_IMAGE_UNCLEAR, "history and question show images each")
         answer = box_answer(row, images[0].size, limits)
     return Candidate(
         sample_id=sample_id,
@@ -116,6 +119,8 @@ def normalise(
         task=row.task,
         question=_user_turn(template, question, options),
         stem=question,
+        system=_tidy(row.system),
+        history=_tidy_turns(row.history),
         answer=answer,
         images=tuple(images),
         options=options,
@@ -136,10 +141,20 @@ def guard(row: RawRow, images: Sequence[StoredImage], *, source: str, license: s
         task=row.task,
         question=question,
         stem=question,
+        system=_tidy(row.system),
+        history=_tidy_turns(row.history),
         answer=row.answer.strip(),
         images=tuple(images),
         options=row.options,
     )
+
+
+def _tidy(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _tidy_turns(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(replace(turn, text=_tidy(turn.text)) for turn in turns)
 
 
 def sample_id_of(source: str, source_id: str, question: str) -> str:
@@ -202,7 +217,7 @@ class ReferenceCheck:
             RewardRequest(
                 task=candidate.task,
                 source=candidate.source,
-                question=candidate.question,
+                question=readable(candidate.question),
                 response="",
                 answer=candidate.answer,
                 options=candidate.options,

@@ -1,6 +1,6 @@
 """HTML page of a built dataset: mixture, rows by stage, difficulty, lengths, licences, quotas, example rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -8,7 +8,7 @@ from markupsafe import Markup
 from orchestration.data.manifest import REWARD_EDGES
 from orchestration.page.figures import colours_of, data_uri, histogram_svg, images_svg, render, stacked_bars_svg
 from rewards.text.boxes import parse_boxes
-from rollout.records import Sample
+from rollout.records import Sample, readable
 
 MAX_ANSWER_CHARS = 600
 NUM_VALUES = 12
@@ -160,11 +160,21 @@ def _example(sample: Sample) -> dict[str, Any]:
     is_long = len(sample.answer) > MAX_ANSWER_CHARS
     return {
         "sample": sample,
+        "turns": [(role, readable(text)) for role, text in _turns(sample)],
+        "question": readable(sample.question),
         "pictures": images_svg([(data_uri(image), image.size) for image in sample.images], reference=boxes),
         "facts": [sample.task, sample.answer_type, origin, sample.stratum, tokens],
         "answer": sample.answer[:MAX_ANSWER_CHARS] + " ..." if is_long else sample.answer,
         "difficulty": _difficulty_of(sample),
     }
+
+
+def _turns(sample: Sample) -> Iterator[tuple[str, str]]:
+    """Yield role and text of what comes before the question."""
+    if sample.system:
+        yield "system", sample.system
+    for turn in sample.history:
+        yield turn.role, turn.text
 
 
 def _difficulty_of(sample: Sample) -> str:

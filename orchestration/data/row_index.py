@@ -48,6 +48,7 @@ Pairs = tuple[Places, Places]
 
 # Digests of a row; rows that are equal in what a column describes have equal digests in it.
 #   exact:   bytes of the images, normalised question, options in any order, whether the answer is a description
+#   question and words count with the row's system text and history: after another history it is another question
 #   answer:  without case; for letters the texts of those options, so that the order of options does not matter
 #   family:  task, answer and number of images, which near-duplicates have in common
 #   profile: family, fingerprints of the images (hash and thumbnail), words of the question: near-duplicates if equal
@@ -152,8 +153,10 @@ class RowIndex:
             place: Unique number in the recipe, from 0: of two equal rows the one with the lower place stays.
         """
         waiting = self._waiting
-        question = normalised_question(row.stem)
-        words = tuple(sorted(question_words(row.stem)))
+        told = [_plain(row.system), *((turn.role, _plain(turn.text)) for turn in row.history)]
+        tag = f"{_digest(told).hex()}/" if row.system or row.history else ""
+        question = tag + normalised_question(row.stem)
+        words = tuple(sorted(tag + word for word in question_words(row.stem)))
         answer, words_key, fingerprints = _answer(row), _digest(words), []
         for number, image in enumerate(row.images):
             hash_bytes, thumbnail = bytes.fromhex(image.dhash), base64.b64decode(image.thumbnail)

@@ -59,6 +59,7 @@ STAGES = {
             "orchestration.data.images",
             "orchestration.data.validate",
             "rewards.core.envelope",
+            "rollout.conversation",
             "rollout.prompt",
         ),
         libraries=("numpy", "pillow"),
@@ -82,7 +83,7 @@ STAGES = {
     ),
     "measure": StageRules(
         version=1,
-        code=("orchestration.data.measure", "rollout.prompt"),
+        code=("orchestration.data.measure", "rollout.conversation", "rollout.prompt"),
         libraries=("pillow", "tokenizers", "transformers"),
     ),
     "sample": StageRules(
@@ -92,6 +93,7 @@ STAGES = {
             "orchestration.settings.seeds",
             "orchestration.workers.summaries",
             "rewards",
+            "rollout.conversation",
             "rollout.prompt",
             "rollout.translation",
         ),

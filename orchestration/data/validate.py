@@ -19,7 +19,9 @@ from orchestration.data.sources.rows import RawRow, Refused, RejectReason, raw_f
 from orchestration.data.stages import RowStage, RowStep, stage_code
 from orchestration.settings.recipe import LimitsConfig
 from rewards.core.envelope import END_OF_TURN
+from rollout.conversation import Conversation
 from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.records import IMAGE_PLACE
 
 _DIRTY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Control characters but tab and line breaks, lone surrogates, and code points that are no characters."""
@@ -37,6 +39,7 @@ _OTHER_TOKENS = (
     "<im_end>",
     "<im_patch>",
     "<image_placeholder>",
+    "<ImageHere>",
     "<ref-object>",
     "<bbox>",
     "<audio>",
@@ -94,6 +97,7 @@ def validate(
         token = _TOKEN.search(text)
         if token is not None:
             raise Refused(RejectReason.PLACEHOLDER_IN_TEXT, f"{name} holds {token.group()!r}")
+    _check_places(row)
     _check_numbers(row)
     has_boxes = row.boxes is not None or row.task == "iou"
     checked = []
@@ -108,11 +112,13 @@ def validate(
 def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -> None:
     if len(images) > limits.max_images:
         raise Refused(RejectReason.TOO_MANY_IMAGES, f"{len(images)}; limits.max_images is {limits.max_images}")
-    num_chars = len(row.question) + sum(map(len, row.options))
+    told = len(row.system) + sum(len(turn.text) for turn in row.history)
+    num_chars = len(row.question) + sum(map(len, row.options)) + told
     if num_chars > limits.max_question_chars:
+        also = f"options and {told} of earlier turns" if told else "options"
         raise Refused(
             RejectReason.QUESTION_TOO_LONG,
-            f"{num_chars} characters, options included; limits.max_question_chars is {limits.max_question_chars}",
+            f"{num_chars} characters, {also} included; limits.max_question_chars is {limits.max_question_chars}",
         )
     num_chars = len(row.answer) + sum(len(box.label) for box in row.boxes or ())
     if num_chars > limits.max_answer_chars:
@@ -122,11 +128,23 @@ def _check_lengths(row: RawRow, images: Sequence[bytes], limits: LimitsConfig) -
         )
     if not row.question.strip():
         raise Refused(RejectReason.QUESTION_EMPTY, repr(row.question[:20]))
+    for number, turn in enumerate(row.history, start=1):
+        if not turn.text.strip():
+            raise Refused(RejectReason.QUESTION_EMPTY, f"turn {number} of the history, of the {turn.role}, is blank")
+
+
+def _check_places(row: RawRow) -> None:
+    texts = Conversation(row.question, row.system, row.history)
+    if not texts.has_places_for(len(row.images)) or IMAGE_PLACE in row.system:
+        raise Refused(
+            RejectReason.MARKERS_UNEQUAL,
+            f"the turns have {texts.num_places} places for images (U+FFFC), the row {len(row.images)} images",
+        )
 
 
 def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of the texts that a model reads or that a reward grades against."""
-    yield "the question", row.question
+    yield from Conversation(row.question, row.system, row.history).texts()
     yield "the answer", row.answer
     for place, option in enumerate(row.options, start=1):
         yield f"option {place}", option

@@ -282,6 +282,8 @@ def _doubt(config: ExperimentConfig, table: SampleTable, ruler: PromptRuler | No
         return f"{what}; measured again", False
     done = "ignored" if other else "taken as they are"
     return f"{what}; {done}, as the model's folder, with which they are measured again, is not there", not other
+
+
 def _conversations(rows: pa.Table) -> list[Conversation]:
     columns = (rows.column(name).to_pylist() for name in ("question", "system", "history"))
     return [

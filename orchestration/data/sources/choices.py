@@ -18,8 +18,8 @@ from orchestration.data.sources.fields import (
     require_images,
     stem,
     with_numbers,
-    without_markers,
 )
+from orchestration.data.sources.markers import place_images
 from orchestration.data.sources.option_lists import python_list
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import (
@@ -306,7 +306,7 @@ class Geometry3K(Adapter):
         def of_table(record: Record, row: Fields) -> RawRow:
             number = row.label("id")
             images = require_images(cell_images(row.raw("images"), "images"), "images")
-            question = without_markers(row.text("problem"))
+            question, images = place_images(row.text("problem"), images)
             source_id = number or f"{part.name}/{record.place}"
             if is_free:
                 return convert(source_id, question, row.answer("answer"), images)

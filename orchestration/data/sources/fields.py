@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from orchestration.data.sources.rows import RawImage, RejectReason
-from rollout.records import IMAGE_PLACE
 
 MAX_INTEGER = 10**15
 """Larger than any id, index or year; longer integers are damage, and printing very long ones raises."""
@@ -162,8 +161,6 @@ _COCO_FOLDER = re.compile(r"(?:^|/)(?:train|val|test|unlabeled)(?:2014|2015|2017
 _GENOME_FOLDER = re.compile(r"(?:^|/)VG_100K(?:_2)?/([0-9]{1,9})\.")
 _PATH_CHARS = 1_000
 """Characters of a path that are searched for a known image name."""
-_MARKER = re.compile(r"<image>[ \t]*\n?")
-_MARKERS = re.compile(r"(?:\s*<image>)+")
 _IMAGE_NUMBER = re.compile(r"<image ([1-9][0-9]?)>")
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _LINK = re.compile(r"(https?):/+", re.IGNORECASE)
@@ -276,39 +273,6 @@ def require_images(images: tuple[RawImage, ...], name: str) -> tuple[RawImage, .
     if not images:
         raise RowError(RejectReason.MISSING_FIELD, f"{name} holds no image")
     return images
-
-
-def without_markers(text: str) -> str:
-    """Return a question without `<image>` markers; the chat template places images, the same way for all sources.
-
-    Example:
-        >>> without_markers("<image> What is this?"), without_markers("What is this? <image>")
-        ('What is this?', 'What is this?')
-    """
-    return _MARKER.sub("", text).strip()
-
-
-def with_places(question: str, num_images: int) -> str:
-    r"""Return a question whose images stand where its `<image>` markers do; at its beginning they need no place.
-
-    Raises:
-        RowError: it has markers, and not as many as the row has images.
-
-    Example:
-        >>> with_places("<image>What is this?", 1), with_places("Compare <image> with <image>.", 2)
-        ('What is this?', 'Compare \ufffc with \ufffc.')
-    """
-    if IMAGE_PLACE in question:
-        raise RowError(RejectReason.TEXT_NOT_CLEAN, "the question holds U+FFFC, which stands for an image here")
-    num_markers = question.count("<image>")
-    if num_markers not in (0, num_images):
-        raise RowError(
-            RejectReason.MARKERS_UNEQUAL, f"the question has {num_markers} <image> markers, the row {num_images} images"
-        )
-    leading = _MARKERS.match(question)
-    if num_markers and leading and leading[0].count("<image>") == num_markers:
-        return question[leading.end() :].strip()
-    return question.replace("<image>", IMAGE_PLACE).strip()
 
 
 def with_numbers(text: str, present: Sequence[int]) -> str:

@@ -1,19 +1,22 @@
 """Formats in JSON files that need code: PlotQA's questions, conversations as in LLaVA, ShareGPT4V's captions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestration.data.sources.answers import TASKS, without_opening
 from orchestration.data.sources.base import Adapter, Licence, Part, file_parts, missing, require_file
-from orchestration.data.sources.fields import Fields, RowError, as_fields, file_image, refuse, without_markers
+from orchestration.data.sources.fields import Fields, RowError, as_fields, file_image, refuse
 from orchestration.data.sources.files import records
+from orchestration.data.sources.markers import as_question, mark_places
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record, json_array, read_rows
+from orchestration.data.sources.turns import ASKING, REPLYING
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import SourceConfig
+from rollout.records import IMAGE_PLACE, Turn
 
 PLOTQA_LAYOUT = "<split>/qa_pairs_v1.json or qa_pairs_v2.json, and <split>/png/<image_index>.png"
 
@@ -109,8 +112,9 @@ class LlavaOptions:
     """Folder that the rows' paths start from; LLaVA-Instruct-150K names bare COCO numbers: coco/train2017."""
     task: Literal["open", "match_text", "match_yesno", "chart", "math"] = "open"
     """How replies are graded. `open` suits descriptions only; see rewards/README.md."""
-    turns: Literal["first", "all"] = "first"
-    """The first question only, or all of them: later ones may depend on earlier ones."""
+    turns: Literal["first", "all", "history"] = "first"
+    """The first question only; all, each by itself, though later ones may depend on earlier ones; or all of them
+    with the turns before them as history."""
     text_only: bool = False
     """Keep conversations without an image; otherwise they are rejected as text_only, and so counted."""
     strip_openings: bool = False
@@ -133,10 +137,11 @@ class Llava(Adapter):
     """Reads sets of LLaVA's form.
 
     Raw: a JSON array, or JSON lines, of {id, image (a path or a list; absent in text), conversations: [{from: human or
-    gpt, value}]}; the human's text holds `<image>` markers, which are dropped. LLaVA-Instruct-150K (detail_23k.json),
+    gpt, value}]}; images stand where the texts have `<image>`. LLaVA-Instruct-150K (detail_23k.json),
     LLaVA-Pretrain (blip_laion_cc_sbu_558k.json) and llava_v1_5_mix665k.json have this form. Splits do not exist.
 
-    Conversion: options.task with the reply as the answer; the question is the human's own wording. COCO and Visual
+    Conversion: options.task with the reply as the answer; the question is the human's own wording. A row asks with the
+    images of its own turn, or, where that has none, with those shown before it. COCO and Visual
     Genome paths give the images their common ids. Ids: id, followed by the turn's number for later turns; else a
     running number.
 
@@ -195,36 +200,54 @@ def _conversation_rows(record: Record, part: str, options: LlavaOptions) -> list
     images = _images(row, options.images)
     if not images and not options.text_only:
         raise RowError(RejectReason.TEXT_ONLY, "no image; where the source has options.text_only, true keeps such rows")
-    turns = _turns(row)
+    roles, texts = zip(*_turns(row), strict=True)
+    texts, order = mark_places(texts, len(images))
+    images = tuple(images[index] for index in order)
+    shown = list(accumulate((text.count(IMAGE_PLACE) for text in texts), initial=0))
+    asked = [place for place, pair in enumerate(pairwise(roles)) if pair == ("user", "assistant")]
+    if not asked:
+        refuse("conversations", None, "a question and its reply")
     source_id = row.label("id") or f"{part}/{record.place}"
-    return [
-        RawRow(
-            source_id=f"{source_id}-{index}" if index else source_id,
-            task=options.task,
-            question=question,
-            answer=without_opening(reply) if options.strip_openings else reply,
-            images=images,
+    rows = []
+    for index, place in enumerate(asked[:1] if options.turns == "first" else asked):
+        before, until = shown[place : place + 2]
+        history = _history(roles[:place], texts[:place]) if options.turns == "history" else ()
+        begin = before if before < until and not history else 0
+        reply = texts[place + 1]
+        rows.append(
+            RawRow(
+                source_id=f"{source_id}-{index}" if index else source_id,
+                task=options.task,
+                history=history,
+                question=as_question(texts[place]),
+                answer=without_opening(reply) if options.strip_openings else reply,
+                images=images[begin:until] if shown[-1] else images,
+            )
         )
-        for index, (question, reply) in enumerate(turns if options.turns == "all" else turns[:1])
-    ]
+    return rows
 
 
 def _turns(row: Fields) -> list[tuple[str, str]]:
-    """Return each human turn with the reply that follows it, without `<image>` markers.
+    """Return role and text of each turn.
 
     Raises:
-        RowError: There is no such pair, or a turn is no object with `from` and `value`.
+        RowError: There is none, or a turn is no object with `from` and `value`.
     """
     turns = row.raw("conversations")
-    if not isinstance(turns, list):
-        refuse("conversations", turns, "a list of turns")
+    if not isinstance(turns, list) or not turns:
+        refuse("conversations", turns or None, "a list of turns")
+    known = {name: role for role, names in (("user", ASKING), ("assistant", REPLYING)) for name in names}
     spoken = [(fields.text("from"), fields.text("value")) for fields in map(as_fields, turns)]
-    pairs = [
-        (without_markers(asked), told.strip())
-        for (speaker, asked), (listener, told) in pairwise(spoken)
-        if speaker in ("human", "user") and listener in ("gpt", "assistant")
-    ]
-    return pairs or refuse("conversations", None, "a question and its reply")
+    return [(known.get(speaker, speaker), text) for speaker, text in spoken]
+
+
+def _history(roles: Sequence[str], texts: Sequence[str]) -> tuple[Turn, ...]:
+    if list(roles) != ["user", "assistant"] * (len(roles) // 2):
+        raise RowError(
+            RejectReason.UNREADABLE_ROW,
+            f"the turns before a question are of {', '.join(roles)}; with turns=history human and model take turns",
+        )
+    return tuple(Turn(role="assistant" if place % 2 else "user", text=text) for place, text in enumerate(texts))
 
 
 def _images(row: Fields, folder: str) -> tuple[RawImage, ...]:

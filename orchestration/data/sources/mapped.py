@@ -39,7 +39,7 @@ class Options:
     images: str = ""
     """Folder that image paths start from; empty for the root."""
     remove_markers: bool = True
-    """Take `<image>` markers out of the questions."""
+    """Put images where their markers, such as `<image>`, stand in the turns; false leaves texts as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Conversion of raw rows by a mapping from our fields to fields of the source."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -20,21 +20,36 @@ from orchestration.data.sources.fields import (
     is_missing,
     is_number,
     refuse,
-    with_numbers,
-    with_places,
+)
+from orchestration.data.sources.markers import (
+    as_question,
+    has_marker,
+    mark_places,
+    names_by_number,
+    numbers_in_words,
+    renumbered,
 )
 from orchestration.data.sources.option_lists import OptionList, read_options, written_list
 from orchestration.data.sources.question_options import options_asked, options_in
 from orchestration.data.sources.references import Reference, reference_of
 from orchestration.data.sources.rows import BoxForm, BoxFrame, RawBox, RawImage, RawRow, RejectReason
 from orchestration.data.sources.streams import Record
-from orchestration.data.sources.turns import images_of_turn, read_turns, with_labels
+from orchestration.data.sources.turns import (
+    Dialogue,
+    RawTurn,
+    as_dialogue,
+    part_of_turn,
+    read_history,
+    read_reply,
+    read_turns,
+    with_labels,
+)
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.strict import unknown_key
 
 KEYS = (
-    "id", "question", "answer", "options", "images", "image_id", "task", "answer_type", "boxes", "box_labels",
-    "box_form", "box_frame", "box_image", "hint", "part", "metadata",
+    "id", "system", "history", "question", "answer", "options", "images", "image_id", "task", "answer_type", "boxes",
+    "box_labels", "box_form", "box_frame", "box_image", "hint", "part", "metadata",
 )  # fmt: skip
 BOX_FORMS = ("xyxy", "xywh")
 BOX_FRAMES = ("pixel", "norm1", "norm1000")
@@ -56,7 +71,7 @@ class RowMapping:
     images: str = ""
     """Folder that image paths start from."""
     remove_markers: bool = True
-    """Whether `<image>` markers are taken out of the question."""
+    """Whether markers of images, such as `<image>`, become their places in the turns."""
     is_strict: bool = False
     """Whether id and question must be texts and options a list."""
 
@@ -73,19 +88,21 @@ class RowMapping:
         """
         as_fields(record.value)
         as_words = as_text if self.is_strict else as_answer
-        images = self._images(record)
-        question, images = self._question(record, images)
         options = self.options(record)
         answer = self._answer(record, options, needs_answer)
         boxes = None if self._is_absent("boxes", record) else self._boxes(record)
+        dialogue, images = self._dialogue(record, self._images(record))
+        numbers = self._numbers(record)
+        texts = tuple(renumbered(text, numbers) for text in options.texts) if numbers else options.texts
+        (*told, question), order = self._placed(dialogue, record, len(images), texts, numbers)
+        if self._names_images(texts):
+            *in_words, answer = numbers_in_words((*texts, answer), len(images))
+            texts = tuple(in_words)
         task, answer_type = "", ""
         if not self.task_by_answer:
             task, answer_type = as_answer(*self._named("task", record)), self._optional("answer_type", record)
         elif self.task_by_answer != ANY:
             task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
-        numbers = self._numbers(record)
-        question = with_numbers(question, numbers) if numbers else question
-        texts = tuple(with_numbers(text, numbers) for text in options.texts) if numbers else options.texts
         if not texts and not self.is_strict and task in ("match_mcq", ""):
             found = options_in(question) if task else options_asked(question, answer)
             question, texts = found or (question, ())
@@ -93,12 +110,16 @@ class RowMapping:
             hint = self._optional("hint", record)
             judged = judge(question, answer, texts, has_boxes=boxes is not None, hint=hint)
             task, answer, answer_type = judged.task, judged.answer, judged.answer_type
+        if order[:1] > (0,) and (boxes is not None or task in ("iou", "pointing")):
+            raise RowError(RejectReason.BOX_IMAGE_UNCLEAR, f"image {order[0] + 1} of the row stands first")
         return RawRow(
             source_id=as_words(*self._named("id", record)) if "id" in self.references else f"{part}/{record.place}",
             task=task,
+            system=dialogue.system,
+            history=dialogue.history(told),
             question=question,
             answer=answer,
-            images=images,
+            images=tuple(images[index] for index in order),
             options=texts,
             answer_type=answer_type,
             boxes=boxes,
@@ -134,6 +155,8 @@ class RowMapping:
         value, name = self._named("answer", record)
         if self._is_absent("answer", record) or (value is None and not needs_answer):
             return ""
+        reply = read_reply(value, name)
+        value = value if reply is None else reply
         if self.task_by_answer == ANY:
             check_alternatives(value, name, self._optional("hint", record))
         if self.answer_is == "any" and options.texts:
@@ -146,27 +169,50 @@ class RowMapping:
             return options.named(answer, by="place") if options.texts else answer
         return answer if self.answer_is == "option" else options.named(answer, by="label")
 
-    def _question(self, record: Record, images: tuple[RawImage, ...]) -> tuple[str, tuple[RawImage, ...]]:
-        """Return the question with its images in their places, and those images.
+    def _dialogue(self, record: Record, images: tuple[RawImage, ...]) -> tuple[Dialogue, tuple[RawImage, ...]]:
+        """Return the turns of a row, and its images.
 
-        A list of turns is asked by its one user turn; a path into one turn takes the images of that turn's markers.
+        A list of turns is asked by its last user turn; a path into one turn takes the images of that turn's markers.
         """
+        system, history = self._named("system", record), self._named("history", record)
+        turns = [RawTurn(role="system", text=as_text(*system))] if system[0] else []
+        turns += read_history(*history)
         value, name = self._named("question", record)
-        turns = read_turns(value, name)
-        if turns is None:
+        asked = read_turns(value, name)
+        if asked is None:
             text = (as_text if self.is_strict else as_answer)(value, name)
             steps = self.references["question"].steps
-            images = images_of_turn(record.value, steps, text, images) if len(steps) > 2 else images
-        else:
-            text, parts = turns
-            held = tuple(image for image in parts if image is not None)
-            if held and images:
-                raise RowError(RejectReason.UNREADABLE_ROW, f"{name} holds images, and so does the field of images")
-            images = held or images
-        if self.remove_markers:
-            labels = self._value("box_labels", record)
-            text = with_places(with_labels(text, labels), len(images))
-        return text, images
+            if len(steps) > 2:
+                text, images = part_of_turn(record.value, steps, text, images)
+            asked = [RawTurn(role="user", text=text)]
+        dialogue = as_dialogue([*turns, *asked], name)
+        if dialogue.images and images:
+            raise RowError(RejectReason.UNREADABLE_ROW, f"{name} holds images, and so does the field of images")
+        return dialogue, dialogue.images or images
+
+    def _placed(
+        self, dialogue: Dialogue, record: Record, num_images: int, options: tuple[str, ...], numbers: Sequence[int]
+    ) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return the texts of the turns with images in their places, and the order of the images.
+
+        `numbers` are those of the columns that hold the images, where some columns may be empty.
+
+        Where options name images by number, all images come first, and texts name them in words.
+        """
+        texts: tuple[str, ...] = tuple(turn.text for turn in dialogue.turns)
+        if not self.remove_markers:
+            return texts, tuple(range(num_images))
+        if has_marker(dialogue.system):
+            raise RowError(RejectReason.MARKERS_UNEQUAL, "the system turn has a marker of an image; turns of users may")
+        texts = tuple(renumbered(text, numbers) for text in texts) if numbers else texts
+        texts = with_labels(texts, self._value("box_labels", record))
+        if self._names_images(options):
+            texts = numbers_in_words(texts, num_images)
+        texts, order = mark_places(texts, num_images)
+        return (*texts[:-1], as_question(texts[-1])), order
+
+    def _names_images(self, options: tuple[str, ...]) -> bool:
+        return self.remove_markers and any(map(names_by_number, options))
 
     def options(self, record: Record) -> OptionList:
         """Return the options of a record, without those in its question.
@@ -247,7 +293,7 @@ def build_mapping(
             derives task and answer_type from the answer; `{by_answer: any}` from all that the row has: any_task.py.
         answer_is: How the source writes answers.
         images: Folder that image paths start from.
-        remove_markers: Whether `<image>` markers are taken out of the question.
+        remove_markers: Whether markers of images, such as `<image>`, become their places in the turns.
         is_strict: Whether id and question must be texts and options a list.
 
     Raises:

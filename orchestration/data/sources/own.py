@@ -23,7 +23,9 @@ from orchestration.settings.strict import unknown_key
 
 PICTURES = {".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Endings of files that rows name as images; stage read compares those by size and time."""
-OPTIONAL = ("id", "answer", "options", "images", "image_id", "answer_type", "boxes", "box_labels", "part")
+OPTIONAL = (
+    "id", "system", "history", "answer", "options", "images", "image_id", "answer_type", "boxes", "box_labels", "part",
+)  # fmt: skip
 MAPPING = build_mapping(
     {
         "question": "question",

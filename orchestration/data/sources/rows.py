@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from orchestration.settings.recipe import Role
 from rewards.core.base import Explained
-from rollout.records import Difficulty
+from rollout.records import Difficulty, Turn
 
 
 class RejectReason(Explained):
@@ -18,7 +18,7 @@ class RejectReason(Explained):
     MISSING_FIELD = "missing_field", "the raw row lacks a field that its source's format has"
     TEXT_ONLY = "text_only", "the row has no image, and an option of the source leaves such rows out"
     IMAGE_MISSING = "image_missing", "the image file does not exist or cannot be opened"
-    MARKERS_UNEQUAL = "markers_unequal", "the question has other numbers of image markers than the row has images"
+    MARKERS_UNEQUAL = "markers_unequal", "the turns have markers of other images than the row has"
     PATH_OUTSIDE_ROOT = "path_outside_root", "the image lies outside of its source's folder and of image_roots"
     IMAGE_FILE_TOO_LARGE = "image_file_too_large", "the encoded image is larger than limits.max_image_bytes"
 
@@ -34,8 +34,11 @@ class RejectReason(Explained):
     IMAGE_DEPTH = "image_depth", "grey values of 16 or 32 bits, which models' processors clip to white"
     IMAGE_ROTATED = "image_rotated", "EXIF turns the image (limits.exif=rotate applies it where no boxes are affected)"
     TOO_MANY_IMAGES = "too_many_images", "more images than limits.max_images"
-    QUESTION_EMPTY = "question_empty", "no question, or only whitespace"
-    QUESTION_TOO_LONG = "question_too_long", "more characters than limits.max_question_chars"
+    QUESTION_EMPTY = "question_empty", "no question, or only whitespace; or so a turn before it"
+    QUESTION_TOO_LONG = (
+        "question_too_long",
+        "more characters than limits.max_question_chars, with all that comes before",
+    )
     ANSWER_EMPTY = "answer_empty", "no reference answer"
     ANSWER_TOO_LONG = "answer_too_long", "more characters than limits.max_answer_chars"
     TEXT_NOT_CLEAN = "text_not_clean", "lone surrogates, NUL or other control characters in a text"
@@ -48,6 +51,7 @@ class RejectReason(Explained):
     ANSWER_NOT_IN_OPTIONS = "answer_not_in_options", "the reference is none of the options"
     BOX_MALFORMED = "box_malformed", "a reference box has not four numbers, or is reversed or empty"
     BOX_OUTSIDE_IMAGE = "box_outside_image", "a reference box leaves its image by more than limits.box_slack pixels"
+    BOX_IMAGE_UNCLEAR = "box_image_unclear", "boxes belong to the first image, and the turns put another one first"
     BOX_TOO_LARGE = "box_too_large", "a reference box covers more of the image than limits.max_box_frac"
     TOO_MANY_BOXES = "too_many_boxes", "more reference boxes than limits.max_boxes"
     REFERENCE_UNUSABLE = "reference_unusable", "the row's own reward cannot grade against the reference"
@@ -139,7 +143,12 @@ class RawRow:
     """Unique within its source and stable: a running number if the source has no ids."""
     task: str
     question: str
-    """As in the source; the data engine adds options and answer form."""
+    """As in the source; the data engine adds options and answer form. With a place (U+FFFC) for each image that does
+    not come first."""
+    system: str = ""
+    """The row's own system text; empty for none."""
+    history: tuple[Turn, ...] = ()
+    """Turns before the question, with a place for each image that they show."""
     answer: str = ""
     """Text, number, yes/no, letter of an option (or letters, "A, C"); empty if `boxes` is set."""
     images: tuple[RawImage, ...] = ()
@@ -200,9 +209,13 @@ class Candidate:
     license: str
     task: str
     question: str
-    """The user turn, as the prompt template makes it."""
+    """The last user turn, as the prompt template makes it."""
     stem: str
     """The question without template and options, by which duplicates and leaks are found."""
+    system: str = ""
+    """The row's own system text; empty for none."""
+    history: tuple[Turn, ...] = ()
+    """Turns before the question."""
     answer: str
     """Canonical: an option's letter, yes/no, a number, text, boxes as JSON in original pixels."""
     images: tuple[StoredImage, ...] = ()
@@ -258,6 +271,7 @@ def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
         **{
             **values,
             "images": tuple(RawImage(image_id=image["image_id"]) for image in values["images"]),
+            "history": turns_from_json(values["history"]),
             "options": tuple(values["options"]),
             "boxes": None
             if boxes is None
@@ -265,6 +279,11 @@ def raw_from_json(values: dict[str, Any]) -> tuple[RawRow, list[int]]:
         }
     )
     return row, places
+
+
+def turns_from_json(values: list[dict[str, Any]]) -> tuple[Turn, ...]:
+    """Return the turns of their `asdict` values."""
+    return tuple(Turn(**turn) for turn in values)
 
 
 def candidate_to_json(row: Candidate) -> dict[str, Any]:
@@ -287,6 +306,7 @@ def candidate_from_json(values: dict[str, Any]) -> Candidate:
         **{
             **values,
             "images": tuple(StoredImage(**image) for image in values["images"]),
+            "history": turns_from_json(values["history"]),
             "options": tuple(values["options"]),
             "difficulty": None if difficulty is None else Difficulty(**difficulty),
         }

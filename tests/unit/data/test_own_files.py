@@ -114,7 +114,10 @@ def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{"image": {"bytes": picture(1), "path": None}, "problem": "?", "answer": "1"}])
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
-        with pa.OSFile(str(tmp_path / split / "data-0.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as out:
+        with (
+            pa.OSFile(str(tmp_path / split / "data-0.arrow"), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as out,
+        ):
             out.write_table(table)
         (tmp_path / split / "cache-1.arrow").write_bytes(b"left from map()")
         (tmp_path / split / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-0.arrow"}]}))

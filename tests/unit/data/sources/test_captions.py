@@ -1,5 +1,6 @@
 """LLaVA, ShareGPT4V and DOCCI against rows worked by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,16 @@ import pytest
 from orchestration.data.sources.answers import without_opening
 from orchestration.data.sources.rows import RawImage, RawRow
 from orchestration.settings.errors import ConfigError, DataError
+from rollout.records import Turn
 from tests.unit.data.sources.reading import GOLDEN, PNG, bad, cell, good, read, write_table
 
 
-def test_sharegpt4v_drops_markers_and_names_coco_pictures() -> None:
+def test_sharegpt4v_places_images_and_names_coco_pictures() -> None:
     rows = read("sharegpt4v", GOLDEN / "sharegpt4v")
     assert rows[0] == RawRow(
         source_id="000000000009",
         task="open",
-        question="What do you see happening in this image?",
+        question="What do you see happening in this image?\n\ufffc",
         answer="The image shows a square on a plain ground.",
         images=(RawImage(path="coco/train2017/000000000009.jpg", image_id="coco/9"),),
     )
@@ -50,28 +52,75 @@ def test_llava_takes_the_first_turn_or_all() -> None:
     assert first[0] == RawRow(
         source_id="000000000009",
         task="open",
-        question="Write a detailed description of the given image.",
+        question="Write a detailed description of the given image.\n\ufffc",
         answer="In this image, a square stands alone.",
         images=(RawImage(path="coco/train2017/000000000009.jpg", image_id="coco/9"),),
     )
     assert len(good(first)) == 1
     assert bad(first) == [("detail_23k/1", "unreadable_row")]
     every = good(read("llava", root, annotations=["detail_23k.json"], images="", turns="all", task="match_text"))
-    assert [(row.source_id, row.task, row.answer) for row in every] == [
-        ("000000000009", "match_text", "In this image, a square stands alone."),
-        ("000000000009-1", "match_text", "Blue."),
+    assert [(row.source_id, row.task, row.answer, row.history) for row in every] == [
+        ("000000000009", "match_text", "In this image, a square stands alone.", ()),
+        ("000000000009-1", "match_text", "Blue.", ()),
+    ]
+    told = good(read("llava", root, annotations=["detail_23k.json"], images="", turns="history"))
+    assert [(row.question, row.answer, row.history) for row in told[1:]] == [
+        (
+            "What colour is it?",
+            "Blue.",
+            (
+                Turn(role="user", text="Write a detailed description of the given image.\n\ufffc"),
+                Turn(role="assistant", text="In this image, a square stands alone."),
+            ),
+        )
     ]
 
 
+def lines(path: Path, *rows: dict[str, Any]) -> None:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def talk(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
+
+
 def test_llava_reads_lines_text_and_several_images(tmp_path: Path) -> None:
-    talk = '"conversations": [{"from": "human", "value": "Hi <image>"}, {"from": "gpt", "value": " Ho "}]'
-    heads = ("", '"id": 7, "image": ["vg/VG_100K/1.jpg", "b.jpg"], ', '"id": 7, "image": "c.jpg", ')
-    (tmp_path / "a.jsonl").write_text("\n".join(f"{{{head}{talk}}}" for head in heads), encoding="utf-8")
-    rows = good(read("llava", tmp_path, annotations=["a.jsonl"], text_only=True))
-    assert [(row.source_id, row.answer, [image.image_id for image in row.images]) for row in rows] == [
-        ("a/1", "Ho", []),
-        ("7", "Ho", ["vg/1", ""]),
-        ("7#2", "Ho", [""]),
+    several = ["vg/VG_100K/1.jpg", "b.jpg"]
+    lines(
+        tmp_path / "a.jsonl",
+        {"conversations": talk("Hi", " Ho ")},
+        {"id": 7, "image": several, "conversations": talk("Hi <image> or <image>", " Ho ")},
+        {"id": 7, "image": "c.jpg", "conversations": talk("Hi <image>", " Ho ")},
+        {"id": 8, "image": several, "conversations": talk("Hi <image>", " Ho ")},
+        {"id": 9, "image": "c.jpg", "conversations": talk("Hi", "Ho")[::-1]},
+    )
+    rows = read("llava", tmp_path, annotations=["a.jsonl"], text_only=True)
+    assert [(row.source_id, row.question, [image.image_id for image in row.images]) for row in good(rows)] == [
+        ("a/1", "Hi", []),
+        ("7", "Hi \ufffc or \ufffc", ["vg/1", ""]),
+        ("7#2", "Hi \ufffc", [""]),
+    ]
+    assert [reason for _, reason in bad(rows)] == ["markers_unequal", "missing_field"]
+
+
+def test_a_llava_turn_asks_with_its_own_images_or_those_shown_before(tmp_path: Path) -> None:
+    row = {
+        "image": ["1.jpg", "2.jpg"],
+        "conversations": talk("<image>\nWho?", "He.", "And?", "She.", "<image> Where?", "Here."),
+    }
+    lines(tmp_path / "a.jsonl", row)
+    found = {
+        turns: [
+            (row.question, [image.path for image in row.images], [turn.text for turn in row.history])
+            for row in good(read("llava", tmp_path, annotations=["a.jsonl"], turns=turns))
+        ]
+        for turns in ("all", "history")
+    }
+    assert found["all"] == [("Who?", ["1.jpg"], []), ("And?", ["1.jpg"], []), ("Where?", ["2.jpg"], [])]
+    assert found["history"] == [
+        ("Who?", ["1.jpg"], []),
+        ("And?", ["1.jpg"], ["\ufffcWho?", "He."]),
+        ("Where?", ["1.jpg", "2.jpg"], ["\ufffcWho?", "He.", "And?", "She."]),
     ]
 
 

@@ -58,7 +58,11 @@ def test_the_user_s_turn_asks(
     ("turns", "words"),
     [
         ([{"role": "system", "content": "x"}], "0 turns of the user"),
-        ([*asked("x"), *asked("y")], "2 turns of the user"),
+        ([{"role": "assistant", "content": "x"}], "0 turns of the user"),
+        ([{"role": "assistant", "content": "x"}, *asked("y")], "begins with the assistant"),
+        ([*asked("y"), {"role": "system", "content": "x"}, *asked("z")], "a system turn behind others"),
+        ([*asked("y"), {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, *asked("z")], "tool_calls"),
+        ([{"from": "function_call", "value": "x"}, *asked("y")], "a turn of role 'function_call'"),
         ([{"role": "tool", "content": "x"}, *asked("y")], "a turn of role 'tool'"),
         (asked([{"type": "video"}]), "a part of type 'video'"),
         (asked(3), "content is 3"),
