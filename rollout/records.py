@@ -3,7 +3,7 @@
 Axes: P prompt tokens (image tokens expanded), T completion tokens, G completions of a group.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -100,6 +100,16 @@ def readable(text: str) -> str:
         'Compare <image> with <image>.'
     """
     return text.replace(IMAGE_PLACE, "<image>")
+
+
+def readable_turns(turns: Iterable[Turn]) -> tuple[tuple[str, str], ...]:
+    """Return (role, text) of each turn, with `<image>` where an image stands.
+
+    Example:
+        >>> readable_turns([Turn(role="user", text="\ufffcWhat is this?")])
+        (('user', '<image>What is this?'),)
+    """
+    return tuple((turn.role, readable(turn.text)) for turn in turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

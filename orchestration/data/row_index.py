@@ -50,7 +50,7 @@ Pairs = tuple[Places, Places]
 #   exact:   bytes of the images, normalised question, options in any order, whether the answer is a description
 #   question and words count with the row's system text and history: after another history it is another question
 #   answer:  without case; for letters the texts of those options, so that the order of options does not matter
-#   family:  task, answer and number of images, which near-duplicates have in common
+#   family:  task, answer, number of images and what was said before, which near-duplicates have in common
 #   profile: family, fingerprints of the images (hash and thumbnail), words of the question: near-duplicates if equal
 _SCHEMA = """
 CREATE TABLE rows (place INTEGER PRIMARY KEY, role TEXT, source TEXT, source_id TEXT, is_open INTEGER,
@@ -168,7 +168,7 @@ class RowIndex:
             waiting["fingerprints"].append((None, key, hash_bytes, thumbnail))
         options = sorted(map(_plain, row.options))
         exact = _digest([image.sha256 for image in row.images], question, options, row.task == "open")
-        family = _digest(row.task, answer, len(row.images))
+        family = _digest(row.task, answer, len(row.images), tag)
         profile = _digest(family.hex(), fingerprints, words_key.hex())
         waiting["word_sets"].append((None, words_key, " ".join(words), len(words), signature(words)))
         waiting["rows"].append(

@@ -12,7 +12,7 @@ from rewards.core.parts import OwnFunctionConfig
 from rewards.functions.own import OwnReward
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.records import Sample
+from rollout.records import Sample, readable, readable_turns
 
 MAX_TRIED = 4
 """References tried per task and source, evenly spaced: a call may cost money, and one may take as long as its limit."""
@@ -129,7 +129,8 @@ def _request(sample: Sample, format: FormatConfig, *, with_images: bool) -> Rewa
     return RewardRequest(
         task=sample.task,
         source=sample.source,
-        question=sample.question,
+        question=readable(sample.question),
+        history=readable_turns(sample.history),
         response=write_response(sample.answer, format),
         answer=sample.answer,
         options=sample.options,

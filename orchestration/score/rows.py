@@ -162,6 +162,7 @@ def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:
     request = RewardRequest(
         task=task,
         question=str(fields.get("question", "")),
+        history=_history(fields),
         response=_text(fields, "response"),
         answer="" if task == FORMAT_TASK else _answer(fields),
         options=_options(fields),
@@ -174,6 +175,15 @@ def _row(line: int, fields: dict[str, Any], config: RewardConfig) -> ScoreRow:
         metadata=_metadata(fields),
     )
     return ScoreRow(line=line, row_id=_identifier(fields), fields=fields, request=request, guards=guards)
+
+
+def _history(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    turns = fields.get("history", [])
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in turns
+    ):
+        raise _BadRowError('history must be a list of [role, text], such as [["user", "Who?"], ["assistant", "He."]]')
+    return tuple((role, text) for role, text in turns)
 
 
 def _check_expectation(fields: Mapping[str, Any]) -> None:

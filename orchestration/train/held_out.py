@@ -18,7 +18,7 @@ from orchestration.workers.answers import EvaluatedSample, row_metrics, split_ro
 from orchestration.workers.collect import EvaluationSampling, collect, draw_rows
 from orchestration.workers.judge_counts import judge_lines, sum_counts
 from rollout.dataset import SampleTable
-from rollout.records import Sample
+from rollout.records import Sample, readable
 
 if TYPE_CHECKING:
     from orchestration.workers.engine_pool import EnginePool
@@ -191,7 +191,7 @@ def _examples(scored: Sequence[tuple[Sample, EvaluatedSample]], family: str, cou
             "sample_id": sample.sample_id,
             "family": family,
             "task": sample.task,
-            "question": sample.question,
+            "question": readable(sample.question),
             "answer": sample.answer,
             "images": [
                 {

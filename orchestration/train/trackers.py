@@ -21,6 +21,7 @@ from conf.pictures import in_rgb
 from orchestration.settings.strict import is_secret_name
 from orchestration.settings.tracking import TrackingConfig
 from orchestration.workers.tickets import StepGroups
+from rollout.records import readable
 
 MAX_TEXT = 4000
 """Characters of a question or a completion in a table of samples."""
@@ -299,7 +300,7 @@ def shown_samples(
                 position=ticket.position,
                 sample_id=ticket.sample_id,
                 task=sample.task,
-                question=_cut(sample.question),
+                question=_cut(readable(sample.question)),
                 answer=_cut(sample.answer),
                 completion=_cut(completion.text),
                 reward=completion.result.reward,

@@ -16,6 +16,7 @@ from orchestration.train.metrics import step_metrics, step_timings
 from orchestration.train.trackers import Outcome, Trackers
 from orchestration.workers.tickets import GroupTicket, StepGroups
 from orchestration.workers.weight_sync import SyncReport
+from rollout.records import readable, readable_turns
 
 HEADER_EVERY = 20
 
@@ -204,6 +205,8 @@ def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
     assert sample is not None, "completions are kept without what was asked"
     results = [completion.result for completion in ticket.summary.completions]
     more: dict[str, Any] = {}
+    if sample.history:
+        more["history"] = readable_turns(sample.history)
     if ticket.summary.parts:
         more["parts"] = [dict(result.breakdown) for result in results]
     if any(result.explanations for result in results):
@@ -215,7 +218,7 @@ def _recorded(step: int, ticket: GroupTicket) -> dict[str, Any]:
         "position": ticket.position,
         "sample_id": sample.sample_id,
         "task": sample.task,
-        "question": sample.question,
+        "question": readable(sample.question),
         "answer": sample.answer,
         "completions": [completion.text for completion in ticket.summary.completions],
         "rewards": list(ticket.summary.rewards),

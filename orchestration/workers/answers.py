@@ -36,7 +36,7 @@ UNANSWERED = "[unanswered]"
 MAX_BOX_CHARS = 20_000
 """Longer answers are searched for boxes up to here; one box needs a few dozen characters."""
 
-WRITTEN_IF_ANY = frozenset({"parts", "counts"})
+WRITTEN_IF_ANY = frozenset({"parts", "counts", "history"})
 """Fields that a line of JSON has only where they hold something."""
 
 _REASONS = {reason.value: reason for reason in Reason}
@@ -109,6 +109,8 @@ class EvaluatedSample:
     """The completion at temperature 0; None where none was asked for, or the row failed."""
     source_id: str = ""
     """The row's name inside its source; what other toolkits call index or doc_id."""
+    history: tuple[tuple[str, str], ...] = ()
+    """(role, text) of the turns before the question."""
     options: tuple[str, ...] = ()
     """Option texts in the order A, B, C, ..."""
     answer_type: str = ""
@@ -151,6 +153,7 @@ class EvaluatedSample:
         values["options"] = tuple(values["options"])
         for key in ("image_sizes", "image_input_sizes"):
             values[key] = tuple((width, height) for width, height in values[key])
+        values["history"] = tuple((role, text) for role, text in values.get("history", ()))
         values["greedy"] = None if values["greedy"] is None else _completion(values["greedy"])
         values["sampled"] = tuple(map(_completion, values["sampled"]))
         return cls(**values)
@@ -164,6 +167,7 @@ class EvaluatedSample:
         return RewardRequest(
             task=self.task,
             question=self.question,
+            history=self.history,
             response=response,
             answer=self.answer,
             options=self.options,

@@ -17,7 +17,7 @@ from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rollout.config import SamplingConfig
 from rollout.dataset import SampleTable
 from rollout.errors import RolloutError
-from rollout.records import ImageBytes, Sample, SamplingSpec
+from rollout.records import ImageBytes, Sample, SamplingSpec, readable, readable_turns
 
 if TYPE_CHECKING:
     from orchestration.workers.engine_pool import EnginePool
@@ -176,7 +176,8 @@ def evaluated_sample(
         source_id=sample.source_id,
         task=sample.task,
         function=function,
-        question=sample.question,
+        question=readable(sample.question),
+        history=readable_turns(sample.history),
         answer=sample.answer,
         options=sample.options,
         answer_type=sample.answer_type,

@@ -10,7 +10,7 @@ from typing import Any
 from learner.records import ScoredGroup, ScoredSequence
 from rewards.core.base import RewardRequest, RewardResult
 from rewards.core.parts import Route
-from rollout.records import RolloutGroup, Sample
+from rollout.records import RolloutGroup, Sample, readable, readable_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,8 @@ def to_reward_requests(
     return [
         RewardRequest(
             task=sample.task,
-            question=sample.question,
+            question=readable(sample.question),
+            history=readable_turns(sample.history),
             response=response,
             answer=sample.answer,
             options=sample.options,

@@ -99,6 +99,7 @@ class RewardRequest:
     task: str
     """With `source`, chooses reward function, weights and parameters: RewardConfig.route."""
     question: str
+    """The last user turn, with `<image>` where an image stands that does not come first."""
     response: str
     """The completion as text, tags included."""
     answer: str
@@ -115,6 +116,8 @@ class RewardRequest:
     """Frame of the model's boxes: pixel (original), pixel_resized (input), norm1000 (0..1000), norm1 (0..1)."""
     answer_type: str = ""
     """Type of a chart reference: number | year | text | list | bool; empty = by its form."""
+    history: tuple[tuple[str, str], ...] = ()
+    """(role, text) of the turns before the question; role is user or assistant."""
     truncated: bool = False
     """Whether sampling stopped without an end-of-turn token."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +144,7 @@ class RewardRequest:
             self.task,
             self.source,
             self.question,
+            self.history,
             self.answer,
             self.options,
             self.answer_type,

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from rewards.core.base import GoldError, RewardError, RewardRequest
 
-PLACEHOLDERS = ("question", "reference", "options", "answer", "response", "task", "source", "metadata.KEY")
+PLACEHOLDERS = ("question", "history", "reference", "options", "answer", "response", "task", "source", "metadata.KEY")
 """What a prompt may hold in braces; KEY is a key of the row's metadata."""
 FILE_PREFIX = "file:"
 OWN_FIELDS = ("model", "messages", "n", "stream")
@@ -110,8 +110,9 @@ class JudgeConfig:
     vLLM server of its own for it, on what cluster.judges reserves."""
     prompt: Annotated[str, MinLen(1)]
     """The text that the judge is asked, or file:PATH, of which the text is read when settings are composed.
-    Placeholders: {question}, {reference}, {options}, {answer}, {response} (the whole completion), {task}, {source},
-    {metadata.KEY}. A literal brace is doubled."""
+    Placeholders: {question}, {history} (earlier turns, each in lines that begin with user: or assistant:), {reference},
+    {options}, {answer}, {response} (the whole completion), {task}, {source}, {metadata.KEY}. A literal brace is
+    doubled."""
     address: str = ""
     """Where a server answers, up to and with /v1; or file:PATH, a file with the address in its first line, which is
     read again whenever nothing answers."""
@@ -196,6 +197,7 @@ class JudgeConfig:
         """
         values = {
             "question": request.question,
+            "history": "\n".join(f"{role}: {text}" for role, text in request.history),
             "reference": request.answer,
             "options": "\n".join(f"{_label(index)}. {text}" for index, text in enumerate(request.options)),
             "answer": answer,

@@ -23,6 +23,9 @@ class RewardInput:
     source: str
     """The dataset that the row comes from."""
     question: str
+    """The last user turn, with `<image>` where an image stands that does not come first."""
+    history: tuple[tuple[str, str], ...]
+    """(role, text) of the turns before the question; role is user or assistant."""
     response: str
     """The completion as text, tags included."""
     parsed_answer: str | None
@@ -51,6 +54,7 @@ class RewardInput:
             task=request.task,
             source=request.source,
             question=request.question,
+            history=request.history,
             response=request.response,
             parsed_answer=parsed_answer,
             reference=request.answer,
@@ -66,6 +70,6 @@ class RewardInput:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return what `dataclasses.asdict` and JSON made of one."""
-        sizes = {name: tuple(map(tuple, values[name])) for name in ("image_sizes", "image_input_sizes")}
+        pairs = {name: tuple(map(tuple, values[name])) for name in ("image_sizes", "image_input_sizes", "history")}
         metadata = dict(values["metadata"])  # of this completion alone, whatever a function does to it
-        return cls(**{**values, **sizes, "options": tuple(values["options"]), "metadata": metadata})
+        return cls(**{**values, **pairs, "options": tuple(values["options"]), "metadata": metadata})

@@ -90,7 +90,8 @@ class LanguagePenalty(CompletionFunction):
     def grade_completions(self, requests: Sequence[RewardRequest], answers: Sequence[str | None]) -> list[Grade]:
         """Grade each completion by its share of letters of other scripts; see CompletionFunction."""
         first = requests[0]
-        allowed = self._allowed | _scripts("".join((first.question, first.answer, *first.options))).keys()
+        told = [text for _, text in first.history]
+        allowed = self._allowed | _scripts("".join((first.question, first.answer, *first.options, *told))).keys()
         return [self._grade(request.response, allowed) for request in requests]
 
     def explain_completion(self, request: RewardRequest, answer: str | None) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from orchestration.data.row_index import jaccard, normalised_question, question_words
 from orchestration.data.sources.rows import Candidate, StoredImage
 from orchestration.settings.recipe import DeduplicateConfig, Role
+from rollout.records import Turn
 
 Verdict = tuple[str, str]
 
@@ -48,6 +49,8 @@ def row(
     task: str = "match_text",
     options: tuple[str, ...] = (),
     source_id: str = "",
+    system: str = "",
+    history: tuple[str, ...] = (),
 ) -> Candidate:
     return Candidate(
         sample_id="x",
@@ -58,6 +61,8 @@ def row(
         task=task,
         question=f"{question} Answer with a word.",
         stem=question,
+        system=system,
+        history=tuple(Turn(role="assistant" if place % 2 else "user", text=text) for place, text in enumerate(history)),
         answer=answer,
         images=tuple(picture.stored() for picture in pictures),
         options=options,
@@ -104,11 +109,11 @@ def _leak(
                 return "leaked_image", j
     texts = [j for j in evaluation if not rows[j].images and not ours]
     for j in texts:
-        if normalised_question(rows[i].stem) == normalised_question(rows[j].stem):
+        if _told(rows[i]) == _told(rows[j]) and normalised_question(rows[i].stem) == normalised_question(rows[j].stem):
             return "leaked_question", j
     for j in texts:
         a, b = question_words(rows[i].stem), question_words(rows[j].stem)
-        if min(len(a), len(b)) >= 4 and jaccard(a, b) >= 0.9:
+        if _told(rows[i]) == _told(rows[j]) and min(len(a), len(b)) >= 4 and jaccard(a, b) >= 0.9:
             return "leaked_question", j
     return None
 
@@ -127,7 +132,11 @@ def _equal(rows: Sequence[Candidate], left: list[int]) -> dict[int, tuple[str, i
 
 def _exact_key(r: Candidate) -> object:
     images = [image.sha256 for image in r.images]
-    return images, normalised_question(r.stem), sorted(r.options), r.task == "open"
+    return images, _told(r), normalised_question(r.stem), sorted(r.options), r.task == "open"
+
+
+def _told(r: Candidate) -> object:
+    return r.system.casefold(), [(turn.role, turn.text.casefold()) for turn in r.history]
 
 
 def _answer(r: Candidate) -> str:
@@ -136,7 +145,7 @@ def _answer(r: Candidate) -> str:
 
 def _near_rows(a: Candidate, b: Candidate, settings: DeduplicateConfig) -> bool:
     return (
-        (a.task, _answer(a), len(a.images)) == (b.task, _answer(b), len(b.images))
+        (a.task, _answer(a), len(a.images), _told(a)) == (b.task, _answer(b), len(b.images), _told(b))
         and jaccard(question_words(a.stem), question_words(b.stem)) >= settings.min_question_similarity
         and all(_near_images(x, y, settings) for x, y in zip(a.images, b.images, strict=True))
     )

@@ -66,6 +66,27 @@ def test_one_question_with_other_options_is_another_row(tmp_path):
     assert decide(rows, tmp_path, settings) == {2: ("duplicate", "n0")}
 
 
+def test_one_question_after_other_turns_is_another_row(tmp_path):
+    long = "how many of the bars that are red are taller than the blue one"
+    told = [{}, {"history": ("Who?", "He.")}, {"history": ("Who?", "She.")}, {"system": "Be kind."}]
+    rows = named(
+        [
+            *(row("And why?", "1", CAT, **before) for before in told),
+            *(row("?", "1", CAT, **before) for before in told),
+            *(row(long, "1", role="guard" if place == 1 else "train", **before) for place, before in enumerate(told)),
+            row("and why", "1", CAT, history=("who?", "he.")),
+            row("and why", "2", CAT, history=("Who?", "She.")),
+            row(long + " now", "1", history=("Who?", "He.")),
+        ]
+    )
+    assert decide(rows, tmp_path) == {
+        12: ("duplicate", "n1"),
+        2: ("conflicting_answers", "n13"),
+        13: ("conflicting_answers", "n2"),
+        14: ("leaked_question", "n9"),
+    }
+
+
 def test_options_in_another_order_are_compared_by_the_text_that_the_letter_means(tmp_path):
     same = [
         row("Which?", "A", CAT, task="match_mcq", options=("cat", "dog")),
@@ -242,7 +263,11 @@ def random_rows(seed: int) -> list[Candidate]:
         seen = draw.choices(pictures[draw.choice([0, 4]) :], k=draw.choice([0, 0, 1, 1, 1, 2]))
         role = draw.choices(["train", "held_out", "guard"], [20, 2, 1])[0]
         answer = draw.choice("AB") if options else draw.choice(["1", "1", "2"])
-        rows.append(row(draw.choice(questions), answer, *seen, role=role, task=task, options=options))
+        told = {
+            "system": draw.choice(["", "", "Be kind."]),
+            "history": draw.choice([(), (), ("Who?", "He."), ("who?", "he.")]),
+        }
+        rows.append(row(draw.choice(questions), answer, *seen, role=role, task=task, options=options, **told))
     return named(rows)
 
 

@@ -11,7 +11,7 @@ from orchestration.data.manifest import Tally, canonical_json
 from orchestration.data.page import dataset_page
 from orchestration.data.sources.rows import RejectReason
 from orchestration.page.figures import BAND_COLOUR, REFERENCE_COLOUR, histogram_svg, stacked_bars_svg
-from rollout.records import ImageBytes, Sample
+from rollout.records import ImageBytes, Sample, Turn
 from tests.unit.data.built_dataset import candidate, difficulty, filled_tally, manifest, recipe, rejected
 
 VOID = {"meta", "br"}
@@ -68,6 +68,16 @@ def test_every_tag_of_the_page_is_closed_in_turn():
     found = parsed(page)
     assert (found.open, found.wrong) == ([], [])
     assert {"svg", "table", "details", "image", "ol"} <= found.seen
+
+
+def test_the_page_shows_what_was_said_before_the_question_and_where_images_stand():
+    turns = (Turn(role="user", text=f"\ufffcWho? {ATTACK}"), Turn(role="assistant", text="He."))
+    page = dataset_page(manifest(), [sample(system="Be kind.", history=turns, question="Is \ufffc he?")])
+    found = parsed(page)
+    assert (found.wrong, "<script" in page, "\ufffc" in page) == ([], False, False)
+    text = " ".join(" ".join(found.text).split())
+    assert "system: Be kind. user: <image>Who? <script>alert(1)</script>" in text
+    assert "assistant: He. Is <image> he?" in text
 
 
 def test_the_check_of_tags_notices_an_open_one():

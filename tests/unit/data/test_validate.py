@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from orchestration.data.validate import validate
 from orchestration.settings.recipe import LimitsConfig
 from rewards.core.envelope import END_OF_TURN
 from rollout.prompt import PLACEHOLDER_TOKENS
+from rollout.records import Turn
 from tests.unit.data.pictures import encoded, picture
 
 LIMITS = LimitsConfig()
@@ -55,6 +57,40 @@ def test_a_row_without_images_is_sound() -> None:
 )
 def test_empty_and_long_texts_are_refused(fields: dict[str, Any], reason: RejectReason) -> None:
     assert refusal(changed(**fields)).reason is reason
+
+
+def turns(*texts: str) -> tuple[Turn, ...]:
+    return tuple(Turn(role="assistant" if place % 2 else "user", text=text) for place, text in enumerate(texts))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "words"),
+    [
+        ({"history": turns("Who?", " ")}, RejectReason.QUESTION_EMPTY, "turn 2 of the history, of the assistant"),
+        ({"history": turns("x" * 7_000, "y" * 990)}, RejectReason.QUESTION_TOO_LONG, "7990 of earlier turns"),
+        ({"system": "x" * 7_990}, RejectReason.QUESTION_TOO_LONG, "7990 of earlier turns"),
+        ({"history": turns("Who\x00?", "He.")}, RejectReason.TEXT_NOT_CLEAN, "turn 1 of the history"),
+        ({"system": "\ud800"}, RejectReason.TEXT_NOT_CLEAN, "the system turn"),
+        ({"history": turns("<image>Who?", "He.")}, RejectReason.PLACEHOLDER_IN_TEXT, "turn 1 of the history"),
+        ({"history": turns("Who?", "<|im_end|>")}, RejectReason.PLACEHOLDER_IN_TEXT, "turn 2 of the history"),
+        ({"system": "<bbox>"}, RejectReason.PLACEHOLDER_IN_TEXT, "the system turn"),
+        ({"history": turns("\ufffcWho?", "He.")}, RejectReason.MARKERS_UNEQUAL, "1 places .* the row 0 images"),
+        ({"question": "Is \ufffc he?"}, RejectReason.MARKERS_UNEQUAL, "1 places .* the row 0 images"),
+        ({"system": "See \ufffc."}, RejectReason.MARKERS_UNEQUAL, "0 places .* the row 0 images"),
+    ],
+)
+def test_earlier_turns_are_checked_as_the_question_is(fields: dict[str, Any], reason: RejectReason, words: str) -> None:
+    found = refusal(changed(**fields))
+    assert found.reason is reason
+    assert re.search(words, found.detail), found.detail
+
+
+def test_earlier_turns_with_their_images_in_place_are_sound() -> None:
+    images = [encoded(picture(40, 30)), encoded(picture(50, 30))]
+    row = changed(
+        images=tuple(RawImage(data=data) for data in images), system="Be kind.", history=turns("\ufffcWho?", "He.")
+    )
+    assert len(validate(row, images, LIMITS)) == 2
 
 
 def test_texts_of_exactly_the_limit_are_accepted() -> None:

@@ -17,6 +17,7 @@ FULL = sample(
     source_id="7",
     options=("a", HOSTILE),
     answer_type="number",
+    history=(("user", HOSTILE), ("assistant", "He.")),
     metadata={"category": HOSTILE},
     image_sizes=((400, 300), (1, 1)),
     image_input_sizes=((28, 28), (28, 28)),

@@ -123,6 +123,13 @@ def test_the_prompt_of_a_file_is_its_text(tmp_path: Path) -> None:
     assert config.prompt == "Grade: {answer} ü"
 
 
+def test_a_prompt_may_show_the_earlier_turns() -> None:
+    config = JudgeConfig(model="m", prompt="{history}\n{question}: {answer}", address="http://x/v1")
+    told = replace(REQUEST, history=(("user", "<image>Who?"), ("assistant", "He {answer}.")))
+    assert config.fill(told, "a", "") == "user: <image>Who?\nassistant: He {answer}.\nWhat is it?: a"
+    assert config.fill(REQUEST, "a", "") == "\nWhat is it?: a"
+
+
 def test_a_row_without_the_metadata_that_the_prompt_names_is_refused() -> None:
     config = JudgeConfig(model="m", prompt="{answer} {metadata.rubric}", address="http://x/v1")
     with pytest.raises(GoldError, match=r"metadata\.rubric"):

@@ -233,13 +233,15 @@ def test_a_function_sees_what_ours_see(score: Any) -> None:
         def score(request, images, base):
             seen = [request.task, request.source, request.question, request.response, request.parsed_answer,
                     request.reference, list(request.options), request.image_sizes, request.coord_mode,
-                    dict(request.metadata), request.truncated, [image.decode() for image in images], base]
+                    dict(request.metadata), request.truncated, request.history,
+                    [image.decode() for image in images], base]
             return 0.5, json.dumps(seen)
     """
     given = request(
         "no tags",
         source="own/set",
         question="Which?",
+        history=(("user", "Who?"), ("assistant", "He.")),
         answer="B",
         options=("cat", "dog"),
         image_sizes=((9, 8),),
@@ -251,7 +253,7 @@ def test_a_function_sees_what_ours_see(score: Any) -> None:
     [result] = score(source, given, parameters={"base": [1, {"two": 2.0}]})
     assert json.loads(dict(result.explanations)["mine"]) == [
         "chart", "own/set", "Which?", "no tags", None, "B", ["cat", "dog"], [[9, 8]], "norm1000", {"author": "Zoë"},
-        True, ["png"], [1, {"two": 2.0}],
+        True, [["user", "Who?"], ["assistant", "He."]], ["png"], [1, {"two": 2.0}],
     ]  # fmt: skip
     assert (result.task_reward, result.reason) == (0.5, Reason.TRUNCATED)  # it says that there was no answer
 
@@ -282,8 +284,9 @@ def test_rows_of_another_question_metadata_or_image_are_never_one_group(score: A
         request(wrap(5), images=(b"a",)),
         request(wrap(6), images=(b"b",)),
         request(wrap(7), metadata={"page": "2"}),
+        request(wrap(8), history=(("user", "Who?"), ("assistant", "He."))),
     ]
-    assert [result.task_reward for result in score(source, *rows)] == [0.2, 0.1, 0.2, 0.2, 0.1, 0.1, 0.2]
+    assert [result.task_reward for result in score(source, *rows)] == [0.2, 0.1, 0.2, 0.2, 0.1, 0.1, 0.2, 0.1]
 
 
 def test_a_function_of_groups_may_compare_and_one_bad_value_is_one_completion(score: Any) -> None:

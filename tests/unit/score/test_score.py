@@ -83,6 +83,7 @@ def test_bad_rows_are_named_by_line_and_the_rest_is_scored(tmp_path: Path, capsy
         11: ({**GOOD, "answer": None}, "answer is missing"),
         12: ({**GOOD, "guards": "yes"}, "guards is 'yes'; use true or false"),
         13: ({**GOOD, "expected": "1"}, "expected is '1'; use a number or [low, high]"),
+        14: ({**GOOD, "history": ["Who?"]}, "history must be a list of [role, text]"),
     }
     source = write(tmp_path / "in.jsonl", GOOD, *(row for row, _ in bad.values()), "\n", {**GOOD, "id": "last"})
     assert run([source, "-o", tmp_path / "out.jsonl"]) == 3

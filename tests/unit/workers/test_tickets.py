@@ -9,7 +9,7 @@ from orchestration.workers.tickets import summarise, to_reward_requests, to_scor
 from rewards.core.base import Reason, RewardResult
 from rewards.core.config import RewardConfig
 from rewards.core.parts import PartConfig, Route
-from rollout.records import Generation, ImageBytes, RolloutGroup, Sample
+from rollout.records import Generation, ImageBytes, RolloutGroup, Sample, Turn
 
 SAMPLE = Sample(
     sample_id="s1",
@@ -62,6 +62,13 @@ def test_requests_carry_metadata_and_the_images_where_they_are_asked_for() -> No
     )
     assert (plain.metadata, plain.images) == ({"page": "7"}, ())
     assert seeing.images == (b"png",)
+
+
+def test_requests_carry_earlier_turns_and_say_where_images_stand() -> None:
+    turns = (Turn(role="user", text="\ufffcWho?"), Turn(role="assistant", text="He."))
+    group = replace(GROUP, sample=replace(SAMPLE, question="Is \ufffc he?", history=turns))
+    found = to_reward_requests(group, ["a", "b"], coord_mode="pixel")[1]
+    assert (found.question, found.history) == ("Is <image> he?", (("user", "<image>Who?"), ("assistant", "He.")))
 
 
 PARTS = {"grounding": 0.75, "counting": PartConfig(weight=0.25, above={"grounding": 0.5}), "length": -0.5}

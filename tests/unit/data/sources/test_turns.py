@@ -1,4 +1,4 @@
-"""Conversations: system turns, history, what is asked last, and the reply as the reference, in the forms of trainers."""
+"""Conversations in the forms of trainers: system turns, history, what is asked last, the reply as the reference."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,8 @@ def test_system_history_and_question_of_messages(form: Any, is_json: bool, tmp_p
 
 
 def test_objects_of_user_and_assistant_are_two_turns_each(tmp_path: Path) -> None:
-    row = only(tmp_path, REPLIED, {"m": PAIRS})
+    row, _ = rows_of(tmp_path, REPLIED, {"m": PAIRS}, {"m": PAIRS})
+    assert isinstance(row, RawRow), row
     assert (*told(row), row.answer) == ("", BEFORE, "What do they do?", "They play.")
 
 
@@ -209,10 +210,8 @@ def test_a_function_of_one_s_own_gives_system_and_history(tmp_path: Path) -> Non
     (tmp_path / "mine.py").write_text(
         "def rows(root, split):\n"
         "    yield {'task': 'chart', 'question': 'Why?', 'answer': 1, 'system': 'Be kind.',\n"
-        "           'history': [('<image>Who?', 'He.')], 'images': [b'" + PNG.hex() + "']}\n".replace("b'", "b'")
+        f"           'history': [('<image>Who?', 'He.')], 'images': [{PNG!r}]}}\n"
     )
-    text = (tmp_path / "mine.py").read_text().replace(f"b'{PNG.hex()}'", f"bytes.fromhex('{PNG.hex()}')")
-    (tmp_path / "mine.py").write_text(text)
     (row,) = read(f"{tmp_path / 'mine.py'}:rows", tmp_path)
     assert isinstance(row, RawRow), row
     assert row.history == (Turn(role="user", text="\ufffcWho?"), Turn(role="assistant", text="He."))
