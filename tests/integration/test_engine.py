@@ -13,14 +13,19 @@ from PIL import Image
 import tests.integration.environment  # noqa: F401
 from rollout.errors import RolloutError
 from rollout.prompt import PLACEHOLDER_TOKENS
-from rollout.records import Activity, ImageBytes, RolloutGroup, Sample, SamplingSpec
+from rollout.records import Activity, ImageBytes, RolloutGroup, Sample, SamplingSpec, Turn
 from tests.integration.tiny import image_sample, rollout_config, save_tiny_model, text_sample
 
 SPEC = SamplingSpec(group_size=4, temperature=1.0, max_completion_tokens=24, seed=11)
 # The wide picture is four tiles for InternVL, thumbnail included.
 SAMPLES = [
     *(image_sample(i) for i in range(5)),
-    image_sample(5, (112, 112), (56, 84)),
+    replace(
+        image_sample(5, (112, 112), (56, 84)),
+        system="what colour",
+        history=(Turn(role="user", text="\ufffcwhat is this?"), Turn(role="assistant", text="a red bar")),
+        question="and \ufffc?",
+    ),
     text_sample(6),
     image_sample(7, (300, 100)),
 ]
@@ -178,7 +183,18 @@ def test_sleeping_engine_takes_requests_and_finishes_none(observed: Observed) ->
 
 def as_processed(processor: Any, sample: Sample) -> dict[str, Any]:
     content = [{"type": "image"} for _ in sample.images] + [{"type": "text", "text": sample.question}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    messages = [{"role": "user", "content": content}]
+    if sample.history:
+        messages = [
+            {"role": "system", "content": "what colour"},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is this?"}]},
+            {"role": "assistant", "content": "a red bar"},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "and "}, {"type": "image"}, {"type": "text", "text": "?"}],
+            },
+        ]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
     pictures = [Image.open(io.BytesIO(image.data)) for image in sample.images]
     return dict(processor(text=[text], images=pictures or None, return_tensors="pt"))
 

@@ -77,21 +77,10 @@ def read_turns(value: object, name: str) -> list[RawTurn] | None:
         [RawTurn(role='user', text='<image>How many?', images=(None,))]
     """
     value = _decoded(value)
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(turn, Mapping) for turn in value):
-        return None
-    if all(isinstance(part.get("type"), str) and "role" not in part for part in value):
+    if isinstance(value, (list, tuple)) and any(_kind(part) in (*TEXTS, *IMAGES) for part in value):
         return [_turn("user", value, name)]
-    found: list[RawTurn] = []
-    for turn in value:
-        spoken = _spoken(turn)
-        if spoken is None:
-            return None
-        if turn.get("tool_calls"):
-            raise RowError(RejectReason.UNREADABLE_ROW, f"{name} has a turn with tool_calls, which are not read")
-        found += [_turn(role, content, name) for role, content in spoken]
-    return found
+    spoken = _all_spoken(value)
+    return None if spoken is None else [_turn(role, content, name) for role, content in spoken]
 
 
 def read_history(value: object, name: str) -> list[RawTurn]:
@@ -120,9 +109,10 @@ def read_reply(value: object, name: str) -> str | None:
     Raises:
         RowError: Another turn comes last, or the reply shows an image.
     """
-    turns = read_turns(value, name)
-    if turns is None:
+    spoken = _all_spoken(_decoded(value))
+    if spoken is None:
         return None
+    turns = [_turn(role, content, name) for role, content in spoken]
     last = _joined(turns)[-1]
     if last.role != "assistant":
         raise RowError(RejectReason.MISSING_FIELD, f"the last turn of {name} is of role {last.role!r}: it has no reply")
@@ -222,12 +212,28 @@ def _decoded(value: object) -> object:
     return value
 
 
+def _kind(part: object) -> object:
+    """Return the type of a content part; None for anything else."""
+    return part.get("type") if isinstance(part, Mapping) and "role" not in part else None
+
+
+def _all_spoken(value: object) -> list[tuple[str, object]] | None:
+    """Return role and content of each turn of a list, or of one turn; None where the value is no such thing."""
+    turns = [value] if isinstance(value, Mapping) else value
+    if not isinstance(turns, (list, tuple)) or not turns:
+        return None
+    found = [_spoken(turn) for turn in turns]
+    return None if None in found else [turn for spoken in found for turn in spoken or ()]
+
+
 def _spoken(turn: object) -> list[tuple[str, object]] | None:
     """Return role and content of an object that is a turn, or of the two in one of `user` and `assistant`."""
     if not isinstance(turn, Mapping):
         return None
     role = turn.get("from") if turn.get("role") is None else turn["role"]
-    if isinstance(role, str):
+    if isinstance(role, str) and turn.get("tool_calls"):
+        return [("tool_calls", None)]
+    if isinstance(role, str) and ("content" in turn or "value" in turn):
         content = turn.get("content")
         return [(role.strip().lower(), turn.get("value") if content is None else content)]
     pair = [next((key for key in roles if isinstance(turn.get(key), str)), "") for roles in (ASKING, REPLYING)]

@@ -218,6 +218,13 @@ def test_a_function_of_one_s_own_gives_system_and_history(tmp_path: Path) -> Non
     assert (row.system, row.images) == ("Be kind.", (RawImage(data=PNG),))
 
 
+@pytest.mark.parametrize("key", ["type", "role"])
+def test_answers_of_objects_are_no_turns(key: str, tmp_path: Path) -> None:
+    answer = json.dumps([{key: "button", "bbox_2d": [1, 2, 30, 40]}])
+    row = only(tmp_path, {"question": "q", "answer": "a", "task": {"constant": "iou"}}, {"q": "Where?", "a": answer})
+    assert row.answer == answer
+
+
 def test_markers_are_counted_over_all_turns(tmp_path: Path) -> None:
     row = {"m": turns(("user", "<image>Who?"), ("assistant", "He."), ("user", "<image>Why?")), "a": "2"}
     assert bad(rows_of(tmp_path, MESSAGES, {**row, "images": ["1.png"]})) == [("rows/1", "markers_unequal")]
