@@ -21,6 +21,7 @@ import yaml
 
 from orchestration.data.chunks import Chunk, ChunkWriter, digest_of
 from orchestration.data.sources.rows import EXCERPT_CHARS, Refused, Rejected
+from rollout.records import readable
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,7 +212,7 @@ def settle(writer: ChunkWriter, stage: str, values: dict[str, Any], verdict: Ver
             role=values["role"],
             reason=verdict.reason,
             detail=verdict.detail[:EXCERPT_CHARS],
-            question=row["question"][:EXCERPT_CHARS],
+            question=readable(row["question"][:EXCERPT_CHARS]),
             said=verdict.said,
         )
     )

@@ -140,6 +140,9 @@ def _check_places(row: RawRow) -> None:
             RejectReason.MARKERS_UNEQUAL,
             f"the turns have {texts.num_places} places for images (U+FFFC), the row {len(row.images)} images",
         )
+    for place, option in enumerate(row.options, start=1):
+        if IMAGE_PLACE in option:
+            raise Refused(RejectReason.TEXT_NOT_CLEAN, f"option {place} holds U+FFFC, which stands for an image here")
 
 
 def _read_texts(row: RawRow) -> Iterator[tuple[str, str]]:

@@ -97,9 +97,9 @@ class ChatTemplate:
         try:
             return self._template.render(messages=messages, add_generation_prompt=not is_answered)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            before = f" behind {len(history)} other turns" if history else ""
             raise ConfigError(
-                f"model.path={self._folder}: its chat template fails on a question with {num_images} images "
-                f"and {len(history)} turns before it "
+                f"model.path={self._folder}: its chat template fails on a question with {num_images} images{before} "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); copy the template of the "
                 "original checkpoint"
             ) from error

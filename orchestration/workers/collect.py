@@ -81,10 +81,12 @@ def open_rows(data: Path, *, seed: int, max_samples: int | None) -> EvaluationRo
     ids = {str(columns[row][0]): row for row in chosen}
     if len(ids) < len(chosen):
         raise DataError(f"{data} holds a sample_id twice; every row needs an id of its own: build the data again")
-    images = table.image_digests()
+    images, told = table.image_digests(), table.columns("system", "history")
     hasher = hashlib.sha256()
     for row in chosen:
         hasher.update(repr((columns[row], images[row])).encode(errors="replace"))
+        if any(told[row]):  # rows with neither keep the digest that they had before there were such columns
+            hasher.update(repr(told[row]).encode(errors="replace"))
     return EvaluationRows(table=table, ids=ids, digest=hasher.hexdigest())
 
 

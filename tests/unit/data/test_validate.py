@@ -76,6 +76,7 @@ def turns(*texts: str) -> tuple[Turn, ...]:
         ({"system": "<bbox>"}, RejectReason.PLACEHOLDER_IN_TEXT, "the system turn"),
         ({"history": turns("\ufffcWho?", "He.")}, RejectReason.MARKERS_UNEQUAL, "1 places .* the row 0 images"),
         ({"question": "Is \ufffc he?"}, RejectReason.MARKERS_UNEQUAL, "1 places .* the row 0 images"),
+        ({"options": ("cat", "\ufffc")}, RejectReason.TEXT_NOT_CLEAN, "option 2 holds U"),
         ({"system": "See \ufffc."}, RejectReason.MARKERS_UNEQUAL, "0 places .* the row 0 images"),
     ],
 )

@@ -12,7 +12,7 @@ from orchestration.workers.tickets import GroupSummary, RecordedCompletion
 from rewards import MixedReward, RewardConfig, RewardRequest
 from rewards.core.base import Reason, RewardResult
 from rollout.dataset import write_samples
-from rollout.records import ImageBytes, Sample
+from rollout.records import ImageBytes, Sample, Turn
 from tests.unit.evaluate.builders import sample, tagged
 from tests.unit.train.run_records import SUMMARY
 
@@ -55,6 +55,24 @@ def test_fewer_rows_are_drawn_by_the_seed_and_keep_their_order(tmp_path: Path) -
     assert all(names == sorted(names) and len(names) == 3 for names in drawn.values())
     assert drawn[0] == list(open_rows(path, seed=0, max_samples=3).ids)
     assert len({tuple(names) for names in drawn.values()}) > 1
+
+
+def test_a_record_has_the_earlier_turns_and_says_where_images_stand() -> None:
+    turns = (Turn(role="user", text="\ufffcWho?"), Turn(role="assistant", text="He."))
+    asked = replace(SAMPLE, images=SAMPLE.images * 2, question="Is \ufffc he?", history=turns)
+    found = evaluated_sample(asked, {}, "late", function="chart", coord_mode="pixel")
+    assert (found.question, found.history) == ("Is <image> he?", (("user", "<image>Who?"), ("assistant", "He.")))
+    assert found.request("x").history == found.history
+
+
+def test_the_digest_follows_what_is_said_before_the_question(tmp_path: Path) -> None:
+    turn = Turn(role="user", text="Who?")
+    rows = [row("a"), replace(row("a"), system="Be kind."), replace(row("a"), history=(turn,))]
+    digests = {
+        open_rows(write(tmp_path / f"{i}.parquet", asked), seed=0, max_samples=None).digest
+        for i, asked in enumerate(rows)
+    }
+    assert len(digests) == 3
 
 
 def test_the_digest_follows_questions_references_and_images(tmp_path: Path) -> None:
