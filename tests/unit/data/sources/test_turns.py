@@ -1,12 +1,17 @@
 """Conversations in the forms of trainers: system turns, history, what is asked last, the reply as the reference."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestration.data.sources.fields import RowError
+from orchestration.data.sources.mapping import build_mapping
 from orchestration.data.sources.rows import BadRow, RawImage, RawRow
+from orchestration.data.sources.streams import Record
+from rollout.conversation import Conversation
 from rollout.records import Turn
 from tests.unit.data.sources.reading import PNG, bad, read
 from tests.unit.data.sources.test_forms import rows_of
@@ -228,3 +233,44 @@ def test_answers_of_objects_are_no_turns(key: str, tmp_path: Path) -> None:
 def test_markers_are_counted_over_all_turns(tmp_path: Path) -> None:
     row = {"m": turns(("user", "<image>Who?"), ("assistant", "He."), ("user", "<image>Why?")), "a": "2"}
     assert bad(rows_of(tmp_path, MESSAGES, {**row, "images": ["1.png"]})) == [("rows/1", "markers_unequal")]
+
+
+def odd(draw: random.Random, depth: int) -> Any:
+    """A value of any form, with words of conversations in it."""
+    kind = draw.random()
+    if depth == 0 or kind < 0.4:
+        return draw.choice(
+            [None, "", 1, True, 0.5, "x", "<image>", "<image 2>", "\ufffc", "user", "[{", '[["a", "b"]]']
+        )
+    if kind < 0.7:
+        return [odd(draw, depth - 1) for _ in range(draw.randrange(4))]
+    keys = draw.sample(["role", "content", "from", "value", "type", "text", "image", "user", "assistant"], 3)
+    return {key: odd(draw, depth - 1) for key in keys}
+
+
+def test_whatever_a_row_holds_its_turns_alternate_and_have_places_for_its_images() -> None:
+    mapping = build_mapping({**MESSAGES, "system": "s?", "history": "h?"})
+    draw = random.Random(0)
+    contents = [
+        "a",
+        "<image>b",
+        "<image 2> c",
+        "<image 1>",
+        "",
+        None,
+        [{"type": "image"}, {"type": "text", "text": "d"}],
+    ]
+    num_read = 0
+    for _ in range(4000):
+        spoken = [(draw.choice(["user", "assistant", "user", "system"]), draw.choice(contents)) for _ in range(4)]
+        row = {"m": turns(*spoken[draw.randrange(4) :]), "a": "2", "images": ["1.png", "2.png"][: draw.randrange(3)]}
+        if draw.random() < 0.5:
+            row[draw.choice("mhs")] = odd(draw, 3)
+        try:
+            found = mapping.row(Record("0", row), "rows")
+        except RowError:
+            continue
+        num_read += 1
+        assert Conversation(found.question, found.system, found.history).has_places_for(len(found.images)), row
+        assert [turn.role for turn in found.history] == ["user", "assistant"] * (len(found.history) // 2), row
+    assert num_read > 400
