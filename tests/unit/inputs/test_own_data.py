@@ -77,9 +77,9 @@ def test_a_built_dataset_is_taken_as_it_is(tmp_path: Path) -> None:
     built = tmp_path / "built"
     named = with_own_data(settings(f"data.train={built}")).data
     assert (named.train, named.held_out) == (str(built / "train"), str(built / "held_out"))
-    with pytest.raises(ConfigError, match="data.held_out is not set, and data.train=.* is built"):
+    with pytest.raises(ConfigError, match=r"data\.held_out is not set, and data\.train=.* is built"):
         with_own_data(settings(f"data.train={built / 'train'}"))
-    with pytest.raises(ConfigError, match="is a built dataset, and data.train=.* is not"):
+    with pytest.raises(ConfigError, match=r"is a built dataset, and data\.train=.* is not"):
         own(tmp_path, f"data.held_out={built}")
 
 
