@@ -1,6 +1,7 @@
 """The data engine: builds a verified and selected dataset from raw sources, resumable at every chunk."""
 
 import asyncio
+import heapq
 import shutil
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from orchestration.cluster.found import map_in_tasks
 from orchestration.cluster.reservations import Reservations, num_actors, reserved
 from orchestration.cluster.session import ray_session
 from orchestration.data.chunks import Chunk, ImageReader
-from orchestration.data.deduplicate import decide
+from orchestration.data.deduplicate import decide, distinct_ids
 from orchestration.data.filter import filter_stage
 from orchestration.data.links import FOLDER as LINKS
 from orchestration.data.losses import check_losses, read_manifest, source_table
@@ -148,8 +149,14 @@ def deduplicate(job: BuildJob, chunks: Sequence[Chunk], advance: Advance) -> lis
             for number, values in enumerate(values for chunk in chunks for values in chunk.rows()):
                 index.add(candidate_from_json(values), number)
                 advance(1)
-            for number, reason, detail in decide(index, settings):
-                yield number, Refused(reason, detail)
+            refused: Iterator[tuple[int, Verdict]] = (
+                (number, Refused(reason, detail)) for number, reason, detail in decide(index, settings)
+            )
+            renamed: Iterator[tuple[int, Verdict]] = (
+                (number, {"source_id": own, "sample_id": sample}) for number, own, sample in distinct_ids(index)
+            )
+            # All is decided before the first verdict comes, so `refused` stands first.
+            yield from heapq.merge(refused, renamed, key=lambda verdict: verdict[0])
 
     return sift("deduplicate", [asdict(settings), stage_code("deduplicate")], chunks, job.store, verdicts)
 

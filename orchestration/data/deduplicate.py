@@ -1,5 +1,6 @@
 """Which rows are rejected because of another row: duplicates, contradictions, leaks, too many of one image."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -107,6 +108,14 @@ _RESULT = """
 SELECT d.place, d.reason, d.note, r.source, r.source_id FROM decisions d CROSS JOIN rows r ON r.place = d.other
 ORDER BY d.place
 """
+_LATER_OF_ID = """
+SELECT place, source, source_id, sample_id FROM (
+    SELECT place, source, source_id, sample_id, ROW_NUMBER() OVER of_id AS number FROM rows
+    WHERE role <> 'guard' AND place NOT IN (SELECT place FROM decisions)
+    WINDOW of_id AS (PARTITION BY source, source_id ORDER BY place))
+WHERE number > 1 ORDER BY place
+"""
+_HAS_ID = "SELECT EXISTS (SELECT 1 FROM rows WHERE source = ? AND source_id = ?)"
 _REASONS = {reason.value: reason for reason in RejectReason}
 
 
@@ -137,8 +146,37 @@ def decide(index: RowIndex, settings: DeduplicateConfig) -> Iterator[tuple[int, 
         _decide_near_rows(index, images, questions, settings.min_question_similarity)
     if settings.max_rows_per_image is not None:
         index.write(_TOO_MANY, RejectReason.TOO_MANY_OF_IMAGE.value, settings.max_rows_per_image)
+    _rename(index)
     for place, reason, note, source, source_id in index.read(_RESULT):
         yield place, _REASONS[reason], f"{note} {source} {source_id}"
+
+
+def distinct_ids(index: RowIndex) -> Iterator[tuple[int, str, str]]:
+    """Yield (place, source id, sample id) anew of each kept row whose source id an earlier row of its source has.
+
+    Args:
+        index: As `decide` leaves it once it has given a verdict, or ended.
+    """
+    yield from index.read("SELECT place, source_id, sample_id FROM renamed ORDER BY place")
+
+
+def _rename(index: RowIndex) -> None:
+    """Give rows that share the id of an earlier row of their source one of their own: the second 7 is `7#2`.
+
+    Adapters number repeated ids within one file; several files of a source, and sources of one label, meet here first.
+    """
+    index.write("CREATE TABLE renamed (place INTEGER PRIMARY KEY, source_id TEXT, sample_id TEXT)")
+    index.write("CREATE INDEX rows_id ON rows (source, source_id)")
+    last: dict[tuple[str, str], int] = {}
+    renamed = []
+    for place, source, source_id, sample_id in index.read(_LATER_OF_ID):
+        number = last.get((source, source_id), 1) + 1
+        while next(index.read(_HAS_ID, source, f"{source_id}#{number}"))[0]:
+            number += 1
+        last[source, source_id] = number
+        own = hashlib.blake2b(f"{sample_id}#{number}".encode(), digest_size=20).hexdigest()
+        renamed.append((place, f"{source_id}#{number}", own))
+    index.write_many("INSERT INTO renamed VALUES (?, ?, ?)", iter(renamed))
 
 
 def _decide_leaks(index: RowIndex, images: ImageFingerprints | None, questions: Questions) -> None:

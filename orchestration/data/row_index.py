@@ -55,7 +55,7 @@ Pairs = tuple[Places, Places]
 _SCHEMA = """
 CREATE TABLE rows (place INTEGER PRIMARY KEY, role TEXT, source TEXT, source_id TEXT, is_open INTEGER,
     num_images INTEGER, first_image TEXT, exact BLOB, answer BLOB, question BLOB, family BLOB, profile BLOB,
-    words BLOB);
+    words BLOB, sample_id TEXT);
 CREATE TABLE images (place INTEGER, number INTEGER, sha256 TEXT, image_id TEXT, fingerprint BLOB,
     PRIMARY KEY (place, number)) WITHOUT ROWID;
 CREATE TABLE fingerprints (id INTEGER PRIMARY KEY, key BLOB UNIQUE, hash BLOB, thumbnail BLOB);
@@ -186,6 +186,7 @@ class RowIndex:
                 family,
                 profile,
                 words_key,
+                row.sample_id,
             )
         )
         if len(waiting["rows"]) >= BATCH_ROWS:

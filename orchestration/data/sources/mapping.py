@@ -113,7 +113,9 @@ class RowMapping:
         if order[:1] > (0,) and (boxes is not None or task in ("iou", "pointing")):
             raise RowError(RejectReason.BOX_IMAGE_UNCLEAR, f"image {order[0] + 1} of the row stands first")
         return RawRow(
-            source_id=as_words(*self._named("id", record)) if "id" in self.references else f"{part}/{record.place}",
+            source_id=f"{part}/{record.place}"
+            if self._is_absent("id", record)
+            else as_words(*self._named("id", record)),
             task=task,
             system=dialogue.system,
             history=dialogue.history(told),

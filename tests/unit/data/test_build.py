@@ -16,6 +16,7 @@ from orchestration.demo.tiny_model import FAMILIES, make_tiny_model
 from orchestration.settings.errors import DataError
 from rollout.dataset import SampleTable
 from tests.unit.data.building import build, content, plan
+from tests.unit.data.faults import encoded, picture
 
 FORK = multiprocessing.get_context("fork")
 BANDS = (
@@ -192,3 +193,35 @@ def test_a_changed_setting_makes_its_stage_and_those_behind_it_anew_and_no_other
 def chunks_of(root: Path, stage: str) -> list[Chunk]:
     found = [Chunk.open(folder) for folder in (root / "cache" / "data" / stage).iterdir() if folder.is_dir()]
     return [chunk for chunk in found if chunk is not None]
+
+
+def test_rows_of_several_files_and_sources_with_one_id_are_distinct(model: Path, tmp_path: Path) -> None:
+    """Ids of two files, of two sources with one label, and one that looks as if it had been numbered."""
+    for folder, file, rows in (
+        ("one", "a", [("7", "red"), ("7", "green"), ("7#2", "grey")]), ("one", "b", [("7", "blue")]),
+        ("two", "a", [("7", "pink")]),
+    ):  # fmt: skip
+        (tmp_path / "raw" / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(len(rows)):
+            drawn = encoded(picture(len(list(tmp_path.rglob("*.png"))), (56, 56)))
+            (tmp_path / "raw" / folder / f"{file}{number}.png").write_bytes(drawn)
+        lines = [
+            json.dumps({"id": own, "q": "Which colour?", "a": answer, "image": f"{file}{number}.png"})
+            for number, (own, answer) in enumerate(rows)
+        ]
+        (tmp_path / "raw" / folder / f"{file}.jsonl").write_text("\n".join(lines) + "\n")
+    mapping = "{id: id, question: q, answer: a, images: image, task: {constant: match_text}}"
+    sources = [
+        f"+data.recipe.sources.{name}={{adapter: jsonl, path: {name}, label: colours, "
+        f"options: {{files: ['*.jsonl'], mapping: {mapping}}}}}"
+        for name in ("one", "two")
+    ]
+    raw = (f"model.path={model}", f"data.recipe.raw={tmp_path / 'raw'}")
+    job = plan(model, tmp_path, *raw, "rollout.engine.max_model_len=512", *sources)
+    build(job, is_tried=False)
+    table = SampleTable(job.out / "train")
+    found = [sample for sample in map(table.__getitem__, range(len(table))) if sample.source == "colours"]
+    assert {sample.answer: sample.source_id for sample in found} == {
+        "red": "7", "green": "7#2", "grey": "7#2#2", "blue": "7#3", "pink": "7#4",
+    }  # fmt: skip
+    assert len({sample.sample_id for sample in found}) == 5

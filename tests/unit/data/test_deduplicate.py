@@ -10,6 +10,7 @@ import pytest
 
 from orchestration.data import deduplicate, row_index
 from orchestration.data.deduplicate import decide as decide_rows
+from orchestration.data.deduplicate import distinct_ids
 from orchestration.data.row_index import RowIndex
 from orchestration.data.sources.rows import Candidate
 from orchestration.settings.recipe import DeduplicateConfig
@@ -292,3 +293,34 @@ def test_the_verdicts_are_those_of_comparing_all_rows_in_whatever_order_they_are
         assert decide(rows, tmp_path, settings, added=shuffled) == wanted, seed
         reasons |= {reason for reason, _ in wanted.values()}
     assert len(reasons) == 6
+
+
+def ids(rows: Sequence[Candidate], scratch: Path, added: Sequence[int]) -> dict[int, tuple[str, str]]:
+    with RowIndex(scratch / "deduplicate") as index:
+        for order in added:
+            index.add(rows[order], order)
+        list(decide_rows(index, DeduplicateConfig(perceptual=False)))
+        return {place: (source_id, sample_id) for place, source_id, sample_id in distinct_ids(index)}
+
+
+def test_rows_of_one_id_become_distinct_and_none_is_lost(tmp_path):
+    def of(number: int, source_id: str, source: str = "own", role: str = "train") -> Candidate:
+        picture = Picture(f"p{number}", bits=0)
+        made = replace(row("How many?", str(number), picture), source=source, source_id=source_id, sample_id="s")
+        return replace(made, role=role)
+
+    rows = [
+        of(0, "7"), of(1, "7"), of(2, "8"), of(3, "7#2"), of(4, "7"), of(5, "7", source="other"),
+        of(6, "8", role="guard"), replace(of(0, "7"), answer="0"), of(9, "7"), of(10, "8", role="held_out"),
+    ]  # fmt: skip
+    found = ids(rows, tmp_path, range(len(rows)))
+    assert {place: source_id for place, (source_id, _) in found.items()} == {
+        1: "7#3", 4: "7#4", 8: "7#5", 10 - 1: "8#2",
+    }  # fmt: skip
+    assert len({sample_id for _, sample_id in found.values()} | {"s"}) == 5
+    assert ids(rows, tmp_path, list(reversed(range(len(rows))))) == found
+
+
+def test_rows_of_ids_of_their_own_keep_them(tmp_path):
+    rows = named([row(f"Which {number}?", "cat", Picture(f"p{number}", bits=0)) for number in range(4)])
+    assert ids(rows, tmp_path, range(4)) == {}

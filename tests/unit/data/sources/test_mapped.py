@@ -191,3 +191,20 @@ def test_a_folder_that_is_no_dataset_is_explained(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match=r"names no data files"):
         read("huggingface", tmp_path, mapping=SHORT)
+
+
+def test_rows_without_the_optional_id_have_a_running_number(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": "a", "q": "How many?", "a": "1"}, {"q": "How many?", "a": "2"}, {"id": None, "q": "How many?", "a": "3"},
+        {"id": float("nan"), "q": "How many?", "a": "4"}, {"id": "a", "q": "How many?", "a": "5"},
+        {"id": 0, "q": "How many?", "a": "6"}, {"id": [1], "q": "How many?", "a": "7"},
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"id": "id?", "question": "q", "answer": "a", "task": {"constant": "chart"}}
+    found = read("jsonl", tmp_path, mapping=mapping)
+    assert [(row.source_id, row.answer) for row in good(found)] == [
+        ("a", "1"), ("rows/2", "2"), ("rows/3", "3"), ("rows/4", "4"), ("a#2", "5"), ("0", "6"),
+    ]  # fmt: skip
+    assert bad(found) == [("rows/7", "unreadable_row")]
+    required = read("jsonl", tmp_path, mapping={**mapping, "id": "id"})
+    assert bad(required)[:3] == [(f"rows/{number}", "missing_field") for number in (2, 3, 4)]
