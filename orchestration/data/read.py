@@ -67,7 +67,8 @@ def read_sources(sources: Sequence[Sequence[PartTask]], run: Map, advance: Advan
         for folder in folders:
             chunk = Chunk.of(folder)
             advance(chunk.num_rows + chunk.num_rejected)
-            chunks.append(chunk)
+            # Without its files, as many as it has images: the driver keeps the chunks of all rows.
+            chunks.append(replace(chunk, facts=chunk.origin))
     return chunks
 
 

@@ -73,6 +73,13 @@ def test_another_seed_draws_other_rows_and_a_larger_draw_holds_the_smaller(tmp_p
     assert set(ids(read(tmp_path, max_rows=4))) < set(ids(read(tmp_path, max_rows=7)))
 
 
+def test_the_driver_keeps_no_list_of_the_files_that_were_read(tmp_path: Path) -> None:
+    write_raw(tmp_path)
+    chunks = read(tmp_path)
+    assert {tuple(chunk.facts.items()) for chunk in chunks} == {(("source", "own"), ("role", "train"))}
+    assert [path for path, *_ in Chunk.of(chunks[0].folder).facts["files"]] == ["0.png", "2.png", "4.png"]
+
+
 def test_a_second_reading_makes_nothing_anew(tmp_path: Path) -> None:
     write_raw(tmp_path)
     before = stamps(read(tmp_path))
