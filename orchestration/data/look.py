@@ -1,5 +1,6 @@
 """`mixed-r1 data look PATH`: what the columns of a file are taken for, and its first row as it will be asked."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ WIDTH = 110
 LABEL = 11
 MAX_ITEMS = 6
 """Options or images that are shown."""
+MAX_COLUMN_CHARS = 44
 MAX_CHARS = 800
 """Characters of a question that are shown."""
 
@@ -123,7 +125,8 @@ def _columns(own: OwnFiles) -> Iterator[str]:
     reasons = own.recognised.reasons
     rows = [("our field", "column", "why")]
     for key, value in own.recognised.mapping.items():
-        rows.append((key, _spelled(value), reasons.get(key, "")))
+        spelled = textwrap.shorten(_spelled(value), MAX_COLUMN_CHARS, placeholder=" ...")
+        rows.append((key, spelled, reasons.get(key, "")))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for row, label in zip(rows, ["columns", *[""] * (len(rows) - 1)], strict=True):
         yield f"{label:{LABEL}}{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip()
@@ -144,7 +147,7 @@ def _names(value: Any) -> Iterator[str]:
             if key not in ("constant", "by_answer", "values"):
                 yield from _names(inner)
             if key == "format":
-                yield from (name.partition(":")[0].partition("}")[0] for name in str(inner).split("{")[1:])
+                yield from re.findall(r"\{([^{}:?]+)", str(inner))
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _names(inner)
@@ -180,8 +183,8 @@ def _row(row: Candidate, config: ExperimentConfig) -> Iterator[str]:
         yield from _block("options", f"{len(row.options)}: {' | '.join(row.options[:MAX_ITEMS])}")
     kind = f" (as {row.answer_type})" if row.answer_type else ""
     yield from _block("answer", f"{row.answer}{kind}")
-    if row.prompt_tokens is not None:
-        yield from _block("prompt", f"{row.prompt_tokens} tokens, {row.image_tokens} of them of images")
+    measured = f"{row.prompt_tokens} tokens, {row.image_tokens} of them of images"
+    yield from _block("prompt", "not measured: the model is not there yet" if row.prompt_tokens is None else measured)
 
 
 def _block(label: str, text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from orchestration.data.sources.column_kinds import (
     plain_name,
 )
 from orchestration.data.sources.fields import MAX_INTEGER, RowError
-from orchestration.data.sources.option_lists import read_options
+from orchestration.data.sources.option_lists import read_options, written_list
 from orchestration.data.sources.references import filled
 
 SETTING = "data.columns"
@@ -50,6 +50,8 @@ class Findings:
     mapping: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     uncertain: list[str] = field(default_factory=list)
+    sources: dict[str, tuple[Column, ...]] = field(default_factory=dict)
+    """By key of the mapping: the columns that it was found in; not of what the user says."""
     used: set[tuple[str, ...]] = field(default_factory=set)
     """Columns that are taken."""
 
@@ -73,8 +75,7 @@ class Findings:
         self.used.update(column.steps for column in columns)
         if key not in self.mapping:
             self.mapping[key] = value
-            named = ", ".join(column.name for column in columns)
-            self.reasons[key] = f"{named} ({why})" if named else why
+            self.reasons[key], self.sources[key] = why, columns
 
     def doubt(self, what: str, setting: str) -> None:
         """Note what was guessed, and the setting that says otherwise."""
@@ -119,14 +120,13 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
 
 def _paths(found: Findings) -> list[str]:
     """Return the first relative paths of pictures."""
-    taken = found.reasons.get("images", "")
-    columns = [one for one in found.columns if one.steps in found.used or one.name in taken or _is_set(found, one)]
+    columns = [*found.sources.get("images", ()), *(one for one in found.columns if _is_set(found, one))]
     paths = []
     for column in columns:
         if column.is_mostly("image", "images"):
             for value in column.present[:MAX_FILES_TRIED]:
-                items = value if isinstance(value, (list, tuple)) else [value]
-                for item in items:
+                written = written_list(value) if isinstance(value, str) else value
+                for item in written if isinstance(written, (list, tuple)) else [value]:
                     path = item.get("path") if isinstance(item, Mapping) and not item.get("bytes") else item
                     if isinstance(path, str) and not is_encoded(path) and "://" not in path and path[:1] != "/":
                         paths.append(path)

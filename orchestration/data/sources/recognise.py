@@ -50,7 +50,7 @@ class Recognised:
     images: str
     """Folder that image paths start from."""
     reasons: dict[str, str]
-    """By key of the mapping: the column, and why."""
+    """By key of the mapping: why it is read so."""
     uncertain: tuple[str, ...]
     """What was guessed, and the setting that says otherwise."""
 
@@ -143,7 +143,6 @@ def _find_id(found: Findings) -> None:
 def _find_task(found: Findings, name: str) -> None:
     if "task" in found.mapping:
         return
-    question = found.reasons.get("question", "")
     hints = [one for one in (found.find((hint,), "text") for hint in HINTS) if one is not None]
     scored = [(sum(bool(hinted_task(str(value))) for value in one.present), one) for one in hints]
     best = max(scored, key=lambda pair: pair[0], default=(0, None))
@@ -152,7 +151,8 @@ def _find_task(found: Findings, name: str) -> None:
     elif "hint" not in found.mapping and (task := hinted_task(name)) and name.strip() not in DEFAULT_ROUTES:
         tail = "/".join(name.replace("\\", "/").split("/")[-2:])
         found.put("hint", {"constant": tail}, f"the path of the file, which names {task}")
-    if "boxes" in found.mapping and question.startswith("instruction"):
+    asking = [plain_name(column.name) for column in found.sources.get("question", ())]
+    if "boxes" in found.mapping and asking[:1] == ["instruction"]:
         found.put("task", {"constant": "pointing"}, "an instruction with the box to click in")
         found.doubt("boxes with an instruction are places to click in, task pointing", "task={constant: iou} for boxes")
         return

@@ -106,7 +106,7 @@ def test_files_with_other_columns_are_not_read_as_one(tmp_path: Path) -> None:
     written(tmp_path / "b.jsonl", rows(2, level="hard"))
     assert names(found(tmp_path)) == ["a.jsonl", "b.jsonl"]
     (tmp_path / "c.jsonl").write_text(json.dumps({"query": "Why?", "solution": "Because.", "images": ["0.png"]}) + "\n")
-    with pytest.raises(ConfigError, match="a.jsonl has image, problem, answer, c.jsonl has query, solution, images"):
+    with pytest.raises(ConfigError, match=r"a\.jsonl has image, problem, answer, c\.jsonl has query, solution, images"):
         found(tmp_path)
 
 

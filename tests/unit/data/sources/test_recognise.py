@@ -243,12 +243,12 @@ def test_what_the_user_sets_holds() -> None:
     assert found(row, columns={"task": "counting"}).mapping["task"] == {"constant": "counting"}
 
 
-def test_reasons_name_columns() -> None:
+def test_reasons_say_why_a_column_is_taken() -> None:
     assert found(VERL).reasons == {
-        "images": "images (named so)",
-        "question": "prompt (a list of turns)",
-        "answer": "reward_model.ground_truth (named so)",
-        "hint": "data_source (names a kind of task in 1 of the first rows)",
+        "images": "named so",
+        "question": "a list of turns",
+        "answer": "named so",
+        "hint": "names a kind of task in 1 of the first rows",
         "task": "by the answer of each row",
     }
 
