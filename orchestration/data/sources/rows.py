@@ -250,7 +250,7 @@ class Rejected:
         return f"{self.reason.value}/{self.said}" if self.said else self.reason.value
 
 
-_FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in (RawRow, RawBox, StoredImage, Candidate)}
+_FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in (RawRow, RawBox, Turn, StoredImage, Candidate)}
 
 
 def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
@@ -259,6 +259,7 @@ def raw_to_json(row: RawRow, places: list[int]) -> dict[str, Any]:
     values["images"] = [
         {"index": index, "image_id": image.image_id} for index, image in zip(places, row.images, strict=True)
     ]
+    values["history"] = [shallow(turn) for turn in row.history]
     values["boxes"] = None if row.boxes is None else [shallow(box) for box in row.boxes]
     return values
 
@@ -290,11 +291,12 @@ def candidate_to_json(row: Candidate) -> dict[str, Any]:
     """Return a row as JSON values."""
     values = shallow(row)
     values["images"] = [shallow(image) for image in row.images]
+    values["history"] = [shallow(turn) for turn in row.history]
     values["difficulty"] = None if row.difficulty is None else asdict(row.difficulty)
     return values
 
 
-def shallow(row: RawRow | RawBox | StoredImage | Candidate) -> dict[str, Any]:
+def shallow(row: RawRow | RawBox | Turn | StoredImage | Candidate) -> dict[str, Any]:
     """Return the fields of a record by name; `asdict`, which copies what they hold, takes a tenth of a build."""
     return {name: getattr(row, name) for name in _FIELDS[type(row)]}
 

@@ -94,7 +94,7 @@ MMMU = {"id": "v", "question": "See <image 2>?", "options": "['a <image 2>', 'b'
         ({**AOKVQA, "choices": None, "correct_choice_idx": None}, "Which?", '["cat", "kitten"]', "match_text", ()),
         (VISTA, "What?", "small", "match_mcq", ("big", "small")),
         ({**VISTA, "choices": None, "answer": "2.5"}, "What?", "2.5", "math", ()),
-        (MMMU, "See [image 1]?", "B", "match_mcq", ("a [image 1]", "b")),
+        (MMMU, "See image 1?", "B", "match_mcq", ("a image 1", "b")),
         ({"__key__": "1", "jpg": PNG, "json": {"question": "How many?", "answer": 3}}, "How many?", "3",
          "counting", ()),
         ({"__key__": "1", "png": PNG, "txt": "a dog runs"}, DESCRIBE["constant"], "a dog runs", "open", ()),
