@@ -19,7 +19,7 @@ from orchestration.data.sources.streams import Record
 from orchestration.data.validate import validate
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.recipe import RecipeConfig
-from rollout.records import IMAGE_PLACE
+from rollout.records import readable
 
 CHECKED_ROWS = 50
 """First rows that go through the checks of the data engine."""
@@ -176,9 +176,9 @@ def _row(row: Candidate, config: ExperimentConfig) -> Iterator[str]:
     if row.system:
         yield from _block("system", row.system)
     for label, turn in zip(["history", *[""] * len(row.history)], row.history, strict=False):
-        yield from _block(label, f"{turn.role}: {turn.text.replace(IMAGE_PLACE, '<image>')}")
+        yield from _block(label, f"{turn.role}: {readable(turn.text)}")
     question = row.question if len(row.question) <= MAX_CHARS else f"{row.question[:MAX_CHARS]}..."
-    yield from _block("question", question.replace(IMAGE_PLACE, "<image>"))
+    yield from _block("question", readable(question))
     if row.options:
         yield from _block("options", f"{len(row.options)}: {' | '.join(row.options[:MAX_ITEMS])}")
     kind = f" (as {row.answer_type})" if row.answer_type else ""

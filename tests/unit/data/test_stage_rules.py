@@ -14,6 +14,7 @@ NO_RULES = {
     "orchestration/data/look.py": "shows rows before anything is built",
     "orchestration/data/losses.py": "tells what was written",
     "orchestration/data/manifest.py": "states what was written",
+    "orchestration/data/own_files.py": "makes sources of a recipe, whose keys hold them",
     "orchestration/data/page.py": "shows what was written",
     "orchestration/data/plan.py": "makes the keys",
     "orchestration/data/stages.py": "makes the keys and hands chunks to workers",
