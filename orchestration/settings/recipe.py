@@ -213,6 +213,12 @@ class RecipeConfig:
         for root in self.image_roots:
             if not Path(root).expanduser().is_absolute():
                 raise ConfigError(f"data.recipe.image_roots names {root}; write each folder from the root")
+        for name, source in self.sources.items():
+            if source.held_out_share and source.role != "train":
+                raise ConfigError(
+                    f"data.recipe.sources.{name}.held_out_share is {source.held_out_share:g}, and its role is "
+                    f"{source.role}: all of its rows are kept from training; set the share to 0, or role to train"
+                )
 
     def check_sources(self) -> None:
         """Check what holds of a recipe that is built, not of one whose settings alone are used for data.train.
@@ -223,12 +229,6 @@ class RecipeConfig:
         for name in self.allow_loss:
             if name != ANY_SOURCE and name not in self.sources:
                 raise ConfigError(unknown_key(name, list(self.sources), "data.recipe.sources"))
-        for name, source in self.sources.items():
-            if source.held_out_share and source.role != "train":
-                raise ConfigError(
-                    f"data.recipe.sources.{name}.held_out_share is {source.held_out_share:g}, and its role is "
-                    f"{source.role}: all of its rows are kept from training; set the share to 0, or role to train"
-                )
         if not any(source.role == "train" for source in self.sources.values()):
             raise ConfigError(f"recipe {self.name} has no source of role train; add one to data.recipe.sources")
 
