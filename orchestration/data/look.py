@@ -18,7 +18,7 @@ from orchestration.data.sources.rows import Candidate, Refused
 from orchestration.data.sources.streams import Record
 from orchestration.data.validate import validate
 from orchestration.settings.experiment import ExperimentConfig
-from orchestration.settings.recipe import RecipeConfig
+from orchestration.settings.recipe import OWN, RecipeConfig
 from rollout.records import readable
 
 CHECKED_ROWS = 50
@@ -78,7 +78,7 @@ def look_lines(own: OwnFiles, config: ExperimentConfig, model: Path | None) -> I
 
 def check_first_rows(own: OwnFiles, config: ExperimentConfig, model: Path | None) -> Looked:
     """Take the first rows through the checks of the data engine, up to the proof of their references."""
-    recipe = config.data.recipe or RecipeConfig(name="own", seed=config.seed, sources={})
+    recipe = config.data.recipe or RecipeConfig(name=OWN, seed=config.seed, sources={})
     mapping = build_mapping(own.recognised.mapping, own.recognised.answer_is, own.recognised.images)  # type: ignore[arg-type]
     ruler = None if model is None else _ruler(config, model)
     kept, refused = list[Candidate](), list[tuple[str, str]]()

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from orchestration.data.sources.files import find_form, records
 from orchestration.data.sources.first_rows import FIRST_ROWS
 from orchestration.data.sources.recognise import Recognised, recognise
@@ -19,7 +16,7 @@ from orchestration.data.sources.splits import TABLES, TEXTS, card_splits, files_
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import Role, SourceConfig
-from rollout.dataset import SCHEMA_FAMILY
+from rollout.dataset import is_dataset
 
 SPLITS: Mapping[Role, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -81,18 +78,7 @@ def built_rows(path: Path, role: Role) -> Path | None:
     Returns:
         None where the path is no such dataset.
     """
-    return next((place for place in (path, path / role) if _has_our_schema(place)), None)
-
-
-def _has_our_schema(path: Path) -> bool:
-    shard = next(iter(sorted(path.glob("*.parquet"))), None) if path.is_dir() else path
-    if shard is None or not shard.is_file():
-        return False
-    try:
-        found = (pq.read_schema(shard).metadata or {}).get(b"schema", b"")
-    except (pa.ArrowException, OSError):
-        return False
-    return bool(found.decode(errors="replace").startswith(SCHEMA_FAMILY))
+    return next((place for place in (path, path / role) if is_dataset(place)), None)
 
 
 def find_own_files(

@@ -22,6 +22,7 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig, build_settings
 from orchestration.settings.model import NOT_SET
 from orchestration.settings.own_code import with_own_code_in
+from orchestration.settings.recipe import OWN
 from orchestration.storage.checkpoints import newest_step
 from orchestration.storage.own_code import to_copies
 from orchestration.storage.run_folder import RunFolder, flatten, read_config
@@ -101,9 +102,12 @@ def build_evaluation(values: dict[str, Any], own: Mapping[str, Any] | None) -> E
             experiment does not set them.
     """
     values = dict(values)
-    for name, keys in (("model", ("path", "family")), ("data", ("held_out", "recipe"))):
-        if own is not None and all(values[name].get(key) in (None, NOT_SET) for key in keys):
-            values[name] = own[name]
+    if own is not None:
+        if all(values["model"].get(key) in (None, NOT_SET) for key in ("path", "family")):
+            values["model"] = own["model"]
+        data, recipe = values["data"], values["data"].get("recipe")
+        if data.get("held_out") in (None, NOT_SET) and (recipe is None or recipe["name"] == OWN):
+            values["data"] = own["data"]
     # An evaluation transfers no weights; the channel only has to suit the device.
     backend = "gloo" if values["rollout"]["engine"].get("device") == "cpu" else "nccl"
     channel = {**values["rollout"]["weight_channel"], "backend": backend}

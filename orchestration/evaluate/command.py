@@ -42,6 +42,7 @@ from orchestration.workers.engine_pool import start_engines
 from orchestration.workers.learner_group import start_learner
 from orchestration.workers.reward_pool import start_reward_pool
 from rollout.config import SamplingConfig
+from rollout.dataset import is_dataset
 
 
 def run_evaluation(config: ExperimentConfig, run: RunFolder | None) -> None:
@@ -92,7 +93,12 @@ def find_data(config: ExperimentConfig, run: RunFolder | None) -> Path | None:
     if config.evaluate.data:
         data = Path(config.evaluate.data).expanduser().absolute()
         if not data.exists():
-            raise ConfigError(f"data={data} does not exist; build it (mixed-r1 data build) or correct the path")
+            raise ConfigError(f"data={data} does not exist; correct the path, or build it (mixed-r1 data build)")
+        if not is_dataset(data):
+            raise ConfigError(
+                f"data={data} is no dataset that was built, or a damaged one; build one from raw files (mixed-r1 data "
+                f"build data.train={data} data.recipe.out=FOLDER), and set data=FOLDER/train"
+            )
         return data
     if held_out == NOT_SET:
         raise ConfigError("data is not given; name a Parquet file or a folder of them: data=...")

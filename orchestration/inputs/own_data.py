@@ -9,7 +9,7 @@ from orchestration.data.sources.splits import named_split
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
-from orchestration.settings.recipe import DataConfig, RecipeConfig, Role
+from orchestration.settings.recipe import OWN, DataConfig, RecipeConfig, Role
 
 
 def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
@@ -89,7 +89,7 @@ def _with_built(data: DataConfig, train: Path) -> DataConfig:
 
 def _checks(data: DataConfig) -> RecipeConfig:
     """Return the recipe whose limits, prompts and checks hold for files of the user's own."""
-    return data.recipe or RecipeConfig(name="own", seed=0, sources={})
+    return data.recipe or RecipeConfig(name=OWN, seed=0, sources={})
 
 
 def _roots(data: DataConfig) -> list[str]:
@@ -99,4 +99,4 @@ def _roots(data: DataConfig) -> list[str]:
 def _name_of(own: OwnFiles) -> str:
     """Return the name under which the rows are counted: that of the file, or of the folder."""
     named = own.files[0].name.partition(".")[0] if len(own.files) == 1 else own.root.name
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", named).strip("_") or "own"
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", named).strip("_") or OWN

@@ -13,6 +13,8 @@ from orchestration.settings.strict import unknown_key
 from rollout.config import StreamConfig
 
 ANY_SOURCE = "*"
+OWN = "own"
+"""Name of the recipe of data=parquet, which has no sources: its checks are those of the files in data.train."""
 Role = Literal["train", "held_out", "guard"]
 """What a source's rows are for; guard rows are evaluation sets whose rows training must not hold."""
 

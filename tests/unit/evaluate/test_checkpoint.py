@@ -22,6 +22,7 @@ from rollout.dataset import write_samples
 from rollout.records import Sample
 from tests.unit.model_folders import write_model_folder
 
+ROW = [Sample(sample_id="a", source="unit", task="chart", question="?", answer="1")]
 OLD = "/a_machine_that_is_gone"
 GPU_RUN = (
     "experiment=qwen2_5_vl_3b/1_gpu",
@@ -282,11 +283,16 @@ def test_held_out_data_of_a_run_that_is_not_here_is_refused_unless_data_is_named
         find_data(config, run)
 
     here = tmp_path / "held_out.parquet"
-    here.touch()
+    write_samples(here, ROW)
     config, run = evaluated(f"checkpoint={copied}", f"data={here}")
     assert find_data(config, run) == here
     config, run = evaluated(f"checkpoint={copied}", f"data.held_out={here}")
     assert find_data(config, run) == here
+    raw = tmp_path / "rows.jsonl"
+    raw.write_text('{"question": "Why?", "answer": "So."}\n')
+    config, run = evaluated(f"checkpoint={copied}", f"data={raw}")
+    with pytest.raises(ConfigError, match=r"is no dataset that was built, .* build data\.train="):
+        find_data(config, run)
 
 
 def test_what_a_recipe_made_for_a_run_is_found_where_the_run_found_it(evaluated: Any, tmp_path: Path) -> None:
@@ -308,7 +314,7 @@ def test_a_run_on_gpus_is_refused_where_there_is_none_with_what_to_set(
     copied = save_run(tmp_path / "copied", *GPU_RUN)
     before = sorted(copied.rglob("*"))
     data = tmp_path / "held_out.parquet"
-    data.touch()
+    write_samples(data, ROW)
     config, run = evaluated(f"checkpoint={copied}", f"data={data}")
     with pytest.raises(ConfigError, match=r"this machine has no GPU; .* set rollout\.engine\.device=cpu "):
         run_evaluation(config, run)
@@ -318,7 +324,7 @@ def test_a_run_on_gpus_is_refused_where_there_is_none_with_what_to_set(
 def test_a_second_evaluation_into_one_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "check_rewards", lambda *_: None)
     data, out = tmp_path / "held_out.parquet", tmp_path / "out"
-    write_samples(data, [Sample(sample_id="a", source="unit", task="chart", question="?", answer="1")])
+    write_samples(data, ROW)
     model = write_model_folder(tmp_path / "model", "qwen2_5_vl")
     config = settings(checkpoint=str(model), data=str(data), out=str(out))
     with (
