@@ -24,6 +24,7 @@ _QUANTITY = re.compile(
 _HOW_MANY = re.compile(r"\bhow\s+(?:many|much|long|often|large|big|high|old)\b", re.IGNORECASE)
 _YEAR = re.compile(r"[0-9]{4}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_OPENS, _CLOSES = re.compile("<answer>", re.IGNORECASE), re.compile("</answer>", re.IGNORECASE)
 _FINAL = re.compile(r"(?:^|\n)####[ \t]*([^\n#]{1,64})\s*$")
 """How GSM8K ends a solution."""
 ANSWER_KEYS = ("answer", "answers", "text", "value", "ground_truth")
@@ -253,8 +254,8 @@ def between_tags(text: str) -> str:
         >>> between_tags("<answer> 145 </answer>"), between_tags("145")
         ('145', '145')
     """
-    start, end = text.rfind("<answer>"), text.rfind("</answer>")
-    return text[start + len("<answer>") : end].strip() if 0 <= start < end else text
+    starts, ends = ([tag.span() for tag in pattern.finditer(text)] for pattern in (_OPENS, _CLOSES))
+    return text[starts[-1][1] : ends[-1][0]].strip() if starts and ends and starts[-1][1] <= ends[-1][0] else text
 
 
 def _from_option(value: object, name: str, options: tuple[str, ...]) -> str:

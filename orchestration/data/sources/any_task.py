@@ -118,6 +118,29 @@ def check_alternatives(value: object, name: str, hint: str) -> None:
         raise RowError(RejectReason.UNREADABLE_ROW, f"{name} {what}: map a task for all rows, {{constant: chart}}")
 
 
+def one_of_repeated(answer: str) -> str:
+    """Return the one answer that several people gave to a question about a chart; any other answer as it is.
+
+    Raises:
+        RowError: A list repeats some answers: the parts of one, or what several people say.
+
+    Example:
+        >>> one_of_repeated('["nokia", "Nokia", "nokia"]'), one_of_repeated('["cat", "dog"]')
+        ('nokia', '["cat", "dog"]')
+    """
+    several = _several(answer)
+    said = {text.strip().casefold() for text in several}
+    if len(said) == len(several):
+        return answer
+    if len(said) == 1 and len(several) > 2:
+        return several[0]
+    raise RowError(
+        RejectReason.UNREADABLE_ROW,
+        f"the answer {answer[:80]} repeats itself, and whether it lists parts or what several people say is not known: "
+        "map answer_type {constant: list} for parts, or task {constant: match_text} where any of them is right",
+    )
+
+
 def _of_one(question: str, answer: str, named: str) -> Judged:
     text = answer.strip()
     if _says_yes_or_no(text):

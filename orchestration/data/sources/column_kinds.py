@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestration.data.sources.answers import between_tags
-from orchestration.data.sources.fields import is_missing, is_number
+from orchestration.data.sources.fields import is_encoded, is_missing, is_number
 from orchestration.data.sources.option_lists import written_list
 
 Kind = Literal["turns", "image", "images", "box", "boxes", "texts", "objects", "object", "text", "number", "truth"]
@@ -16,8 +16,6 @@ SHOWN_CHARS = 60
 MAX_LOOKED_AT = 2_000
 """Characters of a text that decide what it is."""
 _PICTURE = re.compile(r"[^\n]{1,1000}\.(?:png|jpe?g|webp|bmp|gif|tiff?|avif|heic)", re.IGNORECASE)
-_ENCODED = re.compile(r"(?:data:image/[\w.+-]+;base64,|iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk0|SUkqA|TU0AK)")
-SHORTEST_ENCODED = 64
 _SMALL_FIRST = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -114,12 +112,6 @@ def is_image(value: object) -> bool:
     return isinstance(value, str) and (_PICTURE.fullmatch(value) is not None or is_encoded(value))
 
 
-def is_encoded(text: str) -> bool:
-    """Return whether a text is an image in base64."""
-    found = _ENCODED.match(text)
-    return found is not None and (len(text) >= SHORTEST_ENCODED or found[0].endswith(","))
-
-
 def shortened(value: object) -> str:
     """Return a value for messages: a text by its beginning, what is long or binary by type and size.
 
@@ -147,11 +139,11 @@ def shortened(value: object) -> str:
 
 def turns_of(value: object) -> list[tuple[str, object]]:
     """Return role and content of each turn of a conversation; empty where the value is none."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
+    if isinstance(value, str) and (text := value).lstrip().startswith("[{"):
         try:
-            value = json.loads(value)
-        except ValueError:
-            return []
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = written_list(text)
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(turn, Mapping) for turn in value):
         return []
     found = [

@@ -162,11 +162,14 @@ _GENOME_FOLDER = re.compile(r"(?:^|/)VG_100K(?:_2)?/([0-9]{1,9})\.")
 _PATH_CHARS = 1_000
 """Characters of a path that are searched for a known image name."""
 _IMAGE_NUMBER = re.compile(r"<image ([1-9][0-9]?)>")
-_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"data:(?:image/[\w.+-]+|application/octet-stream)?(?:;[\w.=+-]+)*;base64,|base64(?:,|://)", re.IGNORECASE
+)
 _LINK = re.compile(r"(https?):/+", re.IGNORECASE)
-_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")
-"""How base64 of PNG, JPEG, GIF, WebP, BMP and TIFF files begins."""
+_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "_9j_", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK")
+"""How base64 of PNG, JPEG (in both alphabets), GIF, WebP, BMP and TIFF files begins."""
 _SHORTEST_BASE64 = 64
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def picture_id(path: str) -> str:
@@ -216,6 +219,8 @@ def cell_image(value: object, name: str, folder: str = "") -> RawImage:
     path: object = None
     if isinstance(value, Mapping):
         path, value = value.get("path") or value.get("url"), value.get("bytes")
+        if isinstance(value, str) and value:  # bytes in JSON
+            path, value = value, None
     elif isinstance(value, str):
         path, value = value, None
     if value is None and isinstance(path, str):
@@ -229,13 +234,19 @@ def cell_image(value: object, name: str, folder: str = "") -> RawImage:
     return refuse(name, value, "an image: bytes, a path, or both")
 
 
+def is_encoded(text: str) -> bool:
+    """Return whether a text begins like an image in base64, with or without `data:image/png;base64,` before it."""
+    return _DATA_URL.match(text) is not None or (text.startswith(_BASE64_STARTS) and len(text) >= _SHORTEST_BASE64)
+
+
 def _encoded(text: str, name: str) -> bytes | None:
-    """Return the bytes of an image that a text holds as base64, with or without `data:image/png;base64,` before it."""
-    start = _DATA_URL.match(text)
-    if start is None and not (text.startswith(_BASE64_STARTS) and len(text) >= _SHORTEST_BASE64):
+    """Return the bytes of an image that a text holds as base64, in either alphabet, padded or not."""
+    if not is_encoded(text):
         return None
+    start = _DATA_URL.match(text)
     try:
-        return base64.b64decode("".join(text[start.end() if start else 0 :].split()), validate=True)
+        digits = "".join(text[start.end() if start else 0 :].split()).translate(_URL_SAFE).rstrip("=")
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         if start is None:
             return None  # a path that begins like base64

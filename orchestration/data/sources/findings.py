@@ -9,10 +9,10 @@ from orchestration.data.sources.column_kinds import (
     Column,
     Kind,
     boxes_of,
-    is_encoded,
     plain_name,
+    shortened,
 )
-from orchestration.data.sources.fields import MAX_INTEGER, RowError
+from orchestration.data.sources.fields import MAX_INTEGER, RowError, is_encoded
 from orchestration.data.sources.option_lists import read_options, written_list
 from orchestration.data.sources.references import filled
 
@@ -22,6 +22,8 @@ IMAGES = (
     "image_filename", "file_name", "filename", "image_name", "picture", "pictures", "photo", "image_url",
     "image_base64", "figure", "figure_path", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
+SURELY_IMAGES = ("images", "image", "img", "image_path", "img_path", "image_paths", "image_file", "image_base64")
+"""Names of columns that hold images, whatever is in them."""
 OPTIONS = (
     "options", "choices", "option", "choice", "mc_options", "multiple_choices", "answer_choices", "candidates",
     "option_list", "answer_texts",
@@ -101,7 +103,14 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
             twins = [one for one in found.columns if found.is_free(one, "image", "images") and one not in numbered]
             found.used.update(one.steps for one in twins)
         elif "images" not in found.mapping:
-            return _images_by_id(found, folders, has_file)
+            folder = _images_by_id(found, folders, has_file)
+            column = None if "images" in found.mapping else found.find(SURELY_IMAGES, "text", "texts", "objects")
+            if column is not None:  # rows are refused by what is in it, rather than asked without their image
+                found.put("images", column.path(may_lack=not column.is_whole), NAMED, column)
+                found.doubt(
+                    f"{column.name} holds {shortened(column.present[0])}, no picture that is known", "images=COLUMN"
+                )
+            return folder
     if "images_from" in found.settings:
         return str(found.settings["images_from"])
     paths = _paths(found)
@@ -179,7 +188,7 @@ def find_options(found: Findings) -> None:
     for columns in (letters, numbered):
         names = [one.name for one in columns]
         starts = columns is numbered or names[:2] == ["A", "B"]
-        if len(columns) > 1 and starts and all(one.present for one in columns[:2]):
+        if starts and sum(bool(one.present) for one in columns) > 1:
             found.put("options", {"columns": names}, "one column each", *columns)
             return
 

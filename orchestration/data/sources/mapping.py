@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from orchestration.data.sources.answers import READERS, TASKS, accepted, between_tags
-from orchestration.data.sources.any_task import ANY, check_alternatives, judge
+from orchestration.data.sources.any_task import ANY, check_alternatives, judge, one_of_repeated
 from orchestration.data.sources.fields import (
     RowError,
     as_answer,
@@ -53,6 +53,8 @@ KEYS = (
 )  # fmt: skip
 BOX_FORMS = ("xyxy", "xywh")
 BOX_FRAMES = ("pixel", "norm1", "norm1000")
+SWIFT_FRAMES = {"real": "pixel", "norm1": "norm1", "norm1000": "norm1000"}
+"""Frames of boxes as ms-swift names them in `bbox_type`."""
 PATH = "options.mapping"
 
 AnswerIs = Literal["text", "single", "integer", "index", "index1", "letter", "option", "tagged", "caption", "any"]
@@ -110,6 +112,8 @@ class RowMapping:
             hint = self._optional("hint", record)
             judged = judge(question, answer, texts, has_boxes=boxes is not None, hint=hint)
             task, answer, answer_type = judged.task, judged.answer, judged.answer_type
+        if task == "chart" and answer_type != "list" and not self.is_strict:
+            answer = one_of_repeated(answer)
         if order[:1] > (0,) and (boxes is not None or task in ("iou", "pointing")):
             raise RowError(RejectReason.BOX_IMAGE_UNCLEAR, f"image {order[0] + 1} of the row stands first")
         return RawRow(
@@ -163,9 +167,10 @@ class RowMapping:
             check_alternatives(value, name, self._optional("hint", record))
         if self.answer_is == "any" and options.texts:
             return options.lettered(accepted(value, name))
-        if self.answer_is == "any" and isinstance(value, str):
+        if isinstance(value, str) and self.answer_is in ("any", "text") and not self.is_strict:
             written = written_list(value) or []
-            value = written if written and not any(map(is_number, written)) else value  # [1, 2] may be an interval
+            is_list = not any(map(is_number, written)) if self.answer_is == "any" else _are_texts(written)
+            value = written if written and is_list else value  # [1, 2] may be an interval
         answer = READERS[self.answer_is](value, name, options.texts)
         if self.answer_is in ("index", "index1"):
             return options.named(answer, by="place") if options.texts else answer
@@ -188,7 +193,7 @@ class RowMapping:
                 text, images = part_of_turn(record.value, steps, text, images)
             asked = [RawTurn(role="user", text=text)]
         dialogue = as_dialogue([*turns, *asked], name)
-        if dialogue.images and images:
+        if dialogue.images and images and set(dialogue.images) != set(images):
             raise RowError(RejectReason.UNREADABLE_ROW, f"{name} holds images, and so does the field of images")
         return dialogue, dialogue.images or images
 
@@ -317,6 +322,7 @@ def build_mapping(
     if not isinstance(extra, Mapping):
         raise ConfigError(f"{PATH}.metadata must be a mapping from names to fields; got {extra!r}")
     by_answer = _by_answer(mapping["task"])
+    mapping = mapping if is_strict else {**_beside_boxes(mapping.get("boxes")), **mapping}
     references = {
         key: reference_of(value, f"{PATH}.{key}")
         for key, value in mapping.items()
@@ -335,6 +341,22 @@ def build_mapping(
         remove_markers=remove_markers,
         is_strict=is_strict,
     )
+
+
+def _beside_boxes(boxes: object) -> dict[str, Any]:
+    """Return what ms-swift writes beside the boxes in `objects`: their labels, their frame, and the image of each."""
+    above, _, name = boxes.removesuffix("?").rpartition(".") if isinstance(boxes, str) else ("", "", "")
+    if name != "bbox" or not above:
+        return {}
+    return {
+        "box_labels": f"{above}.ref?",
+        "box_frame": {"field": f"{above}.bbox_type?", "values": SWIFT_FRAMES},
+        "box_image": f"{above}.image_id?",
+    }
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _by_answer(task: object) -> str:

@@ -5,8 +5,12 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.sources.fields import as_integer, as_text, stem
+from orchestration.data.sources.fields import RowError, as_integer, as_text, shown, stem
+from orchestration.data.sources.rows import RejectReason
 from orchestration.settings.errors import ConfigError
+
+CLOSED = ("task", "box_form", "box_frame")
+"""Keys of a mapping whose tables must have each value of the rows: there is no other value to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,8 @@ def reference_of(value: object, path: str) -> Reference:
             return Reference(lambda row: filled(text, row), is_text=True)
         if set(value) == {"field", "values"} and isinstance(value["values"], Mapping):
             field, values = reference_of(value["field"], f"{path}.field"), value["values"]
-            return Reference(lambda row: _looked_up(field.of(row), values), field.name, field.is_optional)
+            key = path.rpartition(".")[2]
+            return Reference(_looked_up(field, values, is_closed=key in CLOSED), field.name, field.is_optional)
     raise ConfigError(
         f"{path} is {value!r}; write a field path such as meta.answer, a list of steps, {{constant: x}}, "
         "{first: [a, b]}, {columns: [a, b]}, {format: a text with {fields}}, or {field: a, values: {raw: ours}}"
@@ -125,9 +130,21 @@ def _columns(names: Sequence[str]) -> Reference:
     return Reference(of, " or ".join(names), are_columns=True)
 
 
-def _looked_up(found: object, values: Mapping[object, object]) -> object:
-    # Types are compared too: 1 and true are the same key of a dictionary.
-    return next((value for key, value in values.items() if type(key) is type(found) and key == found), None)
+def _looked_up(field: Reference, values: Mapping[object, object], *, is_closed: bool) -> Callable[[object], object]:
+    """Return how a value is looked up; where the table is closed, a row whose value it lacks is refused."""
+
+    def of(row: object) -> object:
+        found = field.of(row)
+        for key, value in values.items():
+            if type(key) is type(found) and key == found:  # 1 and true are the same key of a dictionary
+                return value
+        if is_closed and found is not None:
+            known = ", ".join(map(str, values))
+            what = f"{field.name} is {shown(found)}, and the table of values has {known} alone"
+            raise RowError(RejectReason.UNREADABLE_ROW, what)
+        return None
+
+    return of
 
 
 def _checked_template(text: str, path: str) -> str:

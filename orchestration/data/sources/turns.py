@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestration.data.sources.fields import RowError, as_text, cell_image, refuse
 from orchestration.data.sources.markers import mark_places
+from orchestration.data.sources.option_lists import written_list
 from orchestration.data.sources.rows import RawImage, RejectReason
 from rollout.records import IMAGE_PLACE, Turn, readable
 
@@ -16,6 +17,8 @@ REPLYING = ("assistant", "gpt", "model", "bot")
 SYSTEM = ("system", "developer")
 TEXTS = ("text", "input_text", "output_text")
 IMAGES = ("image", "image_url", "input_image")
+IMAGE_KEYS = ("image", "image_url", "source", "value", "url", "path", "base64")
+"""What an image is called in its part: by Qwen and ms-swift, OpenAI, Anthropic, LLaMA-Factory, transformers."""
 REFERENCE = "<ref-object>"
 _LIST = re.compile(r"\s*\[\s*[\[{]")
 
@@ -203,13 +206,14 @@ def with_labels(texts: Sequence[str], labels: object) -> tuple[str, ...]:
 
 
 def _decoded(value: object) -> object:
-    """Return the list that a JSON text holds; any other value as it is."""
-    if isinstance(value, str) and _LIST.match(value):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
+    """Return the list that a text holds in JSON or Python; any other value as it is."""
+    if not isinstance(value, str) or _LIST.match(value) is None:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        found = written_list(value)
+        return value if found is None else found
 
 
 def _kind(part: object) -> object:
@@ -271,11 +275,11 @@ def _content(content: object, name: str) -> tuple[str, tuple[RawImage | None, ..
         return refuse(f"{name}.content", content, "a text or a list of parts")
     text, images = "", list[RawImage | None]()
     for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = _kind_of_part(part)
         if isinstance(part, str):
             text += part
         elif kind in TEXTS:
-            text += as_text(part.get("text"), f"{name}.content.text")
+            text += as_text(part.get("value") if part.get("text") is None else part["text"], f"{name}.content.text")
         elif kind in IMAGES:
             text += MARKER
             images.append(_image(part, name))
@@ -284,9 +288,17 @@ def _content(content: object, name: str) -> tuple[str, tuple[RawImage | None, ..
     return text, tuple(images)
 
 
+def _kind_of_part(part: object) -> object:
+    """Return the type of a content part; of one without, as Qwen-VL writes them, the name of what it holds."""
+    if not isinstance(part, Mapping):
+        return None
+    held = [key for key in ("text", "image", "image_url") if part.get(key) is not None]
+    return held[0] if part.get("type") is None and len(held) == 1 else part.get("type")
+
+
 def _image(part: Mapping[str, object], name: str) -> RawImage | None:
-    """Return the image of a part: `image`, `image_url` (a text, or an object with `url`), or `source` with `data`."""
-    value = next((part[key] for key in ("image", "image_url", "source") if part.get(key) is not None), None)
+    """Return the image of a part, a text or an object with `url` or `data`, under any of IMAGE_KEYS."""
+    value = next((part[key] for key in IMAGE_KEYS if part.get(key) is not None), None)
     if isinstance(value, Mapping) and ("url" in value or "data" in value):
         value = value.get("url", value.get("data"))
     return None if value is None or value == "" else cell_image(value, f"{name}.image")
