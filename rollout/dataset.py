@@ -131,6 +131,18 @@ def _row_groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield group
 
 
+def is_dataset(path: Path) -> bool:
+    """Return whether a path is a shard or a folder of shards, of any version of the schema."""
+    shard = next(iter(sorted(path.glob("*.parquet"))), None) if path.is_dir() else path
+    if shard is None or not shard.is_file():
+        return False
+    try:
+        found = (pq.read_schema(shard).metadata or {}).get(b"schema", b"")
+    except (pa.ArrowException, OSError):
+        return False
+    return bool(found.decode(errors="replace").startswith(SCHEMA_FAMILY))
+
+
 def shards_of(path: Path) -> list[Path]:
     """Return the Parquet files of a dataset in order: the file itself, or those of a folder by name.
 
