@@ -46,6 +46,11 @@ _FONT = re.compile(
 )
 _LOOSE = re.compile(r"(\\(?:left|right))\s+(?=[(){}\[\]|\\])|\\(?:mathrm|mathbf|mathit|boldsymbol|bm)\s*(?=\\[A-Za-z])")
 r"""`\left (`, which is `\left(`; a font without braces, as in `\mathrm \pi`."""
+_NUMBER_COMMAND = re.compile(r"\\num(?:ber)?\s*\{([^{}]*)\}")
+_DISPLAYED = re.compile(r"\$\$([^$,;=]{1,64})\$\$")
+_NUMBER_LINES = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:\s*\n\s*[-+]?[0-9]+(?:\.[0-9]+)?)+")
+_SIDE_BY_SIDE = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:\s+[-+]?[0-9]+(?:\.[0-9]+)?)+")
+_DIGIT_GROUPS = re.compile(r"[-+]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad\b|~|\{\}")
 _GROUPED = re.compile(
     r"(?<=[0-9])(?:\{,\}|\\[,! ]|\\ )(?=[0-9]{3}(?![0-9]))|(?<=[0-9]),(?=[0-9]{3}\s*(?:\\?pi|\u03c0|\\sqrt|\u221a))"
@@ -161,7 +166,9 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     for sign, spelled in () if text.isascii() else _SIGNS:
         text = text.replace(sign, spelled)
     text = _SUBSCRIPTS.sub(lambda index: f"_{{{unicodedata.normalize('NFKC', index[0])}}}", text)
-    text = _LOOSE.sub(r"\1", text)
+    text = _several_as_one(_NUMBER_COMMAND.sub(r"\1", _LOOSE.sub(r"\1", text)))
+    if _SIDE_BY_SIDE.fullmatch(text.strip()) and _DIGIT_GROUPS.fullmatch(text.strip()) is None:
+        return None, Reason.AMBIGUOUS
     text = unify(_GROUPED.sub("", _VULGAR.sub(_fraction, _ELLIPSIS.sub(_going_on, text)))).strip()
     text = _ONE_TOKEN_BOX.sub(r"\\boxed{\1}", _BOLD.sub(r"\1", _STYLE.sub("", text)).strip())
     if text.count("\\boxed") > 1:
@@ -192,6 +199,18 @@ def read_formula(text: str, max_chars: int) -> tuple[Formula | None, Reason]:
     names, text = named_values(text)
     formula, reason = _formula(text)
     return (None if formula is None else replace(formula, names=names)), reason
+
+
+def _several_as_one(text: str) -> str:
+    r"""Return values that K12 writes in displays or lines of their own, behind each other, as one list with commas.
+
+    Example:
+        >>> _several_as_one("$$1$$ $$-1$$"), _several_as_one("96\n376"), _several_as_one("$$7$$")
+        ('1, -1', '96, 376', '$$7$$')
+    """
+    if text.count("$$") > 2 and not _DISPLAYED.sub("", text).strip(" \t\n,;"):
+        return ", ".join(value.strip() for value in _DISPLAYED.findall(text))
+    return ", ".join(text.split()) if _NUMBER_LINES.fullmatch(text.strip()) else text
 
 
 def _bare(text: str) -> str:
