@@ -106,7 +106,7 @@ class RowMapping:
         elif self.task_by_answer != ANY:
             task, answer, answer_type = TASKS[self.task_by_answer](question, answer)
         if not texts and not self.is_strict and task in ("match_mcq", ""):
-            found = options_in(question) if task else options_asked(question, answer)
+            found = options_in(question, is_choice=True) if task else options_asked(question, answer)
             question, texts = found or (question, ())
         if self.task_by_answer == ANY:
             hint = self._optional("hint", record)

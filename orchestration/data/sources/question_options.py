@@ -43,6 +43,7 @@ _ASKS = re.compile(
 """A text that asks: what stands before it is given, and is no list of options."""
 _INNER_SENTENCE = re.compile(r"[.?!]\s+\S")
 _OPEN_END = re.compile(r"\b(?:and|or|nor|versus|vs)\s*[,;]?$", re.IGNORECASE)
+_SMALL_LETTER = re.compile(r"[(\[]?[a-z][)\].:]?")
 _MARKS = re.compile(r"^[ \t]*(?:[-*\u2022][ \t]+)?(?:\*\*)?", re.MULTILINE)
 
 
@@ -54,13 +55,14 @@ class _Label:
     begins_line: bool
 
 
-def options_in(question: str) -> tuple[str, tuple[str, ...]] | None:
+def options_in(question: str, *, is_choice: bool = False) -> tuple[str, tuple[str, ...]] | None:
     r"""Return a question without the list of options in it, and the options; None where it lists none.
 
     Labels are `A.`, `A:`, `A)` or `(A)`, consecutive from A and at least two, in lines or in one line, behind
     `Choices:` or `Options:` or nothing. A line behind the list that says how to answer stays in the question. Letters
     of persons, points and parts of a figure are no list: without an announcement a list ends the question, stands
-    behind the end of a sentence or in lines of its own, and holds no sentences and no further question.
+    behind the end of a sentence or in lines of its own, and holds no sentences and no further question. Small letters
+    are parts of a question, unless `is_choice` says that it is one of multiple choice.
 
     Example:
         >>> options_in("Which animal?\nChoices:\nA: cat\nB: dog\nAnswer with the letter.")
@@ -72,7 +74,7 @@ def options_in(question: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     for style, pattern in _STYLES.items():
         for letters in ("A-Z", "a-z"):
-            found = _list_of(question, style, re.compile(_label(pattern, letters)))
+            found = _list_of(question, style, re.compile(_label(pattern, letters)), is_choice=is_choice)
             if found is not None:
                 return found
     return None
@@ -85,7 +87,7 @@ def options_asked(question: str, answer: str) -> tuple[str, tuple[str, ...]] | N
         >>> options_asked("Which? (A) cat (B) dog", "(B)"), options_asked("Which? (A) cat (B) dog", "cow")
         (('Which?', ('cat', 'dog')), None)
     """
-    found = options_in(question)
+    found = options_in(question, is_choice=_SMALL_LETTER.fullmatch(answer.strip()) is not None)
     if found is None:
         return None
     options = found[1]
@@ -101,7 +103,9 @@ def _label(pattern: str, letters: str) -> str:
     return rf"(?<![A-Za-z.\\(\[{{$]){pattern.replace('{letters}', f'[{letters}]')}"
 
 
-def _list_of(question: str, style: str, label: re.Pattern[str]) -> tuple[str, tuple[str, ...]] | None:
+def _list_of(
+    question: str, style: str, label: re.Pattern[str], *, is_choice: bool
+) -> tuple[str, tuple[str, ...]] | None:
     """Return the question without a list whose labels have one style, and the options."""
     labels = [
         _Label(
@@ -130,7 +134,7 @@ def _list_of(question: str, style: str, label: re.Pattern[str]) -> tuple[str, tu
         return None
     if in_lines and any(_marks_after(question[one.end : end]) for one, end in zip(run, ends, strict=False)):
         return None
-    is_lower = question[run[0].start : run[0].end].islower()
+    is_lower = not is_choice and question[run[0].start : run[0].end].islower()
     if not header and not _stands_alone(before, options, after, style, is_lower=is_lower, in_lines=in_lines):
         return None
     rest = "\n".join(part for part in (before.rstrip(), after.strip()) if part)

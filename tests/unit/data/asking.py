@@ -88,3 +88,23 @@ def _checked(row: RawRow | BadRow, root: Path, recipe: RecipeConfig, references:
     )
     references.check(candidate)
     return candidate
+
+
+def both(root: Path, rows: list[dict[str, Any]], mapping: dict[str, Any], *settings: str) -> list[list[Asked]]:
+    """Rows as they are asked by a mapping, and with nothing said of their columns."""
+    file = write_rows(root / "rows.jsonl", rows)
+    return [by_mapping(root, mapping, *settings), by_path(file, *settings)]
+
+
+def kept(asked: Asked) -> Candidate:
+    assert isinstance(asked, Candidate), asked
+    return asked
+
+
+def reason(asked: Asked) -> str:
+    assert not isinstance(asked, Candidate)
+    return asked[0].value
+
+
+def size(row: Candidate) -> list[tuple[int, int]]:
+    return [image.size for image in row.images]

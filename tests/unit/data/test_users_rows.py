@@ -1,6 +1,6 @@
-"""Rows as users hand them over, by a mapping and by the one argument data.train=PATH: images, turns, tasks, answers.
+"""Rows as users hand them over, by a mapping and by the one argument data.train=PATH: images, turns, boxes, markers.
 
-The kinds are those of test_users_options.py too. Files of other forms and cut ones: sources/test_files.py and
+Tasks, options and answers are in test_users_answers.py. Files of other forms and cut ones: sources/test_files.py and
 sources/test_broken_files.py; a source that loses its rows, cut downloads and plans without held-out rows:
 test_losses.py; transparent pictures: test_images.py.
 """
@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from orchestration.data.sources.rows import Candidate, RejectReason
-from orchestration.settings.errors import ConfigError
 from rollout.records import readable
-from tests.unit.data.asking import Asked, by_mapping, by_path, draw, write_rows
+from tests.unit.data.asking import both, by_mapping, by_path, draw, kept, reason, size, write_rows
 from tests.unit.data.pictures import encoded, picture
 
 CHART = {"constant": "chart"}
@@ -24,26 +23,6 @@ PLAIN = {"question": "q", "answer": "a", "images": "image", "task": CHART}
 SWIFT = {"question": "messages.0.content", "answer": "solution", "images": "images", "task": CHART}
 PNG = encoded(picture(seed=7))
 JPEG = encoded(picture(seed=7), "JPEG")
-
-
-def both(root: Path, rows: list[dict[str, Any]], mapping: dict[str, Any], *settings: str) -> list[list[Asked]]:
-    """Rows as they are asked by a mapping, and with nothing said of their columns."""
-    file = write_rows(root / "rows.jsonl", rows)
-    return [by_mapping(root, mapping, *settings), by_path(file, *settings)]
-
-
-def kept(asked: Asked) -> Candidate:
-    assert isinstance(asked, Candidate), asked
-    return asked
-
-
-def reason(asked: Asked) -> str:
-    assert not isinstance(asked, Candidate)
-    return asked[0].value
-
-
-def size(row: Candidate) -> list[tuple[int, int]]:
-    return [image.size for image in row.images]
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
@@ -84,21 +63,6 @@ def test_absolute_paths_lead_into_the_source_or_a_named_folder(form: str, tmp_pa
     for found in both(tmp_path / "own", rows, SWIFT, f"data.recipe.image_roots=[{tmp_path / 'elsewhere'}]"):
         assert [size(kept(row)) for row in found] == [[(80, 48)], [(96, 48)]]
         assert kept(found[1]).question == "How many people stand at elsewhere/out.jpg?"
-
-
-@pytest.mark.parametrize(
-    "solution",
-    ["<answer> 7 </answer>", "<think>4 and 3</think>\n<answer>7</answer>", "<ANSWER>7</ANSWER>", "\\boxed{7}"],
-)
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_a_solution_is_what_stands_between_its_tags(solution: str, ending: str, tmp_path: Path) -> None:
-    """A03."""
-    draw(tmp_path / "1.jpg")
-    turns = [{"role": "user", "content": "How many boats are there in the image?"}]
-    file = write_rows(tmp_path / f"rows.{ending}", [{"images": ["1.jpg"], "messages": turns, "solution": solution}])
-    adapter = "parquet" if ending == "parquet" else "jsonl"
-    for (row,) in (by_mapping(tmp_path, SWIFT, adapter=adapter), by_path(file)):
-        assert (kept(row).answer, kept(row).question) == ("7", "How many boats are there in the image?")
 
 
 BASE64 = base64.b64encode(PNG).decode()
@@ -298,49 +262,3 @@ def test_a_message_that_is_a_text_is_read_with_its_image(write: Any, more: dict[
     mapping = {"id": "id", "question": "message", "answer": "answer", "task": {"constant": "math"}}
     for (row,) in both(tmp_path, rows, {**mapping, **({"images": "images"} if more else {})}):
         assert (kept(row).question, size(kept(row))) == ("How many owls are there?", [(80, 48)])
-
-
-SETS = [
-    {"data_source": "geo170k", "problem": "<image>Find y.", "answer": "17", "images": ["1.jpg"]},
-    {"data_source": "PlotQA", "problem": "<image>What is the least value?", "answer": "0.31", "images": ["2.jpg"]},
-]
-
-
-def test_tasks_by_the_set_of_each_row(tmp_path: Path) -> None:
-    """A14: by a table of the recipe or of data.columns, and by the names of the sets."""
-    draw(tmp_path / "1.jpg", tmp_path / "2.jpg")
-    mapping = {"question": "problem", "answer": "answer", "images": "images"}
-    table = {"field": "data_source", "values": {"geo170k": "chart", "PlotQA": "math"}}
-    by_table, by_names = both(tmp_path, SETS, {**mapping, "task": table})
-    assert [kept(row).task for row in by_table] == ["chart", "math"]
-    assert [kept(row).task for row in by_names] == ["math", "chart"]
-    setting = "data.columns.task={field: data_source, values: {geo170k: chart, PlotQA: math}}"
-    assert [kept(row).task for row in by_path(tmp_path / "rows.jsonl", setting)] == ["chart", "math"]
-    write_rows(tmp_path / "rows.parquet", SETS)
-    assert [kept(row).task for row in by_path(tmp_path / "rows.parquet")] == ["math", "chart"]
-
-
-def test_a_set_that_the_table_of_tasks_lacks_is_named(tmp_path: Path) -> None:
-    draw(tmp_path / "1.jpg", tmp_path / "2.jpg")
-    write_rows(tmp_path / "rows.jsonl", SETS)
-    mapping = {"question": "problem", "answer": "answer", "images": "images"}
-    _, row = by_mapping(tmp_path, {**mapping, "task": {"field": "data_source", "values": {"geo170k": "math"}}})
-    assert row == (RejectReason.UNREADABLE_ROW, "data_source is 'PlotQA', and the table of values has geo170k alone")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mapping": {**PLAIN, "task": "chart"}}, r"task: the path chart leads nowhere .* is \{constant: chart\}"),
-        ({"mapping": {**PLAIN, "task": "math"}}, r"task: the path math leads nowhere .* is \{constant: math\}"),
-        ({"mapping": PLAIN, "files": ["/data/own/rows.jsonl"]}, "files are patterns under the source's path"),
-        ({"mapping": PLAIN, "files": ["../rows.jsonl"]}, "files are patterns under the source's path"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_said_before_a_row_is_read(
-    options: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    """A23, A24."""
-    write_rows(tmp_path / "rows.jsonl", [{"q": "How many?", "a": "2", "image": "1.jpg"}] * 3)
-    with pytest.raises(ConfigError, match=message):
-        by_mapping(tmp_path, **options)
