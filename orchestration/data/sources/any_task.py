@@ -3,11 +3,12 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestration.data.sources.answers import LETTERS, chart_type, is_quantity
-from orchestration.data.sources.fields import RowError, is_number
+from orchestration.data.sources.answers import ANSWER_KEYS, LETTERS, between_tags, chart_type, is_quantity
+from orchestration.data.sources.fields import RowError, is_number, shown
+from orchestration.data.sources.option_lists import written_list
 from orchestration.data.sources.rows import RejectReason
 from rewards.core.config import DEFAULT_ROUTES
 from rewards.text.formulas import read_formula
@@ -43,6 +44,7 @@ _WHOLE = re.compile(r"[0-9]{1,4}")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _SENTENCE_END = re.compile(r"[.!\u3002]\s*$")
 _CJK = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_IN_BRACKETS = re.compile(r"\s*(?:<answer>|```json)?\s*\[")
 _FORMULA = re.compile(r"[0-9a-zA-Z\s+\-*/()^=.,:<>|%]*")
 
 
@@ -139,6 +141,27 @@ def one_of_repeated(answer: str) -> str:
         f"the answer {answer[:80]} repeats itself, and whether it lists parts or what several people say is not known: "
         "map answer_type {constant: list} for parts, or task {constant: match_text} where any of them is right",
     )
+
+
+def check_brackets(value: object, name: str, hint: str) -> None:
+    """Check that an answer is not a text of numbers or boxes in brackets, which tasks read in different ways.
+
+    Raises:
+        RowError: It is one, and of no set of charts or mathematics.
+    """
+    if not isinstance(value, str) or not _IN_BRACKETS.match(value) or hinted_task(hint) in ("chart", "math"):
+        return
+    written = written_list(between_tags(value).strip().removeprefix("```json").strip("`\n ")) or []
+    if any(is_number(one) or isinstance(one, (list, Mapping)) for one in written) and not _are_answers(written):
+        what = "may be a box, a point, an interval or a list of values: map a task for all rows, {constant: iou},"
+        raise RowError(
+            RejectReason.UNREADABLE_ROW, f"{name} is {shown(value)}, which {what} {{constant: math}} or another"
+        )
+
+
+def _are_answers(values: Sequence[object]) -> bool:
+    """Return whether a list holds accepted answers as objects, as VQA has them."""
+    return all(isinstance(one, Mapping) and set(one) & set(ANSWER_KEYS) for one in values)
 
 
 def _of_one(question: str, answer: str, named: str) -> Judged:

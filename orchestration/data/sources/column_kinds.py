@@ -10,6 +10,7 @@ from typing import Literal
 from orchestration.data.sources.answers import between_tags
 from orchestration.data.sources.fields import is_encoded, is_missing, is_number
 from orchestration.data.sources.option_lists import written_list
+from orchestration.data.sources.turns import spoken_turns
 
 Kind = Literal["turns", "image", "images", "box", "boxes", "texts", "objects", "object", "text", "number", "truth"]
 SHOWN_CHARS = 60
@@ -106,7 +107,7 @@ def is_absent(value: object) -> bool:
 def is_image(value: object) -> bool:
     """Return whether a value is an image: bytes, a struct of bytes and path, base64, or the name of a picture."""
     if isinstance(value, Mapping):
-        return set(value) <= {"bytes", "path"} and any(value.get(key) for key in ("bytes", "path"))
+        return set(value) <= {"bytes", "path", "url"} and any(value.get(key) for key in ("bytes", "path", "url"))
     if isinstance(value, bytes):
         return True
     return isinstance(value, str) and (_PICTURE.fullmatch(value) is not None or is_encoded(value))
@@ -144,12 +145,9 @@ def turns_of(value: object) -> list[tuple[str, object]]:
             value = json.loads(text)
         except (ValueError, RecursionError):
             value = written_list(text)
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(turn, Mapping) for turn in value):
+    if not isinstance(value, (list, tuple)):
         return []
-    found = [
-        (turn.get("role", turn.get("from")), turn.get("content", turn.get("value", turn.get("text")))) for turn in value
-    ]
-    return [(role.lower(), content) for role, content in found if isinstance(role, str) and content is not None]
+    return [(role, content) for role, content in spoken_turns(value) or [] if content is not None]
 
 
 def boxes_of(value: object) -> list[list[float]]:
@@ -180,6 +178,8 @@ def _column(steps: tuple[str, ...], values: Sequence[object]) -> Column:
 def _kind_of_text(text: str) -> Kind:
     if is_image(text):
         return "image"
+    if text.lstrip().startswith("[") and (items := written_list(text)) and all(map(is_image, items)):
+        return "images"
     if turns_of(text):
         return "turns"
     if text.lstrip().startswith(("[", "<answer>", "```json", "<think>")) and (boxes := boxes_of(text)):
@@ -193,7 +193,7 @@ def _kind_of_list(value: Sequence[object]) -> Kind | None:
     boxes = boxes_of(value)
     if boxes:
         return "box" if len(boxes) == 1 and is_number(value[0]) else "boxes"
-    if all(is_image(item) for item in value):
+    if any(map(is_image, value)) and all(is_image(item) or item is None for item in value):
         return "images"
     if all(isinstance(item, str) or is_number(item) or item is None for item in value):
         return "texts"

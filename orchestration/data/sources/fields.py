@@ -16,6 +16,7 @@ from orchestration.data.sources.rows import RawImage, RejectReason
 MAX_INTEGER = 10**15
 """Larger than any id, index or year; longer integers are damage, and printing very long ones raises."""
 SHOWN_CHARS = 80
+_WHOLE = re.compile(r"([0-9]{1,16})(?:\.0)?")
 
 
 class RowError(ValueError):
@@ -102,9 +103,9 @@ def as_label(value: object) -> str:
 
 
 def as_integer(value: object, name: str) -> int:
-    """Read a whole number, also one written as 3.0 or "3"."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) <= 16:
-        value = int(value)
+    """Read a whole number, also one written as 3.0, "3" or "3.0", as pandas writes those of a column with gaps."""
+    if isinstance(value, str) and len(value) <= 18 and (found := _WHOLE.fullmatch(value.strip())):
+        value = int(found[1])
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_INTEGER:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_INTEGER:

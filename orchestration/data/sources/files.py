@@ -154,7 +154,7 @@ def _form_of_objects(path: Path, head: bytes, array: str) -> Form:
     if (
         follows == "{"
         or (follows and not lists and _is_object(head.splitlines()[0]))
-        or (is_one_line and "value" in kinds and _ending(path) in LINE_ENDINGS)  # one row
+        or (is_one_line and kinds & {"value", "list"} and _ending(path) in LINE_ENDINGS)  # one row
         or (not is_whole and _has_lines(path, head))
     ):
         return Form("lines")

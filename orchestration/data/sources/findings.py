@@ -22,8 +22,6 @@ IMAGES = (
     "image_filename", "file_name", "filename", "image_name", "picture", "pictures", "photo", "image_url",
     "image_base64", "figure", "figure_path", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
-SURELY_IMAGES = ("images", "image", "img", "image_path", "img_path", "image_paths", "image_file", "image_base64")
-"""Names of columns that hold images, whatever is in them."""
 OPTIONS = (
     "options", "choices", "option", "choice", "mc_options", "multiple_choices", "answer_choices", "candidates",
     "option_list", "answer_texts",
@@ -32,6 +30,10 @@ BOXES = (
     "bbox", "bboxes", "boxes", "box", "bbox_2d", "gt_bbox", "gt_bboxes", "gt_box", "bounding_box", "bounding_boxes",
     "solution", "answer", "ground_truth", "label", "target",
 )  # fmt: skip
+SURE_IMAGES = ("images", "image", "img", "image_path", "img_path", "image_paths", "image_file", "image_url")
+"""Names that mean pictures, whatever is in them: rows of other values are refused, and not asked without a picture."""
+SURE_OPTIONS = ("options", "choices", "mc_options", "multiple_choices", "answer_choices", "option_list")
+"""The same of options."""
 LABELS = ("ref", "refs", "label", "labels", "category", "categories", "class_name", "name", "names")
 NAMED = "named so"
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|picture)_?\d{1,2}")
@@ -40,6 +42,7 @@ _NAMES_OF_PICTURES = (
     "{%s:012d}.jpg", "COCO_train2014_{%s:012d}.jpg", "COCO_val2014_{%s:012d}.jpg", "{%s:d}.jpg", "{%s:d}.png",
 )  # fmt: skip
 MAX_FILES_TRIED = 20
+HOW = "images=COLUMN names pictures, images={constant: []} asks without"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +95,7 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
             for one in found.columns
             if len(one.steps) == 1 and _NUMBERED_IMAGE.fullmatch(plain_name(one.name)) and one.kinds.keys() <= {"image"}
         ]
+        numbered.sort(key=_by_number)
         column = found.find(IMAGES, "image", "images")
         if column is None and len(numbered) > 1:
             found.put("images", {"columns": [one.name for one in numbered]}, "numbered so", *numbered)
@@ -100,17 +104,14 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
         if column is not None:
             why = NAMED if plain_name(column.steps[-1]) in IMAGES else "holds pictures"
             found.put("images", column.path(may_lack=not column.is_whole), why, column)
-            twins = [one for one in found.columns if found.is_free(one, "image", "images") and one not in numbered]
-            found.used.update(one.steps for one in twins)
         elif "images" not in found.mapping:
             folder = _images_by_id(found, folders, has_file)
-            column = None if "images" in found.mapping else found.find(SURELY_IMAGES, "text", "texts", "objects")
-            if column is not None:  # rows are refused by what is in it, rather than asked without their image
-                found.put("images", column.path(may_lack=not column.is_whole), NAMED, column)
-                found.doubt(
-                    f"{column.name} holds {shortened(column.present[0])}, no picture that is known", "images=COLUMN"
-                )
-            return folder
+            column = None if "images" in found.mapping else _of_name(found, SURE_IMAGES)
+            if column is None:
+                return folder
+            found.put("images", column.path(may_lack=not column.is_whole), NAMED, column)
+            found.doubt(f"{column.name} holds no pictures that are known, such as {shortened(column.present[0])}", HOW)
+    _leave_others(found)
     if "images_from" in found.settings:
         return str(found.settings["images_from"])
     paths = _paths(found)
@@ -125,6 +126,21 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
         where = best or "the folder of the file"
         found.doubt(f"{len(paths) - counts[best]} of {len(paths)} pictures are not in {where}", "images_from=FOLDER")
     return best
+
+
+def _leave_others(found: Findings) -> None:
+    """Take the other columns of pictures, which are not read."""
+    others = [one for one in found.columns if found.is_free(one, "image", "images") and not _is_set(found, one)]
+    found.used.update(one.steps for one in others)
+    if others:
+        names = ", ".join(one.name for one in others)
+        found.doubt(f"pictures in {names} are not read", "images={columns: [FIRST, SECOND]} takes several columns")
+
+
+def _of_name(found: Findings, names: Sequence[str]) -> Column | None:
+    """Return the column of one of these names that has values, whatever they are."""
+    free = [one for one in found.columns if len(one.steps) == 1 and one.steps not in found.used and one.present]
+    return next((one for name in names for one in free if plain_name(one.name) == name), None)
 
 
 def _paths(found: Findings) -> list[str]:
@@ -182,15 +198,26 @@ def find_options(found: Findings) -> None:
         found.put("options", column.path(may_lack=not column.is_whole), NAMED, column)
         return
     outer = [one for one in found.columns if len(one.steps) == 1 and not one.is_mostly("image", "images", "turns")]
-    letters = [one for one in outer if one.name in [chr(ord("A") + place) for place in range(26)]]
-    letters.sort(key=lambda one: one.name)
-    numbered = [one for one in outer if _NUMBERED_OPTION.fullmatch(plain_name(one.name))]
+    letters = sorted((one for one in outer if re.fullmatch("[A-Za-z]", one.name)), key=lambda one: one.name)
+    letters = [one for one in letters if one.name.islower() == letters[0].name.islower()]
+    numbered = sorted((one for one in outer if _NUMBERED_OPTION.fullmatch(plain_name(one.name))), key=_by_number)
     for columns in (letters, numbered):
         names = [one.name for one in columns]
-        starts = columns is numbered or names[:2] == ["A", "B"]
+        starts = columns is numbered or names[:2] in (["A", "B"], ["a", "b"])
         if starts and sum(bool(one.present) for one in columns) > 1:
             found.put("options", {"columns": names}, "one column each", *columns)
             return
+    column = _of_name(found, SURE_OPTIONS)
+    if column is not None and not column.is_mostly("texts", "box"):
+        found.put("options", column.path(may_lack=not column.is_whole), NAMED, column)
+        what = f"{column.name} holds no list of options, such as {shortened(column.present[0])}"
+        found.doubt(what, "options={constant: []} does not read it")
+
+
+def _by_number(column: Column) -> tuple[int, str]:
+    """Return what sorts columns by the number or letter at the end of their names."""
+    end = re.search("[0-9]*$", column.name)
+    return int(end[0]) if end and end[0] else 0, column.name
 
 
 def _can_be_options(column: Column) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from orchestration.data.sources.answers import READERS, TASKS, accepted, between_tags
-from orchestration.data.sources.any_task import ANY, check_alternatives, judge, one_of_repeated
+from orchestration.data.sources.any_task import ANY, check_alternatives, check_brackets, judge, one_of_repeated
+from orchestration.data.sources.column_kinds import boxes_of
 from orchestration.data.sources.fields import (
     RowError,
     as_answer,
@@ -91,8 +92,13 @@ class RowMapping:
         as_fields(record.value)
         as_words = as_text if self.is_strict else as_answer
         options = self.options(record)
-        answer = self._answer(record, options, needs_answer)
         boxes = None if self._is_absent("boxes", record) else self._boxes(record)
+        answer = self._answer(record, options, needs_answer, has_boxes=bool(boxes))
+        if boxes == () and self.task_by_answer == ANY:
+            if not answer:
+                what = "boxes is empty, and whether nothing is to be found or nothing was said is not known"
+                raise RowError(RejectReason.MISSING_FIELD, f"{what}: map a task for all rows, {{constant: iou}}")
+            boxes = None
         dialogue, images = self._dialogue(record, self._images(record))
         numbers = self._numbers(record)
         texts = tuple(renumbered(text, numbers) for text in options.texts) if numbers else options.texts
@@ -112,6 +118,7 @@ class RowMapping:
             hint = self._optional("hint", record)
             judged = judge(question, answer, texts, has_boxes=boxes is not None, hint=hint)
             task, answer, answer_type = judged.task, judged.answer, judged.answer_type
+            answer = "" if boxes and task in ("iou", "pointing") else answer  # a reply such as `<bbox>`
         if task == "chart" and answer_type != "list" and not self.is_strict:
             answer = one_of_repeated(answer)
         if order[:1] > (0,) and (boxes is not None or task in ("iou", "pointing")):
@@ -157,7 +164,7 @@ class RowMapping:
         value = allowed[0] if self._is_absent(key, record) else self._value(key, record)
         return value if isinstance(value, str) and value in allowed else refuse(key, value, " or ".join(allowed))
 
-    def _answer(self, record: Record, options: OptionList, needs_answer: bool) -> str:
+    def _answer(self, record: Record, options: OptionList, needs_answer: bool, *, has_boxes: bool) -> str:
         value, name = self._named("answer", record)
         if self._is_absent("answer", record) or (value is None and not needs_answer):
             return ""
@@ -165,11 +172,17 @@ class RowMapping:
         value = value if reply is None else reply
         if self.task_by_answer == ANY:
             check_alternatives(value, name, self._optional("hint", record))
+            if not options.texts and not has_boxes:
+                check_brackets(value, name, self._optional("hint", record))
         if self.answer_is == "any" and options.texts:
             return options.lettered(accepted(value, name))
         if isinstance(value, str) and self.answer_is in ("any", "text") and not self.is_strict:
             written = written_list(value) or []
-            is_list = not any(map(is_number, written)) if self.answer_is == "any" else _are_texts(written)
+            is_list = (
+                not any(is_number(one) or boxes_of([one]) for one in written)
+                if self.answer_is == "any"
+                else _are_texts(written)
+            )
             value = written if written and is_list else value  # [1, 2] may be an interval
         answer = READERS[self.answer_is](value, name, options.texts)
         if self.answer_is in ("index", "index1"):
@@ -247,7 +260,7 @@ class RowMapping:
         if reference is not None and reference.are_columns and isinstance(value, Mapping):
             value = [cell for cell in value.values() if not is_missing(cell)]
         images = (file_image(self.images, str(value)),) if is_path else cell_images(value, name, self.images)
-        if not images and reference is not None and not reference.is_optional:
+        if not images and reference is not None and reference.name and not reference.is_optional:
             raise RowError(RejectReason.MISSING_FIELD, f"{name} is missing")
         known = self._optional("image_id", record)
         return (replace(images[0], image_id=known), *images[1:]) if images and known else images

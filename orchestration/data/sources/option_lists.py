@@ -1,10 +1,13 @@
 """Options in the forms in which rows hold them, and which option a label or a place names."""
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from orchestration.data.sources.answers import LETTERS, bare_letter, letter
@@ -17,6 +20,9 @@ MAX_LIST_CHARS = 20_000
 LABEL_KEYS = ("label", "key", "id", "letter")
 TEXT_KEYS = ("text", "content", "value", "option", "choice")
 _LABELLED = re.compile(r"[(\[]?([A-Za-z])[)\].:]+\s*(\S.*)", re.DOTALL)
+_OWN_LABEL = re.compile(r"[(\[]?(?:([A-Za-z])|(\d{1,2}))(?:[)\]]\s*|\.\s+)(\S.*)", re.DOTALL)
+_ADJACENT = re.compile(r"[\"']\s+[\"']")
+"""Between two texts of a list that NumPy printed."""
 
 Entry = tuple[str, object]
 """Label, empty where there is none, and value of an option."""
@@ -114,6 +120,7 @@ def read_options(value: object, name: str, *, are_columns: bool = False) -> Opti
         ('cat', 'dog')
     """
     entries = _column_entries(value) if are_columns and isinstance(value, Mapping) else _entries(value, name)
+    entries = _with_own_labels(entries)
     kept = [place for place, (_, text) in enumerate(entries) if not _is_empty(text)]
     texts = tuple(as_answer(entries[place][1], f"{name}[{place}]") for place in kept)
     labels = {entries[place][0].strip().casefold(): index for index, place in enumerate(kept) if entries[place][0]}
@@ -162,10 +169,25 @@ def _written(text: str) -> object:
 
 
 def _literal(text: str) -> object:
+    """Return the value of Python source; texts beside each other, as NumPy prints them, are items of their own."""
     try:
-        return ast.literal_eval(text.strip()) if len(text) <= MAX_LIST_CHARS else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if len(text) > MAX_LIST_CHARS:
+            return None
+        text = text.strip()
+        return ast.literal_eval(_with_commas(text) if _ADJACENT.search(text) else text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         return None
+
+
+def _with_commas(text: str) -> str:
+    """Return Python source with a comma between two texts that have nothing but space between them."""
+    tokens = [one for one in tokenize.generate_tokens(io.StringIO(text).readline) if one.type != tokenize.NL]
+    lines = text.splitlines(keepends=True)
+    for one, other in reversed(list(pairwise(tokens))):
+        if one.type == other.type == tokenize.STRING:
+            row, column = one.end
+            lines[row - 1] = f"{lines[row - 1][:column]},{lines[row - 1][column:]}"
+    return "".join(lines)
 
 
 def _entries(value: object, name: str) -> list[Entry]:
@@ -226,6 +248,30 @@ def _shared_prefix(names: Sequence[str]) -> int:
 def _first_of(value: Mapping[object, object], keys: Sequence[str], *, plural: bool = False) -> object:
     names = [name for key in keys for name in ((key, f"{key}s") if plural else (key,))]
     return next((value[name] for name in names if value.get(name) is not None), None)
+
+
+def _with_own_labels(entries: list[Entry]) -> list[Entry]:
+    """Return options with the labels that their texts begin with, where these are no letters from A on in order.
+
+    Numbers, as in `1. cat`, stay in the texts. Letters that are in order are taken off by stage normalise.
+    """
+    texts = [text for label, text in entries if not label and isinstance(text, str) and text.strip()]
+    if len(texts) < 2 or len(texts) < sum(not _is_empty(text) for _, text in entries):
+        return entries
+    labelled = [found for text in texts if (found := _OWN_LABEL.fullmatch(text.strip()))]
+    numbers = [found[2] for found in labelled if found[2]]
+    if len(numbers) == len(texts) and list(map(int, numbers)) in ([*range(len(texts))], [*range(1, len(texts) + 1)]):
+        names = iter(numbers)
+        return [("" if _is_empty(text) else next(names), text) for _, text in entries]
+    letters = [found[1].upper() for found in labelled if found[1]]
+    if (
+        len(set(letters)) < len(texts)
+        or letters == list(LETTERS[: len(texts)])
+        or set(letters) - set(LETTERS[: len(entries)])
+    ):
+        return entries
+    own = iter(labelled)
+    return [("", text) if _is_empty(text) else ((found := next(own))[1], found[3]) for _, text in entries]
 
 
 def _is_empty(value: object) -> bool:

@@ -36,6 +36,7 @@ CAPTIONS = (
     "caption", "captions", "text", "txt", "description", "descriptions", "long_caption", "blip_caption", "alt_text",
     "detailed_caption", "sentence", "sentences",
 )  # fmt: skip
+HISTORIES = ("history", "chat_history", "dialog_history", "conversation_history")
 ASK_BOX = "Give the bounding box of: {%s}"
 ASK_CAPTION = "Describe this image in detail."
 
@@ -99,10 +100,10 @@ def _ask(found: Findings, expression: Column) -> None:
 
 def _find_turns(found: Findings) -> None:
     """Find what stands around the question where columns of their own hold it."""
-    system = found.find(("system", "system_prompt"), "text")
+    system = found.find(("system", "system_prompt", "system_message"), "text")
     if system is not None and len(system.steps) == 1:
         found.put("system", system.path(may_lack=True), NAMED, system)
-    history = next((one for one in found.columns if one.name == "history" and one.present), None)
+    history = next((one for one in found.columns if one.name in HISTORIES and one.present), None)
     if history is not None:
         found.put("history", history.path(may_lack=True), NAMED, history)
 
@@ -124,8 +125,10 @@ def find_answer(found: Findings, boxes: Column | None) -> None:
         return
     column = _answer_column(found)
     if boxes is not None and (column is None or plain_name(boxes.steps[-1]) in ANSWERS):
-        found.put("boxes", boxes.path(), "holds boxes", boxes)
-        return
+        found.put("boxes", boxes.path(may_lack=not boxes.is_whole), "holds boxes", boxes)
+        if boxes.is_whole:
+            return
+        column = None  # rows without boxes may have a reply
     if column is not None:
         found.put("answer", column.path(), NAMED, column)
         if boxes is not None:
@@ -170,7 +173,7 @@ def how_answers_name_options(found: Findings, rows: Sequence[Mapping[str, Any]])
             read = mapping.options(Record("", row))
         except RowError:
             continue
-        if read.texts and answer is not None:
+        if read.texts and answer is not None and not is_unknown(answer):
             pairs.append((answer, read))
     numbers = [_number(answer) for answer, _ in pairs]
     if not pairs or any(number is None for number in numbers):
@@ -191,6 +194,11 @@ def how_answers_name_options(found: Findings, rows: Sequence[Mapping[str, Any]])
         return "index" if from_0 else "index1"
     found.doubt(f"answers {least} to {most} are no positions of the options", "answer_is=index, index1 or option")
     return ANY
+
+
+def is_unknown(answer: object) -> bool:
+    """Return whether an answer is -1, as tables write that a place is not known."""
+    return str(answer).strip() in ("-1", "-1.0")
 
 
 def _number(answer: object) -> int | None:

@@ -196,7 +196,7 @@ def _unknown(
             f"in {SETTING}.{key}=COLUMN, or leave this file out: rows without {key} cannot be trained on"
         )
     shown = "\n".join(f"  {column}: {shortened(value)}" for column, value in rows[0].items())
-    there = [column.name for column in found.columns]
+    there = [column.name for column in found.columns if column.steps not in found.used]
     near = next((column for wanted in names[:6] if (column := nearest(wanted, there))), None)
     setting = f"{SETTING}.{key}={near or 'COLUMN'}"
     also = f" or {SETTING}.boxes=COLUMN" if key == "answer" else ""

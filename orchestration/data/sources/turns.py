@@ -15,6 +15,8 @@ MARKER = "<image>"
 ASKING = ("user", "human")
 REPLYING = ("assistant", "gpt", "model", "bot")
 SYSTEM = ("system", "developer")
+BESIDE = "images"
+"""Stands for the role of a turn whose images are in a field beside its content."""
 TEXTS = ("text", "input_text", "output_text")
 IMAGES = ("image", "image_url", "input_image")
 IMAGE_KEYS = ("image", "image_url", "source", "value", "url", "path", "base64")
@@ -82,7 +84,7 @@ def read_turns(value: object, name: str) -> list[RawTurn] | None:
     value = _decoded(value)
     if isinstance(value, (list, tuple)) and any(_kind(part) in (*TEXTS, *IMAGES) for part in value):
         return [_turn("user", value, name)]
-    spoken = _all_spoken(value)
+    spoken = spoken_turns(value)
     return None if spoken is None else [_turn(role, content, name) for role, content in spoken]
 
 
@@ -112,7 +114,7 @@ def read_reply(value: object, name: str) -> str | None:
     Raises:
         RowError: Another turn comes last, or the reply shows an image.
     """
-    spoken = _all_spoken(_decoded(value))
+    spoken = spoken_turns(_decoded(value))
     if spoken is None:
         return None
     turns = [_turn(role, content, name) for role, content in spoken]
@@ -221,7 +223,7 @@ def _kind(part: object) -> object:
     return part.get("type") if isinstance(part, Mapping) and "role" not in part else None
 
 
-def _all_spoken(value: object) -> list[tuple[str, object]] | None:
+def spoken_turns(value: object) -> list[tuple[str, object]] | None:
     """Return role and content of each turn of a list, or of one turn; None where the value is no such thing."""
     turns = [value] if isinstance(value, Mapping) else value
     if not isinstance(turns, (list, tuple)) or not turns:
@@ -237,6 +239,8 @@ def _spoken(turn: object) -> list[tuple[str, object]] | None:
     role = turn.get("from") if turn.get("role") is None else turn["role"]
     if isinstance(role, str) and turn.get("tool_calls"):
         return [("tool_calls", None)]
+    if isinstance(role, str) and (turn.get("images") or turn.get("image")):
+        return [(BESIDE, None)]
     if isinstance(role, str) and ("content" in turn or "value" in turn):
         content = turn.get("content")
         return [(role.strip().lower(), turn.get("value") if content is None else content)]
@@ -249,9 +253,10 @@ def _turn(role: str, content: object, name: str) -> RawTurn:
         if role in names:
             text, images = _content(content, name)
             return RawTurn(role=known, text=text, images=images)
-    raise RowError(
-        RejectReason.UNREADABLE_ROW, f"{name} has a turn of role {role!r}; those of system, user and assistant are read"
-    )
+    what = f"a turn of role {role!r}; those of system, user and assistant are read"
+    if role == BESIDE:
+        what = "a turn with images beside its content; name them in its content parts, or in a column of images"
+    raise RowError(RejectReason.UNREADABLE_ROW, f"{name} has {what}")
 
 
 def _joined(turns: Sequence[RawTurn]) -> list[RawTurn]:
