@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.data.sources.files import find_form, records
+from orchestration.data.sources.findings import SETTING
 from orchestration.data.sources.first_rows import FIRST_ROWS
 from orchestration.data.sources.recognise import Recognised, recognise
 from orchestration.data.sources.rows import BadRow
-from orchestration.data.sources.splits import TABLES, TEXTS, card_splits, files_of_split, image_root, row_files
+from orchestration.data.sources.splits import (
+    PICTURES,
+    TABLES,
+    TEXTS,
+    card_splits,
+    files_of_split,
+    image_root,
+    row_files,
+)
 from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from orchestration.settings.recipe import Role, SourceConfig
@@ -27,6 +37,8 @@ _SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(name for names in SPLITS.values() 
 MAX_FOLDERS = 50
 """Folders below that of the rows in which images are looked for."""
 MAX_NAMED = 8
+MAX_LOOKED_AT = 100
+"""Files of a folder among which pictures are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +54,7 @@ class OwnFiles:
     """The first rows, raw."""
     recognised: Recognised
     notes: tuple[str, ...] = ()
-    """Which files of a folder are left out."""
+    """Which files of a folder are left out, and what is not in the rows."""
 
     @property
     def image_roots(self) -> list[str]:
@@ -128,9 +140,35 @@ def find_own_files(
                 f"{path} holds files with other columns: {files[0].name} has {_listed(rows[0])}, {other.name} has "
                 f"{_listed(others[0])}; name one file, or a folder for each kind"
             )
+    notes += [*_several_folders(files, root), *_pictures_left(recognised, root)]
     return OwnFiles(
         root=root, files=tuple(files), form=form, rows=tuple(rows), recognised=recognised, notes=tuple(notes)
     )
+
+
+def _several_folders(files: Sequence[Path], root: Path) -> list[str]:
+    """Say that files of several folders are read, which may be configurations or versions of the same rows."""
+    folders = list(dict.fromkeys(path.parent.relative_to(root).as_posix() for path in files))
+    if len(folders) < 2:
+        return []
+    more = ", ..." if len(folders) > MAX_NAMED else ""
+    return [
+        f"rows of {len(folders)} folders are read together: {', '.join(folders[:MAX_NAMED])}{more}; name one of them"
+    ]
+
+
+def _pictures_left(recognised: Recognised, root: Path) -> list[str]:
+    """Say that rows are asked without pictures, where pictures lie beside them."""
+    if recognised.has_images:
+        return []
+    folders = [root, *(root / folder for folder in itertools.islice(_folders(root), MAX_NAMED))]
+    names = sorted(entry.name for folder in folders for entry in itertools.islice(os.scandir(folder), MAX_LOOKED_AT))
+    picture = next((name for name in names if name.lower().endswith(PICTURES)), None)
+    if picture is None:
+        return []
+    return [
+        f"rows name no pictures, and are asked without; there are some, such as {picture}; {SETTING}.images names them"
+    ]
 
 
 def _files(path: Path, role: Role, split: str) -> tuple[list[Path], list[str]]:

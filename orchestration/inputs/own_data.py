@@ -1,5 +1,6 @@
 """`data.train` that is no built dataset: its files become the sources of a recipe, which is built as any other."""
 
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from orchestration.settings.errors import ConfigError
 from orchestration.settings.experiment import ExperimentConfig
 from orchestration.settings.model import NOT_SET
 from orchestration.settings.recipe import OWN, DataConfig, RecipeConfig, Role
+
+logger = logging.getLogger(__name__)
 
 
 def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
@@ -28,6 +31,7 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
     if train is not None:
         return replace(config, data=_with_built(data, train))
     own = find("train", data)
+    _say_doubts("train", own)
     name, roots = _name_of(own), [*_roots(data), *own.image_roots]
     if data.held_out is None:
         sources = {name: own.source("train", array=data.rows or "", held_out_share=data.held_out_share)}
@@ -40,6 +44,7 @@ def with_own_data(config: ExperimentConfig) -> ExperimentConfig:
         )
     else:
         other = find("held_out", data)
+        _say_doubts("held_out", other)
         held_out = other.source("held_out", array=data.rows or "", label=name)
         sources = {name: own.source("train", array=data.rows or ""), f"{name}_held_out": held_out}
         roots += other.image_roots
@@ -70,6 +75,12 @@ def find(role: Role, data: DataConfig) -> OwnFiles:
         )
     except ConfigError as error:
         raise ConfigError(f"data.{role}={value}: {error}") from error
+
+
+def _say_doubts(role: Role, own: OwnFiles) -> None:
+    """Warn of what `mixed-r1 data look` shows as uncertain."""
+    for doubt in (*own.notes, *own.recognised.uncertain):
+        logger.warning("data.%s: %s", role, doubt)
 
 
 def _with_built(data: DataConfig, train: Path) -> DataConfig:

@@ -9,6 +9,7 @@ from orchestration.data.sources.column_kinds import (
     Column,
     Kind,
     boxes_of,
+    is_absent,
     plain_name,
     shortened,
 )
@@ -82,6 +83,13 @@ class Findings:
             self.mapping[key] = value
             self.reasons[key], self.sources[key] = why, columns
 
+    def put_first(self, key: str, why: str, column: Column, others: Sequence[Column]) -> None:
+        """Map a key to a column, and where rows lack that to others that these rows have."""
+        lacking = [place for place, value in enumerate(column.values) if is_absent(value)]
+        behind = [one for one in others if one is not column and any(not is_absent(one.values[at]) for at in lacking)]
+        paths = [one.path(may_lack=bool(lacking)) for one in (column, *behind)]
+        self.put(key, {"first": paths} if behind else paths[0], why, column, *behind)
+
     def doubt(self, what: str, setting: str) -> None:
         """Note what was guessed, and the setting that says otherwise."""
         self.uncertain.append(f"{what}; {SETTING}.{setting}")
@@ -103,7 +111,8 @@ def find_images(found: Findings, folders: Sequence[str], has_file: Callable[[str
             column = next((one for one in found.columns if found.is_free(one, "image", "images")), None)
         if column is not None:
             why = NAMED if plain_name(column.steps[-1]) in IMAGES else "holds pictures"
-            found.put("images", column.path(may_lack=not column.is_whole), why, column)
+            others = [one for one in found.columns if found.is_free(one, "image", "images")]
+            found.put_first("images", why, column, others)
         elif "images" not in found.mapping:
             folder = _images_by_id(found, folders, has_file)
             column = None if "images" in found.mapping else _of_name(found, SURE_IMAGES)
@@ -195,7 +204,8 @@ def find_options(found: Findings) -> None:
         return
     column = found.find(OPTIONS, "texts", "objects", "object", "text", "box")
     if column is not None and _can_be_options(column):
-        found.put("options", column.path(may_lack=not column.is_whole), NAMED, column)
+        others = [one for one in found.columns if plain_name(one.steps[-1]) in OPTIONS and one.steps not in found.used]
+        found.put_first("options", NAMED, column, [one for one in others if _can_be_options(one)])
         return
     outer = [one for one in found.columns if len(one.steps) == 1 and not one.is_mostly("image", "images", "turns")]
     letters = sorted((one for one in outer if re.fullmatch("[A-Za-z]", one.name)), key=lambda one: one.name)

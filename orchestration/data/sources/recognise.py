@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.ranges import nearest
+from orchestration.data.sources.answers import READERS
 from orchestration.data.sources.any_task import ANY, hinted_task, judge
 from orchestration.data.sources.column_kinds import columns_of, plain_name, shortened
 from orchestration.data.sources.fields import RowError
@@ -53,6 +54,8 @@ class Recognised:
     """By key of the mapping: why it is read so."""
     uncertain: tuple[str, ...]
     """What was guessed, and the setting that says otherwise."""
+    has_images: bool
+    """Whether one of the first rows has images."""
 
 
 def recognise(
@@ -95,13 +98,14 @@ def recognise(
     _find_id(found)
     _find_task(found, name)
     answer_is = str(columns.get("answer_is") or how_answers_name_options(found, rows))
-    _try(found, rows, answer_is, images)
+    has_images = _try(found, rows, answer_is, images)
     return Recognised(
         mapping=found.mapping,
         answer_is=answer_is,
         images=images,
         reasons=found.reasons,
         uncertain=tuple(found.uncertain),
+        has_images=has_images,
     )
 
 
@@ -111,6 +115,8 @@ def _take_settings(found: Findings) -> None:
     for key, value in found.settings.items():
         if key not in known:
             raise ConfigError(unknown_key(str(key), known, SETTING))
+        if key == "answer_is" and value not in READERS:
+            raise ConfigError(f"{SETTING}.answer_is is {value!r}; it is one of {', '.join(READERS)}")
         if key in OWN_KEYS:
             continue
         path = value.removesuffix("?") if isinstance(value, str) else None
@@ -136,7 +142,7 @@ def _find_id(found: Findings) -> None:
         if column is not None and len(column.steps) == 1 and column.is_whole:
             values = {str(value) for value in column.present if isinstance(value, str) or is_whole_number(value)}
             if len(values) == len(column.values):
-                found.put("id", column.path(), "named so, and no value twice", column)
+                found.put("id", column.path(may_lack=True), "named so, and no value twice", column)
                 return
 
 
@@ -159,17 +165,23 @@ def _find_task(found: Findings, name: str) -> None:
     found.put("task", {"by_answer": ANY}, "by the answer of each row")
 
 
-def _try(found: Findings, rows: Sequence[Mapping[str, Any]], answer_is: str, images: str) -> None:
-    """Read the first rows, and note what is doubtful in their tasks, and what cannot be read."""
+def _try(found: Findings, rows: Sequence[Mapping[str, Any]], answer_is: str, images: str) -> bool:
+    """Read the first rows, and note what is doubtful in their tasks, and what cannot be read.
+
+    Returns:
+        Whether one of them has images, or cannot be read.
+    """
     known = {key: value for key, value in found.mapping.items() if key in KEYS}
     mapping = build_mapping(known, answer_is, images)  # type: ignore[arg-type]
     doubts, faults = Counter[str](), Counter[str]()
+    has_images = False
     for index, row in enumerate(rows):
         try:
             read = mapping.row(Record(str(index), row), "rows")
         except RowError as error:
             faults[str(error)] += 1
             continue
+        has_images = has_images or bool(read.images)
         if mapping.task_by_answer == ANY:
             hint = mapping.references["hint"].of(row) if "hint" in mapping.references else None
             judged = judge(
@@ -182,6 +194,7 @@ def _try(found: Findings, rows: Sequence[Mapping[str, Any]], answer_is: str, ima
     if faults:
         fault, _ = faults.most_common(1)[0]
         found.uncertain.append(f"{faults.total()} of {len(rows)} rows cannot be read so: {fault}")
+    return has_images or bool(faults)
 
 
 def _unknown(

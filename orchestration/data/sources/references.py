@@ -100,8 +100,9 @@ def reference_of(value: object, path: str) -> Reference:
         if set(value) == {"first"} and isinstance(value["first"], (list, tuple)) and value["first"]:
             several = [reference_of(item, f"{path}.first") for item in value["first"]]
             return Reference(
-                lambda row: next((found for one in several if (found := one.of(row)) is not None), None),
+                lambda row: next((found for one in several if (found := one.of(row)) not in (None, "", [])), None),
                 " or ".join(one.name for one in several),
+                any(one.is_optional for one in several),
             )
         if set(value) == {"format"} and isinstance(value["format"], str):
             text = _checked_template(value["format"], path)

@@ -234,15 +234,24 @@ def _arrow_records(path: Path, batches: Callable[[], Iterable[Any]]) -> Records:
 def _python_rows(batch: Any) -> Iterable[object]:
     """Convert a batch; if a value cannot be converted, row by row, with the error in place of that row."""
     try:
-        rows: list[object] = batch.to_pylist()
+        rows: list[object] = _with_shortest_floats(batch).to_pylist()
     except _BROKEN_ARROW:
         return [_python_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
     return rows
 
 
+def _with_shortest_floats(batch: Any) -> Any:
+    """Return a batch whose columns of 32 bits or fewer hold the shortest number: 0.1, and not 0.10000000149011612."""
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_floating(field.type) and field.type != pa.float64():
+            column = batch.column(place).cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(place, field.name, column)
+    return batch
+
+
 def _python_row(batch: Any) -> object:
     try:
-        return batch.to_pylist()[0]
+        return _with_shortest_floats(batch).to_pylist()[0]
     except _BROKEN_ARROW as error:
         return error
 

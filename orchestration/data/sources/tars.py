@@ -13,8 +13,12 @@ TAR_BLOCK = 512
 
 
 def tar_rows(path: Path) -> Records:
-    """Return the rows of a tar: files that follow each other with one stem, as values by their endings."""
+    """Return the rows of a tar: files that follow each other with one stem, as values by their endings.
+
+    A stem that comes again, as in a tar of all pictures before all texts, breaks the file: its rows are in pieces.
+    """
     stem, row = "", dict[str, object]()
+    stems = set[int]()
     number = 0
     try:
         with opened(path) as file, _archive(noted := _LastBlock(file)) as archive:
@@ -25,11 +29,17 @@ def tar_rows(path: Path) -> Records:
                 if member.size > MAX_MEMBER_BYTES:
                     raise ValueError(f"{member.name} has {member.size} bytes; at most {MAX_MEMBER_BYTES} are read")
                 folder, _, name = member.name.rpartition("/")
+                if name.startswith("._"):
+                    continue  # what macOS keeps of a file beside it
                 name, _, ending = name.partition(".")
                 if row and f"{folder}/{name}" != stem:
                     yield Record(str(number), row)
                     number, row = number + 1, {}
-                stem = f"{folder}/{name}"
+                if not row:
+                    stem = f"{folder}/{name}"
+                    if hash(stem) in stems:
+                        raise ValueError(f"files of {stem.lstrip('/')} are apart; pack them by name: tar --sort=name")
+                    stems.add(hash(stem))
                 row["__key__"] = stem.lstrip("/")
                 row[ending] = _member_value(ending, content.read())
         if any(noted.block):  # tarfile is content with an archive that is cut between two files

@@ -158,6 +158,17 @@ def test_what_holds_no_rows_is_said(tmp_path: Path, name: str, content: bytes, m
         found(tmp_path / name)
 
 
+def test_rows_of_several_folders_and_pictures_that_no_row_names_are_said(tmp_path: Path) -> None:
+    written(tmp_path / "one" / "train.jsonl", rows(2))
+    assert found(tmp_path).notes == ()
+    written(tmp_path / "two" / "train.jsonl", rows(2))
+    assert found(tmp_path).notes == ("rows of 2 folders are read together: one, two; name one of them",)
+    (tmp_path / "one" / "train.jsonl").write_text('{"problem": "How many?", "answer": "3"}\n')
+    assert found(tmp_path / "one").notes == (
+        "rows name no pictures, and are asked without; there are some, such as 0.png; data.columns.images names them",
+    )
+
+
 def test_an_empty_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no file of rows"):
         found(tmp_path)

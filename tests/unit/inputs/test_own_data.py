@@ -54,6 +54,18 @@ def test_what_the_user_says_of_columns_wins(tmp_path: Path) -> None:
         own(tmp_path, "data.columns.answer=anwser")
 
 
+def test_what_is_uncertain_is_said_by_every_command_that_reads_the_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own(tmp_path)
+    assert [record.message for record in caplog.records] == []
+    (tmp_path / "set" / "boxes.jsonl").write_text('{"image": "0.png", "question": "Where?", "bbox": [1, 2, 30, 40]}\n')
+    with_own_data(settings(f"data.train={tmp_path / 'set' / 'boxes.jsonl'}"))
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said[0].startswith("data.train: boxes such as [1, 2, 30, 40] are taken in pixels; data.columns.box_frame=")
+    assert said[1].startswith("data.train: boxes are taken as x1, y1, x2, y2; data.columns.box_form=")
+
+
 def test_settings_as_a_run_keeps_them_give_the_same_rows_again(tmp_path: Path) -> None:
     config = own(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(asdict(config)))

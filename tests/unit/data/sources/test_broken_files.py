@@ -1,13 +1,19 @@
 """Files that break off, are something else, or are not there: rows before are given, then the fault is named."""
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orchestration.data.sources import streams
+from orchestration.data.sources.files import records
 from orchestration.data.sources.json_stream import READ_BYTES
 from orchestration.data.sources.rows import BadRow, RejectReason
+from orchestration.data.sources.streams import Record
 from orchestration.settings.errors import ConfigError
 from tests.unit.data.sources.reading import GOLDEN, bad, good, read, write_table
 
@@ -108,3 +114,49 @@ def test_an_unknown_adapter_is_answered_with_the_nearest_name() -> None:
         ConfigError, match=r"no adapter is called 'chart_qa'; did you mean chartqa. Known adapters: ai2d"
     ):
         read("chart_qa", GOLDEN)
+
+
+def packed(path: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_a_tar_whose_rows_are_in_pieces_is_broken_and_its_texts_are_not_asked_without_pictures(tmp_path: Path) -> None:
+    texts, pictures = [("1.json", b'{"q": "a"}'), ("2.json", b'{"q": "b"}')], [("1.png", b"x"), ("2.png", b"y")]
+    found = list(records(packed(tmp_path / "a.tar", *texts, *pictures)))
+    assert [record.value for record in found[:2] if isinstance(record, Record)] == [
+        {"__key__": "1", "json": {"q": "a"}},
+        {"__key__": "2", "json": {"q": "b"}},
+    ]
+    (broken,) = found[2:]
+    assert isinstance(broken, BadRow)
+    assert broken.reason is RejectReason.BROKEN_FILE
+    assert broken.detail.endswith("files of 1 are apart; pack them by name: tar --sort=name")
+
+
+def test_what_macos_packs_beside_a_file_is_no_part_of_a_row(tmp_path: Path) -> None:
+    members = [("d/._1.png", b"m"), ("d/1.png", b"x"), ("d/._1.json", b"m"), ("d/1.json", b'{"q": "a"}')]
+    (record,) = records(packed(tmp_path / "a.tar", *members))
+    assert isinstance(record, Record)
+    assert record.value == {"__key__": "d/1", "png": b"x", "json": {"q": "a"}}
+
+
+def test_numbers_of_32_bits_are_read_as_they_were_written(tmp_path: Path) -> None:
+    values = {"f32": pa.array([0.1, None, 3.0], pa.float32()), "f16": pa.array([0.1, None, 3.0], pa.float16())}
+    pq.write_table(pa.table({**values, "f64": [0.1, None, 1 / 3]}), tmp_path / "a.parquet")
+    rows = [record.value for record in records(tmp_path / "a.parquet") if isinstance(record, Record)]
+    assert rows[1:] == [{"f32": None, "f16": None, "f64": None}, {"f32": 3.0, "f16": 3.0, "f64": 1 / 3}]
+    assert isinstance(rows[0], dict)
+    assert (rows[0]["f32"], rows[0]["f64"]) == (0.1, 0.1)
+
+
+def test_one_line_with_a_list_of_objects_is_a_row_of_a_file_of_lines(tmp_path: Path) -> None:
+    row = {"images": ["a.png"], "texts": [{"user": "How many?", "assistant": "3"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"q": "?"}]}))
+    assert [record.value for record in records(tmp_path / "a.jsonl") if isinstance(record, Record)] == [row]
+    assert [record.value for record in records(tmp_path / "a.json") if isinstance(record, Record)] == [{"q": "?"}]

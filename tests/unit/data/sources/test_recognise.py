@@ -266,7 +266,7 @@ def test_optional_columns_are_marked_and_ids_repeat_nowhere() -> None:
     rows = [{"id": 1, "question": "A dog?", "answer": "no", "image": IMAGE},
             {"id": 1, "question": "A dog?", "answer": "no", "image": None}]  # fmt: skip
     assert found(*rows).mapping == {"images": "image?", "question": "question", "answer": "answer", "task": ANY}
-    assert found({**rows[0], "id": 2}, rows[1]).mapping["id"] == "id"
+    assert found({**rows[0], "id": 2}, rows[1]).mapping["id"] == "id?"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,27 @@ def test_pictures_that_are_not_read_are_named(columns: dict[str, str], left: str
     assert paths(read(taken, {**columns, **ASKED})) == list(columns.values())
 
 
+def test_a_row_has_its_pictures_in_one_of_several_columns() -> None:
+    rows: list[dict[str, Any]] = [
+        {"image": "a.png", **ASKED},
+        {"images": ["b.png", "c.png"], **ASKED},
+        {"image": "d.png", "images": [], **ASKED},
+        ASKED,
+    ]
+    recognised = found(*rows)
+    assert [paths(read(recognised, row)) for row in rows] == [["a.png"], ["b.png", "c.png"], ["d.png"], []]
+    assert found({"image": "a.png", "decoded_image": "b.png", **ASKED}).mapping["images"] == "decoded_image"
+
+
+def test_a_row_has_its_options_in_one_of_several_columns() -> None:
+    rows: list[dict[str, Any]] = [
+        {**WHICH, "options": ["cat", "dog"], "answer": "B"},
+        {**WHICH, "choices": ["cow", "pig"], "answer": "B"},
+    ]
+    recognised = found(*rows)
+    assert [read(recognised, row).options for row in rows] == [("cat", "dog"), ("cow", "pig")]
+
+
 def test_numbered_columns_count_by_their_numbers() -> None:
     row = {"image_10": "j.png", "image_2": "b.png", "image_1": "a.png", **ASKED}
     assert paths(read(found(row), row)) == ["a.png", "b.png", "j.png"]
@@ -184,3 +205,8 @@ def test_a_message_suggests_no_column_that_is_taken() -> None:
     with pytest.raises(ConfigError) as raised:
         found({"image": "a.png", "question": "Which?"})
     assert "data.columns.answer=COLUMN or data.columns.boxes=COLUMN. The first row" in str(raised.value)
+
+
+def test_an_unknown_way_to_write_answers_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"data\.columns\.answer_is is 'index0'; it is one of text, single"):
+        found({**WHICH, "options": ["cat", "dog"], "answer": 1}, columns={"answer_is": "index0"})
