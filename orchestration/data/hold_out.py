@@ -1,6 +1,6 @@
 """Which rows of a source are held out by its `held_out_share`: those of a share of its images.
 
-Rows with one image are never on both sides. Images are known by path, bytes and name; no image file is opened.
+Rows with one image are never on both sides. Images are known by path, link, bytes and name; no image file is opened.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ NO_NAME = 0
 
 
 def image_keys(row: RawRow, root: Path, seed: int) -> tuple[int, int]:
-    """Return two keys of the first image of a row: of its path or bytes, and of its name across datasets.
+    """Return two keys of the first image of a row: of its path, link or bytes, and of its name across datasets.
 
     A row without images has the key of its question, without case and repeated spaces, and NO_NAME.
 
@@ -34,6 +34,8 @@ def image_keys(row: RawRow, root: Path, seed: int) -> tuple[int, int]:
     name = _key(seed, "name", image.image_id.encode(errors="replace")) if image.image_id else NO_NAME
     if image.data is not None:
         return _key(seed, "bytes", image.data), name
+    if image.link is not None:
+        return _key(seed, "link", image.link.encode(errors="replace")), name
     path = os.path.normpath(root / (image.path or ""))
     inside = path.removeprefix(os.path.join(os.path.normpath(root), ""))
     return _key(seed, "path", inside.encode(errors="replace")), name
@@ -46,7 +48,7 @@ def held_out_keys(images: Keys, names: Keys, share: float) -> Keys:
     taken and one left, if there are two. An image that has more rows than are wanted is left.
 
     Args:
-        images: [n], key of the path, bytes or question of each row.
+        images: [n], key of the path, link, bytes or question of each row.
         names: [n], key of the name of its image, or NO_NAME. Equal names are one image.
         share: Share of the rows to hold out, above 0 and below 1.
     """

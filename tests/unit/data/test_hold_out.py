@@ -50,6 +50,14 @@ def test_an_image_has_one_key_however_it_is_written() -> None:
     assert len({a, *others}) == 5
 
 
+def test_every_link_is_an_image_of_its_own() -> None:
+    links = ["https://host/a.png", "https://host/b.png", "https://host/a.png?id=1", "http://host/a.png"]
+    keys = [keys_of(RawImage(link=link))[0] for link in links]
+    assert len({*keys, keys_of(RawImage(path="a.png"))[0]}) == 5
+    assert keys_of(RawImage(link=links[0]), question="other?")[0] == keys[0]
+    assert keys_of(RawImage(link=links[0], image_id="coco/9"))[1] == keys_of(RawImage(path="9.png", image_id="coco/9"))[1]
+
+
 def test_names_join_images_and_questions_stand_for_rows_without() -> None:
     first, second = (keys_of(RawImage(path=path, image_id="coco/9")) for path in ("train2014/9.jpg", "val2014/9.jpg"))
     assert first[0] != second[0]
